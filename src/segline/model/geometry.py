@@ -1,0 +1,83 @@
+"""Sizes of the U-Net: which inputs are legal, what comes out, and how much context an output pixel needs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Size arithmetic of a U-Net with `depth` 2x2 poolings and two 3x3 convolutions at each step.
+
+    All sizes are pixels along one axis. The paper's network is ``Geometry(4, "valid", "transposed")``:
+    572 in, 388 out, 92 px of context on each side (Ronneberger 2015, fig. 1).
+    """
+
+    depth: int
+    padding: str
+    upsampling: str
+
+    @property
+    def stride(self) -> int:
+        """Shifts of the input by multiples of this shift the output alike; others do not."""
+        return 1 << self.depth
+
+    @property
+    def margin(self) -> int:
+        """Pixels by which the output is smaller than the input, on each side."""
+        return 0 if self.padding == "same" else 6 * self.stride - 4
+
+    @property
+    def fringe(self) -> int:
+        """Outermost output pixels, on each side, that a false border of the input changes.
+
+        Zero padding spreads inwards from the border of a tile; bilinear up-sampling repeats the edge.
+        Unpadded convolutions with transposed up-sampling have none.
+        """
+        padding = 2 if self.padding == "same" else 0
+        skips = [0]
+        for _ in range(self.depth):
+            skips.append(-(-(skips[-1] + padding) // 2))
+        fringe = skips.pop() + padding
+        spread = 1 if self.upsampling == "bilinear" else 0
+        while skips:
+            fringe = max(2 * fringe + spread, skips.pop() + padding) + padding
+        return fringe
+
+    @property
+    def smallest(self) -> int:
+        """Smallest legal input."""
+        if self.padding == "same":
+            return self.stride
+        bottom = next(side for side in range(1, 5) if self.stride * (side - 4) + 4 >= 1)
+        return self.stride * bottom + 2 * self.margin - 4 * (self.stride - 1)
+
+    def legal(self, size: int) -> bool:
+        """Whether an input of `size` fits the poolings without rest."""
+        return size >= self.smallest and (size - self.smallest) % self.stride == 0
+
+    def at_least(self, size: int) -> int:
+        """Smallest legal input that is not smaller than `size`."""
+        return self.smallest + max(0, -(-(size - self.smallest) // self.stride)) * self.stride
+
+    def output(self, size: int) -> int:
+        """Output size for an input of `size`.
+
+        Raises
+        ------
+        ValueError
+            `size` is not legal; the message names the nearest legal sizes.
+        """
+        self.check(size)
+        return size - 2 * self.margin
+
+    def check(self, size: int, name: str = "input size") -> None:
+        """Raise ValueError, with the two nearest legal sizes, unless `size` is legal."""
+        if self.legal(size):
+            return
+        above = self.at_least(size)
+        below = above - self.stride
+        nearest = f"{below} or {above}" if below >= self.smallest else f"{above}"
+        rule = f"{self.stride}k" if self.padding == "same" else f"{self.stride}k + {4 * (self.stride - 1)}"
+        raise ValueError(
+            f"{name} {size} px does not fit {self.padding} padding at depth {self.depth}, "
+            f"which needs {rule}, at least {self.smallest}: set it to {nearest}"
+        )

@@ -1,0 +1,109 @@
+"""Overlap-tile geometry: which windows of the mirrored image give which part of the output. Pure index arithmetic."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from .geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Span:
+    """One window along one axis.
+
+    ``start`` to ``stop``: the input, in pixels of the image, beyond which it is mirrored. ``keep`` to ``end``: the
+    pixels of the image that this window decides. ``offset``: where those begin in the network's output.
+    """
+
+    start: int
+    stop: int
+    keep: int
+    end: int
+    offset: int
+
+
+def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
+    """Windows of one size that cover an axis of `length` px; every pixel is kept from exactly one of them.
+
+    Steps are multiples of the stride and no window's fringe is kept, so the result equals that of one window
+    over the whole axis, which is what `size` None asks for.
+
+    Raises
+    ------
+    ValueError
+        `size` is not legal, or so small that its windows cannot advance by one stride.
+    """
+    if size is not None:
+        geometry.check(size, "tile")
+    if geometry.padding == "same":
+        return _plan_same(length, size, geometry)
+    return _plan_valid(length, size, geometry)
+
+
+def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]:
+    """Unpadded: the first window's kept pixels begin at 0, each further one a step later."""
+    context = geometry.margin + geometry.fringe
+    whole = geometry.at_least(length + 2 * context)
+    size = min(size or whole, whole)
+    step = (size - 2 * context) // geometry.stride * geometry.stride
+    if size == whole:
+        step = length
+    elif step < geometry.stride:
+        _refuse(size, geometry.at_least(2 * context + geometry.stride))
+    return [
+        Span(keep - context, keep - context + size, keep, min(keep + step, length), geometry.fringe)
+        for keep in range(0, length, step)
+    ]
+
+
+def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
+    """Padded: windows stay inside the image (rounded up to the stride), so that zeros enter only at its true border."""
+    whole = geometry.at_least(length)
+    size = min(size or whole, whole)
+    context = geometry.at_least(geometry.fringe)
+    if size < whole and size < 2 * context + geometry.stride:
+        _refuse(size, 2 * context + geometry.stride)
+    spans = []
+    keep = 0
+    while keep < length:
+        start = min(max(0, keep - context), whole - size)
+        end = length if start + size == whole else start + size - context
+        spans.append(Span(start, start + size, keep, min(end, length), keep - start))
+        keep = end
+    return spans
+
+
+def _refuse(size: int, smallest: int) -> None:
+    raise ValueError(f"tile {size} px is all margin: its windows cannot advance; set it to {smallest} or more")
+
+
+def windows(height: int, width: int, size: int | None, geometry: Geometry) -> list[tuple[Span, Span]]:
+    """Windows (rows, columns) that cover an image; see `plan`."""
+    return list(product(plan(height, size, geometry), plan(width, size, geometry)))
+
+
+def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """Mirror `indices` into 0 ... length - 1, edge not repeated, as often as needed."""
+    if length == 1:
+        return np.zeros_like(indices)
+    folded = np.abs(indices) % (2 * length - 2)
+    mirrored: npt.NDArray[np.int64] = np.minimum(folded, 2 * length - 2 - folded)
+    return mirrored
+
+
+def cut(image: npt.NDArray[np.float32], rows: Span, columns: Span) -> npt.NDArray[np.float32]:
+    """The window of the mirrored `image` (C, H, W)."""
+    row = fold(np.arange(rows.start, rows.stop), image.shape[1])
+    column = fold(np.arange(columns.start, columns.stop), image.shape[2])
+    return image[:, row[:, None], column[None, :]]
+
+
+def place(
+    output: npt.NDArray[np.float32], tile: npt.NDArray[np.float32], rows: Span, columns: Span
+) -> None:
+    """Write the kept pixels of `tile` (K, h, w), the network's output for the window, into `output` (K, H, W)."""
+    top, left = rows.offset, columns.offset
+    height, width = rows.end - rows.keep, columns.end - columns.keep
+    output[:, rows.keep : rows.end, columns.keep : columns.end] = tile[:, top : top + height, left : left + width]

@@ -1,0 +1,141 @@
+"""The U-Net of Ronneberger, Fischer and Brox (2015), with unpadded or padded convolutions.
+
+Shape letters: b batch, c channels, h and w rows and columns.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .geometry import Geometry
+
+GROUPS = 8  # channels are divided into this many groups where `norm` is group and the width allows it
+
+
+class UNet(nn.Module):
+    """Contracting and expanding path with copy-and-crop; returns logits.
+
+    ``UNet(1, 2, width=64, depth=4, padding="valid", norm="none")`` is the paper's network: 31,030,658 parameters.
+
+    Parameters
+    ----------
+    in_channels, classes:
+        Channels of the image and number of classes, background included.
+    width:
+        Channels of the first level; every level doubles them.
+    depth:
+        Number of 2x2 poolings.
+    padding:
+        ``valid``: the output is smaller than the input and the skips are cropped. ``same``: zero padding.
+    norm:
+        ``none``, ``batch``, ``instance`` or ``group``, after each 3x3 convolution.
+    upsampling:
+        ``transposed`` 2x2 convolution, or ``bilinear`` with the channels halved in the convolutions that follow.
+    dropout:
+        Probability, at the end of the contracting path (its last two levels, as in the released network).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        width: int = 64,
+        depth: int = 4,
+        padding: str = "valid",
+        norm: str = "none",
+        upsampling: str = "transposed",
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.geometry = Geometry(depth, padding, upsampling)
+        self.whole_image_norm = norm in ("instance", "group")
+        self.dropout = nn.Dropout(dropout)
+        widths = [width * 2**level for level in range(depth + 1)]
+        # Bilinear up-sampling keeps the channels, so the level below hands up half of them.
+        handed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
+        bottom = widths[:-1] + [handed_up[-1]]
+        ins = [in_channels, *widths[:-1]]
+        self.down = nn.ModuleList(double_conv(i, o, o, padding, norm) for i, o in zip(ins, bottom, strict=True))
+        self.up = nn.ModuleList()
+        self.merge = nn.ModuleList()
+        for level in reversed(range(depth)):
+            below, here = handed_up[level + 1], widths[level]
+            if upsampling == "transposed":
+                self.up.append(nn.ConvTranspose2d(below, here, kernel_size=2, stride=2))
+                below = here
+            else:
+                self.up.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+            out = here if level == 0 else handed_up[level]
+            self.merge.append(double_conv(here + below, here, out, padding, norm))
+        self.head = nn.Conv2d(width, classes, kernel_size=1)
+        self.apply(initialise)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (b, classes, h', w') of `image` (b, in_channels, h, w).
+
+        Raises
+        ------
+        ValueError
+            The sides of the image are not legal (see `Geometry.check`) or its channels are not `in_channels`.
+        """
+        if image.ndim != 4 or image.shape[1] != self.in_channels:
+            raise ValueError(f"the network takes (b, {self.in_channels}, h, w), not {tuple(image.shape)}")
+        for side in image.shape[2:]:
+            self.geometry.check(side)
+        skips: list[Tensor] = []
+        x = image
+        last = len(self.down) - 1
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else nn.functional.max_pool2d(x, 2))
+            if level >= last - 1:
+                x = self.dropout(x)
+            skips.append(x)
+        skips.pop()
+        for up, merge in zip(self.up, self.merge, strict=True):
+            x = up(x)
+            x = merge(torch.cat([centre_crop(skips.pop(), x.shape[2], x.shape[3]), x], dim=1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding: str, norm: str) -> nn.Sequential:
+    """Two 3x3 convolutions, each followed by the normalisation and ReLU."""
+    layers: list[nn.Module] = []
+    for i, o in ((in_channels, mid_channels), (mid_channels, out_channels)):
+        # A bias before a normalisation that subtracts the mean would have no effect.
+        layers.append(nn.Conv2d(i, o, kernel_size=3, padding=1 if padding == "same" else 0, bias=norm == "none"))
+        if norm != "none":
+            layers.append(normalisation(norm, o))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def normalisation(norm: str, channels: int) -> nn.Module:
+    """The layer that the setting `norm` names, with learned scale and shift."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
+
+
+def centre_crop(skip: Tensor, height: int, width: int) -> Tensor:
+    """The central (height, width) of `skip` (b, c, h, w); the paper's crops are 4, 16, 40 and 88 px a side."""
+    top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
+    return skip[:, :, top : top + height, left : left + width]
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw weights from N(0, sqrt(2 / fan_in)), fan_in = inputs of one output value (Ronneberger 2015, section 3)."""
+    if isinstance(module, nn.Conv2d):
+        fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+    elif isinstance(module, nn.ConvTranspose2d):
+        fan_in = module.in_channels  # stride equals kernel: one tap reaches each output
+    else:
+        return
+    nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

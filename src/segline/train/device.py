@@ -1,0 +1,70 @@
+"""Which device computes, in which precision, and what to say when it cannot."""
+
+import os
+import platform
+
+import torch
+
+from segline.params import Amp, Runtime
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_FEATURES = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "fp16": ("avx512_fp16", "amx_fp16", "fp16")}
+
+
+class DeviceError(ValueError):
+    """A device or precision that this machine does not have."""
+
+
+def choose(runtime: Runtime) -> str:
+    """The device that `runtime` names, `auto` resolved; sets torch's threads.
+
+    Raises
+    ------
+    DeviceError
+        The device is not there; the message says what is.
+    """
+    torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + present
+    if torch.backends.mps.is_available():
+        present = ["mps", *present]
+    if runtime.device == "auto":
+        return present[0]
+    if runtime.device in present or (runtime.device == "cuda" and "cuda:0" in present):
+        return runtime.device
+    raise DeviceError(
+        f"params.yaml: runtime.device = {runtime.device!r}: this machine has {', '.join(present)}; set one, or auto"
+    )
+
+
+def precision_warning(amp: Amp, device: str) -> str | None:
+    """What to say when `device` can only emulate `amp`, None when all is well.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot compute in this precision at all.
+    """
+    if amp == "off":
+        return None
+    if device == "mps" and amp == "bf16":
+        raise DeviceError("params.yaml: train.amp = 'bf16': mps has no mixed precision in bf16; set fp16 or off")
+    if device.startswith("cuda"):
+        if amp == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            return _warning(amp, torch.cuda.get_device_name(device), "fp16")
+        return None
+    capabilities = torch.cpu.get_capabilities()
+    if device == "cpu" and not any(capabilities.get(feature) for feature in CPU_FEATURES[amp]):
+        other = "bf16" if amp == "fp16" and precision_warning("bf16", device) is None else "off"
+        return _warning(amp, f"this CPU ({cpu_name()})", other)
+    return None
+
+
+def _warning(amp: str, device: str, instead: str) -> str:
+    return f"train.amp = {amp}: {device} must emulate it, which is slower than off; set train.amp to {instead}"
+
+
+def cpu_name() -> str:
+    """The name of the CPU, as far as the machine tells."""
+    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine())

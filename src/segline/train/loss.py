@@ -1,0 +1,62 @@
+"""Weighted cross entropy and soft Dice, as sums that are divided once."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from segline.data.sampler import IGNORE
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over pixels from which the loss follows; sums of several batches may be added.
+
+    ``cross_entropy``: sum of w(x) * -log p. ``pixels``: how many count. ``overlap``, ``predicted``, ``true``: (K,), sums
+    of p * t, of p and of t for each class.
+    """
+
+    cross_entropy: Tensor
+    pixels: Tensor
+    overlap: Tensor
+    predicted: Tensor
+    true: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, target: Tensor, weights: Tensor) -> Self:
+        """Sums of a batch: `logits` (b, K, h, w), `target` (b, h, w) class ids or IGNORE, `weights` (b, h, w).
+
+        Computed in float32 whatever the precision of the logits. The weighted cross entropy is Ronneberger 2015, eq. 1.
+        """
+        log_p = functional.log_softmax(logits.float(), dim=1)
+        counts = target != IGNORE
+        index = torch.where(counts, target, 0).long().unsqueeze(1)
+        picked = log_p.gather(1, index).squeeze(1)
+        p = log_p.exp() * counts.unsqueeze(1)
+        true = torch.zeros_like(p).scatter_(1, index, counts.unsqueeze(1).to(p.dtype))
+        pixels = (0, 2, 3)
+        return cls(
+            cross_entropy=-(weights * picked * counts).sum(),
+            pixels=counts.sum(),
+            overlap=(p * true).sum(pixels),
+            predicted=p.sum(pixels),
+            true=true.sum(pixels),
+        )
+
+    def __add__(self, other: Self) -> Self:
+        """Sums over the pixels of both."""
+        return type(self)(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def loss(self, dice_weight: float) -> Tensor:
+        """Mean weighted cross entropy + `dice_weight` * (1 - soft Dice).
+
+        Soft Dice is the mean over the classes of 2 sum(p t) / (sum(p) + sum(t)); one pixel's worth is added above and
+        below, so that a class that is absent and not predicted counts as right.
+        """
+        cross_entropy = self.cross_entropy / self.pixels.clamp(min=1)
+        if dice_weight == 0:
+            return cross_entropy
+        dice = (2 * self.overlap + 1) / (self.predicted + self.true + 1)
+        return cross_entropy + dice_weight * (1 - dice.mean())

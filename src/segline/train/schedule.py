@@ -1,0 +1,69 @@
+"""Learning rate and momentum as pure functions of the step, so that a resumed training cannot differ."""
+
+import math
+from collections.abc import Sequence
+
+from segline.params import Train
+
+ONE_CYCLE_START = 25  # one_cycle starts at learning_rate / 25 ...
+ONE_CYCLE_END = 1e4  # ... and ends at its start / 10,000 (Smith and Topin 2018)
+
+
+def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_losses: Sequence[float]) -> float:
+    """Learning rate of step `step` (from 0); `validation_losses` are those of the finished epochs, for plateau.
+
+    step, exponential and plateau change between epochs, the others at every step.
+    """
+    schedule, peak = settings.schedule, settings.learning_rate
+    epoch, total = step // steps_per_epoch, settings.epochs * steps_per_epoch
+    progress = step / total
+    match schedule.kind:
+        case "constant":
+            return peak
+        case "step":
+            return peak * math.pow(schedule.gamma, epoch // schedule.step_epochs)
+        case "exponential":
+            return peak * math.pow(schedule.gamma, epoch)
+        case "poly":
+            return peak * math.pow(1 - progress, schedule.power)
+        case "cosine":
+            return peak * (1 + math.cos(math.pi * progress)) / 2
+        case "one_cycle":
+            return _one_cycle(peak, step, total, schedule.warmup_percent / 100)
+        case "plateau":
+            return peak * math.pow(schedule.gamma, drops(validation_losses, schedule.patience))
+
+
+def _one_cycle(peak: float, step: int, total: int, warmup: float) -> float:
+    """A cosine up to the peak and a cosine down to nearly nothing."""
+    turn = warmup * total - 1
+    low, end = peak / ONE_CYCLE_START, peak / ONE_CYCLE_START / ONE_CYCLE_END
+    if step < turn:
+        return _cosine(low, peak, step / turn)
+    return _cosine(peak, end, (step - turn) / (total - 1 - turn))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def drops(losses: Sequence[float], patience: int) -> int:
+    """How often the loss went more than `patience` epochs without a new minimum; the count then starts afresh."""
+    count, waited, best = 0, 0, math.inf
+    for loss in losses:
+        waited = 0 if loss < best else waited + 1
+        best = min(best, loss)
+        if waited > patience:
+            count, waited = count + 1, 0
+    return count
+
+
+def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
+    """Momentum of step `step`: linear from momentum_start to momentum, then constant.
+
+    The effective rate is learning_rate / (1 - momentum): without a warm-up, 0.99 starts a hundred times too fast.
+    """
+    steps = settings.momentum_warmup_percent / 100 * settings.epochs * steps_per_epoch
+    if step >= steps:
+        return settings.momentum
+    return settings.momentum_start + (settings.momentum - settings.momentum_start) * step / steps

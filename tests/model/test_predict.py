@@ -1,0 +1,131 @@
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from segline.model import predict
+from segline.model.images import Statistics
+from segline.model.predict import Description, Inference, Predictor
+from segline.model.unet import UNet
+
+STATISTICS = Statistics("uint8", 1, (0.5,), (0.25,))
+CLASSES = {0: "background", 1: "a", 2: "b"}
+
+
+def description(**network: object) -> Description:
+    options = {"width": 16, "depth": 2, "padding": "valid", "norm": "batch", "upsampling": "transposed", "dropout": 0.5}
+    return Description(options | network, CLASSES, "classes", STATISTICS)
+
+
+def predictor(inference: Inference, **network: object) -> Predictor:
+    torch.manual_seed(0)
+    what = description(**network)
+    net = what.build()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return Predictor(net, what, inference)
+
+
+def image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.parametrize("shape", [(150, 203), (1, 1), (7, 160), (33, 5)])
+def test_tiled_equals_whole(padding: str, norm: str, upsampling: str, shape: tuple[int, int]) -> None:
+    options = {"padding": padding, "norm": norm, "upsampling": upsampling}
+    raw = image(*shape)
+    whole = predictor(Inference(), **options)
+    tiled = predictor(Inference(tile=64), **options)
+    a, b = whole.probabilities(raw), tiled.probabilities(raw)
+    assert a.shape == (3, *shape)
+    assert np.abs(a - b).max() <= 1e-5
+    best = np.sort(a, axis=0)
+    clear = best[-1] - best[-2] > 2e-5
+    assert np.array_equal(whole.labels(raw)[clear], tiled.labels(raw)[clear])
+
+
+def test_whole_is_one_pass_over_the_mirrored_image() -> None:
+    """Naive oracle: numpy's own mirroring, one forward pass, one crop."""
+    raw = image(80, 100)
+    subject = predictor(Inference(), depth=2)
+    size = [subject.network.geometry.at_least(side + 40) for side in (80, 100)]
+    scaled = (raw[..., 0].astype(np.float32) / 255 - 0.5) / 0.25
+    padded = np.pad(scaled, [(20, size[0] - 100), (20, size[1] - 120)], mode="reflect")
+    with torch.no_grad():
+        output = subject.network(torch.from_numpy(padded)[None, None]).softmax(1)[0, :, :80, :100].numpy()
+    assert np.abs(output - subject.probabilities(raw)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_norms_that_see_the_whole_image_get_the_whole_image(norm: str) -> None:
+    raw = image(150, 140)
+    whole, tiled = (predictor(Inference(tile=tile), norm=norm) for tile in (0, 64))
+    assert np.array_equal(whole.probabilities(raw), tiled.probabilities(raw))
+
+
+def test_a_large_image_is_tiled_within_the_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = image(300, 310)
+    subject = predictor(Inference(), padding="valid")
+    whole = subject.probabilities(raw)
+    sizes: list[torch.Size] = []
+    subject.network.register_forward_pre_hook(lambda _m, inputs: sizes.append(inputs[0].shape))
+    monkeypatch.setattr(predict, "MEMORY_BUDGET", 4 * predict.ACTIVATIONS * 16 * 150 * 150)
+    assert np.abs(whole - subject.probabilities(raw)).max() <= 1e-5
+    assert len(sizes) > 1
+    assert all(s[0] * s[2] * s[3] <= 150 * 150 for s in sizes)
+
+
+def test_eight_views_are_the_mean_over_the_dihedral_group() -> None:
+    raw = image(60, 90)
+    one, eight = predictor(Inference()), predictor(Inference(views=8))
+    expected = np.zeros((3, 60, 90))
+    for turns, mirrored in itertools.product(range(4), [False, True]):
+        view = np.rot90(raw, turns)
+        view = view[:, ::-1] if mirrored else view
+        output = one.probabilities(np.ascontiguousarray(view))
+        output = output[:, :, ::-1] if mirrored else output
+        expected += np.rot90(output, -turns, axes=(1, 2)) / 8
+    assert np.abs(eight.probabilities(raw) - expected).max() < 1e-6
+    turned = np.ascontiguousarray(np.rot90(raw))
+    assert np.abs(np.rot90(eight.probabilities(raw), axes=(1, 2)) - eight.probabilities(turned)).max() < 1e-6
+
+
+@given(st.integers(0, 7))
+def test_a_view_can_be_undone(view: int) -> None:
+    array = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    assert np.array_equal(predict.undo_view(predict.make_view(array, view), view), array)
+
+
+def test_labels_by_threshold_and_by_likelihood() -> None:
+    p = np.array([[[0.5, 0.45, 0.3]], [[0.3, 0.3, 0.4]], [[0.2, 0.25, 0.3]]], np.float32)
+    assert predict.to_labels(p, None).tolist() == [[0, 0, 1]]
+    assert predict.to_labels(p, 0.52).tolist() == [[0, 1, 1]]
+    assert predict.to_labels(p, 0.6).tolist() == [[0, 0, 1]]
+
+
+def test_a_saved_predictor_answers_as_before(tmp_path: Path) -> None:
+    subject = predictor(Inference(0.3, 8, 64))
+    subject.description.write(tmp_path / "model.json")
+    subject.inference.write(tmp_path / "inference.json")
+    weights = {name: tensor.contiguous() for name, tensor in subject.network.state_dict().items()}
+    save_file(weights, tmp_path / "weights.safetensors")
+    loaded = predict.load(tmp_path)
+    assert loaded.description == subject.description
+    assert loaded.inference == subject.inference
+    assert np.array_equal(loaded.labels(image(50, 51)), subject.labels(image(50, 51)))
+
+
+def test_the_network_is_built_from_its_description() -> None:
+    assert isinstance(description().build(), UNet)
+    assert description().build().head.out_channels == 3
