@@ -40,7 +40,7 @@ class Sample(Section):
     images: int = Field(24, ge=3, description="how many images are drawn")
     min_size: int = Field(256, ge=64, description="smallest side, px")
     max_size: int = Field(320, ge=64, description="largest side, px")
-    seed: int = Field(0, description="another seed draws another dataset")
+    seed: int = Field(0, ge=0, description="another seed draws another dataset")
 
     @model_validator(mode="after")
     def _sizes_in_order(self) -> Self:
@@ -56,7 +56,7 @@ class Prepare(Section):
     test_percent: float = Field(10, ge=0, lt=100, description="share of the images used for the test, percent")
     validation: tuple[str, ...] = Field((), description="images or groups that make the validation split")
     test: tuple[str, ...] = Field((), description="images or groups that make the test split")
-    seed: int = Field(0, description="seed of the draw by percentage")
+    seed: int = Field(0, ge=0, description="seed of the draw by percentage")
 
 
 class Weights(Section):
@@ -112,7 +112,7 @@ class Schedule(Section):
         "poly", description="the decay schedule"
     )
     step_epochs: int = Field(10, ge=1, description="step: epochs between two drops")
-    gamma: float = Field(0.5, gt=0, le=1, description="step: factor of a drop; exponential: factor of an epoch; plateau")
+    gamma: float = Field(0.5, gt=0, le=1, description="step, plateau: factor of a drop; exponential: of an epoch")
     power: Positive = Field(0.9, description="poly: learning_rate * (1 - epoch / epochs) ** power")
     patience: int = Field(5, ge=0, description="plateau: epochs without a better validation loss before a drop")
     warmup_percent: float = Field(30, gt=0, lt=100, description="one_cycle: share of the steps in which it rises")
@@ -121,7 +121,7 @@ class Schedule(Section):
 class Train(Section):
     """The training loop."""
 
-    seed: int = Field(0, description="weights, tiles and augmentation follow from it")
+    seed: int = Field(0, ge=0, description="weights, tiles and augmentation follow from it")
     epochs: int = Field(20, ge=1, description="passes, each followed by validation")
     tiles_per_epoch: int = Field(96, ge=1, description="training tiles drawn in an epoch")
     batch_size: int = Field(4, ge=1, description="tiles in a step (1: the paper; tiles_per_epoch: full batch)")
@@ -138,7 +138,7 @@ class Train(Section):
     dice_weight: NonNegative = Field(0.0, description="loss = cross entropy + dice_weight * (1 - soft Dice)")
     gradient_clipping: NonNegative = Field(1.0, description="largest global norm of the gradient; 0: off")
     amp: Amp = Field("off", description="mixed precision: off, bf16 or fp16")
-    channels_last: bool = Field(True, description="memory format; changes rounding and the dropout masks, not the mathematics")
+    channels_last: bool = Field(True, description="memory format; other rounding and dropout masks, same mathematics")
     validation_tiles: int = Field(32, ge=1, description="most validation tiles judged after an epoch, always the same")
     monitor: Literal["loss", "mean_iou"] = Field("mean_iou", description="validation figure that picks the best epoch")
     save_checkpoint: bool = Field(True, description="keep the best and the last checkpoint in the MLflow run")
@@ -156,7 +156,7 @@ class Evaluate(Section):
 
     threshold: Literal["auto", "argmax"] | Fraction = Field(
         "auto",
-        description="foreground from this probability; argmax; auto: by validation for boundary labels, else argmax",
+        description="foreground from this probability on; argmax; auto: by validation for boundary labels, else argmax",
     )
     views: Literal[1, 8] = Field(1, description="8: average the eight rotations and mirrorings of the image")
     tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image where memory allows")
@@ -181,7 +181,7 @@ class Runtime(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     workers: int = Field(0, ge=0, description="processes that prepare tiles; 0: the main process")
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0: one a core")
-    progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="auto: a bar in a terminal, else lines")
+    progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="auto: bar in a terminal, else lines")
 
 
 class Params(Section):

@@ -7,9 +7,7 @@ from torch import nn
 from segline.model.geometry import Geometry
 from segline.model.unet import UNet, centre_crop
 
-OPTIONS = list(
-    itertools.product(["valid", "same"], ["none", "batch", "instance", "group"], ["transposed", "bilinear"])
-)
+OPTIONS = list(itertools.product(["valid", "same"], ["none", "batch", "instance", "group"], ["transposed", "bilinear"]))
 
 
 def paper_net() -> UNet:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from segline.data.sampler import IGNORE
+from segline.data.dataset import IGNORE
 from segline.train.loss import LossSums
 
 

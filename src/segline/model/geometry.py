@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 
+class SizeError(ValueError):
+    """A size that the network cannot take; the message names those that it can."""
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Size arithmetic of a U-Net with `depth` 2x2 poolings and two 3x3 convolutions at each step.
@@ -63,21 +67,21 @@ class Geometry:
 
         Raises
         ------
-        ValueError
+        SizeError
             `size` is not legal; the message names the nearest legal sizes.
         """
         self.check(size)
         return size - 2 * self.margin
 
     def check(self, size: int, name: str = "input size") -> None:
-        """Raise ValueError, with the two nearest legal sizes, unless `size` is legal."""
+        """Raise SizeError, with the two nearest legal sizes, unless `size` is legal."""
         if self.legal(size):
             return
         above = self.at_least(size)
         below = above - self.stride
         nearest = f"{below} or {above}" if below >= self.smallest else f"{above}"
         rule = f"{self.stride}k" if self.padding == "same" else f"{self.stride}k + {4 * (self.stride - 1)}"
-        raise ValueError(
+        raise SizeError(
             f"{name} {size} px does not fit {self.padding} padding at depth {self.depth}, "
             f"which needs {rule}, at least {self.smallest}: set it to {nearest}"
         )

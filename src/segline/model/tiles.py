@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from .geometry import Geometry
+from .geometry import Geometry, SizeError
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
     Raises
     ------
-    ValueError
+    SizeError
         `size` is not legal, or so small that its windows cannot advance by one stride.
     """
     if size is not None:
@@ -76,7 +76,7 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def _refuse(size: int, smallest: int) -> None:
-    raise ValueError(f"tile {size} px is all margin: its windows cannot advance; set it to {smallest} or more")
+    raise SizeError(f"tile {size} px is all margin: its windows cannot advance; set it to {smallest} or more")
 
 
 def windows(height: int, width: int, size: int | None, geometry: Geometry) -> list[tuple[Span, Span]]:
@@ -100,9 +100,7 @@ def cut(image: npt.NDArray[np.float32], rows: Span, columns: Span) -> npt.NDArra
     return image[:, row[:, None], column[None, :]]
 
 
-def place(
-    output: npt.NDArray[np.float32], tile: npt.NDArray[np.float32], rows: Span, columns: Span
-) -> None:
+def place(output: npt.NDArray[np.float32], tile: npt.NDArray[np.float32], rows: Span, columns: Span) -> None:
     """Write the kept pixels of `tile` (K, h, w), the network's output for the window, into `output` (K, H, W)."""
     top, left = rows.offset, columns.offset
     height, width = rows.end - rows.keep, columns.end - columns.keep

@@ -56,7 +56,7 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(depth + 1)]
         # Bilinear up-sampling keeps the channels, so the level below hands up half of them.
         handed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
-        bottom = widths[:-1] + [handed_up[-1]]
+        bottom = [*widths[:-1], handed_up[-1]]
         ins = [in_channels, *widths[:-1]]
         self.down = nn.ModuleList(double_conv(i, o, o, padding, norm) for i, o in zip(ins, bottom, strict=True))
         self.up = nn.ModuleList()
@@ -78,8 +78,10 @@ class UNet(nn.Module):
 
         Raises
         ------
+        SizeError
+            The sides of the image are not legal, see `Geometry.check`.
         ValueError
-            The sides of the image are not legal (see `Geometry.check`) or its channels are not `in_channels`.
+            `image` has not four axes or not `in_channels` channels.
         """
         if image.ndim != 4 or image.shape[1] != self.in_channels:
             raise ValueError(f"the network takes (b, {self.in_channels}, h, w), not {tuple(image.shape)}")

@@ -1,8 +1,5 @@
 """A training on disk: tensors as safetensors, the rest as JSON, nothing pickled, never half written."""
 
-import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from segline.data import files
 from segline.train.loop import State
 
 WEIGHTS = "weights.safetensors"
@@ -22,12 +20,7 @@ def save(folder: Path, state: State, seed: int) -> None:
 
     The random state of a training is (seed, epoch): every tile and every dropout mask follows from it.
     """
-    building = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    save_weights(building / WEIGHTS, state.network)
     tensors, rest = split_tensors(state.optimizer.state_dict())
-    save_file(tensors, building / OPTIMIZER)
     content = {
         "epoch": state.epoch,
         "validation_losses": state.validation_losses,
@@ -35,19 +28,15 @@ def save(folder: Path, state: State, seed: int) -> None:
         "optimizer": rest,
         "scaler": state.scaler.state_dict(),
     }
-    (building / REST).write_text(json.dumps(content, indent=2) + "\n")
-    if folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        os.replace(folder, old)
-        os.replace(building, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(building, folder)
+    with files.whole_folder(folder) as building:
+        save_weights(building / WEIGHTS, state.network)
+        save_file(tensors, building / OPTIMIZER)
+        files.write_json(building / REST, content)
 
 
 def load(folder: Path, state: State) -> None:
     """Set `state`, freshly made by `loop.start` with the same settings, to what `folder` holds."""
-    content = json.loads((folder / REST).read_text())
+    content = files.read_json(folder / REST)
     state.network.load_state_dict(load_file(folder / WEIGHTS))
     state.optimizer.load_state_dict(join_tensors(load_file(folder / OPTIMIZER), content["optimizer"]))
     state.scaler.load_state_dict(content["scaler"])

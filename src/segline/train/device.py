@@ -1,11 +1,10 @@
 """Which device computes, in which precision, and what to say when it cannot."""
 
 import os
-import platform
 
 import torch
 
-from segline.params import Amp, Runtime
+from segline.params import Amp, Runtime, Tuned
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_FEATURES = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "fp16": ("avx512_fp16", "amx_fp16", "fp16")}
@@ -38,6 +37,23 @@ def choose(runtime: Runtime) -> str:
     )
 
 
+def warnings(tuned: Tuned, device: str) -> list[str]:
+    """What a person should know before this training starts on `device`.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot compute in the precision asked for.
+    """
+    found = [warning] if (warning := precision_warning(tuned.train.amp, device)) else []
+    if tuned.model.norm == "batch" and tuned.train.batch_size == 1:
+        found.append(
+            "train.batch_size = 1 with model.norm = batch: the statistics are those of a single tile and differ from "
+            "the ones used in prediction; set model.norm to none, or train.batch_size to 2 or more"
+        )
+    return found
+
+
 def precision_warning(amp: Amp, device: str) -> str | None:
     """What to say when `device` can only emulate `amp`, None when all is well.
 
@@ -57,14 +73,9 @@ def precision_warning(amp: Amp, device: str) -> str | None:
     capabilities = torch.cpu.get_capabilities()
     if device == "cpu" and not any(capabilities.get(feature) for feature in CPU_FEATURES[amp]):
         other = "bf16" if amp == "fp16" and precision_warning("bf16", device) is None else "off"
-        return _warning(amp, f"this CPU ({cpu_name()})", other)
+        return _warning(amp, "this CPU", other)
     return None
 
 
 def _warning(amp: str, device: str, instead: str) -> str:
     return f"train.amp = {amp}: {device} must emulate it, which is slower than off; set train.amp to {instead}"
-
-
-def cpu_name() -> str:
-    """The name of the CPU, as far as the machine tells."""
-    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine())

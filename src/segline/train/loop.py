@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from segline.data.sampler import IGNORE, TrainingTiles, training_loader
+from segline.data.dataset import IGNORE
+from segline.data.sampler import TrainingTiles, training_loader
 from segline.model.unet import UNet
 from segline.params import Train
 from segline.score import counts
@@ -46,8 +47,8 @@ class Epoch:
     epoch: int
     loss: float
     validation_loss: float
-    mean_iou: float
-    pixel_error: float
+    validation_mean_iou: float
+    validation_pixel_error: float
     learning_rate: float
     momentum: float
     tiles_per_second: float
@@ -124,8 +125,8 @@ def fit(
             epoch=state.epoch,
             loss=float(total.loss(settings.dice_weight)),
             validation_loss=validation_loss,
-            mean_iou=counts.mean_iou(confusion),
-            pixel_error=counts.pixel_error(confusion),
+            validation_mean_iou=counts.mean_iou(confusion),
+            validation_pixel_error=counts.pixel_error(confusion),
             learning_rate=rates[0],
             momentum=rates[1],
             tiles_per_second=settings.tiles_per_epoch / seconds,

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segline.data.sampler import IGNORE
+from segline.data.dataset import IGNORE
 
 
 @dataclass(frozen=True)
 class LossSums:
     """Sums over pixels from which the loss follows; sums of several batches may be added.
 
-    ``cross_entropy``: sum of w(x) * -log p. ``pixels``: how many count. ``overlap``, ``predicted``, ``true``: (K,), sums
-    of p * t, of p and of t for each class.
+    ``cross_entropy``: sum of w(x) * -log p. ``pixels``: how many count. ``overlap``, ``predicted``, ``true``: (K,),
+    sums of p * t, of p and of t for each class.
     """
 
     cross_entropy: Tensor

@@ -1,0 +1,52 @@
+# make run    install what is pinned, run what changed (dvc repro), show the result
+# make test   the tests
+# make lint   format, lint, types, who may import whom
+# make venv   only install; then `. .venv/bin/activate` gives dvc and segline
+# make generate   write what follows from the code: deps in dvc.yaml, docs/params.md, comments in params.yaml
+
+.PHONY: run test lint venv generate
+.DEFAULT_GOAL := run
+
+# A name alone does not do: a pyenv shim may be there without its Python.
+PYTHON := $(shell for name in python3.11 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The stages call `python`, which DVC does not take from its own environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+# The stamps are named for what is pinned, so that a changed date installs nothing and a changed pin does.
+PINS := .venv/pins-$(shell cat requirements.txt | cksum | cut -d ' ' -f 1)
+DEV_PINS := .venv/dev-pins-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d ' ' -f 1)
+
+run: $(PINS)
+	$(BIN)/python -m dvc repro
+	@PYTHONPATH=src $(BIN)/python -m segline summary
+
+test: $(DEV_PINS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(DEV_PINS)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	PYTHONPATH=src $(BIN)/lint-imports --no-logo
+
+generate: $(DEV_PINS)
+	PYTHONPATH=src $(BIN)/python tools/params_text.py
+	$(BIN)/python tools/dvc_deps.py
+
+venv: $(PINS)
+
+$(PINS):
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed and not on PATH; install it, then make again" >&2; exit 1; }
+	@echo "Installing the pinned packages into .venv; this takes a minute or two."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) $$(grep -o '^torch==[^ ]*' requirements.txt)
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@rm -f .venv/pins-* && touch $@
+
+$(DEV_PINS): $(PINS)
+	@$(PIP) -r requirements-dev.txt
+	@rm -f .venv/dev-pins-* && touch $@

@@ -1,0 +1,164 @@
+"""The command line, thin and quick: each command imports what it needs when it runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(
+    name="segline",
+    help="From raw images to a registered segmentation model. `dvc repro` runs the stages; see README.md.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # drawing help with rich doubles the time to the first line
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run one command; what the user can mend is said in one message and exit code 1, without a traceback.
+
+    Such a message is any exception whose class segline defines (ParamsError, ImageError, ...); others are our mistakes.
+    """
+    try:
+        app()
+    except Exception as error:
+        if not type(error).__module__.startswith("segline."):
+            raise
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        sys.exit(1)
+
+
+@app.command()
+def sample() -> None:
+    """Draw the embedded default dataset into data/raw/cells."""
+    from segline.stages import sample as stage
+
+    stage.main()
+
+
+@app.command()
+def prepare() -> None:
+    """Check the dataset, split it, and write it as arrays."""
+    from segline.stages import prepare as stage
+
+    stage.main()
+
+
+@app.command()
+def weights() -> None:
+    """Write a border weight map for each image to learn from."""
+    from segline.stages import weights as stage
+
+    stage.main()
+
+
+@app.command()
+def tune() -> None:
+    """Choose the settings that train takes."""
+    from segline.stages import tune as stage
+
+    stage.main()
+
+
+@app.command()
+def train() -> None:
+    """Train the network."""
+    from segline.stages import train as stage
+
+    stage.main()
+
+
+@app.command()
+def evaluate() -> None:
+    """Judge the network on the test split."""
+    from segline.stages import evaluate as stage
+
+    stage.main()
+
+
+@app.command()
+def register() -> None:
+    """Log the model to the registry."""
+    from segline.stages import register as stage
+
+    stage.main()
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="images and masks as they came; only read")],
+    name: Annotated[str, typer.Option(help="of the dataset, and later of the model")],
+    *,
+    labels: Annotated[
+        Literal["instances", "classes", "boundaries"] | None,
+        typer.Option(help="what the masks say, where that cannot be seen from them"),
+    ] = None,
+    classes: Annotated[list[str] | None, typer.Option("--class", metavar="ID=NAME", help="name of a class")] = None,
+    ignore: Annotated[int | None, typer.Option(help="id of pixels that do not count")] = None,
+    licence: Annotated[str, typer.Option(help="under which the images may be used")] = "",
+    origin: Annotated[str, typer.Option(help="where the images come from")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="put it in the place of a dataset of that name")] = False,
+) -> None:
+    """Bring images and masks of a foreign layout into data/raw/NAME."""
+    from segline.commands import import_ as command
+
+    lines = command.run(
+        source,
+        name,
+        labels=labels,
+        classes=classes or (),
+        ignore=ignore,
+        licence=licence,
+        origin=origin,
+        replace=replace,
+    )
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+def preset(name: Annotated[str, typer.Argument(help="which preset; without it, those there are")] = "") -> None:
+    """Write the settings of a known dataset into params.yaml."""
+    from segline import params
+    from segline.commands import preset as command
+
+    if not name:
+        typer.echo("\n".join(command.names()))
+        return
+    changes = command.write(name)
+    typer.echo("\n".join(changes) or f"params.yaml has the settings of {name} already")
+    source = params.read(params.Data).source
+    if not Path(source).exists() and name != command.DEFAULT:
+        typer.echo(f"{source} is not there yet: segline import FOLDER --name {Path(source).name}")
+
+
+@app.command()
+def summary() -> None:
+    """Show what the last run reached, and what to type next."""
+    from rich.console import Console
+
+    from segline.commands import summary as command
+
+    command.main(Console())
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="of 127.0.0.1")] = 5000) -> None:
+    """Open MLflow's page on the runs and the registry."""
+    from segline.commands import ui as command
+
+    command.main(port, typer.echo)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="FILE...", help="images, or folders of images")],
+    model: Annotated[str, typer.Option(help="such as models:/cells@champion or models:/cells/3")],
+    out: Annotated[Path, typer.Option(help="folder for the label images")],
+    overlays: Annotated[bool, typer.Option("--overlays", help="also write pictures to look at")] = False,
+) -> None:
+    """Label images with a registered model."""
+    from segline.commands import predict as command
+
+    command.main(images, model, out, overlays, "auto")

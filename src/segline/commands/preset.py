@@ -1,0 +1,68 @@
+"""`segline preset NAME`: writes the settings of a known dataset into params.yaml, its comments kept."""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from segline.params import PARAMS_FILE, Params, check, load
+
+DEFAULT = "default"
+
+
+class PresetError(ValueError):
+    """There is no such preset; the message names those there are."""
+
+
+def names() -> list[str]:
+    """Presets there are; `default` takes every setting but `runtime` back to its default."""
+    shipped = [Path(entry.name).stem for entry in files("segline.presets").iterdir() if entry.name.endswith(".yaml")]
+    return [DEFAULT, *sorted(shipped)]
+
+
+def settings(name: str) -> dict[str, Any]:
+    """Sections of params.yaml as preset `name` wants them; what it does not mention stays as it is."""
+    if name not in names():
+        raise PresetError(f"there is no preset {name!r}; there are {', '.join(names())}")
+    if name == DEFAULT:
+        return Params().model_dump(mode="json", exclude={"runtime"})
+    content: dict[str, Any] = YAML(typ="safe").load((files("segline.presets") / f"{name}.yaml").read_text())
+    return content
+
+
+def write(name: str, file: Path = PARAMS_FILE) -> list[str]:
+    """Write preset `name` into `file`, all of it or nothing, and return a line for each setting that changed."""
+    wanted = settings(name)
+    load(Params, file)
+    yaml = YAML()
+    yaml.width = 1000
+    yaml.preserve_quotes = True
+    document = yaml.load(file.read_text())
+    changes = list(_change(document, wanted, ""))
+    text = StringIO()
+    yaml.dump(document, text)
+    check(Params, YAML(typ="safe").load(text.getvalue()), f"preset {name}")
+    complete = file.with_name(f"{file.name}.new")
+    complete.write_text(text.getvalue())
+    complete.replace(file)
+    return changes
+
+
+def _change(document: CommentedMap, wanted: dict[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in wanted.items():
+        if isinstance(value, dict):
+            yield from _change(document.setdefault(key, CommentedMap()), value, f"{prefix}{key}.")
+        elif key not in document or document[key] != value:
+            yield f"{prefix}{key}: {document.get(key, '-')} -> {value}"
+            document[key] = _flow(value) if isinstance(value, list) else value
+
+
+def _flow(values: list[Any]) -> CommentedSeq:
+    """`values` as [a, b] on one line, beside its comment."""
+    sequence = CommentedSeq(values)
+    sequence.fa.set_flow_style()
+    return sequence

@@ -1,0 +1,69 @@
+"""`segline summary`: what the last run reached, as a table, and what to type next."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from segline.data import files
+
+REPORTS = Path("data/reports")
+FIGURES = ("mean_iou", "pixel_error", "ap_50", "v_rand", "v_info")
+
+
+class SummaryError(RuntimeError):
+    """There is nothing to show yet; the message says how to get it."""
+
+
+def main(console: Console) -> None:
+    """Print figures of the test split, the registered version with its aliases, and the next command.
+
+    Raises
+    ------
+    SummaryError
+        The pipeline has not run to its end.
+    """
+    for name in ("test.json", "registration.json"):
+        if not (REPORTS / name).exists():
+            raise SummaryError(f"{REPORTS / name} is not there yet; `make run` or `dvc repro` makes it")
+    result, record = files.read_json(REPORTS / "test.json"), files.read_json(REPORTS / "registration.json")
+    console.print(table(result, record["name"]))
+    console.print("  ".join(f"{name} {figure(result[name])}" for name in FIGURES if name in result))
+    console.print(registered(record["name"], record["version_md5"]))
+    console.print(f"next: {command()} ui")
+
+
+def table(result: dict[str, Any], name: str) -> Table:
+    """IoU and Dice of each class on the test split."""
+    content = Table("class", "IoU", "Dice", title=f"{name}: {result['images']} test images", title_justify="left")
+    for label, iou in result["iou"].items():
+        content.add_row(label, figure(iou), figure(result["dice"][label]))
+    return content
+
+
+def figure(value: float | None) -> str:
+    """Four digits; a dash where there was nothing to judge."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def registered(name: str, md5: str) -> str:
+    """Which version of the registry the model is, and its aliases."""
+    from segline.track.registry import Registry
+    from segline.track.store import open_store
+
+    registry = Registry(open_store(), name)
+    version = registry.find(md5)
+    if version is None:
+        return f"registered as {name}, but not in this machine's store; `dvc repro -f -s register` puts it there"
+    aliases = registry.client.get_model_version(name, version.version).aliases
+    return " ".join([f"registered as {name} version {version.version}", *(f"@{alias}" for alias in sorted(aliases))])
+
+
+def command() -> str:
+    """How the command is typed from here: by its name where its environment is active, else by its path."""
+    if "VIRTUAL_ENV" in os.environ:
+        return "segline"
+    return os.path.relpath(Path(sys.executable).with_name("segline"))

@@ -1,0 +1,208 @@
+"""The canonical dataset folder: what it says of itself, which files belong together, what their labels mean."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from segline.data import files, labels
+from segline.model.images import Raw
+
+IGNORE = 255  # how an ignored pixel is written once the dataset is read, whatever id the dataset has for it
+SPEC, GROUPS = "dataset.yaml", "groups.csv"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+Kind = Literal["instances", "classes", "boundaries"]
+Truth = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]  # classes (H, W), instances (H, W)
+
+
+class DatasetError(ValueError):
+    """A dataset folder that cannot be used; the message names file, field and value, and says what to do."""
+
+
+class Spec(BaseModel):
+    """dataset.yaml: what a dataset says of itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, StringConstraints(pattern=NAME)] = Field(description="also the name of the registered model")
+    classes: dict[int, str] = Field(description="id: name, from 0 (background, or the border between cells) on")
+    ignore: Annotated[int, Field(ge=1, le=255)] | None = Field(None, description="id of pixels that do not count")
+    labels: Kind = Field(
+        description="instances: objects to count; classes: areas; boundaries: class 0 is the line between cells"
+    )
+    licence: str = Field("", description="under which the images may be used")
+    source: str = Field("", description="where they come from")
+
+    @model_validator(mode="after")
+    def _classes_in_order(self) -> Self:
+        if list(self.classes) != list(range(len(self.classes))) or not 2 <= len(self.classes) <= IGNORE:
+            raise ValueError(f"ids {list(self.classes)}: classes are 0, 1, 2, ... without a hole, two at least")
+        if len(set(self.classes.values())) < len(self.classes):
+            raise ValueError(f"names {list(self.classes.values())}: two classes have one name")
+        if self.ignore in self.classes:
+            raise ValueError(f"ignore {self.ignore} is a class; give it an id of its own, such as {IGNORE}")
+        if self.labels == "boundaries" and len(self.classes) != 2:
+            raise ValueError(f"labels boundaries need two classes, border and cell, not {len(self.classes)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder; `images`, `instances` and `classes` say which file has which stem."""
+
+    folder: Path
+    spec: Spec
+    images: dict[str, Path]
+    instances: dict[str, Path]
+    classes: dict[str, Path]
+    groups: dict[str, str]  # image -> group; an image without group is its own
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The dataset in `folder`; which files are fit for use, `check.problems` says.
+
+        Raises
+        ------
+        DatasetError, FileError
+            dataset.yaml is missing or wrong, a folder it calls for is missing, or groups.csv does not fit the images.
+        """
+        if not folder.is_dir():
+            raise DatasetError(f"{folder} is no folder; `segline import FOLDER --name {folder.name}` makes it")
+        spec = read_spec(folder / SPEC)
+        images, instances, classes = (by_stem(folder / kind) for kind in ("images", "instances", "classes"))
+        if not images:
+            raise DatasetError(f"{folder / 'images'} holds no files; put the images there")
+        if not classes and (not instances or spec.labels != "instances"):
+            wanted = "instances or classes" if spec.labels == "instances" else "classes"
+            raise DatasetError(f"{folder} has no label images in {wanted}, which labels: {spec.labels} in {SPEC} need")
+        if not classes and len(spec.classes) > 2:
+            raise DatasetError(f"{folder} has {len(spec.classes)} classes, but no folder classes to say which is where")
+        return cls(folder, spec, images, instances, classes, read_groups(folder / GROUPS, images))
+
+    @property
+    def stems(self) -> list[str]:
+        """The images, in alphabetical order."""
+        return sorted(self.images)
+
+    def label_files(self, stem: str) -> list[Path]:
+        """The label images that `stem` should have and has."""
+        return [kind[stem] for kind in (self.instances, self.classes) if stem in kind]
+
+    def image(self, stem: str) -> Raw:
+        """Raw pixels (H, W, C)."""
+        return files.read_image(self.images[stem])
+
+    def truth(self, stem: str) -> Truth:
+        """Classes (H, W), ignored pixels as IGNORE, and instances (H, W), 0 where there is none.
+
+        Without a folder classes every instance is of class 1. Without a folder instances the pieces of each class are
+        the instances: 4-connected between boundaries, which separate diagonal neighbours; 8-connected where labels are
+        areas, so that a crack one pixel wide stays one.
+        """
+        found = files.read_labels(self.instances[stem]).astype(np.int32) if self.instances else None
+        if not self.classes:
+            assert found is not None
+            return (found > 0).astype(np.uint8), found
+        classes = files.read_labels(self.classes[stem])
+        classes = np.where(classes == self.spec.ignore, IGNORE, classes).astype(np.uint8)
+        if found is None:
+            pieces = _areas if self.spec.labels == "classes" else labels.components
+            return classes, pieces(classes, IGNORE)
+        return classes, np.where(labels.foreground(classes, IGNORE), found, 0).astype(np.int32)
+
+
+def _areas(classes: npt.NDArray[np.uint8], ignore: int) -> npt.NDArray[np.int32]:
+    """The 8-connected pieces of each class but the background, numbered from 1."""
+    instances, count = np.zeros(classes.shape, np.int32), 0
+    for class_id in np.setdiff1d(classes, [0, ignore]):
+        found, pieces = cv2.connectedComponents((classes == class_id).astype(np.uint8), connectivity=8)
+        instances += np.where(pieces > 0, pieces + count, 0).astype(np.int32)
+        count += found - 1
+    return instances
+
+
+def read_spec(file: Path) -> Spec:
+    """What `file` says, checked."""
+    content = files.read_yaml(file)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{file} holds {type(content).__name__}, not fields: {', '.join(Spec.model_fields)}")
+    return spec_of(content, str(file))
+
+
+def spec_of(content: Mapping[str, object], file: str) -> Spec:
+    """`content` as Spec; `file` is named in the DatasetError when it does not fit."""
+    try:
+        return Spec.model_validate(content)
+    except ValidationError as error:
+        raise DatasetError("\n".join(f"{file}: {line}" for line in _explained(error))) from None
+
+
+def _explained(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            yield f"{name} is no field; there are {', '.join(Spec.model_fields)}"
+        elif problem["type"] == "missing":
+            yield f"{name} is missing ({Spec.model_fields[name].description})"
+        else:
+            value = f"{name} = {problem['input']!r}: " if name else ""
+            yield value + problem["msg"].removeprefix("Value error, ")
+
+
+def write_spec(file: Path, spec: Spec) -> None:
+    """Write `spec` so that reading it gives the same again."""
+    files.write_yaml(file, spec.model_dump())
+
+
+def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
+    """The files of `folder` by stem, in alphabetical order; none when it is missing.
+
+    Hidden files do not count, nor, where `suffixes` are given, files with another.
+
+    Raises
+    ------
+    DatasetError
+        Two files have one stem.
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if file.name.startswith(".") or file.is_dir() or (suffixes and file.suffix.lower() not in suffixes):
+            continue
+        if file.stem in found:
+            raise DatasetError(f"{file} and {found[file.stem].name} have one stem; a stem names one image: rename one")
+        found[file.stem] = file
+    return found
+
+
+def read_groups(file: Path, images: Mapping[str, Path]) -> dict[str, str]:
+    """Group by image: of groups.csv (columns image, group; others are left alone), or each image its own.
+
+    Raises
+    ------
+    DatasetError
+        A column is missing, or an image is missing, unknown, listed twice or without group.
+    """
+    if not file.exists():
+        return {stem: stem for stem in images}
+    table = files.read_table(file)
+    for column in ("image", "group"):
+        if column not in table:
+            raise DatasetError(f"{file} has no column {column}; its columns are {', '.join(table.columns)}")
+    stems = [name if name in images else Path(name).stem for name in table["image"]]
+    groups = dict(zip(stems, table["group"], strict=True))
+    for what, which in (
+        ("lists images that are not there", set(stems) - set(images)),
+        ("does not list", set(images) - set(stems)),
+        ("lists more than once", {stem for stem, times in Counter(stems).items() if times > 1}),
+        ("gives no group to", {stem for stem, group in groups.items() if not group}),
+    ):
+        if which:
+            raise DatasetError(f"{file} {what}: {', '.join(sorted(which)[:5])} ({len(which)} in all)")
+    return groups

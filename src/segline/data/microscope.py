@@ -1,0 +1,166 @@
+"""What a phase-contrast microscope and its camera make of drawn cells: halos, texture, debris, uneven light, noise."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Field = npt.NDArray[np.float32]  # (H, W)
+Box = tuple[slice, slice]
+
+GRANULAR, FIBROUS = 1, 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The shape of a cell: a bent ellipse with a wavy outline; lengths in px, angles in radians."""
+
+    kind: int
+    x: float
+    y: float
+    length: float  # half axes
+    breadth: float
+    angle: float
+    bend: float
+    waves: tuple[tuple[float, float], ...]  # (amplitude, phase) of the outline's harmonics 2, 3, ...
+
+    @property
+    def radius(self) -> float:
+        """Radius of the circle of the same area, px."""
+        return float(np.sqrt(self.length * self.breadth))
+
+
+def box_of(cell: Cell, height: int, width: int) -> Box:
+    """The part of an image that the cell may reach."""
+    reach = 1.5 * cell.length + 2
+    top, left = max(0, int(cell.y - reach)), max(0, int(cell.x - reach))
+    bottom, right = max(top, min(height, int(cell.y + reach) + 1)), max(left, min(width, int(cell.x + reach) + 1))
+    return slice(top, bottom), slice(left, right)
+
+
+def local(cell: Cell, box: Box, bent: tuple[Field, Field] | None = None) -> tuple[Field, Field]:
+    """Coordinates along and across the cell in units of its half axes, of the pixels in `box` moved by `bent` px."""
+    rows, columns = box
+    x: npt.NDArray[Any] = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(cell.x)
+    y: npt.NDArray[Any] = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(cell.y)
+    if bent is not None:
+        x, y = x + bent[0][box], y + bent[1][box]
+    cos, sin = np.float32(np.cos(cell.angle)), np.float32(np.sin(cell.angle))
+    u, v = (cos * x + sin * y) / cell.length, (cos * y - sin * x) / cell.breadth
+    return u.astype(np.float32), (v + cell.bend * (u * u - 0.5)).astype(np.float32)
+
+
+def smooth_noise(rng: np.random.Generator, height: int, width: int, sigma: float) -> Field:
+    """Gaussian noise of correlation length `sigma` px, mean 0, standard deviation 1."""
+    step = max(1, int(sigma / 2))
+    noise = rng.standard_normal((height // step + 8, width // step + 8), dtype=np.float32)
+    noise = _blur(noise, sigma / step)
+    noise = cv2.resize(noise, None, fx=step, fy=step, interpolation=cv2.INTER_CUBIC)[:height, :width].astype(np.float32)
+    return np.asarray((noise - noise.mean()) / noise.std(), np.float32)
+
+
+def photograph(
+    cells: list[Cell], instances: npt.NDArray[np.int32], depth: Field, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Image (H, W) of cells.
+
+    Parameters
+    ----------
+    instances : (H, W); `cells[number - 1]` is the cell of instance `number`.
+    depth : (H, W), 1 in the middle of a cell, 0 on its outline and outside.
+    """
+    height, width = depth.shape
+    scene = _scene(cells, instances, depth, rng) + _debris(height, width, rng)
+    scene = _blur(scene + 0.05 * smooth_noise(rng, height, width, 2.5), rng.uniform(0.7, 1.4))
+    light = _light(height, width, rng)
+    level = rng.uniform(0.42, 0.55) * light * (1 + rng.uniform(0.8, 1.15) * scene)
+    electrons = rng.uniform(350, 1000)
+    level = level + rng.standard_normal(level.shape) * np.sqrt(np.clip(level, 0.02, None) / electrons)
+    pixels: npt.NDArray[np.uint8] = np.clip(np.rint(level * 255), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _scene(cells: list[Cell], instances: npt.NDArray[np.int32], depth: Field, rng: np.random.Generator) -> Field:
+    """What an ideal microscope would see; background 0."""
+    height, width = depth.shape
+    thickness, look = np.zeros_like(depth), np.zeros_like(depth)
+    grain = smooth_noise(rng, height, width, 1.3) - smooth_noise(rng, height, width, 3)
+    for number, cell in enumerate(cells, 1):
+        box = box_of(cell, height, width)
+        inside = instances[box] == number
+        if not inside.any():
+            continue
+        u, v = local(cell, box)
+        fine = rng.uniform(0.75, 1.25)
+        if cell.kind == GRANULAR:
+            level, tall = rng.normal(0.05, 0.05), rng.uniform(0.8, 1.1)
+            texture = fine * (0.13 * np.maximum(grain[box], 0) ** 1.4 - 0.06)
+        else:
+            level, tall = rng.normal(-0.11, 0.05), rng.uniform(0.7, 1.0)
+            texture = fine * 0.15 * _fibres(rng, cell, u.shape)
+        look[box][inside] = (level + _with_nucleus(texture, cell, u, v, rng))[inside]
+        thickness[box][inside] = tall * np.sqrt(np.clip(depth[box] * (2 - depth[box]), 0, 1))[inside]
+    return _phase(thickness, rng) + look + _membranes(instances, rng)
+
+
+def _with_nucleus(texture: Field, cell: Cell, u: Field, v: Field, rng: np.random.Generator) -> Field:
+    """The texture, and in it a smooth bright nucleus with a dark rim and two dark nucleoli."""
+    x, y = rng.normal(0, 0.12, 2)
+    size = rng.uniform(0.38, 0.48) if cell.kind == GRANULAR else rng.uniform(0.26, 0.36)
+    r = np.hypot(u - x, v - y) / size
+    nucleus = 1 / (1 + np.exp((r - 1) * 9))
+    rim = np.exp(-(((r - 1) / 0.16) ** 2))
+    nucleoli = sum(np.exp(-(((u - x - a) ** 2 + (v - y - b) ** 2) / 0.006)) for a, b in rng.normal(0, 0.16, (2, 2)))
+    mixed = texture * (1 - 0.75 * nucleus) + 0.16 * nucleus - 0.35 * nucleoli * nucleus - 0.14 * rim
+    return np.asarray(mixed, np.float32)
+
+
+def _fibres(rng: np.random.Generator, cell: Cell, shape: tuple[int, ...]) -> Field:
+    """Streaks along the cell, standard deviation about 1."""
+    side = int(np.ceil(np.hypot(shape[0], shape[1]))) + 4
+    streaks = cv2.GaussianBlur(rng.standard_normal((side, side), dtype=np.float32), (0, 0), sigmaX=7, sigmaY=1.1)
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), -np.degrees(cell.angle), 1)
+    turned = cv2.warpAffine(streaks / np.std(streaks), turn, (side, side), borderMode=cv2.BORDER_REFLECT)
+    top, left = (side - shape[0]) // 2, (side - shape[1]) // 2
+    return np.asarray(turned[top : top + shape[0], left : left + shape[1]], np.float32)
+
+
+def _phase(thickness: Field, rng: np.random.Generator) -> Field:
+    """Phase contrast sees thickness less its surroundings: dark bodies, bright halos."""
+    return np.asarray(-0.75 * (_blur(thickness, 1.2) - 0.85 * _blur(thickness, rng.uniform(6, 9))), np.float32)
+
+
+def _membranes(instances: npt.NDArray[np.int32], rng: np.random.Generator) -> Field:
+    """Bright lines where instances end, here strong, there gone."""
+    edge = np.zeros(instances.shape, np.float32)
+    edge[:, 1:] += instances[:, 1:] != instances[:, :-1]
+    edge[1:] += instances[1:] != instances[:-1]
+    strength = np.clip(0.5 + 0.5 * smooth_noise(rng, instances.shape[0], instances.shape[1], 8), 0, 1.4)
+    return np.asarray(_blur(edge, 0.9) * strength * 0.5, np.float32)
+
+
+def _debris(height: int, width: int, rng: np.random.Generator) -> Field:
+    """Specks with halos, and bigger ones out of focus."""
+    specks, far = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+    for _ in range(rng.integers(6, 16)):
+        y, x = int(rng.integers(0, height)), int(rng.integers(0, width))
+        axes = (int(rng.integers(1, 4)), int(rng.integers(1, 3)))
+        cv2.ellipse(specks, (x, y), axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.5, 1.1), -1, cv2.LINE_AA)
+    for _ in range(rng.integers(0, 4)):
+        centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
+        cv2.circle(far, centre, int(rng.integers(6, 14)), rng.uniform(-0.35, 0.35), -1)
+    return np.asarray(_blur(specks, 0.8) - 1.5 * _blur(specks, 2.5) + _blur(far, 4), np.float32)
+
+
+def _light(height: int, width: int, rng: np.random.Generator) -> Field:
+    """Uneven light: a slope, darker corners, slow waves; about 1."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    slope_x, slope_y = rng.normal(0, 0.12, 2)
+    corners = rng.uniform(0, 0.15) * (x * x + y * y)
+    return np.asarray(1 + slope_x * x + slope_y * y - corners + 0.04 * smooth_noise(rng, height, width, 60), np.float32)
+
+
+def _blur(field: Field, sigma: float) -> Field:
+    return np.asarray(cv2.GaussianBlur(field, (0, 0), float(sigma)), np.float32)

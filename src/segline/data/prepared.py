@@ -1,0 +1,70 @@
+"""What stage prepare wrote, and stage weights beside it, as the later stages read it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from segline.data import files
+from segline.data.dataset import SPEC, Spec, read_spec
+from segline.model.images import Raw, Statistics
+
+PREPARED = Path("data/prepared")
+WEIGHTS = Path("data/weights")
+SPLITS = ("train", "validation", "test")
+MANIFEST, STATISTICS = "manifest.csv", "statistics.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared dataset; images are named by their stem and read, memory-mapped, when asked for."""
+
+    folder: Path
+    manifest: pd.DataFrame
+    dataset: Spec
+    statistics: Statistics
+
+    @classmethod
+    def open(cls, folder: Path = PREPARED) -> Self:
+        """The prepared dataset in `folder`."""
+        return cls(
+            folder,
+            files.read_table(folder / MANIFEST),
+            read_spec(folder / SPEC),
+            Statistics.of(files.read_json(folder / STATISTICS)),
+        )
+
+    def names(self, split: str) -> list[str]:
+        """The images of a split: train, validation or test."""
+        return self.manifest.loc[self.manifest["split"] == split, "image"].tolist()
+
+    def image(self, name: str) -> Raw:
+        """Raw pixels (H, W, C)."""
+        return self._array("images", name)
+
+    def target(self, name: str) -> npt.NDArray[np.uint8]:
+        """What the network learns (H, W): classes, with a gap between touching instances, or IGNORE."""
+        return self._array("targets", name)
+
+    def classes(self, name: str) -> npt.NDArray[np.uint8]:
+        """The true classes (H, W), or IGNORE."""
+        return self._array("classes", name)
+
+    def instances(self, name: str) -> npt.NDArray[np.int32]:
+        """The true instances (H, W), 0 for background."""
+        return self._array("instances", name)
+
+    def weights(self, name: str) -> npt.NDArray[np.float32]:
+        """The border weight map (H, W) of a training or validation image."""
+        return files.load_array(WEIGHTS / f"{name}.npy")
+
+    def tile_sources(self, split: str) -> tuple[list[Raw], list[npt.NDArray[np.uint8]], list[npt.NDArray[np.float32]]]:
+        """Images, targets and weight maps of a split, as the tile samplers take them."""
+        names = self.names(split)
+        return [self.image(n) for n in names], [self.target(n) for n in names], [self.weights(n) for n in names]
+
+    def _array(self, kind: str, name: str) -> npt.NDArray[Any]:
+        return files.load_array(self.folder / kind / f"{name}.npy")

@@ -1,0 +1,255 @@
+"""Tiles for training and for judging: which part of which image, what is done to it, as the network takes it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from segline.data.augment import draw, grey, grid, warp, window
+from segline.data.dataset import IGNORE
+from segline.model.images import Statistics, normalise, scale, to_network
+from segline.params import Augment
+
+Array = npt.NDArray[Any]
+# Network input (C, n, n) float32, target (m, m) uint8, weights (m, m) float32.
+Sample = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
+
+class TrainingTiles(Dataset[Sample]):
+    """Augmented tiles, each a pure function of (seed, epoch, index).
+
+    The item number ``epoch * tiles_per_epoch + index`` is the tile `index` of `epoch`, whoever asks for it and
+    whatever was asked before; `training_loader` asks in this order. The middle of a tile is uniform over the pixels
+    of all images, and images are mirrored beyond their borders: large images are drawn more often, and every pixel
+    is as likely to be in a tile as any other (but those of the outermost line, which the mirror does not repeat,
+    half as likely).
+
+    Parameters
+    ----------
+    images, targets, weights : arrays (H, W, C) raw, (H, W) uint8, (H, W) float32, one each an image; they may be
+        memory-mapped, and only what a tile needs is read.
+    statistics : of the training images.
+    settings : what may be changed, and how much.
+    tile : side n of the network's input, px.
+    output : side m of its output, px; the middle of the input. Same padding: n.
+    tiles_per_epoch, seed : see above; seed >= 0.
+    ignore : class id whose pixels weigh nothing.
+
+    Raises
+    ------
+    ValueError
+        No images, arrays of unlike sizes, images unlike the statistics, or an output not centred in the tile.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Array],
+        targets: Sequence[Array],
+        weights: Sequence[Array],
+        *,
+        statistics: Statistics,
+        settings: Augment,
+        tile: int,
+        output: int,
+        tiles_per_epoch: int,
+        seed: int,
+        ignore: int | None = None,
+    ) -> None:
+        _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
+        self.images, self.targets, self.weights = images, targets, weights
+        self.statistics = statistics
+        self.settings = settings
+        self.tile, self.output = tile, output
+        self.tiles_per_epoch = tiles_per_epoch
+        self.seed = seed
+        self.ignore = ignore
+        self._ends = np.cumsum([image.shape[0] * image.shape[1] for image in images])
+
+    def __len__(self) -> int:
+        """Tiles in an epoch."""
+        return self.tiles_per_epoch
+
+    def __getitem__(self, number: int) -> Sample:
+        epoch, index = divmod(number, self.tiles_per_epoch)
+        rng = np.random.default_rng((self.seed, epoch, index))
+        image, centre = self._draw_place(rng)
+        parameters = draw(rng, self.settings, self.tile, centre)
+        whole = grid(parameters, *self.images[image].shape[:2])
+        inner = whole.inner(self.output)
+        scaled = scale(warp(whole, self.images[image], "linear"))
+        target = warp(inner, self.targets[image], "nearest")
+        weights = warp(inner, self.weights[image], "linear")
+        if self.ignore is not None:
+            weights[target == self.ignore] = 0
+        return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
+
+    def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
+        """An image and one of its pixels, uniform over the pixels of all images."""
+        pixel = int(rng.integers(self._ends[-1]))
+        image = int(np.searchsorted(self._ends, pixel, side="right"))
+        start = int(self._ends[image - 1]) if image else 0
+        row, column = divmod(pixel - start, self.images[image].shape[1])
+        return image, (row, column)
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Item numbers of whole epochs, in batches that never span two; the last batch of an epoch may be smaller."""
+
+    def __init__(self, tiles_per_epoch: int, batch_size: int, epochs: range) -> None:
+        self.tiles_per_epoch = tiles_per_epoch
+        self.batch_size = batch_size
+        self.epochs = epochs
+
+    def __len__(self) -> int:
+        """Batches in all epochs."""
+        return len(self.epochs) * -(-self.tiles_per_epoch // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for epoch in self.epochs:
+            numbers = range(epoch * self.tiles_per_epoch, (epoch + 1) * self.tiles_per_epoch)
+            for start in range(0, self.tiles_per_epoch, self.batch_size):
+                yield list(numbers[start : start + self.batch_size])
+
+
+def training_loader(tiles: TrainingTiles, *, batch_size: int, epochs: range, workers: int) -> "DataLoader[Sample]":
+    """The batches of `epochs`, one epoch after the other, the same for any number of worker processes.
+
+    One iterator serves all epochs, so workers start once and prepare the next epoch while this one is judged:
+    ``batches = iter(loader)``, then ``itertools.islice(batches, steps)`` an epoch, where steps is
+    ``ceil(tiles_per_epoch / batch_size)``. After a restart, ``range(done, all)`` gives exactly what is left.
+    """
+    return DataLoader(
+        tiles,
+        batch_sampler=EpochBatches(len(tiles), batch_size, epochs),
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        # An own generator: else each loader takes a number from torch's global one, and a restart differs.
+        generator=torch.Generator(),
+    )
+
+
+def _one_thread(_worker: int) -> None:
+    # OpenCV's threads do not survive the fork, and workers are the parallelism.
+    cv2.setNumThreads(0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a validation tile lies: image, top left pixel of its output, and the rows and columns it counts."""
+
+    image: int
+    row: int
+    column: int
+    rows: range
+    columns: range
+
+
+class ValidationTiles(Dataset[Sample]):
+    """Fixed tiles, not augmented, whose outputs cover the images; at most `most` of them, spread over all images.
+
+    Every pixel counts at most once: each tile counts the same share of the image, in the middle of its output; the
+    rest of the output, which a neighbour counts or which lies beyond a small image, has target `ignore` and weight 0.
+
+    Parameters
+    ----------
+    images, targets, weights, statistics, tile, output : see `TrainingTiles`.
+    most : largest number of tiles; of more, an even selection is taken, always the same.
+    ignore : class id that counts nowhere: the dataset's own, if it has one, so that there is one only.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Array],
+        targets: Sequence[Array],
+        weights: Sequence[Array],
+        *,
+        statistics: Statistics,
+        tile: int,
+        output: int,
+        most: int,
+        ignore: int = IGNORE,
+    ) -> None:
+        _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
+        self.images, self.targets, self.weights = images, targets, weights
+        self.statistics = statistics
+        self.tile, self.output = tile, output
+        self.ignore = ignore
+        self.places = _even([_cover(number, image, output) for number, image in enumerate(images)], most)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Sample:
+        place = self.places[index]
+        image = self.images[place.image]
+        centre = place.row + self.output // 2, place.column + self.output // 2
+        whole = window(centre, self.tile, *image.shape[:2])
+        inner = whole.inner(self.output)
+        target = warp(inner, self.targets[place.image], "nearest")
+        weights = warp(inner, self.weights[place.image], "linear")
+        counted = np.zeros(target.shape, np.bool_)
+        rows, columns = place.rows, place.columns
+        top, left = place.row, place.column
+        counted[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = True
+        target[~counted] = self.ignore
+        weights[target == self.ignore] = 0
+        return to_network(warp(whole, image, "linear"), self.statistics), target, weights
+
+
+def _cover(number: int, image: Array, output: int) -> list[Place]:
+    """Tiles that cover the image `number`, in a shuffled but fixed order."""
+    height, width = image.shape[:2]
+    places = [
+        Place(number, row, column, rows, columns)
+        for (row, rows), (column, columns) in product(_shares(height, output), _shares(width, output))
+    ]
+    # Shuffled, so that an even selection does not take the same corner of every image.
+    return [places[index] for index in np.random.default_rng(number).permutation(len(places))]
+
+
+def _shares(length: int, output: int) -> list[tuple[int, range]]:
+    """Starts of the outputs that cover an axis, inside it where it is long enough, and what each of them counts."""
+    count = -(-length // output)
+    bounds = [length * index // count for index in range(count + 1)]
+    last = max(0, length - output)
+    return [(min(max(0, (a + b - output) // 2), last), range(a, b)) for a, b in pairwise(bounds)]
+
+
+def _even(places: list[list[Place]], most: int) -> list[Place]:
+    """At most `most` of all places, evenly spaced, so that each image keeps its share."""
+    every = [place for image in places for place in image]
+    count = min(most, len(every))
+    return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]
+
+
+def _check(
+    images: Sequence[Array],
+    targets: Sequence[Array],
+    weights: Sequence[Array],
+    *,
+    statistics: Statistics,
+    tile: int,
+    output: int,
+) -> None:
+    """Raise ValueError where images, targets, weights or sizes do not belong together."""
+    if not images:
+        raise ValueError("no images to cut tiles from; give this split at least one image in params.yaml (prepare)")
+    if not 0 < output <= tile or (tile - output) % 2:
+        raise ValueError(f"an output of {output} px is not centred in a tile of {tile} px; make the rest even")
+    if not len(images) == len(targets) == len(weights):
+        raise ValueError(f"{len(images)} images, {len(targets)} targets and {len(weights)} weight maps")
+    for number, arrays in enumerate(zip(images, targets, weights, strict=True)):
+        sizes = [array.shape[:2] for array in arrays]
+        if sizes[0] != sizes[1] or sizes[0] != sizes[2] or arrays[0].ndim != 3:
+            raise ValueError(f"image {number}: image, target and weights are {[array.shape for array in arrays]}")
+        if (arrays[0].dtype.name, arrays[0].shape[2]) != (statistics.dtype, statistics.channels):
+            raise ValueError(
+                f"image {number} is {arrays[0].dtype} with {arrays[0].shape[2]} channels, but the statistics are of "
+                f"{statistics.dtype} with {statistics.channels}; run stage prepare again"
+            )

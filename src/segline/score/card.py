@@ -1,0 +1,62 @@
+"""The model card: what a model is, what it learned from and how well it does, for the person who meets it later."""
+
+from collections.abc import Mapping
+from typing import Any
+
+TEMPLATE = """\
+# {{ dataset.name }}
+
+A U-Net that gives each pixel one of {{ dataset.classes | length }} classes: \
+{{ dataset.classes.values() | join(", ") }}.
+{% if dataset.source %}
+Data: {{ dataset.source }}{% if dataset.licence %} ({{ dataset.licence }}){% endif %}.
+{% endif %}
+| split | images |
+|---|---|
+{% for split, number in splits.items() -%}
+| {{ split }} | {{ number }} |
+{% endfor %}
+## On the test split
+
+| class | IoU | Dice |
+|---|---|---|
+{% for name, value in result.iou.items() -%}
+| {{ name }} | {{ value | figure }} | {{ result.dice[name] | figure }} |
+{% endfor %}
+| figure | value |
+|---|---|
+{% for name in names if name in result -%}
+| {{ name }} | {{ result[name] | figure }} |
+{% endfor %}
+## How it is used
+
+Input: {{ statistics.dtype }} images with {{ statistics.channels }} channel{{ "s" if statistics.channels > 1 }}, \
+of any size.
+Foreground: {% if inference.threshold is none %}the likeliest class{% else %}from a probability of \
+{{ inference.threshold }} on, chosen on the validation split{% endif %}; \
+{{ inference.views }} view{{ "s" if inference.views > 1 }} averaged.
+
+## How it was made
+
+{% for name, value in settings.items() -%}
+- {{ name }}: {{ value }}
+{% endfor %}- best epoch: {{ best_epoch }}
+
+It has seen nothing but images like those above. Other stains, magnifications, instruments or species need a test of
+their own before its answers are used.
+"""
+
+FIGURES = ("mean_iou", "pixel_error", "ap_50", "v_rand", "v_info")
+
+
+def render(**facts: Mapping[str, Any] | int) -> str:
+    """The card as Markdown.
+
+    `facts`: dataset (name, classes, licence, source), splits (name: images), result (of `judge.total`), statistics,
+    inference, settings (flat, by full name) and best_epoch.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.4f}"
+    return environment.from_string(TEMPLATE).render(names=FIGURES, **facts)

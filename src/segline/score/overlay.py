@@ -1,0 +1,193 @@
+"""Pictures for the eye: predictions drawn over images, errors tinted, and contact sheets of them.
+
+Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+RGB = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+CLASS_COLOURS: tuple[Colour, ...] = ((240, 228, 66), (86, 180, 233), (0, 158, 115), (230, 159, 0), (255, 255, 255))
+"""Outlines of classes 1, 2, ...; a sixth class begins again."""
+MISSED: Colour = (0, 114, 178)
+"""Tint of foreground that was predicted as background."""
+FALSE: Colour = (213, 94, 0)
+"""Tint of background that was predicted as foreground."""
+CONFUSED: Colour = (204, 121, 167)
+"""Tint of foreground that was predicted as another foreground class."""
+
+BRIGHTNESS = 0.75
+"""Of the image under the drawing; yellow would not show on white."""
+SATURATION = 0.5
+"""Of the image under the drawing, so that stains do not compete with the colours above."""
+OPACITY = 0.7
+"""Of the tints."""
+MARGIN = 8
+TITLE_HEIGHT = 22
+PAPER: Colour = (255, 255, 255)
+INK: Colour = (32, 32, 32)
+
+
+def view(image: npt.NDArray[Any]) -> RGB:
+    """Stretch a raw image (H, W, C) of any type for the eye, to (H, W, 3).
+
+    Three or more channels: the first three are red, green and blue; else the first is grey. One stretch for all, from
+    the 0.5 to the 99.5 percentile, so that hues stay. Values that are not finite count as 0.
+    """
+    shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
+    values = np.nan_to_num(shown.astype(np.float32), nan=0, posinf=0, neginf=0)
+    low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
+    if low == high:
+        # Next to nothing but one value: the percentiles see only that one.
+        low, high = float(values.min()), float(values.max())
+    stretched: RGB = np.clip((values - low) * (255 / (high - low or 1)), 0, 255).round().astype(np.uint8)
+    return stretched if stretched.shape[2] == 3 else stretched.repeat(3, axis=2)
+
+
+def overlay(
+    image: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
+    truth: npt.NDArray[Any] | None = None,
+    ignore: int | None = None,
+) -> RGB:
+    """Outline the predicted classes over the image and, where truth is given, tint what is wrong.
+
+    Parameters
+    ----------
+    image
+        (H, W, C), any type.
+    predicted, truth
+        (H, W) class ids, 0 = background. MISSED, FALSE and CONFUSED say which errors are told apart.
+    ignore
+        Where truth holds this id nothing is right or wrong: no tint, and the image is darkened.
+
+    Returns
+    -------
+    (H, W, 3) uint8. Outlines lie inside their object, one pixel wide for images up to 600 pixels.
+
+    Raises
+    ------
+    ValueError
+        The image and the labels differ in height or width.
+    """
+    for name, labels in (("predicted", predicted), ("truth", truth)):
+        if labels is not None and labels.shape != image.shape[:2]:
+            raise ValueError(f"{name} has shape {labels.shape}, the image {image.shape[:2]}; they must be one image")
+    picture = _muted(view(image))
+    if truth is not None:
+        picture = _tinted(picture, predicted, truth, ignore)
+    edge = _edges(predicted)
+    colours = np.array(CLASS_COLOURS, np.uint8)
+    picture[edge] = colours[(predicted[edge].astype(np.intp) - 1) % len(colours)]
+    return picture
+
+
+def legend(classes: Mapping[int, str], errors: bool = True) -> list[tuple[str, Colour]]:
+    """Name the colours of `overlay` for `gallery`: the foreground ones of `classes` (id -> name) and the errors."""
+    names = {number: name for number, name in sorted(classes.items()) if number > 0}
+    entries = [(name, CLASS_COLOURS[(number - 1) % len(CLASS_COLOURS)]) for number, name in names.items()]
+    if errors:
+        entries += [("missed", MISSED), ("false", FALSE)]
+    if errors and len(names) > 1:
+        entries += [("other class", CONFUSED)]
+    return entries
+
+
+def gallery(
+    panels: Sequence[tuple[str, RGB]], columns: int | None = None, legend: Sequence[tuple[str, Colour]] = ()
+) -> RGB:
+    """Lay titled pictures (H, W, 3) uint8 of any sizes out on one sheet, row by row, with the legend below.
+
+    Pictures are scaled to fit squares of one size, 256 to 512 pixels: small ones by whole factors without smoothing.
+    Without `columns` the sheet is about as wide as high.
+    """
+    if not panels:
+        raise ValueError("a gallery needs at least one panel")
+    columns = min(columns or math.ceil(math.sqrt(len(panels))), len(panels))
+    side = min(max(256, *(size for _, picture in panels for size in picture.shape[:2])), 512)
+    pictures = [_fitted(picture, side) for _, picture in panels]
+    widths = [max(picture.shape[1] for picture in pictures[column::columns]) for column in range(columns)]
+    heights = [
+        max(picture.shape[0] for picture in pictures[start : start + columns])
+        for start in range(0, len(pictures), columns)
+    ]
+    lefts, tops = _starts(widths, MARGIN), _starts(heights, MARGIN + TITLE_HEIGHT)
+    sheet = Image.new("RGB", (lefts[-1], tops[-1] + (TITLE_HEIGHT if legend else 0)), PAPER)
+    for index, (title, _) in enumerate(panels):
+        row, column = divmod(index, columns)
+        _write(sheet, (lefts[column], tops[row]), title, widths[column])
+        sheet.paste(Image.fromarray(pictures[index]), (lefts[column], tops[row] + TITLE_HEIGHT))
+    _draw_legend(sheet, legend)
+    return np.array(sheet)
+
+
+def _starts(sizes: Sequence[int], gap: int) -> list[int]:
+    """Where cells of these sizes begin, with a margin before the first; last, where the sheet ends."""
+    return [MARGIN, *(MARGIN + end for end in accumulate(size + gap for size in sizes))]
+
+
+def _muted(picture: RGB) -> RGB:
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
+    mixed = BRIGHTNESS * (SATURATION * picture + (1 - SATURATION) * grey)
+    return mixed.round().astype(np.uint8)
+
+
+def _tinted(picture: RGB, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], ignore: int | None) -> RGB:
+    counted = np.ones(truth.shape, np.bool_) if ignore is None else truth != ignore
+    wrong = counted & (predicted != truth)
+    colours = np.zeros(picture.shape, np.float32)
+    colours[wrong] = CONFUSED
+    colours[wrong & (predicted == 0)] = MISSED
+    colours[wrong & (truth == 0)] = FALSE
+    # Over grey, so that a tint looks the same on every stain.
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
+    tinted = np.where(wrong[..., np.newaxis], OPACITY * colours + (1 - OPACITY) * grey, picture)
+    tinted[~counted] /= 3
+    return tinted.round().astype(np.uint8)
+
+
+def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Pixels near a lower class id: between two classes only the higher one is outlined, the image's rim never is."""
+    width = max(1, round(min(labels.shape) / 400))
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    # OpenCV knows no int32 here; float32 holds every class id exactly.
+    numbers = labels.astype(np.float32)
+    edges: npt.NDArray[np.bool_] = cv2.erode(numbers, cross, iterations=width) < numbers
+    return edges
+
+
+def _fitted(picture: RGB, side: int) -> RGB:
+    """Scale a picture so that its longer side fits."""
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return picture.repeat(int(scale), axis=0).repeat(int(scale), axis=1)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -> int:
+    """Write one line, cut to `width` pixels; return how wide it is."""
+    font = ImageFont.load_default(14)
+    if font.getlength(text) > width:
+        while text and font.getlength(text + "...") > width:
+            text = text[:-1]
+        text += "..."
+    ImageDraw.Draw(sheet).text(corner, text, INK, font)
+    return math.ceil(font.getlength(text))
+
+
+def _draw_legend(sheet: Image.Image, legend: Sequence[tuple[str, Colour]]) -> None:
+    x, y = MARGIN, sheet.height - TITLE_HEIGHT
+    for name, colour in legend:
+        ImageDraw.Draw(sheet).rectangle((x, y + 2, x + 12, y + 14), colour, INK)
+        x += 18 + _write(sheet, (x + 18, y), name, sheet.width) + 2 * MARGIN

@@ -1,0 +1,34 @@
+"""Stage sample: draw the embedded default dataset."""
+
+from pathlib import Path
+
+from segline import params, progress
+from segline.data import drawn, files
+from segline.data.dataset import SPEC, Spec, write_spec
+
+OUT = Path("data/raw") / drawn.NAME
+
+
+def main() -> None:
+    """Draw images with their instances and classes as params.yaml's section sample says; write data/raw/cells."""
+    settings, runtime = params.read(params.Sample), params.read(params.Runtime)
+    with files.whole_folder(OUT) as folder:
+        for kind in ("images", "instances", "classes"):
+            files.make_folder(folder / kind)
+
+        def write(index: int) -> None:
+            drawing = drawn.draw(settings.seed, index, settings.min_size, settings.max_size)
+            name = f"cells-{index:03d}.png"
+            files.write_png(folder / "images" / name, drawing.image)
+            files.write_png(folder / "instances" / name, drawing.instances.astype("uint16"))
+            files.write_png(folder / "classes" / name, drawing.classes)
+
+        for _ in progress.each(write, range(settings.images), "sample", runtime.progress):
+            pass
+        write_spec(folder / SPEC, _spec())
+
+
+def _spec() -> Spec:
+    return Spec(
+        name=drawn.NAME, classes=drawn.CLASSES, labels="instances", licence="CC0-1.0", source="drawn by segline sample"
+    )

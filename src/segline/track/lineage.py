@@ -1,0 +1,150 @@
+"""Where a result comes from: commit, data and weights by content, the stage, the machine."""
+
+import getpass
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+LOCK = Path("dvc.lock")
+PREPARED = Path("data/prepared")
+WEIGHTS = Path("data/weights")
+# These two change in the course of every run and say nothing about how its result is made.
+RECORDS = ("dvc.lock", "registry.jsonl")
+
+
+def tags(threads: int | None = None) -> dict[str, str]:
+    """Tags of a run: code, data, stage and machine, as seen from the working directory (a stage's checkout)."""
+    known = {"data.md5": PREPARED, "weights.md5": WEIGHTS, "lock.md5": LOCK}
+    return {
+        **git(),
+        **{name: digest(path) for name, path in known.items() if path.exists()},
+        "dvc.stage": os.environ.get("DVC_STAGE", "none"),
+        "dvc.exp": os.environ.get("DVC_EXP_NAME", "none"),
+        **environment(threads),
+    }
+
+
+def git() -> dict[str, str]:
+    """The commit, and whether the checkout differs from it in anything but `RECORDS`."""
+    commit = _git("rev-parse", "--verify", "HEAD")
+    changes = _git("status", "--porcelain", "--", ".", *(f":(exclude){name}" for name in RECORDS))
+    if changes is None:
+        return {"git.commit": "no git", "git.dirty": "unknown"}
+    return {"git.commit": commit or "no commit yet", "git.dirty": "true" if changes else "false"}
+
+
+def who() -> str:
+    """The person at work: git's user.name, else the login."""
+    if name := _git("config", "user.name"):
+        return name
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        return "unknown"
+
+
+def environment(threads: int | None = None) -> dict[str, str]:
+    """What bit equality depends on: torch, the CPU model, threads (of torch, where the caller knows them)."""
+    facts = {"env.python": platform.python_version(), "env.system": platform.platform(), "env.cpu": cpu_model()}
+    facts["env.cores"] = str(os.cpu_count())
+    for package in ("torch", "numpy", "mlflow"):
+        try:
+            facts[f"env.{package}"] = version(package)
+        except PackageNotFoundError:
+            facts[f"env.{package}"] = "not installed"
+    if threads is not None:
+        facts["env.threads"] = str(threads)
+    return facts
+
+
+def cpu_model() -> str:
+    """The CPU's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def digest(path: Path, lock: Path = LOCK) -> str:
+    """The md5 by which DVC knows a file or folder: from dvc.lock where that is sure to be current, else computed.
+
+    The lock is believed when it is newer than every file and agrees in size and number of files; both ways give the
+    same answer. Folders end in ``.dir``, as in dvc.lock.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing at `path`.
+    """
+    entry = locked(path, lock)
+    if entry is not None and _current(path, entry, lock):
+        return str(entry["md5"])
+    return content_md5(path)
+
+
+def locked(path: Path, lock: Path = LOCK) -> dict[str, Any] | None:
+    """The entry of `path` among the outputs in dvc.lock, if any."""
+    if not lock.is_file():
+        return None
+    stages = (YAML(typ="safe", pure=True).load(lock.read_text()) or {}).get("stages", {})
+    outs = (out for stage in stages.values() for out in stage.get("outs", ()))
+    return next((out for out in outs if out["path"] == path.as_posix() and "md5" in out), None)
+
+
+def content_md5(path: Path, pattern: str = "*") -> str:
+    """The md5 of a file, or of a folder and the files in it that match `pattern`, computed as DVC does."""
+    if not path.is_dir():
+        return file_md5(path)
+    listing = [
+        {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()}
+        for file in path.rglob(pattern)
+        if file.is_file()
+    ]
+    listing.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def model_md5(folder: Path) -> str:
+    """The md5 by which a trained model is known: that of its weights.safetensors, as in dvc.lock."""
+    return file_md5(folder / "weights.safetensors")
+
+
+def combined_md5(parts: Mapping[str, str]) -> str:
+    """One md5 of the md5s of named parts, whatever their order."""
+    lines = "".join(f"{name} {md5}\n" for name, md5 in sorted(parts.items()))
+    return hashlib.md5(lines.encode(), usedforsecurity=False).hexdigest()
+
+
+def file_md5(file: Path) -> str:
+    """The md5 of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
+    """Whether `entry` of dvc.lock can be believed to describe what is at `path` now."""
+    states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+    return (
+        sum(state.st_size for state in states) == entry.get("size")
+        and len(states) == entry.get("nfiles", 1)
+        and max((state.st_mtime_ns for state in states), default=0) < lock.stat().st_mtime_ns
+    )
+
+
+def _git(*arguments: str) -> str | None:
+    """What git answers; None where there is no git or it refuses."""
+    try:
+        done = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,146 @@
+"""Runs as they are written: params, figures, pictures and datasets of one run, in few calls."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from mlflow import MlflowClient
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+MAX_PARAM = 6000  # characters; MLflow refuses more
+MAX_TAG = 8000
+BATCH = 100  # params or tags that MLflow takes at once
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An input of a run: ``context`` is train, validation or test, ``digest`` an md5, ``source`` a path or address."""
+
+    context: str
+    name: str
+    digest: str
+    source: str
+
+
+class Run:
+    """A run to write to. Writing to a run that has ended leaves its status as it is."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client = client
+        self.id = run_id
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log the figures of one epoch (or, step 0, of a whole run) in one batch: MLflow takes 23 ms for each call."""
+        now = _now()
+        self.client.log_batch(self.id, [Metric(name, float(value), now, step) for name, value in metrics.items()])
+
+    def tag(self, tags: Mapping[str, object]) -> None:
+        """Set tags; a longer value than MLflow takes is cut."""
+        entries = [RunTag(name, str(value)[:MAX_TAG]) for name, value in tags.items()]
+        for start in range(0, len(entries), BATCH):
+            self.client.log_batch(self.id, tags=entries[start : start + BATCH])
+
+    def params(self, params: Mapping[str, object]) -> None:
+        """Log flat params; one that is too long for MLflow is cut, and the whole is kept as params.json."""
+        values = {name: str(value) for name, value in params.items()}
+        entries = [Param(name, _cut(value)) for name, value in values.items()]
+        for start in range(0, len(entries), BATCH):
+            self.client.log_batch(self.id, params=entries[start : start + BATCH])
+        if any(len(value) > MAX_PARAM for value in values.values()):
+            self.client.log_text(self.id, json.dumps(values, indent=2, ensure_ascii=False), "params.json")
+
+    def datasets(self, datasets: Sequence[Dataset]) -> None:
+        """Log what the run was made from."""
+        if not datasets:
+            return
+        inputs = [
+            DatasetInput(
+                DatasetEntity(each.name, each.digest, "local", json.dumps({"uri": each.source})),
+                [InputTag("mlflow.data.context", each.context)],
+            )
+            for each in datasets
+        ]
+        self.client.log_inputs(self.id, inputs)
+
+    def picture(self, image: npt.NDArray[np.uint8], name: str, step: int | None = None) -> None:
+        """Log a picture (H, W, 3) or (H, W); with a step, as one of a series that the page can play."""
+        if step is None:
+            self.client.log_image(self.id, image, artifact_file=f"pictures/{name}.png")
+        else:
+            self.client.log_image(self.id, image, key=name, step=step, synchronous=True)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Keep a copy of a file, or of a folder's content, in `folder` of the run."""
+        if path.is_dir():
+            self.client.log_artifacts(self.id, str(path), folder)
+        else:
+            self.client.log_artifact(self.id, str(path), folder)
+
+    def history(self, name: str) -> list[tuple[int, float]]:
+        """(step, value) of all that was logged as metric `name`."""
+        return [(metric.step, metric.value) for metric in self.client.get_metric_history(self.id, name)]
+
+
+class StartedRun(Run):
+    """A run that ends with its `with` block: FINISHED, FAILED by an exception, KILLED by an interrupt or exit."""
+
+    def __init__(self, client: MlflowClient, run_id: str, address: str) -> None:
+        super().__init__(client, run_id)
+        self._monitor: Any = None  # MLflow's monitor has no types
+        self._address = address
+
+    def watch_system(self) -> None:
+        """Log the load of CPU, memory, disk, network and GPU every ten seconds, until the run ends."""
+        monitor: Any = SystemMetricsMonitor
+        self._monitor = monitor(self.id, tracking_uri=self._address)
+        self._monitor.start()
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """End the run."""
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+        self.client.set_terminated(self.id, status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+            return
+        if isinstance(error, Exception):
+            self.tag({"error": f"{kind.__name__}: {error}"})
+        self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Nested sections as one level, named as users name them: ``train.schedule.kind``."""
+    level: dict[str, object] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            level |= flat(value, f"{prefix}{name}.")
+        else:
+            level[f"{prefix}{name}"] = value
+    return level
+
+
+def _cut(value: str) -> str:
+    end = " ... (see params.json)"
+    return value if len(value) <= MAX_PARAM else value[: MAX_PARAM - len(end)] + end
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,180 @@
+"""Packs a model with its own code: a folder that MLflow loads where segline is not installed."""
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import tifffile
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, Schema
+from packaging.version import Version
+
+import segline.model
+from segline.model.images import Raw, decode, encode_png
+from segline.track import lineage
+
+ROOM = Path(segline.model.__file__).parent
+MODEL_FILES = ("weights.safetensors", "model.json")
+# All that segline.model imports; a test compares.
+PACKAGES = ("mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "tifffile", "torch")
+# The share of the example's pixels that may differ between evaluate, perhaps on a GPU, and the package on a CPU.
+TOLERANCE = 0.001
+ENTRY = '''\
+"""Run by MLflow to load this model; all of its code is in code/{package}."""
+
+from mlflow.models import set_model
+
+from {package}.served import Served
+
+set_model(Served())
+'''
+
+
+class ShippingError(ValueError):
+    """A packed model that is not the one evaluated; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that makes a version: the trained model, how it is used, and an image with the answer expected for it.
+
+    ``model`` is the folder of weights.safetensors and model.json, ``inference`` the file inference.json, ``example`` an
+    encoded image, ``answer`` the PNG of its labels, ``room`` the folder of the code that is shipped.
+    """
+
+    model: Path
+    inference: Path
+    example: bytes
+    answer: bytes
+    room: Path = ROOM
+
+    @cached_property
+    def code_md5(self) -> str:
+        """The md5 of the shipped code."""
+        return code_md5(self.room)
+
+    @cached_property
+    def md5(self) -> str:
+        """The md5 of the version: weights, description, inference settings and code decide what it answers."""
+        files = {name: lineage.file_md5(self.model / name) for name in MODEL_FILES}
+        files["inference.json"] = lineage.file_md5(self.inference)
+        return lineage.combined_md5({**files, "code": self.code_md5})
+
+    @property
+    def package(self) -> str:
+        """The name under which the code is shipped.
+
+        Python keeps one module a name: under one name, two versions loaded in a process would share the code of one.
+        """
+        return f"segline_model_{self.code_md5[:12]}"
+
+    def description(self) -> dict[str, Any]:
+        """The content of model.json."""
+        content: dict[str, Any] = json.loads((self.model / "model.json").read_text())
+        return content
+
+
+def code_md5(room: Path) -> str:
+    """The md5 of the Python files in `room`, by their names and content."""
+    return lineage.content_md5(room, "*.py").removesuffix(".dir")
+
+
+def requirements() -> list[str]:
+    """The packages that the shipped code imports, pinned to what is installed here."""
+    # Without the local part: torch 2.13.0+cpu is not on PyPI, 2.13.0 is.
+    return [f"{package}=={Version(version(package)).public}" for package in PACKAGES]
+
+
+def encode(raw: Raw) -> bytes:
+    """The bytes of an image file that decodes to `raw` (H, W, C): PNG where it can be, else TIFF."""
+    channels = raw.shape[2]
+    if raw.dtype != np.float32 and channels in (1, 3):
+        return encode_png(raw[..., 0] if channels == 1 else raw)
+    stream = io.BytesIO()
+    if channels == 1:
+        tifffile.imwrite(stream, raw[..., 0])
+    else:
+        tifffile.imwrite(stream, raw, photometric="minisblack", planarconfig="contig")
+    return stream.getvalue()
+
+
+def pack(parts: Parts, folder: Path, metadata: Model | None = None) -> None:
+    """Write an MLflow model of `parts` into `folder`, which must be new or empty."""
+    with TemporaryDirectory() as place:
+        staging = Path(place)
+        _stage(parts, staging)
+        with _importable(staging / "code", parts.package):
+            mlflow.pyfunc.save_model(
+                folder,
+                python_model=str(staging / "entry.py"),
+                code_paths=[str(staging / "code" / parts.package)],
+                artifacts={"model": str(staging / "model"), "example": str(staging / "example")},
+                signature=ModelSignature(Schema([ColSpec("binary")]), Schema([ColSpec("binary", "labels")])),
+                input_example=pd.DataFrame({"image": [parts.example]}, dtype=object),
+                pip_requirements=requirements(),
+                metadata={"version.md5": parts.md5, "code.md5": parts.code_md5},
+                mlflow_model=metadata,
+            )
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache)
+
+
+def check(folder: Path, parts: Parts) -> None:
+    """Ask the model packed in `folder` for its example, by its own code, and compare.
+
+    Raises
+    ------
+    ShippingError
+        It does not answer as expected.
+    """
+    with _importable(folder / "code", parts.package):
+        answer = mlflow.pyfunc.load_model(str(folder)).predict(pd.DataFrame({"image": [parts.example]}, dtype=object))
+    labels, expected = decode(answer["labels"][0]), decode(parts.answer)
+    share = float((labels != expected).mean()) if labels.shape == expected.shape else 1.0
+    if share > TOLERANCE:
+        raise ShippingError(
+            f"the packed model labels {share:.2%} of its example's pixels unlike data/reports/predictions; "
+            "run stage evaluate again with the code as it is now"
+        )
+
+
+def _stage(parts: Parts, staging: Path) -> None:
+    """Lay out in `staging` what goes into the package."""
+    for source in parts.room.rglob("*.py"):
+        target = staging / "code" / parts.package / source.relative_to(parts.room)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    (staging / "entry.py").write_text(ENTRY.format(package=parts.package))
+    (staging / "model").mkdir()
+    for name in MODEL_FILES:
+        shutil.copyfile(parts.model / name, staging / "model" / name)
+    shutil.copyfile(parts.inference, staging / "model" / "inference.json")
+    (staging / "example").mkdir()
+    (staging / "example" / "image").write_bytes(parts.example)
+    (staging / "example" / "labels.png").write_bytes(parts.answer)
+
+
+@contextmanager
+def _importable(folder: Path, package: str) -> Iterator[None]:
+    """Let `package` be imported from `folder`, and forget it afterwards: the folder will be gone."""
+    known, path = package in sys.modules, sys.path[:]
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        if not known:
+            for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+                del sys.modules[name]

@@ -1,0 +1,166 @@
+"""The project's experiment in its MLflow store: opened, made or moved along, and searched for runs."""
+
+import csv
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from ruamel.yaml import YAML
+
+from segline.track import lineage
+from segline.track.place import ROOT_TAG, Place, StoreError, locate, recorded_root, relocate
+from segline.track.runs import Dataset, Run, StartedRun, flat
+
+MODEL_TAG = "model.md5"
+
+
+class Store:
+    """The project's experiment in its store."""
+
+    def __init__(self, place: Place, client: MlflowClient, experiment_id: str) -> None:
+        self.place = place
+        self.client = client
+        self.experiment_id = experiment_id
+
+    def start_run(
+        self,
+        name: str,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+        datasets: Sequence[Dataset] = (),
+        parent: str | None = None,
+    ) -> StartedRun:
+        """Start a run; `parent` is the id of the run that it is a part of."""
+        born: dict[str, Any] = {"mlflow.user": lineage.who()}
+        if parent is not None:
+            born["mlflow.parentRunId"] = parent
+        made = self.client.create_run(self.experiment_id, tags=born, run_name=name)
+        run = StartedRun(self.client, made.info.run_id, self.place.uri)
+        run.params(params or {})
+        run.tag(tags or {})
+        run.datasets(datasets)
+        return run
+
+    def find(self, model_md5: str) -> Run | None:
+        """The latest run that made the model of this md5."""
+        found = self.client.search_runs(
+            [self.experiment_id], f"tags.`{MODEL_TAG}` = '{model_md5}'", order_by=["start_time DESC"], max_results=1
+        )
+        return Run(self.client, found[0].info.run_id) if found else None
+
+    def train_run(self, model: Path, settings: Path) -> Run:
+        """The run that trained the model in folder `model`.
+
+        When the store lacks it, as in a fresh clone, it is rebuilt from what DVC keeps (`settings`, the tuned params,
+        and the model's history.csv) and tagged restored.
+        """
+        model_md5 = lineage.model_md5(model)
+        with self.place.lock("restore"):
+            return self.find(model_md5) or self._restore(model_md5, model, settings)
+
+    def _restore(self, model_md5: str, model: Path, settings: Path) -> Run:
+        # Read as it is: this is a record of what was set then, not settings to be checked and used.
+        params = flat(YAML(typ="safe", pure=True).load(settings.read_text()))
+        known = {name: value for name, value in lineage.tags().items() if name.endswith("md5")}
+        with self.start_run("train", params, {**known, "restored": "true"}) as run:
+            for step, metrics in _history(model / "history.csv"):
+                run.log(step, metrics)
+            run.tag({MODEL_TAG: model_md5})
+        return run
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this store MLflow's process-wide one, for the functions of MLflow that know no other way."""
+        variable = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(self.place.uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None is handled, if not declared
+            if variable is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = variable
+
+
+def open_store() -> Store:
+    """The store of the project that the working directory belongs to, made or moved along as need be.
+
+    Raises
+    ------
+    StoreError
+        There is no project here, or its experiment was deleted.
+    """
+    logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
+    place = locate()
+    if not place.own:
+        with place.lock("open"):  # processes that open a new database at once spoil it
+            client = MlflowClient(place.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or place.uri)
+        return Store(place, client, _shared_experiment(client, place))
+    with place.lock("open"):
+        recorded = recorded_root(place.database)
+        if recorded is None:
+            _create(place)
+        elif recorded != str(place.root):
+            relocate(place.database, Path(recorded), place.root)
+    client = MlflowClient(place.uri, registry_uri=place.uri)
+    return Store(place, client, _own_experiment(client, place))
+
+
+def _create(place: Place) -> None:
+    """Make the database and the project's experiment, which is known by its tag: the folder may get another name."""
+    client = MlflowClient(place.uri, registry_uri=place.uri)
+    with closing(sqlite3.connect(place.database, timeout=60)) as connection, connection:
+        # MLflow puts the artifacts of its own experiment 0 below the working directory.
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (str(place.artifacts / "0"),)
+        )
+    if found := client.get_experiment_by_name(place.root.name):
+        client.set_experiment_tag(found.experiment_id, ROOT_TAG, str(place.root))
+    else:
+        client.create_experiment(place.root.name, str(place.artifacts), {ROOT_TAG: str(place.root)})
+
+
+def _own_experiment(client: MlflowClient, place: Place) -> str:
+    found = client.search_experiments(filter_string=f"tags.`{ROOT_TAG}` != ''")
+    if not found:
+        raise StoreError(
+            f"the project's experiment was deleted from {place.database}; bring it back with "
+            f"`mlflow experiments restore`, or move {place.folder} away to begin anew"
+        )
+    return str(found[0].experiment_id)
+
+
+def _shared_experiment(client: MlflowClient, place: Place) -> str:
+    """The experiment on a team's server: MLFLOW_EXPERIMENT_NAME, else named for the project's folder."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:  # another machine may have made it just now
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _history(file: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """(epoch, figures) of each row of a training history; what is no number is left out."""
+    with file.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            epoch = int(row.pop("epoch"))
+            yield epoch, {name: float(value) for name, value in row.items() if _is_number(value)}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

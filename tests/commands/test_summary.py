@@ -1,0 +1,60 @@
+"""The closing table: what is said, and when it refuses."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from segline.commands import summary
+
+RESULT = {
+    "mean_iou": 0.875,
+    "pixel_error": 0.03125,
+    "images": 3,
+    "iou": {"background": 0.95, "round": 0.875, "rare": None},
+    "dice": {"background": 0.97, "round": 0.93, "rare": None},
+    "ap_50": 0.5,
+}
+
+
+@pytest.fixture
+def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """data/reports of a finished run, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "reports"
+    folder.mkdir(parents=True)
+    (folder / "test.json").write_text(json.dumps(RESULT))
+    (folder / "registration.json").write_text(json.dumps({"name": "cells", "version_md5": "abc"}))
+    return folder
+
+
+@pytest.mark.usefixtures("reports")
+def test_the_table_says_what_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "registered", lambda name, md5: f"{name} {md5} version 1 @champion")
+    monkeypatch.setenv("VIRTUAL_ENV", "active")
+    said = StringIO()
+    summary.main(Console(file=said, width=80))
+    lines = [line.split() for line in said.getvalue().splitlines()]
+    assert ["cells:", "3", "test", "images"] in lines
+    assert ["│", "round", "│", "0.8750", "│", "0.9300", "│"] in lines
+    assert ["│", "rare", "│", "-", "│", "-", "│"] in lines
+    assert lines[-3:] == [
+        ["mean_iou", "0.8750", "pixel_error", "0.0312", "ap_50", "0.5000"],
+        ["cells", "abc", "version", "1", "@champion"],
+        ["next:", "segline", "ui"],
+    ]
+
+
+def test_before_the_first_run_it_says_how_to_get_there(reports: Path) -> None:
+    (reports / "registration.json").unlink()
+    with pytest.raises(summary.SummaryError, match=r"registration\.json is not there yet; `make run`"):
+        summary.main(Console(quiet=True))
+
+
+@pytest.mark.usefixtures("reports")
+def test_a_model_of_another_machine_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert "not in this machine's store" in summary.registered("cells", "abc")

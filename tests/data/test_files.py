@@ -1,0 +1,191 @@
+"""Reading and writing, judged by Pillow, tifffile, hashlib and by what is on the disk after a failure."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segline.data import files
+from segline.data.files import FileError
+
+IDS = np.array([[0, 1, 2], [3, 700, 65535]], np.uint16)
+
+
+def test_palette_png_keeps_its_indices(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8), "L").convert("P")
+    image.putdata([0, 1, 2, 2])
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    image.save(tmp_path / "labels.png")
+    np.testing.assert_array_equal(files.read_labels(tmp_path / "labels.png"), [[0, 1], [2, 2]])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_ids_of_16_bit(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"ids{suffix}"
+    tifffile.imwrite(file, IDS) if suffix == ".tif" else Image.fromarray(IDS).save(file)
+    np.testing.assert_array_equal(files.read_labels(file), IDS)
+
+
+def test_black_and_white_png_is_0_and_1(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "bw.png")
+    labels = files.read_labels(tmp_path / "bw.png")
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == [[0, 1]]
+
+
+def test_float_tiff_of_whole_numbers_is_read(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 3]], np.float32))
+    assert files.read_labels(tmp_path / "a.tif").tolist() == [[0, 3]]
+
+
+def _write(file: Path, array: np.ndarray) -> None:
+    tifffile.imwrite(file, array, photometric="minisblack") if file.suffix == ".tif" else Image.fromarray(array).save(
+        file
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "says"),
+    [
+        ("rgb.png", np.zeros((2, 2, 3), np.uint8), "colours.*class id"),
+        ("lossy.jpg", np.zeros((2, 2), np.uint8), "JPEG changes values"),
+        ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels hold no whole number, such as 0\.5"),
+        ("nan.tif", np.array([[0, np.nan]], np.float32), "no whole number, such as nan"),
+        ("minus.tif", np.array([[0, -2]], np.int16), "ids from -2 to 0"),
+        ("huge.tif", np.array([[0, 2**31]], np.uint32), "2147483648"),
+        ("big.tif", np.array([[0, 1e30]], np.float32), "ids from 0"),
+        ("stack.tif", np.zeros((3, 4, 5), np.uint8), r"shape \(3, 4, 5\)"),
+    ],
+)
+def test_labels_that_are_no_ids_are_refused(tmp_path: Path, name: str, array: np.ndarray, says: str) -> None:
+    _write(tmp_path / name, array)
+    with pytest.raises(FileError, match=says) as refusal:
+        files.read_labels(tmp_path / name)
+    assert name in str(refusal.value)
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    for read in (files.read_image, files.read_labels):
+        with pytest.raises(FileError, match=r"gone\.png: cannot be read: No such file"):
+            read(tmp_path / "gone.png")
+        with pytest.raises(FileError, match=r"text\.png: not a readable"):
+            read(tmp_path / "text.png")
+
+
+def _encoded(suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    if suffix == ".tif":
+        tifffile.imwrite(buffer, IDS)
+    else:
+        Image.fromarray(IDS).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(suffix=st.sampled_from([".png", ".tif"]), cut=st.floats(0, 0.95), flip=st.integers(0, 10**6))
+def test_damage_gives_labels_or_the_named_error(tmp_path: Path, suffix: str, cut: float, flip: int) -> None:
+    data = bytearray(_encoded(suffix))
+    data[flip % len(data)] ^= 1 << (flip % 8)
+    file = tmp_path / f"damaged{suffix}"
+    file.write_bytes(bytes(data[: len(data) - int(cut * len(data))]))
+    try:
+        shape = files.read_labels(file).shape
+    except FileError as error:
+        refusal = str(error)
+    else:
+        refusal = f"{file}: none" if len(shape) == 2 else ""
+    assert refusal.startswith(f"{file}: ")
+
+
+def test_image_keeps_its_channels(tmp_path: Path) -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    Image.fromarray(pixels).save(tmp_path / "rgb.png")
+    np.testing.assert_array_equal(files.read_image(tmp_path / "rgb.png"), pixels)
+
+
+@pytest.mark.parametrize("pixels", [IDS, np.arange(24, dtype=np.uint8).reshape(2, 4, 3)])
+def test_written_png_is_what_pillow_reads(tmp_path: Path, pixels: np.ndarray) -> None:
+    files.write_png(tmp_path / "a.png", pixels)
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "a.png")), pixels)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_arrays_come_back_memory_mapped(tmp_path: Path) -> None:
+    files.save_array(tmp_path / "a.npy", IDS.T)
+    array = files.load_array(tmp_path / "a.npy")
+    assert isinstance(array, np.memmap)
+    assert not array.flags.writeable
+    np.testing.assert_array_equal(array, IDS.T)
+
+
+def test_no_array(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(b"")
+    for name in ("a.npy", "gone.npy"):
+        with pytest.raises(FileError, match=f"{name}: not a readable array"):
+            files.load_array(tmp_path / name)
+
+
+def test_json_and_yaml_round_trip(tmp_path: Path) -> None:
+    value = {"z": 1, "a": [0.1, None, "é"], "classes": {"x": True}}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
+    files.write_yaml(tmp_path / "a.yaml", value | {"classes": {0: "background"}})
+    read = files.read_yaml(tmp_path / "a.yaml")
+    assert read == value | {"classes": {0: "background"}}
+    assert list(read) == ["z", "a", "classes"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"old": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a.json", {"new": float("nan")})
+    assert files.read_json(tmp_path / "a.json") == {"old": 1}
+
+
+@pytest.mark.parametrize(("name", "read"), [("a.json", files.read_json), ("a.yaml", files.read_yaml)])
+def test_text_that_is_none(tmp_path: Path, name: str, read: object) -> None:
+    (tmp_path / name).write_text("{ a: [")
+    with pytest.raises(FileError, match=f"{name}: not valid"):
+        read(tmp_path / name)  # type: ignore[operator]
+
+
+def test_tables_are_read_as_text(tmp_path: Path) -> None:
+    files.write_table(tmp_path / "a.csv", pd.DataFrame({"image": ["007", "NA"], "group": ["", "1.0"]}))
+    assert files.read_table(tmp_path / "a.csv").to_dict("list") == {"image": ["007", "NA"], "group": ["", "1.0"]}
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(FileError, match=r"empty\.csv: not a readable table"):
+        files.read_table(tmp_path / "empty.csv")
+
+
+def test_md5_and_copy(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(data)
+    files.copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == data
+    assert files.md5(tmp_path / "b") == hashlib.md5(data).hexdigest()
+
+
+def test_whole_folder_replaces_all_or_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "data" / "set"
+
+    def fill(name: str, fail: bool) -> None:
+        with files.whole_folder(target) as folder:
+            (folder / name).touch()
+            if fail:
+                raise KeyboardInterrupt
+
+    fill("first", fail=False)
+    with pytest.raises(KeyboardInterrupt):
+        fill("second", fail=True)
+    assert [file.name for file in target.iterdir()] == ["first"]
+    fill("third", fail=False)
+    assert [file.name for file in target.iterdir()] == ["third"]
+    assert [folder.name for folder in target.parent.iterdir()] == ["set"]

@@ -1,0 +1,272 @@
+"""Judges: crops by hand, counting every pixel, and the law that a batch depends on seed, epoch and index alone."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from segline.data.sampler import EpochBatches, TrainingTiles, ValidationTiles, training_loader
+from segline.model.images import Statistics, to_network
+from segline.params import Augment
+
+OFF = Augment(elastic_sigma=0, rotation=0, mirror=False, min_scale=1, max_scale=1, brightness=0, contrast=0, noise=0)
+STATISTICS = Statistics("uint8", 1, (0.5,), (0.25,))
+
+
+def dataset(*shapes, channels=1):
+    """Images, targets and weights in which every pixel knows its number."""
+    images, targets, weights = [], [], []
+    for height, width in shapes:
+        numbers = np.arange(height * width).reshape(height, width)
+        images.append(np.stack([numbers % 251] * channels, axis=-1).astype(np.uint8))
+        targets.append((numbers % 3).astype(np.uint8))
+        weights.append(numbers.astype(np.float32))
+    return images, targets, weights
+
+
+def training(arrays, augment=OFF, *, tile=12, output=6, tiles_per_epoch=8, seed=0, statistics=STATISTICS, ignore=None):
+    return TrainingTiles(
+        *arrays,
+        statistics=statistics,
+        settings=augment,
+        tile=tile,
+        output=output,
+        tiles_per_epoch=tiles_per_epoch,
+        seed=seed,
+        ignore=ignore,
+    )
+
+
+def validation(arrays, *, tile=12, output=6, most=10**6, **further):
+    return ValidationTiles(*arrays, statistics=STATISTICS, tile=tile, output=output, most=most, **further)
+
+
+def assert_same(one, other):
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_array_equal(np.asarray(left), np.asarray(right), strict=True)
+
+
+@pytest.mark.parametrize(("tile", "output"), [(12, 12), (12, 6), (13, 5), (40, 40)])
+def test_unchanged_sample_is_image_target_and_weights_of_one_place(tile, output):
+    arrays = dataset((20, 17))
+    tiles = training(arrays, tile=tile, output=output, tiles_per_epoch=40)
+    padded = [np.pad(part[0], [(60, 60), (60, 60)] + [(0, 0)] * (part[0].ndim - 2), mode="reflect") for part in arrays]
+    for image, target, weights in itertools.islice(tiles, 40):
+        assert (image.shape, image.dtype) == ((1, tile, tile), np.float32)
+        assert (target.shape, target.dtype) == ((output, output), np.uint8)
+        assert (weights.shape, weights.dtype) == ((output, output), np.float32)
+        # The centre's weight is its pixel's number, so the place is known and all else follows.
+        row, column = divmod(int(weights[output // 2, output // 2]), 17)
+        window = [
+            part[60 + row - side // 2 :, 60 + column - side // 2 :][:side, :side]
+            for part, side in zip(padded, (tile, output, output), strict=True)
+        ]
+        assert_same((image, target, weights), (to_network(window[0], STATISTICS), window[1], window[2]))
+
+
+def test_image_weights_and_target_of_a_changed_sample_lie_on_each_other():
+    # One smooth picture is image, weights and (rounded) target, so they must stay equal whatever is done to them.
+    picture = (100 + 50 * np.sin(np.arange(90) / 9)[:, None] + 50 * np.cos(np.arange(70) / 7)).astype(np.float32)
+    arrays = [picture[..., None]], [picture.round().astype(np.uint8)], [picture]
+    geometry = Augment(brightness=0, contrast=0, noise=0)
+    tiles = training(arrays, geometry, tile=40, output=20, statistics=Statistics("float32", 1, (0,), (1,)))
+    for image, target, weights in itertools.islice(tiles, 20):
+        np.testing.assert_allclose(weights, image[0, 10:30, 10:30], atol=1e-3)
+        # The picture rises by at most 9 a pixel, so half a pixel in both directions and the rounding are below 10.
+        assert np.abs(target - weights).max() < 10
+
+
+def test_every_pixel_is_covered_alike():
+    # All centres are equally likely, so take each once; then a tile of 9 x 9 should hold each pixel 81 times.
+    height, width, side = 14, 11, 9
+    arrays = dataset((height, width))
+    counts = np.zeros(height * width)
+    tiles = training(arrays, tile=side, output=side)
+    for pixel in range(height * width):
+        tiles._draw_place = lambda _, pixel=pixel: (0, divmod(pixel, width))
+        counts += np.bincount(tiles[0][2].astype(int).ravel(), minlength=height * width)
+    counts = counts.reshape(height, width) / side**2
+    assert counts[1:-1, 1:-1].min() >= 1
+    assert counts[1:-1, 1:-1].max() <= ((side + 1) / side) ** 2 + 1e-6
+    # The mirror does not repeat the outermost line.
+    assert counts[0, 1:-1].min() >= 0.5
+
+
+def test_images_are_drawn_by_their_pixels_and_centres_evenly():
+    shapes = [(10, 10), (20, 30), (7, 1)]
+    tiles = training(dataset(*shapes), tile=1, output=1, tiles_per_epoch=1)
+    ends = np.cumsum([height * width for height, width in shapes])
+    counts = np.zeros(ends[-1])
+    for number in range(20 * ends[-1]):
+        image, (row, column) = tiles._draw_place(np.random.default_rng((0, number)))
+        assert 0 <= row < shapes[image][0]
+        assert 0 <= column < shapes[image][1]
+        counts[ends[image] - shapes[image][0] * shapes[image][1] + row * shapes[image][1] + column] += 1
+    # Chi squared with 706 degrees of freedom: 706 +- 38.
+    assert ((counts - 20) ** 2 / 20).sum() < 706 + 4 * 38
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [("uint8", 1), ("uint16", 2), ("float32", 3)])
+def test_grey_values_change_in_units_of_the_range_before_normalisation(dtype, channels):
+    images, targets, weights = dataset((30, 30), channels=channels)
+    images = [image.astype(dtype) for image in images]
+    statistics = Statistics(dtype, channels, (0.4,) * channels, (0.2,) * channels)
+    brighter = OFF.model_copy(update={"brightness": 0.1})
+    plain = training((images, targets, weights), statistics=statistics)
+    changed = training((images, targets, weights), brighter, statistics=statistics)
+    shifts = [changed[number][0] - plain[number][0] for number in range(50)]
+    # One shift a tile, up to 0.1 of the range, which is half a standard deviation.
+    assert max(shift.max() - shift.min() for shift in shifts) < 1e-4 * max(1, np.abs(plain[0][0]).max())
+    means = np.array([shift.mean() for shift in shifts])
+    assert np.abs(means).max() < 0.5 + 1e-3
+    assert np.abs(means).max() > 0.45
+    assert_same(changed[3][1:], plain[3][1:])
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart():
+    tiles = training(dataset((40, 50), (30, 30)), Augment(), tiles_per_epoch=7, seed=3)
+    undisturbed = list(training_loader(tiles, batch_size=3, epochs=range(3), workers=0))
+    assert [len(batch[0]) for batch in undisturbed] == [3, 3, 1] * 3
+    for workers in (1, 3):
+        for batch, expected in zip(
+            training_loader(tiles, batch_size=3, epochs=range(3), workers=workers), undisturbed, strict=True
+        ):
+            assert_same(batch, expected)
+    for done, workers in [(1, 0), (2, 3)]:
+        rest = training_loader(tiles, batch_size=3, epochs=range(done, 3), workers=workers)
+        for batch, expected in zip(rest, undisturbed[3 * done :], strict=True):
+            assert_same(batch, expected)
+    numbered = np.concatenate([batch[0].numpy() for batch in undisturbed])
+    assert len(np.unique(numbered.reshape(21, -1), axis=0)) == 21
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_persistent_workers_of_a_plain_loader_see_the_epochs_too():
+    tiles = training(dataset((40, 50)), Augment(), tiles_per_epoch=6)
+    sampler = EpochBatches(6, 2, range(0))
+    loader = DataLoader(tiles, batch_sampler=sampler, num_workers=2, persistent_workers=True)
+    for epoch in range(3):
+        sampler.epochs = range(epoch, epoch + 1)
+        for index, batch in enumerate(loader):
+            for item in range(2):
+                assert_same([part[item] for part in batch], tiles[6 * epoch + 2 * index + item])
+
+
+def test_a_loader_leaves_the_global_random_state_alone():
+    tiles = training(dataset((40, 50)), Augment())
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    next(iter(training_loader(tiles, batch_size=2, epochs=range(2), workers=0)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_seed_makes_other_tiles():
+    arrays = dataset((40, 50))
+    first, second = (training(arrays, Augment(), seed=seed)[0][0] for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_ignored_pixels_weigh_nothing_after_warping():
+    images, targets, weights = dataset((40, 40))
+    targets[0][10:30, 10:30] = 200
+    weights[0][:] = 1
+    weights[0][10:30, 10:30] = 0
+    tiles = training((images, targets, weights), Augment(), tile=32, output=32, ignore=200)
+    seen = 0
+    for _, target, weight in itertools.islice(tiles, 8):
+        assert not weight[target == 200].any()
+        seen += (target == 200).sum()
+    assert seen > 1000
+
+
+@pytest.mark.parametrize("shapes", [[(12, 12)], [(13, 29), (6, 7), (3, 40), (1, 1)]])
+@pytest.mark.parametrize(("tile", "output"), [(6, 6), (12, 6), (40, 6)])
+def test_validation_counts_every_pixel_exactly_once(shapes, tile, output):
+    arrays = dataset(*shapes)
+    tiles = validation(arrays, tile=tile, output=output)
+    counts = [np.zeros(shape, int) for shape in shapes]
+    for place, (image, target, weights) in zip(tiles.places, (tiles[i] for i in range(len(tiles))), strict=True):
+        assert (image.shape, image.dtype) == ((1, tile, tile), np.float32)
+        assert (target.dtype, weights.dtype) == (np.uint8, np.float32)
+        counted = target != 255
+        assert not weights[~counted].any()
+        row, column = np.nonzero(counted)
+        at = (row + place.row, column + place.column)
+        counts[place.image][at] += 1
+        np.testing.assert_array_equal(target[counted], arrays[1][place.image][at])
+        np.testing.assert_array_equal(weights[counted], arrays[2][place.image][at])
+    for count in counts:
+        assert (count == 1).all()
+
+
+def test_validation_image_is_centred_on_its_output():
+    arrays = dataset((30, 31))
+    tiles = validation(arrays, tile=16, output=8)
+    # Quarters of 30 rows and 31 columns, in the middle of 8 px, inside the image.
+    assert {place.row for place in tiles.places} == {0, 7, 14, 22}
+    assert {place.column for place in tiles.places} == {0, 7, 15, 23}
+    assert {(len(place.rows), len(place.columns)) for place in tiles.places} == {(7, 7), (7, 8), (8, 7), (8, 8)}
+    padded = np.pad(arrays[0][0], [(8, 8), (8, 8), (0, 0)], mode="reflect")
+    for place, (image, _, _) in zip(tiles.places, (tiles[i] for i in range(len(tiles))), strict=True):
+        window = padded[8 + place.row - 4 : 8 + place.row + 12, 8 + place.column - 4 : 8 + place.column + 12]
+        np.testing.assert_array_equal(image, to_network(window, STATISTICS))
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 11, 1000])
+def test_validation_takes_at_most_so_many_spread_over_all_images(most):
+    arrays = dataset(*[(18, 18)] * 4, (36, 18))
+    tiles = validation(arrays, most=most)
+    assert len(tiles) == min(most, 4 * 9 + 18)
+    assert len(set(tiles.places)) == len(tiles)
+    assert tiles.places == validation(arrays, most=most).places
+    per_image = np.bincount([place.image for place in tiles.places], minlength=5)
+    assert np.abs(per_image - len(tiles) * np.array([9, 9, 9, 9, 18]) / 54).max() < 1
+
+
+def test_validation_does_not_always_take_the_same_corner():
+    tiles = validation(dataset(*[(12, 12)] * 16), most=16)
+    assert len({place.image for place in tiles.places}) == 16
+    assert len({(place.row, place.column) for place in tiles.places}) == 4
+
+
+def test_the_datasets_own_ignore_id_is_the_only_one():
+    images, targets, weights = dataset((4, 20))
+    targets[0][:, :5] = 9
+    tiles = validation((images, targets, weights), ignore=9)
+    for index in range(len(tiles)):
+        _, target, weight = tiles[index]
+        assert set(np.unique(target)) <= {0, 1, 2, 9}
+        assert not weight[target == 9].any()
+
+
+def test_what_does_not_belong_together_is_refused():
+    images, targets, weights = dataset((20, 20), (20, 20))
+    with pytest.raises(ValueError, match="at least one image"):
+        training(([], [], []))
+    with pytest.raises(ValueError, match="output of 7 px is not centred in a tile of 12 px"):
+        training((images, targets, weights), tile=12, output=7)
+    with pytest.raises(ValueError, match="output of 14 px"):
+        validation((images, targets, weights), tile=12, output=14)
+    with pytest.raises(ValueError, match="2 images, 1 targets and 2 weight maps"):
+        training((images, targets[:1], weights))
+    with pytest.raises(ValueError, match=r"image 1: .*\(20, 21\)"):
+        validation((images, [targets[0], np.zeros((20, 21), np.uint8)], weights))
+
+
+@pytest.mark.parametrize(
+    "statistics", [Statistics("uint16", 1, (0,), (1,)), Statistics("uint8", 3, (0,) * 3, (1,) * 3)]
+)
+def test_images_unlike_the_statistics_are_refused(statistics):
+    with pytest.raises(ValueError, match=r"image 0 is uint8 with 1 channels, but the statistics are of u"):
+        training(dataset((20, 20)), statistics=statistics)
+
+
+def test_cutting_tiles_does_not_import_albumentations():
+    code = "import sys, segline.data.sampler; print('albumentations' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"

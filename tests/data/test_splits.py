@@ -1,0 +1,117 @@
+"""Splits, judged by tables made by hand and by laws that hold for any dataset."""
+
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from segline.data.splits import SplitError, assign
+
+SLICES = {f"{number:02d}": f"{number:02d}" for number in [*range(9), *range(15, 24)]}
+
+
+def counts(groups: dict[str, str], **settings: object) -> tuple[int, int, int]:
+    found = Counter(assign(groups, **({"val_percent": 10, "test_percent": 10} | settings)).values())  # type: ignore[arg-type]
+    return found["train"], found["validation"], found["test"]
+
+
+def singles(number: int) -> dict[str, str]:
+    return {f"image{index}": f"image{index}" for index in range(number)}
+
+
+@pytest.mark.parametrize(
+    ("images", "percent", "expected"),
+    [
+        (24, (10, 10), (18, 3, 3)),  # 2.4 is rounded up
+        (30, (10, 10), (24, 3, 3)),  # 3.0000000000000004 is not
+        (10, (10, 10), (7, 2, 1)),  # two validation images at least
+        (4, (10, 10), (1, 2, 1)),
+        (1000, (5, 20), (750, 50, 200)),
+    ],
+)
+def test_percentages(images: int, percent: tuple[float, float], expected: tuple[int, int, int]) -> None:
+    assert counts(singles(images), val_percent=percent[0], test_percent=percent[1]) == expected
+
+
+def test_blocks_by_name() -> None:
+    splits = assign(
+        SLICES,
+        val_percent=10,
+        test_percent=10,
+        validation=("04", "19"),
+        test=("06", "07", "08", "21", "22", "23"),
+    )
+    assert [name for name, split in splits.items() if split == "test"] == ["06", "07", "08", "21", "22", "23"]
+    assert [name for name, split in splits.items() if split == "validation"] == ["04", "19"]
+    assert Counter(splits.values())["train"] == 10
+
+
+def test_names_of_one_split_leave_the_other_to_percentages() -> None:
+    splits = assign(SLICES, val_percent=20, test_percent=50, test=("06", "07"))
+    assert Counter(splits.values()) == {"train": 12, "validation": 4, "test": 2}
+    assert splits["06"] == splits["07"] == "test"
+
+
+def test_a_group_names_its_images() -> None:
+    groups = {"a": "mouse", "b": "mouse", "c": "rat", "d": "cat", "e": "dog", "f": "dog"}
+    splits = assign(groups, val_percent=10, test_percent=10, validation=("mouse",), test=("e", "f"))
+    assert splits == {"a": "validation", "b": "validation", "c": "train", "d": "train", "e": "test", "f": "test"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    members=st.lists(st.integers(0, 12), min_size=4, max_size=60),
+    percents=st.tuples(st.floats(1, 45), st.floats(1, 45)),
+    seed=st.integers(0, 5),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_laws(members: list[int], percents: tuple[float, float], seed: int, shuffle: object) -> None:
+    groups = {f"image{index}": f"group{member}" for index, member in enumerate(members)}
+    try:
+        splits = assign(groups, val_percent=percents[0], test_percent=percents[1], seed=seed)
+    except SplitError:
+        assume(False)
+    found = Counter(splits.values())
+    assert sum(found.values()) == len(groups)
+    assert found["train"] >= 1
+    assert found["validation"] >= 2
+    assert found["test"] >= 1
+    of_group = defaultdict(set)
+    for image, split in splits.items():
+        of_group[groups[image]].add(split)
+    assert all(len(found_in) == 1 for found_in in of_group.values())
+    order = list(groups.items())
+    shuffle.shuffle(order)  # type: ignore[attr-defined]
+    assert assign(dict(order), val_percent=percents[0], test_percent=percents[1], seed=seed) == splits
+
+
+def test_large_groups_come_close() -> None:
+    groups = {f"image{index}": f"group{index % 10}" for index in range(100)}
+    assert counts(groups) == (80, 10, 10)
+    assert counts(groups, val_percent=14) == (80, 10, 10)
+    assert counts(groups, val_percent=16) == (70, 20, 10)
+
+
+def test_seeds_differ() -> None:
+    drawn = {tuple(assign(singles(20), val_percent=10, test_percent=10, seed=seed).values()) for seed in range(5)}
+    assert len(drawn) == 5
+
+
+@pytest.mark.parametrize(
+    ("groups", "settings", "says"),
+    [
+        (SLICES, {"test": ("6",)}, r"prepare\.test: '6' is neither image nor group; near to it: .*06"),
+        (SLICES, {"validation": ("04", "05"), "test": ("05",)}, "both name 05"),
+        (SLICES, {"validation": ("04",)}, r"1 validation image\(s\), but 2.*prepare\.val_percent.*prepare\.validation"),
+        (SLICES, {"test_percent": 0}, r"0 test image\(s\), but 1.*prepare\.test_percent"),
+        (SLICES, {"val_percent": 0}, r"0 validation image\(s\), but 2"),
+        (singles(3), {}, "no training image is left of 3"),
+        (singles(2), {}, "validation"),
+        ({"a": "m", "b": "m", **singles(9)}, {"test": ("a",)}, "group 'm', but not 'b'.*name the group"),
+        ({"a": "b", "b": "c", **singles(9)}, {"test": ("b",)}, "'b' is a group and an image of group 'c'"),
+    ],
+)
+def test_refusals(groups: dict[str, str], settings: dict[str, object], says: str) -> None:
+    with pytest.raises(SplitError, match=says):
+        counts(groups, **settings)

@@ -1,0 +1,41 @@
+"""Statistics, judged by numpy on all pixels at once and by exact arithmetic."""
+
+import numpy as np
+import pytest
+
+from segline.data import statistics as module
+from segline.data.statistics import moments, statistics
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_equal_to_numpy(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 100)
+    rng = np.random.default_rng(0)
+    top = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    images = [(rng.random((height, 17, 3)) * top).astype(dtype) for height in (5, 30, 1)]
+    found = statistics(map(moments, images))
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64) / top
+    np.testing.assert_allclose(found.mean, pixels.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, pixels.std(axis=0), rtol=1e-9)
+    assert (found.dtype, found.channels) == (dtype, 3)
+
+
+def test_order_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    parts = [moments(rng.random((9, 9, 1), dtype=np.float32)) for _ in range(50)]
+    assert statistics(parts) == statistics(parts[::-1])
+
+
+def test_sums_of_large_values_are_exact() -> None:
+    image = np.full((1000, 1000, 1), 65535, np.uint16)
+    image[0, 0] = 65534
+    found = moments(image)
+    assert found.sums == (65535 * 10**6 - 1,)
+    assert found.squares == (65535**2 * (10**6 - 1) + 65534**2,)
+    # A variance of p(1 - p) with p one in a million: lost in float64 sums of squares.
+    assert statistics([found]).std[0] == pytest.approx(np.sqrt(1e-6 * (1 - 1e-6)) / 65535, rel=1e-12)
+
+
+def test_a_constant_channel_is_divided_by_one() -> None:
+    image = np.stack([np.arange(9), np.full(9, 4)], axis=-1).reshape(3, 3, 2).astype(np.uint8)
+    assert statistics([moments(image)]).std[1] == 1

@@ -1,0 +1,123 @@
+"""The served model's way in and out: every form in which MLflow passes image bytes on, and what it refuses."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.scoring_server import _parse_json_data
+from mlflow.types import ColSpec, Schema
+
+from segline.model.images import ImageError, decode, encode_png
+from segline.model.served import Served, entries, to_bytes
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
+PNG = encode_png(IMAGE)
+TEXT = base64.b64encode(PNG).decode()
+
+
+class Threshold:
+    """A predictor that can be checked by eye."""
+
+    def labels(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        if raw.shape[2] != 1:
+            raise ImageError("an image of another kind")
+        return (raw[..., 0] > 127).astype(np.uint8)
+
+
+@pytest.fixture
+def served() -> Served:
+    model = Served()
+    model.predictor = Threshold()
+    return model
+
+
+def labels(answer: pd.DataFrame) -> list[npt.NDArray[Any]]:
+    assert list(answer.columns) == ["labels"]
+    return [decode(each)[..., 0] for each in answer["labels"]]
+
+
+@pytest.mark.parametrize(
+    "model_input",
+    [
+        pd.DataFrame({"image": [PNG, PNG]}),
+        pd.DataFrame({"image": [TEXT, TEXT]}),
+        pd.DataFrame({0: [PNG, TEXT]}),
+        [PNG, PNG],
+        [TEXT, bytearray(PNG)],
+        np.array([PNG, PNG], dtype=object),
+        np.array([TEXT, TEXT]),
+        np.array([TEXT.encode(), TEXT.encode()]),
+    ],
+)
+def test_two_images(served: Served, model_input: Any) -> None:
+    for answer in labels(served.predict(None, model_input)):
+        np.testing.assert_array_equal(answer, IMAGE > 127)
+
+
+@pytest.mark.parametrize("model_input", [PNG, TEXT, bytearray(PNG), base64.encodebytes(PNG).decode()])
+def test_one_image(served: Served, model_input: Any) -> None:
+    (answer,) = labels(served.predict(None, model_input))
+    np.testing.assert_array_equal(answer, IMAGE > 127)
+
+
+def test_no_image(served: Served) -> None:
+    assert labels(served.predict(None, pd.DataFrame({"image": []}))) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [TEXT, TEXT]},
+        {"instances": [TEXT, TEXT]},
+        {"dataframe_records": [{"image": TEXT}, {"image": TEXT}]},
+        {"dataframe_split": {"columns": ["image"], "data": [[TEXT], [TEXT]]}},
+    ],
+)
+def test_json_as_mlflow_s_server_reads_it(served: Served, body: dict[str, Any]) -> None:
+    schema = Schema([ColSpec("binary")])
+    metadata = type("Metadata", (), {"signature": ModelSignature(schema), "get_params_schema": lambda _: None})()
+    data = _parse_json_data(json.dumps(body), metadata, schema).data
+    for answer in labels(served.predict(None, data)):
+        np.testing.assert_array_equal(answer, IMAGE > 127)
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (b"", "image 1: not a readable"),
+        (b"GIF89a", "image 1: not a readable"),
+        ("no base64!", "image 1: text that is no base64"),
+        ("ümlaut", "image 1: text that is no base64"),
+        (PNG[:40], "image 1: not a readable"),
+        (3.5, "image 1: float, not bytes"),
+        (None, "image 1: NoneType, not bytes"),
+        (encode_png(np.zeros((4, 4, 3), np.uint8)), "image 1: an image of another kind"),
+    ],
+)
+def test_what_is_refused(served: Served, entry: Any, reason: str) -> None:
+    with pytest.raises(MlflowException, match=reason) as caught:
+        served.predict(None, [PNG, entry])
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_an_image_file_is_never_taken_for_text() -> None:
+    assert to_bytes(PNG) == PNG
+    assert entries(PNG) == [PNG]
+
+
+def test_device_is_mlflow_s_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+    monkeypatch.setattr("segline.model.predict.load", lambda folder, device: asked.append((folder, device)))
+    context = type("Context", (), {"artifacts": {"model": str(tmp_path)}})()
+    monkeypatch.delenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", raising=False)
+    Served().load_context(context)
+    monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cuda:1")
+    Served().load_context(context)
+    assert asked == [(tmp_path, "cpu"), (tmp_path, "cuda:1")]

@@ -1,0 +1,130 @@
+"""Stage prepare: what it writes is judged by numpy and Pillow on the dataset's own files."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segline.data import files
+from segline.data.check import UnfitError
+from segline.data.dataset import IGNORE
+from segline.data.labels import separate
+from segline.data.prepared import Prepared
+from segline.data.splits import SplitError, assign
+from segline.stages import prepare, sample
+
+
+@pytest.fixture
+def cells(project: Path) -> Path:
+    sample.main()
+    return project / "data/raw/cells"
+
+
+def test_arrays_and_manifest(cells: Path) -> None:
+    prepare.main()
+    prepared = Prepared.open()
+    manifest = prepared.manifest.set_index("image")
+    assert sorted(manifest.index) == [f"cells-{index:03d}" for index in range(6)]
+    for name, row in manifest.iterrows():
+        image, classes, instances = (
+            np.array(Image.open(cells / kind / f"{name}.png")) for kind in ("images", "classes", "instances")
+        )
+        np.testing.assert_array_equal(prepared.image(name)[..., 0], image)
+        np.testing.assert_array_equal(prepared.classes(name), classes)
+        np.testing.assert_array_equal(prepared.instances(name), instances)
+        np.testing.assert_array_equal(prepared.target(name), separate(classes, instances.astype(np.int32)))
+        assert (prepared.target(name).dtype, prepared.instances(name).dtype) == (np.uint8, np.int32)
+        assert row["md5"] == hashlib.md5((cells / row["file"]).read_bytes()).hexdigest()
+        facts = [row[key] for key in ("height", "width", "channels", "instances", "pixels_0", "pixels_1", "pixels_2")]
+        counts = [np.count_nonzero(classes == class_id) for class_id in range(3)]
+        assert [int(fact) for fact in facts] == [*image.shape, 1, instances.max(), *counts]
+        assert (row["dtype"], row["group"]) == ("uint8", name)
+    groups = {name: name for name in manifest.index}
+    assert manifest["split"].to_dict() == assign(groups, val_percent=10, test_percent=10)
+
+
+def test_statistics_are_of_the_training_images(cells: Path) -> None:
+    prepare.main()
+    prepared = Prepared.open()
+    pixels = np.concatenate(
+        [np.array(Image.open(cells / f"images/{name}.png")).ravel() for name in prepared.names("train")]
+    )
+    assert prepared.statistics.mean == pytest.approx((pixels.mean() / 255,), rel=1e-12)
+    assert prepared.statistics.std == pytest.approx((pixels.std() / 255,), rel=1e-12)
+
+
+def test_again_is_the_same_bytes_and_leaves_nothing_old(
+    cells: Path, project: Path, tree: Callable[[Path], dict[str, str]]
+) -> None:
+    prepare.main()
+    first = tree(project / "data/prepared")
+    (project / "data/prepared/images/stale.npy").touch()
+    prepare.main()
+    assert tree(project / "data/prepared") == first
+    assert {path.name for path in (project / "data").iterdir()} == {"raw", "prepared"}
+    del cells
+
+
+def test_ignored_pixels_are_255_in_all_that_is_learned(cells: Path) -> None:
+    spec = files.read_yaml(cells / "dataset.yaml")
+    files.write_yaml(cells / "dataset.yaml", spec | {"ignore": 77})
+    classes = np.array(Image.open(cells / "classes/cells-000.png"))
+    classes[:10] = 77
+    files.write_png(cells / "classes/cells-000.png", classes)
+    prepare.main()
+    prepared = Prepared.open()
+    assert prepared.dataset.ignore == IGNORE
+    for array in (prepared.target("cells-000"), prepared.classes("cells-000")):
+        assert (array[:10] == IGNORE).all()
+        assert (array[10:] < 3).all()
+    assert (prepared.instances("cells-000")[:10] == 0).all()
+
+
+def test_errors_stop_it_and_leave_what_was_there(
+    cells: Path, project: Path, tree: Callable[[Path], dict[str, str]]
+) -> None:
+    prepare.main()
+    before = tree(project / "data/prepared")
+    files.write_png(cells / "classes/cells-001.png", np.zeros((5, 5), np.uint8))
+    with pytest.raises(UnfitError, match=r"classes/cells-001\.png +5x5 px"):
+        prepare.main()
+    assert tree(project / "data/prepared") == before
+
+
+def test_unknown_names_are_refused(cells: Path, project: Path) -> None:
+    with (project / "params.yaml").open("a") as file:
+        file.write("prepare: {test: [cells-07]}\n")
+    with pytest.raises(SplitError, match=r"prepare\.test: 'cells-07' is neither image nor group; near to it: cells-00"):
+        prepare.main()
+    assert not (project / "data/prepared").exists()
+    del cells
+
+
+def test_progress_is_said_on_standard_error(cells: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = project / "params.yaml"
+    file.write_text(file.read_text().replace('"off"', "lines"))
+    prepare.main()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "prepare 6/6" in captured.err
+    assert "3 train, 2 validation, 1 test images" in captured.err
+    del cells
+
+
+@pytest.mark.parametrize("stage", ["sample", "prepare", "weights"])
+def test_light_stages_do_not_import_torch(stage: str, repository: Path) -> None:
+    heavy = "[name for name in ('torch', 'mlflow', 'scipy', 'skimage', 'albumentations') if name in sys.modules]"
+    code = f"import sys; import segline.stages.{stage}; print({heavy})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(repository / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"

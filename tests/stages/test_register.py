@@ -1,0 +1,160 @@
+"""Stage register on a tiny project: the record it writes, and the registered model in a process without segline."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import save_file
+
+from segline.data import files
+from segline.model.images import Statistics, encode_png
+from segline.model.predict import Description, Inference, load_with
+from segline.stages import register
+from segline.track.store import open_store
+
+NETWORK = {"width": 2, "depth": 1, "padding": "same", "norm": "batch", "upsampling": "transposed", "dropout": 0.0}
+FRESH = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] == "segline":
+            raise ImportError(f"{name} is not importable here")
+
+sys.meta_path.insert(0, Refuse())
+import mlflow, pandas as pd
+from pathlib import Path
+
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/tiny@champion")
+names = sorted(Path(sys.argv[2]).iterdir())
+answers = model.predict(pd.DataFrame({"image": [name.read_bytes() for name in names]}))["labels"]
+for name, answer in zip(names, answers):
+    (Path(sys.argv[3]) / f"{name.stem}.png").write_bytes(answer)
+"""
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stages before register leave: two test images of unlike sizes, predicted by a network; a new store."""
+    root = tmp_path_factory.mktemp("template")
+    (root / "dvc.yaml").touch()
+    (root / "params.yaml").write_text("gate: {min_mean_iou: 0.5}\n")
+    _prepared(root / "data" / "prepared")
+    model, reports = root / "data" / "model", root / "data" / "reports"
+    (reports / "predictions").mkdir(parents=True)
+    model.mkdir()
+    statistics = Statistics("uint8", 1, (0.5,), (0.25,))
+    description = Description(NETWORK, {0: "background", 1: "cell"}, "instances", statistics)
+    torch.manual_seed(1)
+    save_file(description.build().state_dict(), model / "weights.safetensors")
+    description.write(model / "model.json")
+    (model / "history.csv").write_text("epoch,loss\n1,0.5\n")
+    Inference(0.5).write(reports / "inference.json")
+    predictor = load_with(model, Inference(0.5))
+    for name in ("large", "small"):
+        labels = predictor.labels(np.load(root / "data" / "prepared" / "images" / f"{name}.npy"))
+        (reports / "predictions" / f"{name}.png").write_bytes(encode_png(labels))
+    (reports / "test.json").write_text('{"mean_iou": 0.8, "pixel_error": 0.1}')
+    (reports / "model_card.md").write_text("# tiny\n")
+    (root / "data" / "tune").mkdir()
+    (root / "data" / "tune" / "best.yaml").write_text("train: {learning_rate: 0.01}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+            patch.delenv(name, raising=False)
+        patch.chdir(root)
+        open_store()
+    return root
+
+
+def _prepared(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    rows = ["image,split,group"]
+    for name, side in {"large": 40, "small": 24, "other": 8}.items():
+        image = rng.integers(0, 256, (side, side + 3, 1), np.uint8)
+        np.save(folder / "images" / f"{name}.npy", image)
+        rows.append(f"{name},{'train' if name == 'other' else 'test'},")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    files.write_yaml(
+        folder / "dataset.yaml", {"name": "tiny", "classes": {0: "background", 1: "cell"}, "labels": "instances"}
+    )
+    files.write_json(folder / "statistics.json", {"dtype": "uint8", "channels": 1, "mean": [0.5], "std": [0.25]})
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project before stage register, as the working directory."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def client(project: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+
+
+def record(project: Path) -> bytes:
+    return (project / "data" / "reports" / "registration.json").read_bytes()
+
+
+def test_model_is_registered_with_what_is_known_of_it(project: Path) -> None:
+    register.main()
+    content = json.loads(record(project))
+    assert content["name"] == "tiny"
+    assert content["floors"]["passed"]
+    version = client(project).get_model_version_by_alias("tiny", "champion")
+    assert version.tags["version.md5"] == content["version_md5"]
+    assert version.tags["model.md5"] == files.md5(project / "data" / "model" / "weights.safetensors")
+    assert version.tags["dataset"] == "tiny"
+    assert json.loads(version.tags["classes"]) == {"0": "background", "1": "cell"}
+    assert version.description == "# tiny\n"
+    run = client(project).get_run(version.run_id)
+    assert run.data.tags["restored"] == "true"
+    assert run.data.params["train.learning_rate"] == "0.01"
+
+
+def test_record_is_the_same_on_every_machine_and_every_time(project: Path, template: Path, tmp_path: Path) -> None:
+    register.main()
+    first = record(project)
+    register.main()
+    assert record(project) == first
+    assert len(client(project).search_model_versions("name = 'tiny'")) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        shutil.copytree(template, tmp_path / "elsewhere")
+        patch.chdir(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "params.yaml").write_text("registration: {name: tiny}\n")
+        register.main()
+    assert record(tmp_path / "elsewhere") == first
+
+
+def test_below_the_floors(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "params.yaml").write_text("gate: {min_mean_iou: 0.9}\nregistration: {name: mine}\n")
+    register.main()
+    assert not json.loads(record(project))["floors"]["passed"]
+    assert client(project).get_registered_model("mine").aliases == {"challenger": 1}
+    assert "mean_iou is 0.8, gate asks for 0.9" in capsys.readouterr().err
+
+
+def test_loaded_where_segline_cannot_be_imported_it_answers_as_evaluate_wrote(project: Path, tmp_path: Path) -> None:
+    register.main()
+    images, answers = tmp_path / "images", tmp_path / "answers"
+    images.mkdir()
+    answers.mkdir()
+    expected = {path.name: path.read_bytes() for path in (project / "data" / "reports" / "predictions").iterdir()}
+    for name in expected:
+        raw = np.load(project / "data" / "prepared" / "images" / name.replace(".png", ".npy"))
+        (images / name).write_bytes(encode_png(raw[..., 0]))
+    arguments = [f"sqlite:///{project}/mlruns/mlflow.db", str(images), str(answers)]
+    command = [sys.executable, "-I", "-c", FRESH, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in answers.iterdir()} == expected

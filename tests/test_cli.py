@@ -1,0 +1,90 @@
+"""The command line: quick help, clean refusals, one command a stage."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from segline import cli, params
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(repository: Path, tmp_path: Path) -> Run:
+    """Call `python -m segline` in an empty folder."""
+
+    def call(*arguments: str, python: str = "") -> "subprocess.CompletedProcess[str]":
+        environment = os.environ | {"PYTHONPATH": f"{python}{repository / 'src'}"}
+        command = [sys.executable, "-m", "segline", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    return call
+
+
+def test_help_names_every_command_and_a_stage_for_each_of_dvc_yaml(run: Run, repository: Path) -> None:
+    stages = YAML(typ="safe").load((repository / "dvc.yaml").read_text())["stages"]
+    said = run("--help").stdout
+    assert [
+        name for name in (*stages, "import", "preset", "predict", "summary", "ui") if f"\n  {name} " not in said
+    ] == []
+
+
+def test_help_imports_nothing_heavy(run: Run) -> None:
+    # What makes --help slow is an import at the top of cli.py, and that can be seen without a clock.
+    program = (
+        "import sys, segline.cli; print(*{'numpy', 'torch', 'pandas', 'mlflow', 'pydantic', 'rich'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip() == ""
+    assert run("--help").returncode == 0
+
+
+def test_a_wrong_setting_is_said_without_a_traceback(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train: {learnin_rate: 1}\n")
+    result = run("tune")
+    assert result.returncode == 1
+    assert result.stderr.startswith("params.yaml: train.learnin_rate is no setting")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda: {}["x"])
+    with pytest.raises(KeyError):
+        cli.main()
+
+
+def test_a_mistake_of_the_user_is_a_class_of_segline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise params.ParamsError("train.epochs = 0: too small")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "train.epochs = 0: too small\n"
+
+
+def test_a_python_without_the_packages_is_told_what_to_activate(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "typer.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')"
+    )
+    result = run("--help", python=f"{tmp_path / 'broken'}{os.pathsep}")
+    assert result.returncode == 1
+    assert "activate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_telemetry_is_off_unless_asked_for() -> None:
+    program = "import os, segline; print(os.environ['MLFLOW_DISABLE_TELEMETRY'], os.environ['DVC_NO_ANALYTICS'])"
+    environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "DVC_NO_ANALYTICS": "asked"}
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "true asked\n"

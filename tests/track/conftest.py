@@ -1,0 +1,96 @@
+"""A small trained model, and projects whose stores are copies of one: making a store takes seconds."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from segline.model.images import Statistics, encode_png
+from segline.model.predict import Description, Inference, Predictor
+from segline.track.runs import StartedRun
+from segline.track.shipping import ROOM, Parts
+from segline.track.store import Store, open_store
+
+NETWORK = {"width": 2, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What MLflow and DVC would tell a stage that they started."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a new, empty store."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "dvc.yaml").touch()
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        open_store()
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the test's own, with a store, as the working directory; its name holds a space and an umlaut."""
+    folder = tmp_path / "my prüfung"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def store(project: Path) -> Store:  # noqa: ARG001
+    """The project's store."""
+    return open_store()
+
+
+@pytest.fixture
+def run(store: Store) -> Iterator[StartedRun]:
+    """A run in it."""
+    with store.start_run("train") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """A network with random weights, and what it makes of an image."""
+    folder = tmp_path_factory.mktemp("model")
+    statistics = Statistics("uint8", 1, (0.5,), (0.25,))
+    description = Description(NETWORK, {0: "background", 1: "cell"}, "instances", statistics)
+    torch.manual_seed(0)
+    network = description.build()
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    description.write(folder / "model.json")
+    Inference().write(folder / "inference.json")
+    image = np.random.default_rng(0).integers(0, 256, (33, 47, 1), np.uint8)
+    answer = encode_png(Predictor(network, description, Inference()).labels(image))
+    room = tmp_path_factory.mktemp("room")
+    shutil.copytree(ROOM, room, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    return Parts(folder, folder / "inference.json", encode_png(image[..., 0]), answer, room)
+
+
+@pytest.fixture
+def other_code(parts: Parts, tmp_path: Path) -> Callable[[str, str, str], Parts]:
+    """The same model with another room: `file`, in which `old` is replaced by `new`."""
+
+    def make(file: str, old: str, new: str) -> Parts:
+        room = tmp_path / "other room"
+        shutil.copytree(parts.room, room)
+        text = (room / file).read_text()
+        assert text.count(old) == 1
+        (room / file).write_text(text.replace(old, new))
+        return replace(parts, room=room)
+
+    return make

@@ -1,0 +1,177 @@
+"""The registry, read back through MLflow's own client and by loading what it holds."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+import pytest
+
+from segline.params import Gate
+from segline.track.gate import Verdict, floors
+from segline.track.registry import Registered, Registry, RegistryError, read_history
+from segline.track.runs import StartedRun
+from segline.track.shipping import Parts, ShippingError
+from segline.track.store import Store, open_store
+
+GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
+BAD = floors({"mean_iou": 0.1, "pixel_error": 0.05}, Gate())
+TAGS = {"model.md5": "m", "data.md5": "d", "dataset": "cells", "classes": '{"0": "background"}'}
+
+REGISTER = """
+import sys
+from pathlib import Path
+from segline.track.gate import Verdict
+from segline.track.registry import Registry
+from segline.track.shipping import Parts
+from segline.track.store import open_store
+folder = Path(sys.argv[1])
+example, answer = ((folder / name).read_bytes() for name in ("example", "answer"))
+parts = Parts(folder, folder / "inference.json", example, answer, Path(sys.argv[2]))
+store = open_store()
+with store.start_run("train") as run:
+    done = Registry(store, "cells").register(parts, run, Verdict(()), {"model.md5": "m"})
+print(done.version, done.created)
+"""
+
+
+@pytest.fixture
+def register(store: Store, parts: Parts, run: StartedRun) -> Callable[..., Registered]:
+    """Register `parts` as cells, with changes."""
+
+    def call(verdict: Verdict = GOOD, parts: Parts = parts, name: str = "cells", card: str = "# Card") -> Registered:
+        return Registry(store, name).register(parts, run, verdict, TAGS, card)
+
+    return call
+
+
+def answer(store: Store, uri: str, image: bytes) -> bytes:
+    with store.current():
+        model = mlflow.pyfunc.load_model(uri)
+    labels: bytes = model.predict(pd.DataFrame({"image": [image]}))["labels"][0]
+    return labels
+
+
+def test_first_model_that_passes_is_challenger_and_champion(
+    store: Store, register: Callable[..., Registered], parts: Parts, run: StartedRun
+) -> None:
+    assert register() == Registered("cells", "1", ("challenger", "champion"), created=True)
+    version = store.client.get_model_version_by_alias("cells", "champion")
+    assert TAGS.items() <= version.tags.items()
+    assert version.tags["version.md5"] == parts.md5
+    assert json.loads(version.tags["gate"]) == GOOD.as_dict()
+    assert version.description == "# Card"
+    assert version.run_id == run.id
+    logged = store.client.get_logged_model(version.source.removeprefix("models:/"))
+    assert str(logged.status) == "READY"
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "cells", "version": "1"}]
+    assert [each.model_id for each in store.client.get_run(run.id).outputs.model_outputs] == [logged.model_id]
+    assert answer(store, "models:/cells@champion", parts.example) == parts.answer
+
+
+def test_below_the_floors_there_is_no_champion(store: Store, register: Callable[..., Registered]) -> None:
+    assert register(BAD).aliases == ("challenger",)
+    assert Registry(store, "cells").holder("champion") is None
+    assert Registry(store, "cells").history() == []
+
+
+def test_same_version_again(store: Store, register: Callable[..., Registered]) -> None:
+    first = register()
+    assert register() == replace(first, created=False)
+    assert len(store.client.search_model_versions("name = 'cells'")) == 1
+    assert len(Registry(store, "cells").history()) == 1
+
+
+def test_from_a_to_b_and_back(store: Store, register: Callable[..., Registered], parts: Parts, tmp_path: Path) -> None:
+    inference = tmp_path / "inference.json"
+    inference.write_text('{"threshold": null, "views": 8, "tile": 0}')
+    other = replace(parts, inference=inference, answer=parts.answer)
+    with pytest.raises(ShippingError):  # eight views answer otherwise than evaluate did with one
+        register(parts=replace(other, answer=parts.example))
+    assert len(store.client.search_model_versions("name = 'cells'")) == 0
+    inference.write_text('{"threshold": null, "views": 1, "tile": 32}')
+    assert register().version == "1"
+    assert register(parts=other) == Registered("cells", "2", ("challenger",), created=True)
+    assert register() == Registered("cells", "1", ("challenger", "champion"), created=False)
+
+
+def test_names_are_apart(store: Store, register: Callable[..., Registered]) -> None:
+    assert register(name="cells").version == "1"
+    assert register(name="it's v1.5").aliases == ("challenger", "champion")
+    assert [each.name for each in Registry(store, "it's v1.5").history()] == ["it's v1.5"]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "a:b"])
+def test_names_that_mlflow_cannot_hold(store: Store, name: str) -> None:
+    with pytest.raises(RegistryError, match=r"registration\.name"):
+        Registry(store, name)
+
+
+def test_long_model_card(store: Store, register: Callable[..., Registered]) -> None:
+    register(card="x" * 6000)
+    description = store.client.get_model_version("cells", "1").description
+    assert len(description) <= 5000
+    assert "model_card.md" in description
+
+
+def test_history(store: Store, register: Callable[..., Registered], parts: Parts, project: Path) -> None:
+    register()
+    (line,) = (project / "registry.jsonl").read_text().splitlines()
+    content = json.loads(line)
+    assert content["version_md5"] == parts.md5
+    assert content["alias"] == "champion"
+    assert set(content) == {
+        "time", "name", "alias", "version_md5", "model_md5", "commit", "dirty", "who", "reason",
+    }  # fmt: skip
+    assert content["reason"]
+    assert [each.version_md5 for each in Registry(store, "cells").history()] == [parts.md5]
+
+
+def test_promotion_that_was_written_down_and_then_interrupted(
+    store: Store, register: Callable[..., Registered], project: Path
+) -> None:
+    register()
+    store.client.delete_registered_model_alias("cells", "champion")
+    assert register().aliases == ("challenger", "champion")
+    assert len((project / "registry.jsonl").read_text().splitlines()) == 1
+
+
+def test_damaged_history(tmp_path: Path) -> None:
+    assert read_history(tmp_path / "registry.jsonl") == []
+    for line in ("{", "[]", '{"name": "cells"}', '"text"'):
+        (tmp_path / "registry.jsonl").write_text(f"{line}\n")
+        with pytest.raises(RegistryError, match=r"registry\.jsonl, line 1"):
+            read_history(tmp_path / "registry.jsonl")
+
+
+def test_champion_is_loaded_after_a_move(
+    store: Store, parts: Parts, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.start_run("train") as run:
+        Registry(store, "cells").register(parts, run, GOOD, TAGS)
+    moved = project.with_name("moved")
+    project.rename(moved)
+    monkeypatch.chdir(moved)
+    again = open_store()
+    assert answer(again, "models:/cells@champion", parts.example) == parts.answer
+    assert not project.exists()
+    assert str(project).encode() not in (moved / "mlruns" / "mlflow.db").read_bytes()
+
+
+def test_two_processes_at_once_make_one_version(store: Store, parts: Parts, tmp_path: Path, repository: Path) -> None:
+    for name in ("weights.safetensors", "model.json", "inference.json"):
+        (tmp_path / name).write_bytes((parts.model / name).read_bytes())
+    (tmp_path / "example").write_bytes(parts.example)
+    (tmp_path / "answer").write_bytes(parts.answer)
+    environment = {**os.environ, "PYTHONPATH": str(repository / "src")}
+    command = [sys.executable, "-c", REGISTER, str(tmp_path), str(parts.room)]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    answers = sorted(process.communicate()[0].decode().strip() for process in processes)
+    assert answers == ["1 False", "1 True"]
+    assert len(store.client.search_model_versions("name = 'cells'")) == 1
+    assert len(Registry(store, "cells").history()) == 1

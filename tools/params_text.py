@@ -1,0 +1,105 @@
+"""Write what params.py says for people: the comments of params.yaml, which keeps its values, and docs/params.md.
+
+python tools/params_text.py
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from segline.params import Params, load
+
+
+def params_yaml(settings: BaseModel) -> str:
+    """`settings` as YAML, each section under its purpose and each value beside its explanation."""
+    lines = [
+        "# Every setting of segline. Limits and defaults are in docs/params.md; `segline preset` changes many at once."
+    ]
+    for name, section in settings:
+        lines += ["", f"# {purpose(type(section))}", f"{name}:", *_settings(section, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(section: BaseModel, level: int) -> Iterator[str]:
+    fields = type(section).model_fields
+    plain = {name: f"{name}: {_yaml(value)}" for name, value in section if not isinstance(value, BaseModel)}
+    column = max(map(len, plain.values())) + 2
+    for name, value in section:
+        if isinstance(value, BaseModel):
+            yield f"{'  ' * level}{name}:  # {purpose(type(value))}"
+            yield from _settings(value, level + 1)
+        else:
+            yield f"{'  ' * level}{plain[name]:<{column}}# {fields[name].description}"
+
+
+def _yaml(value: object) -> str:
+    """One value in flow style; quoted where YAML 1.1 or 1.2 would read the bare word as something else."""
+    if isinstance(value, str) and value != "off" and YAML(typ="safe").load(f"- {value}") == [value]:
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def params_markdown() -> str:
+    """docs/params.md."""
+    lines = [
+        "# Settings",
+        "",
+        "All of `params.yaml`, written from `src/segline/params.py` by `make generate`. A setting that is unknown or",
+        "out of its limits is refused by its full name before anything runs. A stage runs again when a section it",
+        "reads changes, `runtime` excepted.",
+    ]
+    for name, section in Params():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            purpose(type(section)),
+            "",
+            "| setting | default | allowed | meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += _rows(section, "")
+    return "\n".join(lines) + "\n"
+
+
+def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
+    properties = type(section).model_json_schema()["properties"]
+    for name, value in section:
+        if isinstance(value, BaseModel):
+            yield from _rows(value, f"{prefix}{name}.")
+        else:
+            meaning = type(section).model_fields[name].description
+            yield f"| `{prefix}{name}` | `{_yaml(value)}` | {allowed(properties[name])} | {meaning} |"
+
+
+def allowed(schema: dict[str, Any]) -> str:
+    """The limits of one setting in words."""
+    if "anyOf" in schema:
+        return " or ".join(allowed(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    kind = {"number": "number", "integer": "whole number", "string": "text", "boolean": "`true`, `false`"}
+    words = kind.get(schema["type"], "list of names")
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return " ".join([words, ", ".join(limits)]).strip()
+
+
+def purpose(section: type[BaseModel]) -> str:
+    """The first line of a section's docstring."""
+    return (section.__doc__ or "").strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[1]
+    file = root / "params.yaml"
+    file.write_text(params_yaml(load(Params, file) if file.exists() else Params()))
+    (root / "docs" / "params.md").write_text(params_markdown())
