@@ -1,5 +1,6 @@
 """The command line, thin and quick: each command imports what it needs when it runs."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +22,8 @@ def main() -> None:
 
     Such a message is any exception whose class segline defines (ParamsError, ImageError, ...); others are our mistakes.
     """
+    # As an exception, so that what is half written is removed and a run does not stay RUNNING.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except Exception as error:

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from skimage.segmentation import watershed
 from sklearn.metrics import normalized_mutual_info_score
 
-from segline.score.boundaries import segments, sweep, thin, v_info, v_rand
+from segline.score.boundaries import best_thresholds, segments, sweep, thin, v_info, v_rand
 
 pairs = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6).flatmap(
     lambda shape: st.tuples(*[hnp.arrays(np.int32, shape, elements=st.integers(0, 3))] * 2)
@@ -247,3 +247,11 @@ def test_blur_and_rank_scores_on_isbi_2012_what_it_is_known_to() -> None:
 def blurred_ranks(image: np.ndarray) -> np.ndarray:
     blurred = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2)
     return (rankdata(blurred, method="ordinal").reshape(blurred.shape) / blurred.size).astype(np.float32)
+
+
+def test_each_figure_has_its_own_best_threshold() -> None:
+    nan = float("nan")
+    rows = [(0.2, nan, 0.3), (0.4, 0.8, 0.1), (0.5, 0.8, 0.2), (0.7, 0.9, 0.1), (0.9, 0.9, nan)]
+    scored = [{"threshold": t, "v_rand": v, "v_info": v, "pixel_error": p} for t, v, p in rows]
+    assert best_thresholds(scored) == (0.4, 0.7)
+    assert best_thresholds(scored[:1]) == (0.2, 0.2)

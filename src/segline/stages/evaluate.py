@@ -27,13 +27,16 @@ def main() -> None:
     settings, runtime = params.read(params.Evaluate), params.read(params.Runtime)
     prepared = Prepared.open()
     predictor = load_with(MODEL, Inference(None, settings.views, settings.tile), device.choose(runtime))
-    threshold = _threshold(predictor, prepared, settings.threshold)
+    threshold, segment_threshold = _thresholds(predictor, prepared, settings.threshold)
     predictor.inference = Inference(threshold, settings.views, settings.tile)
     names, classes = prepared.names("test"), prepared.dataset.classes
     for folder in ("predictions", "overlays"):
         files.make_folder(OUT / folder)
-    scores = [_judge(predictor, prepared, name) for name in progress.track(names, "evaluate", runtime.progress)]
+    shown = progress.track(names, "evaluate", runtime.progress)
+    scores = [_judge(predictor, prepared, name, segment_threshold) for name in shown]
     result = judge.total(scores, classes) | {"threshold": threshold, "views": settings.views}
+    if prepared.dataset.labels == "boundaries":
+        result["segment_threshold"] = segment_threshold
     rows = [{"image": name} | judge.row(score, classes) for name, score in zip(names, scores, strict=True)]
     predictor.inference.write(OUT / "inference.json")
     files.write_json(OUT / "test.json", result)
@@ -44,29 +47,31 @@ def main() -> None:
     _log(prepared, result, names)
 
 
-def _threshold(predictor: Predictor, prepared: Prepared, setting: str | float) -> float | None:
-    """The foreground threshold that `evaluate.threshold` asks for; None for the likeliest class.
+def _thresholds(predictor: Predictor, prepared: Prepared, setting: str | float) -> tuple[float | None, float]:
+    """The thresholds for foreground (None: the likeliest class) and, where labels are boundaries, for segments.
 
-    auto, where labels are boundaries: the one with the best V^Rand on the validation split.
+    auto, where labels are boundaries: on the validation split, the one with the least pixel error, and the one with the
+    best V^Rand.
     """
-    if setting == "argmax" or (setting == "auto" and prepared.dataset.labels != "boundaries"):
-        return None
-    if setting != "auto":
-        return float(setting)
+    if setting not in ("auto", "argmax"):
+        return float(setting), float(setting)
+    if setting == "argmax" or prepared.dataset.labels != "boundaries":
+        return None, 0.5
     names = prepared.names("validation")
-    return boundaries.best_threshold(
+    scored = boundaries.sweep(
         [1 - predictor.probabilities(prepared.image(name))[0] for name in names],
         [boundaries.segments(prepared.classes(name) == 1) for name in names],
+        boundaries.THRESHOLDS,
         [prepared.classes(name) == IGNORE for name in names],
     )
+    return boundaries.best_thresholds(scored)
 
 
-def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
+def _judge(predictor: Predictor, prepared: Prepared, name: str, segment_threshold: float) -> judge.Score:
     """Predict one image, write its labels and its overlay, and score it."""
     raw, truth, kind = prepared.image(name), prepared.classes(name), prepared.dataset.labels
     probabilities = predictor.probabilities(raw)
-    threshold = predictor.inference.threshold
-    predicted = to_labels(probabilities, threshold)
+    predicted = to_labels(probabilities, predictor.inference.threshold)
     files.write_png(OUT / "predictions" / f"{name}.png", predicted)
     files.write_png(OUT / "overlays" / f"{name}.png", overlay(raw, predicted, truth, IGNORE))
     return judge.score(
@@ -75,7 +80,7 @@ def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
         len(prepared.dataset.classes),
         IGNORE,
         objects=(prepared.instances(name), labels.components(predicted)) if kind == "instances" else None,
-        borders=(1 - probabilities[0], 0.5 if threshold is None else threshold) if kind == "boundaries" else None,
+        borders=(1 - probabilities[0], segment_threshold) if kind == "boundaries" else None,
     )
 
 

@@ -1,0 +1,289 @@
+"""The whole line on a few small images: run, run again, change a setting, load the model elsewhere, queue an experiment."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+STAGES = ["sample", "prepare", "weights", "tune", "train", "evaluate", "register"]
+COPIED = [
+    "src",
+    "dvc.yaml",
+    "params.yaml",
+    "requirements.txt",
+    ".dvcignore",
+    ".gitignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+]
+SMALL = {
+    "sample": {"images": 6, "min_size": 64, "max_size": 80},
+    "model": {"width": 4, "depth": 2, "padding": "valid", "norm": "none"},
+    "train": {"epochs": 2, "tiles_per_epoch": 4, "batch_size": 2, "tile": 76, "validation_tiles": 4},
+    "gate": {"min_mean_iou": 0.0, "max_pixel_error": 1.0},
+    "runtime": {"threads": 1, "progress": "lines"},
+}
+LOAD = """
+import sys
+sys.modules["segline"] = None  # an import of segline fails
+import mlflow, pandas as pd
+from pathlib import Path
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+for image in sys.argv[4:]:
+    table = pd.DataFrame({"image": [Path(image).read_bytes()]}, dtype=object)
+    Path(sys.argv[3], Path(image).name).write_bytes(model.predict(table)["labels"][0])
+assert not any(name.split(".")[0] == "segline" for name, module in sys.modules.items() if module)
+"""
+
+
+class Project:
+    """A checkout of segline with small settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, **environment: str) -> str:
+        """What a command says; it must succeed."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**inherited, "PATH": path, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def would_run(self) -> list[str]:
+        """The stages that changed themselves; what follows from them is not known before they have run."""
+        said = self.run("dvc", "repro", "--dry")
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in said]
+
+    def set(self, **sections: dict[str, object]) -> None:
+        """Change settings in params.yaml."""
+        yaml = YAML()
+        document = yaml.load(self.folder / "params.yaml")
+        for section, values in sections.items():
+            document[section].update(values)
+        yaml.dump(document, self.folder / "params.yaml")
+
+    def json(self, file: str) -> dict[str, object]:
+        """What a JSON file holds."""
+        content: dict[str, object] = json.loads((self.folder / file).read_text())
+        return content
+
+    def runs(self) -> int:
+        """How many runs the store holds."""
+        script = (
+            "from segline.track.store import open_store; s = open_store(); "
+            "print(len(s.client.search_runs([s.experiment_id])))"
+        )
+        return int(self.run(sys.executable, "-c", script, PYTHONPATH="src").split()[-1])
+
+    @property
+    def store(self) -> str:
+        """The address of the store."""
+        return f"sqlite:///{self.folder / 'mlruns' / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run once."""
+    project = Project(tmp_path_factory.mktemp("line") / "project")
+    for name in COPIED:
+        source, target = repository / name, project.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copyfile(source, target)
+    project.set(**SMALL)
+    project.run("git", "init", "-q")
+    project.run("git", "config", "user.email", "test@segline.invalid")
+    project.run("git", "config", "user.name", "test")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "small settings")
+    project.run("dvc", "repro")
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "first results")
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy, moved elsewhere, so that each test may change it."""
+    shutil.copytree(finished.folder, tmp_path / "moved", symlinks=True)
+    return Project(tmp_path / "moved")
+
+
+def test_it_ends_with_figures_and_a_registered_champion(finished: Project) -> None:
+    result = finished.json("data/reports/test.json")
+    assert {"mean_iou", "pixel_error", "ap_50"} <= result.keys()
+    assert set(result["iou"]) == {"background", *list(result["iou"])[1:]}  # type: ignore[call-overload]
+    said = finished.run("segline", "summary", PYTHONPATH="src")
+    assert "cells version 1 @challenger @champion" in said
+    assert "ui" in said.splitlines()[-1]
+    history = [json.loads(line) for line in (finished.folder / "registry.jsonl").read_text().splitlines()]
+    assert [line["alias"] for line in history] == ["champion"]
+
+
+def test_a_second_run_runs_nothing(finished: Project) -> None:
+    assert "up to date" in finished.run("dvc", "repro")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("runtime", {"workers": 3, "device": "cpu", "progress": "off", "threads": 2}, []),
+        ("weights", {"sigma": 4}, ["weights"]),
+        ("evaluate", {"views": 8}, ["evaluate"]),
+        ("gate", {"min_mean_iou": 0.01}, ["register"]),
+        ("prepare", {"seed": 1}, ["prepare"]),
+        ("train", {"learning_rate": 0.02}, ["tune"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_setting_runs_first_the_stage_that_reads_it(
+    finished: Project, section: str, values: dict[str, object], expected: list[str]
+) -> None:
+    before = (finished.folder / "params.yaml").read_bytes()
+    try:
+        finished.set(**{section: values})
+        assert finished.would_run() == expected
+    finally:
+        (finished.folder / "params.yaml").write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [("weights", {"sigma": 4}, STAGES[2:]), ("evaluate", {"views": 8}, STAGES[5:])],
+    ids=["weights.sigma", "evaluate.views"],
+)
+def test_a_setting_runs_what_follows_and_nothing_before(
+    project: Project, section: str, values: dict[str, object], expected: list[str]
+) -> None:
+    project.set(**{section: values})
+    said = project.run("dvc", "repro")
+    assert [stage for stage in STAGES if f"Running stage '{stage}'" in said] == expected
+
+
+def test_the_champion_answers_what_evaluate_wrote_without_segline_after_a_move(
+    project: Project, tmp_path: Path
+) -> None:
+    project.run("segline", "summary", PYTHONPATH="src")  # the first command after a move brings the store along
+    predictions = project.folder / "data" / "reports" / "predictions"
+    images = [project.folder / "data" / "raw" / "cells" / "images" / file.name for file in predictions.iterdir()]
+    out = tmp_path / "out"
+    out.mkdir()
+    script = tmp_path / "load.py"
+    script.write_text(LOAD)
+    elsewhere = Project(out)
+    elsewhere.run(
+        sys.executable, str(script), project.store, "models:/cells@champion", str(out), *map(str, images), PYTHONPATH=""
+    )
+    assert images
+    for image in images:
+        assert (out / image.name).read_bytes() == (predictions / image.name).read_bytes()
+
+
+def test_predict_labels_files_with_the_champion(project: Project, tmp_path: Path) -> None:
+    image = next((project.folder / "data" / "raw" / "cells" / "images").iterdir())
+    (tmp_path / "no image.png").write_text("hello")
+    out = tmp_path / "out"
+    command = ["segline", "predict", "--model", "models:/cells@champion", "--out", str(out), "--overlays", str(image)]
+    project.run(*command, PYTHONPATH="src")
+    with Image.open(image) as raw, Image.open(out / f"{image.stem}.png") as labels:
+        assert raw.size == labels.size
+    assert (out / f"{image.stem}_overlay.png").exists()
+    with pytest.raises(AssertionError, match="no image.png: image 0: not a readable"):
+        project.run(*command, str(tmp_path / "no image.png"), PYTHONPATH="src")
+
+
+def test_two_runs_make_the_same_bytes(project: Project) -> None:
+    before = (project.folder / "dvc.lock").read_text()
+    project.run("dvc", "repro", "--force", "--no-run-cache")
+    assert (project.folder / "dvc.lock").read_text() == before
+
+
+def test_a_queued_experiment_runs_its_own_code_and_logs_to_the_same_store(project: Project) -> None:
+    code = project.folder / "src" / "segline" / "score" / "judge.py"
+    runs = project.runs()
+    before = code.read_text()
+    code.write_text(before.replace('"images": len(scores),', '"images": len(scores), "changed": True,'))
+    project.run("dvc", "exp", "run", "--queue", "-n", "changed", "-S", "train.seed=1")
+    code.write_text(before)  # what the experiment runs must not be what is here when it runs
+    project.run("dvc", "exp", "run", "--run-all")
+    reference = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/changed").strip()
+    result = json.loads(project.run("git", "show", f"{reference}:data/reports/test.json"))
+    assert result["changed"] is True
+    assert "changed" not in project.json("data/reports/test.json")
+    assert project.runs() == runs + 1
+
+
+def test_pictures_and_figures_are_in_the_run(finished: Project) -> None:
+    script = (
+        "import json; from segline.track.store import open_store; s = open_store(); "
+        "run = s.client.search_runs([s.experiment_id])[0]; "
+        "names = [f.path for top in ('', 'images', 'pictures', 'checkpoints', 'reports') "
+        "for f in s.client.list_artifacts(run.info.run_id, top or None)]; "
+        "print(json.dumps([run.data.params, run.data.metrics, run.data.tags, names, run.info.status]))"
+    )
+    said = finished.run(sys.executable, "-c", script, PYTHONPATH="src")
+    params, metrics, tags, names, status = json.loads(said.splitlines()[-1])
+    assert status == "FINISHED"
+    assert params["train.learning_rate"] == str(YAML().load(finished.folder / "params.yaml")["train"]["learning_rate"])
+    assert {
+        "loss",
+        "validation_loss",
+        "learning_rate",
+        "momentum",
+        "test_mean_iou",
+        "tiles_per_second",
+    } <= metrics.keys()
+    assert {"git.commit", "git.dirty", "data.md5", "weights.md5", "model.md5", "dvc.stage"} <= tags.keys()
+    assert {"checkpoints/last", "pictures/test.png", "reports/test.json"} <= set(names)
+
+
+def test_predictions_are_label_images(finished: Project) -> None:
+    for file in (finished.folder / "data" / "reports" / "predictions").iterdir():
+        with Image.open(file) as image:
+            assert image.mode == "L"
+            assert set(np.unique(np.array(image))) <= {0, 1, 2}
+
+
+@pytest.fixture
+def broken(finished: Project) -> Callable[[str, dict[str, object]], str]:
+    """What `dvc repro` says when a setting is wrong."""
+
+    def say(section: str, values: dict[str, object]) -> str:
+        before = (finished.folder / "params.yaml").read_bytes()
+        try:
+            finished.set(**{section: values})
+            with pytest.raises(AssertionError) as failure:
+                finished.run("dvc", "repro", "tune")
+            return str(failure.value)
+        finally:
+            (finished.folder / "params.yaml").write_bytes(before)
+
+    return say
+
+
+def test_an_illegal_tile_is_refused_before_anything_is_trained(
+    broken: Callable[[str, dict[str, object]], str],
+) -> None:
+    said = broken("train", {"tile": 99})
+    assert "params.yaml: train.tile = 99 px does not fit valid padding" in said
+    assert "set it to 96 or 100" in said
+    assert "Traceback" not in said
