@@ -154,9 +154,11 @@ class Tune(Section):
 class Evaluate(Section):
     """How the trained network is used and judged; never trains again."""
 
-    threshold: Literal["auto", "argmax"] | Fraction = Field(
-        "auto",
-        description="foreground from this probability on; argmax; auto: by validation for boundary labels, else argmax",
+    threshold: Literal["argmax"] | Fraction = Field(
+        "argmax", description="foreground from this probability on; argmax: the likeliest class"
+    )
+    segment_threshold: Literal["auto"] | Fraction = Field(
+        "auto", description="boundary labels: borders are closed between cells apart above it; auto: by validation"
     )
     views: Literal[1, 8] = Field(1, description="8: average the eight rotations and mirrorings of the image")
     tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image where memory allows")

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 Mode = Literal["auto", "bar", "lines", "off"]
 
-LINES = 10  # plain lines a loop
+LINE_SECONDS = 5  # between two plain lines, so that quick loops say one thing only
 
 
 def note(line: str) -> None:
@@ -71,13 +71,14 @@ def _bar(items: Iterable[T], what: str, total: int | None, describe: Callable[[T
 
 
 def _lines(items: Iterable[T], what: str, total: int | None, describe: Callable[[T], str] | None) -> Iterator[T]:
-    step = 1 if describe else max(1, -(-(total or LINES) // LINES))
-    began = time.monotonic()
+    began = last = time.monotonic()
     for done, item in enumerate(items, 1):
-        if done % step == 0 or done == total:
-            left = (time.monotonic() - began) / done * (total - done) if total else 0
-            words = (f"{what} {done}/{total or '?'}", describe(item) if describe else "", f"{left:.0f} s left")
-            note(" ".join(word for word in words[: 3 if left else 2] if word))
+        now = time.monotonic()
+        if describe or done == total or now - last >= LINE_SECONDS:
+            last = now
+            left = (now - began) / done * (total - done) if total else 0
+            words = [f"{what} {done}/{total or '?'}", describe(item) if describe else "", f"{left:.0f} s left"]
+            note(" ".join(word for word in words[: 3 if left >= 1 else 2] if word))
         yield item
 
 

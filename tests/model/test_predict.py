@@ -109,13 +109,23 @@ def test_a_view_can_be_undone(view: int) -> None:
 
 def test_labels_by_threshold_and_by_likelihood() -> None:
     p = np.array([[[0.5, 0.45, 0.3]], [[0.3, 0.3, 0.4]], [[0.2, 0.25, 0.3]]], np.float32)
-    assert predict.to_labels(p, None).tolist() == [[0, 0, 1]]
-    assert predict.to_labels(p, 0.52).tolist() == [[0, 1, 1]]
-    assert predict.to_labels(p, 0.6).tolist() == [[0, 0, 1]]
+    assert predict.to_labels(p, Inference()).tolist() == [[0, 0, 1]]
+    assert predict.to_labels(p, Inference(0.52)).tolist() == [[0, 1, 1]]
+    assert predict.to_labels(p, Inference(0.6)).tolist() == [[0, 0, 1]]
+
+
+def test_a_faint_border_is_closed_between_cells_that_are_apart_above_the_segment_threshold() -> None:
+    cell = np.full((5, 9), 0.95, np.float32)
+    cell[:, 4] = 0.1  # a border ...
+    cell[2, 4] = 0.7  # ... that is faint in one place
+    p = np.stack([1 - cell, cell])
+    assert predict.to_labels(p, Inference())[2, 4] == 1
+    closed = predict.to_labels(p, Inference(segment_threshold=0.8))
+    assert np.array_equal(closed == 0, np.arange(9)[None].repeat(5, 0) == 4)
 
 
 def test_a_saved_predictor_answers_as_before(tmp_path: Path) -> None:
-    subject = predictor(Inference(0.3, 8, 64))
+    subject = predictor(Inference(0.3, 0.8, 8, 64))
     subject.description.write(tmp_path / "model.json")
     subject.inference.write(tmp_path / "inference.json")
     weights = {name: tensor.contiguous() for name, tensor in subject.network.state_dict().items()}

@@ -45,11 +45,12 @@ def test_a_table_made_by_hand() -> None:
     }
 
 
-def test_borders_are_scored_after_thinning() -> None:
+def test_segments_are_scored_where_borders_are_labelled() -> None:
     cells = np.zeros((20, 20), np.uint8)
     cells[:, :9] = cells[:, 12:] = 1
-    perfect = judge.score(cells, cells, 2, borders=(cells.astype(np.float32), 0.5))
-    merged = judge.score(cells, np.ones_like(cells), 2, borders=(np.ones(cells.shape, np.float32), 0.5))
+    true = np.where(cells > 0, np.arange(20) // 10 + 1, 0)
+    perfect = judge.score(cells, cells, 2, segments=(true, true))
+    merged = judge.score(cells, np.ones_like(cells), 2, segments=(true, np.ones_like(true)))
     assert perfect.v_rand == perfect.v_info == 1
     assert judge.total([perfect, merged], CLASSES)["v_rand"] == pytest.approx((1 + (merged.v_rand or 0)) / 2)
     assert (merged.v_rand or 1) < 0.8

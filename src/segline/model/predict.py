@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from . import tiles
 from .images import Raw, Statistics, to_network
+from .segments import thin
 from .unet import UNet
 
 MEMORY_BUDGET = 2 * 2**30  # bytes of activations in one pass; larger images are predicted in tiles
@@ -51,11 +52,14 @@ class Description:
 class Inference:
     """How probabilities become labels: inference.json.
 
-    ``threshold``: foreground from this probability on, None for the likeliest class. ``views``: 1, or 8 to average the
-    rotations and mirrorings. ``tile``: side of the network's input, px, 0 for the largest that `MEMORY_BUDGET` allows.
+    ``threshold``: foreground from this probability on, None for the likeliest class. ``segment_threshold``: where class
+    0 is the border between cells, borders are closed between the segments above this probability, None leaves gaps.
+    ``views``: 1, or 8 to average the rotations and mirrorings. ``tile``: side of the network's input, px, 0 for the
+    largest that `MEMORY_BUDGET` allows.
     """
 
     threshold: float | None = None
+    segment_threshold: float | None = None
     views: int = 1
     tile: int = 0
 
@@ -96,7 +100,7 @@ class Predictor:
 
     def labels(self, raw: Raw) -> npt.NDArray[np.uint8]:
         """Class ids (H, W) of `raw` (H, W, C)."""
-        return to_labels(self.probabilities(raw), self.inference.threshold)
+        return to_labels(self.probabilities(raw), self.inference)
 
     def _one_view(self, image: npt.NDArray[np.float32]) -> Probabilities:
         """Overlap-tile prediction of `image` (C, H, W); equal to one pass over the whole mirrored image."""
@@ -148,13 +152,18 @@ def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predic
     return Predictor(network, description, inference, device)
 
 
-def to_labels(probabilities: Probabilities, threshold: float | None) -> npt.NDArray[np.uint8]:
-    """Class ids (H, W): the likeliest class, or, with a threshold, the likeliest foreground class from it on."""
-    if threshold is None:
-        likeliest: npt.NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
-        return likeliest
-    foreground = probabilities[1:].argmax(axis=0) + 1
-    labels: npt.NDArray[np.uint8] = np.where(1 - probabilities[0] > threshold, foreground, 0).astype(np.uint8)
+def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray[np.uint8]:
+    """Class ids (H, W) by the thresholds of `inference`.
+
+    A border that is faint in one place joins two cells. With a segment threshold, the cells are those parts that are
+    still apart above it, and the thinnest line between them is border as well.
+    """
+    labels: npt.NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
+    if inference.threshold is not None:
+        foreground = (probabilities[1:].argmax(axis=0) + 1).astype(np.uint8)
+        labels = np.where(1 - probabilities[0] > inference.threshold, foreground, np.uint8(0))
+    if inference.segment_threshold is not None:
+        labels[thin(1 - probabilities[0], inference.segment_threshold) == 0] = 0
     return labels
 
 

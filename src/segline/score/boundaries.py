@@ -1,4 +1,4 @@
-"""Segments between borders, and how well they agree: V^Rand, V^Info and their sweep over thresholds.
+"""How well segments between borders agree: V^Rand and V^Info.
 
 Definitions: Arganda-Carreras et al. 2015 (the ISBI 2012 challenge), foreground-restricted and after thinning.
 Segments are (H, W) integer ids, 0 = border. Only pixels with a true segment count, n in number; each of those that
@@ -6,43 +6,13 @@ lies on a predicted border is a predicted segment of its own.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from segline.score.instances import overlaps
-
-THRESHOLDS = tuple(step / 20 for step in range(1, 20))
-
-
-def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Number the 4-connected components of `cells` (H, W) from 1; 0 elsewhere."""
-    numbered: npt.NDArray[np.int32] = ndimage.label(cells, output=np.int32)[0]
-    return numbered
-
-
-def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int32]:
-    """Segments above the threshold, grown into the border until a line one pixel wide is left between them.
-
-    The growth sees only what is above the threshold, as in the challenge, and goes at the same pace in all directions:
-    no pixel changes its segment, and a border that does not part two segments vanishes.
-
-    Parameters
-    ----------
-    foreground_probability
-        (H, W) float, probability of not being border.
-    threshold
-        A pixel belongs to a segment when its probability is larger.
-
-    Returns
-    -------
-    (H, W) int32
-        Segments numbered from 1; 0 is the line. Nothing above the threshold: 0 everywhere.
-    """
-    return _grown(segments(foreground_probability > float(threshold)))
 
 
 def v_rand(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> float:
@@ -61,112 +31,22 @@ def v_info(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
     return _info(_sizes(truth_segments, predicted_segments))
 
 
-def sweep(
-    probabilities: Sequence[npt.NDArray[Any]],
-    truth_segments: Sequence[npt.NDArray[Any]],
-    thresholds: Sequence[float],
-    ignored: Sequence[npt.NDArray[np.bool_]] | None = None,
-) -> list[dict[str, float]]:
-    """Score the slices at each threshold.
-
-    Parameters
-    ----------
-    probabilities
-        For each slice (H, W) float, the probability of not being border. Sizes may differ.
-    truth_segments
-        For each slice (H, W) integer, not thinned.
-    thresholds
-        Each is used for all slices.
-    ignored
-        For each slice (H, W) bool: pixels that do not count.
-
-    Returns
-    -------
-    One dict a threshold: threshold; v_rand and v_info, means over the slices that hold a true segment (nan if none
-    does); pixel_error, the wrong pixels of all slices by their counted pixels (before thinning).
-    """
-    if len(probabilities) != len(truth_segments):
-        raise ValueError(f"{len(probabilities)} probabilities, but {len(truth_segments)} true slices; they go in pairs")
-    for probability, truth in zip(probabilities, truth_segments, strict=True):
-        if probability.shape != truth.shape:
-            raise ValueError(
-                f"probabilities have shape {probability.shape}, truth {truth.shape}; give one class, (H, W)"
-            )
-    if ignored is None:
-        ignored = [np.zeros(truth.shape, np.bool_) for truth in truth_segments]
-    truth_segments = [np.where(mask, 0, truth) for truth, mask in zip(truth_segments, ignored, strict=True)]
-    return [_at(float(threshold), probabilities, truth_segments, ignored) for threshold in thresholds]
+def agreement(
+    truth_segments: Sequence[npt.NDArray[Any]], predicted_segments: Sequence[npt.NDArray[Any]]
+) -> tuple[float, float]:
+    """V^Rand and V^Info as means over slices (H, W), those without a true segment left out; nan if none is left."""
+    sizes = [_sizes(*pair) for pair in zip(truth_segments, predicted_segments, strict=True)]
+    scored = [one for one in sizes if one.truth.size]
+    return _mean([_rand(one) for one in scored]), _mean([_info(one) for one in scored])
 
 
-def best_thresholds(scored: Sequence[dict[str, float]]) -> tuple[float, float]:
-    """The thresholds, of those in a `sweep`, with the least pixel error and with the best V^Rand.
-
-    They lie apart: pixels are right most often near 0.5, but a segment leaks through the one faintest pixel of its
-    border. The challenge, too, takes the best threshold for each figure. Of equals, the one nearest to 0.5.
-    """
-
-    def best(goodness: Callable[[dict[str, float]], float]) -> float:
-        first = max(scored, key=lambda at: (np.nan_to_num(goodness(at), nan=-np.inf), -abs(at["threshold"] - 0.5)))
-        return first["threshold"]
-
-    return best(lambda at: -at["pixel_error"]), best(lambda at: at["v_rand"])
-
-
-def _at(
-    threshold: float,
-    probabilities: Sequence[npt.NDArray[Any]],
-    truth_segments: Sequence[npt.NDArray[Any]],
-    ignored: Sequence[npt.NDArray[np.bool_]],
-) -> dict[str, float]:
-    rand, info, wrong, counted = [], [], 0, 0
-    for probability, truth, mask in zip(probabilities, truth_segments, ignored, strict=True):
-        wrong += int(np.count_nonzero(((probability > threshold) != (truth > 0)) & ~mask))
-        counted += mask.size - int(np.count_nonzero(mask))
-        if truth.any():
-            sizes = _sizes(truth, thin(probability, threshold))
-            rand.append(_rand(sizes))
-            info.append(_info(sizes))
-    return {
-        "threshold": threshold,
-        "v_rand": _mean(rand),
-        "v_info": _mean(info),
-        "pixel_error": wrong / counted if counted else float("nan"),
-    }
+def best_threshold(v_rand_at: Mapping[float, float]) -> float:
+    """The threshold with the best V^Rand; nan is worst, and of equals the one nearest to 0.5 is taken."""
+    return max(v_rand_at, key=lambda at: (np.nan_to_num(v_rand_at[at], nan=-1), -abs(at - 0.5)))
 
 
 def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values) if values else float("nan")
-
-
-def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Watershed of a flat landscape: all segments grow by a pixel at a time, and where two would meet is the line.
-
-    In each step the white, then the black squares of a chessboard are decided. None of them touch, so the order of the
-    pixels does not matter, and no pixel is passed on before it is known whether it is line: every segment stays
-    4-connected, and every pixel of the line touches two (scikit-image's watershed_line keeps neither).
-    """
-    if seeds.max(initial=0) <= 1:
-        return np.full_like(seeds, seeds.max(initial=0))
-    ids, settled = np.pad(seeds, 1).ravel(), np.pad(seeds > 0, 1, constant_values=True).ravel()
-    width = seeds.shape[1] + 2
-    neighbours = np.array([-width, -1, 1, width])
-    black = np.add(*np.divmod(np.arange(ids.size), width)) % 2 == 1
-    fresh = np.flatnonzero(ids)
-    while fresh.size:
-        around = (fresh[:, np.newaxis] + neighbours).ravel()
-        reached = np.unique(around[~settled[around]])
-        for squares in (reached[~black[reached]], reached[black[reached]]):
-            ids[squares] = _shared(ids[squares[:, np.newaxis] + neighbours])
-        settled[reached] = True
-        fresh = reached[ids[reached] > 0]
-    return ids.reshape(-1, width)[1:-1, 1:-1].copy()
-
-
-def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The one id in each row (N, 4) beside 0, or 0 where there are several."""
-    highest = ids.max(axis=1)
-    lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
-    return np.where(lowest == highest, highest, 0).astype(np.int32)
 
 
 class _Sizes(NamedTuple):

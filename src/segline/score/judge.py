@@ -32,7 +32,7 @@ def score(
     ignore: int | None = None,
     *,
     objects: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
-    borders: tuple[npt.NDArray[Any], float] | None = None,
+    segments: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
 ) -> Score:
     """Compare one image with its truth.
 
@@ -46,8 +46,8 @@ def score(
         Pixels with this true class do not count.
     objects
         (H, W) instance ids, true and predicted, where objects are labelled.
-    borders
-        (H, W) probability of not being border, and its threshold, where class 0 is the border between cells.
+    segments
+        (H, W) segment ids, true and (thinned) predicted, where class 0 is the border between cells.
     """
     confusion = counts.confusion(classes, predicted, number, ignore)
     counted = np.ones(classes.shape, np.bool_) if ignore is None else classes != ignore
@@ -55,11 +55,10 @@ def score(
     if objects is not None:
         true, found = (np.where(counted, ids, 0) for ids in objects)
         matched = instances.matches(true, found, AP_IOU)
-    if borders is None:
+    if segments is None:
         return Score(confusion, matched)
-    truth = boundaries.segments(counted & (classes > 0))
-    segments = boundaries.thin(*borders)
-    return Score(confusion, matched, boundaries.v_rand(truth, segments), boundaries.v_info(truth, segments))
+    cells, parts = np.where(counted, segments[0], 0), segments[1]
+    return Score(confusion, matched, boundaries.v_rand(cells, parts), boundaries.v_info(cells, parts))
 
 
 def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Stage evaluate: predict the test split and compare it with the truth."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from segline import params, progress
@@ -11,6 +14,7 @@ from segline.data import files, labels
 from segline.data.dataset import IGNORE
 from segline.data.prepared import SPLITS, Prepared
 from segline.model.predict import Inference, Predictor, load_with, to_labels
+from segline.model.segments import segments, thin
 from segline.score import boundaries, card, curves, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.track.runs import flat
@@ -19,6 +23,7 @@ from segline.train import device
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
+THRESHOLDS = [step / 20 for step in range(1, 20)]
 SHOWN = 9  # test images in the run's gallery
 
 
@@ -26,17 +31,14 @@ def main() -> None:
     """Write predictions, figures and pictures of the test split to data/reports, and add them to the run of train."""
     settings, runtime = params.read(params.Evaluate), params.read(params.Runtime)
     prepared = Prepared.open()
-    predictor = load_with(MODEL, Inference(None, settings.views, settings.tile), device.choose(runtime))
-    threshold, segment_threshold = _thresholds(predictor, prepared, settings.threshold)
-    predictor.inference = Inference(threshold, settings.views, settings.tile)
+    predictor = load_with(MODEL, _plain(settings), device.choose(runtime))
+    if prepared.dataset.labels == "boundaries":
+        predictor.inference = _with_segments(predictor, prepared, settings)
     names, classes = prepared.names("test"), prepared.dataset.classes
     for folder in ("predictions", "overlays"):
         files.make_folder(OUT / folder)
-    shown = progress.track(names, "evaluate", runtime.progress)
-    scores = [_judge(predictor, prepared, name, segment_threshold) for name in shown]
-    result = judge.total(scores, classes) | {"threshold": threshold, "views": settings.views}
-    if prepared.dataset.labels == "boundaries":
-        result["segment_threshold"] = segment_threshold
+    scores = [_judge(predictor, prepared, name) for name in progress.track(names, "evaluate", runtime.progress)]
+    result = judge.total(scores, classes)
     rows = [{"image": name} | judge.row(score, classes) for name, score in zip(names, scores, strict=True)]
     predictor.inference.write(OUT / "inference.json")
     files.write_json(OUT / "test.json", result)
@@ -47,31 +49,35 @@ def main() -> None:
     _log(prepared, result, names)
 
 
-def _thresholds(predictor: Predictor, prepared: Prepared, setting: str | float) -> tuple[float | None, float]:
-    """The thresholds for foreground (None: the likeliest class) and, where labels are boundaries, for segments.
+def _plain(settings: params.Evaluate) -> Inference:
+    """How labels come from probabilities, but for the closing of borders."""
+    threshold = None if settings.threshold == "argmax" else float(settings.threshold)
+    return Inference(threshold, views=settings.views, tile=settings.tile)
 
-    auto, where labels are boundaries: on the validation split, the one with the least pixel error, and the one with the
-    best V^Rand.
-    """
-    if setting not in ("auto", "argmax"):
-        return float(setting), float(setting)
-    if setting == "argmax" or prepared.dataset.labels != "boundaries":
-        return None, 0.5
+
+def _with_segments(predictor: Predictor, prepared: Prepared, settings: params.Evaluate) -> Inference:
+    """The same, and borders closed: auto is the segment threshold with the best V^Rand on the validation split."""
+    if settings.segment_threshold != "auto":
+        return replace(predictor.inference, segment_threshold=float(settings.segment_threshold))
     names = prepared.names("validation")
-    scored = boundaries.sweep(
-        [1 - predictor.probabilities(prepared.image(name))[0] for name in names],
-        [boundaries.segments(prepared.classes(name) == 1) for name in names],
-        boundaries.THRESHOLDS,
-        [prepared.classes(name) == IGNORE for name in names],
-    )
-    return boundaries.best_thresholds(scored)
+    probabilities = [predictor.probabilities(prepared.image(name)) for name in names]
+    truth = [_true_segments(prepared, name) for name in names]
+    at = {}
+    for threshold in THRESHOLDS:
+        inference = replace(predictor.inference, segment_threshold=threshold)
+        at[threshold], _ = boundaries.agreement(truth, [thin(to_labels(p, inference), 0) for p in probabilities])
+    return replace(predictor.inference, segment_threshold=boundaries.best_threshold(at))
 
 
-def _judge(predictor: Predictor, prepared: Prepared, name: str, segment_threshold: float) -> judge.Score:
+def _true_segments(prepared: Prepared, name: str) -> npt.NDArray[np.int32]:
+    classes = prepared.classes(name)
+    return segments((classes > 0) & (classes != IGNORE))
+
+
+def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
     """Predict one image, write its labels and its overlay, and score it."""
     raw, truth, kind = prepared.image(name), prepared.classes(name), prepared.dataset.labels
-    probabilities = predictor.probabilities(raw)
-    predicted = to_labels(probabilities, predictor.inference.threshold)
+    predicted = predictor.labels(raw)
     files.write_png(OUT / "predictions" / f"{name}.png", predicted)
     files.write_png(OUT / "overlays" / f"{name}.png", overlay(raw, predicted, truth, IGNORE))
     return judge.score(
@@ -80,7 +86,8 @@ def _judge(predictor: Predictor, prepared: Prepared, name: str, segment_threshol
         len(prepared.dataset.classes),
         IGNORE,
         objects=(prepared.instances(name), labels.components(predicted)) if kind == "instances" else None,
-        borders=(1 - probabilities[0], segment_threshold) if kind == "boundaries" else None,
+        # Thinned from the label image alone: whoever has the picture can check the figure.
+        segments=(_true_segments(prepared, name), thin(predicted, 0)) if kind == "boundaries" else None,
     )
 
 
