@@ -1,0 +1,60 @@
+from typing import Any
+
+import pytest
+import torch
+
+from segline.params import Augment, Model, Runtime, Train, Tuned
+from segline.train import device
+
+
+def tuned(model: dict[str, Any] | None = None, **train: Any) -> Tuned:
+    return Tuned(model=Model(**(model or {})), augment=Augment(), train=Train(**train))
+
+
+def cpu_with(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
+
+
+def test_auto_takes_what_there_is_and_sets_the_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert device.choose(Runtime(threads=1)) in ("cpu", "cuda:0", "mps")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(device.DeviceError, match=r"runtime.device = 'cuda:77'.*cpu; set one, or auto"):
+        device.choose(Runtime(device="cuda:77", threads=torch.get_num_threads()))
+
+
+@pytest.mark.parametrize(
+    ("amp", "features", "words"),
+    [
+        ("off", (), None),
+        ("bf16", ("avx512_bf16",), None),
+        ("bf16", ("amx_bf16",), None),
+        ("bf16", ("avx2",), "set train.amp to off"),
+        ("fp16", ("avx512_bf16",), "set train.amp to bf16"),
+        ("fp16", (), "set train.amp to off"),
+        ("fp16", ("avx512_fp16",), None),
+    ],
+)
+def test_a_precision_that_the_cpu_emulates_is_told(
+    monkeypatch: pytest.MonkeyPatch, amp: Any, features: tuple[str, ...], words: str | None
+) -> None:
+    cpu_with(monkeypatch, *features)
+    said = device.precision_warning(amp, "cpu")
+    assert said is None if words is None else words in (said or "")
+
+
+def test_mps_cannot_do_bf16() -> None:
+    with pytest.raises(device.DeviceError, match="set fp16 or off"):
+        device.precision_warning("bf16", "mps")
+
+
+def test_batch_norm_over_a_single_tile_is_told() -> None:
+    assert "train.batch_size = 1" in device.warnings(tuned({"norm": "batch"}, batch_size=1), "cpu")[0]
+    assert device.warnings(tuned({"norm": "none"}, batch_size=1), "cpu") == []
+    assert device.warnings(tuned({"norm": "batch"}, batch_size=2), "cpu") == []
