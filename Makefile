@@ -35,6 +35,7 @@ lint: $(DEV_PINS)
 generate: $(DEV_PINS)
 	PYTHONPATH=src $(BIN)/python tools/params_text.py
 	$(BIN)/python tools/dvc_deps.py
+	$(BIN)/python tools/readme_tree.py
 
 venv: $(PINS)
 

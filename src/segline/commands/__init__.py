@@ -1,1 +1,1 @@
-""""""
+"""One thin file a command that a person types."""

@@ -1,1 +1,1 @@
-""""""
+"""Settings for known datasets, as YAML."""

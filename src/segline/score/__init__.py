@@ -1,1 +1,1 @@
-""""""
+"""Predictions against truth: counts, metrics, pictures. Takes plain values only."""

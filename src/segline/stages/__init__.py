@@ -1,1 +1,1 @@
-""""""
+"""One thin file a DVC stage: read, call the middle, write."""

@@ -1,1 +1,1 @@
-""""""
+"""MLflow runs, lineage, gate and registry: the only rooms that know MLflow."""

@@ -1,1 +1,1 @@
-""""""
+"""Loss, schedule, loop and checkpoints."""

@@ -1,0 +1,54 @@
+"""Write the tree of README.md from the first line of each file's docstring.
+
+python tools/readme_tree.py          rewrite README.md
+"""
+
+import ast
+import re
+from pathlib import Path
+
+OUTSIDE = {
+    "dvc.yaml": "the stages: what each needs, reads and writes",
+    "params.yaml": "every setting, explained beside its value",
+    "Makefile": "make run, test, lint, generate",
+    "requirements.txt": "what is installed, pinned",
+    "docs/": "params, decisions",
+    "tests/": "mirrors src: tests/ROOM/test_FILE.py; test_pipeline.py runs the whole line",
+    "benchmarks/": "measurements beside the rival; results in benchmarks/results",
+    "tools/": "write what follows from the code: deps of dvc.yaml, docs/params.md, this tree",
+    "data/": "raw/ prepared/ weights/ tune/ model/ reports/: owned by DVC",
+    "mlruns/": "the MLflow store: mlflow.db and artifacts",
+    "registry.jsonl": "who was promoted, when and why; kept in git",
+}
+SECTION = re.compile(r"(<!-- tree -->\n```\n).*?(```\n<!-- /tree -->)", re.DOTALL)
+
+
+def purpose(file: Path) -> str:
+    """The first line of a module's docstring, without the stop."""
+    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return text.partition("\n")[0].rstrip(".")
+
+
+def tree(root: Path) -> str:
+    """A line for each file of the package, folders first told by their own docstring."""
+    package = root / "src" / "segline"
+    lines = [f"{name:<22} {text}" for name, text in OUTSIDE.items()]
+    lines.append("src/segline/")
+    for folder in [package, *sorted(path for path in package.rglob("*") if (path / "__init__.py").exists())]:
+        depth = len(folder.relative_to(package).parts)
+        if depth:
+            lines.append(f"{'  ' * depth}{folder.name + '/':<20} {purpose(folder / '__init__.py')}")
+        for file in sorted(folder.glob("*.py")):
+            if file.name != "__init__.py":
+                lines.append(f"{'  ' * (depth + 1)}{file.name:<{20 - 2 * depth}} {purpose(file)}")
+    return "\n".join(lines) + "\n"
+
+
+def with_tree(readme: str, root: Path) -> str:
+    """`readme` with its tree brought up to date."""
+    return SECTION.sub(lambda found: found[1] + tree(root) + found[2], readme)
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parents[1]
+    (here / "README.md").write_text(with_tree((here / "README.md").read_text(), here))
