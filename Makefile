@@ -2,7 +2,7 @@
 # make test   the tests
 # make lint   format, lint, types, who may import whom
 # make venv   only install; then `. .venv/bin/activate` gives dvc and segline
-# make generate   write what follows from the code: deps in dvc.yaml, docs/params.md, comments in params.yaml
+# make generate   write what follows from the code: deps in dvc.yaml, docs/params.md, comments in params.yaml, README tree
 
 .PHONY: run test lint venv generate
 .DEFAULT_GOAL := run

@@ -38,9 +38,8 @@ def tree(root: Path) -> str:
         depth = len(folder.relative_to(package).parts)
         if depth:
             lines.append(f"{'  ' * depth}{folder.name + '/':<20} {purpose(folder / '__init__.py')}")
-        for file in sorted(folder.glob("*.py")):
-            if file.name != "__init__.py":
-                lines.append(f"{'  ' * (depth + 1)}{file.name:<{20 - 2 * depth}} {purpose(file)}")
+        files = [file for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
+        lines += [f"{'  ' * (depth + 1)}{file.name:<{20 - 2 * depth}} {purpose(file)}" for file in files]
     return "\n".join(lines) + "\n"
 
 
