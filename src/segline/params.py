@@ -89,12 +89,14 @@ class Augment(Section):
     """Random changes of a training tile, all geometry in one interpolation."""
 
     elastic_grid: int = Field(3, ge=2, description="control points a side of the random displacement (paper 3)")
-    elastic_sigma: NonNegative = Field(10, description="standard deviation of the displacement, px (paper 10; 0: off)")
+    elastic_sigma: NonNegative = Field(
+        3, description="standard deviation of the displacement, px (paper 10, tiles of 572; 0: off)"
+    )
     rotation: float = Field(180, ge=0, le=180, description="largest rotation either way, degrees")
     mirror: bool = Field(True, description="mirror half of the tiles")
     min_scale: Positive = Field(0.9, description="smallest zoom")
     max_scale: Positive = Field(1.1, description="largest zoom")
-    brightness: NonNegative = Field(0.1, description="largest shift either way, in units of the type's range")
+    brightness: NonNegative = Field(0.05, description="largest shift either way, in units of the type's range")
     contrast: float = Field(0.2, ge=0, lt=1, description="largest relative change of contrast either way")
     noise: NonNegative = Field(0.02, description="largest standard deviation of added noise, in the type's range")
 
@@ -123,19 +125,19 @@ class Train(Section):
 
     seed: int = Field(0, ge=0, description="weights, tiles and augmentation follow from it")
     epochs: int = Field(20, ge=1, description="passes, each followed by validation")
-    tiles_per_epoch: int = Field(96, ge=1, description="training tiles drawn in an epoch")
+    tiles_per_epoch: int = Field(160, ge=1, description="training tiles drawn in an epoch")
     batch_size: int = Field(4, ge=1, description="tiles in a step (1: the paper; tiles_per_epoch: full batch)")
-    tile: int = Field(256, ge=1, description="side of the network's input, px; valid padding needs 16k + 60 at depth 4")
-    optimizer: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = Field("sgd", description="sgd: the paper")
-    learning_rate: Positive = Field(0.01, description="at the start of the schedule")
-    momentum: float = Field(0.99, ge=0, lt=1, description="sgd, rmsprop; first beta of adam and adamw (paper 0.99)")
+    tile: int = Field(192, ge=1, description="side of the network's input, px; valid padding needs 16k + 60 at depth 4")
+    optimizer: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = Field("adamw", description="sgd: the paper")
+    learning_rate: Positive = Field(0.003, description="at the start of the schedule; of one_cycle the peak")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd, rmsprop; first beta of adam and adamw (paper 0.99)")
     momentum_start: float = Field(0.9, ge=0, lt=1, description="momentum at the first step of the warm-up")
     momentum_warmup_percent: float = Field(
         20, ge=0, le=100, description="share of the steps in which momentum rises linearly to its value; 0: none"
     )
     weight_decay: NonNegative = Field(0.0001, description="L2 penalty (decoupled for adamw)")
     schedule: Schedule = Schedule()
-    dice_weight: NonNegative = Field(0.0, description="loss = cross entropy + dice_weight * (1 - soft Dice)")
+    dice_weight: NonNegative = Field(1, description="loss = cross entropy + dice_weight * (1 - soft Dice)")
     gradient_clipping: NonNegative = Field(1.0, description="largest global norm of the gradient; 0: off")
     amp: Amp = Field("off", description="mixed precision: off, bf16 or fp16")
     channels_last: bool = Field(True, description="memory format; other rounding and dropout masks, same mathematics")
