@@ -22,7 +22,7 @@ DOORS = {
     "albumentations": ("data/transform.py",),
     "dvc": (),
 }
-OTHER_SPELLINGS = re.compile(r"lr|learn(ing)?_?rate|learningRate", re.IGNORECASE)
+OTHER_SPELLINGS = re.compile(r"(.*_)?lr|learn(ing)?_?rate", re.IGNORECASE)
 
 
 @pytest.fixture
@@ -120,17 +120,16 @@ def test_a_library_outside_its_door_is_found(house: Path, library: str) -> None:
 
 def leaks_of_the_shipped_room(root: Path) -> list[str]:
     """Imports in model/ that lead out of it, or back into it by a name that it does not bear where it is shipped."""
-    room = root / "src/segline/model"
     leaks = []
-    for file in sorted(room.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                name = f"{'.' * node.level}{node.module or ''}"
-                # A dot is the package this file lies in, each further dot the one around it.
-                if node.level > len(file.relative_to(room).parts) or name.partition(".")[0] == "segline":
-                    leaks.append(f"{file.name} imports {name}")
-            elif isinstance(node, ast.Import):
-                leaks += [f"{file.name} imports {alias.name}" for alias in node.names if alias.name[:7] == "segline"]
+    for module, file in dvc_deps.module_files(root).items():
+        if module.split(".")[:2] != ["segline", "model"]:
+            continue
+        # As shipped: whatever is relative then begins with the new name, whatever is not with segline.
+        shipped = ".".join(["elsewhere", "room", *module.split(".")[2:]])
+        for name in dvc_deps.imported_names(file, shipped):
+            library, _, rest = name.partition(".")
+            if library == "segline" or (library == "elsewhere" and rest.partition(".")[0] != "room"):
+                leaks.append(f"{file.name} imports {name}")
     return leaks
 
 
@@ -139,11 +138,26 @@ def test_the_shipped_room_is_closed(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["from segline.model import tiles", "from ..params import Model", "import segline.score"]
+    ("line", "name"),
+    [
+        ("from segline.model import tiles", "segline.model.tiles"),
+        ("from ..params import Model", "elsewhere.params.Model"),
+        ("from .. import params", "elsewhere.params"),
+        ("import segline.score", "segline.score"),
+        ("import segline", "segline"),
+        ("def late():\n    importlib.import_module('segline.score')", "segline.score"),
+    ],
 )
-def test_a_leak_of_the_shipped_room_is_found(house: Path, line: str) -> None:
+def test_a_leak_of_the_shipped_room_is_found(house: Path, line: str, name: str) -> None:
     append(house / "src/segline/model/__init__.py", line)
-    assert leaks_of_the_shipped_room(house) == [f"__init__.py imports {line.split()[1]}"]
+    assert leaks_of_the_shipped_room(house) == [f"__init__.py imports {name}"]
+
+
+@pytest.mark.parametrize("line", ["__import__('segline.score')", "from ... import anything"])
+def test_a_leak_that_cannot_be_followed_is_refused(house: Path, line: str) -> None:
+    append(house / "src/segline/model/__init__.py", line)
+    with pytest.raises(ValueError, match=r"model/__init__\.py:\d+: "):
+        leaks_of_the_shipped_room(house)
 
 
 # dvc.yaml tells the truth
@@ -219,36 +233,98 @@ def test_a_dependency_too_many_is_found(house: Path, old: str, new: str, untruth
 
 
 def other_spellings(root: Path) -> list[str]:
-    """Names for the learning rate other than `learning_rate`; only calls to torch may say `lr`."""
-    found = []
+    """Names for the learning rate other than `learning_rate`, in code and settings; only torch may be told `lr`."""
+    named = []
     for file in sorted((root / "src").rglob("*.py")):
-        for name, line in _names(ast.parse(file.read_text())):
-            if name != "learning_rate" and OTHER_SPELLINGS.fullmatch(name):
-                found.append(f"{file.name}:{line} {name}")
-    return found
+        named += [(name, f"{file.name}:{line}") for name, line in _names(ast.parse(file.read_text()))]
+    for file in (root / "params.yaml", *sorted((root / "src").rglob("*.yaml"))):
+        named += [(name, file.name) for name in _keys(YAML(typ="safe").load(file.read_text()))]
+    return [f"{place} {name}" for name, place in named if name != "learning_rate" and OTHER_SPELLINGS.fullmatch(name)]
 
 
 def _names(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every name that a file gives: variables, arguments, attributes, and the keys of dictionaries."""
+    """Every name that a file gives or uses as a text: of variables, arguments, attributes, functions, keys."""
+    told_torch = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("torch.optim."):
+            told_torch |= {id(keyword) for keyword in node.keywords}
+        # The param_groups of torch's optimizers.
+        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "group":
+            told_torch.add(id(node.slice))
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if id(node) in told_torch:
+            continue
         if isinstance(node, ast.Name):
-            yield node.id, node.lineno
-        elif isinstance(node, ast.arg):
-            yield node.arg, node.lineno
+            yield node.id, line
         elif isinstance(node, ast.Attribute):
-            yield node.attr, node.lineno
-        elif isinstance(node, ast.Dict):
-            yield from ((str(key.value), key.lineno) for key in node.keys if isinstance(key, ast.Constant))
+            yield node.attr, line
+        elif isinstance(node, ast.arg | ast.keyword):
+            yield node.arg or "", line
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, line
+        elif isinstance(node, ast.alias):
+            yield node.asname or "", line
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value, line
+
+
+def _keys(content: object) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield str(key)
+            yield from _keys(value)
 
 
 def test_the_learning_rate_has_one_spelling(repository: Path) -> None:
     assert other_spellings(repository) == []
 
 
-@pytest.mark.parametrize("line", ["lr = 0.1", "def fit(lr): ...", "settings.learn_rate", "log({'learningRate': 1})"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lr = 0.1",
+        "def fit(lr): ...",
+        "def base_lr(): ...",
+        "fit(lr=0.1)",
+        "optim.SGD(lr=0.1)",
+        "base_lr = 0.1",
+        "settings.learn_rate",
+        "log({'learningRate': 1})",
+        "d['lr']",
+        "d['lr'] = 1",
+        "groups['base_lr']",
+        "group.get('lr')",
+        "from a import rate as lr",
+    ],
+)
 def test_another_spelling_is_found(house: Path, line: str) -> None:
     append(house / "src/segline/train/__init__.py", line)
     assert len(other_spellings(house)) == 1
+
+
+@pytest.mark.parametrize("line", ["torch.optim.SGD(parameters, lr=rate)", "group['lr'] = rate", "colr = 'lrs'"])
+def test_what_torch_is_told_is_none(house: Path, line: str) -> None:
+    append(house / "src/segline/train/__init__.py", line)
+    assert other_spellings(house) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("params.yaml", "  learning_rate:", "  lr:"),
+        ("params.yaml", "    gamma:", "    base_lr: 1\n    gamma:"),
+        ("src/segline/presets/isbi2012.yaml", "  learning_rate:", "  lr:"),
+        ("src/segline/params.py", "    learning_rate: Positive", "    lr: Positive"),
+    ],
+)
+def test_another_spelling_of_a_setting_is_found(house: Path, file: str, old: str, new: str) -> None:
+    text = (house / file).read_text()
+    assert text.count(old) == 1
+    (house / file).write_text(text.replace(old, new))
+    found = other_spellings(house)
+    assert len(found) == 1
+    assert found[0].startswith(Path(file).name)
 
 
 # Pins, and what DVC and git each own

@@ -13,6 +13,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 PACKAGE = "segline"
+PARAMS = f"{PACKAGE}.params"
+READERS = ("read", "read_tuned", "load", "PARAMS_FILE")
 NOT_A_REASON_TO_RERUN = {"runtime"}
 LOCK = "requirements.txt"
 
@@ -34,14 +36,29 @@ def imported_names(file: Path, module: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
-            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
-            source = ".".join(part for part in (base, node.module) if part)
-            yield from (f"{source}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "import_module"):
-            if not isinstance(node.args[0], ast.Constant):
-                raise ValueError(f"{file}:{node.lineno}: an import by a computed name has no closure; name the module")
-            yield str(node.args[0].value)
+            source = _source(node, package, file)
+            for alias in node.names:
+                if alias.name == "import_module" and alias.asname:
+                    raise ValueError(f"{file}:{node.lineno}: write import_module by its own name")
+                yield f"{source}.{alias.name}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "import_module":
+            name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+            if not isinstance(name, str) or not name or name.startswith("."):
+                raise ValueError(
+                    f"{file}:{node.lineno}: an import by a computed or relative name has no closure; name the module"
+                )
+            yield name
+        elif isinstance(node, ast.Name) and node.id == "__import__":
+            raise ValueError(f"{file}:{node.lineno}: __import__ has no closure; write an import statement")
+
+
+def _source(node: ast.ImportFrom, package: str, file: Path) -> str:
+    """Dotted name of the package or module that names are imported from."""
+    parts = package.split(".")
+    if node.level > len(parts):
+        raise ValueError(f"{file}:{node.lineno}: the import climbs above the outermost package")
+    base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+    return ".".join(part for part in (base, node.module) if part)
 
 
 def closure(module: str, files: dict[str, Path]) -> set[Path]:
@@ -64,26 +81,59 @@ def closure(module: str, files: dict[str, Path]) -> set[Path]:
     return {files[name] for name in found}
 
 
-def params_read(file: Path) -> Iterator[str]:
-    """Sections of params.yaml that `file` reads; `data/tune/best.yaml` stands for ``params.read_tuned()``."""
+def params_read(file: Path, module: str) -> Iterator[str]:
+    """Sections of params.yaml that `file` reads; `data/tune/best.yaml` stands for ``params.read_tuned()``.
+
+    Any other form of reading is refused, as it could not be found.
+    """
+    _refuse_other_names(file, module)
     tree = ast.parse(file.read_text(), str(file))
+    called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == f"{PACKAGE}.params":
-            for alias in node.names:
-                if alias.name in ("read", "read_tuned", "load", "PARAMS_FILE"):
-                    raise ValueError(f"{file}:{node.lineno}: write params.{alias.name}(...), so that it can be found")
-        if not isinstance(node, ast.Call):
+        if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name) or node.value.id != "params":
             continue
-        called = ast.unparse(node.func)
-        if called == "params.read_tuned":
+        call = called.get(id(node))
+        if node.attr == "read_tuned" and call:
             yield "data/tune/best.yaml"
-        elif called == "params.load":
-            raise ValueError(f"{file}:{node.lineno}: params.load reads every section; a stage takes params.read(...)")
-        elif called == "params.read":
-            section = ast.unparse(node.args[0]) if node.args else ""
+        elif node.attr == "read" and call:
+            section = ast.unparse(call.args[0]) if call.args else ""
             if not section.startswith("params."):
-                raise ValueError(f"{file}:{node.lineno}: write params.read(params.SECTION), not {ast.unparse(node)}")
+                raise _unfindable(file, node, ast.unparse(call))
             yield section.removeprefix("params.").lower()
+        elif node.attr in READERS:
+            raise _unfindable(file, node, ast.unparse(node))
+
+
+def _refuse_other_names(file: Path, module: str) -> None:
+    """Refuse every way to segline.params or what reads in it under a name other than `params`."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(file.read_text(), str(file))
+    owners = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    imported = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and any(alias.name == PARAMS for alias in node.names):
+            raise _unfindable(file, node, ast.unparse(node))
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{_source(node, package, file)}.{alias.name}": alias.asname for alias in node.names}
+            taken = {f"{PARAMS}.{name}" for name in (*READERS, "*")} & set(names)
+            if taken or names.get(PARAMS) not in (None, "params"):
+                raise _unfindable(file, node, ast.unparse(node))
+            imported |= PARAMS in names
+        by_text = isinstance(node, ast.Constant) and node.value == PARAMS
+        if by_text or (isinstance(node, ast.Attribute) and ast.unparse(node) == PARAMS):
+            raise _unfindable(file, node, PARAMS)
+    bare = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "params"]
+    for name in bare:
+        if imported and id(name) not in owners:
+            raise _unfindable(file, name, "params without what is taken from it")
+
+
+def _unfindable(file: Path, node: ast.AST, found: str) -> ValueError:
+    where = f"{file}:{getattr(node, 'lineno', 0)}"
+    return ValueError(
+        f"{where}: {found}: what a stage reads is found only as params.read(params.SECTION) or params.read_tuned(), "
+        "after `from segline import params`"
+    )
 
 
 def expected(stage: str, root: Path) -> tuple[list[str], list[str]]:
@@ -94,7 +144,8 @@ def expected(stage: str, root: Path) -> tuple[list[str], list[str]]:
         raise ValueError(f"dvc.yaml has a stage {stage}, but there is no src/segline/stages/{stage}.py")
     code = closure(module, files)
     deps = [*sorted(file.relative_to(root).as_posix() for file in code), LOCK]
-    sections = {name for file in code if file != files[f"{PACKAGE}.params"] for name in params_read(file)}
+    readers = {name: file for name, file in files.items() if file in code and name != PARAMS}
+    sections = {section for name, file in readers.items() for section in params_read(file, name)}
     return deps, sorted(sections - NOT_A_REASON_TO_RERUN)
 
 

@@ -15,7 +15,7 @@ class ParamsError(ValueError):
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no change after loading, every field explained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Amp = Annotated[
@@ -37,7 +37,7 @@ class Data(Section):
 class Sample(Section):
     """The embedded default: drawn cells that touch."""
 
-    images: int = Field(24, ge=3, description="how many images are drawn")
+    images: int = Field(24, ge=4, description="how many images are drawn")
     min_size: int = Field(256, ge=64, description="smallest side, px")
     max_size: int = Field(320, ge=64, description="largest side, px")
     seed: int = Field(0, ge=0, description="another seed draws another dataset")
@@ -157,7 +157,7 @@ class Evaluate(Section):
     """How the trained network is used and judged; never trains again."""
 
     threshold: Literal["argmax"] | Fraction = Field(
-        "argmax", description="foreground from this probability on; argmax: the likeliest class"
+        "argmax", description="foreground above this probability; argmax: the likeliest class"
     )
     segment_threshold: Literal["auto"] | Fraction = Field(
         "auto", description="boundary labels: borders are closed between cells apart above it; auto: by validation"
@@ -184,7 +184,7 @@ class Runtime(Section):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     workers: int = Field(0, ge=0, description="processes that prepare tiles; 0: the main process")
-    threads: int = Field(0, ge=0, description="CPU threads of torch; 0: one a core")
+    threads: int = Field(0, ge=0, description="CPU threads of torch; 0: OMP_NUM_THREADS, else one a core")
     progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="auto: bar in a terminal, else lines")
 
 
@@ -279,4 +279,6 @@ def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: 
         kind = field.annotation
         inner = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
     meaning = f" ({field.description})" if field is not None and field.description else ""
+    if message == "Input should be a valid string":
+        message += f", in quotes: '{value}'"
     return f"{'.'.join(names)} = {value!r}: {message.removeprefix('Value error, ')}{meaning}"

@@ -1,12 +1,41 @@
 """Presets: every one fits, all or nothing, comments kept."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from segline.commands import preset
+from segline.commands import import_, preset
+from segline.data import splits
+from segline.data.dataset import Dataset
 from segline.params import Params, ParamsError, load
+
+# What both presets leave to the defaults, and what their figures were measured with.
+RELIED_ON = {
+    "prepare": {"seed": 0},
+    "model": {"upsampling": "transposed"},
+    "augment": {
+        "elastic_grid": 3,
+        "rotation": 180,
+        "mirror": True,
+        "min_scale": 0.9,
+        "max_scale": 1.1,
+        "contrast": 0.2,
+        "noise": 0.02,
+    },
+    "train": {"seed": 0, "momentum_start": 0.9, "momentum_warmup_percent": 20, "monitor": "mean_iou"},
+    "evaluate": {"threshold": "argmax", "segment_threshold": "auto", "tile": 0},
+}
+RELIED_ON_BY = {
+    "isbi2012": {
+        "model": {"dropout": 0},
+        "train": {"momentum": 0.9, "dice_weight": 1, "gradient_clipping": 1},
+        "schedule": {"warmup_percent": 30},
+    },
+    "isbi2012_paper": {"train": {"weight_decay": 0.0001}, "schedule": {"power": 0.9}},
+}
 
 
 @pytest.fixture
@@ -34,6 +63,52 @@ def test_a_preset_is_written_with_comments_kept(file: Path, name: str) -> None:
     untouched = set(written) - set(wanted)
     assert {section: written[section] for section in untouched} == Params().model_dump(mode="json", include=untouched)
     assert preset.write(name, file) == []
+
+
+@pytest.mark.parametrize("name", ["isbi2012", "isbi2012_paper"])
+def test_what_a_preset_sets_is_its_values_over_the_defaults(repository: Path, name: str) -> None:
+    said = YAML(typ="safe").load((repository / f"src/segline/presets/{name}.yaml").read_text())
+    expected = Params().model_dump(mode="json", include=set(said))
+    schedule = expected["train"]["schedule"] | said["train"]["schedule"]
+    for section, values in said.items():
+        expected[section] |= values
+    expected["train"]["schedule"] = schedule
+    assert preset.settings(name) == expected
+
+
+@pytest.mark.parametrize("name", sorted(RELIED_ON_BY))
+def test_a_changed_default_that_a_preset_relies_on_must_go_into_the_preset(name: str) -> None:
+    wanted = preset.settings(name)
+    for table in (RELIED_ON, RELIED_ON_BY[name]):
+        for section, values in table.items():
+            complete = wanted["train"]["schedule"] if section == "schedule" else wanted[section]
+            assert complete | values == complete
+
+
+@pytest.mark.parametrize("name", ["isbi2012", "isbi2012_paper"])
+def test_a_preset_does_not_depend_on_what_was_there(file: Path, name: str) -> None:
+    preset.write(name, file)
+    once = load(Params, file)
+    edits = {"monitor: mean_iou": "monitor: loss", "rotation: 180": "rotation: 5", "gamma: 0.5": "gamma: 0.1"}
+    edits |= {"threshold: argmax": "threshold: 0.3", "val_percent: 10": "val_percent: 40", "power: 0.9": "power: 2"}
+    for old, new in edits.items():
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+    preset.write(name, file)
+    assert load(Params, file) == once
+
+
+@pytest.mark.parametrize("name", ["isbi2012", "isbi2012_paper"])
+def test_the_slices_of_isbi2012_are_split_as_published(
+    file: Path, shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = shared_data("isbi2012")
+    monkeypatch.chdir(file.parent)
+    import_.run(source, "isbi2012", mode="off")
+    preset.write(name)
+    settings = load(Params, file)
+    split = splits.assign(Dataset.open(Path(settings.data.source)).groups, **settings.prepare.model_dump())
+    assert Counter(split.values()) == {"train": 10, "validation": 2, "test": 6}
 
 
 def test_default_undoes_a_preset_but_leaves_the_machine_alone(file: Path) -> None:

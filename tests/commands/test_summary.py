@@ -47,6 +47,21 @@ def test_the_table_says_what_was_reached(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
+@pytest.mark.parametrize("name", ["[red]", "[/]", "a[bold]b[/bold]", ":cat:", "\\[red]", "end\\"])
+def test_a_name_is_no_markup(reports: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(summary, "registered", lambda name, md5: f"{md5} is {name} version 1")
+    monkeypatch.setattr(summary, "command", lambda: f"{name}/segline")
+    result = RESULT | {"iou": {"background": 0.95, name: 0.8}, "dice": {"background": 0.97, name: 0.9}}
+    (reports / "test.json").write_text(json.dumps(result))
+    (reports / "registration.json").write_text(json.dumps({"name": name, "version_md5": "abc"}))
+    said = StringIO()
+    summary.main(Console(file=said, width=80))
+    lines = [line.split() for line in said.getvalue().splitlines()]
+    assert [f"{name}:", "3", "test", "images"] in lines
+    assert ["│", name, "│", "0.8000", "│", "0.9000", "│"] in lines
+    assert lines[-2:] == [["abc", "is", name, "version", "1"], ["next:", f"{name}/segline", "ui"]]
+
+
 def test_before_the_first_run_it_says_how_to_get_there(reports: Path) -> None:
     (reports / "registration.json").unlink()
     with pytest.raises(summary.SummaryError, match=r"registration\.json is not there yet; `make run`"):

@@ -1,6 +1,7 @@
 """Splits, judged by tables made by hand and by laws that hold for any dataset."""
 
 from collections import Counter, defaultdict
+from itertools import product
 
 import pytest
 from hypothesis import assume, given, settings
@@ -93,6 +94,54 @@ def test_large_groups_come_close() -> None:
     assert counts(groups, val_percent=16) == (70, 20, 10)
 
 
+def of_sizes(*sizes: int) -> dict[str, str]:
+    """Images in groups of these sizes."""
+    return {f"{group}-{index}": f"group{group}" for group, size in enumerate(sizes) for index in range(size)}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((6, 6, 1), (6, 6, 1)),  # a validation of two images is six
+        ((6, 6, 1, 1, 1), (12, 2, 1)),  # the test takes one of the three, as the validation needs two
+        ((10, 1, 1, 1), (10, 2, 1)),
+        ((9, 1, 1), (1, 9, 1)),
+        ((6, 1, 1, 1, 1), (7, 2, 1)),
+        ((8, 7, 6), (8, 7, 6)),
+    ],
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_whole_groups_fill_up_to_the_fewest(sizes: tuple[int, ...], expected: tuple[int, ...], seed: int) -> None:
+    assert counts(of_sizes(*sizes), seed=seed) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    percents=st.tuples(st.floats(1, 25), st.floats(1, 25)),
+    seed=st.integers(0, 3),
+)
+def test_splits_are_found_where_there_are_any(sizes: list[int], percents: tuple[float, float], seed: int) -> None:
+    possible = False
+    for choice in product(range(3), repeat=len(sizes)):
+        train, validation, test = (
+            sum(size for size, at in zip(sizes, choice, strict=True) if at == i) for i in range(3)
+        )
+        possible |= train >= 1 and validation >= 2 and test >= 1
+    try:
+        counts(of_sizes(*sizes), val_percent=percents[0], test_percent=percents[1], seed=seed)
+    except SplitError:
+        assert not possible
+    else:
+        assert possible
+
+
+def test_the_draw_of_ungrouped_images_stays_as_it_always_was() -> None:
+    splits = assign({f"{index:02d}": f"{index:02d}" for index in range(24)}, val_percent=10, test_percent=10)
+    assert [image for image, split in splits.items() if split == "test"] == ["04", "18", "21"]
+    assert [image for image, split in splits.items() if split == "validation"] == ["02", "10", "11"]
+
+
 def test_seeds_differ() -> None:
     drawn = {tuple(assign(singles(20), val_percent=10, test_percent=10, seed=seed).values()) for seed in range(5)}
     assert len(drawn) == 5
@@ -103,9 +152,15 @@ def test_seeds_differ() -> None:
     [
         (SLICES, {"test": ("6",)}, r"prepare\.test: '6' is neither image nor group; near to it: .*06"),
         (SLICES, {"validation": ("04", "05"), "test": ("05",)}, "both name 05"),
-        (SLICES, {"validation": ("04",)}, r"1 validation image\(s\), but 2.*prepare\.val_percent.*prepare\.validation"),
-        (SLICES, {"test_percent": 0}, r"0 test image\(s\), but 1.*prepare\.test_percent"),
-        (SLICES, {"val_percent": 0}, r"0 validation image\(s\), but 2"),
+        (SLICES, {"validation": ("04",)}, r"1 validation image\(s\), but 2.*name more in prepare\.validation"),
+        (SLICES, {"test_percent": 0}, r"0 test image\(s\), but 1.*set prepare\.test_percent above 0"),
+        (SLICES, {"val_percent": 0}, r"0 validation image\(s\), but 2.*set prepare\.val_percent above 0"),
+        (of_sizes(12, 1), {}, r"no training image is left of 13 image\(s\) in 2 group\(s\), which stay whole"),
+        (
+            of_sizes(13),
+            {},
+            r"val_percent = 10 of 13 image\(s\) in 1 group\(s\), which stay whole.*add images or groups",
+        ),
         (singles(3), {}, "no training image is left of 3"),
         (singles(2), {}, "validation"),
         ({"a": "m", "b": "m", **singles(9)}, {"test": ("a",)}, "group 'm', but not 'b'.*name the group"),

@@ -55,6 +55,12 @@ def test_tiff_of_every_type(dtype: type) -> None:
     assert np.array_equal(decoded[..., 0], array.astype(decoded.dtype))
 
 
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "zstd"])
+def test_compressed_tiff(compression: str) -> None:
+    array = RNG.integers(0, 60000, (30, 40), dtype=np.uint16)
+    assert np.array_equal(decode(tiff(array, compression=compression))[..., 0], array)
+
+
 def test_planar_tiff_gets_its_channels_last() -> None:
     array = RNG.integers(0, 256, (5, 30, 40), dtype=np.uint8)
     decoded = decode(tiff(array, photometric="minisblack", planarconfig="separate", metadata={"axes": "CYX"}))

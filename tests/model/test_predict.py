@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from segline.model import predict
+from segline.model import predict, tiles
 from segline.model.images import Statistics
 from segline.model.predict import Description, Inference, Predictor
 from segline.model.unet import UNet
@@ -72,6 +72,19 @@ def test_norms_that_see_the_whole_image_get_the_whole_image(norm: str) -> None:
     raw = image(150, 140)
     whole, tiled = (predictor(Inference(tile=tile), norm=norm) for tile in (0, 64))
     assert np.array_equal(whole.probabilities(raw), tiled.probabilities(raw))
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_a_single_pixel_has_labels_whatever_the_norm(norm: str) -> None:
+    assert predictor(Inference(), norm=norm, padding="same", depth=4).labels(image(1, 1)).shape == (1, 1)
+
+
+@pytest.mark.parametrize(("width", "depth", "padding"), [(128, 6, "same"), (64, 7, "same"), (32, 7, "valid")])
+def test_the_tile_for_a_large_image_is_legal(width: int, depth: int, padding: str) -> None:
+    subject = predictor(Inference(), width=1, depth=depth, padding=padding)
+    subject.description.network["width"] = width
+    size = subject._tile(3000, 3000)
+    assert size is None or len(tiles.plan(3000, size, subject.network.geometry)) > 0
 
 
 def test_a_large_image_is_tiled_within_the_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:

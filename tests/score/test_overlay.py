@@ -173,6 +173,25 @@ def test_a_legend_takes_a_line_and_shows_its_colours() -> None:
     assert (sheet[without.shape[0] :] == MISSED).all(axis=2).any()
 
 
+@pytest.mark.parametrize("width", [60, 256])
+def test_a_legend_wider_than_the_sheet_goes_on_below(width: int) -> None:
+    panels = [("one", np.zeros((256, width, 3), np.uint8))]
+    names = ["granulocyte", "lymphocyte", "monocyte", "eosinophil", "basophil", "platelet", "erythroblast"]
+    colours = [(100 + number, 0, 200) for number in range(7)]
+    without, sheet = gallery(panels), gallery(panels, legend=list(zip(names, colours, strict=True)))
+    assert sheet.shape[1] == without.shape[1]
+    below = sheet[without.shape[0] :]
+    assert below.shape[0] % 22 == 0
+    assert below.shape[0] > 22
+    assert (below[:, -8:] == PAPER).all(), "a margin"
+    for colour in colours:
+        rows, columns = np.nonzero((below == colour).all(axis=2))
+        assert rows.size == 11 * 11
+        name = below[rows.min() - 1 : rows.max() + 2, columns.max() + 6 : columns.max() + 20]
+        assert (name < 128).any(), "its name beside it"
+    assert np.array_equal(sheet[: without.shape[0]], without)
+
+
 def test_a_long_title_does_not_run_into_the_next_panel() -> None:
     sheet = gallery([("w" * 500, np.zeros((256, 256, 3), np.uint8)), ("", np.zeros((256, 256, 3), np.uint8))])
     assert (sheet[8:30, 8 + 256 :] == PAPER).all()

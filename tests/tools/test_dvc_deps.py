@@ -55,10 +55,28 @@ def test_who_takes_a_package_by_name_takes_all_of_it(package: Path) -> None:
     assert {"d/__init__.py", "d/four.py", "d/shipped.py"} <= closure(package, "segline.stages.ship")
 
 
-def test_a_computed_import_is_refused(package: Path) -> None:
-    (package / "src/segline/alone.py").write_text("import importlib\nimportlib.import_module('segline.' + name)")
-    with pytest.raises(ValueError, match=r"alone\.py:2: an import by a computed name"):
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("importlib.import_module('segline.' + name)", "an import by a computed"),
+        ("importlib.import_module(name='segline.a')", "an import by a computed"),
+        ("importlib.import_module('.a', 'segline')", "or relative name"),
+        ("il.import_module('segline.' + name)", "an import by a computed"),
+        ("from importlib import import_module as load", "by its own name"),
+        ("__import__('segline.a')", "__import__ has no closure"),
+        ("load = __import__", "__import__ has no closure"),
+        ("from ... import a", "climbs above"),
+    ],
+)
+def test_an_import_that_cannot_be_followed_is_refused(package: Path, line: str, says: str) -> None:
+    (package / "src/segline/alone.py").write_text(f"import importlib\n{line}")
+    with pytest.raises(ValueError, match=rf"alone\.py:2: .*{says}"):
         closure(package, "segline.alone")
+
+
+def test_import_module_is_followed_by_any_name_of_its_library(package: Path) -> None:
+    (package / "src/segline/alone.py").write_text("import importlib as il\nil.import_module('segline.c.three')")
+    assert "c/three.py" in closure(package, "segline.alone")
 
 
 @pytest.mark.parametrize(
@@ -70,22 +88,47 @@ def test_a_computed_import_is_refused(package: Path) -> None:
             ["augment", "data/tune/best.yaml"],
         ),
         ("from segline.params import Train, check", []),
+        ("from segline import params\ndef f(a: params.Train) -> None:\n    print(params.TUNED_FILE)", []),
+        ("from .. import params\nparams.read(params.Gate)", ["gate"]),
         ("files.read(x)", []),
+        # Somebody else's params.
+        ("def log(params):\n    return dict(params), params.items()", []),
     ],
 )
 def test_sections_that_are_read(tmp_path: Path, code: str, sections: list[str]) -> None:
     (tmp_path / "a.py").write_text(code)
-    assert sorted(dvc_deps.params_read(tmp_path / "a.py")) == sections
+    assert sorted(dvc_deps.params_read(tmp_path / "a.py", "segline.stages.a")) == sections
 
 
 @pytest.mark.parametrize(
     "code",
-    ["from segline.params import read", "params.read(section)", "params.load(params.Params, file)", "params.read()"],
+    [
+        "from segline.params import read",
+        "from segline.params import read_tuned as tuned",
+        "from segline.params import *",
+        "from ..params import read",
+        "params.read(section)",
+        "params.load(params.Params, file)",
+        "params.read()",
+        "import segline.params; segline.params.read(segline.params.Train)",
+        "import segline.params as p; p.read(p.Train)",
+        "import segline.data; segline.params.read(segline.params.Train)",
+        "from segline import params as p; p.read(p.Train)",
+        "from .. import params as p; p.read(p.Train)",
+        "r = params.read",
+        "r = params.read_tuned",
+        "partial(params.read, params.Train)",
+        "from segline import params; p = params",
+        "from segline import params; getattr(params, 'read')(params.Train)",
+        "importlib.import_module('segline.params').read(x)",
+        "sys.modules['segline.params'].read(x)",
+        "params.PARAMS_FILE.read_text()",
+    ],
 )
 def test_a_way_of_reading_that_cannot_be_followed_is_refused(tmp_path: Path, code: str) -> None:
     (tmp_path / "a.py").write_text(code)
-    with pytest.raises(ValueError, match=r"a\.py:1"):
-        list(dvc_deps.params_read(tmp_path / "a.py"))
+    with pytest.raises(ValueError, match=r"a\.py:1: .*params\.read\(params\.SECTION\) or params\.read_tuned\(\)"):
+        list(dvc_deps.params_read(tmp_path / "a.py", "segline.stages.a"))
 
 
 def test_rewriting_keeps_what_is_written_by_hand(package: Path) -> None:

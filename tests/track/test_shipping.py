@@ -108,6 +108,7 @@ def test_requirements_are_what_the_room_imports() -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 imported.add(node.module.split(".")[0])
     distributions = packages_distributions()
+    imported.add("imagecodecs")  # by tifffile, for compressed files
     needed = {name for module in imported - sys.stdlib_module_names for name in distributions[module][:1]}
     # Two distributions provide mlflow; the whole one serves.
     assert {name.replace("mlflow-skinny", "mlflow").replace("mlflow-tracing", "mlflow") for name in needed} == set(

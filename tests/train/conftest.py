@@ -19,7 +19,15 @@ SIDE = 16
 
 def settings(**changes: Any) -> Train:
     """Few, small and quick."""
-    few: dict[str, Any] = {"epochs": 4, "tiles_per_epoch": 5, "batch_size": 2, "tile": SIDE, "learning_rate": 0.05}
+    few: dict[str, Any] = {
+        "epochs": 4,
+        "tiles_per_epoch": 5,
+        "batch_size": 2,
+        "tile": SIDE,
+        "learning_rate": 0.05,
+        "momentum": 0.99,
+        "optimizer": "sgd",
+    }
     return Train(**(few | changes))
 
 

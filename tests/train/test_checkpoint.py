@@ -18,7 +18,7 @@ def test_a_resumed_training_equals_an_undisturbed_one(
     whole, first, second = (training(**changes) for _ in range(3))
     expected = whole.run()
     first.step_epochs(stop)
-    checkpoint.save(tmp_path / "last", first.state, seed=0)
+    checkpoint.save(tmp_path / "last", first.state, first.settings)
     with torch.no_grad():  # the second training must take everything from the checkpoint
         for parameter in second.state.network.parameters():
             parameter.zero_()
@@ -30,13 +30,14 @@ def test_a_resumed_training_equals_an_undisturbed_one(
 
 
 def test_nothing_is_pickled_and_the_rest_is_readable(training: Callable[..., Any], tmp_path: Path) -> None:
-    one = training()
+    one = training(seed=7)
     one.step_epochs(2)
-    checkpoint.save(tmp_path / "last", one.state, seed=7)
+    checkpoint.save(tmp_path / "last", one.state, one.settings)
     assert {f.suffix for f in (tmp_path / "last").iterdir()} == {".safetensors", ".json"}
     content = json.loads((tmp_path / "last" / checkpoint.REST).read_text())
     assert content["epoch"] == 2
-    assert len(content["validation_losses"]) == 2
+    assert len(content["losses"]) == len(content["validation_losses"]) == 2
+    assert content["settings"] == one.settings.model_dump(mode="json")
     assert content["random"] == {"seed": 7, "epoch": 2}
 
 
@@ -44,7 +45,7 @@ def test_saving_again_replaces_and_leaves_no_rubbish(training: Callable[..., Any
     one = training()
     for _ in range(2):
         one.step_epochs(1)
-        checkpoint.save(tmp_path / "last", one.state, seed=0)
+        checkpoint.save(tmp_path / "last", one.state, one.settings)
     assert [f.name for f in tmp_path.iterdir()] == ["last"]
     assert json.loads((tmp_path / "last" / checkpoint.REST).read_text())["epoch"] == 2
 
@@ -53,7 +54,7 @@ def test_a_failed_save_keeps_the_checkpoint_before(
     training: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = training()
-    checkpoint.save(tmp_path / "last", one.state, seed=0)
+    checkpoint.save(tmp_path / "last", one.state, one.settings)
     before = (tmp_path / "last" / checkpoint.WEIGHTS).read_bytes()
 
     def full_disk(*_: object) -> None:
@@ -62,7 +63,7 @@ def test_a_failed_save_keeps_the_checkpoint_before(
     one.step_epochs(1)
     monkeypatch.setattr(checkpoint, "save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
-        checkpoint.save(tmp_path / "last", one.state, seed=0)
+        checkpoint.save(tmp_path / "last", one.state, one.settings)
     assert (tmp_path / "last" / checkpoint.WEIGHTS).read_bytes() == before
 
 

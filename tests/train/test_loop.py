@@ -80,6 +80,10 @@ def test_gradient_clipping_limits_the_global_norm(training: Callable[..., Any]) 
     assert longest(0) > 0.1
 
 
+def test_rmsprop_may_start_without_momentum(training: Callable[..., Any]) -> None:
+    training(optimizer="rmsprop", momentum_start=0.0, learning_rate=1e-4).run()
+
+
 @pytest.mark.parametrize("amp", ["bf16"])
 def test_mixed_precision_learns_too(training: Callable[..., Any], amp: str) -> None:
     epochs = training(amp=amp, epochs=6).run()

@@ -92,3 +92,13 @@ def test_momentum_rises_linearly_and_stays() -> None:
     assert got[20:] == [0.99] * 80
     none = Train(momentum_warmup_percent=0)
     assert schedule.momentum(none, 0, 10) == none.momentum
+
+
+def test_momentum_never_starts_above_its_value() -> None:
+    of = Train(epochs=2, momentum=0.5, momentum_start=0.9)
+    assert [schedule.momentum(of, step, 5) for step in range(10)] == [0.5] * 10
+
+
+def test_one_step_of_one_cycle_runs_at_the_peak() -> None:
+    of = Train(epochs=1, learning_rate=RATE, schedule=Schedule(kind="one_cycle"))
+    assert schedule.learning_rate(of, 0, 1, ()) == RATE

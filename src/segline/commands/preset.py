@@ -25,13 +25,22 @@ def names() -> list[str]:
 
 
 def settings(name: str) -> dict[str, Any]:
-    """Sections of params.yaml as preset `name` wants them; what it does not mention stays as it is."""
+    """Sections of params.yaml as preset `name` wants them: all of each that it mentions, its values over the defaults.
+
+    What comes out does not depend on what was there; sections it does not mention are left out.
+    """
     if name not in names():
         raise PresetError(f"there is no preset {name!r}; there are {', '.join(names())}")
+    defaults = Params().model_dump(mode="json")
     if name == DEFAULT:
-        return Params().model_dump(mode="json", exclude={"runtime"})
+        return {section: values for section, values in defaults.items() if section != "runtime"}
     content: dict[str, Any] = YAML(typ="safe").load((files("segline.presets") / f"{name}.yaml").read_text())
-    return content
+    return {section: _laid_over(defaults[section], values) for section, values in content.items()}
+
+
+def _laid_over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    inner = {key: _laid_over(defaults[key], value) for key, value in values.items() if isinstance(value, dict)}
+    return defaults | values | inner
 
 
 def write(name: str, file: Path = PARAMS_FILE) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segline.data import files
 
@@ -32,15 +33,17 @@ def main(console: Console) -> None:
     result, record = files.read_json(REPORTS / "test.json"), files.read_json(REPORTS / "registration.json")
     console.print(table(result, record["name"]))
     console.print("  ".join(f"{name} {figure(result[name])}" for name in FIGURES if name in result))
-    console.print(registered(record["name"], record["version_md5"]))
-    console.print(f"next: {command()} ui")
+    # Text: a name or a path in square brackets is no markup.
+    console.print(Text(registered(record["name"], record["version_md5"])))
+    console.print(Text(f"next: {command()} ui"))
 
 
 def table(result: dict[str, Any], name: str) -> Table:
     """IoU and Dice of each class on the test split."""
-    content = Table("class", "IoU", "Dice", title=f"{name}: {result['images']} test images", title_justify="left")
+    title = Text(f"{name}: {result['images']} test images", style="table.title")
+    content = Table("class", "IoU", "Dice", title=title, title_justify="left")
     for label, iou in result["iou"].items():
-        content.add_row(label, figure(iou), figure(result["dice"][label]))
+        content.add_row(Text(label), figure(iou), figure(result["dice"][label]))
     return content
 
 

@@ -144,7 +144,7 @@ def load_array(path: Path) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"{path}: not a readable array ({error}); `dvc repro` writes it") from error
+        raise FileError(f"{path}: not a readable array ({error}); remove it, and `dvc repro` writes it") from error
     return array
 
 

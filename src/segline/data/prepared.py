@@ -1,8 +1,9 @@
 """What stage prepare wrote, and stage weights beside it, as the later stages read it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,28 @@ PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
 SPLITS = ("train", "validation", "test")
 MANIFEST, STATISTICS = "manifest.csv", "statistics.json"
+
+
+class Arrays(Sequence[npt.NDArray[Any]]):
+    """Arrays that are opened when asked for: thousands of them need no more than one file open at a time."""
+
+    def __init__(self, names: Sequence[str], load: Callable[[str], npt.NDArray[Any]]) -> None:
+        self.names = names
+        self.load = load
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> npt.NDArray[Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Arrays": ...
+
+    def __getitem__(self, index: int | slice) -> "npt.NDArray[Any] | Arrays":
+        if isinstance(index, slice):
+            return Arrays(self.names[index], self.load)
+        return self.load(self.names[index])
 
 
 @dataclass(frozen=True)
@@ -61,10 +84,10 @@ class Prepared:
         """The border weight map (H, W) of a training or validation image."""
         return files.load_array(WEIGHTS / f"{name}.npy")
 
-    def tile_sources(self, split: str) -> tuple[list[Raw], list[npt.NDArray[np.uint8]], list[npt.NDArray[np.float32]]]:
+    def tile_sources(self, split: str) -> tuple[Arrays, Arrays, Arrays]:
         """Images, targets and weight maps of a split, as the tile samplers take them."""
         names = self.names(split)
-        return [self.image(n) for n in names], [self.target(n) for n in names], [self.weights(n) for n in names]
+        return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
 
     def _array(self, kind: str, name: str) -> npt.NDArray[Any]:
         return files.load_array(self.folder / kind / f"{name}.npy")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from itertools import product
 from math import ceil
 from typing import Literal
 
@@ -29,7 +30,8 @@ def assign(
     """Return the split of each image, in alphabetical order of the images.
 
     A split that is named by images or groups is made of them; one that is not is drawn by percentage, rounded up, from
-    the groups that no name took. It does not matter in which order the images come.
+    the groups that no name took, and filled up with whole groups to the fewest images it needs. It does not matter in
+    which order the images come.
 
     Parameters
     ----------
@@ -41,8 +43,8 @@ def assign(
     Raises
     ------
     SplitError
-        A name is unknown, in two splits or splits a group; or fewer than two validation images, one test image or one
-        training image would come out.
+        A name is unknown, in two splits or splits a group; or whole groups do not make two validation images, one
+        test image and one training image.
     """
     named = {"validation": _members(groups, "validation", validation), "test": _members(groups, "test", test)}
     _refuse_overlap(groups, named["validation"], named["test"])
@@ -52,14 +54,15 @@ def assign(
     taken = named["validation"] | named["test"]
     free = [group for group in sorted(members) if group not in taken]
     free = [free[index] for index in np.random.default_rng(seed).permutation(len(free))]
-    for split, percent in (("test", test_percent), ("validation", val_percent)):
-        if not named[split] and percent > 0:
-            wanted = max(FEWEST[split], ceil(round(len(groups) * percent / 100, 9)))
-            drawn = _draw({group: len(members[group]) for group in free}, wanted)
-            named[split] = drawn
-            free = [group for group in free if group not in drawn]
-    splits = {image: _split_of(groups[image], named) for image in sorted(groups)}
-    _refuse_too_few(splits)
+    percents = {"test": test_percent, "validation": val_percent}
+    wanted = {
+        split: max(FEWEST[split], ceil(round(len(groups) * percent / 100, 9)))
+        for split, percent in percents.items()
+        if not named[split] and percent > 0
+    }
+    drawn = _draw({group: len(members[group]) for group in free}, wanted)
+    splits = {image: _split_of(groups[image], named | drawn) for image in sorted(groups)}
+    _refuse_too_few(splits, named, percents, len(members))
     return splits
 
 
@@ -92,7 +95,35 @@ def _refuse_overlap(groups: Mapping[str, str], validation: set[str], test: set[s
         )
 
 
-def _draw(sizes: Mapping[str, int], wanted: int) -> set[str]:
+def _draw(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[str]]:
+    """Groups for each wanted split: of several draws that leave something to train on, the one nearest to `wanted`.
+
+    Whoever draws first may take what the other needs, and so may whoever takes all that was wanted.
+    """
+    total = sum(sizes.values())
+    aims = [wanted, {split: FEWEST[split] for split in wanted}]
+    best, nearest = _draw_in_turn(sizes, wanted), float("inf")
+    if sum(wanted.values()) >= total:
+        return best
+    for aim, order in product(aims, (list(wanted), list(wanted)[::-1])):
+        drawn = _draw_in_turn(sizes, {split: aim[split] for split in order})
+        counts = {split: sum(sizes[group] for group in drawn[split]) for split in wanted}
+        enough = all(counts[split] >= FEWEST[split] for split in wanted) and sum(counts.values()) < total
+        distance = sum(abs(counts[split] - wanted[split]) for split in wanted)
+        if enough and distance < nearest:
+            best, nearest = drawn, distance
+    return best
+
+
+def _draw_in_turn(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for split, images in wanted.items():
+        free = {group: size for group, size in sizes.items() if not any(group in drawn for drawn in found.values())}
+        found[split] = _fill(free, images, FEWEST[split])
+    return found
+
+
+def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
     """Groups of `wanted` images together, in the order given as far as they fit; then the smallest that fills up."""
     drawn: set[str] = set()
     count = 0
@@ -103,9 +134,12 @@ def _draw(sizes: Mapping[str, int], wanted: int) -> set[str]:
     rest = {group: size for group, size in sizes.items() if group not in drawn}
     if count < wanted and rest:
         smallest = min(rest, key=lambda group: rest[group])
-        # Above by less than it is below without: closer to what is wanted. An empty split is no split at all.
-        if not drawn or count + rest[smallest] - wanted < wanted - count:
+        # Above by less than it is below without: closer to what is wanted.
+        if count + rest[smallest] - wanted < wanted - count:
             drawn.add(smallest)
+        elif count < fewest:
+            # What was drawn is one image or none and what is left did not fit, so the smallest alone is enough.
+            drawn = {smallest}
     return drawn
 
 
@@ -115,16 +149,24 @@ def _split_of(group: str, named: Mapping[str, set[str]]) -> Split:
     return "validation" if group in named["validation"] else "train"
 
 
-def _refuse_too_few(splits: Mapping[str, Split]) -> None:
+def _refuse_too_few(
+    splits: Mapping[str, Split], named: Mapping[str, set[str]], percents: Mapping[str, float], groups: int
+) -> None:
     counts = {split: list(splits.values()).count(split) for split in ("train", "validation", "test")}
+    whole = f"{len(splits)} image(s)" + ("" if groups == len(splits) else f" in {groups} group(s), which stay whole")
     for split, fewest in FEWEST.items():
-        if counts[split] < fewest:
-            raise SplitError(
-                f"{counts[split]} {split} image(s), but {fewest} are needed at least; set prepare.{PERCENT[split]} "
-                f"above 0, or name images or groups in prepare.{split}"
-            )
+        if counts[split] >= fewest:
+            continue
+        setting = f"prepare.{PERCENT[split]}"
+        if named[split]:
+            way = f"name more in prepare.{split}, or none and set {setting} above 0"
+        elif percents[split] > 0:
+            way = f"{setting} = {percents[split]:g} of {whole} gives no more; add images or groups"
+        else:
+            way = f"set {setting} above 0, or name images or groups in prepare.{split}"
+        raise SplitError(f"{counts[split]} {split} image(s), but {fewest} are needed at least; {way}")
     if counts["train"] < 1:
         raise SplitError(
-            f"no training image is left of {len(splits)} ({counts['validation']} validation, {counts['test']} test); "
-            "add images, or set prepare.val_percent and prepare.test_percent lower or name fewer"
+            f"no training image is left of {whole} ({counts['validation']} validation, {counts['test']} test); "
+            "add images or groups, or set prepare.val_percent and prepare.test_percent lower or name fewer"
         )

@@ -52,7 +52,7 @@ class Description:
 class Inference:
     """How probabilities become labels: inference.json.
 
-    ``threshold``: foreground from this probability on, None for the likeliest class. ``segment_threshold``: where class
+    ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: where class
     0 is the border between cells, borders are closed between the segments above this probability, None leaves gaps.
     ``views``: 1, or 8 to average the rotations and mirrorings. ``tile``: side of the network's input, px, 0 for the
     largest that `MEMORY_BUDGET` allows.
@@ -78,8 +78,6 @@ class Predictor:
 
     def __init__(self, network: UNet, description: Description, inference: Inference, device: str = "cpu") -> None:
         self.network = network.eval().to(device)
-        # Module.to's type annotations leave out its memory format.
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.description = description
         self.inference = inference
         self.device = device
@@ -119,7 +117,7 @@ class Predictor:
     def _forward(self, inputs: torch.Tensor) -> Probabilities:
         """Probabilities (b, K, h, w) of a batch of windows."""
         with torch.inference_mode():
-            logits = self.network(inputs.to(self.device, memory_format=torch.channels_last))
+            logits = self.network(inputs.to(self.device))
             probabilities: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
         return probabilities
 
@@ -135,8 +133,8 @@ class Predictor:
             return self.inference.tile
         if height * width <= self._pixels():
             return None
-        largest = int(self._pixels() ** 0.5)
-        return self.network.geometry.at_least(largest - self.network.geometry.stride + 1)
+        geometry = self.network.geometry
+        return max(geometry.at_least(int(self._pixels() ** 0.5) - geometry.stride + 1), tiles.smallest(geometry))
 
 
 def load(folder: Path, device: str = "cpu") -> Predictor:
@@ -149,6 +147,8 @@ def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predic
     description = Description.read(folder / "model.json")
     network = description.build()
     network.load_state_dict(load_file(folder / "weights.safetensors"))
+    # Faster; missing in torch's annotations.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, description, inference, device)
 
 

@@ -51,7 +51,7 @@ def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]
     if size == whole:
         step = length
     elif step < geometry.stride:
-        _refuse(size, geometry.at_least(2 * context + geometry.stride))
+        _refuse(size, geometry)
     return [
         Span(keep - context, keep - context + size, keep, min(keep + step, length), geometry.fringe)
         for keep in range(0, length, step)
@@ -60,11 +60,12 @@ def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]
 
 def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
     """Padded: windows stay inside the image (rounded up to the stride), so that zeros enter only at its true border."""
-    whole = geometry.at_least(length)
+    # Two strides at least: instance norm has nothing to normalise in a bottom of one pixel.
+    whole = geometry.at_least(max(length, 2 * geometry.stride))
     size = min(size or whole, whole)
     context = geometry.at_least(geometry.fringe)
-    if size < whole and size < 2 * context + geometry.stride:
-        _refuse(size, 2 * context + geometry.stride)
+    if size < whole and size < smallest(geometry):
+        _refuse(size, geometry)
     spans = []
     keep = 0
     while keep < length:
@@ -75,8 +76,15 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
     return spans
 
 
-def _refuse(size: int, smallest: int) -> None:
-    raise SizeError(f"tile {size} px is all margin: its windows cannot advance; set it to {smallest} or more")
+def smallest(geometry: Geometry) -> int:
+    """The smallest tile whose windows can advance."""
+    if geometry.padding == "same":
+        return 2 * geometry.at_least(geometry.fringe) + geometry.stride
+    return geometry.at_least(2 * (geometry.margin + geometry.fringe) + geometry.stride)
+
+
+def _refuse(size: int, geometry: Geometry) -> None:
+    raise SizeError(f"tile {size} px is all margin: its windows cannot advance; set it to {smallest(geometry)} or more")
 
 
 def windows(height: int, width: int, size: int | None, geometry: Geometry) -> list[tuple[Span, Span]]:

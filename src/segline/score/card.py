@@ -32,8 +32,8 @@ Data: {{ dataset.source }}{% if dataset.licence %} ({{ dataset.licence }}){% end
 
 Input: {{ statistics.dtype }} images with {{ statistics.channels }} channel{{ "s" if statistics.channels > 1 }}, \
 of any size.
-Foreground: {% if inference.threshold is none %}the likeliest class{% else %}from a probability of \
-{{ inference.threshold }} on{% endif %}{% if inference.segment_threshold is not none %}, borders closed between cells \
+Foreground: {% if inference.threshold is none %}the likeliest class{% else %}above a probability of \
+{{ inference.threshold }}{% endif %}{% if inference.segment_threshold is not none %}, borders closed between cells \
 that are apart above {{ inference.segment_threshold }}{% endif %}; \
 {{ inference.views }} view{{ "s" if inference.views > 1 }} averaged.
 

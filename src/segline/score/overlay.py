@@ -33,6 +33,9 @@ OPACITY = 0.7
 """Of the tints."""
 MARGIN = 8
 TITLE_HEIGHT = 22
+KEY_WIDTH = 18
+"""Of a coloured square in the legend with the space before its name."""
+FONT_SIZE = 14
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (32, 32, 32)
 
@@ -121,12 +124,16 @@ def gallery(
         for start in range(0, len(pictures), columns)
     ]
     lefts, tops = _starts(widths, MARGIN), _starts(heights, MARGIN + TITLE_HEIGHT)
-    sheet = Image.new("RGB", (lefts[-1], tops[-1] + (TITLE_HEIGHT if legend else 0)), PAPER)
+    corners = _legend_corners([name for name, _ in legend], lefts[-1])
+    bottom = max((y + TITLE_HEIGHT for _, y in corners), default=0)
+    sheet = Image.new("RGB", (lefts[-1], tops[-1] + bottom), PAPER)
     for index, (title, _) in enumerate(panels):
         row, column = divmod(index, columns)
         _write(sheet, (lefts[column], tops[row]), title, widths[column])
         sheet.paste(Image.fromarray(pictures[index]), (lefts[column], tops[row] + TITLE_HEIGHT))
-    _draw_legend(sheet, legend)
+    for (x, y), (name, colour) in zip(corners, legend, strict=True):
+        ImageDraw.Draw(sheet).rectangle((x, tops[-1] + y + 2, x + 12, tops[-1] + y + 14), colour, INK)
+        _write(sheet, (x + KEY_WIDTH, tops[-1] + y), name, sheet.width - MARGIN - x - KEY_WIDTH)
     return np.array(sheet)
 
 
@@ -175,19 +182,24 @@ def _fitted(picture: RGB, side: int) -> RGB:
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
-def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -> int:
-    """Write one line, cut to `width` pixels; return how wide it is."""
-    font = ImageFont.load_default(14)
+def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -> None:
+    """Write one line, cut to `width` pixels."""
+    font = ImageFont.load_default(FONT_SIZE)
     if font.getlength(text) > width:
         while text and font.getlength(text + "...") > width:
             text = text[:-1]
         text += "..."
     ImageDraw.Draw(sheet).text(corner, text, INK, font)
-    return math.ceil(font.getlength(text))
 
 
-def _draw_legend(sheet: Image.Image, legend: Sequence[tuple[str, Colour]]) -> None:
-    x, y = MARGIN, sheet.height - TITLE_HEIGHT
-    for name, colour in legend:
-        ImageDraw.Draw(sheet).rectangle((x, y + 2, x + 12, y + 14), colour, INK)
-        x += 18 + _write(sheet, (x + 18, y), name, sheet.width) + 2 * MARGIN
+def _legend_corners(names: Sequence[str], width: int) -> list[tuple[int, int]]:
+    """Where in a legend `width` pixels wide each entry begins: side by side, and on the next line what does not fit."""
+    font = ImageFont.load_default(FONT_SIZE)
+    corners, x, y = [], MARGIN, 0
+    for name in names:
+        needed = KEY_WIDTH + math.ceil(font.getlength(name))
+        if x > MARGIN and x + needed > width - MARGIN:
+            x, y = MARGIN, y + TITLE_HEIGHT
+        corners.append((x, y))
+        x += needed + 2 * MARGIN
+    return corners

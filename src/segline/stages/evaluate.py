@@ -12,12 +12,15 @@ import pandas as pd
 from segline import params, progress
 from segline.data import files, labels
 from segline.data.dataset import IGNORE
-from segline.data.prepared import SPLITS, Prepared
+from segline.data.prepared import PREPARED, SPLITS, Prepared
+from segline.model import tiles
+from segline.model.geometry import SizeError
 from segline.model.predict import Inference, Predictor, load_with, to_labels
 from segline.model.segments import segments, thin
 from segline.score import boundaries, card, curves, judge
 from segline.score.overlay import gallery, legend, overlay
-from segline.track.runs import flat
+from segline.track import lineage
+from segline.track.runs import Dataset, flat
 from segline.track.store import open_store
 from segline.train import device
 
@@ -32,6 +35,7 @@ def main() -> None:
     settings, runtime = params.read(params.Evaluate), params.read(params.Runtime)
     prepared = Prepared.open()
     predictor = load_with(MODEL, _plain(settings), device.choose(runtime))
+    _check_tile(predictor, settings.tile)
     if prepared.dataset.labels == "boundaries":
         predictor.inference = _with_segments(predictor, prepared, settings)
     names, classes = prepared.names("test"), prepared.dataset.classes
@@ -44,9 +48,23 @@ def main() -> None:
     files.write_json(OUT / "test.json", result)
     files.write_table(OUT / "per_image.csv", pd.DataFrame(rows))
     best_epoch = files.read_json(MODEL / "metrics.json")["best_epoch"]
-    curves.draw(files.read_table(MODEL / "history.csv").astype(float), best_epoch, OUT / "curves.png")
+    curves.draw(files.read_table(MODEL / "history.csv").apply(pd.to_numeric), best_epoch, OUT / "curves.png")
     files.write_bytes(OUT / "model_card.md", _card(predictor, prepared, result, best_epoch).encode())
     _log(prepared, result, names)
+
+
+def _check_tile(predictor: Predictor, tile: int) -> None:
+    """Refuse, by its full name, a tile that the network cannot take; say so where it has no use."""
+    geometry = predictor.network.geometry
+    if not tile:
+        return
+    geometry.check(tile, "params.yaml: evaluate.tile =")
+    if tile < tiles.smallest(geometry):
+        raise SizeError(
+            f"params.yaml: evaluate.tile = {tile}: all margin; set it to {tiles.smallest(geometry)} or more"
+        )
+    if predictor.network.whole_image_norm:
+        progress.note(f"evaluate.tile = {tile} is not used: instance and group norm need the whole image at once")
 
 
 def _plain(settings: params.Evaluate) -> Inference:
@@ -107,6 +125,7 @@ def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best
 def _log(prepared: Prepared, result: dict[str, Any], names: list[str]) -> None:
     """Append figures and pictures to the run that trained the model."""
     run = open_store().train_run(MODEL, params.TUNED_FILE)
+    run.datasets([Dataset("test", prepared.dataset.name, lineage.digest(PREPARED), str(PREPARED))])
     figures = {name: value for name, value in flat(result).items() if isinstance(value, int | float)}
     # A class may have any name, a metric of MLflow may not.
     run.log(0, {"test_" + re.sub(r"[^\w\-]", "_", name): float(value) for name, value in figures.items()})

@@ -1,5 +1,6 @@
 """Stage train: fit the network, keep its best epoch, log all of it."""
 
+import math
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -118,5 +119,10 @@ def _write(kept: keep.Kept, description: Description, history: list[dict[str, fl
     description.write(OUT / "model.json")
     files.write_table(OUT / "history.csv", pd.DataFrame(history))
     best = asdict(kept.best[0])
-    figures = {name: value for name, value in best.items() if name.startswith("validation")}
+    figures = {name: _or_none(value) for name, value in best.items() if name.startswith("validation")}
     files.write_json(OUT / "metrics.json", {"best_epoch": best["epoch"], "epochs": len(history), **figures})
+
+
+def _or_none(figure: float) -> float | None:
+    """JSON knows no nan."""
+    return None if math.isnan(figure) else figure

@@ -27,8 +27,8 @@ from segline.track import lineage
 
 ROOM = Path(segline.model.__file__).parent
 MODEL_FILES = ("weights.safetensors", "model.json")
-# All that segline.model imports; a test compares.
-PACKAGES = ("mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "tifffile", "torch")
+# All that segline.model imports, and what tifffile leaves compressed files to; a test compares.
+PACKAGES = ("imagecodecs", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "tifffile", "torch")
 # The share of the example's pixels that may differ between evaluate, perhaps on a GPU, and the package on a CPU.
 TOLERANCE = 0.001
 ENTRY = '''\

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from segline.data import files
+from segline.params import Train
 from segline.train.loop import State
 
 WEIGHTS = "weights.safetensors"
@@ -15,16 +16,19 @@ OPTIMIZER = "optimizer.safetensors"
 REST = "state.json"
 
 
-def save(folder: Path, state: State, seed: int) -> None:
+def save(folder: Path, state: State, settings: Train) -> None:
     """Write `state` to `folder`, replacing what is there only when all of it is written.
 
-    The random state of a training is (seed, epoch): every tile and every dropout mask follows from it.
+    The random state of a training is (seed, epoch): every tile and every dropout mask follows from it. Learning rate
+    and momentum follow from the settings, the epoch and the validation losses.
     """
     tensors, rest = split_tensors(state.optimizer.state_dict())
     content = {
         "epoch": state.epoch,
+        "losses": state.losses,
         "validation_losses": state.validation_losses,
-        "random": {"seed": seed, "epoch": state.epoch},
+        "random": {"seed": settings.seed, "epoch": state.epoch},
+        "settings": settings.model_dump(mode="json"),
         "optimizer": rest,
         "scaler": state.scaler.state_dict(),
     }
@@ -41,6 +45,7 @@ def load(folder: Path, state: State) -> None:
     state.optimizer.load_state_dict(join_tensors(load_file(folder / OPTIMIZER), content["optimizer"]))
     state.scaler.load_state_dict(content["scaler"])
     state.epoch = content["epoch"]
+    state.losses = content["losses"]
     state.validation_losses = content["validation_losses"]
 
 

@@ -1,7 +1,5 @@
 """Which device computes, in which precision, and what to say when it cannot."""
 
-import os
-
 import torch
 
 from segline.params import Amp, Runtime, Tuned
@@ -15,14 +13,15 @@ class DeviceError(ValueError):
 
 
 def choose(runtime: Runtime) -> str:
-    """The device that `runtime` names, `auto` resolved; sets torch's threads.
+    """The device that `runtime` names, `auto` resolved; sets torch's threads where they are given.
 
     Raises
     ------
     DeviceError
         The device is not there; the message says what is.
     """
-    torch.set_num_threads(runtime.threads or os.cpu_count() or 1)
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
     present = ["cpu"]
     if torch.cuda.is_available():
         present = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + present

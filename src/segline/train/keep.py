@@ -11,9 +11,13 @@ from segline.train.loop import Epoch, State
 
 
 def better(settings: Train, epoch: Epoch) -> float:
-    """What `train.monitor` says of an epoch, so that larger is better; nan counts as worst."""
-    value = -epoch.validation_loss if settings.monitor == "loss" else epoch.validation_mean_iou
-    return -math.inf if math.isnan(value) else value
+    """What `train.monitor` says of an epoch, so that larger is better.
+
+    A mean IoU that is nan is right: there was no foreground, and none was found.
+    """
+    if settings.monitor == "loss":
+        return -epoch.validation_loss
+    return 1.0 if math.isnan(epoch.validation_mean_iou) else epoch.validation_mean_iou
 
 
 @dataclass
@@ -26,7 +30,7 @@ class Kept:
 
     def offer(self, epoch: Epoch, state: State) -> None:
         """Save `state`, as it is after `epoch`, where it belongs."""
-        checkpoint.save(self.folder / "last", state, self.settings.seed)
+        checkpoint.save(self.folder / "last", state, self.settings)
         ranked = sorted([*self.best, epoch], key=lambda e: (-better(self.settings, e), e.epoch))
         self.best, dropped = ranked[: self.settings.keep_best], ranked[self.settings.keep_best :]
         if epoch in self.best:

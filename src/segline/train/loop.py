@@ -22,6 +22,7 @@ from segline.train.loss import LossSums
 
 Batch = Sequence[Tensor]  # image (b, C, n, n), target (b, m, m), weights (b, m, m)
 
+TINY = 1e-12
 CHECK_EVERY = 16  # steps between two looks at the loss: each one waits for the GPU
 
 
@@ -37,6 +38,7 @@ class State:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     epoch: int = 0  # finished epochs
+    losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
 
 
@@ -119,11 +121,13 @@ def fit(
         assert total is not None and rates is not None
         seconds = perf_counter() - began
         validation_loss, confusion = judge(state.network, validation, settings)
+        loss = float(total.loss(settings.dice_weight))
         state.epoch += 1
+        state.losses.append(loss)
         state.validation_losses.append(validation_loss)
         yield Epoch(
             epoch=state.epoch,
-            loss=float(total.loss(settings.dice_weight)),
+            loss=loss,
             validation_loss=validation_loss,
             validation_mean_iou=counts.mean_iou(confusion),
             validation_pixel_error=counts.pixel_error(confusion),
@@ -139,7 +143,8 @@ def set_rates(state: State, settings: Train, step: int, steps_per_epoch: int) ->
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.learning_rate(settings, step, steps_per_epoch, state.validation_losses)
         if "momentum" in group:
-            group["momentum"] = momentum
+            # rmsprop makes its buffer only if there is momentum at the first step.
+            group["momentum"] = max(momentum, TINY) if settings.momentum else 0.0
         elif "betas" in group:
             group["betas"] = (momentum, group["betas"][1])
 

@@ -36,6 +36,8 @@ def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_l
 
 def _one_cycle(peak: float, step: int, total: int, warmup: float) -> float:
     """A cosine up to the peak and a cosine down to nearly nothing."""
+    if total == 1:
+        return peak
     turn = warmup * total - 1
     low, end = peak / ONE_CYCLE_START, peak / ONE_CYCLE_START / ONE_CYCLE_END
     if step < turn:
@@ -64,6 +66,6 @@ def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
     The effective rate is learning_rate / (1 - momentum): without a warm-up, 0.99 starts a hundred times too fast.
     """
     steps = settings.momentum_warmup_percent / 100 * settings.epochs * steps_per_epoch
-    if step >= steps:
+    if step >= steps or settings.momentum_start >= settings.momentum:
         return settings.momentum
     return settings.momentum_start + (settings.momentum - settings.momentum_start) * step / steps
