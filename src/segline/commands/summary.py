@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from segline.data import files
+from segline.score.judge import FIGURES
 
 REPORTS = Path("data/reports")
-FIGURES = ("mean_iou", "pixel_error", "ap_50", "v_rand", "v_info")
 
 
 class SummaryError(RuntimeError):

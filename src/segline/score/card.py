@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from segline.score.judge import FIGURES
+
 TEMPLATE = """\
 # {{ dataset.name }}
 
@@ -46,8 +48,6 @@ that are apart above {{ inference.segment_threshold }}{% endif %}; \
 It has seen nothing but images like those above. Other stains, magnifications, instruments or species need a test of
 their own before its answers are used.
 """
-
-FIGURES = ("mean_iou", "pixel_error", "ap_50", "v_rand", "v_info")
 
 
 def render(**facts: Mapping[str, Any] | int) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from segline.score import boundaries, counts, instances
 
 AP_IOU = 0.5
+FIGURES = ("mean_iou", "pixel_error", "ap_50", "v_rand", "v_info")  # of a whole; the last three where labels allow
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]
 def row(one: Score, classes: Mapping[int, str]) -> dict[str, Any]:
     """The figures of one image, flat, for a table."""
     whole = total([one], classes)
-    names: tuple[str, ...] = ("mean_iou", "pixel_error", "ap_50", "v_rand", "v_info")
-    flat = {name: whole[name] for name in names if name in whole}
+    flat = {name: whole[name] for name in FIGURES if name in whole}
     flat |= {f"iou_{name}": value for name, value in whole["iou"].items()}
     if one.matched is not None:
         flat |= one.matched._asdict()
