@@ -79,7 +79,7 @@ class Model(Section):
 
     padding: Literal["valid", "same"] = Field("same", description="valid: unpadded, the skip is cropped (the paper)")
     width: int = Field(16, ge=1, description="channels of the first level; each level doubles them (paper 64)")
-    depth: int = Field(4, ge=1, le=7, description="number of 2x2 poolings (paper 4)")
+    depth: int = Field(3, ge=1, le=7, description="number of 2x2 poolings (paper 4)")
     norm: Literal["none", "batch", "instance", "group"] = Field("batch", description="after each 3x3 convolution")
     upsampling: Literal["transposed", "bilinear"] = Field("transposed", description="2x2 up-convolution or bilinear")
     dropout: float = Field(0.0, ge=0, lt=1, description="at the end of the contracting path (paper 0.5)")
@@ -159,8 +159,8 @@ class Evaluate(Section):
     threshold: Literal["argmax"] | Fraction = Field(
         "argmax", description="foreground above this probability; argmax: the likeliest class"
     )
-    segment_threshold: Literal["auto"] | Fraction = Field(
-        "auto", description="boundary labels: borders are closed between cells apart above it; auto: by validation"
+    segment_threshold: Literal["auto", "off"] | Fraction = Field(
+        "auto", description="borders are closed between cells that are apart above it; auto: by validation; off"
     )
     views: Literal[1, 8] = Field(1, description="8: average the eight rotations and mirrorings of the image")
     tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image where memory allows")

@@ -52,8 +52,8 @@ class Description:
 class Inference:
     """How probabilities become labels: inference.json.
 
-    ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: where class
-    0 is the border between cells, borders are closed between the segments above this probability, None leaves gaps.
+    ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: borders
+    are closed between cells that are apart above this probability, None leaves what is joined.
     ``views``: 1, or 8 to average the rotations and mirrorings. ``tile``: side of the network's input, px, 0 for the
     largest that `MEMORY_BUDGET` allows.
     """

@@ -6,7 +6,6 @@ lies on a predicted border is a predicted segment of its own.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,24 +28,6 @@ def v_info(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
     When both sides are one single segment, there is no information to share and they agree: 1.
     """
     return _info(_sizes(truth_segments, predicted_segments))
-
-
-def agreement(
-    truth_segments: Sequence[npt.NDArray[Any]], predicted_segments: Sequence[npt.NDArray[Any]]
-) -> tuple[float, float]:
-    """V^Rand and V^Info as means over slices (H, W), those without a true segment left out; nan if none is left."""
-    sizes = [_sizes(*pair) for pair in zip(truth_segments, predicted_segments, strict=True)]
-    scored = [one for one in sizes if one.truth.size]
-    return _mean([_rand(one) for one in scored]), _mean([_info(one) for one in scored])
-
-
-def best_threshold(v_rand_at: Mapping[float, float]) -> float:
-    """The threshold with the best V^Rand; nan is worst, and of equals the one nearest to 0.5 is taken."""
-    return max(v_rand_at, key=lambda at: (np.nan_to_num(v_rand_at[at], nan=-1), -abs(at - 0.5)))
-
-
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values) if values else float("nan")
 
 
 class _Sizes(NamedTuple):

@@ -17,7 +17,7 @@ from segline.model import tiles
 from segline.model.geometry import SizeError
 from segline.model.predict import Inference, Predictor, load_with, to_labels
 from segline.model.segments import segments, thin
-from segline.score import boundaries, card, curves, judge
+from segline.score import card, curves, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.track import lineage
 from segline.track.runs import Dataset, flat
@@ -26,6 +26,8 @@ from segline.train import device
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
+# What says whether cells are told apart.
+COUNTED_BY = {"boundaries": "v_rand", "instances": "ap_50"}
 THRESHOLDS = [step / 20 for step in range(1, 20)]
 SHOWN = 9  # test images in the run's gallery
 
@@ -36,8 +38,8 @@ def main() -> None:
     prepared = Prepared.open()
     predictor = load_with(MODEL, _plain(settings), device.choose(runtime))
     _check_tile(predictor, settings.tile)
-    if prepared.dataset.labels == "boundaries":
-        predictor.inference = _with_segments(predictor, prepared, settings)
+    if prepared.dataset.labels in COUNTED_BY:
+        predictor.inference = _with_segments(predictor, prepared, settings.segment_threshold)
     names, classes = prepared.names("test"), prepared.dataset.classes
     for folder in ("predictions", "overlays"):
         files.make_folder(OUT / folder)
@@ -73,40 +75,46 @@ def _plain(settings: params.Evaluate) -> Inference:
     return Inference(threshold, views=settings.views, tile=settings.tile)
 
 
-def _with_segments(predictor: Predictor, prepared: Prepared, settings: params.Evaluate) -> Inference:
-    """The same, and borders closed: auto is the segment threshold with the best V^Rand on the validation split."""
-    if settings.segment_threshold != "auto":
-        return replace(predictor.inference, segment_threshold=float(settings.segment_threshold))
+def _with_segments(predictor: Predictor, prepared: Prepared, setting: float | str) -> Inference:
+    """The predictor's settings, and how borders are closed.
+
+    auto: the segment threshold with the best V^Rand (boundary labels) or AP (instances) on the validation split, none
+    where none is better.
+    """
+    plain = predictor.inference
+    if setting == "off":
+        return plain
+    if setting != "auto":
+        return replace(plain, segment_threshold=float(setting))
     names = prepared.names("validation")
     probabilities = [predictor.probabilities(prepared.image(name)) for name in names]
-    truth = [_true_segments(prepared, name) for name in names]
-    at = {}
-    for threshold in THRESHOLDS:
-        inference = replace(predictor.inference, segment_threshold=threshold)
-        at[threshold], _ = boundaries.agreement(truth, [thin(to_labels(p, inference), 0) for p in probabilities])
-    return replace(predictor.inference, segment_threshold=boundaries.best_threshold(at))
 
+    def goodness(inference: Inference) -> float:
+        scores = [_score(prepared, name, to_labels(p, inference)) for name, p in zip(names, probabilities, strict=True)]
+        return judge.total(scores, prepared.dataset.classes)[COUNTED_BY[prepared.dataset.labels]] or 0.0
 
-def _true_segments(prepared: Prepared, name: str) -> npt.NDArray[np.int32]:
-    classes = prepared.classes(name)
-    return segments((classes > 0) & (classes != IGNORE))
+    choices = [plain, *(replace(plain, segment_threshold=threshold) for threshold in THRESHOLDS)]
+    return max(choices, key=goodness)
 
 
 def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
     """Predict one image, write its labels and its overlay, and score it."""
-    raw, truth, kind = prepared.image(name), prepared.classes(name), prepared.dataset.labels
+    raw = prepared.image(name)
     predicted = predictor.labels(raw)
     files.write_png(OUT / "predictions" / f"{name}.png", predicted)
-    files.write_png(OUT / "overlays" / f"{name}.png", overlay(raw, predicted, truth, IGNORE))
-    return judge.score(
-        truth,
-        predicted,
-        len(prepared.dataset.classes),
-        IGNORE,
-        objects=(prepared.instances(name), labels.components(predicted)) if kind == "instances" else None,
-        # Thinned from the label image alone: whoever has the picture can check the figure.
-        segments=(_true_segments(prepared, name), thin(predicted, 0)) if kind == "boundaries" else None,
-    )
+    files.write_png(OUT / "overlays" / f"{name}.png", overlay(raw, predicted, prepared.classes(name), IGNORE))
+    return _score(prepared, name, predicted)
+
+
+def _score(prepared: Prepared, name: str, predicted: npt.NDArray[np.uint8]) -> judge.Score:
+    """What the labels allow to be counted, all of it from the label image: whoever has that can check the figures."""
+    truth, kind = prepared.classes(name), prepared.dataset.labels
+    objects = cells = None
+    if kind == "instances":
+        objects = (prepared.instances(name), labels.components(predicted))
+    if kind == "boundaries":
+        cells = (segments((truth > 0) & (truth != IGNORE)), thin(predicted, 0))
+    return judge.score(truth, predicted, len(prepared.dataset.classes), IGNORE, objects=objects, segments=cells)
 
 
 def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best_epoch: int) -> str:
