@@ -82,7 +82,7 @@ def test_page_opens_on_the_project_s_store_and_ends_with_the_command(
     assert process.stdout is not None
     process.stdout.readline()
     address = process.stdout.readline().split()[0]
-    assert address == f"http://127.0.0.1:{port}/#/experiments/1"
+    assert address == f"http://127.0.0.1:{port}/#/experiments/1/runs"
     children = psutil.Process(process.pid).children(recursive=True)
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id=1",

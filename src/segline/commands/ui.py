@@ -37,7 +37,7 @@ def main(port: int, say: Callable[[str], None]) -> None:
         return
     say("starting MLflow's page; this takes some fifteen seconds")
     with server(store.place, port) as process:
-        say(f"http://{HOST}:{port}/#/experiments/{store.experiment_id}  (Ctrl-C ends it)")
+        say(f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/runs  (Ctrl-C ends it)")
         if process.wait():
             raise PageError(f"MLflow's server ended with exit code {process.returncode}; its last lines say why")
 

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,14 @@ def locked(path: Path, lock: Path = LOCK) -> dict[str, Any] | None:
     """The entry of `path` among the outputs in dvc.lock, if any."""
     if not lock.is_file():
         return None
-    stages = (YAML(typ="safe", pure=True).load(lock.read_text()) or {}).get("stages", {})
-    outs = (out for stage in stages.values() for out in stage.get("outs", ()))
+    outs = _locked_outputs(lock.read_text())
     return next((out for out in outs if out["path"] == path.as_posix() and "md5" in out), None)
+
+
+@lru_cache(maxsize=1)  # a run asks for several outputs, and the lock takes a quarter of a second to read
+def _locked_outputs(lock: str) -> tuple[dict[str, Any], ...]:
+    stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
+    return tuple(out for stage in stages.values() for out in stage.get("outs", ()))
 
 
 def content_md5(path: Path, pattern: str = "*") -> str:

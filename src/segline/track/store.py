@@ -19,6 +19,8 @@ from segline.track.place import ROOT_TAG, Place, StoreError, locate, recorded_ro
 from segline.track.runs import Dataset, Run, StartedRun, flat
 
 MODEL_TAG = "model.md5"
+# Else MLflow opens the page of a language model's traces.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Store:
@@ -123,7 +125,7 @@ def _create(place: Place) -> None:
     if found := client.get_experiment_by_name(place.root.name):
         client.set_experiment_tag(found.experiment_id, ROOT_TAG, str(place.root))
     else:
-        client.create_experiment(place.root.name, str(place.artifacts), {ROOT_TAG: str(place.root)})
+        client.create_experiment(place.root.name, str(place.artifacts), {ROOT_TAG: str(place.root), **KIND})
 
 
 def _own_experiment(client: MlflowClient, place: Place) -> str:
