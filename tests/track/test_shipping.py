@@ -67,7 +67,7 @@ def test_in_a_process_without_segline(packed: Path, parts: Parts, tmp_path: Path
 def test_two_versions_with_different_code_in_one_process(
     packed: Path, parts: Parts, other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
-    inverted = other_code("predict.py", "return likeliest", "return 1 - likeliest")
+    inverted = other_code("predict.py", "return labels", "return 1 - labels")
     turned = encode_png(1 - decode(parts.answer)[..., 0])
     pack(replace(inverted, answer=turned), tmp_path / "other")
     champion = mlflow.pyfunc.load_model(str(packed))
