@@ -94,7 +94,7 @@ def samples(folder: Path) -> dict[str, Callable[[int], Any]]:
         name: TrainingTiles(
             *arrays(folder, side, channels),
             statistics=Statistics("uint8", channels, (0.5,) * channels, (0.2,) * channels),
-            settings=Augment(),
+            settings=Augment(elastic_sigma=10),
             tile=TILE,
             output=output,
             tiles_per_epoch=10**6,
