@@ -109,7 +109,7 @@ def parts() -> dict[str, Callable[[int], Any]]:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1024, 1024, 1), dtype=np.uint8)
     labels, weights = image[..., 0] % 3, rng.random((1024, 1024), dtype=np.float32)
-    parameters = draw(rng, Augment(noise=0.02), TILE, (512, 512))
+    parameters = draw(rng, Augment(elastic_sigma=10, noise=0.02), TILE, (512, 512))
     place, tile = grid(parameters, 1024, 1024), scale(image[:TILE, :TILE])
     known = Statistics("uint8", 1, (0.5,), (0.2,))
     return {
@@ -152,8 +152,8 @@ def moved_by_default() -> float:
 
 
 def moved_by_segline() -> float:
-    """Mean absolute displacement of segline's deformation, with its default sigma of 10 px, along an axis, px."""
-    settings = Augment(rotation=0, mirror=False, min_scale=1, max_scale=1)
+    """Mean absolute displacement of segline's deformation, with the paper's sigma of 10 px, along an axis, px."""
+    settings = Augment(elastic_sigma=10, rotation=0, mirror=False, min_scale=1, max_scale=1)
     rng = np.random.default_rng(0)
     still = np.arange(TILE)
     drawn = (coordinates(draw(rng, settings, TILE, (0, 0)))[1] for _ in range(50))
