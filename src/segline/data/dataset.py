@@ -91,10 +91,6 @@ class Dataset:
         """The images, in alphabetical order."""
         return sorted(self.images)
 
-    def label_files(self, stem: str) -> list[Path]:
-        """The label images that `stem` should have and has."""
-        return [kind[stem] for kind in (self.instances, self.classes) if stem in kind]
-
     def image(self, stem: str) -> Raw:
         """Raw pixels (H, W, C)."""
         return files.read_image(self.images[stem])
