@@ -54,14 +54,14 @@ def _write(file: Path, array: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("name", "array", "says"),
     [
-        ("rgb.png", np.zeros((2, 2, 3), np.uint8), "colours.*class id"),
+        ("rgb.png", np.zeros((2, 2, 3), np.uint8), r"in colour, of shape \(2, 2, 3\).*class id"),
         ("lossy.jpg", np.zeros((2, 2), np.uint8), "JPEG changes values"),
         ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels hold no whole number, such as 0\.5"),
         ("nan.tif", np.array([[0, np.nan]], np.float32), "no whole number, such as nan"),
         ("minus.tif", np.array([[0, -2]], np.int16), "ids from -2 to 0"),
         ("huge.tif", np.array([[0, 2**31]], np.uint32), "2147483648"),
         ("big.tif", np.array([[0, 1e30]], np.float32), "ids from 0"),
-        ("stack.tif", np.zeros((3, 4, 5), np.uint8), r"shape \(3, 4, 5\)"),
+        ("stack.tif", np.zeros((3, 4, 5), np.uint8), "a stack of 3 pages"),
     ],
 )
 def test_labels_that_are_no_ids_are_refused(tmp_path: Path, name: str, array: np.ndarray, says: str) -> None:
@@ -103,6 +103,37 @@ def test_damage_gives_labels_or_the_named_error(tmp_path: Path, suffix: str, cut
     else:
         refusal = f"{file}: none" if len(shape) == 2 else ""
     assert refusal.startswith(f"{file}: ")
+
+
+def test_pages_of_a_stack_are_read_one_by_one(tmp_path: Path) -> None:
+    stack = np.arange(24, dtype=np.uint16).reshape(3, 2, 4)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    Image.fromarray(IDS).save(tmp_path / "one.png")
+    assert [files.pages(tmp_path / name) for name in ("stack.tif", "one.png")] == [3, 1]
+    np.testing.assert_array_equal(files.read_page(tmp_path / "stack.tif", 1)[..., 0], stack[1])
+    np.testing.assert_array_equal(files.read_labels(tmp_path / "stack.tif", 2), stack[2])
+    with pytest.raises(FileError, match=r"stack\.tif: .*a stack of 3 pages"):
+        files.read_image(tmp_path / "stack.tif")
+    with pytest.raises(FileError, match=r"stack\.tif: .*no page 3"):
+        files.read_page(tmp_path / "stack.tif", 3)
+
+
+def test_size_is_told_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(np.zeros((3, 5, 4), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(IDS).save(tmp_path / "b.tif")
+    monkeypatch.setattr("imagecodecs.png_decode", None)
+    monkeypatch.setattr("tifffile.TiffPage.asarray", None)
+    assert files.image_size(tmp_path / "a.png") == (3, 5, 3, "uint8")
+    assert files.image_size(tmp_path / "b.tif") == (2, 3, 1, "uint16")
+    with pytest.raises(FileError, match=r"gone\.png: cannot be read: No such file"):
+        files.image_size(tmp_path / "gone.png")
+
+
+def test_what_is_written_in_a_mask(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("RGB").quantize(2).save(tmp_path / "a.png")
+    indices, palette = files.read_mask(tmp_path / "a.png")
+    assert palette is not None
+    np.testing.assert_array_equal(palette[indices], [[[0, 0, 0], [1, 1, 1]]])
 
 
 def test_image_keeps_its_channels(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from segline.data import statistics as module
 from segline.data.statistics import moments, statistics
+from segline.model.images import as_channels
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -39,3 +40,9 @@ def test_sums_of_large_values_are_exact() -> None:
 def test_a_constant_channel_is_divided_by_one() -> None:
     image = np.stack([np.arange(9), np.full(9, 4)], axis=-1).reshape(3, 3, 2).astype(np.uint8)
     assert statistics([moments(image)]).std[1] == 1
+
+
+def test_a_grey_image_among_rgb_counts_as_three_equal_channels() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (9, 8, 1), dtype=np.uint8)
+    alone, among = moments(grey), moments(as_channels(grey, 3))
+    assert (among.sums, among.squares, among.pixels) == (alone.sums * 3, alone.squares * 3, alone.pixels)

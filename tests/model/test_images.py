@@ -1,3 +1,5 @@
+"""Decoding and what the network gets, judged by Pillow, tifffile and OpenCV, and by tables made by hand."""
+
 import io
 
 import cv2
@@ -6,81 +8,172 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segline.model.images import ImageError, Statistics, decode, encode_png, to_network
+from segline.model.headers import Header
+from segline.model.images import ImageError, Statistics, as_channels, decode, encode_png, header, to_network
 
 RNG = np.random.default_rng(0)
 GREY = Statistics("uint8", 1, (0.5,), (0.25,))
+RGB = Statistics("uint8", 3, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+BYTES = RNG.integers(0, 256, (5, 7, 4), dtype=np.uint8)
 
 
-def png(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
+def saved(image: Image.Image | np.ndarray, form: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(stream, form, **options)
+    return stream.getvalue()
 
 
 def tiff(array: np.ndarray, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **options)
-    return buffer.getvalue()
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, array, **options)
+    return stream.getvalue()
 
 
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (1, 1)])
-def test_png_pixels_come_back_as_pillow_wrote_them(shape: tuple[int, ...]) -> None:
+def test_pixels_come_back_as_pillow_wrote_them(form: str, shape: tuple[int, ...]) -> None:
     array = RNG.integers(0, 256, shape, dtype=np.uint8)
-    assert np.array_equal(decode(png(array)), array if array.ndim == 3 else array[..., None])
+    assert np.array_equal(decode(saved(array, form)), array if array.ndim == 3 else array[..., None])
 
 
-def test_sixteen_bit_colour_keeps_its_bits() -> None:
-    array = RNG.integers(0, 65536, (4, 6, 3), dtype=np.uint16)
-    encoded = cv2.imencode(".png", array[..., ::-1])[1].tobytes()
-    decoded = decode(encoded)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_stay(channels: int) -> None:
+    array = RNG.integers(0, 65536, (4, 6, channels), dtype=np.uint16)
+    decoded = decode(cv2.imencode(".png", array[..., ::-1])[1].tobytes())
     assert decoded.dtype == np.uint16
     assert np.array_equal(decoded, array)
 
 
-def test_opaque_alpha_is_dropped_and_transparent_kept() -> None:
-    array = RNG.integers(0, 256, (4, 4, 4), dtype=np.uint8)
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP"])
+def test_palettes_become_colours(form: str) -> None:
+    image = Image.fromarray(BYTES[..., :3]).quantize(5)
+    assert np.array_equal(decode(saved(image, form)), np.array(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_packed_palettes_become_colours(bits: int) -> None:
+    image = Image.fromarray(BYTES[..., :3]).quantize(2**bits)
+    assert np.array_equal(decode(saved(image, bits=bits)), np.array(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP"])
+def test_black_and_white_is_0_and_255(form: str) -> None:
+    decoded = decode(saved(BYTES[..., 0] > 99, form))
+    assert np.array_equal(decoded[..., 0], np.where(BYTES[..., 0] > 99, 255, 0))
+    assert decoded.shape == (5, 7, 1)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGBA", 3), ("LA", 1)])
+def test_opaque_alpha_is_dropped_and_transparency_refused(mode: str, channels: int) -> None:
+    array = BYTES.copy()
     array[..., 3] = 255
-    assert np.array_equal(decode(png(array)), array[..., :3])
-    array[0, 0, 3] = 0
-    assert decode(png(array)).shape == (4, 4, 4)
+    image = Image.fromarray(array).convert(mode)
+    for form in ("PNG", "TIFF"):
+        assert np.array_equal(decode(saved(image, form)), np.array(image)[..., :channels])
+    array[0, 0, 3] = 254
+    for form in ("PNG", "TIFF"):
+        with pytest.raises(ImageError, match=r"1 pixels are transparent.*flatten"):
+            decode(saved(Image.fromarray(array).convert(mode), form))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
-def test_tiff_of_every_type(dtype: type) -> None:
-    array = (RNG.random((5, 6)) * 200).astype(dtype)
-    decoded = decode(tiff(array))
-    assert decoded.shape == (5, 6, 1)
-    assert decoded.dtype == (np.float32 if dtype == np.float64 else dtype)
-    assert np.array_equal(decoded[..., 0], array.astype(decoded.dtype))
+@pytest.mark.parametrize(("alpha", "refused"), [(np.full(5, 1.0), False), (np.arange(5) / 4, True)])
+def test_alpha_of_floats(alpha: np.ndarray, refused: bool) -> None:
+    array = np.dstack([np.ones((4, 5, 3)), np.tile(alpha, (4, 1))]).astype(np.float32)
+    data = tiff(array, photometric="rgb", extrasamples=["unassalpha"])
+    if refused:
+        with pytest.raises(ImageError, match="16 pixels are transparent"):
+            decode(data)
+    else:
+        assert decode(data).shape == (4, 5, 3)
 
 
-@pytest.mark.parametrize("compression", ["lzw", "deflate", "zstd"])
-def test_compressed_tiff(compression: str) -> None:
-    array = RNG.integers(0, 60000, (30, 40), dtype=np.uint16)
-    assert np.array_equal(decode(tiff(array, compression=compression))[..., 0], array)
+def test_transparent_colours_of_a_palette_count_where_they_are_used() -> None:
+    image = Image.fromarray(BYTES[..., :3]).quantize(5)
+    assert decode(saved(image, transparency=b"\xff" * 5)).shape == (5, 7, 3)
+    with pytest.raises(ImageError, match="transparent"):
+        decode(saved(image, transparency=0))
 
 
-def test_planar_tiff_gets_its_channels_last() -> None:
-    array = RNG.integers(0, 256, (5, 30, 40), dtype=np.uint8)
-    decoded = decode(tiff(array, photometric="minisblack", planarconfig="separate", metadata={"axes": "CYX"}))
-    assert np.array_equal(decoded, np.moveaxis(array, 0, -1))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_notes_of_orientation_are_ignored(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    image = Image.fromarray(BYTES[..., :3])
+    for form in ("PNG", "TIFF"):
+        assert np.array_equal(decode(saved(image, form, exif=exif)), BYTES[..., :3])
+    assert np.array_equal(decode(saved(image, "JPEG", exif=exif)), decode(saved(image, "JPEG")))
+    assert decode(saved(image, "JPEG", exif=exif)).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_as_opencv_has_it(channels: int, options: dict[str, object]) -> None:
+    ramp = np.add.outer(np.arange(40), np.arange(50))
+    array = np.squeeze(np.stack([ramp, ramp[::-1], 2 * ramp], axis=-1).astype(np.uint8)[..., :channels])
+    data = saved(array, "JPEG", **options)
+    judge = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(decode(data), judge[..., ::-1] if channels == 3 else judge[..., None])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("uint8", "uint8"),
+        ("uint16", "uint16"),
+        ("float32", "float32"),
+        *[
+            (dtype, "float32")
+            for dtype in ("int8", "int16", "int32", "uint32", "int64", "uint64", "float16", "float64")
+        ],
+    ],
+)
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_tiff_of_every_type(dtype: str, expected: str, byteorder: str) -> None:
+    array = (RNG.random((5, 6)) * 100).astype(dtype)
+    data = tiff(array, byteorder=byteorder)
+    decoded = decode(data)
+    assert decoded.dtype == np.dtype(expected)
+    assert decoded.dtype.isnative
+    assert np.array_equal(decoded[..., 0], array.astype(expected))
+    assert header(io.BytesIO(data)) == Header(5, 6, 1, expected)
+
+
+def test_what_float32_cannot_hold() -> None:
+    """Whole numbers beyond 2**24 are rounded; what is too large is infinite, which check refuses."""
+    decoded = decode(tiff(np.array([[2**24 + 1, 2**24]], np.int32)))
+    assert decoded.tolist() == [[[2**24], [2**24]]]
+    assert np.isinf(decode(tiff(np.array([[1e300]])))).all()
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
         (b"", "not a readable"),
-        (b"hello", "5 bytes"),
-        (png(np.zeros((50, 50), np.uint8))[:30], "not a readable"),
-        (b"II*\x00rubbish", "TIFF"),
-        (tiff(np.zeros((3, 4, 5), np.uint8), photometric="minisblack"), "one page"),
-        (tiff(np.zeros((3, 4), np.int32)), "int32"),
+        (b"hello", "not a readable PNG, JPEG, BMP or TIFF.*convert it"),
+        (saved(BYTES[..., 0], "GIF"), "convert it"),
+        (saved(np.zeros((50, 50), np.uint8))[:30], "not a readable PNG: it is truncated"),
+        (b"II*\x00rubbish", "not a readable TIFF"),
+        (b"BM", "not a readable BMP"),
+        (b"\xff\xd8", "not a readable JPEG"),
+        (tiff(np.zeros((3, 4), np.complex64)), "COMPLEX"),
     ],
 )
 def test_what_is_no_image_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         decode(data)
+    with pytest.raises(ImageError, match=words):
+        header(io.BytesIO(data))
+
+
+def test_decoders_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    good = saved(BYTES[..., :3], "JPEG", quality=95)
+    middle = len(good) - 40
+    for data in (good[:middle] + good[-2:], saved(BYTES)[:-20], tiff(BYTES)[:-20], b"II*\x00" + bytes(50)):
+        try:
+            decode(data)
+        except ImageError:
+            continue
+    assert capfd.readouterr() == ("", "")
 
 
 def test_labels_survive_png() -> None:
@@ -95,8 +188,23 @@ def test_the_same_pixel_gives_the_same_value_whatever_surrounds_it() -> None:
     assert to_network(dark, GREY)[0, 0, 0] == pytest.approx((1 / 255 - 0.5) / 0.25)
 
 
+def test_a_grey_image_is_rgb_with_equal_channels_where_the_model_takes_rgb() -> None:
+    grey = BYTES[..., :1]
+    assert np.array_equal(to_network(grey, RGB), to_network(np.dstack([grey] * 3), RGB))
+    assert np.array_equal(as_channels(grey, 3), np.dstack([grey] * 3))
+    assert as_channels(BYTES, 4) is BYTES
+
+
+@pytest.mark.parametrize(("channels", "wanted"), [(3, 1), (1, 2), (1, 4), (2, 3), (4, 3)])
+def test_other_channels_are_refused(channels: int, wanted: int) -> None:
+    with pytest.raises(ImageError, match=f"{channels} channels, where others have {wanted}"):
+        as_channels(np.zeros((2, 2, channels), np.uint8), wanted)
+
+
 def test_another_type_or_channel_count_is_refused() -> None:
     with pytest.raises(ImageError, match="uint16 with 1 channels, but the model was trained on uint8"):
         to_network(np.zeros((4, 4, 1), np.uint16), GREY)
+    with pytest.raises(ImageError, match="uint16 with 1 channels, but the model was trained on uint8 with 3"):
+        to_network(np.zeros((4, 4, 1), np.uint16), RGB)
     with pytest.raises(ImageError, match="3 channels"):
         to_network(np.zeros((4, 4, 3), np.uint8), GREY)

@@ -1,18 +1,21 @@
 """The only place that opens files: images, labels, arrays, JSON, YAML and tables; written whole or not at all."""
 
+import csv
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from segline.model.images import TIFF_MAGIC, ImageError, Raw, decode, encode_png
+from segline.data import labelfile
+from segline.model.headers import Header
+from segline.model.images import ImageError, Raw, decode, decode_page, encode_png, form_of, header
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +23,9 @@ if TYPE_CHECKING:
 Labels = npt.NDArray[Any]  # (H, W), any integer type
 
 LARGEST_ID = np.iinfo(np.int32).max
-LARGEST_IMAGE = 2**30  # pixels; OpenCV stops there as well
 LOSSY = (".jpg", ".jpeg")
-# Modes of Pillow whose pixels are one number each; P keeps the palette's indices, which are the labels.
-ONE_NUMBER = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
+READABLE = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # other files are no images, whatever they hold
+MAGIC = 8  # bytes by which formats are told apart
 
 
 class FileError(ValueError):
@@ -36,67 +38,109 @@ def read_image(path: Path) -> Raw:
     Raises
     ------
     FileError
-        The file is missing or is no such image.
+        The file is missing, is no such image, or is a stack of several pages.
     """
-    try:
-        return decode(read_bytes(path))
-    except ImageError as error:
-        raise FileError(f"{path}: {error}") from error
+    with _named(path), _opened(path) as stream:
+        # Of a TIFF only what is needed is read.
+        return decode_page(stream) if _form(stream) == "TIFF" else decode(stream.read())
 
 
-def read_labels(path: Path) -> Labels:
-    """Labels (H, W), an integer type, of a PNG, BMP or TIFF file; of a palette PNG its indices.
+def read_page(path: Path, page: int) -> Raw:
+    """Pixels (H, W, C) of page 0, 1, ... of a TIFF, of which no other is read; FileError as in `read_image`."""
+    with _named(path), _opened(path) as stream:
+        return decode_page(stream, page)
+
+
+def pages(path: Path) -> int:
+    """Number of images in a file: in a TIFF the slices and time points of a stack, of which each has all channels.
+
+    Raises
+    ------
+    FileError
+        The file is missing, or what it says of its pages contradicts what it holds.
+    """
+    with _named(path), _opened(path) as stream:
+        if _form(stream) != "TIFF":
+            return 1
+        from segline.model import tiff
+
+        return tiff.count(stream)
+
+
+def image_size(path: Path) -> Header:
+    """Height, width, channels and type that `read_image` would give; nothing is decoded. FileError as there."""
+    with _named(path), _opened(path) as stream:
+        return header(stream)
+
+
+def read_labels(path: Path, page: int | None = None) -> Labels:
+    """Labels (H, W), an integer type, of a PNG, BMP or TIFF file; of a palette its indices.
+
+    Parameters
+    ----------
+    page : which page of a TIFF stack, from 0.
 
     Raises
     ------
     FileError
         The file is missing, damaged, in colour, compressed with losses, or holds numbers that are no ids.
     """
-    if path.suffix.lower() in LOSSY:
-        raise FileError(f"{path}: JPEG changes values, so ids cannot be trusted; save the labels as PNG or TIFF")
-    data = read_bytes(path)
-    labels: Labels = _tiff_labels(data, path) if data[:4] in TIFF_MAGIC else _pillow_labels(data, path)
+    with _named(path), _opened(path) as stream:
+        if _form(stream) == "JPEG":
+            raise ImageError("JPEG changes values, so ids cannot be trusted; save the labels as PNG or TIFF")
+        labels: Labels = labelfile.decode(stream, page).numbers
+    if labels.ndim > 2:
+        raise FileError(
+            f"{path}: a label image in colour, of shape {labels.shape}; segline needs one number a pixel: "
+            "turn each colour into its class id, or save it as grey or with a palette"
+        )
+    if labels.dtype.kind == "f":
+        labels = _whole(labels, path)
     if labels.size and (labels.min() < 0 or labels.max() > LARGEST_ID):
         raise FileError(f"{path}: ids from {labels.min()} to {labels.max()}; ids go from 0 to {LARGEST_ID}")
     return labels
 
 
-def _tiff_labels(data: bytes, path: Path) -> Labels:
-    import tifffile
+def read_mask(path: Path, page: int | None = None) -> labelfile.Written:
+    """What is written in a mask: numbers (H, W) or colours (H, W, 3), and the palette (N, 3) of indices.
 
+    See `labelfile.decode`; FileError where that refuses.
+    """
+    with _named(path), _opened(path) as stream:
+        return labelfile.decode(stream, page)
+
+
+def _whole(labels: Labels, path: Path) -> Labels:
+    wrong = labels[~np.isfinite(labels) | (labels != np.rint(labels))]
+    if wrong.size:
+        raise FileError(f"{path}: {wrong.size} pixels hold no whole number, such as {wrong[0]}; labels are ids")
+    # An id beyond int64 would wrap; clipped it is still refused as too large.
+    return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        labels: Labels = tifffile.imread(io.BytesIO(data))
-    except Exception as error:  # a damaged TIFF raises whatever its decoder happens to meet
-        raise FileError(f"{path}: not a readable TIFF: {error}") from error
-    if labels.ndim > 2 and labels.size == labels.shape[-2] * labels.shape[-1]:
-        labels = labels.reshape(labels.shape[-2:])
-    if labels.ndim != 2:
-        raise FileError(f"{path}: labels of shape {labels.shape}; give one number a pixel, (height, width)")
-    if labels.dtype.kind == "f":
-        wrong = labels[~np.isfinite(labels) | (labels != np.rint(labels))]
-        if wrong.size:
-            raise FileError(f"{path}: {wrong.size} pixels hold no whole number, such as {wrong[0]}; labels are ids")
-        # An id beyond int64 would wrap; clipped it is still refused as too large.
-        return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
-    return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _pillow_labels(data: bytes, path: Path) -> Labels:
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """ImageErrors within become FileErrors that name the file."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            mode, labels = image.mode, np.array(image)
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError and others
-        raise FileError(f"{path}: not a readable image: {error}") from error
-    if mode not in ONE_NUMBER:
-        raise FileError(
-            f"{path}: a label image with colours ({mode}); segline needs one number a pixel: "
-            "turn each colour into its class id, or save it as grey or with a palette"
-        )
-    return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+        yield
+    except ImageError as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def _form(stream: BinaryIO) -> str:
+    """PNG, JPEG, BMP or TIFF; the stream is left at its begin."""
+    form = form_of(stream.read(MAGIC))
+    stream.seek(0)
+    return form
 
 
 def write_png(path: Path, pixels: npt.NDArray[Any]) -> None:
@@ -127,8 +171,13 @@ def md5(path: Path) -> str:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file byte for byte; not its times and rights."""
-    shutil.copyfile(source, target)
+    """Copy a file byte for byte, whole or not at all; not its times and rights."""
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.copyfile(source, temporary)
+    except OSError as error:
+        raise FileError(f"{source}: cannot be copied to {target}: {error.strerror or error}") from error
+    temporary.replace(target)
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -136,6 +185,17 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("wb") as file:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    temporary.replace(path)
+
+
+def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
+    """Write as .npy the array that `parts`, some rows after the others, make up; one part is in memory at a time."""
+    temporary = path.with_name(f".{path.name}.partial")
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    with temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        for part in parts:
+            np.ascontiguousarray(part, dtype).tofile(file)
     temporary.replace(path)
 
 
@@ -201,6 +261,17 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
+@contextmanager
+def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, object]], None]]:
+    """Write a CSV file row by row, by what is yielded: a function of the values by column."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        yield writer.writerow
+    temporary.replace(path)
+
+
 def make_folder(path: Path) -> None:
     """An empty folder, with its parents; what `path` held before is gone."""
     if path.exists():
@@ -211,15 +282,21 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, that becomes `target`, in place of what was there, when all went well; else nothing changes."""
-    partial, former = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.former")
+    partial = target.with_name(f".{target.name}.partial")
     make_folder(partial)
     try:
         yield partial
     except BaseException:
         shutil.rmtree(partial)
         raise
+    put_in_place(partial, target)
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Rename `folder` to `target`; what was there is removed only once that is done."""
+    former = target.with_name(f".{target.name}.former")
     if target.exists():
         shutil.rmtree(former, ignore_errors=True)
         target.replace(former)
-    partial.replace(target)
+    folder.replace(target)
     shutil.rmtree(former, ignore_errors=True)

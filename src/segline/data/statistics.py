@@ -4,26 +4,39 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
+from typing import Self
 
 import numpy as np
 
 from segline.model.images import RANGES, Raw, Statistics
+
+Number = int | float | Fraction
 
 BLOCK = 1 << 20  # pixels summed at once, so that the sums need little memory
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one image: type, pixels, and for each channel the sum and the sum of squares; whole numbers for integers."""
+    """Of images: type, pixels, and for each channel the sum and the sum of squares; whole numbers for integers."""
 
     dtype: str
     pixels: int
-    sums: tuple[int | float, ...]
-    squares: tuple[int | float, ...]
+    sums: tuple[Number, ...]
+    squares: tuple[Number, ...]
+
+    def __add__(self, other: Self) -> Self:
+        """Of the images of both, which are of one type and have the same channels; nothing is rounded."""
+        assert self.dtype == other.dtype and len(self.sums) == len(other.sums)
+        sums, squares = (
+            tuple(Fraction(a) + Fraction(b) for a, b in zip(*pair, strict=True))
+            for pair in ((self.sums, other.sums), (self.squares, other.squares))
+        )
+        return type(self)(self.dtype, self.pixels + other.pixels, sums, squares)
 
 
 def moments(image: Raw) -> Moments:
-    """Moments of an image (H, W, C)."""
+    """Moments of an image (H, W, C); of a grey one among RGB ones, as `images.as_channels` makes it."""
     flat = image.reshape(-1, image.shape[2])
     blocks = [_sums(flat[start : start + BLOCK]) for start in range(0, len(flat), BLOCK)]
     total = sum if image.dtype.kind == "u" else math.fsum
@@ -42,15 +55,11 @@ def statistics(parts: Iterable[Moments]) -> Statistics:
 
     A channel that is the same everywhere gets a standard deviation of 1, so that dividing by it leaves zeros.
     """
-    images = list(parts)
-    dtype, channels = images[0].dtype, len(images[0].sums)
-    assert all(image.dtype == dtype and len(image.sums) == channels for image in images)
-    pixels = sum(image.pixels for image in images)
+    # As fractions nothing is rounded before the last line, so the order of the images cannot matter.
+    total = reduce(Moments.__add__, parts)
     mean, std = [], []
-    for channel in range(channels):
-        # Fractions: nothing is rounded before the last line, so the order of the images cannot matter.
-        first = sum((Fraction(image.sums[channel]) for image in images), Fraction(0)) / pixels
-        second = sum((Fraction(image.squares[channel]) for image in images), Fraction(0)) / pixels
-        mean.append(float(first) / RANGES[dtype])
-        std.append(math.sqrt(max(float(second - first * first), 0.0)) / RANGES[dtype] or 1.0)
-    return Statistics(dtype, channels, tuple(mean), tuple(std))
+    for first, second in zip(total.sums, total.squares, strict=True):
+        average, square = Fraction(first) / total.pixels, Fraction(second) / total.pixels
+        mean.append(float(average) / RANGES[total.dtype])
+        std.append(math.sqrt(max(float(square - average * average), 0.0)) / RANGES[total.dtype] or 1.0)
+    return Statistics(total.dtype, len(mean), tuple(mean), tuple(std))

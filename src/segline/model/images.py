@@ -1,21 +1,41 @@
-"""Image bytes to raw pixels, raw pixels to network input, labels to PNG: one preprocessing for every use."""
+"""Image bytes to raw pixels, raw pixels to network input, labels to PNG: one preprocessing for every use.
+
+Forms. An image is (H, W, C), uint8, uint16 or float32, whatever its file: bool becomes 0 and 255, every other type
+float32 with its values kept (whole numbers beyond 2**24 are rounded). Palettes become RGB. An alpha channel that is
+opaque everywhere is dropped, any other is refused. Orientation notes (EXIF) are ignored, for label images have none.
+The numbers of a TIFF are taken as they are, also where white is zero.
+
+Bounds. What a file says of its size is doubted before anything is allocated. Its pixels P, in bytes as they are stored
+or as they are decoded, whichever are more, are at most 4 GiB (`headers.LARGEST`) and at most k times the file: k is 1
+for BMP and uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate, 2,560 for LZW, 64 for PackBits, 32,768 for
+zstd; times what bits, palettes and conversion to float32 add (32 at most). Decoding needs at
+most 64 MiB + 64 x the file + 4 P; 64 x is for what the directories of a TIFF may list.
+"""
 
 import io
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import cv2
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from . import headers
+from .headers import Header
+
+# What it tells of damaged files comes as ImageError.
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
+
+ImageError = headers.ImageError
 Raw = npt.NDArray[Any]  # (H, W, C), uint8, uint16 or float32
 
 RANGES = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-
-
-class ImageError(ValueError):
-    """Bytes or pixels that cannot be used; the message says what was found and what is needed."""
+MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8": "JPEG", b"BM": "BMP"} | dict.fromkeys(TIFF_MAGIC, "TIFF")
+START = 1200  # bytes in which a PNG or BMP has said all of itself
 
 
 @dataclass(frozen=True)
@@ -34,55 +54,88 @@ class Statistics:
 
 
 def decode(data: bytes) -> Raw:
-    """Pixels (H, W, C), uint8, uint16 or float32, of an encoded PNG, JPEG, BMP or TIFF.
+    """Pixels (H, W, C), uint8, uint16 or float32, of an encoded PNG, JPEG, BMP or TIFF; see above for the rules.
 
-    Channels are in the order red, green, blue; an alpha channel that is opaque everywhere is dropped.
+    Channels are in the order red, green, blue.
 
     Raises
     ------
     ImageError
-        The bytes are no such image, or its type or shape is none of the above.
+        The bytes are no such image, are damaged or truncated, promise more than they can hold, or hold several pages;
+        or its type, its colours or its alpha channel are none of the above.
     """
-    pixels = _decode_tiff(data) if data[:4] in TIFF_MAGIC else _decode_opencv(data)
-    if pixels.dtype == np.float64:
-        pixels = pixels.astype(np.float32)
-    if pixels.dtype.name not in RANGES:
-        raise ImageError(f"pixels of type {pixels.dtype}; convert them to uint8, uint16 or float32")
-    if pixels.shape[2] == 4 and pixels.dtype != np.float32 and (pixels[..., 3] == RANGES[pixels.dtype.name]).all():
-        pixels = pixels[..., :3]
-    return np.ascontiguousarray(pixels)
+    form = form_of(data)
+    if form == "TIFF":
+        return decode_page(io.BytesIO(data))
+    found = header(io.BytesIO(data))
+    with headers.reading(form):
+        pixels = _codec(form)(data).reshape(found.height, found.width, -1)
+    if form == "BMP":
+        pixels = pixels[..., : found.channels] if found.channels == 1 else pixels
+    return _usual(pixels, (pixels.shape[2] - 1,) if pixels.shape[2] in (2, 4) else ())
 
 
-def _decode_opencv(data: bytes) -> Raw:
-    encoded = np.frombuffer(data, np.uint8)
-    try:
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if encoded.size else None
-    except cv2.error as error:
-        raise ImageError(f"not a readable image: {error.err}") from error
-    if pixels is None:
-        raise ImageError(f"not a readable PNG, JPEG, BMP or TIFF image ({len(data)} bytes, maybe truncated)")
-    if pixels.ndim == 2:
-        return pixels[..., None]
-    order = [2, 1, 0, 3][: pixels.shape[2]] if pixels.shape[2] >= 3 else list(range(pixels.shape[2]))
-    return pixels[..., order]
+def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
+    """Pixels (H, W, C) of one page of a TIFF, of which no other is read; None: the only one. Errors as in `decode`."""
+    from . import tiff
+
+    stored = tiff.read(stream, page)
+    if stored.palette is not None:
+        return stored.palette[stored.numbers[..., 0]]
+    return _usual(stored.numbers, stored.alpha)
 
 
-def _decode_tiff(data: bytes) -> Raw:
-    import tifffile
+def header(stream: BinaryIO) -> Header:
+    """Size and type that `decode` would give; little is read and nothing decoded. Errors as there."""
+    start = stream.read(START)
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    form = form_of(start)
+    with headers.reading(form):
+        if form == "PNG":
+            return headers.png(start, size)
+        if form == "BMP":
+            return headers.bmp(start, size)
+        if form == "JPEG":
+            return headers.jpeg(stream.read())
+    from . import tiff
 
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            series = file.series[0]
-            pixels, axes = series.asarray(), series.axes
-    except Exception as error:  # a damaged TIFF raises whatever its decoder happens to meet
-        raise ImageError(f"not a readable TIFF: {error}") from error
-    if axes == "YX":
-        return pixels[..., None]
-    if axes == "YXS":
-        return pixels
-    if axes in ("SYX", "CYX"):
-        return np.moveaxis(pixels, 0, -1)
-    raise ImageError(f"a TIFF with axes {axes} and shape {pixels.shape}; segline takes one page a file")
+    height, width, channels, dtype = tiff.header(stream)
+    return Header(height, width, channels, _usual(np.empty((0, 0, 1), dtype)).dtype.name)
+
+
+def form_of(start: bytes) -> str:
+    """PNG, JPEG, BMP or TIFF, as the first bytes of a file say; ImageError when it is none of these."""
+    for magic, form in MAGIC.items():
+        if start.startswith(magic):
+            return form
+    raise ImageError("not a readable PNG, JPEG, BMP or TIFF image; if it is of another kind, convert it")
+
+
+def _codec(form: str) -> Callable[[bytes], Raw]:
+    if form == "PNG":
+        return lambda data: imagecodecs.png_decode(headers.png_pixels(data))
+    return imagecodecs.jpeg8_decode if form == "JPEG" else imagecodecs.bmp_decode
+
+
+def _usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
+    """`pixels` (H, W, C) in one of the three types, without the channels `alpha`."""
+    for channel in alpha:
+        opaque = 1 if pixels.dtype.kind in "bf" else np.iinfo(pixels.dtype).max
+        clear = int(np.count_nonzero(pixels[..., channel] != opaque))
+        if clear:
+            raise ImageError(
+                f"{clear} pixels are transparent by its alpha channel; flatten it onto a background, or, if channel "
+                f"{channel + 1} is data, do not declare it as alpha"
+            )
+    if alpha:
+        last = alpha == (pixels.shape[2] - 1,)
+        pixels = pixels[..., :-1] if last else np.delete(pixels, alpha, axis=2)
+    if pixels.dtype.kind == "b":
+        return pixels.astype(np.uint8) * np.uint8(255)
+    dtype = np.dtype(pixels.dtype.name if pixels.dtype.name in RANGES else np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which check refuses
+        return np.ascontiguousarray(pixels, dtype)
 
 
 def encode_png(labels: npt.NDArray[Any]) -> bytes:
@@ -107,17 +160,33 @@ def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.ND
     return planes
 
 
+def as_channels(raw: Raw, channels: int) -> Raw:
+    """`raw` (H, W, C) with `channels` channels: a grey image among RGB ones is RGB with three equal channels.
+
+    Raises
+    ------
+    ImageError
+        Any other difference.
+    """
+    if raw.shape[2] == channels:
+        return raw
+    if raw.shape[2] == 1 and channels == 3:
+        return np.repeat(raw, 3, axis=2)
+    raise ImageError(f"an image with {raw.shape[2]} channels, where others have {channels}; convert it")
+
+
 def to_network(raw: Raw, statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Network input (C, H, W) of `raw` (H, W, C).
+    """Network input (C, H, W) of `raw` (H, W, C); three equal channels of a grey image where the model takes RGB.
 
     Raises
     ------
     ImageError
         Type or channels are not those of the training images.
     """
-    if raw.dtype.name != statistics.dtype or raw.shape[2] != statistics.channels:
+    suits = raw.shape[2] == statistics.channels or (raw.shape[2], statistics.channels) == (1, 3)
+    if raw.dtype.name != statistics.dtype or not suits:
         raise ImageError(
             f"an image of type {raw.dtype} with {raw.shape[2]} channels, but the model was trained on "
             f"{statistics.dtype} with {statistics.channels}; convert the image"
         )
-    return normalise(scale(raw), statistics)
+    return normalise(scale(as_channels(raw, statistics.channels)), statistics)

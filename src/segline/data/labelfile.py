@@ -1,0 +1,92 @@
+"""Bytes of a label image to what was written: numbers, indices of a palette, or colours."""
+
+import io
+from typing import Any, BinaryIO, NamedTuple
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from segline.model import headers
+from segline.model.images import START, ImageError, form_of, header
+
+LARGEST_IMAGE = 2**32  # pixels; Pillow's own bound, which the header has been held to already
+
+
+class Written(NamedTuple):
+    """Numbers (H, W) of any type or colours (H, W, C), and the colours (N, 3) that indices of a palette stand for."""
+
+    numbers: npt.NDArray[Any]
+    palette: npt.NDArray[np.uint8] | None = None
+
+
+def decode(stream: BinaryIO, page: int | None = None) -> Written:
+    """What is written in a PNG, JPEG, BMP or TIFF; black and white is 0 and 1.
+
+    Pixels that an alpha channel calls transparent are 0; notes of transparency beside the pixels (tRNS) are ignored.
+
+    Parameters
+    ----------
+    page : which page of a TIFF stack, from 0; None where there is only one.
+
+    Raises
+    ------
+    ImageError
+        The bytes are no such image or are damaged, or pixels are half transparent.
+    """
+    form = form_of(stream.read(START))
+    stream.seek(0)
+    if form == "TIFF":
+        from segline.model import tiff
+
+        stored = tiff.read(stream, page)
+        return Written(_flat(_laid_on_black(stored.numbers, stored.alpha)), stored.palette)
+    header(stream)
+    stream.seek(0)
+    data = stream.read()
+    with headers.reading(form):
+        if form == "PNG":
+            return _png(headers.png_pixels(data, transparency=False))
+        if form == "BMP" and data[28] <= 8:
+            return _indexed(data)
+        return Written(_flat((imagecodecs.jpeg8_decode if form == "JPEG" else imagecodecs.bmp_decode)(data)))
+
+
+def _png(data: bytes) -> Written:
+    bits, colour = data[24:26]
+    if colour == 3:
+        return _indexed(data)
+    pixels = imagecodecs.png_decode(data)
+    if colour == 0 and bits < 8:
+        return Written(pixels // np.uint8(255 // (2**bits - 1)))  # libpng stretches them to 0 ... 255
+    if colour in (4, 6):
+        pixels = _laid_on_black(pixels, (pixels.shape[2] - 1,))
+    return Written(_flat(pixels))
+
+
+def _indexed(data: bytes) -> Written:
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE
+    with Image.open(io.BytesIO(data)) as image:
+        colours = image.getpalette("RGB")
+        palette = None if colours is None else np.array(colours, np.uint8).reshape(-1, 3)
+        return Written(_flat(np.array(image)), palette)
+
+
+def _flat(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`pixels` (H, W) where there is one channel, in the byte order of this machine, with 0 and 1 for bool."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    return pixels.astype(np.uint8 if pixels.dtype.kind == "b" else pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _laid_on_black(pixels: npt.NDArray[Any], alpha: tuple[int, ...]) -> npt.NDArray[Any]:
+    for channel in alpha:
+        level = pixels[..., channel]
+        opaque = 1 if pixels.dtype.kind in "bf" else np.iinfo(pixels.dtype).max
+        half = int(np.count_nonzero((level != 0) & (level != opaque)))
+        if half:
+            raise ImageError(f"{half} pixels are half transparent, so they may be either; save it without transparency")
+        pixels = np.where(level[..., None] == 0, pixels.dtype.type(0), pixels)
+    return np.delete(pixels, alpha, axis=2) if alpha else pixels

@@ -1,0 +1,126 @@
+"""The directories of a TIFF: found without going round in circles, and which are channels, slices or smaller copies."""
+
+import json
+import re
+import struct
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from .headers import ImageError
+
+SMALLER_COPY_OR_MASK = 0b101  # of NewSubfileType, tag 254
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+MOST_TAGS = 4096
+
+
+class _Form(NamedTuple):
+    """How a TIFF writes numbers: of entries, an entry (tag, type, number of values, value) and an offset."""
+
+    entries: struct.Struct
+    entry: struct.Struct
+    offset: struct.Struct
+
+
+def full_images(stream: BinaryIO) -> list[int]:
+    """Offsets of the directories of full images, of which there is at least one.
+
+    tifffile would go on for ever where directories go round in a circle of more than a hundred, and would load the
+    same bytes again for every tag that calls for them.
+
+    Raises
+    ------
+    ImageError
+        There is none, they go round in a circle, or hold more than the file.
+    """
+    form = _form(stream.read(8))
+    size = stream.seek(0, 2)
+    at, seen, found = form.offset.size, set[int](), list[int]()  # byte 4 holds the first offset; 8 in a BigTIFF
+    while True:
+        (offset,) = _read(stream, at, form.offset)
+        if not offset:
+            break
+        if offset in seen:
+            raise ImageError("it is damaged: its directories go round in a circle")
+        seen.add(offset)
+        (tags,) = _read(stream, offset, form.entries)
+        if tags > MOST_TAGS:
+            raise ImageError(f"it is damaged: a directory of {tags} tags")
+        data = stream.read(tags * form.entry.size)
+        entries = list(form.entry.iter_unpack(data[: len(data) // form.entry.size * form.entry.size]))
+        held = sum(count * SIZES.get(kind, 8) for _, kind, count, _ in entries)
+        if len(entries) < tags or held > size + 8 * tags:
+            raise ImageError("it is damaged or truncated: a directory holds more than the file")
+        kinds = [value for tag, _, _, value in entries if tag == 254]
+        if not kinds or not kinds[0] & SMALLER_COPY_OR_MASK:
+            found.append(offset)
+        at = offset + form.entries.size + tags * form.entry.size
+    if not found:
+        raise ImageError("it holds no image")
+    return found
+
+
+def _form(start: bytes) -> _Form:
+    order = {b"II": "<", b"MM": ">"}[start[:2]]
+    if start[2:4] in (b"+\0", b"\0+"):
+        return _Form(struct.Struct(f"{order}Q"), struct.Struct(f"{order}HHQI4x"), struct.Struct(f"{order}Q"))
+    return _Form(struct.Struct(f"{order}H"), struct.Struct(f"{order}HHII"), struct.Struct(f"{order}I"))
+
+
+def _read(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[int, ...]:
+    stream.seek(at)
+    data = stream.read(form.size)
+    if len(data) < form.size:
+        raise ImageError("it is truncated: a directory lies beyond its end")
+    return form.unpack(data)
+
+
+def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
+    """Names and numbers of what `planes` directories go through, the slowest first; channels are called C.
+
+    Parameters
+    ----------
+    description : of the first directory, as OME, ImageJ or tifffile wrote it.
+    samples : channels within a directory, which OME and ImageJ count among theirs.
+    """
+    if description.startswith("ImageJ="):
+        return _imagej(description, samples)
+    if planes == 1:
+        return "Q", [1]
+    if "<OME" in description[:1000]:
+        return _ome(description, samples)
+    if description.startswith('{"shape":') and '"axes"' in description:
+        said = json.loads(description)
+        leading = [(axis, size) for axis, size in zip(said["axes"], said["shape"], strict=True) if axis not in "YXS"]
+        return "".join(axis for axis, _ in leading), [int(size) for _, size in leading]
+    return "Q", [planes]
+
+
+def _imagej(description: str, samples: int) -> tuple[str, list[int]]:
+    found = re.findall(r"^(images|channels|slices|frames)=(\d{1,9})\s*$", description, re.MULTILINE)
+    said = {name: max(1, int(number)) for name, number in found}
+    channels = said.get("channels", 1)
+    others = said.get("slices", 1) * said.get("frames", 1)
+    if said.keys() <= {"images"}:
+        others = said.get("images", 1)
+    return "QC", [others, 1 if channels == samples else channels]
+
+
+def _ome(description: str, samples: int) -> tuple[str, list[int]]:
+    pixels = re.search(r"<(?:\w+:)?Pixels\s([^>]*)>", description)
+    if not pixels:
+        raise ImageError("its OME metadata has no Pixels")
+    said = _attributes(pixels[1])
+    axes = said["DimensionOrder"][:1:-1]  # of XYCZT, C is the fastest
+    of_axis = {axis: int(said[f"Size{axis}"]) for axis in "CZT"}
+    of_axis["C"] = max(1, of_axis["C"] // samples)
+    sizes = [of_axis[axis] for axis in axes]
+    for plane in map(_attributes, re.findall(r"<(?:\w+:)?TiffData\s([^>]*)>", description)):
+        first = [int(plane.get(f"First{axis}", 0)) // (samples if axis == "C" else 1) for axis in axes]
+        if "IFD" in plane and int(plane["IFD"]) != np.ravel_multi_index(first, sizes):
+            raise ImageError("its planes lie in another order than its OME metadata tells")
+    return axes, sizes
+
+
+def _attributes(text: str) -> dict[str, str]:
+    return dict(re.findall(r'(\w+)="([^"]*)"', text))
