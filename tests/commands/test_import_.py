@@ -15,31 +15,55 @@ from segline.data.dataset import Dataset
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("data: {source: data/raw/cells}\n")
+    rng = np.random.default_rng(0)
     for name in "abcd":
-        for kind in ("images", "masks"):
-            (tmp_path / "source" / kind).mkdir(parents=True, exist_ok=True)
-            files.write_png(tmp_path / "source" / kind / f"{name}.png", np.tile(np.arange(3, dtype=np.uint8), (4, 4)))
+        files.write_png(tmp_path / "source" / "images" / f"{name}.png", rng.integers(0, 256, (4, 6), np.uint8))
+        files.write_png(tmp_path / "source" / "masks" / f"{name}.png", np.tile(np.arange(3, dtype=np.uint8), (4, 2)))
     return tmp_path / "source"
 
 
 def test_lines(source: Path) -> None:
     assert run(source, "small", classes=["1=cell body", "2 = nucleus"], mode="off") == [
-        "data/raw/small: 4 images",
+        "data/raw/small",
+        "  images    4, 6x4 px",
+        "  pixels    uint8 grey",
+        "  labels    classes",
+        "  class 0   background   33.333% of the pixels, in 4 images",
+        "  class 1   cell body    33.333% of the pixels, in 4 images",
+        "  class 2   nucleus      33.333% of the pixels, in 4 images",
+        "How that was understood:",
         "  images from images/, masks from masks/, paired by stem",
         "  labels: classes, for the masks share the few values 0, 1, 2; if not, say --labels instances",
-        "  class 0 background: 33.33% of the pixels",
-        "  class 1 cell body: 33.33% of the pixels",
-        "  class 2 nucleus: 33.33% of the pixels",
-        "Next: dvc add data/raw/small",
-        "and in params.yaml, section data: source: data/raw/small",
+        "Look at data/raw/small/contact_sheet.png: are the outlines where they should be?",
+        "Then: dvc add data/raw/small",
+        "and in params.yaml:",
+        "data:",
+        "  source: data/raw/small",
     ]
 
 
 def test_problems_are_told(source: Path) -> None:
-    files.write_png(source / "images" / "b.png", np.arange(144, dtype=np.uint8).reshape(4, 12, 3))
+    files.write_png(source / "images" / "b.png", np.arange(24, dtype=np.uint16).reshape(4, 6))
     lines = run(source, "small", mode="off")
-    assert any("images/b.png" in line and "3 channel" in line for line in lines)
+    assert any("images/b.png" in line and "uint16" in line for line in lines)
     assert "prepare will refuse the dataset until these errors are mended" in lines
+
+
+def test_colours_by_table(source: Path) -> None:
+    for file in (source / "masks").iterdir():
+        files.write_png(file, np.array([[[0, 0, 0], [255, 0, 0], [0, 0, 9]] * 2] * 4, np.uint8))
+    (source / "colours.csv").write_text("colour,class,name\n#000000,0,\n#ff0000,2,nucleus\n#000009,1,cytoplasm\n")
+    run(source, "small", colours=source / "colours.csv", classes=["1=body"], mode="off")
+    dataset = Dataset.open(Path("data/raw/small"))
+    assert dataset.spec.classes == {0: "background", 1: "body", 2: "nucleus"}
+    np.testing.assert_array_equal(dataset.truth("a")[0], [[0, 2, 1, 0, 2, 1]] * 4)
+
+
+def test_flags_reach_the_layout(source: Path) -> None:
+    (source / "images").rename(source / "pics")
+    lines = run(source, "small", mode="off", images="pics/*", labels="instances", group_by=".")
+    assert "  images images".replace("images images", "images pics/*, masks masks/*, paired by what is at *") in lines
+    assert (Dataset.open(Path("data/raw/small"))).spec.labels == "instances"
 
 
 @pytest.mark.parametrize("flag", ["nucleus", "1=", "one=nucleus", "-1=x"])
@@ -62,14 +86,14 @@ def test_outside_a_project(source: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("name", "images", "groups"),
-    [("isbi2012", 18, 18), ("dsb2018", 216, 216), ("wbc", 300, 300), ("magnetic_tile", 500, 0)],
+    [("isbi2012", 18, 18), ("dsb2018", 216, 216), ("wbc", 300, 299), ("magnetic_tile", 500, 0)],
 )
 def test_real_datasets_need_no_flag(
     source: Path, shared_data: Callable[[str], Path], name: str, images: int, groups: int
 ) -> None:
     del source  # only its working directory is needed
     lines = run(shared_data(name), name, mode="off")
-    assert lines[0].startswith(f"data/raw/{name}: {images} images")
+    assert lines[1].startswith(f"  images    {images}, ")
     dataset = Dataset.open(Path("data/raw") / name)
     if groups:
         assert len(set(dataset.groups.values())) == groups

@@ -1,18 +1,22 @@
 """Import, judged by the bytes of source and target, before and after."""
 
 import hashlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
 from scipy import ndimage
 
 from segline.data import files
 from segline.data.check import UnfitError
 from segline.data.dataset import Dataset, DatasetError
-from segline.data.formats import LayoutError
+from segline.data.formats import Each, LayoutError, Wishes
 from segline.data.importing import bring
 
 
@@ -32,7 +36,8 @@ def source(tmp_path: Path) -> Path:
         rng = np.random.default_rng(index)
         files.write_png(folder / "images" / f"{name}.png", rng.integers(0, 256, (20, 16), np.uint8))
         mask = np.zeros((20, 16), np.uint16)
-        mask[::3, ::3] = np.arange(42).reshape(7, 6) % (6 * index + 7)
+        ids = np.arange(42).reshape(7, 6)
+        mask[::3, ::3] = np.where(ids < 6 * index + 7, ids, 0)
         files.write_png(folder / "masks" / f"{name}.png", mask)
     return folder
 
@@ -40,7 +45,9 @@ def source(tmp_path: Path) -> Path:
 def test_all_of_it(tmp_path: Path, source: Path) -> None:
     (source / "groups.csv").write_text("image,defect,group\na.png,x,1\nb,x,1\nc,y,2\nd,y,2\ne,z,03\n")
     before = tree(source)
-    made = bring(source, "small", raw=tmp_path / "raw", names={1: "cell"}, licence="CC0-1.0", origin="a microscope")
+    made = bring(
+        source, "small", Wishes(names={1: "cell"}), raw=tmp_path / "raw", licence="CC0-1.0", origin="a microscope"
+    )
     assert tree(source) == before
     after = tree(made.folder)
     assert all(after[f"images/{name}.png"] == before[f"images/{name}.png"] for name in "abcde")
@@ -59,17 +66,24 @@ def test_all_of_it(tmp_path: Path, source: Path) -> None:
     for name, mask in masks.items():
         np.testing.assert_array_equal(dataset.truth(name)[1], mask)
     assert made.instances == sum(len(np.unique(mask)) - 1 for mask in masks.values())
-    assert made.pixels == {
-        0: sum(int((mask == 0).sum()) for mask in masks.values()),
-        1: sum(int((mask > 0).sum()) for mask in masks.values()),
-    }
-    assert (made.images, made.problems) == (5, ())
+    share = np.mean([mask > 0 for mask in masks.values()])
+    assert made.table[-1] == f"  class 1   cell        {share:8.3%} of the pixels, in 5 images"
+    assert (made.images, made.found) == (5, 0)
+    assert not [problem for problem in made.problems if problem.level == "error"]
+    assert "groups: as groups.csv says" in made.reasons
+    assert sorted(file.name for file in made.folder.iterdir()) == [
+        "contact_sheet.png",
+        "dataset.yaml",
+        "groups.csv",
+        "images",
+        "instances",
+    ]
 
 
 def test_pieces_of_a_binary_mask_as_instances(tmp_path: Path, source: Path) -> None:
     for file in (source / "masks").iterdir():
         files.write_png(file, (np.random.default_rng(0).random((20, 16)) > 0.6).astype(np.uint8) * 255)
-    made = bring(source, "small", raw=tmp_path / "raw", kind="instances")
+    made = bring(source, "small", Wishes(labels="instances"), raw=tmp_path / "raw")
     found = Dataset.open(made.folder).truth("a")[1]
     assert found.max() == ndimage.label(files.read_labels(source / "masks" / "a.png"))[1]
     assert "every connected piece is one object" in made.reasons
@@ -80,18 +94,9 @@ def test_ignored_pixels(tmp_path: Path, source: Path) -> None:
         mask = np.tile(np.array([0, 1, 2, 255], np.uint8), (20, 4))
         files.write_png(file, mask)
     made = bring(source, "small", raw=tmp_path / "raw")
-    assert (made.spec.ignore, made.pixels) == (255, {0: 400, 1: 400, 2: 400})
+    assert made.spec.ignore == 255
+    assert [line.count("33.333% of the pixels, in 5 images") for line in made.table[-3:]] == [1, 1, 1]
     np.testing.assert_array_equal(Dataset.open(made.folder).truth("a")[0], mask)
-
-
-def test_large_ids_are_renumbered(tmp_path: Path, source: Path) -> None:
-    (source / "masks" / "a.png").unlink()
-    mask = np.zeros((20, 16), np.uint32)
-    mask[2, 3], mask[4, 5:7] = 70000, 2_000_000_000
-    tifffile.imwrite(source / "masks" / "a.tif", mask)
-    made = bring(source, "small", raw=tmp_path / "raw")
-    found = Dataset.open(made.folder).truth("a")[1]
-    assert (found[2, 3], found[4, 5], found[4, 6], found.max()) == (1, 2, 2, 2)
 
 
 def _other_size(source: Path) -> None:
@@ -107,7 +112,7 @@ def _unlisted(source: Path) -> None:
     [
         (_other_size, UnfitError, r"instances/c\.png +6x5 px, but its image is 16x20 px"),
         (lambda source: (source / "images" / "c.png").write_bytes(b"x"), UnfitError, r"images/c\.png +not a readable"),
-        (lambda source: (source / "masks" / "c.png").unlink(), LayoutError, r"no partner.*c\.png"),
+        (lambda source: (source / "masks" / "c.png").unlink(), LayoutError, r"have no mask: c\.png"),
         (_unlisted, DatasetError, "does not list: b, c, d, e"),
     ],
 )
@@ -148,6 +153,104 @@ def test_source_and_target_stay_apart(tmp_path: Path, source: Path) -> None:
 
 
 def test_mixed_images_come_in_with_their_problems(tmp_path: Path, source: Path) -> None:
-    files.write_png(source / "images" / "c.png", np.arange(960, dtype=np.uint16).astype(np.uint8).reshape(20, 16, 3))
+    files.write_png(source / "images" / "c.png", np.arange(320, dtype=np.uint16).reshape(20, 16))
     made = bring(source, "small", raw=tmp_path / "raw")
-    assert [(problem.file, problem.of_set) for problem in made.problems] == [("images/c.png", True)]
+    errors = [problem for problem in made.problems if problem.level == "error"]
+    assert [(problem.file, problem.of_set) for problem in errors] == [("images/c.png", True)]
+
+
+def test_groups_by_name(tmp_path: Path, source: Path) -> None:
+    (source / "groups.csv").write_text("image,group\na,1\nb,1\nc,2\nd,2\ne,2\n")
+    made = bring(source, "small", Wishes(group_by="^([a-c]|d|e)"), raw=tmp_path / "raw")
+    assert Dataset.open(made.folder).groups == {name: name for name in "abcde"}
+    assert made.reasons[-1] == "groups: what ^([a-c]|d|e) finds in the names"
+    with pytest.raises(LayoutError, match=r"--group-by '\^\[a-c\]' finds no group in d, e"):
+        bring(source, "other", Wishes(group_by="^[a-c]"), raw=tmp_path / "raw")
+    with pytest.raises(LayoutError, match=r"--group-by '\(' is no regular expression: missing \)"):
+        bring(source, "other", Wishes(group_by="("), raw=tmp_path / "raw")
+    assert [folder.name for folder in (tmp_path / "raw").iterdir()] == ["small"]
+
+
+class Killed(BaseException):
+    """Ends everything, as a signal does, but only this test."""
+
+
+def _until(count: int) -> Callable[[str, object], Each]:
+    """Is killed when so many images are written."""
+
+    def each(what: str, memory: object) -> Each:
+        del memory
+
+        def work(function: Callable[[object], object], items: Sequence[object]) -> Iterator[object]:
+            for index, item in enumerate(items):
+                if what == "write" and index == count:
+                    raise Killed
+                yield function(item)
+
+        return work
+
+    return each
+
+
+def test_an_interrupted_import_goes_on(tmp_path: Path, source: Path) -> None:
+    whole = tree(bring(source, "whole", raw=tmp_path / "whole", licence="x").folder)
+    raw = tmp_path / "raw"
+    with pytest.raises(Killed):
+        bring(source, "small", raw=raw, licence="x", each=_until(3))
+    assert [path.name for path in raw.iterdir()] == [".small.partial"]
+    began = {file: file.stat().st_ino for file in raw.rglob("*.png")}
+    assert len(began) == 6
+    made = bring(source, "small", raw=raw, licence="x")
+    assert made.found == 3
+    after = {file.name: file.stat().st_ino for file in (made.folder / "images").iterdir()}
+    assert {name: after[name] for name in ("a.png", "b.png", "c.png")} == {
+        file.name: inode for file, inode in began.items() if file.parent.name == "images"
+    }
+    assert {**tree(made.folder), "dataset.yaml": ""} == {**whole, "dataset.yaml": ""}
+    assert [path.name for path in raw.iterdir()] == ["small"]
+    assert made.instances == sum(len(np.unique(files.read_labels(file))) - 1 for file in (source / "masks").iterdir())
+
+
+@pytest.mark.parametrize("change", ["file", "flag"])
+def test_another_import_begins_afresh(tmp_path: Path, source: Path, change: str) -> None:
+    raw = tmp_path / "raw"
+    with pytest.raises(Killed):
+        bring(source, "small", raw=raw, each=_until(3))
+    if change == "file":
+        files.write_png(source / "images" / "a.png", np.zeros((20, 16), np.uint8) + 7)
+    made = bring(source, "small", Wishes(names={1: "cell"} if change == "flag" else {}), raw=raw)
+    assert made.found == 0
+    assert tree(made.folder / "images") == tree(source / "images")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_killed(tmp_path: Path, how: signal.Signals) -> None:
+    """The command itself, killed while it writes, and then given once more."""
+    rng = np.random.default_rng(0)
+    for index in range(100):
+        for kind, highest in (("images", 256), ("masks", 3)):
+            file = tmp_path / "source" / kind / f"{index:03}.png"
+            files.write_png(file, rng.integers(0, highest, (192, 192)).astype(np.uint8))
+    (tmp_path / "params.yaml").touch()
+    before = tree(tmp_path / "source")
+    command = [sys.executable, "-m", "segline", "import", "source", "--name", "small"]
+    images = tmp_path / "data" / "raw" / ".small.partial" / "small" / "images"
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and len(list(images.glob("*.png"))) < 5:
+            time.sleep(0.002)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert [path.name for path in (tmp_path / "data" / "raw").iterdir()] == [".small.partial"]
+    assert how == signal.SIGKILL or b"the same command goes on where this one was interrupted" in said
+    there = len(list(images.glob("*.png")))
+    assert 5 <= there < 100
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "images were there from an import that was interrupted" in made.stdout
+    folder = tmp_path / "data" / "raw" / "small"
+    assert tree(folder / "images") == tree(tmp_path / "source" / "images")
+    assert [path.name for path in folder.parent.iterdir()] == ["small"]
+    assert not [file for file in folder.rglob("*") if "partial" in file.name]
+    assert tree(tmp_path / "source") == before
+    reference = bring(tmp_path / "source", "small", raw=tmp_path / "other")
+    assert tree(folder) == tree(reference.folder)

@@ -1,12 +1,16 @@
-"""`segline import FOLDER --name NAME`: brings a foreign layout into data/raw/NAME."""
+"""`segline import SOURCE --name NAME`: brings a foreign layout into data/raw/NAME."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from segline import progress
 from segline.data import check, importing
-from segline.data.dataset import Kind
 from segline.data.drawn import NAME as DRAWN
+from segline.data.formats import Each, Wishes
+from segline.data.formats.colours import read_table
 from segline.params import PARAMS_FILE
 
 
@@ -18,38 +22,57 @@ def run(
     source: Path,
     name: str,
     *,
-    labels: Kind | None = None,
     classes: Sequence[str] = (),
-    ignore: int | None = None,
+    colours: Path | None = None,
     licence: str = "",
     origin: str = "",
     replace: bool = False,
     mode: progress.Mode = "auto",
+    **wishes: Any,
 ) -> list[str]:
     """Import `source` and return what to tell: what was made, what was guessed, what to type next.
 
     Parameters
     ----------
     classes : names as ID=NAME.
-    labels, ignore, licence, origin, replace : see `importing.bring`.
+    colours : CSV file with the class of each colour.
+    licence, origin, replace : see `importing.bring`.
+    wishes : the other fields of Wishes.
     """
     if not PARAMS_FILE.exists():
         raise ImportFlagError(f"there is no {PARAMS_FILE} in {Path.cwd()}; run segline in the folder that holds it")
     if name == DRAWN:
         raise ImportFlagError(f"--name {name}: stage sample draws its dataset there; choose another name")
-    steps = iter(("read masks", "write", "check"))
-    made = importing.bring(
-        source,
-        name,
-        kind=labels,
-        names=dict(map(_named, classes)),
-        ignore=ignore,
-        licence=licence,
-        origin=origin,
-        replace=replace,
-        each=lambda function, items: progress.each(function, items, next(steps), mode),
-    )
+    if (wishes.get("ignore") or 0) < 0:
+        raise ImportFlagError(f"--ignore {wishes['ignore']}: mask values are 0 or more")
+    table, names = read_table(colours) if colours else ({}, {})
+    try:
+        made = importing.bring(
+            source,
+            name,
+            Wishes(colours=table, names=names | _names(classes), **wishes),
+            licence=licence,
+            origin=origin,
+            replace=replace,
+            each=partial(_each, mode=mode),
+        )
+    except (KeyboardInterrupt, SystemExit):
+        progress.note(f"{name} is not imported; the same command goes on where this one was interrupted")
+        raise
     return list(_lines(made))
+
+
+def _each(what: str, memory: importing.Memory, mode: progress.Mode) -> Each:
+    return lambda function, items: progress.each(function, items, what, mode, memory)
+
+
+def _names(flags: Sequence[str]) -> dict[int, str]:
+    """Names of classes by id."""
+    named = [_named(flag) for flag in flags]
+    twice = [class_id for class_id, count in Counter(class_id for class_id, _ in named).items() if count > 1]
+    if twice:
+        raise ImportFlagError(f"--class {twice[0]} is given twice; a class has one name")
+    return dict(named)
 
 
 def _named(flag: str) -> tuple[int, str]:
@@ -60,15 +83,18 @@ def _named(flag: str) -> tuple[int, str]:
 
 
 def _lines(made: importing.Imported) -> Iterator[str]:
-    counted = "" if made.instances is None else f", {made.instances} instances"
-    yield f"{made.folder}: {made.images} images{counted}"
+    yield f"{made.folder}"
+    yield from made.table
+    yield "How that was understood:"
     yield from (f"  {reason}" for reason in made.reasons)
-    total = max(1, sum(made.pixels.values()))
-    for class_id, class_name in made.spec.classes.items():
-        yield f"  class {class_id} {class_name}: {made.pixels[class_id] / total:.2%} of the pixels"
+    if made.found:
+        yield f"  {made.found} images were there from an import that was interrupted"
     if made.problems:
         yield check.table(made.problems, most=10)
         if any(problem.level == "error" for problem in made.problems):
             yield "prepare will refuse the dataset until these errors are mended"
-    yield f"Next: dvc add {made.folder}"
-    yield f"and in params.yaml, section data: source: {made.folder}"
+    yield f"Look at {made.folder / importing.SHEET}: are the outlines where they should be?"
+    yield f"Then: dvc add {made.folder}"
+    yield "and in params.yaml:"
+    yield "data:"
+    yield f"  source: {made.folder.as_posix()}"

@@ -1,99 +1,112 @@
 """Brings a foreign layout into a dataset folder: all of it or nothing, and the source is only read."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segline.data import check, files, labels
-from segline.data.dataset import (
-    GROUPS,
-    IGNORE,
-    NAME,
-    SPEC,
-    Dataset,
-    DatasetError,
-    Kind,
-    Spec,
-    read_groups,
-    spec_of,
-    write_spec,
-)
-from segline.data.formats import Layout, folders
+from segline.data import alike, check, converting, files, overview, sheet, unfinished
+from segline.data.dataset import GROUPS, IGNORE, NAME, READING, SPEC, Dataset, DatasetError, Spec, spec_of, write_spec
+from segline.data.formats import Each, Layout, LayoutError, Wishes, layouts
+from segline.data.formats.masks import some
+from segline.data.problems import Problem
 
 RAW = Path("data/raw")
-MOST_INSTANCES = np.iinfo(np.uint16).max
+SHEET = "contact_sheet.png"
 
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+
+Memory = Callable[[Any], int]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What import made: the folder, what it says of itself, why, how much there is, what is to be minded."""
+    """What import made: the folder, what it says of itself, why, what it holds, what is to be minded.
+
+    Of `images`, so many as `found` were there from a call that was interrupted.
+    """
 
     folder: Path
     spec: Spec
     reasons: tuple[str, ...]
     images: int
-    instances: int | None  # where they can be counted
-    pixels: Mapping[int, int]  # by class id
-    problems: tuple[check.Problem, ...]
+    instances: int | None  # where there are label images of them
+    table: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    found: int
+
+
+PIXEL = 16  # bytes in memory for a pixel of a mask while it is looked at
+
+
+def _plainly(what: str, memory: Memory) -> Each:
+    del what, memory
+    return map
+
+
+def _memory(item: Any) -> int:
+    """About how many bytes are needed to look at `item`, a file or something that says which its file is."""
+    try:
+        height, width, channels, dtype = files.image_size(item if isinstance(item, Path) else item.file)
+    except (files.FileError, AttributeError):
+        return 0  # whoever reads it will say so
+    return height * width * max(READING * channels * np.dtype(dtype).itemsize, PIXEL)
 
 
 def bring(
     source: Path,
     name: str,
+    wishes: Wishes | None = None,
     *,
-    kind: Kind | None = None,
-    names: Mapping[int, str] | None = None,
-    ignore: int | None = None,
     licence: str = "",
     origin: str = "",
     replace: bool = False,
     raw: Path = RAW,
-    each: Each = map,
+    each: Callable[[str, Memory], Each] = _plainly,
 ) -> Imported:
     """Make the dataset folder `raw`/`name` of `source`; images are copied byte for byte.
 
+    Interrupted, it leaves data/raw/.NAME.partial, and the same call on the same files goes on there.
+
     Parameters
     ----------
-    kind, names, ignore : see `folders.recognise`.
+    wishes : what is not to be guessed.
     licence, origin : go into dataset.yaml as licence and source.
     replace : whether a folder that is there may be replaced.
-    each : like `map`; hand over one that uses all cores and shows progress.
+    each : makes something like `map` for a step of that name, in which an item needs about so much memory; hand over
+        one that uses all cores and shows progress.
 
     Raises
     ------
     DatasetError, LayoutError, FileError, UnfitError
         The target is there already, or something in `source` cannot be meant; nothing is left behind.
     """
-    if not re.match(NAME, name):
+    wishes = wishes or Wishes()
+    if not re.fullmatch(NAME, name):
         raise DatasetError(f"--name {name!r}: use letters, digits, . _ - and begin with a letter or digit")
     target = raw / name
     _refuse_target(source, target, replace)
-    layout = folders.recognise(source, labels=kind, names=names, ignore=ignore, each=each)
-    groups = read_groups(layout.groups, layout.images) if layout.groups else None
-    ignores = layout.class_of is not None and IGNORE in layout.class_of.values()
-    fields = {
-        "name": name,
-        "classes": dict(layout.classes),
-        "ignore": IGNORE if ignores else None,
-        "labels": layout.labels,
-        "licence": licence,
-        "source": origin,
-    }
-    spec = spec_of(fields, f"import {name}")
-    with files.whole_folder(target) as folder:
-        found = _fill(folder, layout, spec, groups, each)
-        problems = check.problems(Dataset.open(folder), each)
+    layout = layouts.recognise(source, wishes, each("read masks", _memory))
+    groups, of_groups = _groups(layout, wishes)
+    spec = _spec(layout, name, licence, origin)
+    key = unfinished.fingerprint(source, _used(layout), wishes, spec.model_dump())
+    with unfinished.folder(target, key) as folder:
+        found, instances = _fill(folder, layout, each("write", lambda stem: _memory(layout.images[stem])))
+        if groups is not None:
+            _write_groups(folder / GROUPS, groups)
+        write_spec(folder / SPEC, spec)
+        dataset = Dataset.open(folder)
+        checked = check.inspect(dataset, each("check", dataset.memory))
+        dataset, of_twins = _united(folder, dataset, checked)
+        problems = check.judge(dataset, checked)
         check.refuse_errors([problem for problem in problems if not problem.of_set])
-    pixels: np.ndarray[Any, Any] = np.sum([pixels for _, pixels in found], axis=0)
-    counted = sum(count for count, _ in found) if layout.labels == "instances" else None
-    shares = {class_id: int(pixels[class_id]) for class_id in spec.classes}
-    return Imported(target, spec, layout.reasons, len(layout.images), counted, shares, tuple(problems))
+        files.write_png(folder / SHEET, sheet.contact_sheet(dataset, checked))
+        table = tuple(overview.lines(dataset, checked, instances))
+    reasons = (*layout.reasons, *of_groups, *of_twins)
+    return Imported(target, spec, reasons, len(layout.images), instances, table, tuple(problems), found)
 
 
 def _refuse_target(source: Path, target: Path, replace: bool) -> None:
@@ -104,41 +117,74 @@ def _refuse_target(source: Path, target: Path, replace: bool) -> None:
         raise DatasetError(f"{target} is there already; say --replace to replace it, or choose another --name")
 
 
-def _fill(
-    folder: Path, layout: Layout, spec: Spec, groups: Mapping[str, str] | None, each: Each
-) -> list[tuple[int, "np.ndarray[Any, Any]"]]:
-    """Write the dataset; return the number of instances and the pixels by class of each image."""
-    kind = "instances" if layout.class_of is None else "classes"
-    files.make_folder(folder / "images")
-    files.make_folder(folder / kind)
-
-    def write(stem: str) -> tuple[int, "np.ndarray[Any, Any]"]:
-        files.copy(layout.images[stem], folder / "images" / layout.images[stem].name)
-        mask = converted(layout, stem)
-        files.write_png(folder / kind / f"{stem}.png", mask)
-        if kind == "instances":
-            return int(np.setdiff1d(mask, 0).size), np.bincount((mask > 0).ravel(), minlength=IGNORE + 1)
-        return 0, np.bincount(mask.ravel(), minlength=IGNORE + 1)
-
-    found = list(each(write, sorted(layout.images)))
-    if groups is not None:
-        import pandas as pd
-
-        files.write_table(folder / GROUPS, pd.DataFrame(sorted(groups.items()), columns=["image", "group"]))
-    write_spec(folder / SPEC, spec)
-    return found
+def _used(layout: Layout) -> Iterator[Path]:
+    yield from (picture.file for picture in layout.images.values())
+    yield from (mask.file for mask in (*layout.classes.values(), *layout.instances.values()))
 
 
-def converted(layout: Layout, stem: str) -> files.Labels:
-    """The mask of one image as the dataset holds it: uint16 instances or uint8 classes (H, W)."""
-    mask = files.read_labels(layout.masks[stem])
-    if layout.class_of is not None:
-        table = np.zeros(max(*layout.class_of, int(mask.max(initial=0))) + 1, np.uint8)
-        table[list(layout.class_of)] = list(layout.class_of.values())
-        return table[mask]
-    instances = labels.components((mask > 0).astype(np.uint8)) if layout.joined else mask
-    if instances.max(initial=0) > MOST_INSTANCES:
-        instances, count = labels.renumber(instances)
-        if count > MOST_INSTANCES:
-            raise DatasetError(f"{layout.masks[stem]}: {count} instances; {MOST_INSTANCES} at most, cut the image")
-    return instances.astype(np.uint16)
+def _spec(layout: Layout, name: str, licence: str, origin: str) -> Spec:
+    ignores = layout.class_of is not None and IGNORE in layout.class_of.values()
+    fields = {
+        "name": name,
+        "classes": dict(layout.names),
+        "ignore": IGNORE if ignores else None,
+        "labels": layout.labels,
+        "licence": licence,
+        "source": origin,
+    }
+    return spec_of(fields, f"import {name}")
+
+
+def _groups(layout: Layout, wishes: Wishes) -> tuple[dict[str, str] | None, list[str]]:
+    """Group by stem, as the layout has them or as wished, and why if that is new."""
+    if wishes.group_by is None:
+        return None if layout.groups is None else dict(layout.groups), []
+    try:
+        pattern = re.compile(wishes.group_by)
+    except re.error as error:
+        raise LayoutError(f"--group-by {wishes.group_by!r} is no regular expression: {error}") from error
+    found = {stem: pattern.search(stem) for stem in layout.images}
+    without = [stem for stem, match in found.items() if not match]
+    if without:
+        raise LayoutError(
+            f"--group-by {wishes.group_by!r} finds no group in {some(without, 5)}; it is a regular expression, whose "
+            r"first parenthesis is the group, such as '^(patient\d+)_'"
+        )
+    groups = {stem: match[1] if match.groups() else match[0] for stem, match in found.items() if match}
+    return groups, [f"groups: what {wishes.group_by} finds in the names"]
+
+
+def _united(folder: Path, dataset: Dataset, checked: Sequence[check.Checked]) -> tuple[Dataset, list[str]]:
+    """`dataset` with one group for images of the same pixels, and which these are; prepare refuses to split them."""
+    groups = alike.groups(dataset, checked, exactly=True)
+    joined = sorted(stem for stem, group in groups.items() if group != dataset.groups[stem])
+    if not joined:
+        return dataset, []
+    _write_groups(folder / GROUPS, groups)
+    return changed(dataset, groups=groups), [f"groups: {some(joined, 5)} joined the image that has the same pixels"]
+
+
+def _write_groups(file: Path, groups: dict[str, str]) -> None:
+    import pandas as pd
+
+    files.write_table(file, pd.DataFrame(sorted(groups.items()), columns=["image", "group"]))
+
+
+def _fill(folder: Path, layout: Layout, each: Each) -> tuple[int, int | None]:
+    """Write what is not there yet; return how many images were there, and the number of instances."""
+    for kind in ("images", "instances", "classes"):
+        if getattr(layout, kind):
+            (folder / kind).mkdir(exist_ok=True)
+
+    def write(stem: str) -> tuple[bool, int]:
+        there = converting.write_image(layout.images[stem], folder / "images", stem)
+        if layout.classes:
+            converting.write_classes(layout, folder / "classes", stem)
+        count = converting.write_instances(layout, folder / "instances", stem) if layout.instances else 0
+        return there, count
+
+    found = instances = 0
+    for there, count in each(write, sorted(layout.images)):
+        found += there
+        instances += count
+    return found, instances if layout.instances else None

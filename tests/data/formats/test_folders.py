@@ -1,12 +1,13 @@
 """Folders of images and masks, judged by what was put into them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from segline.data import files
-from segline.data.formats import LayoutError
+from segline.data.formats import LayoutError, Wishes
 from segline.data.formats.folders import recognise
 
 
@@ -18,38 +19,120 @@ def fill(folder: Path, *names: str) -> None:
             files.write_png(folder / name, mask)
 
 
-@pytest.mark.parametrize(("images", "masks"), [("images", "masks"), ("imgs", "labels")])
-def test_pairs_by_stem(tmp_path: Path, images: str, masks: str) -> None:
-    fill(tmp_path, f"{images}/b.png", f"{images}/a.jpg", f"{masks}/a.png", f"{masks}/b.tif", "other/c.png")
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("images", "masks"),
+        ("imgs", "labels"),
+        ("JPEGImages", "SegmentationClass"),
+        ("RAW", "Ground Truth"),
+        ("x", "y"),
+        ("train_images", "train_masks"),
+        ("Input", "GT"),
+    ],
+)
+def test_usual_folders(tmp_path: Path, images: str, masks: str) -> None:
+    fill(tmp_path, f"{images}/b.png", f"{images}/a.jpg", f"{masks}/a.png", f"{masks}/b.png", "other/c.png")
     (tmp_path / images / "readme.txt").touch()
-    (tmp_path / "groups.csv").touch()
-    files.copy(tmp_path / masks / "a.png", tmp_path / masks / "b.png")
-    (tmp_path / masks / "b.tif").unlink()
-    layout = recognise(tmp_path)
-    assert {stem: file.name for stem, file in layout.images.items()} == {"a": "a.jpg", "b": "b.png"}
-    assert {stem: file.name for stem, file in layout.masks.items()} == {"a": "a.png", "b": "b.png"}
-    assert layout.groups == tmp_path / "groups.csv"
+    (tmp_path / images / ".hidden.png").touch()
+    layout = recognise(tmp_path, Wishes())
+    assert layout is not None
+    assert {stem: picture.file.name for stem, picture in layout.images.items()} == {"a": "a.jpg", "b": "b.png"}
+    assert {stem: mask.file for stem, mask in layout.classes.items()} == {
+        "a": tmp_path / masks / "a.png",
+        "b": tmp_path / masks / "b.png",
+    }
     assert layout.reasons[0] == f"images from {images}/, masks from {masks}/, paired by stem"
+    assert layout.groups is None
+    np.testing.assert_array_equal(layout.classes["a"].read(), [[0, 1], [2, 1]])
+
+
+def test_the_exact_name_wins_and_others_are_told(tmp_path: Path) -> None:
+    fill(tmp_path, "images/a.png", "masks/a.png", "masks_raw/a.png", "labels/a.png", "raw/a.png", "gt/")
+    layout = recognise(tmp_path, Wishes())
+    assert layout is not None
+    assert layout.reasons[0] == (
+        "images from images/ (others would fit: --images 'raw/*'), "
+        "masks from masks/ (others would fit: --masks 'labels/*', --masks 'masks_raw/*'), paired by stem"
+    )
+    other = recognise(tmp_path, Wishes(masks="masks_raw/*"))
+    assert other is not None
+    assert other.classes["a"].file == tmp_path / "masks_raw" / "a.png"
+
+
+def test_folders_without_images_are_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path, "images/a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(LayoutError, match=r"has images in images/, but no masks: no folder masks, .*there are images/"):
+        recognise(tmp_path, Wishes())
+    fill(tmp_path, "annotations/a.png")
+    assert recognise(tmp_path, Wishes()) is not None
+
+
+def test_masks_beside_images(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "a_mask.png", "b.png", "b_mask.png")
+    flat = recognise(tmp_path, Wishes())
+    assert flat is not None and flat.reasons[0].startswith("images and masks beside the images")
+    fill(tmp_path / "up", *(f"images/{name}" for name in ("a.png", "a-seg.png")))
+    inner = recognise(tmp_path / "up", Wishes())
+    assert inner is not None and inner.reasons[0].startswith("images from images/, masks beside")
+    fill(tmp_path / "top", "a.png", "b.png", "masks/a.png", "masks/b.png")
+    top = recognise(tmp_path / "top", Wishes())
+    assert top is not None and top.reasons[0] == "images from the folder itself, masks from masks/, paired by stem"
+
+
+def test_groups_of_what_is_taken(tmp_path: Path) -> None:
+    fill(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/a.png", "masks/b.png")
+    (tmp_path / "groups.csv").write_text("image,group\na.png,1\nb,1\nc,2\n")
+    layout = recognise(tmp_path, Wishes(skip_unpaired=True))
+    assert layout is not None and layout.groups == {"a": "1", "b": "1"}
 
 
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        ((), "is an empty folder"),
-        (("pictures/a.png",), "has no folder images or image or imgs or img, but pictures"),
-        (("images/a.png",), "has no folder masks or mask or labels or label, but images"),
-        (("images/a.png", "masks/a.png", "images/b.png"), "1 of 2 files in .*images have no partner.*masks: b.png"),
-        (("images/a.png", "masks/a.png", "masks/c.png"), "1 of 2 files in .*masks have no partner.*images: c.png"),
-        (("images/a.dat", "masks/a.png"), "images holds no image"),
-        (("images/a.png", "masks/a.png", "dataset.yaml"), "is a dataset already"),
+        (("masks/a.png",), "has masks in masks/, but no folder of images; say where they are, such as --images"),
+        (("images/a.png", "masks/a.png", "images/b.png"), r"1 of 2 images have no mask: b\.png"),
+        (("images/a.png", "masks/a.png", "masks/c.png"), r"1 of 2 masks have no image: c\.png"),
+        (("a_images/a.png", "b_images/a.png"), "several folders for images: a_images/, b_images/; say where"),
+        (
+            ("images/train/a.png", "images/test/b.png", "masks/train/a.png", "masks/test/b.png"),
+            r"images holds no image itself, .*such as test; take all with --images 'images/\*\*/\*' .* some .*test",
+        ),
+        (
+            ("train/images/a.png", "train/masks/a.png", "val/images/b.png", "val/masks/b.png"),
+            r"in train, val, each apart; take all with --images '\*/images/\*' --masks '\*/masks/\*', or one with",
+        ),
     ],
 )
 def test_refusals(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
     fill(tmp_path, *names)
     with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path)
+        recognise(tmp_path, Wishes())
 
 
-def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="is no folder"):
-        recognise(tmp_path / "gone")
+@pytest.mark.parametrize("names", [(), ("things/deep/a.png",), ("a.png", "b.png")])
+def test_no_such_layout(tmp_path: Path, names: tuple[str, ...]) -> None:
+    fill(tmp_path, *names)
+    assert recognise(tmp_path, Wishes()) is None
+    assert recognise(tmp_path / "gone", Wishes()) is None
+
+
+def test_a_pattern_without_its_partner(tmp_path: Path) -> None:
+    fill(tmp_path, "raw/a.png", "truth/a_t.png")
+    found = recognise(tmp_path, Wishes(masks="truth/*_t.png"))
+    assert found is not None and list(found.images) == ["a"]
+    with pytest.raises(LayoutError, match="--masks is missing, and there is no folder masks"):
+        recognise(tmp_path, Wishes(images="raw/*"))
+
+
+def test_real_soft_masks_by_threshold(shared_data: Callable[[str], Path]) -> None:
+    source = shared_data("magnetic_tile")
+    wishes = {"masks": "masks_raw/crack*", "images": "images/crack*"}
+    with pytest.raises(LayoutError, match=r"crack.*pixels are grey, .*say --threshold 127"):
+        recognise(source, Wishes(**wishes))  # type: ignore[arg-type]
+    layout = recognise(source, Wishes(**wishes, threshold=127))  # type: ignore[arg-type]
+    assert layout is not None and layout.class_of == {0: 0, 1: 1}
+    stem, mask = next(iter(layout.classes.items()))
+    np.testing.assert_array_equal(mask.read(), files.read_labels(source / "masks_raw" / f"{stem}.png") > 127)

@@ -6,18 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segline.data import files
 from segline.data.dataset import IGNORE
-from segline.data.formats import LayoutError
-from segline.data.formats.masks import Facts, Meaning, facts_of, guess
+from segline.data.formats import LayoutError, Mask, Picture, Wishes
+from segline.data.formats.census import Census, facts_of
+from segline.data.formats.maskfile import numbers
+from segline.data.formats.masks import Meaning, guess, layout
 
 
-def facts(folder: Path, masks: Iterable[np.ndarray]) -> list[Facts]:
-    found = []
-    for index, mask in enumerate(masks):
-        files.write_png(folder / f"{index}.png", mask)
-        found.append(facts_of(folder / f"{index}.png"))
-    return found
+def census(masks: Iterable[np.ndarray]) -> Census:
+    return Census.of(facts_of(mask_of(array, f"{index}.png")) for index, array in enumerate(masks))
+
+
+def mask_of(array: np.ndarray, name: str = "a.png") -> Mask:
+    return Mask(Path(name), lambda: array)
 
 
 def discs(counts: Iterable[int], value: int | None = None, side: int = 96) -> list[np.ndarray]:
@@ -38,16 +39,14 @@ def net(value: int = 255) -> np.ndarray:
     return mask
 
 
+def many_classes(lowest: int) -> np.ndarray:
+    """17 of many classes, each in several pieces."""
+    return np.random.default_rng(lowest).integers(lowest, lowest + 17, (16, 16)).astype(np.uint8)
+
+
 def semantic() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 3, (16, 16)).astype(np.uint8).repeat(4, 0).repeat(4, 1) for _ in range(4)]
-
-
-def test_facts_are_counts(tmp_path: Path) -> None:
-    mask = np.array([[1, 0, 1, 2], [0, 0, 2, 2], [3, 0, 0, 0]], np.uint8)
-    (found,) = facts(tmp_path, [mask])
-    assert found.pixels == {0: 6, 1: 2, 2: 3, 3: 1}
-    assert (found.whole, found.pieces, found.bits, found.net) == (2, 3, 8, 1)
 
 
 @pytest.mark.parametrize(
@@ -64,44 +63,48 @@ def test_facts_are_counts(tmp_path: Path) -> None:
         ([net(), net()], "boundaries", "connected net around 36 pieces"),
         ([net(1)], "boundaries", "connected net"),
         ([255 - net()], "classes", "areas, not objects"),
+        ([many_classes(0), many_classes(17)], "classes", "several pieces"),
     ],
 )
-def test_guess(tmp_path: Path, masks: list[np.ndarray], kind: str, why: str) -> None:
-    meaning = guess(facts(tmp_path, masks))
+def test_guess(masks: list[np.ndarray], kind: str, why: str) -> None:
+    meaning = guess(census(masks), Wishes())
     assert meaning.labels == kind
     assert why in meaning.reasons[0]
     assert "say --labels" in meaning.reasons[0]
 
 
 def tables(meaning: Meaning) -> tuple[dict[int, str], dict[int, int] | None]:
-    return dict(meaning.classes), None if meaning.class_of is None else dict(meaning.class_of)
+    return dict(meaning.names), None if meaning.class_of is None else dict(meaning.class_of)
 
 
-def test_values_become_classes(tmp_path: Path) -> None:
-    binary = facts(tmp_path, discs([3], value=255))
-    assert tables(guess(binary)) == ({0: "background", 1: "object"}, {0: 0, 255: 1})
-    assert tables(guess(binary, "boundaries")) == ({0: "border", 1: "cell"}, {0: 0, 255: 1})
-    assert tables(guess(binary, "instances")) == ({0: "background", 1: "object"}, None)
-    assert guess(binary, "instances").joined
-    greys = facts(tmp_path, [np.array([[0, 100, 200]], np.uint8)])
-    assert tables(guess(greys)) == ({0: "background", 1: "class 1", 2: "class 2"}, {0: 0, 100: 1, 200: 2})
-    hole = facts(tmp_path, [np.array([[0, 1, 3, 0, 1]], np.uint8)])
-    assert tables(guess(hole, names={3: "fibre", 4: "rare"})) == (
+def test_values_become_classes() -> None:
+    binary = census(discs([3], value=255))
+    assert tables(guess(binary, Wishes())) == ({0: "background", 1: "object"}, {0: 0, 255: 1})
+    assert tables(guess(binary, Wishes(labels="boundaries"))) == ({0: "border", 1: "cell"}, {0: 0, 255: 1})
+    assert tables(guess(binary, Wishes(labels="instances"))) == ({0: "background", 1: "object"}, None)
+    assert guess(binary, Wishes(labels="instances")).joined
+    greys = census([np.array([[0, 100, 200]], np.uint8).repeat(3, 0)])
+    assert tables(guess(greys, Wishes())) == (
+        {0: "background", 1: "class 1", 2: "class 2"},
+        {0: 0, 100: 1, 200: 2},
+    )
+    hole = census([np.array([[0, 1, 3, 0, 1]], np.uint8)])
+    assert tables(guess(hole, Wishes(names={3: "fibre", 4: "rare"}))) == (
         {0: "background", 1: "class 1", 2: "class 2", 3: "fibre", 4: "rare"},
         {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
     )
 
 
-def test_255_beside_few_classes_does_not_count(tmp_path: Path) -> None:
+def test_255_beside_few_classes_does_not_count() -> None:
     masks = semantic()
     masks[0][:8] = 255
-    meaning = guess(facts(tmp_path, masks))
+    meaning = guess(census(masks), Wishes())
     assert tables(meaning) == (
         {0: "background", 1: "class 1", 2: "class 2"},
         {0: 0, 1: 1, 2: 2, 255: IGNORE},
     )
     assert "mask value 255 do not count" in meaning.reasons[-1]
-    assert tables(guess(facts(tmp_path, semantic()), ignore=2))[1] == {0: 0, 1: 1, 2: IGNORE}
+    assert tables(guess(census(semantic()), Wishes(ignore=2)))[1] == {0: 0, 1: 1, 2: IGNORE}
 
 
 def _soft() -> np.ndarray:
@@ -113,7 +116,7 @@ def _soft() -> np.ndarray:
 @pytest.mark.parametrize(
     ("masks", "flags", "says"),
     [
-        ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds anything but 0, .*0\.png"),
+        ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds anything but 0, 0\.png for one"),
         ([*discs([3], value=255), _soft()], {}, r"1\.png: 9 pixels are grey"),
         (semantic(), {"labels": "boundaries"}, "two values, border and cell; these hold 0, 1, 2"),
         (discs([320]), {"labels": "classes"}, "321 classes are too many"),
@@ -122,10 +125,45 @@ def _soft() -> np.ndarray:
         (discs([3], value=255), {"names": {2: "nucleus"}}, "there is no such class; there are 0, 1"),
     ],
 )
-def test_refusals(tmp_path: Path, masks: list[np.ndarray], flags: dict[str, object], says: str) -> None:
-    found = facts(tmp_path, masks)
+def test_refusals(masks: list[np.ndarray], flags: dict[str, object], says: str) -> None:
     with pytest.raises(LayoutError, match=says):
-        guess(found, **flags)  # type: ignore[arg-type]
+        guess(census(masks), Wishes(**flags))  # type: ignore[arg-type]
+
+
+def test_a_line_of_greys_is_soft_though_it_has_no_core() -> None:
+    """A crack of one pixel is all edge: no pixel reaches 255 but few."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[range(64), range(64)] = rng.integers(60, 200, 64)
+    mask[0, 0] = 255
+    with pytest.raises(LayoutError, match="63 pixels are grey"):
+        guess(census([mask]), Wishes())
+
+
+def test_a_threshold_makes_two_values() -> None:
+    masks = {"a": mask_of(_soft()), "b": mask_of(discs([3], value=255)[0])}
+    found = layout({stem: Picture(Path(stem)) for stem in masks}, masks, Wishes(threshold=100))
+    assert (found.labels, dict(found.class_of or {})) == ("classes", {0: 0, 1: 1})
+    np.testing.assert_array_equal(found.classes["a"].read(), _soft() > 100)
+    with pytest.raises(LayoutError, match="no mask holds anything above 255"):
+        layout({}, masks, Wishes(threshold=255))
+
+
+def test_named_classes() -> None:
+    masks = {"a": mask_of(np.array([[0, 2, 255]], np.uint8))}
+    found = layout({}, masks, Wishes(names={2: "nucleus"}), named={0: "", 2: "red", 255: ""})
+    assert found.names == {0: "background", 1: "class 1", 2: "nucleus"}
+    assert found.class_of == {0: 0, 1: 1, 2: 2, 255: IGNORE}
+    assert found.labels == "classes"
+    with pytest.raises(LayoutError, match="--class 3: there is no such class; there are 0, 1, 2"):
+        layout({}, masks, Wishes(names={3: "x"}), named={0: "", 2: "red"})
+
+
+def test_two_ways_of_saying_foreground_are_no_255_that_does_not_count() -> None:
+    masks = [*discs([3], value=1), *discs([4], value=255)]
+    with pytest.raises(LayoutError, match=r"do some say 255 where others say 1.*--ignore 255"):
+        guess(census(masks), Wishes())
+    assert guess(census(masks), Wishes(ignore=255)).names == {0: "background", 1: "object"}
 
 
 @pytest.mark.parametrize(
@@ -138,11 +176,11 @@ def test_refusals(tmp_path: Path, masks: list[np.ndarray], flags: dict[str, obje
     ],
 )
 def test_real_masks_need_no_flag(shared_data, name: str, labels: str, classes: int) -> None:  # type: ignore[no-untyped-def]
-    meaning = guess([facts_of(file) for file in sorted((shared_data(name) / "masks").iterdir())])
-    assert (meaning.labels, len(meaning.classes)) == (labels, classes)
+    meaning = guess(census(map(numbers, sorted((shared_data(name) / "masks").iterdir()))), Wishes())
+    assert (meaning.labels, len(meaning.names)) == (labels, classes)
 
 
 def test_real_soft_masks_are_refused(shared_data) -> None:  # type: ignore[no-untyped-def]
     masks = sorted((shared_data("magnetic_tile") / "masks_raw").iterdir())
     with pytest.raises(LayoutError, match="anti-aliased"):
-        guess([facts_of(file) for file in masks[:100]])
+        guess(census(map(numbers, masks[:100])), Wishes())

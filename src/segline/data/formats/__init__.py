@@ -1,10 +1,19 @@
 """Foreign layouts that import understands, one module each, and what each says of a folder."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from segline.data import files
 from segline.data.dataset import Kind
+from segline.data.files import Labels
+
+Colour = tuple[int, int, int]  # red, green, blue, each 0 to 255
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+"""Like `map`; handed over by whoever has cores to use and progress to show."""
+
+READABLE = files.READABLE
 
 
 class LayoutError(ValueError):
@@ -12,18 +21,57 @@ class LayoutError(ValueError):
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a foreign folder holds, and how its masks are to be read.
+class Wishes:
+    """What the person says of the source; whatever is left out is guessed.
 
-    `class_of` gives the class of each mask value, IGNORE for pixels that do not count; where it is None the values
-    are instance ids, of class 1. `joined` makes every connected piece an instance.
+    ``names`` by class id; ``ignore`` a mask value; ``threshold``: mask values above it are 1, others 0; ``colours``:
+    class id by colour, IGNORE for colours that do not count; ``images`` and ``masks``: patterns of files below the
+    source, `*` where they pair; ``group_by``: regular expression whose first parenthesis is the group in a stem;
+    ``skip_unpaired``: leave out what has no partner instead of refusing it.
     """
 
-    images: Mapping[str, Path]
-    masks: Mapping[str, Path]
-    groups: Path | None
+    labels: Kind | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    ignore: int | None = None
+    threshold: float | None = None
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+    images: str | None = None
+    masks: str | None = None
+    group_by: str | None = None
+    skip_unpaired: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where the pixels of one image come from: a whole file, copied byte for byte, or one page of a stack."""
+
+    file: Path
+    page: int | None = None
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Where labels of one image come from: `read` opens `file` when called, and gives (H, W) integers."""
+
+    file: Path
+    read: Callable[[], Labels]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a foreign source holds, by stem, and how its masks are to be read.
+
+    There are class masks, instance masks or both. `class_of` gives the class of each value in a class mask, IGNORE for
+    pixels that do not count; None: the values are class ids already. `joined` makes every connected piece of an
+    instance mask an instance. `groups` by stem; None: each image is its own.
+    """
+
+    images: Mapping[str, Picture]
     labels: Kind
-    classes: Mapping[int, str]
-    class_of: Mapping[int, int] | None
+    names: Mapping[int, str]  # by class id
     reasons: tuple[str, ...]
+    classes: Mapping[str, Mask] = field(default_factory=dict)
+    instances: Mapping[str, Mask] = field(default_factory=dict)
+    class_of: Mapping[int, int] | None = None
     joined: bool = False
+    groups: Mapping[str, str] | None = None

@@ -1,83 +1,168 @@
-"""Layout: a folder of images and a folder of masks of the same stems, one mask an image."""
+"""Layout: images and masks as files of one image each, in two folders, in one, or where patterns say."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from segline.data.dataset import GROUPS, SPEC, Kind, by_stem
-from segline.data.formats import Layout, LayoutError
-from segline.data.formats.masks import Facts, facts_of, guess
+from segline.data.dataset import GROUPS, read_groups
+from segline.data.formats import READABLE, Each, Layout, LayoutError, Picture, Wishes, colours, maskfile, masks, pairs
+from segline.data.formats.colours import Key
+from segline.data.formats.masks import some
+from segline.data.formats.pairs import Pairs
 
-IMAGES = ("images", "image", "imgs", "img")
-MASKS = ("masks", "mask", "labels", "label")
-READABLE = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGES = (
+    "images", "image", "imgs", "img", "jpegimages", "raw", "inputs", "input", "x", "photos", "pictures", "frames",
+)  # fmt: skip
+MASKS = (
+    "masks", "mask", "labels", "label", "segmentationclass", "annotations", "annotation", "gt", "groundtruth",
+    "segmentations", "segmentation", "seg", "targets", "target", "y",
+)  # fmt: skip
+PATTERNS = "say where they are, such as --images 'raw/*_img.tif' --masks 'gt/*_seg.png', `*` being what both share"
 
-Each = Callable[[Callable[[Path], Facts], Sequence[Path]], Iterator[Facts]]
 
+def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
+    """What `source` holds, where it is images and masks of one image each; None where it has no such folders.
 
-def recognise(
-    source: Path,
-    *,
-    labels: Kind | None = None,
-    names: Mapping[int, str] | None = None,
-    ignore: int | None = None,
-    each: Each = map,
-) -> Layout:
-    """What `source` holds.
-
-    Parameters
-    ----------
-    labels : what the masks mean; None guesses.
-    names : name by class id; classes without one are called class 1, class 2, ...
-    ignore : mask value of pixels that do not count.
-    each : like `map`; hand over one that uses all cores and shows progress.
+    Folders are known by their usual names, in any case; exact ones before those that have such a word in them.
 
     Raises
     ------
     LayoutError, DatasetError, FileError
-        No such folders, files without partner, or masks that cannot be meant.
+        Images or masks are missing, stay alone or are in nested folders; or masks cannot be meant.
     """
-    if (source / SPEC).exists():
-        raise LayoutError(f"{source} is a dataset already; copy it to data/raw and set data.source in params.yaml")
-    image_folder, mask_folder = _folder(source, IMAGES), _folder(source, MASKS)
-    images, masks = by_stem(image_folder, READABLE), by_stem(mask_folder, READABLE)
-    _refuse_unpaired(image_folder, images, mask_folder, masks)
-    stems = sorted(images)
-    meaning = guess(list(each(facts_of, [masks[stem] for stem in stems])), labels, names or {}, ignore)
-    return Layout(
-        images,
-        masks,
-        source / GROUPS if (source / GROUPS).exists() else None,
-        meaning.labels,
-        meaning.classes,
-        meaning.class_of,
-        (f"images from {image_folder.name}/, masks from {mask_folder.name}/, paired by stem", *meaning.reasons),
-        meaning.joined,
+    if not source.is_dir():
+        return None
+    found = _pairs(source, wishes)
+    if found is None:
+        return None
+    key = Key("greys")
+    if wishes.threshold is not None and wishes.colours:
+        raise LayoutError("--threshold and --colours: masks are either grey or in colours; leave one out")
+    if wishes.threshold is None:
+        key = colours.key(each(maskfile.look, list(found.masks.values())), wishes)
+    groups = None
+    if (source / GROUPS).exists():
+        groups = read_groups(source / GROUPS, found.images, others=_in_part(wishes))
+    return masks.layout(
+        {stem: Picture(file) for stem, file in found.images.items()},
+        {stem: key.mask(file) for stem, file in found.masks.items()},
+        wishes,
+        reasons=(found.how, *key.reasons, *([] if groups is None else [f"groups: as {GROUPS} says"])),
+        groups=groups,
+        named=key.names,
+        each=each,
     )
 
 
-def _folder(source: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (source / name).is_dir():
-            return source / name
-    there = sorted(path.name for path in source.iterdir()) if source.is_dir() else []
-    if not there:
-        raise LayoutError(f"{source} is {'an empty folder' if source.is_dir() else 'no folder'}; name one with images")
-    raise LayoutError(
-        f"{source} has no folder {' or '.join(names)}, but {', '.join(there[:8])}; "
-        f"put images in {IMAGES[0]}/ and masks of the same stems in {MASKS[0]}/"
-    )
+def _in_part(wishes: Wishes) -> bool:
+    """Whether not all images of the source may be taken."""
+    return bool(wishes.images or wishes.masks or wishes.skip_unpaired)
 
 
-def _refuse_unpaired(image_folder: Path, images: dict[str, Path], mask_folder: Path, masks: dict[str, Path]) -> None:
-    if not images:
-        raise LayoutError(f"{image_folder} holds no image ({', '.join(READABLE)})")
-    for folder, others, alone in (
-        (mask_folder, images, sorted(set(images) - set(masks))),
-        (image_folder, masks, sorted(set(masks) - set(images))),
-    ):
-        if alone:
-            files = ", ".join(others[stem].name for stem in alone[:5])
+def _pairs(source: Path, wishes: Wishes) -> Pairs | None:
+    """The files that belong together, and how that was found."""
+    if wishes.images or wishes.masks:
+        images_at = wishes.images or _implied(_find(source, IMAGES, but=MASKS), "images")
+        masks_at = wishes.masks or _implied(_find(source, MASKS), "masks")
+        return pairs.by_pattern(source, sorted(_below(source)), images_at, masks_at, wishes.skip_unpaired)
+    images, masks_ = _find(source, IMAGES, but=MASKS), _find(source, MASKS)
+    if not images and not masks_:
+        _refuse_parts(source)
+        found = pairs.in_one_folder(_files(source), wishes.skip_unpaired)
+        return found and replace(found, how=f"images and {found.how}")
+    if not images and not _files(source):
+        raise LayoutError(f"{source} has masks in {masks_[0].name}/, but no folder of images; {PATTERNS}")
+    one = images[0] if images else source
+    if not masks_:
+        found = pairs.in_one_folder(_files(one), wishes.skip_unpaired)
+        if found is None:
+            there = some(sorted(f"{path.name}/" for path in source.iterdir() if path.is_dir()))
             raise LayoutError(
-                f"{len(alone)} of {len(others)} files in {others[alone[0]].parent} have no partner of their stem in "
-                f"{folder}: {files}; add the partners or remove these"
+                f"{source} has images in {one.name}/, but no masks: no folder {', '.join(MASKS[:5])} or the like with "
+                f"images in it, and beside the images no STEM_mask, STEM_label, STEM-seg; there are {there}; {PATTERNS}"
             )
+        return replace(found, how=f"images from {_said(images, 'images')}, {found.how}")
+    _refuse_nested(source, one, masks_[0])
+    found = pairs.in_two_folders(_files(one), _files(masks_[0]), wishes.skip_unpaired)
+    whence = _said(images, "images") if images else "the folder itself"
+    return replace(found, how=f"images from {whence}, masks from {_said(masks_, 'masks')}, {found.how}")
+
+
+def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[Path]:
+    """The folders in `source` that have one of `words` as name, or else in it (and none of `but`), best first.
+
+    Only those count that hold something readable, at least further below.
+    """
+    ranked: list[tuple[int, int, Path]] = []
+    for folder in _folders(source):
+        name = re.sub("[^a-z0-9]", "", folder.name.lower())
+        parts = set(re.split("[^a-z0-9]+", folder.name.lower()))
+        if name in words:
+            ranked.append((0, words.index(name), folder))
+        elif parts & set(words) and not parts & set(but):
+            ranked.append((1, min(words.index(part) for part in parts & set(words)), folder))
+    found = sorted(place for place in ranked if next(_below(place[2]), None))
+    if len(found) > 1 and found[0][0] == 1:
+        names = some([f"{folder.name}/" for _, _, folder in found])
+        raise LayoutError(f"{source} has several folders for {words[0]}: {names}; {PATTERNS}")
+    return [folder for _, _, folder in found]
+
+
+def _said(found: Sequence[Path], what: str) -> str:
+    """The folder that was taken, and which would have done."""
+    others = [f"--{what} '{folder.name}/*'" for folder in found[1:]]
+    return f"{found[0].name}/" + (f" (others would fit: {some(others, 3)})" if others else "")
+
+
+def _implied(found: Sequence[Path], what: str) -> str:
+    if not found:
+        raise LayoutError(f"--{what} is missing, and there is no folder {what} to take them from; give both patterns")
+    return f"{found[0].name}/*"
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files in `folder` that may be images, in alphabetical order."""
+    # Path.is_file is False of a link to itself, os.DirEntry.is_file raises.
+    return [file for file in sorted(folder.iterdir()) if _may_be_image(file.name) and file.is_file()]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files in `folder` and the folders in it that may be images."""
+    for path, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(path) / name for name in names if _may_be_image(name))
+
+
+def _may_be_image(name: str) -> bool:
+    return name.lower().endswith(READABLE) and not name.startswith(".")
+
+
+def _refuse_nested(source: Path, images: Path, masks_: Path) -> None:
+    """Images or masks that are in folders within their folder."""
+    for folder in (images, masks_):
+        if not _files(folder):
+            inside = next(_below(folder)).parent.relative_to(folder).as_posix()
+            one, other = (path.relative_to(source).as_posix() for path in (images, masks_))
+            raise LayoutError(
+                f"{folder} holds no image itself, but folders that do, such as {inside}; take all with --images "
+                f"'{one}/**/*' --masks '{other}/**/*', or some with --images '{one}/{inside}/*' --masks "
+                f"'{other}/{inside}/*'"
+            )
+
+
+def _refuse_parts(source: Path) -> None:
+    """Folders in `source` that have images and masks of their own, train and test for instance."""
+    parts = [(part, _find(part, IMAGES, but=MASKS), _find(part, MASKS)) for part in _folders(source)]
+    both = [(part.name, images[0].name, masks_[0].name) for part, images, masks_ in parts if images and masks_]
+    if both:
+        part, images_name, masks_name = both[0]
+        raise LayoutError(
+            f"{source} has images and masks in {some([name for name, _, _ in both])}, each apart; take all with "
+            f"--images '*/{images_name}/*' --masks '*/{masks_name}/*', or one with segline import {source / part}"
+        )

@@ -1,33 +1,15 @@
 """What the values of masks mean: guessed from all of them, with the reason, or as flags say."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 
-import cv2
 import numpy as np
 
-from segline.data import files
 from segline.data.dataset import IGNORE, Kind
 from segline.data.files import Labels
-from segline.data.formats import LayoutError
-
-MOST_CLASSES = 20  # more values than this are taken for instance ids
-# A net of borders: it is nearly all in one piece, and parts most of the image into many pieces.
-NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the guess needs to know of one mask."""
-
-    file: Path
-    bits: int
-    pixels: Mapping[int, int]  # by value
-    whole: int | None  # values above 0 that are one 4-connected piece each; None where there are too many values
-    pieces: int  # 4-connected pieces of what is not 0
-    net: float  # share of the zeros that lies in their largest 8-connected piece
+from segline.data.formats import Each, Layout, LayoutError, Mask, Picture, Wishes
+from segline.data.formats.census import MOST_CLASSES, SOFT, Census, facts_of
 
 
 @dataclass(frozen=True)
@@ -35,108 +17,156 @@ class Meaning:
     """How masks are to be read; the fields are those of Layout."""
 
     labels: Kind
-    classes: Mapping[int, str]
+    names: Mapping[int, str]
     class_of: Mapping[int, int] | None
     reasons: tuple[str, ...]
     joined: bool = False
 
 
-def facts_of(file: Path) -> Facts:
-    """Facts of one mask file."""
-    mask = files.read_labels(file)
-    values, counts = np.unique(mask, return_counts=True)
-    above = values[values > 0]
-    whole = sum(_pieces(mask == value, 4) == 1 for value in above) if len(above) <= MOST_CLASSES else None
-    return Facts(
-        file,
-        mask.dtype.itemsize * 8,
-        dict(zip(values.tolist(), counts.tolist(), strict=True)),
-        whole,
-        _pieces(mask != 0, 4),
-        _largest_share(mask == 0),
+def layout(
+    images: Mapping[str, Picture],
+    masks: Mapping[str, Mask],
+    wishes: Wishes,
+    *,
+    reasons: Sequence[str] = (),
+    groups: Mapping[str, str] | None = None,
+    named: Mapping[int, str] | None = None,
+    each: Each = map,
+) -> Layout:
+    """The layout of `images` with one mask each, whose meaning is guessed from all masks or taken from `wishes`.
+
+    Parameters
+    ----------
+    named : names by class id, where the masks are known to hold classes; IGNORE may be among them.
+
+    Raises
+    ------
+    LayoutError, FileError
+        A mask cannot be read, or cannot be meant.
+    """
+    if wishes.threshold is not None:
+        masks = {stem: Mask(mask.file, partial(_above, mask, wishes.threshold)) for stem, mask in masks.items()}
+        reasons = (*reasons, f"mask values above {wishes.threshold:g} are foreground, as told")
+    census = Census.of(each(facts_of, [masks[stem] for stem in sorted(masks)]))
+    meaning = guess(census, wishes) if named is None else _as_named(census, wishes, named)
+    found = Layout(
+        images,
+        meaning.labels,
+        meaning.names,
+        (*reasons, *meaning.reasons),
+        class_of=meaning.class_of,
+        joined=meaning.joined,
+        groups=groups,
     )
+    return replace(found, instances=masks) if meaning.class_of is None else replace(found, classes=masks)
 
 
-def _pieces(region: Labels, connectivity: int) -> int:
-    return int(cv2.connectedComponents(region.astype(np.uint8), connectivity=connectivity)[0]) - 1
+def _above(mask: Mask, threshold: float) -> Labels:
+    return (mask.read() > threshold).astype(np.uint8)
 
 
-def _largest_share(region: Labels) -> float:
-    stats = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)[2]
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    return float(areas.max() / areas.sum()) if len(areas) else 0.0
-
-
-def guess(
-    masks: Sequence[Facts],
-    labels: Kind | None = None,
-    names: Mapping[int, str] | None = None,
-    ignore: int | None = None,
-) -> Meaning:
-    """What the masks mean; `labels`, `names` and `ignore` as in `folders.recognise`.
+def guess(census: Census, wishes: Wishes) -> Meaning:
+    """What the masks mean.
 
     Raises
     ------
     LayoutError
-        The masks are anti-aliased, hold nothing, or are not what `labels` says.
+        The masks are anti-aliased, hold nothing, or are not what `wishes` say.
     """
-    pixels: Counter[int] = Counter()
-    for mask in masks:
-        pixels.update(mask.pixels)
-    values = sorted(set(pixels) - {ignore})
-    if not set(values) - {0}:
-        raise LayoutError(f"no mask holds anything but 0, {masks[0].file} for one; are these the right masks?")
-    _refuse_anti_aliased(masks, pixels)
-    if ignore is None and pixels[IGNORE] and 2 < len(values) <= MOST_CLASSES + 2 and values[-2] <= MOST_CLASSES:
+    ignore = wishes.ignore
+    values = sorted(set(census.pixels) - {ignore})
+    _refuse_empty(census, values, wishes)
+    _refuse_anti_aliased(census)
+    if ignore is None and census.pixels[IGNORE] and 2 < len(values) <= MOST_CLASSES + 2 and values[-2] <= MOST_CLASSES:
+        _refuse_two_whites(census, values)
         values, ignore = values[:-1], IGNORE
-    kind, reason = (labels, f"labels: {labels}, as told") if labels else _kind(masks, values)
+    kind, reason = _told(wishes.labels) if wishes.labels else _kind(census, values)
     if kind == "instances":
-        return _instances(values, reason, names or {}, ignore)
+        return _instances(values, reason, wishes.names, ignore)
     if kind == "boundaries" and len(values) != 2:
-        raise LayoutError(f"labels boundaries need masks of two values, border and cell; these hold {_some(values)}")
-    return _classes(kind, values, reason, names or {}, ignore)
+        raise LayoutError(f"labels boundaries need masks of two values, border and cell; these hold {some(values)}")
+    return _classes(kind, values, reason, wishes.names, ignore)
 
 
-def _refuse_anti_aliased(masks: Sequence[Facts], pixels: Mapping[int, int]) -> None:
-    """Greys between 0 and 255 that are fewer than either are the soft edges of a black and white drawing."""
-    greys = {value: count for value, count in pixels.items() if 0 < value < IGNORE}
-    soft = max(greys, default=0) > IGNORE // 2 and sum(greys.values()) < pixels.get(IGNORE, 0)
-    if soft and max(pixels) == IGNORE and len(greys) > 2:
-        worst = max(masks, key=lambda mask: sum(mask.pixels.get(value, 0) for value in greys))
-        count = sum(worst.pixels.get(value, 0) for value in greys)
+def _as_named(census: Census, wishes: Wishes, named: Mapping[int, str]) -> Meaning:
+    """The meaning of masks that hold classes `named`; only whether these are objects or areas is open."""
+    ignored = {IGNORE if wishes.ignore is None else wishes.ignore, IGNORE} & set(named)
+    present = sorted(set(census.pixels) - ignored)
+    _refuse_empty(census, present, wishes)
+    ids = range(max(1, *(set(named) - ignored)) + 1)
+    _refuse_strange(wishes.names, ids)
+    if wishes.labels:
+        kind, reason = _told(wishes.labels)
+    elif len(ids) == 2:
+        kind, reason = _binary_kind(census, present)
+    else:
+        kind, reason = (
+            "classes",
+            "labels: classes, by their colours; for objects, each piece one, say --labels instances",
+        )
+    usual = {0: "background"} | {class_id: f"class {class_id}" for class_id in ids[1:]}
+    names = {class_id: wishes.names.get(class_id) or named.get(class_id) or usual[class_id] for class_id in ids}
+    return Meaning(kind, names, dict(zip(ids, ids, strict=True)) | dict.fromkeys(ignored, IGNORE), (reason,))
+
+
+def _told(labels: Kind) -> tuple[Kind, str]:
+    return labels, f"labels: {labels}, as told"
+
+
+def _refuse_empty(census: Census, values: Sequence[int], wishes: Wishes) -> None:
+    if not set(values) - {0}:
+        above = "" if wishes.threshold is None else f" above {wishes.threshold:g}"
+        what = f"anything{above}" if above else "anything but 0"
+        raise LayoutError(f"no mask holds {what}, {census.first} for one; are these the right masks?")
+
+
+def _refuse_anti_aliased(census: Census) -> None:
+    """Greys between 0 and 255 that are fewer than 255, or that stand alone, are soft edges of black and white."""
+    greys = sorted(value for value in census.pixels if 0 < value < IGNORE)
+    if max(census.pixels) > IGNORE or len(greys) <= 2 or greys[-1] <= IGNORE // 2:
+        return
+    between = sum(census.pixels[value] for value in SOFT)
+    white = sum(census.pixels[value] for value in range(SOFT.stop, IGNORE + 1))
+    alone = 2 * census.lonely > sum(census.pixels[value] for value in greys)
+    if alone or (census.pixels[IGNORE] and between < white):
+        count, worst = census.softest
         raise LayoutError(
-            f"{worst.file}: {count} pixels are grey, neither 0 nor 255 (anti-aliased or compressed with losses), so "
-            "they may be either; save the masks without smoothing, or threshold them"
+            f"{worst}: {count} pixels are grey, neither 0 nor 255 (anti-aliased or compressed with losses), so "
+            "they may be either; say --threshold 127 to take what is above 127 as foreground, or save the masks "
+            "without smoothing"
         )
 
 
-def _kind(masks: Sequence[Facts], values: Sequence[int]) -> tuple[Kind, str]:
+def _refuse_two_whites(census: Census, values: Sequence[int]) -> None:
+    if not census.beside_ignore:
+        raise LayoutError(
+            f"the masks hold {some(values)}, but none of them {IGNORE} beside another class: do some say {IGNORE} "
+            f"where others say {values[1]}? make them alike, or say --ignore {IGNORE} if such pixels do not count"
+        )
+
+
+def _kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
     """The guess, and why."""
     if len(values) <= 2:
-        return _binary_kind(masks, values)
+        return _binary_kind(census, values)
     flags = "; if not, say --labels"
+    whole = census.few_whole / max(1, census.few_values)
     if len(values) - 1 > MOST_CLASSES:
+        if census.few_values and whole < 0.5 and values[-1] <= IGNORE:
+            return "classes", f"labels: classes, for most values come in several pieces in a mask{flags} instances"
         return "instances", f"labels: instances, for the masks hold {len(values) - 1} ids{flags} classes"
-    objects = [(mask.whole, len(set(mask.pixels) - {0}), max(mask.pixels)) for mask in masks if mask.whole is not None]
-    numbered = all(count == highest for _, count, highest in objects)
-    whole = sum(whole for whole, _, _ in objects) / max(1, sum(count for _, count, _ in objects))
-    if numbered and len({count for _, count, _ in objects}) > 2 and whole >= 0.95:
+    if census.numbered and len(census.numbers) > 2 and whole >= 0.95:
         why = "every mask numbers its objects 1 to n, n differs and each is in one piece"
         return "instances", f"labels: instances, for {why}{flags} classes"
-    return "classes", f"labels: classes, for the masks share the few values {_some(values)}{flags} instances"
+    return "classes", f"labels: classes, for the masks share the few values {some(values)}{flags} instances"
 
 
-def _binary_kind(masks: Sequence[Facts], values: Sequence[int]) -> tuple[Kind, str]:
-    shares = [1 - mask.pixels.get(0, 0) / sum(mask.pixels.values()) for mask in masks]
-    nets = [
-        share >= NET_FOREGROUND and mask.pieces >= NET_PIECES and mask.net >= NET_SHARE
-        for share, mask in zip(shares, masks, strict=True)
-    ]
-    if 2 * sum(nets) > len(masks):
-        pieces, share = sum(mask.pieces for mask in masks) / len(masks), sum(shares) / len(shares)
+def _binary_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
+    if 2 * census.nets > census.masks:
+        pieces, share = census.pieces / census.masks, census.share / census.masks
         why = f"0 is a connected net around {pieces:.0f} pieces a mask that cover {share:.0%} of it"
         return "boundaries", f"labels: boundaries, for {why}; if 0 is plain background, say --labels classes"
-    why = f"the masks hold {_some(values)} only, which tells areas, not objects"
+    why = f"the masks hold {some(values)} only, which tells areas, not objects"
     return "classes", f"labels: classes, for {why}; for objects, each piece one, say --labels instances"
 
 
@@ -158,12 +188,10 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
     else:
         values = sorted({0, *values})
         class_of = {value: class_id for class_id, value in enumerate(values)}
-        reasons.append("mask values to classes: " + _some([f"{value} -> {class_of[value]}" for value in values]))
+        reasons.append("mask values to classes: " + some([f"{value} -> {class_of[value]}" for value in values], IGNORE))
     if len(class_of) > IGNORE:
         raise LayoutError(f"{len(class_of)} classes are too many; if the masks hold instances, say --labels instances")
-    strange = sorted(set(names) - set(class_of.values()))
-    if strange:
-        raise LayoutError(f"--class {strange[0]}: there is no such class; there are {_some(sorted(class_of.values()))}")
+    _refuse_strange(names, sorted(class_of.values()))
     if ignore is not None:
         class_of[ignore] = IGNORE
         reasons.append(f"pixels of mask value {ignore} do not count")
@@ -171,11 +199,18 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
     return Meaning(kind, dict(sorted((usual | dict(names)).items())), class_of, tuple(reasons))
 
 
+def _refuse_strange(names: Mapping[int, str], classes: Sequence[int]) -> None:
+    strange = sorted(set(names) - set(classes))
+    if strange:
+        raise LayoutError(f"--class {strange[0]}: there is no such class; there are {some(classes)}")
+
+
 def _numbered(ids: Iterable[int]) -> dict[int, str]:
     foreground = [class_id for class_id in ids if 0 < class_id < IGNORE]
     return {1: "object"} if foreground == [1] else {class_id: f"class {class_id}" for class_id in foreground}
 
 
-def _some(values: Sequence[object]) -> str:
-    shown = ", ".join(str(value) for value in values[:8])
-    return shown if len(values) <= 8 else f"{shown}, ... ({len(values)} in all)"
+def some(values: Sequence[object], most: int = 8) -> str:
+    """Values one after the other, `most` at most."""
+    shown = ", ".join(str(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"

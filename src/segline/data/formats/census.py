@@ -1,0 +1,134 @@
+"""What is counted of masks before anyone says what they mean: mask by mask, then added up."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+
+from segline.data import labels
+from segline.data.dataset import IGNORE
+from segline.data.files import Labels
+from segline.data.formats import Mask
+
+MOST_CLASSES = 20  # more values than this are taken for instance ids
+MOST_VALUES = 2**16  # more than this are not told apart
+SOFT = range(8, 248)  # of 0 ... 255, those which neither black nor white become when compressed with losses
+# A net of borders: it is nearly all in one piece, and parts most of the image into many pieces.
+NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is counted of one mask."""
+
+    file: Path
+    pixels: Mapping[int, int]  # by value
+    whole: int | None  # values above 0 that are one 4-connected piece each; None where there are too many values
+    pieces: int  # 4-connected pieces of what is not 0
+    net: float  # share of the zeros that lies in their largest 8-connected piece
+    lonely: int  # pixels of values 1 ... 254 whose four neighbours all have another
+
+    @property
+    def share(self) -> float:
+        """Of the pixels that are not 0."""
+        return 1 - self.pixels.get(0, 0) / max(1, sum(self.pixels.values()))
+
+    @property
+    def is_net(self) -> bool:
+        """Whether the zeros are a net of borders around many pieces."""
+        return self.share >= NET_FOREGROUND and self.pieces >= NET_PIECES and self.net >= NET_SHARE
+
+
+def facts_of(source: Mask) -> Facts:
+    """Facts of one mask."""
+    mask = source.read()
+    pixels = counted(mask)
+    above = [value for value in pixels if value > 0]
+    whole = sum(_pieces(mask == value) == 1 for value in above) if len(above) <= MOST_CLASSES else None
+    greys = (mask > 0) & (mask < IGNORE)
+    lonely = int(np.count_nonzero(greys & _alone(mask))) if greys.any() else 0
+    return Facts(source.file, pixels, whole, _pieces(mask != 0), _largest_share(mask == 0), lonely)
+
+
+def counted(mask: Labels) -> dict[int, int]:
+    """Pixels by value, values in ascending order."""
+    highest = int(mask.max(initial=0))
+    if highest < MOST_VALUES:  # much faster than sorting all pixels
+        counts = labels.areas(mask, highest + 1)
+        values = np.flatnonzero(counts)
+        counts = counts[values]
+    else:
+        values, counts = np.unique(mask, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _pieces(region: Labels) -> int:
+    return int(cv2.connectedComponents(region.astype(np.uint8), connectivity=4)[0]) - 1
+
+
+def _largest_share(region: Labels) -> float:
+    stats = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=8)[2]
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return float(areas.max() / areas.sum()) if len(areas) else 0.0
+
+
+def _alone(mask: Labels) -> Labels:
+    """(H, W) bool: none of the four neighbours has the same value."""
+    alone = np.ones(mask.shape, np.bool_)
+    for axis in (0, 1):
+        pixels, result = np.moveaxis(mask, axis, 0), np.moveaxis(alone, axis, 0)
+        other = pixels[1:] != pixels[:-1]
+        result[1:] &= other
+        result[:-1] &= other
+    return alone
+
+
+@dataclass
+class Census:
+    """The facts of all masks, added up one by one: its size does not grow with the number of masks."""
+
+    masks: int = 0
+    first: Path | None = None
+    pixels: Counter[int] = field(default_factory=Counter)  # by value; of MOST_VALUES values at most
+    few_values: int = 0  # values that are in one piece or more, over masks with few of them ...
+    few_whole: int = 0  # ... and those in one piece
+    numbered: bool = True  # each such mask has the values 1 to n, for some n ...
+    numbers: set[int] = field(default_factory=set)  # ... and these are the n
+    pieces: int = 0
+    share: float = 0.0
+    nets: int = 0
+    lonely: int = 0
+    beside_ignore: int = 0  # masks that hold IGNORE and another value above 0
+    softest: tuple[int, Path | None] = (0, None)  # most pixels that are neither 0 nor 255, and the mask that has them
+
+    @classmethod
+    def of(cls, masks: Iterable[Facts]) -> Self:
+        """All of `masks`, which are gone through once."""
+        census = cls()
+        for facts in masks:
+            census.add(facts)
+        return census
+
+    def add(self, facts: Facts) -> None:
+        """One mask more."""
+        self.masks += 1
+        self.first = self.first or facts.file
+        if len(self.pixels) < MOST_VALUES:
+            self.pixels.update(facts.pixels)
+        if facts.whole is not None:
+            values = [value for value in facts.pixels if value > 0]
+            self.few_values += len(values)
+            self.few_whole += facts.whole
+            self.numbered &= len(values) == max(values, default=0)
+            self.numbers.add(len(values))
+        self.beside_ignore += IGNORE in facts.pixels and len(facts.pixels.keys() - {0, IGNORE}) > 0
+        self.pieces += facts.pieces
+        self.share += facts.share
+        self.nets += facts.is_net
+        self.lonely += facts.lonely
+        soft = sum(count for value, count in facts.pixels.items() if 0 < value < IGNORE)
+        self.softest = max(self.softest, (soft, facts.file), key=lambda of: of[0])

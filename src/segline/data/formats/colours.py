@@ -1,0 +1,178 @@
+"""Which classes the colours of masks stand for: as a table says, or guessed from the colours that there are."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from segline.data import files
+from segline.data.dataset import IGNORE
+from segline.data.files import Labels
+from segline.data.formats import Colour, LayoutError, Mask, Wishes, maskfile
+from segline.data.formats.maskfile import GREY, Look, Packed
+from segline.data.formats.masks import some
+from segline.data.formats.tables import translated
+
+MOST_COLOURS = 32  # more in all masks are no classes
+COLUMNS = ("colour", "class")
+HOW = "--colours FILE.csv, a table with the columns colour (#rrggbb), class (id) and name"
+
+Reading = Literal["numbers", "greys", "colours"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """How all masks of a set are read; `classes` by colour and their `names` by id, where colours stand for classes."""
+
+    reading: Reading
+    reasons: tuple[str, ...] = ()
+    classes: Mapping[Packed, int] = field(default_factory=dict)
+    names: Mapping[int, str] | None = None
+
+    def mask(self, file: Path) -> Mask:
+        """The mask in `file`, to be read so."""
+        if self.names is not None:
+            return Mask(file, partial(_classes, file, self.classes))
+        return Mask(file, partial(getattr(maskfile, self.reading), file))
+
+
+def key(looks: Iterable[Look], wishes: Wishes) -> Key:
+    """How to read masks drawn like `looks`, which are gone through once.
+
+    Raises
+    ------
+    LayoutError
+        There are too many colours for classes.
+    """
+    seen = _Seen()
+    for look in looks:
+        seen.add(look)
+    if wishes.colours:
+        classes = {_packed(colour): class_id for colour, class_id in wishes.colours.items()}
+        names = {class_id: wishes.names.get(class_id, "") for class_id in classes.values()}
+        return Key("colours", ("classes by the table of colours",), classes, names)
+    if not seen.pixels or not (seen.coloured or seen.conflict or seen.dark_last or (seen.palette and seen.greys)):
+        return Key("numbers", ("the indices of palettes are the values",) if seen.palette else ())
+    if not any(colour % GREY for colour in seen.pixels):
+        why = "their order is another" if seen.dark_last else "their indices differ between masks"
+        return Key("greys", (f"the greys that palettes show are the values, for {why}",))
+    if wishes.labels == "instances":
+        return Key("colours", ("each colour is an object",))
+    return _guessed(seen)
+
+
+@dataclass
+class _Seen:
+    """The looks of all masks, added up one by one."""
+
+    pixels: Counter[Packed] = field(default_factory=Counter)
+    palette: dict[int, Packed] = field(default_factory=dict)
+    conflict: bool = False  # one index shows two colours
+    coloured: int = 0
+    greys: int = 0  # masks with three equal channels
+    most: tuple[int, Path] = (0, Path())  # most colours in one mask, and which
+
+    def add(self, look: Look) -> None:
+        self.coloured += look.coloured
+        self.greys += look.palette is None and bool(look.pixels) and not look.coloured
+        self.most = max(self.most, (len(look.pixels), look.file), key=lambda of: of[0])
+        if len(self.pixels) <= 2**16:
+            self.pixels.update(look.pixels)
+        for index, colour in (look.palette or {}).items():
+            self.conflict |= self.palette.setdefault(index, colour) != colour
+
+    @property
+    def dark_last(self) -> bool:
+        """Whether the palette is grey and a higher index is not lighter, so that greys and indices differ in order."""
+        shown = [colour for _, colour in sorted(self.palette.items())]
+        one_each = len(set(shown)) == len(shown)
+        return one_each and shown != sorted(shown) and not any(colour % GREY for colour in shown)
+
+
+def _guessed(seen: _Seen) -> Key:
+    shown = sorted(set(seen.pixels) - {0})
+    if len(shown) > MOST_COLOURS:
+        count, file = seen.most
+        raise LayoutError(
+            f"the masks hold {len(shown)} colours, {file} alone {count}; that many are no classes. If edges are "
+            f"smoothed or compressed with losses, save the masks without; else give the classes with {HOW}; if each "
+            "colour is an object, say --labels instances"
+        )
+    classes = {0: 0} | {colour: class_id for class_id, colour in enumerate(shown, 1)}
+    names = {0: "background"} | {classes[colour]: text(colour) for colour in shown}
+    if len(shown) == 1:
+        names[1] = "object"
+    order = some([f"{text(colour)} -> {class_id}" for colour, class_id in classes.items()], MOST_COLOURS)
+    reasons = [f"colours to classes, black as background, else in the order of their codes: {order}; else {HOW}"]
+    if seen.conflict:
+        reasons.append("palettes differ between masks, so their colours count, not their indices")
+    if 0 not in seen.pixels:
+        reasons.append("no mask holds black: class 0, background, has no pixels")
+    return Key("colours", tuple(reasons), classes, names)
+
+
+def _classes(file: Path, classes: Mapping[Packed, int]) -> Labels:
+    """Class ids (H, W) uint8 of the colours in `file`."""
+    drawn = maskfile.colours(file)
+    found, known = translated(drawn, classes)
+    if not known.all():
+        strange = Counter(drawn[~known].tolist())
+        which = some([f"{text(colour)} ({count} px)" for colour, count in strange.most_common()], 5)
+        raise LayoutError(
+            f"{file}: {len(strange)} colour(s) that no class has: {which}; mend the mask, or give them a class with "
+            f"{HOW}; classes have {some([text(colour) for colour in classes])}"
+        )
+    return found
+
+
+def text(colour: Packed) -> str:
+    """As #rrggbb."""
+    return f"#{colour:06x}"
+
+
+def _packed(colour: Colour) -> Packed:
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue
+
+
+def read_table(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
+    """Class by colour, and name by class, of a CSV file with the columns colour, class and, if wanted, name.
+
+    A colour is #rrggbb or red,green,blue. Class 255, or `ignore`, is for pixels that do not count.
+
+    Raises
+    ------
+    LayoutError, FileError
+        A column is missing, or a line cannot be meant.
+    """
+    table = files.read_table(file)
+    for column in COLUMNS:
+        if column not in table:
+            raise LayoutError(f"{file} has no column {column}, but {', '.join(table.columns)}; give {HOW}")
+    classes: dict[Colour, int] = {}
+    names: dict[int, str] = {}
+    for line, row in enumerate(table.to_dict("records"), 2):
+        colour, class_id, name = _row(f"{file}, line {line}", {str(key): str(value) for key, value in row.items()})
+        if classes.setdefault(colour, class_id) != class_id:
+            raise LayoutError(f"{file}, line {line}: {row['colour']} is class {classes[colour]} already")
+        if name and class_id != IGNORE and names.setdefault(class_id, name) != name:
+            raise LayoutError(f"{file}, line {line}: class {class_id} is {names[class_id]!r} already, not {name!r}")
+    if set(classes.values()) <= {IGNORE}:
+        raise LayoutError(f"{file} has {'no class but ignore' if classes else 'no line'}; give {HOW}")
+    return classes, names
+
+
+def _row(where: str, row: Mapping[str, str]) -> tuple[Colour, int, str]:
+    written, class_id, name = row["colour"].strip(), row["class"].strip().lower(), row.get("name", "").strip()
+    digits = written.lstrip("#")
+    if len(digits) == 6 and not set(digits.lower()) - set("0123456789abcdef"):
+        parts = [int(digits[start : start + 2], 16) for start in (0, 2, 4)]
+    else:
+        parts = [int(part) for part in written.split(",") if part.strip().isdecimal()]
+    if len(parts) != 3 or max(parts) > 255 or (written.count(",") not in (0, 2)):
+        raise LayoutError(f"{where}: colour {written!r}; write #rrggbb, such as #ff0000, or red,green,blue in quotes")
+    if class_id != "ignore" and (not class_id.isdecimal() or int(class_id) > IGNORE):
+        raise LayoutError(f"{where}: class {row['class']!r}; write a number from 0 to {IGNORE - 1}, or ignore")
+    return (parts[0], parts[1], parts[2]), IGNORE if class_id == "ignore" else int(class_id), name

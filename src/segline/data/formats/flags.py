@@ -1,0 +1,11 @@
+"""Flags of import that a layout has no use for are refused by name, never passed over."""
+
+from segline.data.formats import LayoutError, Wishes
+
+
+def refuse(wishes: Wishes, what: str, *honoured: str) -> None:
+    """Raise LayoutError for a wish that `what` cannot grant; `labels` and `names` are left to the layout."""
+    for field, flag in (("ignore", "--ignore"), ("threshold", "--threshold"), ("colours", "--colours")):
+        value = getattr(wishes, field)
+        if field not in honoured and value not in (None, {}):
+            raise LayoutError(f"{flag}: {what} have no mask values that it could mean; leave it out")

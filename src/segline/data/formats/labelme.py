@@ -1,0 +1,195 @@
+"""Layout: LabelMe, one JSON file an image, with polygons, rectangles, circles and masks."""
+
+import base64
+import binascii
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segline.data import files
+from segline.data.dataset import IGNORE
+from segline.data.formats import Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, survey
+from segline.data.formats.drawings import Drawing, Object, Sheet
+from segline.data.formats.masks import some
+from segline.data.formats.regions import Points, Region, Shape, disc, polygon, union
+from segline.model.images import ImageError, decode
+
+SIGNS = (b'"shapes"',)
+POINTS = {"polygon": (), "rectangle": (2, 4), "circle": (2,), "mask": (2,)}  # how many; a polygon has 3 or more
+UNCOUNTED, BACKGROUND = "__ignore__", "background"
+
+
+def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
+    """What `source`, a JSON file or a folder with some, holds; None when there is no LabelMe JSON.
+
+    Labels become classes 1, 2, ... in alphabetical order, or as the person numbers them; `__ignore__` does not count.
+    Shapes of one label and `group_id` are one object. Outlines are filled by the rule of `regions`; where objects
+    overlap, the smaller one has the pixels.
+
+    Raises
+    ------
+    LayoutError, FileError
+        A shape that encloses nothing or lies outside its image, a missing image, a label that the person does not name.
+    """
+    said = list(_said(source))
+    if not said:
+        return None
+    flags.refuse(wishes, "LabelMe shapes")
+    there = finding.Images.below(source)
+    named, missing = _named(said, there)
+    skipped = finding.refuse_or_skip(missing, wishes, "JSON file(s) without image")
+    stems = finding.stems(list(named), there.root)
+    sheets = {
+        stem: Sheet(file, partial(_read, file, image)) for stem, (image, file) in zip(stems, named.items(), strict=True)
+    }
+    found = survey.survey(sheets, each)
+    names, why = _classes(found.objects, wishes)
+    left = there.left(list(named))
+    if left:
+        skipped.append(f"{left} image file(s) have no JSON and were left out; save one without shapes where that is so")
+    return survey.layout(
+        there.root,
+        wishes,
+        pictures=dict(zip(stems, map(Picture, named), strict=True)),
+        sheets=sheets,
+        names=names,
+        found=found,
+        reasons=[f"LabelMe annotations, {len(named)} JSON files", why, *skipped],
+    )
+
+
+def _said(source: Path) -> Iterator[tuple[Path, object, bool]]:
+    """Each LabelMe file, which image it names, and whether it holds the image's pixels as well."""
+    for file, content in finding.contents(source, SIGNS):
+        if isinstance(content, dict) and isinstance(content.get("shapes"), list):
+            yield file, content.get("imagePath"), bool(content.get("imageData"))
+
+
+def _named(said: Sequence[tuple[Path, object, bool]], there: finding.Images) -> tuple[dict[Path, Path], list[str]]:
+    """The JSON file of each image, and what is wrong where there is no image."""
+    missing, twice, found = [], [], dict[Path, Path]()
+    for file, name, pixels in said:
+        try:
+            image = _image(file, name, pixels, there)
+        except LayoutError as error:
+            missing.append(str(error))
+            continue
+        if image in found:
+            twice.append(f"{file}: imagePath is {image}, as in {found[image].name}; keep one of them")
+        found[image] = file
+    drawings.refuse(twice)
+    return found, missing
+
+
+def _image(file: Path, name: object, pixels: bool, there: finding.Images) -> Path:
+    if not isinstance(name, str) or not name:
+        raise LayoutError(f"{file}: imagePath is {name!r}; it names the image: mend it")
+    try:
+        return there.find(name, file, "imagePath")
+    except LayoutError as error:
+        if not pixels:
+            raise
+        raise LayoutError(f"{error} (imageData has its pixels: labelme_export_json writes them out)") from None
+
+
+def _read(file: Path, image: Path) -> Drawing:
+    """The objects of one image."""
+    content = files.read_json(file)
+    shape = content.get("imageHeight"), content.get("imageWidth")
+    if not all(isinstance(side, int) and side > 0 for side in shape):
+        shape = drawings.image_shape(image)
+    drawings.refuse_other_size(image, file, shape)
+    objects: dict[object, Object] = {}
+    ignored = []
+    for number, one in enumerate(content["shapes"]):
+        label, group, region = _shape(one, shape, f"{file}: shapes[{number}]")
+        if label == UNCOUNTED:
+            ignored.append(region)
+            continue
+        key = number if group is None else (label, group)
+        name = f"shapes[{number}] ({label})"
+        if key in objects:
+            name, region = objects[key].name, union([objects[key].region, region])
+        objects[key] = Object(name, label, region)
+    return Drawing(file, shape, list(objects.values()), ignored)
+
+
+def _shape(one: Any, shape: Shape, where: str) -> tuple[str, object, Region]:
+    """Label, group and pixels of one shape."""
+    if not isinstance(one, dict):
+        raise LayoutError(f"{where} is {str(one)[:40]!r}, not fields such as label and points; mend or remove it")
+    label, kind, group = one.get("label"), one.get("shape_type") or "polygon", one.get("group_id")
+    if not isinstance(label, str) or not label.strip():
+        raise LayoutError(f"{where}: label is {label!r}; it names the class: mend it")
+    where = f"{where} ({label})"
+    if isinstance(group, dict | list):
+        raise LayoutError(f"{where}: group_id is {str(group)[:40]}, not a number; mend it")
+    if not isinstance(kind, str) or kind not in POINTS:
+        raise LayoutError(
+            f"{where}: shape_type {kind} encloses nothing; outline it as {', '.join(POINTS)}, or remove it"
+        )
+    points = drawings.outline(one.get("points") or [[]], shape, where)
+    counts = POINTS[kind] or range(3, len(points) + 1)
+    if len(points) not in counts:
+        needs = " or ".join(map(str, POINTS[kind])) or "3 at least"
+        raise LayoutError(f"{where}: a {kind} of {len(points)} point(s); it needs {needs}: mend or remove it")
+    return label.strip(), group, _region(kind, points, one, shape, where)
+
+
+def _region(kind: str, points: Points, one: Mapping[str, Any], shape: Shape, where: str) -> Region:
+    if kind == "circle":
+        return disc(points[0], float(np.hypot(*(points[1] - points[0]))), shape)
+    if kind == "mask":
+        return _mask(one.get("mask"), points, shape, where)
+    if kind == "rectangle" and len(points) == 2:
+        (left, top), (right, bottom) = points
+        points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    return polygon(points, shape)
+
+
+def _mask(encoded: Any, points: Points, shape: Shape, where: str) -> Region:
+    """Pixels that LabelMe drew itself, in a PNG whose upper left pixel is the first point."""
+    try:
+        mask = decode(base64.b64decode(encoded))[..., 0] > 0
+    except (TypeError, binascii.Error, ImageError) as error:
+        raise LayoutError(f"{where}: mask is no image in base64 ({error}); mend or remove it") from error
+    left, top = np.rint(points[0]).astype(int)
+    height, width = mask.shape
+    if left < 0 or top < 0 or top + height > shape[0] or left + width > shape[1]:
+        raise LayoutError(
+            f"{where}: mask of {drawings.size(mask.shape)} px at x {left}, y {top} is not inside the image of "
+            f"{drawings.size(shape)} px; mend or remove it"
+        )
+    return Region(int(top), int(left), mask)
+
+
+def _classes(labels: Counter[str], wishes: Wishes) -> tuple[dict[int, str], str]:
+    """Names by class id, and how labels became classes."""
+    if labels[BACKGROUND] or labels["_background_"]:
+        raise LayoutError(
+            f"a label is {BACKGROUND}, but background is what no shape covers; remove or rename these shapes"
+        )
+    given = {class_id: name for class_id, name in wishes.names.items() if class_id}
+    if given:
+        _refuse_unnamed(labels, given)
+    names = dict(sorted(given.items())) or dict(enumerate(sorted(labels), 1))
+    if len(names) >= IGNORE:
+        raise LayoutError(
+            f"{len(names)} labels, such as {some(list(names.values()))}; {IGNORE - 1} at most are classes"
+        )
+    table = some([f"{name} -> {class_id}" for class_id, name in names.items()])
+    how = "as told" if given else "in alphabetical order; to have another, say --class ID=LABEL for each"
+    return {0: BACKGROUND} | names, f"labels to classes: {table} ({how})"
+
+
+def _refuse_unnamed(labels: Mapping[str, int], given: Mapping[int, str]) -> None:
+    unnamed = sorted(set(labels) - set(given.values()))
+    if unnamed:
+        raise LayoutError(
+            f"--class: labels {some(unnamed)} have no class; name every label, such as "
+            f"--class {max(given) + 1}={unnamed[0]}, or none"
+        )
