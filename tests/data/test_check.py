@@ -1,106 +1,130 @@
-"""What is refused: each fault is planted in a sound dataset, and must be named with file and value."""
+"""What a set of files is unfit for as a whole, planted in a sound dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 
-from segline.data import files
-from segline.data.check import Problem, UnfitError, problems, refuse_errors, table
-from segline.data.dataset import Dataset
+from segline.data import check, files
+from segline.data.check import Problem, opened, problems, refuse_errors
+from segline.data.dataset import Dataset, DatasetError
+
+
+def said(found: list[Problem]) -> list[tuple[str, str, str]]:
+    return [(problem.level, problem.file, problem.message) for problem in found]
 
 
 def test_a_sound_dataset_has_no_problems(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
-    classes = files.read_labels(folder / "classes" / "a.png")
-    classes[0, 0] = 9
-    files.write_png(folder / "classes" / "a.png", classes)
-    assert problems(Dataset.open(folder)) == []
+    for junk in ("Thumbs.db", "notes.txt", ".hidden.png"):
+        (folder / "images" / junk).write_text("no image")
+    (folder / "images" / "more").mkdir()
+    dataset, found = opened(folder)
+    assert dataset is not None
+    assert (found, problems(dataset)) == ([], [])
     refuse_errors([])
 
 
-def _truncate(folder: Path) -> None:
-    file = folder / "images" / "b.png"
-    file.write_bytes(file.read_bytes()[:40])
-
-
-def _not_finite(folder: Path) -> None:
-    for stem in "abcde":
-        pixels = np.linspace(0, 1, 120, dtype=np.float32).reshape(12, 10)
-        pixels[3, :2] = (np.nan, np.inf) if stem == "b" else 0
-        (folder / "images" / f"{stem}.png").unlink()
-        tifffile.imwrite(folder / "images" / f"{stem}.tif", pixels)
-
-
-def _value(kind: str, value: int, x: int = 0) -> Callable[[Path], None]:
-    def plant(folder: Path) -> None:
-        labels = files.read_labels(folder / kind / "b.png")
-        labels[0, x : x + 2] = value
-        files.write_png(folder / kind / "b.png", labels)
-
-    return plant
-
-
-FAULTS = {
-    "image without labels": (
-        lambda folder: (folder / "classes" / "b.png").unlink(),
-        ("images/b.png", r"has no label image classes/b\.\*"),
-    ),
-    "labels without image": (
-        lambda folder: (folder / "images" / "b.png").unlink(),
-        ("instances/b.png", r"has no image images/b\.\*"),
-    ),
-    "truncated": (_truncate, ("images/b.png", "not a readable")),
-    "colour labels": (
-        lambda folder: files.write_png(folder / "classes" / "b.png", np.zeros((12, 10, 3), np.uint8)),
-        ("classes/b.png", "a label image with colours"),
-    ),
-    "size": (
-        lambda folder: files.write_png(folder / "instances" / "b.png", np.zeros((10, 12), np.uint16)),
-        ("instances/b.png", "12x10 px, but its image is 10x12 px"),
-    ),
-    "class table": (_value("classes", 3), ("classes/b.png", r"values outside the class table: 3 \(2 px\)")),
-    "no instance": (
-        _value("classes", 1),
-        ("instances/b.png", "2 pixels have a class but no instance, the first at x 0, y 0"),
-    ),
-    "no class": (
-        _value("instances", 5, x=4),
-        ("instances/b.png", "2 pixels have an instance but are background in classes, the first at x 4, y 0"),
-    ),
-    "not finite": (_not_finite, ("images/b.tif", "2 pixels are NaN or infinite")),
-    "channels": (
-        lambda folder: files.write_png(folder / "images" / "b.png", np.arange(360, dtype=np.uint8).reshape(12, 10, 3)),
-        ("images/b.png", r"uint8 with 3 channel\(s\), but 4 images are uint8 with 1"),
-    ),
-    "type": (
-        lambda folder: files.write_png(folder / "images" / "b.png", np.arange(120, dtype=np.uint16).reshape(12, 10)),
-        ("images/b.png", r"uint16 with 1 channel\(s\), but 4 images are uint8 with 1"),
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_planted_faults(make_dataset: Callable[..., Path], fault: str) -> None:
-    plant, (file, says) = FAULTS[fault]
+def test_problems_come_in_the_order_of_the_images(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
-    plant(folder)
-    found = [problem for problem in problems(Dataset.open(folder)) if problem.file == file]
-    assert [problem.level for problem in found] == ["error"]
-    with pytest.raises(UnfitError, match=says) as refusal:
-        refuse_errors(found)
-    assert file in str(refusal.value)
+    for stem in "ebd":
+        files.write_png(folder / "images" / f"{stem}.png", np.full((12, 10), 7, np.uint8))
+    assert [problem.file for problem in problems(Dataset.open(folder))] == [
+        "images/b.png",
+        "images/d.png",
+        "images/e.png",
+    ]
 
 
-def test_a_constant_image_is_a_warning(make_dataset: Callable[..., Path]) -> None:
+def test_unpaired(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
-    files.write_png(folder / "images" / "b.png", np.full((12, 10), 7, np.uint8))
-    found = problems(Dataset.open(folder))
-    assert [(problem.level, problem.file) for problem in found] == [("warning", "images/b.png")]
-    assert "every pixel is 7" in found[0].message
-    refuse_errors(found)
+    (folder / "classes" / "b.png").unlink()
+    (folder / "images" / "c.png").unlink()
+    assert said(problems(Dataset.open(folder))) == [
+        ("error", "instances/c.png", "has no image images/c.*"),
+        ("error", "images/b.png", "has no label image classes/b.*"),
+        ("error", "classes/c.png", "has no image images/c.*"),
+    ]
+
+
+def _image(folder: Path, dtype: type, channels: int, stem: str = "b") -> None:
+    pixels = np.arange(120 * channels).astype(dtype).reshape(12, 10, channels)
+    files.write_png(folder / "images" / f"{stem}.png", pixels[..., 0] if channels == 1 else pixels)
+
+
+def test_grey_among_colour_is_a_warning_with_the_rule(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset()
+    _image(folder, np.uint8, 3)
+    assert said(problems(Dataset.open(folder))) == [
+        ("warning", "images", "4 grey and 1 RGB: grey ones are read as RGB with three equal channels")
+    ]
+
+
+def test_other_mixtures_are_errors(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset()
+    _image(folder, np.uint16, 1)
+    _image(folder, np.uint8, 3, "c")
+    grey, wide = problems(Dataset.open(folder))
+    assert (grey.level, grey.message[:16]) == ("warning", "3 grey and 1 RGB")
+    assert wide.of_set
+    assert said([wide]) == [
+        (
+            "error",
+            "images/b.png",
+            (
+                "uint16 with 1 channel(s), but 4 images are uint8 with 1 or 3; one network takes one form: "
+                "convert or remove it"
+            ),
+        )
+    ]
+
+
+def _relabel(folder: Path, value: int, to: int) -> None:
+    for file in (folder / "classes").iterdir():
+        classes = files.read_labels(file)
+        files.write_png(file, np.where(classes == value, to, classes).astype(np.uint8))
+
+
+def test_a_class_that_no_image_has(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset()
+    _relabel(folder, 2, 1)
+    assert said(problems(Dataset.open(folder))) == [("warning", "dataset", "no pixel of class 2 nucleus")]
+
+
+def test_labels_of_one_class_teach_nothing(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset(kinds=("classes",), labels="classes")
+    _relabel(folder, 2, 0)
+    _relabel(folder, 1, 0)
+    errors = [problem for problem in problems(Dataset.open(folder)) if problem.level == "error"]
+    assert said(errors) == [("error", "dataset", "the labels hold background only; there is nothing to tell apart")]
+
+
+def test_a_class_absent_from_a_split(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset()
+    for stem in "abc":
+        for kind in ("classes", "instances"):
+            labels = files.read_labels(folder / kind / f"{stem}.png")
+            labels[6:] = 0
+            files.write_png(folder / kind / f"{stem}.png", labels)
+    dataset = Dataset.open(folder)
+    checked = check.inspect(dataset)
+    splits = {"a": "train", "b": "test", "c": "validation", "d": "validation", "e": "validation"}
+    assert check.judge(dataset, checked) == []
+    assert said(check.of_splits(dataset, checked, splits)) == [
+        ("warning", "test split", "no pixel of class 2 nucleus"),
+        ("warning", "train split", "no pixel of class 2 nucleus"),
+    ]
+
+
+def test_a_training_split_of_one_class(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset()
+    for kind, dtype in (("classes", np.uint8), ("instances", np.uint16)):
+        files.write_png(folder / kind / "a.png", np.zeros((12, 10), dtype))
+    dataset = Dataset.open(folder)
+    splits = {stem: "train" if stem == "a" else "test" for stem in "abcde"}
+    found = check.of_splits(dataset, check.inspect(dataset), splits)
+    assert said(found) == [("error", "train split", "the labels hold background only; there is nothing to tell apart")]
 
 
 def test_too_few_images(make_dataset: Callable[..., Path]) -> None:
@@ -109,6 +133,69 @@ def test_too_few_images(make_dataset: Callable[..., Path]) -> None:
     assert "3 image(s); 4 at least are needed" in problem.message
 
 
-def test_table_puts_errors_first_and_says_what_it_leaves_out() -> None:
-    found = [Problem("warning", "b", "odd"), Problem("error", "long", "bad"), Problem("error", "c", "worse")]
-    assert table(found, most=2) == "error    long  bad\nerror    c     worse\n... and 1 more"
+@pytest.mark.parametrize("missing", [True, False])
+def test_what_is_no_dataset(tmp_path: Path, missing: bool) -> None:
+    if not missing:
+        (tmp_path / "photos").mkdir()
+    says = (
+        "is no folder; `segline import" if missing else r"holds no dataset\.yaml: `segline import .*photos --name NAME`"
+    )
+    with pytest.raises(DatasetError, match=says):
+        opened(tmp_path / "photos")
+
+
+def test_all_that_is_wrong_with_the_tables_at_once(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset()
+    (folder / "dataset.yaml").write_text("name: a b\nlicense: none\nclasses: {0: a, 1: b}\nlabels: classes\n")
+    files.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
+    dataset, found = opened(folder)
+    assert dataset is None
+    assert [(problem.level, problem.file) for problem in found] == [
+        ("error", "dataset.yaml"),
+        ("error", "dataset.yaml"),
+        ("error", "images"),
+    ]
+    assert found[0].message.startswith("name = 'a b'")
+    assert found[1].message.startswith("license is no field")
+    assert found[2].message.startswith("a.tif and a.png have one stem")
+
+
+def test_a_message_of_several_lines_is_one_problem(
+    make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_dataset()
+    (folder / "dataset.yaml").write_text("name: [")
+    _, (problem,) = opened(folder)
+    assert problem.message.startswith("not valid YAML: while parsing")
+    monkeypatch.chdir(folder)
+    assert opened(Path())[1] == [problem]
+
+
+def test_a_wrong_groups_csv_does_not_hide_the_images(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset()
+    (folder / "groups.csv").write_text("image,group\na,1\n")
+    dataset, found = opened(folder)
+    assert said(found) == [("error", "groups.csv", "does not list: b, c, d, e (4 in all)")]
+    assert dataset is not None and dataset.groups == {stem: stem for stem in "abcde"}
+
+
+@pytest.mark.parametrize("groups", ["", "image,group\nz,1\n"])
+def test_a_dataset_without_labels(make_dataset: Callable[..., Path], groups: str) -> None:
+    folder = make_dataset(kinds=())
+    if groups:
+        (folder / "groups.csv").write_text(groups)
+    dataset, found = opened(folder)
+    assert dataset is None
+    assert said(found)[0] == (
+        "error",
+        "small",
+        "has no label images in instances or classes, which labels: instances in dataset.yaml need",
+    )
+    assert len(found) == 1 + bool(groups)
+
+
+def test_no_images(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset(images=0)
+    (folder / "images" / "a.czi").touch()
+    _, (problem,) = opened(folder)
+    assert problem.message.startswith("images holds no files of type .png, .jpg")

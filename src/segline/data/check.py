@@ -1,150 +1,106 @@
 """What makes a dataset unfit, said with file name and value."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from segline.data import alike, files, portable
+from segline.data.dataset import GROUPS, SPEC, Dataset, DatasetError, by_stem, read_groups, read_spec
+from segline.data.examine import Checked, examine, name_of
+from segline.data.files import FileError
+from segline.data.problems import Problem, UnfitError, refuse_errors, table
 
-from segline.data import files
-from segline.data.dataset import Dataset
-from segline.data.files import FileError, Labels
-from segline.model.images import Raw
+__all__ = ["Checked", "Each", "Problem", "UnfitError", "name_of", "refuse_errors", "table"]
 
+KINDS = ("images", "instances", "classes")
 FEWEST_IMAGES = 4  # one to learn from, two for validation, one for the test
-
-
-class UnfitError(ValueError):
-    """A dataset with errors; the message is their table."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: errors stop the line, warnings do not."""
-
-    level: Literal["error", "warning"]
-    file: str
-    message: str
-    of_set: bool = False  # the file is fit; it does not go with the others, or there are too few
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What is known of one image after its files were read; `form` is type and channels, when it can be read."""
-
-    stem: str
-    form: tuple[str, int] | None
-    problems: tuple[Problem, ...]
-
 
 Each = Callable[[Callable[[str], Checked], Sequence[str]], Iterator[Checked]]
 
 
 def problems(dataset: Dataset, each: Each = map) -> list[Problem]:
-    """All that is wrong with `dataset`, in the order of its images.
+    """All that is wrong with `dataset` before anything is split: `judge` of what `inspect` finds."""
+    return judge(dataset, inspect(dataset, each))
+
+
+def inspect(dataset: Dataset, each: Each = map) -> list[Checked]:
+    """What is known of each image, in alphabetical order, once all files were read.
 
     Parameters
     ----------
     each : like `map`; hand over one that uses all cores and shows progress.
     """
-    checked = list(each(lambda stem: check_image(dataset, stem), dataset.stems))
-    in_files = [problem for image in checked for problem in image.problems]
-    return [*_unpaired(dataset), *in_files, *_mixed(dataset, checked), *_too_few(dataset)]
+    return list(each(lambda stem: examine(dataset, stem), dataset.stems))
 
 
-def refuse_errors(found: Sequence[Problem]) -> None:
-    """Raise UnfitError with a table of `found` when there is an error among it."""
-    errors = sum(problem.level == "error" for problem in found)
-    if errors:
-        raise UnfitError(f"{table(found)}\n{errors} error(s): mend or remove these files; nothing was written")
+def judge(dataset: Dataset, checked: Sequence[Checked]) -> list[Problem]:
+    """All that is wrong with the files, and with the set that they make."""
+    return [
+        *portable.problems(dataset),
+        *_unpaired(dataset),
+        *(problem for image in checked for problem in image.problems),
+        *_mixed(dataset, checked),
+        *_absent(dataset, checked, "dataset"),
+        *_too_few(dataset),
+        *alike.contradictions(dataset, checked),
+        *alike.problems(dataset, checked, dataset.groups, "group"),
+    ]
 
 
-def table(found: Sequence[Problem], most: int = 50) -> str:
-    """Problems one a line, errors first, `most` lines at most."""
-    ordered = sorted(found, key=lambda problem: problem.level != "error")
-    width = max((len(problem.file) for problem in ordered[:most]), default=0)
-    lines = [f"{problem.level:<8} {problem.file:<{width}}  {problem.message}" for problem in ordered[:most]]
-    return "\n".join([*lines, *([f"... and {len(ordered) - most} more"] if len(ordered) > most else [])])
+def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str, str]) -> list[Problem]:
+    """What is wrong once it is known which split (train, validation, test) each image is in."""
+    found = list(alike.problems(dataset, checked, splits, "split"))
+    for split in sorted(set(splits.values())):
+        found += _absent(dataset, [image for image in checked if splits[image.stem] == split], f"{split} split")
+    return found
 
 
-def check_image(dataset: Dataset, stem: str) -> Checked:
-    """What is wrong with the files of one image."""
-    found: list[Problem] = []
-    image: Raw | None = None
+def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
+    """The dataset in `folder`, and all that is wrong with dataset.yaml, groups.csv and stems; None where it is that.
+
+    Where groups.csv alone is wrong, there is a dataset, whose images are each their own group.
+
+    Raises
+    ------
+    DatasetError
+        There is no such folder, or it holds no dataset.
+    """
+    if folder.is_dir() and not (folder / SPEC).exists():
+        raise DatasetError(f"{folder} holds no {SPEC}: `segline import {folder} --name NAME` makes a dataset of it")
     try:
-        image = dataset.image(stem)
-        found += _pixels(_name(dataset, "images", stem), image)
-    except FileError as error:
-        found.append(_unreadable(_name(dataset, "images", stem), error))
-    labels: dict[str, Labels] = {}
-    for kind, known in (("instances", dataset.instances), ("classes", dataset.classes)):
-        if stem not in known:
-            continue
-        name = _name(dataset, kind, stem)
-        try:
-            labels[kind] = files.read_labels(known[stem])
-        except FileError as error:
-            found.append(_unreadable(name, error))
-            continue
-        if image is not None and labels[kind].shape != image.shape[:2]:
-            found.append(Problem("error", name, f"{_size(labels[kind])} px, but its image is {_size(image)} px"))
-    if "classes" in labels:
-        found += _outside(_name(dataset, "classes", stem), labels["classes"], dataset)
-    if len(labels) == 2 and labels["classes"].shape == labels["instances"].shape:
-        found += _disagree(_name(dataset, "instances", stem), labels["classes"], labels["instances"], dataset)
-    return Checked(stem, None if image is None else (image.dtype.name, image.shape[2]), tuple(found))
+        return Dataset.open(folder), []
+    except (DatasetError, FileError) as error:
+        if not folder.is_dir():
+            raise
+        refusal = str(error)
+    found: list[Problem] = []
+    spec = _attempt(found, folder, SPEC, read_spec, folder / SPEC)
+    images, instances, classes = (
+        _attempt(found, folder, kind, by_stem, folder / kind, files.READABLE) for kind in KINDS
+    )
+    if found:
+        return None, found
+    _attempt(found, folder, GROUPS, read_groups, folder / GROUPS, images)
+    if found != _lines(folder, GROUPS, refusal):
+        return None, [*_lines(folder, "", refusal), *found]
+    return Dataset(folder, spec, images, instances, classes, {stem: stem for stem in images}), found
 
 
-def _name(dataset: Dataset, kind: str, stem: str) -> str:
-    file = {"images": dataset.images, "instances": dataset.instances, "classes": dataset.classes}[kind][stem]
-    return file.relative_to(dataset.folder).as_posix()
+def _attempt(found: list[Problem], folder: Path, name: str, read: Callable[..., Any], *arguments: object) -> Any:
+    """What `read` gives; where it raises, None, and the lines of its message in `found`."""
+    try:
+        return read(*arguments)
+    except (DatasetError, FileError) as error:
+        found += _lines(folder, name, str(error))
+        return None
 
 
-def _size(array: npt.NDArray[np.generic]) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
-
-
-def _unreadable(name: str, error: FileError) -> Problem:
-    return Problem("error", name, str(error).partition(": ")[2])
-
-
-def _pixels(name: str, image: Raw) -> Iterator[Problem]:
-    if image.dtype.kind == "f":
-        wrong = int(np.count_nonzero(~np.isfinite(image)))
-        if wrong:
-            yield Problem("error", name, f"{wrong} pixels are NaN or infinite; give them a value")
-            return
-    if image.size and image.min() == image.max():
-        yield Problem("warning", name, f"every pixel is {image.flat[0]}; an empty image teaches nothing")
-
-
-def _outside(name: str, classes: Labels, dataset: Dataset) -> Iterator[Problem]:
-    """Values that dataset.yaml does not know."""
-    allowed = [*dataset.spec.classes, *([] if dataset.spec.ignore is None else [dataset.spec.ignore])]
-    values, counts = np.unique(classes, return_counts=True)
-    strange = ~np.isin(values, allowed)
-    if strange.any():
-        found = zip(values[strange], counts[strange], strict=True)
-        first = ", ".join(f"{value} ({count} px)" for value, count in found)
-        yield Problem(
-            "error",
-            name,
-            f"values outside the class table: {first[:120]}; add them to classes in dataset.yaml, or mend the image",
-        )
-
-
-def _disagree(name: str, classes: Labels, instances: Labels, dataset: Dataset) -> Iterator[Problem]:
-    """Pixels that are of a class but of no instance, or the other way round."""
-    counted = classes != dataset.spec.ignore if dataset.spec.ignore is not None else np.ones(classes.shape, bool)
-    for wrong, what in (
-        (counted & (classes > 0) & (instances == 0), "have a class but no instance"),
-        (counted & (classes == 0) & (instances > 0), "have an instance but are background in classes"),
-    ):
-        if wrong.any():
-            y, x = np.argwhere(wrong)[0]
-            yield Problem("error", name, f"{np.count_nonzero(wrong)} pixels {what}, the first at x {x}, y {y}")
+def _lines(folder: Path, name: str, message: str) -> list[Problem]:
+    """A problem for each line of a message that begins with its file, without that; other lines go on with theirs."""
+    parts = re.split(rf"^{re.escape(str(folder / name))}[:/ ]+", message, flags=re.MULTILINE)
+    return [Problem("error", name or folder.name, " ".join(part.split())) for part in parts if part]
 
 
 def _unpaired(dataset: Dataset) -> Iterator[Problem]:
@@ -152,35 +108,59 @@ def _unpaired(dataset: Dataset) -> Iterator[Problem]:
         if not known:
             continue
         for stem in sorted(set(dataset.images) - set(known)):
-            yield Problem("error", _name(dataset, "images", stem), f"has no label image {kind}/{stem}.*")
+            name = name_of(dataset, dataset.images[stem])
+            yield Problem("error", name, f"has no label image {kind}/{stem}.*", kind=f"images without {kind}")
         for stem in sorted(set(known) - set(dataset.images)):
-            yield Problem("error", _name(dataset, kind, stem), f"has no image images/{stem}.*")
+            message = f"has no image images/{stem}.*"
+            yield Problem("error", name_of(dataset, known[stem]), message, kind=f"{kind} without image")
 
 
 def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
-    """Types and channels that differ: one network takes one form."""
+    """Types and channels that differ: one network takes one form; grey is read as RGB where both are."""
     forms = Counter(image.form for image in checked if image.form is not None)
     if len(forms) < 2:
         return
-    (usual, times), *_ = forms.most_common()
+    merged: Counter[tuple[str, int]] = Counter()
+    for form, times in forms.items():
+        merged[_as_colour(form)] += times
+    ((dtype, channels), times), *_ = merged.most_common()
+    grey, colour = forms[dtype, 1], forms[dtype, 3]
+    if grey and colour and channels == 3:
+        message = f"{grey} grey and {colour} RGB: grey ones are read as RGB with three equal channels"
+        yield Problem("warning", "images", message, of_set=True)
+    usual = f"{dtype} with {channels}" if not grey or channels != 3 else f"{dtype} with 1{' or 3' * bool(colour)}"
     for image in checked:
-        if image.form not in (usual, None):
-            assert image.form is not None
-            yield Problem(
-                "error",
-                _name(dataset, "images", image.stem),
-                f"{image.form[0]} with {image.form[1]} channel(s), but {times} images are {usual[0]} with {usual[1]}; "
-                "one network takes one form: convert or remove it",
-                of_set=True,
+        if image.form is not None and _as_colour(image.form) != (dtype, channels):
+            message = (
+                f"{image.form[0]} with {image.form[1]} channel(s), but {times} images are {usual}; "
+                "one network takes one form: convert or remove it"
             )
+            name = name_of(dataset, dataset.images[image.stem])
+            yield Problem("error", name, message, of_set=True, kind=f"images that are not {usual} channel(s)")
+
+
+def _as_colour(form: tuple[str, int]) -> tuple[str, int]:
+    return (form[0], 3) if form[1] == 1 else form
+
+
+def _absent(dataset: Dataset, checked: Sequence[Checked], where: str) -> Iterator[Problem]:
+    """Classes without pixels; not asked while labels are missing or not fit, for these may have them."""
+    if not all(image.truth for image in checked):
+        return
+    present = {class_id for image in checked for class_id, _ in image.pixels}
+    if len(present) < 2 and where in {"dataset", "train split"}:
+        only = ", ".join(dataset.spec.classes[class_id] for class_id in present) or "ignored pixels"
+        yield Problem("error", where, f"the labels hold {only} only; there is nothing to tell apart")
+        return
+    for class_id in sorted(set(dataset.spec.classes) - present):
+        message = f"no pixel of class {class_id} {dataset.spec.classes[class_id]}"
+        yield Problem("warning", where, message, of_set=True)
 
 
 def _too_few(dataset: Dataset) -> Iterator[Problem]:
     if len(dataset.images) < FEWEST_IMAGES:
-        yield Problem(
-            "error",
-            "images",
+        message = (
             f"{len(dataset.images)} image(s); {FEWEST_IMAGES} at least are needed: one to learn from, two for "
-            "validation, one for the test",
-            of_set=True,
+            "validation, one for the test"
         )
+        yield Problem("error", "images", message, of_set=True)

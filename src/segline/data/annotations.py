@@ -1,0 +1,148 @@
+"""What is wrong with the label images of one image, each for itself and both together."""
+
+from collections.abc import Iterator, Mapping
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segline.data.dataset import Spec
+from segline.data.labels import Labels, foreground, renumber
+from segline.data.pieces import pieces
+from segline.data.problems import Problem
+
+Counts = npt.NDArray[np.intp]
+
+TINY = 4  # px; what is smaller is a slip of the mouse more often than an object
+SMOOTH = 3  # so many values between others, and a mask is smoothed rather than mistaken
+PIXELS = 1 << 22  # counted together, so that a large image needs little more memory
+WAY_OUT = "save it without smoothing and as PNG or TIFF, or import it again with --threshold"
+
+
+def histogram(labels: Labels) -> dict[int, int]:
+    """Pixels of each value that there is, by value."""
+    if labels.max(initial=0) > np.iinfo(np.uint16).max:
+        values, counts = np.unique(labels, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    counts = _counts(labels, int(labels.max(initial=0)))
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def _counts(labels: Labels, largest: int) -> Counts:
+    """Pixels of value 0..`largest`."""
+    rows = max(1, PIXELS // max(1, labels.shape[1]))
+    counts = np.zeros(largest + 1, np.intp)
+    for row in range(0, labels.shape[0], rows):
+        counts += np.bincount(labels[row : row + rows].ravel(), minlength=largest + 1)
+    return counts
+
+
+def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
+    """Of the histogram of class ids: nothing to learn."""
+    if set(values) == {spec.ignore}:
+        yield Problem("warning", name, "every pixel is ignored", kind="labels ignored everywhere")
+    elif not set(values) - {0, spec.ignore}:
+        yield Problem("warning", name, "nothing but background", kind="empty labels")
+
+
+def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
+    """Of class ids (H, W) with histogram `values`: those that dataset.yaml does not know, mistaken or smoothed."""
+    strange = {value: count for value, count in values.items() if value not in spec.classes and value != spec.ignore}
+    if not strange:
+        if len(values) > SMOOTH:
+            yield from _smoothed(name, classes, _counts(classes, max(values)), "classes")
+        return
+    pixels = sum(strange.values())
+    told = ", ".join(f"{value} ({count} px)" for value, count in list(strange.items())[:6])
+    told += f", ... {len(strange)} values in all" if len(strange) > 6 else ""
+    if len(strange) >= SMOOTH and 2 * np.count_nonzero(_between(classes) & np.isin(classes, list(strange))) >= pixels:
+        message = f"{pixels} pixels at edges lie between the classes (anti-aliased): {told}; {WAY_OUT}"
+        yield Problem("error", name, message, kind="anti-aliased masks", count=pixels)
+        return
+    message = f"values outside the class table: {told}; add them to classes in dataset.yaml, or mend the image"
+    yield Problem("error", name, message, kind="values outside the class table", count=pixels)
+
+
+def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
+    """That most values are met only between a lower and a higher one; `areas` are the pixels of value 0, 1, ..."""
+    between = _between(labels)
+    present = np.flatnonzero(areas[1:]) + 1
+    edges = np.bincount(labels[between], minlength=areas.size)[present] == areas[present]
+    if np.count_nonzero(edges) >= SMOOTH and 2 * np.count_nonzero(edges) > present.size:
+        pixels = int(np.count_nonzero(between))
+        message = f"{pixels} pixels at edges lie between two {what} (anti-aliased); {WAY_OUT}"
+        yield Problem("error", name, message, kind="anti-aliased masks", count=pixels)
+
+
+def _between(labels: Labels) -> npt.NDArray[np.bool_]:
+    """(H, W) bool: above the least and below the largest of the eight neighbours, as smoothing leaves edges."""
+    if labels.max(initial=0) > np.iinfo(np.uint16).max:
+        return np.zeros(labels.shape, bool)
+    narrow: npt.NDArray[np.integer] = labels.astype(np.uint8 if labels.dtype == np.uint8 else np.uint16, copy=False)
+    around = np.ones((3, 3), np.uint8)
+    between: npt.NDArray[np.bool_] = (narrow > cv2.erode(narrow, around)) & (narrow < cv2.dilate(narrow, around))
+    return between
+
+
+def of_instances(name: str, instances: Labels) -> Iterator[Problem]:
+    """Of instance ids (H, W): smoothed masks taken for ids, tiny instances, and those in several pieces."""
+    numbered, count = renumber(instances)
+    areas = _counts(numbered, count)
+    for problem in _smoothed(name, numbered, areas, "ids"):
+        yield problem
+        return
+    yield from _tiny(name, areas[1:], numbered, "instances")
+    scattered = pieces(numbered, count) > 1
+    if scattered.any():
+        first = _first(numbered == scattered.argmax())
+        message = f"{np.count_nonzero(scattered)} of {count} instances in several pieces, the first from {first} on"
+        yield Problem("warning", name, message, kind="instances in several pieces", count=int(scattered.sum()))
+
+
+def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
+    """Of class ids (H, W) of a dataset without instances: tiny pieces."""
+    connectivity = 8 if spec.labels == "classes" else 4
+    for class_id in sorted(set(values) - {0, spec.ignore}):
+        area = (classes == class_id).astype(np.uint8)
+        _, numbered, stats, _ = cv2.connectedComponentsWithStats(area, connectivity=connectivity)
+        yield from _tiny(name, stats[1:, cv2.CC_STAT_AREA], numbered, f"areas of class {class_id}")
+
+
+def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str) -> Iterator[Problem]:
+    """Of areas (N,) of number 1..N."""
+    tiny = areas < TINY
+    if tiny.any():
+        first = _first(numbered == tiny.argmax() + 1)
+        message = f"{np.count_nonzero(tiny)} of {areas.size} {what} below {TINY} px, the first at {first}"
+        yield Problem("warning", name, message, kind=f"objects below {TINY} px", count=int(tiny.sum()))
+
+
+def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterator[Problem]:
+    """Of classes and instances (H, W) together: pixels of one without the other, and instances of two classes."""
+    areas = foreground(classes, spec.ignore)
+    cells = instances > 0
+    if spec.ignore is not None:
+        cells &= classes != spec.ignore
+    for wrong, what in (
+        (areas & ~cells, "have a class but no instance"),
+        (cells & ~areas, "have an instance but are background in classes"),
+    ):
+        if wrong.any():
+            pixels = int(np.count_nonzero(wrong))
+            message = f"{pixels} pixels {what}, the first at {_first(wrong)}"
+            yield Problem("error", name, message, kind=f"pixels that {what}", count=pixels)
+    numbered, count = renumber(np.where(areas, instances, 0))
+    found = np.zeros(count + 1, np.intp)
+    for class_id in spec.classes:
+        if class_id:
+            found += np.bincount(numbered[classes == class_id], minlength=count + 1) > 0
+    mixed = found[1:] > 1
+    if mixed.any():
+        first = _first(numbered == mixed.argmax() + 1)
+        message = f"{np.count_nonzero(mixed)} of {count} instances have pixels of two classes, the first at {first}"
+        yield Problem("warning", name, message, kind="instances of two classes", count=int(mixed.sum()))
+
+
+def _first(mask: npt.NDArray[np.bool_]) -> str:
+    y, x = divmod(int(mask.argmax()), mask.shape[1])
+    return f"x {x}, y {y}"

@@ -1,0 +1,124 @@
+"""What is wrong with the files of one image, and what is known of it afterwards."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from segline.data import annotations, duplicates, files
+from segline.data.dataset import Dataset
+from segline.data.files import FileError, Labels
+from segline.data.problems import Problem
+from segline.model.images import Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of one image once its files were read; what could not be read leaves its fields empty.
+
+    `form` is type and channels, `size` height and width, `digest` of the pixels and `truth` of the labels, `code` the
+    perceptual hash (None for an image of one value), `pixels` their number by class id.
+    """
+
+    stem: str
+    form: tuple[str, int] | None = None
+    size: tuple[int, int] | None = None
+    digest: bytes = b""
+    code: npt.NDArray[np.uint64] | None = None
+    truth: bytes = b""
+    pixels: tuple[tuple[int, int], ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def examine(dataset: Dataset, stem: str) -> Checked:
+    """Read the files of one image, one after the other, and look at them."""
+    checked = _image(dataset, stem)
+    labels: dict[str, Labels] = {}
+    found: list[Problem] = []
+    for kind, known in (("instances", dataset.instances), ("classes", dataset.classes)):
+        if stem not in known:
+            continue
+        name = name_of(dataset, known[stem])
+        try:
+            labels[kind] = files.read_labels(known[stem])
+        except FileError as error:
+            found.append(_unreadable(name, error))
+            continue
+        if checked.size is not None and labels[kind].shape != checked.size:
+            message = f"{_size(labels[kind].shape)} px, but its image is {_size(checked.size)} px"
+            found.append(Problem("error", name, message, kind="labels of another size than their image"))
+    if not found:
+        checked = _with_labels(dataset, checked, labels)
+    return replace(checked, problems=(*checked.problems, *found))
+
+
+def name_of(dataset: Dataset, file: Path) -> str:
+    """A file of the dataset as tables call it."""
+    return file.relative_to(dataset.folder).as_posix()
+
+
+def _unreadable(name: str, error: FileError) -> Problem:
+    # The table has the name of the file already.
+    return Problem("error", name, str(error).partition(": ")[2] or str(error), kind="files that cannot be read")
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
+
+
+def _image(dataset: Dataset, stem: str) -> Checked:
+    """What the image alone says; its pixels are let go before the labels are read."""
+    name = name_of(dataset, dataset.images[stem])
+    try:
+        image = dataset.image(stem)
+    except FileError as error:
+        return Checked(stem, problems=(_unreadable(name, error),))
+    problem = _pixels(name, image)
+    return Checked(
+        stem,
+        form=(image.dtype.name, image.shape[2]),
+        size=(image.shape[0], image.shape[1]),
+        digest=duplicates.digest(image),
+        code=None if problem else duplicates.code(image),
+        problems=(problem,) if problem else (),
+    )
+
+
+def _pixels(name: str, image: Raw) -> Problem | None:
+    if image.dtype.kind == "f":
+        wrong = image.size - sum(int(np.count_nonzero(np.isfinite(row))) for row in image)
+        if wrong:
+            message = f"{wrong} values are NaN or infinite; give them a value"
+            return Problem("error", name, message, kind="NaN or infinite values", count=wrong)
+    if image.min() == image.max():
+        message = f"every pixel is {image.flat[0]}; an empty image teaches nothing"
+        return Problem("warning", name, message, kind="images of one value")
+    return None
+
+
+def _with_labels(dataset: Dataset, checked: Checked, labels: dict[str, Labels]) -> Checked:
+    """`checked` with what the labels say, each of which can be read and fits the image."""
+    spec, stem = dataset.spec, checked.stem
+    found: list[Problem] = []
+    values: dict[int, int] = {}
+    classes, instances = labels.get("classes"), labels.get("instances")
+    if instances is not None:
+        name = name_of(dataset, dataset.instances[stem])
+        inside = int(np.count_nonzero(instances))
+        values = {0: instances.size - inside, 1: inside}
+        found += annotations.of_instances(name, instances)
+    if classes is not None:
+        name = name_of(dataset, dataset.classes[stem])
+        values = annotations.histogram(classes)
+        found += annotations.of_classes(name, classes, values, spec)
+    sound = not any(problem.level == "error" for problem in found)
+    if sound and classes is not None and instances is not None:
+        found += annotations.of_both(name_of(dataset, dataset.instances[stem]), classes, instances, spec)
+    elif sound and classes is not None and not dataset.instances:
+        found += annotations.of_areas(name, classes, values, spec)
+    if labels:
+        found += annotations.of_values(name, {value: count for value, count in values.items() if count}, spec)
+    pixels = tuple((class_id, values[class_id]) for class_id in spec.classes if values.get(class_id))
+    truth = b"".join(duplicates.digest(read) for read in labels.values())
+    return replace(checked, truth=truth, pixels=pixels, problems=(*checked.problems, *found))

@@ -1,0 +1,65 @@
+"""What is wrong with a dataset: a problem, the table of many, and the error that stops the line."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+LINES = 50  # of a table
+EXAMPLES = 3  # files that are named of each kind of problem, where more have it
+
+
+class UnfitError(ValueError):
+    """A dataset with errors; the message is their table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with one file: errors stop the line, warnings do not.
+
+    `kind` says it of many files in a few words, `count` of how many pixels or instances of this file it is true.
+    """
+
+    level: Literal["error", "warning"]
+    file: str
+    message: str
+    of_set: bool = False  # the file is fit; it does not go with the others, or there are too few
+    kind: str = ""
+    count: int = 0
+
+
+def refuse_errors(found: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> None:
+    """Raise UnfitError with a table of `found` when there is an error among it; see `table`."""
+    errors = sum(problem.level == "error" for problem in found)
+    if errors:
+        lines = table(found, most, examples)
+        raise UnfitError(f"{lines}\n{errors} error(s): mend or remove these files; nothing was written")
+
+
+def table(found: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> str:
+    """Level, file and message, one problem a line, errors first, `most` lines at most.
+
+    Of a kind of problem that more than `examples` files have, these are shown, and of the others how many there are.
+    """
+    rows = list(_summary(found, examples))
+    width = max((len(row.file) for row in rows[:most]), default=0)
+    lines = [_printable(f"{row.level:<8} {row.file:<{width}}  {row.message}") for row in rows[:most]]
+    return "\n".join([*lines, *([f"... and {len(rows) - most} more"] if len(rows) > most else [])])
+
+
+def _printable(line: str) -> str:
+    """`line` with escapes for what would break it or could not be encoded, which file names may hold."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+
+
+def _summary(found: Sequence[Problem], examples: int) -> Iterator[Problem]:
+    """`found`, errors first, kind by kind, with one line for all of a kind but the examples."""
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in found:
+        kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)
+    for (_, kind), same in sorted(kinds.items(), key=lambda item: item[0][0]):
+        # A line in the place of a single problem would say less and save nothing.
+        shown = same if len(same) <= examples + 1 else same[:examples]
+        yield from shown
+        if len(shown) < len(same):
+            counted = f", {sum(problem.count for problem in same)} in all" if same[0].count else ""
+            yield Problem(same[0].level, f"{len(same) - len(shown)} more files", f"{kind}{counted}")

@@ -1,0 +1,107 @@
+"""Images that are alike in two groups or splits, planted by copying and changing images."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from segline.data import alike, check, files
+from segline.data.dataset import Dataset
+from segline.data.importing import bring
+
+
+@pytest.fixture
+def folder(make_dataset: Callable[..., Path]) -> Path:
+    """Images of 96 x 96 px that differ: b and d have the same pixels, e is a brighter c."""
+    folder = make_dataset(images=6, kinds=("classes",), labels="classes")
+    for index, stem in enumerate("abcdef"):
+        picture = np.random.default_rng(index).integers(0, 200, (8, 8), np.uint8)
+        files.write_png(folder / "images" / f"{stem}.png", cv2.resize(picture, (96, 96), interpolation=cv2.INTER_CUBIC))
+        files.write_png(folder / "classes" / f"{stem}.png", cv2.resize(picture // 100, (96, 96)))
+    shutil.copy(folder / "images" / "b.png", folder / "images" / "d.png")
+    brighter = cv2.add(files.read_image(folder / "images" / "c.png")[..., 0], 9)
+    files.write_png(folder / "images" / "e.png", np.asarray(brighter))
+    return folder
+
+
+def found(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
+    dataset = Dataset.open(folder)
+    checked = check.inspect(dataset)
+    if part_of:
+        problems = alike.problems(dataset, checked, part_of, "split")
+    else:
+        problems = alike.problems(dataset, checked, dataset.groups, "group")
+    return [(problem.level, problem.file, problem.message.partition(";")[0]) for problem in problems]
+
+
+def test_in_two_groups(folder: Path) -> None:
+    assert found(folder) == [
+        ("warning", "images/b.png", "in group b: same pixels as images/d.png in d"),
+        ("warning", "images/c.png", "in group c: looks like images/e.png in e"),
+    ]
+
+
+def test_in_one_group_they_may_be(folder: Path) -> None:
+    groups = {"a": "1", "b": "2", "c": "3", "d": "2", "e": "3", "f": "1"}
+    lines = "".join(f"{stem},{group}\n" for stem, group in groups.items())
+    (folder / "groups.csv").write_text(f"image,group\n{lines}")
+    assert found(folder) == []
+
+
+def test_in_two_splits_the_same_pixels_are_an_error(folder: Path) -> None:
+    splits = dict.fromkeys("ab", "train") | dict.fromkeys("cd", "test") | dict.fromkeys("ef", "validation")
+    assert found(folder, splits) == [
+        ("error", "images/b.png", "in split train: same pixels as images/d.png in test"),
+        ("warning", "images/c.png", "in split test: looks like images/e.png in validation"),
+    ]
+    assert found(folder, dict.fromkeys("abcdef", "train")) == []
+
+
+def test_images_of_one_value_may_be_many(folder: Path) -> None:
+    for stem in "af":
+        files.write_png(folder / "images" / f"{stem}.png", np.full((96, 96), 3, np.uint8))
+    assert len(found(folder)) == 2
+
+
+def test_the_same_image_labelled_in_two_ways(folder: Path) -> None:
+    dataset = Dataset.open(folder)
+    (problem,) = alike.contradictions(dataset, check.inspect(dataset))
+    assert (problem.level, problem.file) == ("warning", "images/b.png")
+    assert problem.message == "same pixels as images/d.png, but other labels; one of both is wrong"
+    shutil.copy(folder / "classes" / "b.png", folder / "classes" / "d.png")
+    assert list(alike.contradictions(dataset, check.inspect(dataset))) == []
+    (folder / "classes" / "d.png").write_bytes(b"")
+    assert list(alike.contradictions(dataset, check.inspect(dataset))) == []
+
+
+@pytest.mark.parametrize(
+    ("exactly", "groups"),
+    [
+        (False, {"a": "1", "b": "1", "c": "3", "d": "1", "e": "3", "f": "6"}),
+        (True, {"a": "1", "b": "1", "c": "3", "d": "1", "e": "5", "f": "6"}),
+    ],
+)
+def test_groups_that_keep_alike_images_together(folder: Path, exactly: bool, groups: dict[str, str]) -> None:
+    (folder / "groups.csv").write_text("image,group\na,1\nb,1\nc,3\nd,4\ne,5\nf,6\n")
+    dataset = Dataset.open(folder)
+    assert alike.groups(dataset, check.inspect(dataset), exactly=exactly) == groups
+
+
+def test_a_whole_group_follows_its_image(folder: Path) -> None:
+    (folder / "groups.csv").write_text("image,group\na,4\nb,1\nc,3\nd,4\ne,5\nf,4\n")
+    files.write_png(folder / "images" / "f.png", np.full((96, 96), 3, np.uint8))  # it has no perceptual hash
+    dataset = Dataset.open(folder)
+    groups = alike.groups(dataset, check.inspect(dataset))
+    assert groups == {"a": "1", "b": "1", "c": "3", "d": "1", "e": "3", "f": "1"}
+
+
+def test_import_gives_the_same_pixels_one_group(folder: Path, tmp_path: Path) -> None:
+    for kind, name in (("images", "images"), ("classes", "masks")):
+        shutil.copytree(folder / kind, tmp_path / "source" / name)
+    made = bring(tmp_path / "source", "twice", raw=tmp_path / "raw")
+    assert Dataset.open(made.folder).groups == {stem: "b" if stem == "d" else stem for stem in "abcdef"}
+    assert "groups: d joined the image that has the same pixels" in made.reasons
+    assert [problem.file for problem in made.problems] == ["images/b.png", "images/c.png"]

@@ -1,0 +1,99 @@
+"""Names and links, planted in a sound dataset."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segline.data import portable
+from segline.data.dataset import Dataset
+
+
+def rename(folder: Path, name: str) -> None:
+    for kind in ("images", "instances", "classes"):
+        (folder / kind / "b.png").rename(folder / kind / f"{name}.png")
+
+
+def found(folder: Path) -> set[tuple[str, str, str]]:
+    return {(problem.level, problem.file, problem.message) for problem in portable.problems(Dataset.open(folder))}
+
+
+def test_a_sound_dataset_has_no_problems(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset()
+    rename(folder, "b, (2) ä µm=0.5")
+    assert found(folder) == set()
+
+
+@pytest.mark.parametrize(("one", "other"), [("A", "a"), ("Cell-Ä", "cell-a\u0308"), ("STRASSE", "stra\u00dfe")])
+def test_names_that_differ_by_case_only(make_dataset: Callable[..., Path], one: str, other: str) -> None:
+    folder = make_dataset()
+    for kind in ("images", "instances", "classes"):
+        (folder / kind / "c.png").rename(folder / kind / f"{one}.png")
+    if other != "a":
+        rename(folder, other)
+    ((level, file, message),) = found(folder)
+    assert level == "error"
+    assert {file, message.split()[2]} == {f"images/{one}.png", f"images/{other}.png"}
+    assert "differs from" in message and "rename one" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "says"),
+    [
+        ("b\n2", "error", "a control character"),
+        ("b\x1b[31m", "error", "a control character"),
+        (os.fsdecode(b"b\xff"), "error", "bytes that are no UTF-8"),
+        ("b:2", "warning", "Windows allows no name"),
+        ("b ", "warning", "Windows allows no name"),
+    ],
+)
+def test_names_that_other_places_cannot_hold(
+    make_dataset: Callable[..., Path], name: str, level: str, says: str
+) -> None:
+    folder = make_dataset()
+    rename(folder, name)
+    problems = found(folder)
+    assert {file for _, file, _ in problems} == {f"{kind}/{name}.png" for kind in ("images", "instances", "classes")}
+    assert all(problem[0] == level and says in problem[2] for problem in problems)
+
+
+def test_links_out_of_the_folder(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_dataset()
+    (folder / "images" / "b.png").rename(tmp_path / "b.png")
+    (folder / "images" / "b.png").symlink_to(tmp_path / "b.png")
+    ((level, file, message),) = found(folder)
+    assert (level, file) == ("error", "images/b.png")
+    assert f"a link to {tmp_path / 'b.png'}, outside the dataset" in message
+
+
+def test_a_linked_folder_and_a_linked_table(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_dataset()
+    (folder / "classes").rename(tmp_path / "classes")
+    (folder / "classes").symlink_to(tmp_path / "classes")
+    (tmp_path / "groups.csv").write_text("image,group\n" + "".join(f"{stem},1\n" for stem in "abcde"))
+    (folder / "groups.csv").symlink_to(tmp_path / "groups.csv")
+    assert {file for _, file, _ in found(folder)} == {"groups.csv", *(f"classes/{stem}.png" for stem in "abcde")}
+
+
+@pytest.mark.parametrize("target", ["b.png", "gone", "../classes/b.png"])
+def test_links_to_nowhere_or_themselves_do_not_stop_it(make_dataset: Callable[..., Path], target: str) -> None:
+    folder = make_dataset()
+    (folder / "images" / "b.png").unlink()
+    (folder / "images" / "b.png").symlink_to(target)
+    assert found(folder) == set()
+
+
+def test_links_that_dvc_made_are_left_alone(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_dataset()
+    content = tmp_path / "cache" / "files" / "md5" / "0a" / ("b" * 30)
+    content.parent.mkdir(parents=True)
+    (folder / "images" / "b.png").rename(content)
+    (folder / "images" / "b.png").symlink_to(content)
+    assert found(folder) == set()
+
+
+def test_a_dataset_folder_that_is_a_link_itself(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    make_dataset().rename(tmp_path / "elsewhere")
+    (tmp_path / "small").symlink_to(tmp_path / "elsewhere")
+    assert found(tmp_path / "small") == set()

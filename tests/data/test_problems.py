@@ -1,0 +1,46 @@
+"""The table of problems, against tables written by hand."""
+
+import pytest
+
+from segline.data.problems import Problem, UnfitError, refuse_errors, table
+
+
+def test_errors_first_and_columns_in_line() -> None:
+    found = [Problem("warning", "b", "odd"), Problem("error", "long", "bad"), Problem("error", "c", "worse")]
+    assert table(found) == "error    long  bad\nerror    c     worse\nwarning  b     odd"
+
+
+def test_it_says_what_it_leaves_out() -> None:
+    found = [Problem("error", name, f"{name} is bad") for name in "abc"]
+    assert table(found, most=2) == "error    a  a is bad\nerror    b  b is bad\n... and 1 more"
+
+
+def test_many_of_a_kind_are_counted_after_some_examples() -> None:
+    tiny = [Problem("warning", f"{name}.png", f"{name} of 9", kind="tiny", count=2) for name in "abcde"]
+    found = [tiny[0], Problem("warning", "x.png", "odd"), *tiny[1:]]
+    assert table(found).splitlines() == [
+        "warning  a.png         a of 9",
+        "warning  b.png         b of 9",
+        "warning  c.png         c of 9",
+        "warning  2 more files  tiny, 10 in all",
+        "warning  x.png         odd",
+    ]
+    assert table(found, examples=9).count("\n") == 5
+
+
+def test_a_line_for_one_file_would_save_nothing() -> None:
+    found = [Problem("error", name, "bad", kind="bad") for name in "abcd"]
+    assert table(found).count("bad") == 4
+
+
+def test_names_that_would_break_the_table_are_escaped() -> None:
+    found = [Problem("error", "a\nerror b\udcff\x1b[2J", "bad")]
+    assert table(found) == "error    a\\nerror b\\udcff\\x1b[2J  bad"
+    table(found).encode()
+
+
+def test_errors_are_refused_and_warnings_are_not() -> None:
+    refuse_errors([])
+    refuse_errors([Problem("warning", "a", "odd")])
+    with pytest.raises(UnfitError, match=r"(?s)error +b +bad.*warning +a +odd.*1 error\(s\): mend or remove"):
+        refuse_errors([Problem("warning", "a", "odd"), Problem("error", "b", "bad")])
