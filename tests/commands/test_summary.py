@@ -47,6 +47,20 @@ def test_the_table_says_what_was_reached(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
+def test_a_collapse_in_training_is_said(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "registered", lambda name, md5: f"{name} {md5} version 1")
+    model = reports.parent / "model"
+    model.mkdir()
+    for verdict, expected in [
+        (None, ""),
+        ("every pixel is [bold] (class 0)", "warning: in training, every pixel is [bold] (class 0)"),
+    ]:
+        (model / "metrics.json").write_text(json.dumps({"best_epoch": 1, "collapsed": verdict}))
+        said = StringIO()
+        summary.main(Console(file=said, width=80))
+        assert [line for line in said.getvalue().splitlines() if "warning" in line] == ([expected] if expected else [])
+
+
 @pytest.mark.parametrize("name", ["[red]", "[/]", "a[bold]b[/bold]", ":cat:", "\\[red]", "end\\"])
 def test_a_name_is_no_markup(reports: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(summary, "registered", lambda name, md5: f"{md5} is {name} version 1")

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from segline.data.borders import class_weights
+from segline.data.density import Density, cells
 from segline.data.sampler import EpochBatches, TrainingTiles, ValidationTiles, training_loader
 from segline.model.images import Statistics, to_network
 from segline.params import Augment
@@ -28,7 +30,7 @@ def dataset(*shapes, channels=1):
     return images, targets, weights
 
 
-def training(arrays, augment=OFF, *, tile=12, output=6, tiles_per_epoch=8, seed=0, statistics=STATISTICS, ignore=None):
+def training(arrays, augment=OFF, *, tile=12, output=6, tiles_per_epoch=8, seed=0, statistics=STATISTICS, **further):
     return TrainingTiles(
         *arrays,
         statistics=statistics,
@@ -37,7 +39,7 @@ def training(arrays, augment=OFF, *, tile=12, output=6, tiles_per_epoch=8, seed=
         output=output,
         tiles_per_epoch=tiles_per_epoch,
         seed=seed,
-        ignore=ignore,
+        **further,
     )
 
 
@@ -270,3 +272,49 @@ def test_cutting_tiles_does_not_import_albumentations():
     code = "import sys, segline.data.sampler; print('albumentations' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+def test_the_uniform_draw_has_not_changed():
+    arrays = dataset((20, 17), (33, 40), (5, 9))
+    tiles = training(arrays, tiles_per_epoch=4, seed=3)
+    # Written down when there was no other draw.
+    assert [int(tiles[number][2][3, 3]) for number in range(10)] == [1043, 134, 22, 117, 7, 337, 965, 684, 1099, 710]
+    rngs = [np.random.default_rng((3, 1, index)) for index in range(5)]
+    expected = [(2, (0, 7)), (1, (8, 17)), (1, (24, 5)), (1, (17, 4)), (1, (6, 29))]
+    assert [tiles._draw_place(rng) for rng in rngs] == expected
+
+
+def rare(shape=(90, 70)):
+    """An image with three classes, one in 50 pixels of 6,300, and the density that evens them out."""
+    images, targets, weights = dataset(shape)
+    targets[0][:] = np.arange(shape[1]) < 20
+    targets[0][40:45, 30:40] = 2
+    of_class = class_weights(np.bincount(targets[0].ravel()), 1)
+    return (images, targets, weights), Density(of_class, targets, [cells(targets[0], 0.0, of_class)])
+
+
+@pytest.mark.parametrize(("tile", "output"), [(12, 12), (12, 6)])
+def test_with_a_density_each_class_is_as_often_in_the_middle_of_the_output(tile, output):
+    arrays, density = rare()
+    tiles = training(arrays, tile=tile, output=output, tiles_per_epoch=100, density=density)
+    middles = np.array([tiles[number][1][output // 2, output // 2] for number in range(3000)])
+    np.testing.assert_allclose(np.bincount(middles, minlength=3) / 3000, 1 / 3, atol=4 * 0.5 / 3000**0.5)
+    plain = training(arrays, tile=tile, output=output, tiles_per_epoch=100)
+    assert np.mean([plain[number][1][output // 2, output // 2] == 2 for number in range(3000)]) < 0.02
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_batches_by_a_density_are_the_same_for_any_number_of_workers_and_after_a_restart():
+    arrays, density = rare()
+    tiles = training(arrays, Augment(), tiles_per_epoch=5, seed=3, density=density)
+    undisturbed = list(training_loader(tiles, batch_size=2, epochs=range(3), workers=0))
+    for workers, done in [(1, 0), (3, 1)]:
+        loader = training_loader(tiles, batch_size=2, epochs=range(done, 3), workers=workers)
+        for batch, expected in zip(loader, undisturbed[3 * done :], strict=True):
+            assert_same(batch, expected)
+
+
+def test_a_density_of_other_images_is_refused():
+    arrays, density = rare()
+    with pytest.raises(ValueError, match="2 images, but a density of 1; run stage weights again"):
+        training([part * 2 for part in arrays], density=density)

@@ -13,6 +13,7 @@ from segline.data import files
 from segline.score.judge import FIGURES
 
 REPORTS = Path("data/reports")
+TRAINING = Path("data/model/metrics.json")
 
 
 class SummaryError(RuntimeError):
@@ -33,6 +34,8 @@ def main(console: Console) -> None:
     result, record = files.read_json(REPORTS / "test.json"), files.read_json(REPORTS / "registration.json")
     console.print(table(result, record["name"]))
     console.print("  ".join(f"{name} {figure(result[name])}" for name in FIGURES if name in result))
+    if warning := files.read_json(TRAINING).get("collapsed") if TRAINING.exists() else None:
+        console.print(Text(f"warning: in training, {warning}", style="yellow"))
     # Text: a name or a path in square brackets is no markup.
     console.print(Text(registered(record["name"], record["version_md5"])))
     console.print(Text(f"next: {command()} ui"))

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segline.data.augment import draw, grey, grid, warp, window
 from segline.data.dataset import IGNORE
+from segline.data.density import Density
 from segline.model.images import Statistics, normalise, scale, to_network
 from segline.params import Augment
 
@@ -25,10 +26,10 @@ class TrainingTiles(Dataset[Sample]):
     """Augmented tiles, each a pure function of (seed, epoch, index).
 
     The item number ``epoch * tiles_per_epoch + index`` is the tile `index` of `epoch`, whoever asks for it and
-    whatever was asked before; `training_loader` asks in this order. The middle of a tile is uniform over the pixels
-    of all images, and images are mirrored beyond their borders: large images are drawn more often, and every pixel
-    is as likely to be in a tile as any other (but those of the outermost line, which the mirror does not repeat,
-    half as likely).
+    whatever was asked before; `training_loader` asks in this order. Without a density the middle of a tile is uniform
+    over the pixels of all images, and images are mirrored beyond their borders: large images are drawn more often, and
+    every pixel is as likely to be in a tile as any other (but those of the outermost line, which the mirror does not
+    repeat, half as likely).
 
     Parameters
     ----------
@@ -40,11 +41,13 @@ class TrainingTiles(Dataset[Sample]):
     output : side m of its output, px; the middle of the input. Same padding: n.
     tiles_per_epoch, seed : see above; seed >= 0.
     ignore : class id whose pixels weigh nothing.
+    density : of the same images: how likely each pixel is the middle of a tile.
 
     Raises
     ------
     ValueError
-        No images, arrays of unlike sizes, images unlike the statistics, or an output not centred in the tile.
+        No images, arrays of unlike sizes, images unlike the statistics, a density of other images, or an output not
+        centred in the tile.
     """
 
     def __init__(
@@ -60,9 +63,13 @@ class TrainingTiles(Dataset[Sample]):
         tiles_per_epoch: int,
         seed: int,
         ignore: int | None = None,
+        density: Density | None = None,
     ) -> None:
         _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
+        if density is not None and len(density) != len(images):
+            raise ValueError(f"{len(images)} images, but a density of {len(density)}; run stage weights again")
         self.images, self.targets, self.weights = images, targets, weights
+        self.density = density
         self.statistics = statistics
         self.settings = settings
         self.tile, self.output = tile, output
@@ -90,7 +97,9 @@ class TrainingTiles(Dataset[Sample]):
         return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """An image and one of its pixels, uniform over the pixels of all images."""
+        """An image and one of its pixels: by the density, else uniform over the pixels of all images."""
+        if self.density is not None:
+            return self.density.draw(rng)
         pixel = int(rng.integers(self._ends[-1]))
         image = int(np.searchsorted(self._ends, pixel, side="right"))
         start = int(self._ends[image - 1]) if image else 0

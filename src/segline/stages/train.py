@@ -20,12 +20,14 @@ from segline.score.overlay import gallery, overlay
 from segline.track import lineage
 from segline.track.runs import Dataset, Run, StartedRun, flat
 from segline.track.store import open_store
-from segline.train import checkpoint, device, keep, loop
+from segline.train import checkpoint, collapse, device, keep, loop
 
 OUT = Path("data/model")
 PICTURES = 5  # pictures of validation images in the run, spread over the epochs
 PICTURE_SIDE = 512  # px; of a larger validation image the upper left corner is shown
 SHOWN = 4  # validation images in a picture
+NOT_LOGGED = ("epoch", "collapsed")  # as figures of an epoch
+NOT_IN_HISTORY = ("tiles_per_second", "collapsed")
 
 
 def main() -> None:
@@ -43,13 +45,19 @@ def main() -> None:
     epochs = loop.fit(state, tiles, validation, tuned.train, runtime.workers)
     with tempfile.TemporaryDirectory() as scratch, _run(prepared, tuned) as run:
         kept, history = keep.Kept(Path(scratch), tuned.train), []
+        watch = collapse.Watch(dataset.classes, tuned.train)
         for epoch in progress.track(epochs, "epoch", runtime.progress, tuned.train.epochs, _figures):
             kept.offer(epoch, state)
-            run.log(epoch.epoch, {name: value for name, value in asdict(epoch).items() if name != "epoch"})
-            history.append({name: value for name, value in asdict(epoch).items() if name != "tiles_per_second"})
+            run.log(epoch.epoch, {name: value for name, value in asdict(epoch).items() if name not in NOT_LOGGED})
+            history.append({name: value for name, value in asdict(epoch).items() if name not in NOT_IN_HISTORY})
+            if said := watch.see(epoch.epoch, epoch.collapsed):
+                progress.note(f"train: {said}")
             if epoch.epoch % -(-tuned.train.epochs // PICTURES) == 0:
                 _picture(run, Predictor(state.network, description, Inference(), where), prepared, epoch.epoch)
-        _write(kept, description, history)
+        if verdict := watch.verdict(kept.best[0].epoch):
+            progress.note(f"train: {verdict}")
+            run.tag({"collapsed": verdict})
+        _write(kept, description, history, verdict)
         if tuned.train.save_checkpoint:
             run.artifact(kept.folder, "checkpoints")
         run.tag({"model.md5": lineage.model_md5(OUT), "best.epoch": kept.best[0].epoch})
@@ -73,6 +81,7 @@ def _tiles(prepared: Prepared, tuned: Tuned, output: int) -> tuple[TrainingTiles
         tiles_per_epoch=settings.tiles_per_epoch,
         seed=settings.seed,
         ignore=IGNORE,
+        density=prepared.density(),
     )
     judged = ValidationTiles(
         *prepared.tile_sources("validation"),
@@ -112,7 +121,7 @@ def _picture(run: Run, predictor: Predictor, prepared: Prepared, epoch: int) -> 
     run.picture(gallery(panels), "validation", step=epoch)
 
 
-def _write(kept: keep.Kept, description: Description, history: list[dict[str, float]]) -> None:
+def _write(kept: keep.Kept, description: Description, history: list[dict[str, float]], collapsed: str | None) -> None:
     """Write data/model; nothing in it depends on when or where it was made."""
     files.make_folder(OUT)
     files.copy(kept.weights, OUT / checkpoint.WEIGHTS)
@@ -120,7 +129,10 @@ def _write(kept: keep.Kept, description: Description, history: list[dict[str, fl
     files.write_table(OUT / "history.csv", pd.DataFrame(history))
     best = asdict(kept.best[0])
     figures = {name: _or_none(value) for name, value in best.items() if name.startswith("validation")}
-    files.write_json(OUT / "metrics.json", {"best_epoch": best["epoch"], "epochs": len(history), **figures})
+    files.write_json(
+        OUT / "metrics.json",
+        {"best_epoch": best["epoch"], "epochs": len(history), **figures, "collapsed": collapsed},
+    )
 
 
 def _or_none(figure: float) -> float | None:

@@ -17,6 +17,7 @@ from segline.model.unet import UNet
 from segline.params import Train
 from segline.score import counts
 from segline.train import schedule
+from segline.train.collapse import collapsed
 from segline.train.device import PRECISIONS
 from segline.train.loss import LossSums
 
@@ -44,16 +45,21 @@ class State:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave. Rates are read back from the optimizer at its first step."""
+    """What one epoch gave. Rates are read back from the optimizer at its first step.
+
+    ``collapsed``: the class that every validation pixel was given, although the truth has several.
+    """
 
     epoch: int
     loss: float
     validation_loss: float
     validation_mean_iou: float
     validation_pixel_error: float
+    validation_predicted_classes: int
     learning_rate: float
     momentum: float
     tiles_per_second: float
+    collapsed: int | None = None
 
 
 def start(network: UNet, settings: Train, device: str) -> State:
@@ -131,9 +137,11 @@ def fit(
             validation_loss=validation_loss,
             validation_mean_iou=counts.mean_iou(confusion),
             validation_pixel_error=counts.pixel_error(confusion),
+            validation_predicted_classes=int(np.count_nonzero(confusion.sum(axis=0))),
             learning_rate=rates[0],
             momentum=rates[1],
             tiles_per_second=settings.tiles_per_epoch / seconds,
+            collapsed=collapsed(confusion),
         )
 
 

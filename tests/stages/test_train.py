@@ -1,0 +1,86 @@
+"""Stage train on a tiny project: what it says and records of a training whose predictions are all one class."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+from segline.stages import prepare, sample, train, tune, weights
+from segline.track.store import open_store
+from segline.train import loop
+
+SETTINGS = """
+model: {width: 2, depth: 1}
+train: {epochs: 4, tiles_per_epoch: 2, batch_size: 2, tile: 32, validation_tiles: 2, save_checkpoint: false}
+weights: {density_balance: 1, density_border: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stages before train leave, and no store yet."""
+    root = tmp_path_factory.mktemp("ready")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        (root / "dvc.yaml").touch()
+        settings = 'sample: {images: 6, min_size: 64, max_size: 80, seed: 3}\nruntime: {progress: "off"}'
+        (root / "params.yaml").write_text(settings + SETTINGS)
+        for stage in (sample, prepare, weights, tune):
+            stage.main()
+    return root
+
+
+def trained(ready: Path, monkeypatch: pytest.MonkeyPatch, *found: int | None) -> dict[str, object]:
+    """metrics.json of a training in which `found` was found, epoch by epoch."""
+    answers = iter(found)
+
+    def collapsed(_: npt.NDArray[np.int64]) -> int | None:
+        return next(answers)
+
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(ready)
+    monkeypatch.setattr(loop, "collapsed", collapsed)
+    train.main()
+    metrics: dict[str, object] = json.loads(Path("data/model/metrics.json").read_text())
+    return metrics
+
+
+def tags() -> dict[str, str]:
+    """Of the run that was started last."""
+    store = open_store()
+    (run,) = store.client.search_runs([store.experiment_id], order_by=["start_time DESC"], max_results=1)
+    tags: dict[str, str] = run.data.tags
+    return tags
+
+
+def test_a_collapse_is_said_tagged_and_recorded(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = trained(ready, monkeypatch, None, None, 0, 0)["collapsed"]
+    assert isinstance(verdict, str)
+    assert "every validation pixel is predicted background (class 0) in epochs 3 to 4 of 4" in verdict
+    said = [line for line in capsys.readouterr().err.splitlines() if "predicted" in line]
+    assert said == [
+        "train: epoch 3: every validation pixel is predicted background (class 0); the truth has other classes",
+        f"train: {verdict}",
+    ]
+    assert tags()["collapsed"] == verdict
+    history = pd.read_csv("data/model/history.csv")
+    assert history["validation_predicted_classes"].between(1, 3).all()
+    assert "collapsed" not in history
+
+
+def test_a_training_that_recovers_is_clean(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Whichever epoch is used, it is not among those that collapsed.
+    monkeypatch.setattr("segline.train.keep.better", lambda _, epoch: epoch.epoch)
+    assert trained(ready, monkeypatch, 0, 0, None, None)["collapsed"] is None
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: epoch")]
+    assert [line.split(": ")[1] for line in said] == ["epoch 1", "epoch 3"]
+    assert said[1].endswith("the validation predictions hold several classes again")
+    assert "collapsed" not in tags()
