@@ -19,7 +19,8 @@ import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt, find_objects
 
 from segline.data.borders import weight_map
-from segline.data.labels import renumber, separate
+from segline.data.gaps import separate
+from segline.data.labels import renumber
 
 SETTINGS: dict[str, Any] = {"background": 0.1, "background_sigma": 10, "class_weights": [0.6, 1.4]}
 PAPER = SETTINGS | {"kind": "paper", "w0": 10, "sigma": 5}

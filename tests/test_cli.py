@@ -30,7 +30,9 @@ def test_help_names_every_command_and_a_stage_for_each_of_dvc_yaml(run: Run, rep
     stages = YAML(typ="safe").load((repository / "dvc.yaml").read_text())["stages"]
     said = run("--help").stdout
     assert [
-        name for name in (*stages, "import", "preset", "predict", "summary", "ui") if f"\n  {name} " not in said
+        name
+        for name in (*stages, "check", "import", "preset", "predict", "summary", "ui")
+        if f"\n  {name} " not in said
     ] == []
 
 

@@ -418,7 +418,7 @@ LAYOUTS = faults(
         "object with soft edges": (objects(put(OBJECT, soft(0))), f"{OBJECT}: ", "--threshold"),
         "object without pixels": (objects(put(OBJECT, FLAT)), "source/c/masks: 1.png: covers no pixel"),
         "object is truncated": (objects(half(OBJECT)), f"{OBJECT}: ", "truncated"),
-        "no folder of objects": (objects(remove("source/c/masks")), "source/c has 1 image(s) and no folder masks"),
+        "no folder of objects": (objects(remove("source/c/masks")), "c.png has no folder of masks"),
         "objects of two images": (objects(put("source/c/images/d.png", picture(9))), "source/c has 2 image(s)"),
         "tracked cells without outlines": (tracked(remove(SEG)), "no 01_GT/SEG with man_seg*.tif"),
         "tracked frame is missing": (tracked(remove("source/01/t002.tif")), "man_seg002.tif has no frame", "source/01"),

@@ -40,7 +40,9 @@ mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(sys.argv[2])
 for image in sys.argv[4:]:
     table = pd.DataFrame({"image": [Path(image).read_bytes()]}, dtype=object)
-    Path(sys.argv[3], Path(image).name).write_bytes(model.predict(table)["labels"][0])
+    answer = model.predict(table, params={"instances": True})
+    Path(sys.argv[3], Path(image).name).write_bytes(answer["labels"][0])
+    Path(sys.argv[3], f"{Path(image).stem}_instances.png").write_bytes(answer["instances"][0])
 assert not any(name.split(".")[0] == "segline" for name, module in sys.modules.items() if module)
 """
 
@@ -184,7 +186,7 @@ def test_the_champion_answers_what_evaluate_wrote_without_segline_after_a_move(
     project: Project, tmp_path: Path
 ) -> None:
     project.run("segline", "summary", PYTHONPATH="src")  # the first command after a move brings the store along
-    predictions = project.folder / "data" / "reports" / "predictions"
+    predictions, instances = (project.folder / "data" / "reports" / kind for kind in ("predictions", "instances"))
     images = [project.folder / "data" / "raw" / "cells" / "images" / file.name for file in predictions.iterdir()]
     out = tmp_path / "out"
     out.mkdir()
@@ -197,17 +199,20 @@ def test_the_champion_answers_what_evaluate_wrote_without_segline_after_a_move(
     assert images
     for image in images:
         assert (out / image.name).read_bytes() == (predictions / image.name).read_bytes()
+        assert (out / f"{image.stem}_instances.png").read_bytes() == (instances / image.name).read_bytes()
 
 
 def test_predict_labels_files_with_the_champion(project: Project, tmp_path: Path) -> None:
     image = next((project.folder / "data" / "raw" / "cells" / "images").iterdir())
     (tmp_path / "no image.png").write_text("hello")
     out = tmp_path / "out"
-    command = ["segline", "predict", "--model", "models:/cells@champion", "--out", str(out), "--overlays", str(image)]
+    command = ["segline", "predict", "--model", "models:/cells@champion", "--out", str(out), "--overlays"]
+    command += ["--instances", str(image)]
     project.run(*command, PYTHONPATH="src")
     with Image.open(image) as raw, Image.open(out / f"{image.stem}.png") as labels:
         assert raw.size == labels.size
     assert (out / f"{image.stem}_overlay.png").exists()
+    assert (out / f"{image.stem}_instances.png").exists()
     with pytest.raises(AssertionError, match=r"no image\.png: image 0: not a readable"):
         project.run(*command, str(tmp_path / "no image.png"), PYTHONPATH="src")
 
@@ -257,11 +262,33 @@ def test_pictures_and_figures_are_in_the_run(finished: Project) -> None:
     assert {"checkpoints/last", "pictures/test.png", "reports/test.json"} <= set(names)
 
 
-def test_predictions_are_label_images(finished: Project) -> None:
+def test_predictions_are_label_images_and_what_is_predicted_are_objects_of_one_class(finished: Project) -> None:
     for file in (finished.folder / "data" / "reports" / "predictions").iterdir():
         with Image.open(file) as image:
             assert image.mode == "L"
-            assert set(np.unique(np.array(image))) <= {0, 1, 2}
+            labels = np.array(image)
+        with Image.open(file.parents[1] / "instances" / file.name) as image:
+            assert image.mode == "I;16"
+            objects = np.array(image)
+        assert set(np.unique(labels)) <= {0, 1, 2}
+        assert np.array_equal(objects > 0, labels > 0)
+        assert all(np.unique(labels[objects == number]).size == 1 for number in range(1, objects.max() + 1))
+
+
+def test_ap_can_be_checked_with_the_instance_images(finished: Project) -> None:
+    folder = finished.folder / "data"
+    total = np.zeros(3, int)
+    for file in (folder / "reports" / "instances").iterdir():
+        truth = np.load(folder / "prepared" / "instances" / f"{file.stem}.npy")
+        with Image.open(file) as image:
+            found = np.array(image)
+        areas = [np.unique(ids, return_counts=True) for ids in (truth, found)]
+        area, other = (dict(zip(*each, strict=True)) for each in areas)
+        pairs, shared = np.unique(np.stack([truth.ravel(), found.ravel()]), axis=1, return_counts=True)
+        both = zip(*pairs.tolist(), shared.tolist(), strict=True)
+        tp = sum(a > 0 and b > 0 and 2 * n >= area[a] + other[b] - n for a, b, n in both)
+        total += tp, len(other) - 1 - tp, len(area) - 1 - tp
+    assert finished.json("data/reports/test.json")["ap_50"] == pytest.approx(total[0] / total.sum())
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """Progress: items pass through in order and once, whatever is shown."""
 
+import os
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +38,7 @@ def test_each_is_map_by_several_threads() -> None:
         both.wait(timeout=10)  # passed only by two at a time
         return number**2
 
-    if len(progress.os.sched_getaffinity(0)) < 2:
+    if progress._cores() < 2:
         pytest.skip("one core: nothing runs side by side")
     assert list(progress.each(square, range(20), "work", "off")) == [number**2 for number in range(20)]
 
@@ -48,6 +51,45 @@ def test_the_first_error_is_raised() -> None:
 
     with pytest.raises(ValueError, match="item 3"):
         list(progress.each(fail, range(100), "work", "off"))
+
+
+def test_no_more_than_the_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of 100 bytes: no two items of 26 at once, and one of 80 alone."""
+    monkeypatch.setattr(progress, "_memory", lambda: 100)
+    monkeypatch.setattr(progress, "_cores", lambda: 8)
+    lock, held, most = threading.Lock(), [], []
+
+    def work(size: int) -> int:
+        with lock:
+            held.append(size)
+            most.append(sum(held) if len(held) > 1 else 0)
+        time.sleep(0.002)
+        with lock:
+            held.remove(size)
+        return size
+
+    sizes = [26, 26, 80, 10, 10, 10, 10, 10, 26, 80, 0, 25, 25] * 3
+    assert list(progress.each(work, sizes, "work", "off", memory=lambda size: size)) == sizes
+    assert 20 <= max(most) <= 50
+
+
+def test_few_items_are_begun_before_the_results_are_taken() -> None:
+    begun: list[int] = []
+    results = progress.each(begun.append, range(10_000), "work", "off")
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert len(begun) <= progress.AHEAD * progress._cores()
+
+
+def test_a_container_is_given_less_than_the_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = tmp_path / "max", tmp_path / "bytes", tmp_path / "missing"
+    monkeypatch.setattr(progress, "CONTAINER_LIMITS", limits)
+    limits[0].write_text("max\n")
+    limits[1].write_text(f"{2**63}\n")
+    machine = progress._memory()
+    assert machine == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits[1].write_text("1000000\n")
+    assert progress._memory() == 1_000_000
 
 
 def test_notes_are_plain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def register() -> None:
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="images and masks as they came; only read")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="images and labels as they came; only read")],
     name: Annotated[str, typer.Option(help="of the dataset, and later of the model")],
     *,
     labels: Annotated[
@@ -99,25 +99,53 @@ def import_(
         typer.Option(help="what the masks say, where that cannot be seen from them"),
     ] = None,
     classes: Annotated[list[str] | None, typer.Option("--class", metavar="ID=NAME", help="name of a class")] = None,
-    ignore: Annotated[int | None, typer.Option(help="id of pixels that do not count")] = None,
+    colours: Annotated[Path | None, typer.Option(help="CSV with columns colour (#rrggbb), class (id), name")] = None,
+    ignore: Annotated[int | None, typer.Option(help="mask value of pixels that do not count")] = None,
+    threshold: Annotated[float | None, typer.Option(help="mask values above it are foreground")] = None,
+    images: Annotated[str | None, typer.Option(help="which files are images, such as 'raw/*_img.tif'")] = None,
+    masks: Annotated[str | None, typer.Option(help="which are their masks, such as 'gt/*_seg.png'; * pairs")] = None,
+    group_by: Annotated[str | None, typer.Option(help="regular expression that finds the group in a name")] = None,
+    skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="leave out what has no partner")] = False,
+    missing_as_background: Annotated[
+        bool, typer.Option("--missing-as-background", help="images without a mask hold background only")
+    ] = False,
     licence: Annotated[str, typer.Option(help="under which the images may be used")] = "",
     origin: Annotated[str, typer.Option(help="where the images come from")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="put it in the place of a dataset of that name")] = False,
 ) -> None:
-    """Bring images and masks of a foreign layout into data/raw/NAME."""
+    """Bring images and labels of a foreign layout into data/raw/NAME; docs/import.md says which are understood."""
     from segline.commands import import_ as command
 
     lines = command.run(
         source,
         name,
-        labels=labels,
         classes=classes or (),
-        ignore=ignore,
+        colours=colours,
         licence=licence,
         origin=origin,
         replace=replace,
+        labels=labels,
+        ignore=ignore,
+        threshold=threshold,
+        images=images,
+        masks=masks,
+        group_by=group_by,
+        skip_unpaired=skip_unpaired,
+        missing_as_background=missing_as_background,
     )
     typer.echo("\n".join(lines))
+
+
+@app.command()
+def check(
+    dataset: Annotated[Path | None, typer.Argument(help="dataset folder; without it, that of params.yaml")] = None,
+    groups: Annotated[Path | None, typer.Option(help="write groups here that keep alike images together")] = None,
+    every: Annotated[bool, typer.Option("--all", help="name every file, not some of each kind of problem")] = False,
+) -> None:
+    """Show what is wrong with a dataset; exit code 1 when there are errors."""
+    from segline.commands import check as command
+
+    command.main(dataset, groups, every, "auto", typer.echo)
 
 
 @app.command()
@@ -159,9 +187,10 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="FILE...", help="images, or folders of images")],
     model: Annotated[str, typer.Option(help="such as models:/cells@champion or models:/cells/3")],
     out: Annotated[Path, typer.Option(help="folder for the label images")],
+    instances: Annotated[bool, typer.Option("--instances", help="also write images of instance ids")] = False,
     overlays: Annotated[bool, typer.Option("--overlays", help="also write pictures to look at")] = False,
 ) -> None:
     """Label images with a registered model."""
     from segline.commands import predict as command
 
-    command.main(images, model, out, overlays, "auto")
+    command.main(images, model, out, "auto", instances=instances, overlays=overlays)

@@ -60,7 +60,7 @@ class Prepare(Section):
 
 
 class Weights(Section):
-    """The border weight map w(x)."""
+    """The border weight map w(x), and how likely each pixel is the middle of a training tile."""
 
     kind: Literal["paper", "falk2019", "none"] = Field(
         "paper", description="paper: Ronneberger 2015, eq. 2; falk2019: the released plugin; none: class balance only"
@@ -72,6 +72,21 @@ class Weights(Section):
     class_balance: Fraction = Field(
         0.5, description="w_c is proportional to frequency ** -class_balance: 0 leaves classes alone, 1 evens them out"
     )
+    density_balance: Fraction = Field(
+        0, description="tiles are drawn by frequency ** -density_balance: 0 every pixel alike, 1 every class as often"
+    )
+    density_border: NonNegative = Field(
+        0, description="tiles are drawn that much more often where the border term is at its height (1: a mean pixel)"
+    )
+
+    @model_validator(mode="after")
+    def _border_to_draw_by(self) -> Self:
+        if self.density_border > 0 and self.kind == "none":
+            raise ValueError(
+                f"density_border {self.density_border:g} has no border term to draw by: kind is none; set kind to "
+                "paper (w0: 0 leaves the loss without it), or density_border to 0"
+            )
+        return self
 
 
 class Model(Section):
@@ -83,6 +98,7 @@ class Model(Section):
     norm: Literal["none", "batch", "instance", "group"] = Field("batch", description="after each 3x3 convolution")
     upsampling: Literal["transposed", "bilinear"] = Field("transposed", description="2x2 up-convolution or bilinear")
     dropout: float = Field(0.0, ge=0, lt=1, description="at the end of the contracting path (paper 0.5)")
+    reduction: Literal[1, 2, 4, 8] = Field(1, description="blocks of that many px a side are seen as one (paper 1)")
 
 
 class Augment(Section):
@@ -161,6 +177,12 @@ class Evaluate(Section):
     )
     segment_threshold: Literal["auto", "off"] | Fraction = Field(
         "auto", description="borders are closed between cells that are apart above it; auto: by validation; off"
+    )
+    watershed_depth: Literal["auto", "off"] | NonNegative = Field(
+        "auto", description="objects that touch part at necks and lines this deep, px; auto: by validation; off"
+    )
+    min_area: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="smaller objects are left out, px; auto: by validation"
     )
     views: Literal[1, 8] = Field(1, description="8: average the eight rotations and mirrorings of the image")
     tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image where memory allows")
@@ -248,6 +270,8 @@ def load(schema: type[S], file: Path) -> S:
         content = YAML(typ="safe").load(file.read_text())
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing in {Path.cwd()}; run segline in the folder that holds it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{file} cannot be read: {error}") from error
     except YAMLError as error:
         raise ParamsError(f"{file} is not valid YAML: {error}") from error
     return check(schema, content, str(file))

@@ -1,11 +1,18 @@
-"""Shows how far a stage is: a bar in a terminal, plain lines elsewhere; on standard error, never in a result."""
+"""Works on many items with all cores, and shows how far a stage is: a bar in a terminal, plain lines elsewhere.
+
+What is shown goes to standard error, never into a result.
+"""
 
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from threading import Condition
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -17,6 +24,9 @@ R = TypeVar("R")
 Mode = Literal["auto", "bar", "lines", "off"]
 
 LINE_SECONDS = 5  # between two plain lines, so that quick loops say one thing only
+AHEAD = 16  # items a core that may be done before one that takes long; their results are kept till then
+# Linux, control groups of version 2 and 1.
+CONTAINER_LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def note(line: str) -> None:
@@ -49,14 +59,81 @@ def track(
         yield from items
 
 
-def each(function: Callable[[T], R], items: Sequence[T], what: str, mode: Mode) -> Iterator[R]:
+def each(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    what: str,
+    mode: Mode,
+    memory: Callable[[T], int] | None = None,
+) -> Iterator[R]:
     """Yield `function` of each item, in the order of the items, worked out by all cores at once, shown as by `track`.
 
     Threads: `function` must spend its time where Python's lock is released (OpenCV, numpy, files). The first error
     is raised here, and what has not been started then is not.
+
+    Parameters
+    ----------
+    memory : about how many bytes `function` needs for an item. Those worked on at once need no more than half of the
+        machine's memory together; an item that needs more is worked on alone.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        yield from track(pool.map(function, items), what, mode, len(items))
+    room = _Room(_memory() // 2)
+
+    def work(item: T) -> R:
+        with room.for_(memory(item) if memory else 0):
+            return function(item)
+
+    workers = _cores()
+    with ThreadPoolExecutor(workers) as pool:
+        yield from track(_in_order(pool, work, items, AHEAD * workers), what, mode, len(items))
+
+
+def _in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T], most: int) -> Iterator[R]:
+    """Results in the order of the items; `most` items at most are begun or done and not yet yielded."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            if len(waiting) == most:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, item))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+class _Room:
+    """Memory that several threads share; who finds too little left waits."""
+
+    def __init__(self, size: int) -> None:
+        self.size = self.free = size
+        self.changed = Condition()
+
+    @contextmanager
+    def for_(self, needed: int) -> Iterator[None]:
+        """Hold `needed` bytes, or all there are."""
+        held = min(needed, self.size)
+        with self.changed:
+            self.changed.wait_for(lambda: held <= self.free)
+            self.free -= held
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += held
+                self.changed.notify_all()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or what its container is given of it."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = (limit.read_text().strip() for limit in CONTAINER_LIMITS if limit.exists())
+    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
 
 
 def _bar(items: Iterable[T], what: str, total: int | None, describe: Callable[[T], str] | None) -> Iterator[T]:

@@ -35,6 +35,11 @@ RELIED_ON_BY = {
         "schedule": {"warmup_percent": 30},
     },
     "isbi2012_paper": {"train": {"weight_decay": 0.0001}, "schedule": {"power": 0.9}},
+    "wbc": {
+        "model": {"dropout": 0},
+        "train": {"momentum": 0.9, "dice_weight": 1, "gradient_clipping": 1},
+        "schedule": {"warmup_percent": 30},
+    },
 }
 
 

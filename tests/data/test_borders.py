@@ -1,6 +1,7 @@
 """The weight map against one full distance transform for each cell, tables made by hand, and its laws."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import distance_transform_edt
 
-from segline.data.borders import class_weights, two_nearest, weight_map
-from segline.data.labels import components, separate
+from segline.data import borders
+from segline.data.borders import class_weights, weight_band, weight_map
+from segline.data.distances import two_nearest
+from segline.data.gaps import separate
+from segline.data.labels import components
 
 IGNORE = 255
 PAPER = {"kind": "paper", "w0": 10, "sigma": 5, "background": 0.1, "background_sigma": 10, "class_weights": [0.5, 2, 3]}
@@ -211,6 +215,61 @@ class TestLaws:
         """Nucleus and cytoplasm of one white blood cell have no border between them."""
         classes, instances = np.array([[1, 2, 2, 1, 0, 0]], np.uint8), np.array([[4, 4, 4, 4, 0, 0]])
         assert weight_map(classes, instances, **PAPER).tolist() == [[2, 3, 3, 2, 0.5, 0.5]]
+
+
+class TestBlocks:
+    """A map worked out in small blocks is the map worked out at once, to the last bit."""
+
+    SETTINGS = st.fixed_dictionaries(
+        {
+            "kind": st.sampled_from(["paper", "falk2019", "none"]),
+            "w0": st.sampled_from([0, 1e-30, 10, 1e6]),
+            "sigma": st.sampled_from([0.3, 1, 3]),
+            "background": st.sampled_from([0, 1e-9, 0.1, 1]),
+            "background_sigma": st.sampled_from([0.3, 1, 3]),
+            "class_weights": st.sampled_from([[0, 0, 0], [0.5, 2, 3], [1e-6, 1, 0]]),
+        }
+    )
+
+    @given(SETTINGS, st.integers(0, 99), st.sampled_from([16, 32]))
+    @settings(max_examples=60, deadline=None)
+    def test_any_terms(self, terms, seed, side):
+        rng = np.random.default_rng(seed)
+        shape = tuple(rng.integers(1, 150, 2))
+        instances = discs(shape, int(rng.integers(0, 12)), 5, seed)
+        classes = np.where(rng.random(shape) < 0.01, IGNORE, (instances > 0) + (instances % 3 == 1)).astype(np.uint8)
+        whole = weight_map(classes, instances, **terms, ignore=IGNORE)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(borders, "SIDE", side)
+            assert (weight_map(classes, instances, **terms, ignore=IGNORE) == whole).all()
+
+    @pytest.mark.parametrize("terms", [PAPER, FALK], ids=lambda terms: terms["kind"])
+    def test_real_terms(self, terms):
+        """So few cells that in most blocks at most one is near, and the map must show where its reach ends."""
+        instances = discs((700, 900), 40, 12, seed=4)
+        classes = (instances > 0).astype(np.uint8)
+        in_blocks = weight_map(classes, instances, **terms)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(borders, "SIDE", 1 << 20)
+            assert (weight_map(classes, instances, **terms) == in_blocks).all()
+
+    def test_bands_begin_at_multiples_of_16_and_make_up_the_rows(self):
+        for height in (1, 511, 512, 513, 1025, 20_000):
+            bands = borders.bands(height)
+            assert [row for band in bands for row in range(height)[band]] == list(range(height))
+            assert all(band.start % 16 == 0 and band.stop - band.start <= borders.SIDE for band in bands)
+
+    def test_memory_does_not_grow_with_the_height(self):
+        peaks = []
+        for height in (1024, 4096):
+            instances = discs((height, 256), height // 10, 9, seed=0)
+            target = separate((instances > 0).astype(np.uint8), instances)
+            tracemalloc.start()
+            for rows in borders.bands(height):
+                weight_band(target, instances, rows, **PAPER)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert peaks[1] < 1.2 * peaks[0]
 
 
 class TestClassWeights:

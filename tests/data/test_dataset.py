@@ -1,5 +1,6 @@
 """The dataset folder, judged by tables made by hand and by skimage's components."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,25 @@ def test_files_go_by_their_stem(make_dataset: Callable[..., Path]) -> None:
     assert dataset.image("a").shape == (12, 10, 1)
     files.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
     with pytest.raises(DatasetError, match=r"a\.tif and a\.png have one stem"):
+        Dataset.open(folder)
+
+
+def test_what_is_no_image_file_is_ignored(make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset(images=1)
+    for name in ("Thumbs.db", "notes.txt"):
+        (folder / "images" / name).touch()
+    os.mkfifo(folder / "images" / "pipe.png")
+    (folder / "images" / "folder.png").mkdir()
+    assert Dataset.open(folder).stems == ["a"]
+
+
+def test_a_folder_that_cannot_be_listed(make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = make_dataset()
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(DatasetError, match="images cannot be listed: Permission denied"):
         Dataset.open(folder)
 
 
@@ -148,3 +168,11 @@ def test_groups(make_dataset: Callable[..., Path], rows: str, says: str | None) 
         return
     with pytest.raises(DatasetError, match=says):
         Dataset.open(folder)
+
+
+def test_memory_is_more_than_image_and_labels_take(make_dataset: Callable[..., Path]) -> None:
+    dataset = Dataset.open(make_dataset())
+    image, (classes, instances) = dataset.image("a"), dataset.truth("a")
+    assert dataset.memory("a") >= max(4 * image.nbytes, classes.nbytes + instances.nbytes + 8 * classes.size)
+    dataset.images["a"].write_bytes(b"no image")
+    assert dataset.memory("a") == 0

@@ -188,6 +188,12 @@ def test_text_that_is_none(tmp_path: Path, name: str, read: object) -> None:
         read(tmp_path / name)  # type: ignore[operator]
 
 
+def test_json_that_is_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 200_000)
+    with pytest.raises(FileError, match=r"a\.json: lists within lists, too deep"):
+        files.read_json(tmp_path / "a.json")
+
+
 def test_tables_are_read_as_text(tmp_path: Path) -> None:
     files.write_table(tmp_path / "a.csv", pd.DataFrame({"image": ["007", "NA"], "group": ["", "1.0"]}))
     assert files.read_table(tmp_path / "a.csv").to_dict("list") == {"image": ["007", "NA"], "group": ["", "1.0"]}
@@ -220,3 +226,31 @@ def test_whole_folder_replaces_all_or_nothing(tmp_path: Path) -> None:
     fill("third", fail=False)
     assert [file.name for file in target.iterdir()] == ["third"]
     assert [folder.name for folder in target.parent.iterdir()] == ["set"]
+
+
+def test_an_array_in_parts_is_the_file_of_the_whole(tmp_path: Path) -> None:
+    whole = np.arange(35, dtype=np.float32).reshape(7, 5)
+    files.save_array(tmp_path / "whole.npy", whole)
+    parts = (whole[rows].astype(np.float64) for rows in (slice(0, 3), slice(3, 6), slice(6, 7)))
+    files.save_parts(tmp_path / "parts.npy", (7, 5), np.float32, parts)
+    assert (tmp_path / "parts.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_a_table_row_by_row_is_the_file_of_the_whole(tmp_path: Path) -> None:
+    rows = [{"image": 'a "b", c', "pixels": 3}, {"image": "ü\nd", "pixels": 4}]
+    files.write_table(tmp_path / "whole.csv", pd.DataFrame(rows))
+    with files.table_writer(tmp_path / "rows.csv", ["image", "pixels"]) as add:
+        for row in rows:
+            add(row)
+    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_table_that_is_not_finished_is_not_there(tmp_path: Path) -> None:
+    def stop_halfway() -> None:
+        with files.table_writer(tmp_path / "rows.csv", ["image"]) as add:
+            add({"image": "a"})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_halfway()
+    assert not (tmp_path / "rows.csv").exists()

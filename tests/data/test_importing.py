@@ -18,6 +18,7 @@ from segline.data.check import UnfitError
 from segline.data.dataset import Dataset, DatasetError
 from segline.data.formats import Each, LayoutError, Wishes
 from segline.data.importing import bring
+from segline.data.unfinished import BusyError
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -136,6 +137,50 @@ def test_a_folder_that_is_there_is_replaced_on_demand_only(tmp_path: Path, sourc
         (source / kind / "e.png").unlink()
     bring(source, "small", raw=tmp_path / "raw", replace=True)
     assert Dataset.open(tmp_path / "raw" / "small").stems == ["a", "b", "c", "d"]
+
+
+def test_of_two_imports_of_a_name_the_first_has_it(tmp_path: Path, source: Path) -> None:
+    raw = tmp_path / "raw"
+
+    def other(what: str, memory: object) -> Each:
+        """Starts another import of the name when this one has begun to write; and one that was quicker still."""
+        del memory
+        if what == "check":
+            with pytest.raises(BusyError, match="another import of small is going on"):
+                bring(source, "small", raw=raw)
+        return map
+
+    made = bring(source, "small", raw=raw, each=other)
+    before = tree(made.folder)
+
+    def late(what: str, memory: object) -> Each:
+        del memory
+        if what == "read masks":
+            bring(source, "late", raw=raw)
+        return map
+
+    with pytest.raises(DatasetError, match="late is there already"):
+        bring(source, "late", Wishes(names={1: "cell"}), raw=raw, each=late)
+    assert tree(made.folder) == before == {**tree(raw / "late"), "dataset.yaml": before["dataset.yaml"]}
+    assert sorted(path.name for path in raw.iterdir()) == ["late", "small"]
+
+
+def test_what_was_understood_is_told_with_errors(tmp_path: Path, source: Path) -> None:
+    for kind in ("masks_fov", "masks"):
+        for name in "abcde":
+            files.write_png(source / kind / f"{name}.png", np.full((20, 16), 255, np.uint8))
+    with pytest.raises(UnfitError, match=r"nothing to tell apart(.|\n)*understood:\n  .*--masks 'masks_fov/\*'"):
+        bring(source, "small", raw=tmp_path / "raw")
+
+
+def test_images_without_mask_as_background(tmp_path: Path, source: Path) -> None:
+    (source / "masks" / "c.png").unlink()
+    with pytest.raises(LayoutError, match=r"have no mask: c\.png.* --missing-as-background"):
+        bring(source, "small", raw=tmp_path / "raw")
+    made = bring(source, "small", Wishes(missing_as_background=True), raw=tmp_path / "raw")
+    assert made.images == 5
+    assert not Dataset.open(made.folder).truth("c")[1].any()
+    assert "1 of 5 images have no mask: c.png; they hold background only, as told" in made.reasons[0]
 
 
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a b", "ä"])

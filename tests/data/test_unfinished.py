@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from segline.data.unfinished import fingerprint, folder
+from segline.data import unfinished
+from segline.data.unfinished import BusyError, fingerprint, folder
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -58,6 +59,28 @@ def test_without_key_what_is_there_is_not_trusted(tmp_path: Path) -> None:
     (tmp_path / ".new.partial" / "new" / "a").write_text("half")
     with folder(tmp_path / "new", "key") as filled:
         assert tree(filled) == {}
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """The lock is of the process that holds it and goes with the folder; the second leaves the first alone."""
+    with folder(tmp_path / "new", "key") as filled:
+        (filled / "a").write_text("1")
+        for key in ("key", "other key"):
+            with pytest.raises(BusyError, match="another import of new is going on"), folder(tmp_path / "new", key):
+                pass
+        with folder(tmp_path / "other", "key"):
+            pass
+        assert tree(filled) == {"a": "1"}
+    assert tree(tmp_path) == {"new/a": "1"}
+
+
+def test_a_fingerprint_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    monkeypatch.setattr(unfinished, "CODE", (code,))
+    before = fingerprint(tmp_path / "source", [])
+    (code / "new.py").write_text("pass")
+    assert fingerprint(tmp_path / "source", []) != before
 
 
 def test_a_fingerprint_changes_with_all_that_counts(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from segline.model import predict, tiles
 from segline.model.images import Statistics
+from segline.model.instances import Separation
 from segline.model.predict import Description, Inference, Predictor
 from segline.model.unet import UNet
 
@@ -53,6 +54,14 @@ def test_tiled_equals_whole(padding: str, norm: str, upsampling: str, shape: tup
     best = np.sort(a, axis=0)
     clear = best[-1] - best[-2] > 2e-5
     assert np.array_equal(whole.labels(raw)[clear], tiled.labels(raw)[clear])
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("shape", [(250, 203), (1, 7)])
+def test_tiled_equals_whole_with_a_reduction(padding: str, shape: tuple[int, int]) -> None:
+    raw = image(*shape)
+    whole, tiled = (predictor(Inference(tile=tile), padding=padding, reduction=2) for tile in (0, 128))
+    assert np.abs(whole.probabilities(raw) - tiled.probabilities(raw)).max() <= 1e-5
 
 
 def test_whole_is_one_pass_over_the_mirrored_image() -> None:
@@ -137,8 +146,9 @@ def test_a_faint_border_is_closed_between_cells_that_are_apart_above_the_segment
     assert np.array_equal(closed == 0, np.arange(9)[None].repeat(5, 0) == 4)
 
 
-def test_a_saved_predictor_answers_as_before(tmp_path: Path) -> None:
-    subject = predictor(Inference(0.3, 0.8, 8, 64))
+@pytest.mark.parametrize("separation", [None, Separation(), Separation(1.5, 20)])
+def test_a_saved_predictor_answers_as_before(separation: Separation | None, tmp_path: Path) -> None:
+    subject = predictor(Inference(0.3, 0.8, separation, 8, 64))
     subject.description.write(tmp_path / "model.json")
     subject.inference.write(tmp_path / "inference.json")
     weights = {name: tensor.contiguous() for name, tensor in subject.network.state_dict().items()}
@@ -146,7 +156,24 @@ def test_a_saved_predictor_answers_as_before(tmp_path: Path) -> None:
     loaded = predict.load(tmp_path)
     assert loaded.description == subject.description
     assert loaded.inference == subject.inference
-    assert np.array_equal(loaded.labels(image(50, 51)), subject.labels(image(50, 51)))
+    for before, after in zip(subject.predict(image(50, 51)), loaded.predict(image(50, 51)), strict=True):
+        assert np.array_equal(before, after)
+
+
+def test_a_model_of_objects_sees_nothing_but_objects_each_of_one_class() -> None:
+    p = np.zeros((3, 12, 30), np.float32)
+    p[0] = 1
+    p[:, 1:11, 1:11] = np.array([0.1, 0.8, 0.1])[:, None, None]
+    p[:, 3:5, 3:5] = np.array([0.1, 0.4, 0.5])[:, None, None]  # a few pixels of another class
+    p[:, 5, 20] = [0.2, 0.8, 0]  # a speck
+    labels, objects = predict.interpret(p, Inference(separation=Separation(1, 10)))
+    assert np.array_equal(objects, np.pad(np.ones((10, 10), int), ((1, 1), (1, 19))))
+    assert np.array_equal(labels, objects)
+    labels, objects = predict.interpret(p, Inference())
+    assert np.array_equal(labels, p.argmax(axis=0))
+    assert objects[1, 1] == 1
+    assert objects[3, 3] == 2
+    assert objects[5, 20] == objects.max() == 3
 
 
 def test_the_network_is_built_from_its_description() -> None:

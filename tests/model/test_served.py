@@ -15,6 +15,8 @@ from mlflow.pyfunc.scoring_server import _parse_json_data
 from mlflow.types import ColSpec, Schema
 
 from segline.model.images import ImageError, decode, encode_png
+from segline.model.instances import components
+from segline.model.predict import Prediction
 from segline.model.served import Served, entries, to_bytes
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
@@ -25,10 +27,11 @@ TEXT = base64.b64encode(PNG).decode()
 class Threshold:
     """A predictor that can be checked by eye."""
 
-    def labels(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    def predict(self, raw: npt.NDArray[Any]) -> Prediction:
         if raw.shape[2] != 1:
             raise ImageError("an image of another kind")
-        return (raw[..., 0] > 127).astype(np.uint8)
+        labels = (raw[..., 0] > 127).astype(np.uint8)
+        return Prediction(labels, components(labels))
 
 
 @pytest.fixture
@@ -59,6 +62,16 @@ def labels(answer: pd.DataFrame) -> list[npt.NDArray[Any]]:
 def test_two_images(served: Served, model_input: Any) -> None:
     for answer in labels(served.predict(None, model_input)):
         np.testing.assert_array_equal(answer, IMAGE > 127)
+
+
+def test_instances_where_asked_for(served: Served) -> None:
+    answer = served.predict(None, [PNG, PNG], {"instances": True})
+    assert list(answer.columns) == ["labels", "instances"]
+    for encoded in answer["instances"]:
+        np.testing.assert_array_equal(decode(encoded)[..., 0], components((IMAGE > 127).astype(np.uint8)))
+    for params in ({"instances": False}, {}, None):
+        assert list(served.predict(None, [PNG], params).columns) == ["labels"]
+    assert list(served.predict(None, [], {"instances": True}).columns) == ["labels", "instances"]
 
 
 @pytest.mark.parametrize("model_input", [PNG, TEXT, bytearray(PNG), base64.encodebytes(PNG).decode()])

@@ -65,6 +65,36 @@ def test_sizes_agree_with_a_walk_through_the_network(depth: int, padding: str) -
             assert geometry.output(size) == expected
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.parametrize("reduction", [2, 4])
+def test_a_reduction_multiplies_every_size(depth: int, padding: str, upsampling: str, reduction: int) -> None:
+    plain, reduced = Geometry(depth, padding, upsampling), Geometry(depth, padding, upsampling, reduction)
+    for name in ("stride", "margin", "fringe", "smallest"):
+        assert getattr(reduced, name) == reduction * getattr(plain, name), name
+    for size in range(1, 800):
+        legal = size % reduction == 0 and plain.legal(size // reduction)
+        assert reduced.legal(size) == legal
+        if legal:
+            assert reduced.output(size) == reduction * plain.output(size // reduction)
+        assert reduced.at_least(size) == reduction * plain.at_least(-(-size // reduction))
+
+
+def test_a_reduction_neither_loses_nor_moves_a_pixel() -> None:
+    """An image of blocks whose sixteen pixels each drive their own output, through a network that changes nothing."""
+    network = UNet(1, 2, width=16, depth=1, padding="same", dropout=0.0, reduction=4).eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.zero_()
+        for convolution in (network.down[0][0], network.down[0][2], network.merge[0][0], network.merge[0][2]):
+            convolution.weight[range(16), range(16), 1, 1] = 1
+        network.head.weight[range(16, 32), range(16), 0, 0] = 1
+        image = torch.rand(1, 1, 16, 24)
+        assert torch.equal(network(image)[:, 1:], image)
+
+
 @pytest.mark.parametrize(
     ("size", "words"), [(512, "508 or 524"), (571, "556 or 572"), (100, "set it to 188"), (1, "set it to 188")]
 )
@@ -116,11 +146,15 @@ def test_wrong_channels_are_refused() -> None:
         UNet(1, 2, width=1)(torch.zeros(1, 3, 188, 188))
 
 
+@pytest.mark.parametrize("reduction", [1, 2])
 @pytest.mark.parametrize(("padding", "norm", "upsampling"), [o for o in OPTIONS if o[1] in ("none", "batch")])
-def test_the_fringe_is_exactly_what_a_false_border_changes(padding: str, norm: str, upsampling: str) -> None:
+def test_the_fringe_is_exactly_what_a_false_border_changes(
+    padding: str, norm: str, upsampling: str, reduction: int
+) -> None:
     """Naive oracle: embed a window in a larger image and look which output pixels differ from the larger pass."""
     torch.manual_seed(0)
-    network = UNet(1, 2, width=4, depth=2, padding=padding, norm=norm, upsampling=upsampling, dropout=0.0).eval()
+    options = {"padding": padding, "norm": norm, "upsampling": upsampling, "reduction": reduction}
+    network = UNet(1, 2, width=4, depth=2, dropout=0.0, **options).eval()
     network.double()
     geometry = network.geometry
     size, shift = geometry.at_least(120), 16 * geometry.stride
@@ -133,5 +167,6 @@ def test_the_fringe_is_exactly_what_a_false_border_changes(padding: str, norm: s
     f = geometry.fringe
     assert not wrong[f : n - f, f : n - f].any()
     if f:
-        inner = wrong[f - 1 : n - f + 1, f - 1 : n - f + 1]
+        e = f - reduction
+        inner = wrong[e : n - e, e : n - e]
         assert inner[0].any() or inner[-1].any() or inner[:, 0].any() or inner[:, -1].any()

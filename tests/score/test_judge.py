@@ -31,12 +31,16 @@ def test_a_table_made_by_hand() -> None:
     assert whole["mean_iou"] == 6 / 9
     assert whole["pixel_error"] == 3 / 24
     assert whole["ap_50"] == 3 / (3 + 1 + 1)
+    assert whole["seg"] == (1 + 1 + 1 + 0) / 4
+    assert whole["pq"] == 3 / (3 + 1 / 2 + 1 / 2)
     assert whole["images"] == 2
     assert "v_rand" not in whole
     assert judge.row(scores[1], CLASSES) == {
         "mean_iou": 2 / 5,
         "pixel_error": 3 / 12,
         "ap_50": 1 / 3,
+        "seg": 1 / 2,
+        "pq": 1 / 2,
         "iou_background": 7 / 10,
         "iou_cell": 2 / 5,
         "tp": 1,
@@ -64,6 +68,24 @@ def test_ignored_pixels_count_nowhere() -> None:
     whole = judge.total([one], CLASSES)
     assert whole["pixel_error"] == 0
     assert whole["ap_50"] == 1
+
+
+def test_an_image_is_asked_whether_it_holds_anything() -> None:
+    """Three images: with a cell, without, and with a cell where nothing counts."""
+    empty, ignored = np.zeros_like(TRUTH), np.where(TRUTH == 1, 255, TRUTH).astype(np.uint8)
+    sure, unsure = np.where(TRUTH == 1, np.float32(0.9), np.float32(0.1)), np.full(TRUTH.shape, 0.1, np.float32)
+    full = judge.score(TRUTH, TRUTH, 2, 255, foreground=sure)
+    others = [
+        judge.score(empty, TRUTH, 2, 255, foreground=unsure),
+        judge.score(ignored, TRUTH, 2, 255, foreground=np.where(ignored == 255, 1, unsure)),
+    ]
+    assert judge.total([full, *others], CLASSES)["detection_auc"] == 1
+    assert judge.total([full, full], CLASSES)["detection_auc"] is None
+    assert judge.total(others, CLASSES)["detection_auc"] is None
+    row = judge.row(full, CLASSES)
+    assert row["detection_score"] == full.detection_score
+    assert "detection_auc" not in row
+    assert "detection_auc" not in judge.total([judge.score(TRUTH, TRUTH, 2)], CLASSES)
 
 
 def test_nothing_to_score_is_null_in_json_not_nan() -> None:

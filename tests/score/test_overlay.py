@@ -46,6 +46,16 @@ def test_predictions_are_outlined_in_the_colours_of_their_classes(predicted: np.
 
 
 @given(labels, st.data())
+def test_objects_are_outlined_one_by_one(predicted: np.ndarray, data: st.DataObject) -> None:
+    ids = data.draw(hnp.arrays(np.int32, predicted.shape, elements=st.integers(0, 5)))
+    picture = overlay(noise(*predicted.shape, 1), predicted, objects=ids)
+    edges = naive_edges(ids) & (predicted > 0)
+    for number in (1, 2, 3):
+        assert (picture[edges & (predicted == number)] == CLASS_COLOURS[number - 1]).all()
+    assert np.array_equal(is_coloured(picture), edges)
+
+
+@given(labels, st.data())
 def test_exactly_the_wrong_pixels_are_tinted(predicted: np.ndarray, data: st.DataObject) -> None:
     truth = data.draw(hnp.arrays(np.uint8, predicted.shape, elements=st.sampled_from([0, 1, 2, 3, 255])))
     image, edges = noise(*predicted.shape, 1), naive_edges(predicted)

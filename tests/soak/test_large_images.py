@@ -1,6 +1,5 @@
 """An image of 20,000 px and a set of very many: stages prepare and weights, their memory and their result."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,14 +17,20 @@ pytestmark = pytest.mark.soak
 
 SPEC = "name: discs\nclasses:\n  0: background\n  1: disc\nlabels: instances\n"
 PARAMS = "data: {source: data/raw/discs}\nruntime: {progress: 'off'}\n"
-# One core: one image is worked on at a time.
-STAGE = "import os; os.sched_setaffinity(0, {0}); from segline.stages import STAGE as stage; stage.main()"
+# One core: one image is worked on at a time. What getrusage says would have the memory of the tests in it.
+RUN = """
+import os
+os.sched_setaffinity(0, {0})
+from segline.stages import STAGE
+STAGE.main()
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
 
 
 def discs(side: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
     rng = np.random.default_rng(seed)
     instances = np.zeros((side, side), np.uint16)
-    for number, (y, x) in enumerate(rng.integers(0, side, (max(2, side * side // 6000), 2)).tolist(), 1):
+    for number, (y, x) in enumerate(rng.integers(0, side, (max(2, side * side // 6500), 2)).tolist(), 1):
         cv2.circle(instances, (x, y), 24, number, -1)
     return rng.integers(0, 60, (side, side), np.uint8) + np.uint8(120) * (instances > 0), instances
 
@@ -48,11 +53,9 @@ def peak(project: Path) -> Callable[[str], int]:
     """Runs a stage; the largest bytes it held at a time."""
 
     def measure(stage: str) -> int:
-        process = subprocess.Popen([sys.executable, "-c", STAGE.replace("STAGE", stage)], cwd=project)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        assert status == 0
-        return usage.ru_maxrss * 1024
+        command = [sys.executable, "-c", RUN.replace("STAGE", stage)]
+        done = subprocess.run(command, cwd=project, stdout=subprocess.PIPE, text=True, check=True)
+        return int(done.stdout.split()[1]) * 1024
 
     return measure
 
@@ -61,8 +64,8 @@ def test_an_image_of_20000_px(project: Path, peak: Callable[[str], int]) -> None
     side, fold = 20_000, 10
     image, instances = discs(side // fold, 0)
     whole = np.tile(instances, (fold, fold))
-    # Every tile has its own numbers, as far as 16 bits go.
-    step = (np.iinfo(np.uint16).max - int(instances.max())) // fold**2
+    step = int(instances.max())  # every tile has its own numbers, which 16 bits just hold
+    assert step * fold**2 < 1 << 16
     for place in range(fold**2):
         rows, columns = (slice(k * side // fold, (k + 1) * side // fold) for k in divmod(place, fold))
         whole[rows, columns] += (np.uint16(place * step) * (instances > 0)).astype(np.uint16)
@@ -73,9 +76,7 @@ def test_an_image_of_20000_px(project: Path, peak: Callable[[str], int]) -> None
 
     one_image = side**2 * (1 + 4)  # its pixels and its instances as int32
     assert peak("prepare") < 3 * one_image
-    weights = peak("weights")
-    # Memory that is mapped from files, and given back when it is needed, counts here.
-    assert weights < one_image
+    assert peak("weights") < 0.3 * one_image
 
     windows = [(slice(4800, 5300), slice(9800, 10_300)), (slice(19_600, 20_000), slice(0, 500))]
     target = np.load(project / "data/prepared/targets/large.npy", mmap_mode="r")
@@ -87,8 +88,8 @@ def test_an_image_of_20000_px(project: Path, peak: Callable[[str], int]) -> None
         size = (rows.stop - rows.start, columns.stop - columns.start)
         classes = (whole[around] > 0).astype(np.uint8)
         expected = separate(classes, whole[around].astype(np.int32))[inner][: size[0], : size[1]]
-        # Who yields depends on the size of whole instances, some of which are cut off in `around`, but not within.
-        assert (target[rows, columns] == expected).mean() > 0.999
+        # Who yields depends on neighbours; those that `around` cuts off are too far away.
+        assert (target[rows, columns] == expected).all()
         alone = weight_map(
             target[around],
             whole[around].astype(np.int32),

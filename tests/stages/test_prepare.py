@@ -1,6 +1,7 @@
 """Stage prepare: what it writes is judged by numpy and Pillow on the dataset's own files."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,10 +14,10 @@ from PIL import Image
 from segline.data import files
 from segline.data.check import UnfitError
 from segline.data.dataset import IGNORE
-from segline.data.labels import separate
+from segline.data.gaps import separate
 from segline.data.prepared import Prepared
 from segline.data.splits import SplitError, assign
-from segline.stages import prepare, sample
+from segline.stages import prepare, sample, weights
 
 
 @pytest.fixture
@@ -83,6 +84,51 @@ def test_ignored_pixels_are_255_in_all_that_is_learned(cells: Path) -> None:
         assert (array[:10] == IGNORE).all()
         assert (array[10:] < 3).all()
     assert (prepared.instances("cells-000")[:10] == 0).all()
+
+
+def test_grey_among_colour_is_written_as_colour(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By numpy on the files: three equal channels, and the statistics are of what is written."""
+    grey = np.array(Image.open(cells / "images/cells-002.png"))
+    colour = np.stack([grey, 255 - grey, grey // 2], axis=2)
+    files.write_png(cells / "images/cells-002.png", colour)
+    prepare.main()
+    prepared = Prepared.open()
+    channels = prepared.manifest.set_index("image")["channels"]
+    assert channels.to_dict() == {name: "3" if name == "cells-002" else "1" for name in channels.index}
+    for name in channels.index:
+        image = np.array(Image.open(cells / f"images/{name}.png"))
+        expected = image if image.ndim == 3 else np.stack([image] * 3, axis=2)
+        np.testing.assert_array_equal(prepared.image(name), expected)
+    train = np.concatenate([prepared.image(name).reshape(-1, 3) for name in prepared.names("train")])
+    assert prepared.statistics.channels == 3
+    assert prepared.statistics.mean == pytest.approx(train.mean(axis=0) / 255, rel=1e-12)
+    assert prepared.statistics.std == pytest.approx(train.std(axis=0) / 255, rel=1e-12)
+    assert "5 grey and 1 RGB: grey ones are read as RGB" in capsys.readouterr().err
+
+
+def test_real_grey_and_colour(project: Path, shared_data: Callable[[str], Path]) -> None:
+    """Nuclei in fluorescence and in stained tissue, a few of each."""
+    source = shared_data("dsb2018")
+    folder = project / "data/raw/nuclei"
+    for kind in ("images", "instances"):
+        (folder / kind).mkdir(parents=True)
+    wanted = {"L": 4, "RGB": 2}
+    for file in sorted((source / "images").iterdir()):
+        with Image.open(file) as image:
+            mode = image.mode
+        if wanted.get(mode):
+            wanted[mode] -= 1
+            shutil.copy(file, folder / "images")
+            shutil.copy(source / "masks" / file.name, folder / "instances")
+    assert not any(wanted.values())
+    spec = {"name": "nuclei", "classes": {0: "background", 1: "nucleus"}, "labels": "instances"}
+    files.write_yaml(folder / "dataset.yaml", spec)
+    (project / "params.yaml").write_text('data: {source: data/raw/nuclei}\nruntime: {progress: "off"}\n')
+    prepare.main()
+    weights.main()
+    prepared = Prepared.open()
+    assert sorted(prepared.manifest["channels"]) == ["1"] * 4 + ["3"] * 2
+    assert {prepared.image(name).shape[2] for name in prepared.manifest["image"]} == {3}
 
 
 def test_errors_stop_it_and_leave_what_was_there(

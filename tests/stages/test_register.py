@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from segline.data import files
 from segline.model.images import Statistics, encode_png
+from segline.model.instances import Separation, encode
 from segline.model.predict import Description, Inference, load_with
 from segline.stages import register
 from segline.track.store import open_store
@@ -34,9 +35,11 @@ from pathlib import Path
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/tiny@champion")
 names = sorted(Path(sys.argv[2]).iterdir())
-answers = model.predict(pd.DataFrame({"image": [name.read_bytes() for name in names]}))["labels"]
-for name, answer in zip(names, answers):
-    (Path(sys.argv[3]) / f"{name.stem}.png").write_bytes(answer)
+table = pd.DataFrame({"image": [name.read_bytes() for name in names]})
+answers = model.predict(table, params={"instances": True})
+for name, labels, instances in zip(names, answers["labels"], answers["instances"]):
+    (Path(sys.argv[3]) / "predictions" / f"{name.stem}.png").write_bytes(labels)
+    (Path(sys.argv[3]) / "instances" / f"{name.stem}.png").write_bytes(instances)
 """
 
 
@@ -48,7 +51,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "params.yaml").write_text("gate: {min_mean_iou: 0.5}\n")
     _prepared(root / "data" / "prepared")
     model, reports = root / "data" / "model", root / "data" / "reports"
-    (reports / "predictions").mkdir(parents=True)
+    for folder in ("predictions", "instances"):
+        (reports / folder).mkdir(parents=True)
     model.mkdir()
     statistics = Statistics("uint8", 1, (0.5,), (0.25,))
     description = Description(NETWORK, {0: "background", 1: "cell"}, "instances", statistics)
@@ -56,11 +60,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(description.build().state_dict(), model / "weights.safetensors")
     description.write(model / "model.json")
     (model / "history.csv").write_text("epoch,loss\n1,0.5\n")
-    Inference(0.5).write(reports / "inference.json")
-    predictor = load_with(model, Inference(0.5))
+    inference = Inference(0.5, separation=Separation(0.5, 2))
+    inference.write(reports / "inference.json")
+    predictor = load_with(model, inference)
     for name in ("large", "small"):
-        labels = predictor.labels(np.load(root / "data" / "prepared" / "images" / f"{name}.npy"))
+        labels, objects = predictor.predict(np.load(root / "data" / "prepared" / "images" / f"{name}.npy"))
         (reports / "predictions" / f"{name}.png").write_bytes(encode_png(labels))
+        (reports / "instances" / f"{name}.png").write_bytes(encode(objects))
     (reports / "test.json").write_text('{"mean_iou": 0.8, "pixel_error": 0.1}')
     (reports / "model_card.md").write_text("# tiny\n")
     (root / "data" / "tune").mkdir()
@@ -146,15 +152,17 @@ def test_below_the_floors(project: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_loaded_where_segline_cannot_be_imported_it_answers_as_evaluate_wrote(project: Path, tmp_path: Path) -> None:
     register.main()
-    images, answers = tmp_path / "images", tmp_path / "answers"
-    images.mkdir()
-    answers.mkdir()
-    expected = {path.name: path.read_bytes() for path in (project / "data" / "reports" / "predictions").iterdir()}
-    for name in expected:
+    images, answers, reports = tmp_path / "images", tmp_path / "answers", project / "data" / "reports"
+    for folder in (images, answers / "predictions", answers / "instances"):
+        folder.mkdir(parents=True)
+    kinds = [reports / "predictions", reports / "instances"]
+    expected = {path.relative_to(reports): path.read_bytes() for kind in kinds for path in kind.iterdir()}
+    assert len(expected) == 4
+    for name in (path.name for path in kinds[0].iterdir()):
         raw = np.load(project / "data" / "prepared" / "images" / name.replace(".png", ".npy"))
         (images / name).write_bytes(encode_png(raw[..., 0]))
     arguments = [f"sqlite:///{project}/mlruns/mlflow.db", str(images), str(answers)]
     command = [sys.executable, "-I", "-c", FRESH, *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {path.name: path.read_bytes() for path in answers.iterdir()} == expected
+    assert {path.relative_to(answers): path.read_bytes() for path in answers.glob("*/*")} == expected

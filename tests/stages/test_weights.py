@@ -1,4 +1,4 @@
-"""Stage weights: the maps are those of `weight_map`, with class weights from the training images alone."""
+"""Stage weights: the maps are those of `weight_map`, with class weights from the training images alone; densities."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from segline.data.borders import weight_map
+from segline.data.density import CELL
 from segline.data.prepared import Prepared
+from segline.params import ParamsError
 from segline.stages import prepare, sample, weights
 
 
@@ -61,3 +63,65 @@ def test_montage_has_a_row_an_image(prepared: Prepared, project: Path) -> None:
         assert picture.mode == "RGB"
         assert picture.width > 3 * 64
         assert picture.height > 64 * min(4, len(prepared.names("train")))
+
+
+def test_of_a_large_image_the_montage_shows_the_middle(
+    prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 16 px, panels that are scaled by whole factors are a multiple of 16 px wide and high."""
+    del prepared
+    monkeypatch.setattr(weights, "SHOWN_SIDE", 16)
+    assert weights._middle(np.arange(100)[:, None] + np.zeros(10, int))[:, 0].tolist() == list(range(42, 58))
+    weights.main()
+    with Image.open(project / "data/weights/montage.png") as picture:
+        assert picture.width == 3 * 256 + 4 * 8
+
+
+def test_pixels_are_as_likely_as_their_class_is_rare_and_more_likely_in_the_border_term(
+    prepared: Prepared, project: Path
+) -> None:
+    with (project / "params.yaml").open("a") as file:
+        file.write("weights: {kind: falk2019, w0: 0, sigma: 6, density_balance: 1, density_border: 3}\n")
+    weights.main()
+    density = prepared.density()
+    assert density is not None
+    train = [prepared.classes(name) for name in prepared.names("train")]
+    pixels = np.bincount(np.concatenate(train, axis=None), minlength=3)
+    assert density.classes.names == prepared.names("train")  # type: ignore[attr-defined]
+    totals = [float(sums[0, -1, -1]) for sums in density.sums]
+    extra = 0.0
+    for name, classes, sums, total in zip(prepared.names("train"), train, density.sums, totals, strict=True):
+        border = weight_map(
+            prepared.target(name),
+            prepared.instances(name),
+            kind="falk2019",
+            w0=3,
+            sigma=6,
+            background=0,
+            background_sigma=1,
+            class_weights=[0, 0, 0],
+        )
+        extra += border.sum()
+        likely = (pixels.sum() / (3 * pixels))[classes] + border
+        assert total == pytest.approx(likely.sum(), rel=1e-6)
+        assert sums[0].shape == tuple(-(-side // CELL) for side in classes.shape)
+        assert sums[0, 0, 0] == pytest.approx(likely[:CELL, :CELL].sum(), rel=1e-6)
+        assert sums[1].max() <= 3
+    # Without the border every pixel is drawn once on average: no setting changes the scale of another.
+    assert sum(totals) - extra == pytest.approx(pixels.sum())
+    assert extra > 0
+
+
+def test_without_a_density_none_is_written_and_pixels_are_drawn_alike(prepared: Prepared, project: Path) -> None:
+    weights.main()
+    assert prepared.density() is None
+    assert not list((project / "data/weights").glob("density*"))
+
+
+def test_a_border_to_draw_by_that_is_not_there_is_refused(prepared: Prepared, project: Path) -> None:
+    with (project / "params.yaml").open("a") as file:
+        file.write("weights: {kind: none, density_border: 2}\n")
+    with pytest.raises(ParamsError, match=r"params\.yaml: weights .*density_border 2 has no border term.*set kind to"):
+        weights.main()
+    assert not (project / "data/weights").exists()
+    del prepared

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from segline.model.images import Statistics, encode_png
+from segline.model.instances import Separation, encode
 from segline.model.predict import Description, Inference, Predictor
 from segline.track.runs import StartedRun
 from segline.track.shipping import ROOM, Parts
@@ -73,12 +74,14 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     network = description.build()
     save_file(network.state_dict(), folder / "weights.safetensors")
     description.write(folder / "model.json")
-    Inference().write(folder / "inference.json")
+    inference = Inference(separation=Separation(1.0, 3))
+    inference.write(folder / "inference.json")
     image = np.random.default_rng(0).integers(0, 256, (33, 47, 1), np.uint8)
-    answer = encode_png(Predictor(network, description, Inference()).labels(image))
+    labels, objects = Predictor(network, description, inference).predict(image)
     room = tmp_path_factory.mktemp("room")
     shutil.copytree(ROOM, room, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
-    return Parts(folder, folder / "inference.json", encode_png(image[..., 0]), answer, room)
+    example = encode_png(image[..., 0])
+    return Parts(folder, folder / "inference.json", example, encode_png(labels), encode(objects), room)
 
 
 @pytest.fixture

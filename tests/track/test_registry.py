@@ -11,10 +11,11 @@ from pathlib import Path
 import mlflow.pyfunc
 import pandas as pd
 import pytest
+from mlflow.models import Model
 
 from segline.params import Gate
 from segline.track.gate import Verdict, floors
-from segline.track.registry import Registered, Registry, RegistryError, read_history
+from segline.track.registry import Registered, Registry, RegistryError, load_model, read_history
 from segline.track.runs import StartedRun
 from segline.track.shipping import Parts, ShippingError
 from segline.track.store import Store, open_store
@@ -31,8 +32,8 @@ from segline.track.registry import Registry
 from segline.track.shipping import Parts
 from segline.track.store import open_store
 folder = Path(sys.argv[1])
-example, answer = ((folder / name).read_bytes() for name in ("example", "answer"))
-parts = Parts(folder, folder / "inference.json", example, answer, Path(sys.argv[2]))
+example, answer, instances = ((folder / name).read_bytes() for name in ("example", "answer", "instances"))
+parts = Parts(folder, folder / "inference.json", example, answer, instances, Path(sys.argv[2]))
 store = open_store()
 with store.start_run("train") as run:
     done = Registry(store, "cells").register(parts, run, Verdict(()), {"model.md5": "m"})
@@ -94,7 +95,8 @@ def test_from_a_to_b_and_back(store: Store, register: Callable[..., Registered],
     with pytest.raises(ShippingError):  # eight views answer otherwise than evaluate did with one
         register(parts=replace(other, answer=parts.example))
     assert len(store.client.search_model_versions("name = 'cells'")) == 0
-    inference.write_text('{"threshold": null, "views": 1, "tile": 32}')
+    separation = '"separation": {"depth": 1.0, "min_area": 3}'
+    inference.write_text(f'{{"threshold": null, {separation}, "views": 1, "tile": 32}}')
     assert register().version == "1"
     assert register(parts=other) == Registered("cells", "2", ("challenger",), created=True)
     assert register() == Registered("cells", "1", ("challenger", "champion"), created=False)
@@ -163,11 +165,22 @@ def test_champion_is_loaded_after_a_move(
     assert str(project).encode() not in (moved / "mlruns" / "mlflow.db").read_bytes()
 
 
+def test_a_loaded_model_answers_with_labels_and_instances(
+    store: Store, register: Callable[..., Registered], parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register()
+    assert load_model(store, "models:/cells@champion")(parts.example) == (parts.answer, parts.instances)
+    # As registered before instances were known: nothing in the signature asks for them.
+    monkeypatch.setattr(Model, "get_params_schema", lambda _: None)
+    assert load_model(store, "models:/cells@champion")(parts.example) == (parts.answer, None)
+
+
 def test_two_processes_at_once_make_one_version(store: Store, parts: Parts, tmp_path: Path, repository: Path) -> None:
     for name in ("weights.safetensors", "model.json", "inference.json"):
         (tmp_path / name).write_bytes((parts.model / name).read_bytes())
     (tmp_path / "example").write_bytes(parts.example)
     (tmp_path / "answer").write_bytes(parts.answer)
+    (tmp_path / "instances").write_bytes(parts.instances)
     environment = {**os.environ, "PYTHONPATH": str(repository / "src")}
     command = [sys.executable, "-c", REGISTER, str(tmp_path), str(parts.room)]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]

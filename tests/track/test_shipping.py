@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from segline.model.images import decode, encode_png
+from segline.model.instances import encode as encode_objects
 from segline.track.shipping import PACKAGES, ROOM, Parts, ShippingError, check, code_md5, encode, pack, requirements
 
 FRESH = """
@@ -28,8 +29,11 @@ sys.meta_path.insert(0, Refuse())
 import mlflow.pyfunc, pandas as pd
 
 model = mlflow.pyfunc.load_model(sys.argv[1])
-answer = model.predict(pd.DataFrame({"image": [open(sys.argv[2], "rb").read()]}))
+image = pd.DataFrame({"image": [open(sys.argv[2], "rb").read()]})
+assert list(model.predict(image)) == ["labels"]
+answer = model.predict(image, params={"instances": True})
 open(sys.argv[3], "wb").write(answer["labels"][0])
+open(sys.argv[3] + " instances", "wb").write(answer["instances"][0])
 print([name for name in sys.modules if name.split(".")[0] == "segline"])
 """
 
@@ -49,8 +53,10 @@ def test_what_is_in_it(packed: Path, parts: Parts) -> None:
     assert files == code | written_by_mlflow | examples | ours | {
         "artifacts/example/image",
         "artifacts/example/labels.png",
+        "artifacts/example/instances.png",
     }
     assert (packed / "artifacts/example/labels.png").read_bytes() == parts.answer
+    assert (packed / "artifacts/example/instances.png").read_bytes() == parts.instances
 
 
 def test_in_a_process_without_segline(packed: Path, parts: Parts, tmp_path: Path) -> None:
@@ -62,12 +68,13 @@ def test_in_a_process_without_segline(packed: Path, parts: Parts, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
     assert (tmp_path / "answer").read_bytes() == parts.answer
+    assert (tmp_path / "answer instances").read_bytes() == parts.instances
 
 
 def test_two_versions_with_different_code_in_one_process(
     packed: Path, parts: Parts, other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
-    inverted = other_code("predict.py", "return labels", "return 1 - labels")
+    inverted = other_code("predict.py", "Prediction(class_labels(", "Prediction(1 - class_labels(")
     turned = encode_png(1 - decode(parts.answer)[..., 0])
     pack(replace(inverted, answer=turned), tmp_path / "other")
     champion = mlflow.pyfunc.load_model(str(packed))
@@ -86,6 +93,16 @@ def test_check_holds_the_package_to_its_answer(packed: Path, parts: Parts) -> No
         check(packed, replace(parts, answer=encode_png(wrong)))
     with pytest.raises(ShippingError, match=r"100\.00%"):
         check(packed, replace(parts, answer=encode_png(wrong[:, :-1])))
+
+
+def test_check_holds_the_package_to_its_objects_but_not_to_the_last_cut(packed: Path, parts: Parts) -> None:
+    objects = decode(parts.instances)[..., 0].astype(np.int32)
+    renumbered = np.where(objects > 0, objects.max() + 1 - objects, 0)
+    check(packed, replace(parts, instances=encode_objects(renumbered)))
+    joined = np.where(objects == objects.max(), objects.max() - 1, objects)
+    check(packed, replace(parts, instances=encode_objects(joined)))
+    with pytest.raises(ShippingError, match=r"finds 0 of the 1 objects .* run stage evaluate again"):
+        check(packed, replace(parts, instances=encode_objects(objects > 0)))
 
 
 def test_packing_and_checking_leave_nothing_imported(

@@ -71,7 +71,7 @@ def _of_settings(
 
 def _too_small(dataset: Dataset, checked: Sequence[check.Checked], model: params.Model) -> Iterator[check.Problem]:
     """Images with a side so short that mirroring it once does not give the network its context."""
-    geometry = Geometry(model.depth, model.padding, model.upsampling)
+    geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     for image in checked:
         side = min(image.size or (geometry.smallest,))
         missing = geometry.margin or geometry.at_least(side) - side

@@ -1,17 +1,18 @@
 """The weight map w(x): class balance plus a border term that is high where two cells come close."""
 
+import math
 from collections.abc import Sequence
-from itertools import combinations, islice
-from math import comb
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.labels import Labels, foreground, renumber, separate
+from segline.data.blocks import grown, parts
+from segline.data.distances import two_nearest
+from segline.data.gaps import separate
+from segline.data.labels import Labels, foreground
 
-Distances = npt.NDArray[np.float32]  # (H, W), px
+SIDE = 512  # px of a block: smaller ones have more margin, larger ones leave the processor's cache
 
 
 def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArray[np.float64]:
@@ -41,19 +42,8 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
     return weights
 
 
-def weight_map(
-    classes: Labels,
-    instances: Labels,
-    *,
-    kind: Literal["paper", "falk2019", "none"],
-    w0: float,
-    sigma: float,
-    background: float,
-    background_sigma: float,
-    class_weights: Sequence[float] | npt.NDArray[np.float64],
-    ignore: int | None = None,
-) -> npt.NDArray[np.float32]:
-    """Return the weight of each pixel in the loss.
+class Terms(TypedDict):
+    """What a weight is the sum of.
 
     With d1 and d2 the distances in px from a pixel to the nearest and the second nearest cell (0 inside a cell,
     infinite where there are fewer cells), e = w0 exp(-(d1 + d2)^2 / (2 sigma^2)) and w_c the weight of the class:
@@ -64,88 +54,109 @@ def weight_map(
               `background` and s1 = `background_sigma` (the plugin of Falk 2019, whose w_c is 1: it balances classes
               when it draws tiles)
     none      w = w_c
+    """
+
+    kind: Literal["paper", "falk2019", "none"]
+    w0: float  # height of the border term
+    sigma: float  # its width, px
+    background: float  # falk2019 only
+    background_sigma: float  # falk2019 only
+    class_weights: Sequence[float] | npt.NDArray[np.float64]  # (K,) w_c of class 0..K-1
+
+
+def weight_map(
+    classes: Labels, instances: Labels, *, ignore: int | None = None, **terms: Unpack[Terms]
+) -> npt.NDArray[np.float32]:
+    """Return the weight of each pixel in the loss.
 
     Touching instances of one class are separated first, and the gap is background. A cell is all pixels of one
-    instance that are neither background nor ignored. Nothing is cut off or approximated, at any distance.
+    instance that are neither background nor ignored. Nothing is cut off or approximated, at any distance: the map is
+    worked out in blocks, with so wide a margin that what lies beyond it is lost in the rounding.
 
     Parameters
     ----------
-    classes : (H, W) class ids, 0 = background; before or after `labels.separate`, the map is the same.
+    classes : (H, W) class ids, 0 = background; before or after `gaps.separate`, the map is the same.
     instances : (H, W) instance ids, 0 = background, in any numbering.
-    w0, sigma : height and width (px) of the border term.
-    background, background_sigma : falk2019 only.
-    class_weights : (K,) w_c of class 0..K-1.
     ignore : class id that weighs 0.
+    terms : see `Terms`.
 
     Raises
     ------
     ValueError
         A class has no weight, an argument is out of range, or the arrays do not fit each other.
     """
-    _check_widths(kind, sigma, background_sigma)
     target = separate(classes, instances, ignore)
-    ignored = np.zeros(target.shape, bool) if ignore is None else target == ignore
-    weights = _table(target, class_weights, ignored)[target]
-    if kind != "none":
-        nearest, second = two_nearest(np.where(foreground(target, ignore), instances, 0))
-        border = w0 * _falloff(nearest + second, sigma)
-        if kind == "falk2019":
-            outside = target == 0
-            weights *= np.where(outside, background + (1 - background) * _falloff(nearest, background_sigma), 1)
-            border *= outside
-        weights += border
-    weights[ignored] = 0
-    return weights.astype(np.float32)
-
-
-def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the distances to the nearest and the second nearest instance.
-
-    Every instance gets a codeword of t bits, h = t // 2 of them set, no two alike (t is about log2 n: 12 for 600). For
-    each bit, one distance transform measures to all instances that have it set. Of these t distances exactly h belong
-    to the nearest instance, and one at least of the others to the second nearest, so that, in ascending order, number 0
-    is d1 and number h is d2. The cost does not depend on the shape of the instances, and little on how many there are.
-
-    Parameters
-    ----------
-    instances : (H, W) ids, 0 = background, in any numbering.
-
-    Returns
-    -------
-    Two (H, W) float64 in px, 0 inside an instance, infinite where there is no (second) instance.
-    """
-    numbers, count = renumber(instances)
-    if count < 2:
-        nothing = np.full(numbers.shape, np.inf)
-        return (_exact(_distance(numbers == 0)) if count else nothing), nothing
-    bits = next(t for t in range(2, 64) if comb(t, t // 2) >= count)
-    words = [sum(1 << bit for bit in word) for word in islice(combinations(range(bits), bits // 2), count)]
-    codes = np.array([0, *words], np.int64)[numbers]
-
-    smallest: list[Distances] = []  # ascending, of the distances so far
-    spare = np.empty(numbers.shape, np.float32)
-    for bit in range(bits):
-        distance = _distance((codes & (1 << bit)) == 0)
-        for place, known in enumerate(smallest):
-            np.minimum(known, distance, out=spare)
-            np.maximum(known, distance, out=distance)
-            smallest[place], spare = spare, known
-        if len(smallest) <= bits // 2:
-            smallest.append(distance)
-    return _exact(smallest[0]), _exact(smallest[-1])
-
-
-def _distance(outside: npt.NDArray[np.bool_]) -> Distances:
-    """Euclidean distance of each pixel to the nearest that is not outside."""
-    return np.asarray(
-        cv2.distanceTransform(outside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32
+    return np.concatenate(
+        [weight_band(target, instances, rows, ignore=ignore, **terms) for rows in bands(target.shape[0])]
     )
 
 
-def _exact(distances: Distances) -> npt.NDArray[np.float64]:
-    """The distances without the rounding of float32 (up to 2,000 px): their squares are whole numbers."""
-    squares = np.square(distances, dtype=np.float64)
-    return np.sqrt(np.rint(squares, out=squares), out=squares)
+def bands(height: int) -> list[slice]:
+    """The rows of an image in the bands that `weight_band` is meant for; they begin at multiples of 16."""
+    return parts(height, SIDE, 16)
+
+
+def weight_band(
+    target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
+) -> npt.NDArray[np.float32]:
+    """Return some rows of `weight_map`, for a target whose instances are separated: the same to the last bit.
+
+    Of the arrays, which may be memory-mapped, only these rows and a margin are read.
+    """
+    _check_widths(terms["kind"], terms["sigma"], terms["background_sigma"])
+    height, width = target.shape
+    margin = _reach(terms)
+    high, inner_rows = grown(rows, margin, height)
+    weights = np.empty((rows.stop - rows.start, width), np.float32)
+    for columns in parts(width, SIDE):
+        wide, inner_columns = grown(columns, margin, width)
+        inner = inner_rows, inner_columns
+        weights[:, columns] = _weigh(target[high, wide], instances[high, wide], inner, ignore, terms)
+    return weights
+
+
+def _reach(terms: Terms) -> int:
+    """Distance in px from a cell beyond which it changes no weight.
+
+    There each term of the sum is lost in float64 beside the least that it is added to or, where that is 0, in float32.
+    """
+    if terms["kind"] == "none":
+        return 0
+    lightest = max(0.0, np.asarray(terms["class_weights"], np.float64).min(initial=np.inf))
+    falloffs = [(terms["w0"], terms["sigma"], lightest)]
+    if terms["kind"] == "falk2019":
+        v = terms["background"]
+        falloffs = [(terms["w0"], terms["sigma"], lightest * v), (1 - v, terms["background_sigma"], v)]
+    reach = 0
+    for height, sigma, least in falloffs:
+        lost = max(least * 2**-54, 2**-150)
+        if height > lost:
+            reach = max(reach, math.ceil(sigma * math.sqrt(2 * math.log(height / lost))))
+    return reach
+
+
+def _weigh(
+    target: npt.NDArray[np.uint8],
+    instances: Labels,
+    inner: tuple[slice, slice],
+    ignore: int | None,
+    terms: Terms,
+) -> npt.NDArray[np.float64]:
+    """The weights of the part `inner` of a block."""
+    inside = target[inner]
+    ignored = np.zeros(inside.shape, bool) if ignore is None else inside == ignore
+    weights = _table(inside, terms["class_weights"], ignored)[inside]
+    if terms["kind"] != "none":
+        cells = np.where(foreground(target, ignore), instances, 0)
+        nearest, second = (distances[inner] for distances in two_nearest(cells))
+        border = terms["w0"] * _falloff(nearest + second, terms["sigma"])
+        if terms["kind"] == "falk2019":
+            v, outside = terms["background"], inside == 0
+            weights *= np.where(outside, v + (1 - v) * _falloff(nearest, terms["background_sigma"]), 1)
+            border *= outside
+        weights += border
+    weights[ignored] = 0
+    return weights
 
 
 def _falloff(distances: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:

@@ -161,6 +161,6 @@ def _too_few(dataset: Dataset) -> Iterator[Problem]:
     if len(dataset.images) < FEWEST_IMAGES:
         message = (
             f"{len(dataset.images)} image(s); {FEWEST_IMAGES} at least are needed: one to learn from, two for "
-            "validation, one for the test"
+            "validation, one for the test; add images, or cut large ones into blocks, each a file with its labels"
         )
         yield Problem("error", "images", message, of_set=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -16,6 +15,7 @@ from segline.model.images import Raw
 
 IGNORE = 255  # how an ignored pixel is written once the dataset is read, whatever id the dataset has for it
 SPEC, GROUPS = "dataset.yaml", "groups.csv"
+READING, LABELS = 4, 16  # bytes in memory: for a byte of an image, and for a pixel of labels
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 Kind = Literal["instances", "classes", "boundaries"]
@@ -76,9 +76,10 @@ class Dataset:
         if not folder.is_dir():
             raise DatasetError(f"{folder} is no folder; `segline import FOLDER --name {folder.name}` makes it")
         spec = read_spec(folder / SPEC)
-        images, instances, classes = (by_stem(folder / kind) for kind in ("images", "instances", "classes"))
+        kinds = (folder / "images", folder / "instances", folder / "classes")
+        images, instances, classes = (by_stem(kind, files.READABLE) for kind in kinds)
         if not images:
-            raise DatasetError(f"{folder / 'images'} holds no files; put the images there")
+            raise DatasetError(f"{kinds[0]} holds no files of type {', '.join(files.READABLE)}; put the images there")
         if not classes and (not instances or spec.labels != "instances"):
             wanted = "instances or classes" if spec.labels == "instances" else "classes"
             raise DatasetError(f"{folder} has no label images in {wanted}, which labels: {spec.labels} in {SPEC} need")
@@ -95,6 +96,14 @@ class Dataset:
         """Raw pixels (H, W, C)."""
         return files.read_image(self.images[stem])
 
+    def memory(self, stem: str) -> int:
+        """About how many bytes are needed to read an image and its labels, and to part its instances."""
+        try:
+            height, width, channels, dtype = files.image_size(self.images[stem])
+        except files.FileError:
+            return 0  # whoever reads it will say so
+        return height * width * max(READING * channels * np.dtype(dtype).itemsize, LABELS)
+
     def truth(self, stem: str) -> Truth:
         """Classes (H, W), ignored pixels as IGNORE, and instances (H, W), 0 where there is none.
 
@@ -102,26 +111,18 @@ class Dataset:
         the instances: 4-connected between boundaries, which separate diagonal neighbours; 8-connected where labels are
         areas, so that a crack one pixel wide stays one.
         """
-        found = files.read_labels(self.instances[stem]).astype(np.int32) if self.instances else None
         if not self.classes:
-            assert found is not None
+            found = files.read_labels(self.instances[stem]).astype(np.int32)
             return (found > 0).astype(np.uint8), found
         classes = files.read_labels(self.classes[stem])
-        classes = np.where(classes == self.spec.ignore, IGNORE, classes).astype(np.uint8)
-        if found is None:
-            pieces = _areas if self.spec.labels == "classes" else labels.components
-            return classes, pieces(classes, IGNORE)
-        return classes, np.where(labels.foreground(classes, IGNORE), found, 0).astype(np.int32)
-
-
-def _areas(classes: npt.NDArray[np.uint8], ignore: int) -> npt.NDArray[np.int32]:
-    """The 8-connected pieces of each class but the background, numbered from 1."""
-    instances, count = np.zeros(classes.shape, np.int32), 0
-    for class_id in np.setdiff1d(classes, [0, ignore]):
-        found, pieces = cv2.connectedComponents((classes == class_id).astype(np.uint8), connectivity=8)
-        instances += np.where(pieces > 0, pieces + count, 0).astype(np.int32)
-        count += found - 1
-    return instances
+        if self.spec.ignore is not None:
+            classes = np.where(classes == self.spec.ignore, IGNORE, classes)
+        classes = classes.astype(np.uint8)
+        if not self.instances:
+            return classes, labels.components(classes, IGNORE, 8 if self.spec.labels == "classes" else 4)
+        found = files.read_labels(self.instances[stem]).astype(np.int32)
+        found *= labels.foreground(classes, IGNORE)
+        return classes, found
 
 
 def read_spec(file: Path) -> Spec:
@@ -160,16 +161,22 @@ def write_spec(file: Path, spec: Spec) -> None:
 def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
     """The files of `folder` by stem, in alphabetical order; none when it is missing.
 
-    Hidden files do not count, nor, where `suffixes` are given, files with another.
+    Hidden files, folders and pipes do not count, nor, where `suffixes` are given, files with another.
 
     Raises
     ------
     DatasetError
-        Two files have one stem.
+        Two files have one stem, or the folder cannot be listed.
     """
     found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if file.name.startswith(".") or file.is_dir() or (suffixes and file.suffix.lower() not in suffixes):
+    try:
+        listed = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
+    for file in listed:
+        # Reading a pipe would wait for ever; a broken link is left to whoever reads it.
+        wanted = not suffixes or file.suffix.lower() in suffixes
+        if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue
         if file.stem in found:
             raise DatasetError(f"{file} and {found[file.stem].name} have one stem; a stem names one image: rename one")
@@ -177,8 +184,12 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
     return found
 
 
-def read_groups(file: Path, images: Mapping[str, Path]) -> dict[str, str]:
+def read_groups(file: Path, images: Mapping[str, object], others: bool = False) -> dict[str, str]:
     """Group by image: of groups.csv (columns image, group; others are left alone), or each image its own.
+
+    Parameters
+    ----------
+    others : whether the file may list other images too.
 
     Raises
     ------
@@ -194,11 +205,11 @@ def read_groups(file: Path, images: Mapping[str, Path]) -> dict[str, str]:
     stems = [name if name in images else Path(name).stem for name in table["image"]]
     groups = dict(zip(stems, table["group"], strict=True))
     for what, which in (
-        ("lists images that are not there", set(stems) - set(images)),
+        ("lists images that are not there", set() if others else set(stems) - set(images)),
         ("does not list", set(images) - set(stems)),
         ("lists more than once", {stem for stem, times in Counter(stems).items() if times > 1}),
         ("gives no group to", {stem for stem, group in groups.items() if not group}),
     ):
         if which:
             raise DatasetError(f"{file} {what}: {', '.join(sorted(which)[:5])} ({len(which)} in all)")
-    return groups
+    return {stem: groups[stem] for stem in images}

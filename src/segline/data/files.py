@@ -113,7 +113,10 @@ def read_mask(path: Path, page: int | None = None) -> labelfile.Written:
 def _whole(labels: Labels, path: Path) -> Labels:
     wrong = labels[~np.isfinite(labels) | (labels != np.rint(labels))]
     if wrong.size:
-        raise FileError(f"{path}: {wrong.size} pixels hold no whole number, such as {wrong[0]}; labels are ids")
+        raise FileError(
+            f"{path}: {wrong.size} pixels hold no whole number, such as {wrong[0]}; labels are ids; "
+            "save them as such, or, where they say how sure foreground is, import them with --threshold 0.5"
+        )
     # An id beyond int64 would wrap; clipped it is still refused as too large.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
 
@@ -216,6 +219,8 @@ def read_json(path: Path) -> Any:
         if isinstance(error, FileError):
             raise
         raise FileError(f"{path}: not valid JSON: {error}") from error
+    except RecursionError:
+        raise FileError(f"{path}: lists within lists, too deep to be read") from None
 
 
 def write_json(path: Path, value: Any) -> None:

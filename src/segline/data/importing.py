@@ -81,8 +81,8 @@ def bring(
 
     Raises
     ------
-    DatasetError, LayoutError, FileError, UnfitError
-        The target is there already, or something in `source` cannot be meant; nothing is left behind.
+    DatasetError, LayoutError, FileError, UnfitError, BusyError
+        The target is there already or in the making, or something in `source` cannot be meant; nothing is left behind.
     """
     wishes = wishes or Wishes()
     if not re.fullmatch(NAME, name):
@@ -94,6 +94,7 @@ def bring(
     spec = _spec(layout, name, licence, origin)
     key = unfinished.fingerprint(source, _used(layout), wishes, spec.model_dump())
     with unfinished.folder(target, key) as folder:
+        _refuse_target(source, target, replace)  # once more: another import may have come first
         found, instances = _fill(folder, layout, each("write", lambda stem: _memory(layout.images[stem])))
         if groups is not None:
             _write_groups(folder / GROUPS, groups)
@@ -102,7 +103,7 @@ def bring(
         checked = check.inspect(dataset, each("check", dataset.memory))
         dataset, of_twins = _united(folder, dataset, checked)
         problems = check.judge(dataset, checked)
-        check.refuse_errors([problem for problem in problems if not problem.of_set])
+        _refuse_errors(problems, layout.reasons)
         files.write_png(folder / SHEET, sheet.contact_sheet(dataset, checked))
         table = tuple(overview.lines(dataset, checked, instances))
     reasons = (*layout.reasons, *of_groups, *of_twins)
@@ -152,6 +153,14 @@ def _groups(layout: Layout, wishes: Wishes) -> tuple[dict[str, str] | None, list
         )
     groups = {stem: match[1] if match.groups() else match[0] for stem, match in found.items() if match}
     return groups, [f"groups: what {wishes.group_by} finds in the names"]
+
+
+def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
+    """Refuse files that are unfit, and say how they were understood: the masks may be the wrong ones."""
+    try:
+        check.refuse_errors([problem for problem in problems if not problem.of_set])
+    except check.UnfitError as error:
+        raise check.UnfitError("\n  ".join([f"{error}\nHow the source was understood:", *reasons])) from None
 
 
 def _united(folder: Path, dataset: Dataset, checked: Sequence[check.Checked]) -> tuple[Dataset, list[str]]:

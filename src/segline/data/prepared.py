@@ -3,20 +3,24 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from segline.data import files
 from segline.data.dataset import SPEC, Spec, read_spec
+from segline.data.density import Density
 from segline.model.images import Raw, Statistics
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
 SPLITS = ("train", "validation", "test")
 MANIFEST, STATISTICS = "manifest.csv", "statistics.json"
+DENSITY = "density"  # in WEIGHTS: a folder with the sums of each training image, and a .json with what is common
 
 
 class Arrays(Sequence[npt.NDArray[Any]]):
@@ -46,7 +50,7 @@ class Prepared:
     """The prepared dataset; images are named by their stem and read, memory-mapped, when asked for."""
 
     folder: Path
-    manifest: pd.DataFrame
+    manifest: "pd.DataFrame"
     dataset: Spec
     statistics: Statistics
 
@@ -88,6 +92,19 @@ class Prepared:
         """Images, targets and weight maps of a split, as the tile samplers take them."""
         names = self.names(split)
         return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
+
+    def density(self) -> Density | None:
+        """Where the tiles of the training split are drawn; None: uniformly."""
+        common = (WEIGHTS / DENSITY).with_suffix(".json")
+        if not common.exists():
+            return None
+        names = self.names("train")
+        return Density(
+            files.read_json(common)["of_class"], Arrays(names, self.classes), Arrays(names, self._density_sums)
+        )
+
+    def _density_sums(self, name: str) -> npt.NDArray[np.float64]:
+        return files.load_array(WEIGHTS / DENSITY / f"{name}.npy")
 
     def _array(self, kind: str, name: str) -> npt.NDArray[Any]:
         return files.load_array(self.folder / kind / f"{name}.npy")

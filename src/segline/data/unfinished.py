@@ -7,7 +7,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from segline.data import files
+from segline.model import images
+
+CODE = (Path(files.__file__).parent, Path(images.__file__).parent)  # what is written depends on all that is in these
+
+
+class BusyError(RuntimeError):
+    """A folder is being filled by another process; the message says which, and what to do."""
 
 
 @contextmanager
@@ -17,30 +26,59 @@ def folder(target: Path, key: str) -> Iterator[Path]:
     An error removes it. Whatever else ends the process leaves it, and the next call with the same `key` is given it
     again; one with another key is given an empty one. So what is filled in has to be written whole or not at all, and
     what is found there needs not be made again.
+
+    Raises
+    ------
+    BusyError
+        Another process fills it.
     """
     workshop = target.with_name(f".{target.name}.partial")
-    mark, filled = workshop / "key", workshop / target.name
+    with _alone(workshop, target.name):
+        filled = _filled(workshop, target.name, key)
+        try:
+            yield filled
+        except Exception:
+            shutil.rmtree(workshop)
+            raise
+        files.put_in_place(filled, target)
+        shutil.rmtree(workshop)
+
+
+@contextmanager
+def _alone(workshop: Path, name: str) -> Iterator[None]:
+    """Hold the lock of `workshop`, in which it lies and with which it goes; when the process ends, so does its hold."""
+    workshop.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workshop / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BusyError(f"another import of {name} is going on; wait for its end, or choose another --name") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _filled(workshop: Path, name: str, key: str) -> Path:
+    """The folder to fill, emptied where it was begun with another key."""
+    mark, filled = workshop / "key", workshop / name
     if not mark.exists() or files.read_bytes(mark) != key.encode():
-        files.make_folder(workshop)
+        files.make_folder(filled)
         files.write_bytes(mark, key.encode())
     filled.mkdir(exist_ok=True)
-    try:
-        yield filled
-    except Exception:
-        shutil.rmtree(workshop)
-        raise
-    files.put_in_place(filled, target)
-    shutil.rmtree(workshop)
+    return filled
 
 
 def fingerprint(source: Path, used: Iterable[Path], *said: object) -> str:
-    """64 hexadecimal digits that change with what was `said`, and with name, size or time of any file.
+    """64 hexadecimal digits that change with what was `said`, with name, size or time of any file, and with our code.
 
     Parameters
     ----------
     used : files and folders that count beside those below `source`.
     """
     digest = hashlib.sha256(repr(said).encode())
+    for module in sorted(file for folder in CODE for file in folder.rglob("*.py")):
+        digest.update(files.read_bytes(module))
     for path in _below(source):
         _add(digest, path)
     for path in sorted(set(used)):

@@ -12,22 +12,24 @@ class Geometry:
     """Size arithmetic of a U-Net with `depth` 2x2 poolings and two 3x3 convolutions at each step.
 
     All sizes are pixels along one axis. The paper's network is ``Geometry(4, "valid", "transposed")``:
-    572 in, 388 out, 92 px of context on each side (Ronneberger 2015, fig. 1).
+    572 in, 388 out, 92 px of context on each side (Ronneberger 2015, fig. 1). With a `reduction` the network sees
+    blocks of that many pixels a side as one, so every size is that many times larger.
     """
 
     depth: int
     padding: str
     upsampling: str
+    reduction: int = 1
 
     @property
     def stride(self) -> int:
         """Shifts of the input by multiples of this shift the output alike; others do not."""
-        return 1 << self.depth
+        return self.reduction << self.depth
 
     @property
     def margin(self) -> int:
         """Pixels by which the output is smaller than the input, on each side."""
-        return 0 if self.padding == "same" else 6 * self.stride - 4
+        return 0 if self.padding == "same" else 6 * self.stride - 4 * self.reduction
 
     @property
     def fringe(self) -> int:
@@ -44,15 +46,15 @@ class Geometry:
         spread = 1 if self.upsampling == "bilinear" else 0
         while skips:
             fringe = max(2 * fringe + spread, skips.pop() + padding) + padding
-        return fringe
+        return self.reduction * fringe
 
     @property
     def smallest(self) -> int:
         """Smallest legal input."""
         if self.padding == "same":
             return self.stride
-        bottom = next(side for side in range(1, 5) if self.stride * (side - 4) + 4 >= 1)
-        return self.stride * bottom + 2 * self.margin - 4 * (self.stride - 1)
+        bottom = next(side for side in range(1, 5) if (side - 4 << self.depth) + 4 >= 1)
+        return self.stride * bottom + 2 * self.margin - 4 * (self.stride - self.reduction)
 
     def legal(self, size: int) -> bool:
         """Whether an input of `size` fits the poolings without rest."""
@@ -80,8 +82,10 @@ class Geometry:
         above = self.at_least(size)
         below = above - self.stride
         nearest = f"{below} or {above}" if below >= self.smallest else f"{above}"
-        rule = f"{self.stride}k" if self.padding == "same" else f"{self.stride}k + {4 * (self.stride - 1)}"
+        rest = 0 if self.padding == "same" else 4 * (self.stride - self.reduction)
+        rule = f"{self.stride}k + {rest}" if rest else f"{self.stride}k"
+        reduced = "" if self.reduction == 1 else f" and reduction {self.reduction}"
         raise SizeError(
-            f"{name} {size} px does not fit {self.padding} padding at depth {self.depth}, "
+            f"{name} {size} px does not fit {self.padding} padding at depth {self.depth}{reduced}, "
             f"which needs {rule}, at least {self.smallest}: set it to {nearest}"
         )

@@ -1,11 +1,11 @@
-"""An image of any size to probabilities and labels, the same way in evaluation, on the command line and when served."""
+"""An image of any size to labels and objects, the same way in evaluation, on the command line and when served."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from . import tiles
 from .images import Raw, Statistics, to_network
+from .instances import Objects, Separation, class_labels, find
 from .segments import thin
 from .unet import UNet
 
@@ -50,27 +51,40 @@ class Description:
 
 @dataclass(frozen=True)
 class Inference:
-    """How probabilities become labels: inference.json.
+    """How probabilities become labels and objects: inference.json.
 
     ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: borders
-    are closed between cells that are apart above this probability, None leaves what is joined.
-    ``views``: 1, or 8 to average the rotations and mirrorings. ``tile``: side of the network's input, px, 0 for the
-    largest that `MEMORY_BUDGET` allows.
+    are closed between cells that are apart above this probability, None leaves what is joined. ``separation``: how
+    objects that touch are told apart, None where objects are not what the model was taught. ``views``: 1, or 8 to
+    average the rotations and mirrorings. ``tile``: side of the network's input, px, 0 for the largest that
+    `MEMORY_BUDGET` allows.
     """
 
     threshold: float | None = None
     segment_threshold: float | None = None
+    separation: Separation | None = None
     views: int = 1
     tile: int = 0
 
     @classmethod
     def read(cls, file: Path) -> Self:
         """The settings in `file`."""
-        return cls(**json.loads(file.read_text()))
+        content = json.loads(file.read_text())
+        separation = content.pop("separation", None)
+        return cls(**content, separation=separation and Separation(**separation))
 
     def write(self, file: Path) -> None:
         """Write them to `file`."""
         file.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+class Prediction(NamedTuple):
+    """What is seen in an image."""
+
+    labels: npt.NDArray[np.uint8]
+    """Class ids (H, W)."""
+    objects: Objects
+    """Objects (H, W), numbered from 1; 0 is background."""
 
 
 class Predictor:
@@ -96,9 +110,13 @@ class Predictor:
             mean += undo_view(self._one_view(make_view(image, view)), view) / np.float32(self.inference.views)
         return mean
 
+    def predict(self, raw: Raw) -> Prediction:
+        """Labels and objects of `raw` (H, W, C)."""
+        return interpret(self.probabilities(raw), self.inference)
+
     def labels(self, raw: Raw) -> npt.NDArray[np.uint8]:
         """Class ids (H, W) of `raw` (H, W, C)."""
-        return to_labels(self.probabilities(raw), self.inference)
+        return self.predict(raw).labels
 
     def _one_view(self, image: npt.NDArray[np.float32]) -> Probabilities:
         """Overlap-tile prediction of `image` (C, H, W); equal to one pass over the whole mirrored image."""
@@ -123,7 +141,8 @@ class Predictor:
 
     def _pixels(self) -> int:
         """Pixels that one pass may hold."""
-        return MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
+        seen_as_one = self.network.geometry.reduction**2
+        return seen_as_one * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 
     def _tile(self, height: int, width: int) -> int | None:
         """Side of a window, None for the whole image, which norms that see the whole image always take."""
@@ -165,6 +184,19 @@ def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray
     if inference.segment_threshold is not None:
         labels[thin(1 - probabilities[0], inference.segment_threshold) == 0] = 0
     return labels
+
+
+def interpret(probabilities: Probabilities, inference: Inference) -> Prediction:
+    """Labels and objects by the settings of `inference`.
+
+    A model of objects gives each of them one class, and nothing but objects is foreground. For any other model the
+    objects are the connected parts of each class.
+    """
+    labels = to_labels(probabilities, inference)
+    objects = find(probabilities, labels, inference.separation or Separation())
+    if inference.separation is None:
+        return Prediction(labels, objects)
+    return Prediction(class_labels(objects, labels), objects)
 
 
 def make_view(image: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The model as MLflow serves it: encoded image bytes in, PNG label images out."""
+"""The model as MLflow serves it: encoded image bytes in, label images and, where asked for, instance images out."""
 
 import base64
 import binascii
@@ -11,10 +11,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from .images import ImageError, decode, encode_png
+from .instances import encode
 
 
 class Served(PythonModel):
-    """A pyfunc model: one encoded image (PNG, JPEG, TIFF) a row in, one uint8 PNG of class ids a row out."""
+    """A pyfunc model: one encoded image (PNG, JPEG, TIFF) a row in, one uint8 PNG of class ids a row out.
+
+    With the parameter ``instances`` an image of instance ids comes beside it, in a column of that name.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network of artifact ``model``, onto MLFLOW_DEFAULT_PREDICTION_DEVICE or the CPU."""
@@ -29,29 +33,33 @@ class Served(PythonModel):
         self,
         context: PythonModelContext,  # noqa: ARG002
         model_input: pd.DataFrame,
-        params: dict[str, Any] | None = None,  # noqa: ARG002
+        params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """The label images of `model_input`, in column ``labels``.
+        """The label images of `model_input`, in column ``labels``, and where asked for column ``instances``.
 
         Parameters
         ----------
         model_input
             A DataFrame whose first column holds the images, a list of them, or one image; each as bytes, or as base64
             text.
+        params
+            ``instances``: true for the column ``instances`` too: PNG, 16 bit, or TIFF, 32 bit, of more than 65,535 ids.
 
         Raises
         ------
         MlflowException
             An entry is no readable image or does not suit the model; its number and the reason are named.
         """
-        images = enumerate(entries(model_input))
-        return pd.DataFrame({"labels": [self._answer(number, entry) for number, entry in images]}, dtype=object)
+        answers = [self._answer(number, entry) for number, entry in enumerate(entries(model_input))]
+        columns = ["labels", "instances"] if (params or {}).get("instances") else ["labels"]
+        return pd.DataFrame(answers, columns=["labels", "instances"], dtype=object)[columns]
 
-    def _answer(self, number: int, entry: Any) -> bytes:
+    def _answer(self, number: int, entry: Any) -> tuple[bytes, bytes]:
         try:
-            return encode_png(self.predictor.labels(decode(to_bytes(entry))))
+            prediction = self.predictor.predict(decode(to_bytes(entry)))
         except ImageError as error:
             raise MlflowException.invalid_parameter_value(f"image {number}: {error}") from error
+        return encode_png(prediction.labels), encode(prediction.objects)
 
 
 def entries(model_input: Any) -> list[Any]:

@@ -34,6 +34,10 @@ class UNet(nn.Module):
         ``transposed`` 2x2 convolution, or ``bilinear`` with the channels halved in the convolutions that follow.
     dropout:
         Probability, at the end of the contracting path (its last two levels, as in the released network).
+    reduction:
+        Side of the blocks of pixels that the network sees as one: their pixels become channels, and of the last
+        convolution's channels pixels again (sub-pixel convolution, Shi 2016). It costs reduction**2 times less, and as
+        much more context is seen. 1: none.
     """
 
     def __init__(
@@ -47,17 +51,19 @@ class UNet(nn.Module):
         norm: str = "none",
         upsampling: str = "transposed",
         dropout: float = 0.5,
+        reduction: int = 1,
     ) -> None:
         super().__init__()
-        self.in_channels = in_channels
-        self.geometry = Geometry(depth, padding, upsampling)
+        self.in_channels, self.classes = in_channels, classes
+        self.reduction = reduction
+        self.geometry = Geometry(depth, padding, upsampling, reduction)
         self.whole_image_norm = norm in ("instance", "group")
         self.dropout = nn.Dropout(dropout)
         widths = [width * 2**level for level in range(depth + 1)]
         # Bilinear up-sampling keeps the channels, so the level below hands up half of them.
         handed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
         bottom = [*widths[:-1], handed_up[-1]]
-        ins = [in_channels, *widths[:-1]]
+        ins = [in_channels * reduction**2, *widths[:-1]]
         self.down = nn.ModuleList(double_conv(i, o, o, padding, norm) for i, o in zip(ins, bottom, strict=True))
         self.up = nn.ModuleList()
         self.merge = nn.ModuleList()
@@ -70,7 +76,7 @@ class UNet(nn.Module):
                 self.up.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             out = here if level == 0 else handed_up[level]
             self.merge.append(double_conv(here + below, here, out, padding, norm))
-        self.head = nn.Conv2d(width, classes, kernel_size=1)
+        self.head = nn.Conv2d(width, classes * reduction**2, kernel_size=1)
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -88,7 +94,7 @@ class UNet(nn.Module):
         for side in image.shape[2:]:
             self.geometry.check(side)
         skips: list[Tensor] = []
-        x = image
+        x = nn.functional.pixel_unshuffle(image, self.reduction)
         last = len(self.down) - 1
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else nn.functional.max_pool2d(x, 2))
@@ -99,8 +105,7 @@ class UNet(nn.Module):
         for up, merge in zip(self.up, self.merge, strict=True):
             x = up(x)
             x = merge(torch.cat([centre_crop(skips.pop(), x.shape[2], x.shape[3]), x], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+        return nn.functional.pixel_shuffle(self.head(x), self.reduction)
 
 
 def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding: str, norm: str) -> nn.Sequential:

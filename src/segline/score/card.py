@@ -37,6 +37,9 @@ of any size.
 Foreground: {% if inference.threshold is none %}the likeliest class{% else %}above a probability of \
 {{ inference.threshold }}{% endif %}{% if inference.segment_threshold is not none %}, borders closed between cells \
 that are apart above {{ inference.segment_threshold }}{% endif %}; \
+{% if inference.separation is not none %}{% if inference.separation.depth is none %}objects are what is connected\
+{% else %}objects that touch are parted by a watershed at necks and lines {{ inference.separation.depth }} px deep\
+{% endif %}, those below {{ inference.separation.min_area }} px left out; {% endif %}\
 {{ inference.views }} view{{ "s" if inference.views > 1 }} averaged.
 
 ## How it was made

@@ -61,7 +61,13 @@ def overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlaps:
     _check_ids("truth", truth)
     _check_ids("predicted", predicted)
     width = int(predicted.max(initial=0)) + 1
-    cells, pixels = np.unique(truth.astype(np.int64) * width + predicted.astype(np.int64), return_counts=True)
+    pairs = (truth.astype(np.int64) * width + predicted.astype(np.int64)).ravel()
+    if pairs.max(initial=0) < pairs.size:  # counting is a tenth of the work of sorting, while the table is no larger
+        counts = np.bincount(pairs)
+        cells = np.flatnonzero(counts)
+        pixels = counts[cells]
+    else:
+        cells, pixels = np.unique(pairs, return_counts=True)
     true_ids, predicted_ids = cells // width, cells % width
     return Overlaps(true_ids, predicted_ids, pixels, _areas(true_ids, pixels), _areas(predicted_ids, pixels))
 

@@ -1,29 +1,35 @@
 """One image against its truth, and many images together: everything is counted first and divided last."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from segline.score import boundaries, counts, instances
+from segline.score import boundaries, counts, detection, instances
 
 AP_IOU = 0.5
-FIGURES = ("mean_iou", "pixel_error", "ap_50", "v_rand", "v_info")  # of a whole; the last three where labels allow
+# Of a whole; from ap_50 on where the labels allow.
+FIGURES = ("mean_iou", "pixel_error", "ap_50", "seg", "pq", "v_rand", "v_info", "detection_auc")
 
 
 @dataclass(frozen=True)
 class Score:
     """What was counted on one image.
 
-    ``matched`` is there where the objects are labelled, ``v_rand`` and ``v_info`` where the borders between cells are.
+    ``matched``, ``seg`` (see `instances.seg`) and ``panoptic`` are there where the objects are labelled, ``v_rand`` and
+    ``v_info`` where the borders between cells are, ``detection_score`` (see `detection.score`) where the classes are.
     """
 
     confusion: npt.NDArray[np.int64]
     matched: instances.Matches | None = None
+    seg: tuple[float, int] | None = None
+    panoptic: instances.Panoptic | None = None
     v_rand: float | None = None
     v_info: float | None = None
+    detection_score: float | None = None
 
 
 def score(
@@ -34,6 +40,7 @@ def score(
     *,
     objects: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
     segments: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
+    foreground: npt.NDArray[Any] | None = None,
 ) -> Score:
     """Compare one image with its truth.
 
@@ -49,24 +56,29 @@ def score(
         (H, W) instance ids, true and predicted, where objects are labelled.
     segments
         (H, W) segment ids, true and (thinned) predicted, where class 0 is the border between cells.
+    foreground
+        (H, W) predicted probability of not being background, where "any foreground at all?" is asked of the image.
     """
     confusion = counts.confusion(classes, predicted, number, ignore)
     counted = np.ones(classes.shape, np.bool_) if ignore is None else classes != ignore
-    matched = None
+    one = Score(confusion)
     if objects is not None:
         true, found = (np.where(counted, ids, 0) for ids in objects)
         matched = instances.matches(true, found, AP_IOU)
-    if segments is None:
-        return Score(confusion, matched)
-    cells, parts = np.where(counted, segments[0], 0), segments[1]
-    return Score(confusion, matched, boundaries.v_rand(cells, parts), boundaries.v_info(cells, parts))
+        one = replace(one, matched=matched, seg=instances.seg(true, found), panoptic=instances.panoptic(true, found))
+    if segments is not None:
+        cells, parts = np.where(counted, segments[0], 0), segments[1]
+        one = replace(one, v_rand=boundaries.v_rand(cells, parts), v_info=boundaries.v_info(cells, parts))
+    if foreground is not None:
+        one = replace(one, detection_score=detection.score(np.where(counted, foreground, 0)))
+    return one
 
 
 def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]:
     """All images together; nan (nothing there to be scored) is None.
 
     Counts of pixels and objects are added over the images; V^Rand and V^Info are means over the images, as in the
-    ISBI 2012 challenge.
+    ISBI 2012 challenge. The ROC AUC of detection compares the images that hold foreground with those that hold none.
     """
     confusion = np.sum([one.confusion for one in scores], axis=0)
     result: dict[str, Any] = {
@@ -77,24 +89,38 @@ def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]
         "dice": dict(zip(classes.values(), counts.dice(confusion).tolist(), strict=True)),
         "confusion": confusion.tolist(),
     }
-    matched = [one.matched for one in scores if one.matched is not None]
+    matched, jaccard, panoptic = (_sums(scores, name) for name in ("matched", "seg", "panoptic"))
     if matched:
-        result["ap_50"] = instances.average_precision(*(sum(parts) for parts in zip(*matched, strict=True)))
+        result["ap_50"] = instances.average_precision(*matched)
+        result["seg"] = jaccard[0] / jaccard[1] if jaccard[1] else math.nan
+        result["pq"] = instances.panoptic_quality(*panoptic)
     for name in ("v_rand", "v_info"):
         values = [value for one in scores if (value := getattr(one, name)) is not None and not np.isnan(value)]
         if values:
             result[name] = float(np.mean(values))
+    asked = [(one.detection_score, bool(one.confusion[1:].any())) for one in scores if one.detection_score is not None]
+    if asked:
+        result["detection_auc"] = detection.auc(*zip(*asked, strict=True))
     return {name: _without_nan(value) for name, value in result.items()}
 
 
 def row(one: Score, classes: Mapping[int, str]) -> dict[str, Any]:
     """The figures of one image, flat, for a table."""
-    whole = total([one], classes)
+    # An AUC needs more than one image.
+    whole = total([replace(one, detection_score=None)], classes)
     flat = {name: whole[name] for name in FIGURES if name in whole}
     flat |= {f"iou_{name}": value for name, value in whole["iou"].items()}
     if one.matched is not None:
         flat |= one.matched._asdict()
+    if one.detection_score is not None:
+        flat["detection_score"] = one.detection_score
     return flat
+
+
+def _sums(scores: Sequence[Score], name: str) -> list[Any]:
+    """What was counted under `name`, added over the images; nothing where nothing was."""
+    counted = [value for one in scores if (value := getattr(one, name)) is not None]
+    return [sum(parts) for parts in zip(*counted, strict=True)]
 
 
 def _without_nan(value: Any) -> Any:

@@ -61,8 +61,9 @@ def overlay(
     predicted: npt.NDArray[Any],
     truth: npt.NDArray[Any] | None = None,
     ignore: int | None = None,
+    objects: npt.NDArray[Any] | None = None,
 ) -> RGB:
-    """Outline the predicted classes over the image and, where truth is given, tint what is wrong.
+    """Outline the predicted classes, or objects, over the image and, where truth is given, tint what is wrong.
 
     Parameters
     ----------
@@ -72,6 +73,8 @@ def overlay(
         (H, W) class ids, 0 = background. MISSED, FALSE and CONFUSED say which errors are told apart.
     ignore
         Where truth holds this id nothing is right or wrong: no tint, and the image is darkened.
+    objects
+        (H, W) ids of predicted objects, each to be outlined, in the colour of its class; 0 = background.
 
     Returns
     -------
@@ -82,13 +85,13 @@ def overlay(
     ValueError
         The image and the labels differ in height or width.
     """
-    for name, labels in (("predicted", predicted), ("truth", truth)):
+    for name, labels in (("predicted", predicted), ("truth", truth), ("objects", objects)):
         if labels is not None and labels.shape != image.shape[:2]:
             raise ValueError(f"{name} has shape {labels.shape}, the image {image.shape[:2]}; they must be one image")
     picture = _muted(view(image))
     if truth is not None:
         picture = _tinted(picture, predicted, truth, ignore)
-    edge = _edges(predicted)
+    edge = _edges(predicted if objects is None else objects) & (predicted > 0)
     colours = np.array(CLASS_COLOURS, np.uint8)
     picture[edge] = colours[(predicted[edge].astype(np.intp) - 1) % len(colours)]
     return picture
@@ -163,10 +166,10 @@ def _tinted(picture: RGB, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], 
 
 
 def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Pixels near a lower class id: between two classes only the higher one is outlined, the image's rim never is."""
+    """Pixels near a lower id: between two classes or objects only the higher is outlined, the image's rim never is."""
     width = max(1, round(min(labels.shape) / 400))
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    # OpenCV knows no int32 here; float32 holds every class id exactly.
+    # OpenCV knows no int32 here; float32 holds every id below 2**24 exactly.
     numbers = labels.astype(np.float32)
     edges: npt.NDArray[np.bool_] = cv2.erode(numbers, cross, iterations=width) < numbers
     return edges

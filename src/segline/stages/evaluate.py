@@ -1,6 +1,7 @@
 """Stage evaluate: predict the test split and compare it with the truth."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,25 @@ import numpy.typing as npt
 import pandas as pd
 
 from segline import params, progress
-from segline.data import files, labels
+from segline.data import files
 from segline.data.dataset import IGNORE
 from segline.data.prepared import PREPARED, SPLITS, Prepared
 from segline.model import tiles
 from segline.model.geometry import SizeError
-from segline.model.predict import Inference, Predictor, load_with, to_labels
+from segline.model.instances import Separation, encode, suffix
+from segline.model.predict import Inference, Prediction, Predictor, Probabilities, interpret, load_with
 from segline.model.segments import segments, thin
 from segline.score import card, curves, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.track import lineage
 from segline.track.runs import Dataset, flat
 from segline.track.store import open_store
-from segline.train import device
+from segline.train import choose, device
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
-# What says whether cells are told apart.
-COUNTED_BY = {"boundaries": "v_rand", "instances": "ap_50"}
-THRESHOLDS = [step / 20 for step in range(1, 20)]
 SHOWN = 9  # test images in the run's gallery
+CHOSEN_ON = 2**24  # pixels of validation images that are enough to choose by; more would only take longer
 
 
 def main() -> None:
@@ -38,10 +38,9 @@ def main() -> None:
     prepared = Prepared.open()
     predictor = load_with(MODEL, _plain(settings), device.choose(runtime))
     _check_tile(predictor, settings.tile)
-    if prepared.dataset.labels in COUNTED_BY:
-        predictor.inference = _with_segments(predictor, prepared, settings.segment_threshold)
+    predictor.inference = _chosen(predictor, prepared, settings, runtime.progress)
     names, classes = prepared.names("test"), prepared.dataset.classes
-    for folder in ("predictions", "overlays"):
+    for folder in ("predictions", "instances", "overlays"):
         files.make_folder(OUT / folder)
     scores = [_judge(predictor, prepared, name) for name in progress.track(names, "evaluate", runtime.progress)]
     result = judge.total(scores, classes)
@@ -70,51 +69,79 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
 
 
 def _plain(settings: params.Evaluate) -> Inference:
-    """How labels come from probabilities, but for the closing of borders."""
+    """How labels come from probabilities, but for how cells are told apart."""
     threshold = None if settings.threshold == "argmax" else float(settings.threshold)
     return Inference(threshold, views=settings.views, tile=settings.tile)
 
 
-def _with_segments(predictor: Predictor, prepared: Prepared, setting: float | str) -> Inference:
-    """The predictor's settings, and how borders are closed.
-
-    auto: the segment threshold with the best V^Rand (boundary labels) or AP (instances) on the validation split, none
-    where none is better.
-    """
-    plain = predictor.inference
-    if setting == "off":
+def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
+    """The predictor's settings, and how cells are told apart, where the labels are of cells; see `choose`."""
+    plain, kind = predictor.inference, prepared.dataset.labels
+    if kind == "classes":
         return plain
-    if setting != "auto":
-        return replace(plain, segment_threshold=float(setting))
+    if not isinstance(settings.segment_threshold, str):
+        plain = replace(plain, segment_threshold=settings.segment_threshold)
+    elif settings.segment_threshold == "auto" and kind == "boundaries":
+        images = ((p, prepared.classes(name)) for name, p in _validation(predictor, prepared, mode))
+        plain = replace(plain, segment_threshold=choose.segment_threshold(images, plain))
+    if kind == "boundaries":
+        return plain
+    return replace(plain, separation=_separation(predictor, plain, prepared, settings, mode))
+
+
+def _separation(
+    predictor: Predictor, plain: Inference, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode
+) -> Separation:
+    """How objects that touch are parted: as is set, and what is not set as validation says."""
+    depth, area = settings.watershed_depth, settings.min_area
+    depths = choose.DEPTHS if depth == "auto" else (None if depth == "off" else float(depth),)
+    areas = choose.MIN_AREAS if area == "auto" else (int(area),)
+    if len(depths) == len(areas) == 1:
+        return Separation(depths[0], areas[0])
+    images = (
+        (p, prepared.classes(name), prepared.instances(name)) for name, p in _validation(predictor, prepared, mode)
+    )
+    return choose.separation(images, plain, depths, areas)
+
+
+def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
+    """Validation images, evenly spread where there are more than it takes to choose, and what is predicted for each."""
     names = prepared.names("validation")
-    probabilities = [predictor.probabilities(prepared.image(name)) for name in names]
-
-    def goodness(inference: Inference) -> float:
-        scores = [_score(prepared, name, to_labels(p, inference)) for name, p in zip(names, probabilities, strict=True)]
-        return judge.total(scores, prepared.dataset.classes)[COUNTED_BY[prepared.dataset.labels]] or 0.0
-
-    choices = [plain, *(replace(plain, segment_threshold=threshold) for threshold in THRESHOLDS)]
-    return max(choices, key=goodness)
+    pixels = sum(prepared.image(name)[..., 0].size for name in names)
+    for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):
+        yield name, predictor.probabilities(prepared.image(name))
 
 
 def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
-    """Predict one image, write its labels and its overlay, and score it."""
+    """Predict one image, write its labels, its instances and its overlay, and score it."""
     raw = prepared.image(name)
-    predicted = predictor.labels(raw)
-    files.write_png(OUT / "predictions" / f"{name}.png", predicted)
-    files.write_png(OUT / "overlays" / f"{name}.png", overlay(raw, predicted, prepared.classes(name), IGNORE))
-    return _score(prepared, name, predicted)
+    probabilities = predictor.probabilities(raw)
+    found = interpret(probabilities, predictor.inference)
+    encoded = encode(found.objects)
+    files.write_png(OUT / "predictions" / f"{name}.png", found.labels)
+    files.write_bytes(OUT / "instances" / f"{name}{suffix(encoded)}", encoded)
+    objects = found.objects if prepared.dataset.labels == "instances" else None
+    picture = overlay(raw, found.labels, prepared.classes(name), IGNORE, objects=objects)
+    files.write_png(OUT / "overlays" / f"{name}.png", picture)
+    return _score(prepared, name, found, 1 - probabilities[0])
 
 
-def _score(prepared: Prepared, name: str, predicted: npt.NDArray[np.uint8]) -> judge.Score:
-    """What the labels allow to be counted, all of it from the label image: whoever has that can check the figures."""
+def _score(prepared: Prepared, name: str, found: Prediction, foreground: npt.NDArray[np.float32]) -> judge.Score:
+    """What the labels allow to be counted.
+
+    All of it comes from the label and the instance image, so that whoever has those can check the figures; but for the
+    detection score, which is of the foreground's probability.
+    """
     truth, kind = prepared.classes(name), prepared.dataset.labels
-    objects = cells = None
-    if kind == "instances":
-        objects = (prepared.instances(name), labels.components(predicted))
-    if kind == "boundaries":
-        cells = (segments((truth > 0) & (truth != IGNORE)), thin(predicted, 0))
-    return judge.score(truth, predicted, len(prepared.dataset.classes), IGNORE, objects=objects, segments=cells)
+    return judge.score(
+        truth,
+        found.labels,
+        len(prepared.dataset.classes),
+        IGNORE,
+        objects=(prepared.instances(name), found.objects) if kind == "instances" else None,
+        segments=(segments((truth > 0) & (truth != IGNORE)), thin(found.labels, 0)) if kind == "boundaries" else None,
+        foreground=foreground if kind == "classes" else None,
+    )
 
 
 def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best_epoch: int) -> str:

@@ -2,17 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from segline import params, progress
-from segline.data import check, files, labels, splits
+from segline.data import check, files, gaps, labels, splits
 from segline.data.dataset import IGNORE, SPEC, Dataset, write_spec
 from segline.data.prepared import MANIFEST, PREPARED, STATISTICS
 from segline.data.statistics import Moments, moments, statistics
+from segline.model.images import Raw, as_channels
+
+Facts = dict[str, str | int]  # of one image, by column of the manifest
 
 KINDS = ("images", "targets", "classes", "instances")
 
@@ -21,55 +19,87 @@ def main() -> None:
     """Write data/prepared from the dataset that params.yaml names in data.source."""
     settings, runtime = params.read(params.Prepare), params.read(params.Runtime)
     dataset = Dataset.open(Path(params.read(params.Data).source))
-    found = check.problems(dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress))
+    checked = check.inspect(
+        dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress, dataset.memory)
+    )
+    split = _split(dataset, checked, settings)
+    # Where there are grey and RGB images (check lets no other two be together) all of them are written as RGB.
+    channels = max(image.form[1] for image in checked if image.form)
+    with files.whole_folder(PREPARED) as folder:
+        train = _write_all(dataset, split, channels, folder, runtime.progress)
+        files.write_json(folder / STATISTICS, asdict(statistics([train])))
+        ignore = None if dataset.spec.ignore is None else IGNORE
+        write_spec(folder / SPEC, dataset.spec.model_copy(update={"ignore": ignore}))
+    images = list(split.values())
+    counts = ", ".join(f"{images.count(name)} {name}" for name in ("train", "validation", "test"))
+    progress.note(f"{counts} images")
+
+
+def _split(dataset: Dataset, checked: list[check.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
+    """The split of each image, once nothing is wrong with the images and with the splits; warnings are shown."""
+    found = check.judge(dataset, checked)
+    check.refuse_errors(found)
+    split = splits.assign(dataset.groups, **settings.model_dump())
+    found += check.of_splits(dataset, checked, split)
     check.refuse_errors(found)
     if found:
         progress.note(check.table(found))
-    split = splits.assign(dataset.groups, **settings.model_dump())
-    with files.whole_folder(PREPARED) as folder:
-        for kind in KINDS:
-            files.make_folder(folder / kind)
-        done = list(
-            progress.each(lambda stem: _write(dataset, stem, folder), dataset.stems, "prepare", runtime.progress)
-        )
-        rows = [{**row, "split": split[stem]} for stem, (row, _) in zip(dataset.stems, done, strict=True)]
-        files.write_table(folder / MANIFEST, pd.DataFrame(rows, columns=_columns(dataset)))
-        train = [part for stem, (_, part) in zip(dataset.stems, done, strict=True) if split[stem] == "train"]
-        files.write_json(folder / STATISTICS, asdict(statistics(train)))
-        ignore = None if dataset.spec.ignore is None else IGNORE
-        write_spec(folder / SPEC, dataset.spec.model_copy(update={"ignore": ignore}))
-    progress.note(_summary(split))
+    return split
 
 
-def _write(dataset: Dataset, stem: str, folder: Path) -> tuple[dict[str, str | int], Moments]:
+def _write_all(
+    dataset: Dataset, split: dict[str, splits.Split], channels: int, folder: Path, mode: progress.Mode
+) -> Moments:
+    """Write the arrays and the manifest; return the moments of the training images."""
+    for kind in KINDS:
+        files.make_folder(folder / kind)
+
+    def write(stem: str) -> tuple[Facts, Moments]:
+        return _write(dataset, stem, channels, folder)
+
+    done = progress.each(write, dataset.stems, "prepare", mode, dataset.memory)
+    train: Moments | None = None
+    with files.table_writer(folder / MANIFEST, _columns(dataset)) as add:
+        # Nothing is kept of an image that is written, for there may be very many.
+        for stem, (facts, part) in zip(dataset.stems, done, strict=True):
+            add({**facts, "split": split[stem]})
+            if split[stem] == "train":
+                train = part if train is None else train + part
+    assert train is not None
+    return train
+
+
+def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Facts, Moments]:
     """Write the arrays of one image; return its row of the manifest, but for the split, and its moments."""
-    image = dataset.image(stem)
-    classes, instances = dataset.truth(stem)
-    targets = labels.separate(classes, instances, IGNORE)
-    arrays: tuple[npt.NDArray[Any], ...] = (image, targets, classes, instances)
-    for kind, array in zip(KINDS, arrays, strict=True):
-        files.save_array(folder / kind / f"{stem}.npy", array)
-    pixels = np.bincount(classes.ravel(), minlength=IGNORE + 1)
-    row = {
+    image, part = _write_image(dataset.image(stem), channels, folder / f"images/{stem}.npy")
+    facts = {
         "image": stem,
         "file": dataset.images[stem].relative_to(dataset.folder).as_posix(),
         "md5": files.md5(dataset.images[stem]),
         "group": dataset.groups[stem],
-        "height": image.shape[0],
-        "width": image.shape[1],
-        "channels": image.shape[2],
-        "dtype": image.dtype.name,
-        "instances": np.setdiff1d(instances, 0).size,
-        **{f"pixels_{class_id}": int(pixels[class_id]) for class_id in dataset.spec.classes},
     }
-    return row, moments(image)
+    return facts | image | _write_labels(dataset, stem, folder), part
+
+
+def _write_image(image: Raw, channels: int, file: Path) -> tuple[Facts, Moments]:
+    """Write an image with so many channels; return what its own file holds, and the moments of what is written."""
+    written = as_channels(image, channels)
+    files.save_array(file, written)
+    facts = {"height": image.shape[0], "width": image.shape[1], "channels": image.shape[2], "dtype": image.dtype.name}
+    return facts, moments(written)
+
+
+def _write_labels(dataset: Dataset, stem: str, folder: Path) -> Facts:
+    """Write classes, instances and targets; return how many instances there are, and the pixels of each class."""
+    classes, instances = dataset.truth(stem)
+    files.save_array(folder / f"classes/{stem}.npy", classes)
+    files.save_array(folder / f"instances/{stem}.npy", instances)
+    files.save_array(folder / f"targets/{stem}.npy", gaps.separate(classes, instances, IGNORE))
+    pixels = labels.areas(classes, IGNORE + 1)
+    counts = {f"pixels_{class_id}": int(pixels[class_id]) for class_id in dataset.spec.classes}
+    return {"instances": labels.ids(instances).size, **counts}
 
 
 def _columns(dataset: Dataset) -> list[str]:
     facts = ["group", "height", "width", "channels", "dtype", "instances"]
     return ["image", "file", "md5", "split", *facts, *(f"pixels_{class_id}" for class_id in dataset.spec.classes)]
-
-
-def _summary(split: dict[str, splits.Split]) -> str:
-    images = list(split.values())
-    return ", ".join(f"{images.count(name)} {name}" for name in ("train", "validation", "test")) + " images"

@@ -33,10 +33,12 @@ def main() -> None:
             progress.note(f"no champion by this model: {check.name} is {check.value}, gate asks for {check.limit}")
 
 
-def _example(prepared: Prepared) -> tuple[bytes, bytes]:
-    """The smallest test image, as the bytes of a file, and the label image that evaluate wrote for it."""
+def _example(prepared: Prepared) -> tuple[bytes, bytes, bytes]:
+    """The smallest test image, as the bytes of a file, and the label and instance images that evaluate wrote for it."""
     name = min(prepared.names("test"), key=lambda name: (prepared.image(name).size, name))
-    return shipping.encode(prepared.image(name)), files.read_bytes(REPORTS / "predictions" / f"{name}.png")
+    png, tiff = (REPORTS / "instances" / f"{name}{suffix}" for suffix in (".png", ".tif"))
+    answer = files.read_bytes(REPORTS / "predictions" / f"{name}.png")
+    return shipping.encode(prepared.image(name)), answer, files.read_bytes(png if png.exists() else tiff)
 
 
 def _tags(prepared: Prepared) -> dict[str, str]:

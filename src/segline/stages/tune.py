@@ -10,6 +10,7 @@ def main() -> None:
     model, augment, train = params.read(params.Model), params.read(params.Augment), params.read(params.Train)
     params.read(params.Tune)
     # Refused here, a second after `dvc repro`, rather than when training starts.
-    Geometry(model.depth, model.padding, model.upsampling).check(train.tile, "params.yaml: train.tile =")
+    geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
+    geometry.check(train.tile, "params.yaml: train.tile =")
     chosen = params.Tuned(model=model, augment=augment, train=train, searched=())
     files.write_yaml(params.TUNED_FILE, chosen.model_dump(mode="json"))

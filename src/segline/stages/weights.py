@@ -1,16 +1,20 @@
-"""Stage weights: one border weight map for each image to learn from."""
+"""Stage weights: one border weight map for each image to learn from, and where its tiles are drawn."""
+
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from segline import params, progress
-from segline.data import files
-from segline.data.borders import class_weights, weight_map
-from segline.data.prepared import WEIGHTS, Prepared
+from segline.data import borders, files
+from segline.data.density import cells
+from segline.data.prepared import DENSITY, WEIGHTS, Prepared
 from segline.score.overlay import CLASS_COLOURS, RGB, gallery, view
 
 EXAMPLES = 4  # images in the montage
+SHOWN_SIDE = 1024  # px of each that is shown
 STEPS = 6  # values in its scale
 
 
@@ -18,22 +22,66 @@ def main() -> None:
     """Write data/weights from data/prepared as params.yaml's section weights says."""
     settings, runtime = params.read(params.Weights), params.read(params.Runtime)
     prepared = Prepared.open()
-    shape = settings.model_dump(exclude={"class_balance"})
-    of_class = class_weights(_train_pixels(prepared), settings.class_balance)
+    of_class = borders.class_weights(_train_pixels(prepared), settings.class_balance)
+    terms = _terms(settings, of_class)
     names = prepared.names("train") + prepared.names("validation")
     with files.whole_folder(WEIGHTS) as folder:
 
         def write(name: str) -> None:
-            classes, instances, ignore = prepared.classes(name), prepared.instances(name), prepared.dataset.ignore
-            weights = weight_map(classes, instances, **shape, class_weights=of_class, ignore=ignore)
-            files.save_array(folder / f"{name}.npy", weights)
+            _write_map(prepared, name, terms, folder / f"{name}.npy")
 
         for _ in progress.each(write, names, "weights", runtime.progress):
             pass
+        if settings.density_balance or settings.density_border:
+            _densities(prepared, settings, folder, runtime.progress)
         train = prepared.names("train")
         shown = train[:: max(1, len(train) // EXAMPLES)][:EXAMPLES]
-        maps = [files.load_array(folder / f"{name}.npy") for name in shown]
+        maps = [_middle(files.load_array(folder / f"{name}.npy")) for name in shown]
         files.write_png(folder / "montage.png", _montage(prepared, shown, maps))
+
+
+def _terms(settings: params.Weights, of_class: npt.NDArray[np.float64]) -> borders.Terms:
+    return {
+        "kind": settings.kind,
+        "w0": settings.w0,
+        "sigma": settings.sigma,
+        "background": settings.background,
+        "background_sigma": settings.background_sigma,
+        "class_weights": of_class,
+    }
+
+
+def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) -> None:
+    """Write the weight map of one image; only a band of it, and of the arrays it is made from, is in memory."""
+
+    def weigh(rows: slice) -> npt.NDArray[np.float32]:
+        # Opened anew for each band, so that the memory that was mapped for the one before is given back.
+        target, instances = prepared.target(name), prepared.instances(name)
+        return borders.weight_band(target, instances, rows, ignore=prepared.dataset.ignore, **terms)
+
+    shape = prepared.target(name).shape
+    files.save_parts(file, shape, np.float32, map(weigh, borders.bands(shape[0])))
+
+
+def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode: progress.Mode) -> None:
+    """Write how likely each pixel of the training images is the middle of a tile."""
+    of_class = borders.class_weights(_train_pixels(prepared), settings.density_balance)
+    # Classes that weigh nothing leave the border term alone.
+    alone: borders.Terms = {**_terms(settings, np.zeros_like(of_class)), "w0": settings.density_border}
+
+    def write(name: str) -> None:
+        border, file = folder / DENSITY / f".{name}.npy", folder / DENSITY / f"{name}.npy"
+        if not settings.density_border:
+            files.save_array(file, cells(prepared.classes(name), 0.0, of_class))
+            return
+        _write_map(prepared, name, alone, border)
+        files.save_array(file, cells(prepared.classes(name), files.load_array(border), of_class))
+        border.unlink()
+
+    files.make_folder(folder / DENSITY)
+    for _ in progress.each(write, prepared.names("train"), "density", mode):
+        pass
+    files.write_json((folder / DENSITY).with_suffix(".json"), {"of_class": of_class.tolist()})
 
 
 def _train_pixels(prepared: Prepared) -> list[int]:
@@ -43,17 +91,23 @@ def _train_pixels(prepared: Prepared) -> list[int]:
 
 
 def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.float32]]) -> RGB:
-    """A row an image: what is seen, what is learned, how much each pixel weighs."""
+    """A row an image, or the middle of a large one: what is seen, what is learned, how much each pixel weighs."""
     top = max(float(weights.max()) for weights in maps) or 1.0
     panels: list[tuple[str, RGB]] = []
     for name, weights in zip(names, maps, strict=True):
-        panels.append((name, view(prepared.image(name))))
-        panels.append(("target", _class_picture(prepared.target(name))))
+        panels.append((name, view(_middle(prepared.image(name)))))
+        panels.append(("target", _class_picture(_middle(prepared.target(name)))))
         panels.append((f"weight, {weights.min():.2f} to {weights.max():.2f}", _heat(weights / top)))
     values = np.linspace(0, 1, STEPS, dtype=np.float32)
     colours = _heat(values[None])[0].tolist()
     scale = [(f"{value * top:.1f}", (r, g, b)) for value, (r, g, b) in zip(values, colours, strict=True)]
     return gallery(panels, columns=3, legend=scale)
+
+
+def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The middle of (H, W, ...): gaps of a pixel would not show in a large image made small."""
+    rows, columns = (slice(max(0, side - SHOWN_SIDE) // 2, (side + SHOWN_SIDE) // 2) for side in pixels.shape[:2])
+    return pixels[rows, columns]
 
 
 def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from mlflow.entities import LoggedModelOutput
@@ -213,8 +213,17 @@ def _cut(description: str) -> str:
     return description[: MAX_DESCRIPTION - 60] + "\n\n... (the whole is data/reports/model_card.md)"
 
 
-def load_model(store: Store, address: str) -> Callable[[bytes], bytes]:
-    """A function from an encoded image to its PNG label image: the model at, say, ``models:/cells@champion``.
+class Answer(NamedTuple):
+    """What a registered model makes of an image."""
+
+    labels: bytes
+    """PNG of class ids."""
+    instances: bytes | None
+    """Image file of instance ids; None from a model of a segline that did not know them."""
+
+
+def load_model(store: Store, address: str) -> Callable[[bytes], Answer]:
+    """A function from an encoded image to what the model at, say, ``models:/cells@champion`` makes of it.
 
     It answers by the code that it carries, not by segline's.
 
@@ -229,12 +238,14 @@ def load_model(store: Store, address: str) -> Callable[[bytes], bytes]:
     except MlflowException as error:
         raise RegistryError(f"{address}: {error.message}; `segline ui` shows what there is") from error
 
-    def answer(image: bytes) -> bytes:
+    knows = model.metadata.get_params_schema() is not None  # type: ignore[no-untyped-call]
+    params = {"instances": True} if knows else None
+
+    def answer(image: bytes) -> Answer:
         try:
-            answers: Any = model.predict(pd.DataFrame({"image": [image]}, dtype=object))
+            answers: Any = model.predict(pd.DataFrame({"image": [image]}, dtype=object), params=params)
         except MlflowException as error:
             raise RegistryError(error.message) from error
-        labels: bytes = answers["labels"][0]
-        return labels
+        return Answer(answers["labels"][0], answers["instances"][0] if knows else None)
 
     return answer

@@ -18,19 +18,34 @@ import numpy as np
 import pandas as pd
 import tifffile
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from packaging.version import Version
 
 import segline.model
 from segline.model.images import Raw, decode, encode_png
+from segline.model.instances import suffix
+from segline.score.instances import matches
 from segline.track import lineage
 
 ROOM = Path(segline.model.__file__).parent
 MODEL_FILES = ("weights.safetensors", "model.json")
 # All that segline.model imports, and what tifffile leaves compressed files to; a test compares.
-PACKAGES = ("imagecodecs", "mlflow", "numpy", "opencv-python-headless", "pandas", "safetensors", "tifffile", "torch")
-# The share of the example's pixels that may differ between evaluate, perhaps on a GPU, and the package on a CPU.
+PACKAGES = (
+    "imagecodecs",
+    "mlflow",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "safetensors",
+    "scikit-image",
+    "tifffile",
+    "torch",
+)
+# What may differ between evaluate, perhaps on a GPU, and the package on a CPU: a share of the example's pixels, and
+# as many objects as one cut more or less makes (one for two), or that share of them where they are many.
 TOLERANCE = 0.001
+OBJECT_TOLERANCE = 3
+OBJECT_SHARE = 0.01
 ENTRY = '''\
 """Run by MLflow to load this model; all of its code is in code/{package}."""
 
@@ -51,13 +66,15 @@ class Parts:
     """All that makes a version: the trained model, how it is used, and an image with the answer expected for it.
 
     ``model`` is the folder of weights.safetensors and model.json, ``inference`` the file inference.json, ``example`` an
-    encoded image, ``answer`` the PNG of its labels, ``room`` the folder of the code that is shipped.
+    encoded image, ``answer`` the PNG of its labels, ``instances`` the image file of its instance ids, ``room`` the
+    folder of the code that is shipped.
     """
 
     model: Path
     inference: Path
     example: bytes
     answer: bytes
+    instances: bytes
     room: Path = ROOM
 
     @cached_property
@@ -121,7 +138,7 @@ def pack(parts: Parts, folder: Path, metadata: Model | None = None) -> None:
                 python_model=str(staging / "entry.py"),
                 code_paths=[str(staging / "code" / parts.package)],
                 artifacts={"model": str(staging / "model"), "example": str(staging / "example")},
-                signature=ModelSignature(Schema([ColSpec("binary")]), Schema([ColSpec("binary", "labels")])),
+                signature=_signature(),
                 input_example=pd.DataFrame({"image": [parts.example]}, dtype=object),
                 pip_requirements=requirements(),
                 metadata={"version.md5": parts.md5, "code.md5": parts.code_md5},
@@ -140,14 +157,29 @@ def check(folder: Path, parts: Parts) -> None:
         It does not answer as expected.
     """
     with _importable(folder / "code", parts.package):
-        answer = mlflow.pyfunc.load_model(str(folder)).predict(pd.DataFrame({"image": [parts.example]}, dtype=object))
+        image = pd.DataFrame({"image": [parts.example]}, dtype=object)
+        answer = mlflow.pyfunc.load_model(str(folder)).predict(image, params={"instances": True})
+    again = "run stage evaluate again with the code as it is now"
     labels, expected = decode(answer["labels"][0]), decode(parts.answer)
     share = float((labels != expected).mean()) if labels.shape == expected.shape else 1.0
     if share > TOLERANCE:
         raise ShippingError(
-            f"the packed model labels {share:.2%} of its example's pixels unlike data/reports/predictions; "
-            "run stage evaluate again with the code as it is now"
+            f"the packed model labels {share:.2%} of its example's pixels unlike data/reports/predictions; {again}"
         )
+    found, objects = (decode(file)[..., 0].astype(np.int32) for file in (answer["instances"][0], parts.instances))
+    tp, fp, fn = matches(objects, found, 0.9)
+    if fp + fn > max(OBJECT_TOLERANCE, OBJECT_SHARE * tp):
+        raise ShippingError(
+            f"the packed model finds {tp} of the {tp + fn} objects of its example in data/reports/instances, and {fp} "
+            f"others; {again}"
+        )
+
+
+def _signature() -> ModelSignature:
+    """Bytes of an image in, label image out, and its instance image where the parameter asks for it."""
+    answer = Schema([ColSpec("binary", "labels"), ColSpec("binary", "instances", required=False)])
+    asked = ParamSchema([ParamSpec("instances", "boolean", default=False)])
+    return ModelSignature(Schema([ColSpec("binary")]), answer, asked)
 
 
 def _stage(parts: Parts, staging: Path) -> None:
@@ -164,6 +196,7 @@ def _stage(parts: Parts, staging: Path) -> None:
     (staging / "example").mkdir()
     (staging / "example" / "image").write_bytes(parts.example)
     (staging / "example" / "labels.png").write_bytes(parts.answer)
+    (staging / "example" / f"instances{suffix(parts.instances)}").write_bytes(parts.instances)
 
 
 @contextmanager

@@ -198,7 +198,7 @@ def autocast(device: torch.device, settings: Train) -> torch.autocast:
 def judge(network: UNet, batches: Iterable[Batch], settings: Train) -> tuple[float, npt.NDArray[np.int64]]:
     """Loss and confusion (K, K) over all of `batches`."""
     network.eval()
-    classes = network.head.out_channels
+    classes = network.classes
     confusion = np.zeros((classes, classes), np.int64)
     total: LossSums | None = None
     with torch.inference_mode():

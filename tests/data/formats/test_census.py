@@ -19,7 +19,7 @@ def mask(array: np.ndarray, name: str = "a.png") -> Mask:
 def test_facts_are_counts() -> None:
     found = facts_of(mask(np.array([[1, 0, 1, 2], [0, 0, 2, 2], [3, 0, 0, 0]], np.uint8)))
     assert found.pixels == {0: 6, 1: 2, 2: 3, 3: 1}
-    assert (found.whole, found.pieces, found.net, found.lonely) == (2, 3, 1, 3)
+    assert (found.whole, found.pieces, found.net, found.blurred) == (2, 3, 1, 3)
     assert found.share == 0.5
 
 
@@ -31,7 +31,11 @@ def test_facts_as_scipy_counts(array: np.ndarray) -> None:
     assert found.whole == sum(ndimage.label(array == value)[1] == 1 for value in np.unique(array) if value)
     padded = np.pad(array.astype(int), 1, constant_values=-1)
     around = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
-    assert found.lonely == np.count_nonzero((array > 0) & (around != array).all(axis=0))
+    alone = (around != array).all(axis=0)
+    before, after = around[[0, 2]], around[[1, 3]]
+    inside = (before >= 0) & (after >= 0)
+    rising = (inside & ((before < array) & (array < after) | (before > array) & (array > after))).any(axis=0)
+    assert found.blurred == np.count_nonzero((array > 0) & (alone | rising))
 
 
 @settings(max_examples=20, deadline=None)

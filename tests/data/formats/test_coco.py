@@ -161,7 +161,7 @@ def test_of_two_files_of_one_name_the_nearer_is_meant(tmp_path: Path) -> None:
     files.write_json(tmp_path / "train" / "_annotations.coco.json", content)
     layout = found(tmp_path)
     assert layout.images["a"].file == tmp_path / "valid" / "a.png"
-    assert "2 image file(s) are listed in no JSON and were left out" in layout.reasons
+    assert any("2 image file(s) are listed in no JSON and were left out" in reason for reason in layout.reasons)
     (tmp_path / "train" / "_annotations.coco.json").rename(tmp_path / "all.json")
     content["images"][0]["file_name"] = "a.png"
     files.write_json(tmp_path / "all.json", content)
@@ -211,6 +211,7 @@ def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
     files.write_json(tmp_path / "notes.json", {"images": 3})
     files.write_json(tmp_path / "results.json", [{"image_id": 3}])
     files.write_json(tmp_path / "captions.json", {"images": [], "annotations": [{"caption": "a cell"}]})
+    files.write_json(tmp_path / "numbers.json", {"images": [1], "annotations": [2]})
     (tmp_path / "broken.json").write_text('{"images": [')
     assert recognise(tmp_path, Wishes()) is None
     files.write_json(tmp_path / "a.json", {"shapes": [], "imagePath": "a.png"})
@@ -251,7 +252,6 @@ RUNS = "annotations.2.segmentation"
         (ANNOTATION, [1, 1, 2, 2, 3, 3], "annotation 11: segmentation 1 is no list x, y"),
         (ANNOTATION, box(0, 0, 12, 4), "annotation 11: point x 12, y 0 is outside the image of 10x8 px"),
         (ANNOTATION, box(0, -3, 2, 4), "annotation 11: point x 0, y -3 is outside"),
-        (ANNOTATION, [[1.1, 1.1, 1.2, 1.1, 1.2, 1.2]], r"all\.json: annotation 11: covers no pixel"),
         ("annotations.1.iscrowd", "0", "annotation 12: iscrowd is '0'; it is 0 for one object and 1 for a crowd"),
         (f"{RUNS}.counts", [1, 2], "annotation 13: counts add up to 3 pixels, but the image has 10x8 = 80"),
         (f"{RUNS}.counts", [-1, 81], "annotation 13: counts hold a run of -1 pixels"),
@@ -316,6 +316,45 @@ def test_whatever_a_field_holds_it_is_meant_or_refused(tmp_path: Path, place: st
     assert not refused or any(sign in refused for sign in ("all.json", "images", "has an object"))
 
 
+def test_slivers_are_left_out(tmp_path: Path) -> None:
+    content = example()
+    content["annotations"][0]["segmentation"] = [[1.1, 1.1, 1.2, 1.1, 1.2, 1.2]]
+    content["annotations"][2]["segmentation"]["counts"] = [80]
+    write(tmp_path, content)
+    layout = found(tmp_path)
+    assert "2 object(s) cover the centre of no pixel and are left out" in layout.reasons
+    np.testing.assert_array_equal(layout.instances["a"].read(), np.array([0, 0, 1, 0, 2])[picture(INSTANCES)])
+    content["annotations"] = content["annotations"][:1]
+    write(tmp_path, content)
+    with pytest.raises(LayoutError, match=r"none of 2 images has an object \(1 cover the centre of no pixel; coord"):
+        recognise(tmp_path, Wishes())
+
+
+def test_images_without_annotations_as_background(tmp_path: Path) -> None:
+    content = example()
+    content["images"] = content["images"][:1]
+    write(tmp_path, content)
+    layout = found(tmp_path, missing_as_background=True)
+    assert set(layout.images) == {"a", "b"}
+    assert not layout.instances["b"].read().any() and not layout.classes["b"].read().any()
+    assert "1 image(s) without labels are background only, as told" in layout.reasons
+    assert not any("were left out" in reason for reason in layout.reasons)
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_a_list_that_is_missing_is_named(tmp_path: Path, key: str) -> None:
+    content = example()
+    del content[key]
+    write(tmp_path, content)
+    files.write_png(tmp_path / "masks" / "a.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    with pytest.raises(LayoutError, match=rf"all\.json: (no list of )?{key}\b"):
+        recognise(tmp_path, Wishes())
+    write(tmp_path, example(), name="whole.json")
+    (tmp_path / "all.json").rename(tmp_path / "test_info.json")
+    if key != "categories":
+        assert set(found(tmp_path).images) == {"a", "b"}
+
+
 def test_numbers_that_json_should_not_hold(tmp_path: Path) -> None:
     content = example()
     content["annotations"][0]["segmentation"] = [[0, 0, float("nan"), 1, 2, 2]]
@@ -328,9 +367,10 @@ def test_numbers_that_json_should_not_hold(tmp_path: Path) -> None:
 def test_a_cut_file_is_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path, example())
     text = (tmp_path / "all.json").read_text()
-    (tmp_path / "all.json").write_text(text[: len(text) // 2])
-    with pytest.raises(FileError, match=r"all\.json: not valid JSON"):
-        recognise(tmp_path, Wishes())
+    for length in (len(text) // 2, text.index("b.png")):  # the latter is before any annotation
+        (tmp_path / "all.json").write_text(text[:length])
+        with pytest.raises(FileError, match=r"all\.json: not valid JSON"):
+            recognise(tmp_path, Wishes())
 
 
 def test_files_that_do_not_go_together(tmp_path: Path) -> None:

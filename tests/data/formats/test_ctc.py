@@ -119,6 +119,7 @@ def test_three_dimensions_are_refused(tmp_path: Path) -> None:
     [
         (Wishes(labels="classes"), "--labels classes: SEG tells cells apart; leave it out"),
         (Wishes(ignore=1), "--ignore"),
+        (Wishes(missing_as_background=True), "--missing-as-background: .* say which images are labelled"),
         (Wishes(names={2: "b"}), "--class 2"),
     ],
 )

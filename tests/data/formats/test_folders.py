@@ -101,6 +101,12 @@ def test_groups_of_what_is_taken(tmp_path: Path) -> None:
             r"images holds no image itself, .*such as test; take all with --images 'images/\*\*/\*' .* some .*test",
         ),
         (
+            ("images/a.png", "annotations/trimaps/a.png"),
+            r"all with --images 'images/\*' --masks 'annotations/\*\*/\*', or some with .*'annotations/trimaps/\*'",
+        ),
+        (("images/a.png", "masks/a.gif"), r"but no masks: .*\nnot read are 1 \.gif files; convert them to PNG or TIFF"),
+        (("images/a.webp", "masks/a.png"), r"no folder of images; .*\nnot read are 1 \.webp files"),
+        (
             ("train/images/a.png", "train/masks/a.png", "val/images/b.png", "val/masks/b.png"),
             r"in train, val, each apart; take all with --images '\*/images/\*' --masks '\*/masks/\*', or one with",
         ),
@@ -125,6 +131,22 @@ def test_a_pattern_without_its_partner(tmp_path: Path) -> None:
     assert found is not None and list(found.images) == ["a"]
     with pytest.raises(LayoutError, match="--masks is missing, and there is no folder masks"):
         recognise(tmp_path, Wishes(images="raw/*"))
+
+
+def test_images_without_mask_as_background(tmp_path: Path) -> None:
+    fill(tmp_path, "images/a.png", "images/b.png", "masks/a.png")
+    layout = recognise(tmp_path, Wishes(missing_as_background=True))
+    assert layout is not None and set(layout.images) == set(layout.classes) == {"a", "b"}
+    assert not layout.classes["b"].read().any()
+
+
+def test_real_faultless_tiles_have_no_mask(shared_data: Callable[[str], Path]) -> None:
+    source = shared_data("magnetic_tile")
+    wishes = Wishes(masks="masks_raw/*", threshold=127, missing_as_background=True)
+    layout = recognise(source, wishes)
+    assert layout is not None and len(layout.images) == len(layout.classes) == 500
+    bare = [stem for stem, mask in layout.classes.items() if mask.file == layout.images[stem].file]
+    assert len(bare) == 108 and not any(layout.classes[stem].read().any() for stem in bare[:5])
 
 
 def test_real_soft_masks_by_threshold(shared_data: Callable[[str], Path]) -> None:

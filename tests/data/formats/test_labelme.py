@@ -165,6 +165,29 @@ def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
     assert recognise(tmp_path, Wishes()) is None
 
 
+@pytest.mark.parametrize(("text", "says"), [("", "is empty"), ('{"note": 1}', "has no field shapes"), ("[", "has no")])
+def test_a_json_beside_its_image_is_not_passed_over(tmp_path: Path, text: str, says: str) -> None:
+    write(tmp_path, said(*SHAPES), said(*SHAPES, image="b.png"))
+    (tmp_path / "b.json").write_text(text)
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(LayoutError, match=rf"b\.json: {says}.*, though it lies beside b\.png"):
+        recognise(tmp_path, Wishes())
+
+
+def test_of_a_single_json_the_others_do_not_matter(tmp_path: Path) -> None:
+    write(tmp_path, said(*SHAPES), {"note": 1})
+    assert set(found(tmp_path / "a.json").images) == {"a"}
+
+
+def test_images_without_json_as_background(tmp_path: Path) -> None:
+    write(tmp_path, said(*SHAPES))
+    files.write_png(tmp_path / "b.png", np.zeros((3, 4), np.uint8))
+    layout = found(tmp_path, missing_as_background=True)
+    np.testing.assert_array_equal(layout.instances["b"].read(), np.zeros((3, 4)))
+    assert "1 image(s) without labels are background only, as told" in layout.reasons
+    assert any("1 image file(s) have no JSON and were left out" in reason for reason in found(tmp_path).reasons)
+
+
 def polygon(*points: tuple[float, float]) -> dict[str, Any]:
     return said(shape("cell", "polygon", *points))
 
@@ -175,13 +198,14 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         (polygon((1, 1), (2, 2)), r"shapes\[0\] .cell.: a polygon of 2 point"),
         (polygon(), r"shapes\[0\] .cell.: points .* are no list of|a polygon of"),
         (polygon((1, 1), (2, 2), (12, 3)), r"shapes\[0\] .cell.: point x 12, y 3 is outside the image of 10x8 px"),
-        (polygon((1.1, 1.1), (1.2, 1.1), (1.2, 1.2)), r"shapes\[0\] .cell.: covers no pixel"),
+        (polygon((1.1, 1.1), (1.2, 1.1), (1.2, 1.2)), "no.* has an object .1 cover the centre of no pixel"),
         (polygon((1, 1), (2, 1e308), (2, 2)), "is outside the image"),
         (said(shape("cell", "line", (1, 1), (5, 5))), "shape_type line encloses nothing; outline it as polygon, rect"),
         (said(shape("cell", "point", (1, 1))), "shape_type point encloses nothing"),
         (said(shape("cell", "rectangle", (1, 1), (2, 2), (3, 3))), r"a rectangle of 3 point.s.; it needs 2 or 4:"),
         (said(shape("cell", "circle", (1, 1))), "a circle of 1 point"),
-        (said(shape("cell", "circle", (1, 1), (1, 1.2))), "covers no pixel"),
+        (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 cover the centre of no pixel"),
+        ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; \[\] says none: mend it"),
         (said(shape("", "circle", (2, 2), (4, 4))), r"shapes\[0\]: label is ''; it names the class"),
         (said(box("cell", 1, 1, 4, 4, group_id=[1])), r"group_id is \[1\], not a number"),
         (said(box("background", 1, 1, 4, 4)), "a label is background, but background is what no shape covers"),

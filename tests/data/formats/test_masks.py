@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from segline.data.dataset import IGNORE
-from segline.data.formats import LayoutError, Mask, Picture, Wishes
+from segline.data.formats import LayoutError, Mask, Wishes
 from segline.data.formats.census import Census, facts_of
 from segline.data.formats.maskfile import numbers
-from segline.data.formats.masks import Meaning, guess, layout
+from segline.data.formats.masks import Meaning, as_named, guess
 
 
 def census(masks: Iterable[np.ndarray]) -> Census:
@@ -123,6 +124,12 @@ def _soft() -> np.ndarray:
         (discs([30]), {"names": {2: "nucleus"}}, "instance masks know class 0 and 1 only"),
         (discs([30]), {"ignore": 7}, "--ignore 7"),
         (discs([3], value=255), {"names": {2: "nucleus"}}, "there is no such class; there are 0, 1"),
+        (
+            semantic(),
+            {"names": {7: "x"}},
+            r"--class 7: the masks hold 0, 1, 2, and .* name 3, 4, 5, 6 too, or leave it",
+        ),
+        (semantic(), {"names": {3: "x", 5: "y"}}, "--class 5: .* name 4 too"),
     ],
 )
 def test_refusals(masks: list[np.ndarray], flags: dict[str, object], says: str) -> None:
@@ -140,23 +147,50 @@ def test_a_line_of_greys_is_soft_though_it_has_no_core() -> None:
         guess(census([mask]), Wishes())
 
 
-def test_a_threshold_makes_two_values() -> None:
-    masks = {"a": mask_of(_soft()), "b": mask_of(discs([3], value=255)[0])}
-    found = layout({stem: Picture(Path(stem)) for stem in masks}, masks, Wishes(threshold=100))
-    assert (found.labels, dict(found.class_of or {})) == ("classes", {0: 0, 1: 1})
-    np.testing.assert_array_equal(found.classes["a"].read(), _soft() > 100)
-    with pytest.raises(LayoutError, match="no mask holds anything above 255"):
-        layout({}, masks, Wishes(threshold=255))
+def rectangles(seed: int, values: Iterable[int]) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((96, 96), np.uint8)
+    for value in values:
+        (y, x), (height, width) = rng.integers(0, 80, 2), rng.integers(3, 24, 2)
+        mask[y : y + height, x : x + width] = value
+    return mask
 
 
-def test_named_classes() -> None:
-    masks = {"a": mask_of(np.array([[0, 2, 255]], np.uint8))}
-    found = layout({}, masks, Wishes(names={2: "nucleus"}), named={0: "", 2: "red", 255: ""})
-    assert found.names == {0: "background", 1: "class 1", 2: "nucleus"}
-    assert found.class_of == {0: 0, 1: 1, 2: 2, 255: IGNORE}
-    assert found.labels == "classes"
-    with pytest.raises(LayoutError, match="--class 3: there is no such class; there are 0, 1, 2"):
-        layout({}, masks, Wishes(names={3: "x"}), named={0: "", 2: "red"})
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 1, 1.5, 2])
+def test_blurred_masks_are_refused(sigma: float) -> None:
+    masks = [np.rint(ndimage.gaussian_filter(rectangles(seed, [255] * 4) + 0.0, sigma)) for seed in range(4)]
+    counts = [np.count_nonzero((mask > 0) & (mask < 255)) for mask in masks]
+    says = rf"{np.argmax(counts)}\.png: {max(counts)} pixels are grey.*blurred.*--threshold 127"
+    with pytest.raises(LayoutError, match=says):
+        guess(census(mask.astype(np.uint8) for mask in masks), Wishes())
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([85, 170, 255], "classes"),
+        ([128, 255], "classes"),
+        (range(20), "classes"),
+        (range(0, 240, 12), "classes"),
+        (range(1, 200), "instances"),
+    ],
+)
+def test_areas_of_any_grey_are_not_blurred(values: Iterable[int], kind: str) -> None:
+    assert guess(census(rectangles(seed, [*values, *values]) for seed in range(4)), Wishes()).labels == kind
+
+
+def test_what_is_said_to_be_but_is_not() -> None:
+    meaning = guess(census(semantic()), Wishes(ignore=77, names={3: "rare"}))
+    assert meaning.names[3] == "rare"
+    assert meaning.reasons[-2:] == ("no mask holds class 3", "--ignore 77: no mask holds 77")
+    hole = census([np.kron(np.array([[0, 1, 3]], np.uint8), np.ones((4, 4), np.uint8))])
+    assert "no mask holds class 2" in guess(hole, Wishes()).reasons
+    trimap = guess(census([np.kron(np.array([[1, 2, 3]], np.uint8), np.ones((4, 4), np.uint8))]), Wishes())
+    assert trimap.reasons[-1].startswith("no mask holds background, class 0; if one of the values is that")
+    masks = census([np.array([[0, 1]], np.uint8)])
+    found = as_named(masks, Wishes(ignore=9), {0: "", 1: "red", 2: "blue"})
+    assert found.reasons[-2] == "no mask holds class 2"
+    assert found.reasons[-1].startswith("--ignore 9: no mask holds 9; colours that do not count have class ignore")
 
 
 def test_two_ways_of_saying_foreground_are_no_255_that_does_not_count() -> None:

@@ -127,7 +127,7 @@ def spoil(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("no masks", "b has 1 image.s. and no folder masks; each folder holds one image"),
+        ("no masks", r"b\.png has no folder of masks; .* as does --missing-as-background"),
         ("two images", "a has 2 image.s. and a folder masks; each folder holds one image"),
         ("empty", "masks: 0009.png: covers no pixel; remove"),
         ("grey", r"0009\.png: 8 pixels are neither 0 nor 90, .* say --threshold"),
@@ -160,7 +160,8 @@ def test_flags_that_cannot_be_honoured(tmp_path: Path, wishes: Wishes, says: str
 
 
 @pytest.mark.parametrize(
-    ("extra", "says"), [("image", "b.png has no folder b in"), ("masks", "has no image of its name")]
+    ("extra", "says"),
+    [("image", r"b\.png has no folder of masks; an empty folder says"), ("masks", "has no image of its name")],
 )
 def test_flat_files_without_partner(tmp_path: Path, extra: str, says: str) -> None:
     write(tmp_path, "a", CELLS, flat=True)
@@ -170,6 +171,16 @@ def test_flat_files_without_partner(tmp_path: Path, extra: str, says: str) -> No
         (tmp_path / "masks" / "b").mkdir()
     with pytest.raises(LayoutError, match=says):
         recognise(tmp_path, Wishes())
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_images_without_masks_as_background(tmp_path: Path, flat: bool) -> None:
+    write(tmp_path, "a", CELLS, flat=flat)
+    files.write_png(tmp_path / ("images/b.png" if flat else "b/images/b.png"), CELLS)
+    layout = recognise(tmp_path, Wishes(missing_as_background=True))
+    assert layout is not None and set(layout.images) == {"a", "b"}
+    assert layout.instances["a"].read().any() and not layout.instances["b"].read().any()
+    assert "1 image(s) without labels are background only, as told" in layout.reasons
 
 
 def test_only_the_first_errors_are_told(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segline.data.formats import LayoutError
+from segline.data.formats import LayoutError, Wishes
 from segline.data.formats.pairs import by_pattern, in_one_folder, in_two_folders
 
 
@@ -33,7 +33,7 @@ def names(found: dict[str, Path]) -> dict[str, str]:
     ],
 )
 def test_two_folders(images: str, masks: str, how: str) -> None:
-    found = in_two_folders(paths("i", images), paths("m", masks))
+    found = in_two_folders(paths("i", images), paths("m", masks), Wishes())
     assert how in found.how
     assert list(names(dict(found.images)).values()) == sorted(images.split())
     assert list(names(dict(found.masks)).values()) == masks.split()
@@ -53,17 +53,37 @@ def test_two_folders(images: str, masks: str, how: str) -> None:
 )
 def test_two_folders_that_do_not_pair(images: str, masks: str, says: str) -> None:
     with pytest.raises(LayoutError, match=says):
-        in_two_folders(paths("i", images), paths("m", masks))
+        in_two_folders(paths("i", images), paths("m", masks), Wishes())
 
 
 def test_what_stays_alone_may_be_left_out() -> None:
-    found = in_two_folders(paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png"), skip_unpaired=True)
+    found = in_two_folders(paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png"), Wishes(skip_unpaired=True))
     assert (names(dict(found.images)), names(dict(found.masks))) == ({"a": "a.png"}, {"a": "a_gt.png"})
     assert found.how.endswith(
         "2 of 3 images have no mask: b.png, c.png; 1 of 2 masks have no image: d_gt.png; left out"
     )
     with pytest.raises(LayoutError, match="1 of 1 images have no mask"):
-        in_two_folders(paths("i", "a.png"), paths("m", "b.png"), skip_unpaired=True)
+        in_two_folders(paths("i", "a.png"), paths("m", "b.png"), Wishes(skip_unpaired=True))
+
+
+def test_images_without_mask_are_background_when_told() -> None:
+    images, masks = paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png")
+    background = Wishes(missing_as_background=True)
+    found = in_two_folders(images, masks[:1], background)
+    assert (list(found.images), names(dict(found.masks))) == (["a", "b", "c"], {"a": "a_gt.png"})
+    assert found.how.endswith("2 of 3 images have no mask: b.png, c.png; they hold background only, as told")
+    with pytest.raises(LayoutError, match="1 of 2 masks have no image"):
+        in_two_folders(images, masks, background)
+    found = in_two_folders(images, masks, Wishes(missing_as_background=True, skip_unpaired=True))
+    assert list(found.images) == ["a", "b", "c"] and list(found.masks) == ["a"]
+    with pytest.raises(LayoutError, match="3 of 3 images have no mask"):
+        in_two_folders(images, masks[1:], background)
+    beside = in_one_folder(paths("i", "a.jpg a.png b.jpg"), background)
+    assert beside is not None and (list(beside.images), list(beside.masks)) == (["a", "b"], ["a"])
+    with pytest.raises(
+        LayoutError, match=r"1 of 2 images have no mask: b\.jpg.*need none with --missing-as-background"
+    ):
+        in_one_folder(paths("i", "a.jpg a.png b.jpg"), Wishes())
 
 
 @pytest.mark.parametrize(
@@ -77,16 +97,16 @@ def test_what_stays_alone_may_be_left_out() -> None:
     ],
 )
 def test_one_folder(files: str, pairs: dict[str, str]) -> None:
-    found = in_one_folder(paths("i", files))
+    found = in_one_folder(paths("i", files), Wishes())
     assert found is not None
     assert names(dict(found.masks)) == pairs
     assert list(found.images) == list(pairs)
 
 
 def test_a_folder_without_masks() -> None:
-    assert in_one_folder(paths("i", "a.png b.png c_mask.png")) is None
-    assert in_one_folder(paths("i", "a.jpg b.jpg")) is None
-    assert in_one_folder([]) is None
+    assert in_one_folder(paths("i", "a.png b.png c_mask.png"), Wishes()) is None
+    assert in_one_folder(paths("i", "a.jpg b.jpg"), Wishes()) is None
+    assert in_one_folder([], Wishes()) is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +118,7 @@ def test_a_folder_without_masks() -> None:
 )
 def test_one_folder_that_does_not_pair(files: str, says: str) -> None:
     with pytest.raises(LayoutError, match=says):
-        in_one_folder(paths("i", files))
+        in_one_folder(paths("i", files), Wishes())
 
 
 TREE = paths(
@@ -127,11 +147,17 @@ TREE = paths(
 def test_patterns(images: str, masks: str, pairs: dict[str, str] | None) -> None:
     if pairs is None:
         with pytest.raises(LayoutError, match="have no mask"):
-            by_pattern(Path("s"), TREE, images, masks)
+            by_pattern(Path("s"), TREE, images, masks, Wishes())
         return
-    found = by_pattern(Path("s"), TREE, images, masks)
+    found = by_pattern(Path("s"), TREE, images, masks, Wishes())
     assert {stem: file.relative_to("s").as_posix() for stem, file in found.masks.items()} == pairs
     assert f"images {images}, masks {masks}" in found.how
+
+
+def test_all_files_of_two_folders() -> None:
+    found = by_pattern(Path("s"), [file for file in TREE if file.stem != "note"], "raw/*", "gt/*", Wishes())
+    assert names(dict(found.masks)) == {"a_img": "a_seg.png", "b_img": "b_seg.png"}
+    assert found.how.startswith("images raw/*, masks gt/*, paired by stem, without image or raw")
 
 
 def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
@@ -139,7 +165,9 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
     for file in files:
         file.parent.mkdir()
         file.touch()
-    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/").masks)) == {"a": "a.png"}
+    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", Wishes()).masks)) == {"a": "a.png"}
+    files[1] = files[1].rename(tmp_path / "gt" / "a_seg.png")
+    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", Wishes()).masks)) == {"a": "a_seg.png"}
 
 
 @pytest.mark.parametrize(
@@ -147,11 +175,11 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
     [
         ("pictures/*", "gt/*_seg.png", r"--images 'pictures/\*' fits no file below s; there are .*\(17 in all\)"),
         ("raw/*", "labels/*", r"--masks 'labels/\*' fits no file"),
-        ("raw/*", "gt/*", "3 of 3 images have no mask"),
+        ("raw/*", "gt/*", "paired by stem, without image or raw.*; 1 of 3 images have no mask: note.png"),
         ("*/images/1.png", "*/masks/*.png", "2 of 2 images have no mask: 1.png, 1.png; 2 of 2 masks"),
         ("raw/?_*.tif", "gt/*_seg.png", "have the same at"),
     ],
 )
 def test_patterns_that_do_not_pair(images: str, masks: str, says: str) -> None:
     with pytest.raises(LayoutError, match=says):
-        by_pattern(Path("s"), TREE, images, masks)
+        by_pattern(Path("s"), TREE, images, masks, Wishes())

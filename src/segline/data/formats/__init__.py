@@ -27,7 +27,8 @@ class Wishes:
     ``names`` by class id; ``ignore`` a mask value; ``threshold``: mask values above it are 1, others 0; ``colours``:
     class id by colour, IGNORE for colours that do not count; ``images`` and ``masks``: patterns of files below the
     source, `*` where they pair; ``group_by``: regular expression whose first parenthesis is the group in a stem;
-    ``skip_unpaired``: leave out what has no partner instead of refusing it.
+    ``skip_unpaired``: leave out what has no partner instead of refusing it; ``missing_as_background``: images without
+    labels hold background only.
     """
 
     labels: Kind | None = None
@@ -39,6 +40,7 @@ class Wishes:
     masks: str | None = None
     group_by: str | None = None
     skip_unpaired: bool = False
+    missing_as_background: bool = False
 
 
 @dataclass(frozen=True)

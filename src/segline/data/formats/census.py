@@ -30,7 +30,7 @@ class Facts:
     whole: int | None  # values above 0 that are one 4-connected piece each; None where there are too many values
     pieces: int  # 4-connected pieces of what is not 0
     net: float  # share of the zeros that lies in their largest 8-connected piece
-    lonely: int  # pixels of values 1 ... 254 whose four neighbours all have another
+    blurred: int  # pixels of values 1 ... 254 that lie in no area of their own; see _blurred
 
     @property
     def share(self) -> float:
@@ -50,8 +50,8 @@ def facts_of(source: Mask) -> Facts:
     above = [value for value in pixels if value > 0]
     whole = sum(_pieces(mask == value) == 1 for value in above) if len(above) <= MOST_CLASSES else None
     greys = (mask > 0) & (mask < IGNORE)
-    lonely = int(np.count_nonzero(greys & _alone(mask))) if greys.any() else 0
-    return Facts(source.file, pixels, whole, _pieces(mask != 0), _largest_share(mask == 0), lonely)
+    blurred = int(np.count_nonzero(greys & _blurred(mask))) if greys.any() else 0
+    return Facts(source.file, pixels, whole, _pieces(mask != 0), _largest_share(mask == 0), blurred)
 
 
 def counted(mask: Labels) -> dict[int, int]:
@@ -76,15 +76,16 @@ def _largest_share(region: Labels) -> float:
     return float(areas.max() / areas.sum()) if len(areas) else 0.0
 
 
-def _alone(mask: Labels) -> Labels:
-    """(H, W) bool: none of the four neighbours has the same value."""
-    alone = np.ones(mask.shape, np.bool_)
+def _blurred(mask: Labels) -> Labels:
+    """(H, W) bool: none of the four neighbours has the same value, or the values rise through the pixel."""
+    alone, slope = np.ones(mask.shape, np.bool_), np.zeros(mask.shape, np.bool_)
     for axis in (0, 1):
-        pixels, result = np.moveaxis(mask, axis, 0), np.moveaxis(alone, axis, 0)
-        other = pixels[1:] != pixels[:-1]
-        result[1:] &= other
-        result[:-1] &= other
-    return alone
+        pixels, others, rising = (np.moveaxis(array, axis, 0) for array in (mask, alone, slope))
+        up, down = pixels[1:] > pixels[:-1], pixels[1:] < pixels[:-1]
+        others[1:] &= up | down
+        others[:-1] &= up | down
+        rising[1:-1] |= up[1:] & up[:-1] | down[1:] & down[:-1]
+    return alone | slope
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Census:
     pieces: int = 0
     share: float = 0.0
     nets: int = 0
-    lonely: int = 0
+    blurred: int = 0
     beside_ignore: int = 0  # masks that hold IGNORE and another value above 0
     softest: tuple[int, Path | None] = (0, None)  # most pixels that are neither 0 nor 255, and the mask that has them
 
@@ -129,6 +130,6 @@ class Census:
         self.pieces += facts.pieces
         self.share += facts.share
         self.nets += facts.is_net
-        self.lonely += facts.lonely
+        self.blurred += facts.blurred
         soft = sum(count for value, count in facts.pixels.items() if 0 < value < IGNORE)
         self.softest = max(self.softest, (soft, facts.file), key=lambda of: of[0])

@@ -10,8 +10,9 @@ from segline.data.formats.coco_json import Image, Said
 from segline.data.formats.drawings import Sheet
 from segline.data.formats.masks import some
 
-SIGNS = (b'"annotations"', b'"categories"')
+SIGNS = (b'"annotations"', b'"categories"', b'"file_name"')
 BACKGROUND = "background"
+ELSE = "where masks are files, say --masks 'masks/*'"
 
 
 def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
@@ -30,26 +31,27 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     said = _all(source)
     if not said:
         return None
-    flags.refuse(wishes, "COCO annotations")
+    flags.refuse(wishes, "COCO annotations", "missing_as_background")
     _refuse_disagreeing(said)
     there = finding.Images.below(source)
     files, missing = _files(there, [image for one in said for image in one.images])
     skipped = finding.refuse_or_skip(missing, wishes, "image(s) without file")
     _refuse_only_crowds(list(files.values()), said)
     names, why = _classes(said, list(files.values()))
-    stems = finding.stems(list(files), there.root)
-    sheets = {
-        stem: Sheet(image.file, partial(image.drawing, file))
-        for stem, (file, image) in zip(stems, files.items(), strict=True)
-    }
+    left = there.left(files)
+    blank = left if wishes.missing_as_background else []
+    drawn = {file: Sheet(image.file, partial(image.drawing, file)) for file, image in files.items()}
+    drawn |= {file: Sheet.blank(file) for file in blank}
+    stems = finding.stems(list(drawn), there.root)
+    sheets = dict(zip(stems, drawn.values(), strict=True))
     return survey.layout(
         there.root,
         wishes,
-        pictures=dict(zip(stems, map(Picture, files), strict=True)),
+        pictures=dict(zip(stems, map(Picture, drawn), strict=True)),
         sheets=sheets,
         names=names,
         found=survey.survey(sheets, each),
-        reasons=[*_reasons(said, there.left(list(files))), why, *skipped],
+        reasons=[*_reasons(said, 0 if blank else len(left)), why, *finding.blank(len(blank)), *skipped],
     )
 
 
@@ -62,18 +64,26 @@ def _reasons(said: Sequence[Said], left: int) -> list[str]:
             "prepare.test, or import one of them by its name"
         )
     if left:
-        lines.append(f"{left} image file(s) are listed in no JSON and were left out")
+        lines.append(
+            f"{left} image file(s) are listed in no JSON and were left out; if they hold no object, say "
+            "--missing-as-background"
+        )
     return lines
 
 
 def _all(source: Path) -> list[Said]:
     """What each COCO file says; a folder whose first JSON is LabelMe's is left to that layout."""
     said: list[Said] = []
+    faulty = []
     for file, content in finding.contents(source, SIGNS):
         if coco_json.is_coco(content):
             said.append(coco_json.read(file, content))
         elif isinstance(content, dict) and "shapes" in content and not said:
             break
+        elif lacking := coco_json.lacks(content):
+            faulty.append(f"{file}: no list of {lacking}, which COCO needs; mend it, or, {ELSE}")
+    if not said:
+        drawings.refuse(faulty)
     return said
 
 

@@ -13,6 +13,8 @@ from segline.data.formats.drawings import Drawing, Object
 from segline.data.formats.masks import some
 from segline.data.formats.regions import Points, Region, Shape, polygon, union
 
+LISTS = ("images", "annotations", "categories")
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -52,7 +54,7 @@ class Image:
         drawings.refuse_other_size(file, self.file, self.shape)
         regions = [(one, _region(one, self.shape, f"{self.file}: {one.name}")) for one in self.annotations]
         objects = [Object(one.name, one.label, region) for one, region in regions if not one.crowd]
-        return Drawing(self.file, self.shape, objects, [region for one, region in regions if one.crowd])
+        return Drawing.outlined(self.file, self.shape, objects, [region for one, region in regions if one.crowd])
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,21 @@ def is_coco(content: Any) -> bool:
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
         return False
-    return "categories" in content or any("segmentation" in one for one in content["annotations"][:1])
+    return "categories" in content or any(
+        isinstance(one, dict) and "segmentation" in one for one in content["annotations"][:1]
+    )
+
+
+def lacks(content: Any) -> str | None:
+    """Which lists are missing in what is meant as COCO's instances; None where it is not meant so."""
+    if not isinstance(content, dict):
+        return None
+    first = {key: content[key][0] for key in LISTS if isinstance(content.get(key), list) and content[key]}
+    signs = {"images": ("file_name",), "annotations": ("segmentation", "category_id"), "categories": ("name", "id")}
+    said = [key for key, one in first.items() if isinstance(one, dict) and set(signs[key]) <= set(one)]
+    if not {"images", "annotations"} & set(said) or ("annotations" in first and "annotations" not in said):
+        return None  # captions, say, are annotations of another kind
+    return " and ".join(key for key in LISTS if not isinstance(content.get(key), list))
 
 
 def read(file: Path, content: Mapping[str, Any]) -> Said:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -25,12 +26,22 @@ class Object:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is said of one image of `shape`: its objects, and regions that do not count where no object is."""
+    """What is said of one image of `shape`: its objects, and regions that do not count where no object is.
+
+    `slivers` objects more were outlined, but so thinly that they cover the centre of no pixel.
+    """
 
     file: Path
     shape: Shape
     objects: Sequence[Object]
     ignored: Sequence[Region] = ()
+    slivers: int = 0
+
+    @classmethod
+    def outlined(cls, file: Path, shape: Shape, objects: Sequence[Object], ignored: Sequence[Region]) -> Self:
+        """A drawing of those of `objects` that are no slivers."""
+        seen = [thing for thing in objects if thing.region.area]
+        return cls(file, shape, seen, ignored, len(objects) - len(seen))
 
     def painted(self) -> Painted:
         """All objects in one label image, numbered from 1 in their order."""
@@ -43,6 +54,11 @@ class Sheet:
 
     file: Path
     read: Callable[[], Drawing]
+
+    @classmethod
+    def blank(cls, image: Path) -> Self:
+        """An image of which nothing is said, for there is nothing but background."""
+        return cls(image, lambda: Drawing(image, image_shape(image), ()))
 
 
 def refuse(errors: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Files of annotations, and the image files that they name, wherever these lie."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -13,21 +13,23 @@ from segline.data.formats.folders import IMAGES
 from segline.data.formats.masks import some
 
 
+def jsons(source: Path) -> list[Path]:
+    """The JSON files of `source`: itself one, or a folder that holds them, or whose folders do."""
+    if source.suffix.lower() == ".json":
+        return [source]
+    found = [file for pattern in ("*.json", "*/*.json") for file in sorted(source.glob(pattern))]
+    return [file for file in found if not file.name.startswith(".")]
+
+
 def contents(source: Path, signs: Sequence[bytes]) -> Iterator[tuple[Path, Any]]:
-    """The JSON files of `source` (itself one, or a folder that holds them, or whose folders do) and what they say.
+    """The JSON files of `source` and what they say.
 
     Raises
     ------
     FileError
         A file is no JSON, though one of `signs` in it tells that it was meant; without these it is passed over.
     """
-    if source.suffix.lower() == ".json":
-        candidates = [source]
-    else:
-        candidates = [file for pattern in ("*.json", "*/*.json") for file in sorted(source.glob(pattern))]
-    for file in candidates:
-        if file.name.startswith("."):
-            continue
+    for file in jsons(source):
         try:
             yield file, files.read_json(file)
         except FileError:
@@ -83,9 +85,9 @@ class Images:
             raise LayoutError(f"{where}: {field} {said!r} may be {some(nearest)}; name its folder there too")
         return nearest[0]
 
-    def left(self, used: Sequence[Path]) -> int:
-        """How many of the image files are not among `used`."""
-        return sum(map(len, self.by_name.values())) - len(set(used))
+    def left(self, used: Collection[Path]) -> list[Path]:
+        """The image files that are not among `used`."""
+        return sorted(file for found in self.by_name.values() for file in found if file not in used)
 
 
 def stems(images: Sequence[Path], root: Path) -> list[str]:
@@ -111,3 +113,8 @@ def refuse_or_skip(errors: Sequence[str], wishes: Wishes, what: str) -> list[str
     if not wishes.skip_unpaired:
         drawings.refuse(errors)
     return [f"{len(errors)} {what} left out, as told: {errors[0]}"] if errors else []
+
+
+def blank(count: int) -> list[str]:
+    """The words for so many images that hold background only, as the person says."""
+    return [f"{count} image(s) without labels are background only, as told"] if count else []

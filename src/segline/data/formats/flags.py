@@ -5,7 +5,9 @@ from segline.data.formats import LayoutError, Wishes
 
 def refuse(wishes: Wishes, what: str, *honoured: str) -> None:
     """Raise LayoutError for a wish that `what` cannot grant; `labels` and `names` are left to the layout."""
-    for field, flag in (("ignore", "--ignore"), ("threshold", "--threshold"), ("colours", "--colours")):
+    for field in ("ignore", "threshold", "colours"):
         value = getattr(wishes, field)
         if field not in honoured and value not in (None, {}):
-            raise LayoutError(f"{flag}: {what} have no mask values that it could mean; leave it out")
+            raise LayoutError(f"--{field}: {what} have no mask values that it could mean; leave it out")
+    if wishes.missing_as_background and "missing_as_background" not in honoured:
+        raise LayoutError(f"--missing-as-background: {what} say which images are labelled; leave it out")

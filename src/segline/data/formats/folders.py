@@ -2,22 +2,38 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from segline.data.dataset import GROUPS, read_groups
-from segline.data.formats import READABLE, Each, Layout, LayoutError, Picture, Wishes, colours, maskfile, masks, pairs
+from segline.data.formats import (
+    READABLE,
+    Each,
+    Layout,
+    LayoutError,
+    Picture,
+    Wishes,
+    colours,
+    maskfile,
+    masklayout,
+    pairs,
+)
 from segline.data.formats.colours import Key
 from segline.data.formats.masks import some
 from segline.data.formats.pairs import Pairs
 
 IMAGES = (
-    "images", "image", "imgs", "img", "jpegimages", "raw", "inputs", "input", "x", "photos", "pictures", "frames",
+    "images", "image", "imgs", "img", "jpegimages", "imagestr", "raw", "inputs", "input", "x", "photos",
+    "pictures", "frames",
 )  # fmt: skip
 MASKS = (
-    "masks", "mask", "labels", "label", "segmentationclass", "annotations", "annotation", "gt", "groundtruth",
-    "segmentations", "segmentation", "seg", "targets", "target", "y",
+    "masks", "mask", "labels", "label", "labelstr", "segmentationclass", "annotations", "annotation", "gt",
+    "groundtruth", "segmentations", "segmentation", "seg", "targets", "target", "y", "manual",
+)  # fmt: skip
+OTHERS = (
+    ".gif", ".webp", ".jp2", ".heic", ".npy", ".npz", ".mat", ".h5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif",
 )  # fmt: skip
 PATTERNS = "say where they are, such as --images 'raw/*_img.tif' --masks 'gt/*_seg.png', `*` being what both share"
 
@@ -45,13 +61,14 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     groups = None
     if (source / GROUPS).exists():
         groups = read_groups(source / GROUPS, found.images, others=_in_part(wishes))
-    return masks.layout(
+    return masklayout.layout(
         {stem: Picture(file) for stem, file in found.images.items()},
         {stem: key.mask(file) for stem, file in found.masks.items()},
         wishes,
         reasons=(found.how, *key.reasons, *([] if groups is None else [f"groups: as {GROUPS} says"])),
         groups=groups,
         named=key.names,
+        blank={stem: file for stem, file in found.images.items() if stem not in found.masks},
         each=each,
     )
 
@@ -66,26 +83,29 @@ def _pairs(source: Path, wishes: Wishes) -> Pairs | None:
     if wishes.images or wishes.masks:
         images_at = wishes.images or _implied(_find(source, IMAGES, but=MASKS), "images")
         masks_at = wishes.masks or _implied(_find(source, MASKS), "masks")
-        return pairs.by_pattern(source, sorted(_below(source)), images_at, masks_at, wishes.skip_unpaired)
+        return pairs.by_pattern(source, sorted(_below(source)), images_at, masks_at, wishes)
     images, masks_ = _find(source, IMAGES, but=MASKS), _find(source, MASKS)
     if not images and not masks_:
         _refuse_parts(source)
-        found = pairs.in_one_folder(_files(source), wishes.skip_unpaired)
+        found = pairs.in_one_folder(_files(source), wishes)
         return found and replace(found, how=f"images and {found.how}")
     if not images and not _files(source):
-        raise LayoutError(f"{source} has masks in {masks_[0].name}/, but no folder of images; {PATTERNS}")
+        raise LayoutError(
+            f"{source} has masks in {masks_[0].name}/, but no folder of images; {PATTERNS}{unread(source)}"
+        )
     one = images[0] if images else source
     if not masks_:
-        found = pairs.in_one_folder(_files(one), wishes.skip_unpaired)
+        found = pairs.in_one_folder(_files(one), wishes)
         if found is None:
             there = some(sorted(f"{path.name}/" for path in source.iterdir() if path.is_dir()))
             raise LayoutError(
                 f"{source} has images in {one.name}/, but no masks: no folder {', '.join(MASKS[:5])} or the like with "
                 f"images in it, and beside the images no STEM_mask, STEM_label, STEM-seg; there are {there}; {PATTERNS}"
+                f"{unread(source)}"
             )
         return replace(found, how=f"images from {_said(images, 'images')}, {found.how}")
     _refuse_nested(source, one, masks_[0])
-    found = pairs.in_two_folders(_files(one), _files(masks_[0]), wishes.skip_unpaired)
+    found = pairs.in_two_folders(_files(one), _files(masks_[0]), wishes)
     whence = _said(images, "images") if images else "the folder itself"
     return replace(found, how=f"images from {whence}, masks from {_said(masks_, 'masks')}, {found.how}")
 
@@ -143,17 +163,31 @@ def _may_be_image(name: str) -> bool:
     return name.lower().endswith(READABLE) and not name.startswith(".")
 
 
+def unread(folder: Path) -> str:
+    """What to do with the files below `folder` that are images of kinds that are not read, where there are some."""
+    endings = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
+    found = [f"{endings[ending]} {ending}" for ending in OTHERS if endings[ending]]
+    return f"\nnot read are {', '.join(found)} files; convert them to PNG or TIFF" if found else ""
+
+
 def _refuse_nested(source: Path, images: Path, masks_: Path) -> None:
     """Images or masks that are in folders within their folder."""
+    every, one = ([_inside(source, folder, deep) for folder in (images, masks_)] for deep in (True, False))
     for folder in (images, masks_):
         if not _files(folder):
             inside = next(_below(folder)).parent.relative_to(folder).as_posix()
-            one, other = (path.relative_to(source).as_posix() for path in (images, masks_))
             raise LayoutError(
                 f"{folder} holds no image itself, but folders that do, such as {inside}; take all with --images "
-                f"'{one}/**/*' --masks '{other}/**/*', or some with --images '{one}/{inside}/*' --masks "
-                f"'{other}/{inside}/*'"
+                f"'{every[0]}' --masks '{every[1]}', or some with --images '{one[0]}' --masks '{one[1]}'"
             )
+
+
+def _inside(source: Path, folder: Path, deep: bool) -> str:
+    """The pattern of the files in `folder` or, where it holds none itself, in all folders in it or in the first."""
+    name = folder.relative_to(source).as_posix()
+    if _files(folder):
+        return f"{name}/*"
+    return f"{name}/**/*" if deep else f"{next(_below(folder)).parent.relative_to(source).as_posix()}/*"
 
 
 def _refuse_parts(source: Path) -> None:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,35 +38,56 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     said = list(_said(source))
     if not said:
         return None
-    flags.refuse(wishes, "LabelMe shapes")
+    flags.refuse(wishes, "LabelMe shapes", "missing_as_background")
     there = finding.Images.below(source)
     named, missing = _named(said, there)
     skipped = finding.refuse_or_skip(missing, wishes, "JSON file(s) without image")
-    stems = finding.stems(list(named), there.root)
-    sheets = {
-        stem: Sheet(file, partial(_read, file, image)) for stem, (image, file) in zip(stems, named.items(), strict=True)
-    }
+    left = there.left(named)
+    _refuse_passed_over(left, set(finding.jsons(source)) - {file for file, _, _ in said})
+    blank = left if wishes.missing_as_background else []
+    drawn = {image: Sheet(file, partial(_read, file, image)) for image, file in named.items()}
+    drawn |= {image: Sheet.blank(image) for image in blank}
+    stems = finding.stems(list(drawn), there.root)
+    sheets = dict(zip(stems, drawn.values(), strict=True))
     found = survey.survey(sheets, each)
     names, why = _classes(found.objects, wishes)
-    left = there.left(list(named))
-    if left:
-        skipped.append(f"{left} image file(s) have no JSON and were left out; save one without shapes where that is so")
+    if left and not blank:
+        skipped.append(
+            f"{len(left)} image file(s) have no JSON and were left out; if they hold no object, say "
+            "--missing-as-background"
+        )
     return survey.layout(
         there.root,
         wishes,
-        pictures=dict(zip(stems, map(Picture, named), strict=True)),
+        pictures=dict(zip(stems, map(Picture, drawn), strict=True)),
         sheets=sheets,
         names=names,
         found=found,
-        reasons=[f"LabelMe annotations, {len(named)} JSON files", why, *skipped],
+        reasons=[f"LabelMe annotations, {len(named)} JSON files", why, *finding.blank(len(blank)), *skipped],
     )
 
 
 def _said(source: Path) -> Iterator[tuple[Path, object, bool]]:
     """Each LabelMe file, which image it names, and whether it holds the image's pixels as well."""
     for file, content in finding.contents(source, SIGNS):
-        if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-            yield file, content.get("imagePath"), bool(content.get("imageData"))
+        if isinstance(content, dict) and "shapes" in content:
+            if isinstance(content["shapes"], list):
+                yield file, content.get("imagePath"), bool(content.get("imageData"))
+            elif "imagePath" in content:
+                raise LayoutError(f"{file}: shapes is {str(content['shapes'])[:40]}, not a list; [] says none: mend it")
+
+
+def _refuse_passed_over(unnamed: Sequence[Path], others: Set[Path]) -> None:
+    """A JSON file that lies beside its image, but says nothing of shapes: half written, or of another tool."""
+    beside = {image: image.with_suffix(".json") for image in unnamed}
+    drawings.refuse(
+        [
+            f"{file}: {'is empty' if not file.stat().st_size else 'has no field shapes'}, though it lies beside "
+            f"{image.name}, and other files here are LabelMe's; mend or remove it"
+            for image, file in beside.items()
+            if file in others
+        ]
+    )
 
 
 def _named(said: Sequence[tuple[Path, object, bool]], there: finding.Images) -> tuple[dict[Path, Path], list[str]]:
@@ -115,7 +136,7 @@ def _read(file: Path, image: Path) -> Drawing:
         if key in objects:
             name, region = objects[key].name, union([objects[key].region, region])
         objects[key] = Object(name, label, region)
-    return Drawing(file, shape, list(objects.values()), ignored)
+    return Drawing.outlined(file, shape, list(objects.values()), ignored)
 
 
 def _shape(one: Any, shape: Shape, where: str) -> tuple[str, object, Region]:

@@ -44,7 +44,10 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout:
         found = ask(source, wishes, each)
         if found is not None:
             return found
-    raise LayoutError(f"{source} {_there(source)}, which is none of these:\n{LOOKED_FOR}\n{folders.PATTERNS}")
+    raise LayoutError(
+        f"{source} {_there(source)}, which is none of these:\n{LOOKED_FOR}\n{folders.PATTERNS}; `*/` before "
+        f"them means any folder, `**/` any folders within folders{folders.unread(source)}"
+    )
 
 
 def _there(source: Path) -> str:

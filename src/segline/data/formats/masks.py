@@ -2,14 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-
-import numpy as np
 
 from segline.data.dataset import IGNORE, Kind
-from segline.data.files import Labels
-from segline.data.formats import Each, Layout, LayoutError, Mask, Picture, Wishes
-from segline.data.formats.census import MOST_CLASSES, SOFT, Census, facts_of
+from segline.data.formats import LayoutError, Wishes
+from segline.data.formats.census import MOST_CLASSES, SOFT, Census
 
 
 @dataclass(frozen=True)
@@ -21,48 +17,6 @@ class Meaning:
     class_of: Mapping[int, int] | None
     reasons: tuple[str, ...]
     joined: bool = False
-
-
-def layout(
-    images: Mapping[str, Picture],
-    masks: Mapping[str, Mask],
-    wishes: Wishes,
-    *,
-    reasons: Sequence[str] = (),
-    groups: Mapping[str, str] | None = None,
-    named: Mapping[int, str] | None = None,
-    each: Each = map,
-) -> Layout:
-    """The layout of `images` with one mask each, whose meaning is guessed from all masks or taken from `wishes`.
-
-    Parameters
-    ----------
-    named : names by class id, where the masks are known to hold classes; IGNORE may be among them.
-
-    Raises
-    ------
-    LayoutError, FileError
-        A mask cannot be read, or cannot be meant.
-    """
-    if wishes.threshold is not None:
-        masks = {stem: Mask(mask.file, partial(_above, mask, wishes.threshold)) for stem, mask in masks.items()}
-        reasons = (*reasons, f"mask values above {wishes.threshold:g} are foreground, as told")
-    census = Census.of(each(facts_of, [masks[stem] for stem in sorted(masks)]))
-    meaning = guess(census, wishes) if named is None else _as_named(census, wishes, named)
-    found = Layout(
-        images,
-        meaning.labels,
-        meaning.names,
-        (*reasons, *meaning.reasons),
-        class_of=meaning.class_of,
-        joined=meaning.joined,
-        groups=groups,
-    )
-    return replace(found, instances=masks) if meaning.class_of is None else replace(found, classes=masks)
-
-
-def _above(mask: Mask, threshold: float) -> Labels:
-    return (mask.read() > threshold).astype(np.uint8)
 
 
 def guess(census: Census, wishes: Wishes) -> Meaning:
@@ -85,11 +39,18 @@ def guess(census: Census, wishes: Wishes) -> Meaning:
         return _instances(values, reason, wishes.names, ignore)
     if kind == "boundaries" and len(values) != 2:
         raise LayoutError(f"labels boundaries need masks of two values, border and cell; these hold {some(values)}")
-    return _classes(kind, values, reason, wishes.names, ignore)
+    meaning = _classes(kind, values, reason, wishes.names, ignore)
+    return replace(meaning, reasons=(*meaning.reasons, *_absent(census, meaning, _idle(census, wishes))))
 
 
-def _as_named(census: Census, wishes: Wishes, named: Mapping[int, str]) -> Meaning:
-    """The meaning of masks that hold classes `named`; only whether these are objects or areas is open."""
+def as_named(census: Census, wishes: Wishes, named: Mapping[int, str]) -> Meaning:
+    """The meaning of masks that hold classes `named`; only whether these are objects or areas is open.
+
+    Raises
+    ------
+    LayoutError
+        The masks hold nothing, or `wishes` name a class that is none.
+    """
     ignored = {IGNORE if wishes.ignore is None else wishes.ignore, IGNORE} & set(named)
     present = sorted(set(census.pixels) - ignored)
     _refuse_empty(census, present, wishes)
@@ -106,7 +67,9 @@ def _as_named(census: Census, wishes: Wishes, named: Mapping[int, str]) -> Meani
         )
     usual = {0: "background"} | {class_id: f"class {class_id}" for class_id in ids[1:]}
     names = {class_id: wishes.names.get(class_id) or named.get(class_id) or usual[class_id] for class_id in ids}
-    return Meaning(kind, names, dict(zip(ids, ids, strict=True)) | dict.fromkeys(ignored, IGNORE), (reason,))
+    meaning = Meaning(kind, names, dict(zip(ids, ids, strict=True)) | dict.fromkeys(ignored, IGNORE), (reason,))
+    lines = [f"{line}; colours that do not count have class ignore in --colours" for line in _idle(census, wishes)]
+    return replace(meaning, reasons=(reason, *_absent(census, meaning, lines)))
 
 
 def _told(labels: Kind) -> tuple[Kind, str]:
@@ -121,19 +84,19 @@ def _refuse_empty(census: Census, values: Sequence[int], wishes: Wishes) -> None
 
 
 def _refuse_anti_aliased(census: Census) -> None:
-    """Greys between 0 and 255 that are fewer than 255, or that stand alone, are soft edges of black and white."""
+    """Greys between 0 and 255 that are fewer than 255, or that lie in no area, are soft edges of black and white."""
     greys = sorted(value for value in census.pixels if 0 < value < IGNORE)
     if max(census.pixels) > IGNORE or len(greys) <= 2 or greys[-1] <= IGNORE // 2:
         return
     between = sum(census.pixels[value] for value in SOFT)
     white = sum(census.pixels[value] for value in range(SOFT.stop, IGNORE + 1))
-    alone = 2 * census.lonely > sum(census.pixels[value] for value in greys)
-    if alone or (census.pixels[IGNORE] and between < white):
+    blurred = 2 * census.blurred > sum(census.pixels[value] for value in greys)
+    if blurred or (census.pixels[IGNORE] and between < white):
         count, worst = census.softest
         raise LayoutError(
-            f"{worst}: {count} pixels are grey, neither 0 nor 255 (anti-aliased or compressed with losses), so "
-            "they may be either; say --threshold 127 to take what is above 127 as foreground, or save the masks "
-            "without smoothing"
+            f"{worst}: {count} pixels are grey, neither 0 nor 255 (anti-aliased, blurred or compressed with losses), "
+            "so they may be either; say --threshold 127 to take what is above 127 as foreground, or save the masks "
+            "without smoothing; if each grey is a class, say so with --colours"
         )
 
 
@@ -185,6 +148,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
     reasons = [reason]
     if values[-1] <= MOST_CLASSES:
         class_of = {value: value for value in range(max(values[-1], *names, 1) + 1)}
+        _refuse_holes(values, names)
     else:
         values = sorted({0, *values})
         class_of = {value: class_id for class_id, value in enumerate(values)}
@@ -197,6 +161,31 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
         reasons.append(f"pixels of mask value {ignore} do not count")
     usual = {0: "border", 1: "cell"} if kind == "boundaries" else {0: "background"} | _numbered(class_of.values())
     return Meaning(kind, dict(sorted((usual | dict(names)).items())), class_of, tuple(reasons))
+
+
+def _refuse_holes(values: Sequence[int], names: Mapping[int, str]) -> None:
+    """A class beyond all values of the masks may be rare, but those between would be made up."""
+    holes = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
+    if holes:
+        raise LayoutError(
+            f"--class {max(names)}: the masks hold {some(values)}, and classes are numbered without a hole; name "
+            f"{some(holes)} too, or leave it out"
+        )
+
+
+def _absent(census: Census, meaning: Meaning, idle: Sequence[str]) -> list[str]:
+    """What is said to be, but is in no mask."""
+    seen = {class_id for value, class_id in (meaning.class_of or {}).items() if census.pixels[value]}
+    absent = [class_id for class_id in meaning.names if class_id and class_id not in seen]
+    lines = [f"no mask holds class {some(absent, IGNORE)}"] if absent else []
+    if 0 not in seen and meaning.labels == "classes":
+        lines.append("no mask holds background, class 0; if one of the values is that, say so with --colours")
+    return [*lines, *idle]
+
+
+def _idle(census: Census, wishes: Wishes) -> list[str]:
+    unseen = wishes.ignore is not None and not census.pixels[wishes.ignore]
+    return [f"--ignore {wishes.ignore}: no mask holds {wishes.ignore}"] if unseen else []
 
 
 def _refuse_strange(names: Mapping[int, str], classes: Sequence[int]) -> None:

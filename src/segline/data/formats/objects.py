@@ -14,11 +14,13 @@ from segline.data.dataset import by_stem
 from segline.data.formats import READABLE, Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, survey
 from segline.data.formats.drawings import Drawing, Object, Sheet
 from segline.data.formats.folders import IMAGES, MASKS
+from segline.data.formats.masks import some
 from segline.data.formats.regions import Region
 
 LABEL = "object"
 
-Pairs = tuple[dict[str, tuple[Path, Path]], list[str]]
+# Image and folder of masks by stem; what is wrong with others; images without such a folder.
+Found = tuple[dict[str, tuple[Path, Path]], list[str], dict[str, Path]]
 
 
 def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
@@ -34,15 +36,21 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     if not source.is_dir():
         return None
     nested = _nested(source)
-    found, alone = nested or _flat(source) or ({}, [])
+    found, alone, bare = nested or _flat(source) or ({}, [], {})
     if not found:
         return None
-    flags.refuse(wishes, "files of one object each", "threshold")
+    flags.refuse(wishes, "files of one object each", "threshold", "missing_as_background")
+    if not wishes.missing_as_background:
+        without = "an empty folder says that there is no object, as does --missing-as-background for all such images"
+        alone = [*(f"{image} has no folder of masks; {without}" for image in bare.values()), *alone]
+        bare = {}
     skipped = finding.refuse_or_skip(alone, wishes, "image(s) or folder(s) of masks")
     pictures = {stem: Picture(image) for stem, (image, _) in found.items()}
+    pictures |= {stem: Picture(image) for stem, image in bare.items()}
     sheets = {
         stem: Sheet(folder, partial(_read, image, folder, wishes.threshold)) for stem, (image, folder) in found.items()
     }
+    sheets |= {stem: Sheet.blank(image) for stem, image in bare.items()}
     return survey.layout(
         source,
         wishes,
@@ -50,12 +58,16 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
         sheets=sheets,
         names={0: "background", 1: LABEL},
         found=survey.survey(sheets, each),
-        reasons=[f"one mask file an object, one folder {'an image' if nested else 'of masks an image'}", *skipped],
+        reasons=[
+            f"one mask file an object, one folder {'an image' if nested else 'of masks an image'}",
+            *finding.blank(len(bare)),
+            *skipped,
+        ],
     )
 
 
-def _nested(source: Path) -> Pairs | None:
-    """Image and folder of masks by stem, of STEM/images/FILE and STEM/masks/, and what is wrong with others."""
+def _nested(source: Path) -> Found | None:
+    """What there is of STEM/images/FILE and STEM/masks/."""
     parts = {
         folder.name: (_inside(folder, IMAGES), _inside(folder, MASKS))
         for folder in sorted(source.iterdir())
@@ -69,14 +81,15 @@ def _nested(source: Path) -> Pairs | None:
         f"{source / stem} has {len(found)} image(s) and {'a' if parts[stem][1] else 'no'} folder {MASKS[0]}; "
         f"each folder holds one image in {IMAGES[0]}/ and a folder {MASKS[0]}/, empty where there is no object"
         for stem, found in images.items()
-        if len(found) != 1 or not parts[stem][1]
+        if len(found) != 1
     ]
-    pairs = {stem: (found[0], masks) for stem, found in images.items() if len(found) == 1 and (masks := parts[stem][1])}
-    return pairs, alone
+    one = {stem: found[0] for stem, found in images.items() if len(found) == 1}
+    pairs = {stem: (image, masks) for stem, image in one.items() if (masks := parts[stem][1])}
+    return pairs, alone, {stem: image for stem, image in one.items() if stem not in pairs}
 
 
-def _flat(source: Path) -> Pairs | None:
-    """Image and folder of masks by stem, of images/STEM.* and masks/STEM/, and what is wrong with others."""
+def _flat(source: Path) -> Found | None:
+    """What there is of images/STEM.* and masks/STEM/."""
     image_folder, mask_folder = _inside(source, IMAGES), _inside(source, MASKS)
     if not image_folder or not mask_folder:
         return None
@@ -85,13 +98,8 @@ def _flat(source: Path) -> Pairs | None:
     both = {stem: (image, masks[stem]) for stem, image in images.items() if stem in masks}
     if not both:
         return None
-    alone = [
-        f"{image} has no folder {stem} in {mask_folder}; make an empty one where there is no object"
-        for stem, image in images.items()
-        if stem not in masks
-    ]
-    alone += [f"{masks[stem]} has no image of its name in {image_folder}" for stem in masks if stem not in images]
-    return both, alone
+    alone = [f"{masks[stem]} has no image of its name in {image_folder}" for stem in masks if stem not in images]
+    return both, alone, {stem: image for stem, image in images.items() if stem not in masks}
 
 
 def _inside(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -114,6 +122,9 @@ def _read(image: Path, folder: Path, threshold: float | None) -> Drawing:
             )
         objects.append(Object(file.name, LABEL, Region.of(_object(file, mask, threshold))))
     drawings.refuse_other_size(image, folder, shape)
+    empty = [thing.name for thing in objects if not thing.region.area]
+    if empty:
+        raise LayoutError(f"{folder}: {some(empty)}: covers no pixel; remove what is no object, or mend it")
     return Drawing(folder, shape, objects)
 
 

@@ -1,12 +1,12 @@
 """Which mask belongs to which image, told from the names of the files."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segline.data.files import LOSSY
-from segline.data.formats import READABLE, LayoutError
+from segline.data.formats import READABLE, LayoutError, Wishes
 from segline.data.formats.masks import some
 
 MASK_WORDS = "(?:cp_)?masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|annotations?"
@@ -17,7 +17,10 @@ Name = Callable[[Path], str]  # of a file: what an image and its mask have in co
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and masks by the stem of the image, and how they were found to belong together."""
+    """Images and masks by the stem of the image, and how they were found to belong together.
+
+    An image without mask holds background only.
+    """
 
     images: Mapping[str, Path]
     masks: Mapping[str, Path]
@@ -29,7 +32,7 @@ def stem(file: Path) -> str:
     return file.stem.removesuffix(".ome")
 
 
-def in_two_folders(images: Sequence[Path], masks: Sequence[Path], skip_unpaired: bool = False) -> Pairs:
+def in_two_folders(images: Sequence[Path], masks: Sequence[Path], wishes: Wishes) -> Pairs:
     """Pair by the first rule that leaves no file alone; if none does, by the rule that leaves the fewest.
 
     Raises
@@ -50,16 +53,16 @@ def in_two_folders(images: Sequence[Path], masks: Sequence[Path], skip_unpaired:
     for how, name_image, name_mask in rules:
         one, other = _by(images, name_image), _by(masks, name_mask)
         if one and set(one) == set(other):
-            return _pairs(one, other, how)
+            return _pairs(one, other, how, wishes)
         common = len(set(one) & set(other))
         if best is None or common > best[0]:
             best = common, how, one, other
     assert best is not None
     _, how, one, other = best
-    return _pairs(one, other, how, skip_unpaired)
+    return _pairs(one, other, how, wishes)
 
 
-def in_one_folder(files: Sequence[Path], skip_unpaired: bool = False) -> Pairs | None:
+def in_one_folder(files: Sequence[Path], wishes: Wishes) -> Pairs | None:
     """Pair `a` or `a_img` with `a_mask`, `mask_a` and the like, or `a.jpg` with `a.png`; None where no file is a mask.
 
     Raises
@@ -71,46 +74,57 @@ def in_one_folder(files: Sequence[Path], skip_unpaired: bool = False) -> Pairs |
     known = {name(file) for name in (stem, of_image) for file in files}
     masks = [file for file in files if of_mask(file) != stem(file) and of_mask(file) in known]
     if not masks:
-        return _by_kind(files)
+        return _by_kind(files, wishes)
     taken = set(masks)
     images = [file for file in files if file not in taken]
     by_stem = _by(masks, of_mask, refuse=True)
     whole = all(stem(file) in by_stem for file in images)
     how = "masks beside the images, paired by stem without mask, label, seg or gt"
-    return _pairs(_by(images, stem if whole else of_image, refuse=True), by_stem, how, skip_unpaired)
+    return _pairs(_by(images, stem if whole else of_image, refuse=True), by_stem, how, wishes)
 
 
-def _by_kind(files: Sequence[Path]) -> Pairs | None:
-    """Pair JPEG images with what is no JPEG, where each of the one has a partner of the other."""
+def _by_kind(files: Sequence[Path], wishes: Wishes) -> Pairs | None:
+    """Pair JPEG images with what is no JPEG, where each of these has an image."""
     images = [file for file in files if file.suffix.lower() in LOSSY]
     masks = [file for file in files if file.suffix.lower() not in LOSSY]
-    if not images or sorted(map(stem, images)) != sorted(map(stem, masks)):
+    if not masks or not set(map(stem, masks)) <= set(map(stem, images)):
         return None
-    return _pairs(_by(images, stem, refuse=True), _by(masks, stem), "masks beside the images, which are the JPEG files")
+    one, other = (_by(files, stem, refuse=True) for files in (images, masks))
+    return _pairs(one, other, "masks beside the images, which are the JPEG files", wishes)
 
 
-def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, skip_unpaired: bool = False) -> Pairs:
+def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, wishes: Wishes) -> Pairs:
     """Pair the files below `source` that fit the pattern `images` with those that fit `masks` and have the same at `*`.
 
     `*` is anything but `/`, `**/` any folders, `?` one character; a `*` at the end stands for any ending too. A pattern
-    that names a folder means the files in it. Files that fit `masks` are no images.
+    that names a folder means the files in it. Files that fit `masks` are no images. All files of one folder and all of
+    another are paired as in `in_two_folders`, where they have not the same names.
 
     Raises
     ------
     LayoutError
         A pattern fits nothing, or the same at `*` twice, or files stay alone that are not to be skipped.
     """
+    images, masks = (f"{name.rstrip('/')}/*" if (source / name).is_dir() else name for name in (images, masks))
     found: dict[str, dict[str, Path]] = {}
     for flag, pattern in (("--masks", masks), ("--images", images)):
         taken = set(found.get("--masks", {}).values())
         found[flag] = _fitting(source, [file for file in files if file not in taken], flag, pattern)
-    how = f"images {images}, masks {masks}, paired by what is at *"
-    return _pairs(found["--images"], found["--masks"], how, skip_unpaired)
+    how = f"images {images}, masks {masks}, "
+    if found["--images"].keys() != found["--masks"].keys() and all(_is_folder(pattern) for pattern in (images, masks)):
+        by_name = in_two_folders(list(found["--images"].values()), list(found["--masks"].values()), wishes)
+        return replace(by_name, how=how + by_name.how)
+    return _pairs(found["--images"], found["--masks"], how + "paired by what is at *", wishes)
+
+
+def _is_folder(pattern: str) -> bool:
+    """Whether a pattern means all files of one folder, so that nothing is said of their names."""
+    return pattern.endswith("/*") and pattern.count("*") == 1
 
 
 def _fitting(source: Path, files: Sequence[Path], flag: str, pattern: str) -> dict[str, Path]:
     """Of `files` those that fit, by what is at `*`."""
-    fits = re.compile(_expression(f"{pattern.rstrip('/')}/*" if (source / pattern).is_dir() else pattern))
+    fits = re.compile(_expression(pattern))
     fitting: dict[str, Path] = {}
     for file in files:
         match = fits.fullmatch(file.relative_to(source).as_posix())
@@ -180,25 +194,29 @@ def _by(files: Sequence[Path], name: Name, refuse: bool = False) -> dict[str, Pa
     return found
 
 
-def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], how: str, skip_unpaired: bool = False) -> Pairs:
-    both = sorted(set(images) & set(masks))
-    if len(both) < max(len(images), len(masks)):
-        alone = [_alone("images", "mask", images, masks), _alone("masks", "image", masks, images)]
-        how += "; " + "; ".join(words for words in alone if words)
-        if not skip_unpaired or not both:
-            raise LayoutError(
-                f"{how}. Add the partners, say what pairs with --images and --masks (`*` is what both have in common), "
-                "or leave these out with --skip-unpaired"
-            )
-        how += "; left out"
-    stems = {name: images[name].stem for name in both}
-    if len(set(stems.values())) < len(both):  # images of one name in several folders
-        stems = {name: name for name in both}
-    found, partners = ({stems[name]: files[name] for name in both} for files in (images, masks))
-    return Pairs(found, partners, how)
+def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], how: str, wishes: Wishes) -> Pairs:
+    both, bare, stray = set(images) & set(masks), set(images) - set(masks), set(masks) - set(images)
+    if bare:
+        how += f"; {_alone('images', 'mask', bare, images)}"
+        how += "; they hold background only, as told" * wishes.missing_as_background
+    if stray:
+        how += f"; {_alone('masks', 'image', stray, masks)}"
+    refused = stray if wishes.missing_as_background else bare | stray
+    if not both or (refused and not wishes.skip_unpaired):
+        empty = "; images that hold nothing but background need none with --missing-as-background" if bare else ""
+        raise LayoutError(
+            f"{how}. Add the partners, say what pairs with --images and --masks (`*` is what both have in common), "
+            f"or leave these out with --skip-unpaired{empty if both else ''}"
+        )
+    how += "; left out" if refused else ""
+    taken = sorted(both | bare if wishes.missing_as_background else both)
+    stems = {name: images[name].stem for name in taken}
+    if len(set(stems.values())) < len(taken):  # images of one name in several folders
+        stems = {name: name for name in taken}
+    partners = {stems[name]: masks[name] for name in taken if name in masks}
+    return Pairs({stems[name]: images[name] for name in taken}, partners, how)
 
 
-def _alone(these: str, those: str, files: Mapping[str, Path], others: Mapping[str, Path]) -> str:
-    names = sorted(set(files) - set(others))
-    which = some([files[name].name for name in names], 5)
-    return f"{len(names)} of {len(files)} {these} have no {those}: {which}" if names else ""
+def _alone(these: str, those: str, names: Set[str], files: Mapping[str, Path]) -> str:
+    which = some([files[name].name for name in sorted(names)], 5)
+    return f"{len(names)} of {len(files)} {these} have no {those}: {which}"

@@ -16,7 +16,7 @@ from segline.data.formats import (
     drawings,
     finding,
     flags,
-    masks,
+    masklayout,
     pairs,
     series,
 )
@@ -64,7 +64,7 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     reasons = [f"{first.name} with labels {label.name}, paired page by page{more}: {len(pictures)} pages", *skipped]
     if images:
         reasons.append(f"no labels for {some([file.name for file in images])}: left out")
-    return masks.layout(pictures, labels, wishes, reasons=[*reasons, why], groups=groups, each=each)
+    return masklayout.layout(pictures, labels, wishes, reasons=[*reasons, why], groups=groups, each=each)
 
 
 def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:

@@ -12,12 +12,11 @@ from segline.data.dataset import GROUPS, IGNORE, Kind, read_groups
 from segline.data.files import FileError, Labels
 from segline.data.formats import Each, Layout, LayoutError, Mask, Picture, Wishes
 from segline.data.formats.drawings import Drawing, Sheet, refuse
-from segline.data.formats.masks import some
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What all drawings together hold: objects by class, images without any, and what overlaps cost."""
+    """What all drawings together hold: objects by class, images without any, what overlaps cost, and slivers."""
 
     objects: Counter[str]
     images: int
@@ -25,6 +24,7 @@ class Survey:
     ignored: int
     taken: int
     gone: int
+    slivers: int
 
     def reasons(self) -> list[str]:
         """One line a fact that the person should know."""
@@ -37,6 +37,8 @@ class Survey:
             lines.append(
                 f"objects overlap: {self.taken} pixels went to the smaller one, or of one size the later{gone}"
             )
+        if self.slivers:
+            lines.append(f"{self.slivers} object(s) cover the centre of no pixel and are left out")
         if self.ignored:
             lines.append(f"{self.ignored} region(s) hold what was not told apart; their pixels do not count")
         return lines
@@ -54,30 +56,25 @@ def survey(sheets: Mapping[str, Sheet], each: Each) -> Survey:
     refuse([error for error in looked if isinstance(error, str)])
     seen = [one for one in looked if isinstance(one, Survey)]
     objects: Counter[str] = sum((one.objects for one in seen), Counter())
-    if not objects:
-        raise LayoutError(f"none of {len(seen)} images has an object; are these the right labels?")
-    empty, ignored, taken, gone = (
-        sum(getattr(one, field) for one in seen) for field in ("empty", "ignored", "taken", "gone")
+    empty, ignored, taken, gone, slivers = (
+        sum(getattr(one, field) for one in seen) for field in ("empty", "ignored", "taken", "gone", "slivers")
     )
-    return Survey(objects, len(seen), empty, ignored, taken, gone)
+    if not objects:
+        thin = f" ({slivers} cover the centre of no pixel; coordinates are pixels)" if slivers else ""
+        raise LayoutError(f"none of {len(seen)} images has an object{thin}; are these the right labels?")
+    return Survey(objects, len(seen), empty, ignored, taken, gone, slivers)
 
 
 def _look(sheet: Sheet) -> Survey | str:
     """What one drawing holds, or what is wrong with it."""
     try:
         drawing = sheet.read()
-        _refuse_empty(drawing)
     except (LayoutError, FileError) as error:
         return str(error)
     painted = drawing.painted()
     labels = Counter(thing.label for thing in drawing.objects)
-    return Survey(labels, 1, int(not drawing.objects), len(drawing.ignored), painted.taken, painted.gone)
-
-
-def _refuse_empty(drawing: Drawing) -> None:
-    empty = [thing.name for thing in drawing.objects if not thing.region.area]
-    if empty:
-        raise LayoutError(f"{drawing.file}: {some(empty)}: covers no pixel; remove what is no object, or mend it")
+    empty = int(not drawing.objects)
+    return Survey(labels, 1, empty, len(drawing.ignored), painted.taken, painted.gone, drawing.slivers)
 
 
 def layout(

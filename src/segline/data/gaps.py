@@ -1,0 +1,235 @@
+"""The gap between instances that touch: which of their pixels become background."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segline.data.blocks import grown, strips
+from segline.data.labels import Labels, foreground, renumber
+
+Pixels = npt.NDArray[np.intp]  # positions in a flattened image
+
+APART, OPEN, KEPT, GONE = range(4)  # touches no other instance; touches one: not decided yet, stays, makes way
+HIGHEST_ID = 1 << 20  # tables of instances are as long as the highest id; above this, ids are renumbered first
+
+_FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))  # half of the eight neighbours: every pair of pixels is met once
+
+
+def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:
+    """Return the classes with background between touching (8-neighbour) instances of one class.
+
+    The instances are served in turn, those with the fewest untouched pixels first; each keeps the pixels that touch no
+    instance served before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of it could
+    be given back. Where an instance would lose all its pixels, the others make room for one of them; only where there
+    is no room (two instances of one pixel each, say) does it vanish. Separating twice changes nothing more.
+
+    Beyond the arguments and the result it needs one byte a pixel, whatever touches: it works strip by strip.
+
+    Parameters
+    ----------
+    classes : (H, W) class ids, 0 = background, at most 255.
+    instances : (H, W) instance ids, 0 = background, in any numbering; an instance may be in several pieces. Pixels of
+        class 0 or `ignore` are part of none.
+    ignore : class id that stays as it is.
+
+    Raises
+    ------
+    ValueError
+        The arrays differ in shape, hold no integers, or hold ids out of range.
+    """
+    _check(classes, instances)
+    if instances.max(initial=0) > HIGHEST_ID:
+        instances, _ = renumber(instances)
+    separated = np.array(classes, np.uint8, order="C")
+    state = _decided(_Scene(separated, instances, ignore))
+    if state is not None:
+        separated[state == GONE] = 0
+    return separated
+
+
+def _check(classes: Labels, instances: Labels) -> None:
+    if classes.shape != instances.shape or classes.ndim != 2:
+        raise ValueError(f"classes {classes.shape} and instances {instances.shape} must be one (H, W)")
+    for name, array in (("classes", classes), ("instances", instances)):
+        if array.dtype.kind not in "ui":
+            raise ValueError(f"{name} are {array.dtype}; give integer ids")
+    for id_ in (int(classes.min(initial=0)), int(classes.max(initial=0))):
+        if not 0 <= id_ <= 255:
+            raise ValueError(f"classes hold id {id_}; ids go from 0 to 255")
+    if instances.min(initial=0) < 0:
+        raise ValueError(f"instances hold id {instances.min()}; 0 is background, ids are above it")
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Some rows, `inner`, with one more above and below where there is one, flattened; and what touches in them.
+
+    `first` and `second` are the pairs of neighbouring pixels of one class in two cells.
+    """
+
+    around: slice
+    inner: slice  # of the flattened rows
+    cells: Labels
+    first: Pixels
+    second: Pixels
+
+
+@dataclass
+class _Scene:
+    classes: npt.NDArray[np.uint8]
+    instances: Labels
+    ignore: int | None
+    last: tuple[slice, _Window] | None = None  # a small image is all in one window
+
+    def cells(self, rows: slice) -> Labels:
+        """The instances in some rows, without what is no foreground."""
+        return np.where(foreground(self.classes[rows], self.ignore), self.instances[rows], 0)
+
+    def window(self, rows: slice) -> _Window:
+        """What touches in some rows."""
+        if self.last is None or self.last[0] != rows:
+            height, width = self.classes.shape
+            around, inside = grown(rows, 1, height)
+            cells = self.cells(around).ravel()
+            pairs = _touching(cells, self.classes[around].ravel(), width)
+            self.last = rows, _Window(around, slice(inside.start * width, inside.stop * width), cells, *pairs)
+        return self.last[1]
+
+
+def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tuple[Pixels, Pixels]:
+    """The pairs of touching pixels in flattened rows."""
+    first, second = [], []
+    for dy, dx in _FORWARD:
+        step = dy * width + dx
+        # Flattened, a row's end meets the next one's begin; such pairs are few and sorted out below.
+        start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
+        end = start + step
+        touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])
+        if dx:
+            touch &= start % width != (width - 1 if dx > 0 else 0)
+        first.append(start[touch])
+        second.append(end[touch])
+    return np.concatenate(first), np.concatenate(second)
+
+
+def _decided(scene: _Scene) -> npt.NDArray[np.uint8] | None:
+    """(H, W): which pixels make way; None where nothing touches."""
+    state, area, untouched = _opened(scene)
+    if (untouched == area).all():
+        return None
+    rank = np.empty(area.size, np.intp)
+    rank[np.lexsort((area, untouched))] = np.arange(area.size)
+    protected: list[int] = []
+    while True:
+        _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
+        waiting = list(strips(state.shape))
+        while waiting:
+            # A strip may wait for its neighbours; who is served first of all open pixels never does.
+            waiting = [rows for rows in waiting if not _serve(scene, state, rank, rows)]
+        gone = _count_gone(scene, state, area.size)
+        lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
+        if lost.size == 0:
+            return state
+        protected += lost.tolist()
+        state[state != APART] = OPEN
+
+
+def _opened(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The state (H, W) before anyone is served, and by cell the area and the untouched pixels."""
+    state = np.full(scene.classes.shape, APART, np.uint8)
+    length = int(scene.instances.max(initial=0)) + 1
+    area = np.zeros(length, np.int64)
+    touched = np.zeros(length, np.int64)
+    for rows in strips(state.shape):
+        window = scene.window(rows)
+        opened = np.zeros(window.cells.size, np.uint8)
+        opened[window.first] = opened[window.second] = OPEN
+        state[rows] = opened[window.inner].reshape(state[rows].shape)
+        inside = window.cells[window.inner]
+        area += np.bincount(inside, minlength=length)
+        touched += np.bincount(inside[opened[window.inner] == OPEN], minlength=length)
+    area[0] = 0
+    return state, area, area - touched
+
+
+def _serve(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
+    """Decide in `state` what can be decided in some rows; return whether all of them are.
+
+    A pixel is kept when no pixel that touches it and is served before is kept. Instead of cell by cell, all pixels that
+    wait for no other are kept at once, until none is left that does not: the same outcome.
+    """
+    if not (state[rows] == OPEN).any():
+        return True
+    window = scene.window(rows)
+    states = state[window.around].ravel()
+    earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
+    first = np.where(earlier, window.first, window.second)
+    second = np.where(earlier, window.second, window.first)
+    # A pixel above or below the rows may touch others that are not seen here.
+    undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
+    waits = np.zeros(states.size, bool)
+    while True:
+        alive = (states[second] == OPEN) & (states[first] != GONE)
+        first, second = first[alive], second[alive]
+        waits[second] = True
+        kept = undecided[~waits[undecided]]
+        waits[second] = False
+        gone = second[states[first] == KEPT]
+        if not (kept.size or gone.size):
+            state[rows] = states[window.inner].reshape(state[rows].shape)
+            return not undecided.size
+        states[kept], states[gone] = KEPT, GONE
+        undecided = undecided[states[undecided] == OPEN]
+
+
+def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.int64]:
+    """By cell, the pixels that make way."""
+    gone = np.zeros(length, np.int64)
+    for rows in strips(state.shape):
+        gone += np.bincount(scene.cells(rows)[state[rows] == GONE], minlength=length)
+    return gone
+
+
+def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
+    """Mark as gone what makes way so that each protected cell, in turn, keeps the pixel that costs others least."""
+    if not protected:
+        return
+    states = state.reshape(-1)
+    pixels, owners = _pixels_of(scene, protected)
+    rivals = _rivals(scene, pixels)
+    cost = np.count_nonzero(rivals >= 0, axis=1)
+    by_cell = np.argsort(owners, kind="stable")
+    starts, ends = (np.searchsorted(owners[by_cell], protected, side=side) for side in ("left", "right"))
+    for start, end in zip(starts, ends, strict=True):
+        own = by_cell[start:end]
+        free = own[states[pixels[own]] != GONE]
+        if free.size:
+            way = rivals[free[np.argmin(cost[free])]]
+            states[way[way >= 0]] = GONE
+
+
+def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
+    """The pixels of some cells, in the order of the rows, and whose they are."""
+    wanted = np.zeros(int(scene.instances.max(initial=0)) + 1, bool)
+    wanted[chosen] = True
+    pixels, owners = [], []
+    for rows in strips(scene.classes.shape):
+        cells = scene.cells(rows).ravel()
+        found = np.flatnonzero(wanted[cells])
+        pixels.append(rows.start * scene.classes.shape[1] + found)
+        owners.append(cells[found])
+    return np.concatenate(pixels), np.concatenate(owners)
+
+
+def _rivals(scene: _Scene, pixels: Pixels) -> Pixels:
+    """(N, 8): the neighbours of each pixel in another cell of its class; -1 where there is none."""
+    height, width = scene.classes.shape
+    y, x = (axis[:, None] for axis in np.divmod(pixels, width))
+    down, right = np.array([(dy, dx) for sign in (1, -1) for dy, dx in np.multiply(sign, _FORWARD)]).T
+    inside = (y + down >= 0) & (y + down < height) & (x + right >= 0) & (x + right < width)
+    there = np.clip(y + down, 0, height - 1), np.clip(x + right, 0, width - 1)
+    cells = np.where(foreground(scene.classes[there], scene.ignore), scene.instances[there], 0)
+    rival = inside & (cells > 0) & (cells != scene.instances[y, x]) & (scene.classes[there] == scene.classes[y, x])
+    return np.where(rival, there[0] * width + there[1], -1)

@@ -1,0 +1,135 @@
+"""Objects in a prediction: the connected parts of a class, or what a watershed makes of those that touch.
+
+Objects are (H, W) int32 ids, numbered from 1; 0 is background.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .images import encode_png
+from .segments import segments
+
+Objects = npt.NDArray[np.int32]
+Labels = npt.NDArray[np.uint8]  # class ids (H, W)
+
+STEPS = 64  # heights are whole numbers of 1/64 px, so that equal ones are equal on every machine
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # neighbours touch by their sides
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How objects that touch are told apart; a part of inference.json.
+
+    ``depth``: px; two peaks of the landscape are two objects where the pass between them is more than this lower than
+    both, None for connected components. ``min_area``: px; smaller objects are left out.
+    """
+
+    depth: float | None = None
+    min_area: int = 0
+
+
+def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Separation) -> Objects:
+    """The objects (H, W) in the class ids `labels` (H, W) that were made of the `probabilities` (K, H, W)."""
+    objects = components(labels) if separation.depth is None else parted(probabilities, labels, separation.depth)
+    return without_small(objects, separation.min_area)
+
+
+def components(labels: Labels) -> Objects:
+    """The 4-connected components of each class but the background."""
+    objects = np.zeros(labels.shape, np.int32)
+    for class_id in range(1, int(labels.max(initial=0)) + 1):
+        pieces = segments(labels == class_id)
+        objects += np.where(pieces > 0, pieces + objects.max(initial=0), 0).astype(np.int32)
+    return objects
+
+
+def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float) -> Objects:
+    """Part the foreground of `labels` by a watershed.
+
+    The landscape is the distance to the background, px, times the probability of the likeliest foreground class: it
+    falls in a neck, along a faint line, and where two classes meet. Each peak that rises more than `depth` above the
+    pass to a higher one (extended maxima; Soille 2003, ch. 6.3.5) grows into an object, so every connected part of the
+    foreground is one object or more, and every pixel of it belongs to one.
+
+    Returns
+    -------
+    (H, W) int32
+        4-connected objects.
+    """
+    inside = (labels > 0).view(np.uint8)
+    # Without any background the distance is infinite.
+    distance = np.minimum(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), sum(labels.shape))
+    heights = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
+    objects, found = np.zeros(labels.shape, np.int32), 0
+    # Part by part: no object reaches beyond its own, and an image of many parts needs the memory of the largest.
+    _, parts, boxes, _ = cv2.connectedComponentsWithStats(inside, connectivity=4, ltype=cv2.CV_32S)
+    for number, (x, y, width, height, _) in enumerate(boxes[1:].tolist(), 1):
+        box = (slice(y, y + height), slice(x, x + width))
+        part = parts[box] == number
+        pieces = _pieces(heights[box], part, max(1, round(depth * STEPS)))
+        objects[box][part] = pieces[part] + found
+        found += int(pieces.max())
+    return objects
+
+
+def _pieces(heights: npt.NDArray[np.int32], part: npt.NDArray[np.bool_], step: int) -> Objects:
+    """Watershed of one connected `part` (H, W), with a seed in each peak that rises by more than `step`."""
+    if heights[part].max() <= step:
+        return part.astype(np.int32)
+    # Late: half a second that connected components need not pay.
+    from skimage.morphology import local_maxima, reconstruction
+    from skimage.segmentation import watershed
+
+    # Outside lies lower than any peak is cut to, or peaks below `step` would vanish.
+    floor = -step - 1
+    ground = np.pad(np.where(part, heights, floor), 1, constant_values=floor)
+    flooded = reconstruction(np.maximum(ground - step, floor), ground, footprint=CROSS)  # type: ignore[no-untyped-call]
+    highest = local_maxima(flooded.astype(np.int32), connectivity=1)[1:-1, 1:-1]  # type: ignore[no-untyped-call]
+    seeds = segments(highest.astype(np.bool_))
+    pieces: Objects = watershed(-heights, seeds, connectivity=1, mask=part)  # type: ignore[no-untyped-call]
+    return pieces
+
+
+def without_small(objects: Objects, min_area: int) -> Objects:
+    """The objects of `min_area` pixels or more, numbered from 1 in the order of their first pixels, row by row."""
+    area = np.bincount(objects.ravel())
+    kept = np.flatnonzero(area >= max(1, min_area))
+    kept = kept[kept > 0]
+    first = np.zeros(area.size, np.int64)
+    columns = np.arange(objects.shape[1])[::-1]
+    for row in range(objects.shape[0] - 1, -1, -1):
+        first[objects[row, ::-1]] = row * objects.shape[1] + columns  # of several, numpy keeps what is written last
+    numbers = np.zeros(area.size, np.int32)
+    numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)
+    return numbers[objects]
+
+
+def class_labels(objects: Objects, labels: Labels) -> Labels:
+    """The class ids (H, W) that give each object one class, that of most of its pixels, and all else background."""
+    classes = int(labels.max(initial=0)) + 1
+    count = int(objects.max(initial=0)) + 1
+    votes = np.bincount(objects.ravel() * classes + labels.ravel(), minlength=count * classes).reshape(count, classes)
+    winner: Labels = votes.argmax(axis=1).astype(np.uint8)
+    winner[0] = 0
+    return winner[objects]
+
+
+def encode(objects: npt.NDArray[Any]) -> bytes:
+    """The bytes of an image file of `objects`: PNG, 16 bit; TIFF, 32 bit, where there are more than 65,535."""
+    if objects.max(initial=0) < 2**16:
+        return encode_png(objects.astype(np.uint16))
+    import tifffile
+
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, objects.astype(np.int32), compression="zlib")
+    return stream.getvalue()
+
+
+def suffix(encoded: bytes) -> str:
+    """The suffix for a file with what `encode` gave: .png or .tif."""
+    return ".png" if encoded.startswith(b"\x89PNG") else ".tif"

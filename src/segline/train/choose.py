@@ -1,0 +1,76 @@
+"""What of inference is chosen on the validation split: where borders close, and how objects that touch are parted."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from segline.data.dataset import IGNORE
+from segline.model.instances import Separation, find, without_small
+from segline.model.predict import Inference, Probabilities, to_labels
+from segline.model.segments import segments, thin
+from segline.score import boundaries, instances
+from segline.score.judge import AP_IOU
+
+Truth = npt.NDArray[np.uint8] | npt.NDArray[np.int32]  # (H, W)
+
+THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
+# From the mildest to the strongest, for the first of equally good ones is taken.
+DEPTHS = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
+MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
+
+
+def segment_threshold(
+    images: Iterable[tuple[Probabilities, Truth]], plain: Inference, thresholds: Sequence[float | None] = THRESHOLDS
+) -> float | None:
+    """The segment threshold with the best mean V^Rand; None where none is better than leaving borders as they are.
+
+    Parameters
+    ----------
+    images:
+        Probabilities (K, H, W) and true classes (H, W), or IGNORE, of one image after the other.
+    plain:
+        The other settings.
+    """
+    scores: dict[float | None, list[float]] = {threshold: [] for threshold in thresholds}
+    for probabilities, classes in images:
+        cells = segments((classes > 0) & (classes != IGNORE))
+        for threshold, found in scores.items():
+            labels = to_labels(probabilities, replace(plain, segment_threshold=threshold))
+            found.append(boundaries.v_rand(cells, thin(labels, 0)))
+    return max(scores, key=lambda threshold: _mean(scores[threshold]))
+
+
+def separation(
+    images: Iterable[tuple[Probabilities, Truth, Truth]],
+    plain: Inference,
+    depths: Sequence[float | None] = DEPTHS,
+    min_areas: Sequence[int] = MIN_AREAS,
+) -> Separation:
+    """The separation with the best AP of objects at IoU 0.5, all images pooled.
+
+    Parameters
+    ----------
+    images:
+        Probabilities (K, H, W), true classes (H, W), or IGNORE, and true instances (H, W) of one image after the other.
+    plain:
+        The other settings.
+    """
+    counts = {Separation(depth, area): np.zeros(3, np.int64) for depth in depths for area in min_areas}
+    for probabilities, classes, truth in images:
+        labels = to_labels(probabilities, plain)
+        counted = classes != IGNORE
+        true = np.where(counted, truth, 0)
+        for depth in depths:
+            objects = find(probabilities, labels, Separation(depth))
+            for area in min_areas:
+                found = np.where(counted, without_small(objects, area), 0)
+                counts[Separation(depth, area)] += instances.matches(true, found, AP_IOU)
+    return max(counts, key=lambda choice: np.nan_to_num(instances.average_precision(*counts[choice].tolist())))
+
+
+def _mean(values: list[float]) -> float:
+    """Mean of the values that are numbers; 0 where none is."""
+    numbers = [value for value in values if not np.isnan(value)]
+    return float(np.mean(numbers)) if numbers else 0.0

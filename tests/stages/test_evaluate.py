@@ -1,0 +1,102 @@
+"""What stage evaluate chooses on the validation split, and when it asks for it at all; the rest is in test_pipeline."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from segline.data import files
+from segline.data.prepared import Prepared
+from segline.model.instances import Separation
+from segline.model.predict import Inference
+from segline.params import Evaluate
+from segline.stages import evaluate
+
+SIDE = 24
+
+
+class Network:
+    """A predictor that is asked for probabilities: two squares with a line between them, as faint as it is told."""
+
+    def __init__(self, line: float) -> None:
+        self.line = line
+        self.inference = Inference()
+        self.asked = 0
+
+    def probabilities(self, raw: np.ndarray) -> np.ndarray:
+        self.asked += 1
+        foreground = np.where(raw[..., 0] > 0, np.float32(0.95), np.float32(0.05))
+        middle = foreground[:, SIDE // 2]
+        middle[middle > 0.5] = self.line
+        return np.stack([1 - foreground, foreground])
+
+
+def prepared(folder: Path, labels: str, images: int = 1) -> Prepared:
+    truth = np.zeros((SIDE, SIDE), np.int32)
+    truth[3:-3, 3 : SIDE // 2], truth[3:-3, SIDE // 2 + 1 : -3] = 1, 2
+    if labels == "boundaries":
+        truth[:] = np.arange(SIDE) // (SIDE // 2 + 1) + 1
+        truth[:, SIDE // 2] = 0
+    filled = np.where(np.arange(SIDE)[None] == SIDE // 2, np.roll(truth, 1, axis=1), truth) > 0
+    names = [f"image{number}" for number in range(images)]
+    for kind, array in (("images", filled[..., None] * np.uint8(255)), ("classes", truth > 0), ("instances", truth)):
+        (folder / kind).mkdir()
+        for name in names:
+            files.save_array(
+                folder / kind / f"{name}.npy", array.astype(np.uint8 if kind == "classes" else array.dtype)
+            )
+    lines = ["image,split", *(f"{name},validation" for name in names)]
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    spec = {"name": "tiny", "classes": {0: "background", 1: "cell"}, "labels": labels}
+    files.write_yaml(folder / "dataset.yaml", spec)
+    files.write_json(folder / "statistics.json", {"dtype": "uint8", "channels": 1, "mean": [0.5], "std": [0.25]})
+    return Prepared.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "expected"),
+    [
+        ("instances", {"watershed_depth": "off", "min_area": 7}, Inference(separation=Separation(None, 7))),
+        ("instances", {"watershed_depth": 2, "min_area": 0}, Inference(separation=Separation(2.0, 0))),
+        ("boundaries", {"segment_threshold": "off"}, Inference()),
+        ("boundaries", {"segment_threshold": 0.8}, Inference(segment_threshold=0.8)),
+        (
+            "instances",
+            {"segment_threshold": 0.8, "watershed_depth": "off", "min_area": 0},
+            Inference(None, 0.8, Separation()),
+        ),
+        ("classes", {"segment_threshold": 0.8}, Inference()),
+    ],
+)
+def test_what_is_set_is_not_searched_for(
+    labels: str, settings: dict[str, object], expected: Inference, tmp_path: Path
+) -> None:
+    network = Network(0.7)
+    assert evaluate._chosen(network, prepared(tmp_path, labels), Evaluate(**settings), "off") == expected
+    assert network.asked == 0
+
+
+@pytest.mark.parametrize(("line", "parted"), [(0.7, True), (0.1, False)])
+def test_a_watershed_is_chosen_where_it_is_needed(line: float, parted: bool, tmp_path: Path) -> None:
+    chosen = evaluate._chosen(Network(line), prepared(tmp_path, "instances"), Evaluate(), "off")
+    assert chosen.separation is not None
+    assert (chosen.separation.depth is not None) == parted
+    assert chosen.segment_threshold is None
+
+
+def test_borders_are_closed_where_it_is_needed(tmp_path: Path) -> None:
+    chosen = evaluate._chosen(Network(0.7), prepared(tmp_path, "boundaries"), Evaluate(), "off")
+    assert chosen.segment_threshold == 0.7
+    assert chosen.separation is None
+
+
+def test_what_is_set_beside_it_is_kept() -> None:
+    assert evaluate._plain(Evaluate(threshold=0.4, views=8, tile=96)) == Inference(0.4, views=8, tile=96)
+
+
+def test_no_more_images_are_predicted_than_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "CHOSEN_ON", 3 * SIDE * SIDE)
+    network = SimpleNamespace(probabilities=lambda raw: raw)
+    found = evaluate._validation(network, prepared(tmp_path, "instances", images=7), "off")
+    assert [name for name, _ in found] == ["image0", "image3", "image6"]

@@ -1,0 +1,96 @@
+"""Judges: images made so that one choice is plainly best, and the choice of whoever tries them all by hand."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from segline.data.dataset import IGNORE
+from segline.model.instances import Separation, find
+from segline.model.predict import Inference, to_labels
+from segline.score import instances
+from segline.train import choose
+
+Image = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def cells(rng: np.random.Generator, line: float, specks: int = 0) -> Image:
+    """Six squares in two rows, between those of a row a line as faint as `line`, and specks of four pixels."""
+    truth = np.zeros((60, 90), np.int32)
+    foreground = np.full(truth.shape, 0.02, np.float32)
+    for number in range(6):
+        top, left = 5 + number // 3 * 25, 10 + number % 3 * 21
+        truth[top : top + 20, left : left + 20] = number + 1
+        foreground[top : top + 20, left : left + 20] = 0.95
+    foreground[5:50, [30, 51]] = np.where(truth[5:50, [29, 50]] > 0, line, 0.02)
+    for x in rng.choice(40, specks, replace=False):
+        foreground[54:56, 2 * x : 2 * x + 2] = 0.9
+    return np.stack([1 - foreground, foreground]), (truth > 0).astype(np.uint8), truth
+
+
+def test_faint_lines_are_parted_and_specks_left_out() -> None:
+    images = [cells(np.random.default_rng(seed), line=0.7, specks=4) for seed in range(2)]
+    best = choose.separation(iter(images), Inference())
+    assert best.depth is not None
+    assert best.min_area == 10
+    for p, _, truth in images:
+        assert find(p, to_labels(p, Inference()), best).max() == truth.max()
+
+
+def test_where_all_is_apart_the_simplest_will_do() -> None:
+    images = [cells(np.random.default_rng(0), line=0.1)]
+    assert choose.separation(iter(images), Inference()) == Separation(None, 0)
+
+
+def test_the_best_of_all_by_hand() -> None:
+    rng = np.random.default_rng(5)
+    images = []
+    for _ in range(2):
+        p = cv2.GaussianBlur(rng.random((70, 80), dtype=np.float32), (0, 0), 3)
+        p = np.clip((p - p.mean()) / p.std() / 4 + 0.5, 0, 1)
+        truth = cv2.connectedComponents((p > 0.6).astype(np.uint8), connectivity=4)[1].astype(np.int32)
+        classes = (truth > 0).astype(np.uint8)
+        classes[:, :9] = IGNORE
+        images.append((np.stack([1 - p, p]), classes, truth))
+
+    def precision(choice: Separation) -> float:
+        total = np.zeros(3)
+        for p, classes, truth in images:
+            found = find(p, to_labels(p, Inference(0.55)), choice)
+            counted = classes != IGNORE
+            total += instances.matches(np.where(counted, truth, 0), np.where(counted, found, 0), 0.5)
+        return float(total[0] / total.sum())
+
+    choices = [Separation(depth, area) for depth in choose.DEPTHS for area in choose.MIN_AREAS]
+    best = choose.separation(iter(images), Inference(0.55))
+    assert precision(best) == max(map(precision, choices)) > precision(choices[0])
+
+
+def test_images_are_asked_for_one_by_one() -> None:
+    alive: list[int] = []
+
+    def stream() -> Iterator[Image]:
+        for number in range(3):
+            alive.append(number)
+            yield cells(np.random.default_rng(number), 0.5)
+
+    choose.separation(stream(), Inference(), (None,), (0,))
+    assert alive == [0, 1, 2]
+
+
+def test_without_any_object_the_simplest_is_chosen() -> None:
+    nothing = np.stack([np.ones((9, 9), np.float32), np.zeros((9, 9), np.float32)])
+    blank = np.zeros((9, 9), np.uint8)
+    assert choose.separation([(nothing, blank, blank.astype(np.int32))], Inference()) == Separation()
+
+
+@pytest.mark.parametrize(("faint", "expected"), [(0.7, 0.7), (0.2, None)])
+def test_a_border_with_a_hole_is_closed_above_its_probability(faint: float, expected: float | None) -> None:
+    foreground = np.full((31, 31), 0.98, np.float32)
+    foreground[15] = foreground[:, 15] = 0.1
+    foreground[15, 5] = faint
+    truth = np.ones((31, 31), np.uint8)
+    truth[15] = truth[:, 15] = 0
+    images = [(np.stack([1 - foreground, foreground]), truth)]
+    assert choose.segment_threshold(images, Inference()) == expected
