@@ -137,6 +137,10 @@ def auc(prepared: Prepared, split: str, measure: Callable[[Raw], float]) -> floa
     return detection.auc([float(measure(prepared.image(name))) for name in names], found)
 
 
+def shown_as(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.4f}"
+
+
 def main() -> None:
     """Print a table and one JSON line."""
     prepared, result = Prepared.open(), json.loads(TEST.read_text())
@@ -144,11 +148,13 @@ def main() -> None:
     rows = [("segline", segline), *baselines(prepared), *detectors(prepared)]
     shown = [column for column in COLUMNS if any(figures.get(column) is not None for _, figures in rows)]
     print(f"{prepared.dataset.name}: {result['images']} test images")
-    print(f"{'':48}" + "".join(f"{column:>16}" for column in shown))
+    print(f"{'':56}" + "".join(f"{column:>16}" for column in shown))
     for name, figures in rows:
         cells = (figures.get(column) for column in shown)
-        print(f"{name:48}" + "".join(f"{'-' if cell is None else format(cell, '.4f'):>16}" for cell in cells))
-    print("segline, IoU of each class: " + ", ".join(f"{name} {value:.4f}" for name, value in result["iou"].items()))
+        print(f"{name:56}" + "".join(f"{shown_as(cell):>16}" for cell in cells))
+    print(
+        "segline, IoU of each class: " + ", ".join(f"{name} {shown_as(value)}" for name, value in result["iou"].items())
+    )
     table = [{"name": name} | {column: figures.get(column) for column in shown} for name, figures in rows]
     print(json.dumps({"benchmark": "datasets", "dataset": prepared.dataset.name, "iou": result["iou"], "rows": table}))
 
