@@ -109,6 +109,9 @@ def import_(
     missing_as_background: Annotated[
         bool, typer.Option("--missing-as-background", help="images without a mask hold background only")
     ] = False,
+    cut: Annotated[
+        int | None, typer.Option(metavar="SIDE", help="cut images larger than SIDE px into blocks that are not")
+    ] = None,
     licence: Annotated[str, typer.Option(help="under which the images may be used")] = "",
     origin: Annotated[str, typer.Option(help="where the images come from")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="put it in the place of a dataset of that name")] = False,
@@ -132,6 +135,7 @@ def import_(
         group_by=group_by,
         skip_unpaired=skip_unpaired,
         missing_as_background=missing_as_background,
+        cut=cut,
     )
     typer.echo("\n".join(lines))
 

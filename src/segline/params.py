@@ -184,6 +184,9 @@ class Evaluate(Section):
     min_area: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="smaller objects are left out, px; auto: by validation"
     )
+    min_probability: Literal["auto"] | Fraction = Field(
+        "auto", description="objects whose mean foreground probability is lower are left out; auto: by validation"
+    )
     views: Literal[1, 8] = Field(1, description="8: average the eight rotations and mirrorings of the image")
     tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image where memory allows")
 

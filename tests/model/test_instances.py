@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 from skimage.measure import label
 
 from segline.model.images import decode
@@ -14,9 +15,10 @@ from segline.model.instances import (
     components,
     encode,
     find,
+    measured,
     parted,
+    selected,
     suffix,
-    without_small,
 )
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
@@ -116,18 +118,42 @@ def test_tiny_images(shape: tuple[int, int], value: int) -> None:
         assert objects.tolist() == labels.tolist()
 
 
+def large(objects: np.ndarray, area: int) -> np.ndarray:
+    return selected(objects, np.bincount(objects.ravel()) >= area)
+
+
 def test_small_objects_are_left_out_and_the_others_numbered_row_by_row() -> None:
     objects = np.array([[4, 4, 0, 2], [3, 3, 3, 0], [0, 7, 7, 7]], np.int32)
-    assert without_small(objects, 2).tolist() == [[1, 1, 0, 0], [2, 2, 2, 0], [0, 3, 3, 3]]
-    assert without_small(objects, 3).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [0, 2, 2, 2]]
-    assert without_small(objects, 0).tolist() == [[1, 1, 0, 2], [3, 3, 3, 0], [0, 4, 4, 4]]
+    assert large(objects, 2).tolist() == [[1, 1, 0, 0], [2, 2, 2, 0], [0, 3, 3, 3]]
+    assert large(objects, 3).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [0, 2, 2, 2]]
+    assert large(objects, 0).tolist() == [[1, 1, 0, 2], [3, 3, 3, 0], [0, 4, 4, 4]]
 
 
 @given(hnp.arrays(np.int32, SHAPES, elements=st.integers(0, 6)))
 def test_numbers_follow_the_first_pixels(objects: np.ndarray) -> None:
-    numbered = without_small(objects, 0)
+    numbered = large(objects, 0)
     assert same_parts(objects, numbered)
     assert list(dict.fromkeys(numbered[numbered > 0].tolist())) == list(range(1, numbered.max() + 1))
+
+
+def test_area_and_probability_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    objects = rng.integers(0, 6, (30, 40)).astype(np.int32)
+    background = rng.random((30, 40), np.float32)
+    area, probability = measured(objects, np.stack([background, 1 - background]))
+    ids = np.arange(6)
+    np.testing.assert_array_equal(area, ndimage.sum_labels(np.ones(objects.shape), objects, ids))
+    np.testing.assert_allclose(probability, 1 - ndimage.mean(background.astype(float), objects, ids))
+
+
+def test_doubtful_objects_are_left_out() -> None:
+    foreground = np.array([[0.9, 0.9, 0.1, 0.6, 0.6], [0.9, 0.8, 0.1, 0.7, 0.6]], np.float32)
+    probabilities = np.stack([1 - foreground, foreground])
+    labels = (foreground > 0.5).astype(np.uint8)
+    assert find(probabilities, labels, Separation()).tolist() == [[1, 1, 0, 2, 2]] * 2
+    assert find(probabilities, labels, Separation(min_probability=0.6)).max() == 2
+    assert find(probabilities, labels, Separation(min_probability=0.7)).tolist() == [[1, 1, 0, 0, 0]] * 2
+    assert find(probabilities, labels, Separation(min_probability=0.9)).max() == 0
 
 
 def test_an_object_has_the_class_of_most_of_its_pixels() -> None:

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import linear_sum_assignment
 
-from segline.score.instances import LARGEST_ID, average_precision, matches, overlaps, panoptic, panoptic_quality, seg
+from segline.score.instances import (
+    LARGEST_ID,
+    average_precision,
+    matches,
+    matches_of,
+    only,
+    overlaps,
+    panoptic,
+    panoptic_quality,
+    seg,
+)
 
 pairs = hnp.array_shapes(min_dims=2, max_dims=2, max_side=7).flatmap(
     lambda shape: st.tuples(*[hnp.arrays(np.int32, shape, elements=st.integers(0, 4))] * 2)
@@ -47,6 +57,15 @@ def test_matches_agree_with_the_hungarian_method(pair: Pair, iou: float) -> None
     good = dense_ious(*pair) >= iou
     tp = int(good[linear_sum_assignment(good, maximize=True)].sum())
     assert matches(*pair, iou) == (tp, good.shape[1] - tp, good.shape[0] - tp)
+
+
+@given(pairs, st.floats(0.05, 1), st.integers(0, 2**16 - 1))
+def test_only_some_of_the_predicted(pair: Pair, iou: float, bits: int) -> None:
+    truth, predicted = pair
+    keep = np.array([bits >> number & 1 for number in range(int(predicted.max(initial=0)) + 1)], bool)
+    keep[0] = False
+    table = only(overlaps(truth, predicted), keep)
+    assert matches_of(table, iou) == matches(truth, np.where(keep[predicted], predicted, 0), iou)
 
 
 @given(pairs)

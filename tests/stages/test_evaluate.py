@@ -57,13 +57,21 @@ def prepared(folder: Path, labels: str, images: int = 1) -> Prepared:
 @pytest.mark.parametrize(
     ("labels", "settings", "expected"),
     [
-        ("instances", {"watershed_depth": "off", "min_area": 7}, Inference(separation=Separation(None, 7))),
-        ("instances", {"watershed_depth": 2, "min_area": 0}, Inference(separation=Separation(2.0, 0))),
+        (
+            "instances",
+            {"watershed_depth": "off", "min_area": 7, "min_probability": 0},
+            Inference(separation=Separation(None, 7)),
+        ),
+        (
+            "instances",
+            {"watershed_depth": 2, "min_area": 0, "min_probability": 0.6},
+            Inference(separation=Separation(2.0, 0, 0.6)),
+        ),
         ("boundaries", {"segment_threshold": "off"}, Inference()),
         ("boundaries", {"segment_threshold": 0.8}, Inference(segment_threshold=0.8)),
         (
             "instances",
-            {"segment_threshold": 0.8, "watershed_depth": "off", "min_area": 0},
+            {"segment_threshold": 0.8, "watershed_depth": "off", "min_area": 0, "min_probability": 0},
             Inference(None, 0.8, Separation()),
         ),
         ("classes", {"segment_threshold": 0.8}, Inference()),

@@ -1,6 +1,7 @@
 """Judges: images made so that one choice is plainly best, and the choice of whoever tries them all by hand."""
 
 from collections.abc import Iterator
+from itertools import product
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ def cells(rng: np.random.Generator, line: float, specks: int = 0) -> Image:
         foreground[top : top + 20, left : left + 20] = 0.95
     foreground[5:50, [30, 51]] = np.where(truth[5:50, [29, 50]] > 0, line, 0.02)
     for x in rng.choice(40, specks, replace=False):
-        foreground[54:56, 2 * x : 2 * x + 2] = 0.9
+        foreground[54:56, 2 * x : 2 * x + 2] = 0.95
     return np.stack([1 - foreground, foreground]), (truth > 0).astype(np.uint8), truth
 
 
@@ -36,6 +37,13 @@ def test_faint_lines_are_parted_and_specks_left_out() -> None:
     assert best.min_area == 10
     for p, _, truth in images:
         assert find(p, to_labels(p, Inference()), best).max() == truth.max()
+
+
+def test_doubtful_objects_are_left_out_where_they_are_wrong() -> None:
+    p, classes, truth = cells(np.random.default_rng(0), line=0.1)
+    p[1, 52:58, 60:80] = 0.72
+    p[0] = 1 - p[1]
+    assert choose.separation([(p, classes, truth)], Inference(), (None,), (0,)) == Separation(None, 0, 0.75)
 
 
 def test_where_all_is_apart_the_simplest_will_do() -> None:
@@ -62,8 +70,9 @@ def test_the_best_of_all_by_hand() -> None:
             total += instances.matches(np.where(counted, truth, 0), np.where(counted, found, 0), 0.5)
         return float(total[0] / total.sum())
 
-    choices = [Separation(depth, area) for depth in choose.DEPTHS for area in choose.MIN_AREAS]
-    best = choose.separation(iter(images), Inference(0.55))
+    some = ((None, 4.0, 1.5, 0.75), (0, 20, 60), (0.0, 0.65, 0.8))
+    choices = [Separation(*choice) for choice in product(*some)]
+    best = choose.separation(iter(images), Inference(0.55), *some)
     assert precision(best) == max(map(precision, choices)) > precision(choices[0])
 
 

@@ -161,6 +161,6 @@ def _too_few(dataset: Dataset) -> Iterator[Problem]:
     if len(dataset.images) < FEWEST_IMAGES:
         message = (
             f"{len(dataset.images)} image(s); {FEWEST_IMAGES} at least are needed: one to learn from, two for "
-            "validation, one for the test; add images, or cut large ones into blocks, each a file with its labels"
+            "validation, one for the test; add images, or import large ones in blocks: segline import ... --cut SIDE"
         )
         yield Problem("error", "images", message, of_set=True)

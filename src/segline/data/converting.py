@@ -1,12 +1,16 @@
 """One image of a foreign layout, and its masks, as files of a dataset; each is written whole, and only if not there."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from segline.data import files, labels
-from segline.data.formats import Layout, LayoutError, Picture
+from segline.data.cutting import WHOLE, Windows
+from segline.data.files import Labels
+from segline.data.formats import Layout, LayoutError, Mask, Picture
 from segline.data.formats.masks import some
 from segline.data.formats.tables import translated
 from segline.model.images import Raw, encode_png
@@ -14,22 +18,28 @@ from segline.model.images import Raw, encode_png
 MOST_INSTANCES = np.iinfo(np.uint16).max
 
 
-def write_image(picture: Picture, folder: Path, stem: str) -> bool:
-    """Copy a file byte for byte, or write one page of a stack; return whether it was there already."""
-    if picture.page is None:
-        target = folder / f"{stem}{picture.file.suffix}"
-        if target.exists():
-            return True
-        files.copy(picture.file, target)
-        return False
-    if any((folder / f"{stem}{suffix}").exists() for suffix in (".png", ".tif")):
+def write_image(picture: Picture, folder: Path, windows: Windows) -> bool:
+    """Copy a file byte for byte, or write its blocks or one page of a stack; return whether all was there already."""
+    whole = picture.page is None and list(windows.values()) == [WHOLE]
+    suffixes = (picture.file.suffix,) if whole else (".png", ".tif")
+    missing = [stem for stem in windows if not any((folder / f"{stem}{suffix}").exists() for suffix in suffixes)]
+    if not missing:
         return True
-    pixels = files.read_page(picture.file, picture.page)
+    if whole:
+        files.copy(picture.file, folder / f"{missing[0]}{picture.file.suffix}")
+        return False
+    pixels = files.read_image(picture.file) if picture.page is None else files.read_page(picture.file, picture.page)
+    for stem in missing:
+        _write_pixels(pixels[windows[stem]], folder, stem)
+    return False
+
+
+def _write_pixels(pixels: Raw, folder: Path, stem: str) -> None:
+    """Write (H, W, C) as PNG, or as TIFF where that cannot hold them."""
     if pixels.dtype != np.float32 and pixels.shape[2] in (1, 3):
         files.write_bytes(folder / f"{stem}.png", encode_png(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
     else:
         files.write_bytes(folder / f"{stem}.tif", _tiff(pixels))
-    return False
 
 
 def _tiff(pixels: Raw) -> bytes:
@@ -49,46 +59,73 @@ def _tiff(pixels: Raw) -> bytes:
     return stream.getvalue()
 
 
-def write_classes(layout: Layout, folder: Path, stem: str) -> None:
-    """Write the class ids of one image as uint8.
+def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> None:
+    """Write the class ids of one image, or of its blocks, as uint8.
 
     Raises
     ------
     LayoutError, FileError
-        The mask cannot be read, or holds a value that stands for no class.
+        The mask cannot be read, has another size than an image that is cut, or holds a value that stands for no class.
     """
-    file, mask = folder / f"{stem}.png", layout.classes[stem]
-    if file.exists():
-        return
+    mask = layout.classes[stem]
+
+    def classes() -> npt.NDArray[np.uint8]:
+        values = _values(mask, layout.images.get(stem), windows)
+        table = {class_id: class_id for class_id in layout.names} if layout.class_of is None else layout.class_of
+        found, known = translated(values, table)
+        if not known.all():
+            strange = values[~known]
+            raise LayoutError(
+                f"{mask.file}: {strange.size} pixels hold {some(np.unique(strange).tolist(), 5)}, which stand for no "
+                f"class; there are {some(sorted(table))}"
+            )
+        return found
+
+    _write_labels(classes, folder, windows)
+
+
+def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -> int:
+    """Write the instance ids of one image, or of its blocks, as uint16; return how many instances these have.
+
+    Raises
+    ------
+    LayoutError, FileError
+        The mask cannot be read, has another size than an image that is cut, or holds too many instances.
+    """
+    mask = layout.instances[stem]
+
+    def instances() -> Labels:
+        ids = _values(mask, layout.images.get(stem), windows)
+        return labels.components((ids > 0).astype(np.uint8)) if layout.joined else ids
+
+    def fitting(ids: Labels) -> npt.NDArray[np.uint16]:
+        if ids.max(initial=0) > MOST_INSTANCES:
+            ids, count = labels.renumber(ids)
+            if count > MOST_INSTANCES:
+                raise LayoutError(f"{mask.file}: {count} instances; {MOST_INSTANCES} at most, --cut the image")
+        return ids.astype(np.uint16)
+
+    _write_labels(instances, folder, windows, fitting)
+    return sum(labels.ids(files.read_labels(folder / f"{block}.png")).size for block in windows)
+
+
+def _write_labels(
+    read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
+) -> None:
+    """Write what is not there yet; nothing is read where nothing is missing."""
+    missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
+    if missing:
+        whole = read()
+        for stem in missing:
+            files.write_png(folder / f"{stem}.png", fitting(whole[windows[stem]]))
+
+
+def _values(mask: Mask, picture: Picture | None, windows: Windows) -> Labels:
+    """What the mask holds; of an image that is cut it has to have the size, which else is checked later."""
     values = mask.read()
-    table = {class_id: class_id for class_id in layout.names} if layout.class_of is None else layout.class_of
-    classes, known = translated(values, table)
-    if not known.all():
-        strange = values[~known]
+    if picture is not None and len(windows) > 1 and values.shape != (size := files.image_size(picture.file)[:2]):
         raise LayoutError(
-            f"{mask.file}: {strange.size} pixels hold {some(np.unique(strange).tolist(), 5)}, which stand for no "
-            f"class; there are {some(sorted(table))}"
+            f"{mask.file}: {values.shape[1]}x{values.shape[0]} px, but its image {picture.file.name} has "
+            f"{size[1]}x{size[0]}; they must be one size to be cut"
         )
-    files.write_png(file, classes)
-
-
-def write_instances(layout: Layout, folder: Path, stem: str) -> int:
-    """Write the instance ids of one image as uint16; return how many instances it has.
-
-    Raises
-    ------
-    LayoutError, FileError
-        The mask cannot be read, or holds too many instances.
-    """
-    file, mask = folder / f"{stem}.png", layout.instances[stem]
-    if file.exists():
-        return labels.ids(files.read_labels(file)).size
-    ids = mask.read()
-    if layout.joined:
-        ids = labels.components((ids > 0).astype(np.uint8))
-    if ids.max(initial=0) > MOST_INSTANCES:
-        ids, count = labels.renumber(ids)
-        if count > MOST_INSTANCES:
-            raise LayoutError(f"{mask.file}: {count} instances; {MOST_INSTANCES} at most, cut the image")
-    files.write_png(file, ids.astype(np.uint16))
-    return labels.ids(ids).size
+    return values

@@ -1,7 +1,7 @@
 """Brings a foreign layout into a dataset folder: all of it or nothing, and the source is only read."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segline.data import alike, check, converting, files, overview, sheet, unfinished
+from segline.data import alike, check, converting, cutting, files, overview, sheet, unfinished
 from segline.data.dataset import GROUPS, IGNORE, NAME, READING, SPEC, Dataset, DatasetError, Spec, spec_of, write_spec
 from segline.data.formats import Each, Layout, LayoutError, Wishes, layouts
 from segline.data.formats.masks import some
@@ -91,13 +91,14 @@ def bring(
     _refuse_target(source, target, replace)
     layout = layouts.recognise(source, wishes, each("read masks", _memory))
     groups, of_groups = _groups(layout, wishes)
+    cut = cutting.plan(layout, groups, wishes.cut)
     spec = _spec(layout, name, licence, origin)
     key = unfinished.fingerprint(source, _used(layout), wishes, spec.model_dump())
     with unfinished.folder(target, key) as folder:
         _refuse_target(source, target, replace)  # once more: another import may have come first
-        found, instances = _fill(folder, layout, each("write", lambda stem: _memory(layout.images[stem])))
-        if groups is not None:
-            _write_groups(folder / GROUPS, groups)
+        found, instances = _fill(folder, layout, cut.blocks, each("write", lambda stem: _memory(layout.images[stem])))
+        if cut.groups is not None:
+            _write_groups(folder / GROUPS, cut.groups)
         write_spec(folder / SPEC, spec)
         dataset = Dataset.open(folder)
         checked = check.inspect(dataset, each("check", dataset.memory))
@@ -106,8 +107,8 @@ def bring(
         _refuse_errors(problems, layout.reasons)
         files.write_png(folder / SHEET, sheet.contact_sheet(dataset, checked))
         table = tuple(overview.lines(dataset, checked, instances))
-    reasons = (*layout.reasons, *of_groups, *of_twins)
-    return Imported(target, spec, reasons, len(layout.images), instances, table, tuple(problems), found)
+    reasons = (*layout.reasons, *of_groups, *cut.reasons, *of_twins)
+    return Imported(target, spec, reasons, len(dataset.images), instances, table, tuple(problems), found)
 
 
 def _refuse_target(source: Path, target: Path, replace: bool) -> None:
@@ -179,17 +180,18 @@ def _write_groups(file: Path, groups: dict[str, str]) -> None:
     files.write_table(file, pd.DataFrame(sorted(groups.items()), columns=["image", "group"]))
 
 
-def _fill(folder: Path, layout: Layout, each: Each) -> tuple[int, int | None]:
+def _fill(folder: Path, layout: Layout, blocks: Mapping[str, cutting.Windows], each: Each) -> tuple[int, int | None]:
     """Write what is not there yet; return how many images were there, and the number of instances."""
     for kind in ("images", "instances", "classes"):
         if getattr(layout, kind):
             (folder / kind).mkdir(exist_ok=True)
 
     def write(stem: str) -> tuple[bool, int]:
-        there = converting.write_image(layout.images[stem], folder / "images", stem)
+        windows = blocks[stem]
+        there = converting.write_image(layout.images[stem], folder / "images", windows)
         if layout.classes:
-            converting.write_classes(layout, folder / "classes", stem)
-        count = converting.write_instances(layout, folder / "instances", stem) if layout.instances else 0
+            converting.write_classes(layout, folder / "classes", stem, windows)
+        count = converting.write_instances(layout, folder / "instances", stem, windows) if layout.instances else 0
         return there, count
 
     found = instances = 0

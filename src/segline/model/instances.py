@@ -26,17 +26,20 @@ class Separation:
     """How objects that touch are told apart; a part of inference.json.
 
     ``depth``: px; two peaks of the landscape are two objects where the pass between them is more than this lower than
-    both, None for connected components. ``min_area``: px; smaller objects are left out.
+    both, None for connected components. ``min_area``: px; smaller objects are left out. ``min_probability``: so are
+    those whose pixels are foreground with a lower probability, on average.
     """
 
     depth: float | None = None
     min_area: int = 0
+    min_probability: float = 0.0
 
 
 def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Separation) -> Objects:
     """The objects (H, W) in the class ids `labels` (H, W) that were made of the `probabilities` (K, H, W)."""
     objects = components(labels) if separation.depth is None else parted(probabilities, labels, separation.depth)
-    return without_small(objects, separation.min_area)
+    area, probability = measured(objects, probabilities)
+    return selected(objects, (area >= separation.min_area) & (probability >= separation.min_probability))
 
 
 def components(labels: Labels) -> Objects:
@@ -95,16 +98,24 @@ def _pieces(heights: npt.NDArray[np.int32], part: npt.NDArray[np.bool_], step: i
     return pieces
 
 
-def without_small(objects: Objects, min_area: int) -> Objects:
-    """The objects of `min_area` pixels or more, numbered from 1 in the order of their first pixels, row by row."""
-    area = np.bincount(objects.ravel())
-    kept = np.flatnonzero(area >= max(1, min_area))
+def measured(
+    objects: Objects, probabilities: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Pixels (N,) of each id of `objects`, and the mean over these of the probability of not being background (N,)."""
+    ids = objects.ravel()
+    area = np.bincount(ids)
+    return area, 1 - np.bincount(ids, probabilities[0].ravel()) / np.maximum(area, 1)
+
+
+def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
+    """The objects whose id has True in `keep` (N,), numbered from 1 in the order of their first pixels, row by row."""
+    kept = np.flatnonzero(keep & (np.bincount(objects.ravel(), minlength=keep.size) > 0))
     kept = kept[kept > 0]
-    first = np.zeros(area.size, np.int64)
+    first = np.zeros(keep.size, np.int64)
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
         first[objects[row, ::-1]] = row * objects.shape[1] + columns  # of several, numpy keeps what is written last
-    numbers = np.zeros(area.size, np.int32)
+    numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)
     return numbers[objects]
 

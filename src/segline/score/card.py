@@ -39,7 +39,9 @@ Foreground: {% if inference.threshold is none %}the likeliest class{% else %}abo
 that are apart above {{ inference.segment_threshold }}{% endif %}; \
 {% if inference.separation is not none %}{% if inference.separation.depth is none %}objects are what is connected\
 {% else %}objects that touch are parted by a watershed at necks and lines {{ inference.separation.depth }} px deep\
-{% endif %}, those below {{ inference.separation.min_area }} px left out; {% endif %}\
+{% endif %}, those below {{ inference.separation.min_area }} px\
+{% if inference.separation.min_probability %} or a mean probability of {{ inference.separation.min_probability }}\
+{% endif %} left out; {% endif %}\
 {{ inference.views }} view{{ "s" if inference.views > 1 }} averaged.
 
 ## How it was made

@@ -83,12 +83,24 @@ def matches(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], iou: float) ->
     iou
         Smallest intersection over union, in (0, 1]; write 0.6, not 0.5 + 0.05 + 0.05, which is larger than 3/5.
     """
+    return matches_of(overlaps(truth, predicted), iou)
+
+
+def matches_of(table: Overlaps, iou: float) -> Matches:
+    """`matches`, of overlaps that were counted before."""
     if not 0 < iou <= 1:
         raise ValueError(f"iou = {iou} is no threshold; it must be above 0 and at most 1")
-    table = overlaps(truth, predicted)
     pairs, scores = _object_pairs(table)
     tp = _largest_matching(table.truth[pairs][scores >= iou], table.predicted[pairs][scores >= iou])
     return Matches(tp, _objects(table.predicted) - tp, _objects(table.truth) - tp)
+
+
+def only(table: Overlaps, keep: npt.NDArray[np.bool_]) -> Overlaps:
+    """The table as if of the predicted objects only those with True in `keep` (ids,) were there, the rest background.
+
+    The area of the background stays as it was, as no figure of objects asks for it.
+    """
+    return table._replace(predicted=np.where(keep[table.predicted], table.predicted, 0))
 
 
 def average_precision(tp: int, fp: int, fn: int) -> float:

@@ -93,15 +93,16 @@ def _separation(
     predictor: Predictor, plain: Inference, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode
 ) -> Separation:
     """How objects that touch are parted: as is set, and what is not set as validation says."""
-    depth, area = settings.watershed_depth, settings.min_area
+    depth, area, probability = settings.watershed_depth, settings.min_area, settings.min_probability
     depths = choose.DEPTHS if depth == "auto" else (None if depth == "off" else float(depth),)
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)
-    if len(depths) == len(areas) == 1:
-        return Separation(depths[0], areas[0])
+    sure = choose.MIN_PROBABILITIES if probability == "auto" else (float(probability),)
+    if len(depths) == len(areas) == len(sure) == 1:
+        return Separation(depths[0], areas[0], sure[0])
     images = (
         (p, prepared.classes(name), prepared.instances(name)) for name, p in _validation(predictor, prepared, mode)
     )
-    return choose.separation(images, plain, depths, areas)
+    return choose.separation(images, plain, depths, areas, sure)
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:

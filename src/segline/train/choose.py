@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from segline.data.dataset import IGNORE
-from segline.model.instances import Separation, find, without_small
+from segline.model.instances import Separation, find, measured
 from segline.model.predict import Inference, Probabilities, to_labels
 from segline.model.segments import segments, thin
 from segline.score import boundaries, instances
@@ -19,6 +20,7 @@ THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
 # From the mildest to the strongest, for the first of equally good ones is taken.
 DEPTHS = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
+MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 
 
 def segment_threshold(
@@ -47,6 +49,7 @@ def separation(
     plain: Inference,
     depths: Sequence[float | None] = DEPTHS,
     min_areas: Sequence[int] = MIN_AREAS,
+    min_probabilities: Sequence[float] = MIN_PROBABILITIES,
 ) -> Separation:
     """The separation with the best AP of objects at IoU 0.5, all images pooled.
 
@@ -57,16 +60,20 @@ def separation(
     plain:
         The other settings.
     """
-    counts = {Separation(depth, area): np.zeros(3, np.int64) for depth in depths for area in min_areas}
+    choices = [Separation(*choice) for choice in product(depths, min_areas, min_probabilities)]
+    counts = {choice: np.zeros(3, np.int64) for choice in choices}
     for probabilities, classes, truth in images:
         labels = to_labels(probabilities, plain)
         counted = classes != IGNORE
         true = np.where(counted, truth, 0)
         for depth in depths:
             objects = find(probabilities, labels, Separation(depth))
-            for area in min_areas:
-                found = np.where(counted, without_small(objects, area), 0)
-                counts[Separation(depth, area)] += instances.matches(true, found, AP_IOU)
+            area, probability = measured(objects, probabilities)
+            table = instances.overlaps(true, np.where(counted, objects, 0))
+            for choice in choices:
+                if choice.depth == depth:
+                    keep = (area >= choice.min_area) & (probability >= choice.min_probability)
+                    counts[choice] += instances.matches_of(instances.only(table, keep), AP_IOU)
     return max(counts, key=lambda choice: np.nan_to_num(instances.average_precision(*counts[choice].tolist())))
 
 

@@ -28,7 +28,7 @@ class Wishes:
     class id by colour, IGNORE for colours that do not count; ``images`` and ``masks``: patterns of files below the
     source, `*` where they pair; ``group_by``: regular expression whose first parenthesis is the group in a stem;
     ``skip_unpaired``: leave out what has no partner instead of refusing it; ``missing_as_background``: images without
-    labels hold background only.
+    labels hold background only; ``cut``: side in px of the blocks into which larger images are cut.
     """
 
     labels: Kind | None = None
@@ -41,6 +41,7 @@ class Wishes:
     group_by: str | None = None
     skip_unpaired: bool = False
     missing_as_background: bool = False
+    cut: int | None = None
 
 
 @dataclass(frozen=True)
