@@ -187,7 +187,9 @@ class Evaluate(Section):
     min_probability: Literal["auto"] | Fraction = Field(
         "auto", description="objects whose mean foreground probability is lower are left out; auto: by validation"
     )
-    views: Literal[1, 8] = Field(1, description="8: average the eight rotations and mirrorings of the image")
+    views: Literal[1, 4, 8] = Field(
+        1, description="average so many views of the image; 4: mirrored either way and both ways; 8: quarter turns too"
+    )
     tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image where memory allows")
 
 

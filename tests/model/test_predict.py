@@ -123,6 +123,16 @@ def test_eight_views_are_the_mean_over_the_dihedral_group() -> None:
     assert np.abs(np.rot90(eight.probabilities(raw), axes=(1, 2)) - eight.probabilities(turned)).max() < 1e-6
 
 
+def test_four_views_are_the_mean_over_the_mirrorings() -> None:
+    raw = image(60, 90)
+    one, four = predictor(Inference()), predictor(Inference(views=4))
+    expected = np.zeros((3, 60, 90))
+    for axes in [(), (0,), (1,), (0, 1)]:
+        output = one.probabilities(np.ascontiguousarray(np.flip(raw, axes)))
+        expected += np.flip(output, [axis + 1 for axis in axes]) / 4
+    assert np.abs(four.probabilities(raw) - expected).max() < 1e-6
+
+
 @given(st.integers(0, 7))
 def test_a_view_can_be_undone(view: int) -> None:
     array = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)

@@ -49,14 +49,18 @@ class Description:
         return UNet(self.statistics.channels, len(self.classes), **self.network)
 
 
+VIEWS = {1: (0,), 4: (0, 2, 4, 6), 8: tuple(range(8))}
+"""By their number, the views that are averaged, as `make_view` counts them; 4: those that keep rows as rows."""
+
+
 @dataclass(frozen=True)
 class Inference:
     """How probabilities become labels and objects: inference.json.
 
     ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: borders
     are closed between cells that are apart above this probability, None leaves what is joined. ``separation``: how
-    objects that touch are told apart, None where objects are not what the model was taught. ``views``: 1, or 8 to
-    average the rotations and mirrorings. ``tile``: side of the network's input, px, 0 for the largest that
+    objects that touch are told apart, None where objects are not what the model was taught. ``views``: 1, a
+    number of `VIEWS` to average. ``tile``: side of the network's input, px, 0 for the largest that
     `MEMORY_BUDGET` allows.
     """
 
@@ -106,7 +110,7 @@ class Predictor:
         """
         image = to_network(raw, self.description.statistics)
         mean = np.zeros((len(self.description.classes), *image.shape[1:]), np.float32)
-        for view in range(self.inference.views):
+        for view in VIEWS[self.inference.views]:
             mean += undo_view(self._one_view(make_view(image, view)), view) / np.float32(self.inference.views)
         return mean
 
