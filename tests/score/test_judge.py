@@ -31,6 +31,7 @@ def test_a_table_made_by_hand() -> None:
     assert whole["mean_iou"] == 6 / 9
     assert whole["pixel_error"] == 3 / 24
     assert whole["ap_50"] == 3 / (3 + 1 + 1)
+    assert whole["ap_50_by_image"] == pytest.approx((2 / 2 + 1 / 3) / 2)
     assert whole["seg"] == (1 + 1 + 1 + 0) / 4
     assert whole["pq"] == 3 / (3 + 1 / 2 + 1 / 2)
     assert whole["images"] == 2

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from segline.score import boundaries, counts, detection, instances
 
 AP_IOU = 0.5
+BY_IMAGE = "ap_50_by_image"
 # Of a whole; from ap_50 on where the labels allow.
-FIGURES = ("mean_iou", "pixel_error", "ap_50", "seg", "pq", "v_rand", "v_info", "detection_auc")
+FIGURES = ("mean_iou", "pixel_error", "ap_50", BY_IMAGE, "seg", "pq", "v_rand", "v_info", "detection_auc")
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def score(
 def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]:
     """All images together; nan (nothing there to be scored) is None.
 
-    Counts of pixels and objects are added over the images; V^Rand and V^Info are means over the images, as in the
-    ISBI 2012 challenge. The ROC AUC of detection compares the images that hold foreground with those that hold none.
+    Counts of pixels and objects are added over the images, so in ap_50 an image with many objects counts much. Means
+    over the images are ap_50_by_image, as in the Data Science Bowl 2018 (without images that hold no object, true or
+    predicted), and V^Rand and V^Info, as in the ISBI 2012 challenge. The ROC AUC of detection compares the images that
+    hold foreground with those that hold none.
     """
     confusion = np.sum([one.confusion for one in scores], axis=0)
     result: dict[str, Any] = {
@@ -92,12 +95,13 @@ def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]
     matched, jaccard, panoptic = (_sums(scores, name) for name in ("matched", "seg", "panoptic"))
     if matched:
         result["ap_50"] = instances.average_precision(*matched)
+        result[BY_IMAGE] = _mean([instances.average_precision(*one.matched) for one in scores if one.matched])
         result["seg"] = jaccard[0] / jaccard[1] if jaccard[1] else math.nan
         result["pq"] = instances.panoptic_quality(*panoptic)
     for name in ("v_rand", "v_info"):
-        values = [value for one in scores if (value := getattr(one, name)) is not None and not np.isnan(value)]
+        values = [value for one in scores if (value := getattr(one, name)) is not None]
         if values:
-            result[name] = float(np.mean(values))
+            result[name] = _mean(values)
     asked = [(one.detection_score, bool(one.confusion[1:].any())) for one in scores if one.detection_score is not None]
     if asked:
         result["detection_auc"] = detection.auc(*zip(*asked, strict=True))
@@ -106,9 +110,9 @@ def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]
 
 def row(one: Score, classes: Mapping[int, str]) -> dict[str, Any]:
     """The figures of one image, flat, for a table."""
-    # An AUC needs more than one image.
+    # An AUC needs more than one image, and of one image the mean over the images is the figure itself.
     whole = total([replace(one, detection_score=None)], classes)
-    flat = {name: whole[name] for name in FIGURES if name in whole}
+    flat = {name: whole[name] for name in FIGURES if name in whole and name != BY_IMAGE}
     flat |= {f"iou_{name}": value for name, value in whole["iou"].items()}
     if one.matched is not None:
         flat |= one.matched._asdict()
@@ -121,6 +125,12 @@ def _sums(scores: Sequence[Score], name: str) -> list[Any]:
     """What was counted under `name`, added over the images; nothing where nothing was."""
     counted = [value for one in scores if (value := getattr(one, name)) is not None]
     return [sum(parts) for parts in zip(*counted, strict=True)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the values that are numbers; nan where none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return float(np.mean(numbers)) if numbers else math.nan
 
 
 def _without_nan(value: Any) -> Any:
