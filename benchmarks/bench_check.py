@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from segline.data import files
+from segline.data.checks.duplicates import MOST_BITS, Codes, partners
+from segline.data.checks.examine import examine
 from segline.data.dataset import Dataset
-from segline.data.duplicates import MOST_BITS, Codes, partners
-from segline.data.examine import examine
 
 BLOCK = 512
 

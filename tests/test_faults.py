@@ -28,10 +28,10 @@ from segline.commands.import_ import ImportFlagError
 from segline.commands.predict import PredictError
 from segline.commands.preset import PresetError
 from segline.commands.summary import SummaryError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import DatasetError
 from segline.data.files import FileError
 from segline.data.formats import LayoutError
-from segline.data.problems import UnfitError
 from segline.data.splits import SplitError
 from segline.model.geometry import SizeError
 from segline.model.images import decode, encode_png

@@ -8,7 +8,7 @@ import pytest
 from segline import cli
 from segline.commands.check import GroupsFileError, main
 from segline.data import files
-from segline.data.check import UnfitError
+from segline.data.checks.check import UnfitError
 from segline.data.dataset import DatasetError
 from segline.params import ParamsError
 

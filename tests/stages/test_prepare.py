@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from segline.data import files
-from segline.data.check import UnfitError
+from segline.data.checks.check import UnfitError
 from segline.data.dataset import IGNORE
 from segline.data.gaps import separate
 from segline.data.prepared import Prepared

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segline.data import check
+from segline.data.checks import check
 from segline.data.dataset import Dataset
 from segline.data.drawn import draw
 from segline.stages import sample

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from segline import params, progress
-from segline.data import alike, check, files, splits
+from segline.data import files, splits
+from segline.data.checks import alike, check
 from segline.data.dataset import Dataset
 from segline.model.geometry import Geometry
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from segline import progress
-from segline.data import check, importing
+from segline.data.checks import check
 from segline.data.drawn import NAME as DRAWN
 from segline.data.formats import Each, Wishes
 from segline.data.formats.colours import read_table
+from segline.data.importing import bring
 from segline.params import PARAMS_FILE
 
 
@@ -36,7 +37,7 @@ def run(
     ----------
     classes : names as ID=NAME.
     colours : CSV file with the class of each colour.
-    licence, origin, replace : see `importing.bring`.
+    licence, origin, replace : see `bring.bring`.
     wishes : the other fields of Wishes.
     """
     if not PARAMS_FILE.exists():
@@ -47,7 +48,7 @@ def run(
         raise ImportFlagError(f"--ignore {wishes['ignore']}: mask values are 0 or more")
     table, names = read_table(colours) if colours else ({}, {})
     try:
-        made = importing.bring(
+        made = bring.bring(
             source,
             name,
             Wishes(colours=table, names=names | _names(classes), **wishes),
@@ -62,7 +63,7 @@ def run(
     return list(_lines(made))
 
 
-def _each(what: str, memory: importing.Memory, mode: progress.Mode) -> Each:
+def _each(what: str, memory: bring.Memory, mode: progress.Mode) -> Each:
     return lambda function, items: progress.each(function, items, what, mode, memory)
 
 
@@ -82,7 +83,7 @@ def _named(flag: str) -> tuple[int, str]:
     return int(number), name.strip()
 
 
-def _lines(made: importing.Imported) -> Iterator[str]:
+def _lines(made: bring.Imported) -> Iterator[str]:
     yield f"{made.folder}"
     yield from made.table
     yield "How that was understood:"
@@ -93,7 +94,7 @@ def _lines(made: importing.Imported) -> Iterator[str]:
         yield check.table(made.problems, most=10)
         if any(problem.level == "error" for problem in made.problems):
             yield "prepare will refuse the dataset until these errors are mended"
-    yield f"Look at {made.folder / importing.SHEET}: are the outlines where they should be?"
+    yield f"Look at {made.folder / bring.SHEET}: are the outlines where they should be?"
     yield f"Then: dvc add {made.folder}"
     yield "and in params.yaml:"
     yield "data:"

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from segline import params, progress
-from segline.data import check, files, gaps, labels, splits
+from segline.data import files, gaps, labels, splits
+from segline.data.checks import check
 from segline.data.dataset import IGNORE, SPEC, Dataset, write_spec
 from segline.data.prepared import MANIFEST, PREPARED, STATISTICS
 from segline.data.statistics import Moments, moments, statistics

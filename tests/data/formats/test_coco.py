@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segline.data import files, importing, labels
+from segline.data import files, labels
 from segline.data.dataset import IGNORE, Dataset
 from segline.data.files import FileError
 from segline.data.formats import Layout, LayoutError, Wishes
 from segline.data.formats.coco import recognise
+from segline.data.importing import bring
 
 HEIGHT, WIDTH = 8, 10
 
@@ -117,7 +118,7 @@ def test_imported_it_reads_the_same(tmp_path: Path) -> None:
     content["annotations"].append(CROWD)
     write(tmp_path / "coco", content)
     layout = found(tmp_path / "coco")
-    dataset = Dataset.open(importing.bring(tmp_path / "coco", "cells", raw=tmp_path / "raw").folder)
+    dataset = Dataset.open(bring.bring(tmp_path / "coco", "cells", raw=tmp_path / "raw").folder)
     for stem in "ab":
         classes, instances = dataset.truth(stem)
         np.testing.assert_array_equal(classes, layout.classes[stem].read())

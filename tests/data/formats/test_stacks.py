@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from segline.data import files, importing
+from segline.data import files
 from segline.data.dataset import IGNORE, Dataset
 from segline.data.formats import Layout, LayoutError, Wishes
 from segline.data.formats.stacks import recognise
+from segline.data.importing import bring
 
 
 def volume(pages: int, side: int = 20) -> np.ndarray:
@@ -69,7 +70,7 @@ def test_pages_are_paired_by_number(tmp_path: Path, image: str, label: str) -> N
 def test_imported_it_reads_the_same(tmp_path: Path) -> None:
     save(tmp_path / "em" / "volume.tif", volume(6))
     save(tmp_path / "em" / "labels.tif", areas(6))
-    dataset = Dataset.open(importing.bring(tmp_path / "em", "em", raw=tmp_path / "raw").folder)
+    dataset = Dataset.open(bring.bring(tmp_path / "em", "em", raw=tmp_path / "raw").folder)
     for page, stem in enumerate(dataset.stems):
         np.testing.assert_array_equal(dataset.image(stem)[..., 0], volume(6)[page])
         np.testing.assert_array_equal(dataset.truth(stem)[0], areas(6)[page])

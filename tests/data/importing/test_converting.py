@@ -8,9 +8,9 @@ import tifffile
 from scipy import ndimage
 
 from segline.data import files
-from segline.data.converting import write_classes, write_image, write_instances
-from segline.data.cutting import WHOLE
 from segline.data.formats import Layout, LayoutError, Mask, Picture
+from segline.data.importing.converting import write_classes, write_image, write_instances
+from segline.data.importing.cutting import WHOLE
 
 
 def layout(mask: np.ndarray, kind: str, **fields: object) -> Layout:

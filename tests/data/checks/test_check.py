@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segline.data import check, files
-from segline.data.check import Problem, opened, problems, refuse_errors
+from segline.data import files
+from segline.data.checks import check
+from segline.data.checks.check import Problem, opened, problems, refuse_errors
 from segline.data.dataset import Dataset, DatasetError
 
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from segline.data.checks.examine import Checked
 from segline.data.dataset import Dataset
-from segline.data.examine import Checked
 
 CHANNELS = {1: "grey", 3: "RGB"}
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segline.data import files
-from segline.data.cutting import WHOLE, plan, windows
 from segline.data.dataset import Dataset
 from segline.data.formats import Layout, LayoutError, Picture, Wishes
-from segline.data.importing import bring
+from segline.data.importing.bring import bring
+from segline.data.importing.cutting import WHOLE, plan, windows
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(16, 200))

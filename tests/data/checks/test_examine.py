@@ -8,9 +8,9 @@ import pytest
 import tifffile
 
 from segline.data import files
+from segline.data.checks.duplicates import code, digest
+from segline.data.checks.examine import examine
 from segline.data.dataset import Dataset
-from segline.data.duplicates import code, digest
-from segline.data.examine import examine
 
 
 def test_what_is_known_of_a_sound_image(make_dataset: Callable[..., Path]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from segline.data import files
+from segline.data.checks.examine import Checked
 from segline.data.dataset import Dataset
-from segline.data.examine import Checked
-from segline.data.sheet import SIDE, chosen, contact_sheet
+from segline.data.importing.sheet import SIDE, chosen, contact_sheet
 from segline.score.overlay import CLASS_COLOURS
 
 

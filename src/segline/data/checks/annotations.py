@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segline.data.checks.pieces import pieces
+from segline.data.checks.problems import Problem
 from segline.data.dataset import Spec
 from segline.data.labels import Labels, foreground, renumber
-from segline.data.pieces import pieces
-from segline.data.problems import Problem
 
 Counts = npt.NDArray[np.intp]
 

@@ -5,10 +5,10 @@ from typing import Literal
 
 import numpy as np
 
-from segline.data import duplicates
+from segline.data.checks import duplicates
+from segline.data.checks.examine import Checked, name_of
+from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, Dataset
-from segline.data.examine import Checked, name_of
-from segline.data.problems import Problem
 
 WAY_OUT = f"give both one group in {GROUPS}"
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from skimage.measure import label, regionprops
 
-from segline.data import annotations
-from segline.data.annotations import histogram, of_areas, of_both, of_classes, of_instances, of_values
+from segline.data.checks import annotations
+from segline.data.checks.annotations import histogram, of_areas, of_both, of_classes, of_instances, of_values
+from segline.data.checks.problems import Problem
 from segline.data.dataset import Spec
-from segline.data.problems import Problem
 
 CLASSES = {0: "background", 1: "cell", 2: "nucleus"}
 SPEC = Spec(name="small", classes=CLASSES, ignore=9, labels="instances")

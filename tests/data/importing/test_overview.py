@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from segline.data import overview
+from segline.data.checks.examine import Checked
 from segline.data.dataset import Dataset
-from segline.data.examine import Checked
+from segline.data.importing import overview
 
 
 def test_lines(make_dataset: Callable[..., Path]) -> None:

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from segline.data.checks.examine import name_of
+from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, SPEC, Dataset
-from segline.data.examine import name_of
-from segline.data.problems import Problem
 
 WINDOWS_FORBIDS = re.compile(r'[<>:"|?*\\]|[. ]$')
 # Where DVC keeps content, and where its links lead when cache.type is symlink.

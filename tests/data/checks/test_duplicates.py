@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segline.data import duplicates, files
-from segline.data.duplicates import MOST_BITS, code, digest, joined, partners, twins, united
+from segline.data import files
+from segline.data.checks import duplicates
+from segline.data.checks.duplicates import MOST_BITS, code, digest, joined, partners, twins, united
 
 
 def bits(one: np.ndarray, other: np.ndarray) -> int:

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from segline.data import alike, check, files
+from segline.data import files
+from segline.data.checks import alike, check
 from segline.data.dataset import Dataset
-from segline.data.importing import bring
+from segline.data.importing.bring import bring
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from segline.data import gaps
+from segline.data.checks.examine import Checked
 from segline.data.dataset import IGNORE, Dataset
-from segline.data.examine import Checked
 from segline.data.files import Labels
 from segline.model.images import Raw
 from segline.score import overlay

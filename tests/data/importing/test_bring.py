@@ -14,11 +14,11 @@ import pytest
 from scipy import ndimage
 
 from segline.data import files
-from segline.data.check import UnfitError
+from segline.data.checks.check import UnfitError
 from segline.data.dataset import Dataset, DatasetError
 from segline.data.formats import Each, LayoutError, Wishes
-from segline.data.importing import bring
-from segline.data.unfinished import BusyError
+from segline.data.importing.bring import bring
+from segline.data.importing.unfinished import BusyError
 
 
 def tree(folder: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segline.data import portable
+from segline.data.checks import portable
 from segline.data.dataset import Dataset
 
 

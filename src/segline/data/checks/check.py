@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segline.data import alike, files, portable
+from segline.data import files
+from segline.data.checks import alike, portable
+from segline.data.checks.examine import Checked, examine, name_of
+from segline.data.checks.problems import Problem, UnfitError, refuse_errors, table
 from segline.data.dataset import GROUPS, SPEC, Dataset, DatasetError, by_stem, read_groups, read_spec
-from segline.data.examine import Checked, examine, name_of
 from segline.data.files import FileError
-from segline.data.problems import Problem, UnfitError, refuse_errors, table
 
 __all__ = ["Checked", "Each", "Problem", "UnfitError", "name_of", "refuse_errors", "table"]
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segline.data import annotations, duplicates, files
+from segline.data import files
+from segline.data.checks import annotations, duplicates
+from segline.data.checks.problems import Problem
 from segline.data.dataset import Dataset
 from segline.data.files import FileError, Labels
-from segline.data.problems import Problem
 from segline.model.images import Raw
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from segline.data import unfinished
-from segline.data.unfinished import BusyError, fingerprint, folder
+from segline.data.importing import unfinished
+from segline.data.importing.unfinished import BusyError, fingerprint, folder
 
 
 def tree(root: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segline.data.problems import Problem, UnfitError, refuse_errors, table
+from segline.data.checks.problems import Problem, UnfitError, refuse_errors, table
 
 
 def test_errors_first_and_columns_in_line() -> None:

@@ -1,0 +1,1 @@
+"""What makes a dataset unfit: each image examined, all of them judged."""

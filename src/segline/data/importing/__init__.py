@@ -1,0 +1,1 @@
+"""Foreign layouts brought into a dataset folder, all or nothing."""
