@@ -62,7 +62,7 @@ def _of_settings(
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
         # Its names are those of another dataset.
         prepare = prepare.model_copy(update={"validation": (), "test": ()})
-    if len(dataset.images) >= check.FEWEST_IMAGES:
+    if len(dataset.images) >= splits.FEWEST_IMAGES:
         try:
             yield from check.of_splits(dataset, checked, splits.assign(dataset.groups, **prepare.model_dump()))
         except splits.SplitError as error:

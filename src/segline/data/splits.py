@@ -11,6 +11,7 @@ import numpy as np
 Split = Literal["train", "validation", "test"]
 
 FEWEST = {"validation": 2, "test": 1}
+FEWEST_IMAGES = 1 + sum(FEWEST.values())  # one at least to learn from
 PERCENT = {"validation": "val_percent", "test": "test_percent"}
 
 

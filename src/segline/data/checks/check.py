@@ -12,11 +12,11 @@ from segline.data.checks.examine import Checked, examine, name_of
 from segline.data.checks.problems import Problem, UnfitError, refuse_errors, table
 from segline.data.dataset import GROUPS, SPEC, Dataset, DatasetError, by_stem, read_groups, read_spec
 from segline.data.files import FileError
+from segline.data.splits import FEWEST_IMAGES
 
 __all__ = ["Checked", "Each", "Problem", "UnfitError", "name_of", "refuse_errors", "table"]
 
 KINDS = ("images", "instances", "classes")
-FEWEST_IMAGES = 4  # one to learn from, two for validation, one for the test
 
 Each = Callable[[Callable[[str], Checked], Sequence[str]], Iterator[Checked]]
 

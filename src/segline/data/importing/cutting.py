@@ -7,13 +7,13 @@ from math import ceil
 
 from segline.data import files
 from segline.data.formats import Layout, LayoutError
+from segline.data.splits import FEWEST_IMAGES
 
 Window = tuple[slice, slice]  # rows, columns
 Windows = Mapping[str, Window]  # by stem of the block
 
 WHOLE: Window = (slice(None), slice(None))
 SMALLEST = 16  # px; the side of a block
-FEWEST_GROUPS = 4  # one to learn from, two for validation, one for the test
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
         return Plan(blocks, groups, (f"cut: no image is larger than {side} px",))
     said = f"cut: {len(cut)} of {len(blocks)} images into {sum(cut.values())} blocks of {side} px or less"
     of_image = groups or {stem: stem for stem in blocks}
-    if len(set(of_image.values())) >= FEWEST_GROUPS:
+    if len(set(of_image.values())) >= FEWEST_IMAGES:
         kept = {block: of_image[stem] for stem, found in blocks.items() for block in found}
         return Plan(blocks, kept, (f"{said}; blocks of one image are one group",))
     return Plan(
@@ -59,7 +59,7 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
 
 
 def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
-    """The blocks of an image, STEM_rROW_cCOLUMN, at most `side` px high and wide, and alike to the pixel."""
+    """The blocks of an image, STEM_rROW_cCOLUMN, at most `side` px a side; sizes differ by 1 px at most."""
     rows, columns = _parts(height, side), _parts(width, side)
     if len(rows) == len(columns) == 1:
         return {stem: WHOLE}
