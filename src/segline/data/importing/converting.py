@@ -105,19 +105,23 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
                 raise LayoutError(f"{mask.file}: {count} instances; {MOST_INSTANCES} at most, --cut the image")
         return ids.astype(np.uint16)
 
-    _write_labels(instances, folder, windows, fitting)
-    return sum(labels.ids(files.read_labels(folder / f"{block}.png")).size for block in windows)
+    written = _write_labels(instances, folder, windows, fitting)
+    there = (files.read_labels(folder / f"{block}.png") for block in windows if block not in written)
+    return sum(labels.ids(ids).size for ids in (*written.values(), *there))
 
 
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
-) -> None:
-    """Write what is not there yet; nothing is read where nothing is missing."""
+) -> dict[str, Labels]:
+    """Write what is not there yet, and return it by block; nothing is read where nothing is missing."""
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
-    if missing:
-        whole = read()
-        for stem in missing:
-            files.write_png(folder / f"{stem}.png", fitting(whole[windows[stem]]))
+    if not missing:
+        return {}
+    whole = read()
+    written = {stem: fitting(whole[windows[stem]]) for stem in missing}
+    for stem, part in written.items():
+        files.write_png(folder / f"{stem}.png", part)
+    return written
 
 
 def _values(mask: Mask, picture: Picture | None, windows: Windows) -> Labels:
