@@ -1,6 +1,6 @@
 # make run    install what is pinned, run what changed (dvc repro), show the result
 # make test   the tests
-# make soak   the long tests: large images, thousands of damaged files
+# make soak   the long tests: kills, servers, large images, thousands of damaged files
 # make lint   format, lint, types, who may import whom
 # make venv   only install; then `. .venv/bin/activate` gives dvc and segline
 # make generate   write what follows from the code: deps in dvc.yaml, docs/params.md, comments in params.yaml, README tree
@@ -28,7 +28,7 @@ test: $(DEV_PINS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 soak: $(DEV_PINS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak tests/soak
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m soak tests/soak
 
 lint: $(DEV_PINS)
 	$(BIN)/ruff format --check

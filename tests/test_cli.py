@@ -31,7 +31,7 @@ def test_help_names_every_command_and_a_stage_for_each_of_dvc_yaml(run: Run, rep
     said = run("--help").stdout
     assert [
         name
-        for name in (*stages, "check", "import", "preset", "predict", "summary", "ui")
+        for name in (*stages, "check", "import", "preset", "predict", "runs", "summary", "ui")
         if f"\n  {name} " not in said
     ] == []
 

@@ -18,7 +18,7 @@ import dvc_deps
 # Libraries that only a few files may import, by the beginning of their names: what they do stays behind one door.
 DOORS = {
     "mlflow": ("track/", "model/served.py"),
-    "optuna": ("train/search.py", "stages/tune.py"),
+    "optuna": ("train/search.py", "train/studies.py", "train/pictures.py"),
     "albumentations": ("data/transform.py",),
     "dvc": (),
 }

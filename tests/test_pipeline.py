@@ -28,6 +28,7 @@ SMALL = {
     "sample": {"images": 6, "min_size": 64, "max_size": 80},
     "model": {"width": 4, "depth": 2, "padding": "valid", "norm": "none"},
     "train": {"epochs": 2, "tiles_per_epoch": 4, "batch_size": 2, "tile": 76, "validation_tiles": 4},
+    "tune": {"trials": 2, "epochs": 1},
     "gate": {"min_mean_iou": 0.0, "max_pixel_error": 1.0},
     "runtime": {"threads": 1, "progress": "lines"},
 }
@@ -235,7 +236,7 @@ def test_a_queued_experiment_runs_its_own_code_and_logs_to_the_same_store(projec
     result = json.loads(project.run("git", "show", f"{reference}:data/reports/test.json"))
     assert result["changed"] is True
     assert "changed" not in project.json("data/reports/test.json")
-    assert project.runs() == runs + 1
+    assert project.runs() == runs + 4  # a search of another seed, its two trials, and the training
 
 
 def test_pictures_and_figures_are_in_the_run(finished: Project) -> None:
@@ -249,7 +250,8 @@ def test_pictures_and_figures_are_in_the_run(finished: Project) -> None:
     said = finished.run(sys.executable, "-c", script, PYTHONPATH="src")
     params, metrics, tags, names, status = json.loads(said.splitlines()[-1])
     assert status == "FINISHED"
-    assert params["train.learning_rate"] == str(YAML().load(finished.folder / "params.yaml")["train"]["learning_rate"])
+    best = YAML().load(finished.folder / "data/tune/best.yaml")
+    assert params["train.learning_rate"] == str(best["train"]["learning_rate"])
     assert {
         "loss",
         "validation_loss",

@@ -96,3 +96,28 @@ def test_notes_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
     line = "[bold] " + "x" * 300
     progress.note(line)
     assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("mode", ["lines", "bar", "off"])
+def test_a_meter_says_what_stays_and_asks_for_words_only_to_show_them(
+    mode: progress.Mode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "BAR_SECONDS", 1e12)
+    with progress.meter("epoch", mode, 4, 1) as meter:
+        meter.at(2, lambda: pytest.fail("nobody looks"))
+        meter.say(3, "epoch 1/2 [bold] loss 0.5")
+    said = capsys.readouterr().err
+    assert ("epoch 1/2 [bold] loss 0.5\n" in said) == (mode != "off")
+
+
+def test_a_long_epoch_has_lines_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "STEP_SECONDS", 0)
+    now = iter([0.0, 10.0, 10.0, 10.0, 20.0, 20.0, 20.0, 30.0, 30.0, 30.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    with progress.meter("epoch", "lines", 200) as meter:
+        meter.at(1, lambda: "1/20 step 1/10")
+        meter.at(100, lambda: "11/20 step 0/10")
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 1/20 step 1/10 33 min left",
+        "epoch 11/20 step 0/10 20 s left",
+    ]

@@ -26,14 +26,22 @@ def params_yaml(settings: BaseModel) -> str:
 
 def _settings(section: BaseModel, level: int) -> Iterator[str]:
     fields = type(section).model_fields
-    plain = {name: f"{name}: {_yaml(value)}" for name, value in section if not isinstance(value, BaseModel)}
+    plain = {name: f"{name}: {_yaml(value)}" for name, value in section if not isinstance(value, BaseModel | dict)}
     column = max(map(len, plain.values())) + 2
     for name, value in section:
         if isinstance(value, BaseModel):
             yield f"{'  ' * level}{name}:  # {purpose(type(value))}"
             yield from _settings(value, level + 1)
+        elif isinstance(value, dict):
+            yield f"{'  ' * level}{name}:{'' if value else ' {}'}  # {fields[name].description}"
+            yield from (f"{'  ' * (level + 1)}{key}: {_entry(entry)}" for key, entry in value.items())
         else:
             yield f"{'  ' * level}{plain[name]:<{column}}# {fields[name].description}"
+
+
+def _entry(entry: BaseModel) -> str:
+    """One entry of a mapping on one line, as it is written."""
+    return f"{{{', '.join(f'{name}: {_yaml(value)}' for name, value in entry.model_dump(mode='json').items())}}}"
 
 
 def _yaml(value: object) -> str:
@@ -73,6 +81,10 @@ def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
     for name, value in section:
         if isinstance(value, BaseModel):
             yield from _rows(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            default = "<br>".join(f"`{key}: {_entry(entry)}`" for key, entry in value.items())
+            meaning = type(section).model_fields[name].description
+            yield f"| `{prefix}{name}` | {default} | a line a setting | {meaning} |"
         else:
             meaning = type(section).model_fields[name].description
             yield f"| `{prefix}{name}` | `{_yaml(value)}` | {allowed(properties[name])} | {meaning} |"

@@ -1,11 +1,12 @@
 """The command line, thin and quick: each command imports what it needs when it runs."""
 
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from segline import signals
 
 app = typer.Typer(
     name="segline",
@@ -22,8 +23,7 @@ def main() -> None:
 
     Such a message is any exception whose class segline defines (ParamsError, ImageError, ...); others are our mistakes.
     """
-    # As an exception, so that what is half written is removed and a run does not stay RUNNING.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signals.install()
     try:
         app()
     except Exception as error:
@@ -58,11 +58,15 @@ def weights() -> None:
 
 
 @app.command()
-def tune() -> None:
-    """Choose the settings that train takes."""
+def tune(
+    join: Annotated[
+        str | None, typer.Option(metavar="STORAGE", help="work on a search that runs elsewhere; writes no outputs")
+    ] = None,
+) -> None:
+    """Choose the settings that train takes; STORAGE is a journal's path or the address of a PostgreSQL database."""
     from segline.stages import tune as stage
 
-    stage.main()
+    stage.main(join)
 
 
 @app.command()
@@ -176,6 +180,19 @@ def summary() -> None:
     from segline.commands import summary as command
 
     command.main(Console())
+
+
+@app.command()
+def runs(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="how many")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON, with all metrics")] = False,
+) -> None:
+    """List the latest runs with their state and main metric."""
+    from rich.console import Console
+
+    from segline.commands import runs as command
+
+    command.main(count, as_json, Console(), typer.echo)
 
 
 @app.command()

@@ -1,9 +1,20 @@
 """Every setting of segline: typed, frozen, explained, and refused by its full name when it is wrong."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -163,10 +174,218 @@ class Train(Section):
     keep_best: int = Field(1, ge=1, description="how many of the best checkpoints are kept")
 
 
-class Tune(Section):
-    """The search for better settings."""
+# What each decay schedule reads, and so what a search draws with it.
+SCHEDULE_READS = {
+    "constant": (),
+    "step": ("step_epochs", "gamma"),
+    "exponential": ("gamma",),
+    "poly": ("power",),
+    "cosine": (),
+    "one_cycle": ("warmup_percent",),
+    "plateau": ("gamma", "patience"),
+}
+SEARCHABLE: dict[str, type[Section]] = {"model": Model, "augment": Augment, "train": Train}
+_BEFORE = "belongs to a stage before the search: set another value and compare the results of two `dvc exp run`"
+_AFTER = "is used only after training: a trial would not notice it"
+NOT_SEARCHABLE = {
+    **dict.fromkeys(("data", "sample", "prepare", "weights"), _BEFORE),
+    **dict.fromkeys(("evaluate", "registration", "gate"), _AFTER),
+    "tune": "is how the search is made",
+    "runtime": "never changes a result",
+    "train.seed": "would find a lucky draw, not a better setting",
+    "train.epochs": "is what a trial costs: set tune.epochs",
+    "train.tile": "also says which validation tiles are judged, so trials could not be compared",
+    "train.validation_tiles": "says what is judged, so trials could not be compared",
+    "train.monitor": "says which epoch is kept: set tune.objective",
+    "train.save_checkpoint": "changes no figure",
+    "train.keep_best": "changes no figure",
+}
 
-    trials: int = Field(0, ge=0, le=0, description="0: no search, train takes the values of this file")
+
+class Axis(Section):
+    """What one setting may be in a trial: from low to high, or one of some choices."""
+
+    name: str = Field(exclude=True, description="the setting's full name")
+    low: float | None = Field(None, description="smallest value")
+    high: float | None = Field(None, description="largest value")
+    log: bool = Field(False, description="small values are drawn as often as large ones")
+    step: Positive | None = Field(None, description="distance of two values, from low on")
+    choices: tuple[bool | int | float | str, ...] | None = Field(None, min_length=1, description="the values there are")
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> Self:
+        if (self.choices is None) == (self.low is None and self.high is None):
+            raise ValueError("takes either low and high, or choices")
+        if self.choices is not None and (self.log or self.step):
+            raise ValueError("takes log and step with low and high, not with choices")
+        if self.low is None or self.high is None:
+            if self.choices is None:
+                raise ValueError("takes both low and high")
+            return self
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is larger than high {self.high:g}; swap them")
+        if self.log and (self.low <= 0 or self.step):
+            raise ValueError("takes log with a low above 0 and without step")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_setting(self) -> Self:
+        """Each end or choice is a value that the setting itself takes."""
+        setting = field_of(self.name)
+        if self.choices is None and not self.is_number:
+            raise ValueError("is no number, so it takes choices")
+        taken = TypeAdapter[object](Annotated[setting.annotation, setting])  # type: ignore[arg-type]  # known only here
+        ends = [value for value in (self.low, self.high) if value is not None]
+        if self.step and self.low is not None:
+            ends.append(self.low + self.step)
+        for value in self.choices or ends:
+            try:
+                taken.validate_python(value)
+            except ValidationError as error:
+                raise ValueError(f"{value!r} is no value of {self.name}: {error.errors()[0]['msg']}") from None
+        return self
+
+    @model_serializer
+    def _as_written(self) -> dict[str, object]:
+        """As in params.yaml: what is not said is not there."""
+        said = {"low": self.low, "high": self.high, "log": self.log or None, "step": self.step, "choices": self.choices}
+        return {name: value for name, value in said.items() if value is not None}
+
+    @property
+    def whole(self) -> bool:
+        """Whether the setting is a whole number."""
+        return field_of(self.name).annotation is int
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the setting is a number."""
+        return field_of(self.name).annotation in (int, float)
+
+
+def field_of(name: str) -> FieldInfo:
+    """The field of the setting with this full name.
+
+    Raises
+    ------
+    ValueError
+        There is no such setting, or a search cannot draw it; the message says why.
+    """
+    section, *rest = name.split(".")
+    for refused in (section, name):
+        if refused in NOT_SEARCHABLE:
+            raise ValueError(f"{refused} {NOT_SEARCHABLE[refused]}")
+    if section not in SEARCHABLE:
+        raise ValueError(f"{section} is no section; there are {', '.join(SEARCHABLE)}")
+    inner: type[BaseModel] | None = SEARCHABLE[section]
+    field: FieldInfo | None = None
+    for part in rest:
+        if inner is None or part not in inner.model_fields:
+            there = f"; there are {', '.join(_shown(inner))}" if inner else ""
+            raise ValueError(f"{part} is no setting{there}")
+        field = inner.model_fields[part]
+        inner = _section_of(field)
+    if field is None or inner is not None:
+        raise ValueError("is a section; name one of its settings")
+    return field
+
+
+def _shown(section: type[BaseModel]) -> list[str]:
+    """The settings that a section takes from a file."""
+    return [name for name, field in section.model_fields.items() if not field.exclude]
+
+
+def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The section, or the entry of a mapping, that a field holds."""
+    kind = field.annotation
+    if get_origin(kind) is dict:
+        kind = get_args(kind)[1]
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _named(space: object) -> object:
+    """Each axis with its name, so that what is wrong with it is said by itself, before it is looked at."""
+    if not isinstance(space, dict):
+        return space
+    return {name: {**axis, "name": name} if isinstance(axis, dict) else axis for name, axis in space.items()}
+
+
+Space = Annotated[dict[str, Axis], BeforeValidator(_named)]
+
+
+def _default_space() -> dict[str, Axis]:
+    return {
+        axis.name: axis
+        for axis in (
+            Axis(name="train.learning_rate", low=0.001, high=0.01, log=True),
+            Axis(name="train.momentum", low=0.8, high=0.98),
+            Axis(name="train.weight_decay", low=1e-6, high=0.01, log=True),
+            Axis(name="train.schedule.kind", choices=("poly", "cosine", "one_cycle")),
+            Axis(name="train.schedule.power", low=0.5, high=2),
+            Axis(name="train.schedule.warmup_percent", low=10, high=40),
+            Axis(name="train.batch_size", choices=(2, 4)),
+        )
+    }
+
+
+class Tune(Section):
+    """The search for better settings, on validation; trial 0 takes those of this file."""
+
+    trials: int = Field(6, ge=0, description="how many in all, earlier ones of the same search included; 0: no search")
+    seed: int = Field(0, ge=0, description="another seed draws other values")
+    epochs: int = Field(4, ge=0, description="of a trial, with the whole decay schedule made shorter; 0: train.epochs")
+    objective: Literal["maximize mean_iou", "minimize loss"] = Field(
+        "maximize mean_iou", description="validation figure, best epoch of a trial, and its direction"
+    )
+    sampler: Literal["tpe", "random"] = Field("tpe", description="how values are drawn")
+    startup_trials: int = Field(10, ge=1, description="tpe: trials drawn at random before it learns from them")
+    pruner: Literal["median", "hyperband", "none"] = Field("median", description="which trials end early")
+    pruner_startup_trials: int = Field(
+        3, ge=0, description="median: trials that run to their end before any ends early"
+    )
+    pruner_warmup_epochs: int = Field(1, ge=0, description="median, hyperband: epochs that every trial gets")
+    reduction_factor: int = Field(3, ge=2, description="hyperband: one of this many goes on at each look")
+    space: Space = Field(
+        default_factory=_default_space,
+        description="settings to draw, by full name: {low, high, log, step} or {choices}; of a schedule only its own",
+    )
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Self:
+        if self.trials and not self.space:
+            raise ValueError("space is empty: name settings to draw, or set trials to 0")
+        if "train.dice_weight" in self.space and self.metric == "loss":
+            raise ValueError(
+                "train.dice_weight says what the loss is, so it cannot be searched by it; set objective to "
+                "maximize mean_iou, or take it out of space"
+            )
+        if kinds := self.space.get("train.schedule.kind"):
+            for name in self.space:
+                self._read_by_one_of(name, kinds.choices or ())
+        return self
+
+    def _read_by_one_of(self, name: str, kinds: tuple[object, ...]) -> None:
+        if not reads_schedule(name, kinds):
+            raise ValueError(f"{name} is read by none of {', '.join(map(str, kinds))}; take it out of space")
+
+    @property
+    def metric(self) -> str:
+        """The validation figure: mean_iou or loss."""
+        return self.objective.split()[1]
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """Which way is better."""
+        return "maximize" if self.objective.startswith("maximize") else "minimize"
+
+
+def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
+    """Whether the setting `name` means anything with one of these decay schedules."""
+    section, _, parameter = name.rpartition(".")
+    return (
+        section != "train.schedule"
+        or parameter == "kind"
+        or any(parameter in SCHEDULE_READS[str(kind)] for kind in kinds)
+    )
 
 
 class Evaluate(Section):
@@ -213,6 +432,10 @@ class Runtime(Section):
     workers: int = Field(0, ge=0, description="processes that prepare tiles; 0: the main process")
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0: OMP_NUM_THREADS, else one a core")
     progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="auto: bar in a terminal, else lines")
+    tune_workers: int = Field(1, ge=1, description="processes that work on the search; only 1 repeats bit for bit")
+    tune_storage: str = Field(
+        "", description="of the search: a database's address, password elsewhere; empty: a file in mlruns/studies"
+    )
 
 
 class Params(Section):
@@ -298,15 +521,21 @@ def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: 
     names: list[str] = []
     field = None
     inner: type[BaseModel] | None = schema
+    mapping = False
     for part in location:
         if inner is None or not isinstance(part, str):
             break
         names.append(part)
+        if mapping:  # the key of an entry, which is the user's
+            mapping = False
+            continue
         if part not in inner.model_fields:
-            return f"{'.'.join(names)} is no setting; there are {', '.join(inner.model_fields)}"
+            return f"{'.'.join(names)} is no setting; there are {', '.join(_shown(inner))}"
         field = inner.model_fields[part]
-        kind = field.annotation
-        inner = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        inner = _section_of(field)
+        mapping = get_origin(field.annotation) is dict
+    if isinstance(value, dict):
+        value = {key: inside for key, inside in value.items() if key != "name"}
     meaning = f" ({field.description})" if field is not None and field.description else ""
     if message == "Input should be a valid string":
         message += f", in quotes: '{value}'"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,6 +25,8 @@ R = TypeVar("R")
 Mode = Literal["auto", "bar", "lines", "off"]
 
 LINE_SECONDS = 5  # between two plain lines, so that quick loops say one thing only
+STEP_SECONDS = 30  # between two plain lines that only say that it goes on
+BAR_SECONDS = 0.2  # between two changes of the words beside a bar
 AHEAD = 16  # items a core that may be done before one that takes long; their results are kept till then
 # Linux, control groups of version 2 and 1.
 CONTAINER_LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -57,6 +60,83 @@ def track(
         yield from _lines(items, what, count, describe)
     else:
         yield from items
+
+
+class Meter:
+    """How far a work of `total` pieces is that are done one by one; made by `meter`."""
+
+    def __init__(self, what: str, total: int, done: int) -> None:
+        self.what, self.total, self.done = what, total, done
+        self._first, self._began = done, time.monotonic()
+
+    def at(self, done: int, words: Callable[[], str]) -> None:  # noqa: ARG002  this one shows nothing
+        """So many pieces are done; `words` are asked for when they are shown."""
+        self.done = done
+
+    def say(self, done: int, line: str) -> None:  # noqa: ARG002
+        """So many pieces are done, and a line that stays, with the time that is left."""
+        self.done = done
+
+    def left(self) -> str:
+        """The time that is left, in words; empty where it is no second or not known yet."""
+        if self.done == self._first:
+            return ""
+        seconds = (time.monotonic() - self._began) / (self.done - self._first) * (self.total - self.done)
+        if seconds < 1:
+            return ""
+        return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
+
+
+class _Lines(Meter):
+    """The lines that stay, and one in `STEP_SECONDS` where they are far apart."""
+
+    def __init__(self, what: str, total: int, done: int) -> None:
+        super().__init__(what, total, done)
+        self._last = self._began
+
+    def at(self, done: int, words: Callable[[], str]) -> None:
+        super().at(done, words)
+        if time.monotonic() - self._last >= STEP_SECONDS:
+            self.say(done, f"{self.what} {words()}")
+
+    def say(self, done: int, line: str) -> None:
+        super().say(done, line)
+        self._last = time.monotonic()
+        note(" ".join(filter(None, [line, self.left()])))
+
+
+class _Bar(Meter):
+    """A bar with words beside it."""
+
+    def __init__(self, what: str, total: int, done: int, bar: "Progress") -> None:
+        super().__init__(what, total, done)
+        self._bar, self._said = bar, 0.0
+        self._task = bar.add_task(what, total=total, completed=done, words="")
+
+    def at(self, done: int, words: Callable[[], str]) -> None:
+        super().at(done, words)
+        if time.monotonic() - self._said >= BAR_SECONDS:
+            self._said = time.monotonic()
+            self._bar.update(self._task, completed=done, words=" ".join(filter(None, [words(), self.left()])))
+
+    def say(self, done: int, line: str) -> None:
+        super().say(done, line)
+        self._bar.update(self._task, completed=self.done)
+        note(line)
+
+
+@contextmanager
+def meter(what: str, mode: Mode, total: int, done: int = 0) -> Iterator[Meter]:
+    """Show how far a work of `total` pieces is, of which `done` were done before."""
+    kind = ("bar" if sys.stderr.isatty() else "lines") if mode == "auto" else mode
+    if kind != "bar":
+        yield (_Lines if kind == "lines" else Meter)(what, total, done)
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}", markup=False))
+    with Progress(*columns, console=_console(), transient=True) as bar:
+        yield _Bar(what, total, done, bar)
 
 
 def each(

@@ -145,3 +145,12 @@ def test_a_preset_that_does_not_fit_changes_nothing(file: Path, monkeypatch: pyt
 def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
     with pytest.raises(preset.PresetError, match="isbi2012"):
         preset.settings("isbi")
+
+
+def test_a_space_is_replaced_as_a_whole_and_written_as_people_do(file: Path) -> None:
+    text = file.read_text()
+    start, end = text.index("    train.learning_rate: {"), text.index("\n\n# How the trained")
+    file.write_text(f"{text[:start]}    model.width: {{choices: [8, 16]}}{text[end:]}")
+    assert any(line.startswith("tune.space: ") for line in preset.write("default", file))
+    assert load(Params, file) == Params()
+    assert "    train.learning_rate: {low: 0.001, high: 0.01, log: true}\n" in file.read_text()

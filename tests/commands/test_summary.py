@@ -61,6 +61,16 @@ def test_a_collapse_in_training_is_said(reports: Path, monkeypatch: pytest.Monke
         assert [line for line in said.getvalue().splitlines() if "warning" in line] == ([expected] if expected else [])
 
 
+def test_what_the_search_was_worth_is_said(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "registered", lambda name, md5: f"{name} {md5} version 1")
+    (reports.parent / "tune").mkdir()
+    for result, expected in [({"trials": 0}, []), ({"trials": 5, "said": "0.1 better"}, ["search: 0.1 better"])]:
+        (reports.parent / "tune" / "search.json").write_text(json.dumps(result))
+        said = StringIO()
+        summary.main(Console(file=said, width=80))
+        assert [line for line in said.getvalue().splitlines() if line.startswith("search")] == expected
+
+
 @pytest.mark.parametrize("name", ["[red]", "[/]", "a[bold]b[/bold]", ":cat:", "\\[red]", "end\\"])
 def test_a_name_is_no_markup(reports: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(summary, "registered", lambda name, md5: f"{md5} is {name} version 1")

@@ -9,6 +9,7 @@ import pytest
 PARAMS = """\
 data: {source: data/raw/cells}
 sample: {images: 6, min_size: 64, max_size: 80, seed: 3}
+tune: {trials: 0}
 runtime: {progress: "off"}
 """
 

@@ -14,6 +14,7 @@ from segline.train import loop
 
 SETTINGS = """
 model: {width: 2, depth: 1}
+tune: {trials: 0}
 train: {epochs: 4, tiles_per_epoch: 2, batch_size: 2, tile: 32, validation_tiles: 2, save_checkpoint: false}
 weights: {density_balance: 1, density_border: 1}
 """

@@ -1,6 +1,7 @@
 """What is written to a run, read back through MLflow's own client."""
 
 import math
+import re
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -69,10 +70,21 @@ def test_pictures_keep_their_pixels(store: Store, run: StartedRun) -> None:
     run.picture(image, "tile 1", step=3)
     series = [file.path for file in store.client.list_artifacts(run.id, "images") if file.path.endswith(".png")]
     assert len(series) == 1
+    # As MLflow's own log_image names them, which is how its page finds them.
+    assert re.fullmatch(r"images/tile 1\+step\+3\+timestamp\+\d+\+[0-9a-f-]{36}\.png", series[0])
     assert "tile 1+step+3+" in series[0]
     for path in ("pictures/overlay.png", series[0]):
         stored = cv2.imread(store.client.download_artifacts(run.id, path))
         np.testing.assert_array_equal(stored[..., ::-1], image)
+
+
+def test_a_picture_of_a_step_takes_the_place_of_the_former(store: Store, run: StartedRun) -> None:
+    for shade in (0, 9):
+        run.picture(np.full((300, 20, 3), shade, np.uint8), "validation", step=3)
+    files = sorted(store.client.list_artifacts(run.id, "images"), key=lambda file: str(file.path))
+    assert [Path(file.path).suffix for file in files] == [".webp", ".png"]
+    assert cv2.imread(store.client.download_artifacts(run.id, files[1].path)).max() == 9
+    assert store.client.get_run(run.id).data.tags["mlflow.loggedImages"] == "True"
 
 
 def test_files_and_folders(store: Store, run: StartedRun, tmp_path: Path) -> None:

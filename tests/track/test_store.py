@@ -3,9 +3,11 @@
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from mlflow import MlflowClient
 from mlflow.tracking.fluent import active_run
 
 from segline.track import lineage
-from segline.track.place import StoreError
+from segline.track.place import Place, StoreError
+from segline.track.runs import Status
 from segline.track.store import MODEL_TAG, Store, open_store
 
 OPEN = """
@@ -169,3 +172,116 @@ def test_run_is_restored_once_from_what_dvc_keeps(store: Store, project: Path, m
     assert run.history("mean_iou") == [(2, 0.75)]
     assert "note" not in data.metrics
     assert store.client.get_run(run.id).info.status == "FINISHED"
+
+
+def status(store: Store, run_id: str) -> str:
+    return str(store.client.get_run(run_id).info.status)
+
+
+@pytest.mark.parametrize("end", ["KILLED", "FAILED", None])
+def test_an_unfinished_run_goes_on_and_logs_no_step_twice(store: Store, end: Status | None) -> None:
+    first = store.start_run("train", {"train.epochs": 3}, key="k")
+    first.log(1, {"loss": 0.5, "validation_loss": 0.5})
+    first.tag({"error": "the disk was full"})
+    if end is not None:
+        first.finish(end)
+    again = store.start_run("train", {"train.epochs": 3}, {"env.threads": 1}, key="k")
+    assert again.id == first.id
+    assert status(store, again.id) == "RUNNING"
+    again.log(1, {"loss": 9, "validation_loss": 9})
+    again.log(2, {"loss": 0.25, "validation_loss": 0.25})
+    again.finish()
+    assert again.history("loss") == again.history("validation_loss") == [(1, 0.5), (2, 0.25)]
+    assert "error" not in store.client.get_run(again.id).data.tags
+    assert status(store, again.id) == "FINISHED"
+
+
+def test_a_finished_run_goes_on_only_by_its_id_and_another_key_never(store: Store) -> None:
+    with store.start_run("train", key="k") as first:
+        pass
+    with store.start_run("train", key="k") as second:
+        pass
+    with store.start_run("train", key="other", former=first.id) as other:
+        pass
+    with store.start_run("train") as without:
+        pass
+    assert len({first.id, second.id, other.id, without.id}) == 4
+    with store.start_run("train", key="k", former=first.id) as again:
+        assert again.id == first.id
+    store.client.delete_run(first.id)
+    with store.start_run("train", key="k", former=first.id) as new:
+        assert new.id != first.id
+
+
+def test_on_a_server_two_checkouts_do_not_share_a_run(store: Store) -> None:
+    shared = [Store(Place(Path(root), "http://team"), store.client, store.experiment_id) for root in ("/a", "/b")]
+    runs = [each.start_run("train", key=each.here("k")).id for each in (*shared, *shared)]
+    assert runs[:2] == runs[2:]
+    assert runs[0] != runs[1]
+
+
+def test_runs_whose_process_is_gone_are_ended(store: Store) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", "from segline.track.store import open_store; print(open_store().start_run('a').id)"],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    elsewhere = store.start_run("b", tags={"process": "another-host 1 1"}).id
+    mine = store.start_run("c").id
+    store.end_stale()
+    assert [status(store, run) for run in (killed, elsewhere, mine)] == ["KILLED", "RUNNING", "RUNNING"]
+
+
+def test_a_part_goes_on_within_its_parent_finished_or_not(store: Store) -> None:
+    parent, other = store.start_run("study"), store.start_run("study")
+    with store.start_run("trial 0", {"rate": 1}, parent=parent.id, key="a/0", again=True) as first:
+        first.log(1, {"loss": 2.0})
+        first.finish("KILLED")
+    assert status(store, first.id) == "KILLED"
+    with store.start_run("trial 0", {"rate": 1}, parent=parent.id, key="a/0", again=True) as again:
+        assert (again.id, status(store, first.id)) == (first.id, "RUNNING")
+        again.log(1, {"loss": 2.0})
+        again.log(2, {"loss": 1.0})
+    assert status(store, first.id) == "FINISHED"
+    assert again.history("loss") == [(1, 2.0), (2, 1.0)]
+    assert store.start_run("trial 0", parent=parent.id, key="a/0", again=True).id == first.id
+    assert store.start_run("trial 0", parent=other.id, key="a/0", again=True).id != first.id
+
+
+def test_a_run_is_found_by_its_key_whenever_its_maker_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segline.track.runs.Run.params", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.start_run("trial 0", key="a/0")
+    assert store.latest("a/0") is not None
+    assert store.latest("b/0") is None
+
+
+@pytest.mark.parametrize("call", ["create_run", "update_run"])
+def test_a_signal_while_a_run_is_started_leaves_none_running(
+    store: Store, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    former = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    inner = getattr(store.client, call)
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        result = inner(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    if call == "update_run":  # of one that goes on
+        store.start_run("study", key="a").finish("KILLED")
+    monkeypatch.setattr(store.client, call, interrupted)
+    try:
+        with pytest.raises(SystemExit) as left:
+            store.start_run("study", {"rate": 1}, key="a")
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert left.value.code == 143
+    found = store.latest("a")
+    assert found is not None
+    assert found.status == "KILLED"

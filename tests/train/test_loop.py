@@ -2,6 +2,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,11 +99,13 @@ def test_a_loss_that_is_not_finite_stops_with_advice(training: Callable[..., Any
 def test_judging_changes_nothing(training: Callable[..., Any]) -> None:
     one = training()
     before = one.weights()
-    first = loop.judge(one.state.network, one.validation, one.settings)
-    second = loop.judge(one.state.network, one.validation, one.settings)
-    assert first[0] == second[0]
+    confusions = np.zeros((2, 2, 2), np.int64)
+    first, second = (
+        list(loop.judge(one.state.network, one.validation, one.settings, confusion)) for confusion in confusions
+    )
+    assert first == second
     assert same(before, one.weights())
-    assert first[1].sum() == 4 * 16 * 16
+    assert confusions[0].sum() == confusions[1].sum() == 4 * 16 * 16
 
 
 def test_channels_last_changes_only_rounding(training: Callable[..., Any]) -> None:

@@ -102,3 +102,22 @@ def test_momentum_never_starts_above_its_value() -> None:
 def test_one_step_of_one_cycle_runs_at_the_peak() -> None:
     of = Train(epochs=1, learning_rate=RATE, schedule=Schedule(kind="one_cycle"))
     assert schedule.learning_rate(of, 0, 1, ()) == RATE
+
+
+@pytest.mark.parametrize("kind", ["constant", "step", "exponential", "poly", "cosine", "one_cycle"])
+def test_a_shortened_training_has_the_same_rate_at_the_same_share_of_its_way(kind: str) -> None:
+    whole = settings(kind, step_epochs=8, gamma=0.5)
+    short = schedule.shortened(whole, EPOCHS // 4)
+    assert short.epochs == 5
+    assert short.schedule.step_epochs == 2
+    expected = rates(whole)
+    found = [schedule.learning_rate(short, step, STEPS, ()) for step in range(short.epochs * STEPS)]
+    # At the start of each epoch; one_cycle turns a step before its share.
+    assert found[::STEPS] == pytest.approx(expected[:: 4 * STEPS], rel=0.2 if kind == "one_cycle" else 1e-9)
+
+
+def test_patience_is_shortened_too_and_never_to_less_than_an_epoch() -> None:
+    whole = settings("plateau", patience=6, step_epochs=1)
+    short = schedule.shortened(whole, 5)
+    assert (short.schedule.patience, short.schedule.step_epochs) == (2, 1)
+    assert schedule.shortened(whole, EPOCHS) == whole

@@ -12,6 +12,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from segline.params import PARAMS_FILE, Params, check, load
 
 DEFAULT = "default"
+WHOLE = ("space",)  # settings that are mappings: one replaces another, nothing of both is mixed
 
 
 class PresetError(ValueError):
@@ -39,7 +40,7 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def _laid_over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    inner = {key: _laid_over(defaults[key], value) for key, value in values.items() if isinstance(value, dict)}
+    inner = {key: _laid_over(defaults[key], value) for key, value in values.items() if _is_section(key, value)}
     return defaults | values | inner
 
 
@@ -63,15 +64,34 @@ def write(name: str, file: Path = PARAMS_FILE) -> list[str]:
 
 def _change(document: CommentedMap, wanted: dict[str, Any], prefix: str) -> Iterator[str]:
     for key, value in wanted.items():
-        if isinstance(value, dict):
+        if _is_section(key, value):
             yield from _change(document.setdefault(key, CommentedMap()), value, f"{prefix}{key}.")
         elif key not in document or document[key] != value:
             yield f"{prefix}{key}: {document.get(key, '-')} -> {value}"
-            document[key] = _flow(value) if isinstance(value, list) else value
+            if isinstance(value, dict):
+                _replace(document.setdefault(key, CommentedMap()), value)
+            else:
+                document[key] = _flow(value) if isinstance(value, list) else value
 
 
-def _flow(values: list[Any]) -> CommentedSeq:
-    """`values` as [a, b] on one line, beside its comment."""
-    sequence = CommentedSeq(values)
-    sequence.fa.set_flow_style()
-    return sequence
+def _is_section(key: str, value: object) -> bool:
+    return isinstance(value, dict) and key not in WHOLE
+
+
+def _replace(mapping: CommentedMap, wanted: dict[str, Any]) -> None:
+    """Make `mapping` say what is `wanted`, in place: the comment beside its name is its own."""
+    for key in set(mapping) - set(wanted):
+        del mapping[key]
+    for key, value in wanted.items():
+        mapping[key] = _flow(value)
+
+
+def _flow(values: list[Any] | dict[str, Any]) -> CommentedSeq | CommentedMap:
+    """`values` as [a, b] or {a: b} on one line."""
+    if isinstance(values, dict):
+        inner = {key: _flow(value) if isinstance(value, list) else value for key, value in values.items()}
+        flowing: CommentedSeq | CommentedMap = CommentedMap(inner)
+    else:
+        flowing = CommentedSeq(values)
+    flowing.fa.set_flow_style()
+    return flowing

@@ -14,6 +14,7 @@ from segline.score.judge import FIGURES
 
 REPORTS = Path("data/reports")
 TRAINING = Path("data/model/metrics.json")
+SEARCH = Path("data/tune/search.json")
 
 
 class SummaryError(RuntimeError):
@@ -36,6 +37,8 @@ def main(console: Console) -> None:
     console.print("  ".join(f"{name} {figure(result[name])}" for name in FIGURES if name in result))
     if warning := files.read_json(TRAINING).get("collapsed") if TRAINING.exists() else None:
         console.print(Text(f"warning: in training, {warning}", style="yellow"))
+    if said := files.read_json(SEARCH).get("said") if SEARCH.exists() else None:
+        console.print(Text(f"search: {said}"))
     # Text: a name or a path in square brackets is no markup.
     console.print(Text(registered(record["name"], record["version_md5"])))
     console.print(Text(f"next: {command()} ui"))

@@ -108,34 +108,42 @@ class TrainingTiles(Dataset[Sample]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Item numbers of whole epochs, in batches that never span two; the last batch of an epoch may be smaller."""
+    """Item numbers of epochs, in batches that never span two; the last batch of an epoch may be smaller.
 
-    def __init__(self, tiles_per_epoch: int, batch_size: int, epochs: range) -> None:
+    Of the first epoch `skip` batches are left out.
+    """
+
+    def __init__(self, tiles_per_epoch: int, batch_size: int, epochs: range, skip: int = 0) -> None:
         self.tiles_per_epoch = tiles_per_epoch
         self.batch_size = batch_size
         self.epochs = epochs
+        self.skip = skip
 
     def __len__(self) -> int:
         """Batches in all epochs."""
-        return len(self.epochs) * -(-self.tiles_per_epoch // self.batch_size)
+        return len(self.epochs) * -(-self.tiles_per_epoch // self.batch_size) - self.skip
 
     def __iter__(self) -> Iterator[list[int]]:
-        for epoch in self.epochs:
+        for place, epoch in enumerate(self.epochs):
             numbers = range(epoch * self.tiles_per_epoch, (epoch + 1) * self.tiles_per_epoch)
-            for start in range(0, self.tiles_per_epoch, self.batch_size):
+            first = 0 if place else self.skip * self.batch_size
+            for start in range(first, self.tiles_per_epoch, self.batch_size):
                 yield list(numbers[start : start + self.batch_size])
 
 
-def training_loader(tiles: TrainingTiles, *, batch_size: int, epochs: range, workers: int) -> "DataLoader[Sample]":
+def training_loader(
+    tiles: TrainingTiles, *, batch_size: int, epochs: range, workers: int, skip: int = 0
+) -> "DataLoader[Sample]":
     """The batches of `epochs`, one epoch after the other, the same for any number of worker processes.
 
     One iterator serves all epochs, so workers start once and prepare the next epoch while this one is judged:
     ``batches = iter(loader)``, then ``itertools.islice(batches, steps)`` an epoch, where steps is
-    ``ceil(tiles_per_epoch / batch_size)``. After a restart, ``range(done, all)`` gives exactly what is left.
+    ``ceil(tiles_per_epoch / batch_size)``. After a restart, ``range(done, all)`` gives exactly what is left; `skip`
+    batches of its first epoch are done as well.
     """
     return DataLoader(
         tiles,
-        batch_sampler=EpochBatches(len(tiles), batch_size, epochs),
+        batch_sampler=EpochBatches(len(tiles), batch_size, epochs, skip),
         num_workers=workers,
         worker_init_fn=_one_thread,
         # An own generator: else each loader takes a number from torch's global one, and a restart differs.

@@ -1,26 +1,26 @@
-"""Stage train: fit the network, keep its best epoch, log all of it."""
+"""Stage train: fit the network, keep its best epoch, log all of it; a training that was ended goes on where it was."""
 
 import math
-import tempfile
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
 
-from segline import params, progress
+from segline import params, progress, signals
 from segline.data import files
 from segline.data.dataset import IGNORE
-from segline.data.prepared import PREPARED, Prepared
-from segline.data.sampler import TrainingTiles, ValidationTiles
+from segline.data.prepared import PREPARED, WEIGHTS, Prepared
 from segline.model.predict import Description, Inference, Predictor
-from segline.params import Tuned
+from segline.params import Train, Tuned
 from segline.score.overlay import gallery, overlay
 from segline.track import lineage
 from segline.track.runs import Dataset, Run, StartedRun, flat
-from segline.track.store import open_store
-from segline.train import checkpoint, collapse, device, keep, loop
+from segline.track.store import Store, open_store
+from segline.train import checkpoint, collapse, device, keep, loop, resume, training
 
 OUT = Path("data/model")
 PICTURES = 5  # pictures of validation images in the run, spread over the epochs
@@ -31,36 +31,32 @@ NOT_IN_HISTORY = ("tiles_per_second", "collapsed")
 
 
 def main() -> None:
-    """Train on data/prepared and data/weights as data/tune/best.yaml says; write data/model and an MLflow run."""
+    """Train on data/prepared and data/weights as data/tune/best.yaml says; write data/model and an MLflow run.
+
+    A training of the same settings, data and code that was ended goes on where it was.
+    """
     tuned, runtime = params.read_tuned(), params.read(params.Runtime)
     where = device.choose(runtime)
     for line in (*_searched(tuned), *device.warnings(tuned, where)):
         progress.note(line)
-    prepared = Prepared.open()
-    dataset = prepared.dataset
-    description = Description(tuned.model.model_dump(), dataset.classes, dataset.labels, prepared.statistics)
-    torch.manual_seed(tuned.train.seed)
-    state = loop.start(description.build(), tuned.train, where)
-    tiles, validation = _tiles(prepared, tuned, state.network.geometry.output(tuned.train.tile))
-    epochs = loop.fit(state, tiles, validation, tuned.train, runtime.workers)
-    with tempfile.TemporaryDirectory() as scratch, _run(prepared, tuned) as run:
-        kept, history = keep.Kept(Path(scratch), tuned.train), []
-        watch = collapse.Watch(dataset.classes, tuned.train)
-        for epoch in progress.track(epochs, "epoch", runtime.progress, tuned.train.epochs, _figures):
-            kept.offer(epoch, state)
-            run.log(epoch.epoch, {name: value for name, value in asdict(epoch).items() if name not in NOT_LOGGED})
-            history.append({name: value for name, value in asdict(epoch).items() if name not in NOT_IN_HISTORY})
-            if said := watch.see(epoch.epoch, epoch.collapsed):
-                progress.note(f"train: {said}")
-            if epoch.epoch % -(-tuned.train.epochs // PICTURES) == 0:
-                _picture(run, Predictor(state.network, description, Inference(), where), prepared, epoch.epoch)
-        if verdict := watch.verdict(kept.best[0].epoch):
-            progress.note(f"train: {verdict}")
-            run.tag({"collapsed": verdict})
-        _write(kept, description, history, verdict)
-        if tuned.train.save_checkpoint:
-            run.artifact(kept.folder, "checkpoints")
-        run.tag({"model.md5": lineage.model_md5(OUT), "best.epoch": kept.best[0].epoch})
+    prepared, store = Prepared.open(), open_store()
+    started = training.begin(prepared, tuned, where)
+    state, description = started.state, started.description
+    with resume.claim(store.place.resume, _parts(tuned), progress.note) as claim, signals.Deferred() as stop:
+        kept = _kept(claim, state, tuned.train)
+        watch = collapse.Watch(prepared.dataset.classes, tuned.train)
+        with _run(store, claim, prepared, tuned) as run, stop.rather():
+            stop.check()
+            show = partial(_picture, run, lambda: Predictor(state.network, description, Inference(), where), prepared)
+            moments = loop.moments(state, started.tiles, started.validation, tuned.train, runtime.workers)
+            saved = kept.keep(moments, state, stop, progress.note)
+            _learn(run, kept, watch, state, epochs=_shown(saved, state, tuned.train, runtime.progress), show=show)
+            stop.check()
+            _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
+            stop.check()
+        # Until DVC has taken the outputs: were it ended before, it would ask for them again.
+        claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.asked))
+        stop.check()
 
 
 def _searched(tuned: Tuned) -> list[str]:
@@ -69,64 +65,115 @@ def _searched(tuned: Tuned) -> list[str]:
     return [f"train: {name} = {values[name]} comes from the search" for name in tuned.searched]
 
 
-def _tiles(prepared: Prepared, tuned: Tuned, output: int) -> tuple[TrainingTiles, DataLoader[loop.Batch]]:
-    """Training tiles, and the fixed validation tiles in batches."""
-    settings = tuned.train
-    tiles = TrainingTiles(
-        *prepared.tile_sources("train"),
-        statistics=prepared.statistics,
-        settings=tuned.augment,
-        tile=settings.tile,
-        output=output,
-        tiles_per_epoch=settings.tiles_per_epoch,
-        seed=settings.seed,
-        ignore=IGNORE,
-        density=prepared.density(),
-    )
-    judged = ValidationTiles(
-        *prepared.tile_sources("validation"),
-        statistics=prepared.statistics,
-        tile=settings.tile,
-        output=output,
-        most=settings.validation_tiles,
-        ignore=IGNORE,
-    )
-    return tiles, DataLoader(judged, batch_size=settings.batch_size)  # type: ignore[arg-type]  # it makes tensors
+def _parts(tuned: Tuned) -> dict[str, str]:
+    """All that shapes the result, by name."""
+    settings = {name: str(value) for name, value in flat(tuned.model_dump(exclude={"searched"})).items()}
+    data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
+    return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
 
-def _run(prepared: Prepared, tuned: Tuned) -> StartedRun:
-    """A new run, with what it is made from."""
+def _kept(claim: resume.Claim, state: loop.State, settings: Train) -> keep.Kept:
+    """What is kept of this training, `state` set to it, after a word on where it begins."""
+    recorded = lineage.locked(OUT / checkpoint.WEIGHTS)
+    if recorded and claim.finished == recorded["md5"]:
+        claim.clear()  # DVC has what it made, and asks for it anew
+    claim.prune()
+    kept = keep.Kept(claim.folder, settings)
+    if kept.load(state):
+        step = f", step {state.step} of the next," if state.step else ""
+        progress.note(f"train: goes on after epoch {state.epoch} of {settings.epochs}{step} where it was ended")
+    elif others := claim.others():
+        progress.note(f"train: starts afresh, for the training that was ended differs in {others}")
+    return kept
+
+
+def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) -> StartedRun:
+    """The run, with what it is made from: a new one, or that of this training when it was ended."""
     digest = lineage.digest(PREPARED)
     inputs = [Dataset(split, prepared.dataset.name, digest, str(PREPARED)) for split in ("train", "validation")]
-    content = tuned.model_dump(exclude={"searched"})
-    run = open_store().start_run("train", flat(content), lineage.tags(torch.get_num_threads()), inputs)
+    content, tags = flat(tuned.model_dump(exclude={"searched"})), lineage.tags(torch.get_num_threads())
+    run = store.start_run("train", content, tags, inputs, key=store.here(claim.key), former=claim.run)
+    claim.run = run.id
+    store.end_stale()
     run.watch_system()
     return run
 
 
-def _figures(epoch: loop.Epoch) -> str:
-    return (
-        f"loss {epoch.loss:.4f} validation {epoch.validation_loss:.4f} mean IoU {epoch.validation_mean_iou:.3f} "
-        f"pixel error {epoch.validation_pixel_error:.3f} {epoch.tiles_per_second:.1f} tiles/s"
-    )
+def _shown(
+    moments: Iterable[loop.Step | loop.Epoch], state: loop.State, settings: Train, mode: progress.Mode
+) -> Iterator[loop.Epoch]:
+    """The epochs among `moments`; what is between them is only shown."""
+    steps, monitored = loop.steps_per_epoch(settings), ""
+
+    def words() -> str:
+        loss = float(state.sums.loss(settings.dice_weight)) if state.sums else math.nan
+        speed = state.step * settings.batch_size / state.seconds if state.seconds else math.nan
+        so_far = f"{state.epoch + 1}/{settings.epochs} step {state.step}/{steps} loss {loss:.4f}"
+        return " ".join(filter(None, [so_far, monitored, f"{speed:.1f} tiles/s"]))
+
+    with progress.meter("epoch", mode, settings.epochs * steps, state.epoch * steps + state.step) as meter:
+        for moment in moments:
+            if isinstance(moment, loop.Epoch):
+                meter.say(moment.epoch * steps, f"epoch {moment.epoch}/{settings.epochs} {moment.said()}")
+                monitored = f"mean IoU {moment.validation_mean_iou:.3f}"
+                yield moment
+            else:
+                meter.at(state.epoch * steps + moment.step, words)
 
 
-def _picture(run: Run, predictor: Predictor, prepared: Prepared, epoch: int) -> None:
+def _learn(
+    run: StartedRun,
+    kept: keep.Kept,
+    watch: collapse.Watch,
+    state: loop.State,
+    *,
+    epochs: Iterable[loop.Epoch],
+    show: Callable[[int], None],
+) -> None:
+    """Train, and log what each epoch gave; of those that were saved before, what is not logged yet."""
+    every = -(-kept.settings.epochs // PICTURES)
+    for epoch in kept.epochs:
+        run.log(epoch.epoch, epoch.figures())
+        watch.see(epoch.epoch, epoch.collapsed)
+    if state.epoch and not state.step and state.epoch % every == 0:
+        show(state.epoch)
+    for epoch in epochs:
+        run.log(epoch.epoch, epoch.figures())
+        if said := watch.see(epoch.epoch, epoch.collapsed):
+            progress.note(f"train: {said}")
+        if epoch.epoch % every == 0:
+            show(epoch.epoch)
+
+
+def _picture(run: Run, predictor: Callable[[], Predictor], prepared: Prepared, epoch: int) -> None:
     """Log what the network makes of some validation images, always the same ones."""
     corner = (slice(0, PICTURE_SIDE), slice(0, PICTURE_SIDE))
-    panels = []
+    panels, now = [], predictor()
     for name in prepared.names("validation")[:SHOWN]:
         raw = prepared.image(name)[corner]
-        panels.append((name, overlay(raw, predictor.labels(raw), prepared.classes(name)[corner], IGNORE)))
+        panels.append((name, overlay(raw, now.labels(raw), prepared.classes(name)[corner], IGNORE)))
     run.picture(gallery(panels), "validation", step=epoch)
 
 
-def _write(kept: keep.Kept, description: Description, history: list[dict[str, float]], collapsed: str | None) -> None:
+def _finish(run: Run, kept: keep.Kept, description: Description, collapsed: str | None) -> None:
+    """Write data/model, and complete the run."""
+    if collapsed:
+        progress.note(f"train: {collapsed}")
+        run.tag({"collapsed": collapsed})
+    _write(kept, description, collapsed)
+    if kept.settings.save_checkpoint:
+        for name, folder in kept.named().items():
+            run.artifact(folder, f"checkpoints/{name}")
+    run.tag({"model.md5": lineage.model_md5(OUT), "best.epoch": kept.best[0].epoch})
+
+
+def _write(kept: keep.Kept, description: Description, collapsed: str | None) -> None:
     """Write data/model; nothing in it depends on when or where it was made."""
     files.make_folder(OUT)
     files.copy(kept.weights, OUT / checkpoint.WEIGHTS)
     description.write(OUT / "model.json")
-    files.write_table(OUT / "history.csv", pd.DataFrame(history))
+    history = [asdict(epoch) for epoch in kept.epochs]
+    files.write_table(OUT / "history.csv", pd.DataFrame(history).drop(columns=[*NOT_IN_HISTORY]))
     best = asdict(kept.best[0])
     figures = {name: _or_none(value) for name, value in best.items() if name.startswith("validation")}
     files.write_json(

@@ -1,16 +1,212 @@
-"""Stage tune: the settings that train takes."""
+"""Stage tune: the settings that train takes, searched or as they stand."""
 
-from segline import params
+import hashlib
+import json
+import os
+from contextlib import ExitStack, closing
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from segline import params, progress
 from segline.data import files
 from segline.model.geometry import Geometry
 
+if TYPE_CHECKING:
+    from segline.params import Runtime
+    from segline.track.runs import Run, StartedRun
+    from segline.track.store import Store
+    from segline.train.search import Asked, Outcome, Search
+    from segline.train.space import Plan
 
-def main() -> None:
-    """Write the settings of params.yaml to data/tune/best.yaml, so that train has one source for them."""
+OUT = params.TUNED_FILE.parent
+COLUMNS = ("number", "state", "value", "epochs", "reason")  # of trials.csv, before the settings
+
+
+def main(join: str | None = None) -> None:
+    """Write data/tune: the best settings found on validation, or those of params.yaml where no search is wanted.
+
+    With `join`, the storage of a search that another process has begun: work on its trials and write nothing.
+    """
     model, augment, train = params.read(params.Model), params.read(params.Augment), params.read(params.Train)
-    params.read(params.Tune)
+    tune, runtime = params.read(params.Tune), params.read(params.Runtime)
     # Refused here, a second after `dvc repro`, rather than when training starts.
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     geometry.check(train.tile, "params.yaml: train.tile =")
-    chosen = params.Tuned(model=model, augment=augment, train=train, searched=())
-    files.write_yaml(params.TUNED_FILE, chosen.model_dump(mode="json"))
+    base = params.Tuned(model=model, augment=augment, train=train, searched=())
+    if tune.trials == 0 and join is None:
+        _write(base, [], {"trials": 0}, {})
+        return
+    from segline.train.space import Plan
+
+    plan = Plan(base, tune)
+    if join is None:
+        _search(plan, runtime)
+    else:
+        _work(plan, runtime, join)
+
+
+def _search(plan: "Plan", runtime: "Runtime") -> None:
+    """Search with as many processes as wanted, and write what won."""
+    from segline.track.store import open_store
+    from segline.train import pictures, search, studies
+    from segline.train.workers import helpers
+
+    store, key, total = open_store(), _key(plan), plan.tune.trials
+    address = runtime.tune_storage or str(store.place.folder / "studies" / f"{key}.journal")
+    found = search.Search(plan, *studies.open_storage(address, key), key)
+    found.lay_out(total)
+    progress.note(f"tune: search {key}: {len(found.outcomes(total))} of {total} trials are there")
+    shared = _share(runtime)
+    with _parent(store, plan, _mark(store, key, address)) as parent:
+        store.end_stale()
+        with helpers(runtime.tune_workers - 1, _work, plan, shared, address):
+            _train_all(found, shared, store, _mark(store, key, address), parent.id, wait=True)
+        outcomes = found.outcomes(total)
+        winner = search.best(outcomes, plan.tune)
+        settings = plan.settings(winner.values) if winner.number else plan.base
+        result = _result(plan, outcomes, winner)
+        _write(settings, _rows(plan, outcomes), result, dict(pictures.pictures(found.copy(total))))
+        parent.artifact(OUT, "tune")
+        parent.tag({name: value for name, value in result.items() if value is not None})
+    progress.note(f"tune: {result['said']}")
+
+
+def _work(plan: "Plan", runtime: "Runtime", address: str) -> None:
+    """Work on the trials of a search that another process has begun, as long as there are any to take."""
+    from segline.track.store import open_store
+    from segline.train import search, studies
+
+    store, key = open_store(), _key(plan)
+    found = search.Search.joined(plan, *studies.open_storage(address, key, new=False), key)
+    mark = _mark(store, key, address)
+    store.end_stale()
+    with ExitStack() as stack:
+        with store.place.lock("study"):  # of several that join at once, one makes the run
+            parent: Run | None = store.latest(mark)
+            if parent is None or parent.status not in ("RUNNING", "FINISHED"):
+                # Another machine with a store of its own, or nobody is left at it.
+                parent = stack.enter_context(_parent(store, plan, mark))
+        _train_all(found, runtime, store, mark, parent.id, wait=False)
+
+
+def _mark(store: "Store", key: str, address: str) -> str:
+    """The key of the search in MLflow: a journal is of this folder alone, a database may be worked on from others."""
+    return key if "://" in address else store.here(key)
+
+
+def _train_all(found: "Search", runtime: "Runtime", store: "Store", mark: str, parent: str, *, wait: bool) -> None:
+    from segline.track.runs import flat
+
+    with closing(found.trials(wait)) as trials:
+        for asked in trials:
+            settings = flat(asked.trained.model_dump(exclude={"searched"}))
+            run = store.start_run(
+                f"trial {asked.number}", settings, parent=parent, key=f"{mark}/{asked.number}", again=True
+            )
+            _train(asked, runtime, run, f"trial {asked.number} of 0 to {found.total - 1}, epoch")
+
+
+def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str) -> None:
+    """Train one trial in its run, and then tell what came of it: a run that was told of is never left open."""
+    from segline.data.prepared import Prepared
+    from segline.train import device, loop, training
+    from segline.train.search import State
+
+    settings = asked.trained.train
+    state: State = "finished"
+    reason = ""
+    with run:
+        started = training.begin(Prepared.open(), asked.trained, device.choose(runtime))
+        epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers)
+        try:
+            for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.said):
+                run.log(epoch.epoch, epoch.figures())
+                if asked.report(epoch):
+                    state = "pruned"
+                    break
+        except loop.TrainingError as error:
+            state, reason = "failed", str(error)
+            run.tag({"error": reason})
+        finally:
+            epochs.close()
+        run.tag({"optuna.state": "COMPLETE" if state == "finished" else "PRUNED"})
+        if state == "finished":
+            run.tag({"optuna.value": asked.value})
+        run.finish("FINISHED" if state == "finished" else "KILLED")
+    asked.tell(state, reason)
+
+
+def _key(plan: "Plan") -> str:
+    """Names a search by all that its trials depend on, and by nothing else."""
+    from segline.data.prepared import PREPARED, WEIGHTS
+    from segline.track import lineage
+
+    settings = json.dumps(plan.content(), sort_keys=True).encode()
+    data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
+    own = {"settings": hashlib.md5(settings, usedforsecurity=False).hexdigest(), "torch": version("torch")}
+    return lineage.combined_md5({**own, **data, **lineage.code("tune")})
+
+
+def _share(runtime: "Runtime") -> "Runtime":
+    """The settings of each of several processes, among which the cores are shared."""
+    if runtime.tune_workers == 1 or runtime.threads or "OMP_NUM_THREADS" in os.environ:
+        return runtime
+    return runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // runtime.tune_workers)})
+
+
+def _parent(store: "Store", plan: "Plan", mark: str) -> "StartedRun":
+    """The run of the search, in which those of its trials are."""
+    from segline.data.prepared import PREPARED, Prepared
+    from segline.track import lineage
+    from segline.track.runs import Dataset, flat
+
+    digest, name = lineage.digest(PREPARED), Prepared.open().dataset.name
+    inputs = [Dataset(split, name, digest, str(PREPARED)) for split in ("train", "validation")]
+    return store.start_run("study", flat(plan.content()), lineage.tags(), inputs, key=mark, again=True)
+
+
+def _result(plan: "Plan", outcomes: "list[Outcome]", winner: "Outcome") -> dict[str, Any]:
+    """What the search was worth: the best trial beside the one with params.yaml's own values."""
+    own, metric = outcomes[0].value, plan.tune.metric
+    said = (
+        f"validation {metric} {winner.value:.4f} (trial {winner.number} of {len(outcomes)}, {plan.epochs} epochs each)"
+    )
+    if own is None:
+        said += "; params.yaml's own values came to no end"
+    elif winner.number:
+        assert winner.value is not None
+        said += f", {abs(winner.value - own):.4f} better than {own:.4f} of params.yaml's own values"
+    else:
+        said += ": no trial was better than params.yaml's own values"
+    return {
+        "objective": plan.tune.objective,
+        "trials": len(outcomes),
+        "best_trial": winner.number,
+        "best_value": winner.value,
+        "own_value": own,
+        "said": said,
+    }
+
+
+def _rows(plan: "Plan", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
+    """A row a trial: what came of it, and the settings that were drawn."""
+    names = sorted(plan.tune.space)
+    return [
+        {name: getattr(outcome, name) for name in COLUMNS} | {name: outcome.values.get(name) for name in names}
+        for outcome in outcomes
+    ]
+
+
+def _write(
+    settings: params.Tuned, rows: list[dict[str, Any]], result: dict[str, Any], pictures: dict[str, bytes]
+) -> None:
+    """Write data/tune; nothing in it depends on when or where it was made."""
+    with files.whole_folder(OUT) as folder:
+        files.write_yaml(folder / params.TUNED_FILE.name, settings.model_dump(mode="json"))
+        with files.table_writer(folder / "trials.csv", list(rows[0]) if rows else COLUMNS) as write:
+            for row in rows:
+                write(row)
+        files.write_json(folder / "search.json", result)
+        files.make_folder(folder / "pictures")
+        for name, picture in pictures.items():
+            files.write_bytes(folder / "pictures" / f"{name}.png", picture)

@@ -18,6 +18,7 @@ LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
 # These change in the course of every run and say nothing about how its result is made.
+CODE = ("src/", "requirements.txt")
 RECORDS = ("dvc.lock", "registry.jsonl", "data/model/metrics.json", "data/reports/test.json")
 
 
@@ -105,6 +106,13 @@ def locked(path: Path, lock: Path = LOCK) -> dict[str, Any] | None:
 def _locked_outputs(lock: str) -> tuple[dict[str, Any], ...]:
     stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
     return tuple(out for stage in stages.values() for out in stage.get("outs", ()))
+
+
+def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
+    """The md5s of the code that a stage runs and of the packages it needs, by path, as far as dvc.yaml names them."""
+    stages = (YAML(typ="safe", pure=True).load(pipeline.read_text()) or {}).get("stages", {})
+    deps = [Path(dep) for dep in stages.get(stage, {}).get("deps", ()) if dep.startswith(CODE)]
+    return {dep.as_posix(): file_md5(dep) for dep in deps if dep.is_file()}
 
 
 def content_md5(path: Path, pattern: str = "*") -> str:

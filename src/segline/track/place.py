@@ -51,6 +51,11 @@ class Place:
         return self.folder / "artifacts"
 
     @property
+    def resume(self) -> Path:
+        """The folder of trainings that have not ended."""
+        return self.folder / "resume"
+
+    @property
     def own(self) -> bool:
         """Whether the runs are in the project's own store, not on a team's server."""
         return self.uri == _sqlite(self.database)

@@ -1,8 +1,13 @@
 """Runs as they are written: params, figures, pictures and datasets of one run, in few calls."""
 
 import json
+import os
+import platform
+import tempfile
 import time
+import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +15,19 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking.multimedia import compress_image_size, convert_to_pil_image
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
 MAX_PARAM = 6000  # characters; MLflow refuses more
 MAX_TAG = 8000
+ERROR_TAG = "error"
+PROCESS_TAG = "process"  # host, number and start of the process that a run is of
+SAME_START = 60  # seconds by which the start of a process may seem to move when the clock is set
 BATCH = 100  # params or tags that MLflow takes at once
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -38,6 +49,11 @@ class Run:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client = client
         self.id = run_id
+
+    @property
+    def status(self) -> str:
+        """RUNNING, or how it ended."""
+        return str(self.client.get_run(self.id).info.status)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the figures of one epoch (or, step 0, of a whole run) in one batch: MLflow takes 23 ms for each call."""
@@ -73,11 +89,22 @@ class Run:
         self.client.log_inputs(self.id, inputs)
 
     def picture(self, image: npt.NDArray[np.uint8], name: str, step: int | None = None) -> None:
-        """Log a picture (H, W, 3) or (H, W); with a step, as one of a series that the page can play."""
+        """Log a picture (H, W, 3) or (H, W); with a step, as one of a series that the page can play.
+
+        Logged again, it takes the place of the former: MLflow's own log_image would make a second one.
+        """
         if step is None:
             self.client.log_image(self.id, image, artifact_file=f"pictures/{name}.png")
-        else:
-            self.client.log_image(self.id, image, key=name, step=step, synchronous=True)
+            return
+        started = self.client.get_run(self.id).info.start_time
+        known = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.id} {name} {step}")
+        stem = f"{name}+step+{step}+timestamp+{started}+{known}"  # as MLflow's page takes it apart
+        whole = convert_to_pil_image(image)
+        with tempfile.TemporaryDirectory() as folder:
+            whole.save(Path(folder, f"{stem}.png"))
+            compress_image_size(whole).save(Path(folder, f"{stem}+compressed.webp"))
+            self.client.log_artifacts(self.id, folder, "images")
+        self.tag({MLFLOW_LOGGED_IMAGES: True})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Keep a copy of a file, or of a folder's content, in `folder` of the run."""
@@ -92,17 +119,28 @@ class Run:
 
 
 class StartedRun(Run):
-    """A run that ends with its `with` block: FINISHED, FAILED by an exception, KILLED by an interrupt or exit."""
+    """A run that ends with its `with` block: FINISHED, FAILED by an exception, KILLED by an interrupt or exit.
 
-    def __init__(self, client: MlflowClient, run_id: str, address: str) -> None:
+    One that `finish` has ended in the block stays as it ended there.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, address: str, logged: set[int] | None = None) -> None:
         super().__init__(client, run_id)
+        self.logged = logged or set()  # steps, by an earlier process too
         self._monitor: Any = None  # MLflow's monitor has no types
         self._address = address
+        self._ended = False
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log the figures of one epoch, once: MLflow would keep both where a step comes again."""
+        if step not in self.logged:
+            super().log(step, metrics)
+            self.logged.add(step)
 
     def watch_system(self) -> None:
         """Log the load of CPU, memory, disk, network and GPU every ten seconds, until the run ends."""
         monitor: Any = SystemMetricsMonitor
-        self._monitor = monitor(self.id, tracking_uri=self._address)
+        self._monitor = monitor(self.id, tracking_uri=self._address, resume_logging=True)
         self._monitor.start()
 
     def finish(self, status: Status = "FINISHED") -> None:
@@ -111,6 +149,7 @@ class StartedRun(Run):
             self._monitor.finish()
             self._monitor = None
         self.client.set_terminated(self.id, status)
+        self._ended = True
 
     def __enter__(self) -> Self:
         return self
@@ -119,11 +158,31 @@ class StartedRun(Run):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self.finish()
+            if not self._ended:
+                self.finish()
             return
-        if isinstance(error, Exception):
-            self.tag({"error": f"{kind.__name__}: {error}"})
-        self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        with suppress(Exception):  # what ended it is what must be seen, not that the store cannot be told
+            if isinstance(error, Exception):
+                self.tag({ERROR_TAG: f"{kind.__name__}: {error}"})
+            self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+
+
+def process() -> str:
+    """This process, as it can be told from any other on any machine."""
+    return f"{platform.node()} {os.getpid()} {psutil.Process().create_time():.0f}"
+
+
+def gone(process: str) -> bool:
+    """Whether a process of this machine has ended; of another machine that cannot be known."""
+    host, number, start = process.rsplit(" ", 2)
+    if host != platform.node():
+        return False
+    try:
+        found = psutil.Process(int(number))
+        alive = found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - float(start)) < SAME_START
+    except psutil.NoSuchProcess:
+        return True
+    return not alive
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

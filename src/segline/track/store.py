@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import platform
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -11,14 +12,18 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ruamel.yaml import YAML
 
+from segline.signals import Deferred
 from segline.track import lineage
 from segline.track.place import ROOT_TAG, Place, StoreError, locate, recorded_root, relocate
-from segline.track.runs import Dataset, Run, StartedRun, flat
+from segline.track.runs import ERROR_TAG, PROCESS_TAG, Dataset, Run, StartedRun, flat, gone, process
 
 MODEL_TAG = "model.md5"
+KEY_TAG = "resume.key"
 # Else MLflow opens the page of a language model's traces.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -38,17 +43,84 @@ class Store:
         tags: Mapping[str, object] | None = None,
         datasets: Sequence[Dataset] = (),
         parent: str | None = None,
+        *,
+        key: str | None = None,
+        former: str | None = None,
+        again: bool = False,
     ) -> StartedRun:
-        """Start a run; `parent` is the id of the run that it is a part of."""
-        born: dict[str, Any] = {"mlflow.user": lineage.who()}
-        if parent is not None:
-            born["mlflow.parentRunId"] = parent
-        made = self.client.create_run(self.experiment_id, tags=born, run_name=name)
-        run = StartedRun(self.client, made.info.run_id, self.place.uri)
-        run.params(params or {})
-        run.tag(tags or {})
-        run.datasets(datasets)
+        """Start a run, or go on with the one of this key that is not finished.
+
+        Parameters
+        ----------
+        parent : id of the run that it is a part of.
+        key : names all that shapes the result; a process that is told the same one later goes on with this run.
+        former : id of the run to go on with, finished or not, where it is known.
+        again : go on with a finished run, too.
+        """
+        run = None
+        try:
+            with Deferred() as signals:  # else a run that was just made would stay RUNNING
+                run = self._go_on(key, parent, former, again) if key else None
+                run = run or self._make(name, parent, key)
+                run.params(params or {})
+                run.tag(tags or {})
+                run.datasets(datasets)
+            signals.check()
+        except BaseException as error:
+            if run is not None:
+                run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
         return run
+
+    def _make(self, name: str, parent: str | None, key: str | None) -> StartedRun:
+        born: dict[str, Any] = {"mlflow.user": lineage.who(), PROCESS_TAG: process()}
+        if parent is not None:
+            born[MLFLOW_PARENT_RUN_ID] = parent
+        if key is not None:
+            born[KEY_TAG] = key
+        made = self.client.create_run(self.experiment_id, tags=born, run_name=name)
+        return StartedRun(self.client, made.info.run_id, self.place.uri)
+
+    def _go_on(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
+        """The run to go on with, `former` before others and later before earlier ones, set RUNNING; None: none."""
+        ids: list[str] = [
+            run.info.run_id
+            for run in self._of_key(key)
+            if (parent is None or run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent)
+            and (again or run.info.status != "FINISHED" or run.info.run_id == former)
+        ]
+        if not ids:
+            return None
+        run_id = former if former is not None and former in ids else ids[0]
+        self.client.set_tag(run_id, PROCESS_TAG, process())
+        self.client.update_run(run_id, "RUNNING")
+        data = self.client.get_run(run_id).data
+        if ERROR_TAG in data.tags:
+            self.client.delete_tag(run_id, ERROR_TAG)
+        names = [name for name in data.metrics if not name.startswith("system/")]
+        logged = {metric.step for name in names for metric in self.client.get_metric_history(run_id, name)}
+        return StartedRun(self.client, run_id, self.place.uri, logged)
+
+    def _of_key(self, key: str) -> list[MlflowRun]:
+        """The runs of this key, the latest first."""
+        wanted = f"tags.`{KEY_TAG}` = '{key}'"
+        found: list[MlflowRun] = self.client.search_runs([self.experiment_id], wanted, order_by=["start_time DESC"])
+        return found
+
+    def latest(self, key: str) -> Run | None:
+        """The latest run of this key."""
+        found = self._of_key(key)
+        return Run(self.client, found[0].info.run_id) if found else None
+
+    def here(self, key: str) -> str:
+        """A key of what is this folder's alone: on a team's server two checkouts do not share a run."""
+        return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
+
+    def end_stale(self) -> None:
+        """End, as KILLED, the runs whose process on this machine could not do it."""
+        for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
+            if gone(run.data.tags.get(PROCESS_TAG, process())):
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def find(self, model_md5: str) -> Run | None:
         """The latest run that made the model of this md5."""

@@ -1,57 +1,137 @@
 """A training on disk: tensors as safetensors, the rest as JSON, nothing pickled, never half written."""
 
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from segline.data import files
 from segline.params import Train
-from segline.train.loop import State
+from segline.train.loop import Epoch, State
+from segline.train.loss import LossSums
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+UNDER_WAY = "under_way.safetensors"  # within an epoch: sums of its steps, torch's generators
 REST = "state.json"
 
 
-def save(folder: Path, state: State, settings: Train) -> None:
-    """Write `state` to `folder`, replacing what is there only when all of it is written.
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read; the message names it."""
 
-    The random state of a training is (seed, epoch): every tile and every dropout mask follows from it. Learning rate
-    and momentum follow from the settings, the epoch and the validation losses.
-    """
-    tensors, rest = split_tensors(state.optimizer.state_dict())
-    content = {
-        "epoch": state.epoch,
-        "losses": state.losses,
-        "validation_losses": state.validation_losses,
-        "random": {"seed": settings.seed, "epoch": state.epoch},
-        "settings": settings.model_dump(mode="json"),
-        "optimizer": rest,
-        "scaler": state.scaler.state_dict(),
-    }
-    with files.whole_folder(folder) as building:
-        save_weights(building / WEIGHTS, state.network)
-        save_file(tensors, building / OPTIMIZER)
-        files.write_json(building / REST, content)
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint holds: tensors by file and name, and the rest as JSON has it."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    rest: dict[str, Any]
+
+    def copy(self) -> "Content":
+        """The same, which further training does not change."""
+        tensors = {file: {name: t.clone() for name, t in held.items()} for file, held in self.tensors.items()}
+        return Content(tensors, self.rest)
+
+
+def save(folder: Path, state: State, settings: Train) -> None:
+    """Write `state` to `folder`, replacing what is there only when all of it is written."""
+    write(folder, take(state, settings))
 
 
 def load(folder: Path, state: State) -> None:
     """Set `state`, freshly made by `loop.start` with the same settings, to what `folder` holds."""
-    content = files.read_json(folder / REST)
-    state.network.load_state_dict(load_file(folder / WEIGHTS))
-    state.optimizer.load_state_dict(join_tensors(load_file(folder / OPTIMIZER), content["optimizer"]))
-    state.scaler.load_state_dict(content["scaler"])
-    state.epoch = content["epoch"]
-    state.losses = content["losses"]
-    state.validation_losses = content["validation_losses"]
+    give(read(folder), state)
+
+
+def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> Content:
+    """What of `state` must be kept, and `epochs`, its history; the tensors are the state's own.
+
+    After an epoch the random state of a training is (seed, epoch): every tile and every dropout mask follows from it.
+    Within one it is that and torch's generators. Learning rate and momentum follow from the settings, the step and the
+    validation losses.
+    """
+    optimizer, plain = split_tensors(state.optimizer.state_dict())
+    tensors = {WEIGHTS: weights(state.network), OPTIMIZER: optimizer}
+    if state.sums is not None:
+        sums = {f"sums/{name}": value.detach().cpu() for name, value in vars(state.sums).items()}
+        tensors[UNDER_WAY] = sums | _generators(state)
+    rest = {
+        "epoch": state.epoch,
+        "step": state.step,
+        "seconds": state.seconds,
+        "losses": _plain(state.losses),
+        "validation_losses": _plain(state.validation_losses),
+        "random": {"seed": settings.seed, "epoch": state.epoch},
+        "settings": settings.model_dump(mode="json"),
+        "optimizer": plain,
+        "scaler": state.scaler.state_dict(),
+        "epochs": [_plain(asdict(epoch)) for epoch in epochs],
+        "files": [*tensors],
+    }
+    return Content(tensors, rest)
+
+
+def history(content: Content) -> list[Epoch]:
+    """The epochs that were given to `take`."""
+    return [_epoch(values) for values in content.rest["epochs"]]
+
+
+def give(content: Content, state: State) -> None:
+    """Set `state`, freshly made by `loop.start` with the same settings, to `content`."""
+    rest = content.rest
+    state.network.load_state_dict(content.tensors[WEIGHTS])
+    state.optimizer.load_state_dict(join_tensors(content.tensors[OPTIMIZER], rest["optimizer"]))
+    state.scaler.load_state_dict(rest["scaler"])
+    state.epoch, state.step, state.seconds = rest["epoch"], rest["step"], rest["seconds"]
+    state.losses, state.validation_losses = ([float(v) for v in rest[k]] for k in ("losses", "validation_losses"))
+    under_way = content.tensors.get(UNDER_WAY, {})
+    device = next(state.network.parameters()).device
+    sums = {field.name: under_way[f"sums/{field.name}"].to(device) for field in fields(LossSums) if under_way}
+    state.sums = LossSums(**sums) if sums else None
+    state.random = {name.removeprefix("random/"): t for name, t in under_way.items() if name.startswith("random/")}
+
+
+def write(folder: Path, content: Content) -> None:
+    """Write `content` to `folder`, replacing what is there only when all of it is on the disk."""
+    with files.whole_folder(folder) as building:
+        for name, tensors in content.tensors.items():
+            save_file(tensors, building / name)
+        files.write_json(building / REST, content.rest)
+        for path in (*building.iterdir(), building):
+            _settle(path)
+    _settle(folder.parent)
+
+
+def read(folder: Path) -> Content:
+    """What `write` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        It is damaged, or was being removed when the process ended.
+    """
+    try:
+        rest = files.read_json(folder / REST)
+        return Content({name: load_file(folder / name) for name in rest["files"]}, rest)
+    except (files.FileError, SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be read: {error}") from error
 
 
 def save_weights(file: Path, network: torch.nn.Module) -> None:
     """Write the weights of `network`, always in the same byte order and memory format."""
-    save_file({name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}, file)
+    save_file(weights(network), file)
+
+
+def weights(network: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights of `network` by name, always in the same memory format."""
+    return {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
 
 
 def split_tensors(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -75,3 +155,35 @@ def join_tensors(tensors: dict[str, Tensor], rest: dict[str, Any]) -> dict[str, 
         parameter, name = key.split("/", 1)
         state.setdefault(int(parameter), {})[name] = tensor
     return {"param_groups": rest["param_groups"], "state": state}
+
+
+def _generators(state: State) -> dict[str, Tensor]:
+    """The states of torch's generators, from which dropout draws."""
+    found = {"random/cpu": torch.get_rng_state()}
+    device = next(state.network.parameters()).device
+    if device.type == "cuda":
+        found[f"random/{device.type}"] = torch.cuda.get_rng_state(device)
+    return found
+
+
+def _plain(values: Any) -> Any:
+    """`values` with words for numbers that JSON does not know; float() reads them."""
+    if isinstance(values, dict):
+        return {name: _plain(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_plain(value) for value in values]
+    return str(values) if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _epoch(values: dict[str, Any]) -> Epoch:
+    numbers: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in values.items()}
+    return Epoch(**numbers)
+
+
+def _settle(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk: a rename must not overtake its content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

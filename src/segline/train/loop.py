@@ -1,9 +1,11 @@
-"""The training loop, as a generator: `for epoch in fit(...)`. It neither logs nor saves; whoever runs it does."""
+"""The training loop, as a generator: `for epoch in fit(...)`. It neither logs nor saves; whoever runs it does.
+
+`moments` is the same loop with a word after each step, so that its caller may show, save or leave there.
+"""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -33,7 +35,10 @@ class TrainingError(RuntimeError):
 
 @dataclass
 class State:
-    """All that a training is at the end of an epoch; random numbers follow from (seed, epoch, index)."""
+    """All that a training is between two steps.
+
+    At the end of an epoch random numbers follow from (seed, epoch, index); within one, torch's generators have gone on.
+    """
 
     network: UNet
     optimizer: torch.optim.Optimizer
@@ -41,6 +46,19 @@ class State:
     epoch: int = 0  # finished epochs
     losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
+    step: int = 0  # finished steps of the epoch that is under way
+    sums: LossSums | None = None  # over those steps
+    seconds: float = 0.0  # that they took
+    random: dict[str, Tensor] = field(default_factory=dict)  # of torch's generators, when restored within an epoch
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of epoch `epoch` was taken, the `step`th of `steps`; or, after the last one, a batch was judged."""
+
+    epoch: int
+    step: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,17 @@ class Epoch:
     momentum: float
     tiles_per_second: float
     collapsed: int | None = None
+
+    def figures(self) -> dict[str, float]:
+        """What is logged of it, by name."""
+        return {name: value for name, value in asdict(self).items() if name not in ("epoch", "collapsed")}
+
+    def said(self) -> str:
+        """What a person who waits is told."""
+        return (
+            f"loss {self.loss:.4f} validation {self.validation_loss:.4f} mean IoU {self.validation_mean_iou:.3f} "
+            f"pixel error {self.validation_pixel_error:.3f} {self.tiles_per_second:.1f} tiles/s"
+        )
 
 
 def start(network: UNet, settings: Train, device: str) -> State:
@@ -90,7 +119,7 @@ def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer
 
 def fit(
     state: State, tiles: TrainingTiles, validation: Iterable[Batch], settings: Train, workers: int = 0
-) -> Iterator[Epoch]:
+) -> Generator[Epoch]:
     """Train `state` to its last epoch, in place, and yield after each.
 
     Parameters
@@ -107,42 +136,86 @@ def fit(
     TrainingError
         The loss is not finite.
     """
+    for moment in moments(state, tiles, validation, settings, workers):
+        if isinstance(moment, Epoch):
+            yield moment
+
+
+def moments(
+    state: State, tiles: TrainingTiles, validation: Iterable[Batch], settings: Train, workers: int = 0
+) -> Iterator[Step | Epoch]:
+    """As `fit`, and yield a Step after each step and each batch judged: `state` can be saved at all of them."""
     epochs = range(state.epoch, settings.epochs)
-    batches = iter(training_loader(tiles, batch_size=settings.batch_size, epochs=epochs, workers=workers))
-    steps = math.ceil(settings.tiles_per_epoch / settings.batch_size)
+    loader = training_loader(tiles, batch_size=settings.batch_size, epochs=epochs, workers=workers, skip=state.step)
+    batches, steps = iter(loader), steps_per_epoch(settings)
     while state.epoch < settings.epochs:
-        # Dropout draws from torch's own generator: this makes it a function of (seed, epoch) too.
-        torch.manual_seed(int(np.random.SeedSequence((settings.seed, state.epoch)).generate_state(1)[0]))
+        set_rates(state, settings, state.epoch * steps, steps)
+        rates = read_rates(state.optimizer)
+        seed_generators(state, settings)
+        yield from _train(state, batches, settings)
+        confusion = np.zeros((state.network.classes, state.network.classes), np.int64)
+        validation_loss = math.nan
+        for so_far in judge(state.network, validation, settings, confusion):
+            validation_loss = so_far
+            yield Step(state.epoch + 1, steps, steps)
+        yield _close(state, settings, validation_loss, confusion, rates)
+
+
+def steps_per_epoch(settings: Train) -> int:
+    """Steps in an epoch; the last batch may be smaller."""
+    return math.ceil(settings.tiles_per_epoch / settings.batch_size)
+
+
+def seed_generators(state: State, settings: Train) -> None:
+    """Set torch's generators, from which dropout draws, as (seed, epoch) has it, or as they were saved within one."""
+    torch.manual_seed(int(np.random.SeedSequence((settings.seed, state.epoch)).generate_state(1)[0]))
+    device = next(state.network.parameters()).device
+    if "cpu" in state.random:
+        torch.set_rng_state(state.random["cpu"])
+    if "cuda" in state.random and device.type == "cuda":
+        torch.cuda.set_rng_state(state.random["cuda"], device)
+    state.random = {}
+
+
+def _train(state: State, batches: Iterator[Batch], settings: Train) -> Iterator[Step]:
+    """The steps of the epoch that are left."""
+    state.network.train()
+    steps = steps_per_epoch(settings)
+    while state.step < steps:
         began = perf_counter()
-        rates: tuple[float, float] | None = None
-        total: LossSums | None = None
-        state.network.train()
-        for number, batch in enumerate(islice(batches, steps)):
-            set_rates(state, settings, state.epoch * steps + number, steps)
-            rates = rates or read_rates(state.optimizer)
-            sums = train_step(state, batch, settings)
-            total = sums if total is None else total + sums
-            if number % CHECK_EVERY == 0 or number == steps - 1:
-                refuse_not_finite(total, state.epoch, number, settings)
-        assert total is not None and rates is not None
-        seconds = perf_counter() - began
-        validation_loss, confusion = judge(state.network, validation, settings)
-        loss = float(total.loss(settings.dice_weight))
-        state.epoch += 1
-        state.losses.append(loss)
-        state.validation_losses.append(validation_loss)
-        yield Epoch(
-            epoch=state.epoch,
-            loss=loss,
-            validation_loss=validation_loss,
-            validation_mean_iou=counts.mean_iou(confusion),
-            validation_pixel_error=counts.pixel_error(confusion),
-            validation_predicted_classes=int(np.count_nonzero(confusion.sum(axis=0))),
-            learning_rate=rates[0],
-            momentum=rates[1],
-            tiles_per_second=settings.tiles_per_epoch / seconds,
-            collapsed=collapsed(confusion),
-        )
+        batch = next(batches)
+        set_rates(state, settings, state.epoch * steps + state.step, steps)
+        sums = train_step(state, batch, settings)
+        state.sums = sums if state.sums is None else state.sums + sums
+        if state.step % CHECK_EVERY == 0 or state.step == steps - 1:
+            refuse_not_finite(state.sums, state.epoch, state.step, settings)
+        state.step += 1
+        state.seconds += perf_counter() - began
+        yield Step(state.epoch + 1, state.step, steps)
+
+
+def _close(
+    state: State, settings: Train, validation_loss: float, confusion: npt.NDArray[np.int64], rates: tuple[float, float]
+) -> Epoch:
+    """End the epoch that is under way."""
+    assert state.sums is not None
+    loss = float(state.sums.loss(settings.dice_weight))
+    epoch = Epoch(
+        epoch=state.epoch + 1,
+        loss=loss,
+        validation_loss=validation_loss,
+        validation_mean_iou=counts.mean_iou(confusion),
+        validation_pixel_error=counts.pixel_error(confusion),
+        validation_predicted_classes=int(np.count_nonzero(confusion.sum(axis=0))),
+        learning_rate=rates[0],
+        momentum=rates[1],
+        tiles_per_second=settings.tiles_per_epoch / state.seconds,
+        collapsed=collapsed(confusion),
+    )
+    state.epoch, state.step, state.sums, state.seconds = epoch.epoch, 0, None, 0.0
+    state.losses.append(loss)
+    state.validation_losses.append(validation_loss)
+    return epoch
 
 
 def set_rates(state: State, settings: Train, step: int, steps_per_epoch: int) -> None:
@@ -195,18 +268,19 @@ def autocast(device: torch.device, settings: Train) -> torch.autocast:
     return torch.autocast(device.type, dtype=PRECISIONS.get(settings.amp), enabled=settings.amp != "off")
 
 
-def judge(network: UNet, batches: Iterable[Batch], settings: Train) -> tuple[float, npt.NDArray[np.int64]]:
-    """Loss and confusion (K, K) over all of `batches`."""
+def judge(
+    network: UNet, batches: Iterable[Batch], settings: Train, confusion: npt.NDArray[np.int64]
+) -> Iterator[float]:
+    """Judge `batches`: yield the loss over those so far, and add the last one to `confusion` (K, K)."""
     network.eval()
-    classes = network.classes
-    confusion = np.zeros((classes, classes), np.int64)
     total: LossSums | None = None
-    with torch.inference_mode():
-        for batch in batches:
+    for batch in batches:
+        # Within the loop: it must not be on while the caller is at work.
+        with torch.inference_mode():
             sums = forward(network, batch, settings, confusion)
             total = sums if total is None else total + sums
-    assert total is not None
-    return float(total.loss(settings.dice_weight)), confusion
+            loss = float(total.loss(settings.dice_weight))
+        yield loss
 
 
 def refuse_not_finite(sums: LossSums, epoch: int, step: int, settings: Train) -> None:

@@ -69,3 +69,18 @@ def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
     if step >= steps or settings.momentum_start >= settings.momentum:
         return settings.momentum
     return settings.momentum_start + (settings.momentum - settings.momentum_start) * step / steps
+
+
+def shortened(settings: Train, epochs: int) -> Train:
+    """The training made shorter or longer: at the same share of its way its learning rate is the same.
+
+    Epochs between two drops are rounded.
+    """
+    ratio, schedule = epochs / settings.epochs, settings.schedule
+    changes: dict[str, float] = {
+        "step_epochs": max(1, round(schedule.step_epochs * ratio)),
+        "patience": round(schedule.patience * ratio),
+    }
+    if schedule.kind == "exponential":
+        changes["gamma"] = math.pow(schedule.gamma, 1 / ratio)
+    return settings.model_copy(update={"epochs": epochs, "schedule": schedule.model_copy(update=changes)})

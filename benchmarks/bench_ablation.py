@@ -1,0 +1,429 @@
+"""Is it worth it? Trainings with one setting changed at a time, three seeds each: a table and one JSON line.
+
+Run in the checkout: PYTHONPATH=src python benchmarks/bench_ablation.py [--dsb FOLDER] [--jobs N] [--table] [--quick]
+
+A cell is one training and its evaluation on the test split, by the stages themselves, each a process with one thread,
+in a project folder of its own. Only train.seed differs between seeds: data and splits stay as they are. A cell that is
+finished is a line of OUT; started again, the benchmark goes on with those that are missing. docs/ablation.md explains.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+import segline
+from segline.commands import preset
+from segline.params import Params, check
+from segline.track import lineage
+
+Changes = dict[str, Any]  # values by the full names of settings
+Line = dict[str, Any]  # a finished cell
+
+ROOT = Path(__file__).parents[1]
+CODE = Path(segline.__file__).parent
+OUT = ROOT / "benchmarks/results/ablation.jsonl"
+SCRATCH = Path(tempfile.gettempdir())
+SEEDS = (0, 1, 2)
+FIGURES = ("mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg")
+PARTS = ("train", "evaluate")  # whose CPU time is told
+PRESETS = {"sample": "default", "dsb2018": "dsb2018"}
+OURS: Changes = {
+    "tune.trials": 0,
+    "train.save_checkpoint": False,  # a copy in the run, which nobody would read
+    "runtime.device": "cpu",
+    "runtime.threads": 1,
+    "runtime.progress": "lines",
+}
+LENGTH: dict[str, Changes] = {"sample": {}, "dsb2018": {"train.epochs": 11}}  # a third of the preset's 32
+# The default's momentum starts at its value, so that its warm-up changes nothing: it is asked about where the paper's
+# momentum is. The rate: see docs/ablation.md.
+SGD: Changes = {
+    "train.optimizer": "sgd",
+    "train.learning_rate": 0.01,
+    "train.momentum": 0.99,
+    "train.momentum_start": 0.9,
+}
+QUICK: Changes = {
+    "sample.images": 6,
+    "sample.min_size": 64,
+    "sample.max_size": 80,
+    "model.width": 4,
+    "model.depth": 2,
+    "train.epochs": 2,
+    "train.tiles_per_epoch": 8,
+    "train.tile": 64,
+}
+# Sections whose settings change a cell's figures; the arrays and the weight maps follow from the first of them.
+PREPARED = ("data", "sample", "prepare")
+WEIGHTS = (*PREPARED, "weights")
+CELL = (*WEIGHTS, "model", "augment", "train", "evaluate")
+
+
+class AblationError(RuntimeError):
+    """A stage failed; the message is the end of what it said."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What is compared; the first arm is the one that the others are compared with."""
+
+    name: str
+    dataset: str
+    arms: dict[str, Changes]
+
+
+FACTORS = (
+    Factor(
+        "weight map",
+        "sample",
+        {
+            "paper": {},
+            "none": {"weights.kind": "none"},
+            "falk2019": {"weights.kind": "falk2019", "weights.w0": 50, "weights.sigma": 6},
+        },
+    ),
+    Factor("deformation", "sample", {"on": {}, "off": {"augment.elastic_sigma": 0}}),
+    Factor(
+        "momentum warm-up, SGD 0.99",
+        "sample",
+        {"on": {**SGD, "train.momentum_warmup_percent": 20}, "off": {**SGD, "train.momentum_warmup_percent": 0}},
+    ),
+    Factor("weight map", "dsb2018", {"paper": {}, "none": {"weights.kind": "none"}}),
+)
+QUICK_FACTORS = (Factor("deformation", "sample", FACTORS[1].arms),)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: a dataset, what differs from its baseline, and the seed."""
+
+    dataset: str
+    changes: Changes
+    seed: int
+    quick: bool = False
+
+    @property
+    def name(self) -> str:
+        """Says which it is."""
+        words = [f"{name}={value}" for name, value in self.changes.items()] or ["baseline"]
+        return " ".join([self.dataset, *words, f"seed {self.seed}"])
+
+    @cached_property
+    def settings(self) -> Params:
+        """All settings."""
+        content = Params().model_dump(mode="json") | preset.settings(PRESETS[self.dataset])
+        quick = QUICK if self.quick else {}
+        for name, value in {**OURS, **LENGTH[self.dataset], **quick, **self.changes, "train.seed": self.seed}.items():
+            section, field = name.split(".")
+            content[section] = {**content[section], field: value}
+        return check(Params, content, self.name)
+
+    def key(self, sections: Iterable[str] = CELL) -> str:
+        """The md5 of the settings in these sections."""
+        content = json.dumps(self.settings.model_dump(mode="json", include=set(sections)), sort_keys=True)
+        return hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
+
+    def is_of(self, line: Line) -> bool:
+        """Whether `line` is what came of this cell, as far as it is named in it."""
+        return all(line[name] == getattr(self, name) for name in ("dataset", "changes", "seed", "quick"))
+
+
+def cells(factors: Iterable[Factor], seeds: Iterable[int], quick: bool) -> list[Cell]:
+    """Every cell once: baselines are shared. Seed by seed, so that what is there of an ablation can be compared."""
+    found: list[Cell] = []
+    for seed in seeds:
+        for factor in factors:
+            for changes in factor.arms.values():
+                cell = Cell(factor.dataset, changes, seed, quick)
+                if cell not in found:
+                    found.append(cell)
+    return found
+
+
+class Bench:
+    """Where cells are worked on. What several have in common is made once, by `share`."""
+
+    def __init__(self, folder: Path, dsb: Path | None) -> None:
+        self.folder, self.dsb = folder, dsb
+        self.running: set[int] = set()
+        self.stopped = False
+
+    def share(self, cell: Cell) -> None:
+        """Prepare the data and the weight maps of a cell, where another has not done so."""
+        data, weights = self._prepared(cell), self._weights(cell)
+        if not (data / "data/prepared").exists():
+            self._lay_out(data, cell)
+            if cell.dataset == "sample":
+                self._stage(data, "sample")
+            else:
+                self._stage(data, "import", str(self.dsb), "--name", cell.dataset, "--replace")
+            self._stage(data, "prepare")
+        if not (weights / "data/weights").exists():
+            self._lay_out(weights, cell, {"prepared": data})
+            self._stage(weights, "weights")
+
+    def work(self, cell: Cell) -> Line:
+        """Train and evaluate. A cell that was ended begins anew, so that its CPU time is that of a whole training."""
+        folder, began = self.folder / f"cell-{cell.key()}", time.time()
+        self._lay_out(folder, cell, {"prepared": self._prepared(cell), "weights": self._weights(cell)})
+        minutes = {stage: self._stage(folder, stage) / 60 for stage in ("tune", "train", "evaluate")}
+        model = json.loads((folder / "data/model/metrics.json").read_text())
+        test = json.loads((folder / "data/reports/test.json").read_text())
+        shutil.rmtree(folder)
+        return {
+            "figures": {name: test[name] for name in FIGURES},
+            "cpu_minutes": {name: round(minutes[name], 3) for name in PARTS},
+            "wall_minutes": round((time.time() - began) / 60, 3),
+            "test_images": test["images"],
+            "best_epoch": model["best_epoch"],
+            "collapsed": model["collapsed"],
+        }
+
+    def stop(self) -> None:
+        """End what runs."""
+        self.stopped = True
+        for pid in list(self.running):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def _prepared(self, cell: Cell) -> Path:
+        return self.folder / f"prepared-{cell.key(PREPARED)}"
+
+    def _weights(self, cell: Cell) -> Path:
+        return self.folder / f"weights-{cell.key(WEIGHTS)}"
+
+    def _lay_out(self, folder: Path, cell: Cell, shared: dict[str, Path] | None = None) -> None:
+        """Make `folder` a project with the cell's settings, and with links to what others have made."""
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "data").mkdir(parents=True)
+        shutil.copy(ROOT / "dvc.yaml", folder)
+        YAML().dump(cell.settings.model_dump(mode="json"), folder / "params.yaml")
+        for name, owner in (shared or {}).items():
+            (folder / "data" / name).symlink_to(owner / "data" / name)
+
+    def _stage(self, folder: Path, *words: str) -> float:
+        """Run a command of segline in `folder`; returns its CPU time in seconds, that of its children included."""
+        if self.stopped:
+            raise AblationError("ended")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+        log = folder / f"{words[0]}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "segline", *words],
+                cwd=folder,
+                env={**inherited, "PYTHONPATH": str(CODE.parent), "OMP_NUM_THREADS": "1"},
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+            self.running.add(process.pid)
+            try:
+                _, status, used = os.wait4(process.pid, 0)
+            finally:
+                self.running.discard(process.pid)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise AblationError(f"{words[0]} ended with {process.returncode}: {log.read_text()[-600:].strip()}")
+        return used.ru_utime + used.ru_stime
+
+
+def code_md5() -> str:
+    """The md5 of all of src/segline."""
+    return lineage.content_md5(CODE, "*.py")
+
+
+def read_lines(file: Path) -> list[Line]:
+    """What is finished."""
+    return [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
+
+
+def add_line(file: Path, line: Line) -> None:
+    """Keep what is finished, at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def run(wanted: list[Cell], bench: Bench, jobs: int, add: Callable[[Cell, Line], None]) -> int:
+    """Work on the cells, `jobs` at a time; returns how many failed. A cell that fails does not keep others from it."""
+    failed = 0
+    for number, cell in enumerate(wanted, 1):
+        print(f"prepare {number}/{len(wanted)} {cell.name}", flush=True)
+        bench.share(cell)
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(bench.work, cell): cell for cell in wanted}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                cell = futures[future]
+                try:
+                    line = future.result()
+                except AblationError as error:
+                    failed += 1
+                    print(f"{number}/{len(wanted)} {cell.name}: failed, {error}", flush=True)
+                    continue
+                add(cell, line)
+                said = " ".join(f"{name} {shown_as(line['figures'][name])}" for name in FIGURES)
+                minutes = line["cpu_minutes"]
+                spent = f"CPU minutes: train {minutes['train']:.2f}, evaluate {minutes['evaluate']:.2f}"
+                print(f"{number}/{len(wanted)} {cell.name}: {said}; {spent}", flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            bench.stop()
+            raise
+    return failed
+
+
+def summed_up(factor: Factor, arm: str, lines: Sequence[Line], seeds: Sequence[int], quick: bool) -> dict[str, Any]:
+    """One arm over its seeds; ``differences`` are to the first arm, seed by seed."""
+
+    def by_seed(changes: Changes) -> dict[int, Line]:
+        of = [Cell(factor.dataset, changes, seed, quick) for seed in seeds]
+        return {cell.seed: line for cell in of for line in lines if cell.is_of(line)}  # the last one counts
+
+    here, there = by_seed(factor.arms[arm]), by_seed(next(iter(factor.arms.values())))
+    figures = {}
+    for name in FIGURES:
+        differences = [here[s]["figures"][name] - there[s]["figures"][name] for s in here if s in there]
+        figures[name] = spread([line["figures"][name] for line in here.values()]) | {"differences": differences}
+    return {
+        "dataset": factor.dataset,
+        "factor": factor.name,
+        "arm": arm,
+        "reference": arm == next(iter(factor.arms)),
+        "seeds": list(here),
+        "figures": figures,
+        "cpu_minutes": {part: mean([line["cpu_minutes"][part] for line in here.values()]) for part in PARTS},
+    }
+
+
+def mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, standard deviation (of the sample, n - 1), smallest and largest."""
+    return {
+        "mean": mean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "min": min(values, default=None),
+        "max": max(values, default=None),
+    }
+
+
+def shown_as(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.4f}"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Two tables in Markdown: what each arm reached, and how far that is from the first arm of its factor."""
+
+    def named(row: dict[str, Any]) -> str:
+        return f"| {row['dataset']} | {row['factor']} | {row['arm']} |"
+
+    def reached(figure: dict[str, Any]) -> str:
+        mean, deviation, low, high = (shown_as(figure[name]) for name in ("mean", "deviation", "min", "max"))
+        if figure["deviation"] is None:
+            return mean
+        return f"{mean} ± {deviation} ({low} to {high})"
+
+    def apart(figure: dict[str, Any]) -> str:
+        values = figure["differences"]
+        return f"{', '.join(f'{value:+.4f}' for value in values)}; mean {mean(values):+.4f}" if values else "-"
+
+    columns, rule = " | ".join(FIGURES), "---|" * len(FIGURES)
+    lines = [f"| dataset | factor | arm | seeds | {columns} | CPU minutes |", f"|---|---|---|---|{rule}---|"]
+    for row in rows:
+        minutes = "-" if row["cpu_minutes"]["train"] is None else f"{row['cpu_minutes']['train']:.1f}"
+        middle = " | ".join(reached(row["figures"][name]) for name in FIGURES)
+        lines.append(f"{named(row)} {len(row['seeds'])} | {middle} | {minutes} |")
+    lines += [
+        "",
+        f"| dataset | factor | arm less the factor's first, seed by seed | {columns} |",
+        f"|---|---|---|{rule}",
+    ]
+    for row in rows:
+        if not row["reference"]:
+            lines.append(f"{named(row)} {' | '.join(apart(row['figures'][name]) for name in FIGURES)} |")
+    return "\n".join(lines)
+
+
+def show(lines: Sequence[Line], code: str, factors: Sequence[Factor], seeds: Sequence[int], quick: bool) -> None:
+    """Print the table of what was made by `code`, and one JSON line."""
+    of_code = [line for line in lines if line["code"] == code]
+    rows = [summed_up(factor, arm, of_code, seeds, quick) for factor in factors for arm in factor.arms]
+    images = {line["dataset"]: line["test_images"] for line in of_code}
+    print(f"\nTest images: {images}; machines: {sorted({line['machine'] for line in of_code})}; code {code}\n")
+    print(table(rows) + "\n")
+    print(json.dumps({"benchmark": "ablation", "code": code, "test_images": images, "quick": quick, "rows": rows}))
+
+
+def arguments() -> argparse.Namespace:
+    """What was typed."""
+    data = os.environ.get("SEGLINE_TEST_DATA")
+    parser = argparse.ArgumentParser(description="Trainings with one setting changed at a time; see docs/ablation.md.")
+    parser.add_argument("--dsb", type=Path, default=Path(data) / "dsb2018" if data else None, help="dsb2018 as it came")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--out", type=Path, help="JSON lines, one a finished cell")
+    parser.add_argument("--work", type=Path, default=SCRATCH / "segline-ablation", help="folder for the projects")
+    parser.add_argument("--only", default="", help="only cells whose printed name holds this")
+    parser.add_argument("--table", action="store_true", help="only print what is there, of the code of its last line")
+    parser.add_argument("--quick", action="store_true", help="tiny settings, one factor, two seeds: about a minute")
+    asked = parser.parse_args()
+    asked.out = asked.out or (SCRATCH / "segline-ablation-quick.jsonl" if asked.quick else OUT)
+    return asked
+
+
+def main() -> None:
+    """Work on what is missing, then print the table and one JSON line."""
+    asked, code = arguments(), code_md5()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    factors: Sequence[Factor] = QUICK_FACTORS if asked.quick else FACTORS
+    seeds = SEEDS[:2] if asked.quick else SEEDS
+    lines = read_lines(asked.out)
+    if asked.table:
+        if not lines:
+            sys.exit(f"{asked.out} holds nothing yet")
+        if lines[-1]["code"] != code:
+            print("The code of src/segline has changed since; this is what the former code gave.")
+        show(lines, lines[-1]["code"], factors, seeds, asked.quick)
+        return
+    if asked.dsb is None or not asked.dsb.is_dir():
+        if not asked.quick:
+            print(f"dsb2018 is skipped: --dsb is {asked.dsb or 'not given'}, no folder")
+        factors = [factor for factor in factors if factor.dataset != "dsb2018"]
+    done = {line["key"] for line in lines if line["code"] == code}
+    every = [cell for cell in cells(factors, seeds, asked.quick) if asked.only in cell.name]
+    wanted = [cell for cell in every if cell.key() not in done]
+    print(f"{len(every) - len(wanted)} of {len(every)} cells are in {asked.out}", flush=True)
+    machine = f"{lineage.cpu_model()}, torch {lineage.environment()['env.torch']}"
+
+    def add(cell: Cell, line: Line) -> None:
+        named = {name: getattr(cell, name) for name in ("dataset", "changes", "seed", "quick")}
+        add_line(asked.out, {"key": cell.key(), "code": code, "machine": machine, **named, **line})
+
+    bench = Bench(asked.work / code[:8], asked.dsb and asked.dsb.resolve())
+    failed = run(wanted, bench, asked.jobs, add)
+    show(read_lines(asked.out), code, factors, seeds, asked.quick)
+    if failed:
+        sys.exit(f"{failed} cells failed; what they said is above and in {bench.folder}")
+    shutil.rmtree(bench.folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

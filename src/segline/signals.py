@@ -1,0 +1,114 @@
+"""How a process is asked to end: SIGTERM, Ctrl-C, and the end of the DVC that started it."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")  # through which DVC may start a stage
+LOOK = 0.5  # seconds between two looks at the processes above
+GRACE = 0.5  # seconds within which a signal to a group of processes reaches all of them
+
+
+def install() -> None:
+    """Make SIGTERM an exception, so that what is half written is removed and a run does not stay RUNNING.
+
+    What DVC started gets a SIGTERM when that DVC is gone, however it ended: nobody would take its results.
+    """
+    signal.signal(signal.SIGTERM, _leave)
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=_watch, daemon=True, name="watch DVC").start()
+
+
+class Deferred:
+    """While its block runs, the first SIGTERM or Ctrl-C is only noted, and `check` acts on it; a second acts at once.
+
+    In a thread other than the main one signals are nobody's, and this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0  # number of the signal
+        self._former: dict[int, Any] = {}
+
+    def check(self) -> None:
+        """Leave, as the signal would have it, if there was one."""
+        if self.asked:
+            self._restore()
+            _leave(self.asked, None)
+
+    @contextmanager
+    def rather(self) -> Iterator[None]:
+        """Leave as `check` does where the block fails because its workers were asked to end, a moment earlier, too.
+
+        When a worker that loads data is gone, torch raises a RuntimeError, and what was under way to it an OSError.
+        """
+        try:
+            yield
+        except Exception:
+            _let_workers_end()
+            limit = time.monotonic() + GRACE
+            while not self.asked and time.monotonic() < limit:
+                time.sleep(0.01)
+            self.check()
+            raise
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            # What is ignored stays so: a shell's background job does not hear the Ctrl-C that is meant for others.
+            heard = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) != signal.SIG_IGN]
+            self._former = {number: signal.signal(number, self._note) for number in heard}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.asked = number
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._former:
+            signal.signal(*self._former.popitem())
+
+
+def _let_workers_end() -> None:
+    """Hear no more of processes that end: torch raises an exception then, which must not hit what is yet to be told."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    """Leave in good order, which neither the end of a worker nor a second SIGTERM (from the watch on DVC, say) cuts."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _let_workers_end()
+    sys.exit(128 + number)
+
+
+def _watch() -> None:
+    """Send this process a SIGTERM when the DVC above it, or a shell between them, has ended."""
+    import psutil
+
+    above = []
+    for process in psutil.Process().parents():
+        above.append(process)
+        if process.name() not in SHELLS:
+            break
+    while all(_runs(process) for process in above):
+        time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _runs(process: Any) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

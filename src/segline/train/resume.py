@@ -1,0 +1,128 @@
+"""Where an unfinished training is kept until it goes on: one folder for all that shapes its result."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from segline.data import files
+
+PARTS = "parts.json"
+LOCK = "lock"
+RUN = "run.json"
+FINISHED = "finished.json"
+WAIT = 0.2  # seconds between two looks at a lock
+OTHERS = 3  # unfinished trainings of other settings that are kept, the latest
+SHOWN = 3  # differences that are named
+
+
+@dataclass
+class Claim:
+    """A folder that no other process uses, and what its content follows from, by name."""
+
+    folder: Path
+    parts: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """The md5 of the parts."""
+        return self.folder.name
+
+    @property
+    def run(self) -> str | None:
+        """Id of the run that belongs to the training."""
+        return files.read_json(self.folder / RUN)["run"] if (self.folder / RUN).exists() else None
+
+    @run.setter
+    def run(self, run: str) -> None:
+        files.write_json(self.folder / RUN, {"run": run})
+
+    @property
+    def finished(self) -> str | None:
+        """MD5 of the model that the training ended with, where it came to its end."""
+        return files.read_json(self.folder / FINISHED)["model"] if (self.folder / FINISHED).exists() else None
+
+    def finish(self, model_md5: str, keep: bool) -> None:
+        """Note that the training came to its end with this model; where need be, `keep` what it was made from."""
+        if keep:
+            files.write_json(self.folder / FINISHED, {"model": model_md5})
+        else:
+            self.clear()
+
+    def clear(self) -> None:
+        """Remove what is in the folder: it is finished."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (PARTS, LOCK):
+                path.unlink()
+
+    def others(self) -> str | None:
+        """What sets the latest unfinished training of other settings apart, in words; None where there is none."""
+        found = [folder for folder in _kept(self.folder.parent) if folder != self.folder]
+        if not found:
+            return None
+        former = files.read_json(found[0] / PARTS)
+        names = sorted(name for name in {*former, *self.parts} if former.get(name) != self.parts.get(name))
+        said = [f"{name} ({former.get(name, 'none')} before)" for name in names[:SHOWN]]
+        return ", ".join([*said, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else said)
+
+    def prune(self) -> None:
+        """Remove all but the latest few unfinished trainings of other settings; what runs just now stays."""
+        others = [folder for folder in self.folder.parent.iterdir() if folder != self.folder]
+        for folder in set(others) - set(_kept(self.folder.parent)[: OTHERS + 1]):
+            if lock := _lock(folder):
+                with lock:
+                    shutil.rmtree(folder)
+
+
+@contextmanager
+def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Claim]:
+    """The folder below `root` for a training that follows from `parts`, for this process alone.
+
+    A process that has it is waited for, and `say` is told: it may be about to leave, or train the same elsewhere.
+    """
+    content = "".join(f"{name} {value}\n" for name, value in sorted(parts.items()))
+    folder = root / hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
+    said = False
+    while (lock := _lock(folder)) is None:
+        if not said:
+            say(f"another process trains by the same settings and data; waiting for its end ({folder})")
+        said = True
+        time.sleep(WAIT)
+    with lock:
+        files.write_json(folder / PARTS, dict(sorted(parts.items())))
+        yield Claim(folder, parts)
+        if {path.name for path in folder.iterdir()} <= {PARTS, LOCK}:
+            shutil.rmtree(folder)
+
+
+def _kept(root: Path) -> list[Path]:
+    """Folders that can be gone on from, the latest first."""
+    found = [folder for folder in root.iterdir() if any(folder.glob("epoch-*")) and not (folder / FINISHED).exists()]
+    return sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """The open lock of `folder`, which is made where it is not there; None where another process has it.
+
+    A lock of POSIX ends with its process, however that ends, and the workers that it has forked do not share it.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError), ExitStack() as opened:
+            stream = opened.enter_context((folder / LOCK).open("w"))
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            # Whoever had it may have removed the folder in the meantime, and this file with it.
+            if os.path.samestat(os.fstat(stream.fileno()), (folder / LOCK).stat()):
+                opened.pop_all()
+                return stream

@@ -1,0 +1,152 @@
+"""Where a search is kept, and which of its workers has which trial; both outlive a worker that is killed."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
+from sqlalchemy.exc import ArgumentError
+
+ALONE = -1  # claimed like a trial by who makes trials
+FORM = "postgresql+psycopg://USER@HOST/NAME"
+
+
+class StudyError(RuntimeError):
+    """A search that cannot be opened or joined; the message says what to do."""
+
+
+class Claims(Protocol):
+    """Who works on which trial. A claim ends with its holder, however that ends."""
+
+    def claim(self, number: int, wait: bool = False) -> AbstractContextManager[bool]:
+        """Hold trial `number` within a `with` block; False when another worker has it."""
+        ...
+
+
+class FileClaims:
+    """Claims as locked files, for workers that share a file system."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def claim(self, number: int, wait: bool = False) -> Iterator[bool]:
+        """See `Claims`."""
+        lock = FileLock(self.folder / f"{'alone' if number == ALONE else f'trial-{number}'}.lock")
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+class PostgresClaims:
+    """Claims as advisory locks of a PostgreSQL server, which frees them when a worker's connection ends."""
+
+    def __init__(self, engine: Engine, study: str) -> None:
+        self.engine = engine
+        self.study = study
+
+    @contextmanager
+    def claim(self, number: int, wait: bool = False) -> Iterator[bool]:
+        """See `Claims`."""
+        digest = hashlib.md5(f"{self.study} {number}".encode(), usedforsecurity=False).digest()
+        key = int.from_bytes(digest[:8], "big", signed=True)
+        # Nothing waits in a transaction, which would keep the server from tidying up for as long as a trial takes.
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if wait:
+                connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
+                yield True
+            else:
+                yield bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({key})").scalar())
+
+
+class _WholeLines:
+    """The lock of a journal. It is freed when its holder is killed, and what that one left half written is cut off."""
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+        self.lock = FileLock(journal.with_suffix(".lock"))
+
+    def acquire(self) -> bool:
+        self.lock.acquire()
+        if self.journal.exists():
+            content = self.journal.read_bytes()
+            if not content.endswith(b"\n") and content:
+                with self.journal.open("r+b") as stream:
+                    stream.truncate(content.rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseStorage, Claims]:
+    """The storage at `address`, a journal's path or a database's address, and the claims on the trials of `study`.
+
+    Without `new`, a journal has to be there.
+
+    Raises
+    ------
+    StudyError
+        There is no such journal; the database is of another kind, cannot be reached, or lacks its driver; the address
+        holds a password.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if "://" in address:
+        return _open_database(address, study)
+    journal = Path(address)
+    if not new and not journal.is_file():
+        raise StudyError(
+            f"{journal}: there is no such file; the journal of a search is mlruns/studies/*.journal in the folder "
+            f"where it runs, and a database is written {FORM}"
+        )
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    lock: Any = _WholeLines(journal)  # Optuna's base class of locks is not public
+    backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=lock)
+    return JournalStorage(backend), FileClaims(journal.with_suffix(""))
+
+
+def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
+    url = _url(address)
+    try:
+        # No pool: a connection that is kept would keep its locks, and may be cut while a trial is trained.
+        engine = create_engine(url, poolclass=NullPool)
+        # One after the other: of processes that make the same tables at once, all but one fail.
+        with PostgresClaims(engine, "tables").claim(ALONE, wait=True):
+            storage = RDBStorage(address, engine_kwargs={"poolclass": NullPool})
+    except ImportError as error:
+        raise StudyError(f"{address}: {error}; pip install the driver that it names") from error
+    except Exception as error:  # whatever the driver raises when there is no server
+        raise StudyError(f"{address}: cannot be opened: {error}") from error
+    return storage, PostgresClaims(engine, study)
+
+
+def _url(address: str) -> URL:
+    shown = f"{address.partition('://')[0]}://..."  # there may be a password in it, anywhere
+    if not address.startswith("postgresql"):
+        raise StudyError(
+            f"{shown}: workers share a journal file or a PostgreSQL database ({FORM}), whose locks end with their "
+            "holder; others have none"
+        )
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError) as error:  # ValueError: of a port
+        raise StudyError(f"{shown}: this is no address of a database; write {FORM}") from error
+    if url.password is not None or any("pass" in name for name in url.query):
+        raise StudyError(
+            f"{shown}: leave the password out, for params.yaml and command lines are read by others; "
+            "it is taken from ~/.pgpass or PGPASSWORD"
+        )
+    return url

@@ -1,0 +1,234 @@
+"""`dvc repro` and experiments ended from outside: no process is left, and the next start goes on in the same run."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+
+TESTS = Path(__file__).parents[1]
+TRAIN = {
+    "model": {"width": 2, "depth": 1},
+    "train": {"epochs": 12, "tiles_per_epoch": 8, "batch_size": 2, "tile": 64, "validation_tiles": 4},
+    "tune": {"trials": 0},
+    "runtime": {"threads": 1, "progress": "lines", "workers": 2},
+}
+
+
+def module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+pipeline, killed = module(TESTS / "test_pipeline.py"), module(TESTS / "stages" / "test_train_killed.py")
+
+
+@pytest.fixture(scope="session")
+def ready(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has run up to tune."""
+    project = pipeline.Project(tmp_path_factory.mktemp("dvc") / "project")
+    for name in pipeline.COPIED:
+        source, target = repository / name, project.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copyfile(source, target)
+    project.set(**pipeline.SMALL)
+    project.set(**TRAIN)
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "config", "user.email", "test@segline.invalid"],
+        ["git", "config", "user.name", "test"],
+        ["dvc", "repro", "tune"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-qm", "small settings"],
+    ):
+        project.run(*command)
+    return Path(project.folder)
+
+
+@pytest.fixture(scope="session")
+def model(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """MD5s of data/model after an undisturbed training."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "project"
+    shutil.copytree(ready, folder, symlinks=True)
+    pipeline.Project(folder).run("dvc", "repro", "train")
+    return dict(killed.outputs(folder))
+
+
+@pytest.fixture
+def project(ready: Path, tmp_path: Path) -> Any:
+    """A copy to be ended in."""
+    shutil.copytree(ready, tmp_path / "project", symlinks=True)
+    return pipeline.Project(tmp_path / "project")
+
+
+def saved(project: Any, epochs: int = 3) -> Callable[[], bool]:
+    """Whether so many epochs of a training are saved."""
+    resume = project.folder / "mlruns" / "resume"
+    return lambda: any(found for number in range(epochs, 12) for found in resume.glob(f"*/epoch-{number:05d}"))
+
+
+def end(project: Any, command: list[str], how: Callable[[psutil.Process], None], when: Callable[[], bool]) -> None:
+    """Start `command`, and do `how` to it as soon as `when` says; all its processes must end."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    said = project.folder.parent / "said"
+    with said.open("w") as stream:
+        started = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=environment,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            # Ctrl-C is ignored by all that a background job starts, this test perhaps.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
+        )
+    limit = time.monotonic() + 300
+    while not when():
+        assert started.poll() is None and time.monotonic() < limit, said.read_text()
+        time.sleep(0.02)
+    process = psutil.Process(started.pid)
+    below = [process, *process.children(recursive=True)]
+    how(process)
+    started.wait(120)
+    _, alive = psutil.wait_procs(below, timeout=60)
+    assert [each.cmdline() for each in alive] == []
+    left = [each for each in psutil.process_iter(["cwd"]) if str(each.info["cwd"]).startswith(str(project.folder))]
+    assert left == []
+
+
+def stage(process: psutil.Process) -> psutil.Process:
+    """The process of the stage below DVC."""
+    return next(each for each in process.children(recursive=True) if each.cmdline()[-2:] == ["segline", "train"])
+
+
+def runs(project: Any) -> list[str]:
+    """The states of the runs, in the order in which they were started."""
+    found = killed.rows(project.folder / "mlruns" / "mlflow.db", "SELECT status FROM runs ORDER BY start_time")
+    return [status for (status,) in found]
+
+
+def steps(project: Any) -> set[tuple[str, int]]:
+    """Steps that were logged twice."""
+    query = "SELECT run_uuid || key || step, count(*) FROM metrics GROUP BY run_uuid, key, step HAVING count(*) > 1"
+    return set(killed.rows(project.folder / "mlruns" / "mlflow.db", query))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("how", "state"),
+    [
+        (lambda dvc: dvc.kill(), "KILLED"),
+        (lambda dvc: dvc.terminate(), "KILLED"),
+        (lambda dvc: stage(dvc).terminate(), "KILLED"),
+        (lambda dvc: stage(dvc).kill(), "RUNNING"),
+        (lambda dvc: os.killpg(dvc.pid, signal.SIGINT), "KILLED"),
+        (lambda dvc: os.killpg(dvc.pid, signal.SIGTERM), "KILLED"),
+        (lambda dvc: os.killpg(dvc.pid, signal.SIGKILL), "RUNNING"),
+    ],
+    ids=["kill dvc", "term dvc", "term stage", "kill stage", "Ctrl-C", "term all", "kill all"],
+)
+def test_repro_goes_on(project: Any, model: dict[str, str], how: Callable[[psutil.Process], None], state: str) -> None:
+    end(project, ["dvc", "repro", "train"], how, saved(project))
+    assert runs(project) == [state]
+    assert "train: goes on after epoch" in project.run("dvc", "repro", "train")
+    assert killed.outputs(project.folder) == model
+    assert runs(project) == ["FINISHED"]
+    assert steps(project) == set()
+    # DVC has the model: asked for once more, it is trained once more.
+    assert "goes on" not in project.run("dvc", "repro", "--force", "--single-item", "train")
+    assert runs(project) == ["FINISHED", "FINISHED"]
+    assert killed.outputs(project.folder) == model
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["", "--temp", "--queue"])
+def test_experiments_go_on(project: Any, kind: str) -> None:
+    """Their state is in the main checkout, wherever they run."""
+    command = ["dvc", "exp", "run", *filter(None, [kind]), "-S", "train.seed=1", "train"]
+    if kind == "--queue":
+        project.run(*command)
+        end(project, ["dvc", "exp", "run", "--run-all"], lambda dvc: stage(dvc).terminate(), saved(project))
+        project.run(*command)
+        project.run("dvc", "exp", "run", "--run-all")
+    else:
+        end(project, command, lambda dvc: dvc.kill(), saved(project))
+        assert "train: goes on after epoch" in project.run(*command)
+    assert runs(project) == ["FINISHED"]
+    assert steps(project) == set()
+
+
+@pytest.mark.soak
+def test_a_changed_setting_starts_afresh_and_says_so(project: Any, model: dict[str, str]) -> None:
+    end(project, ["dvc", "repro", "train"], lambda dvc: os.killpg(dvc.pid, signal.SIGKILL), saved(project, 8))
+    project.set(train={"learning_rate": 0.02})
+    said = project.run("dvc", "repro", "train")
+    assert "train: starts afresh, for the training that was ended differs in train.learning_rate (0.003 before)" in said
+    assert runs(project) == ["KILLED", "FINISHED"]
+    assert killed.outputs(project.folder) != model
+    project.set(train={"learning_rate": 0.003})
+    assert "train: goes on after epoch" in project.run("dvc", "repro", "train")
+    assert runs(project) == ["FINISHED", "FINISHED"]
+    assert killed.outputs(project.folder) == model
+
+
+SEARCH = {"tune": {"trials": 3, "epochs": 3}, "train": {"epochs": 3, "tiles_per_epoch": 40}}
+OF_TUNE = ("best.yaml", "trials.csv", "search.json")
+
+
+@pytest.fixture(scope="session")
+def searched(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an undisturbed search wrote."""
+    project = pipeline.Project(tmp_path_factory.mktemp("searched") / "project")
+    shutil.copytree(ready, project.folder, symlinks=True)
+    project.set(**SEARCH)
+    project.run("dvc", "repro", "tune")
+    return {name: (project.folder / "data" / "tune" / name).read_bytes() for name in OF_TUNE}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
+@pytest.mark.parametrize("trial", [0, 1, 2])
+@pytest.mark.parametrize("epochs", [0, 2], ids=["as it begins", "within it"])
+def test_a_search_goes_on(
+    project: Any, searched: dict[str, bytes], number: signal.Signals, trial: int, epochs: int
+) -> None:
+    """Ended between two trials and within each, with the DVC above it."""
+    project.set(**SEARCH)
+    database = project.folder / "mlruns" / "mlflow.db"
+    logged = (
+        "SELECT count(DISTINCT m.step) FROM runs r LEFT JOIN metrics m ON m.run_uuid = r.run_uuid AND m.key = 'loss' "
+        f"WHERE r.name = 'trial {trial}' GROUP BY r.run_uuid"
+    )
+
+    def there() -> bool:
+        if not database.exists():  # or sqlite would make it
+            return False
+        with suppress(sqlite3.OperationalError):  # it is being made
+            found = killed.rows(database, logged)
+            return bool(found) and found[0][0] >= epochs
+        return False
+
+    end(project, ["dvc", "repro", "tune"], lambda dvc: os.killpg(dvc.pid, number), there)
+    assert not (project.folder / "data" / "tune" / "best.yaml").exists()
+    project.run("dvc", "repro", "tune")
+    assert {name: (project.folder / "data" / "tune" / name).read_bytes() for name in OF_TUNE} == searched
+    assert sorted(runs(project)) == ["FINISHED"] * 4  # the search and three trials
+    assert steps(project) == set()

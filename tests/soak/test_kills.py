@@ -1,0 +1,38 @@
+"""Stage train ended at every named point by either signal; the table is printed, and kept as $SEGLINE_KILL_TABLE."""
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+STAGES = Path(__file__).parents[1] / "stages"
+
+
+def module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, STAGES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+killed, points = module("test_train_killed"), module("kill_at")
+ready = killed.ready  # the fixture
+
+
+@pytest.mark.soak
+def test_a_training_goes_on_wherever_it_is_ended(ready: Path, tmp_path: Path) -> None:
+    cases = [
+        {"point": point, "signal": number}
+        for point, (_, _, when) in points.POINTS.items()
+        for number in ("SIGKILL", "SIGTERM")
+        if not (when == "half" and number == "SIGTERM")
+    ]
+    undisturbed, *results = killed.run(ready, tmp_path, cases)
+    table = killed.table(cases, results, undisturbed)
+    print(table)  # noqa: T201  what the test is for
+    if file := os.environ.get("SEGLINE_KILL_TABLE"):
+        Path(file).write_text(table + "\n")
+    assert [line for line in table.splitlines()[1:] if not line.endswith("none")] == []

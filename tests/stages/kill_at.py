@@ -1,0 +1,170 @@
+"""Runs `segline train` again and again in forks of one process, each ended at a named point, and then undisturbed.
+
+    python kill_at.py READY WORK < cases.json > results.json
+
+READY is a project whose stages before train have run. A case names a point of `POINTS`, a signal, and settings of the
+environment. The product has no hook for this: the functions at the points are replaced in the fork.
+"""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from segline import cli
+
+warnings.simplefilter("ignore")
+
+# name: (function, which call of it, before | after | half: with half of the file that it wrote)
+POINTS = {
+    "start of the training": ("segline.train.loop.start", 1, "before"),
+    "parts of the key, half written": ("pathlib.Path.write_bytes", 1, "half"),
+    "before the run is made": ("mlflow.MlflowClient.create_run", 1, "before"),
+    "after the run is made": ("mlflow.MlflowClient.create_run", 1, "after"),
+    "params of the run": ("mlflow.MlflowClient.log_batch", 1, "before"),
+    "tags of the run": ("mlflow.MlflowClient.log_batch", 2, "after"),
+    "data loading, first tile": ("segline.data.sampler.TrainingTiles.__getitem__", 1, "before"),
+    "data loading, epoch 3": ("segline.data.sampler.TrainingTiles.__getitem__", 14, "before"),
+    "step, in the backward pass": ("torch.Tensor.backward", 5, "before"),
+    "step, in the optimizer": ("torch.optim.AdamW.step", 6, "after"),
+    "step, after it": ("segline.train.loop.train_step", 8, "after"),
+    "validation, epoch 1": ("segline.data.sampler.ValidationTiles.__getitem__", 1, "before"),
+    "validation, epoch 3": ("segline.data.sampler.ValidationTiles.__getitem__", 6, "before"),
+    "checkpoint, weights half written": ("segline.train.checkpoint.save_file", 3, "half"),
+    "checkpoint, optimizer half written": ("segline.train.checkpoint.save_file", 4, "half"),
+    "checkpoint, before the rest": ("segline.train.checkpoint.save_file", 6, "after"),
+    "checkpoint, before its name": ("segline.data.files.put_in_place", 2, "before"),
+    "checkpoint, after its name": ("segline.data.files.put_in_place", 3, "after"),
+    "checkpoint, first one removed by half": ("shutil.rmtree", 3, "before"),
+    "MLflow, before figures of epoch 2": ("segline.track.runs.Run.log", 2, "before"),
+    "MLflow, within the transaction of epoch 2": (
+        "mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore._log_metrics_once",
+        6,
+        "after",
+    ),
+    "MLflow, after figures of epoch 3": ("segline.track.runs.Run.log", 3, "after"),
+    "MLflow, picture half copied": ("shutil.copy2", 1, "half"),
+    "MLflow, between picture and small picture": ("shutil.copy2", 3, "after"),
+    "between epochs": ("segline.train.loop._close", 4, "after"),
+    "last epoch saved": ("segline.train.keep.Kept.offer", 5, "after"),
+    "data/model emptied": ("segline.stages.train._write", 1, "before"),
+    "data/model, weights half copied": ("shutil.copyfile", 1, "half"),
+    "data/model, before metrics.json": ("segline.data.files.write_table", 1, "after"),
+    "checkpoints into the run": ("mlflow.MlflowClient.log_artifacts", 6, "before"),
+    "before the run is FINISHED": ("segline.track.runs.StartedRun.finish", 1, "before"),
+    "after the run is FINISHED": ("segline.track.runs.StartedRun.finish", 1, "after"),
+    "after all is done": ("segline.train.resume.Claim.finish", 1, "after"),
+}
+
+
+def replace(point: str, number: int) -> None:
+    """End this process by signal `number` at `point`."""
+    path, nth, when = POINTS[point]
+    owner, name = _owner(path)
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def wrapped(*args: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls != nth:
+            return original(*args, **keywords)
+        if when == "before":
+            _end(number)
+        result = original(*args, **keywords)
+        if when == "half":
+            file = next(Path(each) for each in reversed(args) if isinstance(each, str | Path) and Path(each).is_file())
+            os.truncate(file, file.stat().st_size // 2)
+        if when != "before":
+            _end(number, half=when == "half")
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _end(number: int, half: bool = False) -> None:
+    Path("reached").touch()
+    # A file is cut by a kill alone.
+    os.kill(os.getpid(), signal.SIGKILL if half else number)
+
+
+def _owner(path: str) -> tuple[Any, str]:
+    """The module or class that holds what `path` names, and its name there."""
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        try:
+            owner = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[length:-1]:
+            owner = getattr(owner, name)
+        return owner, parts[-1]
+    raise ValueError(path)
+
+
+def train(folder: Path, point: str | None, number: int, environment: dict[str, str]) -> dict[str, Any]:
+    """Run `segline train` in a fork; how it ended, and what it said."""
+    before = time.monotonic()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.chdir(folder)
+            os.environ.update(environment)
+            said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(said, 1)
+            os.dup2(said, 2)
+            sys.argv = ["segline", "train"]
+            if point:
+                replace(point, number)
+            cli.main()
+            status = 0
+        except SystemExit as left:
+            status = left.code if isinstance(left.code, int) else int(bool(left.code))
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    _, ended = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(ended)
+    return {"code": code, "said": (folder / "said").read_text(), "seconds": time.monotonic() - before}
+
+
+def main() -> None:
+    """Each case: ended once, then to its end; undisturbed where it names no point."""
+    ready, work = map(Path, sys.argv[1:])
+    # Once for all forks; nothing is computed here, so no thread is lost in a fork.
+    for module in (
+        "segline.stages.train",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.system_metrics.system_metrics_monitor",
+    ):
+        importlib.import_module(module)
+    results = []
+    for number, case in enumerate(json.load(sys.stdin)):
+        folder = work / f"case {number}"
+        shutil.copytree(ready, folder)
+        environment = case.get("environment", {})
+        runs = []
+        if case.get("point"):
+            runs.append(train(folder, case["point"], signal.Signals[case["signal"]], environment))
+        status = folder / "mlruns" / "after the kill.db"
+        shutil.copy(folder / "mlruns" / "mlflow.db", status)
+        runs.append(train(folder, None, 0, environment))
+        results.append({"folder": str(folder), "runs": runs, "reached": (folder / "reached").exists()})
+    json.dump(results, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The folder of a training: whose it is, what it says of others, what is removed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segline.train import resume
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from segline.train import resume
+with resume.claim(Path(sys.argv[1]), {"train.epochs": "5"}, print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def unfinished(root: Path, age: float = 0, **parts: str) -> Path:
+    """A training that was ended after its first epoch."""
+    with resume.claim(root, parts, pytest.fail) as claim:
+        (claim.folder / "epoch-00001").mkdir(exist_ok=True)
+    os.utime(claim.folder, (time.time() - age,) * 2)
+    return claim.folder
+
+
+def test_the_folder_follows_from_all_parts(tmp_path: Path) -> None:
+    folders = [unfinished(tmp_path, a="1", b="2"), unfinished(tmp_path, b="2", a="1"), unfinished(tmp_path, a="1")]
+    assert folders[0] == folders[1] != folders[2]
+    assert json.loads((folders[0] / "parts.json").read_text()) == {"a": "1", "b": "2"}
+
+
+def test_nothing_is_left_of_a_training_that_ended_or_never_began(tmp_path: Path) -> None:
+    with resume.claim(tmp_path, {"a": "1"}, pytest.fail):
+        pass
+    with resume.claim(tmp_path, {"a": "2"}, pytest.fail) as claim:
+        (claim.folder / "epoch-00001").mkdir()
+        claim.run = "abc"
+        assert claim.run == "abc"
+        claim.finish("md5", keep=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_until_dvc_has_the_model_it_is_kept(tmp_path: Path) -> None:
+    with resume.claim(tmp_path, {"a": "1"}, pytest.fail) as claim:
+        (claim.folder / "epoch-00001").mkdir()
+        assert claim.finished is None
+        claim.finish("md5", keep=True)
+    with resume.claim(tmp_path, {"a": "1"}, pytest.fail) as claim:
+        assert claim.finished == "md5"
+        claim.clear()
+        assert claim.finished is None
+    with resume.claim(tmp_path, {"a": "2"}, pytest.fail) as claim:
+        assert claim.others() is None
+
+
+def test_what_was_changed_is_named(tmp_path: Path) -> None:
+    unfinished(tmp_path, 9, epochs="9")
+    unfinished(tmp_path, 1, **{"train.epochs": "5", "data": "x", "a": "1", "b": "1", "c": "1"})
+    with resume.claim(tmp_path, {"train.epochs": "6", "data": "x", "a": "1", "b": "1", "c": "1"}, pytest.fail) as claim:
+        assert claim.others() == "train.epochs (5 before)"
+    with resume.claim(tmp_path, {"a": "2", "b": "2", "c": "2", "data": "x"}, pytest.fail) as claim:
+        assert claim.others() == "a (1 before), b (1 before), c (1 before), 1 more"
+
+
+def test_the_latest_others_stay(tmp_path: Path) -> None:
+    folders = [unfinished(tmp_path, age, a=str(age)) for age in range(6)]
+    own = unfinished(tmp_path, 99, a="own")
+    with resume.claim(tmp_path, {"a": "own"}, pytest.fail) as claim:
+        claim.prune()
+    assert set(tmp_path.iterdir()) == {own, *folders[: resume.OTHERS]}
+
+
+def test_a_folder_is_one_process_s_own_and_free_when_that_is_killed(tmp_path: Path) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdin is not None
+    assert other.stdout.readline() == "held\n"
+    (folder,) = tmp_path.iterdir()
+    with resume.claim(tmp_path, {"a": "1"}, pytest.fail) as claim:
+        claim.prune()  # leaves what runs just now
+    assert folder.exists()
+    said = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        other.kill()
+
+    with resume.claim(tmp_path, {"train.epochs": "5"}, say) as claim:
+        assert claim.folder == folder
+    assert len(said) == 1
+    assert "waiting for its end" in said[0]
+    other.communicate()
+
+
+def test_a_folder_removed_by_its_former_owner_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner ends between our opening of the lock and our taking it."""
+    lockf, calls = resume.fcntl.lockf, []
+
+    def slow(*args: object) -> None:
+        if not calls:
+            calls.append(1)
+            shutil.rmtree(next(tmp_path.iterdir()))
+        lockf(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(resume.fcntl, "lockf", slow)
+    with resume.claim(tmp_path, {"a": "1"}, pytest.fail) as claim:
+        assert (claim.folder / "lock").exists()

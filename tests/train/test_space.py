@@ -1,0 +1,113 @@
+"""What may be searched and what may not: each refusal by the full name, with the way out."""
+
+from typing import Any
+
+import pytest
+
+from segline.model.geometry import SizeError
+from segline.params import Axis, Params, ParamsError, Tuned, check
+from segline.train.space import Plan, SpaceError, bounds, holds
+
+
+def plan(**sections: Any) -> Plan:
+    settings = check(Params, sections, "params.yaml")
+    return Plan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
+
+
+RANGE = {"low": 1, "high": 2}
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"weights.w0": RANGE}, "tune.space.weights.w0 = .*weights belongs to a stage before the search"),
+        ({"evaluate.views": {"choices": [1, 8]}}, "evaluate is used only after training"),
+        ({"runtime.threads": RANGE}, "runtime never changes a result"),
+        ({"train.seed": RANGE}, "train.seed would find a lucky draw"),
+        ({"train.epochs": RANGE}, "set tune.epochs"),
+        ({"train.tile": RANGE}, "trials could not be compared"),
+        ({"nonsense.w0": RANGE}, "nonsense is no section; there are model, augment, train"),
+        ({"train.rate": RANGE}, "rate is no setting; there are seed, epochs"),
+        ({"train.schedule": RANGE}, "is a section; name one of its settings"),
+        ({"model": RANGE}, "is a section; name one of its settings"),
+        ({"model.width.more": RANGE}, "more is no setting"),
+        ({"train.learning_rate": {"low": 0, "high": 1}}, "0.0 is no value of train.learning_rate: .*greater than 0"),
+        ({"train.momentum": {"low": 0, "high": 1}}, "1.0 is no value of train.momentum: .*less than 1"),
+        ({"model.width": {"low": 1.5, "high": 2}}, "1.5 is no value of model.width: .*valid integer"),
+        ({"model.width": {"low": 1, "high": 2, "step": 0.5}}, "1.5 is no value of model.width"),
+        ({"model.norm": RANGE}, "is no number, so it takes choices"),
+        ({"model.norm": {"choices": ["batch", "layer"]}}, "'layer' is no value of model.norm"),
+        ({"model.norm": {"choices": []}}, r"tune.space.model.norm.choices = \[\]: .*at least 1 item"),
+        ({"model.width": {"low": 1}}, "takes both low and high"),
+        ({"model.width": {}}, "takes either low and high, or choices"),
+        ({"model.width": {**RANGE, "choices": [1]}}, "takes either low and high, or choices"),
+        ({"model.width": {"low": 3, "high": 2}}, "low 3 is larger than high 2; swap them"),
+        ({"model.width": {**RANGE, "log": True, "step": 1}}, "takes log with a low above 0 and without step"),
+        ({"model.width": {**RANGE, "hihg": 2}}, "hihg is no setting; there are low, high, log, step, choices"),
+        ({"model.width": 3}, "tune.space.model.width = 3: "),
+        ({}, "space is empty: name settings to draw, or set trials to 0"),
+        (
+            {"train.schedule.kind": {"choices": ["poly", "cosine"]}, "train.schedule.gamma": {"low": 0.1, "high": 0.5}},
+            "train.schedule.gamma is read by none of poly, cosine; take it out",
+        ),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_with_the_reason(space: dict[str, Any], said: str) -> None:
+    with pytest.raises(ParamsError, match=said):
+        plan(tune={"space": space})
+
+
+def test_what_the_loss_is_cannot_be_searched_by_the_loss() -> None:
+    space = {"train.dice_weight": {"low": 0, "high": 1}}
+    plan(tune={"space": space})
+    with pytest.raises(ParamsError, match=r"train\.dice_weight says what the loss is"):
+        plan(tune={"space": space, "objective": "minimize loss"})
+
+
+def test_a_parameter_that_the_schedule_does_not_read_is_refused() -> None:
+    space = {"train.schedule.gamma": {"low": 0.1, "high": 0.5}}
+    plan(tune={"space": space}, train={"schedule": {"kind": "step"}})
+    with pytest.raises(SpaceError, match=r"gamma is not read by train\.schedule\.kind = poly; take it out, or add"):
+        plan(tune={"space": space})
+
+
+def test_a_network_that_cannot_take_the_tile_is_refused() -> None:
+    plan(tune={"space": {"model.depth": {"low": 1, "high": 6}}})
+    with pytest.raises(SizeError, match=r"with model\.depth = 7 train\.tile = 192 px does not fit"):
+        plan(tune={"space": {"model.depth": {"low": 1, "high": 7}}})
+    with pytest.raises(SizeError, match=r"with model\.padding = valid train\.tile = 192 px"):
+        plan(tune={"space": {"model.padding": {"choices": ["same", "valid"]}}})
+
+
+def test_settings_are_those_of_the_file_but_for_what_was_drawn() -> None:
+    of = plan()
+    drawn = of.settings({"train.schedule.gamma": 0.25, "model.width": 8})
+    assert (drawn.train.schedule.gamma, drawn.model.width) == (0.25, 8)
+    assert drawn.searched == ("model.width", "train.schedule.gamma")
+    assert of.settings({}) == of.base
+    assert of.in_small(drawn).train.epochs == of.tune.epochs
+    assert plan(tune={"epochs": 0}).epochs == of.base.train.epochs
+
+
+def test_what_makes_a_search_another_one() -> None:
+    assert plan(tune={"trials": 7}).content() == plan().content()
+    assert plan(tune={"seed": 7}).content() != plan().content()
+    assert plan(augment={"noise": 0}).content() != plan().content()
+
+
+@pytest.mark.parametrize(
+    ("axis", "inside", "outside"),
+    [
+        (Axis(name="model.width", low=4, high=13, step=4), (4, 8, 12), (3, 6, 13)),
+        (Axis(name="augment.noise", low=0.1, high=0.4, step=0.1), (0.1, 0.2, 0.30000000000000004), (0.15, 0.5)),
+        (Axis(name="train.momentum", low=0.1, high=0.4), (0.1, 0.25, 0.4), (0.05, 0.41)),
+        (Axis(name="model.norm", choices=("none", "batch")), ("none", "batch"), ("group",)),
+    ],
+)
+def test_what_an_axis_holds(axis: Axis, inside: tuple[Any, ...], outside: tuple[Any, ...]) -> None:
+    assert [holds(axis, value) for value in inside] == [True] * len(inside)
+    assert [holds(axis, value) for value in outside] == [False] * len(outside)
+
+
+def test_steps_end_below_the_high_end() -> None:
+    assert bounds(Axis(name="model.width", low=4, high=13, step=4)) == (4, 12)
