@@ -101,7 +101,7 @@ def database(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Who leaves hears no more signals; this process does not leave."""
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in former.items():
         signal.signal(number, handler)

@@ -124,20 +124,3 @@ def test_a_worker_that_was_ended_too_is_no_failure() -> None:
 def test_a_failure_stays_one() -> None:
     with Deferred() as stop, pytest.raises(RuntimeError, match="out of memory"), stop.rather():
         raise RuntimeError("out of memory")
-
-
-def test_who_leaves_hears_no_more_of_workers() -> None:
-    former = signal.getsignal(signal.SIGCHLD)
-
-    def fail(*_: object) -> None:
-        raise RuntimeError("DataLoader worker is killed by signal: Terminated")
-
-    try:
-        signal.signal(signal.SIGCHLD, fail)
-        with Deferred() as stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-            with pytest.raises(SystemExit):
-                stop.check()
-        subprocess.run(["true"], check=True)
-    finally:
-        signal.signal(signal.SIGCHLD, former)

@@ -50,7 +50,6 @@ class Deferred:
         try:
             yield
         except Exception:
-            _let_workers_end()
             limit = time.monotonic() + GRACE
             while not self.asked and time.monotonic() < limit:
                 time.sleep(0.01)
@@ -78,16 +77,22 @@ class Deferred:
             signal.signal(*self._former.popitem())
 
 
-def _let_workers_end() -> None:
-    """Hear no more of processes that end: torch raises an exception then, which must not hit what is yet to be told."""
+@contextmanager
+def workers_unheard() -> Iterator[None]:
+    """Undo the handler that torch sets in this block, where workers start, for the end of a process (SIGCHLD).
+
+    It raises an exception wherever this process happens to be, in the middle of a database transaction, say. torch
+    looks for workers that are gone also when it waits for their batches, which is soon enough.
+    """
+    former = signal.getsignal(signal.SIGCHLD)
+    yield
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, former)
 
 
 def _leave(number: int, _: FrameType | None) -> None:
-    """Leave in good order, which neither the end of a worker nor a second SIGTERM (from the watch on DVC, say) cuts."""
+    """Leave in good order, which a second SIGTERM (from the watch on DVC, say) does not cut."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _let_workers_end()
     sys.exit(128 + number)
 
 

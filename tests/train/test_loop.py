@@ -1,8 +1,10 @@
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -113,3 +115,14 @@ def test_channels_last_changes_only_rounding(training: Callable[..., Any]) -> No
     for one in (a, b):  # dropout draws its mask in the order of the memory
         one.state.network.dropout.p = 0.0
     assert a.run()[0].loss == pytest.approx(b.run()[0].loss, rel=1e-4)
+
+
+def test_a_worker_that_ends_is_an_error_only_where_its_tiles_are_waited_for(training: Callable[..., Any]) -> None:
+    one, former = training(tiles_per_epoch=40), psutil.Process().children()
+    moments = loop.moments(one.state, one.tiles, one.validation, one.settings, workers=1)
+    next(moments)
+    (worker,) = set(psutil.Process().children()) - set(former)
+    worker.kill()
+    time.sleep(0.2)  # torch's own handler would raise here, whatever this process is at
+    with pytest.raises(RuntimeError, match="worker"):
+        list(moments)

@@ -18,6 +18,7 @@ from segline.data.sampler import TrainingTiles, training_loader
 from segline.model.unet import UNet
 from segline.params import Train
 from segline.score import counts
+from segline.signals import workers_unheard
 from segline.train import schedule
 from segline.train.collapse import collapsed
 from segline.train.device import PRECISIONS
@@ -147,7 +148,9 @@ def moments(
     """As `fit`, and yield a Step after each step and each batch judged: `state` can be saved at all of them."""
     epochs = range(state.epoch, settings.epochs)
     loader = training_loader(tiles, batch_size=settings.batch_size, epochs=epochs, workers=workers, skip=state.step)
-    batches, steps = iter(loader), steps_per_epoch(settings)
+    with workers_unheard():
+        batches = iter(loader)
+    steps = steps_per_epoch(settings)
     while state.epoch < settings.epochs:
         set_rates(state, settings, state.epoch * steps, steps)
         rates = read_rates(state.optimizer)
