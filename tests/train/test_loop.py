@@ -1,4 +1,5 @@
 import math
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -117,7 +118,12 @@ def test_channels_last_changes_only_rounding(training: Callable[..., Any]) -> No
     assert a.run()[0].loss == pytest.approx(b.run()[0].loss, rel=1e-4)
 
 
-def test_a_worker_that_ends_is_an_error_only_where_its_tiles_are_waited_for(training: Callable[..., Any]) -> None:
+def test_a_worker_that_ends_is_an_error_only_where_its_tiles_are_waited_for(
+    training: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a process in which no other loader has started workers.
+    monkeypatch.setattr(torch.utils.data._utils.signal_handling, "_SIGCHLD_handler_set", False)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     one, former = training(tiles_per_epoch=40), psutil.Process().children()
     moments = loop.moments(one.state, one.tiles, one.validation, one.settings, workers=1)
     next(moments)
