@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-import segline  # noqa: F401  sets the environment that keeps libraries from phoning home
+from segline import signals  # and segline sets the environment that keeps libraries from phoning home
 
 ROOT = Path(__file__).parents[1]
 # A process that a test starts runs this checkout's code, whatever is installed.
@@ -98,10 +98,11 @@ def database(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         connection.execute("DROP DATABASE study WITH (FORCE)")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Who leaves hears no more signals; this process does not leave."""
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
+    signals._leaving.clear()
     for number, handler in former.items():
         signal.signal(number, handler)

@@ -14,6 +14,8 @@ SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")  # through which DVC may s
 LOOK = 0.5  # seconds between two looks at the processes above
 GRACE = 0.5  # seconds within which a signal to a group of processes reaches all of them
 
+_leaving: list[int] = []  # numbers of the signals that this process was told to leave by
+
 
 def install() -> None:
     """Make SIGTERM an exception, so that what is half written is removed and a run does not stay RUNNING.
@@ -23,6 +25,12 @@ def install() -> None:
     signal.signal(signal.SIGTERM, _leave)
     if "DVC_STAGE" in os.environ:
         threading.Thread(target=_watch, daemon=True, name="watch DVC").start()
+
+
+def check() -> None:
+    """Leave if that was asked for and did not happen: Python drops an exception that hits a destructor."""
+    if _leaving:
+        sys.exit(128 + _leaving[0])
 
 
 class Deferred:
@@ -93,6 +101,7 @@ def workers_unheard() -> Iterator[None]:
 def _leave(number: int, _: FrameType | None) -> None:
     """Leave in good order, which a second SIGTERM (from the watch on DVC, say) does not cut."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _leaving.append(number)
     sys.exit(128 + number)
 
 

@@ -18,8 +18,6 @@ def epoch(number: int, loss: float, mean_iou: float) -> Epoch:
     return Epoch(number, 1.0, loss, mean_iou, 0.1, 2, 0.01, 0.9, 1.0)
 
 
-pytestmark = pytest.mark.usefixtures("handlers")
-
 EPOCHS = [epoch(1, 3.0, 0.2), epoch(2, 1.0, 0.9), epoch(3, 2.0, 0.9), epoch(4, 0.5, math.nan)]
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from segline import params, progress
+from segline import params, progress, signals
 from segline.data import files
 from segline.model.geometry import Geometry
 
@@ -61,6 +61,7 @@ def _search(plan: "Plan", runtime: "Runtime") -> None:
         store.end_stale()
         with helpers(runtime.tune_workers - 1, _work, plan, shared, address):
             _train_all(found, shared, store, _mark(store, key, address), parent.id, wait=True)
+        signals.check()
         outcomes = found.outcomes(total)
         winner = search.best(outcomes, plan.tune)
         settings = plan.settings(winner.values) if winner.number else plan.base
@@ -121,6 +122,7 @@ def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str) -> 
         try:
             for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.said):
                 run.log(epoch.epoch, epoch.figures())
+                signals.check()
                 if asked.report(epoch):
                     state = "pruned"
                     break
