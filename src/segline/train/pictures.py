@@ -26,8 +26,9 @@ def pictures(study: optuna.Study) -> Iterator[tuple[str, bytes]]:
     yield "curves", _png(draw.plot_intermediate_values, study)
     if len(finished) < FEWEST:
         return
-    yield "importances", _png(draw.plot_param_importances, study)
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
+    # By name: of importances that are equal the order would else be that of a set, another one in each process.
+    yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)
     yield "slices", _png(draw.plot_slice, study)
