@@ -33,7 +33,7 @@ import os
 os.sched_setaffinity(0, {cores})
 from segline import progress
 if {machine}:
-    progress._memory = lambda: {machine} << 30
+    progress.machine_memory = lambda: {machine} << 30
 from segline.stages import {stage}
 {stage}.main()
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")))

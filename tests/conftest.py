@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -106,3 +107,71 @@ def handlers() -> Iterator[None]:
     signals._leaving.clear()
     for number, handler in former.items():
         signal.signal(number, handler)
+
+
+# A registry: three versions of a model, whose files stand in for a network's
+
+
+@pytest.fixture(scope="session")
+def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A committed project with versions 1, 2 and 3 of cells, of which 1 is champion as the first."""
+    from segline.params import Gate
+    from segline.track import commits, entry, gate, intact
+    from segline.track.registry import IMAGES, Registry
+    from segline.track.shipping import Parts
+    from segline.track.store import open_store
+
+    root = tmp_path_factory.mktemp("three") / "project"
+    for name, text in COMMITTED.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+    def upload(store: Any, parts: Any, _: Any, logged: Any, records: Any) -> dict[str, str]:
+        folder = tmp_path_factory.mktemp("packed")
+        for file in (parts.model / "weights.safetensors", parts.model / "model.json", parts.inference):
+            shutil.copy(file, folder)
+        for name, content in records.items():
+            (folder / name).write_bytes(content)
+        store.client.log_model_artifacts(logged.model_id, str(folder))
+        return intact.listing(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT"):
+            patch.delenv(name, raising=False)
+        patch.setattr(entry, "_upload", upload)
+        patch.chdir(root)
+        for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+            subprocess.run(["git", "-c", "user.name=Ada", "-c", "user.email=x", *command], check=True)
+        store = open_store()
+        for number in (1, 2, 3):
+            model = tmp_path_factory.mktemp("model")
+            for name in ("weights.safetensors", "model.json", "inference.json"):
+                (model / name).write_text(f"{name} {number}")
+            parts = Parts(model, model / "inference.json", b"", b"", b"")
+            images = f"image,file,md5,split\na,images/a.png,{number}a,train\nb,images/b.tif,b,test\n".encode()
+            tags = {"model.md5": f"{number}" * 32, "data.md5": "d" * 32, "dataset": "cells", **commits.here()}
+            with store.start_run("train", {"train.epochs": number}) as run:
+                passed = gate.floors({"mean_iou": 0.5 + number / 10, "pixel_error": 0.05}, Gate())
+                Registry(store, "cells").register(parts, run, passed, tags, "# Card", records={IMAGES: images})
+    return root
+
+
+COMMITTED = {
+    ".gitignore": "mlruns/\n",
+    "dvc.yaml": "stages: {register: {cmd: x, deps: [src/a.py]}}\n",
+    "params.yaml": "train: {epochs: 1}\n",
+    "src/a.py": "a = 1\n",
+}
+
+
+@pytest.fixture
+def cells(three_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that project as the working directory; who commits there is Ada."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "GIT_DIR", "GIT_WORK_TREE"):
+        monkeypatch.delenv(name, raising=False)
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.org")
+    shutil.copytree(three_versions, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"

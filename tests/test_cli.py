@@ -31,7 +31,7 @@ def test_help_names_every_command_and_a_stage_for_each_of_dvc_yaml(run: Run, rep
     said = run("--help").stdout
     assert [
         name
-        for name in (*stages, "check", "import", "preset", "predict", "runs", "summary", "ui")
+        for name in (*stages, "check", "import", "models", "preset", "predict", "runs", "serve", "summary", "ui")
         if f"\n  {name} " not in said
     ] == []
 
@@ -72,6 +72,18 @@ def test_a_mistake_of_the_user_is_a_class_of_segline(
         cli.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "train.epochs = 0: too small\n"
+
+
+def test_a_class_may_have_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(params.ParamsError, "exit_code", 2, raising=False)
+
+    def fail() -> None:
+        raise params.ParamsError("cannot be decided")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
 
 
 def test_a_python_without_the_packages_is_told_what_to_activate(run: Run, tmp_path: Path) -> None:

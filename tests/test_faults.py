@@ -711,12 +711,15 @@ def test_fault(name: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys
             raised.append(error)
             raise
 
-    def answer(image: bytes) -> Answer:
-        return Answer(encode_png(np.zeros(decode(image).shape[:2], np.uint8)), None)
+    class Blind:
+        md5 = "0" * 32
+
+        def in_detail(self, image: bytes, *_: object) -> tuple[Answer, None]:
+            return Answer(encode_png(np.zeros(decode(image).shape[:2], np.uint8)), None), None
 
     if name in PREDICT and fault.error is PredictError:
         monkeypatch.setattr(predict, "open_store", lambda: None)
-        monkeypatch.setattr(predict, "load_model", lambda _store, _address: answer)
+        monkeypatch.setattr(predict, "load_model", lambda _store, _address: Blind())
     monkeypatch.setattr(cli, "app", recorded)
     monkeypatch.setattr("sys.argv", ["segline", *shlex.split(fault.command)])
     with pytest.raises(SystemExit) as ended:

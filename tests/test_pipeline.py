@@ -143,6 +143,16 @@ def test_it_ends_with_figures_and_a_registered_champion(finished: Project) -> No
     assert [line["alias"] for line in history] == ["champion"]
 
 
+def test_its_answers_score_as_evaluate_did(project: Project) -> None:
+    """From the registry, by the code that it carries and through image files, it gets the figures of test.json."""
+    project.run("segline", "models", "compare", "@champion", "1", PYTHONPATH="src")
+    result, metrics = project.json("data/reports/test.json"), project.json("comparison/1-1/comparison.json")["metrics"]
+    assert {"mean_iou", "pixel_error", "ap_50", "seg", "pq"} <= metrics.keys()  # type: ignore[attr-defined]
+    for name, row in metrics.items():  # type: ignore[attr-defined]
+        assert row["first"][0] == pytest.approx(result[name], abs=1e-12), name
+    assert "comparison" not in project.run("git", "status", "--porcelain")
+
+
 def test_a_second_run_runs_nothing(finished: Project) -> None:
     assert "up to date" in finished.run("dvc", "repro")
 
@@ -214,7 +224,7 @@ def test_predict_labels_files_with_the_champion(project: Project, tmp_path: Path
         assert raw.size == labels.size
     assert (out / f"{image.stem}_overlay.png").exists()
     assert (out / f"{image.stem}_instances.png").exists()
-    with pytest.raises(AssertionError, match=r"no image\.png: image 0: not a readable"):
+    with pytest.raises(AssertionError, match=r"no image\.png: not a readable"):
         project.run(*command, str(tmp_path / "no image.png"), PYTHONPATH="src")
 
 

@@ -55,7 +55,7 @@ def test_the_first_error_is_raised() -> None:
 
 def test_no_more_than_the_memory_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of 100 bytes: no two items of 26 at once, and one of 80 alone."""
-    monkeypatch.setattr(progress, "_memory", lambda: 100)
+    monkeypatch.setattr(progress, "machine_memory", lambda: 100)
     monkeypatch.setattr(progress, "_cores", lambda: 8)
     lock, held, most = threading.Lock(), [], []
 
@@ -86,10 +86,10 @@ def test_a_container_is_given_less_than_the_machine_has(tmp_path: Path, monkeypa
     monkeypatch.setattr(progress, "CONTAINER_LIMITS", limits)
     limits[0].write_text("max\n")
     limits[1].write_text(f"{2**63}\n")
-    machine = progress._memory()
+    machine = progress.machine_memory()
     assert machine == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits[1].write_text("1000000\n")
-    assert progress._memory() == 1_000_000
+    assert progress.machine_memory() == 1_000_000
 
 
 def test_notes_are_plain(capsys: pytest.CaptureFixture[str]) -> None:

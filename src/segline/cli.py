@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from segline import signals
+from segline import cli_models, signals
 
 app = typer.Typer(
     name="segline",
@@ -16,12 +16,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_models.app, name="models")
 
 
 def main() -> None:
-    """Run one command; what the user can mend is said in one message and exit code 1, without a traceback.
+    """Run one command; what the user can mend is said in one message, without a traceback.
 
     Such a message is any exception whose class segline defines (ParamsError, ImageError, ...); others are our mistakes.
+    The exit code is then 1, or what the class has as `exit_code`.
     """
     signals.install()
     try:
@@ -30,7 +32,7 @@ def main() -> None:
         if not type(error).__module__.startswith("segline."):
             raise
         typer.secho(str(error), fg=typer.colors.RED, err=True)
-        sys.exit(1)
+        sys.exit(getattr(error, "exit_code", 1))
 
 
 @app.command()
@@ -204,14 +206,38 @@ def ui(port: Annotated[int, typer.Option(help="of 127.0.0.1")] = 5000) -> None:
 
 
 @app.command()
+def serve(
+    model: Annotated[str, typer.Option(help="such as models:/cells@champion, which is followed, or models:/cells/3")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 lets other machines ask")] = "127.0.0.1",
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="of a request")] = 64,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, help="of an image")] = 25,
+) -> None:
+    """Answer images over HTTP with a registered model, as MLflow's server does; docs/serve.md says how to ask."""
+    from segline.commands import serve as command
+    from segline.serve.app import Limits
+
+    limits = Limits(round(max_megabytes * 1e6), round(max_megapixels * 1e6))
+    command.main(model, host, port, limits, typer.echo)
+
+
+@app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="FILE...", help="images, or folders of images")],
+    images: Annotated[list[str], typer.Argument(metavar="FILE...", help="images, folders, patterns: 'scans/**/*.tif'")],
     model: Annotated[str, typer.Option(help="such as models:/cells@champion or models:/cells/3")],
     out: Annotated[Path, typer.Option(help="folder for the label images")],
+    *,
     instances: Annotated[bool, typer.Option("--instances", help="also write images of instance ids")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="also write class probabilities")] = False,
     overlays: Annotated[bool, typer.Option("--overlays", help="also write pictures to look at")] = False,
+    views: Annotated[
+        Literal["1", "4", "8"] | None,
+        typer.Option(help="average so many rotations and mirrorings; without it, as the model was judged"),
+    ] = None,
 ) -> None:
-    """Label images with a registered model."""
+    """Label images with a registered model; docs/predict.md says more."""
     from segline.commands import predict as command
+    from segline.commands.predicted import Wishes
 
-    command.main(images, model, out, "auto", instances=instances, overlays=overlays)
+    wishes = Wishes(instances, probabilities, overlays, int(views or 0))
+    command.main(images, model, out, "auto", wishes)

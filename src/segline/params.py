@@ -423,6 +423,18 @@ class Gate(Section):
 
     min_mean_iou: Fraction = Field(0.5, description="smallest mean foreground IoU on the test split")
     max_pixel_error: Fraction = Field(0.5, description="largest share of wrong pixels on the test split")
+    metric: Literal["mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg", "pq", "v_rand", "v_info"] = Field(
+        "mean_iou", description="test figure by which challenger and champion are compared"
+    )
+    margin: Fraction = Field(0.01, description="what the challenger may lose at most, with the confidence below")
+    group_margin: Fraction = Field(0.05, description="what it may lose at most on the images of one group")
+    min_group_images: int = Field(2, ge=1, description="groups of fewer test images are not judged by themselves")
+    min_images: int = Field(2, ge=1, description="with fewer test images the gate decides nothing")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals, both ends together")
+    resamples: int = Field(10_000, ge=100, description="draws of test images that the intervals are made of")
+    seed: int = Field(0, ge=0, description="of these draws")
+    max_seconds: NonNegative = Field(0, description="longest time to answer the input example, s; 0: any")
+    max_megabytes: NonNegative = Field(0, description="largest size of the packed model, 10^6 bytes; 0: any")
 
 
 class Runtime(Section):

@@ -156,7 +156,7 @@ def each(
     memory : about how many bytes `function` needs for an item. Those worked on at once need no more than half of the
         machine's memory together; an item that needs more is worked on alone.
     """
-    room = _Room(_memory() // 2)
+    room = _Room(machine_memory() // 2)
 
     def work(item: T) -> R:
         with room.for_(memory(item) if memory else 0):
@@ -209,7 +209,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _memory() -> int:
+def machine_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or what its container is given of it."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (limit.read_text().strip() for limit in CONTAINER_LIMITS if limit.exists())

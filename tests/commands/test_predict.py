@@ -1,26 +1,51 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from segline.commands import predict
+from segline.commands.predicted import Records, RecordsError, Wishes
 from segline.data import files
 from segline.model.images import decode, encode_png
-from segline.model.instances import components, encode
+from segline.model.instances import components, encode, encode_probabilities
 from segline.track.registry import Answer
 
 
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that calls every pixel above 100 a cell, and what is connected an object."""
+class Bright:
+    """A model that calls every pixel above 100 a cell, and what is connected an object, unless it knows none."""
 
-    def answer(image: bytes) -> Answer:
+    md5 = "0" * 32
+    knows = True
+    asked = 0
+
+    def in_detail(self, image: bytes, views: int, probabilities: bool) -> tuple[Answer, bytes | None]:
+        self.asked += 1
         labels = (decode(image)[..., 0] > 100).astype(np.uint8)
-        return Answer(encode_png(labels), encode(components(labels)))
+        sure = encode_probabilities(np.stack([1 - labels, labels]).astype(np.float32) * (views or 1))
+        return Answer(encode_png(labels), encode(components(labels)) if self.knows else None), (
+            sure if probabilities else None
+        )
 
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Bright:
+    """What the registry has."""
+    loaded = Bright()
     monkeypatch.setattr(predict, "open_store", lambda: None)
-    monkeypatch.setattr(predict, "load_model", lambda _store, _address: answer)
+    monkeypatch.setattr(predict, "load_model", lambda _store, _address: loaded)
+    return loaded
+
+
+def run(*images: Path | str, out: Path, **wishes: Any) -> None:
+    predict.main([str(image) for image in images], "models:/a/1", out, "off", Wishes(**wishes))
+
+
+def names(folder: Path) -> list[str]:
+    """What is in it, beside the records."""
+    return sorted(file.name for file in folder.iterdir() if file.name != "predictions.jsonl")
 
 
 @pytest.fixture
@@ -34,8 +59,8 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("model")
 def test_a_label_image_for_each_file_and_a_picture_where_asked(image: Path, tmp_path: Path) -> None:
-    predict.main([image.parent], "models:/a/1", tmp_path / "out" / "deep", "off", overlays=True)
-    assert sorted(file.name for file in (tmp_path / "out" / "deep").iterdir()) == ["a.png", "a_overlay.png"]
+    run(image.parent, out=tmp_path / "out" / "deep", overlays=True)
+    assert names(tmp_path / "out" / "deep") == ["a.png", "a_overlay.png"]
     assert np.array_equal(files.read_labels(tmp_path / "out" / "deep" / "a.png"), files.read_labels(image) > 100)
 
 
@@ -43,8 +68,8 @@ def test_a_label_image_for_each_file_and_a_picture_where_asked(image: Path, tmp_
 def test_labels_of_a_geotiff_lie_where_it_lies(image: Path, tmp_path: Path) -> None:
     pixels, scale = files.read_labels(image), (0.5, 0.5, 0.0)
     tifffile.imwrite(tmp_path / "earth.tif", pixels, metadata=None, extratags=[(33550, "d", 3, scale, True)])
-    predict.main([image, tmp_path / "earth.tif"], "models:/a/1", tmp_path / "out", "off", instances=True)
-    written = sorted(file.name for file in (tmp_path / "out").iterdir())
+    run(image, tmp_path / "earth.tif", out=tmp_path / "out", instances=True)
+    written = names(tmp_path / "out")
     assert written == ["a.png", "a_instances.png", "earth.tif", "earth_instances.tif"]
     for name in ("earth.tif", "earth_instances.tif"):
         with tifffile.TiffFile(tmp_path / "out" / name) as file:
@@ -58,19 +83,80 @@ def test_instances_are_ids_of_16_bits_or_32_where_that_is_too_few(tmp_path: Path
     dots[::2, ::2] = 200
     files.write_png(tmp_path / "in" / "few.png", dots[:200, :200])
     files.write_png(tmp_path / "in" / "many.png", dots)
-    predict.main([tmp_path / "in"], "models:/a/1", tmp_path / "out", "off", instances=True)
+    run(tmp_path / "in", out=tmp_path / "out", instances=True)
     few = files.read_labels(tmp_path / "out" / "few_instances.png")
     assert (few.dtype, few.max()) == (np.uint16, 100 * 100)
     many = tifffile.imread(tmp_path / "out" / "many_instances.tif")
     assert (many.dtype, many.max()) == (np.int32, 300 * 301)
 
 
-def test_a_model_that_knows_no_instances_is_named(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "open_store", lambda: None)
-    monkeypatch.setattr(predict, "load_model", lambda _store, _address: lambda data: Answer(data, None))
-    predict.main([image], "models:/a/1", tmp_path / "out", "off", overlays=True)
-    with pytest.raises(predict.PredictError, match="models:/a/1 was registered by a segline that knew no instances"):
-        predict.main([image], "models:/a/1", tmp_path / "out", "off", instances=True)
+def test_a_model_that_knows_no_instances_is_named(image: Path, tmp_path: Path, model: Bright) -> None:
+    model.knows = False
+    run(image, out=tmp_path / "out", overlays=True)
+    with pytest.raises(predict.PredictError, match="registered by a segline that knew no instances"):
+        run(image, out=tmp_path / "out", instances=True)
+
+
+def test_what_is_written_is_not_written_again(image: Path, tmp_path: Path, model: Bright) -> None:
+    out = tmp_path / "out"
+    for times, wishes in enumerate([{}, {"overlays": True}, {"overlays": True, "views": 4}], 1):
+        run(image, out=out, **wishes)
+        run(image, out=out, **wishes)
+        assert model.asked == times
+    model.md5 = "1" * 32
+    run(image, out=out)
+    assert model.asked == 4
+    model.md5 = "0" * 32  # what is there now is of another version
+    run(image, out=out)
+    assert model.asked == 5
+    files.write_png(image, np.zeros((5, 6), np.uint8))
+    run(image, out=out)
+    assert model.asked == 6
+    (out / "a.png").unlink()
+    run(image, out=out)
+    assert model.asked == 7
+
+
+def test_a_line_that_was_cut_off_is_no_record(image: Path, tmp_path: Path, model: Bright) -> None:
+    run(image, out=tmp_path / "out")
+    records = tmp_path / "out" / "predictions.jsonl"
+    records.write_bytes(records.read_bytes()[:-9])
+    for _ in range(2):
+        run(image, out=tmp_path / "out")
+        assert model.asked == 2
+
+
+@pytest.mark.usefixtures("model")
+def test_one_process_at_a_time_writes_to_a_folder(image: Path, tmp_path: Path) -> None:
+    with Records(tmp_path / "out"), pytest.raises(RecordsError, match="another `segline predict` writes there"):
+        run(image, out=tmp_path / "out")
+
+
+@pytest.mark.usefixtures("model")
+def test_patterns(image: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "in" / "x" / "y" / "b.png"
+    files.write_png(deep, files.read_labels(image).astype(np.uint8))
+    (deep.parent / "c.txt").write_text("no image")
+    run(f"{tmp_path}/in/**/*.png", out=tmp_path / "out")
+    assert names(tmp_path / "out") == ["a.png", "b.png"]
+    with pytest.raises(predict.PredictError, match=r"none\*\.png: there is no file"):
+        run(f"{tmp_path}/in/none*.png", out=tmp_path / "out")
+    odd = tmp_path / "in" / "odd[1].png"
+    deep.rename(odd)
+    run(odd, out=tmp_path / "out")
+    assert "odd[1].png" in names(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("model")
+def test_probabilities_are_planes_at_the_place_on_earth(image: Path, tmp_path: Path) -> None:
+    pixels, scale = files.read_labels(image), (0.5, 0.5, 0.0)
+    tifffile.imwrite(tmp_path / "earth.tif", pixels, metadata=None, extratags=[(33550, "d", 3, scale, True)])
+    run(image, tmp_path / "earth.tif", out=tmp_path / "out", probabilities=True)
+    for name in ("a", "earth"):
+        with tifffile.TiffFile(tmp_path / "out" / f"{name}_probabilities.tif") as file:
+            assert np.array_equal(file.asarray(), [pixels <= 100, pixels > 100])
+            assert len(file.pages) == 1
+            assert (33550 in file.pages.first.tags) == (name == "earth")
 
 
 @pytest.mark.usefixtures("model")
@@ -78,8 +164,8 @@ def test_a_bad_file_is_named_and_the_others_are_labelled(image: Path, tmp_path: 
     bad = tmp_path / "bad.png"
     bad.write_text("hello")
     with pytest.raises(predict.PredictError, match=r"bad\.png: not a readable.*\n.*missing\.png: cannot be read"):
-        predict.main([bad, tmp_path / "missing.png", image], "models:/a/1", tmp_path / "out", "off")
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.png"]
+        run(bad, tmp_path / "missing.png", image, out=tmp_path / "out")
+    assert names(tmp_path / "out") == ["a.png"]
 
 
 def test_two_images_of_one_stem_are_refused_before_anything_is_written(image: Path, tmp_path: Path) -> None:
@@ -87,8 +173,38 @@ def test_two_images_of_one_stem_are_refused_before_anything_is_written(image: Pa
     other.parent.mkdir()
     other.touch()
     with pytest.raises(predict.PredictError, match="two images would be written to a;"):
-        predict.main([image, other], "models:/a/1", tmp_path / "out", "off")
+        run(image, other, out=tmp_path / "out")
     other.rename(other.with_name("a_overlay.tif"))
     with pytest.raises(predict.PredictError, match="two images would be written to a_overlay;"):
-        predict.main([image, other.with_name("a_overlay.tif")], "models:/a/1", tmp_path / "out", "off", overlays=True)
+        run(image, other.with_name("a_overlay.tif"), out=tmp_path / "out", overlays=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("model")
+def test_ome_zarr_images_are_found_and_their_files_are_not(image: Path, tmp_path: Path) -> None:
+    for name in ("b.zarr", "c"):
+        group = zarr.create_group(image.parent / name, zarr_format=3)
+        group.create_array("0", data=files.read_labels(image).astype(np.uint8))
+        axes = [{"name": axis} for axis in "yx"]
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
+    (image.parent / "folder").mkdir()
+    for number, given in enumerate([image.parent, f"{tmp_path}/in/**", f"{tmp_path}/in/*"]):
+        run(given, out=tmp_path / f"out{number}")
+        assert names(tmp_path / f"out{number}") == ["a.png", "b.ome.zarr", "c.ome.zarr"]
+    run(f"{tmp_path}/in/*.zarr", out=tmp_path / "out", instances=True, probabilities=True)
+    assert names(tmp_path / "out") == ["b.ome.zarr", "b_instances.ome.zarr", "b_probabilities.ome.zarr"]
+    (image.parent / "c").rename(image.parent / "a.ome.zarr")
+    with pytest.raises(predict.PredictError, match="two images would be written to a"):
+        run(image.parent, out=tmp_path / "out")
+
+
+def test_ome_zarr_by_a_model_that_knows_no_instances(image: Path, tmp_path: Path, model: Bright) -> None:
+    model.knows = False
+    group = zarr.create_group(tmp_path / "b.zarr", zarr_format=2)
+    group.create_array("0", data=files.read_labels(image).astype(np.uint8))
+    axes = [{"name": axis} for axis in "yx"]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]
+    run(tmp_path / "b.zarr", out=tmp_path / "out")
+    assert np.array_equal(zarr.open_array(tmp_path / "out" / "b.ome.zarr" / "0")[:], files.read_labels(image) > 100)
+    with pytest.raises(predict.PredictError, match="registered by a segline that knew no instances"):
+        run(tmp_path / "b.zarr", out=tmp_path / "out", instances=True)

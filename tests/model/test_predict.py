@@ -13,6 +13,7 @@ from segline.model.images import Statistics
 from segline.model.instances import Separation
 from segline.model.predict import Description, Inference, Predictor
 from segline.model.unet import UNet
+from segline.model.views import make_view, undo_view
 
 STATISTICS = Statistics("uint8", 1, (0.5,), (0.25,))
 CLASSES = {0: "background", 1: "a", 2: "b"}
@@ -136,7 +137,7 @@ def test_four_views_are_the_mean_over_the_mirrorings() -> None:
 @given(st.integers(0, 7))
 def test_a_view_can_be_undone(view: int) -> None:
     array = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
-    assert np.array_equal(predict.undo_view(predict.make_view(array, view), view), array)
+    assert np.array_equal(undo_view(make_view(array, view), view), array)
 
 
 def test_labels_by_threshold_and_by_likelihood() -> None:

@@ -68,12 +68,14 @@ def test_fold_mirrors_like_numpy_pads(length: int, index: int) -> None:
 
 
 @given(st.integers(1, 90), st.integers(1, 90))
-def test_cut_then_place_is_the_identity(height: int, width: int) -> None:
+def test_reach_is_the_window_of_the_mirrored_image(length: int, side: int) -> None:
     geometry = Geometry(1, "valid", "transposed")
-    image = np.arange(height * width, dtype=np.float32).reshape(1, height, width)
-    output = np.full_like(image, -1)
-    for rows, columns in tiles.windows(height, width, 30, geometry):
-        window = tiles.cut(image, rows, columns)
-        m = geometry.margin
-        tiles.place(output, window[:, m:-m, m:-m], rows, columns)
-    assert np.array_equal(output, image)
+    axis = np.arange(length)
+    output = np.full(length, -1)
+    for span in tiles.plan(length, min(30, geometry.at_least(side)), geometry):
+        seen, indices = tiles.reach(span, length)
+        assert 0 <= seen.start < seen.stop <= length
+        window = axis[seen][indices]
+        assert np.array_equal(window, np.pad(axis, 60, mode="reflect")[span.start + 60 : span.stop + 60])
+        output[span.keep : span.end] = window[geometry.margin : -geometry.margin][span.kept]
+    assert np.array_equal(output, axis)

@@ -105,3 +105,11 @@ def test_curves_are_drawn_and_their_bytes_repeat(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (1000, 600)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_score_is_the_same_after_json() -> None:
+    full = judge.score(TRUTH, TRUTH, 2, objects=(OBJECTS, OBJECTS), segments=(TRUTH * 0, TRUTH), foreground=TRUTH)
+    for one in (full, judge.score(TRUTH, TRUTH, 2)):
+        again = judge.Score.from_dict(json.loads(json.dumps(one.as_dict())))
+        assert repr(again) == repr(one)  # it holds nan
+        assert judge.total([again], CLASSES) == judge.total([one], CLASSES)

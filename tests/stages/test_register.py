@@ -12,11 +12,13 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from segline.data import files
+from segline.data import files, truth
+from segline.data.prepared import Prepared
 from segline.model.images import Statistics, encode_png
 from segline.model.instances import Separation, encode
 from segline.model.predict import Description, Inference, load_with
 from segline.stages import register
+from segline.track import lineage
 from segline.track.store import open_store
 
 NETWORK = {"width": 2, "depth": 1, "padding": "same", "norm": "batch", "upsampling": "transposed", "dropout": 0.0}
@@ -81,11 +83,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _prepared(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    (folder / "images").mkdir(parents=True)
+    for kind in ("images", "classes", "instances"):
+        (folder / kind).mkdir(parents=True)
     rows = ["image,split,group"]
     for name, side in {"large": 40, "small": 24, "other": 8}.items():
         image = rng.integers(0, 256, (side, side + 3, 1), np.uint8)
         np.save(folder / "images" / f"{name}.npy", image)
+        for kind in ("classes", "instances"):
+            np.save(folder / kind / f"{name}.npy", (image[..., 0] > 128).astype(np.uint8))
         rows.append(f"{name},{'train' if name == 'other' else 'test'},")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     files.write_yaml(
@@ -122,6 +127,8 @@ def test_model_is_registered_with_what_is_known_of_it(project: Path) -> None:
     assert version.tags["model.md5"] == files.md5(project / "data" / "model" / "weights.safetensors")
     assert version.tags["dataset"] == "tiny"
     assert json.loads(version.tags["classes"]) == {"0": "background", "1": "cell"}
+    held_out = lineage.combined_md5(truth.md5s(Prepared.open(project / "data" / "prepared")))
+    assert version.tags["test.md5"] == held_out
     assert version.description == "# tiny\n"
     run = client(project).get_run(version.run_id)
     assert run.data.tags["restored"] == "true"

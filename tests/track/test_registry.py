@@ -128,7 +128,7 @@ def test_history(store: Store, register: Callable[..., Registered], parts: Parts
     assert content["version_md5"] == parts.md5
     assert content["alias"] == "champion"
     assert set(content) == {
-        "time", "name", "alias", "version_md5", "model_md5", "commit", "dirty", "who", "reason",
+        "time", "name", "alias", "version_md5", "model_md5", "commit", "dirty", "who", "reason", "action", "forced",
     }  # fmt: skip
     assert content["reason"]
     assert [each.version_md5 for each in Registry(store, "cells").history()] == [parts.md5]

@@ -1,37 +1,48 @@
 """`segline predict`: label images with a registered model, by the code that it carries."""
 
-from collections.abc import Iterator
+import glob
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from segline import progress
-from segline.data import files
+from segline.commands.predicted import Records, Request, Wishes
+from segline.commands.predicting import label_large
+from segline.commands.whole import label_whole
+from segline.data import files, ngff
+from segline.data.chunked import SUFFIX
 from segline.data.georeference import Tag, geotiff, tags
+from segline.data.windows import open_windows, size_of
 from segline.model.images import ImageError, decode
 from segline.model.instances import suffix
 from segline.score.overlay import RGB, overlay
-from segline.track.registry import Answer, RegistryError, load_model
+from segline.track import large
+from segline.track.answers import Answer, Loaded
+from segline.track.registry import RegistryError, load_model
 from segline.track.store import open_store
+
+LARGE = 2**24  # pixels; larger images go window by window
+STEPS = 1000  # of progress for an image
 
 
 class PredictError(ValueError):
     """Some images could not be labelled; the message says which and why."""
 
 
-def main(
-    images: list[Path], model: str, out: Path, mode: progress.Mode, *, instances: bool = False, overlays: bool = False
-) -> None:
-    """Write OUT/STEM.png, a label image, for each of `images`.
+def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: Wishes | None = None) -> None:
+    """Write OUT/STEM.png, a label image, for each of `images`, and what else `wishes` ask for.
 
-    Where asked for, the ids of its objects go into OUT/STEM_instances.png, 16 bit (.tif, 32 bit, where there are more
-    than 65,535), and a picture into OUT/STEM_overlay.png. What is said of a GeoTIFF becomes a GeoTIFF at the same place
-    on Earth, OUT/STEM.tif and OUT/STEM_instances.tif.
+    OUT/STEM_instances.png, the ids of its objects, 16 bit (.tif, 32 bit, where there are more than 65,535),
+    OUT/STEM_probabilities.tif, float32, a plane for each class, and a picture OUT/STEM_overlay.png. What is said of a
+    GeoTIFF becomes a GeoTIFF at the same place on Earth, what is said of an image too large for memory a tiled TIFF,
+    and what is said of an OME-Zarr image one of the same version, OUT/STEM.ome.zarr. What an earlier call wrote is not
+    written again, and what it began is gone on with.
 
     Parameters
     ----------
     images:
-        Files, or folders whose files are taken.
+        Files, folders whose files are taken, or patterns such as ``scans/**/*.tif``.
     model:
         Address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``.
 
@@ -41,45 +52,95 @@ def main(
         There are no images, two would be written to one file, or a file is no image; the others are labelled all the
         same.
     """
-    found = list(_files(images))
-    endings = {"": True, "_instances": instances, "_overlay": overlays}
-    written = [f"{file.stem}{ending}" for file in found for ending, asked in endings.items() if asked]
-    if twice := sorted({stem for stem in written if written.count(stem) > 1}):
-        raise PredictError(f"two images would be written to {twice[0]}; rename one, or label them into two folders")
-    if not found:
-        raise PredictError(f"{', '.join(map(str, images))}: there is no file; name images, or folders that hold some")
-    if out.exists() and not out.is_dir():
-        raise PredictError(f"--out {out} is a file; name a folder")
-    answer = load_model(open_store(), model)
+    wishes = wishes or Wishes()
+    found = [file for each in images for file in _files(each)]
+    _doubt(found, images, out, wishes)
+    loaded = load_model(open_store(), model)
     failed = []
-    for file in progress.track(found, "predict", mode):
-        try:
-            data = files.read_bytes(file)
-            said, georeference = answer(data), tags(data)
-            _write(out / file.stem, said.labels, georeference)
-            if instances:
-                _write(out / f"{file.stem}_instances", _ids(said, model), georeference)
-            if overlays:
-                files.write_png(out / f"{file.stem}_overlay.png", _picture(data, said))
-        except (files.FileError, ImageError, RegistryError) as error:
-            failed.append(f"{file}: {error}")
+    with Records(out) as records, progress.meter("predict", mode, STEPS * len(found)) as meter:
+        for number, file in enumerate(found):
+
+            def show(what: str, done: int, total: int, number: int = number, file: Path = file) -> None:
+                words = f"{number + 1}/{len(found)} {file.name}: {what} {done}/{total}"
+                share = done * STEPS // total if what == "windows" else STEPS - 1  # what follows is quick
+                meter.at(number * STEPS + share, lambda: words)
+
+            try:
+                request = records.request(file, model, loaded.md5, wishes)
+                if not records.has(request):
+                    records.add(request, _label(file, request, loaded, out, wishes=wishes, show=show))
+                show("windows", 1, 1)
+            except (files.FileError, ImageError, RegistryError, OSError) as error:
+                failed.append(f"{error}" if str(file) in str(error) else f"{file}: {error}")
+        meter.say(STEPS * len(found), f"predict {len(found) - len(failed)} of {len(found)} images are in {out}")
     if failed:
         raise PredictError("\n".join(failed))
 
 
-def _ids(said: Answer, model: str) -> bytes:
-    """The image file of instance ids."""
-    if said.instances is None:
-        raise PredictError(f"{model} was registered by a segline that knew no instances; register it again")
-    return said.instances
+def _doubt(found: list[Path], images: list[str], out: Path, wishes: Wishes) -> None:
+    """Refuse what cannot be written before anything is."""
+    written = [f"{ngff.stem(file)}{ending}" for file in found for ending in wishes.endings.values()]
+    if twice := sorted({stem for stem in written if written.count(stem) > 1}):
+        raise PredictError(f"two images would be written to {twice[0]}; rename one, or label them into two folders")
+    if not found:
+        raise PredictError(f"{', '.join(images)}: there is no file; name images, or folders that hold some")
+    if out.exists() and not out.is_dir():
+        raise PredictError(f"--out {out} is a file; name a folder")
+    for file in filter(ngff.is_zarr, found):
+        if file.resolve() == (out / f"{ngff.stem(file)}{SUFFIX}").resolve():
+            raise PredictError(f"{file}: its labels would take its place; name another folder as --out")
 
 
-def _write(stem: Path, encoded: bytes, georeference: list[Tag]) -> None:
-    """Write an image of ids to `stem` with the suffix that its bytes ask for, or as a GeoTIFF."""
+def _label(
+    file: Path, request: Request, loaded: Loaded, out: Path, *, wishes: Wishes, show: Callable[[str, int, int], None]
+) -> dict[str, str]:
+    """Label one image; the names of the files, by what they are."""
+    height, width = size_of(file)
+    if height * width > LARGE:
+        reason, needed = large.memory(loaded, height, width)
+        if not reason:
+            with open_windows(file) as image:
+                return label_large(image, request, loaded, out, wishes=wishes, show=show)
+        if needed > progress.machine_memory() // 2:
+            raise RegistryError(
+                f"{width} x {height} px need about {needed / 2**30:.0f} GiB of memory at once, and cannot go window by "
+                f"window: {reason}; cut the image"
+            )
+    if ngff.is_zarr(file):
+        with open_windows(file) as image:
+            return label_whole(image, request.stem, loaded, out, wishes)
+    return _label_small(file, loaded, out, wishes)
+
+
+def _label_small(file: Path, loaded: Loaded, out: Path, wishes: Wishes) -> dict[str, str]:
+    """Label an image in memory."""
+    data = files.read_bytes(file)
+    (said, probabilities), georeference = loaded.in_detail(data, wishes.views, wishes.probabilities), tags(data)
+    written = {"labels": _write(out / file.stem, said.labels, georeference)}
+    if wishes.instances:
+        if said.instances is None:
+            raise RegistryError("the version was registered by a segline that knew no instances; register it again")
+        written["instances"] = _write(out / f"{file.stem}_instances", said.instances, georeference)
+    if probabilities is not None:
+        written["probabilities"] = f"{file.stem}_probabilities.tif"
+        if georeference:
+            planes = np.moveaxis(decode(probabilities), -1, 0)
+            probabilities = geotiff(planes, georeference)
+        files.write_bytes(out / written["probabilities"], probabilities)
+    if wishes.overlays:
+        written["overlays"] = f"{file.stem}_overlay.png"
+        files.write_png(out / written["overlays"], _picture(data, said))
+    return written
+
+
+def _write(stem: Path, encoded: bytes, georeference: list[Tag]) -> str:
+    """Write an image of ids to `stem` with the suffix that its bytes ask for, or as a GeoTIFF; the name."""
     if georeference:
         ids = decode(encoded)[..., 0]
         encoded = geotiff(ids.astype(np.int32) if ids.dtype == np.float32 else ids, georeference)
-    files.write_bytes(stem.with_name(stem.name + suffix(encoded)), encoded)
+    file = stem.with_name(stem.name + suffix(encoded))
+    files.write_bytes(file, encoded)
+    return file.name
 
 
 def _picture(image: bytes, said: Answer) -> RGB:
@@ -88,9 +149,20 @@ def _picture(image: bytes, said: Answer) -> RGB:
     return overlay(decode(image), decode(said.labels)[..., 0], objects=objects)
 
 
-def _files(paths: list[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-        else:
-            yield path
+def _files(name: str) -> Iterator[Path]:
+    """The images that a file, folder or pattern names."""
+    path = Path(name)
+    if ngff.is_zarr(path):
+        yield path
+    elif not path.exists() and glob.has_magic(name):
+        matching = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207  it may begin anywhere
+        yield from sorted(file for file in matching if _is_image(file))
+    elif path.is_dir():
+        yield from sorted(file for file in path.iterdir() if _is_image(file) and not file.name.startswith("."))
+    else:
+        yield path
+
+
+def _is_image(path: Path) -> bool:
+    """Whether it is a file, but not one of an OME-Zarr image, or such an image."""
+    return (path.is_file() or ngff.is_zarr(path)) and not any(map(ngff.is_zarr, path.parents))

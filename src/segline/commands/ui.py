@@ -38,6 +38,7 @@ def main(port: int, say: Callable[[str], None]) -> None:
     say("starting MLflow's page; this takes some fifteen seconds")
     with server(store.place, port) as process:
         say(f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/runs  (Ctrl-C ends it)")
+        say("in a new browser click `Model training`, upper left, once: else MLflow's menu has no Model registry")
         if process.wait():
             raise PageError(f"MLflow's server ended with exit code {process.returncode}; its last lines say why")
 

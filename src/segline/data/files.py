@@ -40,14 +40,14 @@ def read_image(path: Path) -> Raw:
     FileError
         The file is missing, is no such image, or is a stack of several pages.
     """
-    with _named(path), _opened(path) as stream:
+    with _named(path), opened(path) as stream:
         # Of a TIFF only what is needed is read.
-        return decode_page(stream) if _form(stream) == "TIFF" else decode(stream.read())
+        return decode_page(stream) if form(stream) == "TIFF" else decode(stream.read())
 
 
 def read_page(path: Path, page: int) -> Raw:
     """Pixels (H, W, C) of page 0, 1, ... of a TIFF, of which no other is read; FileError as in `read_image`."""
-    with _named(path), _opened(path) as stream:
+    with _named(path), opened(path) as stream:
         return decode_page(stream, page)
 
 
@@ -59,8 +59,8 @@ def pages(path: Path) -> int:
     FileError
         The file is missing, or what it says of its pages contradicts what it holds.
     """
-    with _named(path), _opened(path) as stream:
-        if _form(stream) != "TIFF":
+    with _named(path), opened(path) as stream:
+        if form(stream) != "TIFF":
             return 1
         from segline.model import tiff
 
@@ -69,7 +69,7 @@ def pages(path: Path) -> int:
 
 def image_size(path: Path) -> Header:
     """Height, width, channels and type that `read_image` would give; nothing is decoded. FileError as there."""
-    with _named(path), _opened(path) as stream:
+    with _named(path), opened(path) as stream:
         return header(stream)
 
 
@@ -85,8 +85,8 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
     FileError
         The file is missing, damaged, in colour, compressed with losses, or holds numbers that are no ids.
     """
-    with _named(path), _opened(path) as stream:
-        if _form(stream) == "JPEG":
+    with _named(path), opened(path) as stream:
+        if form(stream) == "JPEG":
             raise ImageError("JPEG changes values, so ids cannot be trusted; save the labels as PNG or TIFF")
         labels: Labels = labelfile.decode(stream, page).numbers
     if labels.ndim > 2:
@@ -106,7 +106,7 @@ def read_mask(path: Path, page: int | None = None) -> labelfile.Written:
 
     See `labelfile.decode`; FileError where that refuses.
     """
-    with _named(path), _opened(path) as stream:
+    with _named(path), opened(path) as stream:
         return labelfile.decode(stream, page)
 
 
@@ -122,7 +122,8 @@ def _whole(labels: Labels, path: Path) -> Labels:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read; FileError when it cannot be."""
     try:
         with path.open("rb") as stream:
             yield stream
@@ -139,7 +140,7 @@ def _named(path: Path) -> Iterator[None]:
         raise FileError(f"{path}: {error}") from error
 
 
-def _form(stream: BinaryIO) -> str:
+def form(stream: BinaryIO) -> str:
     """PNG, JPEG, BMP or TIFF; the stream is left at its begin."""
     form = form_of(stream.read(MAGIC))
     stream.seek(0)
@@ -164,6 +165,19 @@ def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+@contextmanager
+def partial(path: Path) -> Iterator[Path]:
+    """A path to write to, that becomes `path` when all went well, and vanishes when not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
 
 

@@ -1,12 +1,14 @@
 """Where on Earth an image lies: the tags of a GeoTIFF, taken from an image and given to its labels."""
 
 import io
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from segline.model.images import TIFF_MAGIC
+
+if TYPE_CHECKING:
+    import tifffile
 
 # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams. What an image
 # says of missing values (GDAL_NODATA) is left behind: labels have none.
@@ -36,16 +38,21 @@ def tags(image: bytes) -> list[Tag]:
     from segline.model import tiff
 
     with tiff.opened(io.BytesIO(image)) as (file, _):
-        found = [file.pages.first.tags.get(code) for code in TAGS]
-        return [Tag(tag.code, int(tag.dtype), tag.count, tag.value) for tag in found if tag is not None]
+        return tags_of(file)
 
 
-def geotiff(labels: npt.NDArray[np.unsignedinteger[Any]], georeference: list[Tag]) -> bytes:
-    """Bytes of a GeoTIFF of `labels` (H, W), compressed by deflate."""
+def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
+    """The georeference of an open TIFF."""
+    found = [file.pages.first.tags.get(code) for code in TAGS]
+    return [Tag(tag.code, int(tag.dtype), tag.count, tag.value) for tag in found if tag is not None]
+
+
+def geotiff(labels: npt.NDArray[Any], georeference: list[Tag]) -> bytes:
+    """Bytes of a GeoTIFF of `labels` (H, W), or of planes (K, H, W), compressed by deflate."""
     import tifffile
 
-    stream = io.BytesIO()
-    tifffile.imwrite(
-        stream, labels, photometric="minisblack", compression="zlib", metadata=None, extratags=georeference
-    )
+    stream, options = io.BytesIO(), dict[str, Any](extratags=georeference)
+    if labels.ndim == 3:
+        options["planarconfig"] = "separate"
+    tifffile.imwrite(stream, labels, photometric="minisblack", compression="zlib", metadata=None, **options)
     return stream.getvalue()

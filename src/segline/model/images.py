@@ -72,7 +72,7 @@ def decode(data: bytes) -> Raw:
         pixels = _codec(form)(data).reshape(found.height, found.width, -1)
     if form == "BMP":
         pixels = pixels[..., : found.channels] if found.channels == 1 else pixels
-    return _usual(pixels, (pixels.shape[2] - 1,) if pixels.shape[2] in (2, 4) else ())
+    return usual(pixels, (pixels.shape[2] - 1,) if pixels.shape[2] in (2, 4) else ())
 
 
 def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
@@ -82,7 +82,7 @@ def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
     stored = tiff.read(stream, page)
     if stored.palette is not None:
         return stored.palette[stored.numbers[..., 0]]
-    return _usual(stored.numbers, stored.alpha)
+    return usual(stored.numbers, stored.alpha)
 
 
 def header(stream: BinaryIO) -> Header:
@@ -101,7 +101,7 @@ def header(stream: BinaryIO) -> Header:
     from . import tiff
 
     height, width, channels, dtype = tiff.header(stream)
-    return Header(height, width, channels, _usual(np.empty((0, 0, 1), dtype)).dtype.name)
+    return Header(height, width, channels, usual(np.empty((0, 0, 1), dtype)).dtype.name)
 
 
 def form_of(start: bytes) -> str:
@@ -118,7 +118,7 @@ def _codec(form: str) -> Callable[[bytes], Raw]:
     return imagecodecs.jpeg8_decode if form == "JPEG" else imagecodecs.bmp_decode
 
 
-def _usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
+def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
     """`pixels` (H, W, C) in one of the three types, without the channels `alpha`."""
     for channel in alpha:
         opaque = 1 if pixels.dtype.kind in "bf" else np.iinfo(pixels.dtype).max

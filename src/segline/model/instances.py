@@ -64,20 +64,45 @@ def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float)
     (H, W) int32
         4-connected objects.
     """
-    inside = (labels > 0).view(np.uint8)
-    # Without any background the distance is infinite.
-    distance = np.minimum(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), sum(labels.shape))
-    heights = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
     objects, found = np.zeros(labels.shape, np.int32), 0
+    inside = (labels > 0).view(np.uint8)
     # Part by part: no object reaches beyond its own, and an image of many parts needs the memory of the largest.
     _, parts, boxes, _ = cv2.connectedComponentsWithStats(inside, connectivity=4, ltype=cv2.CV_32S)
     for number, (x, y, width, height, _) in enumerate(boxes[1:].tolist(), 1):
-        box = (slice(y, y + height), slice(x, x + width))
+        box = ringed(slice(y, y + height), slice(x, x + width), labels.shape)
         part = parts[box] == number
-        pieces = _pieces(heights[box], part, max(1, round(depth * STEPS)))
-        objects[box][part] = pieces[part] + found
-        found += int(pieces.max())
+        found += divided(part, probabilities[:, *box], depth, objects[box], found)
     return objects
+
+
+def ringed(rows: slice, columns: slice, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """A box and the pixels around it, where the image of that `shape` (H, W) has them."""
+    height, width = shape
+    return (
+        slice(max(0, rows.start - 1), min(height, rows.stop + 1)),
+        slice(max(0, columns.start - 1), min(width, columns.stop + 1)),
+    )
+
+
+def divided(
+    part: npt.NDArray[np.bool_],
+    probabilities: npt.NDArray[np.float32],
+    depth: float,
+    objects: Objects,
+    found: int,
+) -> int:
+    """Write the objects of one connected `part` (h, w) into `objects` (h, w), numbered from `found` + 1; their number.
+
+    The arrays hold the part with the pixels around it, `probabilities` (K, h, w): a nearest pixel of the background
+    always touches the part by a side, so all that decides is there.
+    """
+    # Without any background the distance is infinite.
+    distance = cv2.distanceTransform(part.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = np.minimum(distance, sum(part.shape))
+    heights = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
+    pieces = _pieces(heights, part, max(1, round(depth * STEPS)))
+    objects[part] = pieces[part] + found
+    return int(pieces.max())
 
 
 def _pieces(heights: npt.NDArray[np.int32], part: npt.NDArray[np.bool_], step: int) -> Objects:
@@ -138,6 +163,23 @@ def encode(objects: npt.NDArray[Any]) -> bytes:
 
     stream = io.BytesIO()
     tifffile.imwrite(stream, objects.astype(np.int32), compression="zlib")
+    return stream.getvalue()
+
+
+def encode_probabilities(probabilities: npt.NDArray[np.float32]) -> bytes:
+    """The bytes of a TIFF of class probabilities (K, H, W), a plane for each class."""
+    import tifffile
+
+    stream = io.BytesIO()
+    tifffile.imwrite(
+        stream,
+        probabilities,
+        photometric="minisblack",
+        planarconfig="separate",
+        compression="zlib",
+        predictor=True,
+        metadata=None,
+    )
     return stream.getvalue()
 
 

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from . import tiles
-from .images import Raw, Statistics, to_network
+from .images import ImageError, Raw, Statistics
 from .instances import Objects, Separation, class_labels, find
 from .segments import thin
 from .unet import UNet
+from .views import VIEWS, size
+from .windows import Part, Source, Window
 
-MEMORY_BUDGET = 2 * 2**30  # bytes of activations in one pass; larger images are predicted in tiles
+MEMORY_BUDGET = 2**30  # bytes of activations in one pass; larger images are predicted in tiles
 ACTIVATIONS = 9  # float32 maps of `width` channels alive at once, measured at the last skip connection
 
 Probabilities = npt.NDArray[np.float32]  # (K, H, W)
@@ -47,10 +49,6 @@ class Description:
     def build(self) -> UNet:
         """A new network, with random weights."""
         return UNet(self.statistics.channels, len(self.classes), **self.network)
-
-
-VIEWS = {1: (0,), 4: (0, 2, 4, 6), 8: tuple(range(8))}
-"""By their number, the views that are averaged, as `make_view` counts them; 4: those that keep rows as rows."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,11 @@ class Predictor:
         ImageError
             Type or channels are not those of the training images.
         """
-        image = to_network(raw, self.description.statistics)
-        mean = np.zeros((len(self.description.classes), *image.shape[1:]), np.float32)
+        source = Source(raw.shape[0], raw.shape[1], lambda rows, columns: raw[rows, columns])
+        mean = np.zeros((len(self.description.classes), *raw.shape[:2]), np.float32)
         for view in VIEWS[self.inference.views]:
-            mean += undo_view(self._one_view(make_view(image, view)), view) / np.float32(self.inference.views)
+            for rows, columns, probabilities in chain.from_iterable(self.windows(source, view)):
+                mean[:, rows, columns] += probabilities / np.float32(self.inference.views)
         return mean
 
     def predict(self, raw: Raw) -> Prediction:
@@ -122,19 +121,56 @@ class Predictor:
         """Class ids (H, W) of `raw` (H, W, C)."""
         return self.predict(raw).labels
 
-    def _one_view(self, image: npt.NDArray[np.float32]) -> Probabilities:
-        """Overlap-tile prediction of `image` (C, H, W); equal to one pass over the whole mirrored image."""
-        _, height, width = image.shape
-        output = np.empty((len(self.description.classes), height, width), np.float32)
-        windows = tiles.windows(height, width, self._tile(height, width), self.network.geometry)
-        area = (windows[0][0].stop - windows[0][0].start) * (windows[0][1].stop - windows[0][1].start)
-        batch_size = max(1, self._pixels() // area)
-        remaining: Iterator[tuple[tiles.Span, tiles.Span]] = iter(windows)
-        while batch := list(islice(remaining, batch_size)):
-            inputs = torch.from_numpy(np.stack([tiles.cut(image, *window) for window in batch]))
-            for window, tile in zip(batch, self._forward(inputs), strict=True):
-                tiles.place(output, tile, *window)
-        return output
+    def with_views(self, views: int) -> Self:
+        """The same, with that many views averaged.
+
+        Raises
+        ------
+        ImageError
+            There is no such number of views.
+        """
+        if views not in VIEWS:
+            raise ImageError(f"views = {views}: an image has {', '.join(map(str, VIEWS))} views; ask for one of these")
+        return type(self)(self.network, self.description, replace(self.inference, views=views), self.device)
+
+    @property
+    def needs_whole(self) -> str:
+        """Why images cannot be predicted window by window, empty where they can."""
+        if self.network.whole_image_norm:
+            return "the model's norm is over the whole image"
+        if self.inference.segment_threshold is not None:
+            return "the model's segment threshold thins borders over the whole image"
+        return ""
+
+    def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
+        """Overlap-tile prediction of a view, row by row of windows from row `first` on; each pixel is in one part.
+
+        Equal to one pass over the whole mirrored view.
+        """
+        rows, columns = self.plan(source.height, source.width, view)
+        for each in rows[first:]:
+            yield self._row(source, view, each, columns)
+
+    def plan(self, height: int, width: int, view: int) -> tuple[list[tiles.Span], list[tiles.Span]]:
+        """The rows and the columns of windows over a view of an image of that size."""
+        tall, wide = size(view, height, width)
+        tile = self._tile(height, width)
+        return tiles.plan(tall, tile, self.network.geometry), tiles.plan(wide, tile, self.network.geometry)
+
+    def _row(self, source: Source, view: int, row: tiles.Span, columns: list[tiles.Span]) -> Iterator[Part]:
+        """The parts of one row of windows."""
+        area = (row.stop - row.start) * (columns[0].stop - columns[0].start)
+        remaining = (Window(view, row, column) for column in columns)
+        while batch := list(islice(remaining, max(1, self._pixels() // area))):
+            inputs = np.stack([window.see(source, self.description.statistics) for window in batch])
+            for window, output in zip(batch, self._forward(torch.from_numpy(inputs)), strict=True):
+                yield window.keep(output, source)
+
+    def memory(self, height: int, width: int) -> int:
+        """About how many bytes `predict` needs for an image of that size."""
+        activations = 4 * ACTIVATIONS * int(self.description.network["width"]) * height * width
+        labels = (12 * len(self.description.classes) + 60) * height * width
+        return labels + (activations if self.network.whole_image_norm else min(activations, MEMORY_BUDGET))
 
     def _forward(self, inputs: torch.Tensor) -> Probabilities:
         """Probabilities (b, K, h, w) of a batch of windows."""
@@ -201,14 +237,3 @@ def interpret(probabilities: Probabilities, inference: Inference) -> Prediction:
     if inference.separation is None:
         return Prediction(labels, objects)
     return Prediction(class_labels(objects, labels), objects)
-
-
-def make_view(image: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
-    """One of the eight rotations and mirrorings of `image` (C, H, W); 0 is the image itself."""
-    turned = np.rot90(image, view % 4, axes=(1, 2))
-    return np.ascontiguousarray(turned[:, :, ::-1] if view >= 4 else turned)
-
-
-def undo_view(output: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
-    """The inverse of `make_view`."""
-    return np.rot90(output[:, :, ::-1] if view >= 4 else output, -(view % 4), axes=(1, 2))

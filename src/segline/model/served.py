@@ -3,21 +3,28 @@
 import base64
 import binascii
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from .images import ImageError, decode, encode_png
-from .instances import encode
+from .images import ImageError, Raw, decode, encode_png
+from .instances import encode, encode_probabilities
+
+if TYPE_CHECKING:
+    from .large import Large
+
+COLUMNS = ("labels", "instances", "probabilities")
 
 
 class Served(PythonModel):
     """A pyfunc model: one encoded image (PNG, JPEG, TIFF) a row in, one uint8 PNG of class ids a row out.
 
-    With the parameter ``instances`` an image of instance ids comes beside it, in a column of that name.
+    With the parameters ``instances`` and ``probabilities`` images of instance ids and of class probabilities come
+    beside it, in columns of these names; ``views`` is the number of views to average, 0 for what inference.json says.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -44,22 +51,66 @@ class Served(PythonModel):
             text.
         params
             ``instances``: true for the column ``instances`` too: PNG, 16 bit, or TIFF, 32 bit, of more than 65,535 ids.
+            ``probabilities``: true for the column ``probabilities`` too: TIFF, float32, a plane for each class.
+            ``views``: 1, 4 or 8 views are averaged; 0: as many as the model's settings say.
 
         Raises
         ------
         MlflowException
             An entry is no readable image or does not suit the model; its number and the reason are named.
         """
-        answers = [self._answer(number, entry) for number, entry in enumerate(entries(model_input))]
-        columns = ["labels", "instances"] if (params or {}).get("instances") else ["labels"]
-        return pd.DataFrame(answers, columns=["labels", "instances"], dtype=object)[columns]
+        asked = params or {}
+        columns = [name for name in COLUMNS if name == "labels" or asked.get(name)]
+        answers = [self._answer(number, entry, asked) for number, entry in enumerate(entries(model_input))]
+        return pd.DataFrame(answers, columns=list(COLUMNS), dtype=object)[columns]
 
-    def _answer(self, number: int, entry: Any) -> tuple[bytes, bytes]:
+    def _answer(self, number: int, entry: Any, asked: Mapping[str, Any]) -> tuple[bytes, bytes, bytes | None]:
         try:
-            prediction = self.predictor.predict(decode(to_bytes(entry)))
+            raw = decode(to_bytes(entry))
+            predictor = self.predictor.with_views(int(asked["views"])) if asked.get("views") else self.predictor
+            if not asked.get("probabilities"):
+                prediction = predictor.predict(raw)
+                return encode_png(prediction.labels), encode(prediction.objects), None
+            from .predict import interpret
+
+            probabilities = predictor.probabilities(raw)
         except ImageError as error:
             raise MlflowException.invalid_parameter_value(f"image {number}: {error}") from error
-        return encode_png(prediction.labels), encode(prediction.objects)
+        prediction = interpret(probabilities, predictor.inference)
+        return encode_png(prediction.labels), encode(prediction.objects), encode_probabilities(probabilities)
+
+    def large(
+        self,
+        size: tuple[int, int],
+        read: Callable[[slice, slice], Raw],
+        folder: Path,
+        views: int,
+        show: Callable[[str, int, int], None],
+    ) -> "Large":
+        """What is seen in an image too large for memory.
+
+        Parameters
+        ----------
+        size : height and width, px.
+        read : gives pixels (h, w, C) of some rows and columns.
+        folder : for files as large as the image; those of an earlier call that ended are gone on with.
+        views : 1, 4 or 8 views are averaged; 0: as many as the model's settings say.
+        show : is told what is being done, how many steps of it are, and how many there will be.
+
+        Raises
+        ------
+        ImageError
+            The image does not suit the model, or the model's settings need all of it at once.
+        """
+        from .large import Large
+        from .windows import Source
+
+        predictor = self.predictor.with_views(views) if views else self.predictor
+        return Large(predictor, Source(*size, read), folder, show)
+
+    def needs_whole(self, height: int, width: int) -> tuple[str, int]:
+        """Why images cannot go window by window, empty where they can, and about the bytes to predict one in memory."""
+        return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 
 def entries(model_input: Any) -> list[Any]:

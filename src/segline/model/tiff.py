@@ -62,12 +62,12 @@ def count(stream: BinaryIO) -> int:
 def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int, np.dtype[Any]]:
     """Height, width, channels without alpha, and type as stored; errors as in `read`."""
     with opened(stream) as (file, offsets):
-        pages = _pages(file, offsets, picture)
+        pages = page_planes(file, offsets, picture)
         first = pages[0]
         channels = 3 if first.photometric == PALETTE else sum(page.samplesperpixel for page in pages)
         dtype = np.dtype(np.uint8) if first.photometric == PALETTE else first.dtype
         assert dtype is not None
-        return first.imagelength, first.imagewidth, channels - len(_alpha(pages)), dtype
+        return first.imagelength, first.imagewidth, channels - len(alpha_of(pages)), dtype
 
 
 def read(stream: BinaryIO, picture: int | None = None) -> Stored:
@@ -79,10 +79,10 @@ def read(stream: BinaryIO, picture: int | None = None) -> Stored:
         It is no TIFF, damaged, incomplete, a stack where one picture is wanted, or of a kind that is not supported.
     """
     with opened(stream) as (file, offsets):
-        pages = _pages(file, offsets, picture)
-        planes = [_numbers(page) for page in pages]
+        pages = page_planes(file, offsets, picture)
+        planes = [numbers_of(page) for page in pages]
         numbers = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-        return Stored(numbers, _alpha(pages), _palette(pages[0]))
+        return Stored(numbers, alpha_of(pages), palette_of(pages[0]))
 
 
 def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
@@ -97,8 +97,16 @@ def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
     return [[offsets[plane] for plane in row] for row in planes.reshape(-1, planes.shape[-1])]
 
 
-def _pages(file: tifffile.TiffFile, offsets: list[int], picture: int | None) -> list[tifffile.TiffPage]:
-    """The directories of a picture, one a plane, in the order of its channels."""
+def page_planes(
+    file: tifffile.TiffFile, offsets: list[int], picture: int | None, whole: bool = True
+) -> list[tifffile.TiffPage]:
+    """The directories of a picture, one a plane, in the order of its channels; of any size where not `whole`.
+
+    Raises
+    ------
+    ImageError
+        As in `read`.
+    """
     pictures = _pictures(file, offsets)
     if picture is None and len(pictures) > 1:
         raise ImageError(f"a stack of {len(pictures)} pages; `segline import` takes it apart, or save page by page")
@@ -106,7 +114,7 @@ def _pages(file: tifffile.TiffFile, offsets: list[int], picture: int | None) -> 
         raise ImageError(f"it has no page {picture}; there are {len(pictures)}, the first is 0")
     pages = [_page(file, offset) for offset in pictures[picture or 0]]
     for page in pages:
-        _doubt(page, file, len(pages))
+        _doubt(page, file, len(pages), whole)
         if page.shape != pages[0].shape or page.dtype != pages[0].dtype:
             raise ImageError(f"channels of different size or type: {pages[0].shape} and {page.shape}")
     return pages
@@ -117,7 +125,7 @@ def _page(file: tifffile.TiffFile, offset: int) -> tifffile.TiffPage:
     return tifffile.TiffPage(file, 0)
 
 
-def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int) -> None:
+def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole: bool) -> None:
     """Refuse a page of a kind that is not supported, with strips or tiles missing, or too large for its bytes."""
     if page.compression not in RATIOS or page.predictor not in PREDICTORS or page.jpegheader is not None:
         kind = f"compression {_name(page.compression)}, predictor {_name(page.predictor)}"
@@ -133,7 +141,7 @@ def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int) -> Non
     numbers = columns * (1 if planar else page.samplesperpixel)
     decoded = planes * lines * numbers * (3 if page.photometric == PALETTE else _bytes(page.dtype))
     raw = lines * -(-numbers * page.bitspersample // 8)
-    headers.doubt(page.imagelength, page.imagewidth, raw, decoded, RATIOS[page.compression] * stored)
+    headers.doubt(page.imagelength, page.imagewidth, raw, decoded if whole else 0, RATIOS[page.compression] * stored)
     if page.compression == JPEG:
         _doubt_jpegs(page, file, rows, columns)
 
@@ -180,7 +188,7 @@ def _name(value: Any) -> str:
     return str(getattr(value, "name", value))
 
 
-def _numbers(page: tifffile.TiffPage) -> Pixels:
+def numbers_of(page: tifffile.TiffPage) -> Pixels:
     """Numbers (H, W, C) of a page that has been doubted."""
     numbers = page.asarray(squeeze=False, maxworkers=1)  # (planes, 1, H, W, channels of a plane)
     if page.photometric == PALETTE:
@@ -188,7 +196,7 @@ def _numbers(page: tifffile.TiffPage) -> Pixels:
     return np.moveaxis(numbers[:, 0], 0, -2).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
 
 
-def _alpha(pages: list[tifffile.TiffPage]) -> tuple[int, ...]:
+def alpha_of(pages: list[tifffile.TiffPage]) -> tuple[int, ...]:
     """Which channels are alpha; where channels are pages, none."""
     if len(pages) > 1:
         return ()
@@ -196,7 +204,7 @@ def _alpha(pages: list[tifffile.TiffPage]) -> tuple[int, ...]:
     return tuple(samples - len(extra) + place for place, kind in enumerate(extra) if kind in ALPHAS)
 
 
-def _palette(page: tifffile.TiffPage) -> npt.NDArray[np.uint8] | None:
+def palette_of(page: tifffile.TiffPage) -> npt.NDArray[np.uint8] | None:
     """Colours (N, 3) of a page that holds their numbers."""
     if page.photometric != PALETTE:
         return None

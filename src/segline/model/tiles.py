@@ -1,7 +1,6 @@
 """Overlap-tile geometry: which windows of the mirrored image give which part of the output. Pure index arithmetic."""
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,11 @@ class Span:
     keep: int
     end: int
     offset: int
+
+    @property
+    def kept(self) -> slice:
+        """Those pixels in the network's output."""
+        return slice(self.offset, self.offset + self.end - self.keep)
 
 
 def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
@@ -87,11 +91,6 @@ def _refuse(size: int, geometry: Geometry) -> None:
     raise SizeError(f"tile {size} px is all margin: its windows cannot advance; set it to {smallest(geometry)} or more")
 
 
-def windows(height: int, width: int, size: int | None, geometry: Geometry) -> list[tuple[Span, Span]]:
-    """Windows (rows, columns) that cover an image; see `plan`."""
-    return list(product(plan(height, size, geometry), plan(width, size, geometry)))
-
-
 def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
     """Mirror `indices` into 0 ... length - 1, edge not repeated, as often as needed."""
     if length == 1:
@@ -101,15 +100,8 @@ def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
     return mirrored
 
 
-def cut(image: npt.NDArray[np.float32], rows: Span, columns: Span) -> npt.NDArray[np.float32]:
-    """The window of the mirrored `image` (C, H, W)."""
-    row = fold(np.arange(rows.start, rows.stop), image.shape[1])
-    column = fold(np.arange(columns.start, columns.stop), image.shape[2])
-    return image[:, row[:, None], column[None, :]]
-
-
-def place(output: npt.NDArray[np.float32], tile: npt.NDArray[np.float32], rows: Span, columns: Span) -> None:
-    """Write the kept pixels of `tile` (K, h, w), the network's output for the window, into `output` (K, H, W)."""
-    top, left = rows.offset, columns.offset
-    height, width = rows.end - rows.keep, columns.end - columns.keep
-    output[:, rows.keep : rows.end, columns.keep : columns.end] = tile[:, top : top + height, left : left + width]
+def reach(span: Span, length: int) -> tuple[slice, npt.NDArray[np.int64]]:
+    """The pixels of an axis of `length` px that a window sees, and which of these each of its own is, mirrored."""
+    indices = fold(np.arange(span.start, span.stop), length)
+    first = int(indices.min())
+    return slice(first, int(indices.max()) + 1), indices - first

@@ -1,9 +1,9 @@
 """One image against its truth, and many images together: everything is counted first and divided last."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,18 @@ class Score:
     v_rand: float | None = None
     v_info: float | None = None
     detection_score: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON of the kind that knows NaN."""
+        return asdict(self) | {"confusion": self.confusion.tolist()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of `as_dict`."""
+        kinds: dict[str, Callable[..., Any]] = {"matched": instances.Matches, "panoptic": instances.Panoptic}
+        kinds["seg"] = lambda *parts: parts
+        named = {name: kind(*content[name]) for name, kind in kinds.items() if content[name] is not None}
+        return cls(**{**content, **named, "confusion": np.array(content["confusion"], np.int64)})
 
 
 def score(

@@ -1,28 +1,24 @@
 """Stage evaluate: predict the test split and compare it with the truth."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from segline import params, progress
-from segline.data import files
+from segline.data import files, truth
 from segline.data.dataset import IGNORE
 from segline.data.prepared import PREPARED, SPLITS, Prepared
 from segline.model import tiles
 from segline.model.geometry import SizeError
 from segline.model.instances import Separation, encode, suffix
-from segline.model.predict import Inference, Prediction, Predictor, Probabilities, interpret, load_with
-from segline.model.segments import segments, thin
+from segline.model.predict import Inference, Predictor, Probabilities, interpret, load_with
 from segline.score import card, curves, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.track import lineage
-from segline.track.runs import Dataset, flat
+from segline.track.runs import Dataset, flat, metrics_of_test
 from segline.track.store import open_store
 from segline.train import choose, device
 
@@ -124,25 +120,7 @@ def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
     objects = found.objects if prepared.dataset.labels == "instances" else None
     picture = overlay(raw, found.labels, prepared.classes(name), IGNORE, objects=objects)
     files.write_png(OUT / "overlays" / f"{name}.png", picture)
-    return _score(prepared, name, found, 1 - probabilities[0])
-
-
-def _score(prepared: Prepared, name: str, found: Prediction, foreground: npt.NDArray[np.float32]) -> judge.Score:
-    """What the labels allow to be counted.
-
-    All of it comes from the label and the instance image, so that whoever has those can check the figures; but for the
-    detection score, which is of the foreground's probability.
-    """
-    truth, kind = prepared.classes(name), prepared.dataset.labels
-    return judge.score(
-        truth,
-        found.labels,
-        len(prepared.dataset.classes),
-        IGNORE,
-        objects=(prepared.instances(name), found.objects) if kind == "instances" else None,
-        segments=(segments((truth > 0) & (truth != IGNORE)), thin(found.labels, 0)) if kind == "boundaries" else None,
-        foreground=foreground if kind == "classes" else None,
-    )
+    return truth.score(prepared, name, found.labels, found.objects, 1 - probabilities[0])
 
 
 def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best_epoch: int) -> str:
@@ -162,9 +140,7 @@ def _log(prepared: Prepared, result: dict[str, Any], names: list[str]) -> None:
     """Append figures and pictures to the run that trained the model."""
     run = open_store().train_run(MODEL, params.TUNED_FILE)
     run.datasets([Dataset("test", prepared.dataset.name, lineage.digest(PREPARED), str(PREPARED))])
-    figures = {name: value for name, value in flat(result).items() if isinstance(value, int | float)}
-    # A class may have any name, a metric of MLflow may not.
-    run.log(0, {"test_" + re.sub(r"[^\w\-]", "_", name): float(value) for name, value in figures.items()})
+    run.log(0, metrics_of_test(result))
     panels = [(name, files.read_image(OUT / "overlays" / f"{name}.png")) for name in names[:SHOWN]]
     run.picture(gallery(panels, legend=legend(prepared.dataset.classes)), "test")
     for file in ("test.json", "per_image.csv", "inference.json", "curves.png", "model_card.md"):

@@ -43,6 +43,11 @@ def git() -> dict[str, str]:
     return {"git.commit": commit or "no commit yet", "git.dirty": "true" if changes else "false"}
 
 
+def uncommitted(file: Path) -> bool:
+    """Whether a file is not, or not as it is, in the commit that is checked out; not known is no."""
+    return file.exists() and bool(_git("-C", str(file.parent), "status", "--porcelain", "--", file.name))
+
+
 def who() -> str:
     """The person at work: git's user.name, else the login."""
     if name := _git("config", "user.name"):

@@ -1,51 +1,42 @@
 """The registry: versions of a model, their aliases, and the history that MLflow does not keep."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
 
-import pandas as pd
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
-from mlflow.pyfunc import load_model as load_pyfunc
 
-from segline.track import lineage
+from segline.track import entry, history, lineage
+from segline.track.answers import Answer, load_model
+from segline.track.entry import VERSION_TAG
 from segline.track.gate import Verdict
+from segline.track.history import CHAMPION, HISTORY, PREVIOUS, Promotion, RegistryError, read_history
 from segline.track.runs import Run
-from segline.track.shipping import Parts, check, pack
+from segline.track.shipping import Parts
 from segline.track.store import Store
 
-VERSION_TAG = "version.md5"
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "IMAGES",
+    "PREVIOUS",
+    "VERSION_TAG",
+    "Answer",
+    "ModelVersion",
+    "Registered",
+    "Registry",
+    "RegistryError",
+    "load_model",
+    "read_history",
+]
+
 CHALLENGER = "challenger"
-CHAMPION = "champion"
-HISTORY = "registry.jsonl"
-MAX_DESCRIPTION = 5000  # characters that MLflow's table has room for
-
-
-class RegistryError(ValueError):
-    """A model that cannot be registered; the message says what to change."""
-
-
-@dataclass(frozen=True)
-class Promotion:
-    """One line of registry.jsonl: an alias was given to a version."""
-
-    time: str
-    name: str
-    alias: str
-    version_md5: str
-    model_md5: str
-    commit: str
-    dirty: str
-    who: str
-    reason: str
+IMAGES = "images.csv"  # with a version: what it learned from
+MANY = 10_000  # versions that MLflow lists at once
 
 
 @dataclass(frozen=True)
@@ -76,28 +67,51 @@ class Registry:
         self.name = name
 
     def register(
-        self, parts: Parts, run: Run, verdict: Verdict, tags: Mapping[str, str], description: str = ""
+        self,
+        parts: Parts,
+        run: Run,
+        verdict: Verdict,
+        tags: Mapping[str, str],
+        description: str = "",
+        *,
+        records: Mapping[str, bytes] | None = None,
+        alias: bool = True,
     ) -> Registered:
         """Make a version of `parts`, unless there is one of the same md5, and call it challenger.
 
         It becomes champion, too, when there is none and it passes the floors. What goes on is the same however often
         and from however many processes it is called.
+
+        Parameters
+        ----------
+        tags : what the version says of its making.
+        description : shown on MLflow's page.
+        records : more files to keep with the version, by name.
+        alias : False leaves all aliases where they are: the history says where they belong.
         """
+        kept = records or {}
         with self.store.place.lock("registry"):
             self._ensure_model()
+            self.settle()
             version = self.find(parts.md5)
             created = version is None
             if version is None:
-                version = self._log(parts, run, {**tags, "gate": json.dumps(verdict.as_dict())}, description)
-            self.client.set_registered_model_alias(self.name, CHALLENGER, version.version)
-            if verdict.passed and self.holder(CHAMPION) is None:
-                self._promote(version, CHAMPION, "first model that passes the floors")
+                judged = {**tags, "gate": json.dumps(verdict.as_dict())}
+                version = entry.enter(
+                    self.store, self.name, parts, run, tags=judged, description=description, records=kept
+                )
+            else:
+                entry.tell_anew(self.store, version, tags, kept)
+            if alias:
+                self.client.set_registered_model_alias(self.name, CHALLENGER, version.version)
+            if alias and self.holder(CHAMPION) is None:
+                self._first(version, verdict)
             now = self.client.get_model_version(self.name, version.version)
         return Registered(self.name, str(now.version), tuple(sorted(now.aliases)), created)
 
     def find(self, md5: str) -> ModelVersion | None:
         """The version of this md5."""
-        found = self.client.search_model_versions(f"name = '{_quoted(self.name)}' and tags.`{VERSION_TAG}` = '{md5}'")
+        found = self.client.search_model_versions(f"name = {_quoted(self.name)} and tags.`{VERSION_TAG}` = '{md5}'")
         return found[0] if found else None
 
     def holder(self, alias: str) -> ModelVersion | None:
@@ -109,12 +123,52 @@ class Registry:
                 return None
             raise
 
+    def versions(self) -> list[ModelVersion]:
+        """All versions, the newest first, with their aliases."""
+        found = self.client.search_model_versions(f"name = {_quoted(self.name)}", max_results=MANY)
+        holders: dict[str, object] = self.client.get_registered_model(self.name).aliases if found else {}
+        for version in found:  # a search leaves them out
+            version.aliases = [alias for alias, number in holders.items() if str(number) == str(version.version)]
+        return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+    def version(self, which: str) -> ModelVersion:
+        """The version that `which` names: its number, an alias with or without @, or the start of its md5.
+
+        Raises
+        ------
+        RegistryError
+            There is none, or an md5's start fits several.
+        """
+        held = self.versions()
+        alias = which.removeprefix("@")
+        tests: tuple[Callable[[ModelVersion], bool], ...] = (
+            lambda version: str(version.version) == which,
+            lambda version: alias in version.aliases,
+            lambda version: len(which) >= 4 and version.tags.get(VERSION_TAG, "").startswith(which),
+        )
+        for test in tests:
+            if found := [version for version in held if test(version)]:
+                if len(found) > 1:
+                    numbers = ", ".join(str(version.version) for version in found)
+                    raise RegistryError(f"{which} could be versions {numbers} of {self.name}; give more of the md5")
+                return found[0]
+        names = ", ".join([*(str(each.version) for each in held), *(f"@{a}" for each in held for a in each.aliases)])
+        raise RegistryError(f"{self.name} has no version {which}; there are {names or 'none'}")
+
+    def run(self, version: ModelVersion) -> MlflowRun | None:
+        """The run that made a version; None where it is gone."""
+        try:
+            return self.client.get_run(version.run_id or "")
+        except MlflowException:
+            return None
+
     def history(self) -> list[Promotion]:
         """Who was promoted, oldest first."""
-        return [each for each in read_history(self._history_file) if each.name == self.name]
+        return [each for each in read_history(self.history_file) if each.name == self.name]
 
     @property
-    def _history_file(self) -> Path:
+    def history_file(self) -> Path:
+        """registry.jsonl of the project."""
         # With the store, not with the checkout: a queued experiment's clone is deleted when it ends.
         return self.store.place.root / HISTORY
 
@@ -125,127 +179,78 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _log(self, parts: Parts, run: Run, tags: dict[str, str], description: str) -> ModelVersion:
-        """Log the model as an output of its run, and make a version of it."""
-        # MLflow allows fewer characters here than in the name of a registered model.
-        name = re.sub(r"[^\w -]", "_", self.name)
-        logged = self.client.create_logged_model(
-            self.store.experiment_id, name, run.id, {VERSION_TAG: parts.md5}, model_type="segmentation"
-        )
-        metadata = Model(
-            artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run.id, model_id=logged.model_id
-        )
-        try:
-            with TemporaryDirectory() as folder:
-                pack(parts, Path(folder), metadata)
-                check(Path(folder), parts)
-                self.client.log_model_artifacts(logged.model_id, folder)
-        except BaseException:
-            self.client.finalize_logged_model(logged.model_id, "FAILED")
-            raise
-        self.client.finalize_logged_model(logged.model_id, "READY")
-        self.client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
-        with self.store.current():
-            version = self.client.create_model_version(
-                self.name,
-                f"models:/{logged.model_id}",
-                run.id,
-                {VERSION_TAG: parts.md5, "code.md5": parts.code_md5, **tags},
-                description=_cut(description),
-                model_id=logged.model_id,
-            )
-        # The page links a logged model to its versions by this tag.
-        links = json.dumps([{"name": self.name, "version": str(version.version)}])
-        self.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": links})
-        return version
+    def _first(self, version: ModelVersion, verdict: Verdict) -> None:
+        """Make a version champion where there has been none; or again, where only its alias is gone."""
+        held = history.champions(self.history())
+        if held and held[-1] == version.tags[VERSION_TAG]:
+            self.set_aliases()
+        elif not held and verdict.passed:
+            self.set_champion(version, "promote", "first model that passes the floors")
 
-    def _promote(self, version: ModelVersion, alias: str, reason: str) -> None:
-        """Give `alias` to a version and write it down.
+    def settle(self) -> None:
+        """End what a process that was killed had begun; the caller holds the lock."""
+        if self._intention.is_file():
+            line = Promotion(**json.loads(self._intention.read_text()))
+            other = self if line.name == self.name else Registry(self.store, line.name)
+            if other.find(line.version_md5) is not None:
+                other._follow(line)
+            self._intention.unlink()
 
-        Written down first: killed in between, the next registration sets the alias, and no promotion goes unrecorded.
+    def set_champion(
+        self, version: ModelVersion, action: str, reason: str, *, commit: str | None = None, forced: bool = False
+    ) -> None:
+        """Make a version @champion, the one before it @previous, and write it down; the caller holds the lock.
+
+        What shall be is written to a file first, so that whoever is next ends what is killed in between.
+
+        Parameters
+        ----------
+        commit : whose content made the version; None: this checkout's, if it is clean.
         """
-        held = [each for each in self.history() if each.alias == alias]
-        if not held or held[-1].version_md5 != version.tags[VERSION_TAG]:
-            commit = lineage.git()
-            line = Promotion(
-                time=datetime.now(UTC).isoformat(timespec="seconds"),
-                name=self.name,
-                alias=alias,
-                version_md5=version.tags[VERSION_TAG],
-                model_md5=version.tags.get("model.md5", ""),
-                commit=commit["git.commit"],
-                dirty=commit["git.dirty"],
-                who=lineage.who(),
-                reason=reason,
-            )
-            with self._history_file.open("a") as stream:
-                stream.write(json.dumps(asdict(line), ensure_ascii=False) + "\n")
-        self.client.set_registered_model_alias(self.name, alias, version.version)
+        if commit is None:
+            state = lineage.git()
+            commit = state["git.commit"] if state["git.dirty"] == "false" else ""
+        line = Promotion(
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            name=self.name,
+            alias=CHAMPION,
+            version_md5=version.tags[VERSION_TAG],
+            model_md5=version.tags.get("model.md5", ""),
+            commit=commit,
+            dirty="false" if commit else "true",
+            who=lineage.who(),
+            reason=reason,
+            action=action,
+            forced=forced,
+        )
+        unfinished = self._intention.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(asdict(line)))
+        unfinished.replace(self._intention)
+        self._follow(line)
+        self._intention.unlink()
 
+    @property
+    def _intention(self) -> Path:
+        return self.store.place.folder / "promotion.json"
 
-def read_history(file: Path) -> list[Promotion]:
-    """The lines of registry.jsonl, oldest first.
+    def _follow(self, line: Promotion) -> None:
+        """Bring history and aliases to where `line` is the last that happened."""
+        happened = read_history(self.history_file)
+        if line not in happened:
+            history.append(self.history_file, line)
+        self.set_aliases()
 
-    Raises
-    ------
-    RegistryError
-        A line is not as segline writes it.
-    """
-    if not file.is_file():
-        return []
-    promotions = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        try:
-            content: dict[str, Any] = json.loads(line)
-            promotions.append(Promotion(**content))
-        except (ValueError, TypeError) as error:
-            raise RegistryError(f"{file}, line {number}: {error}; restore the line from git") from None
-    return promotions
+    def set_aliases(self) -> None:
+        """Set @champion and @previous as the history has them, as far as the versions are here."""
+        held = history.champions(self.history())
+        for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):
+            version = self.find(held[place]) if len(held) >= -place else None
+            if version is not None:
+                self.client.set_registered_model_alias(self.name, alias, version.version)
+            elif self.holder(alias) is not None:
+                self.client.delete_registered_model_alias(self.name, alias)
 
 
 def _quoted(name: str) -> str:
-    return name.replace("'", "''")
-
-
-def _cut(description: str) -> str:
-    if len(description) <= MAX_DESCRIPTION:
-        return description
-    return description[: MAX_DESCRIPTION - 60] + "\n\n... (the whole is data/reports/model_card.md)"
-
-
-class Answer(NamedTuple):
-    """What a registered model makes of an image."""
-
-    labels: bytes
-    """PNG of class ids."""
-    instances: bytes | None
-    """Image file of instance ids; None from a model of a segline that did not know them."""
-
-
-def load_model(store: Store, address: str) -> Callable[[bytes], Answer]:
-    """A function from an encoded image to what the model at, say, ``models:/cells@champion`` makes of it.
-
-    It answers by the code that it carries, not by segline's.
-
-    Raises
-    ------
-    RegistryError
-        There is no such model; also raised by the answer, for an image that does not suit it.
-    """
-    try:
-        with store.current():
-            model = load_pyfunc(address)
-    except MlflowException as error:
-        raise RegistryError(f"{address}: {error.message}; `segline ui` shows what there is") from error
-
-    knows = model.metadata.get_params_schema() is not None  # type: ignore[no-untyped-call]
-    params = {"instances": True} if knows else None
-
-    def answer(image: bytes) -> Answer:
-        try:
-            answers: Any = model.predict(pd.DataFrame({"image": [image]}, dtype=object), params=params)
-        except MlflowException as error:
-            raise RegistryError(error.message) from error
-        return Answer(answers["labels"][0], answers["instances"][0] if knows else None)
-
-    return answer
+    """`name` in a filter of MLflow's, which knows both quotes and no escape."""
+    return f'"{name}"' if "'" in name else f"'{name}'"

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import tempfile
 import time
 import uuid
@@ -54,6 +55,11 @@ class Run:
     def status(self) -> str:
         """RUNNING, or how it ended."""
         return str(self.client.get_run(self.id).info.status)
+
+    def environment(self) -> dict[str, str]:
+        """The tags that say on what it ran; empty of a run that was restored."""
+        tags: dict[str, str] = self.client.get_run(self.id).data.tags
+        return {name: value for name, value in tags.items() if name.startswith("env.")}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the figures of one epoch (or, step 0, of a whole run) in one batch: MLflow takes 23 ms for each call."""
@@ -112,6 +118,10 @@ class Run:
             self.client.log_artifacts(self.id, str(path), folder)
         else:
             self.client.log_artifact(self.id, str(path), folder)
+
+    def has(self, name: str) -> bool:
+        """Whether something was logged as metric `name`."""
+        return name in self.client.get_run(self.id).data.metrics
 
     def history(self, name: str) -> list[tuple[int, float]]:
         """(step, value) of all that was logged as metric `name`."""
@@ -194,6 +204,13 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             level[f"{prefix}{name}"] = value
     return level
+
+
+def metrics_of_test(result: Mapping[str, Any]) -> dict[str, float]:
+    """The figures in test.json as metrics of a run, ``test_mean_iou`` and others."""
+    figures = {name: value for name, value in flat(result).items() if isinstance(value, int | float)}
+    # A class may have any name, a metric of MLflow may not.
+    return {"test_" + re.sub(r"[^\w\-]", "_", name): float(value) for name, value in figures.items()}
 
 
 def _cut(value: str) -> str:

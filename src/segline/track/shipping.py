@@ -24,7 +24,7 @@ from packaging.version import Version
 import segline.model
 from segline.model.images import Raw, decode, encode_png
 from segline.model.instances import suffix
-from segline.score.instances import matches
+from segline.score.instances import Matches, matches
 from segline.track import lineage
 
 ROOM = Path(segline.model.__file__).parent
@@ -160,25 +160,42 @@ def check(folder: Path, parts: Parts) -> None:
         image = pd.DataFrame({"image": [parts.example]}, dtype=object)
         answer = mlflow.pyfunc.load_model(str(folder)).predict(image, params={"instances": True})
     again = "run stage evaluate again with the code as it is now"
-    labels, expected = decode(answer["labels"][0]), decode(parts.answer)
-    share = float((labels != expected).mean()) if labels.shape == expected.shape else 1.0
+    share = other_pixels(answer["labels"][0], parts.answer)
     if share > TOLERANCE:
         raise ShippingError(
             f"the packed model labels {share:.2%} of its example's pixels unlike data/reports/predictions; {again}"
         )
-    found, objects = (decode(file)[..., 0].astype(np.int32) for file in (answer["instances"][0], parts.instances))
-    tp, fp, fn = matches(objects, found, 0.9)
-    if fp + fn > max(OBJECT_TOLERANCE, OBJECT_SHARE * tp):
+    found = matched_objects(answer["instances"][0], parts.instances)
+    if found.fp + found.fn > most_other(found):
         raise ShippingError(
-            f"the packed model finds {tp} of the {tp + fn} objects of its example in data/reports/instances, and {fp} "
-            f"others; {again}"
+            f"the packed model finds {found.tp} of the {found.tp + found.fn} objects of its example in "
+            f"data/reports/instances, and {found.fp} others; {again}"
         )
 
 
+def other_pixels(labels: bytes, expected: bytes) -> float:
+    """The share of pixels in which two encoded label images differ; 1 where their sizes do."""
+    one, other = decode(labels), decode(expected)
+    return float((one != other).mean()) if one.shape == other.shape else 1.0
+
+
+def matched_objects(instances: bytes, expected: bytes) -> Matches:
+    """The objects of two encoded instance images that are alike, and those that are not."""
+    found, objects = (decode(file)[..., 0].astype(np.int32) for file in (instances, expected))
+    return matches(objects, found, 0.9)
+
+
+def most_other(found: Matches) -> float:
+    """How many objects may be unlike, where so many are alike."""
+    return max(OBJECT_TOLERANCE, OBJECT_SHARE * found.tp)
+
+
 def _signature() -> ModelSignature:
-    """Bytes of an image in, label image out, and its instance image where the parameter asks for it."""
-    answer = Schema([ColSpec("binary", "labels"), ColSpec("binary", "instances", required=False)])
-    asked = ParamSchema([ParamSpec("instances", "boolean", default=False)])
+    """Bytes of an image in, label image out, and instances and probabilities where the parameters ask for them."""
+    beside = ("instances", "probabilities")
+    answer = Schema([ColSpec("binary", "labels"), *(ColSpec("binary", name, required=False) for name in beside)])
+    flags = [ParamSpec(name, "boolean", default=False) for name in beside]
+    asked = ParamSchema([*flags, ParamSpec("views", "long", default=0)])
     return ModelSignature(Schema([ColSpec("binary")]), answer, asked)
 
 

@@ -1,0 +1,76 @@
+"""The gate is asked: a challenger and the champion answer the test images, each by its own code, and are judged."""
+
+from segline import params
+from segline.commands.heldout import HeldOut, HeldOutError
+from segline.score import judge as judge_images
+from segline.score.judge import Score
+from segline.track import gate, selfcheck
+from segline.track.answers import Loaded, load_model
+from segline.track.gate import Check, Verdict
+from segline.track.registry import VERSION_TAG, ModelVersion, Registry, RegistryError
+
+FEW = 2  # of the smallest test images, for the checks of a model by itself
+SHORT = 8  # letters of an md5
+
+
+def judge(registry: Registry, challenger: ModelVersion, champion: ModelVersion | None) -> Verdict:
+    """The verdict on `challenger`; without a champion by the floors and the checks of a model by itself alone.
+
+    What cannot be decided, and why, is part of the verdict; nothing is raised for it.
+    """
+    facts = {"challenger": _known_as(challenger), "champion": _known_as(champion) if champion else "none yet"}
+    verdict = Verdict((), (), facts)
+    if champion:
+        verdict += gate.same_form(challenger.tags, champion.tags, "champion")
+    try:
+        held_out = HeldOut.open(params.read(params.Runtime).progress)
+        verdict += _about(held_out, champion)
+        verdict += gate.same_form(challenger.tags, held_out.form, "test images")
+        if verdict.undecided:
+            return verdict
+        return verdict + _judge(registry, challenger, champion, held_out)
+    except (HeldOutError, RegistryError) as error:
+        return verdict + Verdict((), (str(error),))
+
+
+def load(registry: Registry, version: ModelVersion) -> Loaded:
+    """The model of a version; RegistryError where its files are not all there and whole."""
+    return load_model(registry.store, f"models:/{registry.name}/{version.version}")
+
+
+def _judge(registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, held_out: HeldOut) -> Verdict:
+    settings, model = params.read(params.Gate), load(registry, challenger)
+    if learned := held_out.learned_by(model):
+        reason = f"the challenger learned from {len(learned)} of these test images, such as {learned[0]}"
+        return Verdict((), (f"{reason}; train it on the splits as they are now",))
+    try:
+        ours = held_out.scores(registry, challenger, model)
+    except HeldOutError as error:
+        return Verdict((Check("test images answered", None, len(held_out.names), passed=False, detail=str(error)),))
+    verdict = gate.floors(judge_images.total(ours, held_out.prepared.dataset.classes), settings)
+    if champion:
+        verdict += _against(registry, champion, ours, held_out, settings)
+    return verdict + selfcheck.check(model, held_out.smallest(FEW), settings)
+
+
+def _against(
+    registry: Registry, champion: ModelVersion, ours: list[Score], held_out: HeldOut, settings: params.Gate
+) -> Verdict:
+    """The challenger's scores against those of the champion."""
+    model = load(registry, champion)
+    verdict = gate.compare(held_out.scores(registry, champion, model), ours, held_out.groups, settings)
+    if learned := held_out.learned_by(model):
+        verdict += Verdict((), (), {"head start": f"the champion learned from {len(learned)} of these images"})
+    return verdict
+
+
+def _about(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
+    """What the test is."""
+    facts = {"test.md5": held_out.md5, "images": str(len(held_out.names))}
+    if champion and champion.tags.get("test.md5") != held_out.md5:
+        facts["note"] = "the champion was not registered on these test images; it is scored on them now"
+    return Verdict((), (), facts)
+
+
+def _known_as(version: ModelVersion) -> str:
+    return f"version {version.version} ({version.tags[VERSION_TAG][:SHORT]})"

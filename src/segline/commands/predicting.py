@@ -1,0 +1,107 @@
+"""Labels an image too large for memory window by window, and writes what is seen in it row by row."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from segline.commands.predicted import Request, Wishes
+from segline.data import files
+from segline.data.chunked import SUFFIX, write_chunked
+from segline.data.tiled import Rows, write_tiled
+from segline.data.windows import Windows
+from segline.score.overlay import RGB, overlay
+from segline.track import large
+from segline.track.answers import Loaded
+
+PICTURE = 2048  # px, longer side of the picture of a large image
+KEY = "key.json"
+
+Show = Callable[[str, int, int], None]
+
+
+class Said(Protocol):
+    """What a model sees in an image, by rows: class ids and instance ids (h, W), and class probabilities (K, h, W)."""
+
+    def labels(self, rows: slice) -> npt.NDArray[np.uint8]: ...
+
+    def instances(self, rows: slice) -> npt.NDArray[np.int32]: ...
+
+    def probabilities(self, rows: slice) -> npt.NDArray[np.float32]: ...
+
+    @property
+    def count(self) -> int: ...
+
+
+def label_large(
+    image: Windows, request: Request, loaded: Loaded, out: Path, *, wishes: Wishes, show: Show
+) -> dict[str, str]:
+    """Write the labels of an image, and what else is asked for, as `write` does; the names, by what they are.
+
+    A hidden folder beside them keeps what is finished when this ends early, for the same version, views and image.
+    """
+    scratch = out / f".{request.stem}.windows"
+    key = {"version_md5": request.version_md5, "views": request.views, "image_md5": request.image_md5}
+    if not (scratch / KEY).exists() or files.read_json(scratch / KEY) != key:
+        shutil.rmtree(scratch, ignore_errors=True)
+        files.write_json(scratch / KEY, key)
+    size = (image.height, image.width)
+    said = large.answer(loaded, size, image.read, scratch, views=wishes.views, show=show)
+    written = write(image, said, request.stem, out, wishes)
+    shutil.rmtree(scratch)
+    return written
+
+
+def write(image: Windows, said: Said, stem: str, out: Path, wishes: Wishes) -> dict[str, str]:
+    """Write what is seen in an image by rows, as tiled TIFF, or as OME-Zarr where it is; the names."""
+    written = {}
+    for kind, ending in wishes.endings.items():
+        suffix = ".png" if kind == "overlays" else ".tif" if image.frame is None else SUFFIX
+        written[kind] = f"{stem}{ending}{suffix}"
+        _write(out / written[kind], kind, said, image)
+    return written
+
+
+def _write(path: Path, kind: str, said: Said, image: Windows) -> None:
+    """Write labels, instances, probabilities or a picture."""
+    size = (image.height, image.width)
+    if kind == "labels":
+        _write_array(path, said.labels, size, np.uint8, image)
+    elif kind == "instances":
+        dtype = np.uint16 if said.count < 2**16 else np.int32
+        _write_array(path, lambda rows: said.instances(rows).astype(dtype), size, dtype, image)
+    elif kind == "overlays":
+        files.write_png(path, picture(image, said))
+    else:
+        classes = len(said.probabilities(slice(0, 1)))
+        _write_array(path, said.probabilities, (classes, *size), np.float32, image)
+
+
+def _write_array(path: Path, rows: Rows, shape: tuple[int, ...], dtype: npt.DTypeLike, image: Windows) -> None:
+    if image.frame is None:
+        write_tiled(path, rows, shape, dtype, image.georeference)
+    else:
+        write_chunked(path, rows, shape, dtype, image.frame, labels=np.dtype(dtype).kind != "f")
+
+
+def picture(image: Windows, said: Said) -> RGB:
+    """The outlines of all that is seen, over the image made smaller."""
+    step = min(math.ceil(max(image.height, image.width) / PICTURE), image.height, image.width)
+    rows = [slice(top, top + step) for top in range(0, image.height - step + 1, step)]
+    wide = image.width // step
+    middle = [slice(row.start + step // 2, row.start + step // 2 + 1) for row in rows]
+    columns = slice(step // 2, wide * step, step)
+    labels = np.concatenate([said.labels(row)[:, columns] for row in middle])
+    objects = np.concatenate([said.instances(row)[:, columns] for row in middle])
+    return overlay(np.stack([_shrunk(image, row, wide, step) for row in rows]), labels, objects=objects)
+
+
+def _shrunk(image: Windows, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
+    """Means (wide, C) of squares of `step` px a side."""
+    pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
+    means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
+    return means

@@ -1,0 +1,97 @@
+"""`segline models show VERSION`: how a version came about."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segline.commands import promote
+from segline.commands.models import local_time, open_registry, row
+from segline.track import commits, intact
+from segline.track.gate import Verdict
+from segline.track.registry import VERSION_TAG, ModelVersion, Registry
+from segline.track.trained import images
+
+MD5S = ("model.md5", "code.md5", "data.md5", "test.md5")
+
+
+def main(which: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
+    """Show commit, data, params, environment, run, gate, files and images of a version."""
+    registry = open_registry(name)
+    version = registry.version(which)
+    content = facts(registry, version)
+    if as_json:
+        say(json.dumps(content, indent=2))
+        return
+    console.print(_overview(content))
+    if content["gate"].get("checks"):
+        console.print(promote.table(Verdict.from_dict(content["gate"])))
+    for title in ("params", "environment", "files"):
+        console.print(_pairs(title, content[title]))
+    console.print(_images(content["images"]))
+
+
+def facts(registry: Registry, version: ModelVersion) -> dict[str, Any]:
+    """All that is known of a version."""
+    tags, run = version.tags, registry.run(version)
+    making = commits.find(tags, registry.store.place.root)
+    found = images(registry.store, version)
+    environment = {name: value for name, value in tags.items() if name.startswith("env.")}
+    return {
+        **row(registry, version),
+        **{name: tags.get(name) for name in MD5S},
+        "dataset": tags.get("dataset"),
+        "classes": json.loads(tags.get("classes", "{}")),
+        "commit": making.commit,
+        "no commit": making.why or None,
+        "lock committed": making.locked,
+        "gate": json.loads(tags.get("gate", "{}")),
+        "params": dict(run.data.params) if run else {},
+        "environment": environment,
+        "files": intact.recorded(version),
+        "images": None if found is None else [asdict(image) for image in found],
+        "history": [asdict(line) for line in registry.history() if line.version_md5 == tags.get(VERSION_TAG)],
+    }
+
+
+def _overview(content: dict[str, Any]) -> Table:
+    """What says in a line each where a version comes from."""
+    lines = {
+        "aliases": " ".join(f"@{alias}" for alias in content["aliases"]),
+        "registered": local_time(content["registered"]),
+        "md5": content["md5"],
+        "commit": content["commit"] or f"none: {content['no commit']}",
+        "run": content["run"],
+        "dataset": content["dataset"],
+        "classes": ", ".join(f"{number} {name}" for number, name in content["classes"].items()),
+        **{name: content[name] for name in MD5S},
+        **{f"{line['action']} {local_time(line['time'])}": _line(line) for line in content["history"]},
+    }
+    table = Table(show_header=False, title=f"{content['name']} version {content['version']}", title_justify="left")
+    for name, value in lines.items():
+        table.add_row(name, Text(str(value or "-"), overflow="fold"))
+    return table
+
+
+def _line(line: dict[str, Any]) -> str:
+    return f"{line['reason']} ({line['who']}{', forced' if line['forced'] else ''})"
+
+
+def _pairs(title: str, content: dict[str, Any]) -> Table:
+    table = Table(show_header=False, title=title, title_justify="left")
+    for name, value in sorted(content.items()) or [("not known", "")]:
+        table.add_row(Text(name, overflow="fold"), Text(str(value), overflow="fold"))
+    return table
+
+
+def _images(found: list[dict[str, str]] | None) -> Table:
+    table = Table("image", "split", "md5", title="images", title_justify="left")
+    for image in found or []:
+        table.add_row(Text(image["file"] or image["image"], overflow="fold"), image["split"], image["md5"])
+    if found is None:
+        table.add_row("not recorded", "", "")
+    return table

@@ -1,0 +1,53 @@
+"""`segline models uses IMAGE`: which versions learned from an image, chose by it, or were judged on it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segline.commands.models import open_registry
+from segline.data import files
+from segline.track import trained
+
+
+def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
+    """List the versions in whose data an image is: the same file by its content, or one of its name."""
+    registry = open_registry(name)
+    md5 = files.md5(Path(image)) if Path(image).is_file() else None
+    rows, unknown = [], []
+    for version in registry.versions():
+        found = trained.images(registry.store, version)
+        if found is None:
+            unknown.append(str(version.version))
+        aliases = sorted(version.aliases)
+        for each in found or []:
+            if same := trained.alike(each, image, md5):
+                known = {"image": each.file or each.image, "split": each.split, "same": same, "md5": each.md5}
+                rows.append({"version": int(version.version), "aliases": aliases, **known})
+    if as_json:
+        say(json.dumps(rows, indent=2))
+        return
+    if rows:
+        console.print(_table(rows, registry.name))
+    else:
+        say(f"no version of {registry.name} has {image} in its data")
+    if unknown:
+        say(f"not known of versions {', '.join(unknown)}, which have no list of their images")
+
+
+def _table(rows: list[dict[str, object]], model: str) -> Table:
+    table = Table("version", "aliases", "split", "image", "same", title=model, title_justify="left")
+    for row in rows:
+        aliases = row["aliases"]
+        assert isinstance(aliases, list)
+        table.add_row(
+            str(row["version"]),
+            " ".join(f"@{alias}" for alias in aliases),
+            str(row["split"]),
+            Text(str(row["image"]), overflow="fold"),
+            str(row["same"]),
+        )
+    return table

@@ -1,0 +1,28 @@
+"""`segline models verify`: whether files, aliases and history of the registry agree."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from segline.commands.models import open_registry
+from segline.track.registry import Registry
+from segline.track.store import open_store
+from segline.track.verify import verify
+
+
+def main(name: str, as_json: bool, say: Callable[[str], None]) -> int:
+    """Say what is wrong with the models of the store, or with one; returns the exit code, 1 where something is."""
+    store = open_store()
+    names = [name] if name else sorted(each.name for each in store.client.search_registered_models(max_results=1000))
+    registries = [open_registry(name, store)] if name else [Registry(store, each) for each in names]
+    found = [(registry.name, finding) for registry in registries for finding in verify(registry)]
+    if as_json:
+        say(json.dumps([{"model": model, **asdict(finding)} for model, finding in found], indent=2))
+    else:
+        for model, finding in found:
+            where = f"{model} version {finding.version}" if finding.version else model
+            say(f"{'note' if finding.note else 'wrong'}: {where}: {finding.what}")
+        count = sum(len(registry.versions()) for registry in registries)
+        wrong = sum(not finding.note for _, finding in found)
+        say(f"{count} versions of {len(registries)} models: {f'{wrong} things are wrong' if wrong else 'all is well'}")
+    return int(any(not finding.note for _, finding in found))

@@ -1,0 +1,112 @@
+"""The version that answers: a new holder of the alias is loaded beside the old one, and only then takes its place."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from segline.track.registry import Answer, Registry, RegistryError, load_model
+from segline.track.shipping import encode
+from segline.track.store import Store
+
+ADDRESS = re.compile(r"models:/(?P<name>[^/:]+)(@(?P<alias>[\w-]+)|/(?P<number>\d+))")
+RETRY = 60  # seconds until a version that could not be loaded is tried again
+SIDE = 64  # px of the image that a version answers before it is trusted
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A version that is loaded and has answered."""
+
+    name: str
+    number: str
+    tags: Mapping[str, str]
+    answer: Callable[[bytes], Answer]
+
+
+class Follower:
+    """Holds the version at an address; `check`, called every few seconds, keeps it the one that holds the alias.
+
+    `check` is for one thread at a time; the attributes may be read from any.
+    """
+
+    serving: Serving
+    aliases: tuple[str, ...]
+    """Of the version that answers, when last looked at."""
+    checked: str
+    """When that was: UTC, ISO 8601."""
+    problem: str | None
+    """Why the version that answers may not be the one that should."""
+
+    def __init__(self, store: Store, address: str, say: Callable[[str], None]) -> None:
+        """Load the version at `address`; `say` is told when another takes its place, or cannot.
+
+        Raises
+        ------
+        RegistryError
+            The address is none, or there is no such version.
+        """
+        parts = ADDRESS.fullmatch(address)
+        if parts is None:
+            raise RegistryError(f"--model {address}: give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version")
+        self.store, self.address = store, address
+        self.name, self._alias, self._number = parts["name"], parts["alias"], parts["number"]
+        self._say = say
+        self._failed: tuple[str, float] | None = None
+        self.serving = self._load(self._wanted())
+        self._looked_at()
+
+    def check(self) -> None:
+        """Follow the alias, if it has moved; whatever goes wrong, the old version stays and `problem` says why."""
+        try:
+            wanted = self._wanted()
+            if wanted == self.serving.number:
+                self._looked_at()
+                return
+        except Exception as error:  # a registry that cannot be reached is no reason to stop answering
+            self._trouble(f"the registry cannot be asked ({error})")
+            return
+        if self._failed is None or self._failed[0] != wanted or time.monotonic() - self._failed[1] > RETRY:
+            self._follow(wanted)
+
+    def _follow(self, wanted: str) -> None:
+        try:
+            new = self._load(wanted)
+        except Exception as error:  # nor is a version that is damaged
+            self._failed = (wanted, time.monotonic())
+            self._trouble(f"version {wanted} holds @{self._alias} but cannot be loaded ({error})")
+            return
+        self._say(f"{self.name}: version {new.number} answers, after version {self.serving.number}")
+        self.serving = new
+        self._looked_at()
+
+    def _wanted(self) -> str:
+        """The number of the version that is to answer."""
+        if self._alias is None:
+            return str(self._number)
+        version = Registry(self.store, self.name).holder(self._alias)
+        if version is None:
+            raise RegistryError(f"{self.address}: no version holds this alias; `segline ui` shows what there is")
+        return str(version.version)
+
+    def _load(self, number: str) -> Serving:
+        """The version of this number, after it has answered a blank image."""
+        answer = load_model(self.store, f"models:/{self.name}/{number}")
+        tags = dict(self.store.client.get_model_version(self.name, number).tags)
+        if {"channels", "dtype"} <= set(tags):
+            answer(encode(np.zeros((SIDE, SIDE, int(tags["channels"])), tags["dtype"])))
+        return Serving(self.name, number, tags, answer)
+
+    def _looked_at(self) -> None:
+        version = self.store.client.get_model_version(self.name, self.serving.number)
+        self.aliases = tuple(sorted(version.aliases))
+        self.checked = datetime.now(UTC).isoformat(timespec="seconds")
+        self.problem = None
+
+    def _trouble(self, problem: str) -> None:
+        if problem != self.problem:
+            self._say(f"{self.name}: {problem}; version {self.serving.number} goes on answering")
+        self.problem = problem

@@ -1,0 +1,123 @@
+"""MLflow's JSON: the images in a request, in each of its four forms, and the answer to them."""
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from segline.model.images import ImageError
+from segline.model.served import to_bytes
+from segline.serve.refused import RefusedError
+from segline.track.registry import Answer
+
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+PARTS = 100_000  # objects, lists and entries in a request; base64 holds none of the characters that make them
+IMAGES = 1000  # in one request
+
+
+class Invocation(NamedTuple):
+    """What a request asks for."""
+
+    images: list[bytes]
+    instances: bool
+
+
+def parse(body: bytes) -> Invocation:
+    """What the JSON `body` asks for.
+
+    Raises
+    ------
+    RefusedError
+        It is not as MLflow defines it, or an image in it is no base64 text.
+    """
+    content = _json(body)
+    forms = sorted(set(content) & set(FORMS))
+    if len(forms) != 1 or set(content) - {*forms, "params"}:
+        raise RefusedError(400, f"an object with exactly one of {', '.join(FORMS)} is needed, and params where wanted")
+    rows = _rows(forms[0], content[forms[0]])
+    if len(rows) > IMAGES:
+        raise RefusedError(413, f"{len(rows)} images, and one request may bring {IMAGES}")
+    return Invocation([_image(number, row) for number, row in enumerate(rows)], _wants_instances(content))
+
+
+def answer(answers: Iterable[Answer], instances: bool) -> dict[str, list[dict[str, str]]]:
+    """What MLflow's own server would say: a record an image, its label image as base64 text."""
+    records = []
+    for each in answers:
+        record = {"labels": base64.b64encode(each.labels).decode()}
+        if instances:
+            record["instances"] = base64.b64encode(instance_image(each)).decode()
+        records.append(record)
+    return {"predictions": records}
+
+
+def instance_image(answer: Answer) -> bytes:
+    """The image of instance ids; RefusedError where the model has none to give."""
+    if answer.instances is None:
+        raise RefusedError(400, "this model was registered by a segline that knew no instances; ask for labels")
+    return answer.instances
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    if sum(body.count(mark) for mark in (b"{", b"[", b",")) > PARTS:
+        raise RefusedError(413, f"JSON of more than {PARTS} parts; an image is one base64 text")
+    try:
+        content = json.loads(body)
+    except RecursionError:
+        raise RefusedError(400, "JSON with lists within lists, too deep to be read") from None
+    except ValueError as error:
+        raise RefusedError(400, f"the body is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise RefusedError(
+            400, f"a JSON object with one of {', '.join(FORMS)} is needed, not a {type(content).__name__}"
+        )
+    return content
+
+
+def _rows(form: str, content: Any) -> list[Any]:
+    """The images as they were sent, one a row."""
+    match form, content:
+        case "dataframe_split", {"data": list(rows)}:
+            return [_only(row, list) for row in rows]
+        case "dataframe_records", list(rows):
+            return [_only(row, dict) for row in rows]
+        case (("instances" | "inputs"), list(rows)):
+            return [_only(row, list, dict, str) for row in rows]
+        case "inputs", str(text):
+            return [text]
+        case "inputs", dict(columns) if len(columns) == 1:
+            (column,) = columns.values()
+            return [_only(row, list, str) for row in column] if isinstance(column, list) else [column]
+    raise RefusedError(400, f"{form} is not as MLflow defines it; docs/serve.md shows each form")
+
+
+def _only(row: Any, *kinds: type[list[Any] | dict[str, Any] | str]) -> Any:
+    """The one entry of a row."""
+    if isinstance(row, kinds):
+        if isinstance(row, str):
+            return row
+        entries: list[Any] = list(row.values() if isinstance(row, dict) else row)
+        if len(entries) == 1:
+            return entries[0]
+    raise RefusedError(
+        400, "each row is one image: one base64 text, in a list or object of its own where the form wants it"
+    )
+
+
+def _image(number: int, entry: Any) -> bytes:
+    try:
+        return to_bytes(entry)
+    except ImageError as error:
+        raise RefusedError(400, f"image {number}: {error}") from error
+
+
+def _wants_instances(content: dict[str, Any]) -> bool:
+    params = content.get("params")
+    if params is None:
+        return False
+    if not isinstance(params, dict) or set(params) - {"instances"}:
+        raise RefusedError(400, 'params knows nothing but {"instances": true}')
+    wanted = params.get("instances", False)
+    if not isinstance(wanted, bool):
+        raise RefusedError(400, "params.instances is true or false")
+    return wanted

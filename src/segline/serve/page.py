@@ -1,0 +1,37 @@
+"""The page to try a model with: an image is chosen, and shown beside what the model sees in it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from starlette.responses import HTMLResponse
+
+from segline.score.overlay import legend
+from segline.serve.following import Follower
+
+TEMPLATE = Path(__file__).with_name("page.html")
+POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "frame-ancestors 'none'"
+)
+
+
+class HTML(HTMLResponse):
+    """A page that loads nothing from elsewhere."""
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """As of any page, and what a browser is to refuse."""
+        policy = (
+            "default-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
+        )
+        super().init_headers({"Content-Security-Policy": policy, **(headers or {})})
+
+
+def render(follower: Follower) -> str:
+    """The page for the model that `follower` holds."""
+    serving = follower.serving
+    classes = {int(number): name for number, name in json.loads(serving.tags.get("classes", "{}")).items()}
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
+    colours = [(name, f"rgb{colour}") for name, colour in legend(classes, errors=False)]
+    return template.render(serving=serving, aliases=follower.aliases, colours=colours)

@@ -1,0 +1,147 @@
+"""A registered model at work: images in, answers out, by the code that it carries."""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+from mlflow.pyfunc import load_model as load_pyfunc
+
+from segline.track import intact
+from segline.track.history import RegistryError
+from segline.track.store import Store
+
+
+class Answer(NamedTuple):
+    """What a registered model makes of an image."""
+
+    labels: bytes
+    """PNG of class ids."""
+    instances: bytes | None
+    """Image file of instance ids; None from a model of a segline that did not know them."""
+
+
+class Example(NamedTuple):
+    """The image that a model carries, and the answer that was expected of it at registration."""
+
+    image: bytes
+    answer: Answer
+
+
+class Loaded:
+    """A loaded model; called with an encoded image, it answers.
+
+    Raises RegistryError where an image does not suit it.
+    """
+
+    def __init__(self, model: PyFuncModel, folder: Path) -> None:
+        self.folder = folder
+        self._model = model
+
+    def __call__(self, image: bytes) -> Answer:
+        return self.each([image])[0]
+
+    def each(self, images: Sequence[bytes]) -> list[Answer]:
+        """The answers to several images, asked for in one call."""
+        params = {"instances": True} if "instances" in self._params else None
+        said = self._ask(images, params)
+        instances = said["instances"] if params else [None] * len(images)
+        return [Answer(*one) for one in zip(said["labels"], instances, strict=True)]
+
+    def in_detail(self, image: bytes, views: int, probabilities: bool) -> tuple[Answer, bytes | None]:
+        """The answer to an image by that many views, 0 for the version's own number, and its class probabilities.
+
+        Raises
+        ------
+        RegistryError
+            The image does not suit the model, or the version knows no such views or probabilities.
+        """
+        params: dict[str, Any] = {"instances": True} if "instances" in self._params else {}
+        params |= {"views": views} if views else {}
+        params |= {"probabilities": True} if probabilities else {}
+        if unknown := sorted(params.keys() - self._params):
+            raise RegistryError(
+                f"this version was registered by a segline that knew no {unknown[0]}; register it again"
+            )
+        said = self._ask([image], params or None)
+        answer = Answer(said["labels"][0], said["instances"][0] if "instances" in params else None)
+        return answer, said["probabilities"][0] if probabilities else None
+
+    def _ask(self, images: Sequence[bytes], params: dict[str, Any] | None) -> Any:
+        try:
+            return self._model.predict(pd.DataFrame({"image": list(images)}, dtype=object), params=params)
+        except MlflowException as error:
+            raise RegistryError(error.message) from error
+
+    @property
+    def served(self) -> Any:
+        """The model as its own code has it."""
+        return self._model.unwrap_python_model()  # type: ignore[no-untyped-call]
+
+    @property
+    def md5(self) -> str:
+        """The md5 of the version: all that decides what it answers."""
+        return str((self._model.metadata.metadata or {}).get("version.md5", ""))
+
+    @property
+    def example(self) -> Example:
+        """The example in its package; RegistryError where it is missing."""
+        folder = self.folder / "artifacts" / "example"
+        try:
+            instances = [file.read_bytes() for file in folder.glob("instances.*")]
+            answer = Answer((folder / "labels.png").read_bytes(), instances[0] if instances else None)
+            return Example((folder / "image").read_bytes(), answer)
+        except OSError as error:
+            raise RegistryError(f"{folder}: {error.strerror}: {error.filename}; register the model again") from None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its package."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+    @cached_property
+    def _params(self) -> set[str]:
+        """What may be asked of it beside labels."""
+        schema = self._model.metadata.get_params_schema()  # type: ignore[no-untyped-call]
+        return {each.name for each in schema.params} if schema else set()
+
+
+def load_model(store: Store, address: str) -> Loaded:
+    """The model at, say, ``models:/cells@champion``: a function from an encoded image to what it makes of it.
+
+    It answers by the code that it carries, not by segline's.
+
+    Raises
+    ------
+    RegistryError
+        There is no such model, or its files are not those that were registered.
+    """
+    try:
+        version = _version(store, address)
+        checked = intact.checked(store, version) if version else None
+        with store.current():
+            folder = checked or Path(download_artifacts(artifact_uri=address))
+            return Loaded(load_pyfunc(str(folder)), folder)
+    except MlflowException as error:
+        raise RegistryError(f"{address}: {error.message}; `segline ui` shows what there is") from error
+    except RegistryError:
+        raise
+    except Exception as error:  # whatever the code in its package raises
+        raise RegistryError(
+            f"{address} cannot be loaded: {type(error).__name__}: {error}; its files are missing or altered"
+        ) from error
+
+
+def _version(store: Store, address: str) -> ModelVersion | None:
+    """The registered version at an address; None where it names none."""
+    if found := re.fullmatch(r"models:/([^/@]+)@([^/]+)", address):
+        return store.client.get_model_version_by_alias(*found.groups())
+    if found := re.fullmatch(r"models:/([^/@]+)/([0-9]+)", address):
+        return store.client.get_model_version(*found.groups())
+    return None

@@ -1,0 +1,235 @@
+"""`segline models`: what is said of three versions whose making is known, and the exit codes."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from segline import cli_models
+from segline.commands import models, promote, show, uses
+from segline.commands.models import open_registry
+from segline.track.gate import Verdict, at_least
+from segline.track.registry import Registry, RegistryError
+from segline.track.store import open_store
+
+GOOD, BAD = (Verdict((at_least("mean_iou", value, 0.5),)) for value in (0.9, 0.1))
+UNKNOWN = Verdict((), ("other classes",))
+
+
+@pytest.fixture
+def registry(cells: Path) -> Registry:  # noqa: ARG001
+    return Registry(open_store(), "cells")
+
+
+def asked(command: Callable[..., Any], *arguments: Any) -> Any:
+    """What a command says as JSON."""
+    said: list[str] = []
+    command(*arguments, True, Console(file=StringIO()), said.append)
+    return json.loads(said[0])
+
+
+def shown(command: Callable[..., Any], *arguments: Any) -> str:
+    """What a command shows to a person."""
+    text = StringIO()
+    command(*arguments, False, Console(file=text, width=160), lambda line: text.write(f"{line}\n"))
+    return text.getvalue()
+
+
+@pytest.mark.usefixtures("cells")
+def test_list() -> None:
+    rows = asked(models.list_, "")
+    assert [(row["version"], row["aliases"], row["gate"], row["mean_iou"]) for row in rows] == [
+        (3, ["challenger"], "passed", 0.8),
+        (2, [], "passed", 0.7),
+        (1, ["champion"], "passed", 0.6),
+    ]
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown(models.list_, "").splitlines()]
+    assert [(line[0], line[1], line[3]) for line in lines if line][-1] == ("1", "@champion", "0.6000")
+
+
+@pytest.mark.usefixtures("cells")
+def test_show() -> None:
+    content = asked(show.main, "@champion", "cells")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert content["version"] == 1
+    assert content["commit"] == head
+    assert content["data.md5"] == "d" * 32
+    assert content["params"] == {"train.epochs": "1"}
+    assert content["gate"]["passed"]
+    assert content["files"]["weights.safetensors"] == hashlib.md5(b"weights.safetensors 1").hexdigest()
+    assert content["images"] == [
+        {"image": "a", "file": "images/a.png", "md5": "1a", "split": "train"},
+        {"image": "b", "file": "images/b.tif", "md5": "b", "split": "test"},
+    ]
+    assert [line["reason"] for line in content["history"]] == ["first model that passes the floors"]
+    text = shown(show.main, "1", "")
+    for word in (head, "d" * 32, "train.epochs", "images/a.png", "weights.safetensors", "first model that passes"):
+        assert word in text
+
+
+def test_show_what_is_in_no_commit(registry: Registry) -> None:
+    registry.client.set_model_version_tag("cells", "2", "params.md5", "x")
+    assert asked(show.main, "2", "")["commit"] is None
+    assert "no commit holds what it was made from: params.yaml" in shown(show.main, "2", "")
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        ("a.png", [3, 2, 1]),
+        ("a", [3, 2, 1]),
+        ("elsewhere/a.png", [3, 2, 1]),
+        ("images/a.png", [3, 2, 1]),
+        ("a.tif", []),
+        ("other", []),
+    ],
+)
+@pytest.mark.usefixtures("cells")
+def test_uses_by_name(image: str, found: list[int]) -> None:
+    rows = asked(uses.main, image, "")
+    assert [row["version"] for row in rows] == found
+    assert {(row["split"], row["same"]) for row in rows} <= {("train", "name")}
+    assert ("no version of cells has" in shown(uses.main, image, "")) == (not found)
+
+
+def test_uses_by_content(registry: Registry, cells: Path) -> None:
+    file = cells / "renamed.png"
+    file.write_bytes(b"pixels")
+    (cells / "a.png").write_bytes(b"others")
+    md5 = hashlib.md5(b"pixels").hexdigest()
+    table = next(cells.glob(f"mlruns/artifacts/**/{source(registry, '2')}/**/images.csv"))
+    table.write_text(table.read_text().replace("2a", md5))
+    assert [(row["version"], row["same"]) for row in asked(uses.main, str(file), "")] == [(2, "content")]
+    assert {row["same"] for row in asked(uses.main, "a.png", "")} == {"name, other content"}
+
+
+def source(registry: Registry, number: str) -> str:
+    return str(registry.version(number).source).removeprefix("models:/")
+
+
+def test_which_model_is_meant(registry: Registry, cells: Path) -> None:
+    assert open_registry().name == "cells"
+    with pytest.raises(RegistryError, match="--name mice: there is no such model; there are cells"):
+        open_registry("mice")
+    registry.client.create_registered_model("mice")
+    with pytest.raises(RegistryError, match="--name: cells, mice"):
+        open_registry()
+    (cells / "params.yaml").write_text("registration: {name: mice}\n")
+    assert open_registry().name == "mice"
+    for name in ("cells", "mice"):
+        registry.client.delete_registered_model(name)
+    with pytest.raises(RegistryError, match="no model is registered yet"):
+        open_registry()
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(GOOD, 0), (BAD, 1), (UNKNOWN, 2)])
+@pytest.mark.usefixtures("cells")
+def test_exit_codes_of_promote(verdict: Verdict, code: int) -> None:
+    said: list[str] = []
+
+    def call(**options: Any) -> int:
+        return promote.promote("2", "", Console(file=StringIO()), said.append, judge=lambda *_: verdict, **options)
+
+    assert call(dry_run=True) == code
+    assert said[-1].startswith("dry run: cells version 2 ")
+    assert call(as_json=True) == code
+    assert json.loads(said[-1])["promoted"] == (code == 0)
+    if code:
+        assert call(force=True, reason="for the demo") == 0
+        assert "cells version 2 is champion; version 1 was (forced)" in said
+        promote.rollback("back", "", "", said.append)
+        assert "cells version 1 is champion again; version 2 was" in said
+
+
+def verify() -> tuple[int, str]:
+    result = CliRunner().invoke(cli_models.app, ["verify"])
+    return result.exit_code, result.output
+
+
+def notes(cells: Path) -> None:
+    """Commit all that verify would note."""
+    (cells / "dvc.lock").write_text(f"{'1' * 32} {'d' * 32}\n")
+    for command in (["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *command], check=True)
+
+
+def test_verify_notes_what_is_not_committed(cells: Path) -> None:
+    code, said = verify()
+    assert code == 0
+    assert "note: cells version 1: no commit has its dvc.lock yet" in said
+    assert "note: cells: registry.jsonl has lines that are not committed" in said
+    notes(cells)
+    assert verify() == (0, "3 versions of 1 models: all is well\n")
+
+
+def alter(registry: Registry, cells: Path) -> None:
+    next(cells.glob(f"mlruns/artifacts/**/{source(registry, '2')}/**/model.json")).write_text("other")
+
+
+def lose(registry: Registry, cells: Path) -> None:
+    next(cells.glob(f"mlruns/artifacts/**/{source(registry, '2')}/**/model.json")).unlink()
+
+
+def lose_all(registry: Registry, cells: Path) -> None:
+    shutil.rmtree(next(cells.glob(f"mlruns/artifacts/**/{source(registry, '2')}")))
+
+
+def plant(registry: Registry, cells: Path) -> None:
+    folder = next(cells.glob(f"mlruns/artifacts/**/{source(registry, '2')}/**/model.json")).parent
+    (folder / "torch.py").write_text("")
+
+
+def by_hand(registry: Registry, _: Path) -> None:
+    registry.client.set_registered_model_alias("cells", "champion", "2")
+
+
+def deleted(registry: Registry, _: Path) -> None:
+    registry.client.delete_registered_model_alias("cells", "champion")
+
+
+def previous_by_hand(registry: Registry, _: Path) -> None:
+    registry.client.set_registered_model_alias("cells", "previous", "3")
+
+
+def wrong_case(registry: Registry, _: Path) -> None:
+    registry.client.set_registered_model_alias("cells", "Champion", "2")
+
+
+def no_verdict(registry: Registry, _: Path) -> None:
+    registry.client.delete_model_version_tag("cells", "1", "gate")
+
+
+def version_deleted(registry: Registry, _: Path) -> None:
+    registry.client.delete_model_version("cells", "1")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (alter, "wrong: cells version 2: model.json was altered"),
+        (lose, "wrong: cells version 2: model.json is missing"),
+        (lose_all, "wrong: cells version 2: cells version 2: its files are missing"),
+        (plant, "wrong: cells version 2: torch.py was added"),
+        (by_hand, "wrong: cells version 2: @champion was set by hand: registry.jsonl has version 1"),
+        (deleted, "wrong: cells: @champion was deleted by hand: registry.jsonl has version 1"),
+        (previous_by_hand, "wrong: cells version 3: @previous was set by hand: registry.jsonl has none"),
+        (wrong_case, "wrong: cells version 2: @Champion is not @champion"),
+        (no_verdict, "wrong: cells version 1: @champion without a verdict that passes"),
+        (version_deleted, "wrong: cells: registry.jsonl: @champion is md5"),
+    ],
+)
+def test_verify_finds(registry: Registry, cells: Path, spoil: Callable[[Registry, Path], None], said: str) -> None:
+    notes(cells)
+    spoil(registry, cells)
+    code, text = verify()
+    assert code == 1
+    assert said in text
+    assert text.endswith(" versions of 1 models: 1 things are wrong\n")

@@ -1,0 +1,63 @@
+"""OME-Zarr that is written, as zarr reads it, and its metadata against those of the specification."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from segline.data import ngff
+from segline.data.chunked import write_chunked
+from segline.data.windows import open_windows
+
+Y, X = ({"name": name, "type": "space", "unit": "micrometer"} for name in "yx")
+C = {"name": "c", "type": "channel"}
+SCALE = [{"type": "scale", "scale": [0.5, 0.25]}]
+PLANES = [{"type": "scale", "scale": [1.0, 0.5, 0.25]}]
+
+
+def frame(path: Path, version: str) -> ngff.Frame:
+    said = {"axes": [Y, X], "datasets": [{"path": "0", "coordinateTransformations": SCALE}]}
+    return ngff.Frame(path, version, ngff.Pyramid.model_validate(said))
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize(("shape", "dtype"), [((700, 1100), "uint8"), ((513, 40), "int32"), ((2, 513, 40), "float32")])
+def test_what_is_written_is_read(version: str, shape: tuple[int, ...], dtype: str, tmp_path: Path) -> None:
+    pixels, path = np.random.default_rng(0).integers(0, 250, shape).astype(dtype), tmp_path / "out" / "a.ome.zarr"
+    over, planes = frame(tmp_path / "in" / "a.zarr", version), len(shape) == 3
+    for _ in range(2):  # it takes the place of an earlier one
+        write_chunked(path, lambda rows: pixels[..., rows, :], shape, dtype, over, labels=not planes)
+    assert list(path.parent.iterdir()) == [path]
+    array = zarr.open_array(path / "0", mode="r")
+    assert (array.dtype, array.chunks) == (dtype, (1, 512, 512)[-len(shape) :])
+    assert np.array_equal(array[:], pixels)
+    with open_windows(path) as image:
+        found = image.read(slice(0, shape[-2]), slice(0, shape[-1]))
+    assert np.array_equal(found, np.moveaxis(pixels.reshape(-1, *shape[-2:]), 0, -1))
+    multiscale = {
+        "name": "a",
+        "axes": [C, Y, X] if planes else [Y, X],
+        "datasets": [{"path": "0", "coordinateTransformations": PLANES if planes else SCALE}],
+    }
+    label = {"source": {"image": "../../in/a.zarr"}}
+    attributes = dict(zarr.open_group(path, mode="r").attrs)
+    if version == "0.4":
+        assert (path / ".zattrs").exists()
+        labelled = {} if planes else {"image-label": {"version": "0.4"} | label}
+        assert attributes == {"multiscales": [multiscale | {"version": "0.4"}]} | labelled
+    else:
+        assert array.metadata.dimension_names == (("c",) if planes else ()) + ("y", "x")
+        labelled = {} if planes else {"image-label": label}
+        assert attributes == {"ome": {"version": "0.5", "multiscales": [multiscale]} | labelled}
+
+
+def test_nothing_is_left_of_one_that_was_not_finished(tmp_path: Path) -> None:
+    def rows(part: slice) -> np.ndarray:
+        if part.start > 0:
+            raise KeyboardInterrupt
+        return np.zeros((512, 600), np.uint8)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_chunked(tmp_path / "a.ome.zarr", rows, (1200, 600), "uint8", frame(tmp_path, "0.4"), labels=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,139 @@
+"""The paired bootstrap against scipy's, against judge.total on draws written out, and by its laws."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from segline.params import Gate
+from segline.score import judge, paired
+from segline.score.instances import Matches, Panoptic
+from segline.score.judge import Score
+
+CLASSES = {0: "background", 1: "cell", 2: "debris"}
+SETTINGS = {"resamples": 2000, "confidence": 0.9, "seed": 3}
+
+
+def random_scores(images: int, seed: int) -> list[Score]:
+    """Counts of images with three classes, some of them empty of objects and cells."""
+    rng = np.random.default_rng(seed)
+    scores = []
+    for index in range(images):
+        matched = Matches(*rng.integers(0, 9, 3).tolist()) if index % 4 else Matches(0, 0, 0)
+        scores.append(
+            Score(
+                rng.integers(0, 1000, (3, 3)),
+                matched,
+                (float(rng.random() * 5), 5) if index % 4 else (0.0, 0),
+                Panoptic(matched.tp * 0.8, *matched),
+                float(rng.random()) if index % 5 else float("nan"),
+                float(rng.random()),
+            )
+        )
+    return scores
+
+
+def pixels(right: int, wrong: int) -> Score:
+    """An image of so many foreground pixels found and missed; its IoU is right by all."""
+    return Score(np.array([[0, 0], [wrong, right]]))
+
+
+@pytest.mark.parametrize("metric", paired.METRICS)
+def test_values_are_those_of_judge(metric: paired.Metric) -> None:
+    first, second = random_scores(20, 0), random_scores(20, 1)
+    result = paired.compare(first, second, metric, **SETTINGS)
+    assert result.first.value == pytest.approx(judge.total(first, CLASSES)[metric])
+    assert result.second.value == pytest.approx(judge.total(second, CLASSES)[metric])
+    sign = -1 if metric == "pixel_error" else 1
+    assert result.gain.value == pytest.approx(sign * (result.second.value - result.first.value))
+    assert result.gain.value == paired.gain(first, second, metric)
+
+
+@pytest.mark.parametrize("metric", paired.METRICS)
+def test_ends_are_percentiles_of_draws_written_out(metric: paired.Metric) -> None:
+    first, second = random_scores(7, 0), random_scores(7, 1)
+    drawn = np.random.default_rng(3).integers(0, 7, (50, 7))
+    gains = []
+    for draw in drawn:
+        one, other = (judge.total([scores[index] for index in draw], CLASSES)[metric] for scores in (first, second))
+        gains.append(one - other if metric == "pixel_error" else other - one)
+    result = paired.compare(first, second, metric, resamples=50, confidence=0.8, seed=3)
+    assert result.gain[1:] == pytest.approx(np.percentile(gains, [10, 90]))
+
+
+def test_ends_agree_with_scipy() -> None:
+    """A mean over the images is what scipy can do: V^Rand."""
+    rng = np.random.default_rng(0)
+    first, second = rng.random(60), rng.random(60)
+    scores = [[Score(np.eye(2, dtype=np.int64), v_rand=value) for value in values] for values in (first, second)]
+    ours = paired.compare(*scores, "v_rand", resamples=20_000, confidence=0.95, seed=1)
+    settings = {"n_resamples": 20_000, "method": "percentile", "rng": 2}
+    for values, interval in ((first, ours.first), (second, ours.second), (second - first, ours.gain)):
+        theirs = stats.bootstrap((values,), np.mean, **settings).confidence_interval
+        assert interval.low == pytest.approx(theirs.low, abs=0.004)
+        assert interval.high == pytest.approx(theirs.high, abs=0.004)
+
+
+@pytest.mark.parametrize("metric", paired.METRICS)
+def test_the_same_model_gains_nothing(metric: paired.Metric) -> None:
+    scores = random_scores(9, 0)
+    result = paired.compare(scores, scores, metric, **SETTINGS)
+    assert result.gain == (0, 0, 0)
+    assert result.first == result.second
+    assert result.first.low < result.first.value < result.first.high
+
+
+@pytest.mark.parametrize("metric", paired.METRICS)
+def test_turned_round_the_gain_changes_its_sign(metric: paired.Metric) -> None:
+    first, second = random_scores(9, 0), random_scores(9, 1)
+    forth, back = paired.compare(first, second, metric, **SETTINGS), paired.compare(second, first, metric, **SETTINGS)
+    assert (forth.first, forth.second) == (back.second, back.first)
+    assert forth.gain == pytest.approx((-back.gain.value, -back.gain.high, -back.gain.low))
+
+
+def test_pairs_are_kept_together() -> None:
+    """One model is better by the same on every image: that is certain, however unlike the images are."""
+    first = [pixels(10 * n, 1000 - 10 * n) for n in range(1, 50)]
+    second = [pixels(10 * n + 5, 995 - 10 * n) for n in range(1, 50)]
+    result = paired.compare(first, second, "mean_iou", **SETTINGS)
+    assert result.gain == pytest.approx((0.005, 0.005, 0.005))
+    assert result.first.high - result.first.low > 0.05
+
+
+def test_large_images_count_more() -> None:
+    large, small = pixels(900, 100), pixels(0, 10)
+    result = paired.compare([large, small], [large, large], "mean_iou", **SETTINGS)
+    assert result.first == pytest.approx((900 / 1010, 0, 0.9))
+
+
+def test_where_nothing_is() -> None:
+    nothing, seen, missed = (Score(np.array(table)) for table in ([[9, 0], [0, 0]], [[8, 1], [0, 0]], [[5, 0], [4, 0]]))
+    assert np.isnan(paired.compare([nothing], [nothing], "mean_iou", **SETTINGS)).all()
+    assert paired.gain([nothing], [seen], "mean_iou") == -1  # it sees what is not there
+    assert paired.gain([seen], [nothing], "mean_iou") == 1
+    assert paired.gain([nothing, missed], [nothing, missed], "mean_iou") == 0
+
+
+def test_many_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = random_scores(9, 0), random_scores(9, 1)
+    whole = paired.compare(first, second, "ap_50", **SETTINGS)
+    monkeypatch.setattr(paired, "CHUNK", 100)
+    parts = paired.compare(first, second, "ap_50", **SETTINGS)
+    assert parts.gain == whole.gain
+
+
+def test_what_was_not_counted_is_not_known() -> None:
+    scores = random_scores(3, 0)
+    plain = [Score(one.confusion) for one in scores]
+    assert [metric for metric in paired.METRICS if paired.known(plain, metric)] == ["mean_iou", "pixel_error"]
+    assert all(paired.known(scores, metric) for metric in paired.METRICS)
+    assert not paired.known([], "mean_iou")
+    with pytest.raises(ValueError, match="3 images and 2"):
+        paired.compare(scores, scores[:2], "mean_iou", **SETTINGS)
+
+
+def test_metrics_are_those_of_the_gate_and_of_judge() -> None:
+    assert get_args(Gate.model_fields["metric"].annotation) == paired.METRICS
+    # Of what a registered model answers; the probability of foreground is not part of it.
+    assert set(paired.METRICS) == set(judge.FIGURES) - {"detection_auc"}

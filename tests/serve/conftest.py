@@ -1,0 +1,99 @@
+"""A server that answers on a port of its own, by a model that can be checked by eye."""
+
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import uvicorn
+
+from segline.model.images import ImageError, decode, encode_png
+from segline.serve.app import Limits, build
+from segline.serve.following import Serving
+from segline.track.registry import Answer, RegistryError
+
+
+def threshold(image: bytes) -> Answer:
+    """Class 1 above 127, one object; grey images only."""
+    try:
+        pixels = decode(image)
+    except ImageError as error:
+        raise RegistryError(f"image 0: {error}") from error
+    if pixels.shape[2] != 1:
+        raise RegistryError("image 0: an image with 3 channels, but the model was trained on 1")
+    labels = (pixels[..., 0] > 127).astype(np.uint8)
+    return Answer(encode_png(labels), encode_png(labels.astype(np.uint16) * 300))
+
+
+@dataclass
+class Held:
+    """What the server is told of a version, as a Follower would."""
+
+    serving: Serving
+    address: str = "models:/cells@champion"
+    aliases: tuple[str, ...] = ("champion",)
+    checked: str = "2026-01-01T00:00:00+00:00"
+    problem: str | None = None
+    looks: list[float] = field(default_factory=list)
+
+    def check(self) -> None:
+        self.looks.append(time.monotonic())
+
+
+class Said(NamedTuple):
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+Ask = Callable[..., Said]
+
+
+def serving(number: str = "1", answer: Callable[[bytes], Answer] = threshold) -> Serving:
+    tags = {"version.md5": "f" * 32, "classes": '{"0": "background", "1": "cell"}', "channels": "1", "dtype": "uint8"}
+    return Serving("cells", number, tags, answer)
+
+
+@pytest.fixture
+def held() -> Held:
+    return Held(serving())
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(bytes=200_000, pixels=10_000)
+
+
+@pytest.fixture
+def port(held: Held, limits: Limits) -> Iterator[int]:
+    """Where the server listens."""
+    server = uvicorn.Server(uvicorn.Config(build(held, limits), port=0, ws="none", http="h11", log_level="critical"))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def ask(port: int) -> Ask:
+    """Ask it: method and path, a body, headers."""
+
+    def call(what: str, body: bytes | None = None, kind: str = "", **headers: str) -> Said:
+        method, path = what.split(" ", 1)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            said = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, {**said, **({"Content-Type": kind} if kind else {})})
+            answer = connection.getresponse()
+            return Said(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    return call

@@ -1,0 +1,260 @@
+"""The server, asked over HTTP: every way in, what is refused and how it is said, and what goes on beside."""
+
+import base64
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segline.model.images import decode, encode_png
+from segline.serve import app, body
+from segline.track.registry import Answer
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (9, 12), np.uint8)
+PNG = encode_png(IMAGE)
+BOUNDARY = "multipart/form-data; boundary=x"
+MLFLOW = "application/json"
+
+
+def form(data: bytes, disposition: str = 'form-data; name="file"; filename="a.png"') -> bytes:
+    return b"--x\r\nContent-Disposition: " + disposition.encode() + b"\r\n\r\n" + data + b"\r\n--x--\r\n"
+
+
+def mlflow(*images: bytes, **params: Any) -> bytes:
+    content: dict[str, Any] = {"inputs": [base64.b64encode(image).decode() for image in images]}
+    return json.dumps({**content, "params": params} if params else content).encode()
+
+
+def reason(said: Any, status: int) -> str:
+    assert said.status == status, said
+    assert said.headers["Content-Type"] == "application/json"
+    content = json.loads(said.body)
+    assert set(content) == {"error_code", "message"}
+    return str(content["message"])
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (PNG, "image/png"),
+        (PNG, "IMAGE/PNG; name=x"),
+        (PNG, "application/octet-stream"),
+        (form(PNG), BOUNDARY),
+        (form(PNG, 'form-data; name="picture"; filename=""'), BOUNDARY),
+    ],
+)
+def test_an_image_is_answered_by_an_image(ask: Callable[..., Any], data: bytes, kind: str) -> None:
+    said = ask("POST /invocations", data, kind)
+    assert (said.status, said.headers["Content-Type"], said.headers["Model-Version"]) == (200, "image/png", "cells/1")
+    np.testing.assert_array_equal(decode(said.body)[..., 0], IMAGE > 127)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "bmp"])
+def test_other_formats(ask: Callable[..., Any], tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / f"a.{suffix}")
+    said = ask("POST /invocations", (tmp_path / f"a.{suffix}").read_bytes(), "image/*")
+    read = np.array(Image.open(tmp_path / f"a.{suffix}"))
+    assert (decode(said.body)[..., 0] != (read > 127)).mean() < 0.1  # JPEG decoders differ by rounding
+
+
+def test_what_is_asked_for(ask: Callable[..., Any]) -> None:
+    objects = decode(ask("POST /invocations?output=instances", PNG, "image/png").body)
+    np.testing.assert_array_equal(objects[..., 0], (IMAGE > 127) * 300)
+    picture = decode(ask("POST /invocations?output=overlay", PNG, "image/png").body)
+    assert picture.shape == (9, 12, 3)
+    assert "output" in reason(ask("POST /invocations?output=probabilities", PNG, "image/png"), 400)
+
+
+def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
+    said = ask("POST /invocations", mlflow(PNG, PNG), MLFLOW)
+    assert said.status == 200
+    records = json.loads(said.body)["predictions"]
+    assert [set(record) for record in records] == [{"labels"}] * 2
+    np.testing.assert_array_equal(decode(base64.b64decode(records[1]["labels"]))[..., 0], IMAGE > 127)
+    records = json.loads(ask("POST /invocations", mlflow(PNG, instances=True), MLFLOW).body)["predictions"]
+    np.testing.assert_array_equal(decode(base64.b64decode(records[0]["instances"]))[..., 0], (IMAGE > 127) * 300)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "status", "says"),
+    [
+        (b"", "image/png", 400, "not a readable PNG"),
+        (b"GIF89a", "image/gif", 400, "not a readable PNG"),
+        (PNG[:-9], "image/png", 400, "truncated"),
+        (encode_png(np.zeros((4, 4, 3), np.uint8)), "image/png", 400, "an image with 3 channels"),
+        (encode_png(np.zeros((101, 100), np.uint8)), "image/png", 413, "100 x 101 px, more than 0.01 megapixels"),
+        (bytes(200_001), "image/png", 413, "more than 0.2 MB"),
+        (form(bytes(200_001)), BOUNDARY, 413, "more than 0.2 MB"),
+        (PNG, "", 415, "curl -F"),
+        (PNG, "text/csv", 415, "curl -F"),
+        (PNG, "application/x-www-form-urlencoded", 415, "curl -F"),
+        (form(PNG), "multipart/form-data", 400, "boundary"),
+        (b"--y\r\n", BOUNDARY, 400, "not a readable form"),
+        (form(PNG, 'form-data; name="file"'), BOUNDARY, 400, "without a file"),
+        (form(PNG).removesuffix(b"--x--\r\n") + form(PNG), BOUNDARY, 400, "Too many files"),
+        (b"", BOUNDARY, 400, "without a file"),
+        (b"{", MLFLOW, 400, "not valid JSON"),
+        (mlflow(PNG, PNG[:50]), MLFLOW, 400, "image 1: not a readable"),
+        (mlflow(PNG, encode_png(np.zeros((101, 100), np.uint8))), MLFLOW, 413, "image 1: an image of 100 x 101"),
+        (json.dumps({"inputs": ["\ud800"]}).encode(), MLFLOW, 400, "no base64"),
+    ],
+)
+def test_what_is_refused(ask: Callable[..., Any], data: bytes, kind: str, status: int, says: str) -> None:
+    assert says in reason(ask("POST /invocations", data, kind), status)
+
+
+def test_what_there_is_not(ask: Callable[..., Any]) -> None:
+    assert "/openapi.json" in reason(ask("GET /invocation"), 404)
+    said = ask("GET /invocations")
+    assert (reason(said, 405) != "", said.headers["Allow"]) == (True, "POST")
+
+
+@pytest.mark.parametrize("head", ["Content-Length: 300000", "Transfer-Encoding: chunked"])
+def test_a_body_that_is_too_large_is_not_kept(port: int, head: str) -> None:
+    """Whether it says so beforehand or not; and the next request on the connection is answered."""
+    lines = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{head}\r\n\r\n"
+    chunk = bytes(300_000)
+    sent = chunk if "Length" in head else b"493e0\r\n" + chunk + b"\r\n0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        for request, status in ((lines.encode() + sent, 413), (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", 200)):
+            connection.sendall(request)
+            with http.client.HTTPResponse(connection) as answer:
+                answer.begin()
+                assert (answer.status, answer.read() != b"") == (status, True)
+
+
+def test_a_body_that_does_not_come(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "PATIENCE", 0.1)
+    for kind in ("image/png", BOUNDARY):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 9\r\n\r\n"
+            connection.sendall(head.encode())
+            assert b" 408 " in connection.recv(10_000)
+
+
+def test_a_client_that_leaves(port: int, ask: Callable[..., Any]) -> None:
+    for _ in range(app.WAITING + 1):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
+            connection.sendall(head)
+    limit = time.monotonic() + 20
+    while (status := ask("POST /invocations", PNG, "image/png").status) != 200 and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert status == 200
+
+
+class Gate:
+    """A model that answers when it is allowed to."""
+
+    def __init__(self, answer: Callable[[bytes], Answer]) -> None:
+        self.asked, self.allowed, self.answer = threading.Semaphore(0), threading.Semaphore(0), answer
+
+    def __call__(self, image: bytes) -> Answer:
+        self.asked.release()
+        assert self.allowed.acquire(timeout=20)
+        return self.answer(image)
+
+
+def with_answer(held: Any, number: str, answer: Callable[[bytes], Answer]) -> Any:
+    return type(held.serving)("cells", number, held.serving.tags, answer)
+
+
+def test_what_is_under_way_is_finished_by_the_old_version(held: Any, ask: Callable[..., Any]) -> None:
+    new, gate = held.serving, Gate(held.serving.answer)
+    held.serving = with_answer(held, "1", gate)
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(ask("POST /invocations", mlflow(PNG, PNG), MLFLOW)))
+    asking.start()
+    assert gate.asked.acquire(timeout=20)
+    held.serving = with_answer(held, "2", new.answer)
+    assert json.loads(ask("GET /version").body)["version"] == "2"
+    for _ in range(2):
+        gate.allowed.release()
+    asking.join()
+    assert (answers[0].status, answers[0].headers["Model-Version"]) == (200, "cells/1")
+    assert ask("POST /invocations", PNG, "image/png").headers["Model-Version"] == "cells/2"
+
+
+def test_a_line_that_is_too_long(held: Any, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "WAITING", 2)
+    gate = Gate(held.serving.answer)
+    held.serving = with_answer(held, "1", gate)
+    answers: list[Any] = []
+    asking = [
+        threading.Thread(target=lambda: answers.append(ask("POST /invocations", PNG, "image/png"))) for _ in range(4)
+    ]
+    for thread in asking:
+        thread.start()
+    limit = time.monotonic() + 20
+    while len(answers) < 2 and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert ask("GET /health").status == 200
+    for _ in range(2):
+        gate.allowed.release()
+    for thread in asking:
+        thread.join()
+    assert sorted(each.status for each in answers) == [200, 200, 429, 429]
+    refused = [each for each in answers if each.status == 429]
+    assert "waiting" in reason(refused[0], 429)
+    assert refused[0].headers["Retry-After"] == "1"
+    assert gate.asked.acquire(blocking=False) and gate.asked.acquire(blocking=False)
+    assert not gate.asked.acquire(blocking=False)
+
+
+def test_a_mistake_in_the_model_is_said_without_its_secrets(held: Any, ask: Callable[..., Any]) -> None:
+    def broken(_: bytes) -> Answer:
+        raise KeyError("secret")
+
+    held.serving = with_answer(held, "1", broken)
+    assert "KeyError" in (said := reason(ask("POST /invocations", PNG, "image/png"), 500))
+    assert "secret" not in said
+
+
+def test_a_model_without_instances(held: Any, ask: Callable[..., Any]) -> None:
+    held.serving = with_answer(held, "1", lambda _: Answer(PNG, None))
+    assert ask("POST /invocations", PNG, "image/png").body == PNG
+    assert ask("POST /invocations?output=overlay", PNG, "image/png").status == 200
+    assert "knew no instances" in reason(ask("POST /invocations?output=instances", PNG, "image/png"), 400)
+    assert "knew no instances" in reason(ask("POST /invocations", mlflow(PNG, instances=True), MLFLOW), 400)
+
+
+def test_health_and_version(held: Any, ask: Callable[..., Any]) -> None:
+    assert ask("GET /ping").body == ask("GET /health").body
+    assert json.loads(ask("GET /health").body)["status"] == "ok"
+    held.problem = "the registry cannot be asked"
+    said = ask("GET /health")
+    assert said.status == 200
+    assert json.loads(said.body)["status"] == "degraded"
+    assert json.loads(said.body)["problem"] == held.problem
+    assert json.loads(ask("GET /version").body) == {
+        "name": "cells",
+        "version": "1",
+        "aliases": ["champion"],
+        "md5": "f" * 32,
+        "address": "models:/cells@champion",
+    }
+
+
+def test_the_alias_is_looked_at(held: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(app, "LOOK", 0.01)
+    request.getfixturevalue("port")
+    limit = time.monotonic() + 20
+    while len(held.looks) < 3 and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert len(held.looks) >= 3
+
+
+def test_the_schema_names_all_there_is(ask: Callable[..., Any]) -> None:
+    said = json.loads(ask("GET /openapi.json").body)
+    assert set(said["paths"]) == {"/", "/health", "/ping", "/version", "/invocations"}
+    asked = said["paths"]["/invocations"]["post"]
+    assert {"image/png", "image/tiff", "multipart/form-data", MLFLOW} <= set(asked["requestBody"]["content"])
+    assert set(asked["responses"]) == {"200", "4XX"}

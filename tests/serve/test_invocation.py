@@ -1,0 +1,114 @@
+"""MLflow's JSON: what its own server reads from a body is what ours reads; and what is refused."""
+
+import base64
+import json
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow.models import ModelSignature
+from mlflow.pyfunc.scoring_server import _parse_json_data
+from mlflow.types import ColSpec, Schema
+
+from segline.model.served import entries, to_bytes
+from segline.serve import invocation
+from segline.serve.refused import RefusedError
+from segline.track.registry import Answer
+
+A, B = b"\x89PNG a", b"\x89PNG b"
+TEXT = [base64.b64encode(each).decode() for each in (A, B)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"inputs": TEXT},
+        {"instances": TEXT},
+        {"inputs": []},
+        {"dataframe_records": [{"image": text} for text in TEXT]},
+        {"dataframe_split": {"columns": ["image"], "data": [[text] for text in TEXT]}},
+        {"dataframe_split": {"columns": ["image"], "index": [4, 7], "data": [[text] for text in TEXT]}},
+        {"dataframe_split": {"columns": ["image"], "data": [[TEXT[0]]]}, "params": {"instances": True}},
+    ],
+)
+def test_as_mlflow_reads_it(content: dict[str, Any]) -> None:
+    schema = Schema([ColSpec("binary")])
+    metadata = type("Metadata", (), {"signature": ModelSignature(schema), "get_params_schema": lambda _: None})()
+    theirs = _parse_json_data(json.dumps(content), metadata, schema)
+    data = next(iter(theirs.data.values())) if isinstance(theirs.data, dict) else theirs.data
+    ours = invocation.parse(json.dumps(content).encode())
+    assert ours.images == [to_bytes(each) for each in entries(data)]
+    assert ours.instances == bool((theirs.params or {}).get("instances", False))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"inputs": TEXT[0]},
+        {"inputs": {"image": TEXT[0]}},
+        {"inputs": {"image": [TEXT[0]]}},
+        {"inputs": [[TEXT[0]]]},
+        {"instances": [{"image": TEXT[0]}]},
+        {"instances": [TEXT[0]], "params": None},
+        {"instances": [TEXT[0]], "params": {}},
+    ],
+)
+def test_other_ways_to_say_it(content: dict[str, Any]) -> None:
+    assert invocation.parse(json.dumps(content).encode()) == ([A], False)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"", 400, "not valid JSON"),
+        (b"\xff\xfe\x00", 400, "not valid JSON"),
+        (b"NaN", 400, "not a float"),
+        (b"[]", 400, "not a list"),
+        (b"1" * 5000, 400, "not valid JSON"),
+        (b"[" * 90_000, 400, "too deep"),
+        (b'{"a":' * 90_000, 400, "too deep"),
+        (b"[" + b"0," * 100_001, 413, "more than 100000 parts"),
+        (b"[" + b"{}," * 60_000, 413, "more than 100000 parts"),
+        (b"{}", 400, "exactly one of"),
+        (b'{"inputs": [], "instances": []}', 400, "exactly one of"),
+        (b'{"inputs": [], "input": []}', 400, "exactly one of"),
+        (b'{"inputs": 3}', 400, "inputs is not"),
+        (b'{"inputs": null}', 400, "inputs is not"),
+        (b'{"inputs": {}}', 400, "inputs is not"),
+        (b'{"inputs": {"a": [], "b": []}}', 400, "inputs is not"),
+        (b'{"inputs": {"a": [{}]}}', 400, "each row"),
+        (b'{"instances": {"a": []}}', 400, "instances is not"),
+        (b'{"dataframe_split": []}', 400, "dataframe_split is not"),
+        (b'{"dataframe_split": {"data": {}}}', 400, "dataframe_split is not"),
+        (b'{"dataframe_split": {"data": ["YQ=="]}}', 400, "each row"),
+        (b'{"dataframe_split": {"data": [["YQ==", "YQ=="]]}}', 400, "each row"),
+        (b'{"dataframe_records": {"image": "YQ=="}}', 400, "dataframe_records is not"),
+        (b'{"dataframe_records": [["YQ=="]]}', 400, "each row"),
+        (b'{"dataframe_records": [{}]}', 400, "each row"),
+        (b'{"inputs": ["YQ==", 3]}', 400, "each row"),
+        (b'{"inputs": ["YQ==", [NaN]]}', 400, "image 1: float, not bytes"),
+        (b'{"inputs": [[["YQ=="]]]}', 400, "image 0: list, not bytes"),
+        (b'{"inputs": ["a b!"]}', 400, "image 0: text that is no base64"),
+        (b'{"inputs": [' + b'"",' * 1001 + b'""]}', 413, "1002 images"),
+        (b'{"inputs": [], "params": []}', 400, "params knows nothing"),
+        (b'{"inputs": [], "params": [1]}', 400, "params knows nothing"),
+        (b'{"inputs": [], "params": {"instance": true}}', 400, "params knows nothing"),
+        (b'{"inputs": [], "params": {"instances": 1}}', 400, "true or false"),
+    ],
+)
+def test_what_is_refused(body: bytes, status: int, reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason) as caught:
+        invocation.parse(body)
+    assert caught.value.status == status
+
+
+def test_the_answer_is_what_mlflow_makes_of_a_table() -> None:
+    from mlflow.pyfunc.scoring_server import _get_jsonable_obj
+    from mlflow.utils.proto_json_utils import NumpyEncoder
+
+    table = pd.DataFrame({"labels": [A, B], "instances": [B, A]}, dtype=object)
+    theirs = json.loads(json.dumps(_get_jsonable_obj(table, pandas_orient="records"), cls=NumpyEncoder))
+    ours = invocation.answer([Answer(A, B), Answer(B, A)], instances=True)
+    assert [{name: base64.b64decode(text) for name, text in record.items()} for record in ours["predictions"]] == [
+        {name: base64.b64decode(text) for name, text in record.items()} for record in theirs
+    ]

@@ -1,0 +1,184 @@
+"""What a clone gets: data from a remote, runs, versions and aliases from the history, and a version made again."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+PIPELINE = Path(__file__).parents[1] / "test_pipeline.py"
+spec = importlib.util.spec_from_file_location("line", PIPELINE)
+assert spec is not None and spec.loader is not None
+line = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(line)
+finished = line.finished
+
+pytestmark = pytest.mark.soak
+KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
+LIST = """
+import json
+from segline.track.store import open_store
+store = open_store()
+runs = store.client.search_runs([store.experiment_id])
+print(json.dumps({
+    "versions": sorted(each.tags["version.md5"] for each in store.client.search_model_versions("name = 'cells'")),
+    "aliases": {
+        alias: store.client.get_model_version_by_alias("cells", alias).tags["version.md5"]
+        for alias in ("champion", "previous")
+    },
+    "figures": sorted(run.data.metrics["test_mean_iou"] for run in runs if "test_mean_iou" in run.data.metrics),
+}))
+"""
+
+
+@pytest.fixture
+def s3() -> Iterator[str]:
+    """The address of an S3 server with a bucket named data."""
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    client = boto3.client(
+        "s3",
+        endpoint_url=address,
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        region_name=KEYS["AWS_DEFAULT_REGION"],
+    )
+    client.create_bucket(Bucket="data")
+    yield address
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def grown(finished: "line.Project", tmp_path_factory: pytest.TempPathFactory) -> "line.Project":
+    """A project with a second model, which is champion, and the first one before it; all is committed."""
+    folder = tmp_path_factory.mktemp("grown") / "project"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    project = line.Project(folder)
+    project.set(train={"seed": 1}, tune={"trials": 0})
+    project.run("dvc", "repro")
+    commit(project, "another seed")
+    project.run("segline", "models", "promote", "2", "--force", "--reason", "to have two", PYTHONPATH="src")
+    commit(project, "version 2 is champion")
+    return project
+
+
+def commit(project: "line.Project", message: str) -> None:
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", message)
+
+
+def listed(project: "line.Project") -> dict[str, object]:
+    content: dict[str, object] = json.loads(
+        project.run(sys.executable, "-c", LIST, PYTHONPATH="src").strip().splitlines()[-1]
+    )
+    return content
+
+
+def answers(project: "line.Project", address: str, out: Path) -> dict[str, bytes]:
+    images = project.folder / "data" / "raw" / "cells" / "images"
+    project.run("segline", "predict", str(images), "--model", address, "--out", str(out), PYTHONPATH="src")
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def pushed(grown: "line.Project", tmp_path: Path, url: str, *options: str) -> tuple["line.Project", "line.Project"]:
+    """A copy of the project whose two models were pushed to a remote there, and a clone of it after `dvc pull`."""
+    origin, clone = line.Project(tmp_path / "origin"), line.Project(tmp_path / "clone")
+    shutil.copytree(grown.folder, origin.folder, symlinks=True)
+    remote(origin, url, *options)
+    commit(origin, "a remote")
+    origin.run("dvc", "push", **KEYS)
+    # As was done when the first model was the present one; push --all-commits leaves out some of its files.
+    former = line.Project(tmp_path / "former")
+    line.Project(tmp_path).run("git", "clone", "-q", str(origin.folder), "former")
+    former.run("git", "checkout", "-q", "HEAD~3")
+    former.run("dvc", "cache", "dir", "--local", str(origin.folder / ".dvc" / "cache"))
+    remote(former, url, *options)
+    former.run("dvc", "push", **KEYS)
+    line.Project(tmp_path).run("git", "clone", "-q", str(origin.folder), "clone")
+    clone.run("dvc", "pull", **KEYS)
+    return origin, clone
+
+
+def remote(project: "line.Project", url: str, *options: str) -> None:
+    project.run("dvc", "remote", "add", "-d", "storage", url)
+    for option in options:
+        project.run("dvc", "remote", "modify", "storage", *option.split("="))
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_a_clone_gets_all_models_and_says_the_same(
+    grown: "line.Project", tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    if kind == "local":
+        origin, clone = pushed(grown, tmp_path, str(tmp_path / "remote"))
+    else:
+        address = request.getfixturevalue("s3")
+        origin, clone = pushed(grown, tmp_path, "s3://data/cells", f"endpointurl={address}")
+    history = (clone.folder / "registry.jsonl").read_bytes()
+    said = clone.run("segline", "models", "sync", PYTHONPATH="src", **KEYS)
+    assert "@champion is version" in said
+    assert listed(clone) == listed(origin)
+    assert (clone.folder / "registry.jsonl").read_bytes() == history
+    assert clone.run("git", "status", "--porcelain") == ""
+    for alias in ("champion", "previous"):
+        address = f"models:/cells@{alias}"
+        assert answers(clone, address, tmp_path / alias / "clone") == answers(
+            origin, address, tmp_path / alias / "origin"
+        )
+    assert "nothing to do" in clone.run("segline", "models", "sync", PYTHONPATH="src")
+    assert listed(clone) == listed(origin)
+
+
+def test_what_cannot_come_back_is_named_and_the_rest_comes(grown: "line.Project", tmp_path: Path) -> None:
+    origin, clone = pushed(grown, tmp_path, str(tmp_path / "remote"))
+    first, second = [json.loads(each) for each in (origin.folder / "registry.jsonl").read_text().splitlines()]
+    md5 = first["model_md5"]
+    (tmp_path / "remote" / "files" / "md5" / md5[:2] / md5[2:]).unlink()
+    with pytest.raises(AssertionError, match=f"cells {first['version_md5']} cannot be brought back"):
+        clone.run("segline", "models", "sync", PYTHONPATH="src")
+    versions = json.loads(clone.run("segline", "models", "list", "--json", PYTHONPATH="src"))
+    assert second["version_md5"] in json.dumps(versions)
+    assert answers(clone, "models:/cells@champion", tmp_path / "a") == answers(
+        origin, "models:/cells@champion", tmp_path / "b"
+    )
+
+
+def test_after_a_move_predict_answers_and_nothing_is_written_to_the_old_place(
+    grown: "line.Project", tmp_path: Path
+) -> None:
+    before = line.Project(tmp_path / "before")
+    shutil.copytree(grown.folder, before.folder, symlinks=True)
+    expected = answers(before, "models:/cells@champion", tmp_path / "a")
+    moved = line.Project(tmp_path / "after")
+    before.folder.rename(moved.folder)
+    assert answers(moved, "models:/cells@champion", tmp_path / "b") == expected
+    moved.run("dvc", "repro", "--force", "register")
+    assert not before.folder.exists()
+    found = moved.folder.rglob("MLmodel")
+    assert all(str(before.folder) not in file.read_text() for file in found)
+
+
+def test_the_first_version_is_made_again_though_the_project_moved_on(grown: "line.Project", tmp_path: Path) -> None:
+    project = line.Project(tmp_path / "project")
+    shutil.copytree(grown.folder, project.folder, symlinks=True)
+    cache = sorted((project.folder / ".dvc" / "cache").rglob("*"))
+    said = project.run("segline", "models", "rebuild", "1", "--keep", str(tmp_path / "kept"), PYTHONPATH="src")
+    assert "the same model comes out" in said
+    assert "Running stage 'train'" in said
+    assert project.run("git", "status", "--porcelain") == ""
+    assert sorted((project.folder / ".dvc" / "cache").rglob("*")) == cache
+    assert project.runs() == grown.runs()
+    first = json.loads((project.folder / "registry.jsonl").read_text().splitlines()[0])
+    weights = tmp_path / "kept" / "data" / "model" / "weights.safetensors"
+    assert first["model_md5"] == md5_of(weights)
+
+
+def md5_of(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,300 @@
+"""`segline serve` in use: requests malformed in every way, an alias that moves under load, and MLflow's own server.
+
+SEGLINE_SOAK_REQUESTS says how many damaged requests.
+"""
+
+import base64
+import http.client
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from segline.model.images import decode, encode_png
+from segline.track.gate import Verdict
+from segline.track.registry import Registry
+from segline.track.shipping import Parts
+from segline.track.store import Store
+
+pytestmark = pytest.mark.soak
+
+TESTS = Path(__file__).parents[1]
+REQUESTS = int(os.environ.get("SEGLINE_SOAK_REQUESTS", "1500"))
+WARM = 300  # requests after which memory is no longer to grow
+GROWTH = 32 * 2**20  # bytes
+MOVES = 6
+CLIENTS = 4
+TAGS = {"model.md5": "m", "channels": "1", "dtype": "uint8", "classes": '{"0": "background", "1": "cell"}'}
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+def neighbour(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), TESTS / f"{path}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fuzz = neighbour("data/test_reader_fuzz")
+track = neighbour("track/conftest")
+made, project, store, parts, other_code = track.made, track.project, track.store, track.parts, track.other_code
+no_surroundings = track.no_surroundings
+
+
+@pytest.fixture
+def versions(store: Store, parts: Parts, other_code: Callable[[str, str, str], Parts]) -> dict[str, bytes]:
+    """What versions 1, the champion, and 2, whose code is another, make of the example."""
+    plain = "encode_png(prediction.labels), encode(prediction.objects), None"
+    changed = other_code("served.py", plain, plain.replace("prediction.labels", "1 - prediction.labels"))
+    inverse = replace(changed, answer=encode_png(1 - decode(parts.answer)[..., 0]))
+    registry = Registry(store, "cells")
+    for each in (parts, inverse):
+        with store.start_run("train") as run:
+            registry.register(each, run, Verdict(()), TAGS)
+    return {"1": parts.answer, "2": inverse.answer}
+
+
+@pytest.fixture
+def server(versions: dict[str, bytes], project: Path) -> Iterator["subprocess.Popen[str]"]:  # noqa: ARG001
+    """The command, at work in the project; its log is serve.log there."""
+    command = [sys.executable, "-m", "segline", "serve", "--model", "models:/cells@champion", "--port", "0"]
+    with (project / "serve.log").open("w") as log:
+        process = subprocess.Popen([*command, "--max-megabytes", "1"], stdout=log, stderr=log, cwd=project, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def port(server: "subprocess.Popen[str]", project: Path) -> int:
+    limit = time.monotonic() + 300
+    while "curl" not in (log := (project / "serve.log").read_text()):
+        assert server.poll() is None and time.monotonic() < limit, log
+        time.sleep(0.1)
+    return int(log.split("http://127.0.0.1:")[1].split()[0])
+
+
+@pytest.fixture
+def connection(port: int) -> Iterator[http.client.HTTPConnection]:
+    """To the server; it stays open from one request to the next."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as opened:
+        yield opened
+
+
+def ask(connection: http.client.HTTPConnection, body: bytes, kind: str) -> tuple[int, str, bytes]:
+    connection.request("POST", "/invocations", body, {"Content-Type": kind})
+    answer = connection.getresponse()
+    return answer.status, answer.headers.get("Model-Version", ""), answer.read()
+
+
+def ended(server: "subprocess.Popen[str]") -> str:
+    """The log, after the server was asked to end and did; the project is the working directory."""
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(60) == 0
+    return Path("serve.log").read_text()
+
+
+def form(data: bytes) -> bytes:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    return head + data + b"\r\n--x--\r\n"
+
+
+def records(data: bytes) -> bytes:
+    return json.dumps({"dataframe_records": [{"image": base64.b64encode(data).decode()}]}).encode()
+
+
+WAYS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "image": ("image/png", bytes),
+    "form": ("multipart/form-data; boundary=x", form),
+    "JSON": ("application/json", records),
+}
+
+
+def damaged_requests(number: int) -> Iterator[tuple[str, bytes]]:
+    """Type and body of requests of which the image, or all of the body, is damaged."""
+    files = [(name, data) for name, (_, data) in fuzz.valid().items()]
+    everything = [data for _, data in files]
+    for case in range(number):
+        rng = np.random.default_rng((7, case))
+        name, data = files[case % len(files)]
+        kind, packed = WAYS[list(WAYS)[case // len(files) % len(WAYS)]]
+        if rng.random() < 0.3:
+            yield kind, fuzz.damaged(packed(data), everything, rng)
+            continue
+        data = fuzz.damaged(data, everything, rng)
+        yield kind, packed(fuzz.signed(data) if name.startswith("png") and rng.random() < 0.7 else data)
+
+
+def test_malformed_requests(
+    server: "subprocess.Popen[str]", connection: http.client.HTTPConnection, versions: dict[str, bytes], parts: Parts
+) -> None:
+    """Damaged images, forms and JSON: refused or, where the damage does not matter, answered; memory stays."""
+    counts: Counter[int] = Counter()
+    memory = 0
+    for number, (kind, body) in enumerate(damaged_requests(REQUESTS)):
+        status, _, said = ask(connection, body, kind)
+        counts[status] += 1
+        assert status in (200, 400, 413, 415), said
+        assert status == 200 or json.loads(said)["message"]
+        if number == WARM:
+            memory = psutil.Process(server.pid).memory_info().rss
+    grown = psutil.Process(server.pid).memory_info().rss - memory
+    assert ask(connection, parts.example, "image/png")[::2] == (200, versions["1"])
+    print(f"{REQUESTS} requests: {dict(counts)}; memory grew by {grown / 2**20:.1f} MiB")  # noqa: T201
+    assert counts[400] > 0.6 * REQUESTS
+    assert grown < GROWTH
+    assert "Traceback" not in ended(server)
+
+
+GARBAGE = (
+    b"",
+    b"\x00" * 100,
+    b"GET\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n",
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\nContent-Type: image/png\r\n\r\n",
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: image/png\r\n\r\nzz\r\n",
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: \xff\xfe\r\nContent-Length: 1\r\n\r\na",
+    b"POST /invocations?output=%00%ff HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1\r\n\r\na",
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nContent-Type: multipart/form-data\r\n\r\n",
+)
+
+
+def test_what_is_no_http(server: "subprocess.Popen[str]", port: int, connection: http.client.HTTPConnection) -> None:
+    for data in GARBAGE:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as opened:
+            opened.sendall(data)
+            opened.shutdown(socket.SHUT_WR)
+            try:
+                answer = opened.recv(100)
+            except ConnectionResetError:
+                continue
+            assert answer == b"" or answer.split()[1][:1] == b"4", (data[:100], answer)
+    connection.request("GET", "/health")
+    assert connection.getresponse().status == 200
+    assert "Traceback" not in ended(server)
+
+
+def test_all_that_the_schema_allows_and_forbids(server: "subprocess.Popen[str]", port: int, project: Path) -> None:
+    """By schemathesis: no error of the server, and every answer as the schema has it."""
+    program = "from schemathesis.cli import schemathesis; schemathesis()"
+    address = f"http://127.0.0.1:{port}/openapi.json"
+    options = ["--checks", CHECKS, "--mode", "all", "--seed", "1", "--no-color", "--suppress-health-check", "all"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run", address, "--max-examples", "40", *options],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    log = ended(server)
+    print(done.stdout[-400:], Counter(re.findall(r'HTTP/1.1" (\d+)', log)))  # noqa: T201
+    assert "Traceback" not in log
+
+
+def test_no_request_is_dropped_while_the_alias_moves(
+    server: "subprocess.Popen[str]",
+    connection: http.client.HTTPConnection,
+    store: Store,
+    versions: dict[str, bytes],
+    parts: Parts,
+) -> None:
+    counts: Counter[str] = Counter()
+    wrong: list[Any] = []
+    over = threading.Event()
+
+    def client() -> None:
+        with closing(http.client.HTTPConnection(connection.host, connection.port, timeout=120)) as own:
+            while not over.is_set():
+                try:
+                    status, version, labels = ask(own, parts.example, "image/png")
+                except (OSError, http.client.HTTPException) as error:
+                    wrong.append(error)
+                    return
+                number = version.removeprefix("cells/")
+                counts[number] += 1
+                if status != 200 or labels != versions[number]:
+                    wrong.append((status, version, labels))
+
+    clients = [threading.Thread(target=client) for _ in range(CLIENTS)]
+    for thread in clients:
+        thread.start()
+    try:
+        for move in range(MOVES):
+            number = "12"[(move + 1) % 2]
+            store.client.set_registered_model_alias("cells", "champion", number)
+            _await_version(connection, number)
+    finally:
+        over.set()
+        for thread in clients:
+            thread.join()
+    print(f"{dict(counts)} requests by version, {len(wrong)} dropped or wrong, {MOVES} moves")  # noqa: T201
+    assert wrong == []
+    assert set(counts) == {"1", "2"}
+    assert ended(server).count(" answers, after version ") == MOVES
+
+
+def _await_version(connection: http.client.HTTPConnection, number: str) -> None:
+    limit = time.monotonic() + 120
+    while True:
+        connection.request("GET", "/version")
+        if json.loads(connection.getresponse().read())["version"] == number:
+            return
+        assert time.monotonic() < limit
+        time.sleep(0.3)
+
+
+def test_mlflow_serves_the_same_model(versions: dict[str, bytes], project: Path, parts: Parts) -> None:
+    """By the line of docs/serve.md."""
+    (line,) = (
+        each for each in (TESTS.parent / "docs" / "serve.md").read_text().splitlines() if "mlflow models" in each
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    del environment["PYTHONPATH"]
+    with (project / "mlflow.log").open("w") as log:
+        process = subprocess.Popen(
+            line.replace("8001", str(port)), shell=True, cwd=project, env=environment, stdout=log, stderr=log
+        )
+    try:
+        limit = time.monotonic() + 300
+        while True:
+            assert process.poll() is None and time.monotonic() < limit, (project / "mlflow.log").read_text()
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+                try:
+                    status, _, said = ask(connection, records(parts.example), "application/json")
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.5)
+        assert status == 200, said
+        (record,) = json.loads(said)["predictions"]
+        assert base64.b64decode(record["labels"]) == versions["1"]
+    finally:
+        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            child.kill()
+        process.wait()

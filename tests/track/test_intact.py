@@ -1,0 +1,75 @@
+"""The files of a registered version: what each is, and that one altered bit is refused."""
+
+import ast
+import io
+import json
+import pickletools
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+from safetensors import safe_open
+
+from segline.params import Gate
+from segline.track import intact
+from segline.track.gate import floors
+from segline.track.registry import Registry, RegistryError, load_model
+from segline.track.shipping import Parts
+from segline.track.store import Store
+
+GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
+
+
+@pytest.fixture
+def folder(store: Store, parts: Parts, project: Path) -> Path:
+    """The files of a registered version."""
+    with store.start_run("train") as run:
+        Registry(store, "cells").register(parts, run, GOOD, {}, records={"images.csv": b"image,file,md5,split\n"})
+    return next(project.glob("mlruns/artifacts/**/MLmodel")).parent
+
+
+def test_nothing_is_pickled_and_an_altered_bit_is_refused(folder: Path, store: Store, parts: Parts) -> None:
+    found = {file for file in folder.rglob("*") if file.is_file()}
+    assert not any("__pycache__" in file.parts for file in found)
+    assert {file.relative_to(folder).as_posix() for file in found} == set(
+        intact.recorded(Registry(store, "cells").version("1"))
+    )
+    for file in found:
+        opened(file)
+    answer = load_model(store, "models:/cells@champion")
+    assert answer(parts.example).labels == parts.answer
+    load_model(store, "models:/cells/1")  # what loading leaves beside the files is not held against them
+    for file in sorted(found):
+        content = file.read_bytes()
+        file.write_bytes(bytes([content[0] ^ 1]) + content[1:] if content else b"x")
+        with pytest.raises(RegistryError, match=f"{file.name} was altered"):
+            load_model(store, "models:/cells@champion")
+        file.write_bytes(content)
+    (folder / "code" / "torch.py").write_text("")
+    with pytest.raises(RegistryError, match=r"code/torch\.py was added"):
+        load_model(store, "models:/cells@champion")
+
+
+def opened(file: Path) -> None:
+    """Open a file as what its name says, which is nothing that unpickles; and see that it is no pickle."""
+    content = file.read_bytes()
+    if file.suffix == ".safetensors":
+        with safe_open(file, "numpy") as tensors:
+            assert list(tensors.keys())
+    elif file.suffix == ".json":
+        json.loads(content)
+    elif file.suffix in (".yaml", "") and file.name != "image":
+        assert YAML(typ="safe", pure=True).load(content.decode())
+    elif file.suffix == ".py":
+        ast.parse(content)
+    elif file.suffix in (".png", ".tif") or file.name == "image":
+        with Image.open(io.BytesIO(content)) as picture:
+            assert picture.format in ("PNG", "TIFF")
+            picture.load()
+    else:
+        assert file.suffix in (".txt", ".csv")
+        content.decode()
+    with pytest.raises(ValueError):
+        for _ in pickletools.genops(content):
+            pass
