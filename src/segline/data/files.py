@@ -40,14 +40,14 @@ def read_image(path: Path) -> Raw:
     FileError
         The file is missing, is no such image, or is a stack of several pages.
     """
-    with _named(path), opened(path) as stream:
+    with named(path), opened(path) as stream:
         # Of a TIFF only what is needed is read.
         return decode_page(stream) if form(stream) == "TIFF" else decode(stream.read())
 
 
 def read_page(path: Path, page: int) -> Raw:
     """Pixels (H, W, C) of page 0, 1, ... of a TIFF, of which no other is read; FileError as in `read_image`."""
-    with _named(path), opened(path) as stream:
+    with named(path), opened(path) as stream:
         return decode_page(stream, page)
 
 
@@ -59,7 +59,7 @@ def pages(path: Path) -> int:
     FileError
         The file is missing, or what it says of its pages contradicts what it holds.
     """
-    with _named(path), opened(path) as stream:
+    with named(path), opened(path) as stream:
         if form(stream) != "TIFF":
             return 1
         from segline.model import tiff
@@ -69,7 +69,7 @@ def pages(path: Path) -> int:
 
 def image_size(path: Path) -> Header:
     """Height, width, channels and type that `read_image` would give; nothing is decoded. FileError as there."""
-    with _named(path), opened(path) as stream:
+    with named(path), opened(path) as stream:
         return header(stream)
 
 
@@ -85,7 +85,7 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
     FileError
         The file is missing, damaged, in colour, compressed with losses, or holds numbers that are no ids.
     """
-    with _named(path), opened(path) as stream:
+    with named(path), opened(path) as stream:
         if form(stream) == "JPEG":
             raise ImageError("JPEG changes values, so ids cannot be trusted; save the labels as PNG or TIFF")
         labels: Labels = labelfile.decode(stream, page).numbers
@@ -106,7 +106,7 @@ def read_mask(path: Path, page: int | None = None) -> labelfile.Written:
 
     See `labelfile.decode`; FileError where that refuses.
     """
-    with _named(path), opened(path) as stream:
+    with named(path), opened(path) as stream:
         return labelfile.decode(stream, page)
 
 
@@ -132,7 +132,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """ImageErrors within become FileErrors that name the file."""
     try:
         yield

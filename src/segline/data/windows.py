@@ -12,10 +12,10 @@ import tifffile
 
 from segline.data import ngff
 from segline.data.chunks import Chunks
-from segline.data.files import FileError, form, image_size, opened, read_image
+from segline.data.files import form, image_size, named, opened, read_image
 from segline.data.georeference import Tag, tags_of
 from segline.model import headers, tiff
-from segline.model.images import ImageError, Raw, usual
+from segline.model.images import Raw, usual
 
 SEGMENT = 2**27  # bytes; a compressed strip or tile that is larger has the image read as a whole
 KEPT = 2**26  # bytes of decoded strips and tiles that are kept for the next window
@@ -48,7 +48,7 @@ def open_windows(path: Path) -> Iterator[Windows]:
         yield Windows(chunks.height, chunks.width, chunks.read, [], frame)
         return
     found, georeference = None, []
-    with opened(path) as stream, _named(path):
+    with opened(path) as stream, named(path):
         if form(stream) == "TIFF":
             with tiff.opened(stream) as (file, offsets):
                 pages = tiff.page_planes(file, offsets, None, whole=False)
@@ -62,20 +62,12 @@ def open_windows(path: Path) -> Iterator[Windows]:
         yield Windows(pages[0].imagelength, pages[0].imagewidth, found.read, georeference)
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except ImageError as error:
-        raise FileError(f"{path}: {error}") from error
-
-
 def size_of(path: Path) -> tuple[int, int]:
     """Height and width of an image of any size, px; nothing is decoded. FileError as in `open_windows`."""
     if ngff.is_zarr(path):
         chunks = Chunks(ngff.read(path))
         return chunks.height, chunks.width
-    with opened(path) as stream, _named(path):
+    with opened(path) as stream, named(path):
         if form(stream) != "TIFF":
             return image_size(path)[:2]
         with tiff.opened(stream) as (file, offsets):
@@ -110,10 +102,10 @@ class _Tiff:
 
     def read(self, rows: slice, columns: slice) -> Raw:
         """Pixels (h, w, C)."""
-        with _named(self._path), headers.reading("TIFF"):
+        with named(self._path), headers.reading("TIFF"):
             planes = [self._plane(number, rows, columns) for number in range(len(self._pages))]
             numbers = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-        with _named(self._path):
+        with named(self._path):
             return usual(numbers, self._alpha) if self._palette is None else self._palette[numbers[..., 0]]
 
     def _plane(self, number: int, rows: slice, columns: slice) -> npt.NDArray[Any]:

@@ -2,12 +2,13 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from threading import Thread
 from typing import Any
+
+from segline import signals
 
 
 class WorkerError(RuntimeError):
@@ -44,7 +45,7 @@ def helpers(count: int, work: Callable[..., None], *arguments: Any) -> Iterator[
 
 def _run(work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """What a process does: `work`, ended in good order by SIGTERM, and with its parent however that ends."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signals.install()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which the parent gets too
     Thread(target=_end_with_parent, daemon=True).start()
     work(*arguments)
