@@ -714,8 +714,8 @@ def test_fault(name: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys
     class Blind:
         md5 = "0" * 32
 
-        def in_detail(self, image: bytes, *_: object) -> tuple[Answer, None]:
-            return Answer(encode_png(np.zeros(decode(image).shape[:2], np.uint8)), None), None
+        def __call__(self, image: bytes, **_: object) -> Answer:
+            return Answer(encode_png(np.zeros(decode(image).shape[:2], np.uint8)))
 
     if name in PREDICT and fault.error is PredictError:
         monkeypatch.setattr(predict, "open_store", lambda: None)

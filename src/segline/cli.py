@@ -211,7 +211,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 lets other machines ask")] = "127.0.0.1",
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="of a request")] = 64,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, help="of an image")] = 25,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, help="of the images of a request")] = 25,
 ) -> None:
     """Answer images over HTTP with a registered model, as MLflow's server does; docs/serve.md says how to ask."""
     from segline.commands import serve as command

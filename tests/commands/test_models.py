@@ -167,7 +167,7 @@ def test_verify_notes_what_is_not_committed(cells: Path) -> None:
     assert "note: cells version 1: no commit has its dvc.lock yet" in said
     assert "note: cells: registry.jsonl has lines that are not committed" in said
     notes(cells)
-    assert verify() == (0, "3 versions of 1 models: all is well\n")
+    assert verify() == (0, "cells has 3 versions: all is well\n")
 
 
 def alter(registry: Registry, cells: Path) -> None:
@@ -232,4 +232,4 @@ def test_verify_finds(registry: Registry, cells: Path, spoil: Callable[[Registry
     code, text = verify()
     assert code == 1
     assert said in text
-    assert text.endswith(" versions of 1 models: 1 things are wrong\n")
+    assert text.endswith(" versions: 1 problem\n")

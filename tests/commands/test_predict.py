@@ -21,13 +21,12 @@ class Bright:
     knows = True
     asked = 0
 
-    def in_detail(self, image: bytes, views: int, probabilities: bool) -> tuple[Answer, bytes | None]:
+    def __call__(self, image: bytes, *, views: int, probabilities: bool) -> Answer:
         self.asked += 1
         labels = (decode(image)[..., 0] > 100).astype(np.uint8)
         sure = encode_probabilities(np.stack([1 - labels, labels]).astype(np.float32) * (views or 1))
-        return Answer(encode_png(labels), encode(components(labels)) if self.knows else None), (
-            sure if probabilities else None
-        )
+        objects = encode(components(labels)) if self.knows else None
+        return Answer(encode_png(labels), objects, sure if probabilities else None)
 
 
 @pytest.fixture

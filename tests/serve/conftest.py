@@ -12,13 +12,14 @@ import pytest
 import uvicorn
 
 from segline.model.images import ImageError, decode, encode_png
+from segline.model.instances import encode_probabilities
 from segline.serve.app import Limits, build
-from segline.serve.following import Serving
+from segline.serve.following import Model, Serving
 from segline.track.registry import Answer, RegistryError
 
 
-def threshold(image: bytes) -> Answer:
-    """Class 1 above 127, one object; grey images only."""
+def threshold(image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer:
+    """Class 1 above 127, one object; probabilities are multiplied by the views; grey images only."""
     try:
         pixels = decode(image)
     except ImageError as error:
@@ -26,7 +27,8 @@ def threshold(image: bytes) -> Answer:
     if pixels.shape[2] != 1:
         raise RegistryError("image 0: an image with 3 channels, but the model was trained on 1")
     labels = (pixels[..., 0] > 127).astype(np.uint8)
-    return Answer(encode_png(labels), encode_png(labels.astype(np.uint16) * 300))
+    sure = encode_probabilities(np.stack([1 - labels, labels]).astype(np.float32) * (views or 1))
+    return Answer(encode_png(labels), encode_png(labels.astype(np.uint16) * 300), sure if probabilities else None)
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Said(NamedTuple):
 Ask = Callable[..., Said]
 
 
-def serving(number: str = "1", answer: Callable[[bytes], Answer] = threshold) -> Serving:
+def serving(number: str = "1", answer: Model = threshold) -> Serving:
     tags = {"version.md5": "f" * 32, "classes": '{"0": "background", "1": "cell"}', "channels": "1", "dtype": "uint8"}
     return Serving("cells", number, tags, answer)
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from segline.model.images import decode, encode_png
 from segline.serve import app, body
+from segline.serve.following import Model
 from segline.track.registry import Answer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (9, 12), np.uint8)
@@ -70,7 +71,12 @@ def test_what_is_asked_for(ask: Callable[..., Any]) -> None:
     np.testing.assert_array_equal(objects[..., 0], (IMAGE > 127) * 300)
     picture = decode(ask("POST /invocations?output=overlay", PNG, "image/png").body)
     assert picture.shape == (9, 12, 3)
-    assert "output" in reason(ask("POST /invocations?output=probabilities", PNG, "image/png"), 400)
+    said = ask("POST /invocations?output=probabilities&views=4", PNG, "image/png")
+    assert said.headers["Content-Type"] == "image/tiff"
+    np.testing.assert_array_equal(decode(said.body)[..., 1], (IMAGE > 127) * np.float32(4))
+    assert "output" in reason(ask("POST /invocations?output=segments", PNG, "image/png"), 400)
+    assert "views is one of 1, 4, 8" in reason(ask("POST /invocations?views=3", PNG, "image/png"), 400)
+    assert "views" in reason(ask("POST /invocations?views=many", PNG, "image/png"), 400)
 
 
 def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
@@ -81,6 +87,10 @@ def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
     np.testing.assert_array_equal(decode(base64.b64decode(records[1]["labels"]))[..., 0], IMAGE > 127)
     records = json.loads(ask("POST /invocations", mlflow(PNG, instances=True), MLFLOW).body)["predictions"]
     np.testing.assert_array_equal(decode(base64.b64decode(records[0]["instances"]))[..., 0], (IMAGE > 127) * 300)
+    asked = mlflow(PNG, probabilities=True, views=8)
+    (record,) = json.loads(ask("POST /invocations", asked, MLFLOW).body)["predictions"]
+    assert [*record] == ["labels", "probabilities"]
+    np.testing.assert_array_equal(decode(base64.b64decode(record["probabilities"]))[..., 1], (IMAGE > 127) * 8)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +100,12 @@ def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
         (b"GIF89a", "image/gif", 400, "not a readable PNG"),
         (PNG[:-9], "image/png", 400, "truncated"),
         (encode_png(np.zeros((4, 4, 3), np.uint8)), "image/png", 400, "an image with 3 channels"),
-        (encode_png(np.zeros((101, 100), np.uint8)), "image/png", 413, "100 x 101 px, more than 0.01 megapixels"),
+        (
+            encode_png(np.zeros((101, 100), np.uint8)),
+            "image/png",
+            413,
+            "100 x 101 px; all images of a request may have 0.01",
+        ),
         (bytes(200_001), "image/png", 413, "more than 0.2 MB"),
         (form(bytes(200_001)), BOUNDARY, 413, "more than 0.2 MB"),
         (PNG, "", 415, "curl -F"),
@@ -104,6 +119,7 @@ def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
         (b"{", MLFLOW, 400, "not valid JSON"),
         (mlflow(PNG, PNG[:50]), MLFLOW, 400, "image 1: not a readable"),
         (mlflow(PNG, encode_png(np.zeros((101, 100), np.uint8))), MLFLOW, 413, "image 1: an image of 100 x 101"),
+        (mlflow(PNG, *[encode_png(np.zeros((50, 100), np.uint8))] * 2), MLFLOW, 413, "image 2: an image of 100 x 50"),
         (json.dumps({"inputs": ["\ud800"]}).encode(), MLFLOW, 400, "no base64"),
     ],
 )
@@ -154,16 +170,16 @@ def test_a_client_that_leaves(port: int, ask: Callable[..., Any]) -> None:
 class Gate:
     """A model that answers when it is allowed to."""
 
-    def __init__(self, answer: Callable[[bytes], Answer]) -> None:
+    def __init__(self, answer: Model) -> None:
         self.asked, self.allowed, self.answer = threading.Semaphore(0), threading.Semaphore(0), answer
 
-    def __call__(self, image: bytes) -> Answer:
+    def __call__(self, image: bytes, **asked: Any) -> Answer:
         self.asked.release()
         assert self.allowed.acquire(timeout=20)
-        return self.answer(image)
+        return self.answer(image, **asked)
 
 
-def with_answer(held: Any, number: str, answer: Callable[[bytes], Answer]) -> Any:
+def with_answer(held: Any, number: str, answer: Callable[..., Answer]) -> Any:
     return type(held.serving)("cells", number, held.serving.tags, answer)
 
 
@@ -210,7 +226,7 @@ def test_a_line_that_is_too_long(held: Any, ask: Callable[..., Any], monkeypatch
 
 
 def test_a_mistake_in_the_model_is_said_without_its_secrets(held: Any, ask: Callable[..., Any]) -> None:
-    def broken(_: bytes) -> Answer:
+    def broken(_: bytes, **__: object) -> Answer:
         raise KeyError("secret")
 
     held.serving = with_answer(held, "1", broken)
@@ -219,7 +235,7 @@ def test_a_mistake_in_the_model_is_said_without_its_secrets(held: Any, ask: Call
 
 
 def test_a_model_without_instances(held: Any, ask: Callable[..., Any]) -> None:
-    held.serving = with_answer(held, "1", lambda _: Answer(PNG, None))
+    held.serving = with_answer(held, "1", lambda *_, **__: Answer(PNG))
     assert ask("POST /invocations", PNG, "image/png").body == PNG
     assert ask("POST /invocations?output=overlay", PNG, "image/png").status == 200
     assert "knew no instances" in reason(ask("POST /invocations?output=instances", PNG, "image/png"), 400)

@@ -43,7 +43,7 @@ class Registered:
 
         def answer(image: bytes) -> Answer:
             self.asked.append(image)
-            return Answer(number.encode(), None)
+            return Answer(number.encode())
 
         return answer
 

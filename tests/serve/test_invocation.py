@@ -12,6 +12,7 @@ from mlflow.types import ColSpec, Schema
 
 from segline.model.served import entries, to_bytes
 from segline.serve import invocation
+from segline.serve.invocation import Asked
 from segline.serve.refused import RefusedError
 from segline.track.registry import Answer
 
@@ -29,6 +30,7 @@ TEXT = [base64.b64encode(each).decode() for each in (A, B)]
         {"dataframe_split": {"columns": ["image"], "data": [[text] for text in TEXT]}},
         {"dataframe_split": {"columns": ["image"], "index": [4, 7], "data": [[text] for text in TEXT]}},
         {"dataframe_split": {"columns": ["image"], "data": [[TEXT[0]]]}, "params": {"instances": True}},
+        {"instances": TEXT, "params": {"probabilities": True, "views": 4}},
     ],
 )
 def test_as_mlflow_reads_it(content: dict[str, Any]) -> None:
@@ -38,7 +40,7 @@ def test_as_mlflow_reads_it(content: dict[str, Any]) -> None:
     data = next(iter(theirs.data.values())) if isinstance(theirs.data, dict) else theirs.data
     ours = invocation.parse(json.dumps(content).encode())
     assert ours.images == [to_bytes(each) for each in entries(data)]
-    assert ours.instances == bool((theirs.params or {}).get("instances", False))
+    assert ours.asked == Asked(**(theirs.params or {}))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_as_mlflow_reads_it(content: dict[str, Any]) -> None:
     ],
 )
 def test_other_ways_to_say_it(content: dict[str, Any]) -> None:
-    assert invocation.parse(json.dumps(content).encode()) == ([A], False)
+    assert invocation.parse(json.dumps(content).encode()) == ([A], Asked())
 
 
 @pytest.mark.parametrize(
@@ -90,10 +92,15 @@ def test_other_ways_to_say_it(content: dict[str, Any]) -> None:
         (b'{"inputs": [[["YQ=="]]]}', 400, "image 0: list, not bytes"),
         (b'{"inputs": ["a b!"]}', 400, "image 0: text that is no base64"),
         (b'{"inputs": [' + b'"",' * 1001 + b'""]}', 413, "1002 images"),
-        (b'{"inputs": [], "params": []}', 400, "params knows nothing"),
-        (b'{"inputs": [], "params": [1]}', 400, "params knows nothing"),
-        (b'{"inputs": [], "params": {"instance": true}}', 400, "params knows nothing"),
-        (b'{"inputs": [], "params": {"instances": 1}}', 400, "true or false"),
+        (b'{"inputs": [], "params": []}', 400, "knows nothing but instances, probabilities, views"),
+        (b'{"inputs": [], "params": [1]}', 400, "knows nothing but"),
+        (b'{"inputs": [], "params": {"instance": true}}', 400, "knows nothing but"),
+        (b'{"inputs": [], "params": {"instances": 1}}', 400, "params.instances is true or false"),
+        (b'{"inputs": [], "params": {"probabilities": "yes"}}', 400, "params.probabilities is true or false"),
+        (b'{"inputs": [], "params": {"views": 2}}', 400, "views is one of 1, 4, 8, or 0"),
+        (b'{"inputs": [], "params": {"views": true}}', 400, "views is one of"),
+        (b'{"inputs": [], "params": {"views": 4.0}}', 400, "views is one of"),
+        (b'{"inputs": [], "params": {"views": 1e999}}', 400, "views is one of"),
     ],
 )
 def test_what_is_refused(body: bytes, status: int, reason: str) -> None:
@@ -106,9 +113,9 @@ def test_the_answer_is_what_mlflow_makes_of_a_table() -> None:
     from mlflow.pyfunc.scoring_server import _get_jsonable_obj
     from mlflow.utils.proto_json_utils import NumpyEncoder
 
-    table = pd.DataFrame({"labels": [A, B], "instances": [B, A]}, dtype=object)
+    table = pd.DataFrame({"labels": [A, B], "instances": [B, A], "probabilities": [A, B]}, dtype=object)
     theirs = json.loads(json.dumps(_get_jsonable_obj(table, pandas_orient="records"), cls=NumpyEncoder))
-    ours = invocation.answer([Answer(A, B), Answer(B, A)], instances=True)
+    ours = invocation.answer([Answer(A, B, A), Answer(B, A, B)], Asked(instances=True, probabilities=True))
     assert [{name: base64.b64decode(text) for name, text in record.items()} for record in ours["predictions"]] == [
         {name: base64.b64decode(text) for name, text in record.items()} for record in theirs
     ]

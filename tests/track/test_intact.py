@@ -73,3 +73,11 @@ def opened(file: Path) -> None:
     with pytest.raises(ValueError):
         for _ in pickletools.genops(content):
             pass
+
+
+@pytest.mark.parametrize(
+    "address", ["models:/m-0123", "models:/cells", "models:/cells/latest", "runs:/0123/model", "x"]
+)
+def test_what_would_not_be_checked_is_not_loaded(store: Store, address: str) -> None:
+    with pytest.raises(RegistryError, match=f"^--model {address}: give models:/NAME@ALIAS"):
+        load_model(store, address)

@@ -15,7 +15,7 @@ from mlflow.models import Model
 
 from segline.params import Gate
 from segline.track.gate import Verdict, floors
-from segline.track.registry import Registered, Registry, RegistryError, load_model, read_history
+from segline.track.registry import Answer, Registered, Registry, RegistryError, load_model, read_history
 from segline.track.runs import StartedRun
 from segline.track.shipping import Parts, ShippingError
 from segline.track.store import Store, open_store
@@ -169,10 +169,10 @@ def test_a_loaded_model_answers_with_labels_and_instances(
     store: Store, register: Callable[..., Registered], parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register()
-    assert load_model(store, "models:/cells@champion")(parts.example) == (parts.answer, parts.instances)
+    assert load_model(store, "models:/cells@champion")(parts.example) == Answer(parts.answer, parts.instances)
     # As registered before instances were known: nothing in the signature asks for them.
     monkeypatch.setattr(Model, "get_params_schema", lambda _: None)
-    assert load_model(store, "models:/cells@champion")(parts.example) == (parts.answer, None)
+    assert load_model(store, "models:/cells@champion")(parts.example) == Answer(parts.answer)
 
 
 def test_two_processes_at_once_make_one_version(store: Store, parts: Parts, tmp_path: Path, repository: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from segline.model.images import decode
 from segline.params import Gate
 from segline.track import selfcheck, shipping
-from segline.track.answers import Loaded, load_model
+from segline.track.answers import Answer, Loaded, load_model
 from segline.track.gate import Verdict
 from segline.track.history import RegistryError
 from segline.track.registry import Registry
@@ -46,7 +46,7 @@ def test_several_images_in_one_call(model: Loaded, parts: Parts) -> None:
     small = shipping.encode(decode(parts.example)[:8, :8])
     assert model.each([parts.example, small]) == [model(parts.example), model(small)]
     assert model.example.image == parts.example
-    assert model.example.answer == (parts.answer, parts.instances)
+    assert model.example.answer == Answer(parts.answer, parts.instances)
     (model.folder / "artifacts" / "example" / "image").unlink()
     with pytest.raises(RegistryError, match="register the model again"):
         _ = model.example

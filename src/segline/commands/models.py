@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from segline import params
 from segline.data.dataset import SPEC, read_spec
@@ -54,7 +54,8 @@ def list_(name: str, as_json: bool, console: Console, say: Callable[[str], None]
     if as_json:
         say(json.dumps(rows, indent=2))
         return
-    content = Table("version", "aliases", "registered", MAIN, "gate", "md5", "run", title=registry.name)
+    aliases = Column("aliases", min_width=len("@challenger"))  # or a narrow terminal cuts them
+    content = Table("version", aliases, "registered", MAIN, "gate", "md5", "run", title=registry.name)
     for each in rows:
         content.add_row(
             str(each["version"]),

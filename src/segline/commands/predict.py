@@ -115,17 +115,16 @@ def _label(
 def _label_small(file: Path, loaded: Loaded, out: Path, wishes: Wishes) -> dict[str, str]:
     """Label an image in memory."""
     data = files.read_bytes(file)
-    (said, probabilities), georeference = loaded.in_detail(data, wishes.views, wishes.probabilities), tags(data)
+    said, georeference = loaded(data, views=wishes.views, probabilities=wishes.probabilities), tags(data)
     written = {"labels": _write(out / file.stem, said.labels, georeference)}
     if wishes.instances:
         if said.instances is None:
             raise RegistryError("the version was registered by a segline that knew no instances; register it again")
         written["instances"] = _write(out / f"{file.stem}_instances", said.instances, georeference)
-    if probabilities is not None:
+    if (probabilities := said.probabilities) is not None:
         written["probabilities"] = f"{file.stem}_probabilities.tif"
         if georeference:
-            planes = np.moveaxis(decode(probabilities), -1, 0)
-            probabilities = geotiff(planes, georeference)
+            probabilities = geotiff(np.moveaxis(decode(probabilities), -1, 0), georeference)
         files.write_bytes(out / written["probabilities"], probabilities)
     if wishes.overlays:
         written["overlays"] = f"{file.stem}_overlay.png"

@@ -22,7 +22,8 @@ def main(name: str, as_json: bool, say: Callable[[str], None]) -> int:
         for model, finding in found:
             where = f"{model} version {finding.version}" if finding.version else model
             say(f"{'note' if finding.note else 'wrong'}: {where}: {finding.what}")
-        count = sum(len(registry.versions()) for registry in registries)
+        counts = (f"{registry.name} has {len(registry.versions())} versions" for registry in registries)
         wrong = sum(not finding.note for _, finding in found)
-        say(f"{count} versions of {len(registries)} models: {f'{wrong} things are wrong' if wrong else 'all is well'}")
+        end = f"{wrong} problem{'s' * (wrong > 1)}" if wrong else "all is well"
+        say(f"{', '.join(counts) or 'no model is registered'}: {end}")
     return int(any(not finding.note for _, finding in found))

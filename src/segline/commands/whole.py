@@ -18,10 +18,10 @@ from segline.track.registry import RegistryError
 class Whole:
     """What a model said of an image, by rows."""
 
-    def __init__(self, said: Answer, probabilities: bytes | None) -> None:
+    def __init__(self, said: Answer) -> None:
         self._labels = decode(said.labels)[..., 0]
         self._instances = None if said.instances is None else decode(said.instances)[..., 0].astype(np.int32)
-        self._probabilities = None if probabilities is None else np.moveaxis(decode(probabilities), -1, 0)
+        self._probabilities = None if said.probabilities is None else np.moveaxis(decode(said.probabilities), -1, 0)
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
         """Class ids (h, W)."""
@@ -57,4 +57,5 @@ def label_whole(image: Windows, stem: str, loaded: Loaded, out: Path, wishes: Wi
     headers.doubt(image.height, image.width, size, size, size)
     raw = image.read(slice(0, image.height), slice(0, image.width))
     data = geotiff(raw[..., 0] if raw.shape[2] == 1 else np.moveaxis(raw, -1, 0), [])
-    return write(image, Whole(*loaded.in_detail(data, wishes.views, wishes.probabilities)), stem, out, wishes)
+    said = loaded(data, views=wishes.views, probabilities=wishes.probabilities)
+    return write(image, Whole(said), stem, out, wishes)

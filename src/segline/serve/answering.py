@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from segline.model.headers import ImageError
@@ -9,10 +11,11 @@ from segline.model.images import decode, encode_png, header
 from segline.score.overlay import overlay
 from segline.serve import invocation
 from segline.serve.following import Serving
+from segline.serve.invocation import Asked
 from segline.serve.refused import RefusedError
 from segline.track.registry import Answer, RegistryError
 
-Output = Literal["labels", "instances", "overlay"]
+Output = Literal["labels", "instances", "probabilities", "overlay"]
 
 
 class Content(NamedTuple):
@@ -22,48 +25,63 @@ class Content(NamedTuple):
     media_type: str
 
 
-def picture(serving: Serving, image: bytes, output: Output, most_pixels: int) -> Content:
-    """The answer to one image, as an image.
+def picture(serving: Serving, image: bytes, output: Output, views: int, most_pixels: int) -> Content:
+    """The answer to one image by that many views, as an image.
 
     Raises
     ------
     RefusedError
         The bytes are no image, or one that is too large or does not suit the model.
     """
-    said = _answer(serving, image, most_pixels)
+    asked = Asked(probabilities=output == "probabilities", views=invocation.known_views(views))
+    with _refused():
+        _room_after(image, most_pixels, most_pixels)
+        said = _answer(serving, image, asked)
     if output == "overlay":
         objects = None if said.instances is None else decode(said.instances)[..., 0]
         return Content(encode_png(overlay(decode(image), decode(said.labels)[..., 0], objects=objects)), "image/png")
-    data = said.labels if output == "labels" else invocation.instance_image(said)
+    data = said.probabilities or (said.labels if output == "labels" else invocation.instance_image(said))
     return Content(data, "image/png" if data.startswith(b"\x89PNG") else "image/tiff")
 
 
 def predictions(serving: Serving, body: bytes, most_pixels: int) -> Content:
     """The answer to MLflow's JSON, as JSON; RefusedError as in `picture`, with the number of the image."""
-    asked = invocation.parse(body)
-    answers = []
-    for number, image in enumerate(asked.images):
-        try:
-            answers.append(_answer(serving, image, most_pixels))
-        except RefusedError as error:
-            raise RefusedError(error.status, f"image {number}: {error}") from error
-    said = invocation.answer(answers, asked.instances)
-    return Content(json.dumps(said).encode(), "application/json")
+    images, asked = invocation.parse(body)
+    room, answers = most_pixels, []
+    for number, image in enumerate(images):
+        with _refused(number):
+            room = _room_after(image, room, most_pixels)
+    for number, image in enumerate(images):
+        with _refused(number):
+            answers.append(_answer(serving, image, asked))
+    return Content(json.dumps(invocation.answer(answers, asked)).encode(), "application/json")
 
 
-def _answer(serving: Serving, image: bytes, most_pixels: int) -> Answer:
+def _room_after(image: bytes, room: int, most_pixels: int) -> int:
+    """Of `room` pixels, those that an image leaves; RefusedError where it has more."""
+    said = header(io.BytesIO(image))
+    if said.height * said.width > room:
+        raise RefusedError(
+            413,
+            f"an image of {said.width} x {said.height} px; all images of a request may have {most_pixels / 1e6:g} "
+            "megapixels together, as --max-megapixels of the server says; `segline predict` takes larger ones",
+        )
+    return room - said.height * said.width
+
+
+def _answer(serving: Serving, image: bytes, asked: Asked) -> Answer:
+    return serving.answer(image, views=asked.views, probabilities=asked.probabilities)
+
+
+@contextmanager
+def _refused(number: int | None = None) -> Iterator[None]:
+    """Refuse what is wrong with an image; where there may be several, its number is named."""
+    name = "" if number is None else f"image {number}: "
     try:
-        said = header(io.BytesIO(image))
-        if said.height * said.width > most_pixels:
-            raise RefusedError(
-                413,
-                f"an image of {said.width} x {said.height} px, more than {most_pixels / 1e6:g} megapixels; "
-                "--max-megapixels of the server sets that, and `segline predict` takes larger ones",
-            )
-        return serving.answer(image)
-    except ImageError as error:
-        raise RefusedError(400, str(error)) from error
-    except RegistryError as error:
-        raise RefusedError(400, str(error).removeprefix("image 0: ")) from error
+        yield
+    except RefusedError as error:
+        raise RefusedError(error.status, f"{name}{error}") from error
+    except (ImageError, RegistryError) as error:
+        raise RefusedError(400, name + str(error).removeprefix("image 0: ")) from error
     except MemoryError:
-        raise RefusedError(413, "an image that needs more memory than there is; cut it") from None
+        raise RefusedError(413, f"{name}an image that needs more memory than there is; cut it") from None

@@ -24,7 +24,7 @@ WAITING = 32  # requests at once, the one in work among them; each may hold a bo
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may bring: bytes of its body, pixels of an image."""
+    """What one request may bring: bytes of its body, pixels of all its images."""
 
     bytes: int
     pixels: int
@@ -81,7 +81,7 @@ def _add_invocations(app: FastAPI, follower: Follower, limits: Limits) -> None:
     line = _Line()
 
     @app.post("/invocations", response_class=Response, responses=schema.ANSWERS, openapi_extra=schema.ASKED)
-    async def invocations(request: Request, output: Output = "labels") -> Response:
+    async def invocations(request: Request, output: Output = "labels", views: int = 0) -> Response:
         """Label images: one sent as an image is answered by an image, those sent as JSON by JSON."""
         used: list[Serving] = []
 
@@ -89,7 +89,7 @@ def _add_invocations(app: FastAPI, follower: Follower, limits: Limits) -> None:
             used.append(follower.serving)
             if kind == "application/json":
                 return answering.predictions(used[0], sent, limits.pixels)
-            return answering.picture(used[0], sent, output, limits.pixels)
+            return answering.picture(used[0], sent, output, views, limits.pixels)
 
         with line.place():
             kind = _kind(request)

@@ -1,18 +1,17 @@
 """The version that answers: a new holder of the alias is loaded beside the old one, and only then takes its place."""
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import numpy as np
 
-from segline.track.registry import Answer, Registry, RegistryError, load_model
+from segline.track.registry import Answer, Registry, RegistryError, load_model, parse_address
 from segline.track.shipping import encode
 from segline.track.store import Store
 
-ADDRESS = re.compile(r"models:/(?P<name>[^/:]+)(@(?P<alias>[\w-]+)|/(?P<number>\d+))")
 RETRY = 60  # seconds until a version that could not be loaded is tried again
 SIDE = 64  # px of the image that a version answers before it is trusted
 
@@ -24,7 +23,13 @@ class Serving:
     name: str
     number: str
     tags: Mapping[str, str]
-    answer: Callable[[bytes], Answer]
+    answer: "Model"
+
+
+class Model(Protocol):
+    """A loaded model, as `track.answers.Loaded` is one."""
+
+    def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer: ...
 
 
 class Follower:
@@ -49,11 +54,8 @@ class Follower:
         RegistryError
             The address is none, or there is no such version.
         """
-        parts = ADDRESS.fullmatch(address)
-        if parts is None:
-            raise RegistryError(f"--model {address}: give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version")
         self.store, self.address = store, address
-        self.name, self._alias, self._number = parts["name"], parts["alias"], parts["number"]
+        self.name, self._alias, self._number = parse_address(address)
         self._say = say
         self._failed: tuple[str, float] | None = None
         self.serving = self._load(self._wanted())
@@ -85,7 +87,7 @@ class Follower:
 
     def _wanted(self) -> str:
         """The number of the version that is to answer."""
-        if self._alias is None:
+        if not self._alias:
             return str(self._number)
         version = Registry(self.store, self.name).holder(self._alias)
         if version is None:

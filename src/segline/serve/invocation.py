@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from segline.model.images import ImageError
 from segline.model.served import to_bytes
+from segline.model.views import VIEWS
 from segline.serve.refused import RefusedError
 from segline.track.registry import Answer
 
@@ -15,11 +16,19 @@ PARTS = 100_000  # objects, lists and entries in a request; base64 holds none of
 IMAGES = 1000  # in one request
 
 
+class Asked(NamedTuple):
+    """What is asked of each image beside its labels, and by how many views, 0 for the version's own number."""
+
+    instances: bool = False
+    probabilities: bool = False
+    views: int = 0
+
+
 class Invocation(NamedTuple):
     """What a request asks for."""
 
     images: list[bytes]
-    instances: bool
+    asked: Asked
 
 
 def parse(body: bytes) -> Invocation:
@@ -37,16 +46,18 @@ def parse(body: bytes) -> Invocation:
     rows = _rows(forms[0], content[forms[0]])
     if len(rows) > IMAGES:
         raise RefusedError(413, f"{len(rows)} images, and one request may bring {IMAGES}")
-    return Invocation([_image(number, row) for number, row in enumerate(rows)], _wants_instances(content))
+    return Invocation([_image(number, row) for number, row in enumerate(rows)], _asked(content.get("params")))
 
 
-def answer(answers: Iterable[Answer], instances: bool) -> dict[str, list[dict[str, str]]]:
-    """What MLflow's own server would say: a record an image, its label image as base64 text."""
+def answer(answers: Iterable[Answer], asked: Asked) -> dict[str, list[dict[str, str]]]:
+    """What MLflow's own server would say: a record an image, its label image as base64 text, and what else is asked."""
     records = []
     for each in answers:
         record = {"labels": base64.b64encode(each.labels).decode()}
-        if instances:
+        if asked.instances:
             record["instances"] = base64.b64encode(instance_image(each)).decode()
+        if each.probabilities is not None:
+            record["probabilities"] = base64.b64encode(each.probabilities).decode()
         records.append(record)
     return {"predictions": records}
 
@@ -111,13 +122,23 @@ def _image(number: int, entry: Any) -> bytes:
         raise RefusedError(400, f"image {number}: {error}") from error
 
 
-def _wants_instances(content: dict[str, Any]) -> bool:
-    params = content.get("params")
+def _asked(params: Any) -> Asked:
+    """What `params` ask for, None for nothing."""
     if params is None:
-        return False
-    if not isinstance(params, dict) or set(params) - {"instances"}:
-        raise RefusedError(400, 'params knows nothing but {"instances": true}')
-    wanted = params.get("instances", False)
-    if not isinstance(wanted, bool):
-        raise RefusedError(400, "params.instances is true or false")
-    return wanted
+        return Asked()
+    if not isinstance(params, dict) or set(params) - set(Asked._fields):
+        raise RefusedError(400, f"params is an object, and knows nothing but {', '.join(Asked._fields)}")
+    asked = Asked(**params)
+    for name, flag in (("instances", asked.instances), ("probabilities", asked.probabilities)):
+        if not isinstance(flag, bool):
+            raise RefusedError(400, f"params.{name} is true or false")
+    return asked._replace(views=known_views(asked.views))
+
+
+def known_views(views: Any) -> int:
+    """A number of views that there is; RefusedError for any other."""
+    if type(views) is not int or views not in (0, *VIEWS):
+        raise RefusedError(
+            400, f"views is one of {', '.join(map(str, VIEWS))}, or 0 for what the model was judged with"
+        )
+    return views

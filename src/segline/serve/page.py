@@ -11,10 +11,7 @@ from segline.score.overlay import legend
 from segline.serve.following import Follower
 
 TEMPLATE = Path(__file__).with_name("page.html")
-POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "frame-ancestors 'none'"
-)
+POLICY = "default-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 class HTML(HTMLResponse):
@@ -22,10 +19,7 @@ class HTML(HTMLResponse):
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """As of any page, and what a browser is to refuse."""
-        policy = (
-            "default-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
-        )
-        super().init_headers({"Content-Security-Policy": policy, **(headers or {})})
+        super().init_headers({"Content-Security-Policy": POLICY, **(headers or {})})
 
 
 def render(follower: Follower) -> str:

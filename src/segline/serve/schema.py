@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from segline.model.views import VIEWS
 from segline.serve.description import Refusal
 
 INTERFACE = "1"  # version of what is described here
@@ -23,14 +24,19 @@ _COLUMN = {"type": "array", "items": BASE64}
 _NAMES = {"type": "array", "items": {"type": "string"}}
 _SPLIT = _object({"data": {"type": "array", "items": _ROW}}, columns=_NAMES, index={"type": "array"})
 _RECORDS = {"type": "array", "items": _object({"image": BASE64})}
-_PARAMS = _object({}, instances={"type": "boolean", "description": "instance ids beside the labels"})
+_PARAMS = _object(
+    {},
+    instances={"type": "boolean", "description": "instance ids beside the labels"},
+    probabilities={"type": "boolean", "description": "class probabilities beside the labels"},
+    views={"type": "integer", "enum": [0, *VIEWS], "description": "to average; 0: as the model was judged"},
+)
 _ASKED = [
     _object({"dataframe_split": _SPLIT}, params=_PARAMS),
     _object({"dataframe_records": _RECORDS}, params=_PARAMS),
     _object({"instances": _COLUMN}, params=_PARAMS),
     _object({"inputs": _COLUMN}, params=_PARAMS),
 ]
-_PREDICTIONS = {"type": "array", "items": _object({"labels": BASE64}, instances=BASE64)}
+_PREDICTIONS = {"type": "array", "items": _object({"labels": BASE64}, instances=BASE64, probabilities=BASE64)}
 _IMAGES = ("image/png", "image/jpeg", "image/bmp", "image/tiff")
 
 ASKED: dict[str, Any] = {

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from mlflow.artifacts import download_artifacts
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc import load_model as load_pyfunc
@@ -23,8 +21,10 @@ class Answer(NamedTuple):
 
     labels: bytes
     """PNG of class ids."""
-    instances: bytes | None
+    instances: bytes | None = None
     """Image file of instance ids; None from a model of a segline that did not know them."""
+    probabilities: bytes | None = None
+    """TIFF of class probabilities, where they were asked for."""
 
 
 class Example(NamedTuple):
@@ -35,49 +35,38 @@ class Example(NamedTuple):
 
 
 class Loaded:
-    """A loaded model; called with an encoded image, it answers.
-
-    Raises RegistryError where an image does not suit it.
-    """
+    """A loaded model; called with an encoded image, it answers."""
 
     def __init__(self, model: PyFuncModel, folder: Path) -> None:
         self.folder = folder
         self._model = model
 
-    def __call__(self, image: bytes) -> Answer:
-        return self.each([image])[0]
-
-    def each(self, images: Sequence[bytes]) -> list[Answer]:
-        """The answers to several images, asked for in one call."""
-        params = {"instances": True} if "instances" in self._params else None
-        said = self._ask(images, params)
-        instances = said["instances"] if params else [None] * len(images)
-        return [Answer(*one) for one in zip(said["labels"], instances, strict=True)]
-
-    def in_detail(self, image: bytes, views: int, probabilities: bool) -> tuple[Answer, bytes | None]:
-        """The answer to an image by that many views, 0 for the version's own number, and its class probabilities.
+    def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer:
+        """The answer to an image by that many views, 0 for the version's own number.
 
         Raises
         ------
         RegistryError
             The image does not suit the model, or the version knows no such views or probabilities.
         """
-        params: dict[str, Any] = {"instances": True} if "instances" in self._params else {}
-        params |= {"views": views} if views else {}
-        params |= {"probabilities": True} if probabilities else {}
-        if unknown := sorted(params.keys() - self._params):
+        asked = ({"views": views} if views else {}) | ({"probabilities": True} if probabilities else {})
+        return self._ask([image], asked)[0]
+
+    def each(self, images: Sequence[bytes]) -> list[Answer]:
+        """The answers to several images, asked for in one call."""
+        return self._ask(images, {})
+
+    def _ask(self, images: Sequence[bytes], asked: dict[str, int]) -> list[Answer]:
+        if unknown := sorted(asked.keys() - self._params):
             raise RegistryError(
                 f"this version was registered by a segline that knew no {unknown[0]}; register it again"
             )
-        said = self._ask([image], params or None)
-        answer = Answer(said["labels"][0], said["instances"][0] if "instances" in params else None)
-        return answer, said["probabilities"][0] if probabilities else None
-
-    def _ask(self, images: Sequence[bytes], params: dict[str, Any] | None) -> Any:
+        params = {**asked, "instances": True} if "instances" in self._params else asked
         try:
-            return self._model.predict(pd.DataFrame({"image": list(images)}, dtype=object), params=params)
+            table: Any = self._model.predict(pd.DataFrame({"image": list(images)}, dtype=object), params=params or None)
         except MlflowException as error:
             raise RegistryError(error.message) from error
+        return [Answer(**row) for row in table[[name for name in Answer._fields if name in table]].to_dict("records")]
 
     @property
     def served(self) -> Any:
@@ -112,6 +101,22 @@ class Loaded:
         return {each.name for each in schema.params} if schema else set()
 
 
+class Address(NamedTuple):
+    """What an address names: a model, and an alias or a version's number; the other is empty."""
+
+    name: str
+    alias: str
+    number: str
+
+
+def parse_address(address: str) -> Address:
+    """The parts of an address such as ``models:/cells@champion`` or ``models:/cells/3``; RegistryError for others."""
+    found = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", address)
+    if found is None:
+        raise RegistryError(f"--model {address}: give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version")
+    return Address(*found.groups(""))
+
+
 def load_model(store: Store, address: str) -> Loaded:
     """The model at, say, ``models:/cells@champion``: a function from an encoded image to what it makes of it.
 
@@ -120,13 +125,14 @@ def load_model(store: Store, address: str) -> Loaded:
     Raises
     ------
     RegistryError
-        There is no such model, or its files are not those that were registered.
+        The address is none, there is no such model, or its files are not those that were registered.
     """
+    name, alias, number = parse_address(address)
+    client = store.client
     try:
-        version = _version(store, address)
-        checked = intact.checked(store, version) if version else None
+        version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        folder = intact.checked(store, version)
         with store.current():
-            folder = checked or Path(download_artifacts(artifact_uri=address))
             return Loaded(load_pyfunc(str(folder)), folder)
     except MlflowException as error:
         raise RegistryError(f"{address}: {error.message}; `segline ui` shows what there is") from error
@@ -136,12 +142,3 @@ def load_model(store: Store, address: str) -> Loaded:
         raise RegistryError(
             f"{address} cannot be loaded: {type(error).__name__}: {error}; its files are missing or altered"
         ) from error
-
-
-def _version(store: Store, address: str) -> ModelVersion | None:
-    """The registered version at an address; None where it names none."""
-    if found := re.fullmatch(r"models:/([^/@]+)@([^/]+)", address):
-        return store.client.get_model_version_by_alias(*found.groups())
-    if found := re.fullmatch(r"models:/([^/@]+)/([0-9]+)", address):
-        return store.client.get_model_version(*found.groups())
-    return None

@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from segline.track import entry, history, lineage
-from segline.track.answers import Answer, load_model
+from segline.track.answers import Answer, load_model, parse_address
 from segline.track.entry import VERSION_TAG
 from segline.track.gate import Verdict
 from segline.track.history import CHAMPION, HISTORY, PREVIOUS, Promotion, RegistryError, read_history
@@ -31,6 +31,7 @@ __all__ = [
     "Registry",
     "RegistryError",
     "load_model",
+    "parse_address",
     "read_history",
 ]
 
