@@ -79,11 +79,32 @@ def test_what_needs_the_whole_image_is_refused(inference: Inference, tmp_path: P
         Large(subject, of(image(61, 83)), tmp_path, quiet)
 
 
-def test_objects_that_touch_beyond_memory_are_refused_by_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bandwise, "LARGEST_PART", 50)
-    large = Large(predictor(Inference(separation=Separation(0.3))), of(image(61, 83)), tmp_path, quiet)
-    with pytest.raises(ImageError, match=r"objects that touch fill \d+ x \d+ px from row \d+, column \d+, on"):
-        large.labels(slice(0, 61))
+class Drawn(Predictor):
+    """What is bright is foreground, the brighter the surer."""
+
+    def _forward(self, inputs: torch.Tensor) -> npt.NDArray[np.float32]:
+        sure = torch.sigmoid(8 * inputs).numpy()
+        return np.concatenate([1 - sure, sure, 0 * sure], axis=1)
+
+
+@pytest.mark.parametrize("band", [1, 700, 10**6])
+@pytest.mark.parametrize("kind", ["touching everywhere", "as wide as the image", "all of it"])
+def test_parts_of_any_size_in_files_as_in_memory(
+    kind: str, band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Background that is near, far from all that is seen at once, or nowhere."""
+    monkeypatch.setattr(numbering, "BAND", band)
+    monkeypatch.setattr(bandwise, "MARGIN", 1)
+    y, x = np.indices((150, 70))
+    raw = np.full((150, 70), 255, np.uint8)
+    if kind == "touching everywhere":
+        raw = (128 + 127 * np.cos(y / 3) * np.cos(x / 4)).clip(120).astype(np.uint8)
+    elif kind == "as wide as the image":
+        raw[:5, :9], raw[140:, 30:], raw[80:83, 20:60] = 0, 0, 150
+    subject = predictor(Inference(separation=Separation(0.5), tile=40), depth=1)
+    subject = Drawn(subject.network, subject.description, subject.inference)
+    assert (subject.predict(raw[..., np.newaxis]).objects.max() > 50) == (kind == "touching everywhere")
+    assert_same(subject, raw[..., np.newaxis], tmp_path)
 
 
 def test_an_end_between_any_two_windows_changes_nothing(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .averaging import Show
-from .headers import ImageError
-from .instances import Separation, divided, ringed
+from .instances import Separation, distances, heights, reach, steps
 from .maps import Maps
-from .numbering import BAND, Ids, Kinds, Numbered, bands, numbered
+from .numbering import Ids, Kinds, bands, numbered
+from .watershed import Watershed
 
-LARGEST_PART = 2**23  # pixels of the box around objects that touch; the watershed needs some 100 bytes for each
+MARGIN = 64  # rows above and below in which the background nearest to a pixel is looked for first
 
 
 class Table(NamedTuple):
@@ -49,20 +49,22 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
     Raises
     ------
     ImageError
-        Objects that touch fill more of the image than a watershed has memory for.
+        There are more parts than numbers.
     """
     maps.create_ids()
 
     def write(rows: slice, ids: Ids) -> None:
-        maps.write_ids(rows, slice(None), ids)
+        maps.write_ids(rows, ids)
         maps.release()
-        show("joining objects, rows", rows.stop, maps.height)
+        show("finding objects, rows", rows.stop, maps.height)
 
     if separation.depth is None:
-        part = numbered(maps.labels, maps.height, maps.width, write).part
+        part = numbered(maps.labels, maps.height, maps.width, write)
     else:
-        found = numbered(lambda rows: (maps.labels(rows) > 0).view(np.uint8), maps.height, maps.width, write)
-        part = _divide(maps, found, separation.depth, show)
+        watershed = Watershed()
+        for rows in bands(maps.height, maps.width):
+            write(rows, watershed.add(_landscape(maps, rows)))
+        part = watershed.objects(steps(separation.depth))
     lowest, dense = np.unique(part, return_inverse=True)
     sums = _count(maps, dense.astype(np.int32), len(lowest), show)
     probability = 1 - sums.background / np.maximum(sums.area, 1)
@@ -74,36 +76,27 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
     return Table(kept.size, numbers[dense], classes[dense])
 
 
-def _divide(maps: Maps, found: Numbered, depth: float, show: Show) -> Ids:
-    """Give new ids to what the watershed parts; by id, the lowest of its object."""
-    known = len(found.part)
-    part, count = np.append(found.part, np.int32(0)), known  # the last one is for all new ids
-    components = np.flatnonzero(found.part == np.arange(known))[1:]
-    bottoms, shown = found.boxes[components, 2], 0
-    for each in components[np.argsort(bottoms, kind="stable")].tolist():
-        box = _box(maps, found, each)
-        mask = part[np.minimum(maps.ids(*box), known)] == each
-        objects = np.zeros(mask.shape, np.int32)
-        pieces = divided(mask, maps.probabilities(*box), depth, objects, count - 1)
-        if pieces > 1:
-            maps.write_ids(*box, objects, where=mask)
-            count += pieces
-        if box[0].stop >= shown + BAND // maps.width:
-            shown = box[0].stop
-            maps.release()
-            show("parting objects, rows", shown, maps.height)
-    return np.concatenate([found.part, np.arange(known, count, dtype=np.int32)])
+def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
+    """Heights of some rows, of the one above and of the one below; -1 outside of the image."""
+    around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
+    ground = heights(_distances(maps, around), maps.probabilities(around))
+    missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)
+    return np.pad(ground, (missing, (0, 0)), constant_values=-1)
 
 
-def _box(maps: Maps, found: Numbered, component: int) -> tuple[slice, slice]:
-    """The box around a component, with a ring; ImageError where it is too large."""
-    top, left, bottom, right = found.boxes[component].tolist()
-    if (bottom - top) * (right - left) > LARGEST_PART:
-        raise ImageError(
-            f"objects that touch fill {right - left} x {bottom - top} px from row {top}, column {left}, on; to part "
-            f"them, their box may have {LARGEST_PART / 1e6:.0f} million pixels; cut the image"
-        )
-    return ringed(slice(top, bottom), slice(left, right), (maps.height, maps.width))
+def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
+    """The distances of some rows as the whole image has them: with so many rows around that no background is nearer."""
+    most, margin = reach(maps.height, maps.width), MARGIN
+    while True:
+        window = slice(max(0, rows.start - margin), min(maps.height, rows.stop + margin))
+        inside = np.concatenate([maps.labels(part) > 0 for part in bands(window.stop, maps.width, window.start)])
+        found = distances(inside, most)[rows.start - window.start : rows.stop - window.start]
+        at = np.arange(rows.start, rows.stop)
+        above = at - window.start + 1 if window.start else most
+        below = window.stop - at if window.stop < maps.height else most
+        if (found.max(axis=1) <= np.minimum(np.minimum(above, below), most)).all():
+            return found
+        margin *= 4
 
 
 def _count(maps: Maps, part: Ids, count: int, show: Show) -> Sums:

@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .images import encode_png
+from .numbering import bands
 from .segments import segments
+from .watershed import Watershed
 
 Objects = npt.NDArray[np.int32]
 Labels = npt.NDArray[np.uint8]  # class ids (H, W)
 
 STEPS = 64  # heights are whole numbers of 1/64 px, so that equal ones are equal on every machine
-CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # neighbours touch by their sides
+REACH = 1024  # px; so many rows above and below decide what a pixel is a part of
 
 
 @dataclass(frozen=True)
@@ -52,75 +54,52 @@ def components(labels: Labels) -> Objects:
 
 
 def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float) -> Objects:
-    """Part the foreground of `labels` by a watershed.
+    """Part the foreground of `labels` by a watershed of the landscape that `heights` makes.
 
-    The landscape is the distance to the background, px, times the probability of the likeliest foreground class: it
-    falls in a neck, along a faint line, and where two classes meet. Each peak that rises more than `depth` above the
-    pass to a higher one (extended maxima; Soille 2003, ch. 6.3.5) grows into an object, so every connected part of the
-    foreground is one object or more, and every pixel of it belongs to one.
+    Each peak that rises more than `depth` above the pass to a higher one grows into an object, so every connected part
+    of the foreground is one object or more, and every pixel of it belongs to one.
 
     Returns
     -------
     (H, W) int32
         4-connected objects.
     """
-    objects, found = np.zeros(labels.shape, np.int32), 0
-    inside = (labels > 0).view(np.uint8)
-    # Part by part: no object reaches beyond its own, and an image of many parts needs the memory of the largest.
-    _, parts, boxes, _ = cv2.connectedComponentsWithStats(inside, connectivity=4, ltype=cv2.CV_32S)
-    for number, (x, y, width, height, _) in enumerate(boxes[1:].tolist(), 1):
-        box = ringed(slice(y, y + height), slice(x, x + width), labels.shape)
-        part = parts[box] == number
-        found += divided(part, probabilities[:, *box], depth, objects[box], found)
-    return objects
+    height, width = labels.shape
+    ground = heights(distances(labels > 0, reach(height, width)), probabilities)
+    ground = np.pad(ground, ((1, 1), (0, 0)), constant_values=-1)
+    watershed, objects = Watershed(), np.zeros(labels.shape, np.int32)
+    for rows in bands(height, width):
+        objects[rows] = watershed.add(ground[rows.start : rows.stop + 2])
+    _, numbers = np.unique(watershed.objects(steps(depth)), return_inverse=True)
+    renumbered: Objects = numbers.astype(np.int32)
+    return renumbered[objects]
 
 
-def ringed(rows: slice, columns: slice, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """A box and the pixels around it, where the image of that `shape` (H, W) has them."""
-    height, width = shape
-    return (
-        slice(max(0, rows.start - 1), min(height, rows.stop + 1)),
-        slice(max(0, columns.start - 1), min(width, columns.stop + 1)),
-    )
+def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """The landscape of objects (H, W), 1 / `STEPS` px: the distance to the background, px, times the probability of
+    the likeliest foreground class; -1 in the background.
 
-
-def divided(
-    part: npt.NDArray[np.bool_],
-    probabilities: npt.NDArray[np.float32],
-    depth: float,
-    objects: Objects,
-    found: int,
-) -> int:
-    """Write the objects of one connected `part` (h, w) into `objects` (h, w), numbered from `found` + 1; their number.
-
-    The arrays hold the part with the pixels around it, `probabilities` (K, h, w): a nearest pixel of the background
-    always touches the part by a side, so all that decides is there.
+    It falls in a neck, along a faint line, and where two classes meet.
     """
-    # Without any background the distance is infinite.
-    distance = cv2.distanceTransform(part.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    distance = np.minimum(distance, sum(part.shape))
-    heights = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
-    pieces = _pieces(heights, part, max(1, round(depth * STEPS)))
-    objects[part] = pieces[part] + found
-    return int(pieces.max())
+    ground: npt.NDArray[np.int32] = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
+    ground[distance == 0] = -1
+    return ground
 
 
-def _pieces(heights: npt.NDArray[np.int32], part: npt.NDArray[np.bool_], step: int) -> Objects:
-    """Watershed of one connected `part` (H, W), with a seed in each peak that rises by more than `step`."""
-    if heights[part].max() <= step:
-        return part.astype(np.int32)
-    # Late: half a second that connected components need not pay.
-    from skimage.morphology import local_maxima, reconstruction
-    from skimage.segmentation import watershed
+def distances(inside: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
+    """The distance (H, W) of each pixel to the nearest one outside, `most` at most, px."""
+    distance = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.minimum(distance, np.float32(most))
 
-    # Outside lies lower than any peak is cut to, or peaks below `step` would vanish.
-    floor = -step - 1
-    ground = np.pad(np.where(part, heights, floor), 1, constant_values=floor)
-    flooded = reconstruction(np.maximum(ground - step, floor), ground, footprint=CROSS)  # type: ignore[no-untyped-call]
-    highest = local_maxima(flooded.astype(np.int32), connectivity=1)[1:-1, 1:-1]  # type: ignore[no-untyped-call]
-    seeds = segments(highest.astype(np.bool_))
-    pieces: Objects = watershed(-heights, seeds, connectivity=1, mask=part)  # type: ignore[no-untyped-call]
-    return pieces
+
+def reach(height: int, width: int) -> int:
+    """The longest distance to the background that is told from longer ones in an image of that size, px."""
+    return min(REACH, height + width)
+
+
+def steps(depth: float) -> int:
+    """A depth in px as a difference of `heights`."""
+    return max(1, round(depth * STEPS))
 
 
 def measured(

@@ -61,7 +61,7 @@ class Large:
         Raises
         ------
         ImageError
-            Objects that touch fill more of the image than a watershed has memory for.
+            There are more parts than numbers.
         """
         return Prediction(self.labels(rows), self.objects(rows))
 

@@ -21,9 +21,9 @@ class Maps:
         self._mapped = dict[Path, npt.NDArray[Any]]()
         self.classes, self.height, self.width = np.load(probabilities, mmap_mode="r").shape
 
-    def probabilities(self, rows: slice, columns: slice = slice(None)) -> Probabilities:
-        """Class probabilities (K, h, w)."""
-        return np.array(self._map(self._probabilities)[:, rows, columns])
+    def probabilities(self, rows: slice) -> Probabilities:
+        """Class probabilities (K, h, W)."""
+        return np.array(self._map(self._probabilities)[:, rows])
 
     def release(self) -> None:
         """Let go of the memory."""
@@ -42,16 +42,13 @@ class Maps:
         """Make room for ids."""
         create(self._ids, np.int32, (self.height, self.width))
 
-    def ids(self, rows: slice, columns: slice = slice(None)) -> npt.NDArray[np.int32]:
-        """Ids (h, w)."""
-        return np.array(self._map(self._ids)[rows, columns])
+    def ids(self, rows: slice) -> npt.NDArray[np.int32]:
+        """Ids (h, W)."""
+        return np.array(self._map(self._ids)[rows])
 
-    def write_ids(
-        self, rows: slice, columns: slice, ids: npt.NDArray[np.int32], where: npt.NDArray[np.bool_] | None = None
-    ) -> None:
-        """Put ids (h, w) into their place; `where` (h, w): only there."""
-        place = self._map(self._ids)[rows, columns]
-        np.copyto(place, ids, where=True if where is None else where)
+    def write_ids(self, rows: slice, ids: npt.NDArray[np.int32]) -> None:
+        """Put ids (h, W) of some rows into their place."""
+        self._map(self._ids)[rows] = ids
 
 
 def create(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:

@@ -37,7 +37,6 @@ PACKAGES = (
     "opencv-python-headless",
     "pandas",
     "safetensors",
-    "scikit-image",
     "tifffile",
     "torch",
 )

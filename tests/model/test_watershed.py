@@ -1,0 +1,77 @@
+"""The watershed: the same whatever rows it is given at a time, and beside that of scikit-image."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.ndimage import gaussian_filter
+from skimage.measure import label
+from skimage.morphology import h_maxima, local_maxima, reconstruction
+from skimage.segmentation import watershed
+
+from segline.model import numbering
+from segline.model.images import ImageError
+from segline.model.watershed import Watershed
+
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
+LANDSCAPES = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=10), elements=st.integers(-1, 6))
+
+
+def objects(heights: np.ndarray, step: int, rows: int) -> np.ndarray:
+    """Objects (H, W) of a landscape of which so many rows are seen at a time; 0 where it is negative."""
+    padded = np.pad(heights, ((1, 1), (0, 0)), constant_values=-1).astype(np.int32)
+    subject = Watershed()
+    ids = [subject.add(padded[top : min(top + rows, len(heights)) + 2]) for top in range(0, len(heights), rows)]
+    return subject.objects(step)[np.concatenate(ids)]
+
+
+def numbered(parts: np.ndarray) -> np.ndarray:
+    """The parts numbered by their first pixels, row by row."""
+    _, first, inverse = np.unique(parts, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].reshape(parts.shape)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LANDSCAPES, st.integers(0, 4), st.integers(1, 9))
+def test_the_rows_seen_at_a_time_change_nothing(heights: np.ndarray, step: int, rows: int) -> None:
+    whole, banded = objects(heights, step, len(heights)), objects(heights, step, rows)
+    np.testing.assert_array_equal(numbered(whole), numbered(banded))
+
+
+@settings(max_examples=300, deadline=None)
+@given(LANDSCAPES, st.integers(0, 4))
+def test_there_are_as_many_objects_as_extended_maxima(heights: np.ndarray, step: int) -> None:
+    """And each of these, as scikit-image finds them, lies in one object."""
+    found = objects(heights, step, 3)
+    np.testing.assert_array_equal(found > 0, heights >= 0)
+    ground = np.pad(heights, 1, constant_values=-1) * 2  # in halves, for a step between two whole numbers
+    ground[ground < 0] = floor = -2 * step - 9
+    flooded = reconstruction(np.maximum(ground - 2 * step - 1, floor), ground, footprint=CROSS)
+    peaks = label(local_maxima(flooded, connectivity=1)[1:-1, 1:-1] & (heights >= 0), connectivity=1)
+    pairs = {pair for pair in zip(peaks.ravel().tolist(), found.ravel().tolist(), strict=True) if pair[0]}
+    assert len(pairs) == peaks.max() == len({object_ for _, object_ in pairs}) == len(np.unique(found[found > 0]))
+    for number in np.unique(found[found > 0]):
+        assert label(found == number, connectivity=1).max() == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_beside_scikit_image(seed: int) -> None:
+    """Its queue takes the pixels of one height as they come, so lines may lie elsewhere where land is level."""
+    rng = np.random.default_rng(seed)
+    smooth = gaussian_filter(rng.normal(size=(200, 300)), 5)
+    heights = np.rint(1000 * smooth / smooth.std()).astype(np.int32) + 1000
+    heights[heights < 0] = -1
+    ours = objects(heights, 200, 64)
+    peaks = label(h_maxima(np.maximum(heights, -1), 201, footprint=CROSS), connectivity=1) * (heights >= 0)
+    theirs = watershed(-heights, peaks, connectivity=1, mask=heights >= 0)
+    mapped = np.zeros(peaks.max() + 1, np.int64)
+    mapped[peaks] = ours
+    assert (mapped[theirs] == ours)[heights >= 0].mean() > 0.99
+
+
+def test_more_ids_than_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbering, "LARGEST_NUMBER", 3)
+    spots = np.where(np.indices((5, 5)).sum(axis=0) % 2 == 0, 7, -1)
+    with pytest.raises(ImageError, match="more than 3 separate parts; cut the image"):
+        objects(spots, 1, 5)
