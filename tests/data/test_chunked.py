@@ -13,7 +13,6 @@ from segline.data.windows import open_windows
 Y, X = ({"name": name, "type": "space", "unit": "micrometer"} for name in "yx")
 C = {"name": "c", "type": "channel"}
 SCALE = [{"type": "scale", "scale": [0.5, 0.25]}]
-PLANES = [{"type": "scale", "scale": [1.0, 0.5, 0.25]}]
 
 
 def frame(path: Path, version: str) -> ngff.Frame:
@@ -29,17 +28,21 @@ def test_what_is_written_is_read(version: str, shape: tuple[int, ...], dtype: st
     for _ in range(2):  # it takes the place of an earlier one
         write_chunked(path, lambda rows: pixels[..., rows, :], shape, dtype, over, labels=not planes)
     assert list(path.parent.iterdir()) == [path]
+    assert sorted(each.name for each in path.iterdir() if each.is_dir()) == [*"012"[: 2 + (max(shape) > 1024)]]
     array = zarr.open_array(path / "0", mode="r")
     assert (array.dtype, array.chunks) == (dtype, (1, 512, 512)[-len(shape) :])
     assert np.array_equal(array[:], pixels)
     with open_windows(path) as image:
         found = image.read(slice(0, shape[-2]), slice(0, shape[-1]))
     assert np.array_equal(found, np.moveaxis(pixels.reshape(-1, *shape[-2:]), 0, -1))
-    multiscale = {
-        "name": "a",
-        "axes": [C, Y, X] if planes else [Y, X],
-        "datasets": [{"path": "0", "coordinateTransformations": PLANES if planes else SCALE}],
-    }
+    levels = []
+    for level in range(2 + (max(shape) > 1024)):
+        smaller = zarr.open_array(path / str(level), mode="r")
+        assert np.array_equal(smaller[:], pixels[..., :: 2**level, :: 2**level])
+        assert (max(smaller.shape) > 512) == (level < 1 + (max(shape) > 1024))
+        scale = [1.0] * planes + [0.5 * 2**level, 0.25 * 2**level]
+        levels.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
+    multiscale = {"name": "a", "axes": [C, Y, X] if planes else [Y, X], "datasets": levels}
     label = {"source": {"image": "../../in/a.zarr"}}
     attributes = dict(zarr.open_group(path, mode="r").attrs)
     if version == "0.4":

@@ -1,8 +1,8 @@
-"""OME-Zarr images written from the top down, a row of chunks in memory at a time; the scale of an image kept."""
+"""OME-Zarr images written from the top down, a row of chunks in memory at a time, with smaller copies to look at."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +10,18 @@ import numpy.typing as npt
 from segline.data import files, ngff
 from segline.data.tiled import SIDE, Rows
 
+if TYPE_CHECKING:
+    from zarr import Array, Group
+
 SUFFIX = ".ome.zarr"
 
 
 def write_chunked(
     path: Path, rows: Rows, shape: tuple[int, ...], dtype: npt.DTypeLike, frame: ngff.Frame, *, labels: bool
 ) -> None:
-    """Write an OME-Zarr image of one level, of the version of `frame`, in chunks of 512 px; whole or not at all.
+    """Write an OME-Zarr image of the version of `frame`, in chunks of 512 px; whole or not at all.
+
+    Each further level has every second row and column of the one before, until one chunk holds it: ids are not mixed.
 
     Parameters
     ----------
@@ -34,17 +39,49 @@ def write_chunked(
         options = {"dimension_names": [axis["name"] for axis in axes]}
     with files.whole_folder(path) as folder:
         group = zarr.create_group(folder, zarr_format=3 if form == 3 else 2)
-        array = group.create_array(
-            "0", shape=shape, chunks=(1, SIDE, SIDE)[-len(shape) :], dtype=np.dtype(dtype), fill_value=0, **options
-        )
-        for top in range(0, shape[-2], SIDE):
-            part = slice(top, min(top + SIDE, shape[-2]))
-            array[..., part, :] = rows(part)
-        pyramid = {"name": ngff.stem(path), "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": own}]}
+        arrays = [_written(group, "0", rows, shape, dtype=np.dtype(dtype), **options)]
+        while max(arrays[-1].shape[-2:]) > SIDE:
+            height, width = arrays[-1].shape[-2:]
+            half = (*shape[:-2], -(-height // 2), -(-width // 2))
+            level = _written(group, str(len(arrays)), _halved(arrays[-1]), half, dtype=np.dtype(dtype), **options)
+            arrays.append(level)
+        levels = [
+            {"path": array.basename, "coordinateTransformations": [_scaled(each, 2**number) for each in own]}
+            for number, array in enumerate(arrays)
+        ]
+        pyramid = {"name": ngff.stem(path), "axes": axes, "datasets": levels}
         said: dict[str, Any] = {"multiscales": [pyramid | ({"coordinateTransformations": all_of} if all_of else {})]}
         if labels:
             said["image-label"] = {"source": {"image": Path(os.path.relpath(frame.path, path)).as_posix()}}
         group.attrs.update(_versioned(said, frame.version))
+
+
+def _written(group: "Group", name: str, rows: Rows, shape: tuple[int, ...], **options: Any) -> "Array[Any]":
+    """An array of a group, in chunks, filled from the top."""
+    array = group.create_array(name, shape=shape, chunks=(1, SIDE, SIDE)[-len(shape) :], fill_value=0, **options)
+    for top in range(0, shape[-2], SIDE):
+        part = slice(top, min(top + SIDE, shape[-2]))
+        array[..., part, :] = rows(part)
+    return array
+
+
+def _halved(array: "Array[Any]") -> Rows:
+    """Every second row and column, as `write_chunked` asks for rows; a plane of it is in memory at a time."""
+
+    def rows(part: slice) -> npt.NDArray[Any]:
+        double = slice(2 * part.start, min(2 * part.stop, array.shape[-2]))
+        planes = [np.asarray(array[(*plane, double)])[::2, ::2] for plane in np.ndindex(array.shape[:-2])]
+        return np.stack(planes) if array.ndim == 3 else planes[0]
+
+    return rows
+
+
+def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
+    """A transformation of level 0 for one whose pixels are as large as so many of its; the first one stays in place."""
+    if transformation["type"] != "scale":
+        return transformation
+    *channels, y, x = transformation["scale"]
+    return {"type": "scale", "scale": [*channels, by * y, by * x]}
 
 
 def _versioned(said: dict[str, Any], version: str) -> dict[str, Any]:
