@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -52,9 +53,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pixels += rng.integers(0, 4, pixels.shape, np.uint8)
     tifffile.imwrite(tmp_path / "image.tif", pixels, tile=(512, 512), compression="zlib")
     example = pixels[:200, :200]
-    # So little is foreground that parts of it are small.
-    threshold = float(np.quantile(1 - load(tmp_path).probabilities(example[..., np.newaxis])[0], 0.75))
-    Inference(threshold, separation=Separation(None, 3), tile=1000).write(tmp_path / "inference.json")
+    # So much is foreground that it hangs together all over the image.
+    threshold = float(np.quantile(1 - load(tmp_path).probabilities(example[..., np.newaxis])[0], 0.2))
+    Inference(threshold, separation=Separation(1, 3), tile=1000).write(tmp_path / "inference.json")
     labels, objects = load(tmp_path).predict(example[..., np.newaxis])
     parts = Parts(tmp_path, tmp_path / "inference.json", encode_png(example), encode_png(labels), encode(objects))
     store = open_store()
@@ -88,4 +89,7 @@ def test_killed_it_goes_on_and_writes_the_same_in_bounded_memory(project: Path) 
     assert process.returncode == 0
     for name in ("image.tif", "image_instances.tif"):
         assert (project / "killed" / name).read_bytes() == (project / "undisturbed" / name).read_bytes()
+    assert tifffile.imread(project / "killed" / "image_instances.tif").max() > 1000
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(tifffile.imread(project / "killed" / "image.tif"))
+    assert boxes[1:, cv2.CC_STAT_AREA].max() > SIDE**2 / 2
     assert not list((project / "killed").glob(".*"))
