@@ -189,7 +189,7 @@ def states(project: Path) -> dict[str, tuple[str, str]]:
     database = project / "mlruns" / "mlflow.db"
     if not database.exists():
         return {}
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=60)) as connection:
         try:
             found = connection.execute(query).fetchall()
         except sqlite3.OperationalError:  # it is being made

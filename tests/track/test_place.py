@@ -1,6 +1,8 @@
 """The project's root and its addresses after a move, judged by a search of every column for the old path."""
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -130,3 +132,31 @@ def test_nothing_is_recorded_where_there_is_no_store(tmp_path: Path) -> None:
     assert recorded_root(tmp_path / "mlflow.db") is None
     sqlite3.connect(tmp_path / "mlflow.db").close()
     assert recorded_root(tmp_path / "mlflow.db") is None
+
+
+KILLED = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN IMMEDIATE")
+database.execute("UPDATE experiment_tags SET value = ?", ("x" * 100_000,))
+database.execute("UPDATE runs SET artifact_uri = ?", ("y" * 1000,))
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_write_that_was_killed_is_taken_back_and_no_new_store(tmp_path: Path) -> None:
+    """What is not yet taken back cannot be read by who may not write: a second experiment was made for it."""
+    database = tmp_path / "mlflow.db"
+    table(database, ["/old/häus/a"] * 1000)
+    subprocess.run([sys.executable, "-c", KILLED, database], check=False)
+    assert database.with_name("mlflow.db-journal").exists()
+    assert recorded_root(database) == "/old/häus"
+
+
+def test_a_database_that_cannot_be_read_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(
+        StoreError, match=r"mlflow.db cannot be read \(file is not a database\); restore it from a copy"
+    ):
+        recorded_root(tmp_path / "mlflow.db")

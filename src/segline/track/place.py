@@ -107,14 +107,23 @@ def project_root() -> Path:
 
 
 def recorded_root(database: Path) -> str | None:
-    """The folder for which the addresses in `database` were written; None when it is new or half made."""
+    """The folder for which the addresses in `database` were written; None when it is new or half made.
+
+    Raises
+    ------
+    StoreError
+        It cannot be read.
+    """
     if not database.is_file():
         return None
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
+    # To be written to: what a process that was killed had half written is first taken back.
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=60)) as connection:
         try:
             found = connection.execute("SELECT value FROM experiment_tags WHERE key = ?", (ROOT_TAG,)).fetchone()
-        except sqlite3.OperationalError:  # the table is not there yet
-            return None
+        except sqlite3.DatabaseError as error:
+            if "no such table" in str(error):
+                return None
+            raise StoreError(f"{database} cannot be read ({error}); restore it from a copy, or move it away") from error
     return found[0] if found else None
 
 
