@@ -79,3 +79,15 @@ def test_reach_is_the_window_of_the_mirrored_image(length: int, side: int) -> No
         assert np.array_equal(window, np.pad(axis, 60, mode="reflect")[span.start + 60 : span.stop + 60])
         output[span.keep : span.end] = window[geometry.margin : -geometry.margin][span.kept]
     assert np.array_equal(output, axis)
+
+
+@given(GEOMETRIES, st.integers(1, 1500), st.integers(0, 20))
+def test_a_fitted_size_is_the_smallest_of_so_many_windows(geometry: Geometry, length: int, extra: int) -> None:
+    size = legal_tile(geometry, extra)
+    many = len(tiles.plan(length, size, geometry))
+    enough = [
+        smaller
+        for smaller in range(tiles.smallest(geometry), size + 1, geometry.stride)
+        if len(tiles.plan(length, smaller, geometry)) == many
+    ]
+    assert tiles.fitted(length, size, geometry) == min(enough)

@@ -1,6 +1,3 @@
-import platform
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -25,27 +22,6 @@ def test_auto_takes_what_there_is_and_sets_the_threads() -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
-def test_memory_that_is_freed_is_not_asked_for_again() -> None:
-    program = (
-        "import resource, torch\n"
-        "from segline.train.device import keep_freed_memory\n"
-        "def faults():\n"
-        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    for _ in range(20):\n"
-        "        parts = [torch.ones(1_000_000) for _ in range(5)]\n"
-        "        del parts\n"
-        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "before = faults()\n"
-        "keep_freed_memory()\n"
-        "faults()\n"
-        "print(before, faults())\n"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    before, after = map(int, said.split())
-    assert after < 100 < before  # 20 MB are 5,000 pages
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:

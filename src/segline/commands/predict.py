@@ -14,6 +14,7 @@ from segline.data import files, ngff
 from segline.data.chunked import SUFFIX
 from segline.data.georeference import Tag, geotiff, tags
 from segline.data.windows import open_windows, size_of
+from segline.malloc import keep_freed_memory
 from segline.model.images import ImageError, decode
 from segline.model.instances import suffix
 from segline.score.overlay import RGB, overlay
@@ -55,6 +56,7 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
     wishes = wishes or Wishes()
     found = [file for each in images for file in _files(each)]
     _doubt(found, images, out, wishes)
+    keep_freed_memory()
     loaded = load_model(open_store(), model)
     failed = []
     with Records(out) as records, progress.meter("predict", mode, STEPS * len(found)) as meter:

@@ -43,7 +43,7 @@ def table(rows: list[Row], now: float) -> Table:
             Text(row.state, style=COLOURS.get(row.state, "")),
             f"{started:%Y-%m-%d %H:%M}",
             duration((row.ended or now) - row.started),
-            Text(metric(row)),
+            Text(metric(row), overflow="fold"),
         )
     return content
 

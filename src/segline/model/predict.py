@@ -20,7 +20,7 @@ from .unet import UNet
 from .views import VIEWS, size
 from .windows import Part, Source, Window
 
-MEMORY_BUDGET = 2**30  # bytes of activations in one pass; larger images are predicted in tiles
+MEMORY_BUDGET = 3 * 2**28  # bytes of activations in one pass; larger images are predicted in tiles
 ACTIVATIONS = 9  # float32 maps of `width` channels alive at once, measured at the last skip connection
 
 Probabilities = npt.NDArray[np.float32]  # (K, H, W)
@@ -58,7 +58,7 @@ class Inference:
     ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: borders
     are closed between cells that are apart above this probability, None leaves what is joined. ``separation``: how
     objects that touch are told apart, None where objects are not what the model was taught. ``views``: 1, a
-    number of `VIEWS` to average. ``tile``: side of the network's input, px, 0 for the largest that
+    number of `VIEWS` to average. ``tile``: side of the network's input, px, 0 for as few windows as
     `MEMORY_BUDGET` allows.
     """
 
@@ -153,9 +153,12 @@ class Predictor:
 
     def plan(self, height: int, width: int, view: int) -> tuple[list[tiles.Span], list[tiles.Span]]:
         """The rows and the columns of windows over a view of an image of that size."""
-        tall, wide = size(view, height, width)
-        tile = self._tile(height, width)
-        return tiles.plan(tall, tile, self.network.geometry), tiles.plan(wide, tile, self.network.geometry)
+        tile, geometry = self._tile(height, width), self.network.geometry
+        rows, columns = (
+            tiles.plan(length, tile and (self.inference.tile or tiles.fitted(length, tile, geometry)), geometry)
+            for length in size(view, height, width)
+        )
+        return rows, columns
 
     def _row(self, source: Source, view: int, row: tiles.Span, columns: list[tiles.Span]) -> Iterator[Part]:
         """The parts of one row of windows."""

@@ -87,6 +87,16 @@ def smallest(geometry: Geometry) -> int:
     return geometry.at_least(2 * (geometry.margin + geometry.fringe) + geometry.stride)
 
 
+def fitted(length: int, size: int, geometry: Geometry) -> int:
+    """The smallest size of which no more windows cover `length` px than of `size`: less is computed twice."""
+    many = len(plan(length, size, geometry))
+    for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
+        if len(plan(length, smaller, geometry)) > many:
+            break
+        size = smaller
+    return size
+
+
 def _refuse(size: int, geometry: Geometry) -> None:
     raise SizeError(f"tile {size} px is all margin: its windows cannot advance; set it to {smallest(geometry)} or more")
 

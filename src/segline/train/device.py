@@ -1,18 +1,12 @@
 """Which device computes, in which precision, and what to say when it cannot."""
 
-import ctypes
-import platform
-
 import torch
 
+from segline.malloc import keep_freed_memory
 from segline.params import Amp, Runtime, Tuned
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_FEATURES = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "fp16": ("avx512_fp16", "amx_fp16", "fp16")}
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-MOST_KEPT, LARGEST_KEPT = 2**31 - 1, 2**25  # bytes; the most that glibc takes
 
 
 class DeviceError(ValueError):
@@ -42,18 +36,6 @@ def choose(runtime: Runtime) -> str:
     raise DeviceError(
         f"params.yaml: runtime.device = {runtime.device!r}: this machine has {', '.join(present)}; set one, or auto"
     )
-
-
-def keep_freed_memory() -> None:
-    """Have the process keep memory that it has freed, where that is glibc's to decide.
-
-    Each step frees some 50 MB and takes them again. glibc gives them back to the system in between, which then clears
-    every page anew: on one core that was 13 to 35 % of the time of a step.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        malloc = ctypes.CDLL(None)
-        malloc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
-        malloc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 def warnings(tuned: Tuned, device: str) -> list[str]:
