@@ -161,7 +161,7 @@ def test_md5_of_the_version_is_of_all_that_decides_its_answers(
         return replace(parts, model=folder, inference=folder / "inference.json")
 
     decisive = [changed(name).md5 for name in ("weights.safetensors", "model.json", "inference.json")]
-    decisive.append(other_code("predict.py", "MEMORY_BUDGET = 2**", "MEMORY_BUDGET = 3**").md5)
+    decisive.append(other_code("predict.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 2 *").md5)
     assert len({parts.md5, *decisive}) == 5
     assert changed("nothing").md5 == parts.md5
     assert replace(parts, example=b"another", answer=b"another").md5 == parts.md5
