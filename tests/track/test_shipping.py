@@ -108,7 +108,7 @@ def test_check_holds_the_package_to_its_objects_but_not_to_the_last_cut(packed: 
 def test_packing_and_checking_leave_nothing_imported(
     other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
-    parts = other_code("predict.py", "MEMORY_BUDGET = 2**", "MEMORY_BUDGET = 4**")
+    parts = other_code("predict.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 4 *")
     path = sys.path[:]
     pack(parts, tmp_path / "packed")
     check(tmp_path / "packed", parts)
