@@ -154,7 +154,7 @@ class Predictor:
     def plan(self, height: int, width: int, view: int) -> tuple[list[tiles.Span], list[tiles.Span]]:
         """The rows and the columns of windows over a view of an image of that size."""
         tile, geometry = self._tile(height, width), self.network.geometry
-        rows, columns = (
+        rows, columns = (  # a tile that was set stays as it is
             tiles.plan(length, tile and (self.inference.tile or tiles.fitted(length, tile, geometry)), geometry)
             for length in size(view, height, width)
         )

@@ -28,11 +28,18 @@ class Passes(NamedTuple):
     height: Heights
 
 
-class Row(NamedTuple):
-    """The ids and heights of the last row that was seen."""
+class Land(NamedTuple):
+    """The ids and heights of some pixels."""
 
     ids: Ids
     heights: Heights
+
+
+class Last(NamedTuple):
+    """The last row that was seen, and the columns in which ways leave it downward."""
+
+    row: Land
+    downward: npt.NDArray[np.intp]
 
 
 class Watershed:
@@ -45,9 +52,7 @@ class Watershed:
         self._onward: list[tuple[Ids, Ids]] = []
         """Ids of ways that leave their rows, and the ids where they go on."""
         self._passes: list[Passes] = []
-        self._above: Row | None = None
-        self._below: tuple[Ids, npt.NDArray[np.intp]] | None = None
-        """Of the ways that leave the last rows downward, ids and columns."""
+        self._last: Last | None = None
 
     def add(self, heights: Heights) -> Ids:
         """Ids (h, W) of the next rows, not yet of objects; 0 outside of all.
@@ -73,8 +78,8 @@ class Watershed:
         self._join(ids, own, uphill)
         self._passes.append(
             _highest(
-                _met(Row(ids[:, :-1], own[:, :-1]), Row(ids[:, 1:], own[:, 1:])),
-                _met(Row(ids[:-1], own[:-1]), Row(ids[1:], own[1:])),
+                _met(Land(ids[:, :-1], own[:, :-1]), Land(ids[:, 1:], own[:, 1:])),
+                _met(Land(ids[:-1], own[:-1]), Land(ids[1:], own[1:])),
             )
         )
         return ids
@@ -82,14 +87,14 @@ class Watershed:
     def _join(self, ids: Ids, own: Heights, uphill: Ids) -> None:
         """Let ways go on from the rows before into these, and the other way round."""
         width = ids.shape[1]
-        if self._above is not None and self._below is not None:
+        if self._last is not None:
+            above, downward = self._last
             upward = np.flatnonzero((uphill[0] == -width) & (ids[0] > 0))
-            self._onward.append((ids[0, upward], self._above.ids[upward]))
-            leaving, columns = self._below
-            self._onward.append((leaving, ids[0, columns]))
-            self._passes.append(_highest(_met(self._above, Row(ids[0], own[0]))))
-        downward = np.flatnonzero((uphill[-1] == width) & (ids[-1] > 0))
-        self._above, self._below = Row(ids[-1].copy(), own[-1].copy()), (ids[-1, downward], downward)
+            self._onward.append((ids[0, upward], above.ids[upward]))
+            self._onward.append((above.ids[downward], ids[0, downward]))
+            self._passes.append(_highest(_met(above, Land(ids[0], own[0]))))
+        leaving = np.flatnonzero((uphill[-1] == width) & (ids[-1] > 0))
+        self._last = Last(Land(ids[-1].copy(), own[-1].copy()), leaving)
 
     def objects(self, step: int) -> Ids:
         """By id, the lowest id of its object.
@@ -142,7 +147,7 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         pointers = further
 
 
-def _met(one: Row, other: Row) -> Passes:
+def _met(one: Land, other: Land) -> Passes:
     """Where pixels of two ids touch; the arrays of `other` lie a pixel further."""
     meet = (one.ids != other.ids) & (one.ids > 0) & (other.ids > 0)
     return Passes(one.ids[meet], other.ids[meet], np.minimum(one.heights[meet], other.heights[meet]))
