@@ -64,7 +64,14 @@ class Elsewhere:
         try:
             _dvc(["checkout", "--quiet", *wanted], self.project)
         except ElsewhereError:
-            _dvc(["pull", *wanted], self.project)
+            try:
+                _dvc(["pull", *wanted], self.project)
+            except ElsewhereError as error:
+                commit = _run(["git", "rev-parse", "--short", "HEAD"], self._top())
+                raise ElsewhereError(
+                    f"its data is neither in the cache nor in the remote; where it was made, `git checkout {commit} && "
+                    f"dvc checkout && dvc push` brings it there ({error})"
+                ) from error
 
     def lock(self) -> dict[str, Any]:
         """The stages in dvc.lock."""
