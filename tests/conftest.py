@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from segline import signals  # and segline sets the environment that keeps libraries from phoning home
+import segline  # noqa: F401  sets the environment that keeps libraries from phoning home
 
 ROOT = Path(__file__).parents[1]
 # A process that a test starts runs this checkout's code, whatever is installed.
@@ -104,7 +104,6 @@ def handlers() -> Iterator[None]:
     """Who leaves hears no more signals; this process does not leave."""
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signals._leaving.clear()
     for number, handler in former.items():
         signal.signal(number, handler)
 

@@ -7,13 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from segline import signals
 from segline.signals import Deferred
 
 WORK = """
@@ -107,16 +105,6 @@ def test_who_was_started_by_dvc_does_not_outlive_it(tmp_path: Path, shell: bool)
     gone, alive = psutil.wait_procs(below, timeout=30)
     assert alive == []
     assert gone
-
-
-def test_who_was_told_to_leave_leaves_although_the_exception_was_dropped() -> None:
-    signal.signal(signal.SIGTERM, signals._leave)
-    signals.check()
-    with suppress(SystemExit):
-        os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(SystemExit) as left:
-        signals.check()
-    assert left.value.code == 143
 
 
 def _started(later: threading.Timer) -> RuntimeError:

@@ -14,8 +14,6 @@ SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")  # through which DVC may s
 LOOK = 0.5  # seconds between two looks at the processes above
 GRACE = 0.5  # seconds within which a signal to a group of processes reaches all of them
 
-_leaving: list[int] = []  # numbers of the signals that this process was told to leave by
-
 
 def install() -> None:
     """Make SIGTERM an exception, so that what is half written is removed and a run does not stay RUNNING.
@@ -27,15 +25,10 @@ def install() -> None:
         threading.Thread(target=_watch, daemon=True, name="watch DVC").start()
 
 
-def check() -> None:
-    """Leave if that was asked for and did not happen: Python drops an exception that hits a destructor."""
-    if _leaving:
-        sys.exit(128 + _leaving[0])
-
-
 class Deferred:
     """While its block runs, the first SIGTERM or Ctrl-C is only noted, and `check` acts on it; a second acts at once.
 
+    Else it may end a transaction of a database half way, or hit a destructor, where Python drops the exception.
     In a thread other than the main one signals are nobody's, and this does nothing.
     """
 
@@ -81,8 +74,10 @@ class Deferred:
         self._restore()
 
     def _restore(self) -> None:
-        while self._former:
-            signal.signal(*self._former.popitem())
+        # A signal may come in the midst of it, and `_note` be here too: the handlers are then set twice.
+        former, self._former = self._former, {}
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -101,7 +96,6 @@ def workers_unheard() -> Iterator[None]:
 def _leave(number: int, _: FrameType | None) -> None:
     """Leave in good order, which a second SIGTERM (from the watch on DVC, say) does not cut."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _leaving.append(number)
     sys.exit(128 + number)
 
 

@@ -33,19 +33,23 @@ def test_runs_are_listed_newest_first_and_stale_ones_are_ended() -> None:
     with store.start_run("train") as done:
         done.log(1, {"validation_mean_iou": 0.5, "loss": math.nan})
         done.log(0, {"test_mean_iou": 0.75})
-    left = store.start_run("[red]", tags={"process": "elsewhere 1 1"})
-    store.start_run("killed", tags={"process": f"{platform.node()} 1 1"})
-    text = StringIO()
-    runs.main(2, False, Console(file=text, width=120), said.append)
-    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.getvalue().splitlines() if "│" in line]
-    assert [(line[1], line[2]) for line in lines] == [("killed", "KILLED"), ("[red]", "RUNNING")]
-    assert lines[1][0] == left.id[:8]
-    runs.main(5, True, Console(file=StringIO()), said.append)
-    listed = {row["id"]: row for row in json.loads(said[-1])}
-    assert len(listed) == 3
-    assert listed[done.id]["state"] == "FINISHED"
-    assert listed[done.id]["metrics"] == {"validation_mean_iou": 0.5, "test_mean_iou": 0.75, "loss": None}
-    assert listed[left.id]["ended"] is None
+    with (
+        store.start_run("[red]", tags={"process": "elsewhere 1 1"}) as left,
+        store.start_run("killed", tags={"process": f"{platform.node()} 1 1"}),
+    ):
+        text = StringIO()
+        runs.main(2, False, Console(file=text, width=120), said.append)
+        lines = [
+            [cell.strip() for cell in line.split("│")[1:-1]] for line in text.getvalue().splitlines() if "│" in line
+        ]
+        assert [(line[1], line[2]) for line in lines] == [("killed", "KILLED"), ("[red]", "RUNNING")]
+        assert lines[1][0] == left.id[:8]
+        runs.main(5, True, Console(file=StringIO()), said.append)
+        listed = {row["id"]: row for row in json.loads(said[-1])}
+        assert len(listed) == 3
+        assert listed[done.id]["state"] == "FINISHED"
+        assert listed[done.id]["metrics"] == {"validation_mean_iou": 0.5, "test_mean_iou": 0.75, "loss": None}
+        assert listed[left.id]["ended"] is None
 
 
 @pytest.mark.parametrize(

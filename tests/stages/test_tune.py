@@ -193,9 +193,9 @@ def test_grown_and_shrunk_it_trains_only_what_is_missing(done: Path, monkeypatch
     before, trained = outputs(done), []
     fit = loop.fit
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         trained.append(None)
-        return fit(*arguments)
+        return fit(*arguments, **named)
 
     monkeypatch.setattr(loop, "fit", counted)
     write(done, tune={"trials": 5})
@@ -231,11 +231,11 @@ def test_a_pruned_trial_and_one_that_diverged_are_no_failed_runs(
     monkeypatch.setattr("segline.train.search.Asked.report", _second_is_worse)
     fit, begun = loop.fit, []
 
-    def diverging(*arguments: Any) -> Iterator[Any]:
+    def diverging(*arguments: Any, **named: Any) -> Iterator[Any]:
         begun.append(None)
         if len(begun) == 3:
             raise loop.TrainingError("the loss is not finite")
-        yield from fit(*arguments)
+        yield from fit(*arguments, **named)
 
     monkeypatch.setattr(loop, "fit", diverging)
     tune.main()

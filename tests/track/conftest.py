@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def run(store: Store) -> Iterator[StartedRun]:
     """A run in it."""
     with store.start_run("train") as started:
         yield started
+
+
+@pytest.fixture
+def under_way(store: Store) -> Iterator[Callable[..., StartedRun]]:
+    """Starts runs that stay under way until the test ends."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **named: stack.enter_context(store.start_run(*arguments, **named))
 
 
 @pytest.fixture(scope="session")

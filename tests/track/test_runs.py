@@ -112,9 +112,8 @@ def test_part_of_another_run(store: Store, run: StartedRun, monkeypatch: pytest.
     [(None, "FINISHED"), (ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")],
 )
 def test_how_a_run_ends(store: Store, error: BaseException | None, ends: str) -> None:
-    started = store.start_run("train")
-    assert status(store, started) == "RUNNING"
-    with nullcontext() if error is None else pytest.raises(type(error)), started:
+    with nullcontext() if error is None else pytest.raises(type(error)), store.start_run("train") as started:
+        assert status(store, started) == "RUNNING"
         if error is not None:
             raise error
     assert status(store, started) == ends

@@ -1,22 +1,29 @@
 """The project's store: made once, moved along, searched for the run that made a model."""
 
+import contextlib
 import csv
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Self
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.tracking.fluent import active_run
 
+import segline.track.store
+from segline import signals
 from segline.track import lineage
 from segline.track.place import Place, StoreError
-from segline.track.runs import Status
+from segline.track.runs import StartedRun, Status
 from segline.track.store import MODEL_TAG, Store, open_store
 
 OPEN = """
@@ -179,18 +186,19 @@ def status(store: Store, run_id: str) -> str:
 
 
 @pytest.mark.parametrize("end", ["KILLED", "FAILED", None])
-def test_an_unfinished_run_goes_on_and_logs_no_step_twice(store: Store, end: Status | None) -> None:
-    first = store.start_run("train", {"train.epochs": 3}, key="k")
+def test_an_unfinished_run_goes_on_and_logs_no_step_twice(
+    store: Store, under_way: Callable[..., StartedRun], end: Status | None
+) -> None:
+    first = under_way("train", {"train.epochs": 3}, key="k")
     first.log(1, {"loss": 0.5, "validation_loss": 0.5})
     first.tag({"error": "the disk was full"})
     if end is not None:
         first.finish(end)
-    again = store.start_run("train", {"train.epochs": 3}, {"env.threads": 1}, key="k")
-    assert again.id == first.id
-    assert status(store, again.id) == "RUNNING"
-    again.log(1, {"loss": 9, "validation_loss": 9})
-    again.log(2, {"loss": 0.25, "validation_loss": 0.25})
-    again.finish()
+    with store.start_run("train", {"train.epochs": 3}, {"env.threads": 1}, key="k") as again:
+        assert again.id == first.id
+        assert status(store, again.id) == "RUNNING"
+        again.log(1, {"loss": 9, "validation_loss": 9})
+        again.log(2, {"loss": 0.25, "validation_loss": 0.25})
     assert again.history("loss") == again.history("validation_loss") == [(1, 0.5), (2, 0.25)]
     assert "error" not in store.client.get_run(again.id).data.tags
     assert status(store, again.id) == "FINISHED"
@@ -215,27 +223,40 @@ def test_a_finished_run_goes_on_only_by_its_id_and_another_key_never(store: Stor
 
 def test_on_a_server_two_checkouts_do_not_share_a_run(store: Store) -> None:
     shared = [Store(Place(Path(root), "http://team"), store.client, store.experiment_id) for root in ("/a", "/b")]
-    runs = [each.start_run("train", key=each.here("k")).id for each in (*shared, *shared)]
+    runs = []
+    for each in (*shared, *shared):
+        with each.start_run("train", key=each.here("k")) as run:
+            run.finish("KILLED")
+        runs.append(run.id)
     assert runs[:2] == runs[2:]
     assert runs[0] != runs[1]
 
 
-def test_runs_whose_process_is_gone_are_ended(store: Store) -> None:
+LEFT = """
+import os
+from segline.track.store import open_store
+with open_store().start_run("a") as run:
+    print(run.id, flush=True)
+    os._exit(0)
+"""
+
+
+def test_runs_whose_process_is_gone_are_ended(store: Store, under_way: Callable[..., StartedRun]) -> None:
     killed = subprocess.run(
-        [sys.executable, "-c", "from segline.track.store import open_store; print(open_store().start_run('a').id)"],
+        [sys.executable, "-c", LEFT],
         env=os.environ,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.strip()
-    elsewhere = store.start_run("b", tags={"process": "another-host 1 1"}).id
-    mine = store.start_run("c").id
+    elsewhere = under_way("b", tags={"process": "another-host 1 1"}).id
+    mine = under_way("c").id
     store.end_stale()
     assert [status(store, run) for run in (killed, elsewhere, mine)] == ["KILLED", "RUNNING", "RUNNING"]
 
 
-def test_a_part_goes_on_within_its_parent_finished_or_not(store: Store) -> None:
-    parent, other = store.start_run("study"), store.start_run("study")
+def test_a_part_goes_on_within_its_parent_finished_or_not(store: Store, under_way: Callable[..., StartedRun]) -> None:
+    parent, other = under_way("study"), under_way("study")
     with store.start_run("trial 0", {"rate": 1}, parent=parent.id, key="a/0", again=True) as first:
         first.log(1, {"loss": 2.0})
         first.finish("KILLED")
@@ -246,8 +267,8 @@ def test_a_part_goes_on_within_its_parent_finished_or_not(store: Store) -> None:
         again.log(2, {"loss": 1.0})
     assert status(store, first.id) == "FINISHED"
     assert again.history("loss") == [(1, 2.0), (2, 1.0)]
-    assert store.start_run("trial 0", parent=parent.id, key="a/0", again=True).id == first.id
-    assert store.start_run("trial 0", parent=other.id, key="a/0", again=True).id != first.id
+    assert under_way("trial 0", parent=parent.id, key="a/0", again=True).id == first.id
+    assert under_way("trial 0", parent=other.id, key="a/0", again=True).id != first.id
 
 
 def test_a_run_is_found_by_its_key_whenever_its_maker_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,33 +276,54 @@ def test_a_run_is_found_by_its_key_whenever_its_maker_ended(store: Store, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr("segline.track.runs.Run.params", killed)
-    with pytest.raises(KeyboardInterrupt):
-        store.start_run("trial 0", key="a/0")
+    with pytest.raises(KeyboardInterrupt), store.start_run("trial 0", key="a/0"):
+        pass
     assert store.latest("a/0") is not None
     assert store.latest("b/0") is None
 
 
-@pytest.mark.parametrize("call", ["create_run", "update_run"])
-def test_a_signal_while_a_run_is_started_leaves_none_running(
-    store: Store, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    former = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    inner = getattr(store.client, call)
+class SignalAtLine:
+    """Sends this process a SIGTERM before line `number` of what it traces, counted as they run."""
 
-    def interrupted(*arguments: Any, **named: Any) -> Any:
-        result = inner(*arguments, **named)
-        os.kill(os.getpid(), signal.SIGTERM)
-        return result
+    def __init__(self, number: int) -> None:
+        self.left = number
 
-    if call == "update_run":  # of one that goes on
-        store.start_run("study", key="a").finish("KILLED")
-    monkeypatch.setattr(store.client, call, interrupted)
+    def __call__(self, frame: FrameType, event: str, _: object) -> Self | None:
+        file, caller = frame.f_code.co_filename, frame.f_back
+        entered = file == contextlib.__file__ and caller and caller.f_code is a_study.__code__
+        if not entered and file not in (segline.track.store.__file__, signals.__file__, __file__):
+            return None
+        if event == "line":
+            self.left -= 1
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return self
+
+
+def a_study(store: Store) -> None:
+    with store.start_run("study", {"rate": 1}, key="a", again=True) as run:
+        run.tag({"done": True})
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["new", "goes on"])
+def test_a_signal_at_any_line_leaves_no_run_running(store: Store, goes_on: bool) -> None:
+    former = signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.raises(SystemExit) as left:
-            store.start_run("study", {"rate": 1}, key="a")
+        for number in count(1):
+            if goes_on:
+                a_study(store)
+            signal.signal(signal.SIGTERM, signals._leave)
+            sent = SignalAtLine(number)
+            with contextlib.suppress(SystemExit):
+                sys.settrace(sent)
+                a_study(store)
+                sys.settrace(None)
+            gc.collect()  # of a block that was never entered
+            assert store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'") == []
+            if sent.left > 0:
+                break
+            for run in store.client.search_runs([store.experiment_id]):
+                store.client.delete_run(run.info.run_id)
     finally:
         signal.signal(signal.SIGTERM, former)
-    assert left.value.code == 143
-    found = store.latest("a")
-    assert found is not None
-    assert found.status == "KILLED"
+    assert number > 30

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -87,16 +88,17 @@ def _kept(claim: resume.Claim, state: loop.State, settings: Train) -> keep.Kept:
     return kept
 
 
-def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) -> StartedRun:
+@contextmanager
+def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) -> Iterator[StartedRun]:
     """The run, with what it is made from: a new one, or that of this training when it was ended."""
     digest = lineage.digest(PREPARED)
     inputs = [Dataset(split, prepared.dataset.name, digest, str(PREPARED)) for split in ("train", "validation")]
     content, tags = flat(tuned.model_dump(exclude={"searched"})), lineage.tags(torch.get_num_threads())
-    run = store.start_run("train", content, tags, inputs, key=store.here(claim.key), former=claim.run)
-    claim.run = run.id
-    store.end_stale()
-    run.watch_system()
-    return run
+    with store.start_run("train", content, tags, inputs, key=store.here(claim.key), former=claim.run) as run:
+        claim.run = run.id
+        store.end_stale()
+        run.watch_system()
+        yield run
 
 
 def _shown(

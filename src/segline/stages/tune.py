@@ -3,19 +3,20 @@
 import hashlib
 import json
 import os
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from segline import params, progress, signals
+from segline import params, progress
 from segline.data import files
 from segline.model.geometry import Geometry
+from segline.signals import Deferred
 
 if TYPE_CHECKING:
     from segline.params import Runtime
     from segline.track.runs import Run, StartedRun
     from segline.track.store import Store
-    from segline.train.search import Asked, Outcome, Search
+    from segline.train.search import Asked, Outcome, Search, State
     from segline.train.space import Plan
 
 OUT = params.TUNED_FILE.parent
@@ -57,11 +58,11 @@ def _search(plan: "Plan", runtime: "Runtime") -> None:
     found.lay_out(total)
     progress.note(f"tune: search {key}: {len(found.outcomes(total))} of {total} trials are there")
     shared = _share(runtime)
-    with _parent(store, plan, _mark(store, key, address)) as parent:
+    with Deferred() as stop, _parent(store, plan, _mark(store, key, address)) as parent:
         store.end_stale()
-        with helpers(runtime.tune_workers - 1, _work, plan, shared, address):
-            _train_all(found, shared, store, _mark(store, key, address), parent.id, wait=True)
-        signals.check()
+        with helpers(runtime.tune_workers - 1, stop.check, _work, plan, shared, address):
+            _train_all(found, shared, store, _mark(store, key, address), parent.id, stop=stop, wait=True)
+        stop.check()
         outcomes = found.outcomes(total)
         winner = search.best(outcomes, plan.tune)
         settings = plan.settings(winner.values) if winner.number else plan.base
@@ -69,6 +70,7 @@ def _search(plan: "Plan", runtime: "Runtime") -> None:
         _write(settings, _rows(plan, outcomes), result, dict(pictures.pictures(found.copy(total))))
         parent.artifact(OUT, "tune")
         parent.tag({name: value for name, value in result.items() if value is not None})
+        stop.check()
     progress.note(f"tune: {result['said']}")
 
 
@@ -81,13 +83,14 @@ def _work(plan: "Plan", runtime: "Runtime", address: str) -> None:
     found = search.Search.joined(plan, *studies.open_storage(address, key, new=False), key)
     mark = _mark(store, key, address)
     store.end_stale()
-    with ExitStack() as stack:
+    with Deferred() as stop, ExitStack() as stack:
         with store.place.lock("study"):  # of several that join at once, one makes the run
             parent: Run | None = store.latest(mark)
             if parent is None or parent.status not in ("RUNNING", "FINISHED"):
                 # Another machine with a store of its own, or nobody is left at it.
                 parent = stack.enter_context(_parent(store, plan, mark))
-        _train_all(found, runtime, store, mark, parent.id, wait=False)
+        _train_all(found, runtime, store, mark, parent.id, stop=stop, wait=False)
+        stop.check()
 
 
 def _mark(store: "Store", key: str, address: str) -> str:
@@ -95,47 +98,49 @@ def _mark(store: "Store", key: str, address: str) -> str:
     return key if "://" in address else store.here(key)
 
 
-def _train_all(found: "Search", runtime: "Runtime", store: "Store", mark: str, parent: str, *, wait: bool) -> None:
+def _train_all(
+    found: "Search", runtime: "Runtime", store: "Store", mark: str, parent: str, *, stop: Deferred, wait: bool
+) -> None:
     from segline.track.runs import flat
 
-    with closing(found.trials(wait)) as trials:
+    with closing(found.trials(wait, stop.check)) as trials:
         for asked in trials:
+            name = f"trial {asked.number}"
             settings = flat(asked.trained.model_dump(exclude={"searched"}))
-            run = store.start_run(
-                f"trial {asked.number}", settings, parent=parent, key=f"{mark}/{asked.number}", again=True
-            )
-            _train(asked, runtime, run, f"trial {asked.number} of 0 to {found.total - 1}, epoch")
+            with (
+                store.start_run(name, settings, parent=parent, key=f"{mark}/{asked.number}", again=True) as run,
+                stop.rather(),
+            ):
+                told = _train(asked, runtime, run, f"{name} of 0 to {found.total - 1}, epoch", stop)
+            asked.tell(*told)  # at last: a run that was told of is never left open
 
 
-def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str) -> None:
-    """Train one trial in its run, and then tell what came of it: a run that was told of is never left open."""
+def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
+    """Train one trial in its run; what came of it, and why where it failed."""
     from segline.data.prepared import Prepared
     from segline.train import device, loop, training
-    from segline.train.search import State
 
     settings = asked.trained.train
     state: State = "finished"
     reason = ""
-    with run:
-        started = training.begin(Prepared.open(), asked.trained, device.choose(runtime))
-        epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers)
-        try:
-            for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.said):
-                run.log(epoch.epoch, epoch.figures())
-                signals.check()
-                if asked.report(epoch):
-                    state = "pruned"
-                    break
-        except loop.TrainingError as error:
-            state, reason = "failed", str(error)
-            run.tag({"error": reason})
-        finally:
-            epochs.close()
-        run.tag({"optuna.state": "COMPLETE" if state == "finished" else "PRUNED"})
-        if state == "finished":
-            run.tag({"optuna.value": asked.value})
-        run.finish("FINISHED" if state == "finished" else "KILLED")
-    asked.tell(state, reason)
+    started = training.begin(Prepared.open(), asked.trained, device.choose(runtime))
+    epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers, check=stop.check)
+    try:
+        for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.said):
+            run.log(epoch.epoch, epoch.figures())
+            if asked.report(epoch):
+                state = "pruned"
+                break
+    except loop.TrainingError as error:
+        state, reason = "failed", str(error)
+        run.tag({"error": reason})
+    finally:
+        epochs.close()
+    run.tag({"optuna.state": "COMPLETE" if state == "finished" else "PRUNED"})
+    if state == "finished":
+        run.tag({"optuna.value": asked.value})
+    run.finish("FINISHED" if state == "finished" else "KILLED")
+    return state, reason
 
 
 def _key(plan: "Plan") -> str:
@@ -156,7 +161,7 @@ def _share(runtime: "Runtime") -> "Runtime":
     return runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // runtime.tune_workers)})
 
 
-def _parent(store: "Store", plan: "Plan", mark: str) -> "StartedRun":
+def _parent(store: "Store", plan: "Plan", mark: str) -> "AbstractContextManager[StartedRun]":
     """The run of the search, in which those of its trials are."""
     from segline.data.prepared import PREPARED, Prepared
     from segline.track import lineage

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -129,17 +128,14 @@ class Run:
 
 
 class StartedRun(Run):
-    """A run that ends with its `with` block: FINISHED, FAILED by an exception, KILLED by an interrupt or exit.
-
-    One that `finish` has ended in the block stays as it ended there.
-    """
+    """A run that this process has under way; `Store.start_run` begins and ends it."""
 
     def __init__(self, client: MlflowClient, run_id: str, address: str, logged: set[int] | None = None) -> None:
         super().__init__(client, run_id)
         self.logged = logged or set()  # steps, by an earlier process too
         self._monitor: Any = None  # MLflow's monitor has no types
         self._address = address
-        self._ended = False
+        self.ended = False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the figures of one epoch, once: MLflow would keep both where a step comes again."""
@@ -159,21 +155,13 @@ class StartedRun(Run):
             self._monitor.finish()
             self._monitor = None
         self.client.set_terminated(self.id, status)
-        self._ended = True
+        self.ended = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            if not self._ended:
-                self.finish()
-            return
+    def fail(self, error: BaseException) -> None:
+        """End the run as what was raised has it: FAILED by an exception, KILLED by an interrupt or exit."""
         with suppress(Exception):  # what ended it is what must be seen, not that the store cannot be told
             if isinstance(error, Exception):
-                self.tag({ERROR_TAG: f"{kind.__name__}: {error}"})
+                self.tag({ERROR_TAG: f"{type(error).__name__}: {error}"})
             self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
 
 

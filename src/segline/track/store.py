@@ -36,6 +36,7 @@ class Store:
         self.client = client
         self.experiment_id = experiment_id
 
+    @contextmanager
     def start_run(
         self,
         name: str,
@@ -47,8 +48,11 @@ class Store:
         key: str | None = None,
         former: str | None = None,
         again: bool = False,
-    ) -> StartedRun:
+    ) -> Iterator[StartedRun]:
         """Start a run, or go on with the one of this key that is not finished.
+
+        It ends with the block: FINISHED, FAILED by an exception, KILLED by an interrupt or exit; one that `finish` has
+        ended in the block stays as it ended there.
 
         Parameters
         ----------
@@ -66,11 +70,13 @@ class Store:
                 run.tag(tags or {})
                 run.datasets(datasets)
             signals.check()
+            yield run
+            if not run.ended:
+                run.finish()
         except BaseException as error:
             if run is not None:
-                run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+                run.fail(error)
             raise
-        return run
 
     def _make(self, name: str, parent: str | None, key: str | None) -> StartedRun:
         born: dict[str, Any] = {"mlflow.user": lineage.who(), PROCESS_TAG: process()}

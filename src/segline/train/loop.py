@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 
@@ -119,7 +119,13 @@ def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer
 
 
 def fit(
-    state: State, tiles: TrainingTiles, validation: Iterable[Batch], settings: Train, workers: int = 0
+    state: State,
+    tiles: TrainingTiles,
+    validation: Iterable[Batch],
+    settings: Train,
+    workers: int = 0,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> Generator[Epoch]:
     """Train `state` to its last epoch, in place, and yield after each.
 
@@ -131,6 +137,8 @@ def fit(
         The batches judged after each epoch, always the same.
     workers:
         Processes that prepare tiles; the batches do not depend on it.
+    check:
+        Called after each step and each batch judged; what it raises ends the training.
 
     Raises
     ------
@@ -138,6 +146,7 @@ def fit(
         The loss is not finite.
     """
     for moment in moments(state, tiles, validation, settings, workers):
+        check()
         if isinstance(moment, Epoch):
             yield moment
 

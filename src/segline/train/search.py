@@ -7,7 +7,7 @@ that a search which is interrupted, or grown later, gives the same trials as one
 import hashlib
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -130,14 +130,18 @@ class Search:
         """How many trials this worker has laid out; of one that joined, what the last that did so wants."""
         return self._wanted if self._wanted is not None else int(self.study.user_attrs.get(TOTAL, 0))
 
-    def trials(self, wait: bool) -> Generator[Asked]:
+    def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[Asked]:
         """The trials that this worker has to train, one after the other, each held until the next is asked for.
 
-        `wait`: until those of other workers are finished, to take over what they leave undone.
+        Parameters
+        ----------
+        wait : until those of other workers are finished, to take over what they leave undone.
+        check : called between trials, and while it waits; what it raises ends this.
         """
         while unfinished := [t.number for t in self._trials()[: self.total] if not t.state.is_finished()]:
             idle = True
             for number in unfinished:
+                check()
                 with self.claims.claim(number) as mine:
                     if mine and (asked := self._ask(number)):
                         idle = False
@@ -145,6 +149,7 @@ class Search:
             if idle and not wait:
                 return
             if idle:
+                check()
                 time.sleep(WAIT)
 
     def outcomes(self, total: int) -> list[Outcome]:

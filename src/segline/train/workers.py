@@ -15,9 +15,16 @@ class WorkerError(RuntimeError):
     """A process that helps has failed; what it said is above."""
 
 
+WAIT = 0.5  # s between two looks at whether this process is to end
+
+
 @contextmanager
-def helpers(count: int, work: Callable[..., None], *arguments: Any) -> Iterator[None]:
+def helpers(count: int, check: Callable[[], None], work: Callable[..., None], *arguments: Any) -> Iterator[None]:
     """Run `work` in `count` processes while the block runs, and wait for them; ended with the block when it fails.
+
+    Parameters
+    ----------
+    check : called while they are waited for; what it raises ends them.
 
     Raises
     ------
@@ -30,6 +37,10 @@ def helpers(count: int, work: Callable[..., None], *arguments: Any) -> Iterator[
         for process in processes:
             process.start()
         yield
+        for process in processes:
+            while process.is_alive():
+                process.join(WAIT)
+                check()
     except BaseException:
         for process in processes:
             if process.pid is not None:
