@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 import segline  # noqa: F401  sets the environment that keeps libraries from phoning home
+from tests.checkout import SMALL, Project
 
 ROOT = Path(__file__).parents[1]
 # A process that a test starts runs this checkout's code, whatever is installed.
@@ -40,6 +41,16 @@ def shared_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run once."""
+    project = Project.made(repository, tmp_path_factory.mktemp("line") / "project", SMALL)
+    project.commit("small settings")
+    project.run("dvc", "repro")
+    project.commit("first results")
+    return project
 
 
 # A PostgreSQL server of the tests' own

@@ -1,7 +1,6 @@
 """What a clone gets: data from a remote, runs, versions and aliases from the history, and a version made again."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
 import sys
@@ -12,12 +11,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-PIPELINE = Path(__file__).parents[1] / "test_pipeline.py"
-spec = importlib.util.spec_from_file_location("line", PIPELINE)
-assert spec is not None and spec.loader is not None
-line = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(line)
-finished = line.finished
+from tests.checkout import Project
 
 pytestmark = pytest.mark.soak
 KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -56,57 +50,52 @@ def s3() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def grown(finished: "line.Project", tmp_path_factory: pytest.TempPathFactory) -> "line.Project":
+def grown(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a second model, which is champion, and the first one before it; all is committed."""
     folder = tmp_path_factory.mktemp("grown") / "project"
     shutil.copytree(finished.folder, folder, symlinks=True)
-    project = line.Project(folder)
+    project = Project(folder)
     project.set(train={"seed": 1}, tune={"trials": 0})
     project.run("dvc", "repro")
-    commit(project, "another seed")
+    project.commit("another seed")
     project.run("segline", "models", "promote", "2", "--force", "--reason", "to have two", PYTHONPATH="src")
-    commit(project, "version 2 is champion")
+    project.commit("version 2 is champion")
     return project
 
 
-def commit(project: "line.Project", message: str) -> None:
-    project.run("git", "add", "-A")
-    project.run("git", "commit", "-qm", message)
-
-
-def listed(project: "line.Project") -> dict[str, object]:
+def listed(project: Project) -> dict[str, object]:
     content: dict[str, object] = json.loads(
         project.run(sys.executable, "-c", LIST, PYTHONPATH="src").strip().splitlines()[-1]
     )
     return content
 
 
-def answers(project: "line.Project", address: str, out: Path) -> dict[str, bytes]:
+def answers(project: Project, address: str, out: Path) -> dict[str, bytes]:
     images = project.folder / "data" / "raw" / "cells" / "images"
     project.run("segline", "predict", str(images), "--model", address, "--out", str(out), PYTHONPATH="src")
     return {file.name: file.read_bytes() for file in out.iterdir()}
 
 
-def pushed(grown: "line.Project", tmp_path: Path, url: str, *options: str) -> tuple["line.Project", "line.Project"]:
+def pushed(grown: Project, tmp_path: Path, url: str, *options: str) -> tuple[Project, Project]:
     """A copy of the project whose two models were pushed to a remote there, and a clone of it after `dvc pull`."""
-    origin, clone = line.Project(tmp_path / "origin"), line.Project(tmp_path / "clone")
+    origin, clone = Project(tmp_path / "origin"), Project(tmp_path / "clone")
     shutil.copytree(grown.folder, origin.folder, symlinks=True)
     remote(origin, url, *options)
-    commit(origin, "a remote")
+    origin.commit("a remote")
     origin.run("dvc", "push", **KEYS)
     # As was done when the first model was the present one; push --all-commits leaves out some of its files.
-    former = line.Project(tmp_path / "former")
-    line.Project(tmp_path).run("git", "clone", "-q", str(origin.folder), "former")
+    former = Project(tmp_path / "former")
+    Project(tmp_path).run("git", "clone", "-q", str(origin.folder), "former")
     former.run("git", "checkout", "-q", "HEAD~3")
     former.run("dvc", "cache", "dir", "--local", str(origin.folder / ".dvc" / "cache"))
     remote(former, url, *options)
     former.run("dvc", "push", **KEYS)
-    line.Project(tmp_path).run("git", "clone", "-q", str(origin.folder), "clone")
+    Project(tmp_path).run("git", "clone", "-q", str(origin.folder), "clone")
     clone.run("dvc", "pull", **KEYS)
     return origin, clone
 
 
-def remote(project: "line.Project", url: str, *options: str) -> None:
+def remote(project: Project, url: str, *options: str) -> None:
     project.run("dvc", "remote", "add", "-d", "storage", url)
     for option in options:
         project.run("dvc", "remote", "modify", "storage", *option.split("="))
@@ -114,7 +103,7 @@ def remote(project: "line.Project", url: str, *options: str) -> None:
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_a_clone_gets_all_models_and_says_the_same(
-    grown: "line.Project", tmp_path: Path, kind: str, request: pytest.FixtureRequest
+    grown: Project, tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     if kind == "local":
         origin, clone = pushed(grown, tmp_path, str(tmp_path / "remote"))
@@ -136,7 +125,7 @@ def test_a_clone_gets_all_models_and_says_the_same(
     assert listed(clone) == listed(origin)
 
 
-def test_what_cannot_come_back_is_named_and_the_rest_comes(grown: "line.Project", tmp_path: Path) -> None:
+def test_what_cannot_come_back_is_named_and_the_rest_comes(grown: Project, tmp_path: Path) -> None:
     origin, clone = pushed(grown, tmp_path, str(tmp_path / "remote"))
     first, second = [json.loads(each) for each in (origin.folder / "registry.jsonl").read_text().splitlines()]
     md5 = first["model_md5"]
@@ -150,13 +139,11 @@ def test_what_cannot_come_back_is_named_and_the_rest_comes(grown: "line.Project"
     )
 
 
-def test_after_a_move_predict_answers_and_nothing_is_written_to_the_old_place(
-    grown: "line.Project", tmp_path: Path
-) -> None:
-    before = line.Project(tmp_path / "before")
+def test_after_a_move_predict_answers_and_nothing_is_written_to_the_old_place(grown: Project, tmp_path: Path) -> None:
+    before = Project(tmp_path / "before")
     shutil.copytree(grown.folder, before.folder, symlinks=True)
     expected = answers(before, "models:/cells@champion", tmp_path / "a")
-    moved = line.Project(tmp_path / "after")
+    moved = Project(tmp_path / "after")
     before.folder.rename(moved.folder)
     assert answers(moved, "models:/cells@champion", tmp_path / "b") == expected
     moved.run("dvc", "repro", "--force", "register")
@@ -165,8 +152,8 @@ def test_after_a_move_predict_answers_and_nothing_is_written_to_the_old_place(
     assert all(str(before.folder) not in file.read_text() for file in found)
 
 
-def test_the_first_version_is_made_again_though_the_project_moved_on(grown: "line.Project", tmp_path: Path) -> None:
-    project = line.Project(tmp_path / "project")
+def test_the_first_version_is_made_again_though_the_project_moved_on(grown: Project, tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
     shutil.copytree(grown.folder, project.folder, symlinks=True)
     cache = sorted((project.folder / ".dvc" / "cache").rglob("*"))
     said = project.run("segline", "models", "rebuild", "1", "--keep", str(tmp_path / "kept"), PYTHONPATH="src")

@@ -1,6 +1,5 @@
 """`dvc repro` and experiments ended from outside: no process is left, and the next start goes on in the same run."""
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -11,11 +10,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
+
+from tests.checkout import SMALL, Project
+from tests.stages import test_train_killed as killed
 
 TESTS = Path(__file__).parents[1]
 TRAIN = {
@@ -26,39 +27,12 @@ TRAIN = {
 }
 
 
-def module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-pipeline, killed = module(TESTS / "test_pipeline.py"), module(TESTS / "stages" / "test_train_killed.py")
-
-
 @pytest.fixture(scope="session")
 def ready(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that has run up to tune."""
-    project = pipeline.Project(tmp_path_factory.mktemp("dvc") / "project")
-    for name in pipeline.COPIED:
-        source, target = repository / name, project.folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            shutil.copyfile(source, target)
-    project.set(**pipeline.SMALL)
-    project.set(**TRAIN)
-    for command in (
-        ["git", "init", "-q"],
-        ["git", "config", "user.email", "test@segline.invalid"],
-        ["git", "config", "user.name", "test"],
-        ["dvc", "repro", "tune"],
-        ["git", "add", "-A"],
-        ["git", "commit", "-qm", "small settings"],
-    ):
-        project.run(*command)
+    project = Project.made(repository, tmp_path_factory.mktemp("dvc") / "project", SMALL, TRAIN)
+    project.run("dvc", "repro", "tune")
+    project.commit("what leads up to a training")
     return Path(project.folder)
 
 
@@ -67,7 +41,7 @@ def model(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     """MD5s of data/model after an undisturbed training."""
     folder = tmp_path_factory.mktemp("undisturbed") / "project"
     shutil.copytree(ready, folder, symlinks=True)
-    pipeline.Project(folder).run("dvc", "repro", "train")
+    Project(folder).run("dvc", "repro", "train")
     return dict(killed.outputs(folder))
 
 
@@ -75,7 +49,7 @@ def model(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 def project(ready: Path, tmp_path: Path) -> Any:
     """A copy to be ended in."""
     shutil.copytree(ready, tmp_path / "project", symlinks=True)
-    return pipeline.Project(tmp_path / "project")
+    return Project(tmp_path / "project")
 
 
 def saved(project: Any, epochs: int = 3) -> Callable[[], bool]:
@@ -196,7 +170,7 @@ OF_TUNE = ("best.yaml", "trials.csv", "search.json")
 @pytest.fixture(scope="session")
 def searched(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What an undisturbed search wrote."""
-    project = pipeline.Project(tmp_path_factory.mktemp("searched") / "project")
+    project = Project(tmp_path_factory.mktemp("searched") / "project")
     shutil.copytree(ready, project.folder, symlinks=True)
     project.set(**SEARCH)
     project.run("dvc", "repro", "tune")

@@ -1,24 +1,13 @@
 """Stage train ended at every named point by either signal; the table is printed, and kept as $SEGLINE_KILL_TABLE."""
 
-import importlib.util
 import os
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-STAGES = Path(__file__).parents[1] / "stages"
+from tests.stages import kill_at as points
+from tests.stages import test_train_killed as killed
 
-
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, STAGES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-killed, points = module("test_train_killed"), module("kill_at")
 ready = killed.ready  # the fixture
 
 

@@ -1,6 +1,5 @@
 """The page as a person sees it: `segline ui` in a real browser, clicked from the runs to the model card."""
 
-import importlib.util
 import shutil
 import socket
 import subprocess
@@ -17,12 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-PIPELINE = Path(__file__).parents[1] / "test_pipeline.py"
-spec = importlib.util.spec_from_file_location("pipeline", PIPELINE)
-assert spec is not None and spec.loader is not None
-pipeline = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pipeline)
-finished = pipeline.finished
+from tests.checkout import Project
 
 pytestmark = pytest.mark.soak
 PATIENCE = 120  # seconds
@@ -53,7 +47,7 @@ def browser() -> Iterator[Chrome]:
 
 
 @pytest.fixture
-def address(finished: "pipeline.Project") -> Iterator[str]:
+def address(finished: Project) -> Iterator[str]:
     """Where `segline ui` says that its page is."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

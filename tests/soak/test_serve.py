@@ -5,7 +5,6 @@ SEGLINE_SOAK_REQUESTS says how many damaged requests.
 
 import base64
 import http.client
-import importlib.util
 import json
 import os
 import re
@@ -20,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,8 @@ from segline.track.gate import Verdict
 from segline.track.registry import Registry
 from segline.track.shipping import Parts
 from segline.track.store import Store
+from tests.data import test_reader_fuzz as fuzz
+from tests.track import conftest as track
 
 pytestmark = pytest.mark.soak
 
@@ -45,16 +45,6 @@ TAGS = {"model.md5": "m", "channels": "1", "dtype": "uint8", "classes": '{"0": "
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
-def neighbour(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), TESTS / f"{path}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fuzz = neighbour("data/test_reader_fuzz")
-track = neighbour("track/conftest")
 made, project, store, parts, other_code = track.made, track.project, track.store, track.parts, track.other_code
 no_surroundings = track.no_surroundings
 

@@ -1,6 +1,5 @@
 """Several processes at one search: they share its trials, and none outlives the one that began it."""
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -18,12 +17,8 @@ from sqlalchemy import NullPool
 
 from segline.data import files
 from segline.stages import tune
+from tests.stages import test_tune as tiny
 
-TINY = Path(__file__).parents[1] / "stages" / "test_tune.py"
-spec = importlib.util.spec_from_file_location("tiny_search", TINY)
-assert spec is not None and spec.loader is not None
-tiny = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tiny)
 ready, project, searched, no_surroundings = tiny.ready, tiny.project, tiny.searched, tiny.no_surroundings
 
 pytestmark = pytest.mark.soak
