@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -120,12 +121,20 @@ def test_which_model_is_meant(registry: Registry, cells: Path) -> None:
     with pytest.raises(RegistryError, match="--name mice: there is no such model; there are cells"):
         open_registry("mice")
     registry.client.create_registered_model("mice")
-    with pytest.raises(RegistryError, match="--name: cells, mice"):
+    with pytest.raises(RegistryError, match=r"--name: cells, mice$"):
         open_registry()
+    (cells / "src").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cells / "src")
+        with pytest.raises(RegistryError, match=re.escape(f"--name: cells, mice (or run segline in {cells}, ")):
+            open_registry()
     (cells / "params.yaml").write_text("registration: {name: mice}\n")
     assert open_registry().name == "mice"
     for name in ("cells", "mice"):
         registry.client.delete_registered_model(name)
+    with pytest.raises(RegistryError, match="no model is registered here; `segline models sync` brings back"):
+        open_registry()
+    registry.history_file.unlink()
     with pytest.raises(RegistryError, match="no model is registered yet"):
         open_registry()
 
@@ -233,3 +242,12 @@ def test_verify_finds(registry: Registry, cells: Path, spoil: Callable[[Registry
     assert code == 1
     assert said in text
     assert text.endswith(" versions: 1 problem\n")
+
+
+def test_verify_in_a_clone_whose_store_is_empty(registry: Registry) -> None:
+    registry.client.delete_registered_model("cells")
+    code, said = verify()
+    assert code == 1
+    assert "wrong: cells: registry.jsonl: @champion is md5" in said
+    assert "`segline models sync`" in said
+    assert said.endswith("cells has 0 versions: 1 problem\n")

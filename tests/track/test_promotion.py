@@ -1,9 +1,12 @@
 """Who becomes champion: aliases and history after each step, beside what they must be."""
 
 import json
+import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from segline.params import Gate
 from segline.track import commits, promotion
 from segline.track.gate import Verdict, floors
-from segline.track.history import RegistryError, champions, read_history
+from segline.track.history import RegistryError, append, champions, read_history
 from segline.track.promotion import PromotionError, promote, rollback
 from segline.track.registry import ModelVersion, Registered, Registry
 from segline.track.shipping import Parts
@@ -216,6 +219,40 @@ def test_killed_in_between_the_next_call_ends_it(
     assert not list(registry.store.place.folder.glob("promotion.*"))
 
 
+@pytest.mark.parametrize("left", [b"", b'{"time": "2026-', b"{}"], ids=["empty", "torn", "of another kind"])
+def test_what_a_power_cut_left_half_written_stops_nothing(registry: Registry, left: bytes) -> None:
+    (registry.store.place.folder / "promotion.json").write_bytes(left)
+    promote(registry, "2", judge(GOOD))
+    assert history(registry) == [FIRST, ("promote", "2", False)]
+    assert not list(registry.store.place.folder.glob("promotion.*"))
+
+
+def test_a_full_disk_leaves_the_history_whole_and_the_next_call_goes_on(registry: Registry) -> None:
+    before = registry.history_file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails, as it does on a full disk
+    line = replace(read_history(registry.history_file)[0], reason="another")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, hard))
+        with pytest.raises(RegistryError, match=r"registry\.jsonl cannot be written"):
+            append(registry.history_file, line)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, former)
+    assert registry.history_file.read_bytes() == before
+    append(registry.history_file, line)
+    assert read_history(registry.history_file)[1] == line
+
+
+@pytest.mark.parametrize("reason", ["zwei\nZeilen", "a\u2028b\u2029c\x85d", '"\\ grün', "\x00\x1f"])
+def test_a_reason_may_hold_any_text(registry: Registry, reason: str) -> None:
+    promote(registry, "2", judge(GOOD), reason=reason)
+    assert [line.reason for line in read_history(registry.history_file)][1:] == [reason]
+    assert registry.history_file.read_bytes().count(b"\n") == 2
+    rollback(registry, reason)
+    assert aliases(registry) == {"champion": "1"}
+
+
 def test_refusals(registry: Registry, project: Path) -> None:
     with pytest.raises(PromotionError, match="is champion already"):
         promote(registry, "1", judge(GOOD))
@@ -225,6 +262,9 @@ def test_refusals(registry: Registry, project: Path) -> None:
         rollback(registry, "x", "3")
     with pytest.raises(PromotionError, match="--reason"):
         rollback(registry, "")
+    for call in (lambda: rollback(registry, "gr\udcfcn"), lambda: promote(registry, "2", judge(BAD), reason="\udcfc")):
+        with pytest.raises(PromotionError, match="is not written in UTF-8"):
+            call()
     weights = next(project.glob("mlruns/artifacts/**/weights.safetensors"))
     for file in project.glob("mlruns/artifacts/**/weights.safetensors"):
         file.write_bytes(weights.read_bytes()[:-1] + b"?")

@@ -145,6 +145,16 @@ def test_current_store_and_what_was_before(store: Store, monkeypatch: pytest.Mon
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
+@pytest.mark.parametrize("address", ["http://me:tiger-73@127.0.0.1:9", "file:///nowhere", "bogus://x"])
+def test_an_address_that_leads_nowhere_is_named(store: Store, monkeypatch: pytest.MonkeyPatch, address: str) -> None:  # noqa: ARG001
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(StoreError) as said:
+        open_store()
+    assert str(said.value).startswith(f"MLFLOW_TRACKING_URI = {address.replace('tiger-73', '...')}: MLflow cannot keep")
+    assert "tiger-73" not in str(said.value)
+
+
 @pytest.fixture
 def model(project: Path) -> Path:
     """What DVC keeps of a training."""

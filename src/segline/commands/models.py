@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Column, Table
 from segline import params
 from segline.data.dataset import SPEC, read_spec
 from segline.data.prepared import PREPARED
+from segline.track.history import HISTORY, read_history
 from segline.track.registry import VERSION_TAG, ModelVersion, Registry, RegistryError
 from segline.track.store import Store, open_store
 
@@ -31,12 +33,16 @@ def open_registry(name: str = "", store: Store | None = None) -> Registry:
     for wanted in [name] if name else _expected():
         if wanted in names:
             return Registry(store, wanted)
+    root = store.place.root
+    if not names and read_history(root / HISTORY):
+        raise RegistryError(f"no model is registered here; `segline models sync` brings back those of {HISTORY}")
     if not names:
         raise RegistryError("no model is registered yet; `make run` or `dvc repro` makes and registers the first")
     if name:
         raise RegistryError(f"--name {name}: there is no such model; there are {', '.join(names)}")
     if len(names) > 1:
-        raise RegistryError(f"there are several models: say which with --name: {', '.join(names)}")
+        there = "" if Path.cwd() == root else f" (or run segline in {root}, whose params.yaml may say it)"
+        raise RegistryError(f"there are several models: say which with --name: {', '.join(names)}{there}")
     return Registry(store, names[0])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from segline.commands.models import open_registry
+from segline.track.history import HISTORY, read_history
 from segline.track.registry import Registry
 from segline.track.store import open_store
 from segline.track.verify import verify
@@ -13,8 +14,11 @@ from segline.track.verify import verify
 def main(name: str, as_json: bool, say: Callable[[str], None]) -> int:
     """Say what is wrong with the models of the store, or with one; returns the exit code, 1 where something is."""
     store = open_store()
-    names = [name] if name else sorted(each.name for each in store.client.search_registered_models(max_results=1000))
-    registries = [open_registry(name, store)] if name else [Registry(store, each) for each in names]
+    known = {each.name for each in store.client.search_registered_models(max_results=1000)}
+    known |= {line.name for line in read_history(store.place.root / HISTORY)}  # in a clone the store is empty
+    if name and name not in known:
+        open_registry(name, store)  # which says what there is
+    registries = [Registry(store, each) for each in ([name] if name else sorted(known))]
     found = [(registry.name, finding) for registry in registries for finding in verify(registry)]
     if as_json:
         say(json.dumps([{"model": model, **asdict(finding)} for model, finding in found], indent=2))

@@ -1,5 +1,6 @@
 """registry.jsonl: who was promoted or rolled back, when and why. MLflow keeps no such history."""
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -45,23 +46,49 @@ def read_history(file: Path) -> list[Promotion]:
     if not file.is_file():
         return []
     promotions = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    # Not splitlines: a reason may hold a line separator of Unicode's, which JSON does not escape.
+    for number, line in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
         try:
-            content: dict[str, Any] = json.loads(line)
-            promotions.append(Promotion(**content))
+            promotions.append(parse(line))
         except (ValueError, TypeError) as error:
             raise RegistryError(f"{file}, line {number}: {error}; restore the line from git") from None
     return promotions
 
 
+def parse(line: bytes) -> Promotion:
+    """What a line says; ValueError or TypeError where it is none of ours."""
+    content: dict[str, Any] = json.loads(line)
+    return Promotion(**content)
+
+
+def text(line: Promotion) -> bytes:
+    """A line as it is written; what is no text becomes an escape of JSON's."""
+    return json.dumps(asdict(line), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+
+
 def append(file: Path, line: Promotion) -> None:
-    """Write one more line, to the disk before this returns."""
-    with file.open("a+b") as stream:
-        if stream.tell() and not _ends_line(stream):  # edited by hand
-            stream.write(b"\n")
-        stream.write(json.dumps(asdict(line), ensure_ascii=False).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Write one more line, whole and to the disk, before this returns.
+
+    Raises
+    ------
+    RegistryError
+        It cannot be written; the file is as it was.
+    """
+    with file.open("a+b", buffering=0) as stream:
+        end = stream.tell()
+        content = text(line)
+        if end and not _ends_line(stream):  # edited by hand
+            content = b"\n" + content
+        try:
+            if stream.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(stream.fileno())
+        except OSError as error:
+            stream.truncate(end)
+            raise RegistryError(
+                f"{file} cannot be written ({error.strerror}); make room on the disk: the next promotion or rollback "
+                "ends this one first"
+            ) from error
 
 
 def champions(lines: Sequence[Promotion]) -> list[str]:

@@ -163,7 +163,7 @@ def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
 def _git(*arguments: str) -> str | None:
     """What git answers; None where there is no git or it refuses."""
     try:
-        done = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, check=False)
     except OSError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

@@ -40,12 +40,13 @@ def promote(
     Raises
     ------
     PromotionError
-        It is champion, or it is forced without a reason.
+        It is champion, or it is forced without a reason, or the reason is no text.
     RegistryError
         There is no such version, or its files are not those that were registered.
     """
     if force and not reason.strip():
         raise PromotionError("--force needs --reason TEXT: why a model that the gate does not pass shall be champion")
+    _refuse_no_text(reason)
     while True:
         version, former = registry.version(which), registry.holder(CHAMPION)
         if former is not None and former.version == version.version:
@@ -81,12 +82,13 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
     Raises
     ------
     PromotionError
-        There is no champion to go back to, or the one named never was champion.
+        There is no champion to go back to, or the one named never was champion, or the reason is empty or no text.
     RegistryError
         Its files are not those that were registered.
     """
     if not reason.strip():
         raise PromotionError("--reason is empty: say why, for those who read the history")
+    _refuse_no_text(reason)
     with registry.store.place.lock("registry"):
         registry.settle()
         lines = [line for line in registry.history() if line.alias == CHAMPION]
@@ -104,6 +106,13 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
         commit = next((line.commit for line in reversed(lines) if line.version_md5 == md5 and line.commit), "")
         registry.set_champion(version, "rollback", reason, commit=commit)
     return version, lines[-1]
+
+
+def _refuse_no_text(reason: str) -> None:
+    try:
+        reason.encode()
+    except UnicodeEncodeError:
+        raise PromotionError(f"--reason {reason!r} is not written in UTF-8; set the terminal to it") from None
 
 
 def _before(registry: Registry, lines: list[Promotion]) -> ModelVersion:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from segline.track import entry, history, lineage
+from segline.track import entry, history, intention, lineage
 from segline.track.answers import Answer, load_model, parse_address
 from segline.track.entry import VERSION_TAG
 from segline.track.gate import Verdict
@@ -190,12 +190,11 @@ class Registry:
 
     def settle(self) -> None:
         """End what a process that was killed had begun; the caller holds the lock."""
-        if self._intention.is_file():
-            line = Promotion(**json.loads(self._intention.read_text()))
+        if line := intention.read(self.store.place.folder):
             other = self if line.name == self.name else Registry(self.store, line.name)
             if other.find(line.version_md5) is not None:
                 other._follow(line)
-            self._intention.unlink()
+        intention.clear(self.store.place.folder)
 
     def set_champion(
         self, version: ModelVersion, action: str, reason: str, *, commit: str | None = None, forced: bool = False
@@ -224,15 +223,9 @@ class Registry:
             action=action,
             forced=forced,
         )
-        unfinished = self._intention.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(asdict(line)))
-        unfinished.replace(self._intention)
+        intention.write(self.store.place.folder, line)
         self._follow(line)
-        self._intention.unlink()
-
-    @property
-    def _intention(self) -> Path:
-        return self.store.place.folder / "promotion.json"
+        intention.clear(self.store.place.folder)
 
     def _follow(self, line: Promotion) -> None:
         """Bring history and aliases to where `line` is the last that happened."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -174,14 +175,12 @@ def open_store() -> Store:
     Raises
     ------
     StoreError
-        There is no project here, or its experiment was deleted.
+        There is no project here, its experiment was deleted, or MLFLOW_TRACKING_URI leads to no store.
     """
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
     place = locate()
     if not place.own:
-        with place.lock("open"):  # processes that open a new database at once spoil it
-            client = MlflowClient(place.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or place.uri)
-        return Store(place, client, _shared_experiment(client, place))
+        return _open_shared(place)
     with place.lock("open"):
         recorded = recorded_root(place.database)
         if recorded is None:
@@ -190,6 +189,22 @@ def open_store() -> Store:
             relocate(place.database, Path(recorded), place.root)
     client = MlflowClient(place.uri, registry_uri=place.uri)
     return Store(place, client, _own_experiment(client, place))
+
+
+def _open_shared(place: Place) -> Store:
+    """The store that MLFLOW_TRACKING_URI names, a team's server as a rule."""
+    try:
+        with place.lock("open"):  # processes that open a new database at once spoil it
+            client = MlflowClient(place.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or place.uri)
+        return Store(place, client, _shared_experiment(client, place))
+    except MlflowException as error:
+        said = (
+            f"MLFLOW_TRACKING_URI = {place.uri}: MLflow cannot keep runs there ({error.message}); start the server, "
+            "set another address, or unset it to use the project's own store"
+        )
+        if password := urlsplit(place.uri).password:
+            said = said.replace(password, "...")
+        raise StoreError(said) from error
 
 
 def _create(place: Place) -> None:

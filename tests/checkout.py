@@ -1,0 +1,108 @@
+"""A checkout of segline with small settings, in which tests run what a user runs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from ruamel.yaml import YAML
+
+STAGES = ["sample", "prepare", "weights", "tune", "train", "evaluate", "register"]
+COPIED = [
+    "src",
+    "dvc.yaml",
+    "params.yaml",
+    "requirements.txt",
+    ".dvcignore",
+    ".gitignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+]
+SMALL = {
+    "sample": {"images": 6, "min_size": 64, "max_size": 80},
+    "model": {"width": 4, "depth": 2, "padding": "valid", "norm": "none"},
+    "train": {"epochs": 2, "tiles_per_epoch": 4, "batch_size": 2, "tile": 76, "validation_tiles": 4},
+    "tune": {"trials": 2, "epochs": 1},
+    "gate": {"min_mean_iou": 0.0, "max_pixel_error": 1.0},
+    "runtime": {"threads": 1, "progress": "lines"},
+}
+
+
+class Project:
+    """A checkout of segline with small settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def made(cls, repository: Path, folder: Path, *settings: dict[str, dict[str, Any]]) -> Self:
+        """A copy of what is committed that a run needs, with `settings`, the later ones over the earlier."""
+        for name in COPIED:
+            source, target = repository / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            else:
+                shutil.copyfile(source, target)
+        project = cls(folder)
+        for each in settings:
+            project.set(**each)
+        project.run("git", "init", "-q")
+        project.run("git", "config", "user.email", "test@segline.invalid")
+        project.run("git", "config", "user.name", "test")
+        return project
+
+    def commit(self, message: str) -> None:
+        """Commit all that is changed and new."""
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-qm", message)
+
+    def run(self, *command: str, **environment: str) -> str:
+        """What a command says; it must succeed."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**inherited, "PATH": path, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def would_run(self) -> list[str]:
+        """The stages that changed themselves; what follows from them is not known before they have run."""
+        said = self.run("dvc", "repro", "--dry")
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in said]
+
+    def set(self, **sections: dict[str, object]) -> None:
+        """Change settings in params.yaml."""
+        yaml = YAML()
+        document = yaml.load(self.folder / "params.yaml")
+        for section, values in sections.items():
+            document[section].update(values)
+        yaml.dump(document, self.folder / "params.yaml")
+
+    def json(self, file: str) -> dict[str, object]:
+        """What a JSON file holds."""
+        content: dict[str, object] = json.loads((self.folder / file).read_text())
+        return content
+
+    def runs(self) -> int:
+        """How many runs the store holds."""
+        script = (
+            "from segline.track.store import open_store; s = open_store(); "
+            "print(len(s.client.search_runs([s.experiment_id])))"
+        )
+        return int(self.run(sys.executable, "-c", script, PYTHONPATH="src").split()[-1])
+
+    @property
+    def store(self) -> str:
+        """The address of the store."""
+        return f"sqlite:///{self.folder / 'mlruns' / 'mlflow.db'}"
