@@ -26,7 +26,8 @@ def main(name: str, as_json: bool, say: Callable[[str], None]) -> int:
         for model, finding in found:
             where = f"{model} version {finding.version}" if finding.version else model
             say(f"{'note' if finding.note else 'wrong'}: {where}: {finding.what}")
-        counts = (f"{registry.name} has {len(registry.versions())} versions" for registry in registries)
+        numbers = ((registry.name, len(registry.versions())) for registry in registries)
+        counts = (f"{name} has {number} version{'s' * (number != 1)}" for name, number in numbers)
         wrong = sum(not finding.note for _, finding in found)
         end = f"{wrong} problem{'s' * (wrong > 1)}" if wrong else "all is well"
         say(f"{', '.join(counts) or 'no model is registered'}: {end}")
