@@ -1,3 +1,9 @@
+import hashlib
+import json
+import os
+import pwd
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +213,153 @@ def test_ome_zarr_by_a_model_that_knows_no_instances(image: Path, tmp_path: Path
     assert np.array_equal(zarr.open_array(tmp_path / "out" / "b.ome.zarr" / "0")[:], files.read_labels(image) > 100)
     with pytest.raises(predict.PredictError, match="registered by a segline that knew no instances"):
         run(tmp_path / "b.zarr", out=tmp_path / "out", instances=True)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The md5 of all files below, by their paths."""
+    every = (file for file in folder.rglob("*") if file.is_file())
+    return {f"{file.relative_to(folder)}": hashlib.md5(file.read_bytes()).hexdigest() for file in every}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "out"),
+    [
+        ("a.png", "in", "in"),
+        ("a.png", "in/a.png", "link"),  # a link to the folder
+        ("a.png", "link/*.png", "in"),
+        ("a.tif", "in", "in/../in"),  # a GeoTIFF, or one too large for memory
+        ("linked.png", "in/linked.png", "elsewhere"),  # leads to elsewhere/linked.png
+        ("linked.png", "in/linked.png", "in"),
+        ("a_overlay.png", "in", "in"),
+        ("a_instances.png", "in", "in"),
+    ],
+)
+@pytest.mark.usefixtures("model")
+def test_no_image_is_replaced_by_labels(image: Path, tmp_path: Path, name: str, given: str, out: str) -> None:
+    (tmp_path / "link").symlink_to("in", target_is_directory=True)
+    if name == "linked.png":
+        files.write_png(tmp_path / "elsewhere" / "linked.png", np.zeros((5, 6), np.uint8))
+        (image.parent / name).symlink_to("../elsewhere/linked.png")
+    else:
+        (image.parent / name).write_bytes(image.read_bytes())
+        if name != "a.png":
+            image.rename(image.with_name("other.png" if name == "a.tif" else "a.jpg"))
+    before = contents(tmp_path)
+    with pytest.raises(predict.PredictError, match=r"its labels would take its place|two images would be written to"):
+        run(tmp_path / given, out=tmp_path / out, instances="_" in name, overlays="_" in name)
+    assert contents(tmp_path) == before
+
+
+def test_an_image_named_twice_is_labelled_once(image: Path, tmp_path: Path, model: Bright) -> None:
+    (tmp_path / "link").symlink_to("in", target_is_directory=True)
+    (image.parent / "b.png").symlink_to("a.png")  # of another name: another image
+    run(image, image, image.parent, tmp_path / "link", out=tmp_path / "out")
+    assert (names(tmp_path / "out"), model.asked) == (["a.png", "b.png"], 2)
+
+
+@pytest.mark.usefixtures("model")
+def test_a_link_to_nothing_is_named_and_the_others_are_labelled(image: Path, tmp_path: Path) -> None:
+    (image.parent / "lost.png").symlink_to("nowhere.png")
+    (image.parent / "round.png").symlink_to("round.png")
+    for number, given in enumerate([image.parent, f"{image.parent}/*.png"]):
+        with pytest.raises(predict.PredictError, match=r"lost\.png: cannot be read.*\n.*round\.png: cannot be read"):
+            run(given, out=tmp_path / f"out{number}")
+        assert names(tmp_path / f"out{number}") == ["a.png"]
+
+
+@pytest.mark.usefixtures("model")
+def test_an_empty_name_is_not_this_folder(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(image.parent)
+    with pytest.raises(predict.PredictError, match="an image's name is empty"):
+        run("", image, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_file_of_another_version_stays_beside_new_labels(image: Path, tmp_path: Path, model: Bright) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "out").mkdir()
+    (out / "a_mine.png").touch()
+    run(image, out=out, instances=True)
+    run(image, out=out, overlays=True)
+    assert names(out) == ["a.png", "a_instances.png", "a_mine.png", "a_overlay.png"]  # all of one version
+    model.md5 = "1" * 32
+    run(image, out=out)
+    assert names(out) == ["a.png", "a_mine.png"]
+    run(image, out=out, probabilities=True)
+    files.write_png(image, np.zeros((5, 6), np.uint8))
+    run(image, out=out, overlays=True)
+    assert names(out) == ["a.png", "a_mine.png", "a_overlay.png"]
+
+
+def test_what_cannot_be_made_again_is_kept(image: Path, tmp_path: Path, model: Bright) -> None:
+    run(image, out=tmp_path / "out", instances=True)
+    before = contents(tmp_path / "out")
+    model.md5, model.knows = "1" * 32, False
+    with pytest.raises(predict.PredictError, match="knew no instances"):
+        run(image, out=tmp_path / "out", instances=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_what_was_begun_of_another_version_does_not_pass_for_the_former(
+    image: Path, tmp_path: Path, model: Bright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(image, out=tmp_path / "out")
+    model.md5 = "1" * 32
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(image, out=tmp_path / "out")
+    assert names(tmp_path / "out") == ["a.png"]  # of version 1
+    model.md5 = "0" * 32
+    run(image, out=tmp_path / "out")
+    assert model.asked == 3
+
+
+@pytest.mark.usefixtures("model")
+def test_a_user_without_a_name_may_write(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: {}["uid not found"])
+    run(image, out=tmp_path / "out")
+    assert names(tmp_path / "out") == ["a.png"]
+
+
+ODD = [os.fsdecode(b"gr\xfcn.png"), "line\u2028two\u2029three\u0085.png"]
+
+
+def test_odd_file_names_have_records(image: Path, tmp_path: Path, model: Bright) -> None:
+    for name in ODD:
+        (image.parent / name).write_bytes(image.read_bytes())
+    for _ in range(2):
+        run(image.parent, out=tmp_path / "out", overlays=True)
+        assert model.asked == 3
+    lines = (tmp_path / "out" / "predictions.jsonl").read_bytes().decode("ascii").splitlines()
+    assert sorted(json.loads(line)["stem"] + ".png" for line in lines) == sorted(["a.png", *ODD])
+    # As an earlier segline wrote it.
+    told = "".join(json.dumps(json.loads(line), ensure_ascii=False) + "\n" for line in lines if "\\udcfc" not in line)
+    (tmp_path / "out" / "predictions.jsonl").write_text(told, encoding="utf-8")
+    run(image.parent, out=tmp_path / "out", overlays=True)
+    assert model.asked == 4
+
+
+@pytest.mark.parametrize("mode", ["lines", "bar"])
+def test_odd_file_names_are_said(tmp_path: Path, mode: str) -> None:
+    for name in ODD:
+        (tmp_path / name).write_text("no image")
+    program = f"""
+from segline import cli
+from segline.commands import predict
+predict.open_store = lambda: None
+predict.load_model = lambda *_: type("Model", (), {{"md5": ""}})
+main = predict.main
+predict.main = lambda images, model, out, mode, wishes: main(images, model, out, {mode!r}, wishes)
+cli.main()
+"""
+    command = [sys.executable, "-c", program, "predict", str(tmp_path), "--model", "models:/a/1"]
+    command += ["--out", str(tmp_path / "out" / ODD[0])]
+    environment = os.environ | {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert result.returncode == 1
+    assert b"Traceback" not in result.stderr
+    assert result.stderr.count(b"not a readable") == 2
+    assert b"n.png: " in result.stderr

@@ -1,17 +1,17 @@
 """`segline predict`: label images with a registered model, by the code that it carries."""
 
 import glob
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from segline import progress
-from segline.commands.predicted import Records, Request, Wishes
+from segline.commands.predicted import SUFFIXES, Records, Request, Wishes
 from segline.commands.predicting import label_large
 from segline.commands.whole import label_whole
 from segline.data import files, ngff
-from segline.data.chunked import SUFFIX
 from segline.data.georeference import Tag, geotiff, tags
 from segline.data.windows import open_windows, size_of
 from segline.malloc import keep_freed_memory
@@ -50,11 +50,11 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
     Raises
     ------
     PredictError
-        There are no images, two would be written to one file, or a file is no image; the others are labelled all the
-        same.
+        There are no images, two would be written to one file, one would be replaced by its labels, or a file is no
+        image; the others are labelled all the same.
     """
     wishes = wishes or Wishes()
-    found = [file for each in images for file in _files(each)]
+    found = _found(images)
     _doubt(found, images, out, wishes)
     keep_freed_memory()
     loaded = load_model(open_store(), model)
@@ -70,7 +70,7 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
             try:
                 request = records.request(file, model, loaded.md5, wishes)
                 if not records.has(request):
-                    records.add(request, _label(file, request, loaded, out, wishes=wishes, show=show))
+                    records.add(request, _label(file, request, loaded, records, wishes=wishes, show=show))
                 show("windows", 1, 1)
             except (files.FileError, ImageError, RegistryError, OSError) as error:
                 failed.append(f"{error}" if str(file) in str(error) else f"{file}: {error}")
@@ -88,13 +88,23 @@ def _doubt(found: list[Path], images: list[str], out: Path, wishes: Wishes) -> N
         raise PredictError(f"{', '.join(images)}: there is no file; name images, or folders that hold some")
     if out.exists() and not out.is_dir():
         raise PredictError(f"--out {out} is a file; name a folder")
-    for file in filter(ngff.is_zarr, found):
-        if file.resolve() == (out / f"{ngff.stem(file)}{SUFFIX}").resolve():
-            raise PredictError(f"{file}: its labels would take its place; name another folder as --out")
+    # Which suffix it will be is known only when the image is read.
+    targets = {_real(out) / f"{stem}{suffix}" for stem in written for suffix in SUFFIXES}
+    for file in found:
+        # A link may be what is replaced, or the file that it leads to, or a folder above an image within zarr.
+        places = _real(file.parent) / file.name, _real(file)
+        if any(targets & {place, *place.parents} for place in places):
+            raise PredictError(f"{file}: its labels would take its place in {out}; name another folder as --out")
 
 
 def _label(
-    file: Path, request: Request, loaded: Loaded, out: Path, *, wishes: Wishes, show: Callable[[str, int, int], None]
+    file: Path,
+    request: Request,
+    loaded: Loaded,
+    records: Records,
+    *,
+    wishes: Wishes,
+    show: Callable[[str, int, int], None],
 ) -> dict[str, str]:
     """Label one image; the names of the files, by what they are."""
     height, width = size_of(file)
@@ -102,7 +112,7 @@ def _label(
         reason, needed = large.memory(loaded, height, width)
         if not reason:
             with open_windows(file) as image:
-                return label_large(image, request, loaded, out, wishes=wishes, show=show)
+                return label_large(image, request, loaded, records, wishes=wishes, show=show)
         if needed > progress.machine_memory() // 2:
             raise RegistryError(
                 f"{width} x {height} px need about {needed / 2**30:.0f} GiB of memory at once, and cannot go window by "
@@ -110,18 +120,19 @@ def _label(
             )
     if ngff.is_zarr(file):
         with open_windows(file) as image:
-            return label_whole(image, request.stem, loaded, out, wishes)
-    return _label_small(file, loaded, out, wishes)
+            return label_whole(image, request, loaded, records, wishes)
+    return _label_small(file, request, loaded, records, wishes)
 
 
-def _label_small(file: Path, loaded: Loaded, out: Path, wishes: Wishes) -> dict[str, str]:
+def _label_small(file: Path, request: Request, loaded: Loaded, records: Records, wishes: Wishes) -> dict[str, str]:
     """Label an image in memory."""
     data = files.read_bytes(file)
     said, georeference = loaded(data, views=wishes.views, probabilities=wishes.probabilities), tags(data)
+    if wishes.instances and said.instances is None:
+        raise RegistryError("the version was registered by a segline that knew no instances; register it again")
+    out = records.make_room(request)
     written = {"labels": _write(out / file.stem, said.labels, georeference)}
-    if wishes.instances:
-        if said.instances is None:
-            raise RegistryError("the version was registered by a segline that knew no instances; register it again")
+    if wishes.instances and said.instances is not None:
         written["instances"] = _write(out / f"{file.stem}_instances", said.instances, georeference)
     if (probabilities := said.probabilities) is not None:
         written["probabilities"] = f"{file.stem}_probabilities.tif"
@@ -150,6 +161,19 @@ def _picture(image: bytes, said: Answer) -> RGB:
     return overlay(decode(image), decode(said.labels)[..., 0], objects=objects)
 
 
+def _found(images: list[str]) -> list[Path]:
+    """The images that are named, each once. Links of other names are images of their own."""
+    if "" in images:
+        raise PredictError("an image's name is empty; name files, folders or patterns, and `.` for this folder")
+    every = [file for each in images for file in _files(each)]
+    return list({(_real(file), ngff.stem(file)): file for file in reversed(every)}.values())[::-1]
+
+
+def _real(path: Path) -> Path:
+    """Where it is when links are seen through; `Path.resolve` fails where they lead round in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def _files(name: str) -> Iterator[Path]:
     """The images that a file, folder or pattern names."""
     path = Path(name)
@@ -165,5 +189,6 @@ def _files(name: str) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether it is a file, but not one of an OME-Zarr image, or such an image."""
-    return (path.is_file() or ngff.is_zarr(path)) and not any(map(ngff.is_zarr, path.parents))
+    """Whether it is a file, but not one of an OME-Zarr image, or such an image; or a link to nothing, to be named."""
+    lost = path.is_symlink() and not path.exists()
+    return (lost or path.is_file() or ngff.is_zarr(path)) and not any(map(ngff.is_zarr, path.parents))

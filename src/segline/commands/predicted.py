@@ -1,9 +1,9 @@
 """What `segline predict` was asked for and has written: predictions.jsonl in the folder of its results."""
 
-import getpass
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +13,11 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from segline.data import files, ngff
+from segline.data.chunked import SUFFIX
 
 RECORDS = "predictions.jsonl"
+SUFFIXES = (".png", ".tif", SUFFIX)  # of what is written
+SAME = ("image_md5", "version_md5", "views")  # requests that agree in them have the same labels
 
 
 class RecordsError(ValueError):
@@ -54,18 +57,21 @@ class Records:
     """The last line for each image says what its files are; the folder belongs to one process at a time."""
 
     def __init__(self, out: Path) -> None:
-        self._out, self._file = out, out / RECORDS
+        self.out, self._file = out, out / RECORDS
         # Not in the folder, where it would stay.
         name = hashlib.md5(os.fsencode(out.resolve())).hexdigest()
-        self._lock = FileLock(Path(tempfile.gettempdir()) / f"segline-{getpass.getuser()}-{name}.lock")
+        # By number: in a container a user may have no name.
+        self._lock = FileLock(Path(tempfile.gettempdir()) / f"segline-{os.getuid()}-{name}.lock")
         self._lines: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise RecordsError(f"{self._out}: another `segline predict` writes there; wait, or name another") from None
-        for line in self._file.read_text().splitlines() if self._file.exists() else ():
+            raise RecordsError(f"{self.out}: another `segline predict` writes there; wait, or name another") from None
+        # Not `splitlines`: a name may hold what that takes for the end of a line.
+        text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
+        for line in text.split("\n"):
             try:
                 said = json.loads(line)
                 self._lines[said["stem"]] = said
@@ -88,15 +94,43 @@ class Records:
     def has(self, request: Request) -> bool:
         """Whether all that is asked for has been written, and is still there."""
         line = self._lines.get(request.stem)
-        if line is None or any(line.get(key) != asdict(request)[key] for key in ("image_md5", "version_md5", "views")):
+        if line is None or not _alike(line, request):
             return False
         written = line.get("files", {})
-        return all(kind in written and (self._out / written[kind]).exists() for kind in request.kinds)
+        return all(kind in written and (self.out / written[kind]).exists() for kind in request.kinds)
+
+    def make_room(self, request: Request) -> Path:
+        """The folder, when no file is left of what was noted of another image, version or views under this name."""
+        line = self._lines.get(request.stem)
+        if line and not _alike(line, request):
+            for name in line.get("files", {}).values():
+                _remove(self.out / Path(name).name)
+            # Ended after this, what is written next does not pass for what the line says.
+            self._note({"stem": request.stem, "files": {}})
+        return self.out
 
     def add(self, request: Request, written: dict[str, str]) -> None:
         """Note the names of the files of an image, by what they are."""
-        line = {key: value for key, value in asdict(request).items() if key != "kinds"} | {"files": written}
+        line = self._lines.get(request.stem)
+        every = (line.get("files", {}) if line and _alike(line, request) else {}) | written
+        self._note({key: value for key, value in asdict(request).items() if key != "kinds"} | {"files": every})
+
+    def _note(self, line: dict[str, Any]) -> None:
         torn = self._file.exists() and self._file.read_bytes()[-1:] not in (b"", b"\n")
         with self._file.open("a") as stream:
-            stream.write(("\n" if torn else "") + json.dumps(line, ensure_ascii=False) + "\n")
-        self._lines[request.stem] = line
+            # ASCII: a name need not be UTF-8.
+            stream.write(("\n" if torn else "") + json.dumps(line) + "\n")
+        self._lines[line["stem"]] = line
+
+
+def _alike(line: dict[str, Any], request: Request) -> bool:
+    """Whether a line is of this image, version and number of views."""
+    return all(line.get(key) == getattr(request, key) for key in SAME)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or the folder of an OME-Zarr image."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

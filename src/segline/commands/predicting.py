@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from segline.commands.predicted import Request, Wishes
+from segline.commands.predicted import Records, Request, Wishes
 from segline.data import files
 from segline.data.chunked import SUFFIX, write_chunked
 from segline.data.tiled import Rows, write_tiled
@@ -38,20 +38,20 @@ class Said(Protocol):
 
 
 def label_large(
-    image: Windows, request: Request, loaded: Loaded, out: Path, *, wishes: Wishes, show: Show
+    image: Windows, request: Request, loaded: Loaded, records: Records, *, wishes: Wishes, show: Show
 ) -> dict[str, str]:
     """Write the labels of an image, and what else is asked for, as `write` does; the names, by what they are.
 
     A hidden folder beside them keeps what is finished when this ends early, for the same version, views and image.
     """
-    scratch = out / f".{request.stem}.windows"
+    scratch = records.out / f".{request.stem}.windows"
     key = {"version_md5": request.version_md5, "views": request.views, "image_md5": request.image_md5}
     if not (scratch / KEY).exists() or files.read_json(scratch / KEY) != key:
         shutil.rmtree(scratch, ignore_errors=True)
         files.write_json(scratch / KEY, key)
     size = (image.height, image.width)
     said = large.answer(loaded, size, image.read, scratch, views=wishes.views, show=show)
-    written = write(image, said, request.stem, out, wishes)
+    written = write(image, said, request.stem, records.make_room(request), wishes)
     shutil.rmtree(scratch)
     return written
 

@@ -1,11 +1,9 @@
 """Labels an OME-Zarr image in memory, and writes what is seen in it as of one too large for that."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
-from segline.commands.predicted import Wishes
+from segline.commands.predicted import Records, Request, Wishes
 from segline.commands.predicting import write
 from segline.data.georeference import geotiff
 from segline.data.windows import Windows
@@ -44,7 +42,7 @@ class Whole:
         return int(self.instances(slice(None)).max())
 
 
-def label_whole(image: Windows, stem: str, loaded: Loaded, out: Path, wishes: Wishes) -> dict[str, str]:
+def label_whole(image: Windows, request: Request, loaded: Loaded, records: Records, wishes: Wishes) -> dict[str, str]:
     """Label an image as its pixels in a TIFF are; the names of the files, by what they are.
 
     Raises
@@ -57,5 +55,7 @@ def label_whole(image: Windows, stem: str, loaded: Loaded, out: Path, wishes: Wi
     headers.doubt(image.height, image.width, size, size, size)
     raw = image.read(slice(0, image.height), slice(0, image.width))
     data = geotiff(raw[..., 0] if raw.shape[2] == 1 else np.moveaxis(raw, -1, 0), [])
-    said = loaded(data, views=wishes.views, probabilities=wishes.probabilities)
-    return write(image, Whole(said), stem, out, wishes)
+    said = Whole(loaded(data, views=wishes.views, probabilities=wishes.probabilities))
+    if wishes.instances:
+        said.instances(slice(0))  # or says why not, before anything is replaced
+    return write(image, said, request.stem, records.make_room(request), wishes)
