@@ -75,6 +75,26 @@ def opened(file: Path) -> None:
             pass
 
 
+@pytest.mark.usefixtures("folder")
+def test_an_intact_version_that_cannot_be_loaded_is_not_called_altered(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "bogus")
+    with pytest.raises(RegistryError, match=r"(?s)bogus.*; MLFLOW_DEFAULT_PREDICTION_DEVICE is bogus: set it") as told:
+        load_model(store, "models:/cells/1")
+    assert "altered" not in str(told.value)
+    monkeypatch.delenv("MLFLOW_DEFAULT_PREDICTION_DEVICE")
+    monkeypatch.setattr("segline.track.answers.load_pyfunc", lambda _: {}["x"])
+    with pytest.raises(RegistryError, match="KeyError: 'x'; its files are as registered"):
+        load_model(store, "models:/cells/1")
+    Registry(store, "cells").client.delete_model_version_tag("cells", "1", intact.FILES_TAG)
+    with pytest.raises(RegistryError, match="KeyError: 'x'; its files may be missing or altered"):
+        load_model(store, "models:/cells/1")
+    monkeypatch.setattr(Path, "is_dir", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(RegistryError, match=r"its files cannot be checked: .*Permission denied"):
+        load_model(store, "models:/cells/1")
+
+
 @pytest.mark.parametrize(
     "address", ["models:/m-0123", "models:/cells", "models:/cells/latest", "runs:/0123/model", "x"]
 )

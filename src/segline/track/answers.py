@@ -1,5 +1,6 @@
 """A registered model at work: images in, answers out, by the code that it carries."""
 
+import os
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc import load_model as load_pyfunc
@@ -14,6 +16,8 @@ from mlflow.pyfunc import load_model as load_pyfunc
 from segline.track import intact
 from segline.track.history import RegistryError
 from segline.track.store import Store
+
+DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # read by the code in the package
 
 
 class Answer(NamedTuple):
@@ -125,20 +129,31 @@ def load_model(store: Store, address: str) -> Loaded:
     Raises
     ------
     RegistryError
-        The address is none, there is no such model, or its files are not those that were registered.
+        The address is none, there is no such model, its files are not those that were registered, or its code fails
+        here.
     """
     name, alias, number = parse_address(address)
     client = store.client
     try:
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         folder = intact.checked(store, version)
-        with store.current():
-            return Loaded(load_pyfunc(str(folder)), folder)
     except MlflowException as error:
         raise RegistryError(f"{address}: {error.message}; `segline ui` shows what there is") from error
-    except RegistryError:
-        raise
-    except Exception as error:  # whatever the code in its package raises
+    except OSError as error:
         raise RegistryError(
-            f"{address} cannot be loaded: {type(error).__name__}: {error}; its files are missing or altered"
+            f"{address}: its files cannot be checked: {error}; see whether you may read them"
         ) from error
+    try:
+        with store.current():
+            return Loaded(load_pyfunc(str(folder)), folder)
+    except Exception as error:  # whatever the code in its package raises
+        raise RegistryError(f"{address} cannot be loaded: {type(error).__name__}: {error}; {_why(version)}") from error
+
+
+def _why(version: ModelVersion) -> str:
+    """What may be the cause that a version cannot be loaded whose files have been checked, where they can be."""
+    if not intact.recorded(version):
+        return "its files may be missing or altered: it was registered by a segline that kept no md5 of them"
+    if device := os.environ.get(DEVICE):
+        return f"{DEVICE} is {device}: set it to a device that this machine has, such as cpu, or unset it"
+    return "its files are as registered: see whether the packages of its requirements.txt are installed"
