@@ -102,3 +102,19 @@ def test_telemetry_is_off_unless_asked_for() -> None:
     environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "DVC_NO_ANALYTICS": "asked"}
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "true asked\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (("predict", "a.png", "--model", "models:/a/1", "--out", ""), "--out", 2),
+        (("predict", "", "--model", "models:/a/1", "--out", "out"), "an image's name is empty", 1),
+        (("ui", "--port", "99999"), "less than or equal to 65535", 2),
+        (("ui", "--port", "0"), "greater than or equal to 1", 2),
+    ],
+)
+def test_values_that_mean_nothing(run: Run, tmp_path: Path, arguments: tuple[str, ...], said: str, code: int) -> None:
+    result = run(*arguments)
+    assert result.returncode == code
+    assert said in result.stderr
+    assert not any(tmp_path.iterdir())

@@ -35,6 +35,13 @@ def main() -> None:
         sys.exit(getattr(error, "exit_code", 1))
 
 
+def _folder(name: str) -> Path:
+    """A folder that an option names; of an empty name, from an unset variable, `Path` would make this folder."""
+    if not name:
+        raise typer.BadParameter("is empty; name a folder, or `.` for this one")
+    return Path(name)
+
+
 @app.command()
 def sample() -> None:
     """Draw the embedded default dataset into data/raw/cells."""
@@ -198,7 +205,7 @@ def runs(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="of 127.0.0.1")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")] = 5000) -> None:
     """Open MLflow's page on the runs and the registry."""
     from segline.commands import ui as command
 
@@ -225,7 +232,7 @@ def serve(
 def predict(
     images: Annotated[list[str], typer.Argument(metavar="FILE...", help="images, folders, patterns: 'scans/**/*.tif'")],
     model: Annotated[str, typer.Option(help="such as models:/cells@champion or models:/cells/3")],
-    out: Annotated[Path, typer.Option(help="folder for the label images")],
+    out: Annotated[Path, typer.Option(parser=_folder, metavar="PATH", help="folder for the label images")],
     *,
     instances: Annotated[bool, typer.Option("--instances", help="also write images of instance ids")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="also write class probabilities")] = False,

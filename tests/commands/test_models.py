@@ -112,6 +112,13 @@ def test_uses_by_content(registry: Registry, cells: Path) -> None:
     assert {row["same"] for row in asked(uses.main, "a.png", "")} == {"name, other content"}
 
 
+@pytest.mark.parametrize(("image", "said"), [("", "IMAGE is empty"), ("folder", "folder: a folder; name one image")])
+def test_uses_refuses_what_is_no_image(cells: Path, image: str, said: str) -> None:
+    (cells / "folder").mkdir()
+    with pytest.raises(uses.UsesError, match=said):
+        asked(uses.main, image, "")
+
+
 def source(registry: Registry, number: str) -> str:
     return str(registry.version(number).source).removeprefix("models:/")
 

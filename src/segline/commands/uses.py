@@ -13,8 +13,22 @@ from segline.data import files
 from segline.track import trained
 
 
+class UsesError(ValueError):
+    """What was named is no image; the message says so."""
+
+
 def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """List the versions in whose data an image is: the same file by its content, or one of its name."""
+    """List the versions in whose data an image is: the same file by its content, or one of its name.
+
+    Raises
+    ------
+    UsesError
+        The name is empty, or a folder's.
+    """
+    if not image:
+        raise UsesError("IMAGE is empty; name a file, or the name of one")
+    if Path(image).is_dir():
+        raise UsesError(f"{image}: a folder; name one image, a file or the name of one")
     registry = open_registry(name)
     md5 = files.md5(Path(image)) if Path(image).is_file() else None
     rows, unknown = [], []
