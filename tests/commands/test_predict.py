@@ -315,6 +315,21 @@ def test_what_was_begun_of_another_version_does_not_pass_for_the_former(
     assert model.asked == 3
 
 
+@pytest.mark.parametrize("there", ["a.png", "a_overlay.tif"])
+def test_no_file_of_another_is_replaced(image: Path, tmp_path: Path, model: Bright, there: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / there).write_text("mine")
+    with pytest.raises(predict.PredictError, match=rf"{there} is there, and was not written by `segline predict`"):
+        run(image, out=out, overlays=True)
+    assert (model.asked, names(out), (out / there).read_text()) == (0, [there], "mine")
+    (out / there).unlink()
+    run(image, out=out, overlays=True)
+    (out / "a.png").write_text("half done by an earlier call")
+    run(image, out=out, overlays=True, views=4)
+    assert names(out) == ["a.png", "a_overlay.png"]
+
+
 @pytest.mark.usefixtures("model")
 def test_a_user_without_a_name_may_write(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segline import progress
-from segline.commands.predicted import SUFFIXES, Records, Request, Wishes
+from segline.commands.predicted import RECORDS, SUFFIXES, Records, Request, Wishes
 from segline.commands.predicting import label_large
 from segline.commands.whole import label_whole
 from segline.data import files, ngff
@@ -50,8 +50,8 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
     Raises
     ------
     PredictError
-        There are no images, two would be written to one file, one would be replaced by its labels, or a file is no
-        image; the others are labelled all the same.
+        There are no images, two would be written to one file, one or another's file would be replaced by labels, or a
+        file is no image; the others are labelled all the same.
     """
     wishes = wishes or Wishes()
     found = _found(images)
@@ -95,6 +95,11 @@ def _doubt(found: list[Path], images: list[str], out: Path, wishes: Wishes) -> N
         places = _real(file.parent) / file.name, _real(file)
         if any(targets & {place, *place.parents} for place in places):
             raise PredictError(f"{file}: its labels would take its place in {out}; name another folder as --out")
+    if not (out / RECORDS).exists() and (there := sorted(target for target in targets if os.path.lexists(target))):
+        raise PredictError(
+            f"{out / there[0].name} is there, and was not written by `segline predict`, which keeps {RECORDS} beside "
+            "its files; move it away, or name another folder as --out"
+        )
 
 
 def _label(

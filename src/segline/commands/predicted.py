@@ -69,18 +69,30 @@ class Records:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RecordsError(f"{self.out}: another `segline predict` writes there; wait, or name another") from None
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._read()
+        except OSError as error:
+            self._lock.release()
+            raise RecordsError(f"--out {self.out} cannot be written to ({error}); name another folder") from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._lock.release()
+
+    def _read(self) -> None:
+        with self._file.open("a+b") as stream:  # made here: from now on what is in the folder counts as segline's
+            stream.seek(0)
+            content = stream.read()
+            if content and not content.endswith(b"\n"):  # the process ended while it was written
+                stream.write(b"\n")
         # Not `splitlines`: a name may hold what that takes for the end of a line.
-        text = self._file.read_text(encoding="utf-8", errors="replace") if self._file.exists() else ""
-        for line in text.split("\n"):
+        for line in content.split(b"\n"):
             try:
                 said = json.loads(line)
                 self._lines[said["stem"]] = said
             except (ValueError, KeyError, TypeError):
                 continue  # the line of an end in the middle of writing: its image is labelled again
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._lock.release()
 
     def request(self, image: Path, model: str, version_md5: str, wishes: Wishes) -> Request:
         """What is asked of an image; FileError where it cannot be read."""
@@ -116,10 +128,8 @@ class Records:
         self._note({key: value for key, value in asdict(request).items() if key != "kinds"} | {"files": every})
 
     def _note(self, line: dict[str, Any]) -> None:
-        torn = self._file.exists() and self._file.read_bytes()[-1:] not in (b"", b"\n")
         with self._file.open("a") as stream:
-            # ASCII: a name need not be UTF-8.
-            stream.write(("\n" if torn else "") + json.dumps(line) + "\n")
+            stream.write(json.dumps(line) + "\n")  # in ASCII: a name need not be UTF-8
         self._lines[line["stem"]] = line
 
 

@@ -63,16 +63,22 @@ class Follower:
 
     def check(self) -> None:
         """Follow the alias, if it has moved; whatever goes wrong, the old version stays and `problem` says why."""
+        wanted = self._look()
+        if wanted in (None, self.serving.number):
+            return
+        if self._failed is None or self._failed[0] != wanted or time.monotonic() - self._failed[1] > RETRY:
+            self._follow(wanted)
+
+    def _look(self) -> str | None:
+        """The number of the version that is to answer; None where the registry cannot be asked."""
         try:
             wanted = self._wanted()
             if wanted == self.serving.number:
                 self._looked_at()
-                return
-        except Exception as error:  # a registry that cannot be reached is no reason to stop answering
+        except Exception as error:  # no reason to stop answering
             self._trouble(f"the registry cannot be asked ({error})")
-            return
-        if self._failed is None or self._failed[0] != wanted or time.monotonic() - self._failed[1] > RETRY:
-            self._follow(wanted)
+            return None
+        return wanted
 
     def _follow(self, wanted: str) -> None:
         try:
@@ -83,7 +89,7 @@ class Follower:
             return
         self._say(f"{self.name}: version {new.number} answers, after version {self.serving.number}")
         self.serving = new
-        self._looked_at()
+        self._look()
 
     def _wanted(self) -> str:
         """The number of the version that is to answer."""
