@@ -8,20 +8,23 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from segline import signals
 from segline.signals import Deferred
 
 WORK = """
 import sys, time
 from pathlib import Path
+import psutil  # which takes the watch on DVC some time, and it has begun when it is there
 from segline import signals
 signals.install()
 try:
     Path(sys.argv[1], "began").touch()
-    time.sleep(60)
+    time.sleep(600)  # longer than anyone waits for it to be ended
 finally:
     Path(sys.argv[1], "ended").touch()
 """
@@ -46,7 +49,26 @@ def test_the_first_signal_waits_for_a_check(number: int, code: int) -> None:
         with pytest.raises(SystemExit) as left:
             stop.check()
     assert left.value.code == code
-    assert signal.getsignal(number) is (signal.SIG_IGN if number == signal.SIGTERM else before)
+    assert number == signal.SIGTERM or signal.getsignal(number) is before
+
+
+def test_a_second_sigterm_soon_after_does_not_cut_the_end_and_one_later_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    signal.signal(signal.SIGTERM, signals._leave)
+    with pytest.raises(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)
+    now[0] = signals.DEAF - 0.1
+    os.kill(os.getpid(), signal.SIGTERM)
+    with Deferred() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not stop.asked
+        now[0] = signals.DEAF
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+    with pytest.raises(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("heard")
@@ -107,15 +129,23 @@ def test_who_was_started_by_dvc_does_not_outlive_it(tmp_path: Path, shell: bool)
     assert gone
 
 
+def test_a_dvc_that_ended_before_the_first_look_at_it_is_noticed() -> None:
+    with Deferred() as stop:
+        signals._watch(os.getppid() + 1)
+        assert stop.asked == signal.SIGTERM
+
+
 def _started(later: threading.Timer) -> RuntimeError:
     later.start()
     return RuntimeError("DataLoader worker is killed by signal: Terminated")
 
 
-def test_a_worker_that_was_ended_too_is_no_failure() -> None:
+def test_a_worker_that_was_ended_too_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "GRACE", 60)  # however long the timer takes
     later = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
     with Deferred() as stop, pytest.raises(SystemExit) as left, stop.rather():
         raise _started(later)
+    later.join()
     assert left.value.code == 143
 
 

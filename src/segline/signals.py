@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")  # through which DVC may start a stage
 LOOK = 0.5  # seconds between two looks at the processes above
 GRACE = 0.5  # seconds within which a signal to a group of processes reaches all of them
+DEAF = 5  # seconds after a SIGTERM that is acted on in which another is not
 
 
 def install() -> None:
@@ -22,7 +23,8 @@ def install() -> None:
     """
     signal.signal(signal.SIGTERM, _leave)
     if "DVC_STAGE" in os.environ:
-        threading.Thread(target=_watch, daemon=True, name="watch DVC").start()
+        # Asked here: by the time the thread runs, DVC may have ended and another process be the parent.
+        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="watch DVC").start()
 
 
 class Deferred:
@@ -70,6 +72,9 @@ class Deferred:
         self._restore()
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        former = self._former.get(number)
+        if isinstance(former, _Leaving) and former.deaf:
+            return
         self.asked = number
         self._restore()
 
@@ -93,24 +98,55 @@ def workers_unheard() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, former)
 
 
+class _Leaving:
+    """Handles SIGTERM once there was one: what comes soon after (from the watch on DVC, say) does not cut the end.
+
+    What comes later is acted on, for the first may have done nothing: it is a SystemExit, which Python drops where it
+    hits a destructor or the callback of a weak reference.
+    """
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + DEAF
+
+    @property
+    def deaf(self) -> bool:
+        return time.monotonic() < self._until
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.deaf:
+            _leave(number, frame)
+
+
 def _leave(number: int, _: FrameType | None) -> None:
-    """Leave in good order, which a second SIGTERM (from the watch on DVC, say) does not cut."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leave in good order, which a second SIGTERM soon after does not cut."""
+    signal.signal(signal.SIGTERM, _Leaving())
     sys.exit(128 + number)
 
 
-def _watch() -> None:
-    """Send this process a SIGTERM when the DVC above it, or a shell between them, has ended."""
+def _watch(parent: int) -> None:
+    """Send this process a SIGTERM when the DVC above it, or a shell between them, has ended.
+
+    `parent` is the id of the process above when this one began; another is there when that one has ended.
+    """
+    from psutil import NoSuchProcess
+
+    with suppress(NoSuchProcess):  # it ended while it was looked at
+        above = _above()
+        while os.getppid() == parent and all(_runs(process) for process in above):
+            time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _above() -> list[Any]:
+    """The process above this one; where that is a shell, those above it too, up to the first that is none."""
     import psutil
 
-    above = []
+    found = []
     for process in psutil.Process().parents():
-        above.append(process)
+        found.append(process)
         if process.name() not in SHELLS:
             break
-    while all(_runs(process) for process in above):
-        time.sleep(LOOK)
-    os.kill(os.getpid(), signal.SIGTERM)
+    return found
 
 
 def _runs(process: Any) -> bool:
