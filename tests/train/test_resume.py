@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,21 @@ from segline.train import resume
 with resume.claim(Path(sys.argv[1]), {"train.epochs": "5"}, print):
     print("held", flush=True)
     sys.stdin.read()
+"""
+CROWD = """
+import sys
+from pathlib import Path
+from segline.train import resume
+print("there", flush=True)
+sys.stdin.readline()
+for number in range(40):
+    with resume.claim(Path(sys.argv[1]), {"a": str(number)}, lambda _: None) as claim:
+        claim.others()
+        (claim.folder / "epoch-00001").mkdir(exist_ok=True)
+        claim.prune()
+        claim.run = "abc"
+        (claim.folder / "epoch-00001" / "weights").touch()
+        claim.finish("md5", keep=False)
 """
 
 
@@ -113,3 +129,25 @@ def test_a_folder_removed_by_its_former_owner_is_made_again(tmp_path: Path, monk
     monkeypatch.setattr(resume.fcntl, "lockf", slow)
     with resume.claim(tmp_path, {"a": "1"}, pytest.fail) as claim:
         assert (claim.folder / "lock").exists()
+
+
+def test_several_that_begin_and_end_at_once_do_not_disturb_one_another(tmp_path: Path) -> None:
+    for number in range(30):
+        unfinished(tmp_path, number, a=str(number))
+    command = [sys.executable, "-c", CROWD, str(tmp_path)]
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(started(command)) for _ in range(4)]
+        for process in crowd:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "there\n"
+        for process in crowd:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        said = [process.communicate()[1] for process in crowd]
+    assert said == [""] * len(crowd)
+
+
+def started(command: list[str]) -> "subprocess.Popen[str]":
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)

@@ -65,13 +65,21 @@ class Claim:
 
     def others(self) -> str | None:
         """What sets the latest unfinished training of other settings apart, in words; None where there is none."""
-        found = [folder for folder in _kept(self.folder.parent) if folder != self.folder]
-        if not found:
+        former = next((parts for folder in _kept(self.folder.parent) if (parts := self._others(folder))), None)
+        if former is None:
             return None
-        former = files.read_json(found[0] / PARTS)
         names = sorted(name for name in {*former, *self.parts} if former.get(name) != self.parts.get(name))
         said = [f"{name} ({former.get(name, 'none')} before)" for name in names[:SHOWN]]
         return ", ".join([*said, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else said)
+
+    def _others(self, folder: Path) -> Mapping[str, str] | None:
+        """What another training follows from; None of this one, and of one that is being removed at this moment."""
+        if folder == self.folder:
+            return None
+        try:
+            return dict(files.read_json(folder / PARTS))
+        except files.FileError:
+            return None
 
     def prune(self) -> None:
         """Remove all but the latest few unfinished trainings of other settings; what runs just now stays."""
@@ -79,7 +87,7 @@ class Claim:
         for folder in set(others) - set(_kept(self.folder.parent)[: OTHERS + 1]):
             if lock := _lock(folder):
                 with lock:
-                    shutil.rmtree(folder)
+                    _remove(folder)
 
 
 @contextmanager
@@ -100,13 +108,32 @@ def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> I
         files.write_json(folder / PARTS, dict(sorted(parts.items())))
         yield Claim(folder, parts)
         if {path.name for path in folder.iterdir()} <= {PARTS, LOCK}:
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder whose lock this process has.
+
+    The lock goes last, for without it another process may have the folder at once, with all that is still there.
+    """
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+    (folder / LOCK).unlink()
+    with suppress(OSError):  # the next one has made its lock there already, or removed it with the folder
+        folder.rmdir()
 
 
 def _kept(root: Path) -> list[Path]:
-    """Folders that can be gone on from, the latest first."""
-    found = [folder for folder in root.iterdir() if any(folder.glob("epoch-*")) and not (folder / FINISHED).exists()]
-    return sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    """Folders that can be gone on from, the latest first; other processes may remove some meanwhile."""
+    found = {}
+    for folder in root.iterdir():
+        with suppress(FileNotFoundError):
+            if any(folder.glob("epoch-*")) and not (folder / FINISHED).exists():
+                found[folder] = folder.stat().st_mtime
+    return sorted(found, key=lambda folder: found[folder], reverse=True)
 
 
 def _lock(folder: Path) -> IO[str] | None:
@@ -115,7 +142,8 @@ def _lock(folder: Path) -> IO[str] | None:
     A lock of POSIX ends with its process, however that ends, and the workers that it has forked do not share it.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # `exist_ok` looks whether it is a folder, and fails where it is gone by then
+            folder.mkdir(parents=True)
         with suppress(FileNotFoundError), ExitStack() as opened:
             stream = opened.enter_context((folder / LOCK).open("w"))
             try:
