@@ -71,16 +71,24 @@ def limits() -> Limits:
 
 
 @pytest.fixture
-def port(held: Held, limits: Limits) -> Iterator[int]:
-    """Where the server listens."""
+def running(held: Held, limits: Limits) -> Iterator[tuple[uvicorn.Server, threading.Thread]]:
+    """A server that has started, and the thread it runs in."""
     server = uvicorn.Server(uvicorn.Config(build(held, limits), port=0, ws="none", http="h11", log_level="critical"))  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, daemon=True)  # one that does not start holds nobody
     thread.start()
+    limit = time.monotonic() + 60
     while not server.started:
+        assert thread.is_alive() and time.monotonic() < limit, "the server did not start"
         time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
+    yield server, thread
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def port(running: tuple[uvicorn.Server, threading.Thread]) -> int:
+    """Where the server listens."""
+    return int(running[0].servers[0].sockets[0].getsockname()[1])
 
 
 @pytest.fixture

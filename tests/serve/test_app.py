@@ -268,6 +268,26 @@ def test_the_alias_is_looked_at(held: Any, monkeypatch: pytest.MonkeyPatch, requ
     assert len(held.looks) >= 3
 
 
+def test_a_registry_that_does_not_answer_does_not_hold_the_end(
+    held: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    asked, over, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def check() -> None:
+        asked.set()
+        over.wait(30)
+        answered.set()
+
+    monkeypatch.setattr(app, "LOOK", 0.01)
+    held.check = check
+    server, thread = request.getfixturevalue("running")
+    assert asked.wait(30)
+    server.should_exit = True
+    thread.join()
+    assert not answered.is_set()
+    over.set()
+
+
 def test_the_schema_names_all_there_is(ask: Callable[..., Any]) -> None:
     said = json.loads(ask("GET /openapi.json").body)
     assert set(said["paths"]) == {"/", "/health", "/ping", "/version", "/invocations"}

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -19,6 +20,7 @@ from segline.serve.following import Follower, Serving
 from segline.serve.refused import RefusedError
 
 LOOK = 3  # seconds between two looks at the alias
+LAST = 1  # seconds that the end of the server waits for the last one
 WAITING = 32  # requests at once, the one in work among them; each may hold a body in memory
 
 
@@ -35,11 +37,13 @@ def build(follower: Follower, limits: Limits) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        looking = asyncio.create_task(_look(follower))
+        over = threading.Event()
+        # A daemon: a registry that does not answer would else hold the end of the server for as long.
+        looking = threading.Thread(target=_look, args=(follower, over), daemon=True, name="looks at the alias")
+        looking.start()
         yield
-        looking.cancel()
-        with suppress(asyncio.CancelledError):
-            await looking
+        over.set()
+        looking.join(LAST)
 
     app = FastAPI(title="segline", version=schema.INTERFACE, lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_refusals(app)
@@ -48,10 +52,9 @@ def build(follower: Follower, limits: Limits) -> FastAPI:
     return app
 
 
-async def _look(follower: Follower) -> None:
-    while True:
-        await asyncio.sleep(LOOK)
-        await asyncio.to_thread(follower.check)
+def _look(follower: Follower, over: threading.Event) -> None:
+    while not over.wait(LOOK):
+        follower.check()
 
 
 class _Line:
