@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -19,6 +20,9 @@ from tests.checkout import SMALL, Project
 ROOT = Path(__file__).parents[1]
 # A process that a test starts runs this checkout's code, whatever is installed.
 os.environ["PYTHONPATH"] = str(ROOT / "src")
+# The time of an example says how busy the machine is. In CI what fails fails again; elsewhere examples are new.
+hypothesis.settings.register_profile("segline", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("segline")
 
 
 @pytest.fixture(scope="session")

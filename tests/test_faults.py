@@ -781,7 +781,7 @@ FILES = {
 HOW = st.sampled_from(("cut", "overwritten", "inserted"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(FILES)), HOW, st.integers(0, 2500), st.binary(max_size=8))
 def test_a_damaged_file_is_named(scratch: Callable[[], Path], name: str, how: str, at: int, content: bytes) -> None:
     root, data = scratch(), FILES[name]
@@ -796,7 +796,7 @@ def test_a_damaged_file_is_named(scratch: Callable[[], Path], name: str, how: st
     assert error is None or name in str(error) or "params.yaml" in str(error)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(-1, 4) | st.just(0.5), st.sampled_from(("a", "b", "c", "", None, 7))), max_size=4),
     st.none() | st.integers(-1, 300),
@@ -832,7 +832,7 @@ def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from places(content[key], (*path, key))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sampled_from((coco, labelme)), st.data())
 def test_annotations_with_junk(
     scratch: Callable[[], Path], layout: Callable[[Callable[[Any], object]], Plant], data: st.DataObject
@@ -852,7 +852,7 @@ def test_annotations_with_junk(
 VALUES = st.sampled_from((0, 1, 2, 3, 7, 20, 127, 128, 254, 255, 256, 65535, 2**31 - 1, 2**31, -1, 0.5, float("nan")))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(VALUES, min_size=1, max_size=6),
     st.sampled_from(["uint8", "uint16", "int16", "uint32", "int64", "float32"]),

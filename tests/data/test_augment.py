@@ -91,7 +91,7 @@ def test_nothing_changed_is_an_exact_crop_of_the_mirrored_image(dtype, shape, in
     st.tuples(st.integers(-40, 40), st.integers(-40, 40)),
     st.integers(1, 30),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_window_is_numpys_reflect_padding_for_images_of_any_size(shape, centre, tile):
     array = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape)
     top, left = (80 + middle - tile // 2 for middle in centre)
@@ -102,7 +102,7 @@ def test_a_window_is_numpys_reflect_padding_for_images_of_any_size(shape, centre
 
 
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.sampled_from([0, 4, 15]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_images_of_any_size_are_mirrored_under_any_parameters(seed, height, width, tile, sigma):
     rng = np.random.default_rng(seed)
     values = rng.random((height, width), dtype=np.float32)
@@ -171,7 +171,7 @@ def test_scale_two_shows_objects_twice_as_large():
 
 
 @given(st.integers(0, 10**6), st.integers(2, 6), st.floats(0, 20), st.floats(0.4, 1), st.floats(1, 2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_image_labels_and_weights_stay_aligned(seed, control, sigma, smallest, largest):
     # Each array holds its own coordinates, in the middle of an image so large that nothing is mirrored.
     rng = np.random.default_rng(seed)

@@ -86,7 +86,7 @@ def arguments(draw):
 
 class TestOracle:
     @given(scenes(), arguments())
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_any_scene(self, scene, arguments):
         assert_equals_oracle(*scene, **arguments)
 
@@ -188,7 +188,6 @@ class TestTables:
 
 class TestLaws:
     @given(scenes(), st.sampled_from([PAPER, FALK]))
-    @settings(deadline=None)
     def test_before_or_after_the_gap(self, scene, arguments):
         classes, instances = scene
         separated = separate(classes, instances, IGNORE)
@@ -196,13 +195,11 @@ class TestLaws:
         assert (before == weight_map(separated, instances, **arguments, ignore=IGNORE)).all()
 
     @given(scenes(), st.sampled_from([PAPER, FALK]))
-    @settings(deadline=None)
     def test_ignored_pixels_weigh_nothing(self, scene, arguments):
         classes, instances = scene
         assert (weight_map(classes, instances, **arguments, ignore=IGNORE)[classes == IGNORE] == 0).all()
 
     @given(scenes())
-    @settings(deadline=None)
     def test_mirrored_distances(self, scene):
         for distances, mirrored in zip(two_nearest(scene[1]), two_nearest(scene[1].T[::-1]), strict=True):
             assert (distances.T[::-1] == mirrored).all()
@@ -232,7 +229,7 @@ class TestBlocks:
     )
 
     @given(SETTINGS, st.integers(0, 99), st.sampled_from([16, 32]))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_any_terms(self, terms, seed, side):
         rng = np.random.default_rng(seed)
         shape = tuple(rng.integers(1, 150, 2))

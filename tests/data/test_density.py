@@ -62,7 +62,7 @@ def assert_drawn_by(counts, expected):
     assert ((observed - likely) ** 2 / likely).sum() < freedom + 4 * np.sqrt(2 * freedom)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.sampled_from([0.0, 3.0]))
 def test_sums_are_those_counted_pixel_by_pixel(height, width, seed, extra):
     classes, border = scene(height, width, seed)

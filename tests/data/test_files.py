@@ -89,7 +89,7 @@ def _encoded(suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(suffix=st.sampled_from([".png", ".tif"]), cut=st.floats(0, 0.95), flip=st.integers(0, 10**6))
 def test_damage_gives_labels_or_the_named_error(tmp_path: Path, suffix: str, cut: float, flip: int) -> None:
     data = bytearray(_encoded(suffix))

@@ -60,7 +60,7 @@ def test_a_group_names_its_images() -> None:
     assert splits == {"a": "validation", "b": "validation", "c": "train", "d": "train", "e": "test", "f": "test"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     members=st.lists(st.integers(0, 12), min_size=4, max_size=60),
     percents=st.tuples(st.floats(1, 45), st.floats(1, 45)),
@@ -115,7 +115,7 @@ def test_whole_groups_fill_up_to_the_fewest(sizes: tuple[int, ...], expected: tu
     assert counts(of_sizes(*sizes), seed=seed) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     percents=st.tuples(st.floats(1, 25), st.floats(1, 25)),

@@ -97,7 +97,7 @@ def test_two_classes_that_meet_are_two_objects_each_of_one_class() -> None:
     assert [np.unique(class_labels(objects, labels)[objects == number]).tolist() for number in (1, 2)] == [[1], [2]]
 
 
-@settings(max_examples=50, deadline=None)  # the first one imports scikit-image
+@settings(max_examples=50)
 @given(hnp.arrays(np.float32, SHAPES, elements=st.floats(0, 1, width=16)), st.floats(0.1, 3))
 def test_each_peak_that_is_high_enough_is_an_object(p: np.ndarray, depth: float) -> None:
     labels = (p > 0.25).astype(np.uint8)

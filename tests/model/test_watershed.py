@@ -32,14 +32,14 @@ def numbered(parts: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(first))[inverse].reshape(parts.shape)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(LANDSCAPES, st.integers(0, 4), st.integers(1, 9))
 def test_the_rows_seen_at_a_time_change_nothing(heights: np.ndarray, step: int, rows: int) -> None:
     whole, banded = objects(heights, step, len(heights)), objects(heights, step, rows)
     np.testing.assert_array_equal(numbered(whole), numbered(banded))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(LANDSCAPES, st.integers(0, 4))
 def test_there_are_as_many_objects_as_extended_maxima(heights: np.ndarray, step: int) -> None:
     """And each of these, as scikit-image finds them, lies in one object."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segline.data import files
@@ -93,7 +93,6 @@ def test_digest() -> None:
     assert len({digest(image), *map(digest, others)}) == 4
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([b"x", b"y", b"z"]), st.integers(0, 2)), max_size=12))
 def test_twins(items: list[tuple[bytes, int]]) -> None:
     found = twins([digest for digest, _ in items], [label for _, label in items])
@@ -113,7 +112,6 @@ def _codes(items: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(codes, np.uint64).reshape(-1, 4), np.array([label for *_, label in items], np.intp)
 
 
-@settings(deadline=None)
 @given(CODES)
 def test_partners_are_found_for_all_that_have_one(items: list[tuple[int, int, int]]) -> None:
     codes, labels = _codes(items)
@@ -130,7 +128,6 @@ def test_partners_are_found_for_all_that_have_one(items: list[tuple[int, int, in
         assert found[index] in alike if alike else found[index] == -1
 
 
-@settings(deadline=None)
 @given(CODES)
 def test_united_joins_what_is_alike_over_any_number_of_steps(items: list[tuple[int, int, int]]) -> None:
     codes, labels = _codes(items)

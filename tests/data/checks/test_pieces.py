@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import label
@@ -12,7 +12,6 @@ from segline.data.checks import pieces
 INSTANCES = arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 4))
 
 
-@settings(deadline=None)  # the first call imports scipy
 @given(INSTANCES, st.integers(1, 40))
 def test_pieces(instances: np.ndarray, pixels: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -23,7 +23,7 @@ def test_facts_are_counts() -> None:
     assert found.share == 0.5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(arrays(np.uint8, (7, 9), elements=st.integers(0, 5)))
 def test_facts_as_scipy_counts(array: np.ndarray) -> None:
     found = facts_of(mask(array))
@@ -38,7 +38,7 @@ def test_facts_as_scipy_counts(array: np.ndarray) -> None:
     assert found.blurred == np.count_nonzero((array > 0) & (alone | rising))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(arrays(np.int32, (4, 5), elements=st.integers(0, 2**31 - 1)))
 def test_values_beyond_16_bits_are_counted_alike(array: np.ndarray) -> None:
     values, counts = np.unique(array, return_counts=True)

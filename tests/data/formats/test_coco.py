@@ -301,7 +301,7 @@ def places(value: object, path: str = "") -> list[str]:
     return found
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(places(example())), value=st.sampled_from(NASTY))
 def test_whatever_a_field_holds_it_is_meant_or_refused(tmp_path: Path, place: str, value: object) -> None:
     content = json.loads(json.dumps(example()))

@@ -228,7 +228,7 @@ def test_what_cannot_be_meant(tmp_path: Path, content: object, says: str) -> Non
 NASTY = (None, True, -1, 0, 7, 2**70, 1e300, -0.5, "", "3", "../b.png", [], [[]], [None], [[1, 2]], {}, "mask")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     number=st.integers(0, len(SHAPES) - 1),
     field=st.sampled_from(

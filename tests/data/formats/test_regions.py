@@ -104,7 +104,7 @@ def exactly_inside(points: list[tuple[int, int]], x: int, y: int) -> bool:
     return inside
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     points=st.lists(st.tuples(st.integers(-8, 80), st.integers(-8, 64)), min_size=3, max_size=9),
     height=st.integers(1, 8),
@@ -116,7 +116,7 @@ def test_a_pixel_is_inside_when_its_centre_is(points: list[tuple[int, int]], hei
     np.testing.assert_array_equal(mask, expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(0.1, 11.9), st.floats(0.1, 9.9)), min_size=1, max_size=6))
 def test_outlines_along_one_line_share_no_pixel_and_leave_none_out(line: list[tuple[float, float]]) -> None:
     cut = [(0.0, 4.0), *line, (12.0, 5.0)]

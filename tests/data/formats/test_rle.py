@@ -44,7 +44,7 @@ def compressed(counts: list[int]) -> str:
     return text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9)))
 def test_written_then_read_is_the_same(mask: np.ndarray) -> None:
     counts = runs(mask)
@@ -55,7 +55,7 @@ def test_written_then_read_is_the_same(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(again, mask)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 400_000_000), min_size=1, max_size=20))
 def test_large_runs_survive(counts: list[int]) -> None:
     assert decompress(compressed(counts)) == counts
