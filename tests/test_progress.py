@@ -4,10 +4,17 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from segline import progress
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To `progress` no time passes, however busy the machine is."""
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 @pytest.mark.parametrize("mode", ["auto", "bar", "lines", "off"])
@@ -20,12 +27,14 @@ def test_track_passes_all_items_on(mode: progress.Mode, capsys: pytest.CaptureFi
     assert (captured.err == "") == (mode == "off")
 
 
+@pytest.mark.usefixtures("no_time")
 def test_plain_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     list(progress.track(range(1000), "work", "lines"))
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["work 1000/1000"]
 
 
+@pytest.mark.usefixtures("no_time")
 def test_an_item_that_is_described_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     list(progress.track(iter("ab"), "work", "lines", 2, lambda item: f"was {item}"))
     assert capsys.readouterr().err.splitlines() == ["work 1/2 was a", "work 2/2 was b"]
@@ -113,7 +122,8 @@ def test_a_meter_says_what_stays_and_asks_for_words_only_to_show_them(
 def test_a_long_epoch_has_lines_of_its_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "STEP_SECONDS", 0)
     now = iter([0.0, 10.0, 10.0, 10.0, 20.0, 20.0, 20.0, 30.0, 30.0, 30.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    # For `progress` alone: other threads ask the time too.
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
     with progress.meter("epoch", "lines", 200) as meter:
         meter.at(1, lambda: "1/20 step 1/10")
         meter.at(100, lambda: "11/20 step 0/10")

@@ -272,7 +272,8 @@ def test_another_import_begins_afresh(tmp_path: Path, source: Path, change: str)
 def test_a_process_that_is_killed(tmp_path: Path, how: signal.Signals) -> None:
     """The command itself, killed while it writes, and then given once more."""
     rng = np.random.default_rng(0)
-    for index in range(100):
+    count = 300  # so many that whoever looks now and then sees it under way
+    for index in range(count):
         for kind, highest in (("images", 256), ("masks", 3)):
             file = tmp_path / "source" / kind / f"{index:03}.png"
             files.write_png(file, rng.integers(0, highest, (192, 192)).astype(np.uint8))
@@ -289,7 +290,7 @@ def test_a_process_that_is_killed(tmp_path: Path, how: signal.Signals) -> None:
     assert [path.name for path in (tmp_path / "data" / "raw").iterdir()] == [".small.partial"]
     assert how == signal.SIGKILL or b"the same command goes on where this one was interrupted" in said
     there = len(list(images.glob("*.png")))
-    assert 5 <= there < 100
+    assert 5 <= there < count
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "images were there from an import that was interrupted" in made.stdout
     folder = tmp_path / "data" / "raw" / "small"
