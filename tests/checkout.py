@@ -71,7 +71,7 @@ class Project:
             capture_output=True,
             check=False,
             text=True,
-            timeout=300,
+            timeout=1200,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
