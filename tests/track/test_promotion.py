@@ -227,6 +227,12 @@ def test_what_a_power_cut_left_half_written_stops_nothing(registry: Registry, le
     assert not list(registry.store.place.folder.glob("promotion.*"))
 
 
+def test_a_history_without_lines_is_empty(tmp_path: Path) -> None:
+    assert read_history(tmp_path / "registry.jsonl") == []
+    (tmp_path / "registry.jsonl").touch()
+    assert read_history(tmp_path / "registry.jsonl") == []
+
+
 def test_a_full_disk_leaves_the_history_whole_and_the_next_call_goes_on(registry: Registry) -> None:
     before = registry.history_file.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -43,11 +43,11 @@ def read_history(file: Path) -> list[Promotion]:
     RegistryError
         A line is not as segline writes it.
     """
-    if not file.is_file():
-        return []
-    promotions = []
+    content = file.read_bytes() if file.is_file() else b""
     # Not splitlines: a reason may hold a line separator of Unicode's, which JSON does not escape.
-    for number, line in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
+    lines = content.removesuffix(b"\n").split(b"\n") if content else []
+    promotions = []
+    for number, line in enumerate(lines, start=1):
         try:
             promotions.append(parse(line))
         except (ValueError, TypeError) as error:
