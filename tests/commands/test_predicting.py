@@ -135,7 +135,7 @@ def test_what_ended_early_is_gone_on_with(
         )
         with pytest.raises(KeyboardInterrupt):
             predicted(file)
-        assert sorted(each.name for each in out.iterdir()) == [".a.windows", "predictions.jsonl"]
+        assert [each.name for each in out.iterdir()] == [".a.windows"]
     shutil.copytree(out, tmp_path / "begun")
     monkeypatch.setattr(predict, "label_large", lambda image, *a, **k: label_large(ends(image, 10**6), *a, **k))
     predicted(file)
@@ -238,7 +238,7 @@ def test_ome_zarr_ended_early_is_gone_on_with(
     monkeypatch.setattr(Chunks, "read", counted)
     with pytest.raises(KeyboardInterrupt):
         predicted(path)
-    assert sorted(each.name for each in out.iterdir()) == [".a.windows", "predictions.jsonl"]
+    assert [each.name for each in out.iterdir()] == [".a.windows"]
     reads[0] = -(10**6)
     predicted(path)
     again = reads[0] + 10**6

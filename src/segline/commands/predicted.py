@@ -69,30 +69,17 @@ class Records:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RecordsError(f"{self.out}: another `segline predict` writes there; wait, or name another") from None
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self._read()
-        except OSError as error:
-            self._lock.release()
-            raise RecordsError(f"--out {self.out} cannot be written to ({error}); name another folder") from error
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._lock.release()
-
-    def _read(self) -> None:
-        with self._file.open("a+b") as stream:  # made here: from now on what is in the folder counts as segline's
-            stream.seek(0)
-            content = stream.read()
-            if content and not content.endswith(b"\n"):  # the process ended while it was written
-                stream.write(b"\n")
         # Not `splitlines`: a name may hold what that takes for the end of a line.
-        for line in content.split(b"\n"):
+        for line in self._file.read_bytes().split(b"\n") if self._file.exists() else ():
             try:
                 said = json.loads(line)
                 self._lines[said["stem"]] = said
             except (ValueError, KeyError, TypeError):
                 continue  # the line of an end in the middle of writing: its image is labelled again
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._lock.release()
 
     def request(self, image: Path, model: str, version_md5: str, wishes: Wishes) -> Request:
         """What is asked of an image; FileError where it cannot be read."""
@@ -113,6 +100,8 @@ class Records:
 
     def make_room(self, request: Request) -> Path:
         """The folder, when no file is left of what was noted of another image, version or views under this name."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._file.touch()  # from now on what is in the folder counts as written by segline
         line = self._lines.get(request.stem)
         if line and not _alike(line, request):
             for name in line.get("files", {}).values():
@@ -128,8 +117,12 @@ class Records:
         self._note({key: value for key, value in asdict(request).items() if key != "kinds"} | {"files": every})
 
     def _note(self, line: dict[str, Any]) -> None:
-        with self._file.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")  # in ASCII: a name need not be UTF-8
+        with self._file.open("a+b") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":  # the process ended while it was written
+                    stream.write(b"\n")
+            stream.write(json.dumps(line).encode() + b"\n")  # in ASCII: a name need not be UTF-8
         self._lines[line["stem"]] = line
 
 
