@@ -18,7 +18,6 @@ import pytest
 from tests.checkout import SMALL, Project
 from tests.stages import test_train_killed as killed
 
-TESTS = Path(__file__).parents[1]
 TRAIN = {
     "model": {"width": 2, "depth": 1},
     "train": {"epochs": 12, "tiles_per_epoch": 8, "batch_size": 2, "tile": 64, "validation_tiles": 4},
