@@ -55,10 +55,17 @@ def test_a_wrong_setting_is_said_without_a_traceback(run: Run, tmp_path: Path) -
     assert "Traceback" not in result.stderr
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "app", lambda: {}["x"])
-    with pytest.raises(KeyError):
+def test_a_mistake_of_ours_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "app", lambda: {}["x\x1b[2J"])
+    with pytest.raises(SystemExit) as ended:
         cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert said.startswith("Traceback")
+    assert "KeyError: 'x\\x1b[2J'" in said
+    assert "\x1b" not in said
 
 
 def test_a_mistake_of_the_user_is_a_class_of_segline(

@@ -1,12 +1,13 @@
 """The command line, thin and quick: each command imports what it needs when it runs."""
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from segline import cli_models, signals
+from segline import cli_models, failure, signals, terminal
 
 app = typer.Typer(
     name="segline",
@@ -22,17 +23,21 @@ app.add_typer(cli_models.app, name="models")
 def main() -> None:
     """Run one command; what the user can mend is said in one message, without a traceback.
 
-    Such a message is any exception whose class segline defines (ParamsError, ImageError, ...); others are our mistakes.
-    The exit code is then 1, or what the class has as `exit_code`.
+    Such a message is any exception whose class segline defines (ParamsError, ImageError, ...), and what `failure`
+    explains, such as a full disk; others are our mistakes, with a traceback. The exit code is then 1, or what the class
+    has as `exit_code`.
     """
     signals.install()
-    try:
-        app()
-    except Exception as error:
-        if not type(error).__module__.startswith("segline."):
-            raise
-        typer.secho(str(error), fg=typer.colors.RED, err=True)
-        sys.exit(getattr(error, "exit_code", 1))
+    with terminal.safe():
+        try:
+            app()
+        except Exception as error:
+            message = str(error) if type(error).__module__.startswith("segline.") else failure.explain(error)
+            if message is None:
+                traceback.print_exc()  # here, where its control characters are escaped
+            else:
+                terminal.fail(message)
+            sys.exit(getattr(error, "exit_code", 1))
 
 
 def _folder(name: str) -> Path:
@@ -184,11 +189,9 @@ def preset(name: Annotated[str, typer.Argument(help="which preset; without it, t
 @app.command()
 def summary() -> None:
     """Show what the last run reached, and what to type next."""
-    from rich.console import Console
-
     from segline.commands import summary as command
 
-    command.main(Console())
+    command.main(terminal.console())
 
 
 @app.command()
@@ -197,11 +200,9 @@ def runs(
     as_json: Annotated[bool, typer.Option("--json", help="as JSON, with all metrics")] = False,
 ) -> None:
     """List the latest runs with their state and main metric."""
-    from rich.console import Console
-
     from segline.commands import runs as command
 
-    command.main(count, as_json, Console(), typer.echo)
+    command.main(count, as_json, terminal.console(), typer.echo)
 
 
 @app.command()

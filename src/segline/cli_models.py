@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from segline import terminal
+
 app = typer.Typer(
     help="The registry: versions of a model, who is champion, and why.",
     no_args_is_help=True,
@@ -23,21 +25,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
 @app.command("list")
 def list_(name: Name = "", as_json: AsJson = False) -> None:
     """List the versions with their aliases, main metric and verdict."""
-    from rich.console import Console
-
     from segline.commands import models as command
 
-    command.list_(name, as_json, Console(), typer.echo)
+    command.list_(name, as_json, terminal.console(), typer.echo)
 
 
 @app.command()
 def show(version: Which, name: Name = "", as_json: AsJson = False) -> None:
     """Show how a version came about: commit, data, params, environment, run, verdict, images."""
-    from rich.console import Console
-
     from segline.commands import show as command
 
-    command.main(version, name, as_json, Console(), typer.echo)
+    command.main(version, name, as_json, terminal.console(), typer.echo)
 
 
 @app.command()
@@ -47,11 +45,9 @@ def uses(
     as_json: AsJson = False,
 ) -> None:
     """List the versions that were trained, validated or tested on an image."""
-    from rich.console import Console
-
     from segline.commands import uses as command
 
-    command.main(image, name, as_json, Console(), typer.echo)
+    command.main(image, name, as_json, terminal.console(), typer.echo)
 
 
 @app.command()
@@ -71,11 +67,9 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two versions on the test images: figures with intervals, and pictures of where they differ most."""
-    from rich.console import Console
-
     from segline.commands import comparing as command
 
-    command.main(first, second, name, out=out, as_json=as_json, console=Console(), say=typer.echo)
+    command.main(first, second, name, out=out, as_json=as_json, console=terminal.console(), say=typer.echo)
 
 
 @app.command()
@@ -89,13 +83,11 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a version champion if the gate passes it: exit code 0; 1: it does not; 2: it cannot be judged."""
-    from rich.console import Console
-
     from segline.commands import promote as command
 
     raise typer.Exit(
         command.promote(
-            version, name, Console(), typer.echo, dry_run=dry_run, force=force, reason=reason, as_json=as_json
+            version, name, terminal.console(), typer.echo, dry_run=dry_run, force=force, reason=reason, as_json=as_json
         )
     )
 

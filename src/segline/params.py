@@ -15,8 +15,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+
+from segline import parse
+from segline.text import LONGEST, MESSAGE, cut, shown
 
 
 class ParamsError(ValueError):
@@ -476,6 +477,7 @@ class Tuned(Section):
     searched: tuple[str, ...] = Field((), description="full names of the values that the search chose")
 
 
+MOST = 20  # wrong settings that are named
 PARAMS_FILE = Path("params.yaml")
 TUNED_FILE = Path("data/tune/best.yaml")
 
@@ -507,13 +509,13 @@ def load(schema: type[S], file: Path) -> S:
         The file is missing, is no YAML, or a setting is unknown or wrong; all wrong settings are named.
     """
     try:
-        content = YAML(typ="safe").load(file.read_text())
+        content = parse.from_yaml(parse.read(file, parse.YAML_SIZE))
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing in {Path.cwd()}; run segline in the folder that holds it") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ParamsError(f"{file} cannot be read: {error}") from error
-    except YAMLError as error:
-        raise ParamsError(f"{file} is not valid YAML: {error}") from error
+    except parse.ParseError as error:
+        raise ParamsError(f"{file}{' is' if str(error).startswith('not') else ':'} {error}") from error
     return check(schema, content, str(file))
 
 
@@ -524,7 +526,10 @@ def check(schema: type[S], content: object, file: str) -> S:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(schema, problem["loc"], problem["msg"], problem.get("input")) for problem in error.errors()]
+        problems = error.errors(include_url=False)
+        lines = [_explain(schema, problem["loc"], problem["msg"], problem.get("input")) for problem in problems[:MOST]]
+        if len(problems) > MOST:
+            lines.append(f"and {len(problems) - MOST} more")
         raise ParamsError("\n".join(f"{file}: {line}" for line in dict.fromkeys(lines))) from None
 
 
@@ -542,7 +547,7 @@ def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: 
             mapping = False
             continue
         if part not in inner.model_fields:
-            return f"{'.'.join(names)} is no setting; there are {', '.join(_shown(inner))}"
+            return f"{cut('.'.join(names), MESSAGE)} is no setting; there are {', '.join(_shown(inner))}"
         field = inner.model_fields[part]
         inner = _section_of(field)
         mapping = get_origin(field.annotation) is dict
@@ -550,5 +555,6 @@ def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: 
         value = {key: inside for key, inside in value.items() if key != "name"}
     meaning = f" ({field.description})" if field is not None and field.description else ""
     if message == "Input should be a valid string":
-        message += f", in quotes: '{value}'"
-    return f"{'.'.join(names)} = {value!r}: {message.removeprefix('Value error, ')}{meaning}"
+        message += f", in quotes: '{cut(str(value), LONGEST)}'"
+    message = cut(message.removeprefix("Value error, "), MESSAGE)
+    return f"{cut('.'.join(names), MESSAGE)} = {shown(value)}: {message}{meaning}"

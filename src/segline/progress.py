@@ -134,7 +134,11 @@ def meter(what: str, mode: Mode, total: int, done: int = 0) -> Iterator[Meter]:
         return
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}", markup=False))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[words]}", markup=False),
+    )
     with Progress(*columns, console=_console(), transient=True) as bar:
         yield _Bar(what, total, done, bar)
 
@@ -219,7 +223,7 @@ def machine_memory() -> int:
 def _bar(items: Iterable[T], what: str, total: int | None, describe: Callable[[T], str] | None) -> Iterator[T]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_console()) as progress:
         for done, item in enumerate(progress.track(items, total=total, description=what), 1):
             if describe:
@@ -241,6 +245,6 @@ def _lines(items: Iterable[T], what: str, total: int | None, describe: Callable[
 
 @cache
 def _console() -> "Console":
-    from rich.console import Console
+    from segline import terminal
 
-    return Console(stderr=True)
+    return terminal.console(stderr=True)

@@ -13,7 +13,7 @@ import tifffile
 import zarr
 
 from segline.commands import predict
-from segline.commands.predicted import Records, RecordsError, Wishes
+from segline.commands.predicted import LOCK, RECORDS, Records, RecordsError, Wishes
 from segline.data import files
 from segline.model.images import decode, encode_png
 from segline.model.instances import components, encode, encode_probabilities
@@ -49,8 +49,8 @@ def run(*images: Path | str, out: Path, **wishes: Any) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """What is in it, beside the records."""
-    return sorted(file.name for file in folder.iterdir() if file.name != "predictions.jsonl")
+    """What is in it, beside the records and their lock."""
+    return sorted(file.name for file in folder.iterdir() if file.name not in (RECORDS, LOCK))
 
 
 @pytest.fixture

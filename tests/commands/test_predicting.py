@@ -94,6 +94,7 @@ def test_large_as_in_memory(made: tuple[Path, Predictor], predicted: Callable[..
             assert file.pages.first.tags[33550].value == SCALE
     assert read_image(out / "earth_overlay.png").shape == (130, 171, 3)
     assert sorted(each.name for each in out.iterdir()) == [
+        ".segline-predict.lock",
         *(f"earth{ending}.tif" for ending in ("", "_instances")),
         "earth_overlay.png",
         "earth_probabilities.tif",
@@ -135,7 +136,7 @@ def test_what_ended_early_is_gone_on_with(
         )
         with pytest.raises(KeyboardInterrupt):
             predicted(file)
-        assert [each.name for each in out.iterdir()] == [".a.windows"]
+        assert sorted(each.name for each in out.iterdir()) == [".a.windows", ".segline-predict.lock"]
     shutil.copytree(out, tmp_path / "begun")
     monkeypatch.setattr(predict, "label_large", lambda image, *a, **k: label_large(ends(image, 10**6), *a, **k))
     predicted(file)
@@ -202,7 +203,7 @@ def test_ome_zarr_as_tiff(
     path = write_zarr(tmp_path / "in" / "cells.ome.zarr", form, pixels)
     predicted(path.parent)
     files = ["cells.ome.zarr", "cells_instances.ome.zarr", "cells_overlay.png", "cells_probabilities.ome.zarr"]
-    assert sorted(each.name for each in out.iterdir()) == [*files, "predictions.jsonl"]
+    assert sorted(each.name for each in out.iterdir()) == [".segline-predict.lock", *files, "predictions.jsonl"]
     predicted(path)
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 1
     monkeypatch.setattr(predict, "LARGE", 0)
@@ -238,7 +239,7 @@ def test_ome_zarr_ended_early_is_gone_on_with(
     monkeypatch.setattr(Chunks, "read", counted)
     with pytest.raises(KeyboardInterrupt):
         predicted(path)
-    assert [each.name for each in out.iterdir()] == [".a.windows"]
+    assert sorted(each.name for each in out.iterdir()) == [".a.windows", ".segline-predict.lock"]
     reads[0] = -(10**6)
     predicted(path)
     again = reads[0] + 10**6

@@ -44,15 +44,15 @@ def test_what_is_written_is_read(version: str, shape: tuple[int, ...], dtype: st
         levels.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
     multiscale = {"name": "a", "axes": [C, Y, X] if planes else [Y, X], "datasets": levels}
     label = {"source": {"image": "../../in/a.zarr"}}
-    attributes = dict(zarr.open_group(path, mode="r").attrs)
+    attributes, mark = dict(zarr.open_group(path, mode="r").attrs), {"segline": {"made_by": "segline predict"}}
     if version == "0.4":
         assert (path / ".zattrs").exists()
         labelled = {} if planes else {"image-label": {"version": "0.4"} | label}
-        assert attributes == {"multiscales": [multiscale | {"version": "0.4"}]} | labelled
+        assert attributes == {"multiscales": [multiscale | {"version": "0.4"}], **labelled, **mark}
     else:
         assert array.metadata.dimension_names == (("c",) if planes else ()) + ("y", "x")
         labelled = {} if planes else {"image-label": label}
-        assert attributes == {"ome": {"version": "0.5", "multiscales": [multiscale]} | labelled}
+        assert attributes == {"ome": {"version": "0.5", "multiscales": [multiscale]} | labelled, **mark}
 
 
 def test_nothing_is_left_of_one_that_was_not_finished(tmp_path: Path) -> None:

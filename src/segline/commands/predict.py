@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segline import progress
+from segline import failure, progress
 from segline.commands.predicted import RECORDS, SUFFIXES, Records, Request, Wishes
 from segline.commands.predicting import label_large
 from segline.commands.whole import label_whole
 from segline.data import files, ngff
+from segline.data.chunked import SUFFIX
 from segline.data.georeference import Tag, geotiff, tags
 from segline.data.windows import open_windows, size_of
 from segline.malloc import keep_freed_memory
@@ -73,6 +74,8 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
                     records.add(request, _label(file, request, loaded, records, wishes=wishes, show=show))
                 show("windows", 1, 1)
             except (files.FileError, ImageError, RegistryError, OSError) as error:
+                if failure.is_full(error):
+                    raise
                 failed.append(f"{error}" if str(file) in str(error) else f"{file}: {error}")
         meter.say(STEPS * len(found), f"predict {len(found) - len(failed)} of {len(found)} images are in {out}")
     if failed:
@@ -88,6 +91,8 @@ def _doubt(found: list[Path], images: list[str], out: Path, wishes: Wishes) -> N
         raise PredictError(f"{', '.join(images)}: there is no file; name images, or folders that hold some")
     if out.exists() and not out.is_dir():
         raise PredictError(f"--out {out} is a file; name a folder")
+    for file in found:
+        _doubt_length(file, wishes)
     # Which suffix it will be is known only when the image is read.
     targets = {_real(out) / f"{stem}{suffix}" for stem in written for suffix in SUFFIXES}
     for file in found:
@@ -100,6 +105,17 @@ def _doubt(found: list[Path], images: list[str], out: Path, wishes: Wishes) -> N
             f"{out / there[0].name} is there, and was not written by `segline predict`, which keeps {RECORDS} beside "
             "its files; move it away, or name another folder as --out"
         )
+
+
+def _doubt_length(file: Path, wishes: Wishes) -> None:
+    """Refuse a name that is too long for a file once endings are added to it."""
+    suffix = SUFFIX if ngff.is_zarr(file) else ".png"
+    for ending in wishes.endings.values():
+        name = f"{ngff.stem(file)}{ending}{suffix}"
+        if len(os.fsencode(name)) > files.NAME_MAX:
+            raise PredictError(
+                f"{file}: {name} would be longer than {files.NAME_MAX} bytes; give the image a shorter name"
+            )
 
 
 def _label(

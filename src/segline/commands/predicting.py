@@ -1,8 +1,9 @@
 """Labels an image too large for memory window by window, and writes what is seen in it row by row."""
 
 import math
-import shutil
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -14,12 +15,16 @@ from segline.data import files
 from segline.data.chunked import SUFFIX, write_chunked
 from segline.data.tiled import Rows, write_tiled
 from segline.data.windows import Windows
+from segline.model.images import ImageError
 from segline.score.overlay import RGB, overlay
+from segline.text import MESSAGE, cut
 from segline.track import large
 from segline.track.answers import Loaded
+from segline.track.registry import RegistryError
 
 PICTURE = 2048  # px, longer side of the picture of a large image
 KEY = "key.json"
+OWN = re.compile(r"key\.json|journal\.json|sum-[0-9]+\.npy|ids\.npy|\..+\.partial")  # files of the scratch folder
 
 Show = Callable[[str, int, int], None]
 
@@ -44,16 +49,71 @@ def label_large(
 
     A hidden folder beside them keeps what is finished when this ends early, for the same version, views and image.
     """
-    scratch = records.out / f".{request.stem}.windows"
+    scratch = scratch_of(records.out, request.stem)
+    _doubt(scratch)
     key = {"version_md5": request.version_md5, "views": request.views, "image_md5": request.image_md5}
-    if not (scratch / KEY).exists() or files.read_json(scratch / KEY) != key:
-        shutil.rmtree(scratch, ignore_errors=True)
+    if not _is_of(scratch, key):
+        _remove(scratch)
         files.write_json(scratch / KEY, key)
     size = (image.height, image.width)
-    said = large.answer(loaded, size, image.read, scratch, views=wishes.views, show=show)
-    written = write(image, said, request.stem, records.make_room(request), wishes)
-    shutil.rmtree(scratch)
+    try:
+        said = large.answer(loaded, size, image.read, scratch, views=wishes.views, show=show)
+        written = write(image, said, request.stem, records.make_room(request), wishes)
+    except (files.FileError, ImageError, RegistryError, OSError):
+        raise
+    except Exception as error:  # whatever the code in the version's package raises on files that are not its own
+        raise files.FileError(
+            f"{scratch}: cannot be gone on with: {type(error).__name__}: {cut(str(error), MESSAGE)}; remove this folder"
+        ) from error
+    _remove(scratch)
     return written
+
+
+def scratch_of(out: Path, stem: str) -> Path:
+    """The hidden folder in which a large image is worked on."""
+    name = f".{stem}.windows"
+    return out / name if len(os.fsencode(name)) <= files.NAME_MAX else files.temporary_name(out / stem, "windows")
+
+
+def _is_of(scratch: Path, key: dict[str, object]) -> bool:
+    """Whether what is in `scratch` was begun with this key, and can be gone on with."""
+    try:
+        return bool(files.read_json(scratch / KEY) == key)
+    except files.FileError:
+        return False
+
+
+def _doubt(scratch: Path) -> None:
+    """Refuse a folder that holds anything but what is written there: it is written to, and removed in the end.
+
+    Raises
+    ------
+    FileError
+        It is a link or a file, or it holds a folder, a link or a file of another name.
+    """
+    if not os.path.lexists(scratch):
+        return
+    strange = [scratch] if scratch.is_symlink() or not scratch.is_dir() else list(_strange(scratch))
+    if strange:
+        raise files.FileError(
+            f"{strange[0]}: segline did not write this, and would replace or remove it; move it away, or name another "
+            "folder as --out"
+        )
+
+
+def _strange(scratch: Path) -> Iterator[Path]:
+    for path in scratch.iterdir():
+        if path.is_symlink() or not path.is_file() or not OWN.fullmatch(path.name):
+            yield path
+
+
+def _remove(scratch: Path) -> None:
+    """Remove the files in `scratch`, each by its name, and the folder."""
+    _doubt(scratch)
+    if scratch.is_dir():
+        for path in scratch.iterdir():
+            path.unlink()
+        scratch.rmdir()
 
 
 def write(image: Windows, said: Said, stem: str, out: Path, wishes: Wishes) -> dict[str, str]:

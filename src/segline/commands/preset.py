@@ -9,6 +9,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from segline import parse
+from segline.data.files import write_bytes
 from segline.params import PARAMS_FILE, Params, check, load
 
 DEFAULT = "default"
@@ -35,7 +37,7 @@ def settings(name: str) -> dict[str, Any]:
     defaults = Params().model_dump(mode="json")
     if name == DEFAULT:
         return {section: values for section, values in defaults.items() if section != "runtime"}
-    content: dict[str, Any] = YAML(typ="safe").load((files("segline.presets") / f"{name}.yaml").read_text())
+    content: dict[str, Any] = parse.from_yaml((files("segline.presets") / f"{name}.yaml").read_bytes())
     return {section: _laid_over(defaults[section], values) for section, values in content.items()}
 
 
@@ -51,14 +53,12 @@ def write(name: str, file: Path = PARAMS_FILE) -> list[str]:
     yaml = YAML()
     yaml.width = 1000
     yaml.preserve_quotes = True
-    document = yaml.load(file.read_text())
+    document = yaml.load(file.read_text(encoding="utf-8-sig"))
     changes = list(_change(document, wanted, ""))
     text = StringIO()
     yaml.dump(document, text)
-    check(Params, YAML(typ="safe").load(text.getvalue()), f"preset {name}")
-    complete = file.with_name(f"{file.name}.new")
-    complete.write_text(text.getvalue())
-    complete.replace(file)
+    check(Params, parse.from_yaml(text.getvalue()), f"preset {name}")
+    write_bytes(file, text.getvalue().encode(), settle=True)
     return changes
 
 

@@ -1,6 +1,8 @@
 """OME-Zarr images written from the top down, a row of chunks in memory at a time, with smaller copies to look at."""
 
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from zarr import Array, Group
 
 SUFFIX = ".ome.zarr"
+MARK, MADE = "segline", {"made_by": "segline predict"}  # an attribute by which a folder is known to be segline's
+_FOLDERS, _FILES = re.compile("c|[0-9]+"), re.compile(r"zarr\.json|\.z(group|attrs|array|metadata)|[0-9]+")
 
 
 def write_chunked(
@@ -53,7 +57,51 @@ def write_chunked(
         said: dict[str, Any] = {"multiscales": [pyramid | ({"coordinateTransformations": all_of} if all_of else {})]}
         if labels:
             said["image-label"] = {"source": {"image": Path(os.path.relpath(frame.path, path)).as_posix()}}
-        group.attrs.update(_versioned(said, frame.version))
+        group.attrs.update(_versioned(said, frame.version) | {MARK: MADE})
+
+
+def doubt_folder(path: Path) -> None:
+    """Refuse to replace a folder that is not an OME-Zarr image as `write_chunked` writes it.
+
+    Raises
+    ------
+    FileError
+        The folder holds anything else, even one file or link, or its metadata does not say that segline wrote it.
+    """
+    if path.is_dir() and not path.is_symlink() and not _is_ours(path):
+        raise files.FileError(
+            f"{path}: this folder is in the way, and segline did not write it as it is; move it away, or name another "
+            "folder as --out"
+        )
+
+
+def remove(path: Path) -> None:
+    """Remove an OME-Zarr image that `write_chunked` wrote; FileError, and nothing is removed, where it is none."""
+    doubt_folder(path)
+    shutil.rmtree(path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the metadata says so, and there is nothing below but zarr's own files and folders of chunks."""
+    if not _is_marked(path / "zarr.json") and not _is_marked(path / ".zattrs"):
+        return False
+    for place, folders, names in os.walk(path):
+        if not all(map(_FOLDERS.fullmatch, folders)) or not all(map(_FILES.fullmatch, names)):
+            return False
+        if any((Path(place) / name).is_symlink() for name in (*folders, *names)):
+            return False
+    return True
+
+
+def _is_marked(metadata: Path) -> bool:
+    if metadata.is_symlink() or not metadata.is_file():
+        return False
+    try:
+        said = files.read_json(metadata)
+    except files.FileError:
+        return False
+    attributes = said.get("attributes") if isinstance(said, dict) and metadata.name == "zarr.json" else said
+    return isinstance(attributes, dict) and attributes.get(MARK) == MADE
 
 
 def _written(group: "Group", name: str, rows: Rows, shape: tuple[int, ...], **options: Any) -> "Array[Any]":

@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from segline.data import files, labels
 from segline.model.images import Raw
+from segline.text import MESSAGE, cut, shown
 
 IGNORE = 255  # how an ignored pixel is written once the dataset is read, whatever id the dataset has for it
 SPEC, GROUPS = "dataset.yaml", "groups.csv"
+MOST = 20  # wrong fields that are named
 READING, LABELS = 4, 16  # bytes in memory: for a byte of an image, and for a pixel of labels
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
@@ -142,15 +144,18 @@ def spec_of(content: Mapping[str, object], file: str) -> Spec:
 
 
 def _explained(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors(include_url=False)
+    for problem in problems[:MOST]:
+        name = cut(".".join(str(part) for part in problem["loc"]), MESSAGE)
         if problem["type"] == "extra_forbidden":
             yield f"{name} is no field; there are {', '.join(Spec.model_fields)}"
         elif problem["type"] == "missing":
             yield f"{name} is missing ({Spec.model_fields[name].description})"
         else:
-            value = f"{name} = {problem['input']!r}: " if name else ""
-            yield value + problem["msg"].removeprefix("Value error, ")
+            value = f"{name} = {shown(problem['input'])}: " if name else ""
+            yield value + cut(problem["msg"].removeprefix("Value error, "), MESSAGE)
+    if len(problems) > MOST:
+        yield f"and {len(problems) - MOST} more"
 
 
 def write_spec(file: Path, spec: Spec) -> None:

@@ -4,27 +4,33 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from segline import parse
 from segline.data import labelfile
 from segline.model.headers import Header
 from segline.model.images import ImageError, Raw, decode, decode_page, encode_png, form_of, header
+from segline.text import LONGEST, MESSAGE, cut, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 Labels = npt.NDArray[Any]  # (H, W), any integer type
 
 LARGEST_ID = np.iinfo(np.int32).max
 LOSSY = (".jpg", ".jpeg")
 READABLE = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # other files are no images, whatever they hold
+NAME_MAX = 255  # bytes of a file's name, of POSIX
+BUFFER = 2**20  # bytes that are copied at once
 MAGIC = 8  # bytes by which formats are told apart
 
 
@@ -160,25 +166,58 @@ def read_bytes(path: Path) -> bytes:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write under a temporary name, then rename: a reader meets the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
+    """Write under a temporary name, then rename: a reader meets the old file or the new one, never half of it.
+
+    Parameters
+    ----------
+    settle : wait until the bytes are on the disk, so that a power cut does not leave an empty file.
+    """
+    with partial(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
+        if settle:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager
 def partial(path: Path) -> Iterator[Path]:
-    """A path to write to, that becomes `path` when all went well, and vanishes when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    """Yield a path to write to, that becomes `path` when all went well, and vanishes when not.
+
+    An OSError names `path`.
+    """
+    temporary = temporary_name(path)
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # of a process that was killed; a link there would be written through
+        try:
+            yield temporary
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Have an OSError within the block name `path`: those of `write` name no file, others a temporary one."""
     try:
-        yield temporary
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        names = {None, str(temporary_name(path)), str(temporary_name(path, "former"))}
+        if (None if error.filename is None else str(error.filename)) in names:
+            error.filename, error.filename2 = str(path), None
         raise
-    temporary.replace(path)
+
+
+def temporary_name(path: Path, kind: str = "partial") -> Path:
+    """Return a hidden name beside `path`, of 25 bytes whatever its own length is, always the same for `path`.
+
+    What a killed process leaves there is removed by whoever writes `path` next.
+    """
+    digest = hashlib.md5(os.fsencode(path.name), usedforsecurity=False).hexdigest()
+    return path.with_name(f".{digest[:16]}.{kind}")
 
 
 def md5(path: Path) -> str:
@@ -188,32 +227,30 @@ def md5(path: Path) -> str:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file byte for byte, whole or not at all; not its times and rights."""
-    temporary = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.copyfile(source, temporary)
-    except OSError as error:
-        raise FileError(f"{source}: cannot be copied to {target}: {error.strerror or error}") from error
-    temporary.replace(target)
+    """Copy a file byte for byte, whole or not at all; not its times and rights.
+
+    Raises
+    ------
+    FileError
+        `source` cannot be read.
+    """
+    with opened(source) as stream, partial(target) as temporary, temporary.open("xb") as file:
+        shutil.copyfileobj(stream, file, BUFFER)
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write `array` as .npy, which `load_array` can map into memory."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
+    with partial(path) as temporary, temporary.open("xb") as file:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-    temporary.replace(path)
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
     """Write as .npy the array that `parts`, some rows after the others, make up; one part is in memory at a time."""
-    temporary = path.with_name(f".{path.name}.partial")
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    with temporary.open("wb") as file:
+    with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
         for part in parts:
             np.ascontiguousarray(part, dtype).tofile(file)
-    temporary.replace(path)
 
 
 def load_array(path: Path) -> npt.NDArray[Any]:
@@ -225,16 +262,38 @@ def load_array(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file says."""
+def read_json(path: Path, largest: int = parse.RECORD_SIZE) -> Any:
+    """Return what a JSON file says; FileError where `parse` refuses it or it has more than `largest` bytes."""
+    return _parsed(path, parse.from_json, largest)
+
+
+def read_record(path: Path, form: type[T], remedy: str) -> T:
+    """Return a JSON file that segline wrote, as `form`, a type that pydantic knows.
+
+    Raises
+    ------
+    FileError
+        The file is damaged or says something else; `remedy` ends the message.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        return json.loads(read_bytes(path))
-    except ValueError as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"{path}: not valid JSON: {error}") from error
-    except RecursionError:
-        raise FileError(f"{path}: lists within lists, too deep to be read") from None
+        return TypeAdapter(form).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise FileError(
+            f"{path}: {cut(where, LONGEST)} = {shown(first['input'])}: {cut(first['msg'], MESSAGE)}; {remedy}"
+        ) from None
+
+
+def _parsed(path: Path, parser: Callable[[bytes], Any], largest: int) -> Any:
+    try:
+        return parser(parse.read(path, largest))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except parse.ParseError as error:
+        raise FileError(f"{path}: {error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -243,14 +302,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe").load(read_bytes(path))
-    except YAMLError as error:
-        raise FileError(f"{path}: not valid YAML: {error}") from error
+    """Return what a YAML file says; FileError where `parse` refuses it."""
+    return _parsed(path, parse.from_yaml, parse.YAML_SIZE)
 
 
 def write_yaml(path: Path, value: Any) -> None:
@@ -268,11 +321,13 @@ def read_table(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        return pd.read_csv(io.BytesIO(read_bytes(path)), dtype=str, keep_default_na=False)
-    except ValueError as error:  # ParserError, EmptyDataError and UnicodeDecodeError among them
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"{path}: not a readable table: {error}") from error
+        return pd.read_csv(io.BytesIO(parse.read(path, parse.RECORD_SIZE)), dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except parse.ParseError as error:
+        raise FileError(f"{path}: {error}") from error
+    except (ValueError, OverflowError, MemoryError) as error:  # ParserError and UnicodeDecodeError among them
+        raise FileError(f"{path}: not a readable table: {cut(str(error), MESSAGE)}") from error
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
@@ -283,16 +338,16 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 @contextmanager
 def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, object]], None]]:
     """Write a CSV file row by row, by what is yielded: a function of the values by column."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with partial(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         yield writer.writerow
-    temporary.replace(path)
 
 
 def make_folder(path: Path) -> None:
-    """An empty folder, with its parents; what `path` held before is gone."""
+    """Make an empty folder, with its parents; what `path` held before is gone, but not what a link there leads to."""
+    if path.is_symlink():
+        path.unlink()
     if path.exists():
         shutil.rmtree(path)
     path.mkdir(parents=True)
@@ -301,19 +356,22 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, that becomes `target`, in place of what was there, when all went well; else nothing changes."""
-    partial = target.with_name(f".{target.name}.partial")
-    make_folder(partial)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
-    put_in_place(partial, target)
+    building = temporary_name(target)
+    with written(target):
+        try:
+            make_folder(building)
+            yield building
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        put_in_place(building, target)
 
 
 def put_in_place(folder: Path, target: Path) -> None:
     """Rename `folder` to `target`; what was there is removed only once that is done."""
-    former = target.with_name(f".{target.name}.former")
+    former = temporary_name(target, "former")
+    if former.is_symlink():
+        former.unlink()
     if target.exists():
         shutil.rmtree(former, ignore_errors=True)
         target.replace(former)

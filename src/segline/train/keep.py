@@ -108,7 +108,7 @@ class Kept:
 
     def load(self, state: State) -> bool:
         """Set `state`, freshly made by `loop.start`, to the latest moment that was saved; False where there is none."""
-        for partial in self.folder.glob(f".{EVERY}"):  # the process ended while it was written
+        for partial in self.folder.glob(".*.partial"):  # the process ended while it was written
             shutil.rmtree(partial)
         for folder in sorted(self.folder.glob(EVERY), reverse=True):
             try:

@@ -170,9 +170,9 @@ def _row(where: str, row: Mapping[str, str]) -> tuple[Colour, int, str]:
     if len(digits) == 6 and not set(digits.lower()) - set("0123456789abcdef"):
         parts = [int(digits[start : start + 2], 16) for start in (0, 2, 4)]
     else:
-        parts = [int(part) for part in written.split(",") if part.strip().isdecimal()]
+        parts = [int(part) for part in written.split(",") if part.strip().isdecimal() and len(part) < 10]
     if len(parts) != 3 or max(parts) > 255 or (written.count(",") not in (0, 2)):
         raise LayoutError(f"{where}: colour {written!r}; write #rrggbb, such as #ff0000, or red,green,blue in quotes")
-    if class_id != "ignore" and (not class_id.isdecimal() or int(class_id) > IGNORE):
+    if class_id != "ignore" and (not class_id.isdecimal() or len(class_id) > 9 or int(class_id) > IGNORE):
         raise LayoutError(f"{where}: class {row['class']!r}; write a number from 0 to {IGNORE - 1}, or ignore")
     return (parts[0], parts[1], parts[2]), IGNORE if class_id == "ignore" else int(class_id), name

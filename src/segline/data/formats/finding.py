@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
+from segline import parse
 from segline.data import files
 from segline.data.files import FileError
 from segline.data.formats import READABLE, LayoutError, Wishes, drawings
@@ -31,8 +32,10 @@ def contents(source: Path, signs: Sequence[bytes]) -> Iterator[tuple[Path, Any]]
     """
     for file in jsons(source):
         try:
-            yield file, files.read_json(file)
+            yield file, files.read_json(file, parse.DATA_SIZE)
         except FileError:
+            if not file.is_file() or file.stat().st_size > parse.DATA_SIZE:
+                raise  # a pipe might never end
             if any(sign in files.read_bytes(file) for sign in signs):
                 raise
 

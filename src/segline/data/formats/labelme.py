@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from segline import parse
 from segline.data import files
 from segline.data.dataset import IGNORE
 from segline.data.formats import Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, survey
@@ -119,7 +120,7 @@ def _image(file: Path, name: object, pixels: bool, there: finding.Images) -> Pat
 
 def _read(file: Path, image: Path) -> Drawing:
     """The objects of one image."""
-    content = files.read_json(file)
+    content = files.read_json(file, parse.DATA_SIZE)
     shape = content.get("imageHeight"), content.get("imageWidth")
     if not all(isinstance(side, int) and side > 0 for side in shape):
         shape = drawings.image_shape(image)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -38,21 +38,27 @@ def folder(target: Path, key: str) -> Iterator[Path]:
         try:
             yield filled
         except Exception:
-            shutil.rmtree(workshop)
+            shutil.rmtree(workshop, ignore_errors=True)
             raise
         files.put_in_place(filled, target)
-        shutil.rmtree(workshop)
+        shutil.rmtree(workshop, ignore_errors=True)
 
 
 @contextmanager
 def _alone(workshop: Path, name: str) -> Iterator[None]:
     """Hold the lock of `workshop`, in which it lies and with which it goes; when the process ends, so does its hold."""
+    if workshop.is_symlink():
+        raise BusyError(f"{workshop} is a link; remove it: an import fills and empties this folder")
     workshop.mkdir(parents=True, exist_ok=True)
     lock = FileLock(workshop / "lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise BusyError(f"another import of {name} is going on; wait for its end, or choose another --name") from None
+    except OSError:
+        with suppress(OSError):
+            workshop.rmdir()
+        raise
     try:
         yield
     finally:
@@ -62,11 +68,16 @@ def _alone(workshop: Path, name: str) -> Iterator[None]:
 def _filled(workshop: Path, name: str, key: str) -> Path:
     """The folder to fill, emptied where it was begun with another key."""
     mark, filled = workshop / "key", workshop / name
-    if not mark.exists() or files.read_bytes(mark) != key.encode():
+    if not mark.is_file() or files.read_bytes(mark) != key.encode() or _holds_links(filled):
         files.make_folder(filled)
         files.write_bytes(mark, key.encode())
     filled.mkdir(exist_ok=True)
     return filled
+
+
+def _holds_links(folder: Path) -> bool:
+    """Whether anything written to `folder` could land elsewhere."""
+    return folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*"))
 
 
 def fingerprint(source: Path, used: Iterable[Path], *said: object) -> str:
