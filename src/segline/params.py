@@ -476,6 +476,18 @@ class Tuned(Section):
     train: Train
     searched: tuple[str, ...] = Field((), description="full names of the values that the search chose")
 
+    @model_validator(mode="after")
+    def _searched_settings(self) -> Self:
+        for name in self.searched:
+            value: object = self.model_dump(exclude={"searched"})
+            for part in name.split("."):
+                if not isinstance(value, dict) or part not in value:
+                    raise ValueError(f"searched names {shown(name)}, which is no setting")
+                value = value[part]
+            if isinstance(value, dict):
+                raise ValueError(f"searched names {shown(name)}, which is a section")
+        return self
+
 
 MOST = 20  # wrong settings that are named
 PARAMS_FILE = Path("params.yaml")

@@ -45,11 +45,12 @@ def read(path: Path, largest: int) -> bytes:
     return content
 
 
-def from_json(data: bytes | str, *, surrogates: bool = False) -> Any:
+def from_json(data: bytes | str, *, surrogates: bool = False, nan: bool = False) -> Any:
     """Return what a JSON document says.
 
     Parameters
     ----------
+    nan : allow NaN and infinities, as Python writes them.
     surrogates : allow text with lone surrogates, as Python has file names that are no UTF-8.
 
     Raises
@@ -59,7 +60,7 @@ def from_json(data: bytes | str, *, surrogates: bool = False) -> Any:
         64 bits, text is no Unicode or holds NUL, or there are more than 100 levels.
     """
     try:
-        content = json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_object)
+        content = json.loads(data, parse_constant=float if nan else _refuse_constant, object_pairs_hook=_object)
     except ParseError:
         raise
     except RecursionError:

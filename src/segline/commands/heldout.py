@@ -90,8 +90,8 @@ class HeldOut:
         """
         made = {"version": version.tags[VERSION_TAG], "test": self.md5, "code": _scoring_md5()}
         kept = registry.store.place.folder / SCORES / f"{lineage.combined_md5(made)}.json"
-        if kept.exists():
-            return [Score.from_dict(one) for one in files.read_json(kept)]
+        if (known := _kept(kept, len(self.names))) is not None:
+            return known
         what = f"{registry.name} version {version.version}: score"
         scores = [self._score(name, model, version) for name in progress.track(self.names, what, self.mode)]
         files.write_bytes(kept, json.dumps([one.as_dict() for one in scores]).encode())
@@ -103,6 +103,8 @@ class HeldOut:
         if not record.exists() or "md5" not in manifest:
             return []
         table = files.read_table(record)
+        if not {"split", "md5"} <= set(table.columns):
+            return []
         known = set(table.loc[table["split"] != "test", "md5"])
         return manifest.loc[(manifest["split"] == "test") & manifest["md5"].isin(known), "image"].tolist()
 
@@ -128,6 +130,17 @@ class HeldOut:
             raise HeldOutError(
                 f"version {version.version} does not answer test image {name}: {type(error).__name__}: {error}"
             ) from error
+
+
+def _kept(file: Path, count: int) -> list[Score] | None:
+    """The scores in a file; None where there are none, or others than are wanted: they are counted again then."""
+    if not file.exists():
+        return None
+    try:
+        scores = [Score.from_dict(one) for one in files.read_json(file, nan=True)]
+    except (files.FileError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return scores if len(scores) == count else None
 
 
 def _labels(answer: Answer) -> npt.NDArray[np.uint8]:

@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 
 from segline.commands.models import open_registry
 from segline.data import files
+from segline.score.judge import Result
+from segline.text import shown
 from segline.track import commits, lineage
 from segline.track.elsewhere import Elsewhere, surroundings
 from segline.track.store import open_store
@@ -69,12 +71,16 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
 def _reproduce(elsewhere: Elsewhere, tags: Mapping[str, str]) -> None:
     """Run all stages up to evaluate, whatever the run cache remembers, with as many threads as then."""
     file = elsewhere.project / "params.yaml"
+    content = files.read_yaml(file)  # settings of another segline perhaps, so not by the schema of this one
+    data = content.get("data") if isinstance(content, dict) else None
+    source = data.get("source") if isinstance(data, dict) else None
+    if not isinstance(source, str):
+        raise RebuildError(f"{file}: data.source = {shown(source)}: it names no dataset, so the commit cannot be built")
     yaml = YAML()
-    params = yaml.load(file.read_text())
+    settings = yaml.load(file.read_text(encoding="utf-8-sig"))
     if threads := tags.get("env.threads"):
-        params.setdefault("runtime", {})["threads"] = int(threads)
-        yaml.dump(params, file)
-    source = str(params["data"]["source"])
+        settings.setdefault("runtime", {})["threads"] = int(threads)
+        yaml.dump(settings, file)
     if (elsewhere.project / f"{source}.dvc").is_file():  # else a stage draws it
         elsewhere.fetch([source])
     # The stages call `python`, which DVC does not take from its own environment.
@@ -93,6 +99,7 @@ def _compare(project: Path, tags: Mapping[str, str], metrics: Mapping[str, float
     say(f"another model comes out: md5 {made}, registered {former}")
     if (data := lineage.content_md5(project / PREPARED)) != tags.get("data.md5"):
         say(f"it learned from other data: md5 {data}, registered {tags.get('data.md5')}")
+    files.read_record(project / RESULT, Result, "the rebuilt project wrote it")
     result = files.read_json(project / RESULT)
     for name in ("mean_iou", "pixel_error"):
         if (before := metrics.get(f"test_{name}")) is not None and (now := result.get(name)) is not None:

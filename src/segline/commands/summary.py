@@ -3,18 +3,29 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, StringConstraints
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from segline.data import files
-from segline.score.judge import FIGURES
+from segline.score.judge import FIGURES, Result
 
 REPORTS = Path("data/reports")
 TRAINING = Path("data/model/metrics.json")
 SEARCH = Path("data/tune/search.json")
+
+
+AGAIN = "remove it, and `dvc repro` writes it"
+
+
+class Record(BaseModel):
+    """What registration.json has to say."""
+
+    name: str
+    version_md5: Annotated[str, StringConstraints(pattern=r"^\w{1,64}$")]
 
 
 class SummaryError(RuntimeError):
@@ -32,16 +43,24 @@ def main(console: Console) -> None:
     for name in ("test.json", "registration.json"):
         if not (REPORTS / name).exists():
             raise SummaryError(f"{REPORTS / name} is not there yet; `make run` or `dvc repro` makes it")
+    files.read_record(REPORTS / "test.json", Result, AGAIN)
     result, record = files.read_json(REPORTS / "test.json"), files.read_json(REPORTS / "registration.json")
+    files.read_record(REPORTS / "registration.json", Record, AGAIN)
     console.print(table(result, record["name"]))
     console.print("  ".join(f"{name} {figure(result[name])}" for name in FIGURES if name in result))
-    if warning := files.read_json(TRAINING).get("collapsed") if TRAINING.exists() else None:
+    if warning := _said(TRAINING, "collapsed") if TRAINING.exists() else None:
         console.print(Text(f"warning: in training, {warning}", style="yellow"))
-    if said := files.read_json(SEARCH).get("said") if SEARCH.exists() else None:
+    if said := _said(SEARCH, "said") if SEARCH.exists() else None:
         console.print(Text(f"search: {said}"))
     # Text: a name or a path in square brackets is no markup.
     console.print(Text(registered(record["name"], record["version_md5"])))
     console.print(Text(f"next: {command()} ui"))
+
+
+def _said(file: Path, field: str) -> str | None:
+    """A text in a file, where there is one."""
+    said = files.read_record(file, dict[str, Any], AGAIN).get(field)
+    return said if isinstance(said, str) else None
 
 
 def table(result: dict[str, Any], name: str) -> Table:

@@ -1,6 +1,7 @@
 """The only place that opens files: images, labels, arrays, JSON, YAML and tables; written whole or not at all."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -205,8 +206,10 @@ def written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None and "requested and" in str(error):  # numpy's `tofile` on a full disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         names = {None, str(temporary_name(path)), str(temporary_name(path, "former"))}
-        if (None if error.filename is None else str(error.filename)) in names:
+        if error.errno is not None and (None if error.filename is None else str(error.filename)) in names:
             error.filename, error.filename2 = str(path), None
         raise
 
@@ -257,14 +260,15 @@ def load_array(path: Path) -> npt.NDArray[Any]:
     """The array in an .npy file, mapped into memory and read-only: what is not touched is not read."""
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"{path}: not a readable array ({error}); remove it, and `dvc repro` writes it") from error
+    except Exception as error:  # of a damaged header numpy passes on what Python's own parser raises
+        message = cut(f"{error}", MESSAGE)
+        raise FileError(f"{path}: not a readable array ({message}); remove it, and `dvc repro` writes it") from error
     return array
 
 
-def read_json(path: Path, largest: int = parse.RECORD_SIZE) -> Any:
+def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, nan: bool = False) -> Any:
     """Return what a JSON file says; FileError where `parse` refuses it or it has more than `largest` bytes."""
-    return _parsed(path, parse.from_json, largest)
+    return _parsed(path, lambda data: parse.from_json(data, nan=nan), largest)
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:
@@ -298,7 +302,7 @@ def _parsed(path: Path, parser: Callable[[bytes], Any], largest: int) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value`, keys in the order given; NaN is refused, for it is no JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(path, _encoded(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def read_yaml(path: Path) -> Any:
@@ -332,7 +336,18 @@ def read_table(path: Path) -> "pd.DataFrame":
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
     """Write `table` as CSV, without its index."""
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(path, _encoded(path, table.to_csv(index=False, lineterminator="\n")))
+
+
+def _encoded(path: Path, text: str) -> bytes:
+    """`text` as UTF-8."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.end + 20]
+        raise FileError(
+            f"{path}: {shown(around)} is no Unicode and cannot be written; rename the file it is of"
+        ) from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from segline.data import files
 from segline.data.dataset import SPEC, Spec, read_spec
 from segline.data.density import Density
 from segline.model.images import Raw, Statistics
+from segline.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,12 @@ PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
 SPLITS = ("train", "validation", "test")
 MANIFEST, STATISTICS = "manifest.csv", "statistics.json"
+AGAIN = "remove it, and `dvc repro` writes it"
+KINDS: dict[str, tuple[npt.DTypeLike, int]] = {
+    "targets": (np.uint8, 2),
+    "classes": (np.uint8, 2),
+    "instances": (np.int32, 2),
+}
 DENSITY = "density"  # in WEIGHTS: a folder with the sums of each training image, and a .json with what is common
 
 
@@ -56,13 +63,21 @@ class Prepared:
 
     @classmethod
     def open(cls, folder: Path = PREPARED) -> Self:
-        """The prepared dataset in `folder`."""
-        return cls(
-            folder,
-            files.read_table(folder / MANIFEST),
-            read_spec(folder / SPEC),
-            Statistics.of(files.read_json(folder / STATISTICS)),
-        )
+        """The prepared dataset in `folder`.
+
+        Raises
+        ------
+        FileError, DatasetError
+            A file is missing or damaged.
+        """
+        manifest = files.read_table(folder / MANIFEST)
+        _doubt_manifest(manifest, folder / MANIFEST)
+        content = files.read_json(folder / STATISTICS)
+        try:
+            statistics = Statistics.of(content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise files.FileError(f"{folder / STATISTICS}: {error}; {AGAIN}") from error
+        return cls(folder, manifest, read_spec(folder / SPEC), statistics)
 
     def names(self, split: str) -> list[str]:
         """The images of a split: train, validation or test."""
@@ -86,7 +101,7 @@ class Prepared:
 
     def weights(self, name: str) -> npt.NDArray[np.float32]:
         """The border weight map (H, W) of a training or validation image."""
-        return files.load_array(WEIGHTS / f"{name}.npy")
+        return _array(WEIGHTS / f"{name}.npy", np.float32, 2)
 
     def tile_sources(self, split: str) -> tuple[Arrays, Arrays, Arrays]:
         """Images, targets and weight maps of a split, as the tile samplers take them."""
@@ -99,12 +114,33 @@ class Prepared:
         if not common.exists():
             return None
         names = self.names("train")
-        return Density(
-            files.read_json(common)["of_class"], Arrays(names, self.classes), Arrays(names, self._density_sums)
-        )
+        of_class = files.read_record(common, dict[Literal["of_class"], list[float]], AGAIN)["of_class"]
+        return Density(of_class, Arrays(names, self.classes), Arrays(names, self._density_sums))
 
     def _density_sums(self, name: str) -> npt.NDArray[np.float64]:
         return files.load_array(WEIGHTS / DENSITY / f"{name}.npy")
 
     def _array(self, kind: str, name: str) -> npt.NDArray[Any]:
-        return files.load_array(self.folder / kind / f"{name}.npy")
+        dtype, dimensions = KINDS.get(kind, (self.statistics.dtype, 3))
+        return _array(self.folder / kind / f"{name}.npy", dtype, dimensions)
+
+
+def _array(file: Path, dtype: npt.DTypeLike, dimensions: int) -> npt.NDArray[Any]:
+    found = files.load_array(file)
+    if found.dtype != dtype or found.ndim != dimensions:
+        raise files.FileError(
+            f"{file}: {found.dtype} of {found.ndim} dimensions, not {np.dtype(dtype)} of {dimensions}; {AGAIN}"
+        )
+    return found
+
+
+def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
+    """Refuse a manifest without its columns, with unknown splits, or with images that would be files elsewhere."""
+    for column in ("image", "split"):
+        if column not in manifest:
+            raise files.FileError(f"{file}: there is no column {column}; {AGAIN}")
+    names = manifest["image"].tolist()
+    wrong = [name for name in names if not name or "/" in name or "\0" in name or name in (".", "..")]
+    wrong += [split for split in manifest["split"].tolist() if split not in SPLITS]
+    if wrong or len(set(names)) < len(names):
+        raise files.FileError(f"{file}: {shown(wrong[0]) if wrong else 'an image is listed twice'}; {AGAIN}")

@@ -49,8 +49,14 @@ class Statistics:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """The statistics in `content`, as read from JSON."""
-        return cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
+        """Return the statistics in `content`, as read from JSON; KeyError, TypeError or ValueError if damaged."""
+        found = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
+        if found.dtype not in ("uint8", "uint16", "float32") or type(found.channels) is not int or found.channels < 1:
+            raise ValueError(f"dtype {found.dtype!r:.80}, channels {found.channels!r:.80} are not those of images")
+        for values in (found.mean, found.std):
+            if len(values) != found.channels or not all(type(v) in (int, float) and np.isfinite(v) for v in values):
+                raise ValueError("mean and std are not one number for each channel")
+        return found
 
 
 def decode(data: bytes) -> Raw:

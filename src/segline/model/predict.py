@@ -1,83 +1,41 @@
 """An image of any size to labels and objects, the same way in evaluation, on the command line and when served."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file
 
 from . import tiles
-from .images import ImageError, Raw, Statistics
+from .images import ImageError, Raw
 from .instances import Objects, Separation, class_labels, find
+from .saved import Description, Inference, ModelError, weights
 from .segments import thin
 from .unet import UNet
 from .views import VIEWS, size
 from .windows import Part, Source, Window
 
+__all__ = [
+    "Description",
+    "Inference",
+    "ModelError",
+    "Prediction",
+    "Predictor",
+    "Probabilities",
+    "interpret",
+    "load",
+    "load_with",
+    "to_labels",
+]
+
 MEMORY_BUDGET = 3 * 2**28  # bytes of activations in one pass; larger images are predicted in tiles
 ACTIVATIONS = 9  # float32 maps of `width` channels alive at once, measured at the last skip connection
 
 Probabilities = npt.NDArray[np.float32]  # (K, H, W)
-
-
-@dataclass(frozen=True)
-class Description:
-    """All that is needed, besides the weights, to build the network and feed it: model.json."""
-
-    network: dict[str, Any]
-    classes: dict[int, str]
-    labels: str
-    statistics: Statistics
-
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """The description in `file`."""
-        content = json.loads(file.read_text())
-        classes = {int(k): name for k, name in content["classes"].items()}
-        return cls(content["network"], classes, content["labels"], Statistics.of(content["statistics"]))
-
-    def write(self, file: Path) -> None:
-        """Write it to `file`."""
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n")
-
-    def build(self) -> UNet:
-        """A new network, with random weights."""
-        return UNet(self.statistics.channels, len(self.classes), **self.network)
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How probabilities become labels and objects: inference.json.
-
-    ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: borders
-    are closed between cells that are apart above this probability, None leaves what is joined. ``separation``: how
-    objects that touch are told apart, None where objects are not what the model was taught. ``views``: 1, a
-    number of `VIEWS` to average. ``tile``: side of the network's input, px, 0 for as few windows as
-    `MEMORY_BUDGET` allows.
-    """
-
-    threshold: float | None = None
-    segment_threshold: float | None = None
-    separation: Separation | None = None
-    views: int = 1
-    tile: int = 0
-
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """The settings in `file`."""
-        content = json.loads(file.read_text())
-        separation = content.pop("separation", None)
-        return cls(**content, separation=separation and Separation(**separation))
-
-    def write(self, file: Path) -> None:
-        """Write them to `file`."""
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 class Prediction(NamedTuple):
@@ -200,15 +158,22 @@ class Predictor:
 
 
 def load(folder: Path, device: str = "cpu") -> Predictor:
-    """The predictor in `folder`: weights.safetensors, model.json and inference.json."""
+    """The predictor in `folder`: weights.safetensors, model.json and inference.json.
+
+    Raises
+    ------
+    ModelError
+        A file is missing, damaged, or does not belong to the others.
+    """
     return load_with(folder, Inference.read(folder / "inference.json"), device)
 
 
 def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predictor:
     """The predictor of the weights.safetensors and model.json in `folder`, used as `inference` says."""
     description = Description.read(folder / "model.json")
+    tensors = weights(folder / "weights.safetensors", description)
     network = description.build()
-    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    network.load_state_dict(tensors)
     # Faster; missing in torch's annotations.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, description, inference, device)

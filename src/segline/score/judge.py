@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from segline.score import boundaries, counts, detection, instances
 
@@ -14,6 +15,28 @@ AP_IOU = 0.5
 BY_IMAGE = "ap_50_by_image"
 # Of a whole; from ap_50 on where the labels allow.
 FIGURES = ("mean_iou", "pixel_error", "ap_50", BY_IMAGE, "seg", "pq", "v_rand", "v_info", "detection_auc")
+
+
+Figures = dict[str, float | None]
+
+
+class Result(BaseModel):
+    """What test.json has to say; a figure is None where there was nothing to judge."""
+
+    model_config = ConfigDict(extra="allow")
+
+    images: int
+    iou: Figures
+    dice: Figures
+
+    @model_validator(mode="after")
+    def _figures_are_numbers(self) -> Self:
+        for name in FIGURES:
+            if not isinstance(getattr(self, name, None), float | int | None):
+                raise ValueError(f"{name} is no number")
+        if self.iou.keys() != self.dice.keys():
+            raise ValueError("iou and dice are not of the same classes")
+        return self
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import BaseModel, Field
 
 from segline import params, progress
 from segline.data import files, truth
@@ -17,6 +18,7 @@ from segline.model.instances import Separation, encode, suffix
 from segline.model.predict import Inference, Predictor, Probabilities, interpret, load_with
 from segline.score import card, curves, judge
 from segline.score.overlay import gallery, legend, overlay
+from segline.text import MESSAGE, cut
 from segline.track import lineage
 from segline.track.runs import Dataset, flat, metrics_of_test
 from segline.track.store import open_store
@@ -24,8 +26,15 @@ from segline.train import choose, device
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
+AGAIN = "remove it, and `dvc repro` writes it"
 SHOWN = 9  # test images in the run's gallery
 CHOSEN_ON = 2**24  # pixels of validation images that are enough to choose by; more would only take longer
+
+
+class Metrics(BaseModel):
+    """What metrics.json has to say."""
+
+    best_epoch: Annotated[int, Field(ge=1)]
 
 
 def main() -> None:
@@ -44,10 +53,21 @@ def main() -> None:
     predictor.inference.write(OUT / "inference.json")
     files.write_json(OUT / "test.json", result)
     files.write_table(OUT / "per_image.csv", pd.DataFrame(rows))
-    best_epoch = files.read_json(MODEL / "metrics.json")["best_epoch"]
-    curves.draw(files.read_table(MODEL / "history.csv").apply(pd.to_numeric), best_epoch, OUT / "curves.png")
+    best_epoch = files.read_record(MODEL / "metrics.json", Metrics, AGAIN).best_epoch
+    curves.draw(_history(MODEL / "history.csv"), best_epoch, OUT / "curves.png")
     files.write_bytes(OUT / "model_card.md", _card(predictor, prepared, result, best_epoch).encode())
     _log(prepared, result, names)
+
+
+def _history(file: Path) -> pd.DataFrame:
+    """The figures of each epoch."""
+    try:
+        history: pd.DataFrame = files.read_table(file).apply(pd.to_numeric)
+    except ValueError as error:
+        if isinstance(error, files.FileError):
+            raise
+        raise files.FileError(f"{file}: {cut(str(error), MESSAGE)}; {AGAIN}") from error
+    return history
 
 
 def _check_tile(predictor: Predictor, tile: int) -> None:

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from segline import params, progress
 from segline.data import files, truth
 from segline.data.prepared import PREPARED, Prepared
+from segline.score.judge import Result
 from segline.track import commits, gate, lineage, shipping
 from segline.track.registry import IMAGES, Registered, Registry
 from segline.track.runs import metrics_of_test
@@ -20,7 +22,7 @@ def main() -> None:
     """Register the model of data/model; write data/reports/registration.json."""
     registration, floors = params.read(params.Registration), params.read(params.Gate)
     prepared = Prepared.open()
-    verdict = gate.floors(files.read_json(REPORTS / "test.json"), floors)
+    verdict = gate.floors(_result(), floors)
     parts = _parts(prepared)
     done = _register(prepared, registration.name or prepared.dataset.name, parts, verdict)
     # No version number and no alias: those belong to this store, and an output must come out alike on every machine.
@@ -39,7 +41,7 @@ def again(name: str) -> str:
     Its run, where it has to be restored, gets the figures of the test split, too. Returns the version's number.
     """
     prepared = Prepared.open()
-    result = files.read_json(REPORTS / "test.json")
+    result = _result()
     run = open_store().train_run(MODEL, params.TUNED_FILE)
     if not run.has("test_mean_iou"):
         run.log(0, metrics_of_test(result))
@@ -50,6 +52,13 @@ def again(name: str) -> str:
     ).version
 
 
+def _result() -> dict[str, Any]:
+    """The figures of the test split."""
+    file = REPORTS / "test.json"
+    files.read_record(file, Result, "remove it, and `dvc repro` writes it")
+    return dict(files.read_json(file))
+
+
 def _parts(prepared: Prepared, room: Path = shipping.ROOM) -> shipping.Parts:
     return shipping.Parts(MODEL, REPORTS / "inference.json", *_example(prepared), room)
 
@@ -58,7 +67,7 @@ def _register(
     prepared: Prepared, name: str, parts: shipping.Parts, verdict: gate.Verdict, *, alias: bool = True
 ) -> Registered:
     store = open_store()
-    card = files.read_bytes(REPORTS / "model_card.md").decode()
+    card = files.read_bytes(REPORTS / "model_card.md").decode(errors="replace")
     run = store.train_run(MODEL, params.TUNED_FILE)
     tags, records = {**_tags(prepared), **run.environment()}, {IMAGES: _images(prepared)}
     return Registry(store, name).register(parts, run, verdict, tags, card, records=records, alias=alias)

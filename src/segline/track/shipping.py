@@ -1,7 +1,6 @@
 """Packs a model with its own code: a folder that MLflow loads where segline is not installed."""
 
 import io
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,10 +21,12 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from packaging.version import Version
 
 import segline.model
+from segline import parse
 from segline.model.images import Raw, decode, encode_png
 from segline.model.instances import suffix
 from segline.score.instances import Matches, matches
 from segline.track import lineage
+from segline.track.history import RegistryError
 
 ROOM = Path(segline.model.__file__).parent
 MODEL_FILES = ("weights.safetensors", "model.json")
@@ -98,7 +99,13 @@ class Parts:
 
     def description(self) -> dict[str, Any]:
         """The content of model.json."""
-        content: dict[str, Any] = json.loads((self.model / "model.json").read_text())
+        file = self.model / "model.json"
+        try:
+            content = parse.from_json(parse.read(file, parse.RECORD_SIZE))
+        except parse.ParseError as error:
+            raise RegistryError(f"{file}: {error}; remove it, and `dvc repro` writes it") from error
+        if not isinstance(content, dict):
+            raise RegistryError(f"{file}: not the description of a model; remove it, and `dvc repro` writes it")
         return content
 
 

@@ -5,9 +5,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import BaseModel, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,6 +26,30 @@ REST = "state.json"
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be read; the message names it."""
+
+
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
+
+
+class Rest(BaseModel):
+    """What state.json has to say."""
+
+    epoch: Count
+    step: Count
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    losses: list[float]
+    validation_losses: list[float]
+    optimizer: dict[Literal["param_groups", "state"], Any]
+    scaler: dict[str, Any]
+    epochs: list[Epoch]
+    files: list[Literal["weights.safetensors", "optimizer.safetensors", "under_way.safetensors"]]
+
+    @model_validator(mode="after")
+    def _epochs_in_order(self) -> Self:
+        numbers = [epoch.epoch for epoch in self.epochs]
+        if numbers and (numbers != sorted(set(numbers)) or numbers[-1] != self.epoch):
+            raise ValueError("the epochs are not those up to `epoch`")
+        return self
 
 
 @dataclass(frozen=True)
@@ -84,18 +109,51 @@ def history(content: Content) -> list[Epoch]:
 
 
 def give(content: Content, state: State) -> None:
-    """Set `state`, freshly made by `loop.start` with the same settings, to `content`."""
+    """Set `state`, freshly made by `loop.start` with the same settings, to `content`.
+
+    Raises
+    ------
+    CheckpointError
+        `content` is of another network, optimizer or form; `state` may hold parts of it.
+    """
+    try:
+        _give(content, state)
+    except Exception as error:  # whatever torch raises of tensors that are not this training's
+        raise CheckpointError(f"it does not fit the training: {type(error).__name__}: {error}") from error
+
+
+def _give(content: Content, state: State) -> None:
     rest = content.rest
-    state.network.load_state_dict(content.tensors[WEIGHTS])
-    state.optimizer.load_state_dict(join_tensors(content.tensors[OPTIMIZER], rest["optimizer"]))
-    state.scaler.load_state_dict(rest["scaler"])
-    state.epoch, state.step, state.seconds = rest["epoch"], rest["step"], rest["seconds"]
-    state.losses, state.validation_losses = ([float(v) for v in rest[k]] for k in ("losses", "validation_losses"))
+    optimizer = join_tensors(content.tensors[OPTIMIZER], rest["optimizer"])
+    _doubt_optimizer(optimizer, state)
     under_way = content.tensors.get(UNDER_WAY, {})
     device = next(state.network.parameters()).device
     sums = {field.name: under_way[f"sums/{field.name}"].to(device) for field in fields(LossSums) if under_way}
+    random = {name.removeprefix("random/"): t for name, t in under_way.items() if name.startswith("random/")}
+    if "cpu" in random and (random["cpu"].shape, random["cpu"].dtype) != (torch.get_rng_state().shape, torch.uint8):
+        raise ValueError("random/cpu is no state of a generator")
+    state.network.load_state_dict(content.tensors[WEIGHTS])
+    state.optimizer.load_state_dict(optimizer)
+    state.scaler.load_state_dict(rest["scaler"])
+    state.epoch, state.step, state.seconds = rest["epoch"], rest["step"], rest["seconds"]
+    state.losses, state.validation_losses = ([float(v) for v in rest[k]] for k in ("losses", "validation_losses"))
     state.sums = LossSums(**sums) if sums else None
-    state.random = {name.removeprefix("random/"): t for name, t in under_way.items() if name.startswith("random/")}
+    state.random = random
+
+
+def _doubt_optimizer(saved: dict[str, Any], state: State) -> None:
+    """Refuse groups, names, types and shapes that the optimizer of `state` would only trip over in its next step."""
+    fresh, parameters = state.optimizer.state_dict(), list(state.network.parameters())
+    for group, own in zip(saved["param_groups"], fresh["param_groups"], strict=True):
+        if group.keys() != own.keys() or group["params"] != own["params"]:
+            raise ValueError("its groups of parameters are others")
+        for name, value in own.items():
+            if isinstance(value, float | int) and not isinstance(group[name], float | int):
+                raise ValueError(f"{name} is {group[name]!r}")
+    for number, values in saved["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
+                raise ValueError(f"{name} of parameter {number} has shape {tuple(value.shape)}")
 
 
 def write(folder: Path, content: Content) -> None:
@@ -118,9 +176,10 @@ def read(folder: Path) -> Content:
         It is damaged, or was being removed when the process ended.
     """
     try:
+        files.read_record(folder / REST, Rest, "remove the folder")
         rest = files.read_json(folder / REST)
         return Content({name: load_file(folder / name) for name in rest["files"]}, rest)
-    except (files.FileError, SafetensorError, OSError) as error:
+    except (files.FileError, SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """Which moments of a training are worth keeping on disk: the latest, from which it can go on, and the best epochs."""
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -82,7 +83,7 @@ class Kept:
             self.unsaved = {name: content.copy() for name, content in self.unsaved.items()}
             return trouble
         for folder in self.folder.glob(EVERY):
-            if folder.name not in (latest, *self._best()):
+            if folder.name not in (latest, *self._best()) and _is_checkpoint(folder):
                 shutil.rmtree(folder)
         return None
 
@@ -109,16 +110,21 @@ class Kept:
     def load(self, state: State) -> bool:
         """Set `state`, freshly made by `loop.start`, to the latest moment that was saved; False where there is none."""
         for partial in self.folder.glob(".*.partial"):  # the process ended while it was written
-            shutil.rmtree(partial)
-        for folder in sorted(self.folder.glob(EVERY), reverse=True):
+            _remove(partial)
+        for folder in sorted(filter(_is_checkpoint, self.folder.glob(EVERY)), reverse=True):
             try:
                 content = checkpoint.read(folder)
             except checkpoint.CheckpointError:  # the process ended while it was removed; an earlier one does as well
-                shutil.rmtree(folder)
+                _remove(folder)
                 continue
             self.epochs = checkpoint.history(content)
-            if all((self.folder / name).is_dir() for name in self._best()):
-                checkpoint.give(content, state)
+            if bool(self.epochs) == bool(content.rest["epoch"]) and all((self.folder / name).is_dir() for name in self._best()):
+                try:
+                    checkpoint.give(content, state)
+                except checkpoint.CheckpointError as error:
+                    raise KeepError(
+                        f"{folder}: {error}; remove {self.folder}, and the training starts afresh"
+                    ) from error
                 return True
         self.epochs = []
         return False
@@ -141,6 +147,18 @@ class Kept:
                 return f"checkpoint {self.folder / name} cannot be written: {error}; the one before it stays"
             del self.unsaved[name]
         return None
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return re.fullmatch(r"epoch-\d{5,}(-step-\d{6,})?", folder.name) is not None and not folder.is_symlink()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or a link, but not what that leads to."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink()
 
 
 def _say(trouble: str | None, say: Callable[[str], None]) -> None:

@@ -3,13 +3,16 @@
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
+
+from pydantic import StringConstraints
 
 from segline.data import files
 
@@ -19,6 +22,7 @@ RUN = "run.json"
 FINISHED = "finished.json"
 WAIT = 0.2  # seconds between two looks at a lock
 OTHERS = 3  # unfinished trainings of other settings that are kept, the latest
+Word = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
 SHOWN = 3  # differences that are named
 
 
@@ -37,7 +41,7 @@ class Claim:
     @property
     def run(self) -> str | None:
         """Id of the run that belongs to the training."""
-        return files.read_json(self.folder / RUN)["run"] if (self.folder / RUN).exists() else None
+        return self._record(RUN, "run", "a run of its own begins")
 
     @run.setter
     def run(self, run: str) -> None:
@@ -46,7 +50,15 @@ class Claim:
     @property
     def finished(self) -> str | None:
         """MD5 of the model that the training ended with, where it came to its end."""
-        return files.read_json(self.folder / FINISHED)["model"] if (self.folder / FINISHED).exists() else None
+        return self._record(FINISHED, "model", "the training is gone on with")
+
+    def _record(self, name: str, field: str, otherwise: str) -> str | None:
+        """The one field of a file; FileError where it is damaged."""
+        file = self.folder / name
+        if not file.exists():
+            return None
+        found = files.read_record(file, dict[str, Word], f"remove it, and {otherwise}")
+        return found.get(field)
 
     def finish(self, model_md5: str, keep: bool) -> None:
         """Note that the training came to its end with this model; where need be, `keep` what it was made from."""
@@ -58,7 +70,7 @@ class Claim:
     def clear(self) -> None:
         """Remove what is in the folder: it is finished."""
         for path in self.folder.iterdir():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name not in (PARTS, LOCK):
                 path.unlink()
@@ -77,13 +89,13 @@ class Claim:
         if folder == self.folder:
             return None
         try:
-            return dict(files.read_json(folder / PARTS))
+            return files.read_record(folder / PARTS, dict[str, str], "")
         except files.FileError:
             return None
 
     def prune(self) -> None:
         """Remove all but the latest few unfinished trainings of other settings; what runs just now stays."""
-        others = [folder for folder in self.folder.parent.iterdir() if folder != self.folder]
+        others = [folder for folder in _claims(self.folder.parent) if folder != self.folder]
         for folder in set(others) - set(_kept(self.folder.parent)[: OTHERS + 1]):
             if lock := _lock(folder):
                 with lock:
@@ -117,7 +129,7 @@ def _remove(folder: Path) -> None:
     The lock goes last, for without it another process may have the folder at once, with all that is still there.
     """
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
@@ -126,10 +138,17 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
+def _claims(root: Path) -> Iterator[Path]:
+    """The folders of trainings; what else lies beside them is left alone."""
+    for path in root.iterdir():
+        if re.fullmatch("[0-9a-f]{32}", path.name) and path.is_dir() and not path.is_symlink():
+            yield path
+
+
 def _kept(root: Path) -> list[Path]:
     """Folders that can be gone on from, the latest first; other processes may remove some meanwhile."""
     found = {}
-    for folder in root.iterdir():
+    for folder in _claims(root):
         with suppress(FileNotFoundError):
             if any(folder.glob("epoch-*")) and not (folder / FINISHED).exists():
                 found[folder] = folder.stat().st_mtime

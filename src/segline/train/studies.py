@@ -13,6 +13,8 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
+from segline.text import MESSAGE, cut
+
 ALONE = -1  # claimed like a trial by who makes trials
 FORM = "postgresql+psycopg://USER@HOST/NAME"
 
@@ -115,7 +117,16 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
     journal.parent.mkdir(parents=True, exist_ok=True)
     lock: Any = _WholeLines(journal)  # Optuna's base class of locks is not public
     backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=lock)
-    return JournalStorage(backend), FileClaims(journal.with_suffix(""))
+    try:
+        storage = JournalStorage(backend)
+    except OSError:
+        raise
+    except Exception as error:  # whatever Optuna meets in lines that it has not written
+        raise StudyError(
+            f"{journal}: damaged, or no journal of a search ({type(error).__name__}: {cut(str(error), MESSAGE)}); move "
+            "it away, and the search begins afresh"
+        ) from error
+    return storage, FileClaims(journal.with_suffix(""))
 
 
 def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:

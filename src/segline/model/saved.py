@@ -1,0 +1,178 @@
+"""A model on disk: model.json, inference.json and the weights, checked before anything is built from them."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load_file
+
+from .images import Statistics
+from .instances import Separation
+from .unet import UNet
+from .views import VIEWS
+
+LARGEST = 2**20  # bytes of a JSON file of a model
+WIDEST = 2**17  # channels of the lowest level
+REMEDY = "it is damaged or of another model; take it from where it was made, or make the model again"
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded; the message names the file, what is wrong, and the way out."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that is needed, besides the weights, to build the network and feed it: model.json."""
+
+    network: dict[str, Any]
+    classes: dict[int, str]
+    labels: str
+    statistics: Statistics
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Return the description in `file`; ModelError where it is damaged."""
+        with _named(file):
+            content = _read(file)
+            network, classes = content["network"], content["classes"]
+            _doubt(isinstance(network, dict) and all(NETWORK.get(k, _never)(v) for k, v in network.items()), "network")
+            # What it needs grows with this product; a damaged number must not ask for all memory.
+            _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "network.width")
+            _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "classes")
+            _doubt(list(classes) == [str(number) for number in range(len(classes))], "classes")
+            _doubt(all(isinstance(name, str) for name in classes.values()), "classes")
+            _doubt(content["labels"] in ("instances", "classes", "boundaries"), "labels")
+            statistics = Statistics.of(content["statistics"])
+            return cls(network, {int(k): name for k, name in classes.items()}, content["labels"], statistics)
+
+    def write(self, file: Path) -> None:
+        """Write it to `file`."""
+        file.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def build(self) -> UNet:
+        """A new network, with random weights."""
+        return UNet(self.statistics.channels, len(self.classes), **self.network)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How probabilities become labels and objects: inference.json.
+
+    ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: borders
+    are closed between cells that are apart above this probability, None leaves what is joined. ``separation``: how
+    objects that touch are told apart, None where objects are not what the model was taught. ``views``: 1, a
+    number of `VIEWS` to average. ``tile``: side of the network's input, px, 0 for as few windows as
+    `MEMORY_BUDGET` allows.
+    """
+
+    threshold: float | None = None
+    segment_threshold: float | None = None
+    separation: Separation | None = None
+    views: int = 1
+    tile: int = 0
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Return the settings in `file`; ModelError where it is damaged."""
+        with _named(file):
+            content = _read(file)
+            separation = content.pop("separation", None)
+            _doubt(all(INFERENCE.get(name, _never)(value) for name, value in content.items()), "a setting")
+            if separation is None:
+                return cls(**content)
+            _doubt(isinstance(separation, dict), "separation")
+            _doubt(all(SEPARATION.get(name, _never)(value) for name, value in separation.items()), "separation")
+            return cls(**content, separation=Separation(**separation))
+
+    def write(self, file: Path) -> None:
+        """Write them to `file`."""
+        file.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+
+def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
+    """Return the weights in `file` by name, once their shapes are those of the network in `description`.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, or of another network.
+    """
+    with _named(file):
+        found = load_file(file)
+    with torch.device("meta"):  # shapes without memory
+        wanted = description.build().state_dict()
+    for name in sorted({*wanted, *found}):
+        shapes = [tuple(each[name].shape) if name in each else "none" for each in (found, wanted)]
+        if shapes[0] != shapes[1]:
+            raise ModelError(
+                f"{file}: tensor {name[:80]} has shape {shapes[0]}, model.json asks for {shapes[1]}; {REMEDY}"
+            )
+        if found[name].is_floating_point() != wanted[name].is_floating_point():
+            raise ModelError(f"{file}: tensor {name} is {found[name].dtype}, not {wanted[name].dtype}; {REMEDY}")
+    return found
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Whatever a damaged file raises within the block becomes a ModelError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # SafetensorError, and all that JSON of other types leads to
+        message = " ".join(f"{error}".split())[:200] if not isinstance(error, KeyError) else f"{error} is missing"
+        raise ModelError(f"{file}: {message}; {REMEDY}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        data = stream.read(LARGEST + 1)
+    _doubt(len(data) <= LARGEST, "its size")
+    content = json.loads(data)
+    _doubt(isinstance(content, dict), "it")
+    return dict(content)
+
+
+def _doubt(sound: bool, name: str) -> None:
+    if not sound:
+        raise ValueError(f"{name} is not what a model can have")
+
+
+def _whole(value: object, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _real(value: object, low: float, high: float = math.inf) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type, operator]
+
+
+def _never(value: object) -> bool:  # noqa: ARG001  of a name that is not known
+    return False
+
+
+Check = Mapping[str, Callable[[Any], bool]]
+NETWORK: Check = {
+    "width": lambda value: _whole(value, 1, WIDEST),
+    "depth": lambda value: _whole(value, 1, 16),
+    "padding": lambda value: value in ("valid", "same"),
+    "norm": lambda value: value in ("none", "batch", "instance", "group"),
+    "upsampling": lambda value: value in ("transposed", "bilinear"),
+    "dropout": lambda value: _real(value, 0, 1),
+    "reduction": lambda value: _whole(value, 1, 8),
+}
+INFERENCE: Check = {
+    "threshold": lambda value: value is None or _real(value, 0, 1),
+    "segment_threshold": lambda value: value is None or _real(value, 0, 1),
+    "views": lambda value: type(value) is int and value in VIEWS,
+    "tile": lambda value: _whole(value, 0, 2**20),
+}
+SEPARATION: Check = {
+    "depth": lambda value: value is None or _real(value, 0),
+    "min_area": lambda value: _whole(value, 0, 2**40),
+    "min_probability": lambda value: _real(value, 0, 1),
+}
