@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -54,7 +55,7 @@ def build(follower: Follower, limits: Limits, access: Access) -> FastAPI:
         over.set()
         looking.join(LAST)
 
-    app = FastAPI(title="segline", version=schema.INTERFACE, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="segline", version=schema.INTERFACE, lifespan=lifespan, openapi_url=None)
     app.add_middleware(Guard, access=access)
     _add_refusals(app)
     _add_reports(app, follower)
@@ -173,6 +174,14 @@ def _add_reports(app: FastAPI, follower: Follower) -> None:
     async def version() -> Response:
         """Which version of which model answers."""
         return _report(description.version(follower))
+
+    @cache
+    def interface() -> str:
+        return json.dumps(app.openapi())
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(interface(), media_type="application/json")
 
     @app.get("/", response_class=page.HTML)
     async def form() -> str:

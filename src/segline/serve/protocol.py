@@ -32,6 +32,7 @@ FRESH = 1  # seconds in which a connection is closed last of all, when there are
 WAITING_FOR_CLIENT = {"head", "rest", "delivery", "lingering", "closing"}
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
+_LAST_CHUNK = re.compile(rb"\s{0,2}0{1,20}\s{0,2}(?:;[^\n]*)?\n")
 
 
 class Parser(h11.Connection):
@@ -42,12 +43,15 @@ class Parser(h11.Connection):
         self.refusal: h11.RemoteProtocolError | None = None
         """Why the last event could not be read."""
         self._chunks = self._bytes = 0
+        self._between_chunks = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Return the next event, but NEED_DATA at the end of the client's data, which uvicorn does not know."""
         try:
             if self.their_state is h11.IDLE:
-                self._check_lines()
+                self._check_lines(0)
+            elif self._between_chunks and (last_chunk := _LAST_CHUNK.match(self.trailing_data[0])):
+                self._check_lines(last_chunk.end())
             event = super().next_event()
             if isinstance(event, h11.Request):
                 self._check_request(event)
@@ -58,15 +62,17 @@ class Parser(h11.Connection):
             raise
         return h11.NEED_DATA if isinstance(event, h11.ConnectionClosed) else event
 
-    def _check_lines(self) -> None:
+    def _check_lines(self, start: int) -> None:
+        """Refuse a head, or trailers, of too many lines that begin at `start`."""
         received = self.trailing_data[0]
-        end = _END_OF_HEAD.search(received)
-        if received.count(b"\n", 0, end.start() if end else len(received)) >= LINES:
+        end = _END_OF_HEAD.search(received, start)
+        if received.count(b"\n", start, end.start() if end else len(received)) >= LINES:
             raise h11.RemoteProtocolError(f"a request of more than {LINES} header lines", 431)
 
     def _check_request(self, request: h11.Request) -> None:
         self._chunks = self._bytes = 0
         names = [name for name, _ in request.headers]
+        self._between_chunks = b"transfer-encoding" in names
         if request.http_version not in (b"1.0", b"1.1"):
             raise h11.RemoteProtocolError("HTTP/1.0 and HTTP/1.1 are spoken here")
         if b"transfer-encoding" in names and b"content-length" in names:
@@ -75,6 +81,7 @@ class Parser(h11.Connection):
     def _check_chunks(self, data: h11.Data) -> None:
         self._bytes += len(data.data)
         self._chunks += data.chunk_start
+        self._between_chunks = data.chunk_end
         if self._chunks > CHUNKS + self._bytes / CHUNK:
             raise h11.RemoteProtocolError(f"chunks of fewer than {CHUNK} bytes on average")
 
@@ -207,9 +214,9 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         oldest._abort()
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Say why the client is not answered, unless an answer has begun, and close the connection."""
+        """Say why the client is not answered, unless it was, and close the connection."""
         self._refused = True
-        begun = self._answering() and self.cycle.response_started
+        begun = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
