@@ -216,17 +216,21 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")]
 @app.command()
 def serve(
     model: Annotated[str, typer.Option(help="such as models:/cells@champion, which is followed, or models:/cells/3")],
+    *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 lets other machines ask")] = "127.0.0.1",
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="of a request")] = 64,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="of the images of a request")] = 25,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="name by which a proxy's clients ask; may be repeated")
+    ] = None,
 ) -> None:
     """Answer images over HTTP with a registered model, as MLflow's server does; docs/serve.md says how to ask."""
     from segline.commands import serve as command
     from segline.serve.app import Limits
 
     limits = Limits(round(max_megabytes * 1e6), round(max_megapixels * 1e6))
-    command.main(model, host, port, limits, typer.echo)
+    command.main(model, host, port, limits, typer.echo, allowed_hosts=allowed_host or ())
 
 
 @app.command()

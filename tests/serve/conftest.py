@@ -13,8 +13,10 @@ import uvicorn
 
 from segline.model.images import ImageError, decode, encode_png
 from segline.model.instances import encode_probabilities
+from segline.serve.access import Access
 from segline.serve.app import Limits, build
 from segline.serve.following import Model, Serving
+from segline.serve.protocol import Connection
 from segline.track.registry import Answer, RegistryError
 
 
@@ -73,7 +75,8 @@ def limits() -> Limits:
 @pytest.fixture
 def running(held: Held, limits: Limits) -> Iterator[tuple[uvicorn.Server, threading.Thread]]:
     """A server that has started, and the thread it runs in."""
-    server = uvicorn.Server(uvicorn.Config(build(held, limits), port=0, ws="none", http="h11", log_level="critical"))  # type: ignore[arg-type]
+    app = build(held, limits, Access(loopback=True))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", http=Connection, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)  # one that does not start holds nobody
     thread.start()
     limit = time.monotonic() + 60

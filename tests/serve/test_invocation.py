@@ -115,7 +115,8 @@ def test_the_answer_is_what_mlflow_makes_of_a_table() -> None:
 
     table = pd.DataFrame({"labels": [A, B], "instances": [B, A], "probabilities": [A, B]}, dtype=object)
     theirs = json.loads(json.dumps(_get_jsonable_obj(table, pandas_orient="records"), cls=NumpyEncoder))
-    ours = invocation.answer([Answer(A, B, A), Answer(B, A, B)], Asked(instances=True, probabilities=True))
+    asked = Asked(instances=True, probabilities=True)
+    ours = json.loads(invocation.answer([Answer(A, B, A), Answer(B, A, B)], asked))
     assert [{name: base64.b64decode(text) for name, text in record.items()} for record in ours["predictions"]] == [
         {name: base64.b64decode(text) for name, text in record.items()} for record in theirs
     ]

@@ -156,19 +156,20 @@ def test_malformed_requests(
     assert "Traceback" not in ended(server)
 
 
+POST = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n"
 GARBAGE = (
     b"",
     b"\x00" * 100,
     b"GET\r\n\r\n",
     b"GET / HTTP/9.9\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
     b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20_000 + b"\r\n",
-    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\nContent-Type: image/png\r\n\r\n",
-    b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: image/png\r\n\r\nzz\r\n",
-    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: \xff\xfe\r\nContent-Length: 1\r\n\r\na",
-    b"POST /invocations?output=%00%ff HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1\r\n\r\na",
-    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nContent-Type: multipart/form-data\r\n\r\n",
+    POST + b"Content-Length: -1\r\n\r\n",
+    POST + b"Content-Length: 99999999999999999999\r\nContent-Type: image/png\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\nContent-Type: image/png\r\n\r\nzz\r\n",
+    POST + b"Content-Type: \xff\xfe\r\nContent-Length: 1\r\n\r\na",
+    POST.replace(b" HTTP", b"?output=%00%ff HTTP") + b"Content-Type: image/png\r\nContent-Length: 1\r\n\r\na",
+    POST + b"Content-Length: 9\r\nContent-Type: multipart/form-data\r\n\r\n",
 )
 
 

@@ -1,20 +1,28 @@
 """`segline serve`: a registered model over HTTP, in one process that follows the alias."""
 
+import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from segline.serve.access import Access, host_name, is_loopback_address
 from segline.serve.app import Limits, build
 from segline.serve.following import Follower
+from segline.serve.protocol import CONNECTIONS, Connection
 from segline.track.store import open_store
 
 GRACE = 60  # seconds for requests under way, when the server is asked to end
-BACKLOG = 128  # connections that wait to be taken
-LOOPBACK = ("127.", "::1")
+TAKEN = 16  # connections taken at once, before those that were taken are served
+BACKLOG = 1024  # connections that wait to be taken
+FILES = 64  # that the model, the registry and the log may open beside the connections
+FEWEST = 16  # connections with which it is worth to begin
+HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin")]
 LOG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -41,7 +49,9 @@ class ServeError(RuntimeError):
     """The model cannot be served; the message says what to change."""
 
 
-def main(model: str, host: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:
+def main(
+    model: str, host: str, port: int, limits: Limits, say: Callable[[str], None], *, allowed_hosts: Sequence[str] = ()
+) -> None:
     """Serve the model at the address `model` until asked to end; what is under way then is finished.
 
     Parameters
@@ -49,33 +59,79 @@ def main(model: str, host: str, port: int, limits: Limits, say: Callable[[str], 
     model : such as ``models:/cells@champion``, which is followed, or ``models:/cells/3``.
     port : 0 for any that is free.
     say : is told where the server listens, and of each change of version.
+    allowed_hosts : names in Host, and hosts of pages in Origin, that are answered beside the server's own.
 
     Raises
     ------
     ServeError
-        The host or port cannot be used.
+        The host or port cannot be used, an allowed host is no host name, or too few files may be open.
     RegistryError
         There is no such model.
     """
+    allowed = _host_names(allowed_hosts)
     with listening(host, port) as listener:
         follower = Follower(open_store(), model, say)
-        listener.listen(BACKLOG)
+        listener.listen(TAKEN)
         at = listener.getsockname()
         address = f"http://[{at[0]}]:{at[1]}" if ":" in at[0] else f"http://{at[0]}:{at[1]}"
         say(f"{follower.name} version {follower.serving.number} answers at {address}  (Ctrl-C ends it)")
         say(f"  curl -F file=@IMAGE {address}/invocations -o labels.png")
-        if not at[0].startswith(LOOPBACK):
+        access = Access(is_loopback_address(at[0]), allowed)
+        if not access.loopback:
             say("  anyone who reaches this machine may ask: put a proxy in front where that is not wanted")
         config = uvicorn.Config(
-            build(follower, limits),
-            http="h11",
+            build(follower, limits, access),
+            loop="asyncio",
+            http=partial(Connection, most=most_connections()),  # type: ignore[arg-type]
             ws="none",
+            backlog=TAKEN,
+            proxy_headers=False,
+            headers=HEADERS,
             log_config=LOG,
             server_header=False,
             timeout_graceful_shutdown=GRACE,
         )
         with _signals_end_well():
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with a longer line of connections that wait than it takes at once."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
+
+
+def most_connections() -> int:
+    """How many connections may be open at once, by the limit of open files, which is raised where that is allowed.
+
+    Raises
+    ------
+    ServeError
+        The limit leaves too few.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/dev/fd").iterdir())) + FILES + TAKEN
+    if soft != resource.RLIM_INFINITY and soft < used + CONNECTIONS:
+        soft = used + CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, used + CONNECTIONS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    most = CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft - used)
+    if most < FEWEST:
+        raise ServeError(f"only {soft} files may be open, {used + FEWEST} are needed; raise the limit (ulimit -n)")
+    return most
+
+
+def _host_names(texts: Sequence[str]) -> frozenset[str]:
+    names = set()
+    for text in texts:
+        try:
+            names.add(host_name(text))
+        except ValueError:
+            raise ServeError(f"--allowed-host {text}: give a host name without scheme and port") from None
+    return frozenset(names)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Images to answers, one at a time: what is larger than allowed is refused before it is decoded."""
 
 import io
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
@@ -11,7 +10,7 @@ from segline.model.images import decode, encode_png, header
 from segline.score.overlay import overlay
 from segline.serve import invocation
 from segline.serve.following import Serving
-from segline.serve.invocation import Asked
+from segline.serve.invocation import Asked, Invocation
 from segline.serve.refused import RefusedError
 from segline.track.registry import Answer, RegistryError
 
@@ -44,9 +43,9 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
     return Content(data, "image/png" if data.startswith(b"\x89PNG") else "image/tiff")
 
 
-def predictions(serving: Serving, body: bytes, most_pixels: int) -> Content:
+def predictions(serving: Serving, asked_for: Invocation, most_pixels: int) -> Content:
     """The answer to MLflow's JSON, as JSON; RefusedError as in `picture`, with the number of the image."""
-    images, asked = invocation.parse(body)
+    images, asked = asked_for
     room, answers = most_pixels, []
     for number, image in enumerate(images):
         with _refused(number):
@@ -54,7 +53,7 @@ def predictions(serving: Serving, body: bytes, most_pixels: int) -> Content:
     for number, image in enumerate(images):
         with _refused(number):
             answers.append(_answer(serving, image, asked))
-    return Content(json.dumps(invocation.answer(answers, asked)).encode(), "application/json")
+    return Content(invocation.answer(answers, asked), "application/json")
 
 
 def _room_after(image: bytes, room: int, most_pixels: int) -> int:

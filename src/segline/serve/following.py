@@ -44,7 +44,7 @@ class Follower:
     checked: str
     """When that was: UTC, ISO 8601."""
     problem: str | None
-    """Why the version that answers may not be the one that should."""
+    """Why the version that answers may not be the one that should: for clients, so without names of files."""
 
     def __init__(self, store: Store, address: str, say: Callable[[str], None]) -> None:
         """Load the version at `address`; `say` is told when another takes its place, or cannot.
@@ -58,6 +58,7 @@ class Follower:
         self.name, self._alias, self._number = parse_address(address)
         self._say = say
         self._failed: tuple[str, float] | None = None
+        self._said: tuple[str, str] | None = None
         self.serving = self._load(self._wanted())
         self._looked_at()
 
@@ -76,7 +77,7 @@ class Follower:
             if wanted == self.serving.number:
                 self._looked_at()
         except Exception as error:  # no reason to stop answering
-            self._trouble(f"the registry cannot be asked ({error})")
+            self._trouble("the registry cannot be asked", error)
             return None
         return wanted
 
@@ -85,7 +86,7 @@ class Follower:
             new = self._load(wanted)
         except Exception as error:  # nor is a version that is damaged
             self._failed = (wanted, time.monotonic())
-            self._trouble(f"version {wanted} holds @{self._alias} but cannot be loaded ({error})")
+            self._trouble(f"version {wanted} holds @{self._alias} but cannot be loaded", error)
             return
         self._say(f"{self.name}: version {new.number} answers, after version {self.serving.number}")
         self.serving = new
@@ -112,9 +113,11 @@ class Follower:
         version = self.store.client.get_model_version(self.name, self.serving.number)
         self.aliases = tuple(sorted(version.aliases))
         self.checked = datetime.now(UTC).isoformat(timespec="seconds")
-        self.problem = None
+        self.problem = self._said = None
 
-    def _trouble(self, problem: str) -> None:
-        if problem != self.problem:
-            self._say(f"{self.name}: {problem}; version {self.serving.number} goes on answering")
-        self.problem = problem
+    def _trouble(self, problem: str, error: Exception) -> None:
+        """Note the problem; the error, which may name files, is for the log alone."""
+        if (problem, str(error)) != self._said:
+            self._say(f"{self.name}: {problem} ({error}); version {self.serving.number} goes on answering")
+        self._said = (problem, str(error))
+        self.problem = f"{problem}; the server's log says why"

@@ -1,18 +1,16 @@
 """MLflow's JSON: the images in a request, in each of its four forms, and the answer to them."""
 
-import base64
-import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from segline.model.images import ImageError
 from segline.model.served import to_bytes
 from segline.model.views import VIEWS
+from segline.serve import texts
 from segline.serve.refused import RefusedError
 from segline.track.registry import Answer
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-PARTS = 100_000  # objects, lists and entries in a request; base64 holds none of the characters that make them
 IMAGES = 1000  # in one request
 
 
@@ -31,7 +29,7 @@ class Invocation(NamedTuple):
     asked: Asked
 
 
-def parse(body: bytes) -> Invocation:
+def parse(body: bytes | bytearray) -> Invocation:
     """What the JSON `body` asks for.
 
     Raises
@@ -39,27 +37,36 @@ def parse(body: bytes) -> Invocation:
     RefusedError
         It is not as MLflow defines it, or an image in it is no base64 text.
     """
-    content = _json(body)
+    document = texts.Document(body)
+    content = document.content
+    if not isinstance(content, dict):
+        raise RefusedError(
+            400, f"a JSON object with one of {', '.join(FORMS)} is needed, not a {type(content).__name__}"
+        )
     forms = sorted(set(content) & set(FORMS))
     if len(forms) != 1 or set(content) - {*forms, "params"}:
         raise RefusedError(400, f"an object with exactly one of {', '.join(FORMS)} is needed, and params where wanted")
     rows = _rows(forms[0], content[forms[0]])
     if len(rows) > IMAGES:
         raise RefusedError(413, f"{len(rows)} images, and one request may bring {IMAGES}")
-    return Invocation([_image(number, row) for number, row in enumerate(rows)], _asked(content.get("params")))
+    return Invocation([_image(number, row, document) for number, row in enumerate(rows)], _asked(content.get("params")))
 
 
-def answer(answers: Iterable[Answer], asked: Asked) -> dict[str, list[dict[str, str]]]:
-    """What MLflow's own server would say: a record an image, its label image as base64 text, and what else is asked."""
+def answer(answers: Iterable[Answer], asked: Asked) -> bytes:
+    """What MLflow's own server would say: a record an image, its label image as base64 text, and what else is asked.
+
+    It is written piece by piece, as json.dumps holds Python's lock for as long as a large text takes.
+    """
     records = []
     for each in answers:
-        record = {"labels": base64.b64encode(each.labels).decode()}
+        images = {"labels": each.labels}
         if asked.instances:
-            record["instances"] = base64.b64encode(instance_image(each)).decode()
+            images["instances"] = instance_image(each)
         if each.probabilities is not None:
-            record["probabilities"] = base64.b64encode(each.probabilities).decode()
-        records.append(record)
-    return {"predictions": records}
+            images["probabilities"] = each.probabilities
+        entries = [b"".join([b'"', name.encode(), b'": "', *texts.encode(data), b'"']) for name, data in images.items()]
+        records.append(b"{" + b", ".join(entries) + b"}")
+    return b'{"predictions": [' + b", ".join(records) + b"]}"
 
 
 def instance_image(answer: Answer) -> bytes:
@@ -67,22 +74,6 @@ def instance_image(answer: Answer) -> bytes:
     if answer.instances is None:
         raise RefusedError(400, "this model was registered by a segline that knew no instances; ask for labels")
     return answer.instances
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    if sum(body.count(mark) for mark in (b"{", b"[", b",")) > PARTS:
-        raise RefusedError(413, f"JSON of more than {PARTS} parts; an image is one base64 text")
-    try:
-        content = json.loads(body)
-    except RecursionError:
-        raise RefusedError(400, "JSON with lists within lists, too deep to be read") from None
-    except ValueError as error:
-        raise RefusedError(400, f"the body is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise RefusedError(
-            400, f"a JSON object with one of {', '.join(FORMS)} is needed, not a {type(content).__name__}"
-        )
-    return content
 
 
 def _rows(form: str, content: Any) -> list[Any]:
@@ -115,11 +106,14 @@ def _only(row: Any, *kinds: type[list[Any] | dict[str, Any] | str]) -> Any:
     )
 
 
-def _image(number: int, entry: Any) -> bytes:
+def _image(number: int, entry: Any, document: texts.Document) -> bytes:
     try:
-        return to_bytes(entry)
+        long_text = document.decode(entry) if isinstance(entry, str) else None
+        return to_bytes(entry) if long_text is None else long_text
     except ImageError as error:
         raise RefusedError(400, f"image {number}: {error}") from error
+    except ValueError:
+        raise RefusedError(400, f"image {number}: text that is no base64 of the bytes of an image file") from None
 
 
 def _asked(params: Any) -> Asked:

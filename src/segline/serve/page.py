@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from starlette.responses import HTMLResponse
 
 from segline.score.overlay import legend
@@ -26,6 +27,10 @@ def render(follower: Follower) -> str:
     """The page for the model that `follower` holds."""
     serving = follower.serving
     classes = {int(number): name for number, name in json.loads(serving.tags.get("classes", "{}")).items()}
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text())
     colours = [(name, f"rgb{colour}") for name, colour in legend(classes, errors=False)]
-    return template.render(serving=serving, aliases=follower.aliases, colours=colours)
+    return _template().render(serving=serving, aliases=follower.aliases, colours=colours)
+
+
+@cache
+def _template() -> Template:
+    return Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text())

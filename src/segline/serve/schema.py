@@ -53,7 +53,12 @@ REFUSED: dict[int | str, dict[str, Any]] = {"4XX": {"model": Refusal, "descripti
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "label images: of an image as an image, of JSON as JSON",
-        "headers": {"Model-Version": {"schema": {"type": "string"}, "description": "NAME/NUMBER"}},
+        "headers": {
+            "Model-Version": {
+                "schema": {"type": "string"},
+                "description": "NAME/NUMBER, the name percent-encoded (UTF-8)",
+            }
+        },
         "content": {
             "image/png": {"schema": BINARY},
             "image/tiff": {"schema": BINARY},

@@ -1,0 +1,354 @@
+"""Clients that are slow, silent or hostile: each deadline, the cap, stricter parsing, and half-closed connections."""
+
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segline.model.images import encode_png
+from segline.serve import app, body, protocol
+from segline.track.registry import Answer
+
+PNG = encode_png(np.zeros((4, 4), np.uint8))
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+IMAGE = POST + b"Content-Length: %d\r\n\r\n" % len(PNG) + PNG
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "TICK", 0.02)
+
+
+@pytest.fixture
+def connect(port: int) -> Iterator[Callable[[], socket.socket]]:
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+
+
+STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
+Connect = Callable[[], socket.socket]
+
+
+def everything(client: socket.socket) -> bytes:
+    """All that comes until the server closes the connection, which it must do."""
+    pieces = []
+    try:
+        while piece := client.recv(65_536):
+            pieces.append(piece)
+    except ConnectionResetError:
+        pass
+    return b"".join(pieces)
+
+
+def refusal(answer: bytes) -> tuple[int, str]:
+    """Status and reason of the last answer, which must end the connection."""
+    *_, last = STATUS.finditer(answer)
+    head, _, content = answer[last.start() :].partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head.lower() and b"\r\ncontent-type: application/json" in head.lower()
+    reason = json.loads(content)
+    assert set(reason) == {"error_code", "message"}
+    return int(head.split()[1]), reason["message"]
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(status) for status in STATUS.findall(answers)]
+
+
+@pytest.mark.parametrize(
+    "data", [b"G", b"GET / HTTP/1.1\r\n", b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nA: b"]
+)
+def test_a_head_that_does_not_come_whole(connect: Connect, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(protocol, "HEAD", 0.1)
+    client = connect()
+    client.sendall(data)
+    assert refusal(everything(client))[0] == 408
+
+
+def test_a_head_that_comes_byte_by_byte(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD", 0.3)
+    client, over = connect(), threading.Event()
+
+    def send() -> None:
+        while not over.wait(0.01):
+            try:
+                client.sendall(b"a")
+            except OSError:
+                return
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        assert refusal(everything(client))[0] == 408
+    finally:
+        over.set()
+        sending.join()
+
+
+def test_a_silent_connection_is_closed(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD", 0.1)
+    assert everything(connect()) == b""
+
+
+def test_a_half_head_after_an_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD", 0.2)
+    client = connect()
+    client.sendall(HEALTH + HEALTH[:20])
+    answers = everything(client)
+    assert statuses(answers) == [200, 408]
+
+
+def test_a_body_that_stops(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "PAUSE", 0.1)
+    for head in (POST + b"Content-Length: 9\r\n\r\na", CHUNKED + b"3\r\na"):
+        client = connect()
+        client.sendall(head)
+        assert refusal(everything(client))[0] == 408
+
+
+def test_a_refused_body_that_goes_on(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is there at once; the connection is closed though the client never stops to send."""
+    monkeypatch.setattr(protocol, "REST", 0.2)
+    client, over = connect(), threading.Event()
+    client.sendall(POST + b"Content-Length: 99999999999\r\n\r\n")
+    assert status_of(client) == 413
+
+    def send() -> None:
+        while not over.wait(0.01):
+            try:
+                client.sendall(b"a" * 100)
+            except OSError:
+                return
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        assert statuses(everything(client)) == []
+    finally:
+        over.set()
+        sending.join()
+
+
+def test_an_answer_that_nobody_takes(
+    connect: Connect, held: Any, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place in the line is free again after the deadline."""
+    monkeypatch.setattr(protocol, "DELIVERY", 0.3)
+    monkeypatch.setattr(app, "WAITING", 1)
+    held.serving = type(held.serving)("cells", "1", {}, lambda *_, **__: Answer(bytes(20_000_000)))
+    client = connect()
+    client.sendall(IMAGE)
+    limit = time.monotonic() + 30
+    while ask("POST /invocations", PNG, "image/png").status != 429:
+        assert time.monotonic() < limit
+    held.serving = type(held.serving)("cells", "1", {}, lambda *_, **__: Answer(PNG))
+    while ask("POST /invocations", PNG, "image/png").status != 200:
+        assert time.monotonic() < limit
+    assert len(everything(client)) < 20_000_000
+
+
+def test_pipelined_requests_whose_answers_nobody_takes(
+    connect: Connect, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "DELIVERY", 0.3)
+    client = connect()
+    client.settimeout(0.5)
+    requests = HEALTH.replace(b"/health", b"/openapi.json") * 100_000
+    with pytest.raises(OSError):
+        client.sendall(requests)
+    assert ask("GET /health").status == 200
+
+
+def test_the_connection_that_waited_longest_makes_room(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"most": 4})
+    monkeypatch.setattr(protocol, "FRESH", 0)
+    clients = []
+    for number in range(8):
+        clients.append(connect())
+        clients[-1].sendall(HEALTH[: 10 + number])
+        time.sleep(0.05)  # or they come in another order
+    for number, client in enumerate(clients):
+        if number < 4:
+            assert refusal(everything(client))[0] == 503
+        else:
+            client.sendall(HEALTH[10 + number :])
+            assert status_of(client) == 200
+
+
+def test_idle_connections_do_not_keep_others_out(
+    connect: Connect, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"most": 8})
+    for number in range(50):
+        client = connect()
+        client.sendall((b"", b"GET", HEALTH, POST + b"Content-Length: 9\r\n\r\n")[number % 4])
+        if number % 10 == 0:
+            assert ask("GET /health").status == 200
+    assert ask("POST /invocations", PNG, "image/png").status == 200
+
+
+def test_requests_under_way_are_not_closed_to_make_room(
+    connect: Connect, held: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"most": 1})
+    asked, allowed = threading.Event(), threading.Event()
+
+    def answer(*_: Any, **__: Any) -> Answer:
+        asked.set()
+        assert allowed.wait(30)
+        return Answer(PNG)
+
+    held.serving = type(held.serving)("cells", "1", {}, answer)
+    client = connect()
+    client.sendall(IMAGE)
+    assert asked.wait(30)
+    assert refusal(everything(connect())) == (503, "1 connections are open; ask again in a second")
+    allowed.set()
+    assert status_of(client) == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431, "header lines"),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200, 431, "header lines"),
+        (b"GET / HTTP/1.1\nHost: localhost\n" + b"A: b\n" * 200 + b"\n", 431, "header lines"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"b" * 40_000, 431, "too long"),
+        (b"GET /" + b"a" * 40_000, 431, "too long"),
+        (CHUNKED + b"0\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431, "header lines"),
+        (CHUNKED + b"1\r\na\r\n000;x=y\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431, "header lines"),
+        (CHUNKED + b"1\r\na\r\n" * 2000, 400, "256 bytes on average"),
+        (CHUNKED + b"1;" + b"a" * 40_000, 431, "too long"),
+        (CHUNKED + b"zz\r\n", 400, "chunk"),
+        (CHUNKED + b"-1\r\n", 400, "chunk"),
+        (CHUNKED + b"1\r\nabc", 400, ""),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400, "exclude each other"),
+        (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "exclude each other"),
+        (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "Content-Length"),
+        (POST + b"Content-Length: +1\r\n\r\n", 400, "Content-Length"),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 400, "Transfer-Encoding"),
+        (POST + b"Transfer-Encoding : chunked\r\n\r\n", 400, ""),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "Host"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.com\r\n\r\n", 400, "Host"),
+        (b"GET /\r\n\r\n", 400, ""),
+        (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", 400, "HTTP/1.0 and HTTP/1.1"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, ""),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, ""),
+        (b"\r\n\r\n\r\n" + HEALTH, 400, ""),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\x00\r\n\r\n", 400, ""),
+    ],
+)
+def test_what_is_refused_before_it_is_a_request(connect: Connect, data: bytes, status: int, reason: str) -> None:
+    client = connect()
+    client.sendall(data)
+    found, message = refusal(everything(client))
+    assert found == status and reason in message
+
+
+def test_lines_of_a_body_are_no_header_lines(connect: Connect) -> None:
+    """Nor of a chunk that looks like the last one."""
+    data = b"0\r\n" + b"a\r\n" * 500
+    for sent in (b"Content-Length: %d\r\n\r\n" % len(data) + data, b"Transfer-Encoding: chunked\r\n\r\n"):
+        client = connect()
+        client.sendall(POST + sent + (b"" if b"Content" in sent else b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)))
+        assert status_of(client) == 400
+        client.sendall(HEALTH)
+        assert status_of(client) == 200
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"GET http://localhost/health HTTP/1.1", 400),
+        (b"OPTIONS * HTTP/1.1", 400),
+        (b"CONNECT localhost:80 HTTP/1.1", 400),
+        (b"TRACE /health HTTP/1.1", 405),
+        (b"OPTIONS /invocations HTTP/1.1", 405),
+        (b"DELETE /invocations HTTP/1.1", 405),
+        (b"BREW /health HTTP/1.1", 405),
+        (b"GET //health HTTP/1.1", 404),
+        (b"GET /../health HTTP/1.1", 404),
+        (b"GET /%00%ff%0d%0a HTTP/1.1", 404),
+        (b"GET /health?a=%0d%0ab HTTP/1.1", 200),
+        (b"GET /health HTTP/1.0", 200),
+    ],
+)
+def test_other_requests(connect: Connect, request_line: bytes, status: int) -> None:
+    for further in (b"", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"):
+        client = connect()
+        client.sendall(request_line + b"\r\nHost: localhost\r\n" + further + b"\r\n")
+        assert status_of(client) == status
+
+
+def test_a_client_that_waits_to_continue(connect: Connect) -> None:
+    client = connect()
+    head, _, image = IMAGE.partition(b"\r\n\r\n")
+    client.sendall(head + b"\r\nExpect: 100-continue\r\n\r\n")
+    assert client.recv(65_536).startswith(b"HTTP/1.1 100")
+    client.sendall(image)
+    assert status_of(client) == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (HEALTH, [200]),
+        (b"GET /health HTTP/1.0\r\n\r\n", [200]),
+        (IMAGE, [200]),
+        (IMAGE + HEALTH + IMAGE, [200, 200, 200]),
+        (HEALTH * 300, [200] * 300),
+        (POST + b"Content-Length: 9999999\r\n\r\n", [413]),
+        (b"", []),
+        (HEALTH[:-2], [400]),
+        (HEALTH + HEALTH[:-2], [200, 400]),
+        (IMAGE[:-1], [400]),
+        (CHUNKED + b"1\r\na\r\n", [400]),
+        (CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(PNG), PNG), [200]),
+    ],
+)
+def test_a_half_closed_connection_is_answered(connect: Connect, data: bytes, expected: list[int]) -> None:
+    client = connect()
+    client.sendall(data)
+    client.shutdown(socket.SHUT_WR)
+    assert statuses(everything(client)) == expected
+
+
+def test_pipelined_requests_are_answered_in_order(connect: Connect) -> None:
+    client = connect()
+    paths = [b"/health", b"/none", b"/version", b"/", b"/openapi.json"] * 20
+    client.sendall(b"".join(HEALTH.replace(b"/health", path) for path in paths))
+    client.shutdown(socket.SHUT_WR)
+    answers = everything(client).split(b"HTTP/1.1 ")[1:]
+    assert [int(answer[:3]) for answer in answers] == [404 if path == b"/none" else 200 for path in paths]
+    bodies = [answer.partition(b"\r\n\r\n")[2] for answer in answers]
+    assert bodies[:5] * 20 == bodies and len(set(bodies)) == 5
+
+
+def test_a_compressed_body_is_refused(ask: Callable[..., Any]) -> None:
+    assert ask("POST /invocations", PNG, "image/png", Content_Encoding="gzip").status == 415
+    assert ask("POST /invocations", PNG, "image/png", Content_Encoding="identity").status == 200
+
+
+@pytest.mark.parametrize("data", [b"", b"GET", HEALTH, POST + b"Content-Length: 9\r\n\r\na", b"\x00", HEALTH + b"GET"])
+def test_no_client_holds_the_end(running: Any, connect: Connect, data: bytes) -> None:
+    server, thread = running
+    client = connect()
+    client.sendall(data)
+    answers = client.recv(65_536) if data in (HEALTH, b"\x00") else b""
+    limit = time.monotonic() + 30
+    while not server.server_state.connections and data != b"\x00":
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+    if data.startswith(b"POST"):
+        assert refusal(answers + everything(client))[0] == 503
