@@ -42,7 +42,7 @@ def look(file: Path) -> Look:
     LayoutError, FileError
         It is no such image, or compressed with losses.
     """
-    if file.suffix.lower() in LOSSY:
+    if file.suffix.lower() in LOSSY or not files.is_exact(file):
         raise LayoutError(
             f"{file}: JPEG changes values, so ids cannot be trusted; {TO_SAVE}, or, where they show foreground on "
             "black only, say --threshold 127"
