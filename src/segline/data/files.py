@@ -100,6 +100,12 @@ def turned(path: Path) -> str:
     return f"; {path.name} is turned upright by its orientation note {orientation}: {metadata.TO_STRIP}"
 
 
+def has_grey_palettes(path: Path) -> bool:
+    """Whether the format of an image file has no grey but by palettes, whose order may be any; FileError as above."""
+    with named(path), opened(path) as stream:
+        return form(stream) in ("BMP", "GIF")
+
+
 def is_exact(path: Path) -> bool:
     """Whether the numbers in an image file are those that were written; FileError as in `read_image`."""
     with named(path), opened(path) as stream:

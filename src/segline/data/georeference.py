@@ -131,7 +131,7 @@ def apart(image: Path, labels: Path) -> str:
     distance = np.hypot(*moved).max()
     if distance <= NEAR:
         return ""
-    shift = (other.matrix - one.matrix)[:, 2]
+    moved, shift = np.round(moved, 9) + 0.0, (other.matrix - one.matrix)[:, 2] + 0.0  # no -0
     return (
         f"its georeference places it up to {distance:.4g} px from its image: its first corner is {moved[0, 0]:+.4g} px "
         f"along and {moved[1, 0]:+.4g} px down (x {shift[0]:+.6g}, y {shift[1]:+.6g})"

@@ -19,7 +19,7 @@ MAGIC = (BOXES, CODESTREAM)
 RATIO = 32768  # bytes that a byte of the file can stand for at most; an empty image of 16 megapixels is within it
 CHANNELS = 1024
 LAYERS, LEVELS, TILES = 64, 32, 65535
-SMALLEST_PRECINCT, SMALLEST_BLOCK = 5, 2  # exponents of 2; of a block less 2
+SMALLEST_PRECINCT, SMALLEST_BLOCK = 4, 2  # exponents of 2; of a block less 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 GREY, RGB = 17, 16  # of EnumCS
 GEOTIFF = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")  # UUID of the box with a GeoTIFF
@@ -151,7 +151,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
             (length,) = struct.unpack_from(">I", data, tile + 6)
             if length == 0 and data.endswith(b"\xff\xd9"):  # the last tile: to the end
                 return
-            if length < at - tile:
+            if not tile or length < at + 2 - tile:
                 raise ImageError(f"it is damaged at byte {tile}")
             at = tile + length
             continue
@@ -174,4 +174,4 @@ def _doubt_style(own_precincts: int, style: bytes) -> None:
     # The lowest level is as small as it is; the others divide the image.
     sides = [side for both in precincts[1:] for side in (both & 15, both >> 4)]
     if own_precincts and min(sides, default=15) < SMALLEST_PRECINCT:
-        raise ImageError("it has precincts below 32 px; save it with larger ones")
+        raise ImageError("it has precincts below 16 px; save it with larger ones")

@@ -124,7 +124,7 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
 def number(text: str) -> float | None:
     """The number of missing values; None where none is declared."""
     try:
-        return float(text.strip("\0 \t\r\n"))
+        return float(text.strip("\0 \t\r\n").replace(",", "."))
     except ValueError:
         return None
 

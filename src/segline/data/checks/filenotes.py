@@ -35,7 +35,7 @@ def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Proble
     for note in found.notes:
         if note.kind not in (OF_MASKS, NODATA):
             yield Problem("warning", name, note.message, kind=note.kind)
-    if found.nodata is not None:
+    if found.nodata is not None and not np.isnan(found.nodata):  # NaN is an error of its own
         yield from _missing(name, image, found.nodata)
 
 
@@ -55,8 +55,8 @@ def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
 
 
 def _far(values: Raw, nodata: float) -> bool:
-    """Whether a number lies further from `values` than these lie from each other; NaN is an error of its own."""
-    if not values.size or np.isnan(nodata):
+    """Whether a number lies further from `values` than these lie from each other."""
+    if not values.size:
         return False
     low, high = float(values.min()), float(values.max())
     return not low - (high - low) <= nodata <= high + (high - low)

@@ -47,7 +47,7 @@ def look(file: Path) -> Look:
             f"{file}: JPEG changes values, so ids cannot be trusted; {TO_SAVE}, or, where they show foreground on "
             "black only, say --threshold 127"
         )
-    if files.image_size(file).channels == 1:
+    if files.image_size(file).channels == 1 and not files.has_grey_palettes(file):
         return Look(file)
     pixels, palette = _drawn(file)
     if palette is None:
