@@ -264,6 +264,31 @@ def test_a_mask_of_valid_pixels_is_told_and_smaller_copies_are_not() -> None:
         assert len(describe(io.BytesIO(stream.getvalue())).notes) == count
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("tag", "kind", "value"), [(254, "I", 1), (254, "H", 1), (255, "H", 2)])
+def test_smaller_copies_are_no_pages_however_they_are_called(order: str, tag: int, kind: str, value: int) -> None:
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream, byteorder=order) as writer:
+        writer.write(GREY, metadata=None)
+        writer.write(GREY[::2, ::2], metadata=None, extratags=[(65000, kind, 1, value, True)])
+    data = bytearray(stream.getvalue())
+    at = data.rindex(struct.pack(f"{order}HHI", 65000, 3 if kind == "H" else 4, 1))
+    data[at : at + 2] = struct.pack(f"{order}H", tag)
+    assert np.array_equal(decode(bytes(data))[..., 0], GREY)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (saved(GREY, "PNG", transparency=0), False),
+        (saved(GREY, "PNG", transparency=7), True),
+        (saved(RGB, "PNG", transparency=(0, 0, 1)), True),
+    ],
+)
+def test_colours_that_are_called_transparent_are_told(data: bytes, told: bool) -> None:
+    assert [note.kind for note in describe(io.BytesIO(data)).notes] == ["transparency"] * told
+
+
 def test_animations_are_refused() -> None:
     frames = [Image.fromarray(np.roll(RGB, n, 0)) for n in range(3)]
     for form in ("PNG", "GIF"):

@@ -168,8 +168,14 @@ def _write(stem: Path, encoded: bytes, georeference: list[Tag]) -> str:
 
 def _picture(image: bytes, said: Answer) -> RGB:
     """The outlines of all that is seen in `image`."""
+    pixels, labels = decode(image), decode(said.labels)[..., 0]
+    if pixels.shape[:2] != labels.shape:
+        raise RegistryError(
+            "the version was registered by a segline that did not turn images upright, as their orientation notes say; "
+            "register it again, or remove the note"
+        )
     objects = None if said.instances is None else decode(said.instances)[..., 0]
-    return overlay(decode(image), decode(said.labels)[..., 0], objects=objects)
+    return overlay(pixels, labels, objects=objects)
 
 
 def _found(images: list[str]) -> list[Path]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from .headers import ImageError
 
-SMALLER_COPY, MASK = 0b001, 0b100  # of NewSubfileType, tag 254
+NEW_SUBFILE_TYPE, SUBFILE_TYPE, SHORT = 254, 255, 3
+SMALLER_COPY, MASK, OLD_SMALLER_COPY = 0b001, 0b100, 2
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MOST_TAGS = 4096
 
@@ -63,10 +64,21 @@ def _kinds(stream: BinaryIO) -> dict[int, int]:
         held = sum(count * SIZES.get(kind, 8) for _, kind, count, _ in entries)
         if len(entries) < tags or held > size + 8 * tags:
             raise ImageError("it is damaged or truncated: a directory holds more than the file")
-        kinds = [value for tag, _, _, value in entries if tag == 254]
-        found[offset] = kinds[0] if kinds else 0
+        found[offset] = _kind(entries, form)
         at = offset + form.entries.size + tags * form.entry.size
     return found
+
+
+def _kind(entries: list[tuple[int, int, int, int]], form: _Form) -> int:
+    """NewSubfileType of a directory, or what the older SubfileType says in its place."""
+    for tag, kind, _, stored in entries:
+        # A number of two bytes is left of the four that were read.
+        value = stored >> 16 if kind == SHORT and form.offset.format.startswith(">") else stored
+        if tag == NEW_SUBFILE_TYPE:
+            return value
+        if tag == SUBFILE_TYPE:
+            return SMALLER_COPY if value == OLD_SMALLER_COPY else 0
+    return 0
 
 
 def _form(start: bytes) -> _Form:

@@ -16,6 +16,7 @@ SCAN, END = 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD8))  # JPEG markers without length
 JFIF, EXIF, XMP, MPF = b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"MPF\0"
 RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1")  # as ImageMagick writes EXIF into PNG
+PALETTE, OPAQUE = b"\3", 255  # colour type of a PNG whose numbers are of a palette
 PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"pHYs", b"acTL", b"tRNS")
 
 Density = tuple[float, float]  # pixels per unit of length, in x and in y
@@ -28,7 +29,7 @@ class Notes(NamedTuple):
     density: Density | None = None
     frames: int = 1  # of an animation
     several: bool = False  # whether further pictures lie behind the first
-    clear: bool = False  # whether a number other than 0 is called transparent (PNG with a palette)
+    clear: bool = False  # whether a number other than 0 is called transparent, beside the pixels
 
 
 def of_tiff(data: bytes) -> tuple[int | None, Density | None]:
@@ -106,6 +107,8 @@ def of_png(stream: BinaryIO) -> Notes:
     xmp: int | None = None
     density: Density | None = None
     frames, clear = 1, False
+    stream.seek(25)
+    colour = stream.read(1)
     for kind, part in _chunks(stream):
         text = _text(kind, part) if kind in (b"iTXt", b"tEXt", b"zTXt") else b""
         if kind == b"eXIf":
@@ -120,7 +123,7 @@ def of_png(stream: BinaryIO) -> Notes:
         elif kind == b"acTL" and len(part) == 8:
             frames = int.from_bytes(part[:4], "big")
         elif kind == b"tRNS":
-            clear = any(value < 255 for value in part[1:256])
+            clear = any(part if colour != PALETTE else (value < OPAQUE for value in part[1:256]))
     return Notes(xmp if exif[0] is None else exif[0], density or exif[1], frames, clear=clear)
 
 

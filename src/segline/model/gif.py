@@ -37,6 +37,11 @@ def header(data: bytes) -> Header:
     return Header(frame.height, frame.width, 1 if _is_grey(frame.palette) else 3, "uint8")
 
 
+def clear(data: bytes) -> bool:
+    """Whether a colour other than the first is called transparent; ImageError as in `header`."""
+    return bool(_frame(data).clear)
+
+
 def density(start: bytes) -> tuple[float, float] | None:
     """Pixels per unit of length in x and y, as the first bytes of a GIF say; None where they do not."""
     ratio = start[12] if len(start) > 12 else 0

@@ -134,8 +134,9 @@ def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
             from . import tiff
 
             return tiff.describe(stream, page)
-        density = headers.bmp_density(start) if form == "BMP" else gif.density(start) if form == "GIF" else None
-        return metadata.decide(Facts(density=density))
+        if form == "GIF":
+            return metadata.decide(Facts(density=gif.density(start), clear=gif.clear(stream.read())))
+        return metadata.decide(Facts(density=headers.bmp_density(start) if form == "BMP" else None))
 
 
 def form_of(start: bytes) -> str:

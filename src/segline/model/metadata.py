@@ -13,7 +13,7 @@ This is the only place of such decisions, for images and masks, in training and 
 | scale and offset of values (GDAL_METADATA) | warned of: numbers are taken as they are stored |
 | a mask of valid pixels (TIFF page of kind 4) | warned of: every pixel is taken |
 | pixels that are not square (resolution, PhysicalSize, pixel scale) | warned of: they are taken as squares |
-| transparent numbers of a palette, in a mask | warned of: the number is what counts |
+| colours that are called transparent (PNG tRNS, GIF), in a mask | warned of: the number is what counts |
 | further pictures in a JPEG (MPF) | warned of: the first is read |
 | animations (PNG, GIF) | refused |
 """
@@ -101,7 +101,7 @@ def decide(facts: Facts) -> Metadata:
         message = f"its pixels are {ratio:.3g} times as wide as high; they are taken as squares"
         notes.append(Note("pixels that are not square", message))
     if facts.clear:
-        notes.append(Note("transparency", "its palette has transparent colours; in a mask, numbers count all the same"))
+        notes.append(Note("transparency", "it calls a colour transparent; in a mask, its number counts all the same"))
     if facts.several:
         notes.append(Note("further pictures", "it holds further pictures (MPF); the first is read"))
     return Metadata(orientation, nodata, tuple(notes))

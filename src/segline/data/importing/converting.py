@@ -133,6 +133,6 @@ def _values(mask: Mask, picture: Picture | None, windows: Windows) -> Labels:
     if picture is not None and len(windows) > 1 and values.shape != (size := files.image_size(picture.file)[:2]):
         raise LayoutError(
             f"{mask.file}: {values.shape[1]}x{values.shape[0]} px, but its image {picture.file.name} has "
-            f"{size[1]}x{size[0]}; they must be one size to be cut"
+            f"{size[1]}x{size[0]}; they must be one size to be cut{files.turned(picture.file)}"
         )
     return values
