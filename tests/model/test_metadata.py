@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -345,6 +346,12 @@ def test_missing_values_are_found(text: str, dtype: str, value: float) -> None:
     found = describe(io.BytesIO(tiff(array, extratags=[(42113, "s", 0, text, True)]))).nodata
     assert found is not None
     assert metadata.missing(decode(tiff(array)), found).sum() == 3
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    assert metadata.__doc__ is not None
+    rows = [line for line in metadata.__doc__.splitlines() if line.startswith("|")]
+    assert "\n".join(rows) in (Path(__file__).parents[2] / "docs" / "import.md").read_text()
 
 
 def test_a_bmp_from_the_top_down_is_read_as_pillow_does() -> None:
