@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from segline.commands import predict
 from segline.commands.predicted import LOCK, RECORDS, Records, RecordsError, Wishes
@@ -153,6 +154,26 @@ def test_patterns(image: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("model")
+@pytest.mark.usefixtures("model")
+def test_images_are_labelled_upright_and_what_their_files_say_is_told_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pixels, notes = np.zeros((12, 15), np.uint8), Image.Exif()
+    pixels[1:5, 2:4] = 200
+    notes[274] = 6  # to be turned by 90 degrees clockwise
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pixels).save(tmp_path / name, exif=notes)
+    missing = [(42113, "s", 0, "200", True)]
+    tifffile.imwrite(tmp_path / "c.tif", pixels, extratags=missing, metadata=None)
+    run(tmp_path, out=tmp_path / "out", overlays=True)
+    for stem in "ab":
+        assert np.array_equal(files.read_labels(tmp_path / "out" / f"{stem}.png"), np.rot90(pixels, -1) > 100)
+        assert files.read_image(tmp_path / "out" / f"{stem}_overlay.png").shape == (15, 12, 3)
+    said = capfd.readouterr().err
+    assert said.count("of 2 image(s), it is turned upright, as its orientation note 6 says") == 1
+    assert said.count("it declares 200 as missing (nodata)") == 1
+
+
 def test_probabilities_are_planes_at_the_place_on_earth(image: Path, tmp_path: Path) -> None:
     pixels, scale = files.read_labels(image), (0.5, 0.5, 0.0)
     tifffile.imwrite(tmp_path / "earth.tif", pixels, metadata=None, extratags=[(33550, "d", 3, scale, True)])

@@ -1,14 +1,19 @@
 """Georeferences, judged by what tifffile reads back."""
 
 import io
+import re
+import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
-from segline.data.georeference import geotiff, tags
-from segline.model.images import ImageError, encode_png
+from segline.data.georeference import apart, geotiff, tags
+from segline.model.images import ImageError, decode, encode_png
+from segline.model.jpeg2000 import GEOTIFF
 
 SCALE, TIEPOINT = (0.5, 0.5, 0.0), (0.0, 0.0, 0.0, 300000.25, 5000000.0, 0.0)
 TRANSFORMATION = (0.5, 0.1, 0.0, 300000.0, 0.1, -0.5, 0.0, 5000000.0, *([0.0] * 7), 1.0)
@@ -59,3 +64,91 @@ def test_other_images_have_none() -> None:
 def test_damage_is_named() -> None:
     with pytest.raises(ImageError, match="not a readable TIFF"):
         tags(image(WRITTEN)[:200])
+
+
+def geotiff_keys(*keys: tuple[int, int]) -> tuple[str, tuple[int, ...]]:
+    """The tag of GeoKeys with short values."""
+    return "H", (1, 1, 0, len(keys), *(number for key, value in keys for number in (key, 0, 1, value)))
+
+
+UTM = (1024, 1), (3072, 32633)
+
+
+def affine(x: float, y: float, sides: tuple[float, ...] = (2.0, 0.0, 0.0, -2.0)) -> dict[int, Any]:
+    """The tags of x + a column + b row, y + c column + d row, as a matrix."""
+    a, b, c, d = sides
+    return {34264: ("d", (a, b, 0.0, x, c, d, 0.0, y, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0))}
+
+
+def scaled(x: float, y: float, column: float = 0, row: float = 0, side: float = 2.0) -> dict[int, Any]:
+    """The tags of a pixel scale and of the tiepoint of (column, row)."""
+    return {33550: ("d", (side, side, 0.0)), 33922: ("d", (float(column), float(row), 0.0, x, y, 0.0))}
+
+
+def keyed(place: dict[int, Any], *keys: tuple[int, int]) -> dict[int, Any]:
+    return {**place, 34735: geotiff_keys(*(keys or UTM))}
+
+
+HERE = keyed(scaled(5e5, 46e5))
+POINT = (1025, 2)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        HERE,
+        keyed(affine(5e5, 46e5)),
+        keyed(scaled(5e5 + 20, 46e5 - 8, 10, 4)),
+        keyed(scaled(5e5 + 0.01, 46e5)),
+        keyed(scaled(5e5 + 1, 46e5 - 1), *UTM, POINT),
+        keyed(affine(5e5 + 1, 46e5 - 1), *UTM, POINT),
+        keyed(scaled(5e5, 46e5), (1024, 1), (3072, 32767)),
+        scaled(5e5, 46e5),
+        {},
+    ],
+)
+def test_labels_at_the_place_of_their_image_are_taken(labels: dict[int, Any], tmp_path: Path) -> None:
+    assert lying(tmp_path, HERE, labels) == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (keyed(scaled(5e5 + 2, 46e5)), r"up to 1 px from its image: .* \+1 px along and \+0 px down \(x \+2, y \+0\)"),
+        (keyed(scaled(5e5, 46e5 - 64)), r"up to 32 px .* \+32 px down \(x \+0, y -64\)"),
+        (keyed(scaled(5e5, 46e5), *UTM, POINT), r"up to 0\.7071 px .* -0\.5 px along and -0\.5 px down"),
+        (keyed(affine(5e5, 46e5 - 2 * 6, (2.0, 0.0, 0.0, 2.0))), "up to 6 px"),
+        (keyed(affine(5e5, 46e5, (0.0, 2.0, -2.0, 0.0))), "px from its image"),
+        (keyed(scaled(5e5, 46e5, side=2.1)), "px from its image"),
+        (keyed(scaled(5e5, 46e5), (1024, 1), (3072, 32632)), r"another coordinate system .*\(EPSG 32632 and 32633\)"),
+        (keyed(scaled(5e5, 46e5), (1024, 2), (2048, 4326)), "another coordinate system"),
+    ],
+)
+def test_labels_at_another_place_are_told(labels: dict[int, Any], words: str, tmp_path: Path) -> None:
+    assert re.search(words, lying(tmp_path, HERE, labels))
+
+
+def lying(folder: Path, image: dict[int, Any], labels: dict[int, Any]) -> str:
+    for name, tags_ in (("image", image), ("labels", labels)):
+        extra = [(code, kind, len(value), value, True) for code, (kind, value) in tags_.items()]
+        tifffile.imwrite(folder / f"{name}.tif", np.zeros((6, 8), np.uint8), extratags=extra, metadata=None)
+    return apart(folder / "image.tif", folder / "labels.tif")
+
+
+def test_control_points_are_not_compared(tmp_path: Path) -> None:
+    points = {33922: ("d", tuple(map(float, range(18))))}
+    assert lying(tmp_path, HERE, points) == ""
+
+
+def test_a_jp2_has_the_georeference_of_the_geotiff_within() -> None:
+    """As Sentinel-2 and GDAL write it: a box with a TIFF of one pixel."""
+    stream = io.BytesIO()
+    extra = [(code, kind, len(value), value, True) for code, (kind, value) in HERE.items()]
+    tifffile.imwrite(stream, np.zeros((1, 1), np.uint8), extratags=extra, metadata=None)
+    jp2 = io.BytesIO()
+    Image.fromarray(LABELS.astype(np.uint8)).save(jp2, "JPEG2000")
+    box = b"uuid" + GEOTIFF + stream.getvalue()
+    data = jp2.getvalue() + struct.pack(">I", 4 + len(box)) + box
+    assert [tag.code for tag in tags(data)] == [33550, 33922, 34735]
+    assert tags(jp2.getvalue()) == []
+    assert np.array_equal(decode(data), decode(jp2.getvalue()))

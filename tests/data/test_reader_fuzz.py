@@ -24,7 +24,8 @@ import tifffile
 from PIL import Image
 
 from segline.data import labelfile
-from segline.model.images import ImageError, decode, decode_page, header
+from segline.data.georeference import tags
+from segline.model.images import ImageError, decode, decode_page, describe, header
 
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
@@ -34,6 +35,9 @@ EXPANSION = {
     "png": 1032 * 24,
     "jpg": 1400,
     "bmp": 32,
+    "gif": 2560 * 4,
+    "jp2": 32768 * 4,
+    "j2k": 32768 * 4,
     "tif": 32,
     "packbits": 64 * 32,
     "lzw": 2560 * 32,
@@ -65,6 +69,9 @@ def valid() -> dict[str, tuple[str, bytes]]:
     grey = Image.fromarray(smooth.astype(np.uint8))
     rgb = Image.fromarray(np.stack([smooth, smooth[::-1], smooth[:, ::-1]], axis=-1).astype(np.uint8))
     rgba = Image.fromarray(np.dstack([np.array(rgb), np.full((24, 20), 255, np.uint8)]))
+    exif = Image.Exif()
+    exif[274], exif[282], exif[283] = 6, 72.0, 36.0
+    xmp = b'<rdf:Description tiff:Orientation="5"/>'
     found = {
         "png grey": pillow(grey, "PNG"),
         "png 16": pillow(Image.fromarray(smooth.astype(np.uint16) * 256), "PNG"),
@@ -83,6 +90,15 @@ def valid() -> dict[str, tuple[str, bytes]]:
         "bmp palette": pillow(rgb.quantize(9), "BMP"),
         "bmp rgb": pillow(rgb, "BMP"),
         "bmp rgba": pillow(rgba, "BMP"),
+        "png turned": pillow(rgb, "PNG", exif=exif),
+        "jpg turned": pillow(rgb, "JPEG", exif=exif),
+        "jpg xmp": pillow(rgb, "JPEG", xmp=xmp),
+        "gif grey": pillow(grey, "GIF"),
+        "gif colours": pillow(rgb.quantize(9), "GIF", transparency=255),
+        "jp2 grey": pillow(grey, "JPEG2000"),
+        "jp2 rgb": pillow(rgb, "JPEG2000", irreversible=True, quality_mode="rates", quality_layers=[4]),
+        "jp2 rgba": pillow(rgba, "JPEG2000", tile_size=(16, 16)),
+        "j2k 16": pillow(Image.fromarray(smooth.astype(np.uint16) * 256), "JPEG2000", no_jp2=True),
     }
     return {name: (name.split()[0], data) for name, data in found.items()} | dict(_tiffs(smooth))
 
@@ -100,6 +116,10 @@ def _tiffs(smooth: np.ndarray) -> Iterator[tuple[str, tuple[str, bytes]]]:
     yield "tif int", ("tif", tiff((smooth / 2).astype(np.int8)))
     yield "tif bool", ("tif", tiff(byte > 99))
     yield "tif planar", ("tif", tiff(np.moveaxis(rgb, 2, 0), planarconfig="separate", photometric="rgb"))
+    yield "tif turned", ("tif", tiff(word, tile=(16, 16), extratags=[(274, "H", 1, 8, True)]))
+    yield "tif white", ("tif", tiff(byte, photometric="miniswhite"))
+    placed = [(33550, "d", 3, (1.0, 1.0, 0.0), True), (33922, "d", 6, (0.0,) * 6, True), (42113, "s", 0, "0", True)]
+    yield "tif placed", ("tif", tiff(byte, extratags=placed))
     yield "tif palette", ("tif", tiff(byte, colormap=colours))
     yield "tif stack", ("tif", tiff(np.stack([word] * 3), photometric="minisblack"))
     yield (
@@ -168,6 +188,9 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "decode": decode,
     "header": lambda data: header(io.BytesIO(data)),
     "labels": lambda data: labelfile.decode(io.BytesIO(data)),
+    "describe": lambda data: describe(io.BytesIO(data), 0),
+    "exact": lambda data: labelfile.is_exact(io.BytesIO(data)),
+    "place": tags,
     "page": lambda data: decode_page(io.BytesIO(data), 1) if data[:2] in (b"II", b"MM") else None,
 }
 

@@ -12,12 +12,14 @@ from segline.commands.predicted import RECORDS, SUFFIXES, Records, Request, Wish
 from segline.commands.predicting import label_large
 from segline.commands.whole import label_whole
 from segline.data import files, ngff
+from segline.data.checks import filenotes
 from segline.data.chunked import SUFFIX
 from segline.data.georeference import Tag, geotiff, tags
 from segline.data.windows import open_windows, size_of
 from segline.malloc import keep_freed_memory
 from segline.model.images import ImageError, decode
 from segline.model.instances import suffix
+from segline.model.metadata import Note
 from segline.score.overlay import RGB, overlay
 from segline.track import large
 from segline.track.answers import Answer, Loaded
@@ -60,6 +62,7 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
     keep_freed_memory()
     loaded = load_model(open_store(), model)
     failed = []
+    noted: list[tuple[Path, tuple[Note, ...]]] = []
     with Records(out) as records, progress.meter("predict", mode, STEPS * len(found)) as meter:
         for number, file in enumerate(found):
 
@@ -72,12 +75,15 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
                 request = records.request(file, model, loaded.md5, wishes)
                 if not records.has(request):
                     records.add(request, _label(file, request, loaded, records, wishes=wishes, show=show))
+                    noted.append((file, () if ngff.is_zarr(file) else filenotes.notes(file)))
                 show("windows", 1, 1)
             except (files.FileError, ImageError, RegistryError, OSError) as error:
                 if failure.is_full(error):
                     raise
                 failed.append(f"{error}" if str(file) in str(error) else f"{file}: {error}")
         meter.say(STEPS * len(found), f"predict {len(found) - len(failed)} of {len(found)} images are in {out}")
+    for line in filenotes.lines("image", noted):
+        progress.note(line)
     if failed:
         raise PredictError("\n".join(failed))
 
@@ -178,8 +184,14 @@ def _write(stem: Path, encoded: bytes, georeference: list[Tag]) -> str:
 
 def _picture(image: bytes, said: Answer) -> RGB:
     """The outlines of all that is seen in `image`."""
+    pixels, labels = decode(image), decode(said.labels)[..., 0]
+    if pixels.shape[:2] != labels.shape:
+        raise RegistryError(
+            "the version was registered by a segline that did not turn images upright, as their orientation notes say; "
+            "register it again, or remove the note"
+        )
     objects = None if said.instances is None else decode(said.instances)[..., 0]
-    return overlay(decode(image), decode(said.labels)[..., 0], objects=objects)
+    return overlay(pixels, labels, objects=objects)
 
 
 def _found(images: list[str]) -> list[Path]:

@@ -17,8 +17,11 @@ import numpy.typing as npt
 
 from segline import parse
 from segline.data import labelfile
+from segline.model import metadata
 from segline.model.headers import Header
 from segline.model.images import ImageError, Raw, decode, decode_page, encode_png, form_of, header
+from segline.model.images import describe as describe_image
+from segline.model.metadata import Metadata
 from segline.text import LONGEST, MESSAGE, cut, shown
 
 if TYPE_CHECKING:
@@ -29,10 +32,11 @@ Labels = npt.NDArray[Any]  # (H, W), any integer type
 
 LARGEST_ID = np.iinfo(np.int32).max
 LOSSY = (".jpg", ".jpeg")
-READABLE = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # other files are no images, whatever they hold
 NAME_MAX = 255  # bytes of a file's name, of POSIX
 BUFFER = 2**20  # bytes that are copied at once
-MAGIC = 8  # bytes by which formats are told apart
+JPEG_2000 = (".jp2", ".j2k")  # with losses or without
+READABLE = (".png", *LOSSY, ".bmp", ".gif", *JPEG_2000, ".tif", ".tiff")  # other files are no images
+MAGIC = 12  # bytes by which formats are told apart
 
 
 class FileError(ValueError):
@@ -40,7 +44,7 @@ class FileError(ValueError):
 
 
 def read_image(path: Path) -> Raw:
-    """Pixels (H, W, C), uint8, uint16 or float32, of a PNG, JPEG, BMP or TIFF file.
+    """Pixels (H, W, C), uint8, uint16 or float32, of an image file, upright.
 
     Raises
     ------
@@ -80,8 +84,43 @@ def image_size(path: Path) -> Header:
         return header(stream)
 
 
+def describe(path: Path, page: int | None = None) -> Metadata:
+    """What is made of what an image file says of itself; nothing is decoded.
+
+    Raises
+    ------
+    FileError
+        The file is missing or is no such image, or something in it is refused.
+    """
+    with named(path), opened(path) as stream:
+        return describe_image(stream, page)
+
+
+def turned(path: Path) -> str:
+    """A hint for messages about sizes, where an orientation note exchanges height and width; else empty."""
+    try:
+        orientation = describe(path, 0).orientation
+    except FileError:
+        return ""
+    if orientation < metadata.FIRST_EXCHANGED:
+        return ""
+    return f"; {path.name} is turned upright by its orientation note {orientation}: {metadata.TO_STRIP}"
+
+
+def has_grey_palettes(path: Path) -> bool:
+    """Whether the format of an image file has no grey but by palettes, whose order may be any; FileError as above."""
+    with named(path), opened(path) as stream:
+        return form(stream) in ("BMP", "GIF")
+
+
+def is_exact(path: Path) -> bool:
+    """Whether the numbers in an image file are those that were written; FileError as in `read_image`."""
+    with named(path), opened(path) as stream:
+        return labelfile.is_exact(stream)
+
+
 def read_labels(path: Path, page: int | None = None) -> Labels:
-    """Labels (H, W), an integer type, of a PNG, BMP or TIFF file; of a palette its indices.
+    """Labels (H, W), an integer type, of an image file, upright; of a palette its indices.
 
     Parameters
     ----------
@@ -93,7 +132,7 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
         The file is missing, damaged, in colour, compressed with losses, or holds numbers that are no ids.
     """
     with named(path), opened(path) as stream:
-        if form(stream) == "JPEG":
+        if not labelfile.is_exact(stream):
             raise ImageError("JPEG changes values, so ids cannot be trusted; save the labels as PNG or TIFF")
         labels: Labels = labelfile.decode(stream, page).numbers
     if labels.ndim > 2:
@@ -148,7 +187,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def form(stream: BinaryIO) -> str:
-    """PNG, JPEG, BMP or TIFF; the stream is left at its begin."""
+    """The format, as `form_of` names it; the stream is left at its begin."""
     form = form_of(stream.read(MAGIC))
     stream.seek(0)
     return form

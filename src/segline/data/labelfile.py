@@ -7,8 +7,8 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from segline.model import headers
-from segline.model.images import START, ImageError, form_of, header
+from segline.model import gif, headers, jpeg2000, metadata
+from segline.model.images import START, ImageError, describe, form_of, header
 
 LARGEST_IMAGE = 2**32  # pixels; Pillow's own bound, which the header has been held to already
 
@@ -21,7 +21,7 @@ class Written(NamedTuple):
 
 
 def decode(stream: BinaryIO, page: int | None = None) -> Written:
-    """What is written in a PNG, JPEG, BMP or TIFF; black and white is 0 and 1.
+    """What is written in an image file, upright; black and white is 0 and 1.
 
     Pixels that an alpha channel calls transparent are 0; notes of transparency beside the pixels (tRNS) are ignored.
 
@@ -32,24 +32,65 @@ def decode(stream: BinaryIO, page: int | None = None) -> Written:
     Raises
     ------
     ImageError
-        The bytes are no such image or are damaged, or pixels are half transparent.
+        The bytes are no such image or are damaged, pixels are half transparent, or `segline.model.metadata` refuses it.
+    """
+    form = form_of(stream.read(START))
+    stream.seek(0)
+    if form == "TIFF":
+        return _tiff(stream, page)
+    header(stream)
+    orientation = describe(stream).orientation
+    stream.seek(0)
+    data = stream.read()
+    with headers.reading(form):
+        written = _decoded(data, form)
+    return written._replace(numbers=metadata.upright(written.numbers, orientation))
+
+
+def is_exact(stream: BinaryIO) -> bool:
+    """Whether the numbers of an image file are those that were written: JPEG, also within others, changes them.
+
+    Raises
+    ------
+    ImageError
+        It is no image, or damaged.
     """
     form = form_of(stream.read(START))
     stream.seek(0)
     if form == "TIFF":
         from segline.model import tiff
 
-        stored = tiff.read(stream, page)
-        return Written(_flat(_laid_on_black(stored.numbers, stored.alpha)), stored.palette)
-    header(stream)
+        exact = tiff.is_exact(stream)
+    elif form == "JPEG 2000":
+        with headers.reading(form):
+            exact = jpeg2000.header(stream.read()).reversible
+    else:
+        exact = form != "JPEG"
     stream.seek(0)
-    data = stream.read()
-    with headers.reading(form):
-        if form == "PNG":
-            return _png(headers.png_pixels(data, transparency=False))
-        if form == "BMP" and data[28] <= 8:
-            return _indexed(data)
-        return Written(_flat((imagecodecs.jpeg8_decode if form == "JPEG" else imagecodecs.bmp_decode)(data)))
+    return exact
+
+
+def _tiff(stream: BinaryIO, page: int | None) -> Written:
+    from segline.model import tiff
+
+    stored = tiff.read(stream, page)
+    if stored.white_is_zero:
+        metadata.refuse_unclear_mask(stored.numbers, stored.white_is_zero, stored.writer)
+    numbers = metadata.upright(_laid_on_black(stored.black_is_zero, stored.alpha), stored.orientation)
+    return Written(_flat(numbers), stored.palette)
+
+
+def _decoded(data: bytes, form: str) -> Written:
+    if form == "PNG":
+        return _png(headers.png_pixels(data, transparency=False))
+    if form == "GIF":
+        return Written(*gif.numbers(data))
+    if form == "BMP" and data[28] <= 8:
+        return _indexed(data)
+    if form == "JPEG 2000":
+        pixels, alpha = jpeg2000.decode(data)
+        return Written(_flat(_laid_on_black(pixels, alpha)))
+    return Written(_flat((imagecodecs.jpeg8_decode if form == "JPEG" else imagecodecs.bmp_decode)(data)))
 
 
 def _png(data: bytes) -> Written:

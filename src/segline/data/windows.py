@@ -14,8 +14,8 @@ from segline.data import ngff
 from segline.data.chunks import Chunks
 from segline.data.files import form, image_size, named, opened, read_image
 from segline.data.georeference import Tag, tags_of
-from segline.model import headers, tiff
-from segline.model.images import Raw, usual
+from segline.model import headers, metadata, tiff
+from segline.model.images import Raw, pixels_of
 
 SEGMENT = 2**27  # bytes; a compressed strip or tile that is larger has the image read as a whole
 KEPT = 2**26  # bytes of decoded strips and tiles that are kept for the next window
@@ -59,7 +59,7 @@ def open_windows(path: Path) -> Iterator[Windows]:
         yield Windows(raw.shape[0], raw.shape[1], lambda rows, columns: raw[rows, columns], georeference)
         return
     with found.stream:
-        yield Windows(pages[0].imagelength, pages[0].imagewidth, found.read, georeference)
+        yield Windows(*found.size, found.read, georeference)
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -71,8 +71,7 @@ def size_of(path: Path) -> tuple[int, int]:
         if form(stream) != "TIFF":
             return image_size(path)[:2]
         with tiff.opened(stream) as (file, offsets):
-            first = tiff.page_planes(file, offsets, None, whole=False)[0]
-            return first.imagelength, first.imagewidth
+            return tiff.size_of(tiff.page_planes(file, offsets, None, whole=False)[0])
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
@@ -95,18 +94,20 @@ class _Tiff:
         self.stream = path.open("rb")
         self._path, self._pages = path, pages
         self._order = pages[0].parent.byteorder
-        self._palette, self._alpha = tiff.palette_of(pages[0]), tiff.alpha_of(pages)
+        self._meaning, self.size = tiff.meaning_of(pages), tiff.size_of(pages[0])
         self._decoders = [page.decode for page in pages]
         self._tables = [{"jpegtables": page.jpegtables} if page.compression == tiff.JPEG else {} for page in pages]
         self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
 
     def read(self, rows: slice, columns: slice) -> Raw:
         """Pixels (h, w, C)."""
+        page, orientation = self._pages[0], self._meaning.orientation
+        window = metadata.stored_window(rows, columns, page.imagelength, page.imagewidth, orientation)
         with named(self._path), headers.reading("TIFF"):
-            planes = [self._plane(number, rows, columns) for number in range(len(self._pages))]
+            planes = [self._plane(number, *window) for number in range(len(self._pages))]
             numbers = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
         with named(self._path):
-            return usual(numbers, self._alpha) if self._palette is None else self._palette[numbers[..., 0]]
+            return pixels_of(self._meaning._replace(numbers=numbers))
 
     def _plane(self, number: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
         """Numbers (h, w, C) of one directory."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from .headers import ImageError
 
-SMALLER_COPY_OR_MASK = 0b101  # of NewSubfileType, tag 254
+NEW_SUBFILE_TYPE, SUBFILE_TYPE, SHORT = 254, 255, 3
+SMALLER_COPY, MASK, OLD_SMALLER_COPY = 0b001, 0b100, 2
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 MOST_TAGS = 4096
 
@@ -23,7 +24,20 @@ class _Form(NamedTuple):
 
 
 def full_images(stream: BinaryIO) -> list[int]:
-    """Offsets of the directories of full images, of which there is at least one.
+    """Offsets of the directories of full images, of which there is at least one; ImageError as in `_kinds`."""
+    found = [offset for offset, kind in _kinds(stream).items() if not kind & (SMALLER_COPY | MASK)]
+    if not found:
+        raise ImageError("it holds no image")
+    return found
+
+
+def has_validity_mask(stream: BinaryIO) -> bool:
+    """Whether a directory says which pixels of the image are valid; ImageError as in `_kinds`."""
+    return any(kind & MASK for kind in _kinds(stream).values())
+
+
+def _kinds(stream: BinaryIO) -> dict[int, int]:
+    """NewSubfileType of each directory by its offset, in their order.
 
     tifffile would go on for ever where directories go round in a circle of more than a hundred, and would load the
     same bytes again for every tag that calls for them.
@@ -31,18 +45,17 @@ def full_images(stream: BinaryIO) -> list[int]:
     Raises
     ------
     ImageError
-        There is none, they go round in a circle, or hold more than the file.
+        Directories go round in a circle, or hold more than the file.
     """
     form = _form(stream.read(8))
     size = stream.seek(0, 2)
-    at, seen, found = form.offset.size, set[int](), list[int]()  # byte 4 holds the first offset; 8 in a BigTIFF
+    at, found = form.offset.size, dict[int, int]()  # byte 4 holds the first offset; 8 in a BigTIFF
     while True:
         (offset,) = _read(stream, at, form.offset)
         if not offset:
             break
-        if offset in seen:
+        if offset in found:
             raise ImageError("it is damaged: its directories go round in a circle")
-        seen.add(offset)
         (tags,) = _read(stream, offset, form.entries)
         if tags > MOST_TAGS:
             raise ImageError(f"it is damaged: a directory of {tags} tags")
@@ -51,13 +64,21 @@ def full_images(stream: BinaryIO) -> list[int]:
         held = sum(count * SIZES.get(kind, 8) for _, kind, count, _ in entries)
         if len(entries) < tags or held > size + 8 * tags:
             raise ImageError("it is damaged or truncated: a directory holds more than the file")
-        kinds = [value for tag, _, _, value in entries if tag == 254]
-        if not kinds or not kinds[0] & SMALLER_COPY_OR_MASK:
-            found.append(offset)
+        found[offset] = _kind(entries, form)
         at = offset + form.entries.size + tags * form.entry.size
-    if not found:
-        raise ImageError("it holds no image")
     return found
+
+
+def _kind(entries: list[tuple[int, int, int, int]], form: _Form) -> int:
+    """NewSubfileType of a directory, or what the older SubfileType says in its place."""
+    for tag, kind, _, stored in entries:
+        # A number of two bytes is left of the four that were read.
+        value = stored >> 16 if kind == SHORT and form.offset.format.startswith(">") else stored
+        if tag == NEW_SUBFILE_TYPE:
+            return value
+        if tag == SUBFILE_TYPE:
+            return SMALLER_COPY if value == OLD_SMALLER_COPY else 0
+    return 0
 
 
 def _form(start: bytes) -> _Form:

@@ -134,6 +134,14 @@ def bmp(data: bytes, size: int) -> Header:
     return Header(height, width, channels, "uint8")
 
 
+def bmp_density(data: bytes) -> tuple[float, float] | None:
+    """Pixels per metre in x and y, as a BMP that begins with `data` says them; None where it does not."""
+    if len(data) < 46:
+        return None
+    x, y = struct.unpack_from("<ii", data, 38)
+    return (float(x), float(y)) if x > 0 and y > 0 else None
+
+
 def jpeg(data: bytes) -> Header:
     """Header of a JPEG, after a walk over all of its parts: nothing else tells that one is truncated.
 

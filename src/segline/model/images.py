@@ -2,29 +2,32 @@
 
 Forms. An image is (H, W, C), uint8, uint16 or float32, whatever its file: bool becomes 0 and 255, every other type
 float32 with its values kept (whole numbers beyond 2**24 are rounded). Palettes become RGB. An alpha channel that is
-opaque everywhere is dropped, any other is refused. Orientation notes (EXIF) are ignored, for label images have none.
-The numbers of a TIFF are taken as they are, also where white is zero.
+opaque everywhere is dropped, any other is refused. What else a file says of its pixels, `metadata` decides: pixels are
+upright, and 0 is black.
 
 Bounds. What a file says of its size is doubted before anything is allocated. Its pixels P, in bytes as they are stored
 or as they are decoded, whichever are more, are at most 4 GiB (`headers.LARGEST`) and at most k times the file: k is 1
-for BMP and uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate, 2,560 for LZW, 64 for PackBits, 32,768 for
-zstd; times what bits, palettes and conversion to float32 add (32 at most). Decoding needs at
+for BMP and uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate, 2,560 for LZW and GIF, 64 for PackBits, 32,768
+for zstd and JPEG 2000; times what bits, palettes and conversion to float32 add (32 at most). Decoding needs at
 most 64 MiB + 64 x the file + 4 P; 64 x is for what the directories of a TIFF may list.
 """
 
 import io
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import cv2
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from . import headers
+from . import exif, gif, headers, jpeg2000, metadata
 from .headers import Header
+from .metadata import Facts, Metadata
+
+if TYPE_CHECKING:
+    from . import tiff
 
 # What it tells of damaged files comes as ImageError.
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
@@ -34,8 +37,13 @@ Raw = npt.NDArray[Any]  # (H, W, C), uint8, uint16 or float32
 
 RANGES = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8": "JPEG", b"BM": "BMP"} | dict.fromkeys(TIFF_MAGIC, "TIFF")
-START = 1200  # bytes in which a PNG or BMP has said all of itself
+MAGIC = (
+    {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8": "JPEG", b"BM": "BMP", b"GIF87a": "GIF", b"GIF89a": "GIF"}
+    | dict.fromkeys(jpeg2000.MAGIC, "JPEG 2000")
+    | dict.fromkeys(TIFF_MAGIC, "TIFF")
+)
+FORMATS = "PNG, JPEG, BMP, GIF, JPEG 2000 or TIFF"
+START = 1200  # bytes in which a PNG or BMP has said its size and type
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Statistics:
 
 
 def decode(data: bytes) -> Raw:
-    """Pixels (H, W, C), uint8, uint16 or float32, of an encoded PNG, JPEG, BMP or TIFF; see above for the rules.
+    """Pixels (H, W, C), uint8, uint16 or float32, of an encoded image; see above for the rules.
 
     Channels are in the order red, green, blue.
 
@@ -73,55 +81,106 @@ def decode(data: bytes) -> Raw:
     form = form_of(data)
     if form == "TIFF":
         return decode_page(io.BytesIO(data))
-    found = header(io.BytesIO(data))
     with headers.reading(form):
-        pixels = _codec(form)(data).reshape(found.height, found.width, -1)
-    if form == "BMP":
-        pixels = pixels[..., : found.channels] if found.channels == 1 else pixels
-    return usual(pixels, (pixels.shape[2] - 1,) if pixels.shape[2] in (2, 4) else ())
+        orientation = describe(io.BytesIO(data)).orientation
+        found = _stored(io.BytesIO(data), form)
+        pixels, alpha = _decoded(data, form, found)
+    return metadata.upright(usual(pixels, alpha), orientation)
 
 
 def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
     """Pixels (H, W, C) of one page of a TIFF, of which no other is read; None: the only one. Errors as in `decode`."""
     from . import tiff
 
-    stored = tiff.read(stream, page)
+    return pixels_of(tiff.read(stream, page))
+
+
+def pixels_of(stored: "tiff.Stored") -> Raw:
+    """Pixels (H, W, C) of the numbers of a TIFF, or of a window of them; ImageError where they mean nothing."""
     if stored.palette is not None:
-        return stored.palette[stored.numbers[..., 0]]
-    return usual(stored.numbers, stored.alpha)
+        pixels: Raw = stored.palette[stored.numbers[..., 0]]
+    else:
+        pixels = usual(stored.black_is_zero, stored.alpha)
+    return metadata.upright(pixels, stored.orientation)
 
 
 def header(stream: BinaryIO) -> Header:
     """Size and type that `decode` would give; little is read and nothing decoded. Errors as there."""
-    start = stream.read(START)
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    form = form_of(start)
-    with headers.reading(form):
-        if form == "PNG":
-            return headers.png(start, size)
-        if form == "BMP":
-            return headers.bmp(start, size)
-        if form == "JPEG":
-            return headers.jpeg(stream.read())
+    form = form_of(stream.read(START))
+    if form != "TIFF":
+        with headers.reading(form):
+            found, orientation = _stored(stream, form), describe(stream).orientation
+            height, width = metadata.size(found.height, found.width, orientation)
+            return found._replace(height=height, width=width)
     from . import tiff
 
+    stream.seek(0)
     height, width, channels, dtype = tiff.header(stream)
     return Header(height, width, channels, usual(np.empty((0, 0, 1), dtype)).dtype.name)
 
 
+def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
+    """What is made of what an image file says of itself; nothing is decoded.
+
+    Raises
+    ------
+    ImageError
+        `metadata` refuses it, or it is no image.
+    """
+    stream.seek(0)
+    start = stream.read(START)
+    stream.seek(0)
+    form = form_of(start)
+    with headers.reading(form):
+        if form == "PNG":
+            return metadata.decide(Facts(*exif.of_png(stream)))
+        if form == "JPEG":
+            return metadata.decide(Facts(*exif.of_jpeg(stream.read())))
+        if form == "TIFF":
+            from . import tiff
+
+            return tiff.describe(stream, page)
+        if form == "GIF":
+            return metadata.decide(Facts(density=gif.density(start), clear=gif.clear(stream.read())))
+        return metadata.decide(Facts(density=headers.bmp_density(start) if form == "BMP" else None))
+
+
 def form_of(start: bytes) -> str:
-    """PNG, JPEG, BMP or TIFF, as the first bytes of a file say; ImageError when it is none of these."""
+    """PNG, JPEG, BMP, GIF, JPEG 2000 or TIFF, as the first bytes of a file say; ImageError when it is none of these."""
     for magic, form in MAGIC.items():
         if start.startswith(magic):
             return form
-    raise ImageError("not a readable PNG, JPEG, BMP or TIFF image; if it is of another kind, convert it")
+    raise ImageError(f"not a readable {FORMATS} image; if it is of another kind, convert it")
 
 
-def _codec(form: str) -> Callable[[bytes], Raw]:
+def _stored(stream: BinaryIO, form: str) -> Header:
+    """Size and type of the pixels as they are stored."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
     if form == "PNG":
-        return lambda data: imagecodecs.png_decode(headers.png_pixels(data))
-    return imagecodecs.jpeg8_decode if form == "JPEG" else imagecodecs.bmp_decode
+        return headers.png(stream.read(START), size)
+    if form == "BMP":
+        return headers.bmp(stream.read(START), size)
+    if form == "GIF":
+        return gif.header(stream.read())
+    return headers.jpeg(stream.read()) if form == "JPEG" else jpeg2000.header(stream.read()).size
+
+
+def _decoded(data: bytes, form: str, found: Header) -> tuple[Raw, tuple[int, ...]]:
+    """Pixels (H, W, C) as they are stored, with colours for palettes, and which channels are alpha."""
+    if form == "GIF":
+        shown, opaque = gif.shown(data)
+        return (shown, ()) if opaque is None else (np.dstack([shown, opaque]), (shown.shape[2],))
+    if form == "JPEG 2000":
+        return jpeg2000.decode(data)
+    if form == "PNG":
+        pixels = imagecodecs.png_decode(headers.png_pixels(data))
+    else:
+        pixels = (imagecodecs.jpeg8_decode if form == "JPEG" else imagecodecs.bmp_decode)(data)
+    pixels = pixels.reshape(found.height, found.width, -1)
+    if form == "BMP" and found.channels == 1:
+        pixels = pixels[..., :1]
+    return pixels, (pixels.shape[2] - 1,) if pixels.shape[2] in (2, 4) else ()
 
 
 def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:

@@ -21,7 +21,7 @@ COLUMNS = ("labels", "instances", "probabilities")
 
 
 class Served(PythonModel):
-    """A pyfunc model: one encoded image (PNG, JPEG, TIFF) a row in, one uint8 PNG of class ids a row out.
+    """A pyfunc model: one encoded image, such as PNG, a row in, one uint8 PNG of class ids a row out.
 
     With the parameters ``instances`` and ``probabilities`` images of instance ids and of class probabilities come
     beside it, in columns of these names; ``views`` is the number of views to average, 0 for what inference.json says.

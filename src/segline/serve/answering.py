@@ -37,10 +37,20 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
         _room_after(image, most_pixels, most_pixels)
         said = _answer(serving, image, asked)
     if output == "overlay":
-        objects = None if said.instances is None else decode(said.instances)[..., 0]
-        return Content(encode_png(overlay(decode(image), decode(said.labels)[..., 0], objects=objects)), "image/png")
+        return Content(_overlay(image, said), "image/png")
     data = said.probabilities or (said.labels if output == "labels" else invocation.instance_image(said))
     return Content(data, "image/png" if data.startswith(b"\x89PNG") else "image/tiff")
+
+
+def _overlay(image: bytes, said: Answer) -> bytes:
+    """A PNG of the outlines of what is seen in `image`; RefusedError where both are not of one size."""
+    pixels, labels = decode(image), decode(said.labels)[..., 0]
+    if pixels.shape[:2] != labels.shape:
+        raise RefusedError(
+            400, "the version does not turn images upright, as their orientation notes say; ask for labels"
+        )
+    objects = None if said.instances is None else decode(said.instances)[..., 0]
+    return encode_png(overlay(pixels, labels, objects=objects))
 
 
 def predictions(serving: Serving, asked_for: Invocation, most_pixels: int) -> Content:

@@ -37,7 +37,7 @@ _ASKED = [
     _object({"inputs": _COLUMN}, params=_PARAMS),
 ]
 _PREDICTIONS = {"type": "array", "items": _object({"labels": BASE64}, instances=BASE64, probabilities=BASE64)}
-_IMAGES = ("image/png", "image/jpeg", "image/bmp", "image/tiff")
+_IMAGES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/gif", "image/jp2")
 
 ASKED: dict[str, Any] = {
     "requestBody": {

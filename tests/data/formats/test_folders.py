@@ -104,7 +104,7 @@ def test_groups_of_what_is_taken(tmp_path: Path) -> None:
             ("images/a.png", "annotations/trimaps/a.png"),
             r"all with --images 'images/\*' --masks 'annotations/\*\*/\*', or some with .*'annotations/trimaps/\*'",
         ),
-        (("images/a.png", "masks/a.gif"), r"but no masks: .*\nnot read are 1 \.gif files; convert them to PNG or TIFF"),
+        (("images/a.png", "masks/a.webp"), r"no masks: .*\nnot read are 1 \.webp files; convert them to PNG or TIFF"),
         (("images/a.webp", "masks/a.png"), r"no folder of images; .*\nnot read are 1 \.webp files"),
         (
             ("train/images/a.png", "train/masks/a.png", "val/images/b.png", "val/masks/b.png"),

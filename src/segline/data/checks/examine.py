@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segline.data import files
-from segline.data.checks import annotations, duplicates
+from segline.data import files, georeference
+from segline.data.checks import annotations, duplicates, filenotes
 from segline.data.checks.problems import Problem
 from segline.data.dataset import Dataset
 from segline.data.files import FileError, Labels
@@ -47,9 +47,13 @@ def examine(dataset: Dataset, stem: str) -> Checked:
             found.append(_unreadable(name, error))
             continue
         if checked.size is not None and labels[kind].shape != checked.size:
-            message = f"{_size(labels[kind].shape)} px, but its image is {_size(checked.size)} px"
+            hint = files.turned(dataset.images[stem])
+            message = f"{_size(labels[kind].shape)} px, but its image is {_size(checked.size)} px{hint}"
             found.append(Problem("error", name, message, kind="labels of another size than their image"))
-    if not found:
+        elif checked.size is not None and (message := georeference.apart(dataset.images[stem], known[stem])):
+            found.append(Problem("error", name, message, kind="labels at another place than their image"))
+        found += filenotes.problems(name, known[stem])
+    if not any(problem.level == "error" for problem in found):
         checked = _with_labels(dataset, checked, labels)
     return replace(checked, problems=(*checked.problems, *found))
 
@@ -76,13 +80,14 @@ def _image(dataset: Dataset, stem: str) -> Checked:
     except FileError as error:
         return Checked(stem, problems=(_unreadable(name, error),))
     problem = _pixels(name, image)
+    noted = filenotes.problems(name, dataset.images[stem], image)
     return Checked(
         stem,
         form=(image.dtype.name, image.shape[2]),
         size=(image.shape[0], image.shape[1]),
         digest=duplicates.digest(image),
         code=None if problem else duplicates.code(image),
-        problems=(problem,) if problem else (),
+        problems=(*([problem] if problem else []), *noted),
     )
 
 

@@ -74,7 +74,7 @@ def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
     if found != shape:
         raise LayoutError(
             f"{file}: says {size(shape)} px (width x height) of {image}, which is {size(found)}; it is another image, "
-            "or was resized or turned since: give the one that was labelled"
+            f"or was resized or turned since: give the one that was labelled{files.turned(image)}"
         )
 
 

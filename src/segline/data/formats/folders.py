@@ -33,7 +33,7 @@ MASKS = (
     "groundtruth", "segmentations", "segmentation", "seg", "targets", "target", "y", "manual",
 )  # fmt: skip
 OTHERS = (
-    ".gif", ".webp", ".jp2", ".heic", ".npy", ".npz", ".mat", ".h5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif",
+    ".webp", ".heic", ".npy", ".npz", ".mat", ".h5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif",
 )  # fmt: skip
 PATTERNS = "say where they are, such as --images 'raw/*_img.tif' --masks 'gt/*_seg.png', `*` being what both share"
 

@@ -42,12 +42,12 @@ def look(file: Path) -> Look:
     LayoutError, FileError
         It is no such image, or compressed with losses.
     """
-    if file.suffix.lower() in LOSSY:
+    if file.suffix.lower() in LOSSY or not files.is_exact(file):
         raise LayoutError(
             f"{file}: JPEG changes values, so ids cannot be trusted; {TO_SAVE}, or, where they show foreground on "
             "black only, say --threshold 127"
         )
-    if files.image_size(file).channels == 1:
+    if files.image_size(file).channels == 1 and not files.has_grey_palettes(file):
         return Look(file)
     pixels, palette = _drawn(file)
     if palette is None:

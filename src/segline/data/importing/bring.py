@@ -15,7 +15,7 @@ from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, IGNORE, NAME, READING, SPEC, Dataset, DatasetError, Spec, spec_of, write_spec
 from segline.data.formats import Each, Layout, LayoutError, Wishes, layouts
 from segline.data.formats.masks import some
-from segline.data.importing import converting, cutting, overview, sheet, unfinished
+from segline.data.importing import converting, cutting, notes, overview, sheet, unfinished
 
 RAW = Path("data/raw")
 SHEET = "contact_sheet.png"
@@ -58,6 +58,12 @@ def _memory(item: Any) -> int:
     return height * width * max(READING * channels * np.dtype(dtype).itemsize, PIXEL)
 
 
+def _none(item: Any) -> int:
+    """Bytes that are needed to look at the head of a file: too few to count."""
+    del item
+    return 0
+
+
 def bring(
     source: Path,
     name: str,
@@ -92,6 +98,8 @@ def bring(
     target = raw / name
     _refuse_target(source, target, replace)
     layout = layouts.recognise(source, wishes, each("read masks", _memory))
+    notes.refuse_apart(layout, each("compare places", _none))
+    noted, kinds = notes.told(layout, each("read notes", _none))
     groups, of_groups = _groups(layout, wishes)
     cut = cutting.plan(layout, groups, wishes.cut)
     spec = _spec(layout, name, licence, origin)
@@ -105,11 +113,11 @@ def bring(
         dataset = Dataset.open(folder)
         checked = check.inspect(dataset, each("check", dataset.memory))
         dataset, of_twins = _united(folder, dataset, checked)
-        problems = check.judge(dataset, checked)
+        problems = [problem for problem in check.judge(dataset, checked) if problem.kind not in kinds]
         _refuse_errors(problems, layout.reasons)
         files.write_png(folder / SHEET, sheet.contact_sheet(dataset, checked))
         table = tuple(overview.lines(dataset, checked, instances))
-    reasons = (*layout.reasons, *of_groups, *cut.reasons, *of_twins)
+    reasons = (*layout.reasons, *noted, *of_groups, *cut.reasons, *of_twins)
     return Imported(target, spec, reasons, len(dataset.images), instances, table, tuple(problems), found)
 
 

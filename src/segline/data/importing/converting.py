@@ -14,6 +14,7 @@ from segline.data.formats.masks import some
 from segline.data.formats.tables import translated
 from segline.data.importing.cutting import WHOLE, Windows
 from segline.model.images import Raw, encode_png
+from segline.model.tiff import GDAL_NODATA
 
 MOST_INSTANCES = np.iinfo(np.uint16).max
 
@@ -29,21 +30,22 @@ def write_image(picture: Picture, folder: Path, windows: Windows) -> bool:
         files.copy(picture.file, folder / f"{missing[0]}{picture.file.suffix}")
         return False
     pixels = files.read_image(picture.file) if picture.page is None else files.read_page(picture.file, picture.page)
+    nodata = files.describe(picture.file, picture.page or 0).nodata
     for stem in missing:
-        _write_pixels(pixels[windows[stem]], folder, stem)
+        _write_pixels(pixels[windows[stem]], folder, stem, nodata)
     return False
 
 
-def _write_pixels(pixels: Raw, folder: Path, stem: str) -> None:
-    """Write (H, W, C) as PNG, or as TIFF where that cannot hold them."""
-    if pixels.dtype != np.float32 and pixels.shape[2] in (1, 3):
+def _write_pixels(pixels: Raw, folder: Path, stem: str, nodata: float | None) -> None:
+    """Write (H, W, C) as PNG, or as TIFF where that cannot hold them, or the number of missing values."""
+    if nodata is None and pixels.dtype != np.float32 and pixels.shape[2] in (1, 3):
         files.write_bytes(folder / f"{stem}.png", encode_png(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
     else:
-        files.write_bytes(folder / f"{stem}.tif", _tiff(pixels))
+        files.write_bytes(folder / f"{stem}.tif", _tiff(pixels, nodata))
 
 
-def _tiff(pixels: Raw) -> bytes:
-    """TIFF bytes of (H, W, C), the same for the same pixels."""
+def _tiff(pixels: Raw, nodata: float | None) -> bytes:
+    """TIFF bytes of (H, W, C), the same for the same pixels; with the number of missing values, where there is one."""
     import tifffile
 
     stream = io.BytesIO()
@@ -55,6 +57,7 @@ def _tiff(pixels: Raw) -> bytes:
         planarconfig=None if one else "separate",
         metadata=None,
         software=False,
+        extratags=[] if nodata is None else [(GDAL_NODATA, "s", 0, repr(nodata), True)],
     )
     return stream.getvalue()
 
@@ -130,6 +133,6 @@ def _values(mask: Mask, picture: Picture | None, windows: Windows) -> Labels:
     if picture is not None and len(windows) > 1 and values.shape != (size := files.image_size(picture.file)[:2]):
         raise LayoutError(
             f"{mask.file}: {values.shape[1]}x{values.shape[0]} px, but its image {picture.file.name} has "
-            f"{size[1]}x{size[0]}; they must be one size to be cut"
+            f"{size[1]}x{size[0]}; they must be one size to be cut{files.turned(picture.file)}"
         )
     return values

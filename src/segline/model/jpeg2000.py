@@ -1,0 +1,177 @@
+"""JPEG 2000 files (JP2 and bare codestreams), looked through before OpenJPEG is trusted with them.
+
+Not read are palettes, colours other than grey and RGB, channels of different size or type, signed numbers, and what
+makes OpenJPEG need much more memory than the pixels: tiny precincts and code-blocks, and very many layers.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import imagecodecs
+import numpy.typing as npt
+
+from . import headers
+from .headers import Header, ImageError
+
+BOXES, CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
+MAGIC = (BOXES, CODESTREAM)
+RATIO = 32768  # bytes that a byte of the file can stand for at most; an empty image of 16 megapixels is within it
+CHANNELS = 1024
+LAYERS, LEVELS, TILES = 64, 32, 65535
+SMALLEST_PRECINCT, SMALLEST_BLOCK = 4, 2  # exponents of 2; of a block less 2
+SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
+GREY, RGB = 17, 16  # of EnumCS
+GEOTIFF = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")  # UUID of the box with a GeoTIFF
+
+
+class Found(NamedTuple):
+    """What a file says of its pixels: their size and type, which channels are alpha, and whether they are exact."""
+
+    size: Header
+    alpha: tuple[int, ...]
+    reversible: bool
+
+
+def header(data: bytes) -> Found:
+    """What a JPEG 2000 file says of its pixels, after a walk over all of its parts.
+
+    Raises
+    ------
+    ImageError
+        It is truncated, damaged, of a kind that is not read (see above), or larger than its file can hold.
+    """
+    alpha, codestream = _boxes(data) if data.startswith(BOXES) else ((), data)
+    height, width, channels, bits = _size(codestream)
+    item = 1 if bits <= 8 else 2
+    stored = height * width * channels * item
+    # OpenJPEG has 4 bytes a sample, twice.
+    headers.doubt(height, width, stored, height * width * channels * 4, RATIO * len(data))
+    reversible = True
+    for marker, part in _markers(codestream):
+        if marker == COD:
+            _doubt_style(part[0] & 1, part[5:])
+            if struct.unpack_from(">H", part, 2)[0] > LAYERS:
+                raise ImageError(f"it has more than {LAYERS} layers; save it with one")
+            reversible &= part[9] == 1
+        elif marker == COC:
+            style = part[1 if channels < 257 else 2 :]
+            _doubt_style(style[0] & 1, style[1:])
+            reversible &= style[5] == 1
+    colours = channels - len(alpha)
+    if any(channel >= channels for channel in alpha) or colours < 1:
+        raise ImageError(f"it calls {len(alpha)} of {channels} channels alpha")
+    return Found(Header(height, width, colours, "uint8" if item == 1 else "uint16"), alpha, reversible)
+
+
+def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
+    """Pixels (H, W, C), alpha among them, and which channels are alpha; ImageError as in `header`."""
+    found = header(data)
+    pixels: npt.NDArray[Any] = imagecodecs.jpeg2k_decode(data, planar=False, numthreads=1)
+    size = found.size
+    return pixels.reshape(size.height, size.width, size.channels + len(found.alpha)), found.alpha
+
+
+def georeference(data: bytes) -> bytes:
+    """The GeoTIFF without pixels that says where a JP2 lies on Earth; empty where there is none."""
+    for kind, at, end in _each_box(data, 0, len(data)) if data.startswith(BOXES) else ():
+        if kind == b"uuid" and data[at : at + 16] == GEOTIFF:
+            return data[at + 16 : end]
+    return b""
+
+
+def _boxes(data: bytes) -> tuple[tuple[int, ...], bytes]:
+    """The channels of a JP2 that are alpha, and its codestream; colours that are not read are refused."""
+    alpha: list[int] = []
+    for kind, at, end in _each_box(data, 0, len(data)):
+        if kind == b"jp2c":
+            return tuple(sorted(alpha)), data[at:end]
+        if kind != b"jp2h":
+            continue
+        for inner, start, stop in _each_box(data, at, end):
+            if inner == b"pclr":
+                raise ImageError("it has a palette; save it as grey or RGB")
+            if inner == b"colr" and data[start] == 1:
+                space = int.from_bytes(data[start + 3 : start + 7], "big")
+                if space not in (GREY, RGB):
+                    raise ImageError(f"its colours are of kind {space}; convert it to grey or RGB")
+            if inner == b"cdef":
+                entries = data[start + 2 : stop]
+                alpha += [number for number, kind_, _ in _triples(entries) if kind_ in (1, 2)]
+    raise ImageError("it holds no image")
+
+
+def _triples(data: bytes) -> Iterator[tuple[int, int, int]]:
+    yield from struct.iter_unpack(">HHH", data[: len(data) // 6 * 6])
+
+
+def _each_box(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind of each box between `at` and `end`, and where its content begins and ends."""
+    while at + 8 <= end:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        start = at + 8
+        if length == 1 and at + 16 <= end:
+            (length,), start = struct.unpack_from(">Q", data, start), at + 16
+        stop = end if length == 0 else at + length
+        if stop < start or stop > end:
+            raise ImageError(f"it is damaged or truncated at byte {at}")
+        yield kind, start, stop
+        at = stop
+
+
+def _size(data: bytes) -> tuple[int, int, int, int]:
+    """Height, width, channels and bits that a codestream says."""
+    if not data.startswith(CODESTREAM) or len(data) < 42:
+        raise ImageError("it is truncated")
+    right, bottom, left, top, wide, high, _, _, channels = struct.unpack_from(">8IH", data, 8)
+    parts = data[42 : 42 + 3 * channels]
+    if not 0 < channels <= CHANNELS or len(parts) < 3 * channels:
+        raise ImageError(f"it has {channels} channels; 1 to {CHANNELS} are read")
+    if any(parts[1::3].strip(b"\1")) or any(parts[2::3].strip(b"\1")):
+        raise ImageError("its channels differ in size (subsampling); save it without")
+    if len(set(parts[::3])) > 1 or parts[0] & 0x80 or parts[0] >= 16:
+        raise ImageError(
+            f"its channels have different types, are signed, or have more than 16 bits ({parts[::3][:4]!r})"
+        )
+    if not wide or not high or -(-right // wide) * -(-bottom // high) > TILES:
+        raise ImageError("it is damaged: it has no tiles, or too many")
+    return bottom - top, right - left, channels, parts[0] + 1
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Each marker and its content in all headers of a codestream; packets are passed over by the lengths of tiles."""
+    at, tile = 2, 0
+    while True:
+        if at + 2 > len(data):
+            raise ImageError("it is truncated")
+        (marker,) = struct.unpack_from(">H", data, at)
+        if marker == EOC:
+            return
+        if marker == SOD:
+            (length,) = struct.unpack_from(">I", data, tile + 6)
+            if length == 0 and data.endswith(b"\xff\xd9"):  # the last tile: to the end
+                return
+            if not tile or length < at + 2 - tile:
+                raise ImageError(f"it is damaged at byte {tile}")
+            at = tile + length
+            continue
+        if at + 4 > len(data) or marker >> 8 != 0xFF:
+            raise ImageError(f"it is damaged or truncated at byte {at}")
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        part = data[at + 4 : at + 2 + length]
+        if length < 2 or len(part) < length - 2:
+            raise ImageError(f"it is damaged or truncated at byte {at}")
+        tile = at if marker == SOT else tile
+        yield marker, part
+        at += 2 + length
+
+
+def _doubt_style(own_precincts: int, style: bytes) -> None:
+    """Refuse tiny precincts and code-blocks; `style` begins with the number of levels."""
+    levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
+    if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
+        raise ImageError(f"it has {levels} levels and code-blocks of a rare size; save it with the usual 64 x 64")
+    # The lowest level is as small as it is; the others divide the image.
+    sides = [side for both in precincts[1:] for side in (both & 15, both >> 4)]
+    if own_precincts and min(sides, default=15) < SMALLEST_PRECINCT:
+        raise ImageError("it has precincts below 16 px; save it with larger ones")

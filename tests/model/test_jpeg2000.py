@@ -1,0 +1,90 @@
+"""JPEG 2000, judged by the arrays that Pillow and imagecodecs wrote, and by files changed by hand."""
+
+import io
+import struct
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from segline.model import jpeg2000
+from segline.model.images import ImageError, decode, header
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (40, 52, 3), dtype=np.uint8)
+SIXTEEN = RNG.integers(0, 65536, (40, 52), dtype=np.uint16)
+
+
+def saved(image: Image.Image | np.ndarray, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(stream, "JPEG2000", **options)
+    return stream.getvalue()
+
+
+def changed(data: bytes, marker: int, at: int, value: bytes) -> bytes:
+    """`data` with `value` at a place after the length of the first such marker."""
+    start = (
+        data.index(struct.pack(">H", marker), data.index(jpeg2000.CODESTREAM) + 2 * (marker != jpeg2000.SIZ)) + 4 + at
+    )
+    return data[:start] + value + data[start + len(value) :]
+
+
+@pytest.mark.parametrize("form", [{}, {"no_jp2": True}])
+@pytest.mark.parametrize("array", [RGB, RGB[..., 0], SIXTEEN])
+@pytest.mark.parametrize(
+    "options", [{}, {"tile_size": (16, 16)}, {"quality_mode": "rates", "quality_layers": [80, 40, 1]}]
+)
+def test_lossless_pixels_come_back(form: dict[str, Any], array: np.ndarray, options: dict[str, Any]) -> None:
+    data = saved(array, **form, **options)
+    with Image.open(io.BytesIO(data)) as image:  # Pillow writes other pixels into tiles of 16 bits
+        array = np.array(image)
+    assert np.array_equal(decode(data), array.reshape(40, 52, -1))
+    assert header(io.BytesIO(data)) == (40, 52, array.size // 2080, array.dtype.name)
+    assert jpeg2000.header(data).reversible
+
+
+@pytest.mark.parametrize("bits", [1, 8, 10, 12, 15])
+def test_numbers_of_any_bits_up_to_16(bits: int) -> None:
+    array = SIXTEEN % (2**bits)
+    decoded = decode(imagecodecs.jpeg2k_encode(array, level=0, reversible=True, bitspersample=bits))
+    assert np.array_equal(decoded[..., 0], array)
+
+
+def test_many_channels() -> None:
+    array = np.dstack([RGB, RGB[::-1]])
+    assert np.array_equal(decode(imagecodecs.jpeg2k_encode(array, level=0, reversible=True, codecformat="j2k")), array)
+
+
+def test_losses_are_known() -> None:
+    for data in (saved(RGB, irreversible=True), imagecodecs.jpeg2k_encode(SIXTEEN, level=40, reversible=False)):
+        assert not jpeg2000.header(data).reversible
+        assert decode(data).shape[:2] == (40, 52)
+
+
+def test_alpha_is_dropped_where_opaque_and_refused_where_not() -> None:
+    opaque = np.dstack([RGB, np.full((40, 52), 255, np.uint8)])
+    assert np.array_equal(decode(saved(opaque)), RGB)
+    with pytest.raises(ImageError, match="transparent"):
+        decode(saved(np.dstack([RGB, RGB[..., 0]])))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (saved(Image.fromarray(RGB).convert("YCbCr")), "colours are of kind 18"),
+        (saved(RGB)[:300], "truncated"),
+        (saved(RGB)[:-2], "truncated|damaged"),
+        (changed(saved(RGB), jpeg2000.SIZ, 2, struct.pack(">II", 2**31, 2**31)), "more than its bytes can hold|tiles"),
+        (changed(saved(RGB), jpeg2000.SIZ, 37, b"\2"), "subsampling"),
+        (changed(saved(RGB), jpeg2000.SIZ, 36, b"\x87"), "signed"),
+        (changed(saved(RGB), jpeg2000.COD, 2, b"\xff\xff"), "layers"),
+        (changed(saved(RGB), jpeg2000.COD, 6, b"\0\0"), "code-blocks"),
+        (saved(RGB, precinct_size=(16, 16)), "precincts"),
+    ],
+)
+def test_what_is_not_read_is_refused(data: bytes, words: str) -> None:
+    for read in (decode, lambda data: header(io.BytesIO(data))):
+        with pytest.raises(ImageError, match=words):
+            read(data)
