@@ -20,6 +20,12 @@ class LayoutError(ValueError):
     """A folder that no layout fits, or that cannot be meant; the message says what was found and what to do."""
 
 
+def some(values: Sequence[object], most: int = 8) -> str:
+    """Join the first `most` values by commas, and say how many there are if these are not all."""
+    shown = ", ".join(str(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
+
+
 @dataclass(frozen=True)
 class Wishes:
     """What the person says of the source; whatever is left out is guessed.

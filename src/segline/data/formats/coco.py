@@ -5,10 +5,21 @@ from functools import partial
 from pathlib import Path
 
 from segline.data.dataset import IGNORE
-from segline.data.formats import Each, Layout, LayoutError, Picture, Wishes, coco_json, drawings, finding, flags, survey
+from segline.data.formats import (
+    Each,
+    Layout,
+    LayoutError,
+    Picture,
+    Wishes,
+    coco_json,
+    drawings,
+    finding,
+    flags,
+    some,
+    survey,
+)
 from segline.data.formats.coco_json import Image, Said
 from segline.data.formats.drawings import Sheet
-from segline.data.formats.masks import some
 
 SIGNS = (b'"annotations"', b'"categories"', b'"file_name"')
 BACKGROUND = "background"

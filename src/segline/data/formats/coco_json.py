@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.formats import LayoutError, drawings, rle
+from segline.data.formats import LayoutError, drawings, rle, some
 from segline.data.formats.drawings import Drawing, Object
-from segline.data.formats.masks import some
 from segline.data.formats.regions import Points, Region, Shape, polygon, union
 
 LISTS = ("images", "annotations", "categories")

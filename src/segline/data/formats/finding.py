@@ -8,9 +8,8 @@ from typing import Any, Self
 
 from segline.data import files
 from segline.data.files import FileError
-from segline.data.formats import READABLE, LayoutError, Wishes, drawings
+from segline.data.formats import READABLE, LayoutError, Wishes, drawings, some
 from segline.data.formats.folders import IMAGES
-from segline.data.formats.masks import some
 
 
 def jsons(source: Path) -> list[Path]:

@@ -19,9 +19,9 @@ from segline.data.formats import (
     maskfile,
     masklayout,
     pairs,
+    some,
 )
 from segline.data.formats.colours import Key
-from segline.data.formats.masks import some
 from segline.data.formats.pairs import Pairs
 
 IMAGES = (
@@ -58,6 +58,7 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
         raise LayoutError("--threshold and --colours: masks are either grey or in colours; leave one out")
     if wishes.threshold is None:
         key = colours.key(each(maskfile.look, list(found.masks.values())), wishes)
+        wishes = wishes if key.ignore is None else replace(wishes, ignore=key.ignore)
     groups = None
     if (source / GROUPS).exists():
         groups = read_groups(source / GROUPS, found.images, others=_in_part(wishes))

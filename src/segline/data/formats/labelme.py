@@ -12,9 +12,8 @@ import numpy as np
 
 from segline.data import files
 from segline.data.dataset import IGNORE
-from segline.data.formats import Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, survey
+from segline.data.formats import Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, some, survey
 from segline.data.formats.drawings import Drawing, Object, Sheet
-from segline.data.formats.masks import some
 from segline.data.formats.regions import Points, Region, Shape, disc, polygon, union
 from segline.model.images import ImageError, decode
 

@@ -11,10 +11,21 @@ import numpy.typing as npt
 
 from segline.data import files
 from segline.data.dataset import by_stem
-from segline.data.formats import READABLE, Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, survey
+from segline.data.formats import (
+    READABLE,
+    Each,
+    Layout,
+    LayoutError,
+    Picture,
+    Wishes,
+    drawings,
+    finding,
+    flags,
+    some,
+    survey,
+)
 from segline.data.formats.drawings import Drawing, Object, Sheet
 from segline.data.formats.folders import IMAGES, MASKS
-from segline.data.formats.masks import some
 from segline.data.formats.regions import Region
 
 LABEL = "object"

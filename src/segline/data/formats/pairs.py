@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segline.data.files import LOSSY
-from segline.data.formats import READABLE, LayoutError, Wishes
-from segline.data.formats.masks import some
+from segline.data.formats import READABLE, LayoutError, Wishes, some
 
 MASK_WORDS = "(?:cp_)?masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|annotations?"
 IMAGE_WORDS = "images?|img|im|raw"

@@ -19,9 +19,9 @@ from segline.data.formats import (
     masklayout,
     pairs,
     series,
+    some,
 )
 from segline.data.formats.folders import IMAGES, MASKS
-from segline.data.formats.masks import some
 
 TIFF = (".tif", ".tiff")
 ASKED = 50

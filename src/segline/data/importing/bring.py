@@ -13,8 +13,7 @@ from segline.data import files
 from segline.data.checks import alike, check
 from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, IGNORE, NAME, READING, SPEC, Dataset, DatasetError, Spec, spec_of, write_spec
-from segline.data.formats import Each, Layout, LayoutError, Wishes, layouts
-from segline.data.formats.masks import some
+from segline.data.formats import Each, Layout, LayoutError, Wishes, layouts, some
 from segline.data.importing import converting, cutting, overview, sheet, unfinished
 
 RAW = Path("data/raw")
