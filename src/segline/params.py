@@ -11,12 +11,15 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+
+from segline import names
 
 
 class ParamsError(ValueError):
@@ -417,6 +420,11 @@ class Registration(Section):
 
     name: str = Field("", description="name of the registered model; empty: the name of the dataset")
 
+    @field_validator("name")
+    @classmethod
+    def _fit_for_a_model(cls, name: str) -> str:
+        return names.check_model(name, "the name") if name else name
+
 
 class Gate(Section):
     """What a model must reach before it may become champion."""
@@ -530,19 +538,19 @@ def check(schema: type[S], content: object, file: str) -> S:
 
 def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: str, value: object) -> str:
     """One wrong setting in one line: full name, value, what is wrong, what the setting means."""
-    names: list[str] = []
+    parts: list[str] = []
     field = None
     inner: type[BaseModel] | None = schema
     mapping = False
     for part in location:
         if inner is None or not isinstance(part, str):
             break
-        names.append(part)
+        parts.append(part)
         if mapping:  # the key of an entry, which is the user's
             mapping = False
             continue
         if part not in inner.model_fields:
-            return f"{'.'.join(names)} is no setting; there are {', '.join(_shown(inner))}"
+            return f"{'.'.join(parts)} is no setting; there are {', '.join(_shown(inner))}"
         field = inner.model_fields[part]
         inner = _section_of(field)
         mapping = get_origin(field.annotation) is dict
@@ -551,4 +559,4 @@ def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: 
     meaning = f" ({field.description})" if field is not None and field.description else ""
     if message == "Input should be a valid string":
         message += f", in quotes: '{value}'"
-    return f"{'.'.join(names)} = {value!r}: {message.removeprefix('Value error, ')}{meaning}"
+    return f"{'.'.join(parts)} = {value!r}: {message.removeprefix('Value error, ')}{meaning}"

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from segline import names
 from segline.data import files
 from segline.data.dataset import IGNORE
 from segline.data.files import Labels
@@ -60,8 +61,8 @@ def key(looks: Iterable[Look], wishes: Wishes) -> Key:
         seen.add(look)
     if wishes.colours:
         classes = {_packed(colour): class_id for colour, class_id in wishes.colours.items()}
-        names = {class_id: wishes.names.get(class_id, "") for class_id in classes.values()}
-        return Key("colours", ("classes by the table of colours",), classes, names)
+        named = {class_id: wishes.names.get(class_id, "") for class_id in classes.values()}
+        return Key("colours", ("classes by the table of colours",), classes, named)
     if not seen.pixels or not (seen.coloured or seen.conflict or seen.dark_last or (seen.palette and seen.greys)):
         return _of_numbers(seen, wishes)
     if not any(colour % GREY for colour in seen.pixels):
@@ -131,16 +132,16 @@ def _guessed(seen: _Seen, wishes: Wishes) -> Key:
         )
     classes = {0: 0} | {colour: class_id for class_id, colour in enumerate(shown, 1)}
     _refuse_noisy(seen, classes, wishes)
-    names = {0: "background"} | {classes[colour]: text(colour) for colour in shown}
+    named = {0: "background"} | {classes[colour]: text(colour) for colour in shown}
     if len(shown) == 1:
-        names[1] = "object"
+        named[1] = "object"
     order = some([f"{text(colour)} -> {class_id}" for colour, class_id in classes.items()], MOST_COLOURS)
     reasons = [f"colours to classes, black as background, else in the order of their codes: {order}; else {HOW}"]
     if seen.conflict:
         reasons.append("palettes differ between masks, so their colours count, not their indices")
     if 0 not in seen.pixels:
         reasons.append("no mask holds black: class 0, background, has no pixels")
-    return Key("colours", tuple(reasons), classes, names)
+    return Key("colours", tuple(reasons), classes, named)
 
 
 def _refuse_noisy(seen: _Seen, classes: Mapping[Packed, int], wishes: Wishes) -> None:
@@ -225,16 +226,17 @@ def read_table(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
         if column not in table:
             raise LayoutError(f"{file} has no column {column}, but {', '.join(table.columns)}; give {HOW}")
     classes: dict[Colour, int] = {}
-    names: dict[int, str] = {}
+    said: dict[int, str] = {}
     for line, row in enumerate(table.to_dict("records"), 2):
         colour, class_id, name = _row(f"{file}, line {line}", {str(key): str(value) for key, value in row.items()})
         if classes.setdefault(colour, class_id) != class_id:
             raise LayoutError(f"{file}, line {line}: {row['colour']} is class {classes[colour]} already")
-        if name and class_id != IGNORE and names.setdefault(class_id, name) != name:
-            raise LayoutError(f"{file}, line {line}: class {class_id} is {names[class_id]!r} already, not {name!r}")
+        name = names.check(name, f"{file}, line {line}: name") if name else name
+        if name and class_id != IGNORE and said.setdefault(class_id, name) != name:
+            raise LayoutError(f"{file}, line {line}: class {class_id} is {said[class_id]!r} already, not {name!r}")
     if set(classes.values()) <= {IGNORE}:
         raise LayoutError(f"{file} has {'no class but ignore' if classes else 'no line'}; give {HOW}")
-    return classes, names
+    return classes, said
 
 
 def _row(where: str, row: Mapping[str, str]) -> tuple[Colour, int, str]:

@@ -16,6 +16,7 @@ from segline.data.formats import (
     Picture,
     Wishes,
     colours,
+    flags,
     maskfile,
     masklayout,
     pairs,
@@ -53,6 +54,7 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     found = _pairs(source, wishes)
     if found is None:
         return None
+    flags.refuse(wishes, "masks", "ignore", "threshold", "colours", "missing_as_background")
     key = Key("greys")
     if wishes.threshold is not None and wishes.colours:
         raise LayoutError("--threshold and --colours: masks are either grey or in colours; leave one out")
