@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -160,10 +161,15 @@ def read_bytes(path: Path) -> bytes:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path`, no longer than file systems take, however long the name of `path` is."""
+    return path.with_name(f".{hashlib.md5(os.fsencode(path.name)).hexdigest()[:16]}.partial")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name, then rename: a reader meets the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = _temporary(path)
     temporary.write_bytes(data)
     temporary.replace(path)
 
@@ -172,7 +178,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def partial(path: Path) -> Iterator[Path]:
     """A path to write to, that becomes `path` when all went well, and vanishes when not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = _temporary(path)
     try:
         yield temporary
     except BaseException:
@@ -189,7 +195,7 @@ def md5(path: Path) -> str:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file byte for byte, whole or not at all; not its times and rights."""
-    temporary = target.with_name(f".{target.name}.partial")
+    temporary = _temporary(target)
     try:
         shutil.copyfile(source, temporary)
     except OSError as error:
@@ -199,7 +205,7 @@ def copy(source: Path, target: Path) -> None:
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write `array` as .npy, which `load_array` can map into memory."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = _temporary(path)
     with temporary.open("wb") as file:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
     temporary.replace(path)
@@ -207,7 +213,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
     """Write as .npy the array that `parts`, some rows after the others, make up; one part is in memory at a time."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = _temporary(path)
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -283,7 +289,7 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 @contextmanager
 def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, object]], None]]:
     """Write a CSV file row by row, by what is yielded: a function of the values by column."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = _temporary(path)
     with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
