@@ -249,7 +249,9 @@ def _runs(segmentation: Mapping[str, Any], shape: Shape, where: str) -> Runs:
         )
     if isinstance(counts, str):
         return Runs(counts, shape)
-    runs = [run if type(run) is int else _value(run, int) for run in counts] if isinstance(counts, list) else [None]
+    runs: list[Any] = [None]
+    if isinstance(counts, list):
+        runs = [run if type(run) is int else _value(run, int) for run in counts]
     if None in runs:
         raise LayoutError(f"{where}: counts {str(counts)[:40]!r} are neither run lengths nor a string of them; mend it")
     return Runs(runs, shape)

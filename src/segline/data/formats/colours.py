@@ -15,6 +15,7 @@ from segline.data import files
 from segline.data.dataset import IGNORE
 from segline.data.files import Labels
 from segline.data.formats import Colour, LayoutError, Mask, Wishes, maskfile, noise, some
+from segline.data.formats.labelmap import LabelMap
 from segline.data.formats.maskfile import GREY, Look, Packed
 from segline.data.formats.tables import translated
 
@@ -48,8 +49,8 @@ class Key:
         return Mask(file, partial(getattr(maskfile, self.reading), file))
 
 
-def key(looks: Iterable[Look], wishes: Wishes) -> Key:
-    """How to read masks drawn like `looks`, which are gone through once.
+def key(looks: Iterable[Look], wishes: Wishes, labelmap: LabelMap | None = None) -> Key:
+    """How to read masks drawn like `looks`, which are gone through once; `labelmap` is that of their source.
 
     Raises
     ------
@@ -63,6 +64,11 @@ def key(looks: Iterable[Look], wishes: Wishes) -> Key:
         classes = {_packed(colour): class_id for colour, class_id in wishes.colours.items()}
         named = {class_id: wishes.names.get(class_id, "") for class_id in classes.values()}
         return Key("colours", ("classes by the table of colours",), classes, named)
+    if labelmap and _is_of(seen, labelmap, wishes):
+        classes = {_packed(colour): class_id for colour, class_id in labelmap.classes.items()}
+        table = some([f"{text(colour)} -> {class_id}" for colour, class_id in classes.items()])
+        named = {class_id: labelmap.names.get(class_id, "") for class_id in classes.values()}
+        return Key("colours", (f"classes and their names as labelmap.txt says: {table}",), classes, named)
     if not seen.pixels or not (seen.coloured or seen.conflict or seen.dark_last or (seen.palette and seen.greys)):
         return _of_numbers(seen, wishes)
     if not any(colour % GREY for colour in seen.pixels):
@@ -71,6 +77,12 @@ def key(looks: Iterable[Look], wishes: Wishes) -> Key:
     if wishes.labels == "instances":
         return Key("colours", ("each colour is an object",))
     return _guessed(seen, wishes)
+
+
+def _is_of(seen: "_Seen", labelmap: LabelMap, wishes: Wishes) -> bool:
+    """Whether masks are drawn in colours and a map of labels is of them: objects may have colours of their own."""
+    strange = set(seen.pixels) - {_packed(colour) for colour in labelmap.classes}
+    return bool(seen.coloured or seen.palette) and not (strange and wishes.labels == "instances")
 
 
 def _of_numbers(seen: "_Seen", wishes: Wishes) -> Key:
