@@ -127,6 +127,13 @@ def import_(
     missing_as_background: Annotated[
         bool, typer.Option("--missing-as-background", help="images without a mask hold background only")
     ] = False,
+    crowd: Annotated[
+        Literal["ignore", "objects"] | None,
+        typer.Option(help="what COCO annotations with iscrowd 1 are; CVAT writes it for whatever the brush drew"),
+    ] = None,
+    skip_shapes: Annotated[
+        bool, typer.Option("--skip-shapes", help="leave out LabelMe shapes that enclose nothing: points, lines")
+    ] = False,
     cut: Annotated[
         int | None, typer.Option(metavar="SIDE", help="cut images larger than SIDE px into blocks that are not")
     ] = None,
@@ -154,6 +161,8 @@ def import_(
         skip_unpaired=skip_unpaired,
         missing_as_background=missing_as_background,
         cut=cut,
+        crowd=crowd,
+        skip_shapes=skip_shapes,
     )
     typer.echo("\n".join(lines))
 

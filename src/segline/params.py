@@ -11,12 +11,13 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
-from segline import parse
+from segline import names, parse
 from segline.text import LONGEST, MESSAGE, cut, shown
 
 
@@ -418,6 +419,11 @@ class Registration(Section):
 
     name: str = Field("", description="name of the registered model; empty: the name of the dataset")
 
+    @field_validator("name")
+    @classmethod
+    def _fit_for_a_model(cls, name: str) -> str:
+        return names.check_model(name, "the name") if name else name
+
 
 class Gate(Section):
     """What a model must reach before it may become champion."""
@@ -547,19 +553,19 @@ def check(schema: type[S], content: object, file: str) -> S:
 
 def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: str, value: object) -> str:
     """One wrong setting in one line: full name, value, what is wrong, what the setting means."""
-    names: list[str] = []
+    parts: list[str] = []
     field = None
     inner: type[BaseModel] | None = schema
     mapping = False
     for part in location:
         if inner is None or not isinstance(part, str):
             break
-        names.append(part)
+        parts.append(part)
         if mapping:  # the key of an entry, which is the user's
             mapping = False
             continue
         if part not in inner.model_fields:
-            return f"{cut('.'.join(names), MESSAGE)} is no setting; there are {', '.join(_shown(inner))}"
+            return f"{cut('.'.join(parts), MESSAGE)} is no setting; there are {', '.join(_shown(inner))}"
         field = inner.model_fields[part]
         inner = _section_of(field)
         mapping = get_origin(field.annotation) is dict
@@ -569,4 +575,4 @@ def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: 
     if message == "Input should be a valid string":
         message += f", in quotes: '{cut(str(value), LONGEST)}'"
     message = cut(message.removeprefix("Value error, "), MESSAGE)
-    return f"{cut('.'.join(names), MESSAGE)} = {shown(value)}: {message}{meaning}"
+    return f"{cut('.'.join(parts), MESSAGE)} = {shown(value)}: {message}{meaning}"

@@ -1,5 +1,6 @@
 """What is written to a run, read back through MLflow's own client."""
 
+import hashlib
 import math
 import re
 import time
@@ -9,8 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_metric_name
 
-from segline.track.runs import MAX_PARAM, MAX_TAG, Dataset, Run, StartedRun, flat
+from segline.track.runs import MAX_PARAM, MAX_TAG, Dataset, Run, StartedRun, flat, metric_names, metrics_of_test
 from segline.track.store import Store
 
 
@@ -139,3 +143,39 @@ def test_load_of_the_machine(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
                 break
             time.sleep(0.1)
     assert "system/cpu_utilization_percentage" in store.client.get_run(run.id).data.metrics
+
+
+CLASS_NAMES = [
+    ["background", "<10 µm", ">10 µm"],
+    ["🧫", "🔬", "cell"],
+    ["Cell", "cell", "CELL"],
+    ["a b", "a_b", "a.b", "a-b"],
+    ["x" * 200, "x" * 199 + "y", "x" * 300, "x" * 300 + "y"],
+    ["a b", "a?b", "a_b_" + hashlib.md5(b"iou.a?b").hexdigest()[:8]],
+    ["mean", "iou", "dice.cell"],
+]
+
+
+@pytest.mark.parametrize("classes", CLASS_NAMES)
+def test_each_class_has_a_metric_of_its_own(classes: list[str]) -> None:
+    scores = {name: float(place) for place, name in enumerate(classes)}
+    found = metrics_of_test({"mean_iou": 9.0, "iou": scores, "dice": scores})
+    assert sorted(found.values()) == sorted([9.0, *scores.values(), *scores.values()])
+    assert len({name.casefold() for name in found}) == len(found)
+    for name in found:
+        _validate_metric_name(name)
+        assert len(name) <= 250
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=8))
+def test_names_of_metrics_are_different(classes: list[str]) -> None:
+    found = metric_names([f"iou.{name}" for name in classes])
+    assert len({name.casefold() for name in found}) == len(classes)
+
+
+def test_plain_names_of_classes_stay_as_they_are() -> None:
+    result = {"mean_iou": 1.0, "iou": {"background": 1.0, "cell_type-2": 1.0, "a b": 1.0, "größe": 1.0}}
+    names = ["test_mean_iou", "test_iou_background", "test_iou_cell_type-2", "test_iou_a_b", "test_iou_größe"]
+    assert list(metrics_of_test(result)) == names
+    both = metrics_of_test({"iou": {"a b": 1.0, "a_b": 2.0}})
+    assert both["test_iou_a_b"] == 2.0

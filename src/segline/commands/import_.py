@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segline import progress
+from segline import names, progress
 from segline.data.checks import check
 from segline.data.drawn import NAME as DRAWN
 from segline.data.formats import Each, Wishes
@@ -46,12 +46,12 @@ def run(
         raise ImportFlagError(f"--name {name}: stage sample draws its dataset there; choose another name")
     if (wishes.get("ignore") or 0) < 0:
         raise ImportFlagError(f"--ignore {wishes['ignore']}: mask values are 0 or more")
-    table, names = read_table(colours) if colours else ({}, {})
+    table, of_table = read_table(names.on_disk(colours)) if colours else ({}, {})
     try:
         made = bring.bring(
             source,
             name,
-            Wishes(colours=table, names=names | _names(classes), **wishes),
+            Wishes(colours=table, names=of_table | _names(classes), **wishes),
             licence=licence,
             origin=origin,
             replace=replace,
@@ -80,7 +80,7 @@ def _named(flag: str) -> tuple[int, str]:
     number, _, name = flag.partition("=")
     if not number.strip().isdecimal() or not name.strip():
         raise ImportFlagError(f"--class {flag!r}: give an id and a name, such as --class 1=nucleus")
-    return int(number), name.strip()
+    return int(number), names.check(name.strip(), f"--class {number.strip()}:")
 
 
 def _lines(made: bring.Imported) -> Iterator[str]:

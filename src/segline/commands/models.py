@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from segline import params
 from segline.data.dataset import SPEC, read_spec
@@ -61,7 +62,9 @@ def list_(name: str, as_json: bool, console: Console, say: Callable[[str], None]
         say(json.dumps(rows, indent=2))
         return
     aliases = Column("aliases", min_width=len("@challenger"))  # or a narrow terminal cuts them
-    content = Table("version", aliases, "registered", MAIN, "gate", "md5", "run", title=registry.name)
+    content = Table(
+        "version", aliases, "registered", MAIN, "gate", "md5", "run", title=Text(registry.name, style="table.title")
+    )
     for each in rows:
         content.add_row(
             str(each["version"]),

@@ -71,7 +71,8 @@ def _overview(content: dict[str, Any]) -> Table:
         **{name: content[name] for name in MD5S},
         **{f"{line['action']} {local_time(line['time'])}": _line(line) for line in content["history"]},
     }
-    table = Table(show_header=False, title=f"{content['name']} version {content['version']}", title_justify="left")
+    title = Text(f"{content['name']} version {content['version']}", style="table.title")
+    table = Table(show_header=False, title=title, title_justify="left")
     for name, value in lines.items():
         table.add_row(name, Text(str(value or "-"), overflow="fold"))
     return table

@@ -53,7 +53,8 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 
 def _table(rows: list[dict[str, object]], model: str) -> Table:
-    table = Table("version", "aliases", "split", "image", "same", title=model, title_justify="left")
+    title = Text(model, style="table.title")
+    table = Table("version", "aliases", "split", "image", "same", title=title, title_justify="left")
     for row in rows:
         aliases = row["aliases"]
         assert isinstance(aliases, list)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from segline import names
 from segline.data import files, labels
 from segline.model.images import Raw
 from segline.text import MESSAGE, cut, shown
@@ -33,7 +34,9 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, StringConstraints(pattern=NAME)] = Field(description="also the name of the registered model")
+    name: Annotated[str, StringConstraints(pattern=NAME, max_length=names.LONGEST)] = Field(
+        description="also the name of the registered model"
+    )
     classes: dict[int, str] = Field(description="id: name, from 0 (background, or the border between cells) on")
     ignore: Annotated[int, Field(ge=1, le=255)] | None = Field(None, description="id of pixels that do not count")
     labels: Kind = Field(
@@ -46,7 +49,9 @@ class Spec(BaseModel):
     def _classes_in_order(self) -> Self:
         if list(self.classes) != list(range(len(self.classes))) or not 2 <= len(self.classes) <= IGNORE:
             raise ValueError(f"ids {list(self.classes)}: classes are 0, 1, 2, ... without a hole, two at least")
-        if len(set(self.classes.values())) < len(self.classes):
+        for class_id, name in self.classes.items():
+            names.check(name, f"class {class_id}:")
+        if len({names.composed(name) for name in self.classes.values()}) < len(self.classes):
             raise ValueError(f"names {list(self.classes.values())}: two classes have one name")
         if self.ignore in self.classes:
             raise ValueError(f"ignore {self.ignore} is a class; give it an id of its own, such as {IGNORE}")
@@ -75,6 +80,7 @@ class Dataset:
         DatasetError, FileError
             dataset.yaml is missing or wrong, a folder it calls for is missing, or groups.csv does not fit the images.
         """
+        folder = names.on_disk(folder)
         if not folder.is_dir():
             raise DatasetError(f"{folder} is no folder; `segline import FOLDER --name {folder.name}` makes it")
         spec = read_spec(folder / SPEC)
@@ -164,7 +170,7 @@ def write_spec(file: Path, spec: Spec) -> None:
 
 
 def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
-    """The files of `folder` by stem, in alphabetical order; none when it is missing.
+    """The files of `folder` by stem in NFC, in alphabetical order; none when it is missing.
 
     Hidden files, folders and pipes do not count, nor, where `suffixes` are given, files with another.
 
@@ -183,9 +189,12 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
         wanted = not suffixes or file.suffix.lower() in suffixes
         if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue
-        if file.stem in found:
-            raise DatasetError(f"{file} and {found[file.stem].name} have one stem; a stem names one image: rename one")
-        found[file.stem] = file
+        stem = names.composed(file.stem)
+        if stem in found:
+            if found[stem].stem != file.stem:
+                raise DatasetError(names.differ([found[stem], file]))
+            raise DatasetError(f"{file} and {found[stem].name} have one stem; a stem names one image: rename one")
+        found[stem] = file
     return found
 
 
@@ -207,8 +216,9 @@ def read_groups(file: Path, images: Mapping[str, object], others: bool = False) 
     for column in ("image", "group"):
         if column not in table:
             raise DatasetError(f"{file} has no column {column}; its columns are {', '.join(table.columns)}")
-    stems = [name if name in images else Path(name).stem for name in table["image"]]
-    groups = dict(zip(stems, table["group"], strict=True))
+    known = [names.composed(name) for name in table["image"]]
+    stems = [name if name in images else Path(name).stem for name in known]
+    groups = dict(zip(stems, map(names.composed, table["group"]), strict=True))
     for what, which in (
         ("lists images that are not there", set() if others else set(stems) - set(images)),
         ("does not list", set(images) - set(stems)),

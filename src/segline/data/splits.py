@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from segline.names import composed
+
 Split = Literal["train", "validation", "test"]
 
 FEWEST = {"validation": 2, "test": 1}
@@ -67,18 +69,19 @@ def assign(
     return splits
 
 
-def _members(groups: Mapping[str, str], split: str, names: Sequence[str]) -> set[str]:
-    """The groups that `names` of images or groups stand for."""
+def _members(groups: Mapping[str, str], split: str, asked: Sequence[str]) -> set[str]:
+    """The groups that the names of images or groups `asked` for stand for."""
+    listed = [composed(name) for name in asked]
     known = set(groups.values())
-    for name in names:
+    for name in listed:
         if name not in groups and name not in known:
             near = get_close_matches(name, sorted(known | set(groups))) or sorted(groups)[:3]
             raise SplitError(f"prepare.{split}: {name!r} is neither image nor group; near to it: {', '.join(near)}")
         if name in known and groups.get(name, name) != name:
             raise SplitError(f"prepare.{split}: {name!r} is a group and an image of group {groups[name]!r}; rename one")
-    found = {groups.get(name, name) for name in names}
+    found = {groups.get(name, name) for name in listed}
     for image, group in groups.items():
-        if group in found and group not in names and image not in names:
+        if group in found and group not in listed and image not in listed:
             raise SplitError(
                 f"prepare.{split} names images of group {group!r}, but not {image!r}, which is of it too; "
                 f"name the group, which must not be split"

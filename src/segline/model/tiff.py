@@ -219,7 +219,10 @@ def page_planes(
     """
     pictures = _pictures(file, offsets)
     if picture is None and len(pictures) > 1:
-        raise ImageError(f"a stack of {len(pictures)} pages; `segline import` takes it apart, or save page by page")
+        raise ImageError(
+            f"a stack of {len(pictures)} pages where one image is wanted; save it page by page (segline import reads "
+            "stacks of images that have stacks of labels of as many pages)"
+        )
     if not 0 <= (picture or 0) < len(pictures):
         raise ImageError(f"it has no page {picture}; there are {len(pictures)}, the first is 0")
     pages = [_page(file, offset) for offset in pictures[picture or 0]]

@@ -1,5 +1,6 @@
 """The model card: what a model is, what it learned from and how well it does, for the person who meets it later."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ TEMPLATE = """\
 # {{ dataset.name }}
 
 A U-Net that gives each pixel one of {{ dataset.classes | length }} classes: \
-{{ dataset.classes.values() | join(", ") }}.
+{{ dataset.classes.values() | map("literal") | join(", ") }}.
 {% if dataset.source %}
 Data: {{ dataset.source }}{% if dataset.licence %} ({{ dataset.licence }}){% endif %}.
 {% endif %}
@@ -23,7 +24,7 @@ Data: {{ dataset.source }}{% if dataset.licence %} ({{ dataset.licence }}){% end
 | class | IoU | Dice |
 |---|---|---|
 {% for name, value in result.iou.items() -%}
-| {{ name }} | {{ value | figure }} | {{ result.dice[name] | figure }} |
+| {{ name | literal }} | {{ value | figure }} | {{ result.dice[name] | figure }} |
 {% endfor %}
 | figure | value |
 |---|---|
@@ -55,6 +56,14 @@ their own before its answers are used.
 """
 
 
+MARKUP = re.compile(r"([\\`*\[\]<>|~&]|\b_|_\b)")
+
+
+def _literal(name: str) -> str:
+    """A name with a backslash before what Markdown or HTML would take for markup."""
+    return MARKUP.sub(r"\\\1", name)
+
+
 def render(**facts: Mapping[str, Any] | int) -> str:
     """The card as Markdown.
 
@@ -65,4 +74,5 @@ def render(**facts: Mapping[str, Any] | int) -> str:
 
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.4f}"
+    environment.filters["literal"] = _literal
     return environment.from_string(TEMPLATE).render(names=FIGURES, **facts)

@@ -10,6 +10,7 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from segline import names
 from segline.track import entry, history, intention, lineage
 from segline.track.answers import Answer, load_model, parse_address
 from segline.track.entry import VERSION_TAG
@@ -59,13 +60,14 @@ class Registry:
         Raises
         ------
         RegistryError
-            MLflow takes no such name.
+            No registered model can have such a name.
         """
-        if not name.strip() or set("/:") & set(name):
-            raise RegistryError(f"registration.name = {name!r}: a registered model needs a name without / and :")
+        try:
+            self.name = names.check_model(name, "registration.name:")
+        except names.NamingError as error:
+            raise RegistryError(str(error)) from None
         self.store = store
         self.client = store.client
-        self.name = name
 
     def register(
         self,
@@ -153,8 +155,8 @@ class Registry:
                     numbers = ", ".join(str(version.version) for version in found)
                     raise RegistryError(f"{which} could be versions {numbers} of {self.name}; give more of the md5")
                 return found[0]
-        names = ", ".join([*(str(each.version) for each in held), *(f"@{a}" for each in held for a in each.aliases)])
-        raise RegistryError(f"{self.name} has no version {which}; there are {names or 'none'}")
+        known = ", ".join([*(str(each.version) for each in held), *(f"@{a}" for each in held for a in each.aliases)])
+        raise RegistryError(f"{self.name} has no version {which}; there are {known or 'none'}")
 
     def run(self, version: ModelVersion) -> MlflowRun | None:
         """The run that made a version; None where it is gone."""

@@ -1,5 +1,6 @@
 """Runs as they are written: params, figures, pictures and datasets of one run, in few calls."""
 
+import hashlib
 import json
 import os
 import platform
@@ -7,6 +8,7 @@ import re
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
 MAX_PARAM = 6000  # characters; MLflow refuses more
 MAX_TAG = 8000
+MAX_METRIC = 250  # characters of a name
+SHORT_DIGEST = 8  # digits of an MD5 that tell two names apart
 ERROR_TAG = "error"
 PROCESS_TAG = "process"  # host, number and start of the process that a run is of
 SAME_START = 60  # seconds by which the start of a process may seem to move when the clock is set
@@ -195,10 +199,35 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
 
 
 def metrics_of_test(result: Mapping[str, Any]) -> dict[str, float]:
-    """The figures in test.json as metrics of a run, ``test_mean_iou`` and others."""
-    figures = {name: value for name, value in flat(result).items() if isinstance(value, int | float)}
-    # A class may have any name, a metric of MLflow may not.
-    return {"test_" + re.sub(r"[^\w\-]", "_", name): float(value) for name, value in figures.items()}
+    """The figures in test.json as metrics of a run, ``test_mean_iou`` and others, no two of one name."""
+    figures = {name: float(value) for name, value in flat(result).items() if isinstance(value, int | float)}
+    return dict(zip(metric_names(list(figures)), figures.values(), strict=True))
+
+
+def metric_names(names: Sequence[str]) -> list[str]:
+    """A name that MLflow takes for each of `names`, all different, even where case does not count.
+
+    A class may have any name, a metric may not: other characters than letters, digits, _ and - become _. Of names that
+    would become one, only one that is not changed stays as it is; the others end in eight digits of their MD5.
+    """
+    plain = ["test_" + re.sub(r"[^\w\-]", "_", name) for name in names]
+    unchanged = {name: f"test_{name.replace('.', '_', 1)}" for name in names}
+    times = Counter(name.casefold() for name in plain)
+    taken: set[str] = set()
+    spelled = {}
+    # Names that stay as they are come first, so that no other can take theirs.
+    for name, short in sorted(zip(names, plain, strict=True), key=lambda pair: pair[1] != unchanged[pair[0]]):
+        stays = times[short.casefold()] == 1 or short == unchanged[name]
+        found, digits = short[:MAX_METRIC], hashlib.md5(name.encode()).hexdigest()
+        if not stays or len(short) > MAX_METRIC or found.casefold() in taken:
+            found = next(
+                longer
+                for count in range(SHORT_DIGEST, len(digits) + 1)
+                if (longer := f"{short[: MAX_METRIC - count - 1]}_{digits[:count]}").casefold() not in taken
+            )
+        taken.add(found.casefold())
+        spelled[name] = found
+    return [spelled[name] for name in names]
 
 
 def _cut(value: str) -> str:

@@ -1,8 +1,11 @@
 """COCO JSON, judged by the pixels that its outlines were drawn around, and by words for what cannot be meant."""
 
+import copy
 import json
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from segline.data.formats.coco import recognise
 from segline.data.importing import bring
 
 HEIGHT, WIDTH = 8, 10
+
+Form = Literal["NFC", "NFD"]
 
 
 def box(left: int, top: int, right: int, bottom: int) -> list[list[float]]:
@@ -240,7 +245,12 @@ RUNS = "annotations.2.segmentation"
     [
         ("annotations.0.category_id", 4, "annotation 11: category_id 4 is none of categories .3 cell, 7 nucleus|7 nuc"),
         ("annotations.0.category_id", None, r"annotations\[0\] .id 11.: category_id is missing"),
-        ("annotations.0.category_id", "3", r"annotations\[0\] .id 11.: category_id is '3'"),
+        (
+            "annotations.0.category_id",
+            "cell",
+            r"annotations\[0\] .id 11.: category_id is 'cell'; COCO needs it",
+        ),
+        ("annotations.0.image_id", "x1", "annotation 11: image_id 'x1' is none of images, whose ids are such as 1"),
         ("annotations.0.image_id", 9, "annotation 11: image_id 9 is none of images"),
         ("annotations.0.image_id", [1], r"image_id is \[1\]"),
         ("annotations.0", "polygon", r"annotations\[0\] is 'polygon', not fields"),
@@ -268,10 +278,28 @@ RUNS = "annotations.2.segmentation"
         ("images.0.file_name", None, r"images\[0\] .id 1.: file_name is missing; COCO needs it"),
         ("images.0.file_name", "b.png", "b.png is listed twice, in all.json; keep one"),
         ("images.0.id", 2, "images: id 2 is there twice"),
-        ("images.0.height", 2**40, r"all\.json: says 10x1099511627776 px .* of .*a\.png, which is 10x8"),
-        ("images.0.height", -8, r"all\.json: says 10x-8 px"),
+        ("images.0.height", 2**40, r"images\[0\] .id 1.: height is 1099511627776; COCO needs it, as a positive whole"),
+        ("images.0.height", -8, r"images\[0\] .id 1.: height is -8; .* positive"),
+        ("images.0.height", 8.5, r"images\[0\] .id 1.: height is 8.5; .* positive"),
         ("images.1.height", 10, r"all\.json: says 10x10 px .* of .*b\.png, which is 10x8"),
-        ("images.0.width", "10", r"images\[0\] .id 1.: width is '10'"),
+        ("images.0.width", "10 px", r"images\[0\] .id 1.: width is '10 px'"),
+        (f"{RUNS}.counts", [10**4000, 81], r"annotation 13: counts hold a run of more than 10\^30 pixels"),
+        (f"{RUNS}.counts", [-(10**4000), 81], r"annotation 13: counts hold a run of less than -10\^30 pixels"),
+        (f"{RUNS}.counts", [0] * 1000, "annotation 13: counts hold 1000 runs; the image has 80 pixels"),
+        (f"{RUNS}.counts", [True, 79], r"annotation 13: counts .* are neither"),
+        (
+            f"{RUNS}.counts",
+            "o" * 3000 + "0",
+            "annotation 13: counts hold a number of more than 13 characters at place 13",
+        ),
+        (f"{RUNS}.counts", "o" * 12 + "0", "annotation 13: counts hold a run of"),
+        (f"{RUNS}.counts", "0" * 1000, "annotation 13: counts hold more runs than the image has pixels, 80"),
+        (
+            f"{RUNS}.size",
+            [10**4000, 10],
+            "annotation 13: run lengths of 10x10000000000000000000 px in",
+        ),
+        ("categories.0.name", "a\nb", r"categories: name 'a\\nb' holds a control character .*; rename it"),
         ("categories", [], "categories is missing or empty"),
         ("categories", None, "categories is missing or empty"),
         ("categories.0.name", None, r"categories\[0\] .id 7.: name is missing"),
@@ -426,3 +454,73 @@ def test_real_nuclei_come_back(tmp_path, shared_data, outlines, alike) -> None: 
     layout = found(tmp_path)
     for stem, expected in whole.items():
         assert alike(layout.instances[stem].read(), expected) > 0.9
+
+
+@pytest.mark.parametrize("write_", [str, float, lambda number: f"{number}.0"])
+def test_whole_numbers_may_be_written_otherwise(tmp_path: Path, write_: Callable[[int], object]) -> None:
+    content = example()
+    write(tmp_path / "before", copy.deepcopy(content))
+    for annotation in content["annotations"]:
+        annotation["image_id"] = write_(annotation["image_id"])
+        annotation["category_id"] = write_(annotation["category_id"])
+    for image in content["images"]:
+        image["height"] = write_(image["height"])
+    write(tmp_path / "after", content)
+    first, second = found(tmp_path / "before"), found(tmp_path / "after")
+    for stem in first.images:
+        np.testing.assert_array_equal(first.instances[stem].read(), second.instances[stem].read())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("images.0.height", "tall", "height is 'tall'"),
+        ("images.0.file_name", 3, "file_name is 3"),
+        ("categories.0.name", 5, "name is 5"),
+        ("categories.1.id", [3], r"id is \[3\]"),
+    ],
+)
+def test_one_fault_has_one_message(tmp_path: Path, path: str, value: object, field: str) -> None:
+    content = example()
+    change(content, path, value)
+    write(tmp_path, content)
+    with pytest.raises(LayoutError, match=field) as refused:
+        recognise(tmp_path, Wishes())
+    assert "is none of" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("tool", ["CVAT writes", "export of CVAT"])
+def test_crowds_are_counted_and_may_be_objects(tmp_path: Path, tool: str) -> None:
+    content = example()
+    content["annotations"].append(CROWD | ({"attributes": {"occluded": False}} if "export" in tool else {}))
+    write(tmp_path, content)
+    guessed, ignored, counted = (found(tmp_path, crowd=crowd) for crowd in (None, "ignore", "objects"))
+    warning = next(
+        reason for reason in guessed.reasons if reason.startswith("warning: 1 of 5 annotations have iscrowd 1")
+    )
+    assert tool in warning and "--crowd objects" in warning
+    assert any("iscrowd 1 and are objects, as told" in reason for reason in counted.reasons)
+    assert [layout.instances["a"].read().max() for layout in (guessed, ignored, counted)] == [4, 4, 5]
+    assert IGNORE in ignored.classes["a"].read() and IGNORE not in counted.classes["a"].read()
+
+
+def test_nothing_but_crowds_may_be_objects(tmp_path: Path) -> None:
+    content = example()
+    content["annotations"] = [CROWD]
+    write(tmp_path, content)
+    with pytest.raises(LayoutError, match=r"CVAT .* --crowd objects"):
+        recognise(tmp_path, Wishes())
+    assert found(tmp_path, crowd="objects").instances["a"].read().max() == 1
+
+
+@pytest.mark.parametrize(("said", "there"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_pair_in_any_composition(tmp_path: Path, said: Form, there: Form) -> None:
+    content = example()
+    content["images"][0]["file_name"] = unicodedata.normalize(said, "Prüfling é.png")
+    content["categories"][0]["name"] = unicodedata.normalize(said, "Zellkörper")
+    write(tmp_path, content)
+    (tmp_path / "images" / "a.png").rename(tmp_path / "images" / unicodedata.normalize(there, "Prüfling é.png"))
+    layout = found(tmp_path)
+    assert set(layout.images) == {"Prüfling é", "b"}
+    assert "Zellkörper" in layout.names.values()

@@ -59,7 +59,8 @@ def test_objects_by_colour(tmp_path: Path) -> None:
 
 
 def test_too_many_colours_say_how_to_give_the_table() -> None:
-    looks = [Look(Path("a.png"), None, dict.fromkeys(range(1, 30), 1)), Look(Path("b.png"), None, {99: 1})]
+    drawn = dict.fromkeys(range(1, 30), 1)
+    looks = [Look(Path("a.png"), None, drawn, drawn), Look(Path("b.png"), None, {99: 1}, {99: 1})]
     key(looks, Wishes())
     many = [*looks, Look(Path("c.png"), None, dict.fromkeys(range(100, 140), 1))]
     with pytest.raises(LayoutError, match=r"hold 70 colours, c\.png alone 40; .*--colours FILE\.csv, .*colour.*class"):
@@ -122,3 +123,73 @@ def test_tables_that_are_none(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "colours.csv").write_text(text)
     with pytest.raises(LayoutError, match=f"colours.csv.*{says}"):
         read_table(tmp_path / "colours.csv")
+
+
+def rgb(file: Path, packed: np.ndarray) -> Path:
+    Image.fromarray(np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1).astype(np.uint8)).save(file)
+    return file
+
+
+def painted(*colours: int) -> np.ndarray:
+    """64 x 64 px, black with a square of 16 x 16 px of each colour."""
+    mask = np.zeros((64, 64), int)
+    for place, colour in enumerate(colours):
+        y, x = divmod(place, 3)
+        mask[20 * y : 20 * y + 16, 20 * x : 20 * x + 16] = colour
+    return mask
+
+
+@pytest.mark.parametrize("noise", [0xFE0000, 0xFF0203, 0xF50000, 0x800000, 0x7F8000, 0x000001, 0x0A0A0A, 0x1234AA])
+@pytest.mark.parametrize("run", [1, 3])
+def test_colours_that_nobody_drew_are_refused(tmp_path: Path, noise: int, run: int) -> None:
+    mask = painted(RED, GREEN)
+    mask[4, 4 : 4 + run] = noise
+    looks = [look(rgb(tmp_path / "a.png", mask)), look(rgb(tmp_path / "b.png", painted(RED, GREEN)))]
+    with pytest.raises(LayoutError, match=rf"a\.png: #{noise:06x} \({run} px\) is rare and lie.*--colours"):
+        key(looks, Wishes())
+    number = sorted([RED, GREEN, noise]).index(noise) + 1
+    assert len(key(looks, Wishes(names={number: "spot"})).classes) == 4
+
+
+@pytest.mark.parametrize("quality", [60, 90, 97])
+def test_colours_changed_by_compression_are_refused(tmp_path: Path, quality: int) -> None:
+    Image.open(rgb(tmp_path / "a.png", painted(RED, GREEN, 0x0000FF))).save(tmp_path / "a.jpg", quality=quality)
+    Image.open(tmp_path / "a.jpg").save(tmp_path / "a.png")
+    with pytest.raises(LayoutError, match="compress"):
+        key([look(tmp_path / "a.png")], Wishes())
+
+
+@pytest.mark.parametrize("line", [1, 2])
+@pytest.mark.parametrize("rare", [0x800000, 0x0000FF, 0x7F7F00])
+def test_a_line_of_a_colour_of_its_own_is_a_class(tmp_path: Path, rare: int, line: int) -> None:
+    mask = painted(RED, GREEN)
+    mask[60 : 60 + line, 2:60] = rare
+    if line == 2 or rare == 0x0000FF:
+        assert len(key([look(rgb(tmp_path / "a.png", mask))], Wishes()).classes) == 4
+
+
+CITYSCAPES = (0x804080, 0xF423E8, 0x464646, 0x66669C, 0xBE9999, 0x999999, 0xFAAA1E, 0xDC143C, 0xFF0000)
+MORE = (0x00008E, 0x000046, 0x003C64, 0x005064, 0x0000E6, 0x770B20, 0x6B8E23, 0x98FB98, 0x4682B4)
+
+
+@pytest.mark.parametrize("colours", [CITYSCAPES, MORE])
+def test_colours_of_cityscapes_are_classes(tmp_path: Path, colours: tuple[int, ...]) -> None:
+    mask = painted(*colours)
+    mask[:16, :16] = 0
+    mask[:3, :3] = colours[0]  # rare, but an area
+    assert len(key([look(rgb(tmp_path / "a.png", mask))], Wishes()).classes) == len(colours) + 1
+
+
+def test_void_of_the_palette_of_pascal_voc_does_not_count(tmp_path: Path) -> None:
+    mask = np.kron(np.array([[0, 1, 255]], np.uint8), np.ones((8, 8), np.uint8))
+    for name, void in (("voc", [224, 224, 192]), ("other", [255, 255, 255])):
+        image = Image.fromarray(mask)
+        shown = np.zeros((256, 3), np.uint8)
+        shown[1], shown[255] = [128, 0, 0], void
+        image.putpalette(shown.tobytes())
+        image.save(tmp_path / f"{name}.png")
+    found = key([look(tmp_path / "voc.png")], Wishes())
+    assert (found.reading, found.ignore) == ("numbers", 255)
+    assert "void in Pascal VOC" in found.reasons[-1]
+    assert key([look(tmp_path / "voc.png")], Wishes(ignore=1)).ignore is None
+    assert key([look(tmp_path / "other.png")], Wishes()).ignore is None

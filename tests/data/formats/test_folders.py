@@ -1,7 +1,9 @@
 """Folders of images and masks, judged by what was put into them."""
 
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,3 +160,42 @@ def test_real_soft_masks_by_threshold(shared_data: Callable[[str], Path]) -> Non
     assert layout is not None and layout.class_of == {0: 0, 1: 1}
     stem, mask = next(iter(layout.classes.items()))
     np.testing.assert_array_equal(mask.read(), files.read_labels(source / "masks_raw" / f"{stem}.png") > 127)
+
+
+def test_masks_of_several_pages_beside_single_images_are_refused(tmp_path: Path) -> None:
+    import tifffile
+
+    for name in "ab":
+        tifffile.imwrite(_made(tmp_path / "images") / f"{name}.tif", np.zeros((9, 9, 3), np.uint8), photometric="rgb")
+        mask = np.zeros((2, 9, 9), np.uint8)
+        tifffile.imwrite(_made(tmp_path / "masks") / f"{name}.tif", mask, photometric="minisblack")
+    with pytest.raises(LayoutError, match=r"masks/a\.tif has 2 pages, but its image a\.tif has one.*one-hot"):
+        recognise(tmp_path, Wishes())
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+@pytest.mark.parametrize("patterns", [{}, {"images": "images/*é*.png", "masks": "masks/*é*.png"}, {"masks": "masks/*"}])
+def test_names_pair_in_any_composition(tmp_path: Path, forms: tuple[Any, Any], patterns: dict[str, str]) -> None:
+    for kind, form in zip(("images", "masks"), forms, strict=True):
+        for number in range(4):
+            name = unicodedata.normalize(form, f"Prüf é {number}.png")
+            files.write_png(tmp_path / kind / name, np.full((9, 9), number > 0, np.uint8))
+    groups = "".join(f"{unicodedata.normalize('NFD', f'Prüf é {number}')},g{number}\n" for number in range(4))
+    (tmp_path / "groups.csv").write_text("image,group\n" + groups)
+    found = recognise(tmp_path, Wishes(**patterns))  # type: ignore[arg-type]
+    assert found is not None and found.groups is not None
+    assert set(found.images) == set(found.groups) == {f"Prüf é {number}" for number in range(4)}
+
+
+def test_two_files_of_one_name_in_two_compositions_are_both_named(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        for form in ("NFC", "NFD"):
+            name = unicodedata.normalize(form, "é.png")  # type: ignore[arg-type]
+            files.write_png(tmp_path / kind / name, np.zeros((9, 9), np.uint8))
+    with pytest.raises(LayoutError, match=r"images holds .*e\\u0301\.png.*NFC and NFD"):
+        recognise(tmp_path, Wishes())

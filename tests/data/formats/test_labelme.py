@@ -200,8 +200,11 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         (polygon((1, 1), (2, 2), (12, 3)), r"shapes\[0\] .cell.: point x 12, y 3 is outside the image of 10x8 px"),
         (polygon((1.1, 1.1), (1.2, 1.1), (1.2, 1.2)), "no.* has an object .1 cover the centre of no pixel"),
         (polygon((1, 1), (2, 1e308), (2, 2)), "is outside the image"),
-        (said(shape("cell", "line", (1, 1), (5, 5))), "shape_type line encloses nothing; outline it as polygon, rect"),
-        (said(shape("cell", "point", (1, 1))), "shape_type point encloses nothing"),
+        (
+            said(shape("cell", "line", (1, 1), (5, 5))),
+            "shape_type line is not read, for it is no area; outline",
+        ),
+        (said(shape("cell", "point", (1, 1))), "shape_type point is not read, .*--skip-shapes"),
         (said(shape("cell", "rectangle", (1, 1), (2, 2), (3, 3))), r"a rectangle of 3 point.s.; it needs 2 or 4:"),
         (said(shape("cell", "circle", (1, 1))), "a circle of 1 point"),
         (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 cover the centre of no pixel"),
@@ -300,3 +303,47 @@ def test_real_nuclei_come_back(tmp_path, shared_data, outlines, alike) -> None: 
     layout = found(tmp_path)
     for stem, expected in whole.items():
         assert alike(layout.instances[stem].read(), expected) > 0.9
+
+
+@pytest.mark.parametrize("kind", ["rotation", "oriented_rectangle", "quadrilateral"])
+def test_four_points_of_an_oriented_rectangle_are_filled(tmp_path: Path, kind: str) -> None:
+    corners = ((2, 1), (6, 3), (5, 6), (1, 4))
+    write(tmp_path, said(shape("car", kind, *corners, direction=0.3)))
+    drawn = recognise(tmp_path, Wishes())
+    write(tmp_path, said(shape("car", "polygon", *corners)))
+    expected = recognise(tmp_path, Wishes())
+    assert drawn is not None and expected is not None
+    np.testing.assert_array_equal(drawn.instances["a"].read(), expected.instances["a"].read())
+    write(tmp_path, said(shape("car", kind, *corners[:3])))
+    with pytest.raises(LayoutError, match=f"a {kind} of 3 point.s.; it needs 4"):
+        recognise(tmp_path, Wishes())
+
+
+@pytest.mark.parametrize(
+    ("kind", "points"),
+    [("point", [(1, 1)]), ("line", [(1, 1), (5, 5)]), ("linestrip", [(1, 1), (5, 5), (7, 2)]), ("cuboid", [(1, 1)] * 8)]
+    + [("polygon", [(1, 1)] * count) for count in (1, 2)],
+)
+def test_shapes_that_enclose_nothing_are_refused_by_name_and_left_out_when_told(
+    tmp_path: Path, kind: str, points: list[tuple[float, float]]
+) -> None:
+    write(tmp_path, said(*SHAPES, shape("spot", kind, *points)))
+    with pytest.raises(LayoutError, match=rf"(shape_type|a) {kind} .*--skip-shapes leaves out"):
+        recognise(tmp_path, Wishes())
+    layout = recognise(tmp_path, Wishes(skip_shapes=True))
+    assert layout is not None
+    assert f"1 shape(s) that enclose nothing are left out, as told: 1 {kind}" in layout.reasons
+    assert "spot" not in layout.names.values()
+
+
+@pytest.mark.parametrize("label", ["a\nb", "a\x1b[31m", "a\u202eb", "x" * 201])
+def test_labels_that_are_no_names_are_refused(tmp_path: Path, label: str) -> None:
+    write(tmp_path, said(box(label, 1, 1, 4, 4)))
+    with pytest.raises(LayoutError, match=r"a\.json: shapes\[0\]: label .* choose another name"):
+        recognise(tmp_path, Wishes())
+
+
+def test_one_label_in_two_compositions_is_one_class(tmp_path: Path) -> None:
+    write(tmp_path, said(box("Zelle é", 1, 1, 4, 4), box("Zelle e\u0301", 5, 1, 8, 4)))
+    layout = recognise(tmp_path, Wishes())
+    assert layout is not None and layout.names == {0: "background", 1: "Zelle é"}

@@ -84,7 +84,7 @@ def test_values_become_classes() -> None:
     assert tables(guess(binary, Wishes(labels="boundaries"))) == ({0: "border", 1: "cell"}, {0: 0, 255: 1})
     assert tables(guess(binary, Wishes(labels="instances"))) == ({0: "background", 1: "object"}, None)
     assert guess(binary, Wishes(labels="instances")).joined
-    greys = census([np.array([[0, 100, 200]], np.uint8).repeat(3, 0)])
+    greys = census([np.array([[0, 100, 200]], np.uint8).repeat(3, 0).repeat(2, 1)])
     assert tables(guess(greys, Wishes())) == (
         {0: "background", 1: "class 1", 2: "class 2"},
         {0: 0, 100: 1, 200: 2},
@@ -96,10 +96,13 @@ def test_values_become_classes() -> None:
     )
 
 
-def test_255_beside_few_classes_does_not_count() -> None:
+@pytest.mark.parametrize("rows", [8, 1])
+def test_255_beside_few_classes_is_ignored_only_when_told(rows: int) -> None:
     masks = semantic()
-    masks[0][:8] = 255
-    meaning = guess(census(masks), Wishes())
+    masks[0][:rows] = 255
+    with pytest.raises(LayoutError, match=rf"255 beside small values .*255 \({64 * rows} px\)\. Say --ignore 255 if"):
+        guess(census(masks), Wishes())
+    meaning = guess(census(masks), Wishes(ignore=255))
     assert tables(meaning) == (
         {0: "background", 1: "class 1", 2: "class 2"},
         {0: 0, 1: 1, 2: 2, 255: IGNORE},

@@ -94,7 +94,7 @@ def test_ignored_pixels(tmp_path: Path, source: Path) -> None:
     for file in (source / "masks").iterdir():
         mask = np.tile(np.array([0, 1, 2, 255], np.uint8), (20, 4))
         files.write_png(file, mask)
-    made = bring(source, "small", raw=tmp_path / "raw")
+    made = bring(source, "small", Wishes(ignore=255), raw=tmp_path / "raw")
     assert made.spec.ignore == 255
     assert [line.count("33.333% of the pixels, in 5 images") for line in made.table[-3:]] == [1, 1, 1]
     np.testing.assert_array_equal(Dataset.open(made.folder).truth("a")[0], mask)

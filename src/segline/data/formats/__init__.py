@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from segline.data import files
 from segline.data.dataset import Kind
@@ -20,6 +20,12 @@ class LayoutError(ValueError):
     """A folder that no layout fits, or that cannot be meant; the message says what was found and what to do."""
 
 
+def some(values: Sequence[object], most: int = 8) -> str:
+    """Join the first `most` values by commas, and say how many there are if these are not all."""
+    shown = ", ".join(str(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
+
+
 @dataclass(frozen=True)
 class Wishes:
     """What the person says of the source; whatever is left out is guessed.
@@ -28,7 +34,8 @@ class Wishes:
     class id by colour, IGNORE for colours that do not count; ``images`` and ``masks``: patterns of files below the
     source, `*` where they pair; ``group_by``: regular expression whose first parenthesis is the group in a stem;
     ``skip_unpaired``: leave out what has no partner instead of refusing it; ``missing_as_background``: images without
-    labels hold background only; ``cut``: side in px of the blocks into which larger images are cut.
+    labels hold background only; ``cut``: side in px of the blocks into which larger images are cut; ``crowd``: whether
+    crowds of COCO are ignored or count as objects; ``skip_shapes``: leave out shapes of LabelMe that enclose nothing.
     """
 
     labels: Kind | None = None
@@ -42,6 +49,8 @@ class Wishes:
     skip_unpaired: bool = False
     missing_as_background: bool = False
     cut: int | None = None
+    crowd: Literal["ignore", "objects"] | None = None
+    skip_shapes: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,11 +12,12 @@ import numpy as np
 from segline.data import labels
 from segline.data.dataset import IGNORE
 from segline.data.files import Labels
-from segline.data.formats import Mask
+from segline.data.formats import Mask, texture
 
 MOST_CLASSES = 20  # more values than this are taken for instance ids
 MOST_VALUES = 2**16  # more than this are not told apart
-SOFT = range(8, 248)  # of 0 ... 255, those which neither black nor white become when compressed with losses
+FEWEST_NOISY, MOST_NOISY = 2, 4096  # values in a mask of which it is asked how their pixels lie
+SOFT = (8 / 255, 248 / 255)  # shares of white that neither black nor white become when compressed with losses
 # A net of borders: it is nearly all in one piece, and parts most of the image into many pieces.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
@@ -30,7 +31,11 @@ class Facts:
     whole: int | None  # values above 0 that are one 4-connected piece each; None where there are too many values
     pieces: int  # 4-connected pieces of what is not 0
     net: float  # share of the zeros that lies in their largest 8-connected piece
-    blurred: int  # pixels of values 1 ... 254 that lie in no area of their own; see _blurred
+    blurred: int  # pixels above 0 and below the highest value that lie in no area of their own; see _blurred
+    # Pixels by value that lie in an area, in a line, at an edge (see texture); empty where values are one or too many.
+    solid: Mapping[int, int] = field(default_factory=dict)
+    linked: Mapping[int, int] = field(default_factory=dict)
+    edge: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -49,16 +54,22 @@ def facts_of(source: Mask) -> Facts:
     pixels = counted(mask)
     above = [value for value in pixels if value > 0]
     whole = sum(_pieces(mask == value) == 1 for value in above) if len(above) <= MOST_CLASSES else None
-    greys = (mask > 0) & (mask < IGNORE)
+    greys = (mask > 0) & (mask < max(IGNORE, max(pixels, default=0)))
     blurred = int(np.count_nonzero(greys & _blurred(mask))) if greys.any() else 0
-    return Facts(source.file, pixels, whole, _pieces(mask != 0), _largest_share(mask == 0), blurred)
+    facts = Facts(source.file, pixels, whole, _pieces(mask != 0), _largest_share(mask == 0), blurred)
+    if not FEWEST_NOISY <= len(pixels) <= MOST_NOISY:
+        return facts
+    found = texture.of(mask)
+    return replace(
+        facts, solid=counted(mask[found.solid]), linked=counted(mask[found.linked]), edge=counted(mask[found.edge])
+    )
 
 
 def counted(mask: Labels) -> dict[int, int]:
     """Pixels by value, values in ascending order."""
     highest = int(mask.max(initial=0))
     if highest < MOST_VALUES:  # much faster than sorting all pixels
-        counts = labels.areas(mask, highest + 1)
+        counts = labels.areas(np.atleast_2d(mask), highest + 1)
         values = np.flatnonzero(counts)
         counts = counts[values]
     else:
@@ -105,6 +116,14 @@ class Census:
     blurred: int = 0
     beside_ignore: int = 0  # masks that hold IGNORE and another value above 0
     softest: tuple[int, Path | None] = (0, None)  # most pixels that are neither 0 nor 255, and the mask that has them
+    masks_of: Counter[int] = field(default_factory=Counter)  # masks that hold a value; of MOST_VALUES values at most
+    filled: int = 0  # masks that hold a value above 0
+    # Pixels by value, over the masks with MOST_NOISY values at most: all, and those in an area, in a line, at an edge.
+    textured: Counter[int] = field(default_factory=Counter)
+    solid: Counter[int] = field(default_factory=Counter)
+    linked: Counter[int] = field(default_factory=Counter)
+    edge: Counter[int] = field(default_factory=Counter)
+    most_of: dict[int, tuple[int, Path]] = field(default_factory=dict)  # of few values, the mask with most pixels
 
     @classmethod
     def of(cls, masks: Iterable[Facts]) -> Self:
@@ -120,6 +139,16 @@ class Census:
         self.first = self.first or facts.file
         if len(self.pixels) < MOST_VALUES:
             self.pixels.update(facts.pixels)
+            self.masks_of.update(facts.pixels.keys())
+        self.filled += any(facts.pixels.keys() - {0})
+        if facts.solid or facts.linked or facts.edge:
+            self.textured.update(facts.pixels)
+            self.solid.update(facts.solid)
+            self.linked.update(facts.linked)
+            self.edge.update(facts.edge)
+        if len(self.most_of) <= MOST_NOISY:
+            for value, count in facts.pixels.items():
+                self.most_of[value] = max(self.most_of.get(value, (0, facts.file)), (count, facts.file), key=_first)
         if facts.whole is not None:
             values = [value for value in facts.pixels if value > 0]
             self.few_values += len(values)
@@ -131,5 +160,10 @@ class Census:
         self.share += facts.share
         self.nets += facts.is_net
         self.blurred += facts.blurred
-        soft = sum(count for value, count in facts.pixels.items() if 0 < value < IGNORE)
-        self.softest = max(self.softest, (soft, facts.file), key=lambda of: of[0])
+        white = max(IGNORE, max(facts.pixels, default=0))
+        soft = sum(count for value, count in facts.pixels.items() if 0 < value < white)
+        self.softest = max(self.softest, (soft, facts.file), key=_first)
+
+
+def _first(pair: tuple[int, object]) -> int:
+    return pair[0]

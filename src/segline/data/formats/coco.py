@@ -5,10 +5,21 @@ from functools import partial
 from pathlib import Path
 
 from segline.data.dataset import IGNORE
-from segline.data.formats import Each, Layout, LayoutError, Picture, Wishes, coco_json, drawings, finding, flags, survey
+from segline.data.formats import (
+    Each,
+    Layout,
+    LayoutError,
+    Picture,
+    Wishes,
+    coco_json,
+    drawings,
+    finding,
+    flags,
+    some,
+    survey,
+)
 from segline.data.formats.coco_json import Image, Said
 from segline.data.formats.drawings import Sheet
-from segline.data.formats.masks import some
 
 SIGNS = (b'"annotations"', b'"categories"', b'"file_name"')
 BACKGROUND = "background"
@@ -31,16 +42,19 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     said = _all(source)
     if not said:
         return None
-    flags.refuse(wishes, "COCO annotations", "missing_as_background")
+    flags.refuse(wishes, "COCO annotations", "missing_as_background", "crowd")
     _refuse_disagreeing(said)
     there = finding.Images.below(source)
     files, missing = _files(there, [image for one in said for image in one.images])
     skipped = finding.refuse_or_skip(missing, wishes, "image(s) without file")
-    _refuse_only_crowds(list(files.values()), said)
+    crowds = [one.crowd for image in files.values() for one in image.annotations]
+    counted = wishes.crowd == "objects"
+    if not counted:
+        _refuse_only_crowds(crowds, said)
     names, why = _classes(said, list(files.values()))
     left = there.left(files)
     blank = left if wishes.missing_as_background else []
-    drawn = {file: Sheet(image.file, partial(image.drawing, file)) for file, image in files.items()}
+    drawn = {file: Sheet(image.file, partial(image.drawing, file, counted)) for file, image in files.items()}
     drawn |= {file: Sheet.blank(file) for file in blank}
     stems = finding.stems(list(drawn), there.root)
     sheets = dict(zip(stems, drawn.values(), strict=True))
@@ -51,7 +65,13 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
         sheets=sheets,
         names=names,
         found=survey.survey(sheets, each),
-        reasons=[*_reasons(said, 0 if blank else len(left)), why, *finding.blank(len(blank)), *skipped],
+        reasons=[
+            *_reasons(said, 0 if blank else len(left)),
+            why,
+            *_crowds(crowds, said, wishes),
+            *finding.blank(len(blank)),
+            *skipped,
+        ],
     )
 
 
@@ -115,13 +135,27 @@ def _files(there: finding.Images, listed: Sequence[Image]) -> tuple[dict[Path, I
     return found, missing
 
 
-def _refuse_only_crowds(listed: Sequence[Image], said: Sequence[Said]) -> None:
-    crowds = [one.crowd for image in listed for one in image.annotations]
+def _refuse_only_crowds(crowds: Sequence[bool], said: Sequence[Said]) -> None:
     if crowds and all(crowds):
         raise LayoutError(
-            f"{said[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so that none is an object; "
-            "set it to 0 where the outline is of one object"
+            f"{said[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so that none is an object. CVAT and "
+            "Datumaro write 1 for whatever is drawn with the brush: if these are objects, say --crowd objects, or set "
+            "iscrowd to 0 where the outline is of one object"
         )
+
+
+def _crowds(crowds: Sequence[bool], said: Sequence[Said], wishes: Wishes) -> list[str]:
+    """What became of annotations with iscrowd 1."""
+    count, total = sum(crowds), len(crowds)
+    if not count:
+        return []
+    if wishes.crowd:
+        what = "are objects" if wishes.crowd == "objects" else "do not count"
+        return [f"{count} of {total} annotations have iscrowd 1 and {what}, as told"]
+    tool = "This looks like an export of CVAT, which writes" if any(one.cvat for one in said) else "CVAT writes"
+    lost = f"warning: {count} of {total} annotations have iscrowd 1 and are no objects: their pixels do not count"
+    way = "say --crowd objects if these are objects, --crowd ignore if not"
+    return [f"{lost}. {tool} 1 for whatever is drawn with the brush; {way}"]
 
 
 def _classes(said: Sequence[Said], listed: Sequence[Image]) -> tuple[dict[int, str], str]:

@@ -1,26 +1,29 @@
 """What a COCO JSON file says, checked field by field: images, categories and the outlines of objects."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from segline.data.formats import LayoutError, drawings, rle
+from segline import names
+from segline.data.formats import LayoutError, drawings, rle, some
 from segline.data.formats.drawings import Drawing, Object
-from segline.data.formats.masks import some
 from segline.data.formats.regions import Points, Region, Shape, polygon, union
 
 LISTS = ("images", "annotations", "categories")
+SIDES = ("height", "width")
+LARGEST_SIDE = 2**31
+WANTED = {str: "a text", int: "a whole number", object: "a number or a text"}
 
 
 @dataclass(frozen=True)
 class Runs:
     """Run lengths, as they are or compressed, of a mask of `shape`."""
 
-    counts: npt.NDArray[np.int64] | str
+    counts: list[int] | str
     shape: Shape
 
 
@@ -43,8 +46,8 @@ class Image:
     shape: Shape
     annotations: list[Annotation] = field(default_factory=list)
 
-    def drawing(self, file: Path) -> Drawing:
-        """Its objects and crowds, rasterised, where its pixels are in `file`.
+    def drawing(self, file: Path, crowds_count: bool = False) -> Drawing:
+        """Its objects and crowds, rasterised, where its pixels are in `file`; crowds are objects if they count.
 
         Raises
         ------
@@ -53,8 +56,9 @@ class Image:
         """
         drawings.refuse_other_size(file, self.file, self.shape)
         regions = [(one, _region(one, self.shape, f"{self.file}: {one.name}")) for one in self.annotations]
-        objects = [Object(one.name, one.label, region) for one, region in regions if not one.crowd]
-        return Drawing.outlined(self.file, self.shape, objects, [region for one, region in regions if one.crowd])
+        crowds = [region for one, region in regions if one.crowd and not crowds_count]
+        objects = [Object(one.name, one.label, region) for one, region in regions if crowds_count or not one.crowd]
+        return Drawing.outlined(self.file, self.shape, objects, crowds)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Said:
     categories: Mapping[int, str]
     headings: frozenset[str]
     images: list[Image]
+    cvat: bool = False  # whether annotations look like those of CVAT
 
 
 def is_coco(content: Any) -> bool:
@@ -102,63 +107,116 @@ def read(file: Path, content: Mapping[str, Any]) -> Said:
     if not isinstance(listed, list) or not listed:
         raise LayoutError(f"{file}: categories is missing or empty; it lists id and name of each class")
     errors: list[str] = []
-    categories = {
-        one["id"]: one["name"] for one in _sound(listed, "categories", {"id": int, "name": str}, file, errors)
-    }
+    # Ids of entries that are wrong themselves: nothing more is said of what names them.
+    wrong: dict[str, set[object]] = {"categories": set(), "images": set()}
+    categories: dict[Any, str] = {}
+    for one in _sound(listed, f"{file}: categories", {"id": int, "name": str}, errors, wrong["categories"]):
+        _put(categories, one["id"], names.composed(one["name"].strip()), f"{file}: categories", errors)
+        if fault := names.fault(one["name"].strip()):
+            errors.append(f"{file}: categories: name {names.shown(one['name'])} {fault}; rename it")
     fields = {"id": object, "file_name": str, "height": int, "width": int}
     images: dict[Any, Image] = {}
-    for one in _sound(content["images"], "images", fields, file, errors):
-        if one["id"] in images:
-            errors.append(f"{file}: images: id {one['id']} is there twice; give each image its own")
-        images[one["id"]] = Image(file, one["file_name"], (one["height"], one["width"]))
-    for one in _sound(content["annotations"], "annotations", {"image_id": object, "category_id": int}, file, errors):
+    for one in _sound(content["images"], f"{file}: images", fields, errors, wrong["images"]):
+        image = Image(file, one["file_name"], (one["height"], one["width"]))
+        _put(images, one["id"], image, f"{file}: images", errors)
+    fields = {"image_id": object, "category_id": int}
+    for one in _sound(content["annotations"], f"{file}: annotations", fields, errors, set()):
+        if _is_of_wrong(one["image_id"], images, wrong["images"]):
+            continue
+        if _is_of_wrong(one["category_id"], categories, wrong["categories"]):
+            continue
         try:
             _add(one, images, categories, file)
         except LayoutError as error:
             errors.append(str(error))
     drawings.refuse(errors)
     headings = frozenset(str(one.get("supercategory")) for one in listed if one.get("supercategory") != one["name"])
-    return Said(file, categories, headings, list(images.values()))
+    return Said(file, categories, headings, list(images.values()), _is_cvat(content["annotations"]))
+
+
+def _is_of_wrong(key: object, found: Mapping[Any, object], wrong: set[object]) -> bool:
+    """Whether `key` names an entry that is wrong itself, or may do so, for the entry's id is what is wrong."""
+    return key not in found and (key in wrong or None in wrong)
+
+
+def _put(found: dict[Any, Any], key: object, value: object, where: str, errors: list[str]) -> None:
+    if key in found:
+        errors.append(f"{where}: id {key} is there twice (1 and '1' are one id); give each its own")
+    found[key] = value
+
+
+def _is_cvat(annotations: list[Any]) -> bool:
+    """Whether annotations have the attribute that CVAT and Datumaro write with each."""
+    return any(isinstance(one, dict) and "occluded" in _mapping(one.get("attributes")) for one in annotations[:1000])
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
 
 
 def _sound(
-    listed: list[Any], name: str, fields: Mapping[str, type], file: Path, errors: list[str]
+    listed: list[Any], where: str, fields: Mapping[str, type], errors: list[str], wrong: set[object]
 ) -> Iterator[dict[str, Any]]:
-    """The items of a list that have `fields` of their types; what is wrong with others goes to `errors`."""
+    """The items of a list that have `fields` of their types, whole numbers as int.
+
+    What is wrong with others goes to `errors`, and their ids to `wrong`.
+    """
     for number, one in enumerate(listed):
         if not isinstance(one, dict):
-            errors.append(f"{file}: {name}[{number}] is {str(one)[:40]!r}, not fields such as {', '.join(fields)}")
+            errors.append(f"{where}[{number}] is {str(one)[:40]!r}, not fields such as {', '.join(fields)}")
             continue
-        for key, type_ in fields.items():
-            value = one.get(key)
-            if value is None or not isinstance(value, type_) or isinstance(value, bool | list | dict):
-                what = "missing" if key not in one else f"{value!r}"[:60]
-                errors.append(f"{file}: {name}[{number}] (id {one.get('id')}): {key} is {what}; COCO needs it: mend it")
-                break
-        else:
-            yield one
+        values = {key: _value(one.get(key), type_) for key, type_ in fields.items()}
+        values |= {key: None for key in SIDES if key in fields and not 0 < (values[key] or 0) < LARGEST_SIDE}
+        lacking = next((key for key, value in values.items() if value is None), None)
+        if lacking is None:
+            yield one | values
+            continue
+        wrong.add(_value(one.get("id"), object))
+        is_ = "missing" if lacking not in one else f"{one[lacking]!r}"[:60]
+        needs = "a positive whole number" if lacking in SIDES else WANTED[fields[lacking]]
+        errors.append(
+            f"{where}[{number}] (id {str(one.get('id'))[:40]}): {lacking} is {is_}; COCO needs it, as {needs}: mend it"
+        )
+
+
+def _value(value: object, type_: type) -> Any:
+    """`value` as `type_`, a whole number as int however it is written (1, 1.0, "1"); None where it is no such value."""
+    if isinstance(value, bool | list | dict) or value is None:
+        return None
+    if type_ is str:
+        return value if isinstance(value, str) and value.strip() else None
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d{0,17})(\.0+)?", value):
+        return int(value.partition(".")[0])
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type_ is object or isinstance(value, int) else None
 
 
 def _add(one: Mapping[str, Any], images: Mapping[Any, Image], categories: Mapping[int, str], file: Path) -> None:
     """Put one annotation with its image."""
     name = f"annotation {one.get('id', '(without id)')}"
     where = f"{file}: {name}"
-    if one["image_id"] not in images:
-        raise LayoutError(f"{where}: image_id {one['image_id']} is none of images; add the image or remove it")
-    if one["category_id"] not in categories:
+    image_id, category_id = one["image_id"], one["category_id"]
+    if image_id not in images:
+        there = "" if not images else f", whose ids are such as {next(iter(images))!r}"
+        raise LayoutError(
+            f"{where}: image_id {image_id if isinstance(image_id, int) else repr(image_id)[:60]} is none of images"
+            f"{there}; add the image or remove it"
+        )
+    if category_id not in categories:
         there = some([f"{id_} {category}" for id_, category in categories.items()])
-        raise LayoutError(f"{where}: category_id {one['category_id']} is none of categories ({there}); mend it")
+        raise LayoutError(f"{where}: category_id {category_id} is none of categories ({there}); mend it")
     crowd = one.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise LayoutError(f"{where}: iscrowd is {str(crowd)[:40]!r}; it is 0 for one object and 1 for a crowd: mend it")
-    pieces = _pieces(one.get("segmentation"), where)
-    label = categories[one["category_id"]]
-    images[one["image_id"]].annotations.append(Annotation(name, label, bool(crowd), pieces))
+    image = images[image_id]
+    pieces = _pieces(one.get("segmentation"), image.shape, where)
+    image.annotations.append(Annotation(name, categories[category_id], bool(crowd), pieces))
 
 
-def _pieces(segmentation: Any, where: str) -> tuple[Points, ...] | Runs:
+def _pieces(segmentation: Any, shape: Shape, where: str) -> tuple[Points, ...] | Runs:
     if isinstance(segmentation, dict):
-        return _runs(segmentation, where)
+        return _runs(segmentation, shape, where)
     if not isinstance(segmentation, list) or not segmentation:
         raise LayoutError(f"{where}: no segmentation; a box alone says not which pixels: outline it, or remove it")
     return tuple(_points(piece, where) for piece in segmentation)
@@ -177,30 +235,34 @@ def _points(piece: Any, where: str) -> Points:
     return numbers.reshape(-1, 2)
 
 
-def _runs(segmentation: Mapping[str, Any], where: str) -> Runs:
+def _runs(segmentation: Mapping[str, Any], shape: Shape, where: str) -> Runs:
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) for side in size):
-        raise LayoutError(f"{where}: size {size!r} of the run lengths is not [height, width]; mend or remove it")
-    if isinstance(counts, list) and all(isinstance(run, int) for run in counts):
-        try:
-            return Runs(np.array(counts, np.int64), (size[0], size[1]))
-        except OverflowError:
-            raise LayoutError(f"{where}: counts hold a run of {max(counts)} pixels; mend or remove it") from None
-    if not isinstance(counts, str):
+    sides = [_value(side, int) for side in size] if isinstance(size, list) else []
+    if len(sides) != 2 or None in sides:
+        raise LayoutError(
+            f"{where}: size {str(size)[:40]!r} of the run lengths is not [height, width]; mend or remove it"
+        )
+    if (sides[0], sides[1]) != shape:
+        raise LayoutError(
+            f"{where}: run lengths of {str(sides[1])[:20]}x{str(sides[0])[:20]} px in an image of "
+            f"{drawings.size(shape)}; mend or remove it"
+        )
+    if isinstance(counts, str):
+        return Runs(counts, shape)
+    runs: list[Any] = [None]
+    if isinstance(counts, list):
+        runs = [run if type(run) is int else _value(run, int) for run in counts]
+    if None in runs:
         raise LayoutError(f"{where}: counts {str(counts)[:40]!r} are neither run lengths nor a string of them; mend it")
-    return Runs(counts, (size[0], size[1]))
+    return Runs(runs, shape)
 
 
 def _region(one: Annotation, shape: Shape, where: str) -> Region:
     if not isinstance(one.pieces, Runs):
         return union([polygon(drawings.outline(piece, shape, where), shape) for piece in one.pieces])
-    if one.pieces.shape != shape:
-        raise LayoutError(
-            f"{where}: run lengths of {drawings.size(one.pieces.shape)} px in an image of {drawings.size(shape)}; "
-            "mend or remove it"
-        )
     counts = one.pieces.counts
     try:
-        return rle.region(rle.decompress(counts) if isinstance(counts, str) else counts.tolist(), shape)
+        runs = rle.decompress(counts, shape[0] * shape[1]) if isinstance(counts, str) else counts
+        return rle.region(runs, shape)
     except rle.RunsError as error:
         raise LayoutError(f"{where}: {error}; mend or remove it") from error

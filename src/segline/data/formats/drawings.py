@@ -1,7 +1,7 @@
 """Labels that list an image's objects one by one, as readers of such files hand them over."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +13,7 @@ from segline.data.formats.regions import Painted, Points, Region, Shape, paint
 
 SLACK = 1.0  # px that a point may lie outside its image: tools write the border itself, or round
 SHOWN = 5  # of many alike
+NONE: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Drawing:
     """What is said of one image of `shape`: its objects, and regions that do not count where no object is.
 
     `slivers` objects more were outlined, but so thinly that they cover the centre of no pixel.
+    `skipped` shapes, by their kind, were left out as told.
     """
 
     file: Path
@@ -36,12 +38,20 @@ class Drawing:
     objects: Sequence[Object]
     ignored: Sequence[Region] = ()
     slivers: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def outlined(cls, file: Path, shape: Shape, objects: Sequence[Object], ignored: Sequence[Region]) -> Self:
+    def outlined(
+        cls,
+        file: Path,
+        shape: Shape,
+        objects: Sequence[Object],
+        ignored: Sequence[Region],
+        skipped: Mapping[str, int] = NONE,
+    ) -> Self:
         """A drawing of those of `objects` that are no slivers."""
         seen = [thing for thing in objects if thing.region.area]
-        return cls(file, shape, seen, ignored, len(objects) - len(seen))
+        return cls(file, shape, seen, ignored, len(objects) - len(seen), skipped)
 
     def painted(self) -> Painted:
         """All objects in one label image, numbered from 1 in their order."""

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from segline import parse
+from segline import names, parse
 from segline.data import files
 from segline.data.files import FileError
-from segline.data.formats import READABLE, LayoutError, Wishes, drawings
+from segline.data.formats import READABLE, LayoutError, Wishes, drawings, some
 from segline.data.formats.folders import IMAGES
-from segline.data.formats.masks import some
 
 
 def jsons(source: Path) -> list[Path]:
@@ -42,7 +41,7 @@ def contents(source: Path, signs: Sequence[bytes]) -> Iterator[tuple[Path, Any]]
 
 @dataclass(frozen=True)
 class Images:
-    """The image files below a folder, by file name."""
+    """The image files below a folder, by file name in NFC."""
 
     root: Path
     by_name: Mapping[str, Sequence[Path]]
@@ -56,7 +55,7 @@ class Images:
         found: dict[str, list[Path]] = {}
         for file in sorted(root.rglob("*")):
             if file.suffix.lower() in READABLE and not file.name.startswith("."):
-                found.setdefault(file.name, []).append(file)
+                found.setdefault(names.composed(file.name), []).append(file)
         return cls(root, found)
 
     def find(self, said: str, where: Path, field: str) -> Path:
@@ -70,7 +69,7 @@ class Images:
         LayoutError
             There is none, or it cannot be said which.
         """
-        parts = PurePosixPath(said.replace("\\", "/")).parts
+        parts = PurePosixPath(names.composed(said).replace("\\", "/")).parts
         candidates = self.by_name.get(parts[-1], ()) if parts else ()
         if not candidates:
             readable = Path(said).suffix.lower() in READABLE
@@ -78,13 +77,16 @@ class Images:
             raise LayoutError(f"{where}: {field} {said!r} is no image file below {self.root}; {way}")
 
         def nearness(file: Path) -> tuple[int, bool, bool]:
-            pairs = zip(reversed(file.parts), reversed(parts), strict=False)
+            own = PurePosixPath(names.composed(file.as_posix())).parts
+            pairs = zip(reversed(own), reversed(parts), strict=False)
             alike = next((count for count, (one, other) in enumerate(pairs) if one != other), len(parts))
             return alike, file.parent == where.parent, file.parent.name in IMAGES
 
         best = max(map(nearness, candidates))
         nearest = [file for file in candidates if nearness(file) == best]
         if len(nearest) > 1:
+            if len({names.composed(str(file)) for file in nearest}) == 1:
+                raise LayoutError(f"{where}: {field} {said!r} may be both: {names.differ(nearest)}")
             raise LayoutError(f"{where}: {field} {said!r} may be {some(nearest)}; name its folder there too")
         return nearest[0]
 
@@ -101,9 +103,9 @@ def stems(images: Sequence[Path], root: Path) -> list[str]:
     LayoutError
         Two files of one folder have one stem.
     """
-    found = [file.stem for file in images]
+    found = [names.composed(file.stem) for file in images]
     if len(set(found)) < len(found):
-        found = ["_".join(file.relative_to(root).with_suffix("").parts) for file in images]
+        found = [names.composed("_".join(file.relative_to(root).with_suffix("").parts)) for file in images]
     twice = [stem for stem, count in Counter(found).items() if count > 1]
     if twice:
         files_ = some([file for file, stem in zip(images, found, strict=True) if stem == twice[0]])

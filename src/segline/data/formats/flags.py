@@ -9,5 +9,9 @@ def refuse(wishes: Wishes, what: str, *honoured: str) -> None:
         value = getattr(wishes, field)
         if field not in honoured and value not in (None, {}):
             raise LayoutError(f"--{field}: {what} have no mask values that it could mean; leave it out")
+    if wishes.crowd and "crowd" not in honoured:
+        raise LayoutError(f"--crowd: {what} know no crowds, COCO does; leave it out")
+    if wishes.skip_shapes and "skip_shapes" not in honoured:
+        raise LayoutError(f"--skip-shapes: {what} are no shapes of LabelMe; leave it out")
     if wishes.missing_as_background and "missing_as_background" not in honoured:
         raise LayoutError(f"--missing-as-background: {what} say which images are labelled; leave it out")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from segline.data import files
 from segline.data.dataset import GROUPS, read_groups
 from segline.data.formats import (
     READABLE,
@@ -16,12 +17,15 @@ from segline.data.formats import (
     Picture,
     Wishes,
     colours,
+    flags,
+    foreign,
+    labelmap,
     maskfile,
     masklayout,
     pairs,
+    some,
 )
 from segline.data.formats.colours import Key
-from segline.data.formats.masks import some
 from segline.data.formats.pairs import Pairs
 
 IMAGES = (
@@ -53,11 +57,15 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     found = _pairs(source, wishes)
     if found is None:
         return None
+    _refuse_stacks(found)
+    flags.refuse(wishes, "masks", "ignore", "threshold", "colours", "missing_as_background")
     key = Key("greys")
     if wishes.threshold is not None and wishes.colours:
         raise LayoutError("--threshold and --colours: masks are either grey or in colours; leave one out")
     if wishes.threshold is None:
-        key = colours.key(each(maskfile.look, list(found.masks.values())), wishes)
+        looks = each(maskfile.look, list(found.masks.values()))
+        key = colours.key(looks, wishes, labelmap.read(source))
+        wishes = wishes if key.ignore is None else replace(wishes, ignore=key.ignore)
     groups = None
     if (source / GROUPS).exists():
         groups = read_groups(source / GROUPS, found.images, others=_in_part(wishes))
@@ -71,6 +79,26 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
         blank={stem: file for stem, file in found.images.items() if stem not in found.masks},
         each=each,
     )
+
+
+def _refuse_stacks(found: Pairs) -> None:
+    """Refuse files of several pages: here, each image and each mask is a file of one page."""
+    for stem, image in found.images.items():
+        mask = found.masks.get(stem, image)
+        of_image, of_mask = (
+            files.pages(file) if file.suffix.lower() in (".tif", ".tiff") else 1 for file in (image, mask)
+        )
+        if of_mask > 1 and of_image == 1:
+            raise LayoutError(
+                f"{mask} has {of_mask} pages, but its image {image.name} has one. If each page is a class (one-hot), "
+                "save one page whose values are the ids of classes; if only one page is the mask, save that. Pages are "
+                "read only of a stack of labels beside a stack of images of as many pages"
+            )
+        if of_image > 1:
+            raise LayoutError(
+                f"{image} is a stack of {of_image} pages, and its mask {mask.name} has {of_mask}: a stack needs "
+                "a stack of labels of as many pages, in a folder without other images; else save both page by page"
+            )
 
 
 def _in_part(wishes: Wishes) -> bool:
@@ -164,10 +192,11 @@ def _may_be_image(name: str) -> bool:
 
 
 def unread(folder: Path) -> str:
-    """What to do with the files below `folder` that are images of kinds that are not read, where there are some."""
+    """What to do with images of kinds and exports of tools that are not read, where there are some below `folder`."""
     endings = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
     found = [f"{endings[ending]} {ending}" for ending in OTHERS if endings[ending]]
-    return f"\nnot read are {', '.join(found)} files; convert them to PNG or TIFF" if found else ""
+    files_ = f"\nnot read are {', '.join(found)} files; convert them to PNG or TIFF" if found else ""
+    return files_ + foreign.hint(folder)
 
 
 def _refuse_nested(source: Path, images: Path, masks_: Path) -> None:

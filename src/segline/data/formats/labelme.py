@@ -10,17 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from segline import parse
+from segline import names, parse
 from segline.data import files
 from segline.data.dataset import IGNORE
-from segline.data.formats import Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, survey
+from segline.data.formats import Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, some, survey
 from segline.data.formats.drawings import Drawing, Object, Sheet
-from segline.data.formats.masks import some
 from segline.data.formats.regions import Points, Region, Shape, disc, polygon, union
 from segline.model.images import ImageError, decode
 
 SIGNS = (b'"shapes"',)
-POINTS = {"polygon": (), "rectangle": (2, 4), "circle": (2,), "mask": (2,)}  # how many; a polygon has 3 or more
+# How many points a kind of shape has; a polygon has 3 or more.
+POINTS = {
+    "polygon": (), "rectangle": (2, 4), "circle": (2,), "mask": (2,),
+    "rotation": (4,), "oriented_rectangle": (4,), "quadrilateral": (4,),
+}  # fmt: skip
+SKIP = "--skip-shapes leaves out what encloses nothing"
 UNCOUNTED, BACKGROUND = "__ignore__", "background"
 
 
@@ -39,19 +43,19 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
     said = list(_said(source))
     if not said:
         return None
-    flags.refuse(wishes, "LabelMe shapes", "missing_as_background")
+    flags.refuse(wishes, "LabelMe shapes", "missing_as_background", "skip_shapes")
     there = finding.Images.below(source)
     named, missing = _named(said, there)
     skipped = finding.refuse_or_skip(missing, wishes, "JSON file(s) without image")
     left = there.left(named)
     _refuse_passed_over(left, set(finding.jsons(source)) - {file for file, _, _ in said})
     blank = left if wishes.missing_as_background else []
-    drawn = {image: Sheet(file, partial(_read, file, image)) for image, file in named.items()}
+    drawn = {image: Sheet(file, partial(_read, file, image, wishes.skip_shapes)) for image, file in named.items()}
     drawn |= {image: Sheet.blank(image) for image in blank}
     stems = finding.stems(list(drawn), there.root)
     sheets = dict(zip(stems, drawn.values(), strict=True))
     found = survey.survey(sheets, each)
-    names, why = _classes(found.objects, wishes)
+    by_id, why = _classes(found.objects, wishes)
     if left and not blank:
         skipped.append(
             f"{len(left)} image file(s) have no JSON and were left out; if they hold no object, say "
@@ -62,7 +66,7 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
         wishes,
         pictures=dict(zip(stems, map(Picture, drawn), strict=True)),
         sheets=sheets,
-        names=names,
+        names=by_id,
         found=found,
         reasons=[f"LabelMe annotations, {len(named)} JSON files", why, *finding.blank(len(blank)), *skipped],
     )
@@ -118,7 +122,7 @@ def _image(file: Path, name: object, pixels: bool, there: finding.Images) -> Pat
         raise LayoutError(f"{error} (imageData has its pixels: labelme_export_json writes them out)") from None
 
 
-def _read(file: Path, image: Path) -> Drawing:
+def _read(file: Path, image: Path, skip: bool = False) -> Drawing:
     """The objects of one image."""
     content = files.read_json(file, parse.DATA_SIZE)
     shape = content.get("imageHeight"), content.get("imageWidth")
@@ -126,8 +130,11 @@ def _read(file: Path, image: Path) -> Drawing:
         shape = drawings.image_shape(image)
     drawings.refuse_other_size(image, file, shape)
     objects: dict[object, Object] = {}
-    ignored = []
+    ignored, skipped = [], Counter[str]()
     for number, one in enumerate(content["shapes"]):
+        if skip and (kind := _encloses_nothing(one)):
+            skipped[kind] += 1
+            continue
         label, group, region = _shape(one, shape, f"{file}: shapes[{number}]")
         if label == UNCOUNTED:
             ignored.append(region)
@@ -137,7 +144,16 @@ def _read(file: Path, image: Path) -> Drawing:
         if key in objects:
             name, region = objects[key].name, union([objects[key].region, region])
         objects[key] = Object(name, label, region)
-    return Drawing.outlined(file, shape, list(objects.values()), ignored)
+    return Drawing.outlined(file, shape, list(objects.values()), ignored, skipped)
+
+
+def _encloses_nothing(one: Any) -> str | None:
+    """The kind of a shape that has no area: one that is not read, or a polygon of less than three points."""
+    if not isinstance(one, dict):
+        return None
+    kind, points = one.get("shape_type") or "polygon", one.get("points")
+    few = kind == "polygon" and isinstance(points, list) and len(points) < 3
+    return str(kind)[:40] if few or (isinstance(kind, str) and kind not in POINTS) else None
 
 
 def _shape(one: Any, shape: Shape, where: str) -> tuple[str, object, Region]:
@@ -147,19 +163,24 @@ def _shape(one: Any, shape: Shape, where: str) -> tuple[str, object, Region]:
     label, kind, group = one.get("label"), one.get("shape_type") or "polygon", one.get("group_id")
     if not isinstance(label, str) or not label.strip():
         raise LayoutError(f"{where}: label is {label!r}; it names the class: mend it")
+    try:
+        label = names.check(label.strip(), f"{where}: label")
+    except names.NamingError as error:
+        raise LayoutError(str(error)) from None
     where = f"{where} ({label})"
     if isinstance(group, dict | list):
         raise LayoutError(f"{where}: group_id is {str(group)[:40]}, not a number; mend it")
     if not isinstance(kind, str) or kind not in POINTS:
         raise LayoutError(
-            f"{where}: shape_type {kind} encloses nothing; outline it as {', '.join(POINTS)}, or remove it"
+            f"{where}: shape_type {str(kind)[:40]} is not read, for it is no area; outline it as {', '.join(POINTS)}, "
+            f"or remove it; {SKIP}"
         )
     points = drawings.outline(one.get("points") or [[]], shape, where)
     counts = POINTS[kind] or range(3, len(points) + 1)
     if len(points) not in counts:
         needs = " or ".join(map(str, POINTS[kind])) or "3 at least"
-        raise LayoutError(f"{where}: a {kind} of {len(points)} point(s); it needs {needs}: mend or remove it")
-    return label.strip(), group, _region(kind, points, one, shape, where)
+        raise LayoutError(f"{where}: a {kind} of {len(points)} point(s); it needs {needs}: mend or remove it; {SKIP}")
+    return label, group, _region(kind, points, one, shape, where)
 
 
 def _region(kind: str, points: Points, one: Mapping[str, Any], shape: Shape, where: str) -> Region:
@@ -198,14 +219,14 @@ def _classes(labels: Counter[str], wishes: Wishes) -> tuple[dict[int, str], str]
     given = {class_id: name for class_id, name in wishes.names.items() if class_id}
     if given:
         _refuse_unnamed(labels, given)
-    names = dict(sorted(given.items())) or dict(enumerate(sorted(labels), 1))
-    if len(names) >= IGNORE:
+    named = dict(sorted(given.items())) or dict(enumerate(sorted(labels), 1))
+    if len(named) >= IGNORE:
         raise LayoutError(
-            f"{len(names)} labels, such as {some(list(names.values()))}; {IGNORE - 1} at most are classes"
+            f"{len(named)} labels, such as {some(list(named.values()))}; {IGNORE - 1} at most are classes"
         )
-    table = some([f"{name} -> {class_id}" for class_id, name in names.items()])
+    table = some([f"{name} -> {class_id}" for class_id, name in named.items()])
     how = "as told" if given else "in alphabetical order; to have another, say --class ID=LABEL for each"
-    return {0: BACKGROUND} | names, f"labels to classes: {table} ({how})"
+    return {0: BACKGROUND} | named, f"labels to classes: {table} ({how})"
 
 
 def _refuse_unnamed(labels: Mapping[str, int], given: Mapping[int, str]) -> None:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segline.data.dataset import SPEC
-from segline.data.formats import Each, Layout, LayoutError, Wishes, coco, ctc, folders, labelme, objects, stacks
-from segline.data.formats.masks import some
+from segline.data.formats import Each, Layout, LayoutError, Wishes, coco, ctc, folders, labelme, objects, some, stacks
 
 LAYOUTS: tuple[Callable[[Path, Wishes, Each], Layout | None], ...] = (
     ctc.recognise,

@@ -1,5 +1,6 @@
 """Mask files as they were drawn: numbers, a palette, or colours, of which grey is one."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from segline.data import files
 from segline.data.files import LOSSY, FileError, Labels
-from segline.data.formats import LayoutError
+from segline.data.formats import LayoutError, texture
 from segline.data.formats.census import counted
 
 GREY = 0x010101  # times 0 ... 255: a grey, packed
@@ -27,6 +28,9 @@ class Look:
     file: Path
     palette: Mapping[int, Packed] | None = None  # by index, of those in use
     pixels: Mapping[Packed, int] = field(default_factory=dict)
+    # Pixels by colour that lie in an area, in a line (see texture).
+    solid: Mapping[Packed, int] = field(default_factory=dict, compare=False)
+    linked: Mapping[Packed, int] = field(default_factory=dict, compare=False)
 
     @property
     def coloured(self) -> bool:
@@ -50,14 +54,23 @@ def look(file: Path) -> Look:
     if files.image_size(file).channels == 1 and not files.has_grey_palettes(file):
         return Look(file)
     pixels, palette = _drawn(file)
+    if palette is None and pixels.ndim == 2:
+        return Look(file)
     if palette is None:
-        return Look(file, None, counted(_packed(pixels)) if pixels.ndim == 3 else {})
-    indices = counted(pixels)
-    used = {index: int(palette[index]) for index in indices}
-    counts = dict.fromkeys(used.values(), 0)
-    for index, count in indices.items():
-        counts[used[index]] += count
-    return Look(file, used, counts)
+        shown, places = np.unique(_packed(pixels), return_inverse=True)
+        places = places.reshape(pixels.shape[:2])
+        return Look(file, None, *_by_colour(shown, places))
+    return Look(file, {index: int(palette[index]) for index in counted(pixels)}, *_by_colour(palette, pixels))
+
+
+def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[Counter[Packed]]:
+    """Pixels by colour: all, those in an area, and those in a line; `places` (H, W) are indices into `shown`."""
+    found = texture.of(places)
+    counts = [Counter[Packed]() for _ in range(3)]
+    for total, chosen in zip(counts, (places.ravel(), places[found.solid], places[found.linked]), strict=True):
+        for place, count in counted(chosen).items():
+            total[int(shown[place])] += count
+    return counts
 
 
 def numbers(file: Path) -> Labels:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from segline.data.dataset import IGNORE, Kind
-from segline.data.formats import LayoutError, Wishes
-from segline.data.formats.census import MOST_CLASSES, SOFT, Census
+from segline.data.formats import LayoutError, Wishes, kinds, noise, some
+from segline.data.formats.census import MOST_CLASSES, Census
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,19 @@ def guess(census: Census, wishes: Wishes) -> Meaning:
     Raises
     ------
     LayoutError
-        The masks are anti-aliased, hold nothing, or are not what `wishes` say.
+        The masks are anti-aliased or noisy, hold nothing, can be meant in two ways, or are not what `wishes` say.
     """
     ignore = wishes.ignore
     values = sorted(set(census.pixels) - {ignore})
     _refuse_empty(census, values, wishes)
-    _refuse_anti_aliased(census)
-    if ignore is None and census.pixels[IGNORE] and 2 < len(values) <= MOST_CLASSES + 2 and values[-2] <= MOST_CLASSES:
-        _refuse_two_whites(census, values)
-        values, ignore = values[:-1], IGNORE
-    kind, reason = _told(wishes.labels) if wishes.labels else _kind(census, values)
+    noise.refuse_smooth(census, values, wishes)
+    noise.refuse_white_beside_ids(census, values, wishes)
+    kind, reason = _told(wishes.labels) if wishes.labels else kinds.guess(census, values)
     if kind == "instances":
+        if wishes.labels:
+            noise.refuse_noisy_instances(census, values)
         return _instances(values, reason, wishes.names, ignore)
+    noise.refuse_noisy_classes(census, values, wishes)
     if kind == "boundaries" and len(values) != 2:
         raise LayoutError(f"labels boundaries need masks of two values, border and cell; these hold {some(values)}")
     meaning = _classes(kind, values, reason, wishes.names, ignore)
@@ -59,7 +60,7 @@ def as_named(census: Census, wishes: Wishes, named: Mapping[int, str]) -> Meanin
     if wishes.labels:
         kind, reason = _told(wishes.labels)
     elif len(ids) == 2:
-        kind, reason = _binary_kind(census, present)
+        kind, reason = kinds.of_two_values(census, present)
     else:
         kind, reason = (
             "classes",
@@ -83,62 +84,15 @@ def _refuse_empty(census: Census, values: Sequence[int], wishes: Wishes) -> None
         raise LayoutError(f"no mask holds {what}, {census.first} for one; are these the right masks?")
 
 
-def _refuse_anti_aliased(census: Census) -> None:
-    """Greys between 0 and 255 that are fewer than 255, or that lie in no area, are soft edges of black and white."""
-    greys = sorted(value for value in census.pixels if 0 < value < IGNORE)
-    if max(census.pixels) > IGNORE or len(greys) <= 2 or greys[-1] <= IGNORE // 2:
-        return
-    between = sum(census.pixels[value] for value in SOFT)
-    white = sum(census.pixels[value] for value in range(SOFT.stop, IGNORE + 1))
-    blurred = 2 * census.blurred > sum(census.pixels[value] for value in greys)
-    if blurred or (census.pixels[IGNORE] and between < white):
-        count, worst = census.softest
-        raise LayoutError(
-            f"{worst}: {count} pixels are grey, neither 0 nor 255 (anti-aliased, blurred or compressed with losses), "
-            "so they may be either; say --threshold 127 to take what is above 127 as foreground, or save the masks "
-            "without smoothing; if each grey is a class, say so with --colours"
-        )
-
-
-def _refuse_two_whites(census: Census, values: Sequence[int]) -> None:
-    if not census.beside_ignore:
-        raise LayoutError(
-            f"the masks hold {some(values)}, but none of them {IGNORE} beside another class: do some say {IGNORE} "
-            f"where others say {values[1]}? make them alike, or say --ignore {IGNORE} if such pixels do not count"
-        )
-
-
-def _kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """The guess, and why."""
-    if len(values) <= 2:
-        return _binary_kind(census, values)
-    flags = "; if not, say --labels"
-    whole = census.few_whole / max(1, census.few_values)
-    if len(values) - 1 > MOST_CLASSES:
-        if census.few_values and whole < 0.5 and values[-1] <= IGNORE:
-            return "classes", f"labels: classes, for most values come in several pieces in a mask{flags} instances"
-        return "instances", f"labels: instances, for the masks hold {len(values) - 1} ids{flags} classes"
-    if census.numbered and len(census.numbers) > 2 and whole >= 0.95:
-        why = "every mask numbers its objects 1 to n, n differs and each is in one piece"
-        return "instances", f"labels: instances, for {why}{flags} classes"
-    return "classes", f"labels: classes, for the masks share the few values {some(values)}{flags} instances"
-
-
-def _binary_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    if 2 * census.nets > census.masks:
-        pieces, share = census.pieces / census.masks, census.share / census.masks
-        why = f"0 is a connected net around {pieces:.0f} pieces a mask that cover {share:.0%} of it"
-        return "boundaries", f"labels: boundaries, for {why}; if 0 is plain background, say --labels classes"
-    why = f"the masks hold {some(values)} only, which tells areas, not objects"
-    return "classes", f"labels: classes, for {why}; for objects, each piece one, say --labels instances"
-
-
 def _instances(values: Sequence[int], reason: str, names: Mapping[int, str], ignore: int | None) -> Meaning:
     classes = {0: "background", 1: "object"} | dict(names)
     if set(classes) != {0, 1}:
         raise LayoutError(f"--class {max(classes)}: instance masks know class 0 and 1 only; leave it out")
     if ignore is not None:
-        raise LayoutError(f"--ignore {ignore}: instance masks cannot say what does not count; leave it out")
+        raise LayoutError(
+            f"--ignore {ignore}: instance masks cannot say that pixels of value {ignore} do not count; leave it out, "
+            "and, where masks hold it, make these pixels 0"
+        )
     if len(values) > 2:
         return Meaning("instances", classes, None, (reason,))
     return Meaning("instances", classes, None, (reason, "every connected piece is one object"), joined=True)
@@ -197,9 +151,3 @@ def _refuse_strange(names: Mapping[int, str], classes: Sequence[int]) -> None:
 def _numbered(ids: Iterable[int]) -> dict[int, str]:
     foreground = [class_id for class_id in ids if 0 < class_id < IGNORE]
     return {1: "object"} if foreground == [1] else {class_id: f"class {class_id}" for class_id in foreground}
-
-
-def some(values: Sequence[object], most: int = 8) -> str:
-    """Values one after the other, `most` at most."""
-    shown = ", ".join(str(value) for value in values[:most])
-    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"

@@ -9,12 +9,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from segline import names
 from segline.data import files
 from segline.data.dataset import by_stem
-from segline.data.formats import READABLE, Each, Layout, LayoutError, Picture, Wishes, drawings, finding, flags, survey
+from segline.data.formats import (
+    READABLE,
+    Each,
+    Layout,
+    LayoutError,
+    Picture,
+    Wishes,
+    drawings,
+    finding,
+    flags,
+    some,
+    survey,
+)
 from segline.data.formats.drawings import Drawing, Object, Sheet
 from segline.data.formats.folders import IMAGES, MASKS
-from segline.data.formats.masks import some
 from segline.data.formats.regions import Region
 
 LABEL = "object"
@@ -69,7 +81,7 @@ def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
 def _nested(source: Path) -> Found | None:
     """What there is of STEM/images/FILE and STEM/masks/."""
     parts = {
-        folder.name: (_inside(folder, IMAGES), _inside(folder, MASKS))
+        names.composed(folder.name): (_inside(folder, IMAGES), _inside(folder, MASKS))
         for folder in sorted(source.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
     }
@@ -93,7 +105,11 @@ def _flat(source: Path) -> Found | None:
     image_folder, mask_folder = _inside(source, IMAGES), _inside(source, MASKS)
     if not image_folder or not mask_folder:
         return None
-    masks = {path.name: path for path in sorted(mask_folder.iterdir()) if path.is_dir() and path.name[0] != "."}
+    masks = {
+        names.composed(path.name): path
+        for path in sorted(mask_folder.iterdir())
+        if path.is_dir() and path.name[0] != "."
+    }
     images = by_stem(image_folder, READABLE) if masks else {}
     both = {stem: (image, masks[stem]) for stem, image in images.items() if stem in masks}
     if not both:
@@ -102,8 +118,8 @@ def _flat(source: Path) -> Found | None:
     return both, alone, {stem: image for stem, image in images.items() if stem not in masks}
 
 
-def _inside(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+def _inside(folder: Path, usual: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in usual if (folder / name).is_dir()), None)
 
 
 def _read(image: Path, folder: Path, threshold: float | None) -> Drawing:

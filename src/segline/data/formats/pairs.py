@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from segline import names
 from segline.data.files import LOSSY
-from segline.data.formats import READABLE, LayoutError, Wishes
-from segline.data.formats.masks import some
+from segline.data.formats import READABLE, LayoutError, Wishes, some
 
 MASK_WORDS = "(?:cp_)?masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|annotations?"
 IMAGE_WORDS = "images?|img|im|raw"
@@ -28,8 +28,8 @@ class Pairs:
 
 
 def stem(file: Path) -> str:
-    """The name of a file without its endings."""
-    return file.stem.removesuffix(".ome")
+    """The name of a file without its endings, in NFC."""
+    return names.composed(file.stem).removesuffix(".ome")
 
 
 def in_two_folders(images: Sequence[Path], masks: Sequence[Path], wishes: Wishes) -> Pairs:
@@ -105,7 +105,9 @@ def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, wis
     LayoutError
         A pattern fits nothing, or the same at `*` twice, or files stay alone that are not to be skipped.
     """
-    images, masks = (f"{name.rstrip('/')}/*" if (source / name).is_dir() else name for name in (images, masks))
+    images, masks = (
+        f"{name.rstrip('/')}/*" if names.on_disk(source / name).is_dir() else name for name in (images, masks)
+    )
     found: dict[str, dict[str, Path]] = {}
     for flag, pattern in (("--masks", masks), ("--images", images)):
         taken = set(found.get("--masks", {}).values())
@@ -124,14 +126,16 @@ def _is_folder(pattern: str) -> bool:
 
 def _fitting(source: Path, files: Sequence[Path], flag: str, pattern: str) -> dict[str, Path]:
     """Of `files` those that fit, by what is at `*`."""
-    fits = re.compile(_expression(pattern))
+    fits = re.compile(_expression(names.composed(pattern)))
     fitting: dict[str, Path] = {}
     for file in files:
-        match = fits.fullmatch(file.relative_to(source).as_posix())
+        match = fits.fullmatch(names.composed(file.relative_to(source).as_posix()))
         if not match:
             continue
         name = "_".join(part.strip("/").replace("/", "_") for part in match.groups() if part) or stem(file)
         if name in fitting:
+            if fitting[name].name != file.name and names.composed(fitting[name].name) == names.composed(file.name):
+                raise LayoutError(names.differ([fitting[name], file]))
             raise LayoutError(f"{flag} {pattern!r}: {fitting[name]} and {file} have the same at *; be more particular")
         fitting[name] = file
     if not fitting:
@@ -171,9 +175,9 @@ def _without_shared(files: Sequence[Path]) -> Name:
     return lambda file: stem(file).removeprefix(begin).removesuffix(end)
 
 
-def _shared_words(names: Sequence[str]) -> str:
+def _shared_words(stems: Sequence[str]) -> str:
     """The beginning that all names have, up to the end of a word."""
-    first, last = min(names, default=""), max(names, default="")  # what these two share, all share
+    first, last = min(stems, default=""), max(stems, default="")  # what these two share, all share
     length = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     word_end = max(first.rfind(sign, 0, length) for sign in "-_. ")
     return first[: word_end + 1]
@@ -184,6 +188,8 @@ def _by(files: Sequence[Path], name: Name, refuse: bool = False) -> dict[str, Pa
     found: dict[str, Path] = {}
     for file in files:
         if name(file) in found:
+            if refuse and names.composed(found[name(file)].name) == names.composed(file.name):
+                raise LayoutError(names.differ([found[name(file)], file]))
             if refuse:
                 raise LayoutError(
                     f"{file} and {found[name(file)].name} have one name, {name(file)}, but a name is of one image and "
@@ -210,13 +216,13 @@ def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], how: str, wish
         )
     how += "; left out" if refused else ""
     taken = sorted(both | bare if wishes.missing_as_background else both)
-    stems = {name: images[name].stem for name in taken}
+    stems = {name: names.composed(images[name].stem) for name in taken}
     if len(set(stems.values())) < len(taken):  # images of one name in several folders
         stems = {name: name for name in taken}
     partners = {stems[name]: masks[name] for name in taken if name in masks}
     return Pairs({stems[name]: images[name] for name in taken}, partners, how)
 
 
-def _alone(these: str, those: str, names: Set[str], files: Mapping[str, Path]) -> str:
-    which = some([files[name].name for name in sorted(names)], 5)
-    return f"{len(names)} of {len(files)} {these} have no {those}: {which}"
+def _alone(these: str, those: str, keys: Set[str], files: Mapping[str, Path]) -> str:
+    which = some([files[key].name for key in sorted(keys)], 5)
+    return f"{len(keys)} of {len(files)} {these} have no {those}: {which}"

@@ -7,6 +7,7 @@ import numpy as np
 from segline.data.formats.regions import Region, Shape
 
 FIRST, BITS = 48, 5  # the character that is 0; bits of a number in one character
+LONGEST = 13  # characters of a number; what has more bits than 64 is no run length
 MORE, SIGN = 1 << BITS, 1 << (BITS - 1)
 
 
@@ -14,13 +15,17 @@ class RunsError(ValueError):
     """Run lengths that are no mask; the message says which and why."""
 
 
-def decompress(text: str) -> list[int]:
+def decompress(text: str, pixels: int | None = None) -> list[int]:
     """Run lengths of COCO's compressed string: from the fourth on each is the change since the last but one.
+
+    Parameters
+    ----------
+    pixels : of the image, where they are known: a run beyond them is refused at once.
 
     Raises
     ------
     RunsError
-        A character that is none of theirs, or a number that breaks off.
+        A character that is none of theirs, a number that breaks off or is absurd, or more runs than pixels.
     """
     counts: list[int] = []
     value = shift = 0
@@ -28,6 +33,8 @@ def decompress(text: str) -> list[int]:
         bits = ord(character) - FIRST
         if not 0 <= bits < 2 * MORE:
             raise RunsError(f"counts hold {character!r} at place {place}, which no run length has")
+        if shift >= LONGEST * BITS:
+            raise RunsError(f"counts hold a number of more than {LONGEST} characters at place {place}")
         value |= (bits % MORE) << shift
         shift += BITS
         if bits & MORE:
@@ -35,6 +42,10 @@ def decompress(text: str) -> list[int]:
         if bits & SIGN:
             value -= 1 << shift
         counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        if pixels is not None:
+            _check(counts[-1:], pixels)
+            if len(counts) > 2 * pixels + 2:
+                raise RunsError(f"counts hold more runs than the image has pixels, {pixels}")
         value = shift = 0
     if shift:
         raise RunsError("counts break off within a number; the string was cut")
@@ -51,9 +62,9 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     """
     height, width = shape
     pixels = height * width
-    wrong = [run for run in counts if not 0 <= run <= pixels]
-    if wrong:
-        raise RunsError(f"counts hold a run of {wrong[0]} pixels; the image has {width}x{height} = {pixels}")
+    if len(counts) > 2 * pixels + 2:
+        raise RunsError(f"counts hold {len(counts)} runs; the image has {pixels} pixels")
+    _check(counts, pixels)
     if sum(counts) != pixels:
         raise RunsError(f"counts add up to {sum(counts)} pixels, but the image has {width}x{height} = {pixels}")
     runs = np.array(counts, np.int64)
@@ -71,3 +82,11 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     columns = np.cumsum(toggles[:-1], dtype=np.int8).astype(bool).reshape(right - left, height)
     found = Region.of(columns.T)
     return Region(found.top, found.left + left, found.inside)
+
+
+def _check(counts: Sequence[int], pixels: int) -> None:
+    """Refuse a run that no image of so many pixels has, before anything is worked out with it."""
+    wrong = next((run for run in counts if not 0 <= run <= pixels), None)
+    if wrong is not None:
+        said = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"
+        raise RunsError(f"counts hold a run of {said} pixels; the image has {pixels}")

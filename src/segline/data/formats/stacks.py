@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from segline import names
 from segline.data import files
 from segline.data.formats import (
     Each,
@@ -19,9 +20,9 @@ from segline.data.formats import (
     masklayout,
     pairs,
     series,
+    some,
 )
 from segline.data.formats.folders import IMAGES, MASKS
-from segline.data.formats.masks import some
 
 TIFF = (".tif", ".tiff")
 ASKED = 50
@@ -72,10 +73,10 @@ def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:
     if source.is_file():
         return _of_file(source), [], []
     beside = _tiffs(source)
-    labels = [file for file in beside if _key(file, LABELS) != file.stem]
+    labels = list(filter(_is_labels, beside))
     images = [file for file in beside if file not in labels]
     if not labels:
-        images, labels = (_tiffs(_inside(source, names)) for names in (IMAGES, MASKS))
+        images, labels = (_tiffs(_inside(source, usual)) for usual in (IMAGES, MASKS))
     # Some of many tell: opening 100,000 files to find no stack among them would take a minute.
     asked = images[:: max(1, len(images) // ASKED)]
     if not labels or not any(files.pages(file) > 1 for file in asked):
@@ -93,7 +94,7 @@ def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:
 def _of_file(source: Path) -> dict[Path, Path]:
     if source.suffix.lower() not in TIFF or files.pages(source) < 2:
         return {}
-    found = _matched([source], [file for file in _tiffs(source.parent) if _key(file, LABELS) != file.stem])
+    found = _matched([source], list(filter(_is_labels, _tiffs(source.parent))))
     if not found:
         raise LayoutError(
             f"{source} has {files.pages(source)} pages, but no labels of their own beside it; name them "
@@ -126,9 +127,13 @@ def _refuse_unlike(image: Path, label: Path) -> int:
     return pages
 
 
+def _is_labels(file: Path) -> bool:
+    return _key(file, LABELS) != names.composed(file.stem)
+
+
 def _key(file: Path, words: str) -> str:
     """The stem without one of `words`, which stands alone in it."""
-    stem = re.sub(rf"(?:^|[-_. ])(?:{words})(?=$|[-_. ])", "", file.stem, count=1, flags=re.IGNORECASE)
+    stem = re.sub(rf"(?:^|[-_. ])(?:{words})(?=$|[-_. ])", "", names.composed(file.stem), count=1, flags=re.IGNORECASE)
     return stem.strip("-_. ")
 
 
@@ -137,5 +142,5 @@ def _tiffs(folder: Path | None) -> list[Path]:
     return [file for file in found if file.suffix.lower() in TIFF and file.name[0] != "." and file.is_file()]
 
 
-def _inside(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+def _inside(folder: Path, usual: Sequence[str]) -> Path | None:
+    return next((folder / name for name in usual if (folder / name).is_dir()), None)

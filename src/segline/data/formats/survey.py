@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Survey:
     taken: int
     gone: int
     slivers: int
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def reasons(self) -> list[str]:
         """One line a fact that the person should know."""
@@ -39,6 +40,9 @@ class Survey:
             )
         if self.slivers:
             lines.append(f"{self.slivers} object(s) cover the centre of no pixel and are left out")
+        if self.skipped:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common())
+            lines.append(f"{self.skipped.total()} shape(s) that enclose nothing are left out, as told: {kinds}")
         if self.ignored:
             lines.append(f"{self.ignored} region(s) hold what was not told apart; their pixels do not count")
         return lines
@@ -62,7 +66,8 @@ def survey(sheets: Mapping[str, Sheet], each: Each) -> Survey:
     if not objects:
         thin = f" ({slivers} cover the centre of no pixel; coordinates are pixels)" if slivers else ""
         raise LayoutError(f"none of {len(seen)} images has an object{thin}; are these the right labels?")
-    return Survey(objects, len(seen), empty, ignored, taken, gone, slivers)
+    skipped: Counter[str] = sum((one.skipped for one in seen), Counter())
+    return Survey(objects, len(seen), empty, ignored, taken, gone, slivers, skipped)
 
 
 def _look(sheet: Sheet) -> Survey | str:
@@ -74,7 +79,9 @@ def _look(sheet: Sheet) -> Survey | str:
     painted = drawing.painted()
     labels = Counter(thing.label for thing in drawing.objects)
     empty = int(not drawing.objects)
-    return Survey(labels, 1, empty, len(drawing.ignored), painted.taken, painted.gone, drawing.slivers)
+    return Survey(
+        labels, 1, empty, len(drawing.ignored), painted.taken, painted.gone, drawing.slivers, Counter(drawing.skipped)
+    )
 
 
 def layout(

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from segline import names
 from segline.data import files
 from segline.data.checks import alike, check
 from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, IGNORE, NAME, READING, SPEC, Dataset, DatasetError, Spec, spec_of, write_spec
-from segline.data.formats import Each, Layout, LayoutError, Wishes, layouts
-from segline.data.formats.masks import some
+from segline.data.formats import Each, Layout, LayoutError, Wishes, layouts, some
 from segline.data.importing import converting, cutting, notes, overview, sheet, unfinished
 
 RAW = Path("data/raw")
@@ -92,9 +92,12 @@ def bring(
     DatasetError, LayoutError, FileError, UnfitError, BusyError
         The target is there already or in the making, or something in `source` cannot be meant; nothing is left behind.
     """
-    wishes = wishes or Wishes()
-    if not re.fullmatch(NAME, name):
-        raise DatasetError(f"--name {name!r}: use letters, digits, . _ - and begin with a letter or digit")
+    wishes, source = wishes or Wishes(), names.on_disk(source)
+    if not re.fullmatch(NAME, name) or len(name) > names.LONGEST:
+        raise DatasetError(
+            f"--name {names.shown(name)}: use letters, digits, . _ -, {names.LONGEST} at most, and begin with a letter "
+            "or digit"
+        )
     target = raw / name
     _refuse_target(source, target, replace)
     layout = layouts.recognise(source, wishes, each("read masks", _memory))
@@ -152,7 +155,7 @@ def _groups(layout: Layout, wishes: Wishes) -> tuple[dict[str, str] | None, list
     if wishes.group_by is None:
         return None if layout.groups is None else dict(layout.groups), []
     try:
-        pattern = re.compile(wishes.group_by)
+        pattern = re.compile(names.composed(wishes.group_by))
     except re.error as error:
         raise LayoutError(f"--group-by {wishes.group_by!r} is no regular expression: {error}") from error
     found = {stem: pattern.search(stem) for stem in layout.images}

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from segline.data import files, labels
 from segline.data.files import Labels
-from segline.data.formats import Layout, LayoutError, Mask, Picture
-from segline.data.formats.masks import some
+from segline.data.formats import Layout, LayoutError, Mask, Picture, some
 from segline.data.formats.tables import translated
 from segline.data.importing.cutting import WHOLE, Windows
 from segline.model.images import Raw, encode_png

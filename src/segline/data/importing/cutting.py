@@ -14,6 +14,7 @@ Windows = Mapping[str, Window]  # by stem of the block
 
 WHOLE: Window = (slice(None), slice(None))
 SMALLEST = 16  # px; the side of a block
+LONGEST_NAME = 255  # bytes of a file's name, on all usual file systems
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,14 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
         `side` is too small, an image cannot be read, or a block has the name of another image.
     """
     if side is None:
+        _refuse_long_names({stem: {} for stem in layout.images})
         return Plan({stem: {stem: WHOLE} for stem in layout.images}, groups, ())
     if side < SMALLEST:
         raise LayoutError(f"--cut {side}: the side of a block in px, {SMALLEST} at least")
     sizes = {stem: files.image_size(picture.file)[:2] for stem, picture in layout.images.items()}
     blocks = {stem: windows(stem, *size, side) for stem, size in sizes.items()}
     _refuse_equal_names(blocks)
+    _refuse_long_names(blocks)
     cut = {stem: len(found) for stem, found in blocks.items() if len(found) > 1}
     if not cut:
         return Plan(blocks, groups, (f"cut: no image is larger than {side} px",))
@@ -75,6 +78,17 @@ def _parts(length: int, side: int) -> list[slice]:
     """`length` px in parts of at most `side`."""
     count = ceil(length / side)
     return [slice(index * length // count, (index + 1) * length // count) for index in range(count)]
+
+
+def _refuse_long_names(blocks: Mapping[str, Windows]) -> None:
+    """Refuse names of images, or of their blocks, that are longer than file systems take."""
+    for stem, found in blocks.items():
+        longest = max((len(name.encode(errors="surrogateescape")) for name in (stem, *found)), default=0)
+        if longest + len(".png") > LONGEST_NAME:
+            raise LayoutError(
+                f"{stem[:40]}...: the image would have a name of {longest + len('.png')} bytes, with what is added to "
+                f"it; file systems take {LONGEST_NAME}: shorten the name"
+            )
 
 
 def _refuse_equal_names(blocks: Mapping[str, Windows]) -> None:
