@@ -1,12 +1,14 @@
 """The command line, thin and quick: each command imports what it needs when it runs."""
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from segline import cli_models, signals
+from segline.addresses import hide, shown
 
 app = typer.Typer(
     name="segline",
@@ -22,17 +24,31 @@ app.add_typer(cli_models.app, name="models")
 def main() -> None:
     """Run one command; what the user can mend is said in one message, without a traceback.
 
-    Such a message is any exception whose class segline defines (ParamsError, ImageError, ...); others are our mistakes.
-    The exit code is then 1, or what the class has as `exit_code`.
+    Such a message is any exception whose class segline defines (ParamsError, ImageError, ...), and errors of a store or
+    file that `_known` understands; others are our mistakes. No password is printed. The exit code is 1, or what the
+    class has as `exit_code`.
     """
     signals.install()
     try:
         app()
     except Exception as error:
-        if not type(error).__module__.startswith("segline."):
-            raise
-        typer.secho(str(error), fg=typer.colors.RED, err=True)
-        sys.exit(getattr(error, "exit_code", 1))
+        known = error if type(error).__module__.startswith("segline.") else _known(error)
+        if known is None:
+            sys.exit(hide(traceback.format_exc()))
+        typer.secho(hide(str(known)), fg=typer.colors.RED, err=True)
+        sys.exit(getattr(known, "exit_code", 1))
+
+
+def _known(error: Exception) -> Exception | None:
+    """The message that an error of MLflow, of a database or of a file stands for, whichever command met it."""
+    from segline.track import faults, place
+
+    try:
+        store = place.locate()
+    except faults.StoreError:
+        return faults.at_the_edge(error, "", "")
+    name = str(store.database) if store.own else f"MLFLOW_TRACKING_URI = {shown(store.uri)}"
+    return faults.at_the_edge(error, store.uri, name)
 
 
 def _folder(name: str) -> Path:

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from segline.commands.models import open_registry
 from segline.data import files
 from segline.track import commits, lineage
-from segline.track.elsewhere import Elsewhere, surroundings
+from segline.track.elsewhere import Elsewhere
+from segline.track.git import surroundings
 from segline.track.store import open_store
 
 SAME, DIFFERENT, UNDECIDED = 0, 1, 2
