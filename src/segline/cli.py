@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from segline import cli_models, failure, signals, terminal
+from segline.addresses import hide, shown
 
 app = typer.Typer(
     name="segline",
@@ -23,21 +24,38 @@ app.add_typer(cli_models.app, name="models")
 def main() -> None:
     """Run one command; what the user can mend is said in one message, without a traceback.
 
-    Such a message is any exception whose class segline defines (ParamsError, ImageError, ...), and what `failure`
-    explains, such as a full disk; others are our mistakes, with a traceback. The exit code is then 1, or what the class
-    has as `exit_code`.
+    Such a message is any exception whose class segline defines (ParamsError, ImageError, ...), and what `_known`
+    explains, such as a full disk or a locked database; others are our mistakes, with a traceback. No password is
+    printed. The exit code is 1, or what the class has as `exit_code`.
     """
     signals.install()
     with terminal.safe():
         try:
             app()
         except Exception as error:
-            message = str(error) if type(error).__module__.startswith("segline.") else failure.explain(error)
+            message = str(error) if type(error).__module__.startswith("segline.") else _known(error)
             if message is None:
-                traceback.print_exc()  # here, where its control characters are escaped
+                print(hide(traceback.format_exc()), file=sys.stderr)  # noqa: T201  here control characters are escaped
             else:
-                terminal.fail(message)
+                terminal.fail(hide(message))
             sys.exit(getattr(error, "exit_code", 1))
+
+
+def _known(error: Exception) -> str | None:
+    """Return the message for an error of a file, of MLflow or of a database; None for a mistake of ours."""
+    if message := failure.explain(error):
+        return message
+    from segline.track import faults, place
+
+    try:
+        store = place.locate()
+    except faults.StoreError:
+        address = name = ""
+    else:
+        address = store.uri
+        name = str(store.database) if store.own else f"MLFLOW_TRACKING_URI = {shown(store.uri)}"
+    known = faults.at_the_edge(error, address, name)
+    return None if known is None else str(known)
 
 
 def _folder(name: str) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from segline.track.elsewhere import Elsewhere, ElsewhereError, commits_holding, surroundings
+from segline.track.elsewhere import Elsewhere, ElsewhereError, commits_holding
+from segline.track.git import surroundings
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -154,4 +154,4 @@ def _objects(answer: Answer) -> npt.NDArray[np.int32] | None:
 def _scoring_md5() -> str:
     """The md5 of the code that counts."""
     rooms = {room.name: shipping.code_md5(room) for room in (Path(segline.score.__file__).parent, shipping.ROOM)}
-    return lineage.combined_md5({**rooms, "truth": lineage.file_md5(Path(truth.__file__))})
+    return lineage.combined_md5({**rooms, "truth": lineage.text_md5(Path(truth.__file__))})

@@ -15,7 +15,8 @@ from segline.data import files
 from segline.score.judge import Result
 from segline.text import shown
 from segline.track import commits, lineage
-from segline.track.elsewhere import Elsewhere, surroundings
+from segline.track.elsewhere import Elsewhere
+from segline.track.git import surroundings
 from segline.track.store import open_store
 
 SAME, DIFFERENT, UNDECIDED = 0, 1, 2

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from segline.addresses import shown
 from segline.track.place import Place
 from segline.track.store import open_store
 
@@ -33,8 +34,10 @@ def main(port: int, say: Callable[[str], None]) -> None:
     """
     store = open_store()
     if store.place.uri.startswith(("http://", "https://")):
-        say(f"the runs are kept by the server at {store.place.uri} (MLFLOW_TRACKING_URI): open that")
+        say(f"the runs are kept by the server at {shown(store.place.uri)} (MLFLOW_TRACKING_URI): open that")
         return
+    if store.place.copy is not None:
+        say("the project is read-only: the page shows a copy, and what is changed on it is not kept")
     say("starting MLflow's page; this takes some fifteen seconds")
     with server(store.place, port) as process:
         say(f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/runs  (Ctrl-C ends it)")
@@ -48,7 +51,14 @@ def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's server on the store at `place`, answering; ended with all its processes when the block is left."""
     _check_free(port)
     # Jobs are a dozen processes that segline has no use for; the warnings are about MLflow's own code.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    # The address is no argument: it may hold a password, and anybody may list the arguments of a process.
+    environment = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": place.uri,
+        "MLFLOW_REGISTRY_STORE_URI": place.uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
     process = subprocess.Popen(command(place, port), cwd=place.root, env=environment, start_new_session=True)
     previous = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -63,11 +73,10 @@ def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def command(place: Place, port: int) -> list[str]:
-    """How MLflow's server is started; it ignores MLFLOW_TRACKING_URI, so all is said here."""
-    store = ["--backend-store-uri", place.uri, "--registry-store-uri", place.uri]
+    """How MLflow's server is started; its stores are named in its environment."""
     artifacts = ["--default-artifact-root", str(place.artifacts), "--artifacts-destination", str(place.artifacts)]
     network = ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    return [sys.executable, "-m", "mlflow", "server", *store, *artifacts, *network]
+    return [sys.executable, "-m", "mlflow", "server", *artifacts, *network]
 
 
 def _leave(number: int, _: object) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from segline.track import lineage
+from segline.track import git, lineage
 
 CODE_FILES = "closure.files"  # JSON: the md5 of each file
 CODE, PARAMS, PIPELINE = "closure.md5", "params.md5", "pipeline.md5"
@@ -20,7 +21,7 @@ LAST = "register"
 UNSHAPING = "runtime"  # the section of params.yaml that shapes no result
 AT_ONCE = 128  # commits that git is asked about together
 NAMED = 3  # files that are named before the rest is counted
-Read = Callable[[str], bytes | None]
+MISSING = frozenset({""})  # the md5 of a file that is not there
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,14 @@ class Making:
 def here(folder: Path = Path()) -> dict[str, str]:
     """The tags by which a version made in this checkout is found in a commit later on."""
 
-    def read(name: str) -> bytes | None:
-        file = folder / name
-        return file.read_bytes() if file.is_file() else None
-
-    pipeline = read("dvc.yaml") or b""
-    code = {path: _md5(read(path)) for path in _code(pipeline)}
+    settings = git.stored(folder, ["dvc.yaml", "params.yaml"])
+    pipeline = settings.get("dvc.yaml", b"")
+    paths = _code(pipeline)
+    content = git.stored(folder, paths)
+    code = {path: _md5(git.lf(content[path])) if path in content else "" for path in paths}
     return {
         PIPELINE: _yaml_md5(pipeline),
-        PARAMS: _yaml_md5(read("params.yaml") or b"", UNSHAPING),
+        PARAMS: _yaml_md5(settings.get("params.yaml", b""), UNSHAPING),
         CODE: lineage.combined_md5(code),
         CODE_FILES: json.dumps(code),
     }
@@ -71,7 +71,7 @@ def find(tags: Mapping[str, str], root: Path) -> Making:
     try:
         repository = _Repository(root)
     except (OSError, subprocess.CalledProcessError) as error:
-        return Making(None, why=_refused(error, root))
+        return Making(None, why=git.refusal(error, root))
     return _search(repository, tags)
 
 
@@ -93,7 +93,10 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Making:
     if everything and not differing:
         newest = repository.differing(everything[0], code)
         differing = newest[:NAMED] + [f"{len(newest) - NAMED} more files"] * (len(newest) > NAMED)
-    return Making(None, why=_unfit(everything, differing))
+    why = _unfit(everything, differing)
+    if repository.shallow:
+        why += "; this clone is shallow: `git fetch --unshallow` brings the other commits"
+    return Making(None, why=why)
 
 
 def _unfit(commits: Sequence[str], differing: Sequence[str]) -> str:
@@ -110,22 +113,27 @@ class _Repository:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.prefix = self._ask("rev-parse", "--show-prefix").decode().strip()
-        self._md5s: dict[str, str] = {}
+        self.prefix = os.fsdecode(git.call(root, "rev-parse", "--show-prefix").removesuffix(b"\n"))
+        self._md5s: dict[str, frozenset[str]] = {}  # of each spelling of the line ends
         self._suspects: set[str] = set()  # files that some commit has otherwise: they are asked for first
         self._held: dict[tuple[str, str], bool] = {}
+
+    @property
+    def shallow(self) -> bool:
+        """Whether the repository lacks older commits."""
+        return git.call(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def commits(self) -> list[str]:
         """All that a clone gets, the newest first."""
         everything = ("--branches", "--tags", "--remotes")
         head = ["HEAD"] if self._names(["HEAD"])[0] else []
-        return self._ask("rev-list", *everything, *head).decode().split()
+        return git.call(self.root, "rev-list", *everything, *head).decode().split()
 
     def where(self, commits: Sequence[str], path: str, holds: Callable[[bytes], bool]) -> set[str]:
         """The commits in which the file at `path` is as it shall be."""
         names = self._names([f"{commit}:{self.prefix}{path}" for commit in commits])
         new = {name for name in names if name and (path, name) not in self._held}
-        self._held |= {(path, name): holds(content) for name, content in self._contents(new).items()}
+        self._held |= {(path, name): holds(content) for name, content in git.contents(self.root, new).items()}
         return {commit for commit, name in zip(commits, names, strict=True) if name and self._held[path, name]}
 
     def with_code(self, commits: Sequence[str], code: Mapping[str, str]) -> str | None:
@@ -146,44 +154,21 @@ class _Repository:
         wrong: dict[str, list[str]] = {commit: [] for commit in commits}
         for index, name in enumerate(names):
             commit, path = commits[index // len(paths)], paths[index % len(paths)]
-            if self._md5s.get(name or "") != code[path]:
+            if code[path] not in self._md5s.get(name or "", MISSING):
                 wrong[commit].append(path)
         self._suspects |= {path for found in wrong.values() for path in found}
         return wrong
 
     def _learn(self, names: Iterable[str | None]) -> None:
         new = {name for name in names if name and name not in self._md5s}
-        self._md5s |= {name: _md5(content) for name, content in self._contents(new).items()}
+        self._md5s |= {name: _spellings(content) for name, content in git.contents(self.root, new).items()}
 
     def _names(self, objects: Sequence[str]) -> list[str | None]:
         """git's names of objects; None for one that there is not."""
         if not objects:
             return []
-        answers = self._ask("cat-file", "--batch-check", "--buffer", lines=objects).splitlines()
+        answers = git.call(self.root, "cat-file", "--batch-check", "--buffer", lines=objects).splitlines()
         return [None if answer.endswith(b"missing") else answer.split()[0].decode() for answer in answers]
-
-    def _contents(self, names: set[str]) -> dict[str, bytes]:
-        """The bytes of objects by git's names of them."""
-        wanted, contents, at = sorted(names), {}, 0
-        answer = self._ask("cat-file", "--batch", "--buffer", lines=wanted)
-        for name in wanted:
-            end = answer.index(b"\n", at)
-            size = int(answer[at:end].split()[2])
-            contents[name] = answer[end + 1 : end + 1 + size]
-            at = end + size + 2
-        return contents
-
-    def _ask(self, *arguments: str, lines: Sequence[str] = ()) -> bytes:
-        command = ["git", "--no-optional-locks", *arguments]
-        asked = "".join(f"{line}\n" for line in lines).encode()
-        return subprocess.run(command, cwd=self.root, input=asked, capture_output=True, check=True).stdout
-
-
-def _refused(error: OSError | subprocess.CalledProcessError, root: Path) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        said = error.stderr.decode(errors="replace").strip().splitlines()
-        return f"{root} is in no git repository that can be read ({said[0] if said else 'git refused'})"
-    return "there is no git on PATH"
 
 
 def _code(pipeline: bytes) -> list[str]:
@@ -208,10 +193,16 @@ def _yaml_md5(text: bytes, without: str = "") -> str:
 
 def _parsed(text: bytes) -> Any:
     try:
-        return YAML(typ="safe", pure=True).load(text.decode())
+        return YAML(typ="safe", pure=True).load(text.decode("utf-8-sig"))
     except (YAMLError, UnicodeDecodeError):
         return text.decode(errors="replace")
 
 
-def _md5(content: bytes | None) -> str:
-    return "" if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
+def _spellings(content: bytes) -> frozenset[str]:
+    """The md5s of a file as it is, with LF and with CRLF: older versions recorded the bytes of their checkout."""
+    text = git.lf(content)
+    return frozenset({_md5(content), _md5(text), _md5(text.replace(b"\n", b"\r\n"))})
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

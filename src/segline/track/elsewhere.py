@@ -1,6 +1,5 @@
 """The project as it was at a commit, in a folder of its own: the user's working tree is never touched."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -9,6 +8,8 @@ from typing import Any
 
 from dvc.config import Config, ConfigError
 from ruamel.yaml import YAML
+
+from segline.track.git import surroundings
 
 
 class ElsewhereError(RuntimeError):
@@ -93,12 +94,11 @@ def commits_holding(root: Path, md5: str) -> list[str]:
     if not md5:
         return []
     changed = _run(["git", "rev-list", "--branches", "--tags", "--remotes", "HEAD", "--", "dvc.lock"], root).split()
-    return [commit for commit in changed if md5 in _run(["git", "show", f"{commit}:./dvc.lock"], root, check=False)]
-
-
-def surroundings() -> dict[str, str]:
-    """The environment without what DVC, MLflow and git were told about this project."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+    return [
+        commit
+        for commit in changed
+        if md5 in _run(["git", "cat-file", "blob", f"{commit}:./dvc.lock"], root, check=False)
+    ]
 
 
 def _dvc(arguments: list[str], folder: Path) -> str:

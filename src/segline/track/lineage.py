@@ -6,13 +6,16 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from segline.track.git import call as run_git
+from segline.track.git import lf
 
 LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
@@ -37,7 +40,9 @@ def tags(threads: int | None = None) -> dict[str, str]:
 def git() -> dict[str, str]:
     """The commit, and whether the checkout differs from it in anything but `RECORDS`."""
     commit = _git("rev-parse", "--verify", "HEAD")
-    changes = _git("status", "--porcelain", "--", ".", *(f":(exclude){name}" for name in RECORDS))
+    changes = _git(
+        "status", "--porcelain", "--untracked-files=normal", "--", ".", *(f":(exclude){name}" for name in RECORDS)
+    )
     if changes is None:
         return {"git.commit": "no git", "git.dirty": "unknown"}
     return {"git.commit": commit or "no commit yet", "git.dirty": "true" if changes else "false"}
@@ -45,7 +50,8 @@ def git() -> dict[str, str]:
 
 def uncommitted(file: Path) -> bool:
     """Whether a file is not, or not as it is, in the commit that is checked out; not known is no."""
-    return file.exists() and bool(_git("-C", str(file.parent), "status", "--porcelain", "--", file.name))
+    asked = ("status", "--porcelain", "--untracked-files=normal", "--", file.name)
+    return file.exists() and bool(_git(*asked, folder=file.parent))
 
 
 def who() -> str:
@@ -117,15 +123,19 @@ def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
     """The md5s of the code that a stage runs and of the packages it needs, by path, as far as dvc.yaml names them."""
     stages = (YAML(typ="safe", pure=True).load(pipeline.read_text()) or {}).get("stages", {})
     deps = [Path(dep) for dep in stages.get(stage, {}).get("deps", ()) if dep.startswith(CODE)]
-    return {dep.as_posix(): file_md5(dep) for dep in deps if dep.is_file()}
+    return {dep.as_posix(): text_md5(dep) for dep in deps if dep.is_file()}
 
 
-def content_md5(path: Path, pattern: str = "*") -> str:
-    """The md5 of a file, or of a folder and the files in it that match `pattern`, computed as DVC does."""
+def content_md5(path: Path, pattern: str = "*", md5: Callable[[Path], str] | None = None) -> str:
+    """The md5 of a file, or of a folder and the files in it that match `pattern`, computed as DVC does.
+
+    `md5` is that of one file; `text_md5` makes it the same whatever the line ends.
+    """
+    md5 = md5 or file_md5
     if not path.is_dir():
-        return file_md5(path)
+        return md5(path)
     listing = [
-        {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()}
+        {"md5": md5(file), "relpath": file.relative_to(path).as_posix()}
         for file in path.rglob(pattern)
         if file.is_file()
     ]
@@ -150,6 +160,11 @@ def file_md5(file: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def text_md5(file: Path) -> str:
+    """The md5 of a text file with LF as its line ends, as git stores it."""
+    return hashlib.md5(lf(file.read_bytes()), usedforsecurity=False).hexdigest()
+
+
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
     """Whether `entry` of dvc.lock can be believed to describe what is at `path` now."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
@@ -160,10 +175,9 @@ def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
     )
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str, folder: Path = Path()) -> str | None:
     """What git answers; None where there is no git or it refuses."""
     try:
-        done = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, check=False)
-    except OSError:
+        return run_git(folder, *arguments).decode(errors="replace").strip()
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

@@ -1,16 +1,22 @@
 """Where the runs are kept: the project's root, its MLflow database, and its addresses after a move of the folder."""
 
+import hashlib
 import os
 import sqlite3
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from segline.track.faults import PATIENCE, WRITABLE, StoreError, explain, head, other_schema
 
 ROOT_TAG = "segline.root"
+OPENING = 120  # seconds that a process waits for another one that opens the store
 # Every column in which MLflow keeps the absolute address of an artifact.
 ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -21,19 +27,17 @@ ADDRESSES = (
 )
 
 
-class StoreError(RuntimeError):
-    """The store cannot be found or used; the message says what to do."""
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a project keeps its runs.
 
-    ``uri`` is the project's own ``mlruns/mlflow.db``, or MLFLOW_TRACKING_URI where that names another.
+    ``uri`` is the project's own ``mlruns/mlflow.db``, or MLFLOW_TRACKING_URI where that names another. ``copy`` is the
+    folder of a copy of the own database, of a project that cannot be written to; it is not kept.
     """
 
     root: Path
     uri: str
+    copy: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -43,7 +47,7 @@ class Place:
     @property
     def database(self) -> Path:
         """The project's own database."""
-        return self.folder / "mlflow.db"
+        return (self.copy or self.folder) / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:
@@ -58,12 +62,59 @@ class Place:
     @property
     def own(self) -> bool:
         """Whether the runs are in the project's own store, not on a team's server."""
-        return self.uri == _sqlite(self.database)
+        return self.uri == sqlite_address(self.database)
+
+    @property
+    def writable(self) -> bool:
+        """Whether this user may write to the project's store: SQLite needs its folder, too."""
+        if not self.folder.is_dir():
+            return os.access(self.root, os.W_OK)
+        database = self.folder / "mlflow.db"
+        folder = Path(os.path.realpath(database)).parent  # it may be a link to a faster disk
+        paths = (self.folder, folder, database, self.folder / "open.lock")
+        return all(os.access(path, os.W_OK) for path in paths if path.exists())
+
+    def refuse_read_only(self) -> None:
+        """Raise StoreError where the own store is a copy that nobody would see changes of."""
+        if self.copy is not None:
+            raise StoreError(f"{self.folder} is read-only here; {WRITABLE}")
 
     def lock(self, name: str) -> FileLock:
-        """A lock between the processes of this project, freed when its holder ends, however it ends."""
+        """Return a lock between the processes of this project, freed when its holder ends, however it ends.
+
+        Raises
+        ------
+        StoreError
+            The project is read-only, and the lock is one of those that are held to write.
+        """
+        if name == "open" and not self.writable:
+            return FileLock(_private(f"{name}.lock", self.root))
+        if not self.writable:
+            raise StoreError(f"{self.folder} is read-only here; {WRITABLE}")
         self.folder.mkdir(exist_ok=True)
         return FileLock(self.folder / f"{name}.lock")
+
+
+@contextmanager
+def opening(place: Place) -> Iterator[None]:
+    """Hold the lock under which a store is made, moved along or first connected to.
+
+    Raises
+    ------
+    StoreError
+        Another process holds it for too long.
+    """
+    lock = place.lock("open")
+    try:
+        lock.acquire(timeout=OPENING)
+    except Timeout:
+        raise StoreError(
+            f"another segline has been opening {place.folder} for {OPENING} seconds; wait for it, and try again"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def locate() -> Place:
@@ -76,9 +127,9 @@ def locate() -> Place:
     """
     root = project_root()
     database = root / "mlruns" / "mlflow.db"
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(database)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(database)
     if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).resolve() == database:
-        uri = _sqlite(database)
+        uri = sqlite_address(database)
     place = Place(root, uri)
     if place.own and (refused := set("%?#") & set(str(root))):
         raise StoreError(f"MLflow cannot keep runs in {root}: rename the folder without {' '.join(sorted(refused))}")
@@ -112,19 +163,39 @@ def recorded_root(database: Path) -> str | None:
     Raises
     ------
     StoreError
-        It cannot be read.
+        It cannot be read, or is in use for too long.
     """
+    return _first(database, "SELECT value FROM experiment_tags WHERE key = ?", ROOT_TAG)
+
+
+def check_schema(database: Path) -> None:
+    """Refuse a database that another version of MLflow wrote, before MLflow alters it.
+
+    Raises
+    ------
+    StoreError
+        The message names the command that brings it up to date, or the MLflow that is needed.
+    """
+    revision = _first(database, "SELECT version_num FROM alembic_version")
+    if revision is not None and revision != head():
+        raise other_schema(revision, sqlite_address(database), str(database))
+
+
+def _first(database: Path, query: str, *values: str) -> str | None:
+    """The first value that a query finds; None without any, or without the file or the table."""
     if not database.is_file():
         return None
     # To be written to: what a process that was killed had half written is first taken back.
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=60)) as connection:
-        try:
-            found = connection.execute("SELECT value FROM experiment_tags WHERE key = ?", (ROOT_TAG,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            if "no such table" in str(error):
-                return None
-            raise StoreError(f"{database} cannot be read ({error}); restore it from a copy, or move it away") from error
-    return found[0] if found else None
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)) as connection:
+            found = connection.execute(query, values).fetchone()
+    except sqlite3.DatabaseError as error:
+        if "no such table" in str(error):
+            return None
+        raise explain(error, sqlite_address(database), str(database)) or StoreError(
+            f"{database} cannot be read ({error}); see whether you may read and write it and its folder"
+        ) from error
+    return str(found[0]) if found and found[0] is not None else None
 
 
 def relocate(database: Path, old: Path, new: Path) -> Path:
@@ -135,11 +206,12 @@ def relocate(database: Path, old: Path, new: Path) -> Path:
     """
     backup = database.with_name(f"mlflow-before-move-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.db")
     with (
-        closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection,
+        closing(sqlite3.connect(database, timeout=PATIENCE, isolation_level=None)) as connection,
+        closing(sqlite3.connect(database)) as reader,
         closing(sqlite3.connect(backup)) as copy,
     ):
-        connection.backup(copy)
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE")  # before the backup, which would wait for another writer without end
+        reader.backup(copy)
         for before, after in ((f"{old}/", f"{new}/"), (_file(old), _file(new))):
             for table, column in ADDRESSES:
                 connection.execute(
@@ -151,8 +223,15 @@ def relocate(database: Path, old: Path, new: Path) -> Path:
     return backup
 
 
-def _sqlite(database: Path) -> str:
+def sqlite_address(database: Path) -> str:
+    """Return the address by which SQLAlchemy opens a database."""
     return f"sqlite:///{database}"
+
+
+def _private(name: str, root: Path) -> Path:
+    """A path for a file of this user's that belongs to the project at `root`, outside of it."""
+    key = hashlib.md5(str(root).encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()
+    return Path(tempfile.gettempdir(), f"segline-{os.getuid()}-{key}-{name}")
 
 
 def _file(folder: Path) -> str:

@@ -25,6 +25,8 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.multimedia import compress_image_size, convert_to_pil_image
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
+from segline.addresses import hide
+
 MAX_PARAM = 6000  # characters; MLflow refuses more
 MAX_TAG = 8000
 MAX_METRIC = 250  # characters of a name
@@ -165,7 +167,7 @@ class StartedRun(Run):
         """End the run as what was raised has it: FAILED by an exception, KILLED by an interrupt or exit."""
         with suppress(Exception):  # what ended it is what must be seen, not that the store cannot be told
             if isinstance(error, Exception):
-                self.tag({ERROR_TAG: f"{type(error).__name__}: {error}"})
+                self.tag({ERROR_TAG: hide(f"{type(error).__name__}: {error}")})
             self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
 
 

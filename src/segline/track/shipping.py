@@ -26,6 +26,7 @@ from segline.model.images import Raw, decode, encode_png
 from segline.model.instances import suffix
 from segline.score.instances import Matches, matches
 from segline.track import lineage
+from segline.track.git import lf
 from segline.track.history import RegistryError
 
 ROOM = Path(segline.model.__file__).parent
@@ -111,7 +112,7 @@ class Parts:
 
 def code_md5(room: Path) -> str:
     """The md5 of the Python files in `room`, by their names and content."""
-    return lineage.content_md5(room, "*.py").removesuffix(".dir")
+    return lineage.content_md5(room, "*.py", lineage.text_md5).removesuffix(".dir")
 
 
 def requirements() -> list[str]:
@@ -210,7 +211,7 @@ def _stage(parts: Parts, staging: Path) -> None:
     for source in parts.room.rglob("*.py"):
         target = staging / "code" / parts.package / source.relative_to(parts.room)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        target.write_bytes(lf(source.read_bytes()))  # the md5 of the code is that of these bytes
     (staging / "entry.py").write_text(ENTRY.format(package=parts.package))
     (staging / "model").mkdir()
     for name in MODEL_FILES:

@@ -4,29 +4,30 @@ import csv
 import logging
 import os
 import platform
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, ViewType
 from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ruamel.yaml import YAML
 
+from segline import progress
 from segline.signals import Deferred
 from segline.track import lineage
-from segline.track.place import ROOT_TAG, Place, StoreError, locate, recorded_root, relocate
+from segline.track.creation import create
+from segline.track.faults import StoreError, restore
+from segline.track.place import ROOT_TAG, Place, check_schema, locate, opening, recorded_root, relocate
 from segline.track.runs import ERROR_TAG, PROCESS_TAG, Dataset, Run, StartedRun, flat, gone, process
+from segline.track.shared import open_shared
+from segline.track.snapshot import copied
 
 MODEL_TAG = "model.md5"
 KEY_TAG = "resume.key"
-# Else MLflow opens the page of a language model's traces.
-KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class Store:
@@ -62,6 +63,7 @@ class Store:
         former : id of the run to go on with, finished or not, where it is known.
         again : go on with a finished run, too.
         """
+        self.place.refuse_read_only()
         run = None
         try:
             with Deferred() as signals:  # else a run that was just made would stay RUNNING
@@ -124,7 +126,9 @@ class Store:
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:
-        """End, as KILLED, the runs whose process on this machine could not do it."""
+        """End, as KILLED, the runs whose process on this machine could not do it; in a copy that is nobody's task."""
+        if self.place.copy is not None:
+            return
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
             if gone(run.data.tags.get(PROCESS_TAG, process())):
                 self.client.set_terminated(run.info.run_id, "KILLED")
@@ -172,77 +176,41 @@ class Store:
 def open_store() -> Store:
     """The store of the project that the working directory belongs to, made or moved along as need be.
 
+    Of a project that cannot be written to it is a copy, and writes are refused.
+
     Raises
     ------
     StoreError
         There is no project here, its experiment was deleted, or MLFLOW_TRACKING_URI leads to no store.
     """
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
+    # It logs each error of a database with a traceback, and with the address.
+    logging.getLogger("mlflow.store.db.utils").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL"))
     place = locate()
     if not place.own:
-        return _open_shared(place)
-    with place.lock("open"):
+        return Store(place, *open_shared(place))
+    if not place.writable:
+        place = copied(place)
+    with opening(place):
         recorded = recorded_root(place.database)
         if recorded is None:
-            _create(place)
-        elif recorded != str(place.root):
-            relocate(place.database, Path(recorded), place.root)
+            create(place, progress.note)
+        else:
+            check_schema(place.database)
+            if recorded != str(place.root):
+                relocate(place.database, Path(recorded), place.root)
     client = MlflowClient(place.uri, registry_uri=place.uri)
     return Store(place, client, _own_experiment(client, place))
 
 
-def _open_shared(place: Place) -> Store:
-    """The store that MLFLOW_TRACKING_URI names, a team's server as a rule."""
-    try:
-        with place.lock("open"):  # processes that open a new database at once spoil it
-            client = MlflowClient(place.uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or place.uri)
-        return Store(place, client, _shared_experiment(client, place))
-    except MlflowException as error:
-        said = (
-            f"MLFLOW_TRACKING_URI = {place.uri}: MLflow cannot keep runs there ({error.message}); start the server, "
-            "set another address, or unset it to use the project's own store"
-        )
-        if password := urlsplit(place.uri).password:
-            said = said.replace(password, "...")
-        raise StoreError(said) from error
-
-
-def _create(place: Place) -> None:
-    """Make the database and the project's experiment, which is known by its tag: the folder may get another name."""
-    client = MlflowClient(place.uri, registry_uri=place.uri)
-    with closing(sqlite3.connect(place.database, timeout=60)) as connection, connection:
-        # MLflow puts the artifacts of its own experiment 0 below the working directory.
-        connection.execute(
-            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (str(place.artifacts / "0"),)
-        )
-    if found := client.get_experiment_by_name(place.root.name):
-        client.set_experiment_tag(found.experiment_id, ROOT_TAG, str(place.root))
-    else:
-        client.create_experiment(place.root.name, str(place.artifacts), {ROOT_TAG: str(place.root), **KIND})
-
-
 def _own_experiment(client: MlflowClient, place: Place) -> str:
-    found = client.search_experiments(filter_string=f"tags.`{ROOT_TAG}` != ''")
-    if not found:
-        raise StoreError(
-            f"the project's experiment was deleted from {place.database}; bring it back with "
-            f"`mlflow experiments restore`, or move {place.folder} away to begin anew"
-        )
-    return str(found[0].experiment_id)
-
-
-def _shared_experiment(client: MlflowClient, place: Place) -> str:
-    """The experiment on a team's server: MLFLOW_EXPERIMENT_NAME, else named for the project's folder."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name))
-        except MlflowException:  # another machine may have made it just now
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    return str(found.experiment_id)
+    found = client.search_experiments(ViewType.ALL, filter_string=f"tags.`{ROOT_TAG}` != ''")
+    if active := next((each for each in found if each.lifecycle_stage == LifecycleStage.ACTIVE), None):
+        return str(active.experiment_id)
+    way = f"bring it back with `{restore('experiment', found[0].experiment_id, place.uri)}`, or " if found else ""
+    raise StoreError(
+        f"the project's experiment was deleted from {place.database}; {way}move {place.folder} away to begin anew"
+    )
 
 
 def _history(file: Path) -> Iterator[tuple[int, dict[str, float]]]:

@@ -11,8 +11,9 @@ from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, SPEC, Dataset
 
 WINDOWS_FORBIDS = re.compile(r'[<>:"|?*\\]|[. ]$')
-# Where DVC keeps content, and where its links lead when cache.type is symlink.
-DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
+# Where DVC keeps content, and where its links lead when cache.type is symlink: DVC 3 in files/md5 of its cache, DVC 2
+# in the cache itself, wherever cache.dir has that be.
+DVC_CACHE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 def problems(dataset: Dataset) -> Iterator[Problem]:

@@ -1,0 +1,121 @@
+"""A team's store, which MLFLOW_TRACKING_URI names: reached within a bounded time, or refused in one message."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from sqlalchemy import NullPool, create_engine, make_url, text
+
+from segline.addresses import shown
+from segline.track.faults import PATIENCE, StoreError, explain, head, other_schema, reason, restore
+from segline.track.place import Place, opening
+
+TRACKING, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
+CONNECT = 10  # seconds for a database's server to take a connection; MLflow alone would try for minutes
+# The argument by which a driver is told so.
+CONNECT_ARGUMENT = {
+    "psycopg2": "connect_timeout",
+    "psycopg": "connect_timeout",
+    "pymysql": "connect_timeout",
+    "mysqldb": "connect_timeout",
+    "mysqlconnector": "connection_timeout",
+    "pyodbc": "timeout",
+    "pysqlite": "timeout",
+}
+# For the first request to a server. Later ones have MLflow's own patience: a training outlives a server's restart.
+FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE)}
+
+
+def open_shared(place: Place) -> tuple[MlflowClient, str]:
+    """Return a client of the store at `place.uri`, and the id of the project's experiment there.
+
+    Raises
+    ------
+    StoreError
+        The tracking or the registry address cannot be used, or the experiment was deleted.
+    """
+    registry = os.environ.get(REGISTRY) or place.uri
+    with _few_requests():
+        with _explained(TRACKING, place.uri), opening(place):  # processes that open a new database at once spoil it
+            _reach(TRACKING, place.uri)
+            client = MlflowClient(place.uri, registry_uri=registry)
+        with _explained(TRACKING, place.uri):
+            experiment = _experiment(client, place)
+        if registry != place.uri:
+            with _explained(REGISTRY, registry):
+                _reach(REGISTRY, registry)
+                client.search_registered_models(max_results=1)
+    return client, experiment
+
+
+def _experiment(client: MlflowClient, place: Place) -> str:
+    """Return the experiment of MLFLOW_EXPERIMENT_NAME, else that of the project folder's name; make it if need be."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:  # another machine may have made it just now
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise StoreError(
+            f"the project's experiment {name!r} was deleted from {shown(place.uri)}; bring it back with "
+            f"`{restore('experiment', experiment.experiment_id, place.uri)}`, or set MLFLOW_EXPERIMENT_NAME to another"
+        )
+    return str(experiment.experiment_id)
+
+
+def _reach(variable: str, address: str) -> None:
+    """Connect to a database once: it is there, lets this user in, and has the schema of this MLflow, or is empty."""
+    if address.partition("://")[0].partition("+")[0] not in DATABASE_ENGINES:
+        return
+    url = make_url(address)
+    if url.drivername.startswith("sqlite") and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)  # as MLflow would
+    argument = CONNECT_ARGUMENT.get(url.get_driver_name())
+    patience = PATIENCE if url.drivername.startswith("sqlite") else CONNECT
+    arguments = {argument: patience} if argument and argument not in url.query else {}
+    engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+    with engine.connect() as connection:
+        if not engine.dialect.has_table(connection, "alembic_version"):
+            return
+        revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if revision is not None and revision != head():
+        raise other_schema(str(revision), address, f"{variable} = {shown(address)}")
+
+
+@contextmanager
+def _explained(variable: str, address: str) -> Iterator[None]:
+    """Turn whatever goes wrong with the store at an address that a variable sets into one message."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # of MLflow, of a driver, of the network
+        name = f"{variable} = {shown(address)}"
+        if known := explain(error, address, name):
+            raise known from None
+        kept = "runs" if variable == TRACKING else "models"
+        raise StoreError(
+            f"{name}: MLflow cannot keep {kept} there ({reason(error, address)}); start the server, set another address, "
+            "or unset it to use the project's own store"
+        ) from None
+
+
+@contextmanager
+def _few_requests() -> Iterator[None]:
+    """Have MLflow give up on a server soon, unless the user has set how often it tries."""
+    added = {name: value for name, value in FIRST_REQUEST.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

@@ -1,0 +1,64 @@
+"""A copy of the database of a project that cannot be written to: an archive, a shared mount, another user's folder."""
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from segline.track.creation import BESIDE
+from segline.track.faults import PATIENCE, busy, explain
+from segline.track.place import Place, sqlite_address
+
+_folders: dict[Path, "TemporaryDirectory[str]"] = {}  # by project; removed when this process ends
+
+
+def copied(place: Place) -> Place:
+    """Return `place` with a copy of its database in a temporary folder, which MLflow may write to.
+
+    The copy is that of this moment. It is made once for each process.
+
+    Raises
+    ------
+    StoreError
+        Another program has locked the database, or it cannot be read.
+    """
+    if place.folder not in _folders:
+        folder = TemporaryDirectory(prefix="segline-read-only-")
+        database = Path(os.path.realpath(place.database))
+        if database.is_file():
+            try:
+                _copy(database, Path(folder.name, "mlflow.db"))
+            except sqlite3.Error as error:
+                raise explain(error, place.uri, str(database)) or error from error
+        _folders[place.folder] = folder
+    target = Path(_folders[place.folder].name)
+    return replace(place, uri=sqlite_address(target / "mlflow.db"), copy=target)
+
+
+def _copy(database: Path, target: Path) -> None:
+    """Copy a database while others may write to it."""
+    try:
+        with (
+            closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as source,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            source.execute("BEGIN")
+            source.execute("SELECT COUNT(*) FROM sqlite_master")  # waits for a writer; a backup would without end
+            source.backup(copy)
+            return
+    except sqlite3.OperationalError as error:
+        if busy(error):
+            raise
+    # A process that was killed left a journal or write-ahead log, which SQLite may not apply where it is: it applies
+    # those of the copy.
+    target.unlink(missing_ok=True)
+    for ending in ("", *BESIDE[:2]):
+        file = database.with_name(database.name + ending)
+        if file.is_file():
+            copied_file = target.with_name(target.name + ending)
+            shutil.copyfile(file, copied_file)
+    with closing(sqlite3.connect(target)) as copy:
+        copy.execute("SELECT COUNT(*) FROM sqlite_master")
