@@ -19,7 +19,7 @@ from segline.score.judge import Score
 from segline.score.overlay import RGB, overlay
 from segline.track import lineage, shipping
 from segline.track.answers import Answer, Loaded
-from segline.track.registry import IMAGES, VERSION_TAG, ModelVersion, Registry
+from segline.track.registry import IMAGES, ModelVersion, Registry
 
 SCORES = "scores"  # in mlruns: what was counted with a version on a test split
 
@@ -88,10 +88,10 @@ class HeldOut:
         HeldOutError
             It does not answer one of them.
         """
-        made = {"version": version.tags[VERSION_TAG], "test": self.md5, "code": _scoring_md5()}
+        made = {"version": model.md5, "test": self.md5, "code": _scoring_md5()}
         kept = registry.store.place.folder / SCORES / f"{lineage.combined_md5(made)}.json"
-        if kept.exists():
-            return [Score.from_dict(one) for one in files.read_json(kept)]
+        if (known := _kept(kept)) and len(known) == len(self.names):
+            return known
         what = f"{registry.name} version {version.version}: score"
         scores = [self._score(name, model, version) for name in progress.track(self.names, what, self.mode)]
         files.write_bytes(kept, json.dumps([one.as_dict() for one in scores]).encode())
@@ -128,6 +128,14 @@ class HeldOut:
             raise HeldOutError(
                 f"version {version.version} does not answer test image {name}: {type(error).__name__}: {error}"
             ) from error
+
+
+def _kept(file: Path) -> list[Score]:
+    """The scores in a file; none where it is not there or damaged."""
+    try:
+        return [Score.from_dict(score) for score in files.read_json(file)] if file.exists() else []
+    except (ValueError, TypeError, KeyError, AttributeError, OSError):
+        return []
 
 
 def _labels(answer: Answer) -> npt.NDArray[np.uint8]:

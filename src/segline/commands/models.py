@@ -8,10 +8,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from segline import params
 from segline.data.dataset import SPEC, read_spec
 from segline.data.prepared import PREPARED
+from segline.track import tags
+from segline.track.foreign import printable
 from segline.track.history import HISTORY, read_history
 from segline.track.registry import VERSION_TAG, ModelVersion, Registry, RegistryError
 from segline.track.store import Store, open_store
@@ -61,16 +64,16 @@ def list_(name: str, as_json: bool, console: Console, say: Callable[[str], None]
         say(json.dumps(rows, indent=2))
         return
     aliases = Column("aliases", min_width=len("@challenger"))  # or a narrow terminal cuts them
-    content = Table("version", aliases, "registered", MAIN, "gate", "md5", "run", title=registry.name)
+    content = Table("version", aliases, "registered", MAIN, "gate", "md5", "run", title=Text(registry.name))
     for each in rows:
         content.add_row(
             str(each["version"]),
-            " ".join(f"@{alias}" for alias in each["aliases"]),
+            Text(printable(" ".join(f"@{alias}" for alias in each["aliases"]))),
             local_time(each["registered"]),
             "-" if each[MAIN] is None else f"{each[MAIN]:.4f}",
             each["gate"],
-            each["md5"][:SHORT],
-            (each["run"] or "")[:SHORT],
+            Text(printable(each["md5"][:SHORT])),
+            Text(printable((each["run"] or "")[:SHORT])),
         )
     console.print(content)
 
@@ -91,16 +94,16 @@ def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
 
 def figure(version: ModelVersion) -> float | None:
     """The version's main metric, as its verdict has it: one run may have made several versions."""
-    checks = json.loads(version.tags.get("gate", "{}")).get("checks", ())
-    return next((check["value"] for check in checks if check["name"] == MAIN), None)
+    verdict = tags.verdict(version.tags)
+    return next((check.value for check in verdict.checks if check.name == MAIN), None) if verdict else None
 
 
 def state(version: ModelVersion) -> str:
-    """What the gate said: passed, failed, or cannot decide; - where it was not asked."""
-    verdict = json.loads(version.tags.get("gate", "{}"))
-    if verdict.get("undecided"):
-        return "cannot decide"
-    return {True: "passed", False: "failed"}.get(verdict.get("passed"), "-")
+    """What the gate said: passed, failed, or cannot decide; - where it was not asked, ? where its tag was edited."""
+    verdict = tags.verdict(version.tags)
+    if verdict is None:
+        return "?" if tags.GATE in version.tags else "-"
+    return verdict.word
 
 
 def local_time(iso: str) -> str:

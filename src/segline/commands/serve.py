@@ -41,7 +41,7 @@ class ServeError(RuntimeError):
     """The model cannot be served; the message says what to change."""
 
 
-def main(model: str, host: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:
+def main(model: str, host: str, port: int, limits: Limits, say: Callable[[str], None], *, trust: bool = False) -> None:
     """Serve the model at the address `model` until asked to end; what is under way then is finished.
 
     Parameters
@@ -49,6 +49,7 @@ def main(model: str, host: str, port: int, limits: Limits, say: Callable[[str], 
     model : such as ``models:/cells@champion``, which is followed, or ``models:/cells/3``.
     port : 0 for any that is free.
     say : is told where the server listens, and of each change of version.
+    trust : the user vouches for versions of which registry.jsonl has no line.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def main(model: str, host: str, port: int, limits: Limits, say: Callable[[str], 
         There is no such model.
     """
     with listening(host, port) as listener:
-        follower = Follower(open_store(), model, say)
+        follower = Follower(open_store(), model, say, trust=trust)
         listener.listen(BACKLOG)
         at = listener.getsockname()
         address = f"http://[{at[0]}]:{at[1]}" if ":" in at[0] else f"http://{at[0]}:{at[1]}"

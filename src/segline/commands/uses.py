@@ -11,6 +11,7 @@ from rich.text import Text
 from segline.commands.models import open_registry
 from segline.data import files
 from segline.track import trained
+from segline.track.foreign import printable
 
 
 class UsesError(ValueError):
@@ -53,15 +54,15 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 
 def _table(rows: list[dict[str, object]], model: str) -> Table:
-    table = Table("version", "aliases", "split", "image", "same", title=model, title_justify="left")
+    table = Table("version", "aliases", "split", "image", "same", title=Text(model), title_justify="left")
     for row in rows:
         aliases = row["aliases"]
         assert isinstance(aliases, list)
         table.add_row(
             str(row["version"]),
-            " ".join(f"@{alias}" for alias in aliases),
-            str(row["split"]),
-            Text(str(row["image"]), overflow="fold"),
+            Text(printable(" ".join(f"@{alias}" for alias in aliases))),
+            Text(printable(str(row["split"]))),
+            Text(printable(str(row["image"])), overflow="fold"),
             str(row["same"]),
         )
     return table
