@@ -142,8 +142,10 @@ def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def upload(store: Any, parts: Any, _: Any, logged: Any, records: Any) -> dict[str, str]:
         folder = tmp_path_factory.mktemp("packed")
+        (folder / "artifacts" / "model").mkdir(parents=True)
         for file in (parts.model / "weights.safetensors", parts.model / "model.json", parts.inference):
-            shutil.copy(file, folder)
+            shutil.copy(file, folder / "artifacts" / "model")
+        shutil.copytree(parts.room, folder / "code" / parts.package, ignore=shutil.ignore_patterns("__pycache__"))
         for name, content in records.items():
             (folder / name).write_bytes(content)
         store.client.log_model_artifacts(logged.model_id, str(folder))

@@ -251,13 +251,14 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="name by which a proxy's clients ask; may be repeated")
     ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not know")] = False,
 ) -> None:
     """Answer images over HTTP with a registered model, as MLflow's server does; docs/serve.md says how to ask."""
     from segline.commands import serve as command
     from segline.serve.app import Limits
 
     limits = Limits(round(max_megabytes * 1e6), round(max_megapixels * 1e6))
-    command.main(model, host, port, limits, typer.echo, allowed_hosts=allowed_host or ())
+    command.main(model, host, port, limits, typer.echo, allowed_hosts=allowed_host or (), trust=trust)
 
 
 @app.command()
@@ -273,10 +274,11 @@ def predict(
         Literal["1", "4", "8"] | None,
         typer.Option(help="average so many rotations and mirrorings; without it, as the model was judged"),
     ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not know")] = False,
 ) -> None:
     """Label images with a registered model; docs/predict.md says more."""
     from segline.commands import predict as command
     from segline.commands.predicted import Wishes
 
     wishes = Wishes(instances, probabilities, overlays, int(views or 0))
-    command.main(images, model, out, "auto", wishes)
+    command.main(images, model, out, "auto", wishes, trust=trust)

@@ -80,6 +80,7 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only judge; change nothing")] = False,
     force: Annotated[bool, typer.Option("--force", help="whatever the gate says; needs --reason")] = False,
     reason: Annotated[str, typer.Option(help="for the history, and in the verdict where it is forced")] = "",
+    trust: Annotated[bool, typer.Option("--trust", help="take a version that registry.jsonl does not know")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a version champion if the gate passes it: exit code 0; 1: it does not; 2: it cannot be judged."""
@@ -87,7 +88,15 @@ def promote(
 
     raise typer.Exit(
         command.promote(
-            version, name, terminal.console(), typer.echo, dry_run=dry_run, force=force, reason=reason, as_json=as_json
+            version,
+            name,
+            terminal.console(),
+            typer.echo,
+            dry_run=dry_run,
+            force=force,
+            reason=reason,
+            as_json=as_json,
+            trust=trust,
         )
     )
 

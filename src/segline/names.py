@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from segline.text import shown
+
 LONGEST = 200  # characters; MLflow takes 250 in a metric's name, in which the name of a class is a part
 REFUSED = ("Cc", "Cs", "Cf", "Zl", "Zp")  # control, surrogate, format, line and paragraph separator
 # Within words of some scripts, within emoji, and in flags of regions.
@@ -58,9 +60,13 @@ def check_model(name: str, what: str) -> str:
     return found
 
 
-def shown(name: str, most: int = 60) -> str:
-    """A name in quotes, with escapes for what cannot be printed, cut where it is long."""
-    return repr(name if len(name) <= most else f"{name[:most]}...")
+def is_model(name: str) -> bool:
+    """Tell whether a registered model may have this name, in either composition of letters."""
+    try:
+        check_model(name, "")
+    except NamingError:
+        return False
+    return True
 
 
 def on_disk(path: Path) -> Path:

@@ -19,7 +19,7 @@ from segline.score.judge import Score
 from segline.score.overlay import gallery, legend
 from segline.track.answers import Loaded, load_model
 from segline.track.gate import same_form
-from segline.track.registry import VERSION_TAG, ModelVersion, Registry
+from segline.track.registry import ModelVersion, Registry
 
 SHOWN = 8  # images of which pictures are drawn
 
@@ -46,7 +46,9 @@ def main(
     both: Both = scores[0], scores[1]
     content: dict[str, Any] = {
         "name": registry.name,
-        "versions": [{"version": int(each.version), "md5": each.tags[VERSION_TAG]} for each in versions],
+        "versions": [
+            {"version": int(each.version), "md5": model.md5} for each, model in zip(versions, models, strict=True)
+        ],
         "test": {"md5": held_out.md5, "images": len(held_out.names)},
         "confidence": gate.confidence,
         "resamples": gate.resamples,

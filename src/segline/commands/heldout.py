@@ -19,7 +19,7 @@ from segline.score.judge import Score
 from segline.score.overlay import RGB, overlay
 from segline.track import lineage, shipping
 from segline.track.answers import Answer, Loaded
-from segline.track.registry import IMAGES, VERSION_TAG, ModelVersion, Registry
+from segline.track.registry import IMAGES, ModelVersion, Registry
 
 SCORES = "scores"  # in mlruns: what was counted with a version on a test split
 
@@ -88,7 +88,7 @@ class HeldOut:
         HeldOutError
             It does not answer one of them.
         """
-        made = {"version": version.tags[VERSION_TAG], "test": self.md5, "code": _scoring_md5()}
+        made = {"version": model.md5, "test": self.md5, "code": _scoring_md5()}
         kept = registry.store.place.folder / SCORES / f"{lineage.combined_md5(made)}.json"
         if (known := _kept(kept, len(self.names))) is not None:
             return known

@@ -4,6 +4,7 @@ from segline import params
 from segline.commands.heldout import HeldOut, HeldOutError
 from segline.score import judge as judge_images
 from segline.score.judge import Score
+from segline.text import visible
 from segline.track import gate, selfcheck
 from segline.track.answers import Loaded, load_model
 from segline.track.gate import Check, Verdict
@@ -13,10 +14,16 @@ FEW = 2  # of the smallest test images, for the checks of a model by itself
 SHORT = 8  # letters of an md5
 
 
-def judge(registry: Registry, challenger: ModelVersion, champion: ModelVersion | None) -> Verdict:
+def judge(
+    registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, *, trust: bool = False
+) -> Verdict:
     """The verdict on `challenger`; without a champion by the floors and the checks of a model by itself alone.
 
     What cannot be decided, and why, is part of the verdict; nothing is raised for it.
+
+    Parameters
+    ----------
+    trust : the user vouches for a challenger of which registry.jsonl has no line.
     """
     facts = {"challenger": _known_as(challenger), "champion": _known_as(champion) if champion else "none yet"}
     verdict = Verdict((), (), facts)
@@ -28,18 +35,20 @@ def judge(registry: Registry, challenger: ModelVersion, champion: ModelVersion |
         verdict += gate.same_form(challenger.tags, held_out.form, "test images")
         if verdict.undecided:
             return verdict
-        return verdict + _judge(registry, challenger, champion, held_out)
+        return verdict + _judge(registry, load(registry, challenger, trust=trust), challenger, champion, held_out)
     except (HeldOutError, RegistryError) as error:
         return verdict + Verdict((), (str(error),))
 
 
-def load(registry: Registry, version: ModelVersion) -> Loaded:
-    """The model of a version; RegistryError where its files are not all there and whole."""
-    return load_model(registry.store, f"models:/{registry.name}/{version.version}")
+def load(registry: Registry, version: ModelVersion, *, trust: bool = False) -> Loaded:
+    """The model of a version; RegistryError where it may not be trusted."""
+    return load_model(registry.store, f"models:/{registry.name}/{version.version}", trust=trust)
 
 
-def _judge(registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, held_out: HeldOut) -> Verdict:
-    settings, model = params.read(params.Gate), load(registry, challenger)
+def _judge(
+    registry: Registry, model: Loaded, challenger: ModelVersion, champion: ModelVersion | None, held_out: HeldOut
+) -> Verdict:
+    settings = params.read(params.Gate)
     if learned := held_out.learned_by(model):
         reason = f"the challenger learned from {len(learned)} of these test images, such as {learned[0]}"
         return Verdict((), (f"{reason}; train it on the splits as they are now",))
@@ -73,4 +82,4 @@ def _about(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
 
 
 def _known_as(version: ModelVersion) -> str:
-    return f"version {version.version} ({version.tags[VERSION_TAG][:SHORT]})"
+    return f"version {version.version} ({visible(version.tags.get(VERSION_TAG, 'no md5')[:SHORT])})"

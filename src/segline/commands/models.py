@@ -13,6 +13,8 @@ from rich.text import Text
 from segline import params
 from segline.data.dataset import SPEC, read_spec
 from segline.data.prepared import PREPARED
+from segline.text import visible
+from segline.track import tags
 from segline.track.history import HISTORY, read_history
 from segline.track.registry import VERSION_TAG, ModelVersion, Registry, RegistryError
 from segline.track.store import Store, open_store
@@ -68,12 +70,12 @@ def list_(name: str, as_json: bool, console: Console, say: Callable[[str], None]
     for each in rows:
         content.add_row(
             str(each["version"]),
-            " ".join(f"@{alias}" for alias in each["aliases"]),
+            Text(visible(" ".join(f"@{alias}" for alias in each["aliases"]))),
             local_time(each["registered"]),
             "-" if each[MAIN] is None else f"{each[MAIN]:.4f}",
             each["gate"],
-            each["md5"][:SHORT],
-            (each["run"] or "")[:SHORT],
+            Text(visible(each["md5"][:SHORT])),
+            Text(visible((each["run"] or "")[:SHORT])),
         )
     console.print(content)
 
@@ -94,16 +96,16 @@ def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
 
 def figure(version: ModelVersion) -> float | None:
     """The version's main metric, as its verdict has it: one run may have made several versions."""
-    checks = json.loads(version.tags.get("gate", "{}")).get("checks", ())
-    return next((check["value"] for check in checks if check["name"] == MAIN), None)
+    verdict = tags.verdict(version.tags)
+    return next((check.value for check in verdict.checks if check.name == MAIN), None) if verdict else None
 
 
 def state(version: ModelVersion) -> str:
-    """What the gate said: passed, failed, or cannot decide; - where it was not asked."""
-    verdict = json.loads(version.tags.get("gate", "{}"))
-    if verdict.get("undecided"):
-        return "cannot decide"
-    return {True: "passed", False: "failed"}.get(verdict.get("passed"), "-")
+    """What the gate said: passed, failed, or cannot decide; - where it was not asked, ? where its tag was edited."""
+    verdict = tags.verdict(version.tags)
+    if verdict is None:
+        return "?" if tags.GATE in version.tags else "-"
+    return verdict.word
 
 
 def local_time(iso: str) -> str:

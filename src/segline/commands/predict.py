@@ -34,7 +34,15 @@ class PredictError(ValueError):
     """Some images could not be labelled; the message says which and why."""
 
 
-def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: Wishes | None = None) -> None:
+def main(
+    images: list[str],
+    model: str,
+    out: Path,
+    mode: progress.Mode,
+    wishes: Wishes | None = None,
+    *,
+    trust: bool = False,
+) -> None:
     """Write OUT/STEM.png, a label image, for each of `images`, and what else `wishes` ask for.
 
     OUT/STEM_instances.png, the ids of its objects, 16 bit (.tif, 32 bit, where there are more than 65,535),
@@ -49,6 +57,8 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
         Files, folders whose files are taken, or patterns such as ``scans/**/*.tif``.
     model:
         Address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``.
+    trust:
+        The user vouches for a version of which registry.jsonl has no line.
 
     Raises
     ------
@@ -60,7 +70,7 @@ def main(images: list[str], model: str, out: Path, mode: progress.Mode, wishes: 
     found = _found(images)
     _doubt(found, images, out, wishes)
     keep_freed_memory()
-    loaded = load_model(open_store(), model)
+    loaded = load_model(open_store(), model, trust=trust)
     failed = []
     noted: list[tuple[Path, tuple[Note, ...]]] = []
     with Records(out) as records, progress.meter("predict", mode, STEPS * len(found)) as meter:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -23,11 +24,13 @@ def promote(
     force: bool = False,
     reason: str = "",
     as_json: bool = False,
-    judge: promotion.Judge = judging.judge,
+    trust: bool = False,
+    judge: promotion.Judge | None = None,
 ) -> int:
     """Judge a version, make it champion if it passes, and say so; returns the exit code."""
     registry = open_registry(name)
-    outcome = promotion.promote(registry, which, judge, reason=reason, force=force, dry_run=dry_run)
+    judge = judge or partial(judging.judge, trust=trust)
+    outcome = promotion.promote(registry, which, judge, reason=reason, force=force, dry_run=dry_run, trust=trust)
     if as_json:
         content = {"version": int(outcome.version.version), "promoted": outcome.promoted, "notices": outcome.notices}
         say(json.dumps({**content, **outcome.verdict.as_dict()}, indent=2))

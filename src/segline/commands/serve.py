@@ -50,7 +50,14 @@ class ServeError(RuntimeError):
 
 
 def main(
-    model: str, host: str, port: int, limits: Limits, say: Callable[[str], None], *, allowed_hosts: Sequence[str] = ()
+    model: str,
+    host: str,
+    port: int,
+    limits: Limits,
+    say: Callable[[str], None],
+    *,
+    allowed_hosts: Sequence[str] = (),
+    trust: bool = False,
 ) -> None:
     """Serve the model at the address `model` until asked to end; what is under way then is finished.
 
@@ -60,6 +67,7 @@ def main(
     port : 0 for any that is free.
     say : is told where the server listens, and of each change of version.
     allowed_hosts : names in Host, and hosts of pages in Origin, that are answered beside the server's own.
+    trust : the user vouches for versions of which registry.jsonl has no line.
 
     Raises
     ------
@@ -70,7 +78,7 @@ def main(
     """
     allowed = _host_names(allowed_hosts)
     with listening(host, port) as listener:
-        follower = Follower(open_store(), model, say)
+        follower = Follower(open_store(), model, say, trust=trust)
         listener.listen(TAKEN)
         at = listener.getsockname()
         address = f"http://[{at[0]}]:{at[1]}" if ":" in at[0] else f"http://{at[0]}:{at[1]}"

@@ -11,11 +11,12 @@ from rich.text import Text
 
 from segline.commands import promote
 from segline.commands.models import local_time, open_registry, row
-from segline.track import commits, intact
-from segline.track.gate import Verdict
+from segline.text import visible
+from segline.track import commits, intact, tags
 from segline.track.registry import VERSION_TAG, ModelVersion, Registry
 from segline.track.trained import images
 
+MOST = 10_000  # characters of a value that are shown
 MD5S = ("model.md5", "code.md5", "data.md5", "test.md5")
 
 
@@ -28,8 +29,8 @@ def main(which: str, name: str, as_json: bool, console: Console, say: Callable[[
         say(json.dumps(content, indent=2))
         return
     console.print(_overview(content))
-    if content["gate"].get("checks"):
-        console.print(promote.table(Verdict.from_dict(content["gate"])))
+    if (verdict := tags.verdict(version.tags)) and verdict.checks:
+        console.print(promote.table(verdict))
     for title in ("params", "environment", "files"):
         console.print(_pairs(title, content[title]))
     console.print(_images(content["images"]))
@@ -37,24 +38,25 @@ def main(which: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 def facts(registry: Registry, version: ModelVersion) -> dict[str, Any]:
     """All that is known of a version."""
-    tags, run = version.tags, registry.run(version)
-    making = commits.find(tags, registry.store.place.root)
+    ours, run, verdict = version.tags, registry.run(version), tags.verdict(version.tags)
+    making = commits.find(ours, registry.store.place.root)
     found = images(registry.store, version)
-    environment = {name: value for name, value in tags.items() if name.startswith("env.")}
+    environment = {name: value for name, value in ours.items() if name.startswith("env.")}
     return {
         **row(registry, version),
-        **{name: tags.get(name) for name in MD5S},
-        "dataset": tags.get("dataset"),
-        "classes": json.loads(tags.get("classes", "{}")),
+        **{name: ours.get(name) for name in MD5S},
+        "dataset": ours.get("dataset"),
+        "classes": tags.table(ours, tags.CLASSES),
         "commit": making.commit,
         "no commit": making.why or None,
         "lock committed": making.locked,
-        "gate": json.loads(tags.get("gate", "{}")),
+        "gate": verdict.as_dict() if verdict else {},
+        "edited tags": tags.unreadable(ours),
         "params": dict(run.data.params) if run else {},
         "environment": environment,
         "files": intact.recorded(version),
         "images": None if found is None else [asdict(image) for image in found],
-        "history": [asdict(line) for line in registry.history() if line.version_md5 == tags.get(VERSION_TAG)],
+        "history": [asdict(line) for line in registry.history() if line.version_md5 == ours.get(VERSION_TAG)],
     }
 
 
@@ -69,12 +71,13 @@ def _overview(content: dict[str, Any]) -> Table:
         "dataset": content["dataset"],
         "classes": ", ".join(f"{number} {name}" for number, name in content["classes"].items()),
         **{name: content[name] for name in MD5S},
+        **({"edited tags": ", ".join(content["edited tags"])} if content["edited tags"] else {}),
         **{f"{line['action']} {local_time(line['time'])}": _line(line) for line in content["history"]},
     }
     title = Text(f"{content['name']} version {content['version']}", style="table.title")
     table = Table(show_header=False, title=title, title_justify="left")
     for name, value in lines.items():
-        table.add_row(name, Text(str(value or "-"), overflow="fold"))
+        table.add_row(name, _cell(value or "-"))
     return table
 
 
@@ -85,14 +88,19 @@ def _line(line: dict[str, Any]) -> str:
 def _pairs(title: str, content: dict[str, Any]) -> Table:
     table = Table(show_header=False, title=title, title_justify="left")
     for name, value in sorted(content.items()) or [("not known", "")]:
-        table.add_row(Text(name, overflow="fold"), Text(str(value), overflow="fold"))
+        table.add_row(_cell(name), _cell(value))
     return table
+
+
+def _cell(value: object) -> Text:
+    """A value from outside: no markup, and nothing that a terminal obeys."""
+    return Text(visible(str(value)[:MOST]), overflow="fold")
 
 
 def _images(found: list[dict[str, str]] | None) -> Table:
     table = Table("image", "split", "md5", title="images", title_justify="left")
     for image in found or []:
-        table.add_row(Text(image["file"] or image["image"], overflow="fold"), image["split"], image["md5"])
+        table.add_row(_cell(image["file"] or image["image"]), _cell(image["split"]), _cell(image["md5"]))
     if found is None:
         table.add_row("not recorded", "", "")
     return table

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from segline.commands.models import open_registry
 from segline.data import files
+from segline.text import visible
 from segline.track import trained
 
 
@@ -60,9 +61,9 @@ def _table(rows: list[dict[str, object]], model: str) -> Table:
         assert isinstance(aliases, list)
         table.add_row(
             str(row["version"]),
-            " ".join(f"@{alias}" for alias in aliases),
-            str(row["split"]),
-            Text(str(row["image"]), overflow="fold"),
+            Text(visible(" ".join(f"@{alias}" for alias in aliases))),
+            Text(visible(str(row["split"]))),
+            Text(visible(str(row["image"])), overflow="fold"),
             str(row["same"]),
         )
     return table

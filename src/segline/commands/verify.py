@@ -4,11 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
+from segline import names
 from segline.commands.models import open_registry
+from segline.text import shown
 from segline.track.history import HISTORY, read_history
 from segline.track.registry import Registry
 from segline.track.store import open_store
-from segline.track.verify import verify
+from segline.track.verify import Finding, verify
+
+FOREIGN = Finding(
+    "", "is no name that segline gives a model; nothing was looked at; delete it on MLflow's page", note=True
+)
 
 
 def main(name: str, as_json: bool, say: Callable[[str], None]) -> int:
@@ -18,8 +24,10 @@ def main(name: str, as_json: bool, say: Callable[[str], None]) -> int:
     known |= {line.name for line in read_history(store.place.root / HISTORY)}  # in a clone the store is empty
     if name and name not in known:
         open_registry(name, store)  # which says what there is
-    registries = [Registry(store, each) for each in ([name] if name else sorted(known))]
+    registries = [Registry(store, each) for each in ([name] if name else sorted(filter(names.is_model, known)))]
     found = [(registry.name, finding) for registry in registries for finding in verify(registry)]
+    if not name:
+        found += [(shown(each), FOREIGN) for each in sorted(known) if not names.is_model(each)]
     if as_json:
         say(json.dumps([{"model": model, **asdict(finding)} for model, finding in found], indent=2))
     else:

@@ -11,6 +11,7 @@ import numpy as np
 from segline.track.registry import Answer, Registry, RegistryError, load_model, parse_address
 from segline.track.shipping import encode
 from segline.track.store import Store
+from segline.track.tags import image_form
 
 RETRY = 60  # seconds until a version that could not be loaded is tried again
 SIDE = 64  # px of the image that a version answers before it is trusted
@@ -46,8 +47,10 @@ class Follower:
     problem: str | None
     """Why the version that answers may not be the one that should: for clients, so without names of files."""
 
-    def __init__(self, store: Store, address: str, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, address: str, say: Callable[[str], None], *, trust: bool = False) -> None:
         """Load the version at `address`; `say` is told when another takes its place, or cannot.
+
+        `trust`: the user vouches for versions of which registry.jsonl has no line.
 
         Raises
         ------
@@ -56,7 +59,7 @@ class Follower:
         """
         self.store, self.address = store, address
         self.name, self._alias, self._number = parse_address(address)
-        self._say = say
+        self._say, self._trust = say, trust
         self._failed: tuple[str, float] | None = None
         self._said: tuple[str, str] | None = None
         self.serving = self._load(self._wanted())
@@ -103,10 +106,11 @@ class Follower:
 
     def _load(self, number: str) -> Serving:
         """The version of this number, after it has answered a blank image."""
-        answer = load_model(self.store, f"models:/{self.name}/{number}")
+        answer = load_model(self.store, f"models:/{self.name}/{number}", trust=self._trust, alias=self._alias)
         tags = dict(self.store.client.get_model_version(self.name, number).tags)
-        if {"channels", "dtype"} <= set(tags):
-            answer(encode(np.zeros((SIDE, SIDE, int(tags["channels"])), tags["dtype"])))
+        if form := image_form(tags):
+            channels, dtype = form
+            answer(encode(np.zeros((SIDE, SIDE, channels), dtype)))
         return Serving(self.name, number, tags, answer)
 
     def _looked_at(self) -> None:

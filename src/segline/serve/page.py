@@ -1,6 +1,5 @@
 """The page to try a model with: an image is chosen, and shown beside what the model sees in it."""
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from starlette.responses import HTMLResponse
 
 from segline.score.overlay import legend
 from segline.serve.following import Follower
+from segline.track.tags import classes
 
 TEMPLATE = Path(__file__).with_name("page.html")
 POLICY = "default-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -26,8 +26,7 @@ class HTML(HTMLResponse):
 def render(follower: Follower) -> str:
     """The page for the model that `follower` holds."""
     serving = follower.serving
-    classes = {int(number): name for number, name in json.loads(serving.tags.get("classes", "{}")).items()}
-    colours = [(name, f"rgb{colour}") for name, colour in legend(classes, errors=False)]
+    colours = [(name, f"rgb{colour}") for name, colour in legend(classes(serving.tags), errors=False)]
     return _template().render(serving=serving, aliases=follower.aliases, colours=colours)
 
 

@@ -2,21 +2,25 @@
 
 import os
 import re
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel
-from mlflow.pyfunc import load_model as load_pyfunc
+from mlflow.pyfunc.model import PythonModelContext
 
-from segline.track import intact
-from segline.track.history import RegistryError
+from segline import progress
+from segline.track import modules
+from segline.track.history import HISTORY, RegistryError
 from segline.track.store import Store
+from segline.track.trust import Content, checked, known, misplaced
 
+SERVED = "served.py"  # in the package: the class that answers
+PARAMS = ("instances", "probabilities", "views")  # that a version may know; an earlier one names fewer in its code
 DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # read by the code in the package
 
 
@@ -41,9 +45,22 @@ class Example(NamedTuple):
 class Loaded:
     """A loaded model; called with an encoded image, it answers."""
 
-    def __init__(self, model: PyFuncModel, folder: Path) -> None:
+    def __init__(self, content: Content, folder: Path) -> None:
+        """Run the code in `content` on the files in `folder`, a private copy; whatever the code raises is raised."""
         self.folder = folder
-        self._model = model
+        """The private copy, which is removed with this object."""
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        artifacts = folder / "artifacts"
+        context: Any = PythonModelContext  # it has no types
+        self._context = context({name: str(artifacts / name) for name in ("model", "example")}, None)
+        self.served: Any = modules.load(content.package, content.sources, "served").Served()
+        """The model as its own code has it."""
+        self.served.load_context(self._context)
+        self.md5 = content.md5
+        """The md5 of the version: all that decides what it answers."""
+        self.size = content.size
+        """Bytes of its package."""
+        self._params = {name for name in PARAMS if f'"{name}"'.encode() in content.sources[SERVED]}
 
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer:
         """The answer to an image by that many views, 0 for the version's own number.
@@ -66,21 +83,12 @@ class Loaded:
                 f"this version was registered by a segline that knew no {unknown[0]}; register it again"
             )
         params = {**asked, "instances": True} if "instances" in self._params else asked
+        frame = pd.DataFrame({"image": list(images)}, dtype=object)
         try:
-            table: Any = self._model.predict(pd.DataFrame({"image": list(images)}, dtype=object), params=params or None)
+            table: Any = self.served.predict(self._context, frame, params or None)
         except MlflowException as error:
             raise RegistryError(error.message) from error
         return [Answer(**row) for row in table[[name for name in Answer._fields if name in table]].to_dict("records")]
-
-    @property
-    def served(self) -> Any:
-        """The model as its own code has it."""
-        return self._model.unwrap_python_model()  # type: ignore[no-untyped-call]
-
-    @property
-    def md5(self) -> str:
-        """The md5 of the version: all that decides what it answers."""
-        return str((self._model.metadata.metadata or {}).get("version.md5", ""))
 
     @property
     def example(self) -> Example:
@@ -92,17 +100,6 @@ class Loaded:
             return Example((folder / "image").read_bytes(), answer)
         except OSError as error:
             raise RegistryError(f"{folder}: {error.strerror}: {error.filename}; register the model again") from None
-
-    @property
-    def size(self) -> int:
-        """Bytes of its package."""
-        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
-
-    @cached_property
-    def _params(self) -> set[str]:
-        """What may be asked of it beside labels."""
-        schema = self._model.metadata.get_params_schema()  # type: ignore[no-untyped-call]
-        return {each.name for each in schema.params} if schema else set()
 
 
 class Address(NamedTuple):
@@ -121,39 +118,59 @@ def parse_address(address: str) -> Address:
     return Address(*found.groups(""))
 
 
-def load_model(store: Store, address: str) -> Loaded:
+def load_model(store: Store, address: str, *, trust: bool = False, alias: str = "") -> Loaded:
     """The model at, say, ``models:/cells@champion``: a function from an encoded image to what it makes of it.
 
-    It answers by the code that it carries, not by segline's.
+    It answers by the code that it carries, not by segline's. Only what was checked is used, from a private copy: the
+    folder in the store may be altered meanwhile.
+
+    Parameters
+    ----------
+    trust : the user vouches for a version of which registry.jsonl has no line.
+    alias : by which the version was found, where the address holds its number.
 
     Raises
     ------
     RegistryError
-        The address is none, there is no such model, its files are not those that were registered, or its code fails
-        here.
+        The address is none, there is no such model, it may not be trusted, or its code fails here.
     """
-    name, alias, number = parse_address(address)
+    name, named, number = parse_address(address)
     client = store.client
     try:
-        version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
-        folder = intact.checked(store, version)
+        version = client.get_model_version_by_alias(name, named) if named else client.get_model_version(name, number)
     except MlflowException as error:
         raise RegistryError(f"{address}: {error.message}; `segline ui` shows what there is") from error
-    except OSError as error:
-        raise RegistryError(
-            f"{address}: its files cannot be checked: {error}; see whether you may read them"
-        ) from error
+    copy = _private_folder()
     try:
-        with store.current():
-            return Loaded(load_pyfunc(str(folder)), folder)
+        content = checked(store, version, trust=trust, copy=copy)
+        _check_alias(store, name, named or alias, content.md5)
+    except RegistryError:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
+    try:
+        return Loaded(content, copy)
     except Exception as error:  # whatever the code in its package raises
-        raise RegistryError(f"{address} cannot be loaded: {type(error).__name__}: {error}; {_why(version)}") from error
+        raise RegistryError(f"{address} cannot be loaded: {type(error).__name__}: {error}; {_why()}") from error
 
 
-def _why(version: ModelVersion) -> str:
-    """What may be the cause that a version cannot be loaded whose files have been checked, where they can be."""
-    if not intact.recorded(version):
-        return "its files may be missing or altered: it was registered by a segline that kept no md5 of them"
+def _private_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="segline-version-"))
+    except OSError as error:
+        raise RegistryError(f"no folder for a copy of the version can be made ({error}); set TMPDIR") from error
+
+
+def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
+    """Warn of an alias that is not where registry.jsonl has it; refuse the version where no line has that either."""
+    history = store.place.root / HISTORY
+    if doubt := misplaced(alias, name, md5, history):
+        if md5 not in known(name, history):
+            raise RegistryError(f"{name}: {doubt}; --trust does not change that")
+        progress.note(f"warning: {doubt}")
+
+
+def _why() -> str:
+    """What may be the cause that a version cannot be loaded whose files have been checked."""
     if device := os.environ.get(DEVICE):
         return f"{DEVICE} is {device}: set it to a device that this machine has, such as cpu, or unset it"
     return "its files are as registered: see whether the packages of its requirements.txt are installed"

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from segline.track import git, lineage
+from segline.track.tags import CODE_FILES, table, unreadable
 
-CODE_FILES = "closure.files"  # JSON: the md5 of each file
 CODE, PARAMS, PIPELINE = "closure.md5", "params.md5", "pipeline.md5"
 TAGS = (CODE, CODE_FILES, PARAMS, PIPELINE)
 LAST = "register"
@@ -68,6 +68,8 @@ def find(tags: Mapping[str, str], root: Path) -> Making:
     """
     if missing := [name for name in TAGS if not tags.get(name)]:
         return Making(None, why=f"it was registered without {', '.join(missing)}; run dvc repro -f -s {LAST}")
+    if CODE_FILES in unreadable(tags) or not all(map(_is_code, table(tags, CODE_FILES))):
+        return Making(None, why=f"its tag {CODE_FILES} was edited; run dvc repro -f -s {LAST}")
     try:
         repository = _Repository(root)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -80,7 +82,7 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Making:
     wanted = [tags[name].removesuffix(".dir").encode() for name in ("model.md5", "data.md5") if tags.get(name)]
     locked = repository.where(everything, "dvc.lock", lambda text: bool(wanted) and all(md5 in text for md5 in wanted))
     everything.sort(key=lambda commit: commit not in locked)  # stable: the newest first in each half
-    code, seen = json.loads(tags[CODE_FILES]), set()
+    code, seen = table(tags, CODE_FILES), set()
     for start in range(0, len(everything), AT_ONCE):
         part = everything[start : start + AT_ONCE]
         pipeline = repository.where(part, "dvc.yaml", lambda text: _yaml_md5(text) == tags[PIPELINE])
@@ -97,6 +99,11 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Making:
     if repository.shallow:
         why += "; this clone is shallow: `git fetch --unshallow` brings the other commits"
     return Making(None, why=why)
+
+
+def _is_code(path: str) -> bool:
+    # git is asked for one path a line.
+    return path.startswith(lineage.CODE) and path.isprintable()
 
 
 def _unfit(commits: Sequence[str], differing: Sequence[str]) -> str:

@@ -15,25 +15,22 @@ from segline.track import commits, intact
 from segline.track.runs import Run
 from segline.track.shipping import Parts, check, pack
 from segline.track.store import Store
+from segline.track.tags import VERSION_MD5
 
-VERSION_TAG = "version.md5"
+VERSION_TAG = VERSION_MD5
+LINKS = "mlflow.modelVersions"
 MAX_DESCRIPTION = 5000  # characters that MLflow's table has room for
 
 
-def enter(
-    store: Store,
-    name: str,
-    parts: Parts,
-    run: Run,
-    *,
-    tags: Mapping[str, str],
-    description: str,
-    records: Mapping[str, bytes],
-) -> ModelVersion:
-    """Log a model as an output of its run, and make a version of it."""
+def log(
+    store: Store, name: str, parts: Parts, run: Run, records: Mapping[str, bytes]
+) -> tuple[LoggedModel, dict[str, str]]:
+    """Log a model as an output of its run; returns it, and the md5s of its files."""
     # MLflow allows fewer characters here than in the name of a registered model.
     plain = re.sub(r"[^\w -]", "_", name)
     client = store.client
+    if store.place.own:  # on a team's server another machine may be at work
+        _end_abandoned(store, parts.md5)
     logged = client.create_logged_model(
         store.experiment_id, plain, run.id, {VERSION_TAG: parts.md5}, model_type="segmentation"
     )
@@ -44,19 +41,42 @@ def enter(
         raise
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged, md5s
+
+
+def enter(
+    store: Store,
+    name: str,
+    parts: Parts,
+    run: Run,
+    logged: LoggedModel,
+    *,
+    tags: Mapping[str, str],
+    description: str,
+) -> ModelVersion:
+    """Make a version of a logged model."""
+    client = store.client
     with store.current():
         version = client.create_model_version(
             name,
             f"models:/{logged.model_id}",
             run.id,
-            {VERSION_TAG: parts.md5, "code.md5": parts.code_md5, intact.FILES_TAG: json.dumps(md5s), **tags},
+            {VERSION_TAG: parts.md5, "code.md5": parts.code_md5, **tags},
             description=described(description),
             model_id=logged.model_id,
         )
     # The page links a logged model to its versions by this tag.
     links = json.dumps([{"name": name, "version": str(version.version)}])
-    client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": links})
+    client.set_logged_model_tags(logged.model_id, {LINKS: links})
     return version
+
+
+def _end_abandoned(store: Store, md5: str) -> None:
+    """Mark as failed what a registration of the same model that was killed left without a version."""
+    found = store.client.search_logged_models([store.experiment_id], f"tags.`{VERSION_TAG}` = '{md5}'")
+    for logged in found:
+        if LINKS not in logged.tags and str(logged.status) != "FAILED":
+            store.client.finalize_logged_model(logged.model_id, "FAILED")
 
 
 def _upload(store: Store, parts: Parts, run: Run, logged: LoggedModel, records: Mapping[str, bytes]) -> dict[str, str]:

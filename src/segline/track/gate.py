@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from segline.params import Gate
 from segline.score import paired
 from segline.score.judge import Score
+from segline.text import visible
 
 FORM = ("classes", "channels", "dtype")  # tags that say what a model takes and what it answers
 SHOWN = 5  # groups that are named in one line
@@ -110,7 +111,7 @@ def at_most(name: str, value: float | None, limit: float, detail: str = "") -> C
 
 def same_form(challenger: Mapping[str, str], other: Mapping[str, str], named: str) -> Verdict:
     """Whether a model takes the same images and tells the same classes, by its tags, as what is `named` does."""
-    forms = {name: (challenger.get(name, "not known"), other.get(name, "not known")) for name in FORM}
+    forms = {name: tuple(visible(tags.get(name, "not known"))[:200] for tags in (challenger, other)) for name in FORM}
     return Verdict(
         (),
         tuple(

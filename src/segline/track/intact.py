@@ -1,32 +1,42 @@
-"""Whether the files of a version are those that were registered."""
+"""Whether the folder of a version holds the files that were registered, and nothing else."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from segline.track import lineage
+from segline.text import shown, visible
+from segline.track import entries, lineage, tags
 from segline.track.history import RegistryError
 from segline.track.store import Store
 
-FILES_TAG = "files.md5"
-# Written where a version is loaded: by Python, and by MLflow.
-BESIDE = ("__pycache__", "registered_model_meta")
+FILES_TAG = tags.FILES
+META = "registered_model_meta"  # MLflow writes this file where it loads a version
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """The md5 of every file in `folder`, by its path in it."""
-    inside = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    names = [name for name in inside if not {*BESIDE} & {*name.parts}]
-    return {name.as_posix(): lineage.file_md5(folder / name) for name in names}
+    """The md5 of every regular file in `folder`, by its path in it; bytecode is left out, no link is followed."""
+    return read(folder)[0]
+
+
+def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The md5s of the regular files in `folder`, and what its other entries are, both by path."""
+    md5s: dict[str, str] = {}
+
+    def add(path: str, stream: BinaryIO) -> None:
+        md5s[path] = lineage.stream_md5(stream)
+
+    others = entries.visit(folder, add)
+    md5s.pop(META, None)
+    return md5s, others
 
 
 def recorded(version: ModelVersion) -> dict[str, str]:
-    """The md5s of the files of a version as it was registered; empty where none were recorded."""
-    found: dict[str, str] = json.loads(version.tags.get(FILES_TAG, "{}"))
-    return found
+    """The md5s of the files of a version as its tag has them; empty where there are none that can be read."""
+    return tags.table(version.tags, FILES_TAG)
 
 
 def files(store: Store, version: ModelVersion) -> Path:
@@ -42,42 +52,44 @@ def files(store: Store, version: ModelVersion) -> Path:
     try:
         with store.current():
             folder = Path(mlflow.artifacts.download_artifacts(address))
-    except (MlflowException, OSError) as error:
-        raise RegistryError(f"{lost} ({error}); {way_out(version)}") from error
-    if not folder.is_dir():
-        raise RegistryError(f"{lost} from {folder}; {way_out(version)}")
+        there = folder.is_dir()
+    except Exception as error:  # whatever MLflow makes of an address that was edited
+        raise RegistryError(f"{lost} ({_short(error)}); {way_out(version)}") from error
+    if not there:
+        raise RegistryError(f"{lost} from {visible(str(folder))}; {way_out(version)}")
     return folder
 
 
-def damage(folder: Path, version: ModelVersion) -> list[str]:
-    """What is wrong with the files of a version in `folder`: altered, missing, or more than were registered."""
+def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVersion) -> list[str]:
+    """What differs between the entries of a version's folder and its tag: altered, missing or added ones.
+
+    Bytecode caches are left out: segline never uses them. Without a readable tag, only entries that are no files are
+    named, as segline writes none.
+    """
     expected = recorded(version)
+    odd = [
+        f"{visible(path)} was added: {kind}, which segline never uses; delete it"
+        for path, kind in others.items()
+        if kind != entries.CACHE
+    ]
     if not expected:
-        return []
-    found = listing(folder)
-    altered = [name for name in expected if name in found and found[name] != expected[name]]
+        return odd
+    altered = [path for path in expected if path in md5s and md5s[path] != expected[path]]
     return [
-        *(f"{name} was altered (md5 {found[name]}, registered {expected[name]})" for name in altered),
-        *(f"{name} is missing" for name in expected if name not in found),
-        *(f"{name} was added" for name in found if name not in expected),
+        *(f"{visible(path)} was altered (md5 {md5s[path]}, registered {shown(expected[path])})" for path in altered),
+        *(f"{visible(path)} is missing" for path in expected if path not in md5s),
+        *(f"{visible(path)} was added" for path in md5s if path not in expected),
+        *odd,
     ]
 
 
-def checked(store: Store, version: ModelVersion) -> Path:
-    """The folder of a version's files, all as they were registered.
-
-    Raises
-    ------
-    RegistryError
-        They are not there, or not as they were.
-    """
-    folder = files(store, version)
-    if wrong := damage(folder, version):
-        raise RegistryError(
-            f"{version.name} version {version.version} is not the one registered: {'; '.join(wrong)} (in {folder}); "
-            f"{way_out(version)}"
-        )
-    return folder
+def caches(others: Mapping[str, str]) -> list[str]:
+    """The bytecode caches among the entries of a version's folder."""
+    return [
+        f"{visible(path)} is {kind}; segline never uses it; delete it"
+        for path, kind in others.items()
+        if kind == entries.CACHE
+    ]
 
 
 def way_out(version: ModelVersion) -> str:
@@ -86,3 +98,8 @@ def way_out(version: ModelVersion) -> str:
         f"restore them from a copy of mlruns, or delete version {version.version} on MLflow's page and register the "
         "model again (dvc repro -f -s register, with its data/model)"
     )
+
+
+def _short(error: Exception) -> str:
+    said = error.message if isinstance(error, MlflowException) else str(error)
+    return visible(said)[:300]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ruamel.yaml import YAML
 
@@ -134,12 +134,12 @@ def content_md5(path: Path, pattern: str = "*", md5: Callable[[Path], str] | Non
     md5 = md5 or file_md5
     if not path.is_dir():
         return md5(path)
-    listing = [
-        {"md5": md5(file), "relpath": file.relative_to(path).as_posix()}
-        for file in path.rglob(pattern)
-        if file.is_file()
-    ]
-    listing.sort(key=lambda entry: entry["relpath"])
+    return listing_md5({f.relative_to(path).as_posix(): md5(f) for f in path.rglob(pattern) if f.is_file()})
+
+
+def listing_md5(md5s: Mapping[str, str]) -> str:
+    """The md5 of a folder by the md5s of its files, computed as DVC does from their paths in the folder."""
+    listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
@@ -157,7 +157,22 @@ def combined_md5(parts: Mapping[str, str]) -> str:
 def file_md5(file: Path) -> str:
     """The md5 of a file's bytes."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return stream_md5(stream)
+
+
+def stream_md5(stream: BinaryIO, copy: BinaryIO | None = None) -> str:
+    """The md5 of all bytes of a stream; the same bytes go to `copy`."""
+    md5 = hashlib.md5(usedforsecurity=False)
+    while chunk := stream.read(2**20):
+        md5.update(chunk)
+        if copy is not None:
+            copy.write(chunk)
+    return md5.hexdigest()
+
+
+def bytes_md5(content: bytes) -> str:
+    """The md5 of bytes."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def text_md5(file: Path) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from mlflow.entities.model_registry import ModelVersion
 
-from segline.track import commits, entry, gate, intact, lineage
+from segline.track import commits, entry, gate, lineage
 from segline.track.gate import Verdict
-from segline.track.history import CHAMPION, Promotion, RegistryError, champions
-from segline.track.registry import VERSION_TAG, Registry
+from segline.track.history import CHAMPION, MAX_REASON, Promotion, RegistryError, champions
+from segline.track.registry import VERSION_TAG, Made, Registry
+from segline.track.trust import checked
 
 # Registry, challenger, champion.
 Judge = Callable[[Registry, ModelVersion, ModelVersion | None], Verdict]
@@ -31,27 +32,39 @@ class Outcome:
 
 
 def promote(
-    registry: Registry, which: str, judge: Judge, *, reason: str = "", force: bool = False, dry_run: bool = False
+    registry: Registry,
+    which: str,
+    judge: Judge,
+    *,
+    reason: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+    trust: bool = False,
 ) -> Outcome:
     """Make a version champion, if `judge` and its lineage say so or `force` does.
 
     The verdict is kept on the version whatever it is; a dry run changes nothing at all.
+
+    Parameters
+    ----------
+    trust : the user vouches for a version of which registry.jsonl has no line; if it is promoted, it gets one.
 
     Raises
     ------
     PromotionError
         It is champion, or it is forced without a reason, or the reason is no text.
     RegistryError
-        There is no such version, or its files are not those that were registered.
+        There is no such version, or it may not be trusted.
     """
     if force and not reason.strip():
         raise PromotionError("--force needs --reason TEXT: why a model that the gate does not pass shall be champion")
-    _refuse_no_text(reason)
+    _refuse_unfit(reason)
     while True:
         version, former = registry.version(which), registry.holder(CHAMPION)
         if former is not None and former.version == version.version:
             raise PromotionError(f"{registry.name} version {version.version} is champion already")
-        intact.checked(registry.store, version)
+        content = checked(registry.store, version, trust=trust)
+        made = Made(content.md5, content.model_md5)
         making = commits.find(version.tags, registry.store.place.root)
         verdict = judge(registry, version, former) + _lineage(making)
         promoted = verdict.passed or force
@@ -68,7 +81,8 @@ def promote(
             if promoted:
                 why = reason or "passed the gate"
                 forced = not verdict.passed
-                registry.set_champion(version, "promote", why, commit=making.commit or "", forced=forced)
+                registry.record(made, "trusted with --trust")
+                registry.set_champion(made, "promote", why, commit=making.commit or "", forced=forced)
         return Outcome(version, former, verdict, promoted, _notices(making) if promoted else ())
 
 
@@ -84,11 +98,11 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
     PromotionError
         There is no champion to go back to, or the one named never was champion, or the reason is empty or no text.
     RegistryError
-        Its files are not those that were registered.
+        It may not be trusted.
     """
     if not reason.strip():
         raise PromotionError("--reason is empty: say why, for those who read the history")
-    _refuse_no_text(reason)
+    _refuse_unfit(reason)
     with registry.store.place.lock("registry"):
         registry.settle()
         lines = [line for line in registry.history() if line.alias == CHAMPION]
@@ -102,13 +116,16 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
         former = registry.holder(CHAMPION)
         if former is not None and former.version == version.version and champions(lines)[-1] == md5:
             raise PromotionError(f"{registry.name} version {version.version} is champion already")
-        intact.checked(registry.store, version)
+        content = checked(registry.store, version)
+        made = Made(content.md5, content.model_md5)
         commit = next((line.commit for line in reversed(lines) if line.version_md5 == md5 and line.commit), "")
-        registry.set_champion(version, "rollback", reason, commit=commit)
+        registry.set_champion(made, "rollback", reason, commit=commit)
     return version, lines[-1]
 
 
-def _refuse_no_text(reason: str) -> None:
+def _refuse_unfit(reason: str) -> None:
+    if len(reason) > MAX_REASON:
+        raise PromotionError(f"--reason has {len(reason)} characters; give {MAX_REASON} at most")
     try:
         reason.encode()
     except UnicodeEncodeError:

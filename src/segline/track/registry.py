@@ -1,24 +1,28 @@
 """The registry: versions of a model, their aliases, and the history that MLflow does not keep."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from segline import names
-from segline.track import entry, history, intention, lineage
+from segline.track import entry, history, intact, lineage, trust, unfinished
 from segline.track.answers import Answer, load_model, parse_address
 from segline.track.entry import VERSION_TAG
 from segline.track.gate import Verdict
-from segline.track.history import CHAMPION, HISTORY, PREVIOUS, Promotion, RegistryError, read_history
+from segline.track.history import CHALLENGER, CHAMPION, HISTORY, PREVIOUS, Promotion, RegistryError, read_history
 from segline.track.runs import Run
 from segline.track.shipping import Parts
 from segline.track.store import Store
+from segline.track.tags import is_md5
+from segline.track.trust import IMAGES
 
 __all__ = [
     "CHALLENGER",
@@ -27,6 +31,7 @@ __all__ = [
     "PREVIOUS",
     "VERSION_TAG",
     "Answer",
+    "Made",
     "ModelVersion",
     "Registered",
     "Registry",
@@ -36,8 +41,6 @@ __all__ = [
     "read_history",
 ]
 
-CHALLENGER = "challenger"
-IMAGES = "images.csv"  # with a version: what it learned from
 MANY = 10_000  # versions that MLflow lists at once
 
 
@@ -49,6 +52,13 @@ class Registered:
     version: str
     aliases: tuple[str, ...]
     created: bool
+
+
+class Made(NamedTuple):
+    """The md5 of a version and that of its weights, both computed from files."""
+
+    md5: str
+    model_md5: str
 
 
 class Registry:
@@ -98,23 +108,29 @@ class Registry:
             self.settle()
             version = self.find(parts.md5)
             created = version is None
+            made = Made(parts.md5, lineage.model_md5(parts.model))
             if version is None:
-                judged = {**tags, "gate": json.dumps(verdict.as_dict())}
-                version = entry.enter(
-                    self.store, self.name, parts, run, tags=judged, description=description, records=kept
-                )
+                logged, md5s = entry.log(self.store, self.name, parts, run, kept)
+                self.record(made, "registered")  # before the version: none is ever without its line
+                judged = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
+                version = entry.enter(self.store, self.name, parts, run, logged, tags=judged, description=description)
             else:
+                self.record(made, "registered")
                 entry.tell_anew(self.store, version, tags, kept)
             if alias:
                 self.client.set_registered_model_alias(self.name, CHALLENGER, version.version)
             if alias and self.holder(CHAMPION) is None:
-                self._first(version, verdict)
+                self._first(made, verdict)
             now = self.client.get_model_version(self.name, version.version)
         return Registered(self.name, str(now.version), tuple(sorted(now.aliases)), created)
 
     def find(self, md5: str) -> ModelVersion | None:
         """The version of this md5."""
+        if not is_md5(md5):
+            return None
         found = self.client.search_model_versions(f"name = {_quoted(self.name)} and tags.`{VERSION_TAG}` = '{md5}'")
+        if len(found) > 1:  # somebody edited a tag
+            found.sort(key=lambda version: (not trust.is_sound(self.store, version), int(version.version)))
         return found[0] if found else None
 
     def holder(self, alias: str) -> ModelVersion | None:
@@ -182,59 +198,66 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _first(self, version: ModelVersion, verdict: Verdict) -> None:
+    def _first(self, made: "Made", verdict: Verdict) -> None:
         """Make a version champion where there has been none; or again, where only its alias is gone."""
         held = history.champions(self.history())
-        if held and held[-1] == version.tags[VERSION_TAG]:
+        if held and held[-1] == made.md5:
             self.set_aliases()
         elif not held and verdict.passed:
-            self.set_champion(version, "promote", "first model that passes the floors")
+            self.set_champion(made, "promote", "first model that passes the floors")
+
+    def record(self, made: "Made", reason: str) -> None:
+        """Write to registry.jsonl, once, that a version is one of ours; the caller holds the lock."""
+        if made.md5 not in {line.version_md5 for line in self.history()}:
+            history.append(self.history_file, self._line(made, CHALLENGER, "register", reason))
 
     def settle(self) -> None:
-        """End what a process that was killed had begun; the caller holds the lock."""
-        if line := intention.read(self.store.place.folder):
-            other = self if line.name == self.name else Registry(self.store, line.name)
-            if other.find(line.version_md5) is not None:
-                other._follow(line)
-        intention.clear(self.store.place.folder)
+        """Finish what a process that was killed had begun; the caller holds the lock."""
+        if unfinished.is_marked(self.store.place.folder):
+            for name in {line.name for line in read_history(self.history_file)}:
+                Registry(self.store, name).set_aliases()
+            unfinished.clear(self.store.place.folder)
 
     def set_champion(
-        self, version: ModelVersion, action: str, reason: str, *, commit: str | None = None, forced: bool = False
+        self, made: "Made", action: str, reason: str, *, commit: str | None = None, forced: bool = False
     ) -> None:
-        """Make a version @champion, the one before it @previous, and write it down; the caller holds the lock.
+        """Write down that a version becomes @champion, then set the aliases; the caller holds the lock.
 
-        What shall be is written to a file first, so that whoever is next ends what is killed in between.
+        The line of registry.jsonl is the promotion; if this process is killed, the next one sets the aliases after it.
 
         Parameters
         ----------
         commit : whose content made the version; None: this checkout's, if it is clean.
         """
+        line = self._line(made, CHAMPION, action, reason, commit, forced=forced)
+        unfinished.mark(self.store.place.folder)
+        try:
+            history.append(self.history_file, line)
+            self.set_aliases()
+        except RegistryError:  # the line could not be written: there is nothing to finish
+            unfinished.clear(self.store.place.folder)
+            raise
+        unfinished.clear(self.store.place.folder)
+
+    def _line(
+        self, made: "Made", alias: str, action: str, reason: str, commit: str | None = None, *, forced: bool = False
+    ) -> Promotion:
         if commit is None:
             state = lineage.git()
             commit = state["git.commit"] if state["git.dirty"] == "false" else ""
-        line = Promotion(
+        return Promotion(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             name=self.name,
-            alias=CHAMPION,
-            version_md5=version.tags[VERSION_TAG],
-            model_md5=version.tags.get("model.md5", ""),
-            commit=commit,
+            alias=alias,
+            version_md5=made.md5,
+            model_md5=made.model_md5,
+            commit=commit if re.fullmatch("[0-9a-f]{7,64}", commit) else "",
             dirty="false" if commit else "true",
-            who=lineage.who(),
+            who=lineage.who()[:100],
             reason=reason,
             action=action,
             forced=forced,
         )
-        intention.write(self.store.place.folder, line)
-        self._follow(line)
-        intention.clear(self.store.place.folder)
-
-    def _follow(self, line: Promotion) -> None:
-        """Bring history and aliases to where `line` is the last that happened."""
-        happened = read_history(self.history_file)
-        if line not in happened:
-            history.append(self.history_file, line)
-        self.set_aliases()
 
     def set_aliases(self) -> None:
         """Set @champion and @previous as the history has them, as far as the versions are here."""

@@ -23,9 +23,14 @@ class Lost:
 
 
 def lost(registry: Registry) -> list[Lost]:
-    """The versions that are to be brought back, in the order in which they first became champion."""
+    """The versions that are to be brought back, in the order in which they first became champion.
+
+    A version that was only registered does not come back by itself: nobody chose it.
+    """
     named = {
-        line.version_md5: Lost(line.name, line.version_md5, line.model_md5) for line in reversed(registry.history())
+        line.version_md5: Lost(line.name, line.version_md5, line.model_md5)
+        for line in reversed(registry.history())
+        if line.alias == CHAMPION
     }
     return [each for each in reversed(named.values()) if registry.find(each.version_md5) is None]
 
@@ -64,12 +69,12 @@ def version_md5(elsewhere: Elsewhere) -> str | None:
     """The md5 of the version that a commit registers, by its dvc.lock and its code; None: it has no model."""
     outs = {out["path"]: out.get("md5") for stage in elsewhere.lock().values() for out in stage.get("outs", ())}
     files = {name: outs.get(MODEL.format(name)) for name in shipping.MODEL_FILES}
-    files["inference.json"] = outs.get(INFERENCE)
+    files[shipping.SETTINGS] = outs.get(INFERENCE)
     known = {name: md5 for name, md5 in files.items() if md5}
     room = elsewhere.project / ROOM
     if len(known) < len(files) or not room.is_dir():
         return None
-    return lineage.combined_md5({**known, "code": shipping.code_md5(room)})
+    return shipping.version_md5(known, shipping.code_md5(room))
 
 
 def aliases(registry: Registry) -> list[str]:

@@ -3,7 +3,7 @@
 import io
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +31,7 @@ from segline.track.history import RegistryError
 
 ROOM = Path(segline.model.__file__).parent
 MODEL_FILES = ("weights.safetensors", "model.json")
+SETTINGS = "inference.json"
 # All that segline.model imports, and what tifffile leaves compressed files to; a test compares.
 PACKAGES = (
     "imagecodecs",
@@ -87,8 +88,7 @@ class Parts:
     def md5(self) -> str:
         """The md5 of the version: weights, description, inference settings and code decide what it answers."""
         files = {name: lineage.file_md5(self.model / name) for name in MODEL_FILES}
-        files["inference.json"] = lineage.file_md5(self.inference)
-        return lineage.combined_md5({**files, "code": self.code_md5})
+        return version_md5({**files, SETTINGS: lineage.file_md5(self.inference)}, self.code_md5)
 
     @property
     def package(self) -> str:
@@ -96,7 +96,7 @@ class Parts:
 
         Python keeps one module a name: under one name, two versions loaded in a process would share the code of one.
         """
-        return f"segline_model_{self.code_md5[:12]}"
+        return package_name(self.code_md5)
 
     def description(self) -> dict[str, Any]:
         """The content of model.json."""
@@ -108,6 +108,16 @@ class Parts:
         if not isinstance(content, dict):
             raise RegistryError(f"{file}: not the description of a model; remove it, and `dvc repro` writes it")
         return content
+
+
+def version_md5(files: Mapping[str, str], code: str) -> str:
+    """The md5 of a version, of the md5s of `MODEL_FILES` and `SETTINGS`, by name, and of its code."""
+    return lineage.combined_md5({**files, "code": code})
+
+
+def package_name(code: str) -> str:
+    """The name of the package that holds the code of this md5."""
+    return f"segline_model_{code[:12]}"
 
 
 def code_md5(room: Path) -> str:

@@ -1,12 +1,12 @@
 """What is wrong with a registry: files, aliases, and the history beside them."""
 
-import json
 from dataclasses import dataclass
 
-from segline.track import commits, intact, lineage
-from segline.track.gate import Verdict
+from segline.text import shown, visible
+from segline.track import commits, intact, lineage, trust
 from segline.track.history import CHAMPION, HISTORY, PREVIOUS, Promotion, RegistryError, champions
 from segline.track.registry import CHALLENGER, VERSION_TAG, ModelVersion, Registry
+from segline.track.tags import unreadable, verdict
 
 ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
 
@@ -25,21 +25,58 @@ def verify(registry: Registry) -> list[Finding]:
     """All that is wrong with the versions of a model, notes last."""
     versions, lines = registry.versions(), registry.history()
     found = [finding for version in versions for finding in _files(registry, version)]
-    found += [finding for version in versions for finding in _alias_names(version)]
+    found += [finding for version in versions for finding in (*_tags(version), *_alias_names(version))]
+    found += _twice(versions)
     found += _champions(registry, versions, lines)
     return sorted(found + _notes(registry, versions), key=lambda finding: finding.note)
 
 
 def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
-    """What is wrong with the files of a version."""
+    """What is wrong with the files of a version, by the rule by which predict and serve refuse it."""
     number = str(version.version)
     try:
-        folder = intact.files(registry.store, version)
+        content = trust.read(intact.files(registry.store, version))
     except RegistryError as error:
         return [Finding(number, str(error))]
-    if not intact.recorded(version):
-        return [Finding(number, "was registered without the md5s of its files, so nothing can be said of them")]
-    return [Finding(number, f"{each}; {intact.way_out(version)}") for each in intact.damage(folder, version)]
+    except OSError as error:
+        return [Finding(number, f"its files cannot be read: {visible(str(error))}")]
+    damage = intact.damage(content.md5s, content.others, version)
+    wrong = [f"{each}; {intact.way_out(version)}" for each in damage]
+    history = registry.history_file
+    # A file that was altered or is missing makes another md5; that is said above.
+    if problem := trust.contradiction(version, content, history):
+        wrong += [] if damage else [problem]
+    elif problem := trust.unrecorded(version, content, history):
+        wrong.append(f"predict, serve and promote refuse it: {problem}")
+    wrong += intact.caches(content.others)
+    return [Finding(number, each) for each in wrong]
+
+
+def _tags(version: ModelVersion) -> list[Finding]:
+    """Tags that are not as segline wrote them; all may be edited on MLflow's page."""
+    number, ours = str(version.version), version.tags
+    edited = [
+        Finding(number, f"tag {name} is {shown(ours.get(name, ''))}, not as segline writes it: somebody edited it")
+        for name in unreadable(ours)
+    ]
+    missing = [
+        Finding(number, f"has no tag {name}, so that nothing can be said of the files that decide no answer", note=True)
+        for name in (intact.FILES_TAG,)
+        if name not in ours
+    ]
+    return edited + missing
+
+
+def _twice(versions: list[ModelVersion]) -> list[Finding]:
+    """Versions that claim the md5 of another."""
+    numbers: dict[str, list[str]] = {}
+    for version in versions:
+        numbers.setdefault(version.tags.get(VERSION_TAG, ""), []).append(str(version.version))
+    return [
+        Finding(held[0], f"tag {VERSION_TAG} is that of versions {', '.join(held[1:])} too: somebody edited a tag")
+        for md5, held in numbers.items()
+        if md5 and len(held) > 1
+    ]
 
 
 def _alias_names(version: ModelVersion) -> list[Finding]:
@@ -82,9 +119,9 @@ def _against(registry: Registry, alias: str, version: ModelVersion | None, wante
 
 def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
     """Whether the gate passed a version, or someone said why it need not."""
-    verdict = Verdict.from_dict(json.loads(version.tags.get("gate", "{}")))
+    found = verdict(version.tags)
     forced = any(line.forced for line in lines if line.version_md5 == version.tags.get(VERSION_TAG))
-    return forced or ("gate" in version.tags and verdict.passed)
+    return forced or (found is not None and found.passed)
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:

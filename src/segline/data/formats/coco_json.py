@@ -12,6 +12,7 @@ from segline import names
 from segline.data.formats import LayoutError, drawings, rle, some
 from segline.data.formats.drawings import Drawing, Object
 from segline.data.formats.regions import Points, Region, Shape, polygon, union
+from segline.text import shown
 
 LISTS = ("images", "annotations", "categories")
 SIDES = ("height", "width")
@@ -113,7 +114,7 @@ def read(file: Path, content: Mapping[str, Any]) -> Said:
     for one in _sound(listed, f"{file}: categories", {"id": int, "name": str}, errors, wrong["categories"]):
         _put(categories, one["id"], names.composed(one["name"].strip()), f"{file}: categories", errors)
         if fault := names.fault(one["name"].strip()):
-            errors.append(f"{file}: categories: name {names.shown(one['name'])} {fault}; rename it")
+            errors.append(f"{file}: categories: name {shown(one['name'])} {fault}; rename it")
     fields = {"id": object, "file_name": str, "height": int, "width": int}
     images: dict[Any, Image] = {}
     for one in _sound(content["images"], f"{file}: images", fields, errors, wrong["images"]):

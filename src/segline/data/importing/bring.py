@@ -16,6 +16,7 @@ from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, IGNORE, NAME, READING, SPEC, Dataset, DatasetError, Spec, spec_of, write_spec
 from segline.data.formats import Each, Layout, LayoutError, Wishes, layouts, some
 from segline.data.importing import converting, cutting, notes, overview, sheet, unfinished
+from segline.text import shown
 
 RAW = Path("data/raw")
 SHEET = "contact_sheet.png"
@@ -95,7 +96,7 @@ def bring(
     wishes, source = wishes or Wishes(), names.on_disk(source)
     if not re.fullmatch(NAME, name) or len(name) > names.LONGEST:
         raise DatasetError(
-            f"--name {names.shown(name)}: use letters, digits, . _ -, {names.LONGEST} at most, and begin with a letter "
+            f"--name {shown(name)}: use letters, digits, . _ -, {names.LONGEST} at most, and begin with a letter "
             "or digit"
         )
     target = raw / name

@@ -1,0 +1,75 @@
+"""Reads a folder that others may write to: every directory entry counts, and no link, FIFO or device is opened."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+CACHE = "a bytecode cache"
+CACHES = ("__pycache__",)
+BYTECODE = (".pyc", ".pyo")
+KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+Read = Callable[[str, BinaryIO], None]
+
+
+def visit(folder: Path, read: Read) -> dict[str, str]:
+    """Call `read` with the path in `folder` and the open stream of each regular file; return all other entries.
+
+    Bytecode caches are neither read nor entered. Folders are entered by their descriptors, so that a folder replaced
+    by a link meanwhile is not followed.
+
+    Returns
+    -------
+    By path in `folder`, what the entry is: a bytecode cache, a link, a FIFO, a socket, a device, an empty folder.
+
+    Raises
+    ------
+    OSError
+        A folder or a file cannot be read.
+    """
+    others: dict[str, str] = {}
+    for place, folders, names, descriptor in os.fwalk(folder, onerror=_raise):
+        here = Path(place).relative_to(folder)
+        if not folders and not names and here != Path():
+            others[here.as_posix()] = "an empty folder"
+        for name in sorted(folders + names):
+            path = (here / name).as_posix()
+            mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
+            if name in CACHES or (name.endswith(BYTECODE) and stat.S_ISREG(mode)):
+                others[path] = CACHE
+            elif stat.S_ISREG(mode):
+                with open_regular(name, descriptor) as stream:
+                    read(path, stream)
+            elif not stat.S_ISDIR(mode):
+                others[path] = KINDS.get(stat.S_IFMT(mode), "no file")
+        folders[:] = sorted(name for name in folders if name not in CACHES)
+    return others
+
+
+@contextmanager
+def open_regular(name: str | Path, folder: int | None = None) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, relative to the descriptor `folder`; a link is not followed.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, or is no regular file.
+    """
+    # O_NONBLOCK: opening a FIFO that has no writer would wait for ever.
+    number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(number, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(f"{name} is no regular file")
+        yield stream
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,74 @@
+"""Imports a package from source text in memory, so that no file is looked at between a check and the import."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import decode_source, spec_from_loader
+from types import CodeType, ModuleType
+
+
+class SourcePackage(MetaPathFinder, InspectLoader):
+    """A package whose modules are compiled from `sources`: file contents by path in the package.
+
+    Neither sys.path nor bytecode takes part. Modules stay importable for the life of the process, as the package
+    imports some of its modules only when they are needed.
+    """
+
+    def __init__(self, name: str, sources: Mapping[str, bytes]) -> None:
+        self.name, self.sources = name, dict(sources)
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """Return how a module of the package is loaded; None for other modules."""
+        file = self._file(fullname)
+        return spec_from_loader(fullname, self, origin=self._origin(file)) if file else None
+
+    def is_package(self, fullname: str) -> bool:
+        """Tell whether a module may hold others."""
+        return (self._file(fullname) or "").endswith("__init__.py")
+
+    def get_source(self, fullname: str) -> str:
+        """Return the source text of a module, for the import and for tracebacks."""
+        file = self._file(fullname)
+        if file is None:
+            raise ImportError(f"{self.name} has no module {fullname}", name=fullname)
+        return decode_source(self.sources[file])
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile a module."""
+        return self.source_to_code(self.get_source(fullname), self._origin(self._file(fullname) or ""))
+
+    def _file(self, fullname: str) -> str | None:
+        first, *inner = fullname.split(".")
+        if first != self.name:
+            return None
+        files = ("/".join([*inner, "__init__.py"]), f"{'/'.join(inner)}.py")
+        return next((file for file in files if file in self.sources), None)
+
+    def _origin(self, file: str) -> str:
+        return f"<{self.name}>/{file}"
+
+
+def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
+    """Import `module` of the package `name`; a second call with the same sources gives the same module.
+
+    Raises
+    ------
+    ImportError
+        The process has a package of this name with other sources.
+    """
+    known = next((each for each in sys.meta_path if isinstance(each, SourcePackage) and each.name == name), None)
+    if known is None:
+        # MLflow may have imported the package from files.
+        for each in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
+            del sys.modules[each]
+        sys.meta_path.insert(0, SourcePackage(name, sources))
+    elif known.sources != dict(sources):
+        raise ImportError(f"this process has another package {name}", name=name)
+    return importlib.import_module(f"{name}.{module}")
