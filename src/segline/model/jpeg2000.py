@@ -59,8 +59,8 @@ def header(data: bytes) -> Found:
             _doubt_style(style[0] & 1, style[1:])
             reversible &= style[5] == 1
     colours = channels - len(alpha)
-    if any(channel >= channels for channel in alpha) or colours < 1:
-        raise ImageError(f"it calls {len(alpha)} of {channels} channels alpha")
+    if alpha and (alpha != (channels - 1,) or colours < 1):
+        raise ImageError(f"it calls channels {alpha} of {channels} alpha, and only the last one may be")
     return Found(Header(height, width, colours, "uint8" if item == 1 else "uint16"), alpha, reversible)
 
 

@@ -86,24 +86,27 @@ def decide(facts: Facts) -> Metadata:
     orientation, notes = _orientation(facts)
     nodata = number(facts.nodata)
     if facts.white_is_zero:
-        notes.append(Note("WhiteIsZero", "its 0 is white (WhiteIsZero): values are inverted, so that 0 is black"))
+        notes.append(Note("WhiteIsZero", "0 is white (WhiteIsZero): values are inverted, so that 0 is black"))
     if nodata is not None:
         notes.append(
-            Note("nodata", f"it declares {facts.nodata} as missing (nodata): where it occurs, it is taken for a value")
+            Note(
+                "nodata",
+                f"{facts.nodata.strip()} is declared as missing (nodata): where it occurs, it is taken for a value",
+            )
         )
     if facts.scaled:
-        message = f"its numbers have a {facts.scaled} (GDAL); they are taken as they are stored"
+        message = f"numbers have a {facts.scaled} (GDAL); they are taken as they are stored"
         notes.append(Note("scale and offset", message))
     if facts.validity:
-        notes.append(Note("validity mask", "a mask within it says which pixels are valid; every pixel is taken"))
+        notes.append(Note("validity mask", "a mask in the file says which pixels are valid; every pixel is taken"))
     if facts.density and abs(facts.density[0] / facts.density[1] - 1) > SQUARE:
         ratio = facts.density[1] / facts.density[0]
-        message = f"its pixels are {ratio:.3g} times as wide as high; they are taken as squares"
+        message = f"pixels are {ratio:.3g} times as wide as high; they are taken as squares"
         notes.append(Note("pixels that are not square", message))
     if facts.clear:
-        notes.append(Note("transparency", "it calls a colour transparent; in a mask, its number counts all the same"))
+        notes.append(Note("transparency", "a colour is called transparent; in a mask, its number counts all the same"))
     if facts.several:
-        notes.append(Note("further pictures", "it holds further pictures (MPF); the first is read"))
+        notes.append(Note("further pictures", "further pictures in the file (MPF) are not read"))
     return Metadata(orientation, nodata, tuple(notes))
 
 
@@ -112,13 +115,13 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
     if value is None or value == 1:
         return 1, []
     if value not in TURNS:
-        return 1, [Note("orientation", f"its orientation note is {value}, not 1 to 8: it is taken as it is stored")]
+        return 1, [Note("orientation", f"orientation note {value} is not 1 to 8: taken as it is stored")]
     if facts.georeferenced:
         raise ImageError(
             f"its orientation note is {value}, but its georeference is of the pixels as stored; write it with "
             "orientation 1, or without georeference"
         )
-    return value, [Note("orientation", f"it is turned upright, as its orientation note {value} says")]
+    return value, [Note("orientation", f"turned upright, as orientation note {value} says")]
 
 
 def number(text: str) -> float | None:

@@ -119,10 +119,10 @@ def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
     )
 
 
-def is_exact(stream: BinaryIO) -> bool:
-    """Whether no page is compressed by JPEG, which changes numbers; ImageError where it is no TIFF."""
+def is_exact(stream: BinaryIO, picture: int | None = None) -> bool:
+    """Whether a picture is not compressed by JPEG, which changes numbers; errors as in `read`."""
     with opened(stream) as (file, offsets):
-        return all(_page(file, offset).compression != JPEG for offset in offsets)
+        return all(page.compression != JPEG for page in page_planes(file, offsets, picture, whole=False))
 
 
 def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
