@@ -22,6 +22,7 @@ LAYERS, LEVELS, TILES = 64, 32, 65535
 SMALLEST_PRECINCT, SMALLEST_BLOCK = 4, 2  # exponents of 2; of a block less 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 GREY, RGB = 17, 16  # of EnumCS
+EXIF = b"JpgTiffExif->JP2"  # UUID of the box with EXIF
 GEOTIFF = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")  # UUID of the box with a GeoTIFF
 
 
@@ -72,10 +73,10 @@ def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
     return pixels.reshape(size.height, size.width, size.channels + len(found.alpha)), found.alpha
 
 
-def georeference(data: bytes) -> bytes:
-    """The GeoTIFF without pixels that says where a JP2 lies on Earth; empty where there is none."""
+def note(data: bytes, uuid: bytes) -> bytes:
+    """What the first box of that UUID holds in a JP2, EXIF or the GeoTIFF that has its georeference; empty for none."""
     for kind, at, end in _each_box(data, 0, len(data)) if data.startswith(BOXES) else ():
-        if kind == b"uuid" and data[at : at + 16] == GEOTIFF:
+        if kind == b"uuid" and data[at : at + 16] == uuid:
             return data[at + 16 : end]
     return b""
 

@@ -6,6 +6,7 @@ This is the only place of such decisions, for images and masks, in training and 
 |---|---|
 | orientation: EXIF (JPEG, PNG), TIFF tag 274, else XMP | honoured: pixels are turned upright; not 1 to 8: warned of |
 | orientation of a TIFF with a georeference | refused: the georeference would no longer fit |
+| orientation of a JPEG 2000 | refused: viewers differ in whether they turn it |
 | WhiteIsZero (TIFF photometric 0) | honoured: values become `most - value` |
 | WhiteIsZero of signed or real numbers, or of several channels | refused: there is no `most`, or no grey |
 | WhiteIsZero of a mask of ids, or of a mask of bits that tifffile wrote | refused: most writers mean 0 as 0 |
@@ -63,6 +64,7 @@ class Facts(NamedTuple):
     nodata: str = ""
     scaled: str = ""
     validity: bool = False  # whether a page says which pixels are valid
+    rarely_turned: bool = False  # whether viewers differ in whether they turn the image
 
 
 class Metadata(NamedTuple):
@@ -79,7 +81,7 @@ def decide(facts: Facts) -> Metadata:
     Raises
     ------
     ImageError
-        It is an animation, or has both an orientation and a georeference.
+        It is an animation, or has an orientation that is refused.
     """
     if facts.frames > 1:
         raise ImageError(f"an animation of {facts.frames} frames; save each as an image of its own")
@@ -120,6 +122,11 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
         raise ImageError(
             f"its orientation note is {value}, but its georeference is of the pixels as stored; write it with "
             "orientation 1, or without georeference"
+        )
+    if facts.rarely_turned:
+        raise ImageError(
+            f"its orientation note is {value}, which some viewers of JPEG 2000 heed and others do not; turn the "
+            "pixels, or remove the note"
         )
     return value, [Note("orientation", f"turned upright, as orientation note {value} says")]
 
