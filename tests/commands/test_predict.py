@@ -154,7 +154,6 @@ def test_patterns(image: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("model")
-@pytest.mark.usefixtures("model")
 def test_images_are_labelled_upright_and_what_their_files_say_is_told_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,10 +169,11 @@ def test_images_are_labelled_upright_and_what_their_files_say_is_told_once(
         assert np.array_equal(files.read_labels(tmp_path / "out" / f"{stem}.png"), np.rot90(pixels, -1) > 100)
         assert files.read_image(tmp_path / "out" / f"{stem}_overlay.png").shape == (15, 12, 3)
     said = capfd.readouterr().err
-    assert said.count("of 2 image(s), it is turned upright, as its orientation note 6 says") == 1
-    assert said.count("it declares 200 as missing (nodata)") == 1
+    assert said.count("2 image(s): turned upright, as orientation note 6 says") == 1
+    assert said.count("1 image(s): 200 is declared as missing (nodata)") == 1
 
 
+@pytest.mark.usefixtures("model")
 def test_probabilities_are_planes_at_the_place_on_earth(image: Path, tmp_path: Path) -> None:
     pixels, scale = files.read_labels(image), (0.5, 0.5, 0.0)
     tifffile.imwrite(tmp_path / "earth.tif", pixels, metadata=None, extratags=[(33550, "d", 3, scale, True)])

@@ -121,7 +121,7 @@ def test_import_lays_upright_masks_on_upright_images(suffix: str, of_mask: str, 
             assert np.array_equal(pixels, image(number))
     said = "\n".join(made.reasons)
     for what in ("image", "mask"):
-        assert f"orientation: of 1 {what}(s), it is turned upright, as its orientation note" in said
+        assert f"1 {what}(s): turned upright, as orientation note 6 says" in said
 
 
 def test_blocks_and_pages_are_upright(source: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_mask_of_bits_whose_0_is_white_is_read_as_pillow_does(source: Path) ->
     made = imported(source)
     classes, _ = Dataset.open(made.folder).truth("a0")
     assert np.array_equal(classes > 0, mask(0) > 0)
-    assert any("4 mask(s), its 0 is white (WhiteIsZero)" in reason for reason in made.reasons)
+    assert any("4 mask(s): 0 is white (WhiteIsZero)" in reason for reason in made.reasons)
 
 
 @pytest.mark.parametrize(

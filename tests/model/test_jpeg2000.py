@@ -77,11 +77,14 @@ def test_alpha_is_dropped_where_opaque_and_refused_where_not() -> None:
         (saved(RGB)[:300], "truncated"),
         (saved(RGB)[:-2], "truncated|damaged"),
         (changed(saved(RGB), jpeg2000.SIZ, 2, struct.pack(">II", 2**31, 2**31)), "more than its bytes can hold|tiles"),
+        (changed(saved(RGB), jpeg2000.SIZ, 18, struct.pack(">II", 0, 1)), "tiles are empty"),
+        (changed(saved(np.zeros((200, 200), np.uint8)), jpeg2000.SIZ, 18, struct.pack(">II", 1, 1)), "40000 tiles"),
         (changed(saved(RGB), jpeg2000.SIZ, 37, b"\2"), "subsampling"),
         (changed(saved(RGB), jpeg2000.SIZ, 36, b"\x87"), "signed"),
         (changed(saved(RGB), jpeg2000.COD, 2, b"\xff\xff"), "layers"),
         (changed(saved(RGB), jpeg2000.COD, 6, b"\0\0"), "code-blocks"),
-        (saved(RGB, precinct_size=(16, 16)), "precincts"),
+        (changed(saved(RGB), jpeg2000.COD, 0, b"\1\0\0\1\0\0\4\4\0\1\0"), "damaged|precincts"),
+        (saved(np.zeros((2000, 2000), np.uint8), precinct_size=(16, 16)), "precincts"),
     ],
 )
 def test_what_is_not_read_is_refused(data: bytes, words: str) -> None:

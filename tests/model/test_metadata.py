@@ -147,6 +147,18 @@ def test_a_window_of_the_upright_image_comes_from_its_stored_window(orientation:
         assert np.array_equal(metadata.upright(stored, orientation), upright[rows, columns])
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_orientation_in_jpeg_2000_is_refused(orientation: int) -> None:
+    box = b"uuidJpgTiffExif->JP2" + exif_bytes(orientation)
+    data = saved(RGB, "JPEG2000") + struct.pack(">I", 4 + len(box)) + box
+    if orientation == 1:
+        assert np.array_equal(decode(data), RGB)
+        return
+    for read in (decode, lambda data: header(io.BytesIO(data))):
+        with pytest.raises(ImageError, match="orientation note is 6"):
+            read(data)
+
+
 @pytest.mark.parametrize("value", [0, 9, 255, 65535])
 def test_an_orientation_that_means_nothing_is_told(value: int) -> None:
     for data in (
@@ -189,6 +201,13 @@ def test_white_is_zero_is_inverted_by_the_largest_number_of_its_bits(dtype: str,
     array = (GREY.astype(int) * 371) % (most + 1)
     data = tiff(array.astype(dtype), photometric="miniswhite", bitspersample=bits)
     assert np.array_equal(decode(data)[..., 0], most - array)
+
+
+def test_a_tiff_that_says_nothing_of_white_is_taken_as_libtiff_does() -> None:
+    data = bytearray(tiff(GREY, metadata=None))
+    at = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[at : at + 2] = struct.pack("<H", 65000)
+    assert np.array_equal(decode(bytes(data))[..., 0], GREY)
 
 
 def test_alpha_beside_white_is_zero_is_no_grey() -> None:

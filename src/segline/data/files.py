@@ -132,7 +132,7 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
         The file is missing, damaged, in colour, compressed with losses, or holds numbers that are no ids.
     """
     with named(path), opened(path) as stream:
-        if not labelfile.is_exact(stream):
+        if not labelfile.is_exact(stream, page):
             raise ImageError("JPEG changes values, so ids cannot be trusted; save the labels as PNG or TIFF")
         labels: Labels = labelfile.decode(stream, page).numbers
     if labels.ndim > 2:

@@ -53,13 +53,13 @@ def tags(image: bytes) -> list[Tag]:
     ImageError
         It is damaged, or has an orientation as well.
     """
-    geotiff_ = image if image.startswith(TIFF_MAGIC) else jpeg2000.georeference(image)
+    geotiff_ = image if image.startswith(TIFF_MAGIC) else jpeg2000.note(image, jpeg2000.GEOTIFF)
     if not geotiff_.startswith(TIFF_MAGIC):
         return []
-    from segline.model import tiff
+    from segline.model import tiff, tiffnotes
 
     with tiff.opened(io.BytesIO(geotiff_)) as (file, _):
-        tiff.metadata_of(file.pages.first)  # or says that its orientation and georeference exclude each other
+        tiffnotes.metadata_of(file.pages.first)  # or says that its orientation and georeference exclude each other
         return tags_of(file)
 
 

@@ -47,7 +47,7 @@ def decode(stream: BinaryIO, page: int | None = None) -> Written:
     return written._replace(numbers=metadata.upright(written.numbers, orientation))
 
 
-def is_exact(stream: BinaryIO) -> bool:
+def is_exact(stream: BinaryIO, page: int | None = None) -> bool:
     """Whether the numbers of an image file are those that were written: JPEG, also within others, changes them.
 
     Raises
@@ -60,7 +60,7 @@ def is_exact(stream: BinaryIO) -> bool:
     if form == "TIFF":
         from segline.model import tiff
 
-        exact = tiff.is_exact(stream)
+        exact = tiff.is_exact(stream, page)
     elif form == "JPEG 2000":
         with headers.reading(form):
             exact = jpeg2000.header(stream.read()).reversible

@@ -142,7 +142,10 @@ def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
             return tiff.describe(stream, page)
         if form == "GIF":
             return metadata.decide(Facts(density=gif.density(start), clear=gif.clear(stream.read())))
-        return metadata.decide(Facts(density=headers.bmp_density(start) if form == "BMP" else None))
+        if form == "JPEG 2000":
+            noted, _ = exif.of_tiff(jpeg2000.note(stream.read(), jpeg2000.EXIF).removeprefix(exif.EXIF))
+            return metadata.decide(Facts(noted, rarely_turned=True))
+        return metadata.decide(Facts(density=headers.bmp_density(start)))
 
 
 def form_of(start: bytes) -> str:

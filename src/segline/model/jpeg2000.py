@@ -16,12 +16,15 @@ from .headers import Header, ImageError
 
 BOXES, CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 MAGIC = (BOXES, CODESTREAM)
-RATIO = 32768  # bytes that a byte of the file can stand for at most; an empty image of 16 megapixels is within it
+RATIO = 32768  # bytes that a byte of the file can stand for at most; an empty image of 8 megapixels is within it
 CHANNELS = 1024
-LAYERS, LEVELS, TILES = 64, 32, 65535
-SMALLEST_PRECINCT, SMALLEST_BLOCK = 4, 2  # exponents of 2; of a block less 2
+LAYERS, LEVELS = 64, 32
+# Bytes that OpenJPEG needs for a tile, for a channel in it, for a precinct; and of what all may need for small images.
+TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
+SMALLEST_BLOCK = 2  # exponent of 2, less 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 GREY, RGB = 17, 16  # of EnumCS
+EXIF = b"JpgTiffExif->JP2"  # UUID of the box with EXIF
 GEOTIFF = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")  # UUID of the box with a GeoTIFF
 
 
@@ -33,6 +36,22 @@ class Found(NamedTuple):
     reversible: bool
 
 
+class _Size(NamedTuple):
+    """Size of a codestream and of its tiles, px, and the bits of its samples."""
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+    tiles: int
+    tile_width: int
+    tile_height: int
+
+    @property
+    def samples(self) -> int:
+        return max(0, self.height) * max(0, self.width) * self.channels
+
+
 def header(data: bytes) -> Found:
     """What a JPEG 2000 file says of its pixels, after a walk over all of its parts.
 
@@ -42,26 +61,25 @@ def header(data: bytes) -> Found:
         It is truncated, damaged, of a kind that is not read (see above), or larger than its file can hold.
     """
     alpha, codestream = _boxes(data) if data.startswith(BOXES) else ((), data)
-    height, width, channels, bits = _size(codestream)
-    item = 1 if bits <= 8 else 2
-    stored = height * width * channels * item
+    size = _size(codestream)
+    item = 1 if size.bits <= 8 else 2
     # OpenJPEG has 4 bytes a sample, twice.
-    headers.doubt(height, width, stored, height * width * channels * 4, RATIO * len(data))
+    headers.doubt(size.height, size.width, size.samples * item, size.samples * 4, RATIO * len(data))
     reversible = True
     for marker, part in _markers(codestream):
         if marker == COD:
-            _doubt_style(part[0] & 1, part[5:])
+            _doubt_style(size, part[0] & 1, part[5:])
             if struct.unpack_from(">H", part, 2)[0] > LAYERS:
                 raise ImageError(f"it has more than {LAYERS} layers; save it with one")
             reversible &= part[9] == 1
         elif marker == COC:
-            style = part[1 if channels < 257 else 2 :]
-            _doubt_style(style[0] & 1, style[1:])
+            style = part[1 if size.channels < 257 else 2 :]
+            _doubt_style(size, style[0] & 1, style[1:])
             reversible &= style[5] == 1
-    colours = channels - len(alpha)
-    if any(channel >= channels for channel in alpha) or colours < 1:
-        raise ImageError(f"it calls {len(alpha)} of {channels} channels alpha")
-    return Found(Header(height, width, colours, "uint8" if item == 1 else "uint16"), alpha, reversible)
+    colours = size.channels - len(alpha)
+    if alpha and (alpha != (size.channels - 1,) or colours < 1):
+        raise ImageError(f"it calls channels {alpha} of {size.channels} alpha, and only the last one may be")
+    return Found(Header(size.height, size.width, colours, "uint8" if item == 1 else "uint16"), alpha, reversible)
 
 
 def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
@@ -72,10 +90,10 @@ def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
     return pixels.reshape(size.height, size.width, size.channels + len(found.alpha)), found.alpha
 
 
-def georeference(data: bytes) -> bytes:
-    """The GeoTIFF without pixels that says where a JP2 lies on Earth; empty where there is none."""
+def note(data: bytes, uuid: bytes) -> bytes:
+    """What the first box of that UUID holds in a JP2, EXIF or the GeoTIFF that has its georeference; empty for none."""
     for kind, at, end in _each_box(data, 0, len(data)) if data.startswith(BOXES) else ():
-        if kind == b"uuid" and data[at : at + 16] == GEOTIFF:
+        if kind == b"uuid" and data[at : at + 16] == uuid:
             return data[at + 16 : end]
     return b""
 
@@ -119,8 +137,8 @@ def _each_box(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]
         at = stop
 
 
-def _size(data: bytes) -> tuple[int, int, int, int]:
-    """Height, width, channels and bits that a codestream says."""
+def _size(data: bytes) -> _Size:
+    """What a codestream says of its size."""
     if not data.startswith(CODESTREAM) or len(data) < 42:
         raise ImageError("it is truncated")
     right, bottom, left, top, wide, high, _, _, channels = struct.unpack_from(">8IH", data, 8)
@@ -133,9 +151,13 @@ def _size(data: bytes) -> tuple[int, int, int, int]:
         raise ImageError(
             f"its channels have different types, are signed, or have more than 16 bits ({parts[::3][:4]!r})"
         )
-    if not wide or not high or -(-right // wide) * -(-bottom // high) > TILES:
-        raise ImageError("it is damaged: it has no tiles, or too many")
-    return bottom - top, right - left, channels, parts[0] + 1
+    if not wide or not high:
+        raise ImageError("it is damaged: its tiles are empty")
+    tiles = -(-right // wide) * -(-bottom // high)
+    size = _Size(bottom - top, right - left, channels, parts[0] + 1, tiles, min(wide, right), min(high, bottom))
+    if tiles * (TILE + CHANNEL * channels) > FEW + size.samples:
+        raise ImageError(f"it has {tiles} tiles of {wide} x {high} px; save it with larger ones")
+    return size
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -166,12 +188,14 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + length
 
 
-def _doubt_style(own_precincts: int, style: bytes) -> None:
+def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
     """Refuse tiny precincts and code-blocks; `style` begins with the number of levels."""
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(f"it has {levels} levels and code-blocks of a rare size; save it with the usual 64 x 64")
-    # The lowest level is as small as it is; the others divide the image.
-    sides = [side for both in precincts[1:] for side in (both & 15, both >> 4)]
-    if own_precincts and min(sides, default=15) < SMALLEST_PRECINCT:
-        raise ImageError("it has precincts below 16 px; save it with larger ones")
+    count = 0
+    for level in range(levels + 1) if own_precincts else ():
+        wide, high = (-(-side // 2 ** (levels - level)) for side in (size.tile_width, size.tile_height))
+        count += -(-wide // 2 ** (precincts[level] & 15)) * -(-high // 2 ** (precincts[level] >> 4))
+    if count * size.tiles * size.channels * PRECINCT > FEW + 4 * size.samples:
+        raise ImageError(f"it has {count * size.tiles} precincts; save it with larger ones")

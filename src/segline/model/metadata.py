@@ -6,6 +6,7 @@ This is the only place of such decisions, for images and masks, in training and 
 |---|---|
 | orientation: EXIF (JPEG, PNG), TIFF tag 274, else XMP | honoured: pixels are turned upright; not 1 to 8: warned of |
 | orientation of a TIFF with a georeference | refused: the georeference would no longer fit |
+| orientation of a JPEG 2000 | refused: viewers differ in whether they turn it |
 | WhiteIsZero (TIFF photometric 0) | honoured: values become `most - value` |
 | WhiteIsZero of signed or real numbers, or of several channels | refused: there is no `most`, or no grey |
 | WhiteIsZero of a mask of ids, or of a mask of bits that tifffile wrote | refused: most writers mean 0 as 0 |
@@ -63,6 +64,7 @@ class Facts(NamedTuple):
     nodata: str = ""
     scaled: str = ""
     validity: bool = False  # whether a page says which pixels are valid
+    rarely_turned: bool = False  # whether viewers differ in whether they turn the image
 
 
 class Metadata(NamedTuple):
@@ -79,31 +81,34 @@ def decide(facts: Facts) -> Metadata:
     Raises
     ------
     ImageError
-        It is an animation, or has both an orientation and a georeference.
+        It is an animation, or has an orientation that is refused.
     """
     if facts.frames > 1:
         raise ImageError(f"an animation of {facts.frames} frames; save each as an image of its own")
     orientation, notes = _orientation(facts)
     nodata = number(facts.nodata)
     if facts.white_is_zero:
-        notes.append(Note("WhiteIsZero", "its 0 is white (WhiteIsZero): values are inverted, so that 0 is black"))
+        notes.append(Note("WhiteIsZero", "0 is white (WhiteIsZero): values are inverted, so that 0 is black"))
     if nodata is not None:
         notes.append(
-            Note("nodata", f"it declares {facts.nodata} as missing (nodata): where it occurs, it is taken for a value")
+            Note(
+                "nodata",
+                f"{facts.nodata.strip()} is declared as missing (nodata): where it occurs, it is taken for a value",
+            )
         )
     if facts.scaled:
-        message = f"its numbers have a {facts.scaled} (GDAL); they are taken as they are stored"
+        message = f"numbers have a {facts.scaled} (GDAL); they are taken as they are stored"
         notes.append(Note("scale and offset", message))
     if facts.validity:
-        notes.append(Note("validity mask", "a mask within it says which pixels are valid; every pixel is taken"))
+        notes.append(Note("validity mask", "a mask in the file says which pixels are valid; every pixel is taken"))
     if facts.density and abs(facts.density[0] / facts.density[1] - 1) > SQUARE:
         ratio = facts.density[1] / facts.density[0]
-        message = f"its pixels are {ratio:.3g} times as wide as high; they are taken as squares"
+        message = f"pixels are {ratio:.3g} times as wide as high; they are taken as squares"
         notes.append(Note("pixels that are not square", message))
     if facts.clear:
-        notes.append(Note("transparency", "it calls a colour transparent; in a mask, its number counts all the same"))
+        notes.append(Note("transparency", "a colour is called transparent; in a mask, its number counts all the same"))
     if facts.several:
-        notes.append(Note("further pictures", "it holds further pictures (MPF); the first is read"))
+        notes.append(Note("further pictures", "further pictures in the file (MPF) are not read"))
     return Metadata(orientation, nodata, tuple(notes))
 
 
@@ -112,13 +117,18 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
     if value is None or value == 1:
         return 1, []
     if value not in TURNS:
-        return 1, [Note("orientation", f"its orientation note is {value}, not 1 to 8: it is taken as it is stored")]
+        return 1, [Note("orientation", f"orientation note {value} is not 1 to 8: taken as it is stored")]
     if facts.georeferenced:
         raise ImageError(
             f"its orientation note is {value}, but its georeference is of the pixels as stored; write it with "
             "orientation 1, or without georeference"
         )
-    return value, [Note("orientation", f"it is turned upright, as its orientation note {value} says")]
+    if facts.rarely_turned:
+        raise ImageError(
+            f"its orientation note is {value}, which some viewers of JPEG 2000 heed and others do not; turn the "
+            "pixels, or remove the note"
+        )
+    return value, [Note("orientation", f"turned upright, as orientation note {value} says")]
 
 
 def number(text: str) -> float | None:

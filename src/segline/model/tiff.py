@@ -1,9 +1,7 @@
 """TIFF files: which directories make which picture, and pixels only after their header has been doubted."""
 
-import contextlib
 import logging
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
@@ -12,21 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from . import directories, exif, headers, metadata
+from . import directories, headers, metadata, tiffnotes
 from .headers import ImageError
-from .metadata import Facts, Metadata
+from .metadata import Metadata
 
 # By compression, the bytes that a byte can stand for at most. Others are refused: their decoders would have to be
 # trusted with sizes of their own (JPEG 2000, WebP, JPEG XL, LERC) or are hardly used.
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
-JPEG, PALETTE, PLANAR, YCBCR, WHITE_IS_ZERO = 7, 3, 2, 6, 0
-PHOTOMETRICS = (WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1: grey whose 0 is black, 2: RGB
+JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
+PHOTOMETRICS = (tiffnotes.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1: grey whose 0 is black, 2: RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
 ALPHAS = (1, 2)  # of ExtraSamples
-PIXEL_SCALE, TIEPOINTS, TRANSFORMATION = 33550, 33922, 34264  # of GeoTIFF
-XMP, GDAL_METADATA, GDAL_NODATA = 700, 42112, 42113
-SCALING = re.compile(r'<Item [^>]{0,200}role="(scale|offset)"[^>]{0,200}>([^<]{1,40})<')
-PHYSICAL = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]{1,40})"')
 # tifffile would follow what a file says of itself in one of forty dialects, and load whatever that calls for.
 PLAIN: dict[str, Any] = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 
@@ -88,12 +82,7 @@ def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int,
         channels = 3 if first.photometric == PALETTE else sum(page.samplesperpixel for page in pages)
         dtype = np.dtype(np.uint8) if first.photometric == PALETTE else first.dtype
         assert dtype is not None
-        return *size_of(first), channels - len(alpha_of(pages)), dtype
-
-
-def size_of(page: tifffile.TiffPage) -> tuple[int, int]:
-    """Height and width of a page upright, px."""
-    return metadata.size(page.imagelength, page.imagewidth, metadata_of(page).orientation)
+        return *tiffnotes.size_of(first), channels - len(alpha_of(pages)), dtype
 
 
 def read(stream: BinaryIO, picture: int | None = None) -> Stored:
@@ -113,16 +102,21 @@ def read(stream: BinaryIO, picture: int | None = None) -> Stored:
 def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
     """What the numbers of a picture mean, without these; `pages` are its planes."""
     first = pages[0]
-    white = first.bitspersample if first.photometric == WHITE_IS_ZERO else 0
+    white = first.bitspersample if tiffnotes.white_is_zero(first) else 0
     return Stored(
-        np.empty((0, 0, 1)), alpha_of(pages), palette_of(first), white, metadata_of(first).orientation, first.software
+        np.empty((0, 0, 1)),
+        alpha_of(pages),
+        palette_of(first),
+        white,
+        tiffnotes.metadata_of(first).orientation,
+        first.software,
     )
 
 
-def is_exact(stream: BinaryIO) -> bool:
-    """Whether no page is compressed by JPEG, which changes numbers; ImageError where it is no TIFF."""
+def is_exact(stream: BinaryIO, picture: int | None = None) -> bool:
+    """Whether a picture is not compressed by JPEG, which changes numbers; errors as in `read`."""
     with opened(stream) as (file, offsets):
-        return all(_page(file, offset).compression != JPEG for offset in offsets)
+        return all(page.compression != JPEG for page in page_planes(file, offsets, picture, whole=False))
 
 
 def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
@@ -130,69 +124,7 @@ def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
     with opened(stream) as (file, offsets):
         page = page_planes(file, offsets, picture, whole=False)[0]
         stream.seek(0)
-        return metadata_of(page, validity=directories.has_validity_mask(stream))
-
-
-def metadata_of(page: tifffile.TiffPage, validity: bool = False) -> Metadata:
-    """What is made of what a page says of itself.
-
-    Raises
-    ------
-    ImageError
-        It has both an orientation and a georeference.
-    """
-    note = page.tags.valueof(XMP)
-    orientation = page.tags.valueof(exif.ORIENTATION)
-    if not isinstance(orientation, int):
-        orientation = exif.of_xmp(note) if isinstance(note, bytes) else None
-    nodata = page.tags.valueof(GDAL_NODATA)
-    return metadata.decide(
-        Facts(
-            orientation,
-            _density(page),
-            white_is_zero=page.photometric == WHITE_IS_ZERO,
-            georeferenced=any(code in page.tags for code in (PIXEL_SCALE, TIEPOINTS, TRANSFORMATION)),
-            nodata=nodata if isinstance(nodata, str) and _occurs(page, nodata) else "",
-            scaled=_scaling(page.tags.valueof(GDAL_METADATA)),
-            validity=validity,
-        )
-    )
-
-
-def _occurs(page: tifffile.TiffPage, nodata: str) -> bool:
-    """Whether the page can hold the missing value that it declares."""
-    value = metadata.number(nodata)
-    return value is not None and page.dtype is not None and metadata.holds(page.dtype, value)
-
-
-def _density(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Pixels per unit of length in x and y: of a GeoTIFF's pixel scale, of OME's physical size, or as TIFF says it."""
-    scale = page.tags.valueof(PIXEL_SCALE)
-    if isinstance(scale, tuple) and len(scale) == 3:
-        return _inverse(scale[0], scale[1])
-    physical = {(axis, unit): value for axis, unit, value in PHYSICAL.findall(page.description[:100_000])}
-    if ("X", "") in physical and physical.get(("X", "Unit")) == physical.get(("Y", "Unit")):
-        with contextlib.suppress(ValueError):
-            return _inverse(float(physical["X", ""]), float(physical.get(("Y", ""), 0)))
-    ratios = [page.tags.valueof(code) for code in (exif.X_RESOLUTION, exif.Y_RESOLUTION)]
-    if not all(isinstance(ratio, tuple) and len(ratio) == 2 and all(ratio) for ratio in ratios):
-        return None
-    x, y = (float(numerator / denominator) for numerator, denominator in ratios)
-    return x, y
-
-
-def _inverse(width: float, height: float) -> tuple[float, float] | None:
-    usable = all(isinstance(side, float) and math.isfinite(side) and side for side in (width, height))
-    return (1 / abs(width), 1 / abs(height)) if usable else None
-
-
-def _scaling(text: object) -> str:
-    """The scale or offset of values other than 1 and 0 that GDAL's metadata tell; empty where there is none."""
-    for role, value in SCALING.findall(text[:100_000]) if isinstance(text, str) else ():
-        number = metadata.number(value)
-        if number is not None and number != (1 if role == "scale" else 0):
-            return f"{role} of {value.strip()}"
-    return ""
+        return tiffnotes.metadata_of(page, validity=directories.has_validity_mask(stream))
 
 
 def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
@@ -232,7 +164,7 @@ def page_planes(
             raise ImageError(f"channels of different size or type: {pages[0].shape} and {page.shape}")
         if (
             page.photometric != pages[0].photometric
-            or metadata_of(page).orientation != metadata_of(pages[0]).orientation
+            or tiffnotes.metadata_of(page).orientation != tiffnotes.metadata_of(pages[0]).orientation
         ):
             raise ImageError("channels of different photometric interpretation or orientation")
     return pages

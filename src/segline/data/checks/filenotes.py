@@ -15,7 +15,7 @@ from segline.model.metadata import Note
 
 OF_MASKS = "transparency"  # the note that is of masks only: an image that is transparent somewhere is refused
 NODATA = "nodata"
-MOST = 3  # messages of one kind
+MOST = 7  # messages of one kind, as many as there are ways to turn an image
 
 
 def notes(file: Path) -> tuple[Note, ...]:
@@ -68,7 +68,7 @@ def lines(what: str, noted: Iterable[tuple[Path, tuple[Note, ...]]]) -> list[str
     found: list[str] = []
     for kind in dict.fromkeys(note.kind for note in counts):
         same = [(note.message, count) for note, count in counts.most_common() if note.kind == kind]
-        found += [f"{kind}: of {count} {what}(s), {message}" for message, count in same[:MOST]]
+        found += [f"{count} {what}(s): {message}" for message, count in same[:MOST]]
         if rest := sum(count for _, count in same[MOST:]):
-            found.append(f"{kind}: of {rest} {what}(s) more")
+            found.append(f"{rest} {what}(s) more: {kind}")
     return found

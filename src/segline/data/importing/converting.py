@@ -13,7 +13,7 @@ from segline.data.formats import Layout, LayoutError, Mask, Picture, some
 from segline.data.formats.tables import translated
 from segline.data.importing.cutting import WHOLE, Windows
 from segline.model.images import Raw, encode_png
-from segline.model.tiff import GDAL_NODATA
+from segline.model.tiffnotes import GDAL_NODATA
 
 MOST_INSTANCES = np.iinfo(np.uint16).max
 

@@ -12,22 +12,23 @@ from segline.model.metadata import Note
 
 def told(layout: Layout, each: Each) -> tuple[list[str], set[str]]:
     """Lines about the notes of all images and masks, and which kinds of notes of images these tell of."""
-    images = _noted((picture.file for picture in layout.images.values()), each)
-    masks = _noted((mask.file for found in (layout.classes, layout.instances) for mask in found.values()), each)
+    images = _readable(picture.file for picture in layout.images.values())
+    masks = _readable(mask.file for found in (layout.classes, layout.instances) for mask in found.values())
+    noted = dict(zip([*images, *masks], each(filenotes.notes, [*images, *masks]), strict=True))
     # Whether missing values occur is known when pixels are: check says it.
-    images = [(file, tuple(note for note in noted if not _later(note))) for file, noted in images]
-    kinds = {note.kind for _, noted in images for note in noted}
-    return [*filenotes.lines("image", images), *filenotes.lines("mask", masks)], kinds
+    of_images = [(file, tuple(note for note in noted[file] if not _later(note))) for file in images]
+    kinds = {note.kind for _, found in of_images for note in found}
+    of_masks = [(file, noted[file]) for file in masks]
+    return [*filenotes.lines("image", of_images), *filenotes.lines("mask", of_masks)], kinds
 
 
 def _later(note: Note) -> bool:
     return note.kind in (filenotes.NODATA, filenotes.OF_MASKS)
 
 
-def _noted(used: Iterable[Path], each: Each) -> list[tuple[Path, tuple[Note, ...]]]:
-    """The notes of each image file among `used`; others, such as JSON and folders, have none."""
-    images = [file for file in dict.fromkeys(used) if file.suffix.lower() in files.READABLE and file.is_file()]
-    return list(zip(images, each(filenotes.notes, images), strict=True))
+def _readable(used: Iterable[Path]) -> list[Path]:
+    """The image files among `used`, each once; others, such as JSON and folders, have no notes."""
+    return [file for file in dict.fromkeys(used) if file.suffix.lower() in files.READABLE and file.is_file()]
 
 
 def refuse_apart(layout: Layout, each: Each) -> None:
