@@ -94,6 +94,6 @@ def on_disk(path: Path) -> Path:
 def differ(paths: Sequence[Path]) -> str:
     """The words that refuse two files whose names are one but for the composition of letters."""
     return (
-        f"{paths[0]} and {paths[1].name!a} are one name in two compositions of letters (NFC "
-        "and NFD, Unicode UAX #15), which look alike; rename or remove one"
+        f"{paths[0].parent} holds {paths[0].name!a} and {paths[1].name!a}: one name in two compositions of letters "
+        "(NFC and NFD, Unicode UAX #15), which look alike; rename or remove one"
     )

@@ -108,6 +108,18 @@ def _unlisted(source: Path) -> None:
     files.write_table(source / "groups.csv", pd.DataFrame({"image": ["a"], "group": ["1"]}))
 
 
+def _noisy(source: Path) -> None:
+    mask = np.zeros((20, 16), np.uint8)
+    mask[2:9, 2:9], mask[12, 2], mask[15, 9] = 255, 1, 254
+    for file in (source / "masks").iterdir():
+        files.write_png(file, mask)
+
+
+def _in_two_compositions(source: Path) -> None:
+    for name in ("\xe9.png", "e\u0301.png"):
+        files.write_png(source / "images" / name, np.zeros((20, 16), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "says"),
     [
@@ -115,6 +127,8 @@ def _unlisted(source: Path) -> None:
         (lambda source: (source / "images" / "c.png").write_bytes(b"x"), UnfitError, r"images/c\.png +not a readable"),
         (lambda source: (source / "masks" / "c.png").unlink(), LayoutError, r"have no mask: c\.png"),
         (_unlisted, DatasetError, "does not list: b, c, d, e"),
+        (_noisy, LayoutError, "the masks hold 0, 1, 254, 255, but"),
+        (_in_two_compositions, LayoutError, "one name in two compositions"),
     ],
 )
 def test_nothing_of_it(tmp_path: Path, source: Path, spoil: object, error: type, says: str) -> None:

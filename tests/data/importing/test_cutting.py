@@ -139,3 +139,13 @@ def test_refusals(tmp_path: Path) -> None:
     )
     with pytest.raises(LayoutError, match="a_r0_c1 would be the name of a block and of another image"):
         plan(twins, None, 30)
+
+
+def test_names_that_file_systems_do_not_take_are_refused() -> None:
+    for stem, side in (("x" * 251, None), ("细" * 83, None), ("x" * 252, None), ("细" * 84, None)):
+        layout = Layout({stem: Picture(Path("a.png"))}, "classes", {0: "a", 1: "b"}, ())
+        if len(f"{stem}.png".encode()) <= 255:
+            assert plan(layout, None, side).blocks == {stem: {stem: WHOLE}}
+            continue
+        with pytest.raises(LayoutError, match=r"a name of \d+ bytes.*file systems take 255: shorten the name"):
+            plan(layout, None, side)
