@@ -71,7 +71,7 @@ def _reproduce(elsewhere: Elsewhere, tags: Mapping[str, str]) -> None:
     file = elsewhere.project / "params.yaml"
     yaml = YAML()
     params = yaml.load(file.read_text())
-    if threads := tags.get("env.threads"):
+    if (threads := tags.get("env.threads", "")).isdecimal() and len(threads) < 5:  # a tag may be edited
         params.setdefault("runtime", {})["threads"] = int(threads)
         yaml.dump(params, file)
     source = str(params["data"]["source"])
