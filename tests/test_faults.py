@@ -719,7 +719,7 @@ def test_fault(name: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
     if name in PREDICT and fault.error is PredictError:
         monkeypatch.setattr(predict, "open_store", lambda: None)
-        monkeypatch.setattr(predict, "load_model", lambda _store, _address: Blind())
+        monkeypatch.setattr(predict, "load_model", lambda _store, _address, **_: Blind())
     monkeypatch.setattr(cli, "app", recorded)
     monkeypatch.setattr("sys.argv", ["segline", *shlex.split(fault.command)])
     with pytest.raises(SystemExit) as ended:

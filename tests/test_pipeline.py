@@ -44,7 +44,7 @@ def test_it_ends_with_figures_and_a_registered_champion(finished: Project) -> No
     assert "cells version 1 @challenger @champion" in said
     assert "ui" in said.splitlines()[-1]
     history = [json.loads(line) for line in (finished.folder / "registry.jsonl").read_text().splitlines()]
-    assert [line["alias"] for line in history] == ["champion"]
+    assert [line["action"] for line in history] == ["register", "promote"]
 
 
 def test_its_answers_score_as_evaluate_did(project: Project) -> None:

@@ -18,7 +18,7 @@ OUTSIDE = {
     "tools/": "write what follows from the code: deps of dvc.yaml, docs/params.md, this tree",
     "data/": "raw/ prepared/ weights/ tune/ model/ reports/: owned by DVC",
     "mlruns/": "the MLflow store: mlflow.db and artifacts",
-    "registry.jsonl": "who was promoted, when and why; kept in git",
+    "registry.jsonl": "what was registered, who was promoted, when and why; kept in git",
 }
 SECTION = re.compile(r"(<!-- tree -->\n```\n).*?(```\n<!-- /tree -->)", re.DOTALL)
 

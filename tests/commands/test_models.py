@@ -65,7 +65,7 @@ def test_show() -> None:
     assert content["data.md5"] == "d" * 32
     assert content["params"] == {"train.epochs": "1"}
     assert content["gate"]["passed"]
-    assert content["files"]["weights.safetensors"] == hashlib.md5(b"weights.safetensors 1").hexdigest()
+    assert content["files"]["artifacts/model/weights.safetensors"] == hashlib.md5(b"weights.safetensors 1").hexdigest()
     assert content["images"] == [
         {"image": "a", "file": "images/a.png", "md5": "1a", "split": "train"},
         {"image": "b", "file": "images/b.tif", "md5": "b", "split": "test"},
@@ -230,10 +230,10 @@ def version_deleted(registry: Registry, _: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (alter, "wrong: cells version 2: model.json was altered"),
-        (lose, "wrong: cells version 2: model.json is missing"),
+        (alter, "wrong: cells version 2: artifacts/model/model.json was altered"),
+        (lose, "wrong: cells version 2: artifacts/model/model.json is missing"),
         (lose_all, "wrong: cells version 2: cells version 2: its files are missing"),
-        (plant, "wrong: cells version 2: torch.py was added"),
+        (plant, "wrong: cells version 2: artifacts/model/torch.py was added"),
         (by_hand, "wrong: cells version 2: @champion was set by hand: registry.jsonl has version 1"),
         (deleted, "wrong: cells: @champion was deleted by hand: registry.jsonl has version 1"),
         (previous_by_hand, "wrong: cells version 3: @previous was set by hand: registry.jsonl has none"),

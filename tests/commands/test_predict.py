@@ -41,7 +41,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Bright:
     """What the registry has."""
     loaded = Bright()
     monkeypatch.setattr(predict, "open_store", lambda: None)
-    monkeypatch.setattr(predict, "load_model", lambda _store, _address: loaded)
+    monkeypatch.setattr(predict, "load_model", lambda _store, _address, **_: loaded)
     return loaded
 
 
@@ -386,7 +386,7 @@ def test_odd_file_names_are_said(tmp_path: Path, mode: str) -> None:
 from segline import cli
 from segline.commands import predict
 predict.open_store = lambda: None
-predict.load_model = lambda *_: type("Model", (), {{"md5": ""}})
+predict.load_model = lambda *_, **__: type("Model", (), {{"md5": ""}})
 main = predict.main
 predict.main = lambda images, model, out, mode, wishes: main(images, model, out, {mode!r}, wishes)
 cli.main()

@@ -12,7 +12,7 @@ from segline.commands import syncing
 from segline.track.history import Promotion, read_history
 from segline.track.registry import RegistryError
 
-LINE = Promotion("2026-01-01T00:00:00+00:00", "cells", "champion", "v" * 32, "m" * 32, "", "false", "me", "first")
+LINE = Promotion("2026-01-01T00:00:00+00:00", "cells", "champion", "a" * 32, "e" * 32, "", "false", "me", "first")
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         program = [command[0]] if command[0] == "git" else [sys.executable, "-m", "dvc"]
         subprocess.run([*program, *command[1:]], cwd=tmp_path, check=True)
     (tmp_path / "dvc.yaml").touch()
-    (tmp_path / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: data/model/x, md5: {'m' * 32}}}]}}}}\n")
+    (tmp_path / "dvc.lock").write_text(f"stages: {{train: {{outs: [{{path: data/model/x, md5: {'e' * 32}}}]}}}}\n")
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
@@ -44,7 +44,7 @@ def test_nothing_was_promoted(project: Path) -> None:
 
 def test_versions_without_a_commit_are_all_named(project: Path) -> None:
     history = project / "registry.jsonl"
-    lines = [LINE, Promotion(**{**asdict(LINE), "version_md5": "w" * 32, "model_md5": "n" * 32})]
+    lines = [LINE, Promotion(**{**asdict(LINE), "version_md5": "b" * 32, "model_md5": "f" * 32})]
     history.write_text("".join(f"{json.dumps(asdict(line))}\n" for line in lines))
     identity = ["-c", "user.name=test", "-c", "user.email=test@segline.invalid"]
     subprocess.run(["git", "add", "-A"], check=True)
@@ -52,6 +52,6 @@ def test_versions_without_a_commit_are_all_named(project: Path) -> None:
     with pytest.raises(syncing.SyncError) as failure:
         syncing.main(never, lambda _: None)
     first, second = str(failure.value).splitlines()
-    assert f"cells {'v' * 32} cannot be brought back: the weights are in dvc.lock of commit" in first
-    assert f"cells {'w' * 32} cannot be brought back: no commit here has a dvc.lock with its weights" in second
+    assert f"cells {'a' * 32} cannot be brought back: the weights are in dvc.lock of commit" in first
+    assert f"cells {'b' * 32} cannot be brought back: no commit here has a dvc.lock with its weights" in second
     assert read_history(history) == lines

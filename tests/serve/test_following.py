@@ -35,7 +35,7 @@ class Registered:
         assert alias == "champion"
         return None if self.champion is None else self.get_model_version("cells", self.champion)
 
-    def load(self, _: object, address: str) -> Callable[[bytes], Answer]:
+    def load(self, _: object, address: str, **__: object) -> Callable[[bytes], Answer]:
         number = address.removeprefix("models:/cells/")
         self.loaded.append(number)
         if number in self.broken:
@@ -115,7 +115,7 @@ def test_a_version_that_does_not_answer_is_not_taken(
 ) -> None:
     follower = follow(registered, said)
 
-    def dumb(*_: object) -> Callable[[bytes], Answer]:
+    def dumb(*_: object, **__: object) -> Callable[[bytes], Answer]:
         def answer(_: bytes) -> Answer:
             raise KeyError("weights")
 

@@ -127,7 +127,7 @@ def test_a_clone_gets_all_models_and_says_the_same(
 
 def test_what_cannot_come_back_is_named_and_the_rest_comes(grown: Project, tmp_path: Path) -> None:
     origin, clone = pushed(grown, tmp_path, str(tmp_path / "remote"))
-    first, second = [json.loads(each) for each in (origin.folder / "registry.jsonl").read_text().splitlines()]
+    first, second = promotions(origin)
     md5 = first["model_md5"]
     (tmp_path / "remote" / "files" / "md5" / md5[:2] / md5[2:]).unlink()
     with pytest.raises(AssertionError, match=f"cells {first['version_md5']} cannot be brought back"):
@@ -162,9 +162,14 @@ def test_the_first_version_is_made_again_though_the_project_moved_on(grown: Proj
     assert project.run("git", "status", "--porcelain") == ""
     assert sorted((project.folder / ".dvc" / "cache").rglob("*")) == cache
     assert project.runs() == grown.runs()
-    first = json.loads((project.folder / "registry.jsonl").read_text().splitlines()[0])
+    first = promotions(project)[0]
     weights = tmp_path / "kept" / "data" / "model" / "weights.safetensors"
     assert first["model_md5"] == md5_of(weights)
+
+
+def promotions(project: Project) -> list[dict[str, str]]:
+    lines = map(json.loads, (project.folder / "registry.jsonl").read_text().splitlines())
+    return [line for line in lines if line["alias"] == "champion"]
 
 
 def md5_of(file: Path) -> str:

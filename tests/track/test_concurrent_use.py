@@ -60,7 +60,10 @@ def judge(store: Store, processes: int, promotions: int) -> None:
     assert Counter(each.run_id for each in versions) == {run.info.run_id: 2 for run in runs}
     assert len({each.tags[VERSION_TAG] for each in versions}) == len(versions)
 
-    lines = [json.loads(line) for line in (store.place.root / "registry.jsonl").read_text().splitlines()]
+    every = [json.loads(line) for line in (store.place.root / "registry.jsonl").read_text().splitlines()]
+    registered = Counter(line["version_md5"] for line in every if line["action"] == "register")
+    assert registered == Counter(each.tags[VERSION_TAG] for each in versions)
+    lines = [line for line in every if line["alias"] == "champion"]
     asked = Counter(f"process {number}, turn {turn}" for number in range(processes) for turn in range(promotions))
     assert Counter(line["reason"] for line in lines) - asked == Counter(["first model that passes the floors"])
     assert not asked - Counter(line["reason"] for line in lines)

@@ -329,7 +329,7 @@ def test_a_history_of_an_earlier_segline_and_one_edited_by_hand(registry: Regist
     old = next(line for line in map(json.loads, file.read_text().splitlines()) if line["alias"] == "champion")
     del old["action"], old["forced"]
     file.write_text(json.dumps(old))  # without the end of the line
-    with pytest.raises(RegistryError, match="no line of registry.jsonl has its md5"):
+    with pytest.raises(RegistryError, match=r"no line of registry\.jsonl has its md5"):
         promote(registry, "2", judge(GOOD))
     promote(registry, "2", judge(GOOD), trust=True)
     assert history(registry) == [FIRST, ("promote", "2", False)]

@@ -15,7 +15,7 @@ import pytest
 from segline.params import Gate
 from segline.track.gate import Verdict, floors
 from segline.track.lineage import file_md5
-from segline.track.registry import Answer, Registered, Registry, RegistryError, load_model, read_history
+from segline.track.registry import Answer, Registered, Registry, RegistryError, load_model
 from segline.track.runs import StartedRun
 from segline.track.shipping import Parts, ShippingError
 from segline.track.store import Store, open_store
@@ -142,14 +142,6 @@ def test_promotion_that_was_written_down_and_then_interrupted(
     store.client.delete_registered_model_alias("cells", "champion")
     assert register().aliases == ("challenger", "champion")
     assert len((project / "registry.jsonl").read_text().splitlines()) == 2
-
-
-def test_damaged_history(tmp_path: Path) -> None:
-    assert read_history(tmp_path / "registry.jsonl") == []
-    for line in ("{", "[]", '{"name": "cells"}', '"text"'):
-        (tmp_path / "registry.jsonl").write_text(f"{line}\n")
-        with pytest.raises(RegistryError, match=r"registry\.jsonl, line 1"):
-            read_history(tmp_path / "registry.jsonl")
 
 
 def test_champion_is_loaded_after_a_move(

@@ -1,5 +1,7 @@
 """A real network, packed and loaded, judged by itself; faulty models are judged in tests/commands/test_judging.py."""
 
+from pathlib import Path
+
 import pytest
 
 from segline.model.images import decode
@@ -30,7 +32,7 @@ def test_a_sound_model_passes(model: Loaded, parts: Parts) -> None:
     assert verdict.checks[-1].detail == "31 x 45 px"  # of 33 x 47
 
 
-def test_budgets(model: Loaded) -> None:
+def test_budgets(model: Loaded, project: Path) -> None:
     generous = selfcheck.check(model, [], Gate(max_seconds=1000, max_megabytes=1000))
     assert generous.passed
     assert [check.name for check in generous.checks if check.limit == 1000] == [
@@ -39,7 +41,8 @@ def test_budgets(model: Loaded) -> None:
     tight = selfcheck.check(model, [], Gate(max_seconds=1e-9, max_megabytes=1e-3))
     assert [check.name for check in tight.checks if not check.passed] == ["seconds to answer the example", "megabytes"]
     assert tight.checks[-1].value == pytest.approx(model.size / 1e6)
-    assert model.size == sum(file.stat().st_size for file in model.folder.rglob("*") if file.is_file())
+    package = next(project.glob("mlruns/artifacts/**/MLmodel")).parent
+    assert model.size == sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
 
 
 def test_several_images_in_one_call(model: Loaded, parts: Parts) -> None:

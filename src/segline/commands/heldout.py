@@ -102,10 +102,11 @@ class HeldOut:
         record, manifest = model.folder / IMAGES, self.prepared.manifest
         if not record.exists() or "md5" not in manifest:
             return []
-        table = files.read_table(record)
-        if not {"split", "md5"} <= set(table.columns):
-            return []
-        known = set(table.loc[table["split"] != "test", "md5"])
+        try:
+            table = files.read_table(record)
+            known = set(table.loc[table["split"] != "test", "md5"])
+        except (ValueError, KeyError) as error:
+            raise HeldOutError(f"{IMAGES} of the version cannot be read ({error}); register it again") from error
         return manifest.loc[(manifest["split"] == "test") & manifest["md5"].isin(known), "image"].tolist()
 
     def picture(self, name: str, answer: Answer) -> RGB:

@@ -79,7 +79,7 @@ def _reproduce(elsewhere: Elsewhere, tags: Mapping[str, str]) -> None:
         raise RebuildError(f"{file}: data.source = {shown(source)}: it names no dataset, so the commit cannot be built")
     yaml = YAML()
     settings = yaml.load(file.read_text(encoding="utf-8-sig"))
-    if threads := tags.get("env.threads"):
+    if (threads := tags.get("env.threads", "")).isdecimal() and len(threads) < 5:  # a tag may be edited
         settings.setdefault("runtime", {})["threads"] = int(threads)
         yaml.dump(settings, file)
     if (elsewhere.project / f"{source}.dvc").is_file():  # else a stage draws it

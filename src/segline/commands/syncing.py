@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from segline.track import replay
 from segline.track.elsewhere import Elsewhere, ElsewhereError
-from segline.track.history import HISTORY, read_history
+from segline.track.history import CHAMPION, HISTORY, read_history
 from segline.track.registry import Registry
 from segline.track.store import open_store
 
@@ -31,9 +31,9 @@ def main(register: Callable[[str], str], say: Callable[[str], None]) -> None:
         Some versions could not be brought back; all others were.
     """
     store = open_store()
-    lines = read_history(store.place.root / HISTORY)
+    lines = [line for line in read_history(store.place.root / HISTORY) if line.alias == CHAMPION]
     if not lines:
-        say(f"there is no {HISTORY} yet, or it is empty: nothing was ever promoted, so there is nothing to bring back")
+        say(f"{HISTORY} names no champion: nothing was ever promoted, so there is nothing to bring back")
         return
     missing: list[str] = []
     for name in replay.names(lines):

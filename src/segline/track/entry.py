@@ -9,9 +9,11 @@ from tempfile import TemporaryDirectory
 
 from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from segline.track import commits, intact
+from segline.track.history import RegistryError
 from segline.track.runs import Run
 from segline.track.shipping import Parts, check, pack
 from segline.track.store import Store
@@ -105,14 +107,21 @@ def tell_anew(store: Store, version: ModelVersion, tags: Mapping[str, str], reco
         return
     if commits.making(version.tags, store.place.root):
         return
-    md5s = intact.recorded(version)
+    md5s, ours = intact.recorded(version), dict(tags)
     with TemporaryDirectory() as place:
         for name, content in records.items():
             file = Path(place, name)
             file.write_bytes(content)
-            store.client.log_model_artifact(str(version.source).removeprefix("models:/"), str(file))
-        md5s |= intact.listing(Path(place))
-    for name, value in {**tags, intact.FILES_TAG: json.dumps(md5s)}.items():
+            try:
+                store.client.log_model_artifact(str(version.source).removeprefix("models:/"), str(file))
+            except (MlflowException, OSError) as error:
+                raise RegistryError(
+                    f"{version.name} version {version.version}: {name} cannot be kept with it ({error}); "
+                    f"{intact.way_out(version)}"
+                ) from error
+        if md5s:  # else the tag was edited: one of these files alone would call all others added
+            ours[intact.FILES_TAG] = json.dumps({**md5s, **intact.listing(Path(place))})
+    for name, value in ours.items():
         store.client.set_model_version_tag(version.name, version.version, name, value)
 
 

@@ -1,11 +1,10 @@
 """Imports a package from source text in memory, so that no file is looked at between a check and the import."""
 
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import decode_source, spec_from_loader
+from importlib.util import decode_source, module_from_spec, spec_from_loader
 from types import CodeType, ModuleType
 
 
@@ -63,12 +62,30 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
     ImportError
         The process has a package of this name with other sources.
     """
-    known = next((each for each in sys.meta_path if isinstance(each, SourcePackage) and each.name == name), None)
-    if known is None:
+    package = next((each for each in sys.meta_path if isinstance(each, SourcePackage) and each.name == name), None)
+    if package is None:
         # MLflow may have imported the package from files.
         for each in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
             del sys.modules[each]
-        sys.meta_path.insert(0, SourcePackage(name, sources))
-    elif known.sources != dict(sources):
+        package = SourcePackage(name, sources)
+        sys.meta_path.insert(0, package)
+    elif package.sources != dict(sources):
         raise ImportError(f"this process has another package {name}", name=name)
-    return importlib.import_module(f"{name}.{module}")
+    _imported(package, name)
+    return _imported(package, f"{name}.{module}")
+
+
+def _imported(package: SourcePackage, fullname: str) -> ModuleType:
+    """Return a module of the package; run it, if that was not done yet."""
+    if fullname in sys.modules:
+        return sys.modules[fullname]
+    spec = package.find_spec(fullname)
+    if spec is None:
+        raise ModuleNotFoundError(f"{package.name} has no module {fullname}", name=fullname)
+    module = sys.modules[fullname] = module_from_spec(spec)
+    try:
+        package.exec_module(module)
+    except BaseException:
+        sys.modules.pop(fullname, None)
+        raise
+    return module

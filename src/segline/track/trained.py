@@ -1,6 +1,7 @@
 """The images that a version learned from, as they were when it was registered."""
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -8,8 +9,11 @@ import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from segline.track.entries import open_regular
 from segline.track.registry import IMAGES
 from segline.track.store import Store
+
+MAX_TABLE = 2**27  # bytes
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,10 @@ def images(store: Store, version: ModelVersion) -> list[Image] | None:
         logged = store.client.get_logged_model(str(version.source).removeprefix("models:/"))
         with store.current():  # the one file: from a server, the weights stay where they are
             file = mlflow.artifacts.download_artifacts(f"{logged.artifact_location}/{IMAGES}")
-        with Path(file).open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (MlflowException, OSError):
+        with open_regular(Path(file)) as stream:
+            text = stream.read(MAX_TABLE).decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (MlflowException, OSError, ValueError, csv.Error):  # also a table or an address that was edited
         return None
     return [Image(*(row.get(name) or "" for name in ("image", "file", "md5", "split"))) for row in rows]
 

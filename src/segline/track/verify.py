@@ -41,7 +41,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     except OSError as error:
         return [Finding(number, f"its files cannot be read: {visible(str(error))}")]
     damage = intact.damage(content.md5s, content.others, version)
-    wrong = [f"{each}; {intact.way_out(version)}" for each in damage]
+    wrong = [each if each.endswith("delete it") else f"{each}; {intact.way_out(version)}" for each in damage]
     history = registry.history_file
     # A file that was altered or is missing makes another md5; that is said above.
     if problem := trust.contradiction(version, content, history):

@@ -1,0 +1,145 @@
+"""A process that registers and promotes versions of a tiny model, ended by SIGKILL at a named call or at any time."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from segline.params import Gate
+from segline.track import entry, history, intact, unfinished
+from segline.track.gate import floors
+from segline.track.history import champions, read_history
+from segline.track.promotion import promote
+from segline.track.registry import Registry
+from segline.track.shipping import Parts
+from segline.track.store import Store, open_store
+from segline.track.verify import verify
+
+GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
+# Calls of a registration and of a promotion, in their order; the process ends before or after one of them.
+POINTS: tuple[tuple[Any, str], ...] = (
+    (MlflowClient, "create_logged_model"),
+    (entry, "_upload"),
+    (MlflowClient, "finalize_logged_model"),
+    (MlflowClient, "log_outputs"),
+    (history, "append"),
+    (MlflowClient, "create_model_version"),
+    (MlflowClient, "set_logged_model_tags"),
+    (MlflowClient, "set_model_version_tag"),
+    (unfinished, "mark"),
+    (MlflowClient, "set_registered_model_alias"),
+    (unfinished, "clear"),
+)
+
+
+def upload(store: Any, parts: Any, _: Any, logged: Any, records: Any) -> dict[str, str]:  # noqa: ARG001
+    """Log the files of a model without asking it for an answer, which takes seconds."""
+    folder = Path(f"packed {parts.md5}")
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "artifacts" / "model").mkdir(parents=True)
+    for file in (parts.model / "weights.safetensors", parts.model / "model.json", parts.inference):
+        shutil.copy(file, folder / "artifacts" / "model" / file.name.split(" ")[0])
+    shutil.copytree(parts.room, folder / "code" / parts.package, ignore=shutil.ignore_patterns("__pycache__"))
+    store.client.log_model_artifacts(logged.model_id, str(folder))
+    return intact.listing(folder)
+
+
+def variant(parts: Parts, number: int) -> Parts:
+    """The same model with other bytes in its settings."""
+    folder = Path(f"variant-{number}")
+    folder.mkdir(exist_ok=True)
+    (folder / "inference.json").write_text(parts.inference.read_text() + " " * number)
+    return replace(parts, inference=folder / "inference.json")
+
+
+def work(parts: Parts, number: int) -> None:
+    """Register a version and make it champion."""
+    store = open_store()
+    registry = Registry(store, "cells")
+    with store.start_run(f"train {number}") as run:
+        done = registry.register(parts, run, GOOD, {})
+    if "champion" not in done.aliases:
+        promote(registry, done.version, lambda *_: GOOD, force=True, reason=f"number {number}")
+
+
+def killed_at(owner: Any, name: str, when: str, parts: Parts, number: int) -> None:
+    """Do the work in a process that ends before or after the first call of `name`."""
+    call: Callable[..., Any] = getattr(owner, name)
+
+    def end(*arguments: Any, **named: Any) -> Any:
+        if when == "after":
+            call(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        setattr(owner, name, end)
+        _work_and_leave(parts, number)
+    _, state = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(state) == -signal.SIGKILL, f"{name} was not called"
+
+
+def killed_after(seconds: float, parts: Parts, number: int) -> bool:
+    """Do the work in a process that is ended after so many seconds; tell whether it was still at work."""
+    child = os.fork()
+    if child == 0:
+        _work_and_leave(parts, number)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)  # a child that has ended waits for its parent
+    _, state = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(state) == -signal.SIGKILL
+
+
+def _work_and_leave(parts: Parts, number: int) -> None:
+    try:
+        work(parts, number)
+    except BaseException as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        os._exit(1)
+    os._exit(0)
+
+
+def kill_and_repair(store: Store, parts: Parts, points: Sequence[tuple[Any, str]], moments: Sequence[str]) -> None:
+    """End the work at each of `points`, before or after the call, and do it again."""
+    work(variant(parts, 0), 0)
+    number = 0
+    for owner, name in points:
+        for when in moments:
+            number += 1
+            other = variant(parts, number)
+            killed_at(owner, name, when, other, number)
+            whole_before_repair(store)
+            work(other, number)
+            repaired(store)
+
+
+def whole_before_repair(store: Store) -> None:
+    """What holds however a process ended: the history can be read, and each version in the store has its line."""
+    lines = read_history(store.place.root / "registry.jsonl")
+    versions = store.client.search_model_versions("name = 'cells'")
+    assert {each.tags["version.md5"] for each in versions} <= {line.version_md5 for line in lines}
+
+
+def repaired(store: Store) -> None:
+    """What holds after the next registration or promotion: nothing is pending, and all agrees with the history."""
+    registry = Registry(store, "cells")
+    held = champions(registry.history())
+    for alias, place in (("champion", -1), ("previous", -2)):
+        version = registry.holder(alias)
+        wanted = held[place] if len(held) >= -place else None
+        assert (version.tags["version.md5"] if version else None) == wanted, alias
+    for logged in store.client.search_logged_models([store.experiment_id]):
+        assert str(logged.status) in ("READY", "FAILED"), logged
+    wrong = [finding.what for finding in verify(registry) if not finding.note]
+    assert wrong == [], wrong
+    lines = [json.dumps([line.name, line.version_md5]) for line in registry.history() if line.action == "register"]
+    assert len(lines) == len(set(lines))
+    assert not (store.place.folder / "promotion.json").exists()

@@ -1,0 +1,18 @@
+"""A registration ended by SIGKILL where it leaves most behind; tests/soak/test_registry_kills.py takes every call."""
+
+import pytest
+from mlflow import MlflowClient
+
+from segline.track import entry, history
+from segline.track.shipping import Parts
+from segline.track.store import Store
+from tests.track import killed
+
+FEW = ((MlflowClient, "create_logged_model"), (history, "append"), (MlflowClient, "create_model_version"))
+
+
+def test_killed_while_registering_the_next_registration_repairs(
+    store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "_upload", killed.upload)
+    killed.kill_and_repair(store, parts, FEW, ("after",))
