@@ -63,6 +63,17 @@ def statuses(answers: bytes) -> list[int]:
     return [int(status) for status in STATUS.findall(answers)]
 
 
+def status_of(client: socket.socket) -> int:
+    """The status of one answer, which is read to its end."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += client.recv(1)
+    rest = int(re.findall(rb"content-length: ([0-9]+)", head)[0])
+    while rest:
+        rest -= len(client.recv(rest))
+    return statuses(head)[0]
+
+
 @pytest.mark.parametrize(
     "data", [b"G", b"GET / HTTP/1.1\r\n", b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nA: b"]
 )
