@@ -179,7 +179,7 @@ def test_pipelined_requests_whose_answers_nobody_takes(
 
 
 def test_the_connection_that_waited_longest_makes_room(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"most": 4})
+    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"most": 3})
     monkeypatch.setattr(protocol, "FRESH", 0)
     clients = []
     for number in range(8):
@@ -187,7 +187,7 @@ def test_the_connection_that_waited_longest_makes_room(connect: Connect, monkeyp
         clients[-1].sendall(HEALTH[: 10 + number])
         time.sleep(0.05)  # or they come in another order
     for number, client in enumerate(clients):
-        if number < 4:
+        if number < 5:
             assert refusal(everything(client))[0] == 503
         else:
             client.sendall(HEALTH[10 + number :])
@@ -236,7 +236,7 @@ def test_requests_under_way_are_not_closed_to_make_room(
         (b"GET /" + b"a" * 40_000, 431, "too long"),
         (CHUNKED + b"0\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431, "header lines"),
         (CHUNKED + b"1\r\na\r\n000;x=y\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431, "header lines"),
-        (CHUNKED + b"1\r\na\r\n" * 2000, 400, "256 bytes on average"),
+        (CHUNKED + b"1\r\na\r\n" * 2000, 400, "64 bytes on average"),
         (CHUNKED + b"1;" + b"a" * 40_000, 431, "too long"),
         (CHUNKED + b"zz\r\n", 400, "chunk"),
         (CHUNKED + b"-1\r\n", 400, "chunk"),
