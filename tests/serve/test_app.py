@@ -282,8 +282,12 @@ def test_health_and_version(held: Any, ask: Callable[..., Any]) -> None:
         "🧫",
         "a?b#c",
         "100%",
-    ]
-    + ["<script>alert(1)</script>", "&amp;", "{{ 7 * 7 }}", "é", "e\u0301", "\u202eslle"],  # noqa: RUF005
+        "<script>alert(1)</script>",
+        "&amp;",
+        "{{ 7 * 7 }}",
+        "e\u0301",
+        "\u202eslle",
+    ],
 )
 def test_any_name_of_a_model_is_answered(held: Any, ask: Callable[..., Any], name: str) -> None:
     held.serving = replace(held.serving, name=name)
