@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 
 from segline.commands import serve
-from segline.commands.serve import ServeError, listening
+from segline.commands.serve import FILES, TAKEN, ServeError, listening
 from segline.model.images import encode_png
+from segline.serve.protocol import CONNECTIONS
 
 PNG = encode_png(np.zeros((4, 4), np.uint8))
 
@@ -97,6 +99,44 @@ def test_port_that_is_taken() -> None:
 def test_host_that_is_none(host: str) -> None:
     with pytest.raises(ServeError, match="--host"), listening(host, 0):
         pass
+
+
+@pytest.mark.parametrize("host", ["http://a", "a:80", "", "*", "a b"])
+def test_allowed_host_that_is_none(host: str) -> None:
+    with pytest.raises(ServeError, match="--allowed-host"):
+        serve.main("models:/cells@champion", "127.0.0.1", 0, serve.Limits(1, 1), print, allowed_hosts=[host])
+
+
+@pytest.mark.parametrize(
+    ("limits", "set_to", "most"),
+    [
+        ((20_000, 20_000), None, CONNECTIONS),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None, CONNECTIONS),
+        ((64, 20_000), 10 + FILES + TAKEN + CONNECTIONS, CONNECTIONS),
+        ((64, resource.RLIM_INFINITY), 10 + FILES + TAKEN + CONNECTIONS, CONNECTIONS),
+        ((64, 10 + FILES + TAKEN + 20), 10 + FILES + TAKEN + 20, 20),
+        ((64, 64), 64, None),
+    ],
+)
+def test_connections_leave_files_to_others(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], set_to: int | None, most: int | None
+) -> None:
+    wanted: list[int] = []
+    current = [limits]
+
+    def limit(_: int, new: tuple[int, int]) -> None:
+        wanted.append(new[0])
+        current[0] = new
+
+    monkeypatch.setattr(serve, "_open_files", lambda: 10)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: current[0])
+    monkeypatch.setattr(resource, "setrlimit", limit)
+    if most is None:
+        with pytest.raises(ServeError, match="ulimit -n"):
+            serve.most_connections()
+    else:
+        assert serve.most_connections() == most
+    assert wanted == ([] if set_to is None else [set_to])
 
 
 def test_it_is_not_open_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,19 @@
 import base64
 import http.client
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from segline.model.images import decode, encode_png
@@ -262,6 +266,52 @@ def test_health_and_version(held: Any, ask: Callable[..., Any]) -> None:
         "md5": "f" * 32,
         "address": "models:/cells@champion",
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "клетки",
+        "zellen kern",
+        "it's",
+        'a"b',
+        "[red]x",
+        "a\x1b[31mb",
+        "a\nb",
+        "a\r\nSet-Cookie: b",
+        "🧫",
+        "a?b#c",
+        "100%",
+        "<script>alert(1)</script>",
+        "&amp;",
+        "{{ 7 * 7 }}",
+        "e\u0301",
+        "\u202eslle",
+    ],
+)
+def test_any_name_of_a_model_is_answered(held: Any, ask: Callable[..., Any], name: str) -> None:
+    held.serving = replace(held.serving, name=name)
+    held.address, held.aliases = f"models:/{name}@champion", (name,)
+    said = ask("POST /invocations", PNG, "image/png")
+    assert said.status == 200 and "Set-Cookie" not in said.headers
+    encoded, number = said.headers["Model-Version"].split("/")
+    assert (unquote(encoded, errors="strict"), number) == (name, "1") and re.fullmatch(r"[\w.~%-]+", encoded, re.ASCII)
+    assert json.loads(ask("GET /health").body.decode("ascii"))["model"] == name
+    version = json.loads(ask("GET /version").body.decode("ascii"))
+    assert (version["name"], version["aliases"]) == (name, [name])
+    page = ask("GET /")
+    text = page.body.decode()
+    assert page.status == 200 and f"<title>{escape(name)}</title>" in text and text.count("<script>") == 1
+
+
+def test_no_answer_names_a_folder(held: Any, ask: Callable[..., Any]) -> None:
+    def broken(_: bytes, **__: object) -> Answer:
+        raise OSError(2, "No such file", "/home/someone/project/mlruns/model")
+
+    held.serving = with_answer(held, "1", broken)
+    for what in ("GET /health", "GET /version", "GET /", "GET /openapi.json", "GET /none", "POST /invocations"):
+        said = ask(what, PNG if "POST" in what else None, "image/png" if "POST" in what else "")
+        assert "someone" not in said.body.decode() and str(Path.cwd()) not in said.body.decode()
 
 
 def test_the_alias_is_looked_at(held: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:

@@ -122,7 +122,7 @@ def most_connections() -> int:
         The limit leaves too few.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(list(Path("/dev/fd").iterdir())) + FILES + TAKEN
+    used = _open_files() + FILES + TAKEN
     if soft != resource.RLIM_INFINITY and soft < used + CONNECTIONS:
         soft = used + CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, used + CONNECTIONS)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -130,6 +130,10 @@ def most_connections() -> int:
     if most < FEWEST:
         raise ServeError(f"only {soft} files may be open, {used + FEWEST} are needed; raise the limit (ulimit -n)")
     return most
+
+
+def _open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 def _host_names(texts: Sequence[str]) -> frozenset[str]:

@@ -25,9 +25,10 @@ TICK = 0.5  # seconds between two looks at a connection's deadline
 HEAD_BYTES = 16_384  # of a request line and headers, of a chunk's header, of trailers
 LINES = 100  # of a request line and headers
 READ = 16_384  # bytes read at once, so that no client holds the event loop for long
-CHUNKS = 500  # of a body, beyond which they must have CHUNK bytes on average
-CHUNK = 256  # bytes
-CONNECTIONS = 128  # open at once
+CHUNKS = 200  # of a body, beyond which they must have CHUNK bytes on average
+CHUNK = 64  # bytes
+CONNECTIONS = 64  # open at once; each may have a request handled before another is heard
+ROOM = 8  # connections closed at once, when there are too many
 FRESH = 1  # seconds in which a connection is closed last of all, when there are too many
 WAITING_FOR_CLIENT = {"head", "rest", "delivery", "lingering", "closing"}
 
@@ -206,12 +207,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             return
         now = time.monotonic()
         order = ["lingering", "closing", "rest", "head", "delivery"]
-        oldest = min(
-            waiting, key=lambda other: (now - other._since < FRESH, order.index(other._phase_now()), other._since)
-        )
-        if oldest._phase_now() == "head" and oldest.conn.trailing_data[0]:
-            oldest._refuse(503, f"more than {self._most} connections are open, and this one waited longest")
-        oldest._abort()
+        waiting.sort(key=lambda other: (now - other._since < FRESH, order.index(other._phase_now()), other._since))
+        for oldest in waiting[: min(ROOM, self._most // 4 + 1)]:
+            if oldest._phase_now() == "head" and oldest.conn.trailing_data[0]:
+                oldest._refuse(503, f"more than {self._most} connections are open, and this one waited longest")
+            oldest._abort()
 
     def _refuse(self, status: int, reason: str) -> None:
         """Say why the client is not answered, unless it was, and close the connection."""
