@@ -118,7 +118,9 @@ class Kept:
                 _remove(folder)
                 continue
             self.epochs = checkpoint.history(content)
-            if bool(self.epochs) == bool(content.rest["epoch"]) and all((self.folder / name).is_dir() for name in self._best()):
+            if bool(self.epochs) == bool(content.rest["epoch"]) and all(
+                (self.folder / name).is_dir() for name in self._best()
+            ):
                 try:
                     checkpoint.give(content, state)
                 except checkpoint.CheckpointError as error:
