@@ -182,7 +182,7 @@ def import_(
         crowd=crowd,
         skip_shapes=skip_shapes,
     )
-    typer.echo("\n".join(lines))
+    terminal.say("\n".join(lines))
 
 
 @app.command()
@@ -194,7 +194,7 @@ def check(
     """Show what is wrong with a dataset; exit code 1 when there are errors."""
     from segline.commands import check as command
 
-    command.main(dataset, groups, every, "auto", typer.echo)
+    command.main(dataset, groups, every, "auto", terminal.say)
 
 
 @app.command()
@@ -204,13 +204,13 @@ def preset(name: Annotated[str, typer.Argument(help="which preset; without it, t
     from segline.commands import preset as command
 
     if not name:
-        typer.echo("\n".join(command.names()))
+        terminal.say("\n".join(command.names()))
         return
     changes = command.write(name)
-    typer.echo("\n".join(changes) or f"params.yaml has the settings of {name} already")
+    terminal.say("\n".join(changes) or f"params.yaml has the settings of {name} already")
     source = params.read(params.Data).source
     if not Path(source).exists() and name != command.DEFAULT:
-        typer.echo(f"{source} is not there yet: segline import FOLDER --name {Path(source).name}")
+        terminal.say(f"{source} is not there yet: segline import FOLDER --name {Path(source).name}")
 
 
 @app.command()
@@ -229,7 +229,7 @@ def runs(
     """List the latest runs with their state and main metric."""
     from segline.commands import runs as command
 
-    command.main(count, as_json, terminal.console(), typer.echo)
+    command.main(count, as_json, terminal.console(), terminal.say)
 
 
 @app.command()
@@ -237,7 +237,7 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")]
     """Open MLflow's page on the runs and the registry."""
     from segline.commands import ui as command
 
-    command.main(port, typer.echo)
+    command.main(port, terminal.say)
 
 
 @app.command()
@@ -258,7 +258,7 @@ def serve(
     from segline.serve.app import Limits
 
     limits = Limits(round(max_megabytes * 1e6), round(max_megapixels * 1e6))
-    command.main(model, host, port, limits, typer.echo, allowed_hosts=allowed_host or (), trust=trust)
+    command.main(model, host, port, limits, terminal.say, allowed_hosts=allowed_host or (), trust=trust)
 
 
 @app.command()

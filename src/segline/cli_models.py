@@ -27,7 +27,7 @@ def list_(name: Name = "", as_json: AsJson = False) -> None:
     """List the versions with their aliases, main metric and verdict."""
     from segline.commands import models as command
 
-    command.list_(name, as_json, terminal.console(), typer.echo)
+    command.list_(name, as_json, terminal.console(), terminal.say)
 
 
 @app.command()
@@ -35,7 +35,7 @@ def show(version: Which, name: Name = "", as_json: AsJson = False) -> None:
     """Show how a version came about: commit, data, params, environment, run, verdict, images."""
     from segline.commands import show as command
 
-    command.main(version, name, as_json, terminal.console(), typer.echo)
+    command.main(version, name, as_json, terminal.console(), terminal.say)
 
 
 @app.command()
@@ -47,7 +47,7 @@ def uses(
     """List the versions that were trained, validated or tested on an image."""
     from segline.commands import uses as command
 
-    command.main(image, name, as_json, terminal.console(), typer.echo)
+    command.main(image, name, as_json, terminal.console(), terminal.say)
 
 
 @app.command()
@@ -55,7 +55,7 @@ def verify(name: OneName = "", as_json: AsJson = False) -> None:
     """See whether files, aliases and history agree; exit code 1 where they do not."""
     from segline.commands import verify as command
 
-    raise typer.Exit(command.main(name, as_json, typer.echo))
+    raise typer.Exit(command.main(name, as_json, terminal.say))
 
 
 @app.command()
@@ -69,7 +69,7 @@ def compare(
     """Compare two versions on the test images: figures with intervals, and pictures of where they differ most."""
     from segline.commands import comparing as command
 
-    command.main(first, second, name, out=out, as_json=as_json, console=terminal.console(), say=typer.echo)
+    command.main(first, second, name, out=out, as_json=as_json, console=terminal.console(), say=terminal.say)
 
 
 @app.command()
@@ -91,7 +91,7 @@ def promote(
             version,
             name,
             terminal.console(),
-            typer.echo,
+            terminal.say,
             dry_run=dry_run,
             force=force,
             reason=reason,
@@ -110,7 +110,7 @@ def rollback(
     """Make a former champion champion again."""
     from segline.commands import promote as command
 
-    command.rollback(reason, to, name, typer.echo)
+    command.rollback(reason, to, name, terminal.say)
 
 
 @app.command()
@@ -119,7 +119,7 @@ def sync() -> None:
     from segline.commands import syncing as command
     from segline.stages import register as stage
 
-    command.main(stage.again, typer.echo)
+    command.main(stage.again, terminal.say)
 
 
 @app.command()
@@ -132,4 +132,4 @@ def rebuild(
     """Make a version again from its commit and data, elsewhere; exit code 0: the same model; 1: not; 2: cannot tell."""
     from segline.commands import rebuilding as command
 
-    raise typer.Exit(command.main(version, name, keep, typer.echo))
+    raise typer.Exit(command.main(version, name, keep, terminal.say))

@@ -85,6 +85,11 @@ def _beneath(stream: Any) -> IO[str]:
     return beneath
 
 
+def say(text: str) -> None:
+    """Print to standard output; not by click, which leaves out what it takes for the codes of a terminal."""
+    print(visible(text), flush=True)  # noqa: T201
+
+
 def fail(message: str) -> None:
     """Print an error message, in red where standard error is a terminal."""
     stream = _beneath(sys.stderr)

@@ -1,0 +1,159 @@
+"""What is printed: no control character of a name gets through, and no encoding or reader ends a command badly."""
+
+import errno
+import io
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from rich.table import Table
+
+from segline import cli, failure, progress, terminal
+
+EVIL = "a\x1b]0;pwned\x07\x1b[2J[red]b\u202e\x9b\udcff"
+
+
+def test_nothing_that_prints_lets_control_characters_through(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def app() -> None:
+        terminal.say(EVIL)
+        typer.echo(EVIL)
+        print(EVIL)  # noqa: T201
+        print(EVIL, file=sys.stderr)  # noqa: T201
+        progress.note(EVIL)
+        list(progress.track([1], EVIL, "lines"))
+        with progress.meter(EVIL, "bar", 1) as meter:
+            meter.at(1, lambda: EVIL)
+        table = Table("name", title=EVIL)
+        table.add_row(EVIL)
+        console = terminal.console()
+        console.print(table)
+        console.print(EVIL)
+        raise typer.BadParameter(EVIL)
+
+    application = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    application.command()(app)
+    monkeypatch.setattr(cli, "app", lambda: application([]))
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = "".join(capfd.readouterr())
+    assert not {*said} & {*"\x1b\x07\u202e\x9b\udcff"}
+    # Ten times, once on two lines, as the title of a narrow table. Rich and click leave out some that they know.
+    assert said.count("a\\x1b]0;pwned") == said.count("pwned") == 10
+    assert said.count("[red]b\\u202e\\x9b\\xff") == 9
+    assert "a\\x1b]0;pwned\\x07\\x1b[2J[red]b\\u202e\\x9b\\xff\n" in said
+
+
+def test_rich_keeps_its_own_colours_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    screen = io.StringIO()
+    console = terminal.console()
+    console.file = screen
+    console.print("x", style="red")
+    assert "\x1b[" in screen.getvalue()
+
+
+def _run(command: str, folder: Path, repository: Path, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    variables = os.environ | {"PYTHONPATH": f"{repository / 'src'}", **environment}
+    return subprocess.run(
+        ["bash", "-c", command.replace("segline", f"{sys.executable} -m segline")],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_an_encoding_that_lacks_a_letter_does_not_end_a_command(tmp_path: Path, repository: Path) -> None:
+    done = _run("segline check 細胞", tmp_path, repository, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 1
+    assert b"\\u7d30\\u80de is no folder" in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path, repository: Path) -> None:
+    done = _run("segline preset | true", tmp_path, repository)
+    assert done.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_to_a_full_disk_is_named(tmp_path: Path, repository: Path) -> None:
+    done = _run("segline preset > /dev/full", tmp_path, repository)
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        "standard output or error cannot be written: No space left on device; make room on the disk, then give the "
+        "command again\n"
+    )
+
+
+def test_an_error_is_red_in_a_terminal_only(tmp_path: Path, repository: Path) -> None:
+    main, side = pty.openpty()
+    variables = os.environ | {"PYTHONPATH": f"{repository / 'src'}"}
+    subprocess.run(
+        [sys.executable, "-m", "segline", "check", "x\x1b[2J"], cwd=tmp_path, env=variables, stderr=side, check=False
+    )
+    os.close(side)
+    said = os.read(main, 10_000).decode()
+    os.close(main)
+    assert said.startswith("\x1b[31mx\\x1b[2J is no folder")
+    assert said.count("\x1b") == 2
+
+
+def full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data/x")
+
+
+def caused(outer: Exception, inner: BaseException) -> Exception:
+    outer.__cause__ = inner
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (full, "data/x cannot be written: No space left on device; make room"),
+        (
+            lambda: OSError(errno.EDQUOT, "Disk quota exceeded", "x"),
+            "x cannot be written: Disk quota exceeded; make room",
+        ),
+        (lambda: OSError(errno.EFBIG, "File too large", b"x\xff"), "x\udcff cannot be written: File too large"),
+        (lambda: OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written: No space"),
+        (lambda: caused(RuntimeError("x"), full()), "data/x cannot be written: No space left on device; make room"),
+        (lambda: RuntimeError("(sqlite3.OperationalError) database or disk is full"), "the disk is full ((sqlite3"),
+        (lambda: OSError("100 requested and 0 written"), "a file cannot be written: No space left on device"),
+        (
+            lambda: OSError(errno.EROFS, "Read-only file system", "x"),
+            "x cannot be written: Read-only file system; mount",
+        ),
+        (lambda: OSError(errno.EIO, "Input/output error", "x"), "x: Input/output error; the disk or its connection"),
+        (lambda: PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; see whose it is"),
+        (lambda: IsADirectoryError(errno.EISDIR, "Is a directory", "x"), "x: Is a directory"),
+        (lambda: OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: File name too long"),
+        (lambda: OSError(errno.EBADF, "Bad file descriptor"), None),
+        (lambda: KeyError("x"), None),
+    ],
+)
+def test_failures_of_the_machine_are_explained(error: Callable[[], Exception], says: str | None) -> None:
+    said = failure.explain(error())
+    assert (said is None) == (says is None)
+    assert says is None or (said or "").startswith(says)
+
+
+def test_a_full_disk_ends_a_command_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise full()
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("data/x cannot be written: No space left on device; make room")
