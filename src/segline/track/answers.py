@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc import load_model as load_pyfunc
 
+from segline import names
 from segline.track import intact
 from segline.track.history import RegistryError
 from segline.track.store import Store
@@ -115,7 +116,7 @@ class Address(NamedTuple):
 
 def parse_address(address: str) -> Address:
     """The parts of an address such as ``models:/cells@champion`` or ``models:/cells/3``; RegistryError for others."""
-    found = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", address)
+    found = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if found is None:
         raise RegistryError(f"--model {address}: give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version")
     return Address(*found.groups(""))
