@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from segline import names
 from segline.data import files, labels
@@ -45,13 +45,16 @@ class Spec(BaseModel):
     licence: str = Field("", description="under which the images may be used")
     source: str = Field("", description="where they come from")
 
+    @field_validator("classes")
+    @classmethod
+    def _fit_for_classes(cls, classes: dict[int, str]) -> dict[int, str]:
+        return {class_id: names.check(name, f"class {class_id}:") for class_id, name in classes.items()}
+
     @model_validator(mode="after")
     def _classes_in_order(self) -> Self:
         if list(self.classes) != list(range(len(self.classes))) or not 2 <= len(self.classes) <= IGNORE:
             raise ValueError(f"ids {list(self.classes)}: classes are 0, 1, 2, ... without a hole, two at least")
-        for class_id, name in self.classes.items():
-            names.check(name, f"class {class_id}:")
-        if len({names.composed(name) for name in self.classes.values()}) < len(self.classes):
+        if len(set(self.classes.values())) < len(self.classes):
             raise ValueError(f"names {list(self.classes.values())}: two classes have one name")
         if self.ignore in self.classes:
             raise ValueError(f"ignore {self.ignore} is a class; give it an id of its own, such as {IGNORE}")

@@ -13,7 +13,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModelContext
 
-from segline import progress
+from segline import names, progress
 from segline.track import modules
 from segline.track.history import HISTORY, RegistryError
 from segline.track.store import Store
@@ -112,7 +112,7 @@ class Address(NamedTuple):
 
 def parse_address(address: str) -> Address:
     """The parts of an address such as ``models:/cells@champion`` or ``models:/cells/3``; RegistryError for others."""
-    found = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", address)
+    found = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if found is None:
         raise RegistryError(f"--model {address}: give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version")
     return Address(*found.groups(""))

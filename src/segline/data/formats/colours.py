@@ -90,6 +90,8 @@ def _of_numbers(seen: "_Seen", wishes: Wishes) -> Key:
     if wishes.ignore is not None or seen.palette.get(IGNORE) != VOID:
         return Key("numbers", reasons)
     why = f"palettes show index {IGNORE} as {text(VOID)}, which is void in Pascal VOC"
+    if wishes.labels == "instances":
+        raise LayoutError(f"{why}: instance masks cannot say that pixels do not count; make these pixels 0, background")
     return Key("numbers", (*reasons, why), ignore=IGNORE)
 
 
@@ -164,8 +166,9 @@ def _refuse_noisy(seen: _Seen, classes: Mapping[Packed, int], wishes: Wishes) ->
     counts = some([f"{text(colour)} ({seen.pixels[colour]} px)" for colour in noisy], 5)
     file = max((seen.most_of[colour] for colour in noisy), key=_first)[1]
     rest = some([text(colour) for colour in sorted(seen.pixels) if colour not in noisy])
+    rare = "is rare and lies" if len(noisy) == 1 else "are rare and lie"
     raise LayoutError(
-        f"{file}: {counts} {'is' if len(noisy) == 1 else 'are'} rare and lie as compression, smoothing or resizing "
+        f"{file}: {counts} {rare} as compression, smoothing or resizing "
         f"leaves colours beside {rest}; save the masks without losses, or give the class of each colour with {HOW}"
     )
 

@@ -186,7 +186,8 @@ def _noise(census: Census, values: Sequence[int], noise: Sequence[int]) -> str:
         flag = f"say --threshold {middle} to take what is above {middle} as foreground"
     else:
         flag = "give the class of each value with --colours"
+    rare = "is rare and lies" if len(noise) == 1 else "are rare and lie"
     return (
-        f"{file}: the masks hold {some(values)}, but {counts} {'is' if len(noise) == 1 else 'are'} rare and lie as "
+        f"{file}: the masks hold {some(values)}, but {counts} {rare} as "
         f"compression, smoothing or resizing leaves values beside {some(rest)}: {flag}"
     )
