@@ -5,8 +5,8 @@ SHOWN = 80  # characters of a value
 
 def shown(value: object, most: int = SHOWN) -> str:
     """Return a value from outside for a message: quoted, cut, and without control characters."""
-    text = value if isinstance(value, str) else repr(value)
-    return repr(text if len(text) <= most else f"{text[:most]}...")
+    text = repr(value[: most + 1] if isinstance(value, str) else value)
+    return text if len(text) <= most + 2 else f"{text[:most]}...{text[-1]}"
 
 
 def printable(text: str) -> str:
