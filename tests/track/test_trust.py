@@ -323,6 +323,10 @@ def test_a_version_that_points_to_the_files_of_another_is_refused(registry: Regi
     version._source = sources[1]
     with pytest.raises(RegistryError, match="set the tag to it"):
         trust.checked(store, version)
+    for source in ("/", "file:///etc", "models:/m-0", "https://example.org/x", "runs:/../x", ""):
+        version._source = source
+        with pytest.raises(RegistryError, match="its files are missing"):
+            intact.files(store, version)
 
 
 def test_an_alias_set_by_hand_to_a_registered_version_is_said(
@@ -401,8 +405,11 @@ def test_visit_reads_regular_files_only(tmp_path: Path) -> None:
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "x.py").write_bytes(b"")
     seen: dict[str, bytes] = {}
+    (tmp_path / Path(*"0123456789" * 4)).mkdir(parents=True)
     others = entries.visit(tmp_path, lambda path, stream: seen.update({path: stream.read()}))
     assert seen == {"a": b"a", "hard": b"a", "inner/b": b"b"}
+    deep = Path(*"0123456789" * 4).parts[: entries.DEEPEST + 1]
+    assert others.pop("/".join(deep)) == "a folder too deep"
     assert others == {"round": "a link", "link": "a link", "pipe": "a FIFO", "__pycache__": entries.CACHE}
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 CACHE = "a bytecode cache"
 CACHES = ("__pycache__",)
 BYTECODE = (".pyc", ".pyo")
+DEEPEST = 32  # folders within folders; os.fwalk keeps each of them open
 KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a FIFO",
@@ -28,7 +29,8 @@ def visit(folder: Path, read: Read) -> dict[str, str]:
 
     Returns
     -------
-    By path in `folder`, what the entry is: a bytecode cache, a link, a FIFO, a socket, a device, an empty folder.
+    By path in `folder`, what the entry is: a bytecode cache, a link, a FIFO, a socket, a device, an empty folder, or a
+    folder too deep.
 
     Raises
     ------
@@ -38,6 +40,10 @@ def visit(folder: Path, read: Read) -> dict[str, str]:
     others: dict[str, str] = {}
     for place, folders, names, descriptor in os.fwalk(folder, onerror=_raise):
         here = Path(place).relative_to(folder)
+        if len(here.parts) > DEEPEST:
+            others[here.as_posix()] = "a folder too deep"
+            folders[:] = []
+            continue
         if not folders and not names and here != Path():
             others[here.as_posix()] = "an empty folder"
         for name in sorted(folders + names):

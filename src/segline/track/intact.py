@@ -1,5 +1,6 @@
 """Whether the folder of a version holds the files that were registered, and nothing else."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -49,12 +50,17 @@ def files(store: Store, version: ModelVersion) -> Path:
     """
     address = str(version.source)  # models:/ and the id of the logged model
     lost = f"{version.name} version {version.version}: its files are missing"
+    if not re.fullmatch(r"models:/[\w-]+", address, re.ASCII):
+        raise RegistryError(f"{lost}: its address {shown(address)} is of no logged model; {way_out(version)}")
     try:
         with store.current():
             folder = Path(mlflow.artifacts.download_artifacts(address))
         there = folder.is_dir()
+        inside = not store.place.own or folder.resolve().is_relative_to(store.place.artifacts.resolve())
     except Exception as error:  # whatever MLflow makes of an address that was edited
         raise RegistryError(f"{lost} ({_short(error)}); {way_out(version)}") from error
+    if not inside:
+        raise RegistryError(f"{lost}: {printable(str(folder))} is outside {store.place.artifacts}; {way_out(version)}")
     if not there:
         raise RegistryError(f"{lost} from {visible(str(folder))}; {way_out(version)}")
     return folder
