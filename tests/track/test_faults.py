@@ -71,7 +71,7 @@ def test_an_older_schema_comes_with_the_command(store: Store, database: Path) ->
 
 def test_a_newer_schema_names_the_mlflow_that_is_here(store: Store, database: Path) -> None:  # noqa: ARG001
     set_schema(database, NEWER)
-    with pytest.raises(StoreError, match=f"newer MLflow than the .* its schema is {NEWER}"):
+    with pytest.raises(StoreError, match=f"newer MLflow than the .*its schema is {NEWER}"):
         open_store()
 
 

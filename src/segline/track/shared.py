@@ -104,8 +104,8 @@ def _explained(variable: str, address: str) -> Iterator[None]:
             raise known from None
         kept = "runs" if variable == TRACKING else "models"
         raise StoreError(
-            f"{name}: MLflow cannot keep {kept} there ({reason(error, address)}); start the server, set another address, "
-            "or unset it to use the project's own store"
+            f"{name}: MLflow cannot keep {kept} there ({reason(error, address)}); start the server, set another "
+            "address, or unset it to use the project's own store"
         ) from None
 
 
