@@ -112,8 +112,8 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
     journal = Path(address)
     if not new and not journal.is_file():
         raise StudyError(
-            f"{shown(address)}: there is no such file; the journal of a search is mlruns/studies/*.journal in the folder "
-            f"where it runs, and a database is written {FORM}"
+            f"{shown(address)}: there is no such file; the journal of a search is mlruns/studies/*.journal in the "
+            f"folder where it runs, and a database is written {FORM}"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
     lock: Any = _WholeLines(journal)  # Optuna's base class of locks is not public
