@@ -366,3 +366,10 @@ def test_dvc_and_git_agree_on_what_is_ignored(repository: Path, tmp_path: Path) 
     for path in (*tracked, *owned):
         by_git = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=tmp_path, check=False).returncode == 0
         assert (path, by_git, scm.is_ignored(path)) == (path, path in owned, path in owned)
+
+
+def test_no_tracked_file_has_windows_line_ends(repository: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "--eol"], cwd=repository, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not in a git repository")
+    assert [line for line in listed.stdout.splitlines() if line.split()[0] in ("i/crlf", "i/mixed")] == []

@@ -82,7 +82,8 @@ def secrets(address: str) -> Iterator[str]:
         if colon:
             yield password
             # A parser may take a part for the host or the port, and quote it.
-            yield from (part for part in re.split(r"[/?#@:]", password) if len(part) > SHORT)
+            parts = re.split(r"[/?#@:]", f"{password}/{unquote(password)}")
+            yield from (part for part in parts if len(part) > SHORT)
     for part in rest.partition("#")[0].partition("?")[2].split("&"):
         name, _, value = part.partition("=")
         if name.lower() not in PLAIN and (len(value) > SHORT or SETTING.match(part)):

@@ -45,7 +45,7 @@ def explain(error: BaseException, address: str, name: str = "") -> StoreError | 
         return other_schema(found[1] or found[2], address, where)
     if missing := next((each for each in errors if isinstance(each, ImportError)), None):
         return StoreError(f"{where}: {_driver(missing)}")
-    said = _database(text, where) if _of_database(errors) else ""
+    said = _database(text, where) if _of_database(errors) or LOCKED.search(text) else ""
     said = said or _deleted(text, address, where)
     return StoreError(hide(said, address)) if said else None
 

@@ -60,7 +60,7 @@ def files(store: Store, version: ModelVersion) -> Path:
     except Exception as error:  # whatever MLflow makes of an address that was edited
         raise RegistryError(f"{lost} ({_short(error)}); {way_out(version)}") from error
     if not inside:
-        raise RegistryError(f"{lost}: {printable(str(folder))} is outside {store.place.artifacts}; {way_out(version)}")
+        raise RegistryError(f"{lost}: {visible(str(folder))} is outside {store.place.artifacts}; {way_out(version)}")
     if not there:
         raise RegistryError(f"{lost} from {visible(str(folder))}; {way_out(version)}")
     return folder

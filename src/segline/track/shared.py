@@ -54,7 +54,7 @@ def open_shared(place: Place) -> tuple[MlflowClient, str]:
 
 
 def _experiment(client: MlflowClient, place: Place) -> str:
-    """Return the experiment of MLFLOW_EXPERIMENT_NAME, else that of the project folder's name; make it if need be."""
+    """Return the experiment of MLFLOW_EXPERIMENT_NAME, else of the folder's name; make it if need be."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

@@ -1,18 +1,19 @@
 """A copy of the database of a project that cannot be written to: an archive, a shared mount, another user's folder."""
 
+import atexit
 import os
 import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 from segline.track.creation import BESIDE
 from segline.track.faults import PATIENCE, busy, explain
 from segline.track.place import Place, sqlite_address
 
-_folders: dict[Path, "TemporaryDirectory[str]"] = {}  # by project; removed when this process ends
+_folders: dict[Path, Path] = {}  # by project; removed when this process ends
 
 
 def copied(place: Place) -> Place:
@@ -26,15 +27,16 @@ def copied(place: Place) -> Place:
         Another program has locked the database, or it cannot be read.
     """
     if place.folder not in _folders:
-        folder = TemporaryDirectory(prefix="segline-read-only-")
+        folder = Path(mkdtemp(prefix="segline-read-only-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         database = Path(os.path.realpath(place.database))
         if database.is_file():
             try:
-                _copy(database, Path(folder.name, "mlflow.db"))
+                _copy(database, folder / "mlflow.db")
             except sqlite3.Error as error:
                 raise explain(error, place.uri, str(database)) or error from error
         _folders[place.folder] = folder
-    target = Path(_folders[place.folder].name)
+    target = _folders[place.folder]
     return replace(place, uri=sqlite_address(target / "mlflow.db"), copy=target)
 
 

@@ -13,9 +13,11 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
+from segline.addresses import SETTING, hide, shown
 from segline.text import MESSAGE, cut
 
 ALONE = -1  # claimed like a trial by who makes trials
+CONNECT = 10  # seconds for the server to take a connection
 FORM = "postgresql+psycopg://USER@HOST/NAME"
 
 
@@ -111,8 +113,8 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
     journal = Path(address)
     if not new and not journal.is_file():
         raise StudyError(
-            f"{journal}: there is no such file; the journal of a search is mlruns/studies/*.journal in the folder "
-            f"where it runs, and a database is written {FORM}"
+            f"{shown(address)}: there is no such file; the journal of a search is mlruns/studies/*.journal in the "
+            f"folder where it runs, and a database is written {FORM}"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
     lock: Any = _WholeLines(journal)  # Optuna's base class of locks is not public
@@ -133,14 +135,16 @@ def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
     url = _url(address)
     try:
         # No pool: a connection that is kept would keep its locks, and may be cut while a trial is trained.
-        engine = create_engine(url, poolclass=NullPool)
+        within = {"connect_timeout": CONNECT} if url.get_driver_name().startswith("psycopg") else {}
+        settings = {"poolclass": NullPool, "connect_args": {} if "connect_timeout" in url.query else within}
+        engine = create_engine(url, **settings)
         # One after the other: of processes that make the same tables at once, all but one fail.
         with PostgresClaims(engine, "tables").claim(ALONE, wait=True):
-            storage = RDBStorage(address, engine_kwargs={"poolclass": NullPool})
+            storage = RDBStorage(address, engine_kwargs=settings)
     except ImportError as error:
-        raise StudyError(f"{address}: {error}; pip install the driver that it names") from error
+        raise StudyError(f"{shown(address)}: {error}; pip install the driver that it names") from error
     except Exception as error:  # whatever the driver raises when there is no server
-        raise StudyError(f"{address}: cannot be opened: {error}") from error
+        raise StudyError(f"{shown(address)}: cannot be opened: {hide(str(error), address)}") from error
     return storage, PostgresClaims(engine, study)
 
 
@@ -155,7 +159,7 @@ def _url(address: str) -> URL:
         url = make_url(address)
     except (ArgumentError, ValueError) as error:  # ValueError: of a port
         raise StudyError(f"{shown}: this is no address of a database; write {FORM}") from error
-    if url.password is not None or any("pass" in name for name in url.query):
+    if url.password is not None or any(SETTING.match(f"{name}=x") and name != "passfile" for name in url.query):
         raise StudyError(
             f"{shown}: leave the password out, for params.yaml and command lines are read by others; "
             "it is taken from ~/.pgpass or PGPASSWORD"

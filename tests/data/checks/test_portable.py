@@ -84,9 +84,10 @@ def test_links_to_nowhere_or_themselves_do_not_stop_it(make_dataset: Callable[..
     assert found(folder) == set()
 
 
-def test_links_that_dvc_made_are_left_alone(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["cache/files/md5", ".dvc/cache", "mnt/shared"], ids=["DVC 3", "DVC 2", "cache.dir"])
+def test_links_that_dvc_made_are_left_alone(make_dataset: Callable[..., Path], tmp_path: Path, cache: str) -> None:
     folder = make_dataset()
-    content = tmp_path / "cache" / "files" / "md5" / "0a" / ("b" * 30)
+    content = tmp_path / cache / "0a" / ("b" * 30)
     content.parent.mkdir(parents=True)
     (folder / "images" / "b.png").rename(content)
     (folder / "images" / "b.png").symlink_to(content)

@@ -1,0 +1,138 @@
+"""A project that cannot be written to: what only reads works on a copy, and nothing in the project changes."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from segline.track import faults, place, snapshot
+from segline.track.faults import StoreError
+from segline.track.runs import StartedRun
+from segline.track.store import Store, open_store
+from tests.track.test_place import KILLED
+
+
+@pytest.fixture
+def lock_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Makes the project read-only: by its mount for root, whom permissions do not stop, else by them."""
+    monkeypatch.setattr(snapshot, "_folders", {})
+    mounted = []
+
+    def lock() -> None:
+        if os.geteuid() != 0:
+            for path in (project, *project.rglob("*")):
+                path.chmod(0o555 if path.is_dir() else 0o444)
+            return
+        for options in (["--bind"], ["-o", "remount,ro,bind"]):
+            if subprocess.run(["mount", *options, project, project], capture_output=True, check=False).returncode:
+                pytest.skip("root, and no folder can be mounted read-only here")
+            mounted.append(project)
+        os.chdir("/")
+        monkeypatch.chdir(project)
+
+    yield lock
+    os.chdir("/")
+    if mounted:
+        subprocess.run(["umount", "-l", project], check=True)
+    else:
+        for path in (project, *project.rglob("*")):
+            path.chmod(0o755)
+
+
+def content(project: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in project.rglob("*") if file.is_file()}
+
+
+def test_what_reads_works_and_what_writes_is_refused(
+    store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]
+) -> None:
+    run.finish()
+    before = content(project)
+    lock_up()
+    copy = open_store()
+    copy.end_stale()
+    assert [each.info.run_id for each in copy.client.search_runs([copy.experiment_id])] == [run.id]
+    assert copy.experiment_id == store.experiment_id
+    with pytest.raises(StoreError, match=r"mlruns is read-only here; .* copy the project"), copy.start_run("train"):
+        pass
+    for name in ("registry", "restore", "study"):
+        with pytest.raises(StoreError, match="read-only"):
+            copy.place.lock(name)
+    assert content(project) == before
+
+
+def test_a_folder_that_was_moved(store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]) -> None:
+    run.finish()
+    assert store.place.own
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE experiment_tags SET value = '/old' WHERE key = ?", (place.ROOT_TAG,))
+        connection.execute("UPDATE runs SET artifact_uri = '/old/mlruns/artifacts/x'")
+    lock_up()
+    copy = open_store()
+    assert copy.client.get_run(run.id).info.artifact_uri == f"{project}/mlruns/artifacts/x"
+
+
+def test_without_a_store_there_are_no_runs(project: Path, lock_up: Callable[[], None]) -> None:
+    (project / "mlruns" / "mlflow.db").unlink()
+    lock_up()
+    copy = open_store()
+    assert copy.client.search_runs([copy.experiment_id]) == []
+
+
+def test_what_a_killed_process_had_half_written_is_taken_back_in_the_copy(
+    store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]
+) -> None:
+    run.finish()
+    database = project / "mlruns" / "mlflow.db"
+    subprocess.run([sys.executable, "-c", KILLED, database], check=False)
+    assert database.with_name("mlflow.db-journal").exists()
+    lock_up()
+    copy = open_store()
+    assert copy.experiment_id == store.experiment_id
+    assert len(copy.client.search_runs([copy.experiment_id])) == 1
+
+
+def test_a_log_that_was_not_applied_is_read(
+    store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]
+) -> None:
+    run.finish()
+    store.client.search_runs([store.experiment_id])
+    database = project / "mlruns" / "mlflow.db"
+    child = (
+        "import os, sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA journal_mode = WAL')\nc.execute(\"UPDATE runs SET name = 'late'\")\nos.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", child, database], check=False)
+    assert database.with_name("mlflow.db-wal").stat().st_size
+    lock_up()
+    copy = open_store()
+    assert [each.info.run_name for each in copy.client.search_runs([copy.experiment_id])] == ["late"]
+
+
+def test_a_writer_elsewhere_is_waited_for_not_for_ever(
+    project: Path, lock_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (faults, place, snapshot):
+        monkeypatch.setattr(module, "PATIENCE", 0.1)
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        lock_up()
+        with pytest.raises(StoreError, match="in use by another program"):
+            open_store()
+
+
+def test_a_store_of_a_team_needs_no_folder_here(
+    store: Store, project: Path, made: Path, lock_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team = project.with_name("team.db")
+    team.write_bytes((made / "mlruns" / "mlflow.db").read_bytes())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{team}")
+    lock_up()
+    with open_store().start_run("train") as run:
+        pass
+    assert run.id != store.experiment_id
