@@ -32,7 +32,10 @@ def main() -> None:
         try:
             app()
         except Exception as error:
-            message = str(error) if type(error).__module__.startswith("segline.") else failure.explain(error)
+            ours = type(error).__module__.startswith("segline.")
+            # Not what follows from a full disk, such as "its files are missing", but the cause.
+            caused = failure.is_full(error) and failure.AGAIN.split(",", maxsplit=1)[0] not in str(error)
+            message = str(error) if ours and not caused else failure.explain(error)
             if message is None:
                 traceback.print_exc()  # here, where its control characters are escaped
             else:
