@@ -1,5 +1,6 @@
 """The command line, thin and quick: each command imports what it needs when it runs."""
 
+import logging
 import sys
 import traceback
 from pathlib import Path
@@ -28,6 +29,8 @@ def main() -> None:
     has as `exit_code`.
     """
     signals.install()
+    # MLflow logs a traceback of each error of its database, and raises it too: it is explained then.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
         try:
             app()
