@@ -137,6 +137,7 @@ def caused(outer: Exception, inner: BaseException) -> Exception:
         (lambda: IsADirectoryError(errno.EISDIR, "Is a directory", "x"), "x: Is a directory"),
         (lambda: OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: File name too long"),
         (lambda: OSError(errno.EBADF, "Bad file descriptor"), None),
+        (lambda: UnicodeEncodeError("utf-8", "a\udcff", 1, 2, ""), "the name 'a\\udcff' is no Unicode and cannot be"),
         (lambda: KeyError("x"), None),
     ],
 )

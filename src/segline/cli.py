@@ -1,5 +1,6 @@
 """The command line, thin and quick: each command imports what it needs when it runs."""
 
+import logging
 import sys
 import traceback
 from pathlib import Path
@@ -29,11 +30,16 @@ def main() -> None:
     printed. The exit code is 1, or what the class has as `exit_code`.
     """
     signals.install()
+    # MLflow logs a traceback of each error of its database, and raises it too: it is explained then.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
         try:
             app()
         except Exception as error:
-            message = str(error) if type(error).__module__.startswith("segline.") else _known(error)
+            ours = type(error).__module__.startswith("segline.")
+            # Not what follows from a full disk, such as "its files are missing", but the cause.
+            caused = failure.is_full(error) and failure.AGAIN.split(",", maxsplit=1)[0] not in str(error)
+            message = str(error) if ours and not caused else _known(error)
             if message is None:
                 print(hide(traceback.format_exc()), file=sys.stderr)  # noqa: T201  here control characters are escaped
             else:

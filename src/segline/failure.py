@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Iterator
 
-from segline.text import MESSAGE, cut
+from segline.text import MESSAGE, cut, shown
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries say that hide the number of the error: SQLite, safetensors, numpy's `tofile`.
@@ -24,6 +24,8 @@ def explain(error: BaseException) -> str | None:
             reason = named[0].strerror or "No space left on device"
             return f"{_file(named[0])} cannot be written: {reason}; {AGAIN}"
         return f"the disk is full ({cut(' '.join(str(error).split()), MESSAGE)}); {AGAIN}"
+    if isinstance(error, UnicodeEncodeError):
+        return f"the name {shown(error.object)} is no Unicode and cannot be written; rename the file that is called so"
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         return f"{_file(error)} cannot be written: {error.strerror}; mount it for writing, or work in another folder"
     if isinstance(error, OSError) and error.errno == errno.EIO:

@@ -1,7 +1,9 @@
 """Reading and writing, judged by Pillow, tifffile, hashlib and by what is on the disk after a failure."""
 
+import errno
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 
 from segline.data import files
 from segline.data.files import FileError
+from segline.data.tiled import write_tiled
 
 IDS = np.array([[0, 1, 2], [3, 700, 65535]], np.uint16)
 
@@ -254,3 +257,109 @@ def test_a_table_that_is_not_finished_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stop_halfway()
     assert not (tmp_path / "rows.csv").exists()
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "bytes": lambda path: files.write_bytes(path, b"new"),
+    "settled": lambda path: files.write_bytes(path, b"new", settle=True),
+    "JSON": lambda path: files.write_json(path, {"new": 1}),
+    "YAML": lambda path: files.write_yaml(path, {"new": 1}),
+    "PNG": lambda path: files.write_png(path, np.zeros((3, 4), np.uint8)),
+    "table": lambda path: files.write_table(path, pd.DataFrame({"a": ["new"]})),
+    "rows": lambda path: _write_rows(path),  # noqa: PLW0108  defined below
+    "array": lambda path: files.save_array(path, np.zeros((3, 4))),
+    "parts": lambda path: files.save_parts(path, (2, 4), "u1", [np.zeros((1, 4), "u1")] * 2),
+    "copy": lambda path: files.copy(Path(__file__), path),
+    "tiles": lambda path: write_tiled(path, lambda rows: np.zeros((9, 9), "u1")[rows], (9, 9), "u1", []),
+}
+
+
+def _write_rows(path: Path) -> None:
+    with files.table_writer(path, ["a"]) as write:
+        write({"a": "new"})
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_named_and_keeps_the_former_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"{'細' * 83}.x"
+    path.write_bytes(b"former")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)  # the last step, after which nothing can fail any more
+        with pytest.raises(OSError, match="No space left") as failed:
+            WRITERS[name](path)
+    assert failed.value.filename == str(path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"former"
+    WRITERS[name](path)
+    assert path.read_bytes() != b"former"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_lies_under_the_temporary_name_is_replaced_and_never_written_through(name: str, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    path = tmp_path / "a.x"
+    files.temporary_name(path).symlink_to("victim")
+    WRITERS[name](path)
+    assert (tmp_path / "victim").read_text() == "mine"
+    files.temporary_name(path).write_text("left by a process that was killed")
+    WRITERS[name](path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.x", "victim"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_arrays_on_a_full_disk_are_named(tmp_path: Path) -> None:
+    def write() -> None:
+        with files.written(tmp_path / "a"), Path("/dev/full").open("wb", buffering=0) as file:
+            np.zeros(10_000).tofile(file)
+
+    with pytest.raises(OSError, match="No space left") as failed:
+        write()
+    assert (failed.value.errno, failed.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as failed, files.partial(tmp_path / "a"):
+        (tmp_path / "other").read_bytes()
+    assert failed.value.filename == str(tmp_path / "other")
+
+
+def test_a_folder_replaces_no_link_s_target(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "text").touch()
+    target = tmp_path / "out"
+    for kind in ("partial", "former"):
+        files.temporary_name(target, kind).symlink_to("mine")
+    for _ in range(2):
+        with files.whole_folder(target) as folder:
+            (folder / "a").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
+    assert (tmp_path / "mine" / "text").exists()
+
+
+def test_names_that_are_no_unicode_are_named_when_they_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"a\.json: .*a.udcff.* is no Unicode and cannot be written"):
+        files.write_json(tmp_path / "a.json", ["a\udcff"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY\x01\x00\x06\x00{'a': ", b"\x93NUMPY\x01\x00\xff\xff(", b"x" * 200])
+def test_a_damaged_array_is_named(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(FileError, match=r"a\.npy: not a readable array"):
+        files.load_array(tmp_path / "a.npy")
+
+
+def test_a_record_of_another_form_is_named_with_field_and_value(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"run": ["x" * 1000]})
+    with pytest.raises(
+        FileError, match=r"a\.json: run = \['x+.*\.\.\.: Input should be a valid string; remove it"
+    ) as said:
+        files.read_record(tmp_path / "a.json", dict[str, str], "remove it")
+    assert len(str(said.value)) < 300

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from segline.data import files
-from segline.data.prepared import Arrays
+from segline.data.files import FileError
+from segline.data.prepared import Arrays, Prepared
 
 
 def test_arrays_open_one_file_at_a_time(tmp_path: Path) -> None:
@@ -25,3 +26,55 @@ def test_arrays_open_one_file_at_a_time(tmp_path: Path) -> None:
     assert [int(array[0, 0]) for array in arrays[5:8]] == [5, 6, 7]
     with pytest.raises(IndexError):
         arrays[300]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A prepared dataset of one image."""
+    (tmp_path / "manifest.csv").write_text("image,split\na,train\n")
+    (tmp_path / "dataset.yaml").write_text("name: x\nlabels: classes\nclasses: {0: a, 1: b}\n")
+    files.write_json(tmp_path / "statistics.json", {"dtype": "uint8", "channels": 1, "mean": [0.5], "std": [0.1]})
+    for kind in ("images", "targets"):
+        (tmp_path / kind).mkdir()
+    files.save_array(tmp_path / "images" / "a.npy", np.zeros((2, 3, 1), np.uint8))
+    files.save_array(tmp_path / "targets" / "a.npy", np.zeros((2, 3), np.uint8))
+    return tmp_path
+
+
+def test_a_prepared_dataset_is_read(folder: Path) -> None:
+    prepared = Prepared.open(folder)
+    assert prepared.names("train") == ["a"]
+    assert (prepared.image("a").shape, prepared.target("a").shape) == ((2, 3, 1), (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("manifest.csv", ""),
+        ("manifest.csv", "image\na\n"),
+        ("manifest.csv", "image,split\n../a,train\n"),
+        ("manifest.csv", "image,split\n,train\n"),
+        ("manifest.csv", "image,split\na,x\n"),
+        ("manifest.csv", "image,split\na,train\na,test\n"),
+        ("statistics.json", "[1]"),
+        ("statistics.json", '{"dtype": "uint8", "channels": 1, "mean": [0.5]}'),
+        ("statistics.json", '{"dtype": "uint8", "channels": 2, "mean": [0.5], "std": [0.1]}'),
+        ("statistics.json", '{"dtype": ["uint8"], "channels": 1, "mean": [0.5], "std": [0.1]}'),
+        ("statistics.json", '{"dtype": "uint8", "channels": 1, "mean": 7, "std": [0.1]}'),
+    ],
+)
+def test_a_damaged_record_of_the_data_is_named(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(FileError, match=rf"{name}: ") as refused:
+        Prepared.open(folder)
+    assert "dvc repro" in str(refused.value) or text == ""
+
+
+def test_arrays_of_another_kind_are_named(folder: Path) -> None:
+    files.save_array(folder / "targets" / "a.npy", np.zeros((2, 3), np.float64))
+    files.save_array(folder / "images" / "a.npy", np.zeros((2, 3), np.uint8))
+    prepared = Prepared.open(folder)
+    with pytest.raises(FileError, match=r"a\.npy: float64 of 2 dimensions, not uint8 of 2"):
+        prepared.target("a")
+    with pytest.raises(FileError, match=r"a\.npy: uint8 of 2 dimensions, not uint8 of 3"):
+        prepared.image("a")

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import shutil
@@ -175,3 +176,64 @@ def test_figures_that_are_no_numbers_come_back(training: Callable[..., Any], tmp
     assert math.isnan(again.epochs[0].validation_mean_iou)
     assert fresh.state.validation_losses[0] == math.inf
     assert math.isnan(fresh.state.validation_losses[1])
+
+
+@pytest.fixture
+def saved(training: Callable[..., Any], tmp_path: Path) -> Path:
+    """The folder of a training after its first epoch."""
+    one = training()
+    one.state.epoch = 1
+    Kept(tmp_path, one.settings).offer(EPOCHS[0], one.state)
+    return tmp_path
+
+
+STATES: dict[str, tuple[tuple[str, ...], object]] = {
+    "epoch is negative": (("epoch",), -1),
+    "epoch is text": (("epoch",), "1"),
+    "epoch is no number": (("epoch",), None),
+    "step is huge": (("step",), 2**40),
+    "seconds are text": (("seconds",), "x"),
+    "losses are no list": (("losses",), 7),
+    "a loss is a list": (("losses",), [[1.0]]),
+    "epochs lack fields": (("epochs",), [{"epoch": 1}]),
+    "epochs are others": (("epoch",), 3),
+    "a file elsewhere": (("files",), ["../weights.safetensors", "optimizer.safetensors"]),
+    "an absolute file": (("files",), ["/etc/passwd"]),
+    "no optimizer": (("optimizer",), []),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_damaged_state_is_not_gone_on_with(name: str, saved: Path, training: Callable[..., Any]) -> None:
+    file = saved / "epoch-00001" / "state.json"
+    content = json.loads(file.read_text())
+    (field,), value = STATES[name]
+    content[field] = value
+    file.write_text(json.dumps(content))
+    fresh = training()
+    assert not Kept(saved, fresh.settings).load(fresh.state)
+    assert fresh.state.epoch == 0
+
+
+def test_tensors_of_another_training_are_named(saved: Path, training: Callable[..., Any]) -> None:
+    file = saved / "epoch-00001" / "state.json"
+    content = json.loads(file.read_text())
+    content["optimizer"]["param_groups"][0]["lr"] = "x"
+    file.write_text(json.dumps(content))
+    fresh = training()
+    with pytest.raises(KeepError, match=r"epoch-00001: it does not fit .* lr is 'x'; remove .* starts afresh"):
+        Kept(saved, fresh.settings).load(fresh.state)
+
+
+def test_links_and_folders_of_others_are_left_alone(saved: Path, training: Callable[..., Any]) -> None:
+    mine = saved.parent / "mine"
+    mine.mkdir()
+    (mine / "text").touch()
+    (saved / ".x.partial").symlink_to(mine)
+    (saved / "epoch-00009").symlink_to(mine)
+    (saved / "epoch-notes").mkdir()
+    fresh = training()
+    assert Kept(saved, fresh.settings).load(fresh.state)
+    assert fresh.state.epoch == 1
+    assert (mine / "text").exists()
+    assert (saved / "epoch-notes").exists()

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from segline.data.files import FileError
 from segline.train import resume
+from segline.train.resume import claim
 
 HOLD = """
 import sys, time
@@ -151,3 +153,28 @@ def test_several_that_begin_and_end_at_once_do_not_disturb_one_another(tmp_path:
 def started(command: list[str]) -> "subprocess.Popen[str]":
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize("data", [b"[1]", b'{"run": 7}', b'{"run": "../x"}', b"x", b'{"run": "' + b"x" * 100 + b'"}'])
+def test_a_damaged_record_of_the_run_is_named(tmp_path: Path, data: bytes) -> None:
+    with claim(tmp_path, {"a": "1"}, print) as found:
+        (found.folder / "run.json").write_bytes(data)
+        with pytest.raises(
+            FileError, match=r"run\.json: .*remove it, and a run of its own begins|run\.json: not valid"
+        ):
+            _ = found.run
+
+
+def test_what_lies_beside_the_trainings_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (mine / "epoch-00001").mkdir(parents=True)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "notes").mkdir()
+    (tmp_path / "root" / "notes" / "text").touch()
+    (tmp_path / "root" / ("0" * 32)).symlink_to(mine)
+    with claim(tmp_path / "root", {"a": "1"}, print) as found:
+        (found.folder / "link").symlink_to(mine)
+        found.prune()
+        found.clear()
+    assert (tmp_path / "root" / "notes" / "text").exists()
+    assert (mine / "epoch-00001").exists()

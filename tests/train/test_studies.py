@@ -177,3 +177,23 @@ def test_a_journal_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(studies.StudyError, match="there is no such file"):
         studies.open_storage(str(tmp_path / "there" / "study.journal"), "study", new=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x\n",
+        "[1]\n",
+        "{}\n",
+        '{"op_code": 99, "worker_id": "x"}\n',
+        '{"op_code": "x"}\n',
+        "[" * 100_000 + "\n",
+        "\x00\n",
+    ],
+)
+def test_a_damaged_journal_is_named(text: str, tmp_path: Path) -> None:
+    journal = tmp_path / "a.journal"
+    journal.write_text(text)
+    with pytest.raises(studies.StudyError, match=r"a\.journal: damaged, or no journal .*begins afresh"):
+        studies.open_storage(str(journal), "study")
+    assert journal.read_text() == text

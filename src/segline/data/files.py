@@ -276,7 +276,11 @@ def copy(source: Path, target: Path) -> None:
     FileError
         `source` cannot be read.
     """
-    with opened(source) as stream, partial(target) as temporary, temporary.open("xb") as file:
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise FileError(f"{source}: cannot be read: {error.strerror or error}") from error
+    with stream, partial(target) as temporary, temporary.open("xb") as file:
         shutil.copyfileobj(stream, file, BUFFER)
 
 

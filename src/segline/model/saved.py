@@ -50,9 +50,13 @@ class Description:
             statistics = Statistics.of(content["statistics"])
             return cls(network, {int(k): name for k, name in classes.items()}, content["labels"], statistics)
 
+    def encoded(self) -> bytes:
+        """Return the content of model.json."""
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+
     def write(self, file: Path) -> None:
         """Write it to `file`."""
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        file.write_bytes(self.encoded())
 
     def build(self) -> UNet:
         """A new network, with random weights."""
@@ -89,9 +93,13 @@ class Inference:
             _doubt(all(SEPARATION.get(name, _never)(value) for name, value in separation.items()), "separation")
             return cls(**content, separation=Separation(**separation))
 
+    def encoded(self) -> bytes:
+        """Return the content of inference.json."""
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+
     def write(self, file: Path) -> None:
         """Write them to `file`."""
-        file.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        file.write_bytes(self.encoded())
 
 
 def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:

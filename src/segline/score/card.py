@@ -72,7 +72,14 @@ def render(**facts: Mapping[str, Any] | int) -> str:
     """
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    environment = Environment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_on_one_line
+    )
     environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.4f}"
     environment.filters["literal"] = _literal
     return environment.from_string(TEMPLATE).render(names=FIGURES, **facts)
+
+
+def _on_one_line(value: object) -> object:
+    """A text without line breaks and bars, which would end a row or a cell of a table."""
+    return " ".join(value.split()).replace("|", "\\|") if isinstance(value, str) else value

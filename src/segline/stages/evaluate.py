@@ -50,7 +50,7 @@ def main() -> None:
     scores = [_judge(predictor, prepared, name) for name in progress.track(names, "evaluate", runtime.progress)]
     result = judge.total(scores, classes)
     rows = [{"image": name} | judge.row(score, classes) for name, score in zip(names, scores, strict=True)]
-    predictor.inference.write(OUT / "inference.json")
+    files.write_bytes(OUT / "inference.json", predictor.inference.encoded())
     files.write_json(OUT / "test.json", result)
     files.write_table(OUT / "per_image.csv", pd.DataFrame(rows))
     best_epoch = files.read_record(MODEL / "metrics.json", Metrics, AGAIN).best_epoch

@@ -173,7 +173,7 @@ def _write(kept: keep.Kept, description: Description, collapsed: str | None) -> 
     """Write data/model; nothing in it depends on when or where it was made."""
     files.make_folder(OUT)
     files.copy(kept.weights, OUT / checkpoint.WEIGHTS)
-    description.write(OUT / "model.json")
+    files.write_bytes(OUT / "model.json", description.encoded())
     history = [asdict(epoch) for epoch in kept.epochs]
     files.write_table(OUT / "history.csv", pd.DataFrame(history).drop(columns=[*NOT_IN_HISTORY]))
     best = asdict(kept.best[0])

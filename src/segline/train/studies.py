@@ -13,6 +13,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
+from segline import parse
 from segline.addresses import SETTING, hide, shown
 from segline.text import MESSAGE, cut
 
@@ -120,6 +121,8 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
     lock: Any = _WholeLines(journal)  # Optuna's base class of locks is not public
     backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=lock)
     try:
+        if journal.exists():
+            _doubt(journal)
         storage = JournalStorage(backend)
     except OSError:
         raise
@@ -129,6 +132,14 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
             "it away, and the search begins afresh"
         ) from error
     return storage, FileClaims(journal.with_suffix(""))
+
+
+def _doubt(journal: Path) -> None:
+    """Refuse lines that are no JSON objects with a kind: Optuna would meet them later, in the middle of a trial."""
+    for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
+        said = parse.from_json(line, nan=True) if line else {"op_code": 0}
+        if not isinstance(said, dict) or type(said.get("op_code")) is not int:
+            raise ValueError(f"line {number}: no object with an op_code")
 
 
 def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
