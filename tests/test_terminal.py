@@ -130,10 +130,14 @@ def caused(outer: Exception, inner: BaseException) -> Exception:
         (lambda: OSError("100 requested and 0 written"), "a file cannot be written: No space left on device"),
         (
             lambda: OSError(errno.EROFS, "Read-only file system", "x"),
-            "x cannot be written: Read-only file system; mount",
+            "x is on a read-only file system; commands that only read work",
         ),
         (lambda: OSError(errno.EIO, "Input/output error", "x"), "x: Input/output error; the disk or its connection"),
-        (lambda: PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; see whose it is"),
+        (lambda: PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; see who owns it"),
+        (
+            lambda: FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "no temporary folder",
+        ),
         (lambda: IsADirectoryError(errno.EISDIR, "Is a directory", "x"), "x: Is a directory"),
         (lambda: OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: File name too long"),
         (lambda: OSError(errno.EBADF, "Bad file descriptor"), None),

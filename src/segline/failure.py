@@ -8,6 +8,9 @@ from segline.text import MESSAGE, cut, shown
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries say that hide the number of the error: SQLite, safetensors, numpy's `tofile`.
 FULL_SAID = ("No space left on device", "Disk quota exceeded", "database or disk is full", "requested and")
+WRITABLE = (
+    "commands that only read work; to train, register or promote, copy the project to a folder that you may write to"
+)
 AGAIN = "make room on the disk, then give the command again"
 
 
@@ -27,11 +30,13 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, UnicodeEncodeError):
         return f"the name {shown(error.object)} is no Unicode and cannot be written; rename the file that is called so"
     if isinstance(error, OSError) and error.errno == errno.EROFS:
-        return f"{_file(error)} cannot be written: {error.strerror}; mount it for writing, or work in another folder"
+        return f"{_file(error)} is on a read-only file system; {WRITABLE}"
     if isinstance(error, OSError) and error.errno == errno.EIO:
         return f"{_file(error)}: {error.strerror}; the disk or its connection fails"
     if isinstance(error, PermissionError) and error.filename is not None:
-        return f"{_file(error)}: {error.strerror}; see whose it is, and who may read and write it"
+        return f"{_file(error)}: {error.strerror}; see who owns it, or use a copy of your own"
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return f"no temporary folder can be written to ({error}); set TMPDIR to a folder with free space"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{_file(error)}: {error.strerror}"
     return None

@@ -145,18 +145,3 @@ def test_what_was_deleted_while_a_command_ran(store: Store) -> None:
         store.client.create_run(store.experiment_id)
     known = at_the_edge(raised.value, store.place.uri, "mlflow.db")
     assert f"mlflow experiments restore -x {store.experiment_id}" in str(known)
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (
-            OSError(30, "Read-only file system", "/p/data/model"),
-            "/p/data/model is on a read-only file system; commands",
-        ),
-        (PermissionError(13, "Permission denied", "/p/x"), "/p/x: you may not read or write it"),
-        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "set TMPDIR"),
-    ],
-)
-def test_files_that_cannot_be_used(error: OSError, said: str) -> None:
-    assert said in str(at_the_edge(error, "", ""))

@@ -1,6 +1,5 @@
 """What the errors of a store mean: one message with the way out, in the place of a traceback."""
 
-import errno
 import re
 import shlex
 import sqlite3
@@ -10,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from segline.addresses import hide, shown
+from segline.failure import WRITABLE
 
 PATIENCE = 30  # seconds that a command waits for a database which another program uses
 # Python's modules whose package has another name.
@@ -90,11 +90,6 @@ def _deleted(text: str, address: str, where: str) -> str:
     return ""
 
 
-WRITABLE = (
-    "commands that only read work; to train, register or promote, copy the project to a folder that you may write to"
-)
-
-
 def restore(kind: str, number: str, address: str) -> str:
     """Return the command that brings back a deleted experiment or run."""
     option = "-x" if kind == "experiment" else "--run-id"
@@ -167,19 +162,13 @@ def busy(error: sqlite3.Error) -> bool:
     return bool(LOCKED.search(str(error)))
 
 
-class AccessError(OSError):
-    """A file or folder that cannot be written or read; the message names it."""
-
-
-def at_the_edge(error: Exception, address: str, name: str) -> Exception | None:
+def at_the_edge(error: Exception, address: str, name: str) -> StoreError | None:
     """Return what an error that reached the command line means; None for those that are our own mistakes.
 
     Parameters
     ----------
     address, name : of the store in use; empty where there is none.
     """
-    if isinstance(error, OSError) and (said := _access(error)):
-        return AccessError(said)
     errors = list(_chain(error))
     modules = {type(each).__module__.partition(".")[0] for each in errors}
     if not modules & {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3"}:
@@ -206,15 +195,3 @@ def reason(error: BaseException, address: str) -> str:
 def _of_server(errors: list[BaseException]) -> bool:
     """Tell whether a server answered with an error, or could not be reached."""
     return any(type(each).__name__ in SERVERS for each in errors)
-
-
-def _access(error: OSError) -> str:
-    """Say which file cannot be used and what helps; empty for errors of other kinds."""
-    if "No usable temporary directory" in str(error):
-        return f"no temporary folder can be written to ({error}); set TMPDIR to a folder that can, with free space"
-    where = error.filename2 or error.filename
-    if error.errno == errno.EROFS:
-        return f"{where or 'a file'} is on a read-only file system; {WRITABLE}"
-    if error.errno in (errno.EACCES, errno.EPERM) and where:
-        return f"{where}: you may not read or write it ({error.strerror}); see who owns it, or use a copy of your own"
-    return ""

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from segline.track.faults import PATIENCE, WRITABLE, StoreError, explain, head, other_schema
+from segline.failure import WRITABLE
+from segline.track.faults import PATIENCE, StoreError, explain, head, other_schema
 
 ROOT_TAG = "segline.root"
 OPENING = 120  # seconds that a process waits for another one that opens the store
