@@ -101,7 +101,7 @@ def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
     ("data", "kind", "status", "says"),
     [
         (b"", "image/png", 400, "not a readable PNG"),
-        (b"GIF89a", "image/gif", 400, "not a readable PNG"),
+        (b"GIF89a", "image/gif", 400, "not a readable GIF"),
         (PNG[:-9], "image/png", 400, "truncated"),
         (encode_png(np.zeros((4, 4, 3), np.uint8)), "image/png", 400, "an image with 3 channels"),
         (

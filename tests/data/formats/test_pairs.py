@@ -183,3 +183,10 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
 def test_patterns_that_do_not_pair(images: str, masks: str, says: str) -> None:
     with pytest.raises(LayoutError, match=says):
         by_pattern(Path("s"), TREE, images, masks, Wishes())
+
+
+def test_jpeg_2000_files_are_images_where_nothing_is_jpeg() -> None:
+    found = in_one_folder([Path("a.jp2"), Path("a.png"), Path("b.jp2"), Path("b.gif")], Wishes())
+    assert found is not None
+    assert found.images == {"a": Path("a.jp2"), "b": Path("b.jp2")}
+    assert found.masks == {"a": Path("a.png"), "b": Path("b.gif")}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segline import names
-from segline.data.files import LOSSY
+from segline.data.files import JPEG_2000, LOSSY
 from segline.data.formats import READABLE, LayoutError, Wishes, some
 
 MASK_WORDS = "(?:cp_)?masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|annotations?"
@@ -84,9 +84,10 @@ def in_one_folder(files: Sequence[Path], wishes: Wishes) -> Pairs | None:
 
 
 def _by_kind(files: Sequence[Path], wishes: Wishes) -> Pairs | None:
-    """Pair JPEG images with what is no JPEG, where each of these has an image."""
-    images = [file for file in files if file.suffix.lower() in LOSSY]
-    masks = [file for file in files if file.suffix.lower() not in LOSSY]
+    """Pair JPEG images, or else JPEG 2000 images, with the other files, where each of these has an image."""
+    kinds = LOSSY if any(file.suffix.lower() in LOSSY for file in files) else JPEG_2000
+    images = [file for file in files if file.suffix.lower() in kinds]
+    masks = [file for file in files if file.suffix.lower() not in kinds]
     if not masks or not set(map(stem, masks)) <= set(map(stem, images)):
         return None
     one, other = (_by(files, stem, refuse=True) for files in (images, masks))
