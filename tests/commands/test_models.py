@@ -70,7 +70,7 @@ def test_show() -> None:
         {"image": "a", "file": "images/a.png", "md5": "1a", "split": "train"},
         {"image": "b", "file": "images/b.tif", "md5": "b", "split": "test"},
     ]
-    assert [line["reason"] for line in content["history"]] == ["first model that passes the floors"]
+    assert [line["reason"] for line in content["history"]] == ["registered", "first model that passes the floors"]
     text = shown(show.main, "1", "")
     for word in (head, "d" * 32, "train.epochs", "images/a.png", "weights.safetensors", "first model that passes"):
         assert word in text
