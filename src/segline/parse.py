@@ -45,12 +45,13 @@ def read(path: Path, largest: int) -> bytes:
     return content
 
 
-def from_json(data: bytes | str, *, surrogates: bool = False, nan: bool = False) -> Any:
+def from_json(data: bytes | str, *, surrogates: bool = False, loose: bool = False) -> Any:
     """Return what a JSON document says.
 
     Parameters
     ----------
-    nan : allow NaN and infinities, as Python writes them.
+    loose : allow NaN, infinities and whole numbers of any size, as Python writes them, for a caller that checks each
+        number itself and can say where it stands.
     surrogates : allow text with lone surrogates, as Python has file names that are no UTF-8.
 
     Raises
@@ -60,14 +61,14 @@ def from_json(data: bytes | str, *, surrogates: bool = False, nan: bool = False)
         64 bits, text is no Unicode or holds NUL, or there are more than 100 levels.
     """
     try:
-        content = json.loads(data, parse_constant=float if nan else _refuse_constant, object_pairs_hook=_object)
+        content = json.loads(data, parse_constant=float if loose else _refuse_constant, object_pairs_hook=_object)
     except ParseError:
         raise
     except RecursionError:
         raise ParseError("lists within lists, too deep to be read") from None
     except (ValueError, MemoryError) as error:
         raise ParseError(f"not valid JSON: {cut(str(error), MESSAGE)}") from error
-    _doubt(content, surrogates)
+    _doubt(content, surrogates, LARGEST if not loose else None)
     return content
 
 
@@ -96,7 +97,7 @@ def from_yaml(data: bytes | str) -> Any:
     # Constructors of ruamel.yaml pass on what float(), datetime() and dictionaries raise, and miss attributes.
     except Exception as error:
         raise ParseError(f"not valid YAML: {cut(f'{type(error).__name__}: {error}', MESSAGE)}") from error
-    _doubt(content, surrogates=False)
+    _doubt(content, surrogates=False, largest=LARGEST)
     return content
 
 
@@ -143,7 +144,7 @@ def _count(events: Iterator[Any]) -> None:
             raise ParseError(f"holds more than {NODES:,} values once its aliases are written out; write what is meant")
 
 
-def _doubt(content: Any, surrogates: bool) -> None:
+def _doubt(content: Any, surrogates: bool, largest: int | None) -> None:
     """Refuse what Python holds but files, terminals and 64-bit numbers do not, level by level."""
     level, depth = [content], 0
     while level:
@@ -162,7 +163,7 @@ def _doubt(content: Any, surrogates: bool) -> None:
                 below.extend(value.values())
             elif isinstance(value, list | tuple | set):
                 below.extend(value)
-            elif kind is int and not -LARGEST < value < LARGEST:
+            elif kind is int and largest is not None and not -largest < value < largest:
                 raise ParseError("a whole number is larger than 64 bits; write the number that is meant")
         level = below
 

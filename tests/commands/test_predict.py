@@ -388,7 +388,7 @@ from segline.commands import predict
 predict.open_store = lambda: None
 predict.load_model = lambda *_, **__: type("Model", (), {{"md5": ""}})
 main = predict.main
-predict.main = lambda images, model, out, mode, wishes: main(images, model, out, {mode!r}, wishes)
+predict.main = lambda images, model, out, mode, wishes, **_: main(images, model, out, {mode!r}, wishes)
 cli.main()
 """
     command = [sys.executable, "-c", program, "predict", str(tmp_path), "--model", "models:/a/1"]

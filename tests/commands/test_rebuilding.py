@@ -17,7 +17,9 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / "data" / folder).mkdir(parents=True)
     (tmp_path / "data/model/weights.safetensors").write_bytes(b"weights")
     (tmp_path / "data/prepared/image").write_bytes(b"image")
-    (tmp_path / "data/reports/test.json").write_text(json.dumps({"mean_iou": 0.75, "pixel_error": 0.1}))
+    (tmp_path / "data/reports/test.json").write_text(
+        json.dumps({"images": 3, "iou": {}, "dice": {}, "mean_iou": 0.75, "pixel_error": 0.1})
+    )
     return tmp_path
 
 

@@ -32,7 +32,7 @@ from segline.track.registry import Answer
 
 class Held:
     problem, checked, name, aliases, address = None, "", "cells", (), "models:/cells@champion"
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         def answer(image, **_):
             print("asked", flush=True)
             time.sleep(1)

@@ -69,7 +69,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels, objects = predictor.predict(np.load(root / "data" / "prepared" / "images" / f"{name}.npy"))
         (reports / "predictions" / f"{name}.png").write_bytes(encode_png(labels))
         (reports / "instances" / f"{name}.png").write_bytes(encode(objects))
-    (reports / "test.json").write_text('{"mean_iou": 0.8, "pixel_error": 0.1}')
+    (reports / "test.json").write_text('{"images": 3, "iou": {}, "dice": {}, "mean_iou": 0.8, "pixel_error": 0.1}')
     (reports / "model_card.md").write_text("# tiny\n")
     (root / "data" / "tune").mkdir()
     (root / "data" / "tune" / "best.yaml").write_text("train: {learning_rate: 0.01}\n")

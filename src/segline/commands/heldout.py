@@ -138,7 +138,7 @@ def _kept(file: Path, count: int) -> list[Score] | None:
     if not file.exists():
         return None
     try:
-        scores = [Score.from_dict(one) for one in files.read_json(file, nan=True)]
+        scores = [Score.from_dict(one) for one in files.read_json(file, loose=True)]
     except (files.FileError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return scores if len(scores) == count else None

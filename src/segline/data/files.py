@@ -309,9 +309,12 @@ def load_array(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, nan: bool = False) -> Any:
-    """Return what a JSON file says; FileError where `parse` refuses it or it has more than `largest` bytes."""
-    return _parsed(path, lambda data: parse.from_json(data, nan=nan), largest)
+def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = False) -> Any:
+    """Return what a JSON file says; FileError where `parse` refuses it or it has more than `largest` bytes.
+
+    `loose` is of `parse.from_json`.
+    """
+    return _parsed(path, lambda data: parse.from_json(data, loose=loose), largest)
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:

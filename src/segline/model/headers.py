@@ -39,7 +39,8 @@ def reading(form: str) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"not a readable {form}: {error}") from error
+        prefix = f"not a readable {form}: "
+        raise ImageError(prefix + str(error).removeprefix(prefix)) from error
     except MemoryError as error:
         raise ImageError(f"a {form} that needs more memory than there is; cut the image") from error
     except Exception as error:  # a damaged image raises whatever its decoder happens to meet

@@ -81,5 +81,5 @@ def render(**facts: Mapping[str, Any] | int) -> str:
 
 
 def _on_one_line(value: object) -> object:
-    """A text without line breaks and bars, which would end a row or a cell of a table."""
-    return " ".join(value.split()).replace("|", "\\|") if isinstance(value, str) else value
+    """Return a text without line breaks, which would end a row of a table or an entry of a list."""
+    return " ".join(value.split()) if isinstance(value, str) else value

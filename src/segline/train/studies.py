@@ -137,7 +137,7 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
 def _doubt(journal: Path) -> None:
     """Refuse lines that are no JSON objects with a kind: Optuna would meet them later, in the middle of a trial."""
     for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
-        said = parse.from_json(line, nan=True) if line else {"op_code": 0}
+        said = parse.from_json(line, loose=True) if line else {"op_code": 0}
         if not isinstance(said, dict) or type(said.get("op_code")) is not int:
             raise ValueError(f"line {number}: no object with an op_code")
 

@@ -31,7 +31,7 @@ def contents(source: Path, signs: Sequence[bytes]) -> Iterator[tuple[Path, Any]]
     """
     for file in jsons(source):
         try:
-            yield file, files.read_json(file, parse.DATA_SIZE)
+            yield file, files.read_json(file, parse.DATA_SIZE, loose=True)
         except FileError:
             if not file.is_file() or file.stat().st_size > parse.DATA_SIZE:
                 raise  # a pipe might never end

@@ -124,7 +124,7 @@ def _image(file: Path, name: object, pixels: bool, there: finding.Images) -> Pat
 
 def _read(file: Path, image: Path, skip: bool = False) -> Drawing:
     """The objects of one image."""
-    content = files.read_json(file, parse.DATA_SIZE)
+    content = files.read_json(file, parse.DATA_SIZE, loose=True)
     shape = content.get("imageHeight"), content.get("imageWidth")
     if not all(isinstance(side, int) and side > 0 for side in shape):
         shape = drawings.image_shape(image)
