@@ -51,6 +51,12 @@ def test_nothing_is_pickled_and_an_altered_bit_is_refused(folder: Path, store: S
         load_model(store, "models:/cells@champion")
 
 
+def test_loading_a_version_writes_nothing_into_its_folder(folder: Path, store: Store) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (folder, *folder.rglob("*"))}
+    load_model(store, "models:/cells@champion")
+    assert {file: file.stat().st_mtime_ns for file in (folder, *folder.rglob("*"))} == before
+
+
 def opened(file: Path) -> None:
     """Open a file as what its name says, which is nothing that unpickles; and see that it is no pickle."""
     content = file.read_bytes()

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 from segline.text import shown, visible
 from segline.track import entries, lineage, tags
@@ -53,8 +54,12 @@ def files(store: Store, version: ModelVersion) -> Path:
     if not re.fullmatch(r"models:/[\w-]+", address, re.ASCII):
         raise RegistryError(f"{lost}: its address {shown(address)} is of no logged model; {way_out(version)}")
     try:
-        with store.current():
-            folder = Path(mlflow.artifacts.download_artifacts(address))
+        if store.place.own:  # MLflow's download writes a file into the folder, which fails in a read-only project
+            location = store.client.get_logged_model(address.removeprefix("models:/")).artifact_location
+            folder = Path(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
+        else:
+            with store.current():
+                folder = Path(mlflow.artifacts.download_artifacts(address))
         there = folder.is_dir()
         inside = not store.place.own or folder.resolve().is_relative_to(store.place.artifacts.resolve())
     except Exception as error:  # whatever MLflow makes of an address that was edited
