@@ -1,6 +1,7 @@
 """Hostile clients: half-open, slow, pipelined, reset, half-closed, deaf, and those that send damaged requests."""
 
 import base64
+import errno
 import json
 import re
 import socket
@@ -80,7 +81,7 @@ class Crowd:
             for start in range(0, len(request), step):
                 client.sendall(request[start : start + step])
                 time.sleep(0.001)
-            client.shutdown(socket.SHUT_WR)
+            self._stop_sending(client)
             self._read(client)
 
     def pipelined(self) -> None:
@@ -88,7 +89,7 @@ class Crowd:
         sent = [self._request() for _ in range(self._rng.integers(1, 20))]
         with self._connected() as client:
             client.sendall(b"".join([*sent, self._damage(self._request())]))
-            client.shutdown(socket.SHUT_WR)
+            self._stop_sending(client)
             self._read(client)
 
     def reset(self) -> None:
@@ -101,7 +102,7 @@ class Crowd:
         """Send a part of a request, or all of it, and close the sending side."""
         with self._connected() as client:
             client.sendall(self._part() if self._rng.random() < 0.5 else self._request())
-            client.shutdown(socket.SHUT_WR)
+            self._stop_sending(client)
             self._read(client)
 
     def deaf(self) -> None:
@@ -115,13 +116,21 @@ class Crowd:
         """Send a damaged request."""
         with self._connected() as client:
             client.sendall(self._damage(self._request()))
-            client.shutdown(socket.SHUT_WR)
+            self._stop_sending(client)
             self._read(client)
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
         with socket.create_connection(("127.0.0.1", self._port), timeout=60) as client:
             yield client
+
+    def _stop_sending(self, client: socket.socket) -> None:
+        """Close the sending side, unless the server has reset the connection by then."""
+        try:
+            client.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
 
     def _read(self, client: socket.socket) -> None:
         answers = b""

@@ -25,7 +25,7 @@ warnings.simplefilter("ignore")
 # name: (function, which call of it, before | after | half: with half of the file that it wrote)
 POINTS = {
     "start of the training": ("segline.train.loop.start", 1, "before"),
-    "parts of the key, half written": ("pathlib.Path.write_bytes", 1, "half"),
+    "parts of the key, half written": ("segline.data.files.write_json", 1, "half"),
     "before the run is made": ("mlflow.MlflowClient.create_run", 1, "before"),
     "after the run is made": ("mlflow.MlflowClient.create_run", 1, "after"),
     "params of the run": ("mlflow.MlflowClient.log_batch", 1, "before"),
