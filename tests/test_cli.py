@@ -112,6 +112,21 @@ def test_telemetry_is_off_unless_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "1000 1"),
+        ({"GOMP_SPINCOUNT": "0"}, "0 1"),
+        ({"OMP_WAIT_POLICY": "active"}, "None None"),
+    ],
+)
+def test_threads_spin_briefly_unless_the_user_set_another_policy(environment: dict[str, str], expected: str) -> None:
+    program = "import os, segline; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('KMP_BLOCKTIME'))"
+    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
     ("arguments", "said", "code"),
     [
         (("predict", "a.png", "--model", "models:/a/1", "--out", ""), "--out", 2),
