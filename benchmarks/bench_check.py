@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segline.data import files
+from segline import files
+from segline.data import imagefiles
 from segline.data.checks.duplicates import MOST_BITS, Codes, partners
 from segline.data.checks.examine import examine
 from segline.data.dataset import Dataset
@@ -54,9 +55,9 @@ def drawn(folder: Path, side: int) -> Dataset:
     square = np.pad(np.ones((28, 28), np.uint16), 6)
     instances = np.zeros((side, side), np.uint16)
     instances[: cells * 40, : cells * 40] = np.kron(numbers.astype(np.uint16), square)
-    files.write_png(folder / "images" / "a.png", np.asarray(image))
-    files.write_png(folder / "instances" / "a.png", instances)
-    files.write_png(folder / "classes" / "a.png", (instances > 0) * (1 + instances % 2).astype(np.uint8))
+    imagefiles.write_png(folder / "images" / "a.png", np.asarray(image))
+    imagefiles.write_png(folder / "instances" / "a.png", instances)
+    imagefiles.write_png(folder / "classes" / "a.png", (instances > 0) * (1 + instances % 2).astype(np.uint8))
     spec = {"name": "drawn", "classes": {0: "background", 1: "one", 2: "two"}, "labels": "instances"}
     files.write_yaml(folder / "dataset.yaml", spec)
     return Dataset.open(folder)

@@ -25,7 +25,7 @@ from segline.data import labels
 from segline.data.dataset import IGNORE
 from segline.data.prepared import Prepared
 from segline.model.images import Raw
-from segline.model.segments import segments, thin
+from segline.model.objects import segments, thin
 from segline.score import counts, detection, judge
 
 Labels = npt.NDArray[np.uint8]

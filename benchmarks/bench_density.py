@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segline.data import files
+from segline import files
 from segline.data.borders import class_weights
 from segline.data.density import Density, cells
 from segline.data.prepared import Arrays

@@ -26,12 +26,12 @@ from safetensors.torch import save_file
 
 from segline import params
 from segline.data import drawn
+from segline.gate.rules import Verdict
 from segline.model.images import Statistics, encode_png, to_network
-from segline.model.instances import Separation, encode
-from segline.model.predict import Description, Inference, Predictor
-from segline.track.gate import Verdict
+from segline.model.inference import Description, Inference, Predictor
+from segline.model.objects import Separation, encode
+from segline.track.packaging import Parts
 from segline.track.registry import Registry
-from segline.track.shipping import Parts
 from segline.track.store import open_store
 
 TILE, SCENE, SCENES = 512, 1024, 4

@@ -19,7 +19,7 @@ from skimage.measure import label
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
-from segline.model.instances import distances, heights, parted, reach, steps
+from segline.model.objects import distances, heights, parted, reach, steps
 
 DEPTH = 2.0  # px
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)

@@ -129,10 +129,11 @@ def handlers() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A committed project with versions 1, 2 and 3 of cells, of which 1 is champion as the first."""
+    from segline.gate import rules
     from segline.params import Gate
-    from segline.track import commits, entry, gate, intact
+    from segline.track import commits, intact, versions
+    from segline.track.packaging import Parts
     from segline.track.registry import IMAGES, Registry
-    from segline.track.shipping import Parts
     from segline.track.store import open_store
 
     root = tmp_path_factory.mktemp("three") / "project"
@@ -154,7 +155,7 @@ def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT"):
             patch.delenv(name, raising=False)
-        patch.setattr(entry, "_upload", upload)
+        patch.setattr(versions, "_upload", upload)
         patch.chdir(root)
         for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
             subprocess.run(["git", "-c", "user.name=Ada", "-c", "user.email=x", *command], check=True)
@@ -167,7 +168,7 @@ def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
             images = f"image,file,md5,split\na,images/a.png,{number}a,train\nb,images/b.tif,b,test\n".encode()
             tags = {"model.md5": f"{number}" * 32, "data.md5": "d" * 32, "dataset": "cells", **commits.here()}
             with store.start_run("train", {"train.epochs": number}) as run:
-                passed = gate.floors({"mean_iou": 0.5 + number / 10, "pixel_error": 0.05}, Gate())
+                passed = rules.floors({"mean_iou": 0.5 + number / 10, "pixel_error": 0.05}, Gate())
                 Registry(store, "cells").register(parts, run, passed, tags, "# Card", records={IMAGES: images})
     return root
 

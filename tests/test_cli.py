@@ -123,7 +123,9 @@ def test_threads_spin_briefly_unless_the_user_set_another_policy(environment: di
     program = "import os, segline; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('KMP_BLOCKTIME'))"
     environment["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
     command = [sys.executable, "-c", program]
-    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip() == expected
+    assert (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip() == expected
+    )
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_the_shipped_room_is_closed(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "name"),
     [
-        ("from segline.model import tiles", "segline.model.tiles"),
+        ("from segline.model import tiles", "segline.model.tiling"),
         ("from ..params import Model", "elsewhere.params.Model"),
         ("from .. import params", "elsewhere.params"),
         ("import segline.score", "segline.score"),
@@ -356,7 +356,7 @@ def test_dvc_and_git_agree_on_what_is_ignored(repository: Path, tmp_path: Path) 
     tracked += [
         "data/reports/",
         "data/reports/test.json",
-        "src/segline/data/files.py",
+        "src/segline/files.py",
         "mlruns/.gitkeep",
         "params.yaml",
     ]

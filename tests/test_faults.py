@@ -30,9 +30,9 @@ from segline.commands.preset import PresetError
 from segline.commands.summary import SummaryError
 from segline.data.checks.problems import UnfitError
 from segline.data.dataset import DatasetError
-from segline.data.files import FileError
-from segline.data.formats import LayoutError
 from segline.data.splits import SplitError
+from segline.files import FileError
+from segline.importing.formats import LayoutError
 from segline.model.geometry import SizeError
 from segline.model.images import decode, encode_png
 from segline.params import ParamsError

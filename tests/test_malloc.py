@@ -12,7 +12,7 @@ import pytest
 def test_memory_that_is_freed_is_not_asked_for_again(size: int) -> None:
     program = (
         "import resource, torch\n"
-        "from segline.malloc import keep_freed_memory\n"
+        "from segline.process import keep_freed_memory\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    for _ in range(20):\n"

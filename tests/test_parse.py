@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from segline import params, parse
+from segline import files, params, parse
 from segline.commands.predicted import Line
-from segline.data import files
 from segline.data.dataset import DatasetError, read_spec
 from segline.model.saved import Description, Inference, ModelError
 from segline.parse import ParseError, from_json, from_yaml

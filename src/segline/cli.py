@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from segline import cli_models, failure, signals, terminal
+from segline import cli_models, failure, process, terminal
 from segline.addresses import hide, shown
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ def main() -> None:
     explains, such as a full disk or a locked database; others are our mistakes, with a traceback. No password is
     printed. The exit code is 1, or what the class has as `exit_code`.
     """
-    signals.install()
+    process.install()
     # MLflow logs a traceback of each error of its database, and raises it too: it is explained then.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
@@ -51,10 +51,10 @@ def _known(error: Exception) -> str | None:
     """Return the message for an error of a file, of MLflow or of a database; None for a mistake of ours."""
     if message := failure.explain(error):
         return message
-    from segline.track import faults, place
+    from segline.track import faults, location
 
     try:
-        store = place.locate()
+        store = location.locate()
     except faults.StoreError:
         address = name = ""
     else:

@@ -67,7 +67,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two versions on the test images: figures with intervals, and pictures of where they differ most."""
-    from segline.commands import comparing as command
+    from segline.commands import compare as command
 
     command.main(first, second, name, out=out, as_json=as_json, console=terminal.console(), say=terminal.say)
 
@@ -116,7 +116,7 @@ def rollback(
 @app.command()
 def sync() -> None:
     """After a clone: bring back runs, versions and aliases, as registry.jsonl and the commits tell them."""
-    from segline.commands import syncing as command
+    from segline.commands import sync as command
     from segline.stages import register as stage
 
     command.main(stage.again, terminal.say)
@@ -130,6 +130,6 @@ def rebuild(
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the clone here, a new or empty folder")] = None,
 ) -> None:
     """Make a version again from its commit and data, elsewhere; exit code 0: the same model; 1: not; 2: cannot tell."""
-    from segline.commands import rebuilding as command
+    from segline.commands import rebuild as command
 
     raise typer.Exit(command.main(version, name, keep, terminal.say))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segline.data import files
+from segline import files
+from segline.gate.rules import floors
 from segline.model.images import encode_png
-from segline.model.instances import components, encode
+from segline.model.objects import components, encode
 from segline.params import Gate
-from segline.track.gate import floors
+from segline.track.packaging import Parts
 from segline.track.registry import IMAGES, ModelVersion, Registry
-from segline.track.shipping import Parts
 from segline.track.store import open_store
 
 TRUE = 128  # pixels above it are cells

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segline import cli
+from segline import cli, files
 from segline.commands.check import GroupsFileError, main
-from segline.data import files
-from segline.data.checks.check import UnfitError
+from segline.data import imagefiles
+from segline.data.checks.unfit import UnfitError
 from segline.data.dataset import DatasetError
 from segline.params import ParamsError
 
@@ -26,8 +26,8 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path("data/raw/small")
     for index in range(12):
         picture = np.random.default_rng(index).integers(0, 255, (96, 96), np.uint8)
-        files.write_png(folder / "images" / f"{index:02}.png", picture)
-        files.write_png(
+        imagefiles.write_png(folder / "images" / f"{index:02}.png", picture)
+        imagefiles.write_png(
             folder / "classes" / f"{index:02}.png", np.repeat(np.eye(2, dtype=np.uint8), 48, 0).repeat(48, 1)
         )
     spec = {"name": "small", "classes": {0: "background", 1: "cell"}, "labels": "classes"}
@@ -92,8 +92,8 @@ def test_groups_are_written_even_where_there_are_errors(dataset: Path) -> None:
 
 def test_images_smaller_than_the_margin(dataset: Path) -> None:
     small = np.random.default_rng(9).integers(0, 255, (92, 200), np.uint8)
-    files.write_png(dataset / "images" / "03.png", small)
-    files.write_png(dataset / "classes" / "03.png", small // 128)
+    imagefiles.write_png(dataset / "images" / "03.png", small)
+    imagefiles.write_png(dataset / "classes" / "03.png", small // 128)
     lines = [line for line in told() if "images/03.png" in line]
     assert len(lines) == 1 and lines[0].startswith("warning  images/03.png")
     assert "92 px at its shorter side, of which the network needs 92 more: mirrored more than once" in lines[0]
@@ -103,7 +103,7 @@ def test_images_smaller_than_the_margin(dataset: Path) -> None:
 
 def test_all_names_every_file(dataset: Path) -> None:
     for index in range(8):
-        files.write_png(dataset / "images" / f"{index:02}.png", np.full((96, 96), index, np.uint8))
+        imagefiles.write_png(dataset / "images" / f"{index:02}.png", np.full((96, 96), index, np.uint8))
     assert [line.split()[1] for line in told()[:4]] == ["images/00.png", "images/01.png", "images/02.png", "5"]
     assert len(told(every=True)) == 9
 

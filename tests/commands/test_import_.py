@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segline.commands.import_ import ImportFlagError, run
-from segline.data import files
+from segline.data import imagefiles
 from segline.data.dataset import Dataset
 
 
@@ -17,8 +17,10 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_text("data: {source: data/raw/cells}\n")
     rng = np.random.default_rng(0)
     for name in "abcd":
-        files.write_png(tmp_path / "source" / "images" / f"{name}.png", rng.integers(0, 256, (4, 6), np.uint8))
-        files.write_png(tmp_path / "source" / "masks" / f"{name}.png", np.tile(np.arange(3, dtype=np.uint8), (4, 2)))
+        imagefiles.write_png(tmp_path / "source" / "images" / f"{name}.png", rng.integers(0, 256, (4, 6), np.uint8))
+        imagefiles.write_png(
+            tmp_path / "source" / "masks" / f"{name}.png", np.tile(np.arange(3, dtype=np.uint8), (4, 2))
+        )
     return tmp_path / "source"
 
 
@@ -43,7 +45,7 @@ def test_lines(source: Path) -> None:
 
 
 def test_problems_are_told(source: Path) -> None:
-    files.write_png(source / "images" / "b.png", np.arange(24, dtype=np.uint16).reshape(4, 6))
+    imagefiles.write_png(source / "images" / "b.png", np.arange(24, dtype=np.uint16).reshape(4, 6))
     lines = run(source, "small", mode="off")
     assert any("images/b.png" in line and "uint16" in line for line in lines)
     assert "prepare will refuse the dataset until these errors are mended" in lines
@@ -51,7 +53,7 @@ def test_problems_are_told(source: Path) -> None:
 
 def test_colours_by_table(source: Path) -> None:
     for file in (source / "masks").iterdir():
-        files.write_png(file, np.array([[[0, 0, 0], [255, 0, 0], [0, 0, 9]] * 2] * 4, np.uint8))
+        imagefiles.write_png(file, np.array([[[0, 0, 0], [255, 0, 0], [0, 0, 9]] * 2] * 4, np.uint8))
     (source / "colours.csv").write_text("colour,class,name\n#000000,0,\n#ff0000,2,nucleus\n#000009,1,cytoplasm\n")
     run(source, "small", colours=source / "colours.csv", classes=["1=body"], mode="off")
     dataset = Dataset.open(Path("data/raw/small"))

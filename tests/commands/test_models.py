@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from segline import cli_models
 from segline.commands import models, promote, show, uses
 from segline.commands.models import open_registry
-from segline.track.gate import Verdict, at_least
 from segline.track.registry import Registry, RegistryError
 from segline.track.store import open_store
+from segline.track.verdict import Verdict, at_least
 
 GOOD, BAD = (Verdict((at_least("mean_iou", value, 0.5),)) for value in (0.9, 0.1))
 UNKNOWN = Verdict((), ("other classes",))

@@ -15,9 +15,9 @@ from PIL import Image
 
 from segline.commands import predict
 from segline.commands.predicted import LOCK, RECORDS, Records, RecordsError, Wishes
-from segline.data import files
+from segline.data import imagefiles
 from segline.model.images import decode, encode_png
-from segline.model.instances import components, encode, encode_probabilities
+from segline.model.objects import components, encode, encode_probabilities
 from segline.track.registry import Answer
 
 
@@ -59,7 +59,7 @@ def image(tmp_path: Path) -> Path:
     """A bright square."""
     pixels = np.zeros((12, 15), np.uint8)
     pixels[3:8, 4:9] = 200
-    files.write_png(tmp_path / "in" / "a.png", pixels)
+    imagefiles.write_png(tmp_path / "in" / "a.png", pixels)
     return tmp_path / "in" / "a.png"
 
 
@@ -67,12 +67,14 @@ def image(tmp_path: Path) -> Path:
 def test_a_label_image_for_each_file_and_a_picture_where_asked(image: Path, tmp_path: Path) -> None:
     run(image.parent, out=tmp_path / "out" / "deep", overlays=True)
     assert names(tmp_path / "out" / "deep") == ["a.png", "a_overlay.png"]
-    assert np.array_equal(files.read_labels(tmp_path / "out" / "deep" / "a.png"), files.read_labels(image) > 100)
+    assert np.array_equal(
+        imagefiles.read_labels(tmp_path / "out" / "deep" / "a.png"), imagefiles.read_labels(image) > 100
+    )
 
 
 @pytest.mark.usefixtures("model")
 def test_labels_of_a_geotiff_lie_where_it_lies(image: Path, tmp_path: Path) -> None:
-    pixels, scale = files.read_labels(image), (0.5, 0.5, 0.0)
+    pixels, scale = imagefiles.read_labels(image), (0.5, 0.5, 0.0)
     tifffile.imwrite(tmp_path / "earth.tif", pixels, metadata=None, extratags=[(33550, "d", 3, scale, True)])
     run(image, tmp_path / "earth.tif", out=tmp_path / "out", instances=True)
     written = names(tmp_path / "out")
@@ -87,10 +89,10 @@ def test_labels_of_a_geotiff_lie_where_it_lies(image: Path, tmp_path: Path) -> N
 def test_instances_are_ids_of_16_bits_or_32_where_that_is_too_few(tmp_path: Path) -> None:
     dots = np.zeros((600, 601), np.uint8)
     dots[::2, ::2] = 200
-    files.write_png(tmp_path / "in" / "few.png", dots[:200, :200])
-    files.write_png(tmp_path / "in" / "many.png", dots)
+    imagefiles.write_png(tmp_path / "in" / "few.png", dots[:200, :200])
+    imagefiles.write_png(tmp_path / "in" / "many.png", dots)
     run(tmp_path / "in", out=tmp_path / "out", instances=True)
-    few = files.read_labels(tmp_path / "out" / "few_instances.png")
+    few = imagefiles.read_labels(tmp_path / "out" / "few_instances.png")
     assert (few.dtype, few.max()) == (np.uint16, 100 * 100)
     many = tifffile.imread(tmp_path / "out" / "many_instances.tif")
     assert (many.dtype, many.max()) == (np.int32, 300 * 301)
@@ -115,7 +117,7 @@ def test_what_is_written_is_not_written_again(image: Path, tmp_path: Path, model
     model.md5 = "0" * 32  # what is there now is of another version
     run(image, out=out)
     assert model.asked == 5
-    files.write_png(image, np.zeros((5, 6), np.uint8))
+    imagefiles.write_png(image, np.zeros((5, 6), np.uint8))
     run(image, out=out)
     assert model.asked == 6
     (out / "a.png").unlink()
@@ -141,7 +143,7 @@ def test_one_process_at_a_time_writes_to_a_folder(image: Path, tmp_path: Path) -
 @pytest.mark.usefixtures("model")
 def test_patterns(image: Path, tmp_path: Path) -> None:
     deep = tmp_path / "in" / "x" / "y" / "b.png"
-    files.write_png(deep, files.read_labels(image).astype(np.uint8))
+    imagefiles.write_png(deep, imagefiles.read_labels(image).astype(np.uint8))
     (deep.parent / "c.txt").write_text("no image")
     run(f"{tmp_path}/in/**/*.png", out=tmp_path / "out")
     assert names(tmp_path / "out") == ["a.png", "b.png"]
@@ -166,8 +168,8 @@ def test_images_are_labelled_upright_and_what_their_files_say_is_told_once(
     tifffile.imwrite(tmp_path / "c.tif", pixels, extratags=missing, metadata=None)
     run(tmp_path, out=tmp_path / "out", overlays=True)
     for stem in "ab":
-        assert np.array_equal(files.read_labels(tmp_path / "out" / f"{stem}.png"), np.rot90(pixels, -1) > 100)
-        assert files.read_image(tmp_path / "out" / f"{stem}_overlay.png").shape == (15, 12, 3)
+        assert np.array_equal(imagefiles.read_labels(tmp_path / "out" / f"{stem}.png"), np.rot90(pixels, -1) > 100)
+        assert imagefiles.read_image(tmp_path / "out" / f"{stem}_overlay.png").shape == (15, 12, 3)
     said = capfd.readouterr().err
     assert said.count("2 image(s): turned upright, as orientation note 6 says") == 1
     assert said.count("1 image(s): 200 is declared as missing (nodata)") == 1
@@ -175,7 +177,7 @@ def test_images_are_labelled_upright_and_what_their_files_say_is_told_once(
 
 @pytest.mark.usefixtures("model")
 def test_probabilities_are_planes_at_the_place_on_earth(image: Path, tmp_path: Path) -> None:
-    pixels, scale = files.read_labels(image), (0.5, 0.5, 0.0)
+    pixels, scale = imagefiles.read_labels(image), (0.5, 0.5, 0.0)
     tifffile.imwrite(tmp_path / "earth.tif", pixels, metadata=None, extratags=[(33550, "d", 3, scale, True)])
     run(image, tmp_path / "earth.tif", out=tmp_path / "out", probabilities=True)
     for name in ("a", "earth"):
@@ -210,7 +212,7 @@ def test_two_images_of_one_stem_are_refused_before_anything_is_written(image: Pa
 def test_ome_zarr_images_are_found_and_their_files_are_not(image: Path, tmp_path: Path) -> None:
     for name in ("b.zarr", "c"):
         group = zarr.create_group(image.parent / name, zarr_format=3)
-        group.create_array("0", data=files.read_labels(image).astype(np.uint8))
+        group.create_array("0", data=imagefiles.read_labels(image).astype(np.uint8))
         axes = [{"name": axis} for axis in "yx"]
         group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [{"path": "0"}]}]}
     (image.parent / "folder").mkdir()
@@ -227,11 +229,13 @@ def test_ome_zarr_images_are_found_and_their_files_are_not(image: Path, tmp_path
 def test_ome_zarr_by_a_model_that_knows_no_instances(image: Path, tmp_path: Path, model: Bright) -> None:
     model.knows = False
     group = zarr.create_group(tmp_path / "b.zarr", zarr_format=2)
-    group.create_array("0", data=files.read_labels(image).astype(np.uint8))
+    group.create_array("0", data=imagefiles.read_labels(image).astype(np.uint8))
     axes = [{"name": axis} for axis in "yx"]
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]
     run(tmp_path / "b.zarr", out=tmp_path / "out")
-    assert np.array_equal(zarr.open_array(tmp_path / "out" / "b.ome.zarr" / "0")[:], files.read_labels(image) > 100)
+    assert np.array_equal(
+        zarr.open_array(tmp_path / "out" / "b.ome.zarr" / "0")[:], imagefiles.read_labels(image) > 100
+    )
     with pytest.raises(predict.PredictError, match="registered by a segline that knew no instances"):
         run(tmp_path / "b.zarr", out=tmp_path / "out", instances=True)
 
@@ -259,7 +263,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_no_image_is_replaced_by_labels(image: Path, tmp_path: Path, name: str, given: str, out: str) -> None:
     (tmp_path / "link").symlink_to("in", target_is_directory=True)
     if name == "linked.png":
-        files.write_png(tmp_path / "elsewhere" / "linked.png", np.zeros((5, 6), np.uint8))
+        imagefiles.write_png(tmp_path / "elsewhere" / "linked.png", np.zeros((5, 6), np.uint8))
         (image.parent / name).symlink_to("../elsewhere/linked.png")
     else:
         (image.parent / name).write_bytes(image.read_bytes())
@@ -307,7 +311,7 @@ def test_no_file_of_another_version_stays_beside_new_labels(image: Path, tmp_pat
     run(image, out=out)
     assert names(out) == ["a.png", "a_mine.png"]
     run(image, out=out, probabilities=True)
-    files.write_png(image, np.zeros((5, 6), np.uint8))
+    imagefiles.write_png(image, np.zeros((5, 6), np.uint8))
     run(image, out=out, overlays=True)
     assert names(out) == ["a.png", "a_mine.png", "a_overlay.png"]
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import zarr
 
+from segline import files
 from segline.commands import predicting
 from segline.commands.predicted import LOCK, RECORDS, Line, Records, RecordsError, Request, Wishes
-from segline.data import chunked, files
-from segline.data.files import FileError
+from segline.data import chunked
+from segline.files import FileError
 
 WANTED = Request("a", "0" * 32, "1" * 32, 0, ("labels",), "models:/a/1")
 

@@ -15,17 +15,17 @@ from safetensors.torch import save_file
 
 from segline.commands import predict
 from segline.commands.predicted import Wishes
-from segline.data.chunks import Chunks
-from segline.data.files import read_image
+from segline.data.imagefiles import read_image
+from segline.data.omezarr import Chunks
 from segline.data.windows import Windows
 from segline.model import averaging
 from segline.model.images import Statistics, encode_png
-from segline.model.instances import Separation, encode
-from segline.model.predict import Description, Inference, Predictor, load
-from segline.track.gate import Verdict
+from segline.model.inference import Description, Inference, Predictor, load
+from segline.model.objects import Separation, encode
+from segline.track.packaging import Parts
 from segline.track.registry import Registry
-from segline.track.shipping import Parts
 from segline.track.store import open_store
+from segline.track.verdict import Verdict
 
 NETWORK = {"width": 2, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}
 SCALE = (0.5, 0.5, 0.0)
@@ -158,7 +158,7 @@ def test_what_needs_the_whole_image_is_predicted_in_memory_or_refused(
     predicted: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path / "a.tif", image(60, 70))
-    monkeypatch.setattr("segline.track.large.memory", lambda *_: ("its norm is over all of it", 10**6))
+    monkeypatch.setattr("segline.track.answers.memory", lambda *_: ("its norm is over all of it", 10**6))
     predicted(file, wishes=Wishes())
     assert (tmp_path / "out" / "a.tif").exists()
     monkeypatch.setattr("segline.progress.machine_memory", lambda: 10**6)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from segline.commands import ui
-from segline.track.place import Place
+from segline.track.location import Place
 
 SERVE = """
 import sys

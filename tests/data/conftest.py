@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segline.data import files
+from segline import files
+from segline.data import imagefiles
 
 SPEC = {"name": "small", "classes": {0: "background", 1: "cell", 2: "nucleus"}, "ignore": 9, "labels": "instances"}
 
@@ -25,9 +26,9 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
             instances[1:5, 1:4], instances[1:5, 4:7], instances[7:11, 2:8] = 1, 2, 700
             classes = np.array([0, 1, 2], np.uint8)[np.select([instances == 700, instances > 0], [2, 1], 0)]
             arrays = {"instances": instances, "classes": classes}
-            files.write_png(folder / "images" / f"{chr(97 + index)}.png", rng.integers(0, 255, (12, 10), np.uint8))
+            imagefiles.write_png(folder / "images" / f"{chr(97 + index)}.png", rng.integers(0, 255, (12, 10), np.uint8))
             for kind in kinds:
-                files.write_png(folder / kind / f"{chr(97 + index)}.png", arrays[kind])
+                imagefiles.write_png(folder / kind / f"{chr(97 + index)}.png", arrays[kind])
         files.write_yaml(folder / "dataset.yaml", SPEC | spec)
         return folder
 

@@ -13,8 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import distance_transform_edt
 
 from segline.data import borders
-from segline.data.borders import class_weights, weight_band, weight_map
-from segline.data.distances import two_nearest
+from segline.data.borders import class_weights, two_nearest, weight_band, weight_map
 from segline.data.gaps import separate
 from segline.data.labels import components
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zarr
 
-from segline.data import ngff
+from segline.data import omezarr
 from segline.data.chunked import write_chunked
 from segline.data.windows import open_windows
 
@@ -15,9 +15,9 @@ C = {"name": "c", "type": "channel"}
 SCALE = [{"type": "scale", "scale": [0.5, 0.25]}]
 
 
-def frame(path: Path, version: str) -> ngff.Frame:
+def frame(path: Path, version: str) -> omezarr.Frame:
     said = {"axes": [Y, X], "datasets": [{"path": "0", "coordinateTransformations": SCALE}]}
-    return ngff.Frame(path, version, ngff.Pyramid.model_validate(said))
+    return omezarr.Frame(path, version, omezarr.Pyramid.model_validate(said))
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 import zarr
 
-from segline.data import chunks
-from segline.data.files import FileError
+from segline.data import omezarr
 from segline.data.windows import open_windows, size_of
+from segline.files import FileError
 
 HEIGHT, WIDTH = 75, 101
 RNG = np.random.default_rng(0)
@@ -52,11 +52,11 @@ def boxes() -> list[tuple[slice, slice]]:
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("form", [2, 3])
-@pytest.mark.parametrize("kept", [0, chunks.KEPT])
+@pytest.mark.parametrize("kept", [0, omezarr.KEPT])
 def test_windows_are_parts_of_the_image(
     name: str, form: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chunks, "KEPT", kept)
+    monkeypatch.setattr(omezarr, "KEPT", kept)
     axes, pixels, options = FORMS[name]
     path = make(tmp_path / "a.zarr", form, axes, pixels, options)
     whole = np.moveaxis(pixels.reshape(-1, HEIGHT, WIDTH), 0, -1)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from skimage.measure import label
 
-from segline.data import files
+from segline import files
+from segline.data import imagefiles
 from segline.data.dataset import IGNORE, Dataset, DatasetError, Spec, read_spec, write_spec
-from segline.data.files import FileError
+from segline.files import FileError
 
 SPEC = {"name": "small", "classes": {0: "background", 1: "cell"}, "labels": "classes"}
 
@@ -60,7 +61,7 @@ def test_files_go_by_their_stem(make_dataset: Callable[..., Path]) -> None:
     assert dataset.stems == ["a", "b"]
     assert dataset.groups == {"a": "a", "b": "b"}
     assert dataset.image("a").shape == (12, 10, 1)
-    files.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
+    imagefiles.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
     with pytest.raises(DatasetError, match=r"a\.tif and a\.png have one stem"):
         Dataset.open(folder)
 
@@ -86,11 +87,11 @@ def test_a_folder_that_cannot_be_listed(make_dataset: Callable[..., Path], monke
 
 def test_truth_of_instances_and_classes(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
-    classes = files.read_labels(folder / "classes" / "a.png")
+    classes = imagefiles.read_labels(folder / "classes" / "a.png")
     classes[1:3, 1:4] = 9
-    files.write_png(folder / "classes" / "a.png", classes)
+    imagefiles.write_png(folder / "classes" / "a.png", classes)
     found, instances = Dataset.open(folder).truth("a")
-    expected = files.read_labels(folder / "instances" / "a.png")
+    expected = imagefiles.read_labels(folder / "instances" / "a.png")
     np.testing.assert_array_equal(found, np.where(classes == 9, IGNORE, classes))
     np.testing.assert_array_equal(instances, np.where(classes == 9, 0, expected))
     assert (found.dtype, instances.dtype) == (np.uint8, np.int32)
@@ -99,7 +100,7 @@ def test_truth_of_instances_and_classes(make_dataset: Callable[..., Path]) -> No
 def test_truth_of_instances_alone(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(kinds=("instances",), classes={0: "background", 1: "cell"})
     classes, instances = Dataset.open(folder).truth("a")
-    expected = files.read_labels(folder / "instances" / "a.png")
+    expected = imagefiles.read_labels(folder / "instances" / "a.png")
     np.testing.assert_array_equal(instances, expected)
     np.testing.assert_array_equal(classes, expected > 0)
 
@@ -108,7 +109,7 @@ def test_truth_of_instances_alone(make_dataset: Callable[..., Path]) -> None:
 def test_truth_of_classes_alone(make_dataset: Callable[..., Path], kind: str, neighbours: int) -> None:
     folder = make_dataset(kinds=("classes",), classes={0: "line", 1: "cell"}, ignore=None, labels=kind)
     classes = np.random.default_rng(0).integers(0, 2, (40, 30), np.uint8)
-    files.write_png(folder / "classes" / "a.png", classes)
+    imagefiles.write_png(folder / "classes" / "a.png", classes)
     _, instances = Dataset.open(folder).truth("a")
     pieces = label(classes, connectivity=neighbours)
     pairs = np.unique(np.stack([instances.ravel(), pieces.ravel()]), axis=1)
@@ -117,7 +118,7 @@ def test_truth_of_classes_alone(make_dataset: Callable[..., Path], kind: str, ne
 
 def test_areas_of_two_classes_that_touch_are_two(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(kinds=("classes",), labels="classes")
-    files.write_png(folder / "classes" / "a.png", np.array([[1, 2, 9], [0, 0, 1]], np.uint8))
+    imagefiles.write_png(folder / "classes" / "a.png", np.array([[1, 2, 9], [0, 0, 1]], np.uint8))
     classes, instances = Dataset.open(folder).truth("a")
     np.testing.assert_array_equal(classes, [[1, 2, IGNORE], [0, 0, 1]])
     np.testing.assert_array_equal(instances, [[1, 3, 0], [0, 0, 2]])

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segline.data import files
-from segline.data.files import FileError
+from segline import files
 from segline.data.prepared import Arrays, Prepared
+from segline.files import FileError
 
 
 def test_arrays_open_one_file_at_a_time(tmp_path: Path) -> None:

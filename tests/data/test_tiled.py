@@ -5,8 +5,8 @@ import pytest
 import tifffile
 
 from segline.data import tiled
-from segline.data.files import read_image
 from segline.data.georeference import Tag
+from segline.data.imagefiles import read_image
 
 
 @pytest.mark.parametrize("shape", [(700, 1100), (2, 513, 40), (3, 20, 30)])

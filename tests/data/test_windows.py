@@ -9,8 +9,9 @@ import pytest
 import tifffile
 
 from segline.data import windows
-from segline.data.files import FileError, read_image, write_png
+from segline.data.imagefiles import read_image, write_png
 from segline.data.windows import open_windows
+from segline.files import FileError
 
 HEIGHT, WIDTH = 75, 101
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from segline.model.images import Statistics
-from segline.model.predict import Description, Inference, ModelError, load
+from segline.model.inference import Description, Inference, ModelError, load
 from segline.model.saved import weights
 
 DESCRIPTION = Description(

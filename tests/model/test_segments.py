@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from segline.model.segments import segments, thin
+from segline.model.objects import segments, thin
 
 
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))

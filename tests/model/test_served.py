@@ -15,8 +15,8 @@ from mlflow.pyfunc.scoring_server import _parse_json_data
 from mlflow.types import ColSpec, Schema
 
 from segline.model.images import ImageError, decode, encode_png
-from segline.model.instances import components
-from segline.model.predict import Prediction
+from segline.model.inference import Prediction
+from segline.model.objects import components
 from segline.model.served import Served, entries, to_bytes
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
@@ -127,7 +127,7 @@ def test_an_image_file_is_never_taken_for_text() -> None:
 
 def test_device_is_mlflow_s_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
-    monkeypatch.setattr("segline.model.predict.load", lambda folder, device: asked.append((folder, device)))
+    monkeypatch.setattr("segline.model.inference.load", lambda folder, device: asked.append((folder, device)))
     context = type("Context", (), {"artifacts": {"model": str(tmp_path)}})()
     monkeypatch.delenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", raising=False)
     Served().load_context(context)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import rankdata
 from sklearn.metrics import normalized_mutual_info_score
 
-from segline.model.segments import segments, thin
+from segline.model.objects import segments, thin
 from segline.score.boundaries import v_info, v_rand
 
 pairs = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6).flatmap(

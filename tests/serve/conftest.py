@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from segline.model.images import ImageError, decode, encode_png
-from segline.model.instances import encode_probabilities
+from segline.model.objects import encode_probabilities
 from segline.serve.access import Access
 from segline.serve.app import Limits, build
 from segline.serve.following import Model, Serving

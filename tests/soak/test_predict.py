@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 
 from segline.commands.predicted import LOCK
 from segline.model.images import Statistics, encode_png
-from segline.model.instances import Separation, encode
-from segline.model.predict import Description, Inference, load
-from segline.track.gate import Verdict
+from segline.model.inference import Description, Inference, load
+from segline.model.objects import Separation, encode
+from segline.track.packaging import Parts
 from segline.track.registry import Registry
-from segline.track.shipping import Parts
 from segline.track.store import open_store
+from segline.track.verdict import Verdict
 
 pytestmark = pytest.mark.soak
 

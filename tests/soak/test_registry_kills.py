@@ -1,6 +1,5 @@
 """Registrations and promotions ended by SIGKILL at 60 random moments, and registry.jsonl damaged in 3,000 ways."""
 
-import os
 import random
 import time
 
@@ -8,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segline.track import entry
+from segline.track import versions
 from segline.track.history import text
-from segline.track.shipping import Parts
+from segline.track.packaging import Parts
 from segline.track.store import Store
 from tests.track import conftest as fixtures
 from tests.track import killed
@@ -24,29 +23,28 @@ store, parts = fixtures.store, fixtures.parts
 
 @pytest.mark.soak
 def test_killed_before_and_after_each_call(store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry, "_upload", killed.upload)
+    monkeypatch.setattr(versions, "_upload", killed.upload)
     killed.kill_and_repair(store, parts, killed.POINTS, ("before", "after"))
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(
-    "SEGLINE_SOAK_ALL" not in os.environ, reason="failed once in three runs; the cause is not known yet"
-)
 def test_60_kills_at_any_moment_of_a_registration_or_promotion(
     store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entry, "_upload", killed.upload)
-    began = time.monotonic()
+    monkeypatch.setattr(versions, "_upload", killed.upload)
     killed.work(killed.variant(parts, 0), 0)
+    began = time.monotonic()
+    killed.work(killed.variant(parts, 1), 1)
     took = time.monotonic() - began
-    chance, hit = random.Random(0), 0
-    for number in range(1, KILLS + 1):
+    chance, kills, number = random.Random(0), 0, 1
+    while kills < KILLS:  # some children end before they are killed, on a busy machine more of them
+        number += 1
+        assert number < 5 * KILLS, f"only {kills} of {number} children were killed"
         other = killed.variant(parts, number)
-        hit += killed.killed_after(chance.uniform(0, took), other, number)
+        kills += killed.killed_after(chance.uniform(0, took), other, number)
         killed.whole_before_repair(store)
         killed.work(other, number)
         killed.repaired(store)
-    assert hit > KILLS // 2
 
 
 @pytest.mark.soak

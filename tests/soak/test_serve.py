@@ -26,10 +26,10 @@ import psutil
 import pytest
 
 from segline.model.images import decode, encode_png
-from segline.track.gate import Verdict
+from segline.track.packaging import Parts
 from segline.track.registry import Registry
-from segline.track.shipping import Parts
 from segline.track.store import Store
+from segline.track.verdict import Verdict
 from tests.data import test_reader_fuzz as fuzz
 from tests.track import conftest as track
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from segline.serve import protocol
-from segline.track.shipping import Parts
+from segline.track.packaging import Parts
 from tests.serve.clients import ALLOWED, Crowd
 from tests.soak import test_serve
 

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 from sqlalchemy import NullPool
 
-from segline.data import files
+from segline import files
 from segline.stages import tune
 from tests.stages import test_tune as tiny
 

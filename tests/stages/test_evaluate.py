@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from segline.data import files
+from segline import files
 from segline.data.prepared import Prepared
-from segline.model.instances import Separation
-from segline.model.predict import Inference
+from segline.model.inference import Inference
+from segline.model.objects import Separation
 from segline.params import Evaluate
 from segline.stages import evaluate
 

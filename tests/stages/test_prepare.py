@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segline.data import files
-from segline.data.checks.check import UnfitError
+from segline import files
+from segline.data import imagefiles
+from segline.data.checks.unfit import UnfitError
 from segline.data.dataset import IGNORE
 from segline.data.gaps import separate
 from segline.data.prepared import Prepared
@@ -76,7 +77,7 @@ def test_ignored_pixels_are_255_in_all_that_is_learned(cells: Path) -> None:
     files.write_yaml(cells / "dataset.yaml", spec | {"ignore": 77})
     classes = np.array(Image.open(cells / "classes/cells-000.png"))
     classes[:10] = 77
-    files.write_png(cells / "classes/cells-000.png", classes)
+    imagefiles.write_png(cells / "classes/cells-000.png", classes)
     prepare.main()
     prepared = Prepared.open()
     assert prepared.dataset.ignore == IGNORE
@@ -90,7 +91,7 @@ def test_grey_among_colour_is_written_as_colour(cells: Path, capsys: pytest.Capt
     """By numpy on the files: three equal channels, and the statistics are of what is written."""
     grey = np.array(Image.open(cells / "images/cells-002.png"))
     colour = np.stack([grey, 255 - grey, grey // 2], axis=2)
-    files.write_png(cells / "images/cells-002.png", colour)
+    imagefiles.write_png(cells / "images/cells-002.png", colour)
     prepare.main()
     prepared = Prepared.open()
     channels = prepared.manifest.set_index("image")["channels"]
@@ -136,7 +137,7 @@ def test_errors_stop_it_and_leave_what_was_there(
 ) -> None:
     prepare.main()
     before = tree(project / "data/prepared")
-    files.write_png(cells / "classes/cells-001.png", np.zeros((5, 5), np.uint8))
+    imagefiles.write_png(cells / "classes/cells-001.png", np.zeros((5, 5), np.uint8))
     with pytest.raises(UnfitError, match=r"classes/cells-001\.png +5x5 px"):
         prepare.main()
     assert tree(project / "data/prepared") == before

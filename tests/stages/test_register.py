@@ -12,11 +12,12 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from segline.data import files, truth
+from segline import files
+from segline.data import truth
 from segline.data.prepared import Prepared
 from segline.model.images import Statistics, encode_png
-from segline.model.instances import Separation, encode
-from segline.model.predict import Description, Inference, load_with
+from segline.model.inference import Description, Inference, load_with
+from segline.model.objects import Separation, encode
 from segline.stages import register
 from segline.track import lineage
 from segline.track.store import open_store

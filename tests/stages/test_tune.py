@@ -12,8 +12,7 @@ import pytest
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
-from segline import params
-from segline.data import files
+from segline import files, params
 from segline.model.geometry import SizeError
 from segline.stages import prepare, sample, tune, weights
 from segline.track.store import open_store

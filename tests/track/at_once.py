@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from segline.gate.champion import promote
+from segline.gate.rules import floors
 from segline.params import Gate
-from segline.track.gate import floors
-from segline.track.promotion import promote
+from segline.track.packaging import Parts
+from segline.track.recording import StartedRun
 from segline.track.registry import Registry
-from segline.track.runs import StartedRun
-from segline.track.shipping import Parts
 from segline.track.store import open_store
 
 STEPS = 20

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from segline.model.images import Statistics, encode_png
-from segline.model.instances import Separation, encode
-from segline.model.predict import Description, Inference, Predictor
-from segline.track.runs import StartedRun
-from segline.track.shipping import ROOM, Parts
+from segline.model.inference import Description, Inference, Predictor
+from segline.model.objects import Separation, encode
+from segline.track.packaging import ROOM, Parts
+from segline.track.recording import StartedRun
 from segline.track.store import Store, open_store
 
 NETWORK = {"width": 2, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}

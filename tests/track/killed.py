@@ -13,21 +13,21 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from segline.gate.champion import promote
+from segline.gate.rules import floors
 from segline.params import Gate
-from segline.track import entry, history, intact, unfinished
-from segline.track.gate import floors
+from segline.track import history, intact, unfinished, versions
+from segline.track.audit import verify
 from segline.track.history import champions, read_history
-from segline.track.promotion import promote
+from segline.track.packaging import Parts
 from segline.track.registry import Registry
-from segline.track.shipping import Parts
 from segline.track.store import Store, open_store
-from segline.track.verify import verify
 
 GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
 # Calls of a registration and of a promotion, in their order; the process ends before or after one of them.
 POINTS: tuple[tuple[Any, str], ...] = (
     (MlflowClient, "create_logged_model"),
-    (entry, "_upload"),
+    (versions, "_upload"),
     (MlflowClient, "finalize_logged_model"),
     (MlflowClient, "log_outputs"),
     (history, "append"),

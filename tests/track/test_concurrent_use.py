@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from segline.track.packaging import Parts
 from segline.track.registry import CHAMPION, VERSION_TAG, Registry
-from segline.track.shipping import Parts
 from segline.track.store import Store
 
 SCRIPT = Path(__file__).with_name("at_once.py")

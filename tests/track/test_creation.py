@@ -9,7 +9,7 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import create_engine
 
 from segline.track.faults import StoreError
-from segline.track.place import ROOT_TAG
+from segline.track.location import ROOT_TAG
 from segline.track.store import Store, open_store
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from segline.track import creation, faults, place
+from segline.track import creation, faults, location
 from segline.track.faults import StoreError, at_the_edge
 from segline.track.store import Store, open_store
 
@@ -23,7 +23,7 @@ def database(project: Path) -> Path:
 @pytest.fixture
 def locked(database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The project's database, which another connection has for itself."""
-    for module in (faults, place, creation):
+    for module in (faults, location, creation):
         monkeypatch.setattr(module, "PATIENCE", 0.1)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -11,11 +11,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 from safetensors import safe_open
 
+from segline.gate.rules import floors
 from segline.params import Gate
 from segline.track import intact
-from segline.track.gate import floors
+from segline.track.packaging import Parts
 from segline.track.registry import Registry, RegistryError, load_model
-from segline.track.shipping import Parts
 from segline.track.store import Store
 
 GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())

@@ -3,8 +3,8 @@
 import pytest
 from mlflow import MlflowClient
 
-from segline.track import entry, history
-from segline.track.shipping import Parts
+from segline.track import history, versions
+from segline.track.packaging import Parts
 from segline.track.store import Store
 from tests.track import killed
 
@@ -14,5 +14,5 @@ FEW = ((MlflowClient, "create_logged_model"), (history, "append"), (MlflowClient
 def test_killed_while_registering_the_next_registration_repairs(
     store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entry, "_upload", killed.upload)
+    monkeypatch.setattr(versions, "_upload", killed.upload)
     killed.kill_and_repair(store, parts, FEW, ("after",))

@@ -12,13 +12,14 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 
+from segline.gate.rules import floors
 from segline.params import Gate
-from segline.track.gate import Verdict, floors
 from segline.track.lineage import file_md5
+from segline.track.packaging import Parts, ShippingError
+from segline.track.recording import StartedRun
 from segline.track.registry import Answer, Registered, Registry, RegistryError, load_model
-from segline.track.runs import StartedRun
-from segline.track.shipping import Parts, ShippingError
 from segline.track.store import Store, open_store
+from segline.track.verdict import Verdict
 
 GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
 BAD = floors({"mean_iou": 0.1, "pixel_error": 0.05}, Gate())
@@ -27,9 +28,9 @@ TAGS = {"model.md5": "m", "data.md5": "d", "dataset": "cells", "classes": '{"0":
 REGISTER = """
 import sys
 from pathlib import Path
-from segline.track.gate import Verdict
+from segline.track.verdict import Verdict
 from segline.track.registry import Registry
-from segline.track.shipping import Parts
+from segline.track.packaging import Parts
 from segline.track.store import open_store
 folder = Path(sys.argv[1])
 example, answer, instances = ((folder / name).read_bytes() for name in ("example", "answer", "instances"))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from segline.track import faults, place, snapshot
+from segline.track import faults, location, snapshot
 from segline.track.faults import StoreError
-from segline.track.runs import StartedRun
+from segline.track.recording import StartedRun
 from segline.track.store import Store, open_store
-from tests.track.test_place import KILLED
+from tests.track.test_location import KILLED
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_folder_that_was_moved(store: Store, run: StartedRun, project: Path, l
     run.finish()
     assert store.place.own
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as connection, connection:
-        connection.execute("UPDATE experiment_tags SET value = '/old' WHERE key = ?", (place.ROOT_TAG,))
+        connection.execute("UPDATE experiment_tags SET value = '/old' WHERE key = ?", (location.ROOT_TAG,))
         connection.execute("UPDATE runs SET artifact_uri = '/old/mlruns/artifacts/x'")
     lock_up()
     copy = open_store()
@@ -117,7 +117,7 @@ def test_a_log_that_was_not_applied_is_read(
 def test_a_writer_elsewhere_is_waited_for_not_for_ever(
     project: Path, lock_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (faults, place, snapshot):
+    for module in (faults, location, snapshot):
         monkeypatch.setattr(module, "PATIENCE", 0.1)
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db", isolation_level=None)) as writer:
         writer.execute("BEGIN EXCLUSIVE")

@@ -20,10 +20,10 @@ from mlflow import MlflowClient
 from mlflow.tracking.fluent import active_run
 
 import segline.track.store
-from segline import signals
+from segline import process
 from segline.track import lineage
-from segline.track.place import Place, StoreError
-from segline.track.runs import StartedRun, Status
+from segline.track.location import Place, StoreError
+from segline.track.recording import StartedRun, Status
 from segline.track.store import MODEL_TAG, Store, open_store
 
 OPEN = """
@@ -285,7 +285,7 @@ def test_a_run_is_found_by_its_key_whenever_its_maker_ended(store: Store, monkey
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segline.track.runs.Run.params", killed)
+    monkeypatch.setattr("segline.track.recording.Run.params", killed)
     with pytest.raises(KeyboardInterrupt), store.start_run("trial 0", key="a/0"):
         pass
     assert store.latest("a/0") is not None
@@ -301,7 +301,7 @@ class SignalAtLine:
     def __call__(self, frame: FrameType, event: str, _: object) -> Self | None:
         file, caller = frame.f_code.co_filename, frame.f_back
         entered = file == contextlib.__file__ and caller and caller.f_code is a_study.__code__
-        if not entered and file not in (segline.track.store.__file__, signals.__file__, __file__):
+        if not entered and file not in (segline.track.store.__file__, process.__file__, __file__):
             return None
         if event == "line":
             self.left -= 1
@@ -323,7 +323,7 @@ def test_a_signal_at_any_line_leaves_no_run_running(store: Store, goes_on: bool)
         for number in count(1):
             if goes_on:
                 a_study(store)
-            signal.signal(signal.SIGTERM, signals._leave)
+            signal.signal(signal.SIGTERM, process._leave)
             sent = SignalAtLine(number)
             with contextlib.suppress(SystemExit):
                 sys.settrace(sent)

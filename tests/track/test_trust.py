@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from segline.gate.champion import promote
+from segline.gate.rules import floors
 from segline.params import Gate
-from segline.track import answers, entries, intact, modules, shipping, tags, trust
-from segline.track.gate import floors
-from segline.track.promotion import promote
+from segline.track import answers, entries, intact, modules, packaging, tags, trust
+from segline.track.audit import verify
+from segline.track.packaging import Parts
 from segline.track.registry import Registry, RegistryError, load_model
-from segline.track.shipping import Parts
 from segline.track.store import Store, open_store
-from segline.track.verify import verify
 
 GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
 CHAMPION = "models:/cells@champion"
@@ -429,5 +429,5 @@ def test_a_package_from_memory_imports_late_and_is_kept_apart() -> None:
 
 
 def test_old_versions_know_fewer_parameters() -> None:
-    served = (shipping.ROOM / "served.py").read_bytes()
+    served = (packaging.ROOM / "served.py").read_bytes()
     assert all(f'"{name}"'.encode() in served for name in answers.PARAMS)

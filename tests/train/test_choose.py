@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from segline.data.dataset import IGNORE
-from segline.model.instances import Separation, find
-from segline.model.predict import Inference, to_labels
+from segline.model.inference import Inference, to_labels
+from segline.model.objects import Separation, find
 from segline.score import instances
 from segline.train import choose
 

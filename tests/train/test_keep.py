@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from segline.signals import Deferred
+from segline.process import Deferred
 from segline.train import checkpoint, keep, loop
 from segline.train.keep import KeepError, Kept, better
 from segline.train.loop import Epoch, Step

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from segline.data.files import FileError
+from segline.files import FileError
 from segline.train import resume
 from segline.train.resume import claim
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from segline import params, progress
-from segline.data import files, splits
-from segline.data.checks import alike, check
+from segline import files, params, progress
+from segline.data import splits
+from segline.data.checks import alike, unfit
 from segline.data.dataset import Dataset
 from segline.model.geometry import Geometry
 
@@ -38,25 +38,25 @@ def main(
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
         raise GroupsFileError(f"--groups {groups}: it is there already; name another file, then replace this one by it")
-    dataset, found = check.opened(folder)
+    dataset, found = unfit.opened(folder)
     if dataset is not None:
-        checked = check.inspect(dataset, lambda look, stems: progress.each(look, stems, "check", mode, dataset.memory))
-        found += check.judge(dataset, checked)
+        checked = unfit.inspect(dataset, lambda look, stems: progress.each(look, stems, "check", mode, dataset.memory))
+        found += unfit.judge(dataset, checked)
         if settings is not None:
             found += _of_settings(dataset, checked, settings)
         if groups is not None:
             say(_write_groups(groups, alike.groups(dataset, checked)))
     shown = {"most": len(found), "examples": len(found)} if every else {}
-    check.refuse_errors(found, **shown)
+    unfit.refuse_errors(found, **shown)
     if found:
-        say(check.table(found, **shown))
+        say(unfit.table(found, **shown))
     images = "" if dataset is None else f"{len(dataset.images)} images: "
     say(f"{folder}: {images}no errors, {len(found) or 'no'} warning(s)")
 
 
 def _of_settings(
-    dataset: Dataset, checked: Sequence[check.Checked], settings: params.Params
-) -> Iterator[check.Problem]:
+    dataset: Dataset, checked: Sequence[unfit.Checked], settings: params.Params
+) -> Iterator[unfit.Problem]:
     """What is wrong with the dataset for the splits and the network that params.yaml asks for."""
     prepare = settings.prepare
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
@@ -64,22 +64,22 @@ def _of_settings(
         prepare = prepare.model_copy(update={"validation": (), "test": ()})
     if len(dataset.images) >= splits.FEWEST_IMAGES:
         try:
-            yield from check.of_splits(dataset, checked, splits.assign(dataset.groups, **prepare.model_dump()))
+            yield from unfit.of_splits(dataset, checked, splits.assign(dataset.groups, **prepare.model_dump()))
         except splits.SplitError as error:
-            yield check.Problem("error", str(params.PARAMS_FILE), str(error))
+            yield unfit.Problem("error", str(params.PARAMS_FILE), str(error))
     yield from _too_small(dataset, checked, settings.model)
 
 
-def _too_small(dataset: Dataset, checked: Sequence[check.Checked], model: params.Model) -> Iterator[check.Problem]:
+def _too_small(dataset: Dataset, checked: Sequence[unfit.Checked], model: params.Model) -> Iterator[unfit.Problem]:
     """Images with a side so short that mirroring it once does not give the network its context."""
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     for image in checked:
         side = min(image.size or (geometry.smallest,))
         missing = geometry.margin or geometry.at_least(side) - side
         if missing >= side:
-            yield check.Problem(
+            yield unfit.Problem(
                 "warning",
-                check.name_of(dataset, dataset.images[image.stem]),
+                unfit.name_of(dataset, dataset.images[image.stem]),
                 f"{side} px at its shorter side, of which the network needs {missing} more: mirrored more than once",
                 kind="images smaller than the network's margin",
             )

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from segline import failure, progress
+from segline import failure, files, progress
 from segline.commands.predicted import RECORDS, SUFFIXES, Records, Request, Wishes
 from segline.commands.predicting import label_large
 from segline.commands.whole import label_whole
-from segline.data import files, ngff
+from segline.data import imagefiles, omezarr
 from segline.data.checks import filenotes
 from segline.data.chunked import SUFFIX
 from segline.data.georeference import Tag, geotiff, tags
 from segline.data.windows import open_windows, size_of
-from segline.malloc import keep_freed_memory
 from segline.model.images import ImageError, decode
-from segline.model.instances import suffix
 from segline.model.metadata import Note
+from segline.model.objects import suffix
+from segline.process import keep_freed_memory
 from segline.score.overlay import RGB, overlay
-from segline.track import large
+from segline.track import answers
 from segline.track.answers import Answer, Loaded
 from segline.track.registry import RegistryError, load_model
 from segline.track.store import open_store
@@ -85,7 +85,7 @@ def main(
                 request = records.request(file, model, loaded.md5, wishes)
                 if not records.has(request):
                     records.add(request, _label(file, request, loaded, records, wishes=wishes, show=show))
-                    noted.append((file, () if ngff.is_zarr(file) else filenotes.notes(file)))
+                    noted.append((file, () if omezarr.is_zarr(file) else filenotes.notes(file)))
                 show("windows", 1, 1)
             except (files.FileError, ImageError, RegistryError, OSError) as error:
                 if failure.is_full(error):
@@ -100,7 +100,7 @@ def main(
 
 def _doubt(found: list[Path], images: list[str], out: Path, wishes: Wishes) -> None:
     """Refuse what cannot be written before anything is."""
-    written = [f"{ngff.stem(file)}{ending}" for file in found for ending in wishes.endings.values()]
+    written = [f"{omezarr.stem(file)}{ending}" for file in found for ending in wishes.endings.values()]
     if twice := sorted({stem for stem in written if written.count(stem) > 1}):
         raise PredictError(f"two images would be written to {twice[0]}; rename one, or label them into two folders")
     if not found:
@@ -125,9 +125,9 @@ def _doubt(found: list[Path], images: list[str], out: Path, wishes: Wishes) -> N
 
 def _doubt_length(file: Path, wishes: Wishes) -> None:
     """Refuse a name that is too long for a file once endings are added to it."""
-    suffix = SUFFIX if ngff.is_zarr(file) else ".png"
+    suffix = SUFFIX if omezarr.is_zarr(file) else ".png"
     for ending in wishes.endings.values():
-        name = f"{ngff.stem(file)}{ending}{suffix}"
+        name = f"{omezarr.stem(file)}{ending}{suffix}"
         if len(os.fsencode(name)) > files.NAME_MAX:
             raise PredictError(
                 f"{file}: {name} would be longer than {files.NAME_MAX} bytes; give the image a shorter name"
@@ -146,7 +146,7 @@ def _label(
     """Label one image; the names of the files, by what they are."""
     height, width = size_of(file)
     if height * width > LARGE:
-        reason, needed = large.memory(loaded, height, width)
+        reason, needed = answers.memory(loaded, height, width)
         if not reason:
             with open_windows(file) as image:
                 return label_large(image, request, loaded, records, wishes=wishes, show=show)
@@ -155,7 +155,7 @@ def _label(
                 f"{width} x {height} px need about {needed / 2**30:.0f} GiB of memory at once, and cannot go window by "
                 f"window: {reason}; cut the image"
             )
-    if ngff.is_zarr(file):
+    if omezarr.is_zarr(file):
         with open_windows(file) as image:
             return label_whole(image, request, loaded, records, wishes)
     return _label_small(file, request, loaded, records, wishes)
@@ -178,7 +178,7 @@ def _label_small(file: Path, request: Request, loaded: Loaded, records: Records,
         files.write_bytes(out / written["probabilities"], probabilities)
     if wishes.overlays:
         written["overlays"] = f"{file.stem}_overlay.png"
-        files.write_png(out / written["overlays"], _picture(data, said))
+        imagefiles.write_png(out / written["overlays"], _picture(data, said))
     return written
 
 
@@ -209,7 +209,7 @@ def _found(images: list[str]) -> list[Path]:
     if "" in images:
         raise PredictError("an image's name is empty; name files, folders or patterns, and `.` for this folder")
     every = [file for each in images for file in _files(each)]
-    return list({(_real(file), ngff.stem(file)): file for file in reversed(every)}.values())[::-1]
+    return list({(_real(file), omezarr.stem(file)): file for file in reversed(every)}.values())[::-1]
 
 
 def _real(path: Path) -> Path:
@@ -220,7 +220,7 @@ def _real(path: Path) -> Path:
 def _files(name: str) -> Iterator[Path]:
     """The images that a file, folder or pattern names."""
     path = Path(name)
-    if ngff.is_zarr(path):
+    if omezarr.is_zarr(path):
         yield path
     elif not path.exists() and glob.has_magic(name):
         matching = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207  it may begin anywhere
@@ -234,4 +234,4 @@ def _files(name: str) -> Iterator[Path]:
 def _is_image(path: Path) -> bool:
     """Whether it is a file, but not one of an OME-Zarr image, or such an image; or a link to nothing, to be named."""
     lost = path.is_symlink() and not path.exists()
-    return (lost or path.is_file() or ngff.is_zarr(path)) and not any(map(ngff.is_zarr, path.parents))
+    return (lost or path.is_file() or omezarr.is_zarr(path)) and not any(map(omezarr.is_zarr, path.parents))

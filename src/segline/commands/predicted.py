@@ -13,8 +13,8 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from segline import parse, progress
-from segline.data import chunked, files, ngff
+from segline import files, parse, progress
+from segline.data import chunked, omezarr
 from segline.data.chunked import SUFFIX
 
 RECORDS = "predictions.jsonl"
@@ -198,12 +198,12 @@ class Records:
 
     def request(self, image: Path, model: str, version_md5: str, wishes: Wishes) -> Request:
         """What is asked of an image; FileError where it cannot be read."""
-        if ngff.is_zarr(image):
-            image_md5 = ngff.md5(image)
+        if omezarr.is_zarr(image):
+            image_md5 = omezarr.md5(image)
         else:
             with files.opened(image):  # or says why not
                 image_md5 = files.md5(image)
-        return Request(ngff.stem(image), image_md5, version_md5, wishes.views, tuple(wishes.endings), model)
+        return Request(omezarr.stem(image), image_md5, version_md5, wishes.views, tuple(wishes.endings), model)
 
     def has(self, request: Request) -> bool:
         """Whether all that is asked for has been written, and is still there."""

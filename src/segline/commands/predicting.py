@@ -10,15 +10,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from segline import files
 from segline.commands.predicted import Records, Request, Wishes
-from segline.data import files
+from segline.data import imagefiles
 from segline.data.chunked import SUFFIX, write_chunked
 from segline.data.tiled import Rows, write_tiled
 from segline.data.windows import Windows
 from segline.model.images import ImageError
 from segline.score.overlay import RGB, overlay
 from segline.text import MESSAGE, cut
-from segline.track import large
+from segline.track import answers
 from segline.track.answers import Loaded
 from segline.track.registry import RegistryError
 
@@ -57,7 +58,7 @@ def label_large(
         files.write_json(scratch / KEY, key)
     size = (image.height, image.width)
     try:
-        said = large.answer(loaded, size, image.read, scratch, views=wishes.views, show=show)
+        said = answers.answer(loaded, size, image.read, scratch, views=wishes.views, show=show)
         written = write(image, said, request.stem, records.make_room(request), wishes)
     except (files.FileError, ImageError, RegistryError, OSError):
         raise
@@ -135,7 +136,7 @@ def _write(path: Path, kind: str, said: Said, image: Windows) -> None:
         dtype = np.uint16 if said.count < 2**16 else np.int32
         _write_array(path, lambda rows: said.instances(rows).astype(dtype), size, dtype, image)
     elif kind == "overlays":
-        files.write_png(path, picture(image, said))
+        imagefiles.write_png(path, picture(image, said))
     else:
         classes = len(said.probabilities(slice(0, 1)))
         _write_array(path, said.probabilities, (classes, *size), np.float32, image)

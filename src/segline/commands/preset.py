@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from segline import parse
-from segline.data.files import write_bytes
+from segline.files import write_bytes
 from segline.params import PARAMS_FILE, Params, check, load
 
 DEFAULT = "default"

@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segline.commands import judging
 from segline.commands.models import open_registry
-from segline.track import promotion
-from segline.track.gate import Verdict
+from segline.gate import champion, judging
+from segline.track.verdict import Verdict
 
 
 def promote(
@@ -25,12 +24,12 @@ def promote(
     reason: str = "",
     as_json: bool = False,
     trust: bool = False,
-    judge: promotion.Judge | None = None,
+    judge: champion.Judge | None = None,
 ) -> int:
     """Judge a version, make it champion if it passes, and say so; returns the exit code."""
     registry = open_registry(name)
     judge = judge or partial(judging.judge, trust=trust)
-    outcome = promotion.promote(registry, which, judge, reason=reason, force=force, dry_run=dry_run, trust=trust)
+    outcome = champion.promote(registry, which, judge, reason=reason, force=force, dry_run=dry_run, trust=trust)
     if as_json:
         content = {"version": int(outcome.version.version), "promoted": outcome.promoted, "notices": outcome.notices}
         say(json.dumps({**content, **outcome.verdict.as_dict()}, indent=2))
@@ -59,7 +58,7 @@ def table(verdict: Verdict) -> Table:
     return content
 
 
-def _sentence(outcome: promotion.Outcome, dry_run: bool) -> str:
+def _sentence(outcome: champion.Outcome, dry_run: bool) -> str:
     """What came of it."""
     version = f"{outcome.version.name} version {outcome.version.version}"
     former = f"; version {outcome.former.version} was" if outcome.former else ""
@@ -74,7 +73,7 @@ def _sentence(outcome: promotion.Outcome, dry_run: bool) -> str:
 def rollback(reason: str, to: str, name: str, say: Callable[[str], None]) -> None:
     """Make a former champion champion again."""
     registry = open_registry(name)
-    version, left = promotion.rollback(registry, reason, to)
+    version, left = champion.rollback(registry, reason, to)
     before = registry.find(left.version_md5)
     said = f"version {before.version}" if before else f"md5 {left.version_md5}"
     say(f"{registry.name} version {version.version} is champion again; {said} was")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segline.data import files
+from segline import files
 from segline.score.judge import FIGURES, Result
 
 REPORTS = Path("data/reports")

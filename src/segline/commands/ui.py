@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from segline.addresses import shown
-from segline.track.place import Place
+from segline.track.location import Place
 from segline.track.store import open_store
 
 HOST = "127.0.0.1"

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from segline import files
 from segline.commands.models import open_registry
-from segline.data import files
 from segline.text import visible
 from segline.track import trained
 

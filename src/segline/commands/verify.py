@@ -7,10 +7,10 @@ from dataclasses import asdict
 from segline import names
 from segline.commands.models import open_registry
 from segline.text import shown
+from segline.track.audit import Finding, verify
 from segline.track.history import HISTORY, read_history
 from segline.track.registry import Registry
 from segline.track.store import open_store
-from segline.track.verify import Finding, verify
 
 FOREIGN = Finding(
     "", "is no name that segline gives a model; nothing was looked at; delete it on MLflow's page", note=True

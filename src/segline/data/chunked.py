@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from segline.data import files, ngff
+from segline import files
+from segline.data import omezarr
 from segline.data.tiled import SIDE, Rows
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _FOLDERS, _FILES = re.compile("c|[0-9]+"), re.compile(r"zarr\.json|\.z(group|att
 
 
 def write_chunked(
-    path: Path, rows: Rows, shape: tuple[int, ...], dtype: npt.DTypeLike, frame: ngff.Frame, *, labels: bool
+    path: Path, rows: Rows, shape: tuple[int, ...], dtype: npt.DTypeLike, frame: omezarr.Frame, *, labels: bool
 ) -> None:
     """Write an OME-Zarr image of the version of `frame`, in chunks of 512 px; whole or not at all.
 
@@ -36,8 +37,8 @@ def write_chunked(
     """
     import zarr
 
-    form = ngff.FORMATS[frame.version]
-    axes, own, all_of = ngff.axes(frame, channels=len(shape) == 3)
+    form = omezarr.FORMATS[frame.version]
+    axes, own, all_of = omezarr.axes(frame, channels=len(shape) == 3)
     options: dict[str, Any] = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
     if form == 3:
         options = {"dimension_names": [axis["name"] for axis in axes]}
@@ -53,7 +54,7 @@ def write_chunked(
             {"path": array.basename, "coordinateTransformations": [_scaled(each, 2**number) for each in own]}
             for number, array in enumerate(arrays)
         ]
-        pyramid = {"name": ngff.stem(path), "axes": axes, "datasets": levels}
+        pyramid = {"name": omezarr.stem(path), "axes": axes, "datasets": levels}
         said: dict[str, Any] = {"multiscales": [pyramid | ({"coordinateTransformations": all_of} if all_of else {})]}
         if labels:
             said["image-label"] = {"source": {"image": Path(os.path.relpath(frame.path, path)).as_posix()}}

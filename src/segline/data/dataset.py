@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from segline import names
-from segline.data import files, labels
+from segline import files, names
+from segline.data import imagefiles, labels
 from segline.model.images import Raw
 from segline.text import MESSAGE, cut, shown
 
@@ -88,9 +88,11 @@ class Dataset:
             raise DatasetError(f"{folder} is no folder; `segline import FOLDER --name {folder.name}` makes it")
         spec = read_spec(folder / SPEC)
         kinds = (folder / "images", folder / "instances", folder / "classes")
-        images, instances, classes = (by_stem(kind, files.READABLE) for kind in kinds)
+        images, instances, classes = (by_stem(kind, imagefiles.READABLE) for kind in kinds)
         if not images:
-            raise DatasetError(f"{kinds[0]} holds no files of type {', '.join(files.READABLE)}; put the images there")
+            raise DatasetError(
+                f"{kinds[0]} holds no files of type {', '.join(imagefiles.READABLE)}; put the images there"
+            )
         if not classes and (not instances or spec.labels != "instances"):
             wanted = "instances or classes" if spec.labels == "instances" else "classes"
             raise DatasetError(f"{folder} has no label images in {wanted}, which labels: {spec.labels} in {SPEC} need")
@@ -105,12 +107,12 @@ class Dataset:
 
     def image(self, stem: str) -> Raw:
         """Raw pixels (H, W, C)."""
-        return files.read_image(self.images[stem])
+        return imagefiles.read_image(self.images[stem])
 
     def memory(self, stem: str) -> int:
         """About how many bytes are needed to read an image and its labels, and to part its instances."""
         try:
-            height, width, channels, dtype = files.image_size(self.images[stem])
+            height, width, channels, dtype = imagefiles.image_size(self.images[stem])
         except files.FileError:
             return 0  # whoever reads it will say so
         return height * width * max(READING * channels * np.dtype(dtype).itemsize, LABELS)
@@ -123,15 +125,15 @@ class Dataset:
         areas, so that a crack one pixel wide stays one.
         """
         if not self.classes:
-            found = files.read_labels(self.instances[stem]).astype(np.int32)
+            found = imagefiles.read_labels(self.instances[stem]).astype(np.int32)
             return (found > 0).astype(np.uint8), found
-        classes = files.read_labels(self.classes[stem])
+        classes = imagefiles.read_labels(self.classes[stem])
         if self.spec.ignore is not None:
             classes = np.where(classes == self.spec.ignore, IGNORE, classes)
         classes = classes.astype(np.uint8)
         if not self.instances:
             return classes, labels.components(classes, IGNORE, 8 if self.spec.labels == "classes" else 4)
-        found = files.read_labels(self.instances[stem]).astype(np.int32)
+        found = imagefiles.read_labels(self.instances[stem]).astype(np.int32)
         found *= labels.foreground(classes, IGNORE)
         return classes, found
 

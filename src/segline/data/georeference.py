@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segline.data import files
+from segline import files
+from segline.data import imagefiles
 from segline.model import jpeg2000
 from segline.model.images import TIFF_MAGIC
 
@@ -20,7 +21,7 @@ TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 PIXEL_SCALE, TIEPOINTS, TRANSFORMATION, KEYS = TAGS[:4]
 RASTER_TYPE, PIXEL_IS_POINT = 1025, 2
 SYSTEMS, USER_DEFINED = (1024, 2048, 3072), 32767  # GeoKeys: kind of model, geographic and projected system
-GEOREFERENCED = {".tif", ".tiff", *files.JPEG_2000}
+GEOREFERENCED = {".tif", ".tiff", *imagefiles.JPEG_2000}
 NEAR = 0.05  # px that an image and its labels may lie apart: numbers are rounded when they are written
 
 
@@ -77,8 +78,8 @@ def place_of(path: Path) -> Place | None:
     FileError
         It cannot be read, is damaged, or has an orientation as well.
     """
-    with files.named(path), files.opened(path) as stream:
-        form = files.form(stream)
+    with imagefiles.named(path), files.opened(path) as stream:
+        form = imagefiles.form(stream)
         if form == "TIFF":
             from segline.model import tiff
 
@@ -122,7 +123,7 @@ def apart(image: Path, labels: Path) -> str:
         codes = one.system.get(key, USER_DEFINED), other.system.get(key, USER_DEFINED)
         if USER_DEFINED not in codes and codes[0] != codes[1]:
             return f"its georeference is of another coordinate system than its image's (EPSG {codes[1]} and {codes[0]})"
-    height, width = files.image_size(labels)[:2]
+    height, width = imagefiles.image_size(labels)[:2]
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], float)
     try:
         moved = np.linalg.solve(one.matrix[:, :2], (other.matrix - one.matrix) @ corners)

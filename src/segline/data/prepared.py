@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from segline.data import files
+from segline import files
 from segline.data.dataset import SPEC, Spec, read_spec
 from segline.data.density import Density
 from segline.model.images import Raw, Statistics

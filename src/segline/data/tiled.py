@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.files import partial
 from segline.data.georeference import Tag
+from segline.files import partial
 
 SIDE = 512  # px, of a tile
 CLASSIC = 2**31  # bytes of pixels up to which the file is a classic TIFF; above a BigTIFF

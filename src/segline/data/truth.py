@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segline.data import files
+from segline import files
 from segline.data.dataset import IGNORE
 from segline.data.prepared import Prepared
-from segline.model.segments import segments, thin
+from segline.model.objects import segments, thin
 from segline.score import judge
 
 KINDS = ("images", "classes", "instances")  # folders whose arrays make the test split

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from segline.data import ngff
-from segline.data.chunks import Chunks
-from segline.data.files import form, image_size, named, opened, read_image
+from segline.data import omezarr
 from segline.data.georeference import Tag, tags_of
+from segline.data.imagefiles import form, image_size, named, read_image
+from segline.data.omezarr import Chunks
+from segline.files import opened
 from segline.model import headers, metadata, tiff, tiffnotes
 from segline.model.images import Raw, pixels_of
 
@@ -27,9 +28,9 @@ class Windows(NamedTuple):
     height: int
     width: int
     read: Callable[[slice, slice], Raw]
-    """Pixels (h, w, C) of these rows and columns, as `files.read_image` has them."""
+    """Pixels (h, w, C) of these rows and columns, as `imagefiles.read_image` has them."""
     georeference: list[Tag]
-    frame: ngff.Frame | None = None
+    frame: omezarr.Frame | None = None
     """Of an OME-Zarr image."""
 
 
@@ -42,8 +43,8 @@ def open_windows(path: Path) -> Iterator[Windows]:
     FileError
         The file is missing, is no image, or is a stack of several pages; `read`, too, where a part is damaged.
     """
-    if ngff.is_zarr(path):
-        frame = ngff.read(path)
+    if omezarr.is_zarr(path):
+        frame = omezarr.read(path)
         chunks = Chunks(frame)
         yield Windows(chunks.height, chunks.width, chunks.read, [], frame)
         return
@@ -64,8 +65,8 @@ def open_windows(path: Path) -> Iterator[Windows]:
 
 def size_of(path: Path) -> tuple[int, int]:
     """Height and width of an image of any size, px; nothing is decoded. FileError as in `open_windows`."""
-    if ngff.is_zarr(path):
-        chunks = Chunks(ngff.read(path))
+    if omezarr.is_zarr(path):
+        chunks = Chunks(omezarr.read(path))
         return chunks.height, chunks.width
     with opened(path) as stream, named(path):
         if form(stream) != "TIFF":

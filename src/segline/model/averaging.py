@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .inference import Predictor
 from .maps import create
-from .predict import Predictor
+from .tiling import Part, Source
 from .views import VIEWS
-from .windows import Part, Source
 
 Show = Callable[[str, int, int], None]
 """Called with what is being done, how many steps of it are, and how many there will be."""

@@ -1,4 +1,4 @@
-"""The objects of an image larger than memory, the same as `instances.find` gives: from files, band by band."""
+"""The objects of an image larger than memory, the same as `objects.find` gives: from files, band by band."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .averaging import Show
-from .instances import Separation, distances, heights, reach, steps
 from .maps import Maps
 from .numbering import Ids, Kinds, bands, numbered
+from .objects import Separation, distances, heights, reach, steps
 from .watershed import Watershed
 
 MARGIN = 64  # rows above and below in which the background nearest to a pixel is looked for first

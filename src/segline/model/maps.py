@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from .predict import Inference, Probabilities, to_labels
+from .inference import Inference, Probabilities, to_labels
 
 
 class Maps:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from .images import Statistics
-from .instances import Separation
+from .objects import Separation
 from .unet import UNet
 from .views import VIEWS
 

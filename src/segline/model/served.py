@@ -12,10 +12,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from .images import ImageError, Raw, decode, encode_png
-from .instances import encode, encode_probabilities
+from .objects import encode, encode_probabilities
 
 if TYPE_CHECKING:
-    from .large import Large
+    from .outofcore import Large
 
 COLUMNS = ("labels", "instances", "probabilities")
 
@@ -30,7 +30,7 @@ class Served(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network of artifact ``model``, onto MLFLOW_DEFAULT_PREDICTION_DEVICE or the CPU."""
         # Late: torch takes a second, and registering needs none of it.
-        from .predict import load
+        from .inference import load
 
         device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or "cpu"
         self.predictor = load(Path(context.artifacts["model"]), device)
@@ -71,7 +71,7 @@ class Served(PythonModel):
             if not asked.get("probabilities"):
                 prediction = predictor.predict(raw)
                 return encode_png(prediction.labels), encode(prediction.objects), None
-            from .predict import interpret
+            from .inference import interpret
 
             probabilities = predictor.probabilities(raw)
         except ImageError as error:
@@ -102,8 +102,8 @@ class Served(PythonModel):
         ImageError
             The image does not suit the model, or the model's settings need all of it at once.
         """
-        from .large import Large
-        from .windows import Source
+        from .outofcore import Large
+        from .tiling import Source
 
         predictor = self.predictor.with_views(views) if views else self.predictor
         return Large(predictor, Source(*size, read), folder, show)

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from segline.serve import answering, body, description, forms, invocation, page, schema
+from segline.serve import answering, body, description, forms, invocation, page
 from segline.serve.access import Access, Guard
 from segline.serve.answering import Content, Output
 from segline.serve.following import Follower, Serving
@@ -55,7 +55,7 @@ def build(follower: Follower, limits: Limits, access: Access) -> FastAPI:
         over.set()
         looking.join(LAST)
 
-    app = FastAPI(title="segline", version=schema.INTERFACE, lifespan=lifespan, openapi_url=None)
+    app = FastAPI(title="segline", version=description.INTERFACE, lifespan=lifespan, openapi_url=None)
     app.add_middleware(Guard, access=access)
     _add_refusals(app)
     _add_reports(app, follower)
@@ -119,7 +119,7 @@ class _Delivery(Response):
 def _add_invocations(app: FastAPI, follower: Follower, limits: Limits) -> None:
     line = _Line()
 
-    @app.post("/invocations", response_class=Response, responses=schema.ANSWERS, openapi_extra=schema.ASKED)
+    @app.post("/invocations", response_class=Response, responses=description.ANSWERS, openapi_extra=description.ASKED)
     async def invocations(request: Request, output: Output = "labels", views: int = 0) -> Response:
         """Label images: one sent as an image is answered by an image, those sent as JSON by JSON."""
         used: list[Serving] = []

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from segline.track.packaging import encode
 from segline.track.registry import Answer, Registry, RegistryError, load_model, parse_address
-from segline.track.shipping import encode
 from segline.track.store import Store
 from segline.track.tags import image_form
 

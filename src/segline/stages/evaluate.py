@@ -8,19 +8,19 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BaseModel, Field
 
-from segline import params, progress
-from segline.data import files, truth
+from segline import files, params, progress
+from segline.data import imagefiles, truth
 from segline.data.dataset import IGNORE
 from segline.data.prepared import PREPARED, SPLITS, Prepared
-from segline.model import tiles
+from segline.model import tiling
 from segline.model.geometry import SizeError
-from segline.model.instances import Separation, encode, suffix
-from segline.model.predict import Inference, Predictor, Probabilities, interpret, load_with
+from segline.model.inference import Inference, Predictor, Probabilities, interpret, load_with
+from segline.model.objects import Separation, encode, suffix
 from segline.score import card, curves, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.text import MESSAGE, cut
 from segline.track import lineage
-from segline.track.runs import Dataset, flat, metrics_of_test
+from segline.track.recording import Dataset, flat, metrics_of_test
 from segline.track.store import open_store
 from segline.train import choose, device
 
@@ -76,9 +76,9 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
     if not tile:
         return
     geometry.check(tile, "params.yaml: evaluate.tile =")
-    if tile < tiles.smallest(geometry):
+    if tile < tiling.smallest(geometry):
         raise SizeError(
-            f"params.yaml: evaluate.tile = {tile}: all margin; set it to {tiles.smallest(geometry)} or more"
+            f"params.yaml: evaluate.tile = {tile}: all margin; set it to {tiling.smallest(geometry)} or more"
         )
     if predictor.network.whole_image_norm:
         progress.note(f"evaluate.tile = {tile} is not used: instance and group norm need the whole image at once")
@@ -135,11 +135,11 @@ def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
     probabilities = predictor.probabilities(raw)
     found = interpret(probabilities, predictor.inference)
     encoded = encode(found.objects)
-    files.write_png(OUT / "predictions" / f"{name}.png", found.labels)
+    imagefiles.write_png(OUT / "predictions" / f"{name}.png", found.labels)
     files.write_bytes(OUT / "instances" / f"{name}{suffix(encoded)}", encoded)
     objects = found.objects if prepared.dataset.labels == "instances" else None
     picture = overlay(raw, found.labels, prepared.classes(name), IGNORE, objects=objects)
-    files.write_png(OUT / "overlays" / f"{name}.png", picture)
+    imagefiles.write_png(OUT / "overlays" / f"{name}.png", picture)
     return truth.score(prepared, name, found.labels, found.objects, 1 - probabilities[0])
 
 
@@ -161,7 +161,7 @@ def _log(prepared: Prepared, result: dict[str, Any], names: list[str]) -> None:
     run = open_store().train_run(MODEL, params.TUNED_FILE)
     run.datasets([Dataset("test", prepared.dataset.name, lineage.digest(PREPARED), str(PREPARED))])
     run.log(0, metrics_of_test(result))
-    panels = [(name, files.read_image(OUT / "overlays" / f"{name}.png")) for name in names[:SHOWN]]
+    panels = [(name, imagefiles.read_image(OUT / "overlays" / f"{name}.png")) for name in names[:SHOWN]]
     run.picture(gallery(panels, legend=legend(prepared.dataset.classes)), "test")
     for file in ("test.json", "per_image.csv", "inference.json", "curves.png", "model_card.md"):
         run.artifact(OUT / file, "reports")

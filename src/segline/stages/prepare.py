@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from segline import params, progress
-from segline.data import files, gaps, labels, splits
-from segline.data.checks import check
+from segline import files, params, progress
+from segline.data import gaps, labels, splits
+from segline.data.checks import unfit
 from segline.data.dataset import IGNORE, SPEC, Dataset, write_spec
 from segline.data.prepared import MANIFEST, PREPARED, STATISTICS
 from segline.data.statistics import Moments, moments, statistics
@@ -20,7 +20,7 @@ def main() -> None:
     """Write data/prepared from the dataset that params.yaml names in data.source."""
     settings, runtime = params.read(params.Prepare), params.read(params.Runtime)
     dataset = Dataset.open(Path(params.read(params.Data).source))
-    checked = check.inspect(
+    checked = unfit.inspect(
         dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress, dataset.memory)
     )
     split = _split(dataset, checked, settings)
@@ -36,15 +36,15 @@ def main() -> None:
     progress.note(f"{counts} images")
 
 
-def _split(dataset: Dataset, checked: list[check.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
+def _split(dataset: Dataset, checked: list[unfit.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
     """The split of each image, once nothing is wrong with the images and with the splits; warnings are shown."""
-    found = check.judge(dataset, checked)
-    check.refuse_errors(found)
+    found = unfit.judge(dataset, checked)
+    unfit.refuse_errors(found)
     split = splits.assign(dataset.groups, **settings.model_dump())
-    found += check.of_splits(dataset, checked, split)
-    check.refuse_errors(found)
+    found += unfit.of_splits(dataset, checked, split)
+    unfit.refuse_errors(found)
     if found:
-        progress.note(check.table(found))
+        progress.note(unfit.table(found))
     return split
 
 

@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from segline import params, progress
-from segline.data import files, truth
+from segline import files, params, progress
+from segline.data import truth
 from segline.data.prepared import PREPARED, Prepared
+from segline.gate import rules
 from segline.score.judge import Result
-from segline.track import commits, gate, lineage, shipping
+from segline.track import commits, lineage, packaging
+from segline.track.recording import metrics_of_test
 from segline.track.registry import IMAGES, Registered, Registry
-from segline.track.runs import metrics_of_test
 from segline.track.store import open_store
+from segline.track.verdict import Verdict
 
 MODEL = Path("data/model")
 REPORTS = Path("data/reports")
@@ -22,7 +24,7 @@ def main() -> None:
     """Register the model of data/model; write data/reports/registration.json."""
     registration, floors = params.read(params.Registration), params.read(params.Gate)
     prepared = Prepared.open()
-    verdict = gate.floors(_result(), floors)
+    verdict = rules.floors(_result(), floors)
     parts = _parts(prepared)
     done = _register(prepared, registration.name or prepared.dataset.name, parts, verdict)
     # No version number and no alias: those belong to this store, and an output must come out alike on every machine.
@@ -46,7 +48,7 @@ def again(name: str) -> str:
     if not run.has("test_mean_iou"):
         run.log(0, metrics_of_test(result))
         run.artifact(REPORTS / "test.json", "reports")
-    verdict = gate.floors(result, params.read(params.Gate))
+    verdict = rules.floors(result, params.read(params.Gate))
     return _register(
         prepared, name, _parts(prepared, Path("src/segline/model").resolve()), verdict, alias=False
     ).version
@@ -59,12 +61,12 @@ def _result() -> dict[str, Any]:
     return dict(files.read_json(file))
 
 
-def _parts(prepared: Prepared, room: Path = shipping.ROOM) -> shipping.Parts:
-    return shipping.Parts(MODEL, REPORTS / "inference.json", *_example(prepared), room)
+def _parts(prepared: Prepared, room: Path = packaging.ROOM) -> packaging.Parts:
+    return packaging.Parts(MODEL, REPORTS / "inference.json", *_example(prepared), room)
 
 
 def _register(
-    prepared: Prepared, name: str, parts: shipping.Parts, verdict: gate.Verdict, *, alias: bool = True
+    prepared: Prepared, name: str, parts: packaging.Parts, verdict: Verdict, *, alias: bool = True
 ) -> Registered:
     store = open_store()
     card = files.read_bytes(REPORTS / "model_card.md").decode(errors="replace")
@@ -78,7 +80,7 @@ def _example(prepared: Prepared) -> tuple[bytes, bytes, bytes]:
     name = min(prepared.names("test"), key=lambda name: (prepared.image(name).size, name))
     png, tiff = (REPORTS / "instances" / f"{name}{suffix}" for suffix in (".png", ".tif"))
     answer = files.read_bytes(REPORTS / "predictions" / f"{name}.png")
-    return shipping.encode(prepared.image(name)), answer, files.read_bytes(png if png.exists() else tiff)
+    return packaging.encode(prepared.image(name)), answer, files.read_bytes(png if png.exists() else tiff)
 
 
 def _images(prepared: Prepared) -> bytes:

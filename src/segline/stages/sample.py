@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from segline import params, progress
-from segline.data import drawn, files
+from segline import files, params, progress
+from segline.data import drawn, imagefiles
 from segline.data.dataset import SPEC, Spec, write_spec
 
 OUT = Path("data/raw") / drawn.NAME
@@ -19,9 +19,9 @@ def main() -> None:
         def write(index: int) -> None:
             drawing = drawn.draw(settings.seed, index, settings.min_size, settings.max_size)
             name = f"cells-{index:03d}.png"
-            files.write_png(folder / "images" / name, drawing.image)
-            files.write_png(folder / "instances" / name, drawing.instances.astype("uint16"))
-            files.write_png(folder / "classes" / name, drawing.classes)
+            imagefiles.write_png(folder / "images" / name, drawing.image)
+            imagefiles.write_png(folder / "instances" / name, drawing.instances.astype("uint16"))
+            imagefiles.write_png(folder / "classes" / name, drawing.classes)
 
         for _ in progress.each(write, range(settings.images), "sample", runtime.progress):
             pass

@@ -11,15 +11,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from segline import params, progress, signals
-from segline.data import files
+from segline import files, params, process, progress
 from segline.data.dataset import IGNORE
 from segline.data.prepared import PREPARED, WEIGHTS, Prepared
-from segline.model.predict import Description, Inference, Predictor
+from segline.model.inference import Description, Inference, Predictor
 from segline.params import Train, Tuned
 from segline.score.overlay import gallery, overlay
 from segline.track import lineage
-from segline.track.runs import Dataset, Run, StartedRun, flat
+from segline.track.recording import Dataset, Run, StartedRun, flat
 from segline.track.store import Store, open_store
 from segline.train import checkpoint, collapse, device, keep, loop, resume, training
 
@@ -43,7 +42,7 @@ def main() -> None:
     prepared, store = Prepared.open(), open_store()
     started = training.begin(prepared, tuned, where)
     state, description = started.state, started.description
-    with resume.claim(store.place.resume, _parts(tuned), progress.note) as claim, signals.Deferred() as stop:
+    with resume.claim(store.place.resume, _parts(tuned), progress.note) as claim, process.Deferred() as stop:
         kept = _kept(claim, state, tuned.train)
         watch = collapse.Watch(prepared.dataset.classes, tuned.train)
         with _run(store, claim, prepared, tuned) as run, stop.rather():

@@ -7,14 +7,13 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from segline import params, progress
-from segline.data import files
+from segline import files, params, progress
 from segline.model.geometry import Geometry
-from segline.signals import Deferred
+from segline.process import Deferred
 
 if TYPE_CHECKING:
     from segline.params import Runtime
-    from segline.track.runs import Run, StartedRun
+    from segline.track.recording import Run, StartedRun
     from segline.track.store import Store
     from segline.train.search import Asked, Outcome, Search, State
     from segline.train.space import Plan
@@ -49,7 +48,7 @@ def main(join: str | None = None) -> None:
 def _search(plan: "Plan", runtime: "Runtime") -> None:
     """Search with as many processes as wanted, and write what won."""
     from segline.track.store import open_store
-    from segline.train import pictures, search, studies
+    from segline.train import charts, search, studies
     from segline.train.workers import helpers
 
     store, key, total = open_store(), _key(plan), plan.tune.trials
@@ -67,7 +66,7 @@ def _search(plan: "Plan", runtime: "Runtime") -> None:
         winner = search.best(outcomes, plan.tune)
         settings = plan.settings(winner.values) if winner.number else plan.base
         result = _result(plan, outcomes, winner)
-        _write(settings, _rows(plan, outcomes), result, dict(pictures.pictures(found.copy(total))))
+        _write(settings, _rows(plan, outcomes), result, dict(charts.pictures(found.copy(total))))
         parent.artifact(OUT, "tune")
         parent.tag({name: value for name, value in result.items() if value is not None})
         stop.check()
@@ -101,7 +100,7 @@ def _mark(store: "Store", key: str, address: str) -> str:
 def _train_all(
     found: "Search", runtime: "Runtime", store: "Store", mark: str, parent: str, *, stop: Deferred, wait: bool
 ) -> None:
-    from segline.track.runs import flat
+    from segline.track.recording import flat
 
     with closing(found.trials(wait, stop.check)) as trials:
         for asked in trials:
@@ -165,7 +164,7 @@ def _parent(store: "Store", plan: "Plan", mark: str) -> "AbstractContextManager[
     """The run of the search, in which those of its trials are."""
     from segline.data.prepared import PREPARED, Prepared
     from segline.track import lineage
-    from segline.track.runs import Dataset, flat
+    from segline.track.recording import Dataset, flat
 
     digest, name = lineage.digest(PREPARED), Prepared.open().dataset.name
     inputs = [Dataset(split, name, digest, str(PREPARED)) for split in ("train", "validation")]

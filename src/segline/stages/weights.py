@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segline import params, progress
-from segline.data import borders, files
+from segline import files, params, progress
+from segline.data import borders, imagefiles
 from segline.data.density import cells
 from segline.data.prepared import DENSITY, WEIGHTS, Prepared
 from segline.score.overlay import CLASS_COLOURS, RGB, gallery, view
@@ -37,7 +37,7 @@ def main() -> None:
         train = prepared.names("train")
         shown = train[:: max(1, len(train) // EXAMPLES)][:EXAMPLES]
         maps = [_middle(files.load_array(folder / f"{name}.npy")) for name in shown]
-        files.write_png(folder / "montage.png", _montage(prepared, shown, maps))
+        imagefiles.write_png(folder / "montage.png", _montage(prepared, shown, maps))
 
 
 def _terms(settings: params.Weights, of_class: npt.NDArray[np.float64]) -> borders.Terms:

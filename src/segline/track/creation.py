@@ -13,7 +13,7 @@ from mlflow.entities import ExperimentTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from segline.track.faults import PATIENCE, StoreError, head
-from segline.track.place import ROOT_TAG, Place, check_schema, sqlite_address
+from segline.track.location import ROOT_TAG, Place, check_schema, sqlite_address
 
 # Else MLflow opens the page of a language model's traces.
 KIND = {"mlflow.experimentKind": "custom_model_development"}

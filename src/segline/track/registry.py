@@ -13,16 +13,16 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from segline import names
-from segline.track import entry, history, intact, lineage, trust, unfinished
+from segline.track import history, intact, lineage, trust, unfinished, versions
 from segline.track.answers import Answer, load_model, parse_address
-from segline.track.entry import VERSION_TAG
-from segline.track.gate import Verdict
 from segline.track.history import CHALLENGER, CHAMPION, HISTORY, PREVIOUS, Promotion, RegistryError, read_history
-from segline.track.runs import Run
-from segline.track.shipping import Parts
+from segline.track.packaging import Parts
+from segline.track.recording import Run
 from segline.track.store import Store
 from segline.track.tags import is_md5
 from segline.track.trust import IMAGES
+from segline.track.verdict import Verdict
+from segline.track.versions import VERSION_TAG
 
 __all__ = [
     "CHALLENGER",
@@ -110,13 +110,15 @@ class Registry:
             created = version is None
             made = Made(parts.md5, lineage.model_md5(parts.model))
             if version is None:
-                logged, md5s = entry.log(self.store, self.name, parts, run, kept)
+                logged, md5s = versions.log(self.store, self.name, parts, run, kept)
                 self.record(made, "registered")  # before the version: none is ever without its line
                 judged = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
-                version = entry.enter(self.store, self.name, parts, run, logged, tags=judged, description=description)
+                version = versions.enter(
+                    self.store, self.name, parts, run, logged, tags=judged, description=description
+                )
             else:
                 self.record(made, "registered")
-                entry.tell_anew(self.store, version, tags, kept)
+                versions.tell_anew(self.store, version, tags, kept)
             if alias:
                 self.client.set_registered_model_alias(self.name, CHALLENGER, version.version)
             if alias and self.holder(CHAMPION) is None:

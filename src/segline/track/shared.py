@@ -13,7 +13,7 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 
 from segline.addresses import shown
 from segline.track.faults import PATIENCE, StoreError, explain, head, other_schema, reason, restore
-from segline.track.place import Place, opening
+from segline.track.location import Place, opening
 
 TRACKING, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 CONNECT = 10  # seconds for a database's server to take a connection; MLflow alone would try for minutes

@@ -11,7 +11,7 @@ from tempfile import mkdtemp
 
 from segline.track.creation import BESIDE
 from segline.track.faults import PATIENCE, busy, explain
-from segline.track.place import Place, sqlite_address
+from segline.track.location import Place, sqlite_address
 
 _folders: dict[Path, Path] = {}  # by project; removed when this process ends
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import TypeAdapter, ValidationError
 
-from segline.track.gate import Verdict
+from segline.track.verdict import Verdict
 
 VERSION_MD5 = "version.md5"
 GATE = "gate"

@@ -17,13 +17,13 @@ from mlflow.entities.model_registry import ModelVersion
 
 from segline import progress
 from segline.text import shown
-from segline.track import entries, intact, lineage, shipping
+from segline.track import entries, intact, lineage, packaging
 from segline.track.history import CHAMPION, HISTORY, PREVIOUS, RegistryError, champions, read_history
 from segline.track.store import Store
 from segline.track.tags import VERSION_MD5
 
 MODEL, EXAMPLE, CODE = "artifacts/model/", "artifacts/example/", "code/"
-FILES = (*shipping.MODEL_FILES, shipping.SETTINGS)
+FILES = (*packaging.MODEL_FILES, packaging.SETTINGS)
 IMAGES = "images.csv"
 MAX_SOURCE = 2**24  # bytes of a Python file that is read into memory
 PLACES = {CHAMPION: -1, PREVIOUS: -2}  # in the list of champions
@@ -53,15 +53,15 @@ class Content:
     @property
     def model_md5(self) -> str:
         """The md5 of the weights."""
-        return self.md5s.get(f"{MODEL}{shipping.MODEL_FILES[0]}", "")
+        return self.md5s.get(f"{MODEL}{packaging.MODEL_FILES[0]}", "")
 
     @property
     def md5(self) -> str:
         """The md5 of the version, computed from weights, description, settings and code; empty where one is missing."""
         files = {name: self.md5s[f"{MODEL}{name}"] for name in FILES if f"{MODEL}{name}" in self.md5s}
-        if len(files) < len(FILES) or self.package != shipping.package_name(self.code_md5):
+        if len(files) < len(FILES) or self.package != packaging.package_name(self.code_md5):
             return ""
-        return shipping.version_md5(files, self.code_md5)
+        return packaging.version_md5(files, self.code_md5)
 
 
 def read(folder: Path, copy: Path | None = None) -> Content:

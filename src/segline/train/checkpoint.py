@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from segline.data import files
+from segline import files
 from segline.params import Train
 from segline.train.loop import Epoch, State
 from segline.train.loss import LossSums

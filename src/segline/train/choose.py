@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segline.data.dataset import IGNORE
-from segline.model.instances import Separation, find, measured
-from segline.model.predict import Inference, Probabilities, to_labels
-from segline.model.segments import segments, thin
+from segline.model.inference import Inference, Probabilities, to_labels
+from segline.model.objects import Separation, find, measured, segments, thin
 from segline.score import boundaries, instances
 from segline.score.judge import AP_IOU
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from segline.malloc import keep_freed_memory
 from segline.params import Amp, Runtime, Tuned
+from segline.process import keep_freed_memory
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_FEATURES = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "fp16": ("avx512_fp16", "amx_fp16", "fp16")}

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from segline.params import Train
-from segline.signals import Deferred
+from segline.process import Deferred
 from segline.train import checkpoint
 from segline.train.loop import Epoch, State, Step
 

@@ -17,8 +17,8 @@ from segline.data.dataset import IGNORE
 from segline.data.sampler import TrainingTiles, training_loader
 from segline.model.unet import UNet
 from segline.params import Train
+from segline.process import workers_unheard
 from segline.score import counts
-from segline.signals import workers_unheard
 from segline.train import schedule
 from segline.train.collapse import collapsed
 from segline.train.device import PRECISIONS

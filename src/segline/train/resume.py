@@ -14,7 +14,7 @@ from typing import IO, Annotated
 
 from pydantic import StringConstraints
 
-from segline.data import files
+from segline import files
 
 PARTS = "parts.json"
 LOCK = "lock"

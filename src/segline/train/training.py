@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from segline.data.dataset import IGNORE
 from segline.data.prepared import Prepared
 from segline.data.sampler import TrainingTiles, ValidationTiles
-from segline.model.predict import Description
+from segline.model.inference import Description
 from segline.params import Tuned
 from segline.train import loop
 

@@ -8,7 +8,7 @@ from multiprocessing import connection, get_context, parent_process
 from threading import Thread
 from typing import Any
 
-from segline import signals
+from segline import process
 
 
 class WorkerError(RuntimeError):
@@ -56,7 +56,7 @@ def helpers(count: int, check: Callable[[], None], work: Callable[..., None], *a
 
 def _run(work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """What a process does: `work`, ended in good order by SIGTERM, and with its parent however that ends."""
-    signals.install()
+    process.install()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which the parent gets too
     Thread(target=_end_with_parent, daemon=True).start()
     work(*arguments)

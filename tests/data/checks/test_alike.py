@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from segline.data import files
-from segline.data.checks import alike, check
+from segline.data import imagefiles
+from segline.data.checks import alike, unfit
 from segline.data.dataset import Dataset
-from segline.data.importing.bring import bring
+from segline.importing.bring import bring
 
 
 @pytest.fixture
@@ -20,17 +20,19 @@ def folder(make_dataset: Callable[..., Path]) -> Path:
     folder = make_dataset(images=6, kinds=("classes",), labels="classes")
     for index, stem in enumerate("abcdef"):
         picture = np.random.default_rng(index).integers(0, 200, (8, 8), np.uint8)
-        files.write_png(folder / "images" / f"{stem}.png", cv2.resize(picture, (96, 96), interpolation=cv2.INTER_CUBIC))
-        files.write_png(folder / "classes" / f"{stem}.png", cv2.resize(picture // 100, (96, 96)))
+        imagefiles.write_png(
+            folder / "images" / f"{stem}.png", cv2.resize(picture, (96, 96), interpolation=cv2.INTER_CUBIC)
+        )
+        imagefiles.write_png(folder / "classes" / f"{stem}.png", cv2.resize(picture // 100, (96, 96)))
     shutil.copy(folder / "images" / "b.png", folder / "images" / "d.png")
-    brighter = cv2.add(files.read_image(folder / "images" / "c.png")[..., 0], 9)
-    files.write_png(folder / "images" / "e.png", np.asarray(brighter))
+    brighter = cv2.add(imagefiles.read_image(folder / "images" / "c.png")[..., 0], 9)
+    imagefiles.write_png(folder / "images" / "e.png", np.asarray(brighter))
     return folder
 
 
 def found(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
     dataset = Dataset.open(folder)
-    checked = check.inspect(dataset)
+    checked = unfit.inspect(dataset)
     if part_of:
         problems = alike.problems(dataset, checked, part_of, "split")
     else:
@@ -63,19 +65,19 @@ def test_in_two_splits_the_same_pixels_are_an_error(folder: Path) -> None:
 
 def test_images_of_one_value_may_be_many(folder: Path) -> None:
     for stem in "af":
-        files.write_png(folder / "images" / f"{stem}.png", np.full((96, 96), 3, np.uint8))
+        imagefiles.write_png(folder / "images" / f"{stem}.png", np.full((96, 96), 3, np.uint8))
     assert len(found(folder)) == 2
 
 
 def test_the_same_image_labelled_in_two_ways(folder: Path) -> None:
     dataset = Dataset.open(folder)
-    (problem,) = alike.contradictions(dataset, check.inspect(dataset))
+    (problem,) = alike.contradictions(dataset, unfit.inspect(dataset))
     assert (problem.level, problem.file) == ("warning", "images/b.png")
     assert problem.message == "same pixels as images/d.png, but other labels; one of both is wrong"
     shutil.copy(folder / "classes" / "b.png", folder / "classes" / "d.png")
-    assert list(alike.contradictions(dataset, check.inspect(dataset))) == []
+    assert list(alike.contradictions(dataset, unfit.inspect(dataset))) == []
     (folder / "classes" / "d.png").write_bytes(b"")
-    assert list(alike.contradictions(dataset, check.inspect(dataset))) == []
+    assert list(alike.contradictions(dataset, unfit.inspect(dataset))) == []
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,14 @@ def test_the_same_image_labelled_in_two_ways(folder: Path) -> None:
 def test_groups_that_keep_alike_images_together(folder: Path, exactly: bool, groups: dict[str, str]) -> None:
     (folder / "groups.csv").write_text("image,group\na,1\nb,1\nc,3\nd,4\ne,5\nf,6\n")
     dataset = Dataset.open(folder)
-    assert alike.groups(dataset, check.inspect(dataset), exactly=exactly) == groups
+    assert alike.groups(dataset, unfit.inspect(dataset), exactly=exactly) == groups
 
 
 def test_a_whole_group_follows_its_image(folder: Path) -> None:
     (folder / "groups.csv").write_text("image,group\na,4\nb,1\nc,3\nd,4\ne,5\nf,4\n")
-    files.write_png(folder / "images" / "f.png", np.full((96, 96), 3, np.uint8))  # it has no perceptual hash
+    imagefiles.write_png(folder / "images" / "f.png", np.full((96, 96), 3, np.uint8))  # it has no perceptual hash
     dataset = Dataset.open(folder)
-    groups = alike.groups(dataset, check.inspect(dataset))
+    groups = alike.groups(dataset, unfit.inspect(dataset))
     assert groups == {"a": "1", "b": "1", "c": "3", "d": "1", "e": "3", "f": "1"}
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segline.data import files
-from segline.data.checks import check
-from segline.data.checks.check import Problem, opened, problems, refuse_errors
+from segline.data import imagefiles
+from segline.data.checks import unfit
+from segline.data.checks.unfit import Problem, opened, problems, refuse_errors
 from segline.data.dataset import Dataset, DatasetError
 
 
@@ -30,7 +30,7 @@ def test_a_sound_dataset_has_no_problems(make_dataset: Callable[..., Path]) -> N
 def test_problems_come_in_the_order_of_the_images(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     for stem in "ebd":
-        files.write_png(folder / "images" / f"{stem}.png", np.full((12, 10), 7, np.uint8))
+        imagefiles.write_png(folder / "images" / f"{stem}.png", np.full((12, 10), 7, np.uint8))
     assert [problem.file for problem in problems(Dataset.open(folder))] == [
         "images/b.png",
         "images/d.png",
@@ -51,7 +51,7 @@ def test_unpaired(make_dataset: Callable[..., Path]) -> None:
 
 def _image(folder: Path, dtype: type, channels: int, stem: str = "b") -> None:
     pixels = np.arange(120 * channels).astype(dtype).reshape(12, 10, channels)
-    files.write_png(folder / "images" / f"{stem}.png", pixels[..., 0] if channels == 1 else pixels)
+    imagefiles.write_png(folder / "images" / f"{stem}.png", pixels[..., 0] if channels == 1 else pixels)
 
 
 def test_grey_among_colour_is_a_warning_with_the_rule(make_dataset: Callable[..., Path]) -> None:
@@ -83,8 +83,8 @@ def test_other_mixtures_are_errors(make_dataset: Callable[..., Path]) -> None:
 
 def _relabel(folder: Path, value: int, to: int) -> None:
     for file in (folder / "classes").iterdir():
-        classes = files.read_labels(file)
-        files.write_png(file, np.where(classes == value, to, classes).astype(np.uint8))
+        classes = imagefiles.read_labels(file)
+        imagefiles.write_png(file, np.where(classes == value, to, classes).astype(np.uint8))
 
 
 def test_a_class_that_no_image_has(make_dataset: Callable[..., Path]) -> None:
@@ -105,14 +105,14 @@ def test_a_class_absent_from_a_split(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     for stem in "abc":
         for kind in ("classes", "instances"):
-            labels = files.read_labels(folder / kind / f"{stem}.png")
+            labels = imagefiles.read_labels(folder / kind / f"{stem}.png")
             labels[6:] = 0
-            files.write_png(folder / kind / f"{stem}.png", labels)
+            imagefiles.write_png(folder / kind / f"{stem}.png", labels)
     dataset = Dataset.open(folder)
-    checked = check.inspect(dataset)
+    checked = unfit.inspect(dataset)
     splits = {"a": "train", "b": "test", "c": "validation", "d": "validation", "e": "validation"}
-    assert check.judge(dataset, checked) == []
-    assert said(check.of_splits(dataset, checked, splits)) == [
+    assert unfit.judge(dataset, checked) == []
+    assert said(unfit.of_splits(dataset, checked, splits)) == [
         ("warning", "test split", "no pixel of class 2 nucleus"),
         ("warning", "train split", "no pixel of class 2 nucleus"),
     ]
@@ -121,10 +121,10 @@ def test_a_class_absent_from_a_split(make_dataset: Callable[..., Path]) -> None:
 def test_a_training_split_of_one_class(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     for kind, dtype in (("classes", np.uint8), ("instances", np.uint16)):
-        files.write_png(folder / kind / "a.png", np.zeros((12, 10), dtype))
+        imagefiles.write_png(folder / kind / "a.png", np.zeros((12, 10), dtype))
     dataset = Dataset.open(folder)
     splits = {stem: "train" if stem == "a" else "test" for stem in "abcde"}
-    found = check.of_splits(dataset, check.inspect(dataset), splits)
+    found = unfit.of_splits(dataset, unfit.inspect(dataset), splits)
     assert said(found) == [("error", "train split", "the labels hold background only; there is nothing to tell apart")]
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_dataset(tmp_path: Path, missing: bool) -> None:
 def test_all_that_is_wrong_with_the_tables_at_once(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     (folder / "dataset.yaml").write_text("name: a b\nlicense: none\nclasses: {0: a, 1: b}\nlabels: classes\n")
-    files.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
+    imagefiles.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
     dataset, found = opened(folder)
     assert dataset is None
     assert [(problem.level, problem.file) for problem in found] == [

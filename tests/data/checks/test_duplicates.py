@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segline.data import files
+from segline.data import imagefiles
 from segline.data.checks import duplicates
 from segline.data.checks.duplicates import MOST_BITS, code, digest, joined, partners, twins, united
 
@@ -61,14 +61,14 @@ def test_other_images_of_the_same_kind_are_not_alike() -> None:
 def test_real_images_are_not_alike(shared_data: Callable[[str], Path]) -> None:
     # Consecutive slices of tissue, and nuclei on black ground: nothing was recorded twice.
     for name in ("isbi2012", "dsb2018"):
-        codes = [code(files.read_image(file)) for file in sorted((shared_data(name) / "images").iterdir())]
+        codes = [code(imagefiles.read_image(file)) for file in sorted((shared_data(name) / "images").iterdir())]
         assert (partners(np.array(codes), np.arange(len(codes))) == -1).all()
 
 
 def test_real_images_that_were_taken_twice(shared_data: Callable[[str], Path]) -> None:
     # Looked at: these cells were cut out twice, 112 with all its pixels; the closest others differ in 60 bits.
     images = sorted((shared_data("wbc") / "images").iterdir())
-    raw = [files.read_image(file) for file in images]
+    raw = [imagefiles.read_image(file) for file in images]
     found = partners(np.array([code(image) for image in raw]), np.arange(len(raw)))
     pairs = {frozenset((images[one].stem, images[found[one]].stem)) for one in np.flatnonzero(found >= 0)}
     assert pairs == {frozenset(pair) for pair in (("112", "139"), ("157", "158"), ("166", "171"), ("167", "169"))}

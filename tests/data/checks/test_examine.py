@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from segline.data import files
+from segline.data import imagefiles
 from segline.data.checks.duplicates import code, digest
 from segline.data.checks.examine import examine
 from segline.data.dataset import Dataset
@@ -15,11 +15,11 @@ from segline.data.dataset import Dataset
 
 def test_what_is_known_of_a_sound_image(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
-    classes = files.read_labels(folder / "classes" / "b.png")
+    classes = imagefiles.read_labels(folder / "classes" / "b.png")
     classes[0, 0] = 9
-    files.write_png(folder / "classes" / "b.png", classes)
+    imagefiles.write_png(folder / "classes" / "b.png", classes)
     checked = examine(Dataset.open(folder), "b")
-    image = files.read_image(folder / "images" / "b.png")
+    image = imagefiles.read_image(folder / "images" / "b.png")
     assert checked.problems == ()
     assert (checked.form, checked.size, checked.digest) == (("uint8", 1), (12, 10), digest(image))
     assert checked.code is not None and checked.code.tolist() == code(image).tolist()
@@ -28,7 +28,7 @@ def test_what_is_known_of_a_sound_image(make_dataset: Callable[..., Path]) -> No
 
 def test_pixels_of_instances_alone(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(kinds=("instances",), classes={0: "background", 1: "cell"})
-    instances = files.read_labels(folder / "instances" / "b.png")
+    instances = imagefiles.read_labels(folder / "instances" / "b.png")
     pixels = dict(examine(Dataset.open(folder), "b").pixels)
     assert pixels == {0: np.count_nonzero(instances == 0), 1: np.count_nonzero(instances)}
 
@@ -50,16 +50,16 @@ def _not_finite(folder: Path) -> None:
 
 def _values(kind: str, value: int, x: int, to: int) -> Callable[[Path], None]:
     def plant(folder: Path) -> None:
-        labels = files.read_labels(folder / kind / "b.png")
+        labels = imagefiles.read_labels(folder / kind / "b.png")
         labels[0, x:to] = value
-        files.write_png(folder / kind / "b.png", labels)
+        imagefiles.write_png(folder / kind / "b.png", labels)
 
     return plant
 
 
 def _empty(folder: Path) -> None:
     for kind, dtype in (("instances", np.uint16), ("classes", np.uint8)):
-        files.write_png(folder / kind / "b.png", np.zeros((12, 10), dtype))
+        imagefiles.write_png(folder / kind / "b.png", np.zeros((12, 10), dtype))
 
 
 FAULTS = {
@@ -67,13 +67,13 @@ FAULTS = {
     "truncated labels": (_truncate("classes"), "error", "classes/b.png", "not a readable"),
     "empty file": (lambda folder: (folder / "images/b.png").write_bytes(b""), "error", "images/b.png", ""),
     "colour labels": (
-        lambda folder: files.write_png(folder / "classes" / "b.png", np.zeros((12, 10, 3), np.uint8)),
+        lambda folder: imagefiles.write_png(folder / "classes" / "b.png", np.zeros((12, 10, 3), np.uint8)),
         "error",
         "classes/b.png",
         "colour",
     ),
     "size": (
-        lambda folder: files.write_png(folder / "instances" / "b.png", np.zeros((10, 12), np.uint16)),
+        lambda folder: imagefiles.write_png(folder / "instances" / "b.png", np.zeros((10, 12), np.uint16)),
         "error",
         "instances/b.png",
         "12x10 px, but its image is 10x12 px",
@@ -98,7 +98,7 @@ FAULTS = {
     ),
     "not finite": (_not_finite, "error", "images/b.tif", "2 values are NaN or infinite"),
     "constant": (
-        lambda folder: files.write_png(folder / "images" / "b.png", np.full((12, 10), 7, np.uint8)),
+        lambda folder: imagefiles.write_png(folder / "images" / "b.png", np.full((12, 10), 7, np.uint8)),
         "warning",
         "images/b.png",
         "every pixel is 7",

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segline.data import files, georeference
+from segline.data import georeference, imagefiles
 from segline.data.checks import annotations, duplicates, filenotes
 from segline.data.checks.problems import Problem
 from segline.data.dataset import Dataset
-from segline.data.files import FileError, Labels
+from segline.data.imagefiles import Labels
+from segline.files import FileError
 from segline.model.images import Raw
 
 
@@ -42,12 +43,12 @@ def examine(dataset: Dataset, stem: str) -> Checked:
             continue
         name = name_of(dataset, known[stem])
         try:
-            labels[kind] = files.read_labels(known[stem])
+            labels[kind] = imagefiles.read_labels(known[stem])
         except FileError as error:
             found.append(_unreadable(name, error))
             continue
         if checked.size is not None and labels[kind].shape != checked.size:
-            hint = files.turned(dataset.images[stem])
+            hint = imagefiles.turned(dataset.images[stem])
             message = f"{_size(labels[kind].shape)} px, but its image is {_size(checked.size)} px{hint}"
             found.append(Problem("error", name, message, kind="labels of another size than their image"))
         elif checked.size is not None and (message := georeference.apart(dataset.images[stem], known[stem])):

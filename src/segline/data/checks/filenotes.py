@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segline.data import files
+from segline.data import imagefiles
 from segline.data.checks.problems import Problem
-from segline.data.files import FileError
+from segline.files import FileError
 from segline.model import metadata
 from segline.model.images import Raw
 from segline.model.metadata import Note
@@ -21,7 +21,7 @@ MOST = 7  # messages of one kind, as many as there are ways to turn an image
 def notes(file: Path) -> tuple[Note, ...]:
     """What is to be said of a file; nothing where it cannot be read, for whoever reads it says so."""
     try:
-        return files.describe(file, 0).notes
+        return imagefiles.describe(file, 0).notes
     except FileError:
         return ()
 
@@ -31,7 +31,7 @@ def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Proble
     if image is None:
         yield from (Problem("warning", name, note.message, kind=note.kind) for note in notes(file))
         return
-    found = files.describe(file, 0)
+    found = imagefiles.describe(file, 0)
     for note in found.notes:
         if note.kind not in (OF_MASKS, NODATA):
             yield Problem("warning", name, note.message, kind=note.kind)

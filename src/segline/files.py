@@ -1,0 +1,281 @@
+"""The only place that opens files: images, labels, arrays, JSON, YAML and tables; written whole or not at all."""
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from segline import parse
+from segline.text import LONGEST, MESSAGE, cut, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+T = TypeVar("T")
+NAME_MAX = 255  # bytes of a file's name, of POSIX
+BUFFER = 2**20  # bytes that are copied at once
+
+
+class FileError(ValueError):
+    """A file that cannot be used; the message names it, says what was found and what to do."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read; FileError when it cannot be."""
+    try:
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file; FileError when that cannot be."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
+    """Write under a temporary name, then rename: a reader meets the old file or the new one, never half of it.
+
+    Parameters
+    ----------
+    settle : wait until the bytes are on the disk, so that a power cut does not leave an empty file.
+    """
+    with partial(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
+        if settle:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def partial(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, that becomes `path` when all went well, and vanishes when not.
+
+    An OSError names `path`.
+    """
+    temporary = temporary_name(path)
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # of a process that was killed; a link there would be written through
+        try:
+            yield temporary
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Have an OSError within the block name `path`: those of `write` name no file, others a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and "requested and" in str(error):  # numpy's `tofile` on a full disk
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        names = {None, str(temporary_name(path)), str(temporary_name(path, "former"))}
+        if error.errno is not None and (None if error.filename is None else str(error.filename)) in names:
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def temporary_name(path: Path, kind: str = "partial") -> Path:
+    """Return a hidden name beside `path`, of 25 bytes whatever its own length is, always the same for `path`.
+
+    What a killed process leaves there is removed by whoever writes `path` next.
+    """
+    digest = hashlib.md5(os.fsencode(path.name), usedforsecurity=False).hexdigest()
+    return path.with_name(f".{digest[:16]}.{kind}")
+
+
+def md5(path: Path) -> str:
+    """MD5 of a file's bytes, 32 hexadecimal digits, as DVC has it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file byte for byte, whole or not at all; not its times and rights.
+
+    Raises
+    ------
+    FileError
+        `source` cannot be read.
+    """
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise FileError(f"{source}: cannot be read: {error.strerror or error}") from error
+    with stream, partial(target) as temporary, temporary.open("xb") as file:
+        shutil.copyfileobj(stream, file, BUFFER)
+
+
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write `array` as .npy, which `load_array` can map into memory."""
+    with partial(path) as temporary, temporary.open("xb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
+    """Write as .npy the array that `parts`, some rows after the others, make up; one part is in memory at a time."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    with partial(path) as temporary, temporary.open("xb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+        for part in parts:
+            np.ascontiguousarray(part, dtype).tofile(file)
+
+
+def load_array(path: Path) -> npt.NDArray[Any]:
+    """The array in an .npy file, mapped into memory and read-only: what is not touched is not read."""
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # of a damaged header numpy passes on what Python's own parser raises
+        message = cut(f"{error}", MESSAGE)
+        raise FileError(f"{path}: not a readable array ({message}); remove it, and `dvc repro` writes it") from error
+    return array
+
+
+def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = False) -> Any:
+    """Return what a JSON file says; FileError where `parse` refuses it or it has more than `largest` bytes.
+
+    `loose` is of `parse.from_json`.
+    """
+    return _parsed(path, lambda data: parse.from_json(data, loose=loose), largest)
+
+
+def read_record(path: Path, form: type[T], remedy: str) -> T:
+    """Return a JSON file that segline wrote, as `form`, a type that pydantic knows.
+
+    Raises
+    ------
+    FileError
+        The file is damaged or says something else; `remedy` ends the message.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(form).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise FileError(
+            f"{path}: {cut(where, LONGEST)} = {shown(first['input'])}: {cut(first['msg'], MESSAGE)}; {remedy}"
+        ) from None
+
+
+def _parsed(path: Path, parser: Callable[[bytes], Any], largest: int) -> Any:
+    try:
+        return parser(parse.read(path, largest))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except parse.ParseError as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value`, keys in the order given; NaN is refused, for it is no JSON."""
+    write_bytes(path, _encoded(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file says; FileError where `parse` refuses it."""
+    return _parsed(path, parse.from_yaml, parse.YAML_SIZE)
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Write `value`, keys in the order given."""
+    from ruamel.yaml import YAML
+
+    yaml, text = YAML(), io.BytesIO()
+    yaml.width = 1000
+    yaml.dump(value, text)
+    write_bytes(path, text.getvalue())
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """The rows of a CSV file, every value as the text it is: 007 stays 007, NA stays NA."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(io.BytesIO(parse.read(path, parse.RECORD_SIZE)), dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except parse.ParseError as error:
+        raise FileError(f"{path}: {error}") from error
+    except (ValueError, OverflowError, MemoryError) as error:  # ParserError and UnicodeDecodeError among them
+        raise FileError(f"{path}: not a readable table: {cut(str(error), MESSAGE)}") from error
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write `table` as CSV, without its index."""
+    write_bytes(path, _encoded(path, table.to_csv(index=False, lineterminator="\n")))
+
+
+def _encoded(path: Path, text: str) -> bytes:
+    """`text` as UTF-8."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.end + 20]
+        raise FileError(
+            f"{path}: {shown(around)} is no Unicode and cannot be written; rename the file it is of"
+        ) from None
+
+
+@contextmanager
+def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, object]], None]]:
+    """Write a CSV file row by row, by what is yielded: a function of the values by column."""
+    with partial(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        yield writer.writerow
+
+
+def make_folder(path: Path) -> None:
+    """Make an empty folder, with its parents; what `path` held before is gone, but not what a link there leads to."""
+    if path.is_symlink():
+        path.unlink()
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, that becomes `target`, in place of what was there, when all went well; else nothing changes."""
+    building = temporary_name(target)
+    with written(target):
+        try:
+            make_folder(building)
+            yield building
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        put_in_place(building, target)
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Rename `folder` to `target`; what was there is removed only once that is done."""
+    former = temporary_name(target, "former")
+    if former.is_symlink():
+        former.unlink()
+    if target.exists():
+        shutil.rmtree(former, ignore_errors=True)
+        target.replace(former)
+    folder.replace(target)
+    shutil.rmtree(former, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Who may become champion, and why a version was refused."""

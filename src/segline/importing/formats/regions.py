@@ -1,0 +1,205 @@
+"""Objects as small masks within a large image: outlines filled by one rule, overlaps settled by one rule.
+
+A pixel is inside an outline when its centre is: pixel (x, y) has its centre at (x + 0.5, y + 0.5), as COCO and LabelMe
+count, where the image spans 0 to its width. A centre on the line belongs to the side right of it or below it, so two
+outlines along one line share no pixel and leave none out. Outlines that cross themselves are filled by the even-odd
+rule. Rectangles of whole pixels come out as pycocotools gives them; elsewhere it rounds to a fifth of a pixel first, so
+pixels whose centre is nearer to the line than that may differ. OpenCV's fillPoly and Pillow draw the line itself as
+well, which makes each object about half a pixel wider all around.
+
+Where objects overlap, the smaller one has the pixels, and of two of one size the later.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]  # (N, 2): x, y, from the upper left corner of the image on
+Shape = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Region:
+    """The pixels of an object: `inside` (h, w) bool, with its upper left pixel at row `top`, column `left`."""
+
+    top: int
+    left: int
+    inside: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, mask: npt.NDArray[np.bool_]) -> Self:
+        """The pixels that are True in `mask` (H, W), cut out of it."""
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not rows.size:
+            return cls(0, 0, np.zeros((0, 0), bool))
+        window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        return cls(int(rows[0]), int(columns[0]), mask[window].copy())
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.inside))
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Where `inside` lies in the image."""
+        height, width = self.inside.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Objects in one label image: `labels` (H, W) int32, the k-th object is k, from 1 on.
+
+    `taken` pixels went from larger objects to smaller ones; of `gone` objects none was left.
+    """
+
+    labels: npt.NDArray[np.int32]
+    taken: int
+    gone: int
+
+
+def polygon(points: Points, shape: Shape) -> Region:
+    """The pixels of an image of `shape` whose centres are inside the closed outline `points`."""
+    height, width = shape
+    # The first row or column whose centre is not above or left of a coordinate.
+    left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
+    right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
+    toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
+    row, x = _crossings(points, top, bottom)
+    column = np.clip(np.ceil(x - 0.5), left, right).astype(int)
+    np.add.at(toggles, (row - top, column - left), 1)
+    return Region(int(top), int(left), np.cumsum(toggles[:, :-1], axis=1, dtype=np.uint8) % 2 == 1)
+
+
+def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Where the outline meets the line through the centres of each row from `top` to before `bottom`: row and x."""
+    following = np.roll(points, -1, axis=0)
+    # Taken downwards, an edge crosses at the same x, to the last bit, whichever of two neighbours it outlines.
+    down = points[:, 1] <= following[:, 1]
+    x0, y0 = np.where(down[:, None], points, following).T
+    x1, y1 = np.where(down[:, None], following, points).T
+    first, last = (np.clip(np.ceil(y - 0.5), top, bottom).astype(int) for y in (y0, y1))
+    count = last - first
+    edge = np.repeat(np.arange(len(points)), count)
+    row = np.arange(edge.size) + np.repeat(first - np.cumsum(count) + count, count)
+    return row, x0[edge] + (row + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
+
+
+def disc(centre: Points, radius: float, shape: Shape) -> Region:
+    """The pixels of an image of `shape` whose centres are within `radius` of `centre` (x, y)."""
+    (x, y), (height, width) = centre, shape
+    columns = np.arange(max(0, int(x - radius)), min(width, int(x + radius) + 1))
+    rows = np.arange(max(0, int(y - radius)), min(height, int(y + radius) + 1))
+    distance = np.hypot(columns[None] + 0.5 - x, rows[:, None] + 0.5 - y)
+    return Region(int(rows[0]) if rows.size else 0, int(columns[0]) if columns.size else 0, distance <= radius)
+
+
+def union(regions: Sequence[Region]) -> Region:
+    """The pixels that are in any of `regions`, one at least."""
+    top, left = min(region.top for region in regions), min(region.left for region in regions)
+    bottom, right = (max(region.window[axis].stop for region in regions) for axis in (0, 1))
+    inside = np.zeros((bottom - top, right - left), bool)
+    for region in regions:
+        rows, columns = region.window
+        inside[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] |= region.inside
+    return Region(top, left, inside)
+
+
+def paint(regions: Sequence[Region], shape: Shape) -> Painted:
+    """All of `regions` in one label image of `shape`."""
+    labels = np.zeros(shape, np.int32)
+    areas = [region.area for region in regions]
+    for index in sorted(range(len(regions)), key=lambda index: -areas[index]):
+        labels[regions[index].window][regions[index].inside] = index + 1
+    gone = sum(not np.any(labels[region.window] == number) for number, region in enumerate(regions, 1))
+    return Painted(labels, sum(areas) - int(np.count_nonzero(labels)), gone)
+
+
+FIRST, BITS = 48, 5  # the character that is 0; bits of a number in one character
+LONGEST = 13  # characters of a number; what has more bits than 64 is no run length
+MORE, SIGN = 1 << BITS, 1 << (BITS - 1)
+
+
+class RunsError(ValueError):
+    """Run lengths that are no mask; the message says which and why."""
+
+
+def decompress(text: str, pixels: int | None = None) -> list[int]:
+    """Run lengths of COCO's compressed string: from the fourth on each is the change since the last but one.
+
+    Parameters
+    ----------
+    pixels : of the image, where they are known: a run beyond them is refused at once.
+
+    Raises
+    ------
+    RunsError
+        A character that is none of theirs, a number that breaks off or is absurd, or more runs than pixels.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for place, character in enumerate(text):
+        bits = ord(character) - FIRST
+        if not 0 <= bits < 2 * MORE:
+            raise RunsError(f"counts hold {character!r} at place {place}, which no run length has")
+        if shift >= LONGEST * BITS:
+            raise RunsError(f"counts hold a number of more than {LONGEST} characters at place {place}")
+        value |= (bits % MORE) << shift
+        shift += BITS
+        if bits & MORE:
+            continue
+        if bits & SIGN:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        if pixels is not None:
+            _check(counts[-1:], pixels)
+            if len(counts) > 2 * pixels + 2:
+                raise RunsError(f"counts hold more runs than the image has pixels, {pixels}")
+        value = shift = 0
+    if shift:
+        raise RunsError("counts break off within a number; the string was cut")
+    return counts
+
+
+def region(counts: Sequence[int], shape: Shape) -> Region:
+    """The object that run lengths `counts` describe in an image of `shape`.
+
+    Raises
+    ------
+    RunsError
+        They do not add up to the pixels of the image, or one is below 0.
+    """
+    height, width = shape
+    pixels = height * width
+    if len(counts) > 2 * pixels + 2:
+        raise RunsError(f"counts hold {len(counts)} runs; the image has {pixels} pixels")
+    _check(counts, pixels)
+    if sum(counts) != pixels:
+        raise RunsError(f"counts add up to {sum(counts)} pixels, but the image has {width}x{height} = {pixels}")
+    runs = np.array(counts, np.int64)
+    ends = np.cumsum(runs)
+    if not runs[1::2].any():
+        return Region.of(np.zeros(shape, bool))
+    first, last = ends[0], ends[1::2][-1]
+    # Only the columns that the object is in are unfolded: many small objects of a large image stay cheap.
+    left, right = int(first // height), int(-(-last // height))
+    stops = ends[1::2] - left * height
+    starts = ends[::2][: stops.size] - left * height
+    toggles = np.zeros((right - left) * height + 1, np.int8)
+    np.add.at(toggles, starts, 1)
+    np.add.at(toggles, stops, -1)
+    columns = np.cumsum(toggles[:-1], dtype=np.int8).astype(bool).reshape(right - left, height)
+    found = Region.of(columns.T)
+    return Region(found.top, found.left + left, found.inside)
+
+
+def _check(counts: Sequence[int], pixels: int) -> None:
+    """Refuse a run that no image of so many pixels has, before anything is worked out with it."""
+    wrong = next((run for run in counts if not 0 <= run <= pixels), None)
+    if wrong is not None:
+        said = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"
+        raise RunsError(f"counts hold a run of {said} pixels; the image has {pixels}")

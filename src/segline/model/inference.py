@@ -1,0 +1,206 @@
+"""An image of any size to labels and objects, the same way in evaluation, on the command line and when served."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from . import tiling
+from .images import ImageError, Raw
+from .objects import Objects, Separation, class_labels, find, thin
+from .saved import Description, Inference, ModelError, weights
+from .tiling import Part, Source, Window
+from .unet import UNet
+from .views import VIEWS, size
+
+__all__ = [
+    "Description",
+    "Inference",
+    "ModelError",
+    "Prediction",
+    "Predictor",
+    "Probabilities",
+    "interpret",
+    "load",
+    "load_with",
+    "to_labels",
+]
+
+MEMORY_BUDGET = 3 * 2**28  # bytes of activations in one pass; larger images are predicted in tiles
+ACTIVATIONS = 9  # float32 maps of `width` channels alive at once, measured at the last skip connection
+
+Probabilities = npt.NDArray[np.float32]  # (K, H, W)
+
+
+class Prediction(NamedTuple):
+    """What is seen in an image."""
+
+    labels: npt.NDArray[np.uint8]
+    """Class ids (H, W)."""
+    objects: Objects
+    """Objects (H, W), numbered from 1; 0 is background."""
+
+
+class Predictor:
+    """A trained network and the way it is used."""
+
+    def __init__(self, network: UNet, description: Description, inference: Inference, device: str = "cpu") -> None:
+        self.network = network.eval().to(device)
+        self.description = description
+        self.inference = inference
+        self.device = device
+
+    def probabilities(self, raw: Raw) -> Probabilities:
+        """Class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views that the settings ask for.
+
+        Raises
+        ------
+        ImageError
+            Type or channels are not those of the training images.
+        """
+        source = Source(raw.shape[0], raw.shape[1], lambda rows, columns: raw[rows, columns])
+        mean = np.zeros((len(self.description.classes), *raw.shape[:2]), np.float32)
+        for view in VIEWS[self.inference.views]:
+            for rows, columns, probabilities in chain.from_iterable(self.windows(source, view)):
+                mean[:, rows, columns] += probabilities / np.float32(self.inference.views)
+        return mean
+
+    def predict(self, raw: Raw) -> Prediction:
+        """Labels and objects of `raw` (H, W, C)."""
+        return interpret(self.probabilities(raw), self.inference)
+
+    def labels(self, raw: Raw) -> npt.NDArray[np.uint8]:
+        """Class ids (H, W) of `raw` (H, W, C)."""
+        return self.predict(raw).labels
+
+    def with_views(self, views: int) -> Self:
+        """The same, with that many views averaged.
+
+        Raises
+        ------
+        ImageError
+            There is no such number of views.
+        """
+        if views not in VIEWS:
+            raise ImageError(f"views = {views}: an image has {', '.join(map(str, VIEWS))} views; ask for one of these")
+        return type(self)(self.network, self.description, replace(self.inference, views=views), self.device)
+
+    @property
+    def needs_whole(self) -> str:
+        """Why images cannot be predicted window by window, empty where they can."""
+        if self.network.whole_image_norm:
+            return "the model's norm is over the whole image"
+        if self.inference.segment_threshold is not None:
+            return "the model's segment threshold thins borders over the whole image"
+        return ""
+
+    def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
+        """Overlap-tile prediction of a view, row by row of windows from row `first` on; each pixel is in one part.
+
+        Equal to one pass over the whole mirrored view.
+        """
+        rows, columns = self.plan(source.height, source.width, view)
+        for each in rows[first:]:
+            yield self._row(source, view, each, columns)
+
+    def plan(self, height: int, width: int, view: int) -> tuple[list[tiling.Span], list[tiling.Span]]:
+        """The rows and the columns of windows over a view of an image of that size."""
+        tile, geometry = self._tile(height, width), self.network.geometry
+        rows, columns = (  # a tile that was set stays as it is
+            tiling.plan(length, tile and (self.inference.tile or tiling.fitted(length, tile, geometry)), geometry)
+            for length in size(view, height, width)
+        )
+        return rows, columns
+
+    def _row(self, source: Source, view: int, row: tiling.Span, columns: list[tiling.Span]) -> Iterator[Part]:
+        """The parts of one row of windows."""
+        area = (row.stop - row.start) * (columns[0].stop - columns[0].start)
+        remaining = (Window(view, row, column) for column in columns)
+        while batch := list(islice(remaining, max(1, self._pixels() // area))):
+            inputs = np.stack([window.see(source, self.description.statistics) for window in batch])
+            for window, output in zip(batch, self._forward(torch.from_numpy(inputs)), strict=True):
+                yield window.keep(output, source)
+
+    def memory(self, height: int, width: int) -> int:
+        """About how many bytes `predict` needs for an image of that size."""
+        activations = 4 * ACTIVATIONS * int(self.description.network["width"]) * height * width
+        labels = (12 * len(self.description.classes) + 60) * height * width
+        return labels + (activations if self.network.whole_image_norm else min(activations, MEMORY_BUDGET))
+
+    def _forward(self, inputs: torch.Tensor) -> Probabilities:
+        """Probabilities (b, K, h, w) of a batch of windows."""
+        with torch.inference_mode():
+            logits = self.network(inputs.to(self.device))
+            probabilities: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
+        return probabilities
+
+    def _pixels(self) -> int:
+        """Pixels that one pass may hold."""
+        seen_as_one = self.network.geometry.reduction**2
+        return seen_as_one * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
+
+    def _tile(self, height: int, width: int) -> int | None:
+        """Side of a window, None for the whole image, which norms that see the whole image always take."""
+        if self.network.whole_image_norm:
+            return None
+        if self.inference.tile:
+            return self.inference.tile
+        if height * width <= self._pixels():
+            return None
+        geometry = self.network.geometry
+        return max(geometry.at_least(int(self._pixels() ** 0.5) - geometry.stride + 1), tiling.smallest(geometry))
+
+
+def load(folder: Path, device: str = "cpu") -> Predictor:
+    """The predictor in `folder`: weights.safetensors, model.json and inference.json.
+
+    Raises
+    ------
+    ModelError
+        A file is missing, damaged, or does not belong to the others.
+    """
+    return load_with(folder, Inference.read(folder / "inference.json"), device)
+
+
+def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predictor:
+    """The predictor of the weights.safetensors and model.json in `folder`, used as `inference` says."""
+    description = Description.read(folder / "model.json")
+    tensors = weights(folder / "weights.safetensors", description)
+    network = description.build()
+    network.load_state_dict(tensors)
+    # Faster; missing in torch's annotations.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Predictor(network, description, inference, device)
+
+
+def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray[np.uint8]:
+    """Class ids (H, W) by the thresholds of `inference`.
+
+    A border that is faint in one place joins two cells. With a segment threshold, the cells are those parts that are
+    still apart above it, and the thinnest line between them is border as well.
+    """
+    labels: npt.NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
+    if inference.threshold is not None:
+        foreground = (probabilities[1:].argmax(axis=0) + 1).astype(np.uint8)
+        labels = np.where(1 - probabilities[0] > inference.threshold, foreground, np.uint8(0))
+    if inference.segment_threshold is not None:
+        labels[thin(1 - probabilities[0], inference.segment_threshold) == 0] = 0
+    return labels
+
+
+def interpret(probabilities: Probabilities, inference: Inference) -> Prediction:
+    """Labels and objects by the settings of `inference`.
+
+    A model of objects gives each of them one class, and nothing but objects is foreground. For any other model the
+    objects are the connected parts of each class.
+    """
+    labels = to_labels(probabilities, inference)
+    objects = find(probabilities, labels, inference.separation or Separation())
+    if inference.separation is None:
+        return Prediction(labels, objects)
+    return Prediction(class_labels(objects, labels), objects)

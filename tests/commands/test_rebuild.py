@@ -1,0 +1,51 @@
+"""What rebuild says of the model that comes out; the whole of it is in tests/soak/test_clone.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from segline.commands import rebuild
+from segline.commands.rebuild import DIFFERENT, SAME, UNDECIDED
+from segline.track import lineage
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """What a pipeline leaves."""
+    for folder in ("model", "prepared", "reports"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    (tmp_path / "data/model/weights.safetensors").write_bytes(b"weights")
+    (tmp_path / "data/prepared/image").write_bytes(b"image")
+    (tmp_path / "data/reports/test.json").write_text(
+        json.dumps({"images": 3, "iou": {}, "dice": {}, "mean_iou": 0.75, "pixel_error": 0.1})
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def tags(project: Path) -> dict[str, str]:
+    """Tags of the version that comes out."""
+    made = {"model.md5": lineage.model_md5(project / "data/model")}
+    return {**made, "data.md5": lineage.content_md5(project / "data/prepared"), **lineage.environment()}
+
+
+METRICS = {"test_mean_iou": 0.8, "loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({}, SAME, "the same model comes out"),
+        ({"env.cpu": "another"}, SAME, "the same model comes out"),
+        ({"model.md5": "m"}, DIFFERENT, "mean_iou: 0.7500, registered 0.8000"),
+        ({"model.md5": "m", "data.md5": "d"}, DIFFERENT, "it learned from other data"),
+        ({"model.md5": "m", "env.cpu": "another"}, UNDECIDED, "was another: equal bytes are not promised"),
+        ({"model.md5": "m", "env.torch": ""}, UNDECIDED, "env.torch is "),
+    ],
+)
+def test_verdict(project: Path, tags: dict[str, str], changes: dict[str, str], code: int, said: str) -> None:
+    lines: list[str] = []
+    assert rebuild._compare(project, {**tags, **changes}, METRICS, lines.append) == code
+    assert said in "\n".join(lines)
+    assert "pixel_error" not in "\n".join(lines)  # of which the run knows nothing

@@ -1,0 +1,100 @@
+"""labelmap.txt of CVAT, judged by colours and names written by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segline.data import imagefiles
+from segline.data.dataset import IGNORE
+from segline.importing.formats import LayoutError, Wishes
+from segline.importing.formats.folders import recognise
+from segline.importing.formats.labelmap import read
+
+TEXT = """\
+# label:color_rgb:parts:actions
+background:0,0,0::
+Zelle:250,50,83::
+kern: a:51,221,255:part:
+ignored:1,2,3::
+"""
+CELL, NUCLEUS, VOID = (250, 50, 83), (51, 221, 255), (1, 2, 3)
+
+
+def export(folder: Path, text: str = TEXT, masks: str = "SegmentationClass") -> Path:
+    """As CVAT exports `Segmentation mask 1.1`."""
+    (folder / "labelmap.txt").write_text(text)
+    for index in range(4):
+        imagefiles.write_png(folder / "JPEGImages" / f"{index}.png", np.full((30, 40, 3), 9 * index, np.uint8))
+        mask = np.zeros((30, 40, 3), np.uint8)
+        mask[2:20, 2:20], mask[5:12, 5:12], mask[25:, 30:] = CELL, NUCLEUS, VOID
+        imagefiles.write_png(folder / masks / f"{index}.png", mask)
+    return folder
+
+
+def test_colours_and_names_are_those_of_the_map(tmp_path: Path) -> None:
+    found = recognise(export(tmp_path), Wishes())
+    assert found is not None
+    assert found.names == {0: "background", 1: "Zelle", 2: "kern: a"}
+    mask = found.classes["0"].read()
+    assert [mask[0, 0], mask[3, 3], mask[6, 6], mask[29, 39]] == [0, 1, 2, IGNORE]
+    assert "labelmap.txt" in " ".join(found.reasons)
+
+
+def test_flags_are_above_the_map(tmp_path: Path) -> None:
+    export(tmp_path)
+    renamed = recognise(tmp_path, Wishes(names={1: "cell"}))
+    assert renamed is not None and renamed.names[1] == "cell"
+    table = {(0, 0, 0): 0, CELL: 1, NUCLEUS: 1, VOID: 0}
+    joined = recognise(tmp_path, Wishes(colours=table))
+    assert joined is not None and set(joined.names) == {0, 1}
+
+
+def test_a_palette_is_read_by_the_map(tmp_path: Path) -> None:
+    export(tmp_path)
+    for file in (tmp_path / "SegmentationClass").iterdir():
+        Image.open(file).quantize(8).save(file)
+    found = recognise(tmp_path, Wishes())
+    assert found is not None
+    assert np.unique(found.classes["0"].read()).tolist() == [0, 1, 2, IGNORE]
+
+
+def test_masks_of_numbers_need_no_map(tmp_path: Path) -> None:
+    export(tmp_path)
+    for file in (tmp_path / "SegmentationClass").iterdir():
+        imagefiles.write_png(file, np.kron(np.array([[0, 1], [2, 0]], np.uint8), np.ones((15, 20), np.uint8)))
+    found = recognise(tmp_path, Wishes())
+    assert found is not None and found.names == {0: "background", 1: "class 1", 2: "class 2"}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("cell", "'cell' is not NAME:RED,GREEN,BLUE:PARTS:ACTIONS"),
+        ("cell:::", "is not NAME"),
+        ("cell:1,2,300::", "is not NAME"),
+        ("cell:250,50,83::", "is there twice"),
+        ("Zelle:9,9,9::", "is there twice"),
+        (":9,9,9::", "name '' is empty"),
+        ("a\x1bb:9,9,9::", "control character"),
+    ],
+)
+def test_lines_that_cannot_be_meant(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "labelmap.txt").write_text(TEXT + line + "\n")
+    with pytest.raises(LayoutError, match=rf"labelmap\.txt, line 6.*{says}"):
+        read(tmp_path)
+
+
+def test_a_map_of_background_only(tmp_path: Path) -> None:
+    assert read(tmp_path) is None
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\n")
+    with pytest.raises(LayoutError, match="names 0 classes"):
+        read(tmp_path)
+
+
+def test_a_colour_outside_the_map_is_refused(tmp_path: Path) -> None:
+    export(tmp_path, TEXT.replace("51,221,255", "51,221,254"))
+    found = recognise
+    with pytest.raises(LayoutError, match="that no class has: #33ddff"):
+        found(tmp_path, Wishes())

@@ -1,0 +1,223 @@
+"""What masks are taken for, judged by masks whose meaning is known."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from segline.data.dataset import IGNORE
+from segline.importing.formats import LayoutError, Mask, Wishes
+from segline.importing.formats.census import Census, facts_of
+from segline.importing.formats.maskfile import numbers
+from segline.importing.formats.masks import Meaning, as_named, guess
+
+
+def census(masks: Iterable[np.ndarray]) -> Census:
+    return Census.of(facts_of(mask_of(array, f"{index}.png")) for index, array in enumerate(masks))
+
+
+def mask_of(array: np.ndarray, name: str = "a.png") -> Mask:
+    return Mask(Path(name), lambda: array)
+
+
+def discs(counts: Iterable[int], value: int | None = None, side: int = 96) -> list[np.ndarray]:
+    """Masks with so many 4 x 4 squares, numbered, or all of one value."""
+    masks = []
+    for count in counts:
+        mask = np.zeros((side, side), np.uint8 if count < 256 else np.uint16)
+        for number in range(count):
+            y, x = divmod(number, side // 5)
+            mask[5 * y : 5 * y + 4, 5 * x : 5 * x + 4] = number + 1 if value is None else value
+        masks.append(mask)
+    return masks
+
+
+def net(value: int = 255) -> np.ndarray:
+    mask = np.full((64, 64), value, np.uint8)
+    mask[::12], mask[:, ::12] = 0, 0
+    return mask
+
+
+def many_classes(lowest: int) -> np.ndarray:
+    """17 of many classes, each in several pieces."""
+    return np.random.default_rng(lowest).integers(lowest, lowest + 17, (16, 16)).astype(np.uint8)
+
+
+def semantic() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 3, (16, 16)).astype(np.uint8).repeat(4, 0).repeat(4, 1) for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("masks", "kind", "why"),
+    [
+        (discs([5, 9, 30]), "instances", "hold 30 ids"),
+        (discs([320]), "instances", "hold 320 ids"),
+        (discs([5, 9, 3]), "instances", "numbers its objects 1 to n"),
+        (semantic(), "classes", "share the few values 0, 1, 2"),
+        (discs([2, 2, 2, 2]), "classes", "few values"),  # cytoplasm and nucleus, say
+        ([np.where(mask > 0, 3, 0).astype(np.uint8) for mask in discs([2, 4])] + semantic(), "classes", "few values"),
+        (discs([12, 20], value=255), "classes", "0, 255 only"),
+        (discs([12, 20], value=1), "classes", "0, 1 only"),
+        ([net(), net()], "boundaries", "connected net around 36 pieces"),
+        ([net(1)], "boundaries", "connected net"),
+        ([255 - net()], "classes", "areas, not objects"),
+        ([many_classes(0), many_classes(17)], "classes", "several pieces"),
+    ],
+)
+def test_guess(masks: list[np.ndarray], kind: str, why: str) -> None:
+    meaning = guess(census(masks), Wishes())
+    assert meaning.labels == kind
+    assert why in meaning.reasons[0]
+    assert "say --labels" in meaning.reasons[0]
+
+
+def tables(meaning: Meaning) -> tuple[dict[int, str], dict[int, int] | None]:
+    return dict(meaning.names), None if meaning.class_of is None else dict(meaning.class_of)
+
+
+def test_values_become_classes() -> None:
+    binary = census(discs([3], value=255))
+    assert tables(guess(binary, Wishes())) == ({0: "background", 1: "object"}, {0: 0, 255: 1})
+    assert tables(guess(binary, Wishes(labels="boundaries"))) == ({0: "border", 1: "cell"}, {0: 0, 255: 1})
+    assert tables(guess(binary, Wishes(labels="instances"))) == ({0: "background", 1: "object"}, None)
+    assert guess(binary, Wishes(labels="instances")).joined
+    greys = census([np.array([[0, 100, 200]], np.uint8).repeat(3, 0).repeat(2, 1)])
+    assert tables(guess(greys, Wishes())) == (
+        {0: "background", 1: "class 1", 2: "class 2"},
+        {0: 0, 100: 1, 200: 2},
+    )
+    hole = census([np.array([[0, 1, 3, 0, 1]], np.uint8)])
+    assert tables(guess(hole, Wishes(names={3: "fibre", 4: "rare"}))) == (
+        {0: "background", 1: "class 1", 2: "class 2", 3: "fibre", 4: "rare"},
+        {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
+    )
+
+
+@pytest.mark.parametrize("rows", [8, 1])
+def test_255_beside_few_classes_is_ignored_only_when_told(rows: int) -> None:
+    masks = semantic()
+    masks[0][:rows] = 255
+    with pytest.raises(LayoutError, match=rf"255 beside small values .*255 \({64 * rows} px\)\. Say --ignore 255 if"):
+        guess(census(masks), Wishes())
+    meaning = guess(census(masks), Wishes(ignore=255))
+    assert tables(meaning) == (
+        {0: "background", 1: "class 1", 2: "class 2"},
+        {0: 0, 1: 1, 2: 2, 255: IGNORE},
+    )
+    assert "mask value 255 do not count" in meaning.reasons[-1]
+    assert tables(guess(census(semantic()), Wishes(ignore=2)))[1] == {0: 0, 1: 1, 2: IGNORE}
+
+
+def _soft() -> np.ndarray:
+    mask = discs([9], value=255)[0]
+    mask[0, :4], mask[3, :4], mask[1, 6] = 170, 90, 30
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("masks", "flags", "says"),
+    [
+        ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds anything but 0, 0\.png for one"),
+        ([*discs([3], value=255), _soft()], {}, r"1\.png: 9 pixels are grey"),
+        (semantic(), {"labels": "boundaries"}, "two values, border and cell; these hold 0, 1, 2"),
+        (discs([320]), {"labels": "classes"}, "321 classes are too many"),
+        (discs([30]), {"names": {2: "nucleus"}}, "instance masks know class 0 and 1 only"),
+        (discs([30]), {"ignore": 7}, "--ignore 7"),
+        (discs([3], value=255), {"names": {2: "nucleus"}}, "there is no such class; there are 0, 1"),
+        (
+            semantic(),
+            {"names": {7: "x"}},
+            r"--class 7: the masks hold 0, 1, 2, and .* name 3, 4, 5, 6 too, or leave it",
+        ),
+        (semantic(), {"names": {3: "x", 5: "y"}}, "--class 5: .* name 4 too"),
+    ],
+)
+def test_refusals(masks: list[np.ndarray], flags: dict[str, object], says: str) -> None:
+    with pytest.raises(LayoutError, match=says):
+        guess(census(masks), Wishes(**flags))  # type: ignore[arg-type]
+
+
+def test_a_line_of_greys_is_soft_though_it_has_no_core() -> None:
+    """A crack of one pixel is all edge: no pixel reaches 255 but few."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[range(64), range(64)] = rng.integers(60, 200, 64)
+    mask[0, 0] = 255
+    with pytest.raises(LayoutError, match="63 pixels are grey"):
+        guess(census([mask]), Wishes())
+
+
+def rectangles(seed: int, values: Iterable[int]) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((96, 96), np.uint8)
+    for value in values:
+        (y, x), (height, width) = rng.integers(0, 80, 2), rng.integers(3, 24, 2)
+        mask[y : y + height, x : x + width] = value
+    return mask
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 1, 1.5, 2])
+def test_blurred_masks_are_refused(sigma: float) -> None:
+    masks = [np.rint(ndimage.gaussian_filter(rectangles(seed, [255] * 4) + 0.0, sigma)) for seed in range(4)]
+    counts = [np.count_nonzero((mask > 0) & (mask < 255)) for mask in masks]
+    says = rf"{np.argmax(counts)}\.png: {max(counts)} pixels are grey.*blurred.*--threshold 127"
+    with pytest.raises(LayoutError, match=says):
+        guess(census(mask.astype(np.uint8) for mask in masks), Wishes())
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([85, 170, 255], "classes"),
+        ([128, 255], "classes"),
+        (range(20), "classes"),
+        (range(0, 240, 12), "classes"),
+        (range(1, 200), "instances"),
+    ],
+)
+def test_areas_of_any_grey_are_not_blurred(values: Iterable[int], kind: str) -> None:
+    assert guess(census(rectangles(seed, [*values, *values]) for seed in range(4)), Wishes()).labels == kind
+
+
+def test_what_is_said_to_be_but_is_not() -> None:
+    meaning = guess(census(semantic()), Wishes(ignore=77, names={3: "rare"}))
+    assert meaning.names[3] == "rare"
+    assert meaning.reasons[-2:] == ("no mask holds class 3", "--ignore 77: no mask holds 77")
+    hole = census([np.kron(np.array([[0, 1, 3]], np.uint8), np.ones((4, 4), np.uint8))])
+    assert "no mask holds class 2" in guess(hole, Wishes()).reasons
+    trimap = guess(census([np.kron(np.array([[1, 2, 3]], np.uint8), np.ones((4, 4), np.uint8))]), Wishes())
+    assert trimap.reasons[-1].startswith("no mask holds background, class 0; if one of the values is that")
+    masks = census([np.array([[0, 1]], np.uint8)])
+    found = as_named(masks, Wishes(ignore=9), {0: "", 1: "red", 2: "blue"})
+    assert found.reasons[-2] == "no mask holds class 2"
+    assert found.reasons[-1].startswith("--ignore 9: no mask holds 9; colours that do not count have class ignore")
+
+
+def test_two_ways_of_saying_foreground_are_no_255_that_does_not_count() -> None:
+    masks = [*discs([3], value=1), *discs([4], value=255)]
+    with pytest.raises(LayoutError, match=r"do some say 255 where others say 1.*--ignore 255"):
+        guess(census(masks), Wishes())
+    assert guess(census(masks), Wishes(ignore=255)).names == {0: "background", 1: "object"}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "classes"),
+    [
+        ("isbi2012", "boundaries", 2),
+        ("dsb2018", "instances", 2),
+        ("wbc", "classes", 3),
+        ("magnetic_tile", "classes", 6),
+    ],
+)
+def test_real_masks_need_no_flag(shared_data, name: str, labels: str, classes: int) -> None:  # type: ignore[no-untyped-def]
+    meaning = guess(census(map(numbers, sorted((shared_data(name) / "masks").iterdir()))), Wishes())
+    assert (meaning.labels, len(meaning.names)) == (labels, classes)
+
+
+def test_real_soft_masks_are_refused(shared_data) -> None:  # type: ignore[no-untyped-def]
+    masks = sorted((shared_data("magnetic_tile") / "masks_raw").iterdir())
+    with pytest.raises(LayoutError, match="anti-aliased"):
+        guess(census(map(numbers, masks[:100])), Wishes())

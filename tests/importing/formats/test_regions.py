@@ -1,0 +1,174 @@
+"""Outlines filled, judged point by point in exact fractions and by what pycocotools makes of them; overlaps by hand."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segline.importing.formats import regions
+from segline.importing.formats.regions import Region, disc, paint, polygon, union
+
+SHAPE = (10, 12)
+
+# Made with maskApi.c of the COCO API (rleFrPoly, then rleDecode).
+COCO_API = {
+    "kite": (
+        [[6.2, 1.1], [10.7, 5.4], [5.9, 9.3], [1.4, 4.8]],
+        """
+        ............
+        ......#.....
+        ....####....
+        ...######...
+        ..########..
+        ..#########.
+        ...######...
+        ....####....
+        .....##.....
+        ............
+        """,
+    ),
+    "not convex": (
+        [[1, 1], [11, 5], [1, 9], [4, 5]],
+        """
+        ............
+        .#..........
+        ..###.......
+        ...####.....
+        ....######..
+        ....######..
+        ...####.....
+        ..###.......
+        .#..........
+        ............
+        """,
+    ),
+    "crosses itself": (
+        [[1.3, 1.2], [10.6, 8.7], [10.6, 1.2], [1.3, 8.7]],
+        """
+        ............
+        .#........#.
+        .##......##.
+        .###....###.
+        .####..####.
+        .####..####.
+        .###....###.
+        .##......##.
+        .#........#.
+        ............
+        """,
+    ),
+    "box": (
+        [[2, 3], [2, 8], [7, 8], [7, 3]],
+        """
+        ............
+        ............
+        ............
+        ..#####.....
+        ..#####.....
+        ..#####.....
+        ..#####.....
+        ..#####.....
+        ............
+        ............
+        """,
+    ),
+    "sliver": ([[1.0, 4.6], [11.0, 4.8], [11.0, 5.4], [1.0, 5.2]], "............\n" * 10),
+}
+
+
+def picture(text: str) -> np.ndarray:
+    return np.array([[sign == "#" for sign in line.strip()] for line in text.strip().splitlines()])
+
+
+def whole(region: Region, shape: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[region.window] = region.inside
+    return mask
+
+
+@pytest.mark.parametrize("name", COCO_API)
+def test_polygons_come_out_as_pycocotools_gives_them(name: str) -> None:
+    points, expected = COCO_API[name]
+    np.testing.assert_array_equal(whole(polygon(np.array(points, float), SHAPE), SHAPE), picture(expected))
+
+
+def exactly_inside(points: list[tuple[int, int]], x: int, y: int) -> bool:
+    """Whether the centre of pixel (x, y) is inside, by a ray to the left in fractions; points are in eighths."""
+    centre_x, centre_y, inside = Fraction(2 * x + 1, 2), Fraction(2 * y + 1, 2), False
+    corners = [(Fraction(a, 8), Fraction(b, 8)) for a, b in points]
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        if (y0 <= centre_y) != (y1 <= centre_y) and x0 + (centre_y - y0) * (x1 - x0) / (y1 - y0) <= centre_x:
+            inside = not inside
+    return inside
+
+
+@settings(max_examples=150)
+@given(
+    points=st.lists(st.tuples(st.integers(-8, 80), st.integers(-8, 64)), min_size=3, max_size=9),
+    height=st.integers(1, 8),
+    width=st.integers(1, 9),
+)
+def test_a_pixel_is_inside_when_its_centre_is(points: list[tuple[int, int]], height: int, width: int) -> None:
+    mask = whole(polygon(np.array(points) / 8, (height, width)), (height, width))
+    expected = [[exactly_inside(points, x, y) for x in range(width)] for y in range(height)]
+    np.testing.assert_array_equal(mask, expected)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.floats(0.1, 11.9), st.floats(0.1, 9.9)), min_size=1, max_size=6))
+def test_outlines_along_one_line_share_no_pixel_and_leave_none_out(line: list[tuple[float, float]]) -> None:
+    cut = [(0.0, 4.0), *line, (12.0, 5.0)]
+    above = polygon(np.array([*cut, (12, 0), (0, 0)]), SHAPE)
+    below = polygon(np.array([(0, 10), (12, 10), *cut[::-1]]), SHAPE)
+    assert (whole(above, SHAPE) ^ whole(below, SHAPE)).all()
+
+
+def test_disc_is_what_is_near_enough() -> None:
+    y, x = np.mgrid[:10, :12] + 0.5
+    for centre, radius in (((4.25, 5.5), 3.1), ((0.0, 0.0), 4.0), ((11.5, 9.5), 0.2), ((6.0, 5.0), 30.0)):
+        expected = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
+        np.testing.assert_array_equal(whole(disc(np.array(centre), radius, SHAPE), SHAPE), expected)
+
+
+def test_cut_out_then_laid_back_is_the_same() -> None:
+    mask = np.zeros(SHAPE, bool)
+    assert Region.of(mask).area == 0
+    mask[2:5, 3], mask[8, 10] = True, True
+    region = Region.of(mask)
+    assert (region.top, region.left, region.area) == (2, 3, 4)
+    np.testing.assert_array_equal(whole(region, SHAPE), mask)
+
+
+def test_union_is_or() -> None:
+    parts = [box(1, 1, 3, 3), box(5, 7, 2, 4), box(2, 2, 2, 2)]
+    expected = np.logical_or.reduce([whole(part, SHAPE) for part in parts])
+    np.testing.assert_array_equal(whole(union(parts), SHAPE), expected)
+
+
+def box(top: int, left: int, height: int, width: int) -> Region:
+    return Region(top, left, np.ones((height, width), bool))
+
+
+def test_the_smaller_object_has_the_pixels_whatever_the_order() -> None:
+    cell, nucleus = box(1, 1, 6, 6), box(3, 3, 2, 2)
+    for order in ([cell, nucleus], [nucleus, cell]):
+        painted = paint(order, SHAPE)
+        assert (painted.taken, painted.gone) == (4, 0)
+        assert np.count_nonzero(painted.labels == order.index(nucleus) + 1) == 4
+        assert np.count_nonzero(painted.labels == order.index(cell) + 1) == 32
+
+
+def test_of_one_size_the_later_has_the_pixels_and_what_vanishes_is_counted() -> None:
+    painted = paint([box(0, 0, 2, 2), box(0, 0, 2, 2), box(4, 4, 1, 3), box(4, 5, 1, 3)], SHAPE)
+    assert (painted.taken, painted.gone) == (4 + 2, 1)
+    assert painted.labels[0, 0] == 2
+    assert painted.labels[4].tolist() == [0, 0, 0, 0, 3, 4, 4, 4, 0, 0, 0, 0]
+    assert painted.labels.dtype == np.int32
+
+
+def test_a_large_image_costs_what_its_objects_cost() -> None:
+    region = polygon(np.array([[19_990.0, 5.0], [19_999.0, 5.0], [19_999.0, 9.0]]), (20_000, 20_000))
+    assert region.inside.size < 50
+    assert regions.disc(np.array([100.0, 19_999.0]), 4.0, (20_000, 20_000)).inside.size < 100

@@ -1,0 +1,192 @@
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from segline.model import inference, tiling
+from segline.model.images import Statistics
+from segline.model.inference import Description, Inference, Predictor
+from segline.model.objects import Separation
+from segline.model.unet import UNet
+from segline.model.views import make_view, undo_view
+
+STATISTICS = Statistics("uint8", 1, (0.5,), (0.25,))
+CLASSES = {0: "background", 1: "a", 2: "b"}
+
+
+def description(**network: object) -> Description:
+    options = {"width": 16, "depth": 2, "padding": "valid", "norm": "batch", "upsampling": "transposed", "dropout": 0.5}
+    return Description(options | network, CLASSES, "classes", STATISTICS)
+
+
+def predictor(inference: Inference, **network: object) -> Predictor:
+    torch.manual_seed(0)
+    what = description(**network)
+    net = what.build()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return Predictor(net, what, inference)
+
+
+def image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+@pytest.mark.parametrize("shape", [(150, 203), (1, 1), (7, 160), (33, 5)])
+def test_tiled_equals_whole(padding: str, norm: str, upsampling: str, shape: tuple[int, int]) -> None:
+    options = {"padding": padding, "norm": norm, "upsampling": upsampling}
+    raw = image(*shape)
+    whole = predictor(Inference(), **options)
+    tiled = predictor(Inference(tile=64), **options)
+    a, b = whole.probabilities(raw), tiled.probabilities(raw)
+    assert a.shape == (3, *shape)
+    assert np.abs(a - b).max() <= 1e-5
+    best = np.sort(a, axis=0)
+    clear = best[-1] - best[-2] > 2e-5
+    assert np.array_equal(whole.labels(raw)[clear], tiled.labels(raw)[clear])
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("shape", [(250, 203), (1, 7)])
+def test_tiled_equals_whole_with_a_reduction(padding: str, shape: tuple[int, int]) -> None:
+    raw = image(*shape)
+    whole, tiled = (predictor(Inference(tile=tile), padding=padding, reduction=2) for tile in (0, 128))
+    assert np.abs(whole.probabilities(raw) - tiled.probabilities(raw)).max() <= 1e-5
+
+
+def test_whole_is_one_pass_over_the_mirrored_image() -> None:
+    """Naive oracle: numpy's own mirroring, one forward pass, one crop."""
+    raw = image(80, 100)
+    subject = predictor(Inference(), depth=2)
+    size = [subject.network.geometry.at_least(side + 40) for side in (80, 100)]
+    scaled = (raw[..., 0].astype(np.float32) / 255 - 0.5) / 0.25
+    padded = np.pad(scaled, [(20, size[0] - 100), (20, size[1] - 120)], mode="reflect")
+    with torch.no_grad():
+        output = subject.network(torch.from_numpy(padded)[None, None]).softmax(1)[0, :, :80, :100].numpy()
+    assert np.abs(output - subject.probabilities(raw)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_norms_that_see_the_whole_image_get_the_whole_image(norm: str) -> None:
+    raw = image(150, 140)
+    whole, tiled = (predictor(Inference(tile=tile), norm=norm) for tile in (0, 64))
+    assert np.array_equal(whole.probabilities(raw), tiled.probabilities(raw))
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_a_single_pixel_has_labels_whatever_the_norm(norm: str) -> None:
+    assert predictor(Inference(), norm=norm, padding="same", depth=4).labels(image(1, 1)).shape == (1, 1)
+
+
+@pytest.mark.parametrize(("width", "depth", "padding"), [(128, 6, "same"), (64, 7, "same"), (32, 7, "valid")])
+def test_the_tile_for_a_large_image_is_legal(width: int, depth: int, padding: str) -> None:
+    subject = predictor(Inference(), width=1, depth=depth, padding=padding)
+    subject.description.network["width"] = width
+    size = subject._tile(3000, 3000)
+    assert size is None or len(tiling.plan(3000, size, subject.network.geometry)) > 0
+
+
+def test_a_large_image_is_tiled_within_the_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = image(300, 310)
+    subject = predictor(Inference(), padding="valid")
+    whole = subject.probabilities(raw)
+    sizes: list[torch.Size] = []
+    subject.network.register_forward_pre_hook(lambda _m, inputs: sizes.append(inputs[0].shape))
+    monkeypatch.setattr(inference, "MEMORY_BUDGET", 4 * inference.ACTIVATIONS * 16 * 150 * 150)
+    assert np.abs(whole - subject.probabilities(raw)).max() <= 1e-5
+    assert len(sizes) > 1
+    assert all(s[0] * s[2] * s[3] <= 150 * 150 for s in sizes)
+
+
+def test_eight_views_are_the_mean_over_the_dihedral_group() -> None:
+    raw = image(60, 90)
+    one, eight = predictor(Inference()), predictor(Inference(views=8))
+    expected = np.zeros((3, 60, 90))
+    for turns, mirrored in itertools.product(range(4), [False, True]):
+        view = np.rot90(raw, turns)
+        view = view[:, ::-1] if mirrored else view
+        output = one.probabilities(np.ascontiguousarray(view))
+        output = output[:, :, ::-1] if mirrored else output
+        expected += np.rot90(output, -turns, axes=(1, 2)) / 8
+    assert np.abs(eight.probabilities(raw) - expected).max() < 1e-6
+    turned = np.ascontiguousarray(np.rot90(raw))
+    assert np.abs(np.rot90(eight.probabilities(raw), axes=(1, 2)) - eight.probabilities(turned)).max() < 1e-6
+
+
+def test_four_views_are_the_mean_over_the_mirrorings() -> None:
+    raw = image(60, 90)
+    one, four = predictor(Inference()), predictor(Inference(views=4))
+    expected = np.zeros((3, 60, 90))
+    for axes in [(), (0,), (1,), (0, 1)]:
+        output = one.probabilities(np.ascontiguousarray(np.flip(raw, axes)))
+        expected += np.flip(output, [axis + 1 for axis in axes]) / 4
+    assert np.abs(four.probabilities(raw) - expected).max() < 1e-6
+
+
+@given(st.integers(0, 7))
+def test_a_view_can_be_undone(view: int) -> None:
+    array = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    assert np.array_equal(undo_view(make_view(array, view), view), array)
+
+
+def test_labels_by_threshold_and_by_likelihood() -> None:
+    p = np.array([[[0.5, 0.45, 0.3]], [[0.3, 0.3, 0.4]], [[0.2, 0.25, 0.3]]], np.float32)
+    assert inference.to_labels(p, Inference()).tolist() == [[0, 0, 1]]
+    assert inference.to_labels(p, Inference(0.52)).tolist() == [[0, 1, 1]]
+    assert inference.to_labels(p, Inference(0.6)).tolist() == [[0, 0, 1]]
+
+
+def test_a_faint_border_is_closed_between_cells_that_are_apart_above_the_segment_threshold() -> None:
+    cell = np.full((5, 9), 0.95, np.float32)
+    cell[:, 4] = 0.1  # a border ...
+    cell[2, 4] = 0.7  # ... that is faint in one place
+    p = np.stack([1 - cell, cell])
+    assert inference.to_labels(p, Inference())[2, 4] == 1
+    closed = inference.to_labels(p, Inference(segment_threshold=0.8))
+    assert np.array_equal(closed == 0, np.arange(9)[None].repeat(5, 0) == 4)
+
+
+@pytest.mark.parametrize("separation", [None, Separation(), Separation(1.5, 20)])
+def test_a_saved_predictor_answers_as_before(separation: Separation | None, tmp_path: Path) -> None:
+    subject = predictor(Inference(0.3, 0.8, separation, 8, 64))
+    subject.description.write(tmp_path / "model.json")
+    subject.inference.write(tmp_path / "inference.json")
+    weights = {name: tensor.contiguous() for name, tensor in subject.network.state_dict().items()}
+    save_file(weights, tmp_path / "weights.safetensors")
+    loaded = inference.load(tmp_path)
+    assert loaded.description == subject.description
+    assert loaded.inference == subject.inference
+    for before, after in zip(subject.predict(image(50, 51)), loaded.predict(image(50, 51)), strict=True):
+        assert np.array_equal(before, after)
+
+
+def test_a_model_of_objects_sees_nothing_but_objects_each_of_one_class() -> None:
+    p = np.zeros((3, 12, 30), np.float32)
+    p[0] = 1
+    p[:, 1:11, 1:11] = np.array([0.1, 0.8, 0.1])[:, None, None]
+    p[:, 3:5, 3:5] = np.array([0.1, 0.4, 0.5])[:, None, None]  # a few pixels of another class
+    p[:, 5, 20] = [0.2, 0.8, 0]  # a speck
+    labels, objects = inference.interpret(p, Inference(separation=Separation(1, 10)))
+    assert np.array_equal(objects, np.pad(np.ones((10, 10), int), ((1, 1), (1, 19))))
+    assert np.array_equal(labels, objects)
+    labels, objects = inference.interpret(p, Inference())
+    assert np.array_equal(labels, p.argmax(axis=0))
+    assert objects[1, 1] == 1
+    assert objects[3, 3] == 2
+    assert objects[5, 20] == objects.max() == 3
+
+
+def test_the_network_is_built_from_its_description() -> None:
+    assert isinstance(description().build(), UNet)
+    assert description().build().head.out_channels == 3

@@ -1,0 +1,173 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from skimage.measure import label
+
+from segline.model.images import decode
+from segline.model.objects import (
+    STEPS,
+    Separation,
+    class_labels,
+    components,
+    encode,
+    find,
+    measured,
+    parted,
+    selected,
+    suffix,
+)
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
+LABELS = hnp.arrays(np.uint8, SHAPES, elements=st.integers(0, 2))
+
+
+def sure(labels: np.ndarray, classes: int = 3) -> np.ndarray:
+    """Probabilities without doubt."""
+    return (np.arange(classes)[:, None, None] == labels).astype(np.float32)
+
+
+def same_parts(one: np.ndarray, other: np.ndarray) -> bool:
+    pairs = set(zip(one.ravel().tolist(), other.ravel().tolist(), strict=True))
+    return len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
+
+
+def discs(*centres: int, radius: int = 10, shape: tuple[int, int] = (40, 80)) -> np.ndarray:
+    y, x = np.indices(shape)
+    return np.any([(y - 20) ** 2 + (x - centre) ** 2 <= radius**2 for centre in centres], axis=0).astype(np.uint8)
+
+
+def peaks_above(heights: np.ndarray, step: int) -> int:
+    """How many peaks rise more than `step` above the pass to a higher one: pixels are added from the highest down."""
+    order = sorted(zip(*np.nonzero(heights > 0), strict=True), key=lambda at: -heights[at])
+    group: dict[tuple[int, int], int] = {}
+    top: dict[int, int] = {}
+    for number, (y, x) in enumerate(order):
+        around = {group[at] for at in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)) if at in group}
+        top[number] = int(heights[y, x])
+        group[y, x] = number
+        for other in around:
+            if min(top[other], top[number]) - int(heights[y, x]) > step:
+                # Two objects meet: joined for the flood, counted apart.
+                top[-1] = top.get(-1, 0) + 1
+            top[number] = max(top[number], top.pop(other))
+            group = {at: number if which == other else which for at, which in group.items()}
+    return len(set(group.values())) + top.get(-1, 0)
+
+
+@given(LABELS)
+def test_components_are_those_of_scikit_image(labels: np.ndarray) -> None:
+    ours = components(labels)
+    assert ours.dtype == np.int32
+    assert same_parts(ours, label(labels, connectivity=1))
+    assert ours.max() == len(np.unique(ours[ours > 0]))
+
+
+def test_discs_that_overlap_are_parted_at_the_neck() -> None:
+    labels = discs(30, 45)
+    assert components(labels).max() == 1
+    objects = parted(sure(labels, 2), labels, 1)
+    assert objects.max() == 2
+    assert np.array_equal(objects > 0, labels > 0)
+    assert objects[20, 30] != objects[20, 45]
+    left, right = (np.flatnonzero(objects[20] == objects[20, at]) for at in (30, 45))
+    assert abs(left.size - right.size) <= 1
+    assert parted(sure(labels, 2), labels, 9).max() == 1
+
+
+def test_a_faint_line_parts_what_has_no_neck() -> None:
+    labels = np.zeros((30, 60), np.uint8)
+    labels[5:25, 5:55] = 1
+    foreground = labels * np.float32(0.95)
+    foreground[:, 30] *= 0.6
+    assert parted(np.stack([1 - foreground, foreground]), labels, 2).max() == 2
+    assert parted(sure(labels, 2), labels, 2).max() == 1
+
+
+def test_two_classes_that_meet_are_two_objects_each_of_one_class() -> None:
+    labels = np.zeros((30, 60), np.uint8)
+    labels[5:25, 5:30], labels[5:25, 30:55] = 1, 2
+    p = cv2.GaussianBlur(np.moveaxis(sure(labels), 0, -1), (0, 0), 2).transpose(2, 0, 1)
+    objects = parted(p, labels, 1)
+    assert objects.max() == 2
+    assert np.array_equal(class_labels(objects, labels) > 0, labels > 0)
+    assert [np.unique(class_labels(objects, labels)[objects == number]).tolist() for number in (1, 2)] == [[1], [2]]
+
+
+@settings(max_examples=50)
+@given(hnp.arrays(np.float32, SHAPES, elements=st.floats(0, 1, width=16)), st.floats(0.1, 3))
+def test_each_peak_that_is_high_enough_is_an_object(p: np.ndarray, depth: float) -> None:
+    labels = (p > 0.25).astype(np.uint8)
+    objects = parted(np.stack([1 - p, p]), labels, depth)
+    assert np.array_equal(objects > 0, labels > 0)
+    assert all(label(objects == number, connectivity=1).max() == 1 for number in range(1, objects.max() + 1))
+    distance = np.minimum(cv2.distanceTransform(labels, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), sum(labels.shape))
+    heights = np.where(labels > 0, np.rint(distance * p * STEPS).astype(int) + 1, 0)
+    assert objects.max() == peaks_above(heights, max(1, round(depth * STEPS)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2)])
+@pytest.mark.parametrize("value", [0, 1])
+def test_tiny_images(shape: tuple[int, int], value: int) -> None:
+    labels = np.full(shape, value, np.uint8)
+    for depth in (None, 1.0):
+        objects = find(sure(labels, 2), labels, Separation(depth))
+        assert objects.tolist() == labels.tolist()
+
+
+def large(objects: np.ndarray, area: int) -> np.ndarray:
+    return selected(objects, np.bincount(objects.ravel()) >= area)
+
+
+def test_small_objects_are_left_out_and_the_others_numbered_row_by_row() -> None:
+    objects = np.array([[4, 4, 0, 2], [3, 3, 3, 0], [0, 7, 7, 7]], np.int32)
+    assert large(objects, 2).tolist() == [[1, 1, 0, 0], [2, 2, 2, 0], [0, 3, 3, 3]]
+    assert large(objects, 3).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [0, 2, 2, 2]]
+    assert large(objects, 0).tolist() == [[1, 1, 0, 2], [3, 3, 3, 0], [0, 4, 4, 4]]
+
+
+@given(hnp.arrays(np.int32, SHAPES, elements=st.integers(0, 6)))
+def test_numbers_follow_the_first_pixels(objects: np.ndarray) -> None:
+    numbered = large(objects, 0)
+    assert same_parts(objects, numbered)
+    assert list(dict.fromkeys(numbered[numbered > 0].tolist())) == list(range(1, numbered.max() + 1))
+
+
+def test_area_and_probability_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    objects = rng.integers(0, 6, (30, 40)).astype(np.int32)
+    background = rng.random((30, 40), np.float32)
+    area, probability = measured(objects, np.stack([background, 1 - background]))
+    ids = np.arange(6)
+    np.testing.assert_array_equal(area, ndimage.sum_labels(np.ones(objects.shape), objects, ids))
+    np.testing.assert_allclose(probability, 1 - ndimage.mean(background.astype(float), objects, ids))
+
+
+def test_doubtful_objects_are_left_out() -> None:
+    foreground = np.array([[0.9, 0.9, 0.1, 0.6, 0.6], [0.9, 0.8, 0.1, 0.7, 0.6]], np.float32)
+    probabilities = np.stack([1 - foreground, foreground])
+    labels = (foreground > 0.5).astype(np.uint8)
+    assert find(probabilities, labels, Separation()).tolist() == [[1, 1, 0, 2, 2]] * 2
+    assert find(probabilities, labels, Separation(min_probability=0.6)).max() == 2
+    assert find(probabilities, labels, Separation(min_probability=0.7)).tolist() == [[1, 1, 0, 0, 0]] * 2
+    assert find(probabilities, labels, Separation(min_probability=0.9)).max() == 0
+
+
+def test_an_object_has_the_class_of_most_of_its_pixels() -> None:
+    objects = np.array([[1, 1, 1, 0], [2, 2, 0, 0]], np.int32)
+    labels = np.array([[2, 1, 2, 1], [1, 1, 0, 0]], np.uint8)
+    assert class_labels(objects, labels).tolist() == [[2, 2, 2, 0], [1, 1, 0, 0]]
+    assert class_labels(np.zeros((2, 2), np.int32), np.zeros((2, 2), np.uint8)).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(("count", "kind"), [(0, ".png"), (300, ".png"), (65535, ".png"), (65536, ".tif")])
+def test_encoded_objects_decode_to_themselves(count: int, kind: str) -> None:
+    objects = np.arange(70_000, dtype=np.int32).reshape(250, 280)
+    objects[objects > count] = 0
+    encoded = encode(objects)
+    assert suffix(encoded) == kind
+    assert encode(objects) == encoded
+    assert np.array_equal(decode(encoded)[..., 0], objects)

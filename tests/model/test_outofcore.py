@@ -1,0 +1,138 @@
+"""An image by way of files against the same image in memory, to the last bit."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from segline.model import averaging, bandwise, numbering
+from segline.model.images import ImageError, Statistics
+from segline.model.inference import Description, Inference, Predictor
+from segline.model.objects import Separation
+from segline.model.outofcore import Large
+from segline.model.tiling import Source
+
+CLASSES = {0: "background", 1: "a", 2: "b"}
+SEPARATIONS = [None, Separation(), Separation(None, 6, 0.4), Separation(0.3), Separation(0.3, 5, 0.4)]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(averaging.os, "fsync", lambda _: None)
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    assert what and 0 < done <= total
+
+
+def predictor(inference: Inference, **network: object) -> Predictor:
+    """Random weights, and a head that leaves background a chance."""
+    torch.manual_seed(1)
+    options = {"width": 4, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}
+    what = Description(options | network, CLASSES, "classes", Statistics("uint8", 1, (0.5,), (0.25,)))
+    return Predictor(what.build(), what, inference)
+
+
+def image(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Blobs of several sizes and noise."""
+    rng = np.random.default_rng(height * 1000 + width)
+    coarse = np.kron(rng.integers(0, 200, (-(-height // 7), -(-width // 7))), np.ones((7, 7)))[:height, :width]
+    return (coarse + rng.integers(0, 56, (height, width))).astype(np.uint8)[..., np.newaxis]
+
+
+def of(raw: npt.NDArray[np.uint8]) -> Source:
+    return Source(*raw.shape[:2], lambda rows, columns: raw[rows, columns])
+
+
+def assert_same(subject: Predictor, raw: npt.NDArray[np.uint8], folder: Path) -> None:
+    large = Large(subject, of(raw), folder, quiet)
+    everything = slice(0, raw.shape[0])
+    assert np.array_equal(large.probabilities(everything), subject.probabilities(raw))
+    expected = subject.predict(raw)
+    for found, wanted in zip(large.predict(everything), expected, strict=True):
+        assert found.dtype == wanted.dtype
+        assert np.array_equal(found, wanted)
+    assert large.count == expected.objects.max()
+    assert np.array_equal(large.labels(slice(3, 9)), expected.labels[3:9])
+
+
+@pytest.mark.parametrize(
+    "network",
+    [{"padding": padding, "upsampling": up} for padding in ("same", "valid") for up in ("transposed", "bilinear")],
+)
+@pytest.mark.parametrize(("views", "shape"), [(1, (61, 83)), (4, (61, 83)), (8, (45, 61)), (8, (1, 1))])
+def test_in_files_as_in_memory(
+    network: dict[str, str], views: int, shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbering, "BAND", 500)
+    assert_same(predictor(Inference(None, None, Separation(0.3, 3), views, 40), **network), image(*shape), tmp_path)
+
+
+@pytest.mark.parametrize("inference", [Inference(segment_threshold=0.5), Inference()])
+def test_what_needs_the_whole_image_is_refused(inference: Inference, tmp_path: Path) -> None:
+    subject = predictor(inference, norm="none" if inference.segment_threshold else "group")
+    with pytest.raises(
+        ImageError, match=r"83 x 61 px are too large for memory, and .* over the whole image; cut the image"
+    ):
+        Large(subject, of(image(61, 83)), tmp_path, quiet)
+
+
+class Drawn(Predictor):
+    """What is bright is foreground, the brighter the surer."""
+
+    def _forward(self, inputs: torch.Tensor) -> npt.NDArray[np.float32]:
+        sure = torch.sigmoid(8 * inputs).numpy()
+        return np.concatenate([1 - sure, sure, 0 * sure], axis=1)
+
+
+@pytest.mark.parametrize("band", [1, 700, 10**6])
+@pytest.mark.parametrize("kind", ["touching everywhere", "as wide as the image", "all of it"])
+def test_parts_of_any_size_in_files_as_in_memory(
+    kind: str, band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Background that is near, far from all that is seen at once, or nowhere."""
+    monkeypatch.setattr(numbering, "BAND", band)
+    monkeypatch.setattr(bandwise, "MARGIN", 1)
+    y, x = np.indices((150, 70))
+    raw = np.full((150, 70), 255, np.uint8)
+    if kind == "touching everywhere":
+        raw = (128 + 127 * np.cos(y / 3) * np.cos(x / 4)).clip(120).astype(np.uint8)
+    elif kind == "as wide as the image":
+        raw[:5, :9], raw[140:, 30:], raw[80:83, 20:60] = 0, 0, 150
+    subject = predictor(Inference(separation=Separation(0.5), tile=40), depth=1)
+    subject = Drawn(subject.network, subject.description, subject.inference)
+    assert (subject.predict(raw[..., np.newaxis]).objects.max() > 50) == (kind == "touching everywhere")
+    assert_same(subject, raw[..., np.newaxis], tmp_path)
+
+
+def test_an_end_between_any_two_windows_changes_nothing(tmp_path: Path) -> None:
+    raw, reads = image(61, 83), list[int]()
+    subject = predictor(Inference(separation=Separation(0.3), views=4, tile=40))
+
+    def read(rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
+        reads.append(1)
+        if len(reads) % 7 == 0:
+            raise KeyboardInterrupt
+        return raw[rows, columns]
+
+    for _ in range(100):
+        try:
+            large = Large(subject, Source(61, 83, read), tmp_path, quiet)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert len(reads) > 20
+    assert np.array_equal(large.probabilities(slice(0, 61)), subject.probabilities(raw))
+
+
+@pytest.mark.parametrize("separation", SEPARATIONS)
+@pytest.mark.parametrize("band", [1, 333, 10**6])
+def test_objects_in_files_as_in_memory(
+    separation: Separation | None, band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbering, "BAND", band)
+    subject = predictor(Inference(None if band > 1 else 0.6, None, separation, 1, 48))
+    assert subject.predict(image(120, 97)).objects.max() > 10
+    assert_same(subject, image(120, 97), tmp_path)
