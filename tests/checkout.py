@@ -64,7 +64,13 @@ class Project:
 
     def run(self, *command: str, **environment: str) -> str:
         """What a command says; it must succeed."""
-        done = subprocess.run(
+        done = self.attempt(*command, **environment)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def attempt(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that may fail."""
+        return subprocess.run(
             command,
             cwd=self.folder,
             env=self._environment(environment),
@@ -73,8 +79,6 @@ class Project:
             text=True,
             timeout=1200,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
 
     def killed_after(self, seconds: float, *command: str, **environment: str) -> bool:
         """Kill a command and its children after `seconds`; return whether it was still at work."""
