@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 from ruamel.yaml import YAML
 
+from segline.track import identity
 from segline.track.git import call as run_git
-from segline.track.git import lf
 
 LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
@@ -120,21 +120,27 @@ def _locked_outputs(lock: str) -> tuple[dict[str, Any], ...]:
 
 
 def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """The md5s of the code that a stage runs and of the packages it needs, by path, as far as dvc.yaml names them."""
+    """Return the identity of each file of code that shapes the result of a stage, by path, as dvc.yaml names them."""
     stages = (YAML(typ="safe", pure=True).load(pipeline.read_text()) or {}).get("stages", {})
-    deps = [Path(dep) for dep in stages.get(stage, {}).get("deps", ()) if dep.startswith(CODE)]
-    return {dep.as_posix(): text_md5(dep) for dep in deps if dep.is_file()}
+    paths = [path for path in code_files(stages.get(stage, {}).get("deps", ())) if Path(path).is_file()]
+    return {path: identity.of_file(path, Path(path).read_bytes()) for path in paths}
 
 
-def content_md5(path: Path, pattern: str = "*", md5: Callable[[Path], str] | None = None) -> str:
-    """The md5 of a file, or of a folder and the files in it that match `pattern`, computed as DVC does.
+def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
+    """Return the paths of the code among dependencies of stages; a folder stands for the Python files in it."""
+    paths: set[str] = set()
+    for dep in deps:
+        if isinstance(dep, str) and dep.startswith(CODE):
+            inside = (folder / dep).rglob("*.py") if (folder / dep).is_dir() else [folder / dep]
+            paths |= {file.relative_to(folder).as_posix() for file in inside}
+    return sorted(paths)
 
-    `md5` is that of one file; `text_md5` makes it the same whatever the line ends.
-    """
-    md5 = md5 or file_md5
+
+def content_md5(path: Path) -> str:
+    """Return the MD5 of a file, or of a folder with all files in it, computed as DVC does."""
     if not path.is_dir():
-        return md5(path)
-    return listing_md5({f.relative_to(path).as_posix(): md5(f) for f in path.rglob(pattern) if f.is_file()})
+        return file_md5(path)
+    return listing_md5({f.relative_to(path).as_posix(): file_md5(f) for f in path.rglob("*") if f.is_file()})
 
 
 def listing_md5(md5s: Mapping[str, str]) -> str:
@@ -173,11 +179,6 @@ def stream_md5(stream: BinaryIO, copy: BinaryIO | None = None) -> str:
 def bytes_md5(content: bytes) -> str:
     """The md5 of bytes."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def text_md5(file: Path) -> str:
-    """The md5 of a text file with LF as its line ends, as git stores it."""
-    return hashlib.md5(lf(file.read_bytes()), usedforsecurity=False).hexdigest()
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
