@@ -15,7 +15,7 @@ OUTSIDE = {
     "docs/": "params, decisions",
     "tests/": "mirrors src: tests/ROOM/test_FILE.py; test_pipeline.py runs the whole line",
     "benchmarks/": "measurements beside the rival; results in benchmarks/results",
-    "tools/": "write what follows from the code: deps of dvc.yaml, docs/params.md, this tree",
+    "tools/": "write what follows from the code: docs/params.md, comments of params.yaml, this tree",
     "data/": "raw/ prepared/ weights/ tune/ model/ reports/: owned by DVC",
     "mlruns/": "the MLflow store: mlflow.db and artifacts",
     "registry.jsonl": "what was registered, who was promoted, when and why; kept in git",

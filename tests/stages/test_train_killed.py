@@ -110,7 +110,7 @@ def table(cases: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], un
     lines = [f"{'killed at':44}{'by':9}{'resumed after':22}{'md5 equal':11}{'seconds':9}faults"]
     expected = outputs(Path(undisturbed["folder"]))
     for case, result in zip(cases, results, strict=True):
-        match = re.search(r"goes on after epoch (\d+) of \d+(?:, step (\d+))?", result["runs"][1]["said"])
+        match = re.search(r"resumes after epoch (\d+) of \d+(?:, step (\d+))?", result["runs"][1]["said"])
         where = "the beginning" if match is None else f"epoch {match[1]}" + (f" step {match[2]}" if match[2] else "")
         equal = "yes" if outputs(Path(result["folder"])) == expected else "NO"
         seconds = "+".join(f"{each['seconds']:.1f}" for each in result["runs"])

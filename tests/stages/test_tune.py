@@ -213,14 +213,14 @@ def test_a_changed_setting_begins_another_search(
 ) -> None:
     write(done, tune={"trials": 1, "seed": 1}, train={"tiles_per_epoch": 2})
     tune.main()
-    assert "0 of 1 trials are there" in capsys.readouterr().err
+    assert "0 of 1 trials are done" in capsys.readouterr().err
     write(done)
     tune.main()
-    assert "3 of 3 trials are there" in capsys.readouterr().err
+    assert "3 of 3 trials are done" in capsys.readouterr().err
     monkeypatch.setattr("segline.track.lineage.code", lambda stage: {stage: "other code"})
     write(done, tune={"trials": 1})
     tune.main()
-    assert "0 of 1 trials are there" in capsys.readouterr().err
+    assert "0 of 1 trials are done" in capsys.readouterr().err
 
 
 def test_a_pruned_trial_and_one_that_diverged_are_no_failed_runs(

@@ -1,26 +1,20 @@
-"""Write into dvc.yaml what each stage depends on, as its code says: the modules it imports, the params it reads.
+"""Import closures: the code that runs when a module does, and the sections of params.yaml that it reads.
 
-DVC does not check either, and an import that is not declared means a stale result called "up to date".
-
-    python tools/dvc_deps.py          rewrite dvc.yaml
+Imports are found in the syntax tree, anywhere in a file. A way of importing or reading that cannot be found there is
+refused, as the closure would lack it unseen.
 """
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from ruamel.yaml import YAML
 
 PACKAGE = "segline"
 PARAMS = f"{PACKAGE}.params"
 READERS = ("read", "read_tuned", "load", "PARAMS_FILE")
-NOT_A_REASON_TO_RERUN = {"runtime"}
-LOCK = "requirements.txt"
 
 
 def module_files(root: Path) -> dict[str, Path]:
-    """All modules under `root`/src by dotted name; a package's file is its __init__.py."""
+    """Return the files of all modules under `root`/src by dotted name; the file of a package is its __init__.py."""
     src = root / "src"
     files = {}
     for file in sorted((src / PACKAGE).rglob("*.py")):
@@ -30,7 +24,7 @@ def module_files(root: Path) -> dict[str, Path]:
 
 
 def imported_names(file: Path, module: str) -> Iterator[str]:
-    """Dotted names that `file` imports anywhere, also inside functions; the last part may be no module."""
+    """Yield the dotted names that `file` imports anywhere, also inside functions; the last part may not be a module."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(file.read_text(), str(file))):
         if isinstance(node, ast.Import):
@@ -53,7 +47,7 @@ def imported_names(file: Path, module: str) -> Iterator[str]:
 
 
 def _source(node: ast.ImportFrom, package: str, file: Path) -> str:
-    """Dotted name of the package or module that names are imported from."""
+    """Return the dotted name of the package or module that names are imported from."""
     parts = package.split(".")
     if node.level > len(parts):
         raise ValueError(f"{file}:{node.lineno}: the import climbs above the outermost package")
@@ -62,7 +56,7 @@ def _source(node: ast.ImportFrom, package: str, file: Path) -> str:
 
 
 def closure(module: str, files: dict[str, Path]) -> set[Path]:
-    """Every file of the package that runs when `module` does, the __init__.py of each package included."""
+    """Return all files of segline that run when `module` does, the __init__.py of each package included."""
     found: set[str] = set()
     todo = [module]
     while todo:
@@ -76,15 +70,18 @@ def closure(module: str, files: dict[str, Path]) -> set[Path]:
         for imported in imported_names(files[name], name):
             todo.append(imported)
             if imported != PACKAGE and imported in files and files[imported].name == "__init__.py":
-                # Who takes a package by its own name, as `import segline.model` to ship it, takes all of it.
+                # A package that is imported by its own name, as `import segline.model` to ship it, is used as a whole.
                 todo += [inner for inner in files if inner.startswith(f"{imported}.")]
     return {files[name] for name in found}
 
 
 def params_read(file: Path, module: str) -> Iterator[str]:
-    """Sections of params.yaml that `file` reads; `data/tune/best.yaml` stands for ``params.read_tuned()``.
+    """Yield the sections of params.yaml that `file` reads; `data/tune/best.yaml` stands for ``params.read_tuned()``.
 
-    Any other form of reading is refused, as it could not be found.
+    Raises
+    ------
+    ValueError
+        The file reads settings in another way.
     """
     _refuse_other_names(file, module)
     tree = ast.parse(file.read_text(), str(file))
@@ -105,7 +102,7 @@ def params_read(file: Path, module: str) -> Iterator[str]:
 
 
 def _refuse_other_names(file: Path, module: str) -> None:
-    """Refuse every way to segline.params or what reads in it under a name other than `params`."""
+    """Refuse segline.params, and the functions in it that read settings, under any name but `params`."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     tree = ast.parse(file.read_text(), str(file))
     owners = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -125,59 +122,12 @@ def _refuse_other_names(file: Path, module: str) -> None:
     bare = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "params"]
     for name in bare:
         if imported and id(name) not in owners:
-            raise _unfindable(file, name, "params without what is taken from it")
+            raise _unfindable(file, name, "params without an attribute")
 
 
-def _unfindable(file: Path, node: ast.AST, found: str) -> ValueError:
+def _unfindable(file: Path, node: ast.AST, code: str) -> ValueError:
     where = f"{file}:{getattr(node, 'lineno', 0)}"
     return ValueError(
-        f"{where}: {found}: what a stage reads is found only as params.read(params.SECTION) or params.read_tuned(), "
+        f"{where}: {code}: read settings only by params.read(params.SECTION) or params.read_tuned(), "
         "after `from segline import params`"
     )
-
-
-def expected(stage: str, root: Path) -> tuple[list[str], list[str]]:
-    """Code dependencies (with the lock file) and params of a stage, as dvc.yaml should declare them."""
-    files = module_files(root)
-    module = f"{PACKAGE}.stages.{stage}"
-    if module not in files:
-        raise ValueError(f"dvc.yaml has a stage {stage}, but there is no src/segline/stages/{stage}.py")
-    code = closure(module, files)
-    deps = [*sorted(file.relative_to(root).as_posix() for file in code), LOCK]
-    readers = {name: file for name, file in files.items() if file in code and name != PARAMS}
-    sections = {section for name, file in readers.items() for section in params_read(file, name)}
-    return deps, sorted(sections - NOT_A_REASON_TO_RERUN)
-
-
-def declared(stage: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    """Code, data and params of one stage of dvc.yaml."""
-    deps = stage.get("deps", [])
-    code = [dep for dep in deps if is_code(dep)]
-    # A params file other than params.yaml is declared as a mapping without keys: all of it.
-    names = [name for entry in stage.get("params", []) for name in (entry if isinstance(entry, dict) else [entry])]
-    return code, [dep for dep in deps if not is_code(dep)], names
-
-
-def is_code(dep: str) -> bool:
-    """Whether a dependency is written by this tool rather than by hand."""
-    return dep == LOCK or dep.startswith("src/")
-
-
-def rewrite(root: Path) -> None:
-    """Bring the code dependencies and params of every stage in dvc.yaml up to date; all else stays."""
-    yaml = YAML()
-    yaml.width = 1000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    file = root / "dvc.yaml"
-    pipeline = yaml.load(file.read_text())
-    for name, stage in pipeline["stages"].items():
-        code, sections = expected(name, root)
-        _, data, _ = declared(stage)
-        stage["deps"] = data + code
-        stage["params"] = [{name: None} if name.endswith(".yaml") else name for name in sections]
-    with file.open("w") as stream:
-        yaml.dump(pipeline, stream)
-
-
-if __name__ == "__main__":
-    rewrite(Path(__file__).parents[1])
