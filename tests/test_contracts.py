@@ -1,4 +1,4 @@
-"""The contracts that a machine keeps; each is also shown to fail on a planted violation."""
+"""Contracts of the code that are checked here; each check is also shown to find a planted violation."""
 
 import ast
 import re
@@ -15,12 +15,12 @@ from scmrepo.git import Git
 
 from tests.closure import imported_names, module_files
 
-# Libraries that only a few files may import, by the beginning of their names: what they do stays behind one door.
+# Libraries that only a few files may import, with the starts of the paths of these files.
 DOORS = {
     "mlflow": ("track/", "model/served.py"),
     "optuna": ("train/search.py", "train/studies.py", "train/charts.py"),
     "albumentations": ("data/transform.py",),
-    "dvc": ("track/elsewhere.py",),  # its reader of settings: who else would know a remote's address
+    "dvc": ("track/elsewhere.py",),  # its reader of settings, for the addresses of remotes
     "zarr": ("data/omezarr.py", "data/chunked.py"),
 }
 OTHER_SPELLINGS = re.compile(r"(.*_)?lr|learn(ing)?_?rate", re.IGNORECASE)
@@ -28,7 +28,7 @@ OTHER_SPELLINGS = re.compile(r"(.*_)?lr|learn(ing)?_?rate", re.IGNORECASE)
 
 @pytest.fixture
 def house(repository: Path, tmp_path: Path) -> Path:
-    """A copy of the code to plant violations in."""
+    """Copy the code, to plant violations in it."""
     ignore = shutil.ignore_patterns("__pycache__", ".*_cache", "*.egg-info")
     shutil.copytree(repository / "src", tmp_path / "src", ignore=ignore)
     for name in ("pyproject.toml", "dvc.yaml", "params.yaml"):
@@ -44,7 +44,7 @@ def append(file: Path, text: str) -> None:
 
 
 def broken_floors(root: Path) -> str:
-    """What import-linter says about the code under `root`, empty when all contracts are kept."""
+    """Return the complaints of import-linter about the code under `root`; empty if all contracts are kept."""
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"]
     environment = {"PYTHONPATH": "src", "COLUMNS": "200"}
     result = subprocess.run(
@@ -89,7 +89,7 @@ def test_floors_are_kept(repository: Path) -> None:
         ),
     ],
 )
-def test_a_climbing_import_breaks_a_floor(house: Path, file: str, line: str, complaint: str) -> None:
+def test_an_import_of_a_higher_floor_is_found(house: Path, file: str, line: str, complaint: str) -> None:
     append(house / "src/segline" / file, line)
     assert complaint in re.sub(r"\s+", " ", broken_floors(house))
 
@@ -124,12 +124,12 @@ def test_a_library_outside_its_door_is_found(house: Path, library: str) -> None:
 
 
 def leaks_of_the_shipped_room(root: Path) -> list[str]:
-    """Imports in model/ that lead out of it, or back into it by a name that it does not bear where it is shipped."""
+    """List imports in model/ of other code of segline, or of model/ by a name that it does not have when shipped."""
     leaks = []
     for module, file in module_files(root).items():
         if module.split(".")[:2] != ["segline", "model"]:
             continue
-        # As shipped: whatever is relative then begins with the new name, whatever is not with segline.
+        # Under another name, as when shipped: only relative imports stay inside the package.
         shipped = ".".join(["elsewhere", "room", *module.split(".")[2:]])
         for name in imported_names(file, shipped):
             library, _, rest = name.partition(".")
@@ -169,7 +169,7 @@ def test_a_leak_that_cannot_be_followed_is_refused(house: Path, line: str) -> No
 
 
 def other_spellings(root: Path) -> list[str]:
-    """Names for the learning rate other than `learning_rate`, in code and settings; only torch may be told `lr`."""
+    """List names of the learning rate in code and settings other than `learning_rate`; torch alone may get `lr`."""
     named = []
     for file in sorted((root / "src").rglob("*.py")):
         named += [(name, f"{file.name}:{line}") for name, line in _names(ast.parse(file.read_text()))]
@@ -179,17 +179,17 @@ def other_spellings(root: Path) -> list[str]:
 
 
 def _names(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every name that a file gives or uses as a text: of variables, arguments, attributes, functions, keys."""
-    told_torch = set()
+    """Yield every name and text in a file with its line: variables, arguments, attributes, functions, keys."""
+    for_torch = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("torch.optim."):
-            told_torch |= {id(keyword) for keyword in node.keywords}
+            for_torch |= {id(keyword) for keyword in node.keywords}
         # The param_groups of torch's optimizers.
         elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "group":
-            told_torch.add(id(node.slice))
+            for_torch.add(id(node.slice))
     for node in ast.walk(tree):
         line = getattr(node, "lineno", 0)
-        if id(node) in told_torch:
+        if id(node) in for_torch:
             continue
         if isinstance(node, ast.Name):
             yield node.id, line
@@ -240,7 +240,7 @@ def test_another_spelling_is_found(house: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["torch.optim.SGD(parameters, lr=rate)", "group['lr'] = rate", "colr = 'lrs'"])
-def test_what_torch_is_told_is_none(house: Path, line: str) -> None:
+def test_arguments_of_torch_are_not_another_spelling(house: Path, line: str) -> None:
     append(house / "src/segline/train/__init__.py", line)
     assert other_spellings(house) == []
 
@@ -266,14 +266,14 @@ def test_another_spelling_of_a_setting_is_found(house: Path, file: str, old: str
 # Pins, and what DVC and git each own
 
 
-def test_every_requirement_is_pinned_without_a_place_to_get_it_from(repository: Path) -> None:
+def test_every_requirement_is_pinned_without_a_source(repository: Path) -> None:
     for name in ("requirements.txt", "requirements-dev.txt"):
         lines = [line.partition("#")[0].strip() for line in (repository / name).read_text().splitlines()]
         odd = [line for line in lines if line and not re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.]+", line)]
         assert odd == ([] if name == "requirements.txt" else ["-r requirements.txt"])
 
 
-def test_what_is_imported_is_required_by_name(repository: Path) -> None:
+def test_every_imported_library_is_required_by_name(repository: Path) -> None:
     direct = (repository / "requirements.txt").read_text().partition("# What those need")[0].lower()
     distributions = packages_distributions()
     for module, file in module_files(repository).items():

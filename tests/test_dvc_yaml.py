@@ -154,7 +154,7 @@ def test_an_undeclared_dependency_is_found(house: Path, file: str, line: str, un
         ("/stages/train.py", "/stages/train.py, src/segline/track", "train: track shapes no result: records runs"),
         ("/stages/train.py", "/stages/train.py, src/segline/text.py", "train: text.py shapes no result"),
         ("/stages/train.py", "/stages/train.py, src", "train: src is not imported"),
-        ("/stages/train.py", "/stages/train.py, src/segline", "train: src/segline is not imported"),
+        ("/stages/train.py", "/stages/train.py, src/segline", "train: src/segline is not a room"),
         ("/stages/train.py", "/stages/train.py, src/segline/data/gaps.py", "train: data/gaps.py is not a room"),
         ("/stages/train.py", "/stages/train.py, src/segline/stages/tune.py", "train: stages/tune.py is not a room"),
         ("src/segline/stages/train.py, ", "", "train: stages/train.py is imported, but is in none of its rooms"),

@@ -37,14 +37,14 @@ def main() -> None:
 
 
 def _split(dataset: Dataset, checked: list[unfit.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
-    """Assign each image to a split; errors in the images or the splits are raised, warnings are shown."""
-    problems = unfit.judge(dataset, checked)
-    unfit.refuse_errors(problems)
+    """The split of each image, once nothing is wrong with the images and with the splits; warnings are shown."""
+    found = unfit.judge(dataset, checked)
+    unfit.refuse_errors(found)
     split = splits.assign(dataset.groups, **settings.model_dump())
-    problems += unfit.of_splits(dataset, checked, split)
-    unfit.refuse_errors(problems)
-    if problems:
-        progress.note(unfit.table(problems))
+    found += unfit.of_splits(dataset, checked, split)
+    unfit.refuse_errors(found)
+    if found:
+        progress.note(unfit.table(found))
     return split
 
 
