@@ -15,7 +15,7 @@ OUTSIDE = {
     "docs/": "params, decisions",
     "tests/": "mirrors src: tests/ROOM/test_FILE.py; test_pipeline.py runs the whole line",
     "benchmarks/": "measurements beside the rival; results in benchmarks/results",
-    "tools/": "write what follows from the code: deps of dvc.yaml, docs/params.md, this tree",
+    "tools/": "write what follows from the code: docs/params.md, comments of params.yaml, this tree",
     "data/": "raw/ prepared/ weights/ tune/ model/ reports/: owned by DVC",
     "mlruns/": "the MLflow store: mlflow.db and artifacts",
     "registry.jsonl": "what was registered, who was promoted, when and why; kept in git",
@@ -24,13 +24,13 @@ SECTION = re.compile(r"(<!-- tree -->\n```\n).*?(```\n<!-- /tree -->)", re.DOTAL
 
 
 def purpose(file: Path) -> str:
-    """The first line of a module's docstring, without the stop."""
+    """Return the first line of the docstring of a module, without its full stop."""
     text = ast.get_docstring(ast.parse(file.read_text())) or ""
     return text.partition("\n")[0].rstrip(".")
 
 
 def tree(root: Path) -> str:
-    """A line for each file of the package, folders first told by their own docstring."""
+    """Return the tree: a line for each folder and file of the package, with its purpose."""
     package = root / "src" / "segline"
     lines = [f"{name:<22} {text}" for name, text in OUTSIDE.items()]
     lines.append("src/segline/")
@@ -44,8 +44,8 @@ def tree(root: Path) -> str:
 
 
 def with_tree(readme: str, root: Path) -> str:
-    """`readme` with its tree brought up to date."""
-    return SECTION.sub(lambda found: found[1] + tree(root) + found[2], readme)
+    """Return `readme` with its tree replaced by the present one."""
+    return SECTION.sub(lambda match: match[1] + tree(root) + match[2], readme)
 
 
 if __name__ == "__main__":

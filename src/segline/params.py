@@ -1,8 +1,8 @@
 """Every setting of segline: typed, frozen, explained, and refused by its full name when it is wrong."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -549,6 +549,17 @@ def check(schema: type[S], content: object, file: str) -> S:
         if len(problems) > MOST:
             lines.append(f"and {len(problems) - MOST} more")
         raise ParamsError("\n".join(f"{file}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return nested sections as one level, with the names that users give: ``train.schedule.kind``."""
+    level: dict[str, object] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            level |= flat(value, f"{prefix}{name}.")
+        else:
+            level[f"{prefix}{name}"] = value
+    return level
 
 
 def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: str, value: object) -> str:
