@@ -8,7 +8,7 @@ import pytest
 from segline import cli, files
 from segline.commands.check import GroupsFileError, main
 from segline.data import imagefiles
-from segline.data.checks.unfit import UnfitError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import DatasetError
 from segline.params import ParamsError
 

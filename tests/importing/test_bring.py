@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from segline import files
 from segline.data import imagefiles
-from segline.data.checks.unfit import UnfitError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import Dataset, DatasetError
 from segline.importing.bring import bring
 from segline.importing.formats import Each, LayoutError, Wishes

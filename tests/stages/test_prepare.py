@@ -13,7 +13,7 @@ from PIL import Image
 
 from segline import files
 from segline.data import imagefiles
-from segline.data.checks.unfit import UnfitError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import IGNORE
 from segline.data.gaps import separate
 from segline.data.prepared import Prepared

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segline import files, params, progress
 from segline.data import splits
-from segline.data.checks import alike, unfit
+from segline.data.checks import duplicates, per_dataset
 from segline.data.dataset import Dataset
 from segline.model.geometry import Geometry
 
@@ -38,25 +38,27 @@ def main(
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
         raise GroupsFileError(f"--groups {groups}: it is there already; name another file, then replace this one by it")
-    dataset, found = unfit.opened(folder)
+    dataset, found = per_dataset.opened(folder)
     if dataset is not None:
-        checked = unfit.inspect(dataset, lambda look, stems: progress.each(look, stems, "check", mode, dataset.memory))
-        found += unfit.judge(dataset, checked)
+        checked = per_dataset.inspect(
+            dataset, lambda look, stems: progress.each(look, stems, "check", mode, dataset.memory)
+        )
+        found += per_dataset.judge(dataset, checked)
         if settings is not None:
             found += _of_settings(dataset, checked, settings)
         if groups is not None:
-            say(_write_groups(groups, alike.groups(dataset, checked)))
+            say(_write_groups(groups, duplicates.groups(dataset, checked)))
     shown = {"most": len(found), "examples": len(found)} if every else {}
-    unfit.refuse_errors(found, **shown)
+    per_dataset.refuse_errors(found, **shown)
     if found:
-        say(unfit.table(found, **shown))
+        say(per_dataset.table(found, **shown))
     images = "" if dataset is None else f"{len(dataset.images)} images: "
     say(f"{folder}: {images}no errors, {len(found) or 'no'} warning(s)")
 
 
 def _of_settings(
-    dataset: Dataset, checked: Sequence[unfit.Checked], settings: params.Params
-) -> Iterator[unfit.Problem]:
+    dataset: Dataset, checked: Sequence[per_dataset.Checked], settings: params.Params
+) -> Iterator[per_dataset.Problem]:
     """What is wrong with the dataset for the splits and the network that params.yaml asks for."""
     prepare = settings.prepare
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
@@ -64,22 +66,24 @@ def _of_settings(
         prepare = prepare.model_copy(update={"validation": (), "test": ()})
     if len(dataset.images) >= splits.FEWEST_IMAGES:
         try:
-            yield from unfit.of_splits(dataset, checked, splits.assign(dataset.groups, **prepare.model_dump()))
+            yield from per_dataset.of_splits(dataset, checked, splits.assign(dataset.groups, **prepare.model_dump()))
         except splits.SplitError as error:
-            yield unfit.Problem("error", str(params.PARAMS_FILE), str(error))
+            yield per_dataset.Problem("error", str(params.PARAMS_FILE), str(error))
     yield from _too_small(dataset, checked, settings.model)
 
 
-def _too_small(dataset: Dataset, checked: Sequence[unfit.Checked], model: params.Model) -> Iterator[unfit.Problem]:
+def _too_small(
+    dataset: Dataset, checked: Sequence[per_dataset.Checked], model: params.Model
+) -> Iterator[per_dataset.Problem]:
     """Images with a side so short that mirroring it once does not give the network its context."""
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     for image in checked:
         side = min(image.size or (geometry.smallest,))
         missing = geometry.margin or geometry.at_least(side) - side
         if missing >= side:
-            yield unfit.Problem(
+            yield per_dataset.Problem(
                 "warning",
-                unfit.name_of(dataset, dataset.images[image.stem]),
+                per_dataset.name_of(dataset, dataset.images[image.stem]),
                 f"{side} px at its shorter side, of which the network needs {missing} more: mirrored more than once",
                 kind="images smaller than the network's margin",
             )

@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.blocks import grown, parts
 from segline.data.gaps import separate
-from segline.data.labels import Labels, foreground, renumber
+from segline.data.labels import Labels, foreground, grown, parts, renumber
 
 SIDE = 512  # px of a block: smaller ones have more margin, larger ones leave the processor's cache
 

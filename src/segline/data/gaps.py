@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.blocks import grown, strips
-from segline.data.labels import Labels, foreground, renumber
+from segline.data.labels import Labels, foreground, grown, renumber, strips
 
 Pixels = npt.NDArray[np.intp]  # positions in a flattened image
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from . import directories, headers, metadata, tiffnotes
+from . import headers, metadata, tifftags
 from .headers import ImageError
 from .metadata import Metadata
 
@@ -18,7 +18,7 @@ from .metadata import Metadata
 # trusted with sizes of their own (JPEG 2000, WebP, JPEG XL, LERC) or are hardly used.
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
-PHOTOMETRICS = (tiffnotes.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1: grey whose 0 is black, 2: RGB
+PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1: grey whose 0 is black, 2: RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
 ALPHAS = (1, 2)  # of ExtraSamples
 # tifffile would follow what a file says of itself in one of forty dialects, and load whatever that calls for.
@@ -56,7 +56,7 @@ class Stored(NamedTuple):
 def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
     """The file, not to be walked through by itself, and the offsets of its directories of full images."""
     with headers.reading("TIFF"):
-        offsets = directories.full_images(stream)
+        offsets = tifftags.full_images(stream)
         stream.seek(0)
         with tifffile.TiffFile(stream, **PLAIN) as file:
             yield file, offsets
@@ -82,7 +82,7 @@ def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int,
         channels = 3 if first.photometric == PALETTE else sum(page.samplesperpixel for page in pages)
         dtype = np.dtype(np.uint8) if first.photometric == PALETTE else first.dtype
         assert dtype is not None
-        return *tiffnotes.size_of(first), channels - len(alpha_of(pages)), dtype
+        return *tifftags.size_of(first), channels - len(alpha_of(pages)), dtype
 
 
 def read(stream: BinaryIO, picture: int | None = None) -> Stored:
@@ -102,13 +102,13 @@ def read(stream: BinaryIO, picture: int | None = None) -> Stored:
 def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
     """What the numbers of a picture mean, without these; `pages` are its planes."""
     first = pages[0]
-    white = first.bitspersample if tiffnotes.white_is_zero(first) else 0
+    white = first.bitspersample if tifftags.white_is_zero(first) else 0
     return Stored(
         np.empty((0, 0, 1)),
         alpha_of(pages),
         palette_of(first),
         white,
-        tiffnotes.metadata_of(first).orientation,
+        tifftags.metadata_of(first).orientation,
         first.software,
     )
 
@@ -124,13 +124,13 @@ def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
     with opened(stream) as (file, offsets):
         page = page_planes(file, offsets, picture, whole=False)[0]
         stream.seek(0)
-        return tiffnotes.metadata_of(page, validity=directories.has_validity_mask(stream))
+        return tifftags.metadata_of(page, validity=tifftags.has_validity_mask(stream))
 
 
 def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
     """For each picture, the offsets of its directories, one a plane."""
     first = _page(file, offsets[0])
-    axes, sizes = directories.order(first.description, first.samplesperpixel, len(offsets))
+    axes, sizes = tifftags.order(first.description, first.samplesperpixel, len(offsets))
     if math.prod(sizes) != len(offsets):
         raise ImageError(f"it tells of {' x '.join(map(str, sizes))} planes ({axes}), but holds {len(offsets)}")
     if "C" not in axes:
@@ -164,7 +164,7 @@ def page_planes(
             raise ImageError(f"channels of different size or type: {pages[0].shape} and {page.shape}")
         if (
             page.photometric != pages[0].photometric
-            or tiffnotes.metadata_of(page).orientation != tiffnotes.metadata_of(pages[0]).orientation
+            or tifftags.metadata_of(page).orientation != tifftags.metadata_of(pages[0]).orientation
         ):
             raise ImageError("channels of different photometric interpretation or orientation")
     return pages

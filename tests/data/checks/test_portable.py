@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segline.data.checks import portable
+from segline.data.checks import per_dataset
 from segline.data.dataset import Dataset
 
 
@@ -16,7 +16,7 @@ def rename(folder: Path, name: str) -> None:
 
 
 def found(folder: Path) -> set[tuple[str, str, str]]:
-    return {(problem.level, problem.file, problem.message) for problem in portable.problems(Dataset.open(folder))}
+    return {(problem.level, problem.file, problem.message) for problem in per_dataset.portability(Dataset.open(folder))}
 
 
 def test_a_sound_dataset_has_no_problems(make_dataset: Callable[..., Path]) -> None:

@@ -35,7 +35,7 @@ def test_a_line_for_one_file_would_save_nothing() -> None:
 
 def test_names_that_would_break_the_table_are_escaped() -> None:
     found = [Problem("error", "a\nerror b\udcff\x1b[2J", "bad")]
-    assert table(found) == "error    a\\nerror b\\udcff\\x1b[2J  bad"
+    assert table(found) == "error    a\\nerror b\\xff\\x1b[2J  bad"
     table(found).encode()
 
 

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from segline.data.dataset import Dataset
+from segline.text import visible
 
 LINES = 50  # of a table
 EXAMPLES = 3  # files that are named of each kind of problem, where more have it
@@ -42,13 +49,12 @@ def table(found: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES)
     """
     rows = list(_summary(found, examples))
     width = max((len(row.file) for row in rows[:most]), default=0)
-    lines = [_printable(f"{row.level:<8} {row.file:<{width}}  {row.message}") for row in rows[:most]]
+    lines = [_line(f"{row.level:<8} {row.file:<{width}}  {row.message}") for row in rows[:most]]
     return "\n".join([*lines, *([f"... and {len(rows) - most} more"] if len(rows) > most else [])])
 
 
-def _printable(line: str) -> str:
-    """`line` with escapes for what would break it or could not be encoded, which file names may hold."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+def _line(text: str) -> str:
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _summary(found: Sequence[Problem], examples: int) -> Iterator[Problem]:
@@ -63,3 +69,26 @@ def _summary(found: Sequence[Problem], examples: int) -> Iterator[Problem]:
         if len(shown) < len(same):
             counted = f", {sum(problem.count for problem in same)} in all" if same[0].count else ""
             yield Problem(same[0].level, f"{len(same) - len(shown)} more files", f"{kind}{counted}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of one image once its files were read; what could not be read leaves its fields empty.
+
+    `form` is type and channels, `size` height and width, `digest` of the pixels and `truth` of the labels, `code` the
+    perceptual hash (None for an image of one value), `pixels` their number by class id.
+    """
+
+    stem: str
+    form: tuple[str, int] | None = None
+    size: tuple[int, int] | None = None
+    digest: bytes = b""
+    code: npt.NDArray[np.uint64] | None = None
+    truth: bytes = b""
+    pixels: tuple[tuple[int, int], ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def name_of(dataset: Dataset, file: Path) -> str:
+    """A file of the dataset as tables call it."""
+    return file.relative_to(dataset.folder).as_posix()

@@ -1,4 +1,4 @@
-"""What a set of files is unfit for as a whole, planted in a sound dataset."""
+"""What a set of files is per_dataset for as a whole, planted in a sound dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from segline.data import imagefiles
-from segline.data.checks import unfit
-from segline.data.checks.unfit import Problem, opened, problems, refuse_errors
+from segline.data.checks import per_dataset
+from segline.data.checks.per_dataset import opened, problems
+from segline.data.checks.problems import Problem, refuse_errors
 from segline.data.dataset import Dataset, DatasetError
 
 
@@ -109,10 +110,10 @@ def test_a_class_absent_from_a_split(make_dataset: Callable[..., Path]) -> None:
             labels[6:] = 0
             imagefiles.write_png(folder / kind / f"{stem}.png", labels)
     dataset = Dataset.open(folder)
-    checked = unfit.inspect(dataset)
+    checked = per_dataset.inspect(dataset)
     splits = {"a": "train", "b": "test", "c": "validation", "d": "validation", "e": "validation"}
-    assert unfit.judge(dataset, checked) == []
-    assert said(unfit.of_splits(dataset, checked, splits)) == [
+    assert per_dataset.judge(dataset, checked) == []
+    assert said(per_dataset.of_splits(dataset, checked, splits)) == [
         ("warning", "test split", "no pixel of class 2 nucleus"),
         ("warning", "train split", "no pixel of class 2 nucleus"),
     ]
@@ -124,7 +125,7 @@ def test_a_training_split_of_one_class(make_dataset: Callable[..., Path]) -> Non
         imagefiles.write_png(folder / kind / "a.png", np.zeros((12, 10), dtype))
     dataset = Dataset.open(folder)
     splits = {stem: "train" if stem == "a" else "test" for stem in "abcde"}
-    found = unfit.of_splits(dataset, unfit.inspect(dataset), splits)
+    found = per_dataset.of_splits(dataset, per_dataset.inspect(dataset), splits)
     assert said(found) == [("error", "train split", "the labels hold background only; there is nothing to tell apart")]
 
 

@@ -1,36 +1,16 @@
-"""What is wrong with the files of one image, and what is known of it afterwards."""
+"""Check the files of one image."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from segline.data import georeference, imagefiles
 from segline.data.checks import annotations, duplicates, filenotes
-from segline.data.checks.problems import Problem
+from segline.data.checks.problems import Checked, Problem, name_of
 from segline.data.dataset import Dataset
 from segline.data.imagefiles import Labels
 from segline.files import FileError
 from segline.model.images import Raw
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What is known of one image once its files were read; what could not be read leaves its fields empty.
-
-    `form` is type and channels, `size` height and width, `digest` of the pixels and `truth` of the labels, `code` the
-    perceptual hash (None for an image of one value), `pixels` their number by class id.
-    """
-
-    stem: str
-    form: tuple[str, int] | None = None
-    size: tuple[int, int] | None = None
-    digest: bytes = b""
-    code: npt.NDArray[np.uint64] | None = None
-    truth: bytes = b""
-    pixels: tuple[tuple[int, int], ...] = ()
-    problems: tuple[Problem, ...] = ()
 
 
 def examine(dataset: Dataset, stem: str) -> Checked:
@@ -57,11 +37,6 @@ def examine(dataset: Dataset, stem: str) -> Checked:
     if not any(problem.level == "error" for problem in found):
         checked = _with_labels(dataset, checked, labels)
     return replace(checked, problems=(*checked.problems, *found))
-
-
-def name_of(dataset: Dataset, file: Path) -> str:
-    """A file of the dataset as tables call it."""
-    return file.relative_to(dataset.folder).as_posix()
 
 
 def _unreadable(name: str, error: FileError) -> Problem:

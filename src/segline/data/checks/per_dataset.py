@@ -1,15 +1,17 @@
-"""What makes a dataset unfit, said with file name and value."""
+"""Check a whole dataset."""
 
+import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segline.data import imagefiles
-from segline.data.checks import alike, portable
-from segline.data.checks.examine import Checked, examine, name_of
-from segline.data.checks.problems import Problem, UnfitError, refuse_errors, table
+from segline.data.checks import duplicates
+from segline.data.checks.per_image import examine
+from segline.data.checks.problems import Checked, Problem, UnfitError, name_of, refuse_errors, table
 from segline.data.dataset import GROUPS, SPEC, Dataset, DatasetError, by_stem, read_groups, read_spec
 from segline.data.splits import FEWEST_IMAGES
 from segline.files import FileError
@@ -39,20 +41,20 @@ def inspect(dataset: Dataset, each: Each = map) -> list[Checked]:
 def judge(dataset: Dataset, checked: Sequence[Checked]) -> list[Problem]:
     """All that is wrong with the files, and with the set that they make."""
     return [
-        *portable.problems(dataset),
+        *portability(dataset),
         *_unpaired(dataset),
         *(problem for image in checked for problem in image.problems),
         *_mixed(dataset, checked),
         *_absent(dataset, checked, "dataset"),
         *_too_few(dataset),
-        *alike.contradictions(dataset, checked),
-        *alike.problems(dataset, checked, dataset.groups, "group"),
+        *duplicates.contradictions(dataset, checked),
+        *duplicates.problems(dataset, checked, dataset.groups, "group"),
     ]
 
 
 def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str, str]) -> list[Problem]:
     """What is wrong once it is known which split (train, validation, test) each image is in."""
-    found = list(alike.problems(dataset, checked, splits, "split"))
+    found = list(duplicates.problems(dataset, checked, splits, "split"))
     for split in sorted(set(splits.values())):
         found += _absent(dataset, [image for image in checked if splits[image.stem] == split], f"{split} split")
     return found
@@ -165,3 +167,52 @@ def _too_few(dataset: Dataset) -> Iterator[Problem]:
             "validation, one for the test; add images, or import large ones in blocks: segline import ... --cut SIDE"
         )
         yield Problem("error", "images", message, of_set=True)
+
+
+WINDOWS_FORBIDS = re.compile(r'[<>:"|?*\\]|[. ]$')
+# Where DVC keeps content, and where its links lead when cache.type is symlink: DVC 3 in files/md5 of its cache, DVC 2
+# in the cache itself, wherever cache.dir has that be.
+DVC_CACHE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}$")
+
+
+def portability(dataset: Dataset) -> Iterator[Problem]:
+    """What is wrong with names and links, without opening a file."""
+    yield from _colliding(dataset)
+    labels = [*dataset.instances.values(), *dataset.classes.values()]
+    for file in (dataset.folder / SPEC, dataset.folder / GROUPS, *dataset.images.values(), *labels):
+        name = name_of(dataset, file)
+        yield from _name(name, file)
+        yield from _link(name, file, dataset.folder)
+
+
+def _colliding(dataset: Dataset) -> Iterator[Problem]:
+    """Images whose stems differ by case or by the composition of their letters only."""
+    first: dict[str, str] = {}
+    for stem in dataset.stems:
+        other = first.setdefault(unicodedata.normalize("NFC", stem).casefold(), stem)
+        if other != stem:
+            name, twin = (name_of(dataset, dataset.images[one]) for one in (stem, other))
+            message = f"differs from {twin} by case only, which Windows and macOS take for one name; rename one"
+            yield Problem("error", name, message, kind="names that differ by case only")
+
+
+def _name(name: str, file: Path) -> Iterator[Problem]:
+    kinds = {unicodedata.category(letter) for letter in file.name}
+    if kinds & {"Cs", "Cc", "Zl", "Zp"}:
+        what = "bytes that are no UTF-8" if "Cs" in kinds else "a control character"
+        message = f"the name holds {what}, which tables and other machines cannot hold; rename it"
+        yield Problem("error", name, message, kind="names that cannot be written in a table")
+    elif WINDOWS_FORBIDS.search(file.stem):
+        message = 'Windows allows no name with < > : " | ? * \\, or a dot or space at its end; better rename it'
+        yield Problem("warning", name, message, kind="names that Windows does not allow")
+
+
+def _link(name: str, file: Path, folder: Path) -> Iterator[Problem]:
+    """A link to another place, unless it is one into DVC's cache, which DVC itself made."""
+    if not (file.is_symlink() or file.parent.is_symlink()):
+        return
+    # Unlike Path.resolve, this survives links that lead to themselves.
+    target = Path(os.path.realpath(file))
+    if not target.is_relative_to(os.path.realpath(folder)) and not DVC_CACHE.search(target.as_posix()):
+        message = f"a link to {target}, outside the dataset; other machines do not have that: copy the file here"
+        yield Problem("error", name, message, kind="links out of the dataset")
