@@ -162,9 +162,9 @@ class TestSeparate:
         ("classes", "instances", "message"),
         [
             (np.zeros((2, 2), int), np.zeros((2, 3), int), r"\(2, 2\) and instances \(2, 3\)"),
-            (np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), r"one \(H, W\)"),
-            (np.zeros((2, 2)), np.zeros((2, 2), int), "classes are float64"),
-            (np.zeros((2, 2), int), np.zeros((2, 2)), "instances are float64"),
+            (np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), r"same shape \(H, W\)"),
+            (np.zeros((2, 2)), np.zeros((2, 2), int), "classes are of type float64"),
+            (np.zeros((2, 2), int), np.zeros((2, 2)), "instances are of type float64"),
             (np.full((2, 2), 256), np.zeros((2, 2), int), "id 256"),
             (np.full((2, 2), -1), np.zeros((2, 2), int), "id -1"),
             (np.ones((2, 2), int), np.full((2, 2), -3), "id -3"),

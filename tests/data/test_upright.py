@@ -123,7 +123,7 @@ def test_import_lays_upright_masks_on_upright_images(suffix: str, of_mask: str, 
             assert np.array_equal(pixels, image(number))
     said = "\n".join(made.reasons)
     for what in ("image", "mask"):
-        assert f"1 {what}(s): turned upright, as orientation note 6 says" in said
+        assert f"1 {what}(s): turned upright by its orientation 6" in said
 
 
 def test_blocks_and_pages_are_upright(source: Path) -> None:
@@ -263,7 +263,7 @@ def test_check_tells_of_notes_in_images_and_labels(make_dataset: Callable[..., P
     tifffile.imwrite(folder / "classes" / "b.tif", labels[::-1], extratags=[(274, "H", 1, 4, True)])
     found = {problem.file: problem for problem in per_dataset.problems(Dataset.open(folder))}
     assert "times as wide as high" in found["images/a.png"].message
-    assert "orientation note 4" in found["classes/b.tif"].message
+    assert "orientation 4" in found["classes/b.tif"].message
     assert {problem.level for problem in found.values()} == {"warning"}
 
 

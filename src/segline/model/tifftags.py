@@ -1,4 +1,4 @@
-"""Read the directories and tags of a TIFF."""
+"""Read the directories and tags of a TIFF: the order of its planes, and metadata such as orientation or density."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ MOST_TAGS = 4096
 
 
 class _Form(NamedTuple):
-    """How a TIFF writes numbers: of entries, an entry (tag, type, number of values, value) and an offset."""
+    """Number formats of a TIFF: count of entries, entry (tag, type, number of values, value), and offset."""
 
     entries: struct.Struct
     entry: struct.Struct
@@ -29,55 +29,55 @@ class _Form(NamedTuple):
 
 
 def full_images(stream: BinaryIO) -> list[int]:
-    """Offsets of the directories of full images, of which there is at least one; ImageError as in `_kinds`."""
-    found = [offset for offset, kind in _kinds(stream).items() if not kind & (SMALLER_COPY | MASK)]
-    if not found:
-        raise ImageError("it holds no image")
-    return found
+    """Return the offsets of the directories of full images, at least one; ImageError as in `_kinds`."""
+    offsets = [offset for offset, kind in _kinds(stream).items() if not kind & (SMALLER_COPY | MASK)]
+    if not offsets:
+        raise ImageError("the file contains no image")
+    return offsets
 
 
 def has_validity_mask(stream: BinaryIO) -> bool:
-    """Whether a directory says which pixels of the image are valid; ImageError as in `_kinds`."""
+    """Return whether a directory contains a mask of valid pixels; ImageError as in `_kinds`."""
     return any(kind & MASK for kind in _kinds(stream).values())
 
 
 def _kinds(stream: BinaryIO) -> dict[int, int]:
-    """NewSubfileType of each directory by its offset, in their order.
+    """Return the NewSubfileType of each directory by its offset, in file order.
 
-    tifffile would go on for ever where directories go round in a circle of more than a hundred, and would load the
-    same bytes again for every tag that calls for them.
+    tifffile cannot be used: it loops forever if more than a hundred directories form a cycle, and it loads the same
+    bytes again for every tag that refers to them.
 
     Raises
     ------
     ImageError
-        Directories go round in a circle, or hold more than the file.
+        The directories form a cycle, or list more bytes than the file has.
     """
     form = _form(stream.read(8))
     size = stream.seek(0, 2)
-    at, found = form.offset.size, dict[int, int]()  # byte 4 holds the first offset; 8 in a BigTIFF
+    at, kind_of = form.offset.size, dict[int, int]()  # byte 4 holds the first offset; 8 in a BigTIFF
     while True:
         (offset,) = _read(stream, at, form.offset)
         if not offset:
             break
-        if offset in found:
-            raise ImageError("it is damaged: its directories go round in a circle")
+        if offset in kind_of:
+            raise ImageError("the file is damaged: its directories form a cycle")
         (tags,) = _read(stream, offset, form.entries)
         if tags > MOST_TAGS:
-            raise ImageError(f"it is damaged: a directory of {tags} tags")
+            raise ImageError(f"the file is damaged: a directory has {tags} tags, more than {MOST_TAGS}")
         data = stream.read(tags * form.entry.size)
         entries = list(form.entry.iter_unpack(data[: len(data) // form.entry.size * form.entry.size]))
         held = sum(count * SIZES.get(kind, 8) for _, kind, count, _ in entries)
         if len(entries) < tags or held > size + 8 * tags:
-            raise ImageError("it is damaged or truncated: a directory holds more than the file")
-        found[offset] = _kind(entries, form)
+            raise ImageError("the file is damaged or truncated: a directory lists more bytes than the file has")
+        kind_of[offset] = _kind(entries, form)
         at = offset + form.entries.size + tags * form.entry.size
-    return found
+    return kind_of
 
 
 def _kind(entries: list[tuple[int, int, int, int]], form: _Form) -> int:
-    """NewSubfileType of a directory, or what the older SubfileType says in its place."""
+    """Return the NewSubfileType of a directory, or its equivalent for the older SubfileType."""
     for tag, kind, _, stored in entries:
-        # A number of two bytes is left of the four that were read.
+        # A two-byte value is left-aligned in the four bytes of the entry.
         value = stored >> 16 if kind == SHORT and form.offset.format.startswith(">") else stored
         if tag == NEW_SUBFILE_TYPE:
             return value
@@ -97,17 +97,17 @@ def _read(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[int, ...]:
     stream.seek(at)
     data = stream.read(form.size)
     if len(data) < form.size:
-        raise ImageError("it is truncated: a directory lies beyond its end")
+        raise ImageError("the file is truncated: a directory lies beyond the end of the file")
     return form.unpack(data)
 
 
 def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
-    """Names and numbers of what `planes` directories go through, the slowest first; channels are called C.
+    """Return the names and sizes of the axes that `planes` directories cover, slowest first; channels are called C.
 
     Parameters
     ----------
-    description : of the first directory, as OME, ImageJ or tifffile wrote it.
-    samples : channels within a directory, which OME and ImageJ count among theirs.
+    description : of the first directory, written by OME, ImageJ or tifffile.
+    samples : channels within a directory, which OME and ImageJ include in their channels.
     """
     if description.startswith("ImageJ="):
         return _imagej(description, samples)
@@ -116,35 +116,37 @@ def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
     if "<OME" in description[:1000]:
         return _ome(description, samples)
     if description.startswith('{"shape":') and '"axes"' in description:
-        said = json.loads(description)
-        leading = [(axis, size) for axis, size in zip(said["axes"], said["shape"], strict=True) if axis not in "YXS"]
+        shaped = json.loads(description)
+        leading = [
+            (axis, size) for axis, size in zip(shaped["axes"], shaped["shape"], strict=True) if axis not in "YXS"
+        ]
         return "".join(axis for axis, _ in leading), [int(size) for _, size in leading]
     return "Q", [planes]
 
 
 def _imagej(description: str, samples: int) -> tuple[str, list[int]]:
-    found = re.findall(r"^(images|channels|slices|frames)=(\d{1,9})\s*$", description, re.MULTILINE)
-    said = {name: max(1, int(number)) for name, number in found}
-    channels = said.get("channels", 1)
-    others = said.get("slices", 1) * said.get("frames", 1)
-    if said.keys() <= {"images"}:
-        others = said.get("images", 1)
-    return "QC", [others, 1 if channels == samples else channels]
+    lines = re.findall(r"^(images|channels|slices|frames)=(\d{1,9})\s*$", description, re.MULTILINE)
+    sizes = {name: max(1, int(number)) for name, number in lines}
+    channels = sizes.get("channels", 1)
+    pictures = sizes.get("slices", 1) * sizes.get("frames", 1)
+    if sizes.keys() <= {"images"}:
+        pictures = sizes.get("images", 1)
+    return "QC", [pictures, 1 if channels == samples else channels]
 
 
 def _ome(description: str, samples: int) -> tuple[str, list[int]]:
     pixels = re.search(r"<(?:\w+:)?Pixels\s([^>]*)>", description)
     if not pixels:
-        raise ImageError("its OME metadata has no Pixels")
-    said = _attributes(pixels[1])
-    axes = said["DimensionOrder"][:1:-1]  # of XYCZT, C is the fastest
-    of_axis = {axis: int(said[f"Size{axis}"]) for axis in "CZT"}
+        raise ImageError("the OME metadata have no element Pixels")
+    attributes = _attributes(pixels[1])
+    axes = attributes["DimensionOrder"][:1:-1]  # in XYCZT, C is the fastest
+    of_axis = {axis: int(attributes[f"Size{axis}"]) for axis in "CZT"}
     of_axis["C"] = max(1, of_axis["C"] // samples)
     sizes = [of_axis[axis] for axis in axes]
     for plane in map(_attributes, re.findall(r"<(?:\w+:)?TiffData\s([^>]*)>", description)):
         first = [int(plane.get(f"First{axis}", 0)) // (samples if axis == "C" else 1) for axis in axes]
         if "IFD" in plane and int(plane["IFD"]) != np.ravel_multi_index(first, sizes):
-            raise ImageError("its planes lie in another order than its OME metadata tells")
+            raise ImageError("the order of its planes contradicts its OME metadata")
     return axes, sizes
 
 
@@ -152,31 +154,31 @@ def _attributes(text: str) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="([^"]*)"', text))
 
 
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag, and its value
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # tag and value
 PIXEL_SCALE = 33550
-GEOREFERENCE = (PIXEL_SCALE, 33922, 34264, 50844)  # with tiepoints, transformation and RPC coefficients
+GEOREFERENCE = (PIXEL_SCALE, 33922, 34264, 50844)  # also tiepoints, transformation and RPC coefficients
 XMP, GDAL_METADATA, GDAL_NODATA = 700, 42112, 42113
 SCALING = re.compile(r'<Item [^>]{0,200}role="(scale|offset)"[^>]{0,200}>([^<]{1,40})<')
 PHYSICAL = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]{1,40})"')
 
 
 def size_of(page: tifffile.TiffPage) -> tuple[int, int]:
-    """Height and width of a page upright, px."""
+    """Return the height and width of the upright page, px."""
     return metadata.size(page.imagelength, page.imagewidth, metadata_of(page).orientation)
 
 
 def metadata_of(page: tifffile.TiffPage, validity: bool = False) -> Metadata:
-    """What is made of what a page says of itself.
+    """Return the decisions about the metadata of a page.
 
     Raises
     ------
     ImageError
-        It has both an orientation and a georeference.
+        The page has both an orientation and a georeference.
     """
-    note = page.tags.valueof(XMP)
+    xmp = page.tags.valueof(XMP)
     orientation = page.tags.valueof(exif.ORIENTATION)
     if not isinstance(orientation, int):
-        orientation = exif.of_xmp(note) if isinstance(note, bytes) else None
+        orientation = exif.of_xmp(xmp) if isinstance(xmp, bytes) else None
     nodata = page.tags.valueof(GDAL_NODATA)
     return metadata.decide(
         Facts(
@@ -192,18 +194,18 @@ def metadata_of(page: tifffile.TiffPage, validity: bool = False) -> Metadata:
 
 
 def white_is_zero(page: tifffile.TiffPage) -> bool:
-    """Whether a page says that 0 is white; one that says nothing is taken as libtiff does, 0 being black."""
+    """Return whether a page declares 0 as white; without a declaration 0 is black, as in libtiff."""
     return page.photometric == WHITE_IS_ZERO and PHOTOMETRIC in page.tags
 
 
 def _occurs(page: tifffile.TiffPage, nodata: str) -> bool:
-    """Whether the page can hold the missing value that it declares."""
+    """Return whether the type of the page can hold its declared number for missing values."""
     value = metadata.number(nodata)
     return value is not None and page.dtype is not None and metadata.holds(page.dtype, value)
 
 
 def _density(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Pixels per unit of length in x and y: of a GeoTIFF's pixel scale, of OME's physical size, or as TIFF says it."""
+    """Return the pixels per unit of length in x and y, from GeoTIFF's scale, OME's physical size or the resolution."""
     scale = page.tags.valueof(PIXEL_SCALE)
     if isinstance(scale, tuple) and len(scale) == 3:
         return _inverse(scale[0], scale[1])
@@ -224,7 +226,7 @@ def _inverse(width: float, height: float) -> tuple[float, float] | None:
 
 
 def _scaling(text: object) -> str:
-    """The scale or offset of values other than 1 and 0 that GDAL's metadata tell; empty where there is none."""
+    """Return the scale or offset of values in GDAL's metadata, unless it is 1 or 0; empty if there is none."""
     for role, value in SCALING.findall(text[:100_000]) if isinstance(text, str) else ():
         number = metadata.number(value)
         if number is not None and number != (1 if role == "scale" else 0):

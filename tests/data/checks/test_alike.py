@@ -73,7 +73,7 @@ def test_the_same_image_labelled_in_two_ways(folder: Path) -> None:
     dataset = Dataset.open(folder)
     (problem,) = duplicates.contradictions(dataset, per_dataset.inspect(dataset))
     assert (problem.level, problem.file) == ("warning", "images/b.png")
-    assert problem.message == "same pixels as images/d.png, but other labels; one of both is wrong"
+    assert problem.message == "same pixels as images/d.png, but different labels; correct the labels of one of them"
     shutil.copy(folder / "classes" / "b.png", folder / "classes" / "d.png")
     assert list(duplicates.contradictions(dataset, per_dataset.inspect(dataset))) == []
     (folder / "classes" / "d.png").write_bytes(b"")

@@ -79,7 +79,7 @@ def test_anti_aliased_classes_say_how_many_pixels(values: list[int]) -> None:
     (problem,) = of_classes("f", classes, histogram(classes), spec)
     strange = int(np.isin(classes, [0, 1, 255], invert=True).sum())
     assert (problem.level, problem.count, problem.kind) == ("error", strange, "anti-aliased masks")
-    assert f"{strange} pixels at edges lie between the classes (anti-aliased)" in problem.message
+    assert f"{strange} pixels at edges have values between the classes (anti-aliased)" in problem.message
     assert "--threshold" in problem.message
 
 
@@ -121,8 +121,8 @@ def test_tiny_and_scattered_instances() -> None:
     instances[0, :3] = 41
     instances[23, 5] = 7
     assert said(list(of_instances("f", instances))) == [
-        ("warning", "1 of 4 instances below 4 px, the first at x 0, y 0"),
-        ("warning", "1 of 4 instances in several pieces, the first from x 11, y 3 on"),
+        ("warning", "1 of 4 instances are below 4 px, the first at x 0, y 0"),
+        ("warning", "1 of 4 instances are in several pieces, the first at x 11, y 3"),
     ]
 
 
@@ -134,7 +134,7 @@ def test_tiny_areas(kind: str, connectivity: int) -> None:
     (problem,) = of_areas("f", classes, histogram(classes), spec)
     tiny = sum(area < 4 for area in areas)
     assert (problem.level, problem.count) == ("warning", tiny)
-    assert problem.message.startswith(f"{tiny} of {len(areas)} areas of class 1 below 4 px, the first at x ")
+    assert problem.message.startswith(f"{tiny} of {len(areas)} areas of class 1 are below 4 px, the first at x ")
 
 
 def test_pixels_of_one_kind_without_the_other() -> None:

@@ -43,9 +43,9 @@ def test_names_that_differ_by_case_only(make_dataset: Callable[..., Path], one: 
     [
         ("b\n2", "error", "a control character"),
         ("b\x1b[31m", "error", "a control character"),
-        (os.fsdecode(b"b\xff"), "error", "bytes that are no UTF-8"),
-        ("b:2", "warning", "Windows allows no name"),
-        ("b ", "warning", "Windows allows no name"),
+        (os.fsdecode(b"b\xff"), "error", "bytes that are not UTF-8"),
+        ("b:2", "warning", "Windows forbids names"),
+        ("b ", "warning", "Windows forbids names"),
     ],
 )
 def test_names_that_other_places_cannot_hold(

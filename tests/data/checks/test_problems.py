@@ -42,5 +42,5 @@ def test_names_that_would_break_the_table_are_escaped() -> None:
 def test_errors_are_refused_and_warnings_are_not() -> None:
     refuse_errors([])
     refuse_errors([Problem("warning", "a", "odd")])
-    with pytest.raises(UnfitError, match=r"(?s)error +b +bad.*warning +a +odd.*1 error\(s\): mend or remove"):
+    with pytest.raises(UnfitError, match=r"(?s)error +b +bad.*warning +a +odd.*1 error\(s\): fix or remove"):
         refuse_errors([Problem("warning", "a", "odd"), Problem("error", "b", "bad")])

@@ -1,4 +1,4 @@
-"""Check a whole dataset."""
+"""Check a whole dataset: its tables, file names and links, the form of its images, its classes and its splits."""
 
 import os
 import re
@@ -19,27 +19,31 @@ from segline.files import FileError
 __all__ = ["Checked", "Each", "Problem", "UnfitError", "name_of", "refuse_errors", "table"]
 
 KINDS = ("images", "instances", "classes")
+WINDOWS_FORBIDS = re.compile(r'[<>:"|?*\\]|[. ]$')
+# Target of the links that DVC makes if cache.type is symlink: below files/md5 of the cache for DVC 3, in the cache
+# itself for DVC 2. The setting cache.dir can move the cache anywhere.
+DVC_CACHE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 Each = Callable[[Callable[[str], Checked], Sequence[str]], Iterator[Checked]]
 
 
 def problems(dataset: Dataset, each: Each = map) -> list[Problem]:
-    """All that is wrong with `dataset` before anything is split: `judge` of what `inspect` finds."""
+    """Return all problems of `dataset` before it is split: `judge` of the result of `inspect`."""
     return judge(dataset, inspect(dataset, each))
 
 
 def inspect(dataset: Dataset, each: Each = map) -> list[Checked]:
-    """What is known of each image, in alphabetical order, once all files were read.
+    """Read all files and return the facts about each image, in alphabetical order.
 
     Parameters
     ----------
-    each : like `map`; hand over one that uses all cores and shows progress.
+    each : like `map`; pass a function that uses all cores and shows progress.
     """
     return list(each(lambda stem: examine(dataset, stem), dataset.stems))
 
 
 def judge(dataset: Dataset, checked: Sequence[Checked]) -> list[Problem]:
-    """All that is wrong with the files, and with the set that they make."""
+    """Return all problems of the files, and of the dataset as a whole."""
     return [
         *portability(dataset),
         *_unpaired(dataset),
@@ -53,73 +57,84 @@ def judge(dataset: Dataset, checked: Sequence[Checked]) -> list[Problem]:
 
 
 def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str, str]) -> list[Problem]:
-    """What is wrong once it is known which split (train, validation, test) each image is in."""
-    found = list(duplicates.problems(dataset, checked, splits, "split"))
+    """Return the problems of splits (train, validation, test): duplicates across splits, classes absent from one."""
+    problems_of_splits = list(duplicates.problems(dataset, checked, splits, "split"))
     for split in sorted(set(splits.values())):
-        found += _absent(dataset, [image for image in checked if splits[image.stem] == split], f"{split} split")
-    return found
+        problems_of_splits += _absent(
+            dataset, [image for image in checked if splits[image.stem] == split], f"{split} split"
+        )
+    return problems_of_splits
 
 
 def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
-    """The dataset in `folder`, and all that is wrong with dataset.yaml, groups.csv and stems; None where it is that.
+    """Open the dataset in `folder` and return it with all problems of dataset.yaml, groups.csv and stems.
 
-    Where groups.csv alone is wrong, there is a dataset, whose images are each their own group.
+    The dataset is None if it cannot be used. If only groups.csv is wrong, each image of the dataset is its own group.
 
     Raises
     ------
     DatasetError
-        There is no such folder, or it holds no dataset.
+        The folder is missing, or holds no dataset.
     """
     if folder.is_dir() and not (folder / SPEC).exists():
-        raise DatasetError(f"{folder} holds no {SPEC}: `segline import {folder} --name NAME` makes a dataset of it")
+        raise DatasetError(
+            f"{folder} holds no {SPEC}; `segline import {folder} --name NAME` makes a dataset from its files"
+        )
     try:
         return Dataset.open(folder), []
     except (DatasetError, FileError) as error:
         if not folder.is_dir():
             raise
         refusal = str(error)
-    found: list[Problem] = []
-    spec = _attempt(found, folder, SPEC, read_spec, folder / SPEC)
+    problems: list[Problem] = []
+    spec = _attempt(problems, folder, SPEC, read_spec, folder / SPEC)
     images, instances, classes = (
-        _attempt(found, folder, kind, by_stem, folder / kind, imagefiles.READABLE) for kind in KINDS
+        _attempt(problems, folder, kind, by_stem, folder / kind, imagefiles.READABLE) for kind in KINDS
     )
-    if found:
-        return None, found
-    _attempt(found, folder, GROUPS, read_groups, folder / GROUPS, images)
-    if found != _lines(folder, GROUPS, refusal):
-        return None, [*_lines(folder, "", refusal), *found]
-    return Dataset(folder, spec, images, instances, classes, {stem: stem for stem in images}), found
+    if problems:
+        return None, problems
+    _attempt(problems, folder, GROUPS, read_groups, folder / GROUPS, images)
+    if problems != _lines(folder, GROUPS, refusal):
+        return None, [*_lines(folder, "", refusal), *problems]
+    return Dataset(folder, spec, images, instances, classes, {stem: stem for stem in images}), problems
 
 
-def _attempt(found: list[Problem], folder: Path, name: str, read: Callable[..., Any], *arguments: object) -> Any:
-    """What `read` gives; where it raises, None, and the lines of its message in `found`."""
+def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..., Any], *arguments: object) -> Any:
+    """Return the result of `read`; if it raises, add the lines of its message to `problems` and return None."""
     try:
         return read(*arguments)
     except (DatasetError, FileError) as error:
-        found += _lines(folder, name, str(error))
+        problems += _lines(folder, name, str(error))
         return None
 
 
 def _lines(folder: Path, name: str, message: str) -> list[Problem]:
-    """A problem for each line of a message that begins with its file, without that; other lines go on with theirs."""
+    """Return one problem for each line of `message` that begins with the path of its file, without that path.
+
+    Lines without a path continue the problem before them.
+    """
     parts = re.split(rf"^{re.escape(str(folder / name))}[:/ ]+", message, flags=re.MULTILINE)
     return [Problem("error", name or folder.name, " ".join(part.split())) for part in parts if part]
 
 
 def _unpaired(dataset: Dataset) -> Iterator[Problem]:
-    for kind, known in (("instances", dataset.instances), ("classes", dataset.classes)):
-        if not known:
+    """Yield the images without label image, and the label images without image."""
+    for kind, label_files in (("instances", dataset.instances), ("classes", dataset.classes)):
+        if not label_files:
             continue
-        for stem in sorted(set(dataset.images) - set(known)):
+        for stem in sorted(set(dataset.images) - set(label_files)):
             name = name_of(dataset, dataset.images[stem])
             yield Problem("error", name, f"has no label image {kind}/{stem}.*", kind=f"images without {kind}")
-        for stem in sorted(set(known) - set(dataset.images)):
+        for stem in sorted(set(label_files) - set(dataset.images)):
             message = f"has no image images/{stem}.*"
-            yield Problem("error", name_of(dataset, known[stem]), message, kind=f"{kind} without image")
+            yield Problem("error", name_of(dataset, label_files[stem]), message, kind=f"{kind} without image")
 
 
 def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
-    """Types and channels that differ: one network takes one form; grey is read as RGB where both are."""
+    """Yield a problem if images differ in type or channels, because a network takes one form.
+
+    A mixture of grey and RGB images is a warning: grey images are read as RGB.
+    """
     forms = Counter(image.form for image in checked if image.form is not None)
     if len(forms) < 2:
         return
@@ -129,14 +144,14 @@ def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
     ((dtype, channels), times), *_ = merged.most_common()
     grey, colour = forms[dtype, 1], forms[dtype, 3]
     if grey and colour and channels == 3:
-        message = f"{grey} grey and {colour} RGB: grey ones are read as RGB with three equal channels"
+        message = f"{grey} grey and {colour} RGB: grey images are read as RGB with three equal channels"
         yield Problem("warning", "images", message, of_set=True)
     usual = f"{dtype} with {channels}" if not grey or channels != 3 else f"{dtype} with 1{' or 3' * bool(colour)}"
     for image in checked:
         if image.form is not None and _as_colour(image.form) != (dtype, channels):
             message = (
                 f"{image.form[0]} with {image.form[1]} channel(s), but {times} images are {usual}; "
-                "one network takes one form: convert or remove it"
+                "a network takes images of one type and number of channels: convert or remove it"
             )
             name = name_of(dataset, dataset.images[image.stem])
             yield Problem("error", name, message, of_set=True, kind=f"images that are not {usual} channel(s)")
@@ -147,13 +162,16 @@ def _as_colour(form: tuple[str, int]) -> tuple[str, int]:
 
 
 def _absent(dataset: Dataset, checked: Sequence[Checked], where: str) -> Iterator[Problem]:
-    """Classes without pixels; not asked while labels are missing or not fit, for these may have them."""
+    """Yield the classes without pixels.
+
+    Nothing is reported if labels are missing or unusable, because they may contain these classes.
+    """
     if not all(image.truth for image in checked):
         return
     present = {class_id for image in checked for class_id, _ in image.pixels}
     if len(present) < 2 and where in {"dataset", "train split"}:
         only = ", ".join(dataset.spec.classes[class_id] for class_id in present) or "ignored pixels"
-        yield Problem("error", where, f"the labels hold {only} only; there is nothing to tell apart")
+        yield Problem("error", where, f"the labels contain {only} only; a network needs two classes to learn")
         return
     for class_id in sorted(set(dataset.spec.classes) - present):
         message = f"no pixel of class {class_id} {dataset.spec.classes[class_id]}"
@@ -163,20 +181,14 @@ def _absent(dataset: Dataset, checked: Sequence[Checked], where: str) -> Iterato
 def _too_few(dataset: Dataset) -> Iterator[Problem]:
     if len(dataset.images) < FEWEST_IMAGES:
         message = (
-            f"{len(dataset.images)} image(s); {FEWEST_IMAGES} at least are needed: one to learn from, two for "
-            "validation, one for the test; add images, or import large ones in blocks: segline import ... --cut SIDE"
+            f"{len(dataset.images)} image(s); at least {FEWEST_IMAGES} are needed: one for training, two for "
+            "validation, one for the test; add images, or import large images in blocks: segline import ... --cut SIDE"
         )
         yield Problem("error", "images", message, of_set=True)
 
 
-WINDOWS_FORBIDS = re.compile(r'[<>:"|?*\\]|[. ]$')
-# Where DVC keeps content, and where its links lead when cache.type is symlink: DVC 3 in files/md5 of its cache, DVC 2
-# in the cache itself, wherever cache.dir has that be.
-DVC_CACHE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}$")
-
-
 def portability(dataset: Dataset) -> Iterator[Problem]:
-    """What is wrong with names and links, without opening a file."""
+    """Yield the problems of file names and links that fail on another machine, without opening a file."""
     yield from _colliding(dataset)
     labels = [*dataset.instances.values(), *dataset.classes.values()]
     for file in (dataset.folder / SPEC, dataset.folder / GROUPS, *dataset.images.values(), *labels):
@@ -186,33 +198,34 @@ def portability(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _colliding(dataset: Dataset) -> Iterator[Problem]:
-    """Images whose stems differ by case or by the composition of their letters only."""
+    """Yield the images whose stems differ only by case or by Unicode composition."""
     first: dict[str, str] = {}
     for stem in dataset.stems:
-        other = first.setdefault(unicodedata.normalize("NFC", stem).casefold(), stem)
-        if other != stem:
-            name, twin = (name_of(dataset, dataset.images[one]) for one in (stem, other))
-            message = f"differs from {twin} by case only, which Windows and macOS take for one name; rename one"
+        earlier = first.setdefault(unicodedata.normalize("NFC", stem).casefold(), stem)
+        if earlier != stem:
+            name, twin = (name_of(dataset, dataset.images[colliding]) for colliding in (stem, earlier))
+            message = f"differs from {twin} by case only; Windows and macOS treat both as one name: rename one of them"
             yield Problem("error", name, message, kind="names that differ by case only")
 
 
 def _name(name: str, file: Path) -> Iterator[Problem]:
+    """Yield a problem if a file name cannot be stored in a table, or is forbidden on Windows."""
     kinds = {unicodedata.category(letter) for letter in file.name}
     if kinds & {"Cs", "Cc", "Zl", "Zp"}:
-        what = "bytes that are no UTF-8" if "Cs" in kinds else "a control character"
-        message = f"the name holds {what}, which tables and other machines cannot hold; rename it"
+        what = "bytes that are not UTF-8" if "Cs" in kinds else "a control character"
+        message = f"the name contains {what}, which tables and other machines cannot store; rename it"
         yield Problem("error", name, message, kind="names that cannot be written in a table")
     elif WINDOWS_FORBIDS.search(file.stem):
-        message = 'Windows allows no name with < > : " | ? * \\, or a dot or space at its end; better rename it'
+        message = 'Windows forbids names with < > : " | ? * \\, or with a dot or space at the end; rename it'
         yield Problem("warning", name, message, kind="names that Windows does not allow")
 
 
 def _link(name: str, file: Path, folder: Path) -> Iterator[Problem]:
-    """A link to another place, unless it is one into DVC's cache, which DVC itself made."""
+    """Yield a problem if `file` is a link out of the dataset, except into DVC's cache."""
     if not (file.is_symlink() or file.parent.is_symlink()):
         return
     # Unlike Path.resolve, this survives links that lead to themselves.
     target = Path(os.path.realpath(file))
     if not target.is_relative_to(os.path.realpath(folder)) and not DVC_CACHE.search(target.as_posix()):
-        message = f"a link to {target}, outside the dataset; other machines do not have that: copy the file here"
+        message = f"a link to {target}, outside the dataset; other machines lack that file: copy it into the dataset"
         yield Problem("error", name, message, kind="links out of the dataset")
