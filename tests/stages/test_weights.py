@@ -121,7 +121,9 @@ def test_without_a_density_none_is_written_and_pixels_are_drawn_alike(prepared: 
 def test_a_border_to_draw_by_that_is_not_there_is_refused(prepared: Prepared, project: Path) -> None:
     with (project / "params.yaml").open("a") as file:
         file.write("weights: {kind: none, density_border: 2}\n")
-    with pytest.raises(ParamsError, match=r"params\.yaml: weights .*density_border 2 has no border term.*set kind to"):
+    with pytest.raises(
+        ParamsError, match=r"params\.yaml: weights .*density_border 2 needs a border term.*set density_border to 0"
+    ):
         weights.main()
     assert not (project / "data/weights").exists()
     del prepared
