@@ -449,11 +449,11 @@ class Evaluate(Section):
     )
     segment_threshold: Literal["auto", "off"] | Fraction = Field(
         "auto",
-        description="borders close between cells apart above this probability; auto: chosen on validation; off",
+        description="foreground probability at which joined cells are separated; auto: chosen on validation; off",
     )
     watershed_depth: Literal["auto", "off"] | NonNegative = Field(
         "auto",
-        description="touching objects split at necks and lines this deep, px; auto: chosen on validation; off",
+        description="depth of necks and lines at which objects are split, px; auto: chosen on validation; off",
     )
     min_area: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="objects with fewer pixels are removed; auto: chosen on validation"
@@ -489,11 +489,11 @@ class Gate(Section):
     metric: Literal["mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg", "pq", "v_rand", "v_info"] = Field(
         "mean_iou", description="test metric that compares the challenger with the champion"
     )
-    margin: Fraction = Field(0.01, description="largest accepted loss against the champion, at the confidence below")
-    group_margin: Fraction = Field(0.05, description="largest accepted loss on the images of one group")
-    min_group_images: int = Field(
-        2, ge=1, description="smallest number of test images for a group to be judged separately"
+    margin: Fraction = Field(
+        0.01, description="largest accepted decline of the metric against the champion, at the confidence below"
     )
+    group_margin: Fraction = Field(0.05, description="largest accepted decline on the images of one group")
+    min_group_images: int = Field(2, ge=1, description="smallest number of test images for a separate check of a group")
     min_images: int = Field(2, ge=1, description="smallest number of test images for a decision of the gate")
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the two-sided intervals")
     resamples: int = Field(10_000, ge=100, description="number of bootstrap resamples of the test images")
