@@ -189,7 +189,7 @@ def test_dvc_yaml_tells_the_truth(repository: Path) -> None:
     [
         (
             "stages/prepare.py",
-            "def late():\n    import segline.data.drawn",
+            "def late():\n    import segline.data.synthetic",
             "prepare: code src/segline/data/drawn.py is not declared",
         ),
         (
