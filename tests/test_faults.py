@@ -606,12 +606,15 @@ SETTINGS = faults(
     ParamsError,
     {
         "no params.yaml": (remove("params.yaml"), "params.yaml is missing in "),
-        "params.yaml is empty": (put("params.yaml", ""), "params.yaml holds NoneType, not sections"),
+        "params.yaml is empty": (
+            put("params.yaml", ""),
+            "params.yaml must hold a mapping of sections, but holds NoneType",
+        ),
         "params.yaml is no YAML": (put("params.yaml", "data: ["), "params.yaml is not valid YAML", "line 1"),
         "params.yaml is no text": (put("params.yaml", b"\xff\xfe\0"), "params.yaml is not valid YAML", "0xff"),
         "params.yaml is a folder": (folder("params.yaml"), "params.yaml cannot be read"),
-        "unknown section": (setting("trian: {}"), "params.yaml: trian is no setting"),
-        "unknown setting": (setting("train: {learnin_rate: 1}"), "params.yaml: train.learnin_rate is no setting"),
+        "unknown section": (setting("trian: {}"), "params.yaml: trian is not a setting"),
+        "unknown setting": (setting("train: {learnin_rate: 1}"), "params.yaml: train.learnin_rate is not a setting"),
         "section without settings": (setting("train:"), "params.yaml: train = None"),
         "one section twice": (setting("data: {source: x}"), "params.yaml is not valid YAML", 'duplicate key "data"'),
         "text for a number": (setting("train: {epochs: many}"), "params.yaml: train.epochs = 'many'"),
@@ -646,7 +649,9 @@ STAGES = (
         },
     )
     | faults("tune", SizeError, {"tile": (setting("train: {tile: 101}"), "train.tile = 101 px", "96 or 104")})
-    | faults("preset isbi2012", ParamsError, {"wrong params.yaml": (setting("a: 1"), "params.yaml: a is no setting")})
+    | faults(
+        "preset isbi2012", ParamsError, {"wrong params.yaml": (setting("a: 1"), "params.yaml: a is not a setting")}
+    )
     | flags("preset", {"nonsense": (PresetError, "there is no preset 'nonsense'", "isbi2012")})
     | flags("summary", {"": (SummaryError, "data/reports/test.json is not there yet")})
 )
