@@ -21,7 +21,7 @@ DOORS = {
     "optuna": ("train/search.py", "train/studies.py", "train/pictures.py"),
     "albumentations": ("data/transform.py",),
     "dvc": ("track/elsewhere.py",),  # its reader of settings: who else would know a remote's address
-    "zarr": ("data/chunks.py", "data/chunked.py"),
+    "zarr": ("data/omezarr.py", "data/writers.py"),
 }
 OTHER_SPELLINGS = re.compile(r"(.*_)?lr|learn(ing)?_?rate", re.IGNORECASE)
 

@@ -284,7 +284,7 @@ def predict(
 ) -> None:
     """Label images with a registered model; docs/predict.md says more."""
     from segline.commands import predict as command
-    from segline.commands.predicted import Wishes
+    from segline.commands.records import Wishes
 
     wishes = Wishes(instances, probabilities, overlays, int(views or 0))
     command.main(images, model, out, "auto", wishes, trust=trust)
