@@ -646,8 +646,8 @@ PREDICT = faults(
     PredictError,
     {
         "nothing there": (nothing, "in: cannot be read"),
-        "empty folder": (lambda root: (root / "in").mkdir(), "in: there is no file"),
-        "pipe": (lambda root: [(root / "in").mkdir(), os.mkfifo(root / "in/a.png")], "in: there is no file"),
+        "empty folder": (lambda root: (root / "in").mkdir(), "in: no image is there"),
+        "pipe": (lambda root: [(root / "in").mkdir(), os.mkfifo(root / "in/a.png")], "in: no image is there"),
         "link to itself": (lambda root: (root / "in").symlink_to("in"), "in: cannot be read: Too many levels"),
         "text": (put("in/a.txt", "hello"), "in/a.txt: not a readable"),
         "truncated": (several(put("in/a.png", picture(0)), half("in/a.png")), "in/a.png: ", "truncated"),

@@ -22,7 +22,7 @@ from segline.track.registry import RegistryError, load_model
 from segline.track.rows import Show
 from segline.track.store import open_store
 
-STEPS = 1000  # of progress for an image
+STEPS = 1000  # progress steps per image
 
 
 class PredictError(ValueError):

@@ -37,7 +37,7 @@ def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
         yield scratch
     except (files.FileError, ImageError, RegistryError, OSError):
         raise
-    except Exception as error:  # the code in the version's package may raise any on files that it did not write
+    except Exception as error:  # the code in the version's package may raise any error on files that it did not write
         raise files.FileError(
             f"{scratch}: cannot be resumed: {type(error).__name__}: {cut(str(error), MESSAGE)}; remove this folder"
         ) from error

@@ -25,7 +25,7 @@ from segline.score.overlay import RGB, overlay
 if TYPE_CHECKING:
     from zarr import Array, Group
 
-SIDE = 512  # px, of a tile or chunk
+SIDE = 512  # px; side of a tile or chunk
 CLASSIC = 2**31  # bytes of pixels up to which the file is a classic TIFF; above a BigTIFF
 OVERLAY = 2048  # px, longer side of the overlay of an out-of-core or OME-Zarr image
 SUFFIX = ".ome.zarr"

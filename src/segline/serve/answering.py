@@ -1,4 +1,4 @@
-"""Answer images with the served version, one at a time; too large images are refused before they are decoded."""
+"""Answer images with the served version, one at a time; images that are too large are refused before decoding."""
 
 import io
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Content(NamedTuple):
 
 
 def picture(serving: Serving, image: bytes, output: Output, views: int, most_pixels: int) -> Content:
-    """Answer one image with an image; `views` is the number of views to average.
+    """Answer an image with the requested output image; `views` is the number of views to average.
 
     Raises
     ------

@@ -150,7 +150,7 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
         raise
     try:
         return Loaded(content, copy)
-    except Exception as error:  # the code in the package may raise any
+    except Exception as error:  # the code in the package may raise any error
         raise RegistryError(f"{address} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}") from error
 
 
