@@ -45,7 +45,7 @@ def test_a_missing_scale_is_1(moves: list[Any], tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "not read; convert": SAID | {"version": "0.3"},
+    "not supported; convert": SAID | {"version": "0.3"},
     r"multiscales.0.axes: Field required": {"datasets": [{"path": "0"}]},
     r"multiscales.0.axes.0: Input should be": SAID | {"axes": ["c", "y", "x"]},
     r"multiscales.0.datasets: Tuple should have at least 1": SAID | {"datasets": []},

@@ -90,7 +90,7 @@ def test_windows_are_parts_of_the_upright_image(
 ) -> None:
     write(tmp_path / "a.tif", image(0), orientation, **options)
     assert np.array_equal(read_image(tmp_path / "a.tif"), image(0))
-    monkeypatch.setattr(sources.EncodedImage, "_decode", lambda _: pytest.fail("the whole image was read"))
+    monkeypatch.setattr(sources.TiffImage, "_decode", lambda _: pytest.fail("the whole image was read"))
     rng = np.random.default_rng(orientation)
     with open_image(tmp_path / "a.tif") as opened:
         assert (opened.height, opened.width) == SHAPE
