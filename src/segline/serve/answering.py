@@ -66,8 +66,9 @@ def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
     if size.height * size.width > left:
         raise RefusedError(
             413,
-            f"the image has {size.width} x {size.height} px; all images of a request together may have "
-            f"{most_pixels / 1e6:g} megapixels (--max-megapixels of the server); `segline predict` takes larger images",
+            f"the image has {size.width} x {size.height} px; all images of a request may have "
+            f"{most_pixels / 1e6:g} megapixels together (--max-megapixels of the server); `segline predict` takes "
+            "larger images",
         )
     return left - size.height * size.width
 
