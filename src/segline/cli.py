@@ -284,7 +284,7 @@ def predict(
 ) -> None:
     """Label images with a registered model; docs/predict.md says more."""
     from segline.commands import predict as command
-    from segline.commands.records import Wishes
+    from segline.commands.records import PredictOptions
 
-    wishes = Wishes(instances, probabilities, overlays, int(views or 0))
-    command.main(images, model, out, "auto", wishes, trust=trust)
+    options = PredictOptions(instances, probabilities, overlays, int(views or 0))
+    command.main(images, model, out, "auto", options, trust=trust)

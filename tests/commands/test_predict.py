@@ -14,7 +14,7 @@ import zarr
 from PIL import Image
 
 from segline.commands import predict
-from segline.commands.records import LOCK, RECORDS, Records, RecordsError, Wishes
+from segline.commands.records import LOCK, RECORDS, PredictOptions, Records, RecordsError
 from segline.data import imagefiles
 from segline.model.images import decode, encode_png
 from segline.model.objects import components, encode, encode_probabilities
@@ -45,8 +45,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Bright:
     return loaded
 
 
-def run(*images: Path | str, out: Path, **wishes: Any) -> None:
-    predict.main([str(image) for image in images], "models:/a/1", out, "off", Wishes(**wishes))
+def run(*images: Path | str, out: Path, **options: Any) -> None:
+    predict.main([str(image) for image in images], "models:/a/1", out, "off", PredictOptions(**options))
 
 
 def names(folder: Path) -> list[str]:
@@ -107,9 +107,9 @@ def test_instances_of_a_model_without_instances_are_refused(image: Path, tmp_pat
 
 def test_an_image_is_predicted_again_only_if_something_changed(image: Path, tmp_path: Path, model: Bright) -> None:
     out = tmp_path / "out"
-    for times, wishes in enumerate([{}, {"overlays": True}, {"overlays": True, "views": 4}], 1):
-        run(image, out=out, **wishes)
-        run(image, out=out, **wishes)
+    for times, options in enumerate([{}, {"overlays": True}, {"overlays": True, "views": 4}], 1):
+        run(image, out=out, **options)
+        run(image, out=out, **options)
         assert model.asked == times
     model.md5 = "1" * 32
     run(image, out=out)
@@ -392,7 +392,7 @@ from segline.commands import predict
 predict.open_store = lambda: None
 predict.load_model = lambda *_, **__: type("Model", (), {{"md5": ""}})
 main = predict.main
-predict.main = lambda images, model, out, mode, wishes, **_: main(images, model, out, {mode!r}, wishes)
+predict.main = lambda images, model, out, mode, options, **_: main(images, model, out, {mode!r}, options)
 cli.main()
 """
     command = [sys.executable, "-c", program, "predict", str(tmp_path), "--model", "models:/a/1"]

@@ -15,7 +15,7 @@ import zarr
 from safetensors.torch import save_file
 
 from segline.commands import predict
-from segline.commands.records import Wishes
+from segline.commands.records import PredictOptions
 from segline.data.imagefiles import read_image
 from segline.data.omezarr import Chunks
 from segline.data.sources import OpenImage
@@ -31,7 +31,7 @@ from segline.track.verdict import Verdict
 
 NETWORK = {"width": 2, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}
 SCALE = (0.5, 0.5, 0.0)
-ALL = Wishes(instances=True, probabilities=True, overlays=True, views=4)
+ALL = PredictOptions(instances=True, probabilities=True, overlays=True, views=4)
 
 
 def image(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -72,8 +72,8 @@ def predicted(made: tuple[Path, Predictor], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(made[0])
     monkeypatch.setattr(rows, "LARGE", 0)
 
-    def run(*images: Path, wishes: Wishes = ALL) -> None:
-        predict.main([str(each) for each in images], "models:/cells@champion", tmp_path / "out", "off", wishes)
+    def run(*images: Path, options: PredictOptions = ALL) -> None:
+        predict.main([str(each) for each in images], "models:/cells@champion", tmp_path / "out", "off", options)
 
     return run
 
@@ -110,7 +110,7 @@ def test_the_overlay_of_a_large_image_is_reduced(
     predicted: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segline.data.writers.OVERLAY", 50)
-    predicted(write(tmp_path / "a.tif", image(130, 171)), wishes=Wishes(overlays=True))
+    predicted(write(tmp_path / "a.tif", image(130, 171)), options=PredictOptions(overlays=True))
     assert read_image(tmp_path / "out" / "a_overlay.png").shape == (32, 42, 3)
 
 
@@ -172,7 +172,7 @@ def test_a_model_that_needs_the_whole_image_predicts_in_memory_or_refuses(
 ) -> None:
     file = write(tmp_path / "a.tif", image(60, 70))
     monkeypatch.setattr("segline.track.rows.memory", lambda *_: ("its norm is over all of it", 10**6))
-    predicted(file, wishes=Wishes())
+    predicted(file, options=PredictOptions())
     assert (tmp_path / "out" / "a.tif").exists()
     monkeypatch.setattr("segline.progress.machine_memory", lambda: 10**6)
     with pytest.raises(predict.PredictError, match=r"a\.tif: 70 x 60 px need .* its norm is over all of it; cut"):
@@ -189,7 +189,7 @@ def test_a_bad_large_image_is_named_and_the_others_are_labelled(predicted: Calla
     colour = tmp_path / "colour.tif"
     tifffile.imwrite(colour, np.dstack([pixels] * 3), tile=(32, 32))
     with pytest.raises(predict.PredictError, match=r"bad\.tif: not a readable TIFF.*\n.*colour\.tif: an image of type"):
-        predicted(tmp_path / "bad.tif", colour, write(tmp_path / "good.tif", pixels), wishes=Wishes())
+        predicted(tmp_path / "bad.tif", colour, write(tmp_path / "good.tif", pixels), options=PredictOptions())
     assert (tmp_path / "out" / "good.tif").exists()
 
 
@@ -272,7 +272,7 @@ def test_refused_ome_zarr_images_are_named(predicted: Callable[..., None], tmp_p
     zarr.create_group(plate, zarr_format=2, attributes={"plate": {}})
     good = write(tmp_path / "good.tif", image(64, 64))
     with pytest.raises(predict.PredictError, match=r"^\S*plate\.zarr: a plate of many images; name the fields\S*"):
-        predicted(plate, good, wishes=Wishes())
+        predicted(plate, good, options=PredictOptions())
     assert (tmp_path / "out" / "good.tif").exists()
 
 

@@ -13,7 +13,7 @@ import zarr
 
 from segline import files
 from segline.commands import scratch as scratch_module
-from segline.commands.records import LOCK, RECORDS, Line, Records, RecordsError, Request, Wishes
+from segline.commands.records import LOCK, RECORDS, Line, PredictOptions, Records, RecordsError, Request
 from segline.data import writers
 from segline.files import FileError
 
@@ -231,4 +231,4 @@ def test_a_scratch_folder_that_is_a_link_is_refused(out: Path) -> None:
 def test_a_long_name_has_a_scratch_folder(tmp_path: Path) -> None:
     scratch_module.scratch_path(tmp_path, "細" * 83).mkdir()
     assert scratch_module.scratch_path(tmp_path, "a").name == ".a.windows"
-    assert Wishes(overlays=True).endings == {"labels": "", "overlays": "_overlay"}
+    assert PredictOptions(overlays=True).endings == {"labels": "", "overlays": "_overlay"}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segline import failure, files, progress
-from segline.commands.records import RECORDS, SUFFIXES, Records, Request, Wishes
+from segline.commands.records import RECORDS, SUFFIXES, PredictOptions, Records, Request
 from segline.commands.scratch import scratch_folder
 from segline.data import omezarr, writers
 from segline.data.checks import filenotes
@@ -34,11 +34,11 @@ def main(
     model: str,
     out: Path,
     mode: progress.Mode,
-    wishes: Wishes | None = None,
+    options: PredictOptions | None = None,
     *,
     trust: bool = False,
 ) -> None:
-    """Write the label image OUT/STEM.png of each image, and the further files that `wishes` select.
+    """Write the label image OUT/STEM.png of each image, and the further files that `options` select.
 
     - OUT/STEM_instances.png: instance ids, 16 bit; .tif, 32 bit, for more than 65,535 instances.
     - OUT/STEM_probabilities.tif: float32, a plane for each class.
@@ -60,9 +60,9 @@ def main(
         There are no images, two images would have one result file, results would replace an image or a foreign file,
         or a file is not an image. In the last case the other images are predicted all the same.
     """
-    wishes = wishes or Wishes()
+    options = options or PredictOptions()
     paths = _paths(images)
-    _check_targets(paths, images, out, wishes)
+    _check_targets(paths, images, out, options)
     keep_freed_memory()
     version = load_model(open_store(), model, trust=trust)
     failed = []
@@ -76,7 +76,7 @@ def main(
                 meter.at(number * STEPS + share, lambda: words)
 
             try:
-                if _predict(path, version, model, records, wishes, show=show):
+                if _predict(path, version, model, records, options, show=show):
                     noted.append((path, () if omezarr.is_zarr(path) else filenotes.notes(path)))
                 show("windows", 1, 1)
             except (files.FileError, ImageError, RegistryError, OSError) as error:
@@ -90,20 +90,20 @@ def main(
         raise PredictError("\n".join(failed))
 
 
-def _predict(path: Path, version: Loaded, model: str, records: Records, wishes: Wishes, *, show: Show) -> bool:
+def _predict(path: Path, version: Loaded, model: str, records: Records, options: PredictOptions, *, show: Show) -> bool:
     """Predict one image and write its files; return False if an earlier call wrote them."""
     with open_image(path) as image:
-        kinds = tuple(wishes.endings)
-        request = Request(omezarr.stem(path), image.md5(), version.md5, wishes.views, kinds, model)
+        kinds = tuple(options.endings)
+        request = Request(omezarr.stem(path), image.md5(), version.md5, options.views, kinds, model)
         if records.has(request):
             return False
         with _answered(image, version, request, records.out, show) as answer:
-            if wishes.instances and not answer.has_instances:
+            if options.instances and not answer.has_instances:
                 raise RegistryError(rows.NO_INSTANCES)  # before files of an earlier version are removed
             stem = records.make_room(request) / request.stem
             written = {
                 kind: writers.write(stem.with_name(stem.name + ending), kind, answer, image).name
-                for kind, ending in wishes.endings.items()
+                for kind, ending in options.endings.items()
             }
         records.add(request, written)
     return True
@@ -121,9 +121,9 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
         yield rows.InMemory(version(image.encoded(), views=request.views, probabilities=probabilities))
 
 
-def _check_targets(paths: list[Path], images: list[str], out: Path, wishes: Wishes) -> None:
+def _check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
     """Refuse results that cannot be written or would replace foreign files, before anything is written."""
-    stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in wishes.endings.values()]
+    stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in options.endings.values()]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise PredictError(f"two images would be written to {twice[0]}; rename one image, or use two folders as --out")
     if not paths:
@@ -131,7 +131,7 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, wishes: Wish
     if out.exists() and not out.is_dir():
         raise PredictError(f"--out {out} is a file; name a folder")
     for path in paths:
-        _check_length(path, wishes)
+        _check_length(path, options)
     # The suffix is not known before the image is read.
     targets = {_real(out) / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES}
     for path in paths:
@@ -146,10 +146,10 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, wishes: Wish
         )
 
 
-def _check_length(path: Path, wishes: Wishes) -> None:
+def _check_length(path: Path, options: PredictOptions) -> None:
     """Refuse an image whose result files would have too long names."""
     suffix = writers.SUFFIX if omezarr.is_zarr(path) else ".png"
-    for ending in wishes.endings.values():
+    for ending in options.endings.values():
         name = f"{omezarr.stem(path)}{ending}{suffix}"
         if len(os.fsencode(name)) > files.NAME_MAX:
             raise PredictError(

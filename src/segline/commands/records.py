@@ -82,7 +82,7 @@ def _is_md5(value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PredictOptions:
     """Files to write beside the labels, and the number of views to average; 0 for the version's own number."""
 
     instances: bool = False

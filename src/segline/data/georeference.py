@@ -35,7 +35,7 @@ class Tag(NamedTuple):
     once: bool = True
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Position of the pixels of an image.
 
     `matrix` (2, 3) maps (column, row, 1), counted from the outer corner of the first pixel, to coordinates; `system`
@@ -70,7 +70,7 @@ def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
     return [Tag(tag.code, int(tag.dtype), tag.count, tag.value) for tag in present if tag is not None]
 
 
-def place_of(path: Path) -> Place | None:
+def place_of(path: Path) -> Position | None:
     """Read the position of an image file; None without a georeference, or with one of control points only.
 
     Raises
@@ -90,7 +90,7 @@ def place_of(path: Path) -> Place | None:
     return None
 
 
-def _place(values: dict[int, Any]) -> Place | None:
+def _place(values: dict[int, Any]) -> Position | None:
     keys = values.get(KEYS, ())
     entries = [keys[at : at + 4] for at in range(4, len(keys) - 3, 4)]
     system = {key: value for key, location, _, value in entries if location == 0}
@@ -103,7 +103,7 @@ def _place(values: dict[int, Any]) -> Place | None:
         return None
     if system.get(RASTER_TYPE) == PIXEL_IS_POINT:  # then integers are pixel centres
         matrix[:, 2] -= matrix[:, :2].sum(axis=1) / 2
-    return Place(matrix, system)
+    return Position(matrix, system)
 
 
 def apart(image: Path, labels: Path) -> str:

@@ -31,7 +31,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Axis(_Part):
+class ZarrAxis(_Part):
     """Axis of an array."""
 
     name: str
@@ -67,7 +67,7 @@ class Pyramid(_Part):
     """Image at several resolutions, the finest first."""
 
     version: str | None = None
-    axes: tuple[Axis, ...]
+    axes: tuple[ZarrAxis, ...]
     datasets: Annotated[tuple[Level, ...], Field(min_length=1)]
     transformations: Transformations = ()
 
@@ -173,7 +173,7 @@ def _check(frame: Frame) -> None:
 
 def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Return axes (channels if requested, y, x), the transformations of level 0, and those of all levels."""
-    kept = ([Axis(name="c", type="channel")] if channels else []) + [
+    kept = ([ZarrAxis(name="c", type="channel")] if channels else []) + [
         axis.model_copy(update={"type": axis.type or "space"}) for axis in frame.pyramid.axes[-2:]
     ]
     levels = (frame.pyramid.datasets[0].transformations, frame.pyramid.transformations)
