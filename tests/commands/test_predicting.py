@@ -18,6 +18,7 @@ from segline.commands.predicted import Wishes
 from segline.data.imagefiles import read_image
 from segline.data.omezarr import Chunks
 from segline.data.windows import Windows
+from segline.gate import champion
 from segline.model import averaging
 from segline.model.images import Statistics, encode_png
 from segline.model.inference import Description, Inference, Predictor, load
@@ -58,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Predictor]:
     try:
         store = open_store()
         with store.start_run("test") as run:
-            Registry(store, "cells").register(parts, run, Verdict(()), {}, "")
+            champion.register(Registry(store, "cells"), parts, run, Verdict(()), {})
     finally:
         os.chdir(before)
     return project, predictor
