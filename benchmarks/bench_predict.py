@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 
 from segline import params
 from segline.data import synthetic
+from segline.gate import champion
 from segline.gate.rules import Verdict
 from segline.model.images import Statistics, encode_png, to_network
 from segline.model.inference import Description, Inference, Predictor
@@ -88,7 +89,7 @@ def register(folder: Path, steps: int) -> None:
     parts = Parts(folder, folder / "inference.json", encode_png(example), encode_png(labels), encode(objects))
     store = open_store()
     with store.start_run("bench") as run:
-        Registry(store, "bench").register(parts, run, Verdict(()), {}, "")
+        champion.register(Registry(store, "bench"), parts, run, Verdict(()), {})
 
 
 def write_image(file: Path, side: int) -> None:

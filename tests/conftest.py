@@ -129,7 +129,7 @@ def handlers() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A committed project with versions 1, 2 and 3 of cells, of which 1 is champion as the first."""
-    from segline.gate import rules
+    from segline.gate import champion, rules
     from segline.params import Gate
     from segline.track import commits, intact, versions
     from segline.track.packaging import Parts
@@ -169,7 +169,9 @@ def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tags = {"model.md5": f"{number}" * 32, "data.md5": "d" * 32, "dataset": "cells", **commits.here()}
             with store.start_run("train", {"train.epochs": number}) as run:
                 passed = rules.floors({"mean_iou": 0.5 + number / 10, "pixel_error": 0.05}, Gate())
-                Registry(store, "cells").register(parts, run, passed, tags, "# Card", records={IMAGES: images})
+                champion.register(
+                    Registry(store, "cells"), parts, run, passed, tags, description="# Card", records={IMAGES: images}
+                )
     return root
 
 

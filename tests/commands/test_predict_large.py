@@ -19,6 +19,7 @@ from segline.commands.records import PredictOptions
 from segline.data.imagefiles import read_image
 from segline.data.omezarr import Chunks
 from segline.data.sources import OpenImage
+from segline.gate import champion
 from segline.model import maps
 from segline.model.images import Statistics, encode_png
 from segline.model.inference import Description, Inference, Predictor, load
@@ -60,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Predictor]:
     try:
         store = open_store()
         with store.start_run("test") as run:
-            Registry(store, "cells").register(parts, run, Verdict(()), {}, "")
+            champion.register(Registry(store, "cells"), parts, run, Verdict(()), {})
     finally:
         os.chdir(before)
     return project, predictor

@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 import pytest
 
+from segline.gate import champion
 from segline.model.images import decode, encode_png
 from segline.track.packaging import Parts
 from segline.track.registry import Registry
@@ -58,7 +59,7 @@ def versions(store: Store, parts: Parts, other_code: Callable[[str, str, str], P
     registry = Registry(store, "cells")
     for each in (parts, inverse):
         with store.start_run("train") as run:
-            registry.register(each, run, Verdict(()), TAGS)
+            champion.register(registry, each, run, Verdict(()), TAGS)
     return {"1": parts.answer, "2": inverse.answer}
 
 

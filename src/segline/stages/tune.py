@@ -117,6 +117,7 @@ def _train_all(
 def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
     """Train one trial in its run; return its state, and the reason if it failed."""
     from segline.data.prepared import Prepared
+    from segline.track.recording import OUTCOME_TAG
     from segline.train import device, loop, training
 
     settings = asked.trained.train
@@ -136,6 +137,8 @@ def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, sto
     finally:
         epochs.close()
     run.tag({"optuna.state": "COMPLETE" if state == "finished" else "PRUNED"})
+    if state == "pruned":
+        run.tag({OUTCOME_TAG: state})
     if state == "finished":
         run.tag({"optuna.value": asked.value})
     run.finish("FINISHED" if state == "finished" else "KILLED")

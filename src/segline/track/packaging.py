@@ -1,4 +1,4 @@
-"""Packs a model with its own code: a folder that MLflow loads where segline is not installed."""
+"""Pack a model with its code into a folder that MLflow can load without segline."""
 
 import io
 import shutil
@@ -32,7 +32,7 @@ from segline.track.history import RegistryError
 ROOM = Path(segline.model.__file__).parent
 MODEL_FILES = ("weights.safetensors", "model.json")
 SETTINGS = "inference.json"
-# All that segline.model imports, and what tifffile leaves compressed files to; a test compares.
+# The imports of segline.model, and imagecodecs, which tifffile needs for compressed files; a test compares.
 PACKAGES = (
     "imagecodecs",
     "mlflow",
@@ -43,8 +43,8 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# What may differ between evaluate, perhaps on a GPU, and the package on a CPU: a share of the example's pixels, and
-# as many objects as one cut more or less makes (one for two), or that share of them where they are many.
+# Allowed differences between evaluate, perhaps on a GPU, and the package on a CPU: a share of the pixels, and the
+# objects of one different cut (two objects instead of one), or a share of the objects if there are many.
 TOLERANCE = 0.001
 OBJECT_TOLERANCE = 3
 OBJECT_SHARE = 0.01
@@ -60,12 +60,12 @@ set_model(Served())
 
 
 class ShippingError(ValueError):
-    """A packed model that is not the one evaluated; the message says what to do."""
+    """Raised if a packed model answers otherwise than the evaluated one; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """All that makes a version: the trained model, how it is used, and an image with the answer expected for it.
+    """The parts of a version: the trained model, its inference settings, its code, and an example with its answer.
 
     ``model`` is the folder of weights.safetensors and model.json, ``inference`` the file inference.json, ``example`` an
     encoded image, ``answer`` the PNG of its labels, ``instances`` the image file of its instance ids, ``room`` the
@@ -97,32 +97,32 @@ class Parts:
 
     @cached_property
     def md5(self) -> str:
-        """The md5 of the version: weights, description, inference settings and code decide what it answers."""
+        """MD5 of all that decides the answers of the version: weights, description, inference settings and code."""
         files = {name: lineage.file_md5(self.model / name) for name in MODEL_FILES}
         return version_md5({**files, SETTINGS: lineage.file_md5(self.inference)}, self.code_md5)
 
     @property
     def package(self) -> str:
-        """The name under which the code is shipped.
+        """Name of the package of the shipped code.
 
-        Python keeps one module a name: under one name, two versions loaded in a process would share the code of one.
+        Each version has its own name. Under a common name, two versions in a process would share the code of one.
         """
         return package_name(self.sources, by_bytes=self.by_bytes)
 
     def description(self) -> dict[str, Any]:
-        """The content of model.json."""
+        """Return the content of model.json."""
         file = self.model / "model.json"
         try:
             content = parse.from_json(parse.read(file, parse.RECORD_SIZE))
         except parse.ParseError as error:
             raise RegistryError(f"{file}: {error}; remove it, and `dvc repro` writes it") from error
         if not isinstance(content, dict):
-            raise RegistryError(f"{file}: not the description of a model; remove it, and `dvc repro` writes it")
+            raise RegistryError(f"{file} is not the description of a model; remove it, and `dvc repro` writes it")
         return content
 
 
 def version_md5(files: Mapping[str, str], code: str) -> str:
-    """The md5 of a version, of the md5s of `MODEL_FILES` and `SETTINGS`, by name, and of its code."""
+    """Combine the md5s of `MODEL_FILES` and `SETTINGS`, given by name, and of the code into that of a version."""
     return lineage.combined_md5({**files, "code": code})
 
 
@@ -156,13 +156,13 @@ def bytes_md5(sources: Mapping[str, bytes]) -> str:
 
 
 def requirements() -> list[str]:
-    """The packages that the shipped code imports, pinned to what is installed here."""
-    # Without the local part: torch 2.13.0+cpu is not on PyPI, 2.13.0 is.
+    """Return the packages that the shipped code imports, pinned to the installed versions."""
+    # Without the local part: PyPI has torch 2.13.0, but not 2.13.0+cpu.
     return [f"{package}=={Version(version(package)).public}" for package in PACKAGES]
 
 
 def encode(raw: Raw) -> bytes:
-    """The bytes of an image file that decodes to `raw` (H, W, C): PNG where it can be, else TIFF."""
+    """Encode `raw` (H, W, C) as an image file without loss: as PNG if possible, else as TIFF."""
     channels = raw.shape[2]
     if raw.dtype != np.float32 and channels in (1, 3):
         return encode_png(raw[..., 0] if channels == 1 else raw)
@@ -196,58 +196,59 @@ def pack(parts: Parts, folder: Path, metadata: Model | None = None) -> None:
 
 
 def check(folder: Path, parts: Parts) -> None:
-    """Ask the model packed in `folder` for its example, by its own code, and compare.
+    """Let the model packed in `folder` answer its example with its own code, and compare the answers.
 
     Raises
     ------
     ShippingError
-        It does not answer as expected.
+        The answer differs from the expected one.
     """
     with _importable(folder / "code", parts.package):
         image = pd.DataFrame({"image": [parts.example]}, dtype=object)
         answer = mlflow.pyfunc.load_model(str(folder)).predict(image, params={"instances": True})
-    again = "run stage evaluate again with the code as it is now"
+    again = "run stage evaluate again with the current code"
     share = other_pixels(answer["labels"][0], parts.answer)
     if share > TOLERANCE:
         raise ShippingError(
-            f"the packed model labels {share:.2%} of its example's pixels unlike data/reports/predictions; {again}"
+            f"{share:.2%} of the pixels in the example differ between the packed model and data/reports/predictions; "
+            f"{again}"
         )
-    found = matched_objects(answer["instances"][0], parts.instances)
-    if found.fp + found.fn > most_other(found):
+    objects = matched_objects(answer["instances"][0], parts.instances)
+    if objects.fp + objects.fn > most_other(objects):
         raise ShippingError(
-            f"the packed model finds {found.tp} of the {found.tp + found.fn} objects of its example in "
-            f"data/reports/instances, and {found.fp} others; {again}"
+            f"the packed model finds {objects.tp} of the {objects.tp + objects.fn} objects of its example in "
+            f"data/reports/instances, and {objects.fp} other objects; {again}"
         )
 
 
 def other_pixels(labels: bytes, expected: bytes) -> float:
-    """The share of pixels in which two encoded label images differ; 1 where their sizes do."""
-    one, other = decode(labels), decode(expected)
-    return float((one != other).mean()) if one.shape == other.shape else 1.0
+    """Return the share of pixels that differ between two encoded label images; 1 if their sizes differ."""
+    actual, wanted = decode(labels), decode(expected)
+    return float((actual != wanted).mean()) if actual.shape == wanted.shape else 1.0
 
 
 def matched_objects(instances: bytes, expected: bytes) -> Matches:
-    """The objects of two encoded instance images that are alike, and those that are not."""
-    found, objects = (decode(file)[..., 0].astype(np.int32) for file in (instances, expected))
-    return matches(objects, found, 0.9)
+    """Match the objects of two encoded instance images whose IoU is at least 0.9."""
+    actual, wanted = (decode(file)[..., 0].astype(np.int32) for file in (instances, expected))
+    return matches(wanted, actual, 0.9)
 
 
-def most_other(found: Matches) -> float:
-    """How many objects may be unlike, where so many are alike."""
-    return max(OBJECT_TOLERANCE, OBJECT_SHARE * found.tp)
+def most_other(objects: Matches) -> float:
+    """Return the allowed number of objects that differ, given the matched objects."""
+    return max(OBJECT_TOLERANCE, OBJECT_SHARE * objects.tp)
 
 
 def _signature() -> ModelSignature:
-    """Bytes of an image in, label image out, and instances and probabilities where the parameters ask for them."""
-    beside = ("instances", "probabilities")
-    answer = Schema([ColSpec("binary", "labels"), *(ColSpec("binary", name, required=False) for name in beside)])
-    flags = [ParamSpec(name, "boolean", default=False) for name in beside]
-    asked = ParamSchema([*flags, ParamSpec("views", "long", default=0)])
-    return ModelSignature(Schema([ColSpec("binary")]), answer, asked)
+    """Describe input and output: encoded image to label image, with instances and probabilities on request."""
+    optional = ("instances", "probabilities")
+    answer = Schema([ColSpec("binary", "labels"), *(ColSpec("binary", name, required=False) for name in optional)])
+    flags = [ParamSpec(name, "boolean", default=False) for name in optional]
+    parameters = ParamSchema([*flags, ParamSpec("views", "long", default=0)])
+    return ModelSignature(Schema([ColSpec("binary")]), answer, parameters)
 
 
 def _stage(parts: Parts, staging: Path) -> None:
-    """Lay out in `staging` what goes into the package."""
+    """Write the files of the package into `staging`."""
     for path, source in parts.sources.items():
         target = staging / "code" / parts.package / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +266,7 @@ def _stage(parts: Parts, staging: Path) -> None:
 
 @contextmanager
 def _importable(folder: Path, package: str) -> Iterator[None]:
-    """Let `package` be imported from `folder`, and forget it afterwards: the folder will be gone."""
+    """Allow imports of `package` from `folder`; unload it afterwards, since the folder is temporary."""
     known, path = package in sys.modules, sys.path[:]
     sys.path.insert(0, str(folder))
     try:

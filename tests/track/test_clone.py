@@ -1,4 +1,4 @@
-"""A commit of a project elsewhere: its files by git, its data from the cache or the remote, the project as it was."""
+"""Clone a project at a commit: its files from git, its data from the cache or the remote; the project is unchanged."""
 
 import os
 import shutil
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from segline.track.elsewhere import Elsewhere, ElsewhereError, commits_holding
+from segline.track.clone import Clone, CloneError
+from segline.track.commits import locking
 from segline.track.git import surroundings
 
 
@@ -23,7 +24,7 @@ def dvc(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in a folder of a repository: data `one` in the first commit, `two` in the second, one remote since."""
+    """Make a project in a folder of a repository: data `one` in the first commit; `two` and a remote in the second."""
     top = tmp_path_factory.mktemp("top")
     project = top / "segmentation"
     project.mkdir()
@@ -34,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (project / "dvc.lock").write_text("stages: {train: {outs: [{path: data, md5: aaaa}]}}")
     git(top, "add", "-A")
     git(top, "commit", "-qm", "one")
-    dvc(project, "remote", "add", "-d", "storage", "../remote")  # relative; the first commit knows nothing of it
+    dvc(project, "remote", "add", "-d", "storage", "../remote")  # a relative path, which the first commit lacks
     dvc(project, "push")
     (project / "data").write_text("two")
     dvc(project, "add", "data")
@@ -53,7 +54,7 @@ def top(made: Path, tmp_path: Path) -> Path:
 
 
 def state(project: Path) -> dict[str, bytes]:
-    """All files but DVC's own, and git's refs."""
+    """Return all files except DVC's own, and the commit of HEAD."""
     return {
         str(file.relative_to(project)): file.read_bytes()
         for file in project.rglob("*")
@@ -62,49 +63,49 @@ def state(project: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("cached", [True, False], ids=["from the cache", "from the remote"])
-def test_an_earlier_commit_and_its_data(top: Path, tmp_path: Path, cached: bool) -> None:
+def test_clone_restores_an_earlier_commit_and_its_data(top: Path, tmp_path: Path, cached: bool) -> None:
     project = top / "segmentation"
     before = state(project)
-    (former,) = commits_holding(project, "aaaa")
+    (former,) = locking("aaaa", project)
     if not cached:
         shutil.rmtree(project / ".dvc" / "cache")
-    elsewhere = Elsewhere(project, tmp_path / "clone")
-    elsewhere.go_to(former)
-    elsewhere.fetch(["data"])
-    assert (elsewhere.project / "data").read_text() == "one"
-    assert elsewhere.lock()["train"]["outs"][0]["md5"] == "aaaa"
-    assert elsewhere.project == tmp_path / "clone" / "segmentation"
-    assert git(elsewhere.project, "status", "--porcelain") == ""
-    elsewhere.go_to(commits_holding(project, "bbbb")[0])
-    assert elsewhere.lock()["train"]["outs"][0]["md5"] == "bbbb"
-    elsewhere.fetch(["data"])
-    assert (elsewhere.project / "data").read_text() == "two"
+    clone = Clone(project, tmp_path / "clone")
+    clone.check_out(former)
+    clone.fetch(["data"])
+    assert (clone.project / "data").read_text() == "one"
+    assert clone.lock()["train"]["outs"][0]["md5"] == "aaaa"
+    assert clone.project == tmp_path / "clone" / "segmentation"
+    assert git(clone.project, "status", "--porcelain") == ""
+    clone.check_out(locking("bbbb", project)[0])
+    assert clone.lock()["train"]["outs"][0]["md5"] == "bbbb"
+    clone.fetch(["data"])
+    assert (clone.project / "data").read_text() == "two"
     assert state(project) == before
 
 
-def test_data_that_is_nowhere(top: Path, tmp_path: Path) -> None:
+def test_clone_reports_data_that_is_neither_in_cache_nor_remote(top: Path, tmp_path: Path) -> None:
     project = top / "segmentation"
     shutil.rmtree(project / ".dvc" / "cache")
     shutil.rmtree(top / "remote")
-    elsewhere = Elsewhere(project, tmp_path / "clone")
-    elsewhere.go_to(commits_holding(project, "bbbb")[0])
-    with pytest.raises(ElsewhereError, match="dvc pull"):
-        elsewhere.fetch(["data"])
+    clone = Clone(project, tmp_path / "clone")
+    clone.check_out(locking("bbbb", project)[0])
+    with pytest.raises(CloneError, match="dvc pull"):
+        clone.fetch(["data"])
 
 
-def test_commits_that_no_clone_gets_are_not_asked(top: Path) -> None:
+def test_search_finds_commits_of_branches_only(top: Path) -> None:
     project = top / "segmentation"
-    assert commits_holding(project, "") == commits_holding(project, "cccc") == []
+    assert locking("", project) == locking("cccc", project) == []
     git(project, "checkout", "-q", "--detach", "HEAD~1")
-    assert len(commits_holding(project, "bbbb")) == 1  # of the branch
+    assert len(locking("bbbb", project)) == 1  # the commit of the branch
 
 
-def test_no_repository(tmp_path: Path) -> None:
-    with pytest.raises(ElsewhereError, match="git rev-parse"):
-        Elsewhere(tmp_path, tmp_path / "clone")
+def test_clone_refuses_a_folder_without_repository(tmp_path: Path) -> None:
+    with pytest.raises(CloneError, match="git rev-parse"):
+        Clone(tmp_path, tmp_path / "clone")
 
 
-def test_what_is_said_to_dvc_is_of_the_clone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_do_not_inherit_project_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", "/elsewhere")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team")
     assert not {"DVC_ROOT", "MLFLOW_TRACKING_URI"} & surroundings().keys()
