@@ -194,7 +194,7 @@ def test_text_that_is_none(tmp_path: Path, name: str, read: object) -> None:
 
 def test_json_that_is_too_deep(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[" * 200_000)
-    with pytest.raises(FileError, match=r"a\.json: lists within lists, too deep"):
+    with pytest.raises(FileError, match=r"a\.json: nested too deeply"):
         files.read_json(tmp_path / "a.json")
 
 

@@ -10,8 +10,8 @@ from segline.model.images import decode, encode_png, header
 from segline.score.overlay import overlay
 from segline.serve import invocation
 from segline.serve.following import Serving
-from segline.serve.invocation import Asked, Invocation
-from segline.serve.refused import RefusedError
+from segline.serve.invocation import Invocation, Options
+from segline.serve.refusals import RefusedError
 from segline.track.registry import Answer, RegistryError
 
 Output = Literal["labels", "instances", "probabilities", "overlay"]
@@ -32,7 +32,7 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
     RefusedError
         The bytes are no image, or one that is too large or does not suit the model.
     """
-    asked = Asked(probabilities=output == "probabilities", views=invocation.known_views(views))
+    asked = Options(probabilities=output == "probabilities", views=invocation.check_views(views))
     with _refused():
         _room_after(image, most_pixels, most_pixels)
         said = _answer(serving, image, asked)
@@ -78,7 +78,7 @@ def _room_after(image: bytes, room: int, most_pixels: int) -> int:
     return room - said.height * said.width
 
 
-def _answer(serving: Serving, image: bytes, asked: Asked) -> Answer:
+def _answer(serving: Serving, image: bytes, asked: Options) -> Answer:
     return serving.answer(image, views=asked.views, probabilities=asked.probabilities)
 
 
