@@ -19,7 +19,7 @@ SEARCH = Path("data/tune/search.json")
 REMEDY = "delete the file and run `dvc repro` to write it again"
 
 
-class Registration(BaseModel):
+class RegistrationRecord(BaseModel):
     """Fields of registration.json that the summary needs."""
 
     name: str
@@ -43,7 +43,7 @@ def main(console: Console) -> None:
             raise SummaryError(f"{REPORTS / name} does not exist yet; `make run` or `dvc repro` writes it")
     files.read_record(REPORTS / "test.json", Result, REMEDY)
     result, record = files.read_json(REPORTS / "test.json"), files.read_json(REPORTS / "registration.json")
-    files.read_record(REPORTS / "registration.json", Registration, REMEDY)
+    files.read_record(REPORTS / "registration.json", RegistrationRecord, REMEDY)
     console.print(table(result, record["name"]))
     console.print("  ".join(f"{name} {rounded(result[name])}" for name in FIGURES if name in result))
     if warning := _text_field(TRAINING, "collapsed"):
