@@ -1,4 +1,4 @@
-"""The command line. Each command imports its modules only when it runs, so that --help answers at once."""
+"""The command line. Each command imports its code when it runs, so that --help answers at once."""
 
 import logging
 import sys
@@ -23,21 +23,21 @@ app.add_typer(cli_models.app, name="models")
 
 
 def main() -> None:
-    """Run one command, and print an error that the user can fix as one message without a traceback.
+    """Run one command. Print errors that the user can fix as one message without a traceback.
 
-    User errors are exceptions of segline's own classes (ParamsError, ImageError, ...) and those that `_known` explains,
-    such as a full disk or a locked database. Any other exception is a bug and gets a traceback. Passwords are hidden.
-    The exit code is 1, or the `exit_code` of the exception's class.
+    These errors are exceptions of classes that segline defines (ParamsError, ImageError, ...), and errors that `_known`
+    explains, such as a full disk or a locked database. All other exceptions are bugs and keep their traceback.
+    Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """
     process.install()
-    # MLflow logs a traceback of each database error and also raises the error; the message here is enough.
+    # MLflow logs a traceback of each database error and also raises it; the raised error is explained below.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
         try:
             app()
         except Exception as error:
             ours = type(error).__module__.startswith("segline.")
-            # A full disk causes other errors, such as missing files; report the full disk instead.
+            # A full disk causes later errors, such as "its files are missing"; report the full disk instead.
             caused = failure.is_full(error) and failure.AGAIN.split(",", maxsplit=1)[0] not in str(error)
             message = str(error) if ours and not caused else _known(error)
             if message is None:
@@ -65,7 +65,7 @@ def _known(error: Exception) -> str | None:
 
 
 def _folder(name: str) -> Path:
-    """Convert an option to a folder; refuse an empty name (an unset variable), which `Path` would take for `.`."""
+    """Parse a folder option. Refuse an empty name, as from an unset variable, which `Path` would read as `.`."""
     if not name:
         raise typer.BadParameter("the name is empty; give a folder, or `.` for the current one")
     return Path(name)
@@ -81,7 +81,7 @@ def sample() -> None:
 
 @app.command()
 def prepare() -> None:
-    """Check the dataset, split it into train, validation and test, and write arrays."""
+    """Check the dataset, split it, and write it as arrays into data/prepared."""
     from segline.stages import prepare as stage
 
     stage.main()
@@ -89,7 +89,7 @@ def prepare() -> None:
 
 @app.command()
 def weights() -> None:
-    """Write a border weight map for each training image."""
+    """Write a border weight map for each training and validation image."""
     from segline.stages import weights as stage
 
     stage.main()
@@ -99,10 +99,12 @@ def weights() -> None:
 def tune(
     join: Annotated[
         str | None,
-        typer.Option(metavar="STORAGE", help="run trials for a search on another machine; writes no outputs"),
+        typer.Option(
+            metavar="STORAGE", help="join a running search, for example on another machine; writes no outputs"
+        ),
     ] = None,
 ) -> None:
-    """Search for the best training settings; STORAGE is a journal file or the address of a PostgreSQL database."""
+    """Search the settings for stage train. STORAGE is a journal file or the address of a PostgreSQL database."""
     from segline.stages import tune as stage
 
     stage.main(join)
@@ -126,7 +128,7 @@ def evaluate() -> None:
 
 @app.command()
 def register() -> None:
-    """Add the model to the registry."""
+    """Register the model in MLflow's registry."""
     from segline.stages import register as stage
 
     stage.main()
@@ -135,50 +137,48 @@ def register() -> None:
 @app.command("import")
 def import_(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="folder or file with images and labels; it is never changed")
+        Path, typer.Argument(metavar="SOURCE", help="folder or file with images and labels; it is not changed")
     ],
     name: Annotated[str, typer.Option(help="name of the dataset, and later of the model")],
     *,
     labels: Annotated[
         Literal["instances", "classes", "boundaries"] | None,
-        typer.Option(help="kind of the masks, if they do not show it"),
+        typer.Option(help="meaning of the masks, if import cannot tell it from their values"),
     ] = None,
     classes: Annotated[
         list[str] | None, typer.Option("--class", metavar="ID=NAME", help="name of a class; may be repeated")
     ] = None,
-    colours: Annotated[
-        Path | None, typer.Option(help="CSV file with the columns colour (#rrggbb), class (id) and name")
-    ] = None,
-    ignore: Annotated[int | None, typer.Option(help="mask value of pixels to ignore")] = None,
-    threshold: Annotated[float | None, typer.Option(help="mask values above this one are foreground")] = None,
+    colours: Annotated[Path | None, typer.Option(help="CSV with columns colour (#rrggbb), class (id), name")] = None,
+    ignore: Annotated[int | None, typer.Option(help="mask value of pixels to ignore in training and metrics")] = None,
+    threshold: Annotated[float | None, typer.Option(help="mask values above this number are foreground")] = None,
     images: Annotated[str | None, typer.Option(help="pattern of the image files, such as 'raw/*_img.tif'")] = None,
     masks: Annotated[
-        str | None, typer.Option(help="pattern of the mask files, such as 'gt/*_seg.png'; equal * make a pair")
+        str | None, typer.Option(help="pattern of the mask files, such as 'gt/*_seg.png'; * pairs them with images")
     ] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="regular expression that matches the group in a file name")
+        str | None, typer.Option(help="regular expression whose first parenthesis matches the group in a file name")
     ] = None,
     skip_unpaired: Annotated[
-        bool, typer.Option("--skip-unpaired", help="skip images without a mask and masks without an image")
+        bool, typer.Option("--skip-unpaired", help="leave out images without masks and masks without images")
     ] = False,
     missing_as_background: Annotated[
         bool, typer.Option("--missing-as-background", help="treat images without a mask as background only")
     ] = False,
     crowd: Annotated[
         Literal["ignore", "objects"] | None,
-        typer.Option(help="meaning of COCO annotations with iscrowd 1; CVAT writes iscrowd 1 for brush drawings"),
+        typer.Option(help="treatment of COCO annotations with iscrowd 1, which CVAT sets for every brush stroke"),
     ] = None,
     skip_shapes: Annotated[
-        bool, typer.Option("--skip-shapes", help="skip LabelMe shapes without an area: points and lines")
+        bool, typer.Option("--skip-shapes", help="leave out LabelMe shapes without an area: points, lines")
     ] = False,
     cut: Annotated[
-        int | None, typer.Option(metavar="SIDE", help="cut images with a side above SIDE px into smaller blocks")
+        int | None, typer.Option(metavar="SIDE", help="cut images larger than SIDE px into equal blocks")
     ] = None,
     licence: Annotated[str, typer.Option(help="licence of the images")] = "",
-    origin: Annotated[str, typer.Option(help="origin of the images")] = "",
+    origin: Annotated[str, typer.Option(help="source of the images")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="replace an existing dataset of this name")] = False,
 ) -> None:
-    """Import images and labels into data/raw/NAME; docs/import.md lists the supported formats."""
+    """Import images and labels into data/raw/NAME. docs/import.md lists the supported layouts."""
     from segline.commands import import_ as command
 
     lines = command.run(
@@ -206,24 +206,20 @@ def import_(
 
 @app.command()
 def check(
-    dataset: Annotated[
-        Path | None, typer.Argument(help="dataset folder; by default data.source of params.yaml")
-    ] = None,
+    dataset: Annotated[Path | None, typer.Argument(help="dataset folder; default: data.source of params.yaml")] = None,
     groups: Annotated[
-        Path | None, typer.Option(help="write a groups file here that keeps similar images together")
+        Path | None, typer.Option(help="write a groups file that keeps similar images in one split")
     ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="list every file, not only some for each kind of problem")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="list every file, not only three per kind of problem")] = False,
 ) -> None:
-    """Show the problems of a dataset; exit code 1 if there are errors."""
+    """List the problems of a dataset. The exit code is 1 if there are errors."""
     from segline.commands import check as command
 
     command.main(dataset, groups, every, "auto", terminal.say)
 
 
 @app.command()
-def preset(name: Annotated[str, typer.Argument(help="preset to write; without it, list the presets")] = "") -> None:
+def preset(name: Annotated[str, typer.Argument(help="name of the preset; default: list the presets")] = "") -> None:
     """Write the settings of a known dataset into params.yaml."""
     from segline import params
     from segline.commands import preset as command
@@ -232,7 +228,7 @@ def preset(name: Annotated[str, typer.Argument(help="preset to write; without it
         terminal.say("\n".join(command.names()))
         return
     changes = command.write(name)
-    terminal.say("\n".join(changes) or f"params.yaml already has the settings of {name}")
+    terminal.say("\n".join(changes) or f"params.yaml already has the settings of preset {name}")
     source = params.read(params.Data).source
     if not Path(source).exists() and name != command.DEFAULT:
         terminal.say(f"{source} does not exist yet; create it with: segline import FOLDER --name {Path(source).name}")
@@ -240,7 +236,7 @@ def preset(name: Annotated[str, typer.Argument(help="preset to write; without it
 
 @app.command()
 def summary() -> None:
-    """Show the results of the last pipeline run, and the next command."""
+    """Show the results of the last run and the next command to type."""
     from segline.commands import summary as command
 
     command.main(terminal.console())
@@ -249,7 +245,7 @@ def summary() -> None:
 @app.command()
 def runs(
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="number of runs")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, with all metrics")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON with all metrics")] = False,
 ) -> None:
     """List the latest runs with their state and main metric."""
     from segline.commands import runs as command
@@ -259,7 +255,7 @@ def runs(
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 5000) -> None:
-    """Show the runs and the registry on MLflow's page."""
+    """Open MLflow's page with the runs and the registry."""
     from segline.commands import ui as command
 
     command.main(port, terminal.say)
@@ -267,18 +263,18 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Option(help="models:/cells@champion, whose alias is followed, or models:/cells/3")],
+    model: Annotated[str, typer.Option(help="models:/cells@champion, which follows the alias, or models:/cells/3")],
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0 for any free port")] = 8000,
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 accepts other machines")] = "127.0.0.1",
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="maximum size of a request")] = 64,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, help="maximum pixels of all images in a request")] = 25,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")] = 8000,
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 admits other machines")] = "127.0.0.1",
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="largest size of a request")] = 64,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, help="largest number of megapixels in a request")] = 25,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="host name that clients of a proxy use; may be repeated")
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="use a version without a line in registry.jsonl")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,
 ) -> None:
-    """Label images over HTTP with a registered model, compatible with MLflow's server; see docs/serve.md."""
+    """Serve a registered model over HTTP, with the interface of MLflow's server. docs/serve.md shows requests."""
     from segline.commands import serve as command
     from segline.serve.app import Limits
 
@@ -289,23 +285,25 @@ def serve(
 @app.command()
 def predict(
     images: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="image files, folders or patterns such as 'scans/**/*.tif'")
+        list[str], typer.Argument(metavar="FILE...", help="images, folders or patterns such as 'scans/**/*.tif'")
     ],
-    model: Annotated[str, typer.Option(help="registered model: models:/cells@champion or models:/cells/3")],
+    model: Annotated[str, typer.Option(help="model address, such as models:/cells@champion or models:/cells/3")],
     out: Annotated[Path, typer.Option(parser=_folder, metavar="PATH", help="folder for the label images")],
     *,
     instances: Annotated[bool, typer.Option("--instances", help="also write images of instance ids")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="also write class probabilities")] = False,
     overlays: Annotated[
-        bool, typer.Option("--overlays", help="also write the images with outlines of the predicted objects")
+        bool, typer.Option("--overlays", help="also write pictures with outlines over the images")
     ] = False,
     views: Annotated[
         Literal["1", "4", "8"] | None,
-        typer.Option(help="number of rotations and mirrorings to average; by default as in the model's evaluation"),
+        typer.Option(
+            help="number of rotations and mirror images to average; default: as in the evaluation of the model"
+        ),
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="use a version without a line in registry.jsonl")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,
 ) -> None:
-    """Label images with a registered model; see docs/predict.md."""
+    """Label images with a registered model. docs/predict.md describes the results."""
     from segline.commands import predict as command
     from segline.commands.predicted import Wishes
 

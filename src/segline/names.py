@@ -43,7 +43,7 @@ def fault(name: str) -> str | None:
 
 
 def check(name: str, what: str) -> str:
-    """Return a valid `name` in NFC; raise NamingError otherwise, whose message starts with `what`, the named object."""
+    """Return `name` in NFC; raise NamingError if it is invalid. The message starts with `what`, such as `class 1:`."""
     problem = fault(name)
     if problem:
         raise NamingError(f"{what} {shown(name)} {problem}; choose another name")

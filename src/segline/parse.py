@@ -96,7 +96,7 @@ def from_yaml(data: bytes | str) -> Any:
         raise ParseError(f"not valid YAML: {cut(str(error), MESSAGE)}") from error
     except UnicodeDecodeError as error:
         raise ParseError(f"not valid YAML: not valid UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from error
-    # Constructors of ruamel.yaml let errors of float(), datetime() and dictionaries through, and AttributeErrors.
+    # Constructors of ruamel.yaml do not wrap errors of float(), datetime() and dictionaries, nor AttributeErrors.
     except Exception as error:
         raise ParseError(f"not valid YAML: {cut(f'{type(error).__name__}: {error}', MESSAGE)}") from error
     _check_values(content, surrogates=False, largest=LARGEST)

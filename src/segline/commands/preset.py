@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 
 def settings(name: str) -> dict[str, Any]:
-    """Return the sections of params.yaml that preset `name` sets: complete, its values over the defaults.
+    """Return the complete sections of params.yaml that preset `name` sets: its values, and defaults for the rest.
 
     The result does not depend on the present params.yaml. Sections that the preset does not mention are left out.
     """

@@ -117,7 +117,7 @@ class _Server(uvicorn.Server):
     """uvicorn's server, with a longer backlog than the number of connections that it accepts at once."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to answer."""
+        """Start the server, then lengthen the backlog."""
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)

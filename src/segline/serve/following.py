@@ -99,7 +99,7 @@ class Follower:
         self._look_up()
 
     def _current_number(self) -> str:
-        """Return the number of the version at the address, now."""
+        """Look up the number of the version that the address names at present."""
         if not self._alias:
             return str(self._number)
         version = Registry(self.store, self.name).holder(self._alias)

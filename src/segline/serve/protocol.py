@@ -48,7 +48,7 @@ class Parser(h11.Connection):
         self._between_chunks = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Return the next event; NEED_DATA when the client closes its sending side, which uvicorn does not support."""
+        """Return the next event, with NEED_DATA in place of ConnectionClosed, which uvicorn does not support."""
         try:
             if self.their_state is h11.IDLE:
                 self._check_lines(0)
@@ -65,7 +65,7 @@ class Parser(h11.Connection):
         return h11.NEED_DATA if isinstance(event, h11.ConnectionClosed) else event
 
     def _check_lines(self, start: int) -> None:
-        """Refuse a head or trailers, from `start` on, with too many lines."""
+        """Refuse a request head, or trailers, with too many lines; `start` is the index of their first byte."""
         received = self.trailing_data[0]
         end = _END_OF_HEAD.search(received, start)
         if received.count(b"\n", start, end.start() if end else len(received)) >= LINES:
@@ -111,7 +111,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self._make_room([connection for connection in connections if connection is not self])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Cancel the deadlines of a closed connection."""
         self._aborted = True
         if self._watching is not None:
             self._watching.cancel()

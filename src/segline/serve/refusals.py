@@ -1,4 +1,4 @@
-"""Refuse a request: the error, and the HTTP response that tells the client the status and the reason."""
+"""Refuse requests: the exception to raise, and the HTTP response with the status and the reason."""
 
 import json
 from collections.abc import Mapping

@@ -37,7 +37,7 @@ class Version(pydantic.BaseModel):
 
 
 class Page(HTMLResponse):
-    """An HTML page that the browser allows to load only from this server."""
+    """An HTML page whose Content-Security-Policy allows resources of this server only."""
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """Add the Content-Security-Policy to the usual headers."""
