@@ -196,7 +196,7 @@ def test_invalid_json_and_yaml_are_named(tmp_path: Path, name: str, read: object
 
 def test_json_with_too_many_levels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[" * 200_000)
-    with pytest.raises(FileError, match=r"a\.json: lists within lists, too deep"):
+    with pytest.raises(FileError, match=r"a\.json: nested too deeply"):
         files.read_json(tmp_path / "a.json")
 
 

@@ -13,9 +13,9 @@ from segline.addresses import hide, shown
 
 app = typer.Typer(
     name="segline",
-    help="From raw images to a registered segmentation model. `dvc repro` runs the stages; see README.md.",
+    help="From raw images to a registered segmentation model. `dvc repro` runs all stages; see README.md.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # drawing help with rich doubles the time to the first line
+    rich_markup_mode=None,  # rich would double the time of --help
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -67,13 +67,13 @@ def _known(error: Exception) -> str | None:
 def _folder(name: str) -> Path:
     """Parse a folder option. Refuse an empty name, as from an unset variable, which `Path` would read as `.`."""
     if not name:
-        raise typer.BadParameter("is empty; name a folder, or `.` for this one")
+        raise typer.BadParameter("the name is empty; give a folder, or `.` for the current one")
     return Path(name)
 
 
 @app.command()
 def sample() -> None:
-    """Draw the embedded default dataset into data/raw/cells."""
+    """Draw the built-in default dataset into data/raw/cells."""
     from segline.stages import sample as stage
 
     stage.main()

@@ -129,7 +129,7 @@ def _in_two_compositions(source: Path) -> None:
         (lambda source: (source / "masks" / "c.png").unlink(), LayoutError, r"have no mask: c\.png"),
         (_unlisted, DatasetError, "does not list: b, c, d, e"),
         (_noisy, LayoutError, "the masks hold 0, 1, 254, 255, but"),
-        (_in_two_compositions, LayoutError, "one name in two compositions"),
+        (_in_two_compositions, LayoutError, "the same name in two normalization forms"),
     ],
 )
 def test_nothing_of_it(tmp_path: Path, source: Path, spoil: object, error: type, says: str) -> None:

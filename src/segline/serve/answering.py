@@ -11,8 +11,8 @@ from segline.model.images import decode, encode_png, header
 from segline.model.tiling import Source
 from segline.serve import invocation
 from segline.serve.following import Serving
-from segline.serve.invocation import Asked, Invocation
-from segline.serve.refused import RefusedError
+from segline.serve.invocation import Invocation, Options
+from segline.serve.refusals import RefusedError
 from segline.track.registry import Answer, RegistryError
 from segline.track.rows import InMemory
 
@@ -34,7 +34,7 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
     RefusedError
         The bytes are not an image, or the image is too large or does not fit the model.
     """
-    asked = Asked(probabilities=output == "probabilities", views=invocation.known_views(views))
+    asked = Options(probabilities=output == "probabilities", views=invocation.check_views(views))
     with _refused():
         _pixels_left(image, most_pixels, most_pixels)
         answer = _answer(serving, image, asked)
@@ -73,7 +73,7 @@ def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
     return left - size.height * size.width
 
 
-def _answer(serving: Serving, image: bytes, asked: Asked) -> Answer:
+def _answer(serving: Serving, image: bytes, asked: Options) -> Answer:
     return serving.answer(image, views=asked.views, probabilities=asked.probabilities)
 
 
