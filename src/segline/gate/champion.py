@@ -4,11 +4,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mlflow.entities.model_registry import ModelVersion
-
 from segline.track import commits, lineage, versions
 from segline.track.history import CHAMPION, MAX_REASON, Promotion, RegistryError, champions
-from segline.track.registry import VERSION_TAG, Made, Registry
+from segline.track.registry import VERSION_TAG, Made, ModelVersion, Registry
 from segline.track.trust import checked
 from segline.track.verdict import Verdict, at_least
 

@@ -10,7 +10,7 @@ OUT = Path("data/raw") / drawn.NAME
 
 
 def main() -> None:
-    """Draw images with their instances and classes by section sample of params.yaml; write data/raw/cells."""
+    """Write data/raw/cells: drawn images with instances and classes, by section sample of params.yaml."""
     settings, runtime = params.read(params.Sample), params.read(params.Runtime)
     with files.whole_folder(OUT) as folder:
         for kind in ("images", "instances", "classes"):
