@@ -51,7 +51,7 @@ def test_a_wrong_setting_is_said_without_a_traceback(run: Run, tmp_path: Path) -
     (tmp_path / "params.yaml").write_text("train: {learnin_rate: 1}\n")
     result = run("tune")
     assert result.returncode == 1
-    assert result.stderr.startswith("params.yaml: train.learnin_rate is no setting")
+    assert result.stderr.startswith("params.yaml: train.learnin_rate is not a setting")
     assert "Traceback" not in result.stderr
 
 

@@ -343,7 +343,7 @@ IMAGES = faults(
         "mask of another size": (put(MASK, TALL), "classes/c.png", "40x40 px, but its image is 48x40 px"),
         "names differ by case": (both("A"), "images/a.png", "differs from images/A.png by case only"),
         "a name of two lines": (both("c\n"), "images/c\\n.png", "a control character"),
-        "a name that is no text": (both("c\udcff"), "images/c\\udcff.png", "bytes that are no UTF-8"),
+        "a name that is no text": (both("c\udcff"), "images/c\\udcff.png", "bytes that are not UTF-8"),
     },
 )
 SOURCES = faults(
@@ -391,7 +391,7 @@ LAYOUTS = faults(
         "COCO image of no id": (annotation(image_id=99), "annotations.json: annotation 2: image_id 99"),
         "COCO category of no id": (annotation(category_id=99), "annotations.json: annotation 2: category_id 99"),
         "COCO two points": (annotation(segmentation=[[1, 1, 2, 2]]), "annotation 2: a polygon of 2 points"),
-        "image is a stack": (instead(IMAGE, TIFF, PAGES), "images/c.tif", "a stack of 6 pages", "page by page"),
+        "image is a stack": (instead(IMAGE, TIFF, PAGES), "images/c.tif", "a stack of 6 pages", "save each page"),
         "COCO half a point": (annotation(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "annotation 2: segmentation [1, 1, 2"),
         "COCO outside": (annotation(segmentation=[[99, 1, 120, 1, 99, 9]]), "annotation 2: point x 99, y 1 is outside"),
         "COCO not a number": (annotation(segmentation=[[1, 1, 2, 2, 3, np.nan]]), "annotation 2: segmentation [1, 1"),
@@ -461,7 +461,7 @@ IMPORT_FLAGS = flags(
         "--name new --class one=nucleus": (ImportFlagError, "--class 'one=nucleus'"),
         "--name new --class 1=": (ImportFlagError, "--class '1='"),
         "--name new --class 1=x --class 1=y": (ImportFlagError, "--class 1 is given twice"),
-        "--name new --class 1=x --class 2=x": (DatasetError, "'x', 'x'", "two classes have one name"),
+        "--name new --class 1=x --class 2=x": (DatasetError, "'x', 'x'", "two classes have the same name"),
         "--name new --labels instances --class 2=y": (LayoutError, "--class 2", "leave it out"),
         "--name new --labels instances --ignore 2": (LayoutError, "--ignore 2", "leave it out"),
         "--name new --ignore -3": (ImportFlagError, "--ignore -3"),
@@ -527,8 +527,8 @@ CHECK = faults(
         "label in colour": (put("classes/c.png", np.dstack([TALL] * 3)), "classes/c.png", "colour"),
         "value of no class": (put("classes/c.png", 3 * classes(2)), "classes/c.png", "outside the class table: 3 ("),
         "anti-aliased label": (put("classes/c.png", soft(2)), "classes/c.png", "between the classes", "--threshold"),
-        "no label anywhere": (every("classes", lambda _: FLAT), "dataset", "the labels hold background only"),
-        "no label to learn from": (blank(*"def"), "train split", "the labels hold background only"),
+        "no label anywhere": (every("classes", lambda _: FLAT), "dataset", "the labels contain background only"),
+        "no label to learn from": (blank(*"def"), "train split", "the labels contain background only"),
         "instances of some": (put("instances/c.png", classes(2)), "images/a.png", "has no label image instances/a.*"),
         "a class without instance": (ones, "instances/a.png", "no instance, the first at x 8, y 24"),
         "image is not finite": (instead("images/c.png", "images/c.tif", NAN), "images/c.tif", "1920 values are NaN"),
@@ -540,28 +540,37 @@ CHECK = faults(
         "link to nowhere": (link("images/c.png", "gone.png"), "images/c.png", "cannot be read: No such file"),
         "link to itself": (link("images/c.png", "c.png"), "images/c.png", "cannot be read: Too many levels"),
         "image is a pipe": (pipe("images/f.png"), "classes/f.png", "has no image images/f.*"),
-        "three images": (pairs(*"def"), "images", "3 image(s); 4 at least are needed"),
+        "three images": (pairs(*"def"), "images", "3 image(s); at least 4 are needed"),
         "no images": (several(pairs(*STEMS), put("images/notes.txt", "")), "images holds no files of type .png"),
-        "two images of one stem": (put("images/c.tif", picture(9)), "images", "c.tif and c.png have one stem"),
-        "dataset.yaml is empty": (put("dataset.yaml", ""), "dataset.yaml", "holds NoneType, not fields: name, classes"),
+        "two images of one stem": (put("images/c.tif", picture(9)), "images", "c.tif and c.png have the same stem"),
+        "dataset.yaml is empty": (
+            put("dataset.yaml", ""),
+            "dataset.yaml",
+            "holds NoneType instead of the fields name, classes",
+        ),
         "dataset.yaml is no YAML": (put("dataset.yaml", "name: [small"), "dataset.yaml", "not valid YAML", "line 1"),
         "dataset.yaml is a folder": (folder("dataset.yaml"), "dataset.yaml", "Is a directory"),
         "dataset.yaml runs code": (put("dataset.yaml", "!!python/object:os.system x"), "dataset.yaml", "os.system"),
         "one field twice": (spec("name", "name: other\nname"), "dataset.yaml", 'duplicate key "name"'),
         "name that climbs": (spec("small", "../up"), "dataset.yaml", "name = '../up'"),
-        "hole in the ids": (spec("2:", "3:"), "dataset.yaml", "ids [0, 1, 3]", "without a hole"),
+        "hole in the ids": (spec("2:", "3:"), "dataset.yaml", "ids [0, 1, 3]", "without a gap"),
         "id that is none": (spec("2:", "2.5:"), "dataset.yaml", "classes.2.5"),
-        "one class": (spec(", 1: cell, 2: nucleus", ""), "dataset.yaml", "ids [0]", "two at least"),
-        "two classes of one name": (spec("nucleus", "cell"), "dataset.yaml", "'cell'", "two classes have one name"),
-        "ignore is a class": (spec("255", "1"), "dataset.yaml", "ignore 1 is a class"),
+        "one class": (spec(", 1: cell, 2: nucleus", ""), "dataset.yaml", "ids [0]", "at least two"),
+        "two classes of one name": (
+            spec("nucleus", "cell"),
+            "dataset.yaml",
+            "'cell'",
+            "two classes have the same name",
+        ),
+        "ignore is a class": (spec("255", "1"), "dataset.yaml", "ignore 1 is the id of a class"),
         "ignore beyond 8 bit": (spec("255", "300"), "dataset.yaml", "ignore = 300"),
         "labels of no kind": (spec("labels: classes", "labels: boxes"), "dataset.yaml", "labels = 'boxes'"),
         "boundaries of three classes": (spec("labels: classes", "labels: boundaries"), "dataset.yaml", "not 3"),
-        "field too many": (spec("name", "license: none\nname"), "dataset.yaml", "license is no field"),
+        "field too many": (spec("name", "license: none\nname"), "dataset.yaml", "license is not a field"),
         "field too few": (spec("labels: classes\n", ""), "dataset.yaml", "labels is missing"),
         "groups without column": (put("groups.csv", "image,patient\na,1\n"), "groups.csv", "no column group"),
         "groups of some images": (listed("a,1"), "groups.csv", "does not list: b, c, d, e, f (5 in all)"),
-        "groups of an unknown image": (listed(*EACH, "z,1"), "groups.csv", "lists images that are not there: z"),
+        "groups of an unknown image": (listed(*EACH, "z,1"), "groups.csv", "lists images that do not exist: z"),
         "groups of an image twice": (listed(*EACH, "a,2"), "groups.csv", "lists more than once: a"),
         "groups without group": (listed(*EACH[:5], "f,"), "groups.csv", "gives no group to: f"),
         "no dataset.yaml": (remove("dataset.yaml"), DatasetError, "small holds no dataset.yaml", "segline import"),
@@ -570,10 +579,10 @@ CHECK = faults(
 ) | flags(
     "check",
     {
-        "gone": (DatasetError, "gone is no folder", "segline import"),
-        "params.yaml": (DatasetError, "params.yaml is no folder"),
-        "source": (DatasetError, "source holds no dataset.yaml: `segline import source --name NAME`"),
-        "--groups params.yaml": (GroupsFileError, "--groups params.yaml: it is there already"),
+        "gone": (DatasetError, "gone is not a folder", "segline import"),
+        "params.yaml": (DatasetError, "params.yaml is not a folder"),
+        "source": (DatasetError, "source holds no dataset.yaml; `segline import source --name NAME`"),
+        "--groups params.yaml": (GroupsFileError, "--groups params.yaml: the file exists already"),
     },
 )
 
@@ -597,12 +606,15 @@ SETTINGS = faults(
     ParamsError,
     {
         "no params.yaml": (remove("params.yaml"), "params.yaml is missing in "),
-        "params.yaml is empty": (put("params.yaml", ""), "params.yaml holds NoneType, not sections"),
+        "params.yaml is empty": (
+            put("params.yaml", ""),
+            "params.yaml must hold a mapping of sections, but holds NoneType",
+        ),
         "params.yaml is no YAML": (put("params.yaml", "data: ["), "params.yaml is not valid YAML", "line 1"),
         "params.yaml is no text": (put("params.yaml", b"\xff\xfe\0"), "params.yaml is not valid YAML", "0xff"),
         "params.yaml is a folder": (folder("params.yaml"), "params.yaml cannot be read"),
-        "unknown section": (setting("trian: {}"), "params.yaml: trian is no setting"),
-        "unknown setting": (setting("train: {learnin_rate: 1}"), "params.yaml: train.learnin_rate is no setting"),
+        "unknown section": (setting("trian: {}"), "params.yaml: trian is not a setting"),
+        "unknown setting": (setting("train: {learnin_rate: 1}"), "params.yaml: train.learnin_rate is not a setting"),
         "section without settings": (setting("train:"), "params.yaml: train = None"),
         "one section twice": (setting("data: {source: x}"), "params.yaml is not valid YAML", 'duplicate key "data"'),
         "text for a number": (setting("train: {epochs: many}"), "params.yaml: train.epochs = 'many'"),
@@ -611,8 +623,8 @@ SETTINGS = faults(
         "word of no meaning": (setting("model: {padding: mirror}"), "params.yaml: model.padding = 'mirror'"),
         "bounds the wrong way round": (setting("augment: {min_scale: 2}"), "params.yaml: augment", "min_scale 2.0"),
         "number for a folder": (params("data/raw/small", "7"), "params.yaml: data.source = 7"),
-        "no such dataset": (params("small", "gone"), DatasetError, "data/raw/gone is no folder"),
-        "unknown image": (params("[c]", "[z]"), SplitError, "prepare.test: 'z' is neither image nor group"),
+        "no such dataset": (params("small", "gone"), DatasetError, "data/raw/gone is not a folder"),
+        "unknown image": (params("[c]", "[z]"), SplitError, "prepare.test: 'z' is neither an image nor a group"),
         "image in two splits": (params("[c]", "[a]"), SplitError, "prepare.validation and prepare.test both name a"),
         "one to validate": (params("[a, b]", "[a]"), SplitError, "1 validation image(s), but 2"),
         "nothing to learn from": (params("[a, b]", "[a, b, d, e, f]"), SplitError, "no training image is left of 6"),
@@ -637,7 +649,9 @@ STAGES = (
         },
     )
     | faults("tune", SizeError, {"tile": (setting("train: {tile: 101}"), "train.tile = 101 px", "96 or 104")})
-    | faults("preset isbi2012", ParamsError, {"wrong params.yaml": (setting("a: 1"), "params.yaml: a is no setting")})
+    | faults(
+        "preset isbi2012", ParamsError, {"wrong params.yaml": (setting("a: 1"), "params.yaml: a is not a setting")}
+    )
     | flags("preset", {"nonsense": (PresetError, "there is no preset 'nonsense'", "isbi2012")})
     | flags("summary", {"": (SummaryError, "data/reports/test.json is not there yet")})
 )

@@ -75,7 +75,7 @@ def _run(command: str, folder: Path, repository: Path, **environment: str) -> "s
 def test_an_encoding_that_lacks_a_letter_does_not_end_a_command(tmp_path: Path, repository: Path) -> None:
     done = _run("segline check 細胞", tmp_path, repository, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.returncode == 1
-    assert b"\\u7d30\\u80de is no folder" in done.stderr
+    assert b"\\u7d30\\u80de is not a folder" in done.stderr
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path, repository: Path) -> None:
@@ -102,7 +102,7 @@ def test_an_error_is_red_in_a_terminal_only(tmp_path: Path, repository: Path) ->
     os.close(side)
     said = os.read(main, 10_000).decode()
     os.close(main)
-    assert said.startswith("\x1b[31mx\\x1b[2J is no folder")
+    assert said.startswith("\x1b[31mx\\x1b[2J is not a folder")
     assert said.count("\x1b") == 2
 
 

@@ -136,7 +136,7 @@ def test_a_section_that_was_left_out_is_added(tmp_path: Path) -> None:
 def test_a_preset_that_does_not_fit_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = file.read_bytes()
     monkeypatch.setattr(preset, "settings", lambda _: {"train": {"epochs": 3, "epoch": 4}})
-    with pytest.raises(ParamsError, match=r"preset odd: train\.epoch is no setting"):
+    with pytest.raises(ParamsError, match=r"preset odd: train\.epoch is not a setting"):
         preset.write("odd", file)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
@@ -149,7 +149,7 @@ def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
 
 def test_a_space_is_replaced_as_a_whole_and_written_as_people_do(file: Path) -> None:
     text = file.read_text()
-    start, end = text.index("    train.learning_rate: {"), text.index("\n\n# How the trained")
+    start, end = text.index("    train.learning_rate: {"), text.index("\n\n# Prediction and evaluation")
     file.write_text(f"{text[:start]}    model.width: {{choices: [8, 16]}}{text[end:]}")
     assert any(line.startswith("tune.space: ") for line in preset.write("default", file))
     assert load(Params, file) == Params()

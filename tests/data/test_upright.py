@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from segline import files
 from segline.data import labelfile, windows
-from segline.data.checks import unfit
+from segline.data.checks import per_dataset
 from segline.data.dataset import Dataset
 from segline.data.georeference import tags
 from segline.data.imagefiles import image_size, read_image, read_labels
@@ -123,7 +123,7 @@ def test_import_lays_upright_masks_on_upright_images(suffix: str, of_mask: str, 
             assert np.array_equal(pixels, image(number))
     said = "\n".join(made.reasons)
     for what in ("image", "mask"):
-        assert f"1 {what}(s): turned upright, as orientation note 6 says" in said
+        assert f"1 {what}(s): turned upright by its orientation 6" in said
 
 
 def test_blocks_and_pages_are_upright(source: Path) -> None:
@@ -160,7 +160,7 @@ def test_sizes_that_an_orientation_note_explains_are_explained(source: Path) -> 
     for number in range(4):
         write(source / "images" / f"a{number}.jpg", image(number), 6)
         write(source / "masks" / f"a{number}.png", stored(mask(number), 6))
-    with pytest.raises(unfit.UnfitError, match=r"orientation note 6.*exiftool -Orientation="):
+    with pytest.raises(per_dataset.UnfitError, match=r"orientation note 6.*exiftool -Orientation="):
         imported(source)
     other = source.parent / "labelme"
     other.mkdir()
@@ -233,7 +233,7 @@ def test_missing_values_that_occur_are_found(
         tifffile.imwrite(folder / "images" / f"{stem}.tif", pixels, extratags=nodata(text), photometric="minisblack")
     found = [
         problem
-        for problem in unfit.problems(Dataset.open(folder))
+        for problem in per_dataset.problems(Dataset.open(folder))
         if problem.file == "images/a.tif" and ("nodata" in problem.message or "NaN" in problem.message)
     ]
     assert [problem.level for problem in found] == ([] if expected is None else [expected])
@@ -261,9 +261,9 @@ def test_check_tells_of_notes_in_images_and_labels(make_dataset: Callable[..., P
     labels = read_labels(folder / "classes" / "b.png")
     (folder / "classes" / "b.png").unlink()
     tifffile.imwrite(folder / "classes" / "b.tif", labels[::-1], extratags=[(274, "H", 1, 4, True)])
-    found = {problem.file: problem for problem in unfit.problems(Dataset.open(folder))}
+    found = {problem.file: problem for problem in per_dataset.problems(Dataset.open(folder))}
     assert "times as wide as high" in found["images/a.png"].message
-    assert "orientation note 4" in found["classes/b.tif"].message
+    assert "orientation 4" in found["classes/b.tif"].message
     assert {problem.level for problem in found.values()} == {"warning"}
 
 
@@ -291,7 +291,7 @@ def test_check_finds_labels_of_another_place(make_dataset: Callable[..., Path]) 
         pixels = read_image(folder / kind / "a.png")[..., 0]
         (folder / kind / "a.png").unlink()
         tifffile.imwrite(folder / kind / "a.tif", pixels, extratags=placed(x), metadata=None)
-    (found,) = unfit.problems(Dataset.open(folder))
+    (found,) = per_dataset.problems(Dataset.open(folder))
     assert (found.level, found.file) == ("error", "classes/a.tif")
     assert "up to 3 px" in found.message
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from segline import files
 from segline.data import imagefiles
-from segline.data.checks.unfit import UnfitError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import Dataset, DatasetError
 from segline.importing.bring import bring
 from segline.importing.formats import Each, LayoutError, Wishes
@@ -184,7 +184,7 @@ def test_what_was_understood_is_told_with_errors(tmp_path: Path, source: Path) -
     for kind in ("masks_fov", "masks"):
         for name in "abcde":
             imagefiles.write_png(source / kind / f"{name}.png", np.full((20, 16), 255, np.uint8))
-    with pytest.raises(UnfitError, match=r"nothing to tell apart(.|\n)*understood:\n  .*--masks 'masks_fov/\*'"):
+    with pytest.raises(UnfitError, match=r"needs two classes to learn(.|\n)*understood:\n  .*--masks 'masks_fov/\*'"):
         bring(source, "small", raw=tmp_path / "raw")
 
 

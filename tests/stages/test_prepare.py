@@ -13,7 +13,7 @@ from PIL import Image
 
 from segline import files
 from segline.data import imagefiles
-from segline.data.checks.unfit import UnfitError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import IGNORE
 from segline.data.gaps import separate
 from segline.data.prepared import Prepared
@@ -104,7 +104,7 @@ def test_grey_images_are_written_as_rgb_if_some_are_rgb(cells: Path, capsys: pyt
     assert prepared.statistics.channels == 3
     assert prepared.statistics.mean == pytest.approx(train.mean(axis=0) / 255, rel=1e-12)
     assert prepared.statistics.std == pytest.approx(train.std(axis=0) / 255, rel=1e-12)
-    assert "5 grey and 1 RGB: grey ones are read as RGB" in capsys.readouterr().err
+    assert "5 grey and 1 RGB: grey images are read as RGB" in capsys.readouterr().err
 
 
 def test_real_grey_and_rgb_images_are_prepared_together(project: Path, shared_data: Callable[[str], Path]) -> None:
@@ -146,7 +146,9 @@ def test_an_error_in_the_dataset_keeps_the_former_output(
 def test_an_unknown_name_in_a_split_is_refused(cells: Path, project: Path) -> None:
     with (project / "params.yaml").open("a") as file:
         file.write("prepare: {test: [cells-07]}\n")
-    with pytest.raises(SplitError, match=r"prepare\.test: 'cells-07' is neither image nor group; near to it: cells-00"):
+    with pytest.raises(
+        SplitError, match=r"prepare\.test: 'cells-07' is neither an image nor a group; similar names: cells-00"
+    ):
         prepare.main()
     assert not (project / "data/prepared").exists()
     del cells

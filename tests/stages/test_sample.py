@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segline.data.checks import unfit
+from segline.data.checks import per_dataset
 from segline.data.dataset import Dataset
-from segline.data.drawn import draw
+from segline.data.synthetic import draw
 from segline.stages import sample
 
 
@@ -19,7 +19,7 @@ def test_the_dataset_is_valid_and_the_same_in_each_run(project: Path, tree: Call
     assert tree(folder) == first
     assert {path.name for path in folder.parent.iterdir()} == {"cells"}
     dataset = Dataset.open(folder)
-    assert unfit.problems(dataset) == []
+    assert per_dataset.problems(dataset) == []
     assert dataset.stems == [f"cells-{index:03d}" for index in range(6)]
     drawing = draw(3, 4, 64, 80)
     np.testing.assert_array_equal(dataset.image("cells-004")[..., 0], drawing.image)

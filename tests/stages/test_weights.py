@@ -121,7 +121,9 @@ def test_without_density_settings_pixels_are_drawn_uniformly(prepared: Prepared,
 def test_a_density_of_a_border_term_that_does_not_exist_is_refused(prepared: Prepared, project: Path) -> None:
     with (project / "params.yaml").open("a") as file:
         file.write("weights: {kind: none, density_border: 2}\n")
-    with pytest.raises(ParamsError, match=r"params\.yaml: weights .*density_border 2 has no border term.*set kind to"):
+    with pytest.raises(
+        ParamsError, match=r"params\.yaml: weights .*density_border 2 needs a border term.*set density_border to 0"
+    ):
         weights.main()
     assert not (project / "data/weights").exists()
     del prepared

@@ -36,7 +36,11 @@ def test_a_setting_left_out_or_unexplained_is_found(repository: Path) -> None:
     content = YAML(typ="safe").load(text)
     del content["train"]["schedule"]
     del content["weights"]["sigma"]
-    assert missing(Params(), content, text.replace("# average so", "# mean of so")) == ["sigma", "schedule", "views"]
+    assert missing(Params(), content, text.replace("# number of averaged", "# number of mean")) == [
+        "sigma",
+        "schedule",
+        "views",
+    ]
 
 
 def test_text_and_settings_are_inverse() -> None:

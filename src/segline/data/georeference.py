@@ -57,10 +57,10 @@ def tags(image: bytes) -> list[Tag]:
     geotiff_ = image if image.startswith(TIFF_MAGIC) else jpeg2000.note(image, jpeg2000.GEOTIFF)
     if not geotiff_.startswith(TIFF_MAGIC):
         return []
-    from segline.model import tiff, tiffnotes
+    from segline.model import tiff, tifftags
 
     with tiff.opened(io.BytesIO(geotiff_)) as (file, _):
-        tiffnotes.metadata_of(file.pages.first)  # or says that its orientation and georeference exclude each other
+        tifftags.metadata_of(file.pages.first)  # or says that its orientation and georeference exclude each other
         return tags_of(file)
 
 

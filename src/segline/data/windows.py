@@ -15,7 +15,7 @@ from segline.data.georeference import Tag, tags_of
 from segline.data.imagefiles import form, image_size, named, read_image
 from segline.data.omezarr import Chunks
 from segline.files import opened
-from segline.model import headers, metadata, tiff, tiffnotes
+from segline.model import headers, metadata, tiff, tifftags
 from segline.model.images import Raw, pixels_of
 
 SEGMENT = 2**27  # bytes; a compressed strip or tile that is larger has the image read as a whole
@@ -72,7 +72,7 @@ def size_of(path: Path) -> tuple[int, int]:
         if form(stream) != "TIFF":
             return image_size(path)[:2]
         with tiff.opened(stream) as (file, offsets):
-            return tiffnotes.size_of(tiff.page_planes(file, offsets, None, whole=False)[0])
+            return tifftags.size_of(tiff.page_planes(file, offsets, None, whole=False)[0])
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
@@ -95,7 +95,7 @@ class _Tiff:
         self.stream = path.open("rb")
         self._path, self._pages = path, pages
         self._order = pages[0].parent.byteorder
-        self._meaning, self.size = tiff.meaning_of(pages), tiffnotes.size_of(pages[0])
+        self._meaning, self.size = tiff.meaning_of(pages), tifftags.size_of(pages[0])
         self._decoders = [page.decode for page in pages]
         self._tables = [{"jpegtables": page.jpegtables} if page.compression == tiff.JPEG else {} for page in pages]
         self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from segline import files, params, progress
 from segline.data import gaps, labels, splits
-from segline.data.checks import unfit
+from segline.data.checks import per_dataset
 from segline.data.dataset import IGNORE, SPEC, Dataset, write_spec
-from segline.data.prepared import MANIFEST, PREPARED, STATISTICS
-from segline.data.statistics import Moments, moments, statistics
+from segline.data.prepared import MANIFEST, PREPARED, STATISTICS, Moments, moments, statistics
 from segline.model.images import Raw, as_channels
 
 Row = dict[str, str | int]  # of the manifest: values of one image by column
@@ -20,7 +19,7 @@ def main() -> None:
     """Write data/prepared from the dataset that data.source in params.yaml names."""
     settings, runtime = params.read(params.Prepare), params.read(params.Runtime)
     dataset = Dataset.open(Path(params.read(params.Data).source))
-    checked = unfit.inspect(
+    checked = per_dataset.inspect(
         dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress, dataset.memory)
     )
     split = _split(dataset, checked, settings)
@@ -36,15 +35,15 @@ def main() -> None:
     progress.note(f"{counts} images")
 
 
-def _split(dataset: Dataset, checked: list[unfit.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
+def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
     """The split of each image, once nothing is wrong with the images and with the splits; warnings are shown."""
-    found = unfit.judge(dataset, checked)
-    unfit.refuse_errors(found)
+    found = per_dataset.judge(dataset, checked)
+    per_dataset.refuse_errors(found)
     split = splits.assign(dataset.groups, **settings.model_dump())
-    found += unfit.of_splits(dataset, checked, split)
-    unfit.refuse_errors(found)
+    found += per_dataset.of_splits(dataset, checked, split)
+    per_dataset.refuse_errors(found)
     if found:
-        progress.note(unfit.table(found))
+        progress.note(per_dataset.table(found))
     return split
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from segline.data.drawn import CLASSES, Drawing, draw
+from segline.data.synthetic import CLASSES, Drawing, draw
 from segline.score.counts import confusion, iou
 
 

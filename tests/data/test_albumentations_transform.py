@@ -4,8 +4,8 @@ import albumentations
 import numpy as np
 import pytest
 
+from segline.data.albumentations_transform import RandomDeformation
 from segline.data.augment import draw, grid, warp
-from segline.data.transform import RandomDeformation
 from segline.params import Augment
 
 RNG = np.random.default_rng(0)

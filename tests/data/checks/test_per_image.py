@@ -9,7 +9,7 @@ import tifffile
 
 from segline.data import imagefiles
 from segline.data.checks.duplicates import code, digest
-from segline.data.checks.examine import examine
+from segline.data.checks.per_image import examine
 from segline.data.dataset import Dataset
 
 

@@ -1,4 +1,4 @@
-"""What a set of files is unfit for as a whole, planted in a sound dataset."""
+"""Problems of a dataset as a whole, planted in a sound dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from segline.data import imagefiles
-from segline.data.checks import unfit
-from segline.data.checks.unfit import Problem, opened, problems, refuse_errors
+from segline.data.checks import per_dataset
+from segline.data.checks.per_dataset import opened, problems
+from segline.data.checks.problems import Problem, refuse_errors
 from segline.data.dataset import Dataset, DatasetError
 
 
@@ -58,7 +59,7 @@ def test_grey_among_colour_is_a_warning_with_the_rule(make_dataset: Callable[...
     folder = make_dataset()
     _image(folder, np.uint8, 3)
     assert said(problems(Dataset.open(folder))) == [
-        ("warning", "images", "4 grey and 1 RGB: grey ones are read as RGB with three equal channels")
+        ("warning", "images", "4 grey and 1 RGB: grey images are read as RGB with three equal channels")
     ]
 
 
@@ -74,8 +75,8 @@ def test_other_mixtures_are_errors(make_dataset: Callable[..., Path]) -> None:
             "error",
             "images/b.png",
             (
-                "uint16 with 1 channel(s), but 4 images are uint8 with 1 or 3; one network takes one form: "
-                "convert or remove it"
+                "uint16 with 1 channel(s), but 4 images are uint8 with 1 or 3; "
+                "a network takes images of one type and number of channels: convert or remove it"
             ),
         )
     ]
@@ -98,7 +99,9 @@ def test_labels_of_one_class_teach_nothing(make_dataset: Callable[..., Path]) ->
     _relabel(folder, 2, 0)
     _relabel(folder, 1, 0)
     errors = [problem for problem in problems(Dataset.open(folder)) if problem.level == "error"]
-    assert said(errors) == [("error", "dataset", "the labels hold background only; there is nothing to tell apart")]
+    assert said(errors) == [
+        ("error", "dataset", "the labels contain background only; a network needs two classes to learn")
+    ]
 
 
 def test_a_class_absent_from_a_split(make_dataset: Callable[..., Path]) -> None:
@@ -109,10 +112,10 @@ def test_a_class_absent_from_a_split(make_dataset: Callable[..., Path]) -> None:
             labels[6:] = 0
             imagefiles.write_png(folder / kind / f"{stem}.png", labels)
     dataset = Dataset.open(folder)
-    checked = unfit.inspect(dataset)
+    checked = per_dataset.inspect(dataset)
     splits = {"a": "train", "b": "test", "c": "validation", "d": "validation", "e": "validation"}
-    assert unfit.judge(dataset, checked) == []
-    assert said(unfit.of_splits(dataset, checked, splits)) == [
+    assert per_dataset.judge(dataset, checked) == []
+    assert said(per_dataset.of_splits(dataset, checked, splits)) == [
         ("warning", "test split", "no pixel of class 2 nucleus"),
         ("warning", "train split", "no pixel of class 2 nucleus"),
     ]
@@ -124,14 +127,16 @@ def test_a_training_split_of_one_class(make_dataset: Callable[..., Path]) -> Non
         imagefiles.write_png(folder / kind / "a.png", np.zeros((12, 10), dtype))
     dataset = Dataset.open(folder)
     splits = {stem: "train" if stem == "a" else "test" for stem in "abcde"}
-    found = unfit.of_splits(dataset, unfit.inspect(dataset), splits)
-    assert said(found) == [("error", "train split", "the labels hold background only; there is nothing to tell apart")]
+    found = per_dataset.of_splits(dataset, per_dataset.inspect(dataset), splits)
+    assert said(found) == [
+        ("error", "train split", "the labels contain background only; a network needs two classes to learn")
+    ]
 
 
 def test_too_few_images(make_dataset: Callable[..., Path]) -> None:
     (problem,) = problems(Dataset.open(make_dataset(images=3)))
     assert problem.of_set
-    assert "3 image(s); 4 at least are needed" in problem.message
+    assert "3 image(s); at least 4 are needed" in problem.message
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -139,7 +144,9 @@ def test_what_is_no_dataset(tmp_path: Path, missing: bool) -> None:
     if not missing:
         (tmp_path / "photos").mkdir()
     says = (
-        "is no folder; `segline import" if missing else r"holds no dataset\.yaml: `segline import .*photos --name NAME`"
+        "is not a folder; `segline import"
+        if missing
+        else r"holds no dataset\.yaml; `segline import .*photos --name NAME`"
     )
     with pytest.raises(DatasetError, match=says):
         opened(tmp_path / "photos")
@@ -157,8 +164,8 @@ def test_all_that_is_wrong_with_the_tables_at_once(make_dataset: Callable[..., P
         ("error", "images"),
     ]
     assert found[0].message.startswith("name = 'a b'")
-    assert found[1].message.startswith("license is no field")
-    assert found[2].message.startswith("a.tif and a.png have one stem")
+    assert found[1].message.startswith("license is not a field")
+    assert found[2].message.startswith("a.tif and a.png have the same stem")
 
 
 def test_a_message_of_several_lines_is_one_problem(
@@ -190,7 +197,7 @@ def test_a_dataset_without_labels(make_dataset: Callable[..., Path], groups: str
     assert said(found)[0] == (
         "error",
         "small",
-        "has no label images in instances or classes, which labels: instances in dataset.yaml need",
+        "has no label images in instances or classes; labels: instances in dataset.yaml needs them",
     )
     assert len(found) == 1 + bool(groups)
 

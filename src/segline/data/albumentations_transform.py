@@ -1,6 +1,6 @@
-"""The deformation of `augment` as an albumentations transform, for users with pipelines of their own.
+"""The deformation of `augment` as an albumentations transform, for pipelines outside segline.
 
-Importing this takes seconds, as albumentations does; segline's own training uses `augment` directly.
+Importing albumentations takes seconds, so segline's own training uses `augment` directly.
 """
 
 from typing import Annotated, Any
@@ -15,15 +15,15 @@ from segline.params import Augment
 
 
 class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
-    """A random tile, mirrored, rotated, zoomed and smoothly deformed in one interpolation.
+    """Random tile, mirrored, rotated, zoomed and smoothly deformed in one interpolation.
 
-    Works on ``image`` (linear) and ``mask``: integers nearest, floats linear, so that a weight map is
-    ``Compose([...], additional_targets={"weights": "mask"}, strict=True)``. Its middle is uniform over the image,
-    which is mirrored beyond its borders. The arguments are the settings of `segline.params.Augment`.
+    It accepts ``image`` (linear) and ``mask`` (integers nearest, floats linear). Pass a weight map as
+    ``Compose([...], additional_targets={"weights": "mask"}, strict=True)``. The centre of the tile is uniform over the
+    image, which is mirrored beyond its borders. The arguments are the settings of `segline.params.Augment`.
 
-    albumentations seeds each worker process alike and repeats itself each epoch: before every sample call
-    ``compose.set_random_seed(...)`` with a number made of seed, epoch and index. Unknown arguments raise only with
-    ``Compose(strict=True)``; targets that it does not know are refused here, not passed through unchanged.
+    albumentations gives every worker process the same seed and repeats it each epoch. So call
+    ``compose.set_random_seed(...)`` before every sample, with a number made of seed, epoch and index. Unknown arguments
+    raise only with ``Compose(strict=True)``; unknown targets always raise.
     """
 
     class InitSchema(albumentations.DualTransform.InitSchema):  # type: ignore[misc]
@@ -35,7 +35,7 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
         min_scale: float
         max_scale: float
 
-    def __init__(  # noqa: PLR0917 as all of albumentations' transforms
+    def __init__(  # noqa: PLR0917  albumentations' transforms take positional arguments
         self,
         tile: int = 256,
         elastic_grid: int = 3,
@@ -56,31 +56,31 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
             max_scale=max_scale,
         )
         self.tile = tile
-        # albumentations writes a transform down by the attributes that bear its arguments' names.
+        # albumentations serialises a transform by the attributes named like its arguments.
         for name in set(self.InitSchema.model_fields) & set(Augment.model_fields):
             setattr(self, name, getattr(self.settings, name))
 
     @property
     def targets(self) -> dict[str, Any]:
-        """Image and mask, and what additional_targets maps to them."""
+        """Methods for image, mask and the additional targets that map to them."""
         return {"image": self.apply, "mask": self.apply_to_mask}
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Where each pixel of the tile comes from."""
+        """Draw the source coordinates of each pixel of the tile."""
         unknown = sorted(set(data) - set(self._key2func) - {"applied_transforms"})
         if unknown:
             raise ValueError(
                 f"RandomDeformation changes image and mask, not {', '.join(unknown)}; "
-                'name further ones in Compose(additional_targets={"NAME": "mask"})'
+                'declare further targets in Compose(additional_targets={"NAME": "mask"})'
             )
         height, width = params["shape"][:2]
         centre = int(self.random_generator.integers(height)), int(self.random_generator.integers(width))
         return {"place": grid(draw(self.random_generator, self.settings, self.tile, centre), height, width)}
 
     def apply(self, img: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:
-        """The tile (tile, tile) or (tile, tile, C) of an image, linear."""
+        """Return the tile (tile, tile) or (tile, tile, C) of an image, linear."""
         return warp(place, img, "linear")
 
     def apply_to_mask(self, mask: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:
-        """The tile of a mask: floats linear, all else nearest."""
+        """Return the tile of a mask: floats linear, all other types nearest."""
         return warp(place, mask, "linear" if np.issubdtype(mask.dtype, np.floating) else "nearest")
