@@ -34,5 +34,5 @@ def _spec() -> Spec:
         classes=synthetic.CLASSES,
         labels="instances",
         licence="CC0-1.0",
-        source="synthetic by segline sample",
+        source="drawn by segline sample",
     )
