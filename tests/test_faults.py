@@ -372,7 +372,7 @@ SOURCES = faults(
         "mask is truncated": (half(MASK), FileError, f"{MASK}: ", "truncated"),
         "mask is empty": (put(MASK, b""), FileError, f"{MASK}: not a readable"),
         "mask is half transparent": (put(MASK, HAZE), FileError, MASK, "half transparent"),
-        "mask of fractions": (instead(MASK, MASK_TIFF, classes(2) / NINTH), FileError, MASK_TIFF, "no whole number"),
+        "mask of fractions": (instead(MASK, MASK_TIFF, classes(2) / NINTH), FileError, MASK_TIFF, "are not integers"),
         "mask below zero": (instead(MASK, MASK_TIFF, FLAT - np.int16(1)), FileError, MASK_TIFF, "ids from -1"),
         "mask of ids too large": (instead(MASK, MASK_TIFF, HUGE), FileError, MASK_TIFF, "ids from 2147483648"),
         "groups of some images": (put(GROUPS, groups("a,1")), DatasetError, f"{GROUPS} does not list: b, c, d"),
@@ -427,7 +427,7 @@ LAYOUTS = faults(
         "tracked cells of another size": (tracked(put(f"{SEG}/man_seg002.tif", TALL)), UnfitError, "t002.png", "40x40"),
         "stack of one page less": (stack(PAGES[:5] % 3), "train-volume.tif has 6 page(s)", "train-labels.tif have 5"),
         "stack of another size": (stack(PAGES[:, :9] % 3), "train-volume.tif has pages of 48x40 px", "48x9"),
-        "stack of fractions": (stack(PAGES / NINTH), FileError, "train-labels.tif: ", "no whole number"),
+        "stack of fractions": (stack(PAGES / NINTH), FileError, "train-labels.tif: ", "are not integers"),
         "stack is truncated": (several(stack(PAGES % 3), half(STACK)), FileError, f"{STACK}: ", "truncated"),
     },
 )
@@ -660,8 +660,8 @@ PREDICT = faults(
     PredictError,
     {
         "nothing there": (nothing, "in: cannot be read"),
-        "empty folder": (lambda root: (root / "in").mkdir(), "in: there is no file"),
-        "pipe": (lambda root: [(root / "in").mkdir(), os.mkfifo(root / "in/a.png")], "in: there is no file"),
+        "empty folder": (lambda root: (root / "in").mkdir(), "in: no image is there"),
+        "pipe": (lambda root: [(root / "in").mkdir(), os.mkfifo(root / "in/a.png")], "in: no image is there"),
         "link to itself": (lambda root: (root / "in").symlink_to("in"), "in: cannot be read: Too many levels"),
         "text": (put("in/a.txt", "hello"), "in/a.txt: not a readable"),
         "truncated": (several(put("in/a.png", picture(0)), half("in/a.png")), "in/a.png: ", "truncated"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from segline import files
 from segline.data import imagefiles
-from segline.data.tiled import write_tiled
+from segline.data.writers import Layer, write_tiled
 from segline.files import FileError
 
 IDS = np.array([[0, 1, 2], [3, 700, 65535]], np.uint16)
@@ -60,8 +60,8 @@ def _write(file: Path, array: np.ndarray) -> None:
     [
         ("rgb.png", np.zeros((2, 2, 3), np.uint8), r"in colour, of shape \(2, 2, 3\).*class id"),
         ("lossy.jpg", np.zeros((2, 2), np.uint8), "JPEG changes values"),
-        ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels hold no whole number, such as 0\.5"),
-        ("nan.tif", np.array([[0, np.nan]], np.float32), "no whole number, such as nan"),
+        ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels are not integers, such as 0\.5"),
+        ("nan.tif", np.array([[0, np.nan]], np.float32), "are not integers, such as nan"),
         ("minus.tif", np.array([[0, -2]], np.int16), "ids from -2 to 0"),
         ("huge.tif", np.array([[0, 2**31]], np.uint32), "2147483648"),
         ("big.tif", np.array([[0, 1e30]], np.float32), "ids from 0"),
@@ -273,7 +273,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "array": lambda path: files.save_array(path, np.zeros((3, 4))),
     "parts": lambda path: files.save_parts(path, (2, 4), "u1", [np.zeros((1, 4), "u1")] * 2),
     "copy": lambda path: files.copy(Path(__file__), path),
-    "tiles": lambda path: write_tiled(path, lambda rows: np.zeros((9, 9), "u1")[rows], (9, 9), "u1", []),
+    "tiles": lambda path: write_tiled(path, Layer(lambda rows: np.zeros((9, 9), "u1")[rows], (9, 9), "u1"), []),
 }
 
 

@@ -305,7 +305,7 @@ def predict(
 ) -> None:
     """Label images with a registered model. docs/predict.md describes the results."""
     from segline.commands import predict as command
-    from segline.commands.predicted import Wishes
+    from segline.commands.records import PredictOptions
 
-    wishes = Wishes(instances, probabilities, overlays, int(views or 0))
-    command.main(images, model, out, "auto", wishes, trust=trust)
+    options = PredictOptions(instances, probabilities, overlays, int(views or 0))
+    command.main(images, model, out, "auto", options, trust=trust)

@@ -122,9 +122,9 @@ def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
         (b"", BOUNDARY, 400, "without a file"),
         (b"{", MLFLOW, 400, "not valid JSON"),
         (mlflow(PNG, PNG[:50]), MLFLOW, 400, "image 1: not a readable"),
-        (mlflow(PNG, encode_png(np.zeros((101, 100), np.uint8))), MLFLOW, 413, "image 1: an image of 100 x 101"),
-        (mlflow(PNG, *[encode_png(np.zeros((50, 100), np.uint8))] * 2), MLFLOW, 413, "image 2: an image of 100 x 50"),
-        (json.dumps({"inputs": ["\ud800"]}).encode(), MLFLOW, 400, "no base64"),
+        (mlflow(PNG, encode_png(np.zeros((101, 100), np.uint8))), MLFLOW, 413, "image 1: the image has 100 x 101"),
+        (mlflow(PNG, *[encode_png(np.zeros((50, 100), np.uint8))] * 2), MLFLOW, 413, "image 2: the image has 100 x 50"),
+        (json.dumps({"inputs": ["\ud800"]}).encode(), MLFLOW, 400, "not base64"),
     ],
 )
 def test_what_is_refused(ask: Callable[..., Any], data: bytes, kind: str, status: int, says: str) -> None:

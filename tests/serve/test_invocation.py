@@ -90,7 +90,7 @@ def test_other_ways_to_say_it(content: dict[str, Any]) -> None:
         (b'{"inputs": ["YQ==", 3]}', 400, "each row"),
         (b'{"inputs": ["YQ==", [NaN]]}', 400, "image 1: float, not bytes"),
         (b'{"inputs": [[["YQ=="]]]}', 400, "image 0: list, not bytes"),
-        (b'{"inputs": ["a b!"]}', 400, "image 0: text that is no base64"),
+        (b'{"inputs": ["a b!"]}', 400, "image 0: text that is not base64"),
         (b'{"inputs": [' + b'"",' * 1001 + b'""]}', 413, "1002 images"),
         (b'{"inputs": [], "params": []}', 400, "knows nothing but instances, probabilities, views"),
         (b'{"inputs": [], "params": [1]}', 400, "knows nothing but"),

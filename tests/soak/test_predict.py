@@ -15,7 +15,7 @@ import tifffile
 import torch
 from safetensors.torch import save_file
 
-from segline.commands.predicted import LOCK
+from segline.commands.records import LOCK
 from segline.model.images import Statistics, encode_png
 from segline.model.inference import Description, Inference, load
 from segline.model.objects import Separation, encode

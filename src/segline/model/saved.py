@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from .images import Statistics
 from .objects import Separation
+from .tiling import VIEWS
 from .unet import UNet
-from .views import VIEWS
 
 LARGEST = 2**20  # most bytes of a JSON file of a model
 WIDEST = 2**17  # most channels of the lowest level

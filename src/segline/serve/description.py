@@ -4,7 +4,7 @@ from typing import Any
 
 import pydantic
 
-from segline.model.views import VIEWS
+from segline.model.tiling import VIEWS
 from segline.serve.following import Follower
 
 

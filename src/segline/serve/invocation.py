@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from segline.model.images import ImageError
 from segline.model.served import to_bytes
-from segline.model.views import VIEWS
+from segline.model.tiling import VIEWS
 from segline.serve import texts
 from segline.serve.refused import RefusedError
 from segline.track.registry import Answer

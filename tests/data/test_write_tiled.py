@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from segline.data import tiled
+from segline.data import writers
 from segline.data.georeference import Tag
 from segline.data.imagefiles import read_image
 
@@ -12,14 +12,15 @@ from segline.data.imagefiles import read_image
 @pytest.mark.parametrize("shape", [(700, 1100), (2, 513, 40), (3, 20, 30)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
 @pytest.mark.parametrize("big", [False, True])
-def test_what_is_written_is_read(
+def test_tifffile_reads_written_pixels_and_tags(
     shape: tuple[int, ...], dtype: str, big: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiled, "CLASSIC", 0 if big else 2**31)
+    monkeypatch.setattr(writers, "CLASSIC", 0 if big else 2**31)
     pixels = np.random.default_rng(0).integers(0, 250, shape).astype(dtype)
     scale = (0.5, 0.5, 0.0)
     georeference = [Tag(33550, 12, 3, scale)]
-    tiled.write_tiled(tmp_path / "a.tif", lambda rows: pixels[..., rows, :], shape, dtype, georeference)
+    layer = writers.Layer(lambda rows: pixels[..., rows, :], shape, dtype)
+    writers.write_tiled(tmp_path / "a.tif", layer, georeference)
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert (len(file.pages), file.is_bigtiff) == (1, big)
@@ -32,12 +33,12 @@ def test_what_is_written_is_read(
     assert np.array_equal(read_image(tmp_path / "a.tif"), channels_last)
 
 
-def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path) -> None:
+def test_a_stopped_write_leaves_nothing(tmp_path: Path) -> None:
     def rows(part: slice) -> np.ndarray:
         if part.start > 0:
             raise KeyboardInterrupt
         return np.zeros((512, 600), np.uint8)
 
     with pytest.raises(KeyboardInterrupt):
-        tiled.write_tiled(tmp_path / "a.tif", rows, (1200, 600), "uint8", [])
+        writers.write_tiled(tmp_path / "a.tif", writers.Layer(rows, (1200, 600), "uint8"), [])
     assert list(tmp_path.iterdir()) == []

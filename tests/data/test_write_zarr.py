@@ -1,4 +1,4 @@
-"""OME-Zarr that is written, as zarr reads it, and its metadata against those of the specification."""
+"""Read written OME-Zarr images with zarr, and compare their metadata with the specification."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 import zarr
 
 from segline.data import omezarr
-from segline.data.chunked import write_chunked
-from segline.data.windows import open_windows
+from segline.data.sources import open_image
+from segline.data.writers import Layer, write_zarr
 
 Y, X = ({"name": name, "type": "space", "unit": "micrometer"} for name in "yx")
 C = {"name": "c", "type": "channel"}
@@ -22,17 +22,19 @@ def frame(path: Path, version: str) -> omezarr.Frame:
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 @pytest.mark.parametrize(("shape", "dtype"), [((700, 1100), "uint8"), ((513, 40), "int32"), ((2, 513, 40), "float32")])
-def test_what_is_written_is_read(version: str, shape: tuple[int, ...], dtype: str, tmp_path: Path) -> None:
+def test_zarr_reads_written_pixels_and_metadata(
+    version: str, shape: tuple[int, ...], dtype: str, tmp_path: Path
+) -> None:
     pixels, path = np.random.default_rng(0).integers(0, 250, shape).astype(dtype), tmp_path / "out" / "a.ome.zarr"
     over, planes = frame(tmp_path / "in" / "a.zarr", version), len(shape) == 3
-    for _ in range(2):  # it takes the place of an earlier one
-        write_chunked(path, lambda rows: pixels[..., rows, :], shape, dtype, over, labels=not planes)
+    for _ in range(2):  # the second call replaces the first image
+        write_zarr(path, Layer(lambda rows: pixels[..., rows, :], shape, dtype), over, labels=not planes)
     assert list(path.parent.iterdir()) == [path]
     assert sorted(each.name for each in path.iterdir() if each.is_dir()) == [*"012"[: 2 + (max(shape) > 1024)]]
     array = zarr.open_array(path / "0", mode="r")
     assert (array.dtype, array.chunks) == (dtype, (1, 512, 512)[-len(shape) :])
     assert np.array_equal(array[:], pixels)
-    with open_windows(path) as image:
+    with open_image(path) as image:
         found = image.read(slice(0, shape[-2]), slice(0, shape[-1]))
     assert np.array_equal(found, np.moveaxis(pixels.reshape(-1, *shape[-2:]), 0, -1))
     levels = []
@@ -55,12 +57,12 @@ def test_what_is_written_is_read(version: str, shape: tuple[int, ...], dtype: st
         assert attributes == {"ome": {"version": "0.5", "multiscales": [multiscale]} | labelled, **mark}
 
 
-def test_nothing_is_left_of_one_that_was_not_finished(tmp_path: Path) -> None:
+def test_a_stopped_write_leaves_nothing(tmp_path: Path) -> None:
     def rows(part: slice) -> np.ndarray:
         if part.start > 0:
             raise KeyboardInterrupt
         return np.zeros((512, 600), np.uint8)
 
     with pytest.raises(KeyboardInterrupt):
-        write_chunked(tmp_path / "a.ome.zarr", rows, (1200, 600), "uint8", frame(tmp_path, "0.4"), labels=True)
+        write_zarr(tmp_path / "a.ome.zarr", Layer(rows, (1200, 600), "uint8"), frame(tmp_path, "0.4"), labels=True)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""predictions.jsonl of another: nothing is removed on its word but files that segline could have written."""
+"""Test that a foreign predictions.jsonl can remove only files that segline itself could have written."""
 
 import json
 import os
@@ -12,16 +12,16 @@ import pytest
 import zarr
 
 from segline import files
-from segline.commands import predicting
-from segline.commands.predicted import LOCK, RECORDS, Line, Records, RecordsError, Request, Wishes
-from segline.data import chunked
+from segline.commands import scratch as scratch_module
+from segline.commands.records import LOCK, RECORDS, Line, PredictOptions, Records, RecordsError, Request
+from segline.data import writers
 from segline.files import FileError
 
 WANTED = Request("a", "0" * 32, "1" * 32, 0, ("labels",), "models:/a/1")
 
 
 def line(**changes: Any) -> bytes:
-    """A line of predictions.jsonl of another version."""
+    """Make a line of predictions.jsonl for another version."""
     said = {"stem": "a", "image_md5": "2" * 32, "version_md5": "3" * 32, "views": 0, "files": {"labels": "a.png"}}
     return json.dumps(said | changes).encode()
 
@@ -49,7 +49,7 @@ HOSTILE: dict[str, bytes] = {
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """A folder of results beside other work."""
+    """Make a folder of results beside foreign files."""
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "text").write_text("years")
     folder = tmp_path / "out"
@@ -64,26 +64,24 @@ def tree(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_line_that_segline_cannot_have_written_removes_nothing(
-    name: str, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_malformed_line_removes_nothing(name: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (out / RECORDS).write_bytes(HOSTILE[name] + b"\n" + line(stem="c", files={"labels": "c.png"}) + b"\n")
     before = tree(out.parent)
     with Records(out) as records:
         records.make_room(WANTED)
         assert records._lines.keys() == {"c"}
     assert tree(out.parent) == before
-    assert f"{RECORDS}, line 1: no record of segline's" in capsys.readouterr().err
+    assert f"{RECORDS}, line 1: cut off, or not written by segline" in capsys.readouterr().err
 
 
-def test_many_unfit_lines_make_one_message(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_malformed_lines_make_one_message(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (out / RECORDS).write_bytes(b"x\n" * 3 + b"\n" + line() + b"\n" + b"y\n" * 1000)
     with Records(out) as records:
         assert records._lines.keys() == {"a"}
-    assert "line 1, 2, 3, 6, 7 and 998 more: no record" in capsys.readouterr().err.replace("\n", " ")
+    assert "line 1, 2, 3, 6, 7 and 998 more: cut off" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_what_segline_wrote_of_another_version_is_removed(out: Path) -> None:
+def test_recorded_files_of_another_version_are_removed(out: Path) -> None:
     every = {"labels": "a.png", "instances": "a_instances.tif", "overlays": "a_overlay.png"}
     (out / RECORDS).write_bytes(line(files=every) + b"\n")
     (out / "a_instances.tif").symlink_to("../thesis/text")
@@ -92,7 +90,7 @@ def test_what_segline_wrote_of_another_version_is_removed(out: Path) -> None:
     assert tree(out.parent) == {"thesis", "thesis/text", "out", "out/a.txt", "out/b.png", "out/notes"}
 
 
-def test_names_that_are_no_utf_8_are_recorded(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_recorded(tmp_path: Path) -> None:
     stem = os.fsdecode(b"a\xff\x1b")
     request = Request(stem, "0" * 32, "", 4, ("labels",), "models:/a/1")
     for _ in range(2):
@@ -103,7 +101,7 @@ def test_names_that_are_no_utf_8_are_recorded(tmp_path: Path) -> None:
     assert (tmp_path / RECORDS).read_bytes().isascii()
 
 
-def test_lines_as_segline_has_always_written_them_are_understood() -> None:
+def test_lines_of_earlier_seglines_are_read() -> None:
     old = b'{"stem": "a", "image_md5": "%s", "version_md5": "", "views": 0, "model": "m", "files": {"labels": "a.png"}}'
     assert Line.read(old % (b"0" * 32)).files == {"labels": "a.png"}
     assert Line.read(b'{"stem": "a", "files": {}}').is_empty
@@ -119,7 +117,7 @@ def test_a_link_or_a_folder_in_place_of_a_file_is_refused(name: str, make: str, 
     assert victim.read_text() == "years"
 
 
-def test_a_link_that_comes_later_is_not_written_through(out: Path) -> None:
+def test_a_link_that_is_made_later_is_not_followed(out: Path) -> None:
     victim = out.parent / "thesis" / "text"
     with Records(out) as records:
         (out / RECORDS).symlink_to(victim)
@@ -129,7 +127,7 @@ def test_a_link_that_comes_later_is_not_written_through(out: Path) -> None:
 
 
 def test_the_lock_holds_whatever_the_temporary_folder_is(out: Path, repository: Path) -> None:
-    code = f"from segline.commands.predicted import *; Records(Path({str(out)!r})).__enter__()"
+    code = f"from segline.commands.records import *; Records(Path({str(out)!r})).__enter__()"
     environment = os.environ | {"PYTHONPATH": f"{repository / 'src'}", "TMPDIR": str(out.parent)}
 
     def other() -> bytes:
@@ -140,7 +138,7 @@ def test_the_lock_holds_whatever_the_temporary_folder_is(out: Path, repository: 
     assert other() == b""
 
 
-def test_a_folder_in_which_nothing_is_written_is_not_left_behind(tmp_path: Path) -> None:
+def test_an_empty_new_folder_is_removed(tmp_path: Path) -> None:
     with Records(tmp_path / "x" / "y"):
         assert (tmp_path / "x" / "y" / LOCK).exists()
     assert list(tmp_path.iterdir()) == []
@@ -164,11 +162,11 @@ def test_a_full_disk_leaves_whole_lines(out: Path, monkeypatch: pytest.MonkeyPat
 
 
 def ours(path: Path) -> Path:
-    """What `write_chunked` writes, without pixels."""
+    """Write a small OME-Zarr image with the mark of segline."""
     group = zarr.create_group(path, zarr_format=2)
     names = {"name": "v2", "separator": "/"}
     group.create_array("0", shape=(2, 2), chunks=(1, 1), dtype="u1", chunk_key_encoding=names)[:] = 1
-    group.attrs.update({chunked.MARK: chunked.MADE})
+    group.attrs.update({writers.MARK: writers.MADE})
     return path
 
 
@@ -189,16 +187,16 @@ def _folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_file, _link, _unmark, _folder])
-def test_a_folder_goes_only_if_it_is_segline_s_own_zarr(out: Path, change: Callable[[Path], None]) -> None:
+def test_only_zarr_folders_of_segline_are_removed(out: Path, change: Callable[[Path], None]) -> None:
     (out / RECORDS).write_bytes(line(files={"labels": "a.ome.zarr"}) + b"\n")
     change(ours(out / "a.ome.zarr"))
     before = tree(out.parent)
-    with Records(out) as records, pytest.raises(FileError, match=r"a\.ome\.zarr: this folder is in the way"):
+    with Records(out) as records, pytest.raises(FileError, match=r"a\.ome\.zarr: segline did not write this folder"):
         records.make_room(WANTED)
     assert tree(out.parent) == before
 
 
-def test_an_ome_zarr_image_of_segline_s_is_removed(out: Path) -> None:
+def test_an_ome_zarr_image_of_segline_is_removed(out: Path) -> None:
     (out / RECORDS).write_bytes(line(files={"labels": "a.ome.zarr"}) + b"\n")
     ours(out / "a.ome.zarr")
     with Records(out) as records:
@@ -207,9 +205,9 @@ def test_an_ome_zarr_image_of_segline_s_is_removed(out: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "sum-x.npy", "folder", "link"])
-def test_a_scratch_folder_with_anything_else_is_refused(out: Path, name: str) -> None:
-    scratch = predicting.scratch_of(out, "a")
-    files.write_json(scratch / predicting.KEY, {})
+def test_a_scratch_folder_with_foreign_content_is_refused(out: Path, name: str) -> None:
+    scratch = scratch_module.scratch_path(out, "a")
+    files.write_json(scratch / scratch_module.KEY, {})
     if name == "folder":
         (scratch / "sum-0.npy").mkdir()
     elif name == "link":
@@ -217,20 +215,20 @@ def test_a_scratch_folder_with_anything_else_is_refused(out: Path, name: str) ->
     else:
         (scratch / name).touch()
     before = tree(out.parent)
-    for act in (predicting._doubt, predicting._remove):
+    for act in (scratch_module.check_own, scratch_module.remove):
         with pytest.raises(FileError, match="segline did not write this"):
             act(scratch)
     assert tree(out.parent) == before
 
 
 def test_a_scratch_folder_that_is_a_link_is_refused(out: Path) -> None:
-    predicting.scratch_of(out, "a").symlink_to(out.parent / "thesis")
+    scratch_module.scratch_path(out, "a").symlink_to(out.parent / "thesis")
     with pytest.raises(FileError, match="segline did not write this"):
-        predicting._remove(predicting.scratch_of(out, "a"))
+        scratch_module.remove(scratch_module.scratch_path(out, "a"))
     assert (out.parent / "thesis" / "text").read_text() == "years"
 
 
 def test_a_long_name_has_a_scratch_folder(tmp_path: Path) -> None:
-    predicting.scratch_of(tmp_path, "細" * 83).mkdir()
-    assert predicting.scratch_of(tmp_path, "a").name == ".a.windows"
-    assert Wishes(overlays=True).endings == {"labels": "", "overlays": "_overlay"}
+    scratch_module.scratch_path(tmp_path, "細" * 83).mkdir()
+    assert scratch_module.scratch_path(tmp_path, "a").name == ".a.windows"
+    assert PredictOptions(overlays=True).endings == {"labels": "", "overlays": "_overlay"}

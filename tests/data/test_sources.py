@@ -1,4 +1,4 @@
-"""Windows of image files against the whole image, as `read_image` and tifffile have it."""
+"""Compare windows of image files with the whole image of `read_image` and tifffile."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-from segline.data import windows
+from segline.data import sources
 from segline.data.imagefiles import read_image, write_png
-from segline.data.windows import open_windows
+from segline.data.sources import open_image
 from segline.files import FileError
 
 HEIGHT, WIDTH = 75, 101
@@ -47,14 +47,14 @@ def boxes() -> list[tuple[slice, slice]]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kept", [0, windows.KEPT])
+@pytest.mark.parametrize("kept", [0, sources.KEPT])
 def test_windows_are_parts_of_the_image(form: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "KEPT", kept)
+    monkeypatch.setattr(sources, "KEPT", kept)
     pixels, options = FORMS[form]
     tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
     whole = read_image(tmp_path / "a.tif")
-    monkeypatch.setattr(windows, "read_image", lambda _: pytest.fail("the whole image was read"))
-    with open_windows(tmp_path / "a.tif") as image:
+    monkeypatch.setattr(sources.TiffImage, "_decode", lambda _: pytest.fail("the whole image was read"))
+    with open_image(tmp_path / "a.tif") as image:
         assert (image.height, image.width) == whole.shape[:2]
         for rows, columns in boxes():
             part = image.read(rows, columns)
@@ -62,35 +62,35 @@ def test_windows_are_parts_of_the_image(form: str, kept: int, tmp_path: Path, mo
             assert np.array_equal(part, whole[rows, columns])
 
 
-def test_what_has_no_windows_is_read_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_png_and_large_strips_are_decoded_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_png(tmp_path / "a.png", RGB)
     tifffile.imwrite(tmp_path / "a.tif", GREY, compression="zlib", rowsperstrip=HEIGHT)
-    monkeypatch.setattr(windows, "SEGMENT", 1000)
+    monkeypatch.setattr(sources, "SEGMENT", 1000)
     for name, whole in (("a.png", RGB), ("a.tif", GREY[..., np.newaxis])):
-        with open_windows(tmp_path / name) as image:
+        with open_image(tmp_path / name) as image:
             for rows, columns in boxes():
                 assert np.array_equal(image.read(rows, columns), whole[rows, columns])
 
 
-def test_an_image_may_be_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tiff_larger_than_the_limit_is_read_by_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segline.model.headers.LARGEST", GREY.size - 1)
     tifffile.imwrite(tmp_path / "a.tif", GREY, tile=(16, 16))
     with pytest.raises(FileError, match="cut the image"):
         read_image(tmp_path / "a.tif")
-    with open_windows(tmp_path / "a.tif") as image:
+    with open_image(tmp_path / "a.tif") as image:
         assert np.array_equal(image.read(slice(3, 40), slice(5, 9))[..., 0], GREY[3:40, 5:9])
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"no\.tif: cannot be read"), open_windows(tmp_path / "no.tif"):
+def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"no\.tif: cannot be read"), open_image(tmp_path / "no.tif"):
         pass
     (tmp_path / "a.tif").write_text("hello")
-    with pytest.raises(FileError, match=r"a\.tif: not a readable"), open_windows(tmp_path / "a.tif"):
+    with pytest.raises(FileError, match=r"a\.tif: not a readable"), open_image(tmp_path / "a.tif"):
         pass
     tifffile.imwrite(tmp_path / "b.tif", GREY, tile=(16, 16), compression="zlib")
     data = bytearray((tmp_path / "b.tif").read_bytes())
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         data[file.pages.first.dataoffsets[3] + 4] ^= 0xFF
     (tmp_path / "b.tif").write_bytes(data)
-    with pytest.raises(FileError, match=r"b\.tif: not a readable TIFF"), open_windows(tmp_path / "b.tif") as image:
+    with pytest.raises(FileError, match=r"b\.tif: not a readable TIFF"), open_image(tmp_path / "b.tif") as image:
         image.read(slice(0, HEIGHT), slice(0, WIDTH))

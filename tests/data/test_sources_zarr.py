@@ -1,4 +1,4 @@
-"""Windows of OME-Zarr images that zarr wrote, against the arrays they were written from."""
+"""Compare windows of OME-Zarr images with the arrays that zarr wrote."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from segline.data import omezarr
-from segline.data.windows import open_windows, size_of
+from segline.data.sources import open_image
 from segline.files import FileError
 
 HEIGHT, WIDTH = 75, 101
@@ -62,8 +62,7 @@ def test_windows_are_parts_of_the_image(
     whole = np.moveaxis(pixels.reshape(-1, HEIGHT, WIDTH), 0, -1)
     dtype = {"b": "uint8", "u": pixels.dtype.name}.get(pixels.dtype.kind, "float32")
     whole = whole.astype(dtype) * np.array(255 if pixels.dtype.kind == "b" else 1, dtype)
-    assert size_of(path) == (HEIGHT, WIDTH)
-    with open_windows(path) as image:
+    with open_image(path) as image:
         assert (image.height, image.width) == (HEIGHT, WIDTH)
         for rows, columns in boxes():
             part = image.read(rows, columns)
@@ -71,19 +70,19 @@ def test_windows_are_parts_of_the_image(
             assert np.array_equal(part, whole[rows, columns])
 
 
-def test_shards(tmp_path: Path) -> None:
+def test_shards_are_read(tmp_path: Path) -> None:
     path = make(tmp_path / "a.zarr", 3, "yx", GREY, {"chunks": (16, 16), "shards": (64, 64)})
-    with open_windows(path) as image:
+    with open_image(path) as image:
         assert np.array_equal(image.read(slice(5, 70), slice(9, 90))[..., 0], GREY[5:70, 9:90])
 
 
 @pytest.mark.parametrize("form", [2, 3])
-def test_a_chunk_that_is_missing_is_the_fill_value(form: int, tmp_path: Path) -> None:
+def test_a_missing_chunk_has_the_fill_value(form: int, tmp_path: Path) -> None:
     path = make(tmp_path / "a.zarr", form, "yx", GREY, {"chunks": (16, 32)})
     (path / "0" / ("1/2" if form == 2 else "c/1/2")).unlink()
     expected = GREY.copy()
     expected[16:32, 64:96] = 0
-    with open_windows(path) as image:
+    with open_image(path) as image:
         assert np.array_equal(image.read(slice(0, HEIGHT), slice(0, WIDTH))[..., 0], expected)
 
 
@@ -91,7 +90,7 @@ def test_a_chunk_that_is_missing_is_the_fill_value(form: int, tmp_path: Path) ->
 def test_a_damaged_chunk_is_named(form: int, tmp_path: Path) -> None:
     path = make(tmp_path / "a.zarr", form, "yx", GREY, {"chunks": (16, 32)})
     (path / "0" / ("1/2" if form == 2 else "c/1/2")).write_bytes(b"no chunk")
-    with open_windows(path) as image:
+    with open_image(path) as image:
         image.read(slice(0, 16), slice(0, WIDTH))
         with pytest.raises(FileError, match=r"a\.zarr: chunk \(0, 1, 2\) .*not a readable OME-Zarr"):
             image.read(slice(0, HEIGHT), slice(0, WIDTH))
@@ -108,22 +107,22 @@ REFUSED: dict[str, tuple[str, npt.NDArray[Any]]] = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_is_no_image(message: str, tmp_path: Path) -> None:
+def test_unsupported_arrays_are_refused(message: str, tmp_path: Path) -> None:
     axes, pixels = REFUSED[message]
     path = make(tmp_path / "a.zarr", 3, axes, pixels, {"chunks": tuple(max(1, n) for n in pixels.shape)})
     with pytest.raises(FileError, match=rf"a\.zarr: .*{message}"):
-        size_of(path)
+        open_image(path).__enter__()
 
 
-def test_damaged_arrays(tmp_path: Path) -> None:
+def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
     path = make(tmp_path / "a.zarr", 2, "yx", GREY, {"chunks": (16, 32)})
     said = json.loads((path / "0" / ".zarray").read_text())
     (path / "0" / ".zarray").write_text(json.dumps(said | {"shape": [10**6, 10**6], "chunks": [10**6, 10**6]}))
-    with pytest.raises(FileError, match=r"chunks of 931.3 GiB; write it with smaller"):
-        size_of(path)
+    with pytest.raises(FileError, match=r"chunks of 931.3 GiB; write smaller chunks"):
+        open_image(path).__enter__()
     (path / "0" / ".zarray").write_text("{")
     with pytest.raises(FileError, match=r"a\.zarr: not a readable OME-Zarr"):
-        size_of(path)
+        open_image(path).__enter__()
     (path / "0").rename(path / "1")
     with pytest.raises(FileError, match=r"a\.zarr: there is no array '0'"):
-        size_of(path)
+        open_image(path).__enter__()

@@ -1,8 +1,9 @@
-"""A large image through the command, by a registered model and its own code, against the same model in memory."""
+"""Predict large images by the command with a registered model, and compare with the same model in memory."""
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,15 @@ import zarr
 from safetensors.torch import save_file
 
 from segline.commands import predict
-from segline.commands.predicted import Wishes
+from segline.commands.records import PredictOptions
 from segline.data.imagefiles import read_image
 from segline.data.omezarr import Chunks
-from segline.data.windows import Windows
-from segline.model import averaging
+from segline.data.sources import OpenImage
+from segline.model import maps
 from segline.model.images import Statistics, encode_png
 from segline.model.inference import Description, Inference, Predictor, load
 from segline.model.objects import Separation, encode
+from segline.track import rows
 from segline.track.packaging import Parts
 from segline.track.registry import Registry
 from segline.track.store import open_store
@@ -29,7 +31,7 @@ from segline.track.verdict import Verdict
 
 NETWORK = {"width": 2, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}
 SCALE = (0.5, 0.5, 0.0)
-ALL = Wishes(instances=True, probabilities=True, overlays=True, views=4)
+ALL = PredictOptions(instances=True, probabilities=True, overlays=True, views=4)
 
 
 def image(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -40,7 +42,7 @@ def image(height: int, width: int) -> npt.NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Predictor]:
-    """A project with a registered model, and that model."""
+    """Make a project with a registered model; return the project and the model."""
     project = tmp_path_factory.mktemp("project")
     (project / "dvc.yaml").touch()
     torch.manual_seed(1)
@@ -66,12 +68,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Predictor]:
 
 @pytest.fixture
 def predicted(made: tuple[Path, Predictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs the command, in which every image is large."""
+    """Return a function that runs the command and treats every image as large."""
     monkeypatch.chdir(made[0])
-    monkeypatch.setattr(predict, "LARGE", 0)
+    monkeypatch.setattr(rows, "LARGE", 0)
 
-    def run(*images: Path, wishes: Wishes = ALL) -> None:
-        predict.main([str(each) for each in images], "models:/cells@champion", tmp_path / "out", "off", wishes)
+    def run(*images: Path, options: PredictOptions = ALL) -> None:
+        predict.main([str(each) for each in images], "models:/cells@champion", tmp_path / "out", "off", options)
 
     return run
 
@@ -81,7 +83,9 @@ def write(file: Path, pixels: npt.NDArray[np.uint8]) -> Path:
     return file
 
 
-def test_large_as_in_memory(made: tuple[Path, Predictor], predicted: Callable[..., None], tmp_path: Path) -> None:
+def test_a_large_image_is_predicted_as_in_memory(
+    made: tuple[Path, Predictor], predicted: Callable[..., None], tmp_path: Path
+) -> None:
     pixels, out = image(130, 171), tmp_path / "out"
     predicted(write(tmp_path / "earth.tif", pixels))
     predictor = made[1].with_views(4)
@@ -102,64 +106,73 @@ def test_large_as_in_memory(made: tuple[Path, Predictor], predicted: Callable[..
     ]
 
 
-def test_the_picture_of_a_large_image_is_smaller(
+def test_the_overlay_of_a_large_image_is_reduced(
     predicted: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segline.commands.predicting.PICTURE", 50)
-    predicted(write(tmp_path / "a.tif", image(130, 171)), wishes=Wishes(overlays=True))
+    monkeypatch.setattr("segline.data.writers.OVERLAY", 50)
+    predicted(write(tmp_path / "a.tif", image(130, 171)), options=PredictOptions(overlays=True))
     assert read_image(tmp_path / "out" / "a_overlay.png").shape == (32, 42, 3)
 
 
-def test_what_ended_early_is_gone_on_with(
+def test_a_stopped_call_is_resumed(
     made: tuple[Path, Predictor], predicted: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels, out = image(130, 171), tmp_path / "out"
     file = write(tmp_path / "a.tif", pixels)
     reads = list[slice]()
 
-    def ends(source: Windows, after: int) -> Windows:
+    open_image = predict.open_image
+
+    def stop(after: int) -> None:
+        """Stop the next call of the command after `after` reads."""
         reads.clear()
 
-        def read(rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
-            if len(reads) == after:
-                raise KeyboardInterrupt
-            reads.append(rows)
-            part: npt.NDArray[np.uint8] = source.read(rows, columns)
-            return part
+        @contextmanager
+        def opened(path: Path) -> Iterator[OpenImage]:
+            with open_image(path) as source:
+                read_source = source.read
 
-        return source._replace(read=read)
+                def read(rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
+                    if len(reads) == after:
+                        raise KeyboardInterrupt
+                    reads.append(rows)
+                    part: npt.NDArray[np.uint8] = read_source(rows, columns)
+                    return part
 
-    label_large = predict.label_large
+                monkeypatch.setattr(source, "read", read)
+                yield source
+
+        monkeypatch.setattr(predict, "open_image", opened)
+
     for after in (5, 30, 30):
-        monkeypatch.setattr(
-            predict, "label_large", lambda image, *a, n=after, **k: label_large(ends(image, n), *a, **k)
-        )
+        stop(after)
         with pytest.raises(KeyboardInterrupt):
             predicted(file)
         assert sorted(each.name for each in out.iterdir()) == [".a.windows", ".segline-predict.lock"]
     shutil.copytree(out, tmp_path / "begun")
-    monkeypatch.setattr(predict, "label_large", lambda image, *a, **k: label_large(ends(image, 10**6), *a, **k))
+    stop(10**6)
     predicted(file)
     again = len(reads)
     labels, objects = made[1].with_views(4).predict(pixels[..., np.newaxis])
     assert np.array_equal(tifffile.imread(out / "a.tif"), labels)
     assert np.array_equal(tifffile.imread(out / "a_instances.tif"), objects)
     shutil.rmtree(out)
+    stop(10**6)
     predicted(file)
     assert again < len(reads) - 30
-    # What was begun for another image is not gone on with.
+    # Work for another image is not resumed.
     shutil.rmtree(out)
     shutil.copytree(tmp_path / "begun", out)
     predicted(write(file, pixels[::-1]))
     assert np.array_equal(tifffile.imread(out / "a.tif"), made[1].with_views(4).labels(pixels[::-1, :, np.newaxis]))
 
 
-def test_what_needs_the_whole_image_is_predicted_in_memory_or_refused(
+def test_a_model_that_needs_the_whole_image_predicts_in_memory_or_refuses(
     predicted: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path / "a.tif", image(60, 70))
-    monkeypatch.setattr("segline.track.answers.memory", lambda *_: ("its norm is over all of it", 10**6))
-    predicted(file, wishes=Wishes())
+    monkeypatch.setattr("segline.track.rows.memory", lambda *_: ("its norm is over all of it", 10**6))
+    predicted(file, options=PredictOptions())
     assert (tmp_path / "out" / "a.tif").exists()
     monkeypatch.setattr("segline.progress.machine_memory", lambda: 10**6)
     with pytest.raises(predict.PredictError, match=r"a\.tif: 70 x 60 px need .* its norm is over all of it; cut"):
@@ -176,7 +189,7 @@ def test_a_bad_large_image_is_named_and_the_others_are_labelled(predicted: Calla
     colour = tmp_path / "colour.tif"
     tifffile.imwrite(colour, np.dstack([pixels] * 3), tile=(32, 32))
     with pytest.raises(predict.PredictError, match=r"bad\.tif: not a readable TIFF.*\n.*colour\.tif: an image of type"):
-        predicted(tmp_path / "bad.tif", colour, write(tmp_path / "good.tif", pixels), wishes=Wishes())
+        predicted(tmp_path / "bad.tif", colour, write(tmp_path / "good.tif", pixels), options=PredictOptions())
     assert (tmp_path / "out" / "good.tif").exists()
 
 
@@ -194,11 +207,11 @@ def write_zarr(path: Path, form: int, pixels: npt.NDArray[np.uint8]) -> Path:
 
 
 @pytest.mark.parametrize("form", [2, 3])
-@pytest.mark.parametrize("limit", [0, predict.LARGE])
-def test_ome_zarr_as_tiff(
+@pytest.mark.parametrize("limit", [0, rows.LARGE])
+def test_ome_zarr_results_equal_tiff_results(
     predicted: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: int, limit: int
 ) -> None:
-    monkeypatch.setattr(predict, "LARGE", limit)
+    monkeypatch.setattr(rows, "LARGE", limit)
     pixels, out = image(130, 171), tmp_path / "out"
     path = write_zarr(tmp_path / "in" / "cells.ome.zarr", form, pixels)
     predicted(path.parent)
@@ -206,7 +219,7 @@ def test_ome_zarr_as_tiff(
     assert sorted(each.name for each in out.iterdir()) == [".segline-predict.lock", *files, "predictions.jsonl"]
     predicted(path)
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 1
-    monkeypatch.setattr(predict, "LARGE", 0)
+    monkeypatch.setattr(rows, "LARGE", 0)
     predicted(write(tmp_path / "b.tif", pixels))
     for ending in ("", "_instances", "_probabilities"):
         expected = tifffile.imread(out / f"b{ending}.tif")
@@ -224,7 +237,7 @@ def test_ome_zarr_as_tiff(
     assert ["labels" in line for line in lines] == [True, True, False, True]  # of the former image nothing is left
 
 
-def test_ome_zarr_ended_early_is_gone_on_with(
+def test_a_stopped_call_on_ome_zarr_is_resumed(
     predicted: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, out, reads = write_zarr(tmp_path / "a.zarr", 2, image(130, 171)), tmp_path / "out", [0]
@@ -251,7 +264,7 @@ def test_ome_zarr_ended_early_is_gone_on_with(
     assert np.array_equal(found, zarr.open_array(out / "a.ome.zarr" / "0", mode="r")[:])
 
 
-def test_ome_zarr_that_is_refused(predicted: Callable[..., None], tmp_path: Path) -> None:
+def test_refused_ome_zarr_images_are_named(predicted: Callable[..., None], tmp_path: Path) -> None:
     path = write_zarr(tmp_path / "out" / "a.ome.zarr", 3, image(64, 64))
     with pytest.raises(predict.PredictError, match=r"a\.ome\.zarr: its labels would take its place"):
         predicted(path)
@@ -259,10 +272,10 @@ def test_ome_zarr_that_is_refused(predicted: Callable[..., None], tmp_path: Path
     zarr.create_group(plate, zarr_format=2, attributes={"plate": {}})
     good = write(tmp_path / "good.tif", image(64, 64))
     with pytest.raises(predict.PredictError, match=r"^\S*plate\.zarr: a plate of many images; name the fields\S*"):
-        predicted(plate, good, wishes=Wishes())
+        predicted(plate, good, options=PredictOptions())
     assert (tmp_path / "out" / "good.tif").exists()
 
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(averaging.os, "fsync", lambda _: None)
+    monkeypatch.setattr(maps.os, "fsync", lambda _: None)
