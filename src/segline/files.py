@@ -84,7 +84,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Make an OSError within the block name `path`, instead of no file or a temporary one."""
+    """Put the name `path` into each OSError of the block that names no file or a temporary file."""
     try:
         yield
     except OSError as error:
@@ -260,7 +260,7 @@ def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mappi
 
 
 def make_folder(path: Path) -> None:
-    """Make an empty folder and its parents; remove a folder that was there, or a link but not its target."""
+    """Make an empty folder and its parents; it replaces an existing folder or link, but not the target of a link."""
     if path.is_symlink():
         path.unlink()
     if path.exists():

@@ -4,14 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mlflow.entities.model_registry import ModelVersion
-
 from segline.gate.heldout import judge
 from segline.track import commits, history, lineage, versions
 from segline.track.history import CHAMPION, MAX_REASON, Promotion, RegistryError, champions
 from segline.track.packaging import Parts
 from segline.track.recording import Run
-from segline.track.registry import VERSION_TAG, Md5s, Registered, Registry
+from segline.track.registry import VERSION_TAG, Md5s, ModelVersion, Registered, Registry
 from segline.track.trust import checked
 from segline.track.verdict import Verdict, at_least
 

@@ -16,14 +16,14 @@ KINDS = ("images", "targets", "classes", "instances")
 
 
 def main() -> None:
-    """Write data/prepared from the dataset at data.source of params.yaml."""
+    """Write data/prepared from the dataset that data.source in params.yaml names."""
     settings, runtime = params.read(params.Prepare), params.read(params.Runtime)
     dataset = Dataset.open(Path(params.read(params.Data).source))
     checked = per_dataset.inspect(
         dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress, dataset.memory)
     )
     split = _split(dataset, checked, settings)
-    # Grey and RGB images may be mixed, other numbers of channels may not: all are written as RGB then.
+    # A mixture of grey and RGB images is written as RGB; the checks refuse any other mixture of channels.
     channels = max(image.form[1] for image in checked if image.form)
     with files.whole_folder(PREPARED) as folder:
         train = _write_all(dataset, split, channels, folder, runtime.progress)

@@ -10,7 +10,7 @@ OUT = Path("data/raw") / synthetic.NAME
 
 
 def main() -> None:
-    """Draw images with their instances and classes by section sample of params.yaml; write data/raw/cells."""
+    """Write data/raw/cells: drawn images with instances and classes, by section sample of params.yaml."""
     settings, runtime = params.read(params.Sample), params.read(params.Runtime)
     with files.whole_folder(OUT) as folder:
         for kind in ("images", "instances", "classes"):
@@ -34,5 +34,5 @@ def _spec() -> Spec:
         classes=synthetic.CLASSES,
         labels="instances",
         licence="CC0-1.0",
-        source="synthetic by segline sample",
+        source="drawn by segline sample",
     )

@@ -30,7 +30,7 @@ NOT_IN_HISTORY = ("tiles_per_second", "collapsed")
 
 
 def main() -> None:
-    """Train on data/prepared and data/weights by data/tune/best.yaml; write data/model and an MLflow run.
+    """Train on data/prepared and data/weights, by the settings in data/tune/best.yaml; write data/model and a run.
 
     An interrupted training with the same settings, data and code is resumed.
     """
@@ -53,7 +53,7 @@ def main() -> None:
             stop.check()
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
-        # Kept until DVC has stored the outputs: if DVC is killed before, it runs this stage again.
+        # The checkpoint stays until DVC has stored the outputs: if DVC is killed before, it runs this stage again.
         claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.asked))
         stop.check()
 

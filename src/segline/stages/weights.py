@@ -19,7 +19,7 @@ STEPS = 6  # values in the colour scale of the montage
 
 
 def main() -> None:
-    """Write data/weights from data/prepared by section weights of params.yaml."""
+    """Write data/weights from data/prepared, by the settings in section weights of params.yaml."""
     settings, runtime = params.read(params.Weights), params.read(params.Runtime)
     prepared = Prepared.open()
     of_class = borders.class_weights(_train_pixels(prepared), settings.class_balance)

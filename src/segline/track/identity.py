@@ -1,4 +1,4 @@
-"""Identity of code: digests that stay the same while comments, docstrings and layout change, and nothing else does.
+"""Identity of code: digests that change with the code, and not with its comments, docstrings and layout.
 
 The resume key of a training, the key of a search, the MD5 of a version, the search for a version's commit and the
 score cache all compare code by these digests. They tell code apart by what it does. Whether a file was tampered with
@@ -36,14 +36,14 @@ def of_source(source: bytes) -> str:
 
 
 def of_file(path: str, content: bytes) -> str:
-    """Return the identity of the file at `path`: of a Python file by `of_source`, of a text by its lines."""
+    """Return the identity of the file at `path`: of its code if it is a Python file, else of its lines."""
     if path.endswith(".py"):
         return of_source(content)
     return hashlib.md5(lf(content), usedforsecurity=False).hexdigest()
 
 
 def of_sources(sources: Mapping[str, bytes]) -> str:
-    """Return the identity of a package: of its Python files, by their paths in it."""
+    """Return the identity of a package, given its Python files by their paths in it."""
     lines = "".join(f"{path} {of_source(source)}\n" for path, source in sorted(sources.items()))
     return hashlib.md5(lines.encode(), usedforsecurity=False).hexdigest()
 
@@ -54,7 +54,7 @@ def of_folder(folder: Path) -> str:
 
 
 def _tokens(tree: ast.AST) -> Iterator[str]:
-    """Yield a syntax tree in preorder; each node and list comes with its length, so that no two trees read alike.
+    """Yield the tokens of a syntax tree in preorder, lengths included, so that different trees give different tokens.
 
     Neither `ast.dump` nor bytecode would do: both change with the Python version. A stack instead of recursion keeps
     the result independent of the depth at which it is called.

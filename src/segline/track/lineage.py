@@ -120,14 +120,14 @@ def _locked_outputs(lock: str) -> tuple[dict[str, Any], ...]:
 
 
 def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """Return the identity of each file of code that shapes the result of a stage, by path, as dvc.yaml names them."""
+    """Return the identity of each file in the rooms that dvc.yaml lists for a stage, by path."""
     stages = (YAML(typ="safe", pure=True).load(pipeline.read_text()) or {}).get("stages", {})
     paths = [path for path in code_files(stages.get(stage, {}).get("deps", ())) if Path(path).is_file()]
     return {path: identity.of_file(path, Path(path).read_bytes()) for path in paths}
 
 
 def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
-    """Return the paths of the code among dependencies of stages; a folder stands for the Python files in it."""
+    """Return the paths of the code among the dependencies of stages; a folder stands for the Python files in it."""
     paths: set[str] = set()
     for dep in deps:
         if isinstance(dep, str) and dep.startswith(CODE):
