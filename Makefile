@@ -3,7 +3,7 @@
 # make soak   the long tests: kills, servers, large images, thousands of damaged files
 # make lint   format, lint, types, who may import whom
 # make venv   only install; then `. .venv/bin/activate` gives dvc and segline
-# make generate   write what follows from the code: deps in dvc.yaml, docs/params.md, comments in params.yaml
+# make generate   write what follows from params.py: docs/params.md and the comments in params.yaml
 
 .PHONY: run test soak lint venv generate
 .DEFAULT_GOAL := run
@@ -38,7 +38,6 @@ lint: $(DEV_PINS)
 
 generate: $(DEV_PINS)
 	PYTHONPATH=src $(BIN)/python tools/params_text.py
-	$(BIN)/python tools/dvc_deps.py
 
 venv: $(PINS)
 

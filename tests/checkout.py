@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,19 +64,41 @@ class Project:
 
     def run(self, *command: str, **environment: str) -> str:
         """What a command says; it must succeed."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
+        done = self.attempt(*command, **environment)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def attempt(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that may fail."""
+        return subprocess.run(
             command,
             cwd=self.folder,
-            env={**inherited, "PATH": path, "OMP_NUM_THREADS": "1", **environment},
+            env=self._environment(environment),
             capture_output=True,
             check=False,
             text=True,
             timeout=1200,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+
+    def killed_after(self, seconds: float, *command: str, **environment: str) -> bool:
+        """Kill a command and its children after `seconds`; return whether it was still at work."""
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self._environment(environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)  # a process that ended stays until it is waited for
+        return process.wait() == -signal.SIGKILL
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        """Return this process's environment without what points at another project, and with `more`."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**inherited, "PATH": path, "OMP_NUM_THREADS": "1", **more}
 
     def would_run(self) -> list[str]:
         """The stages that changed themselves; what follows from them is not known before they have run."""

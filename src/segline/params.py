@@ -3,9 +3,9 @@
 Settings are immutable after loading. An invalid setting raises ParamsError with its full name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -622,6 +622,17 @@ def check(schema: type[S], content: object, file: str) -> S:
         if len(problems) > MOST_PROBLEMS:
             lines.append(f"and {len(problems) - MOST_PROBLEMS} more")
         raise ParamsError("\n".join(f"{file}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return nested sections as one level, with the names that users give: ``train.schedule.kind``."""
+    level: dict[str, object] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            level |= flat(value, f"{prefix}{name}.")
+        else:
+            level[f"{prefix}{name}"] = value
+    return level
 
 
 def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: str, value: object) -> str:

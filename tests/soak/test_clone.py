@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import random
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from moto.server import ThreadedMotoServer
 from tests.checkout import Project
 
 pytestmark = pytest.mark.soak
+SYNC_KILLS = 6
 KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
 LIST = """
 import json
@@ -123,6 +126,29 @@ def test_a_clone_gets_all_models_and_says_the_same(
         )
     assert "nothing to do" in clone.run("segline", "models", "sync", PYTHONPATH="src")
     assert listed(clone) == listed(origin)
+
+
+def test_a_killed_sync_is_finished_by_the_next_one(grown: Project, tmp_path: Path) -> None:
+    origin, clone = pushed(grown, tmp_path, str(tmp_path / "remote"))
+    undisturbed = Project(tmp_path / "undisturbed")
+    shutil.copytree(clone.folder, undisturbed.folder, symlinks=True)
+    began = time.monotonic()
+    undisturbed.run("segline", "models", "sync", PYTHONPATH="src")
+    took = time.monotonic() - began
+    history, chance, kills = (clone.folder / "registry.jsonl").read_bytes(), random.Random(0), 0
+    while kills < SYNC_KILLS:
+        copy = Project(tmp_path / f"copy-{kills}")
+        shutil.copytree(clone.folder, copy.folder, symlinks=True)
+        if killed := copy.killed_after(chance.uniform(1, took), "segline", "models", "sync", PYTHONPATH="src"):
+            kills += 1
+            copy.run("segline", "models", "sync", PYTHONPATH="src")
+            assert listed(copy) == listed(origin)
+            assert (copy.folder / "registry.jsonl").read_bytes() == history
+            assert copy.run("git", "status", "--porcelain") == ""
+            copy.run("segline", "models", "verify", PYTHONPATH="src")
+        shutil.rmtree(copy.folder)
+        if not killed:
+            took *= 0.8
 
 
 def test_what_cannot_come_back_is_named_and_the_rest_comes(grown: Project, tmp_path: Path) -> None:

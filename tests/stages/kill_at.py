@@ -1,4 +1,4 @@
-"""Runs `segline train` again and again in forks of one process, each ended at a named point, and then undisturbed.
+"""Run `segline train` in forks of one process: killed at a named point, then undisturbed, for each case.
 
     python kill_at.py READY WORK < cases.json > results.json
 
@@ -65,7 +65,7 @@ POINTS = {
 
 
 def replace(point: str, number: int) -> None:
-    """End this process by signal `number` at `point`."""
+    """Make this process send itself signal `number` at `point`."""
     path, nth, when = POINTS[point]
     owner, name = _owner(path)
     original: Callable[..., Any] = getattr(owner, name)
@@ -96,7 +96,7 @@ def _end(number: int, half: bool = False) -> None:
 
 
 def _owner(path: str) -> tuple[Any, str]:
-    """The module or class that holds what `path` names, and its name there."""
+    """Return the module or class that holds the object at `path`, and the name of the object in it."""
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
         try:
@@ -110,7 +110,7 @@ def _owner(path: str) -> tuple[Any, str]:
 
 
 def train(folder: Path, point: str | None, number: int, environment: dict[str, str]) -> dict[str, Any]:
-    """Run `segline train` in a fork; how it ended, and what it said."""
+    """Run `segline train` in a fork; return its exit code, its output and its seconds."""
     before = time.monotonic()
     child = os.fork()
     if not child:
@@ -142,7 +142,7 @@ def train(folder: Path, point: str | None, number: int, environment: dict[str, s
 
 
 def main() -> None:
-    """Each case: ended once, then to its end; undisturbed where it names no point."""
+    """Run each case: killed at its point, if it has one, then to its end."""
     ready, work = map(Path, sys.argv[1:])
     # Once for all forks; nothing is computed here, so no thread is lost in a fork.
     for module in (

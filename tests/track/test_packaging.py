@@ -15,7 +15,7 @@ import pytest
 
 from segline.model.images import decode, encode_png
 from segline.model.objects import encode as encode_objects
-from segline.track.packaging import PACKAGES, ROOM, Parts, ShippingError, check, code_md5, encode, pack, requirements
+from segline.track.packaging import PACKAGES, ROOM, Parts, ShippingError, check, encode, pack, requirements
 
 FRESH = """
 import json, sys
@@ -74,7 +74,7 @@ def test_in_a_process_without_segline(packed: Path, parts: Parts, tmp_path: Path
 def test_two_versions_with_different_code_in_one_process(
     packed: Path, parts: Parts, other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
-    inverted = other_code("predict.py", "Prediction(class_labels(", "Prediction(1 - class_labels(")
+    inverted = other_code("inference.py", "Prediction(class_labels(", "Prediction(1 - class_labels(")
     turned = encode_png(1 - decode(parts.answer)[..., 0])
     pack(replace(inverted, answer=turned), tmp_path / "other")
     champion = mlflow.pyfunc.load_model(str(packed))
@@ -108,7 +108,7 @@ def test_check_holds_the_package_to_its_objects_but_not_to_the_last_cut(packed: 
 def test_packing_and_checking_leave_nothing_imported(
     other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
-    parts = other_code("predict.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 4 *")
+    parts = other_code("inference.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 4 *")
     path = sys.path[:]
     pack(parts, tmp_path / "packed")
     check(tmp_path / "packed", parts)
@@ -138,18 +138,6 @@ def test_requirements_can_be_installed_from_pypi(packed: Path) -> None:
     assert (packed / "requirements.txt").read_text().splitlines() == requirements()
 
 
-def test_md5_of_the_code_is_of_names_and_content_of_python_files(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("x = 1\n")
-    first = code_md5(tmp_path)
-    (tmp_path / "__pycache__").mkdir()
-    (tmp_path / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"0")
-    assert code_md5(tmp_path) == first
-    (tmp_path / "a.py").rename(tmp_path / "b.py")
-    renamed = code_md5(tmp_path)
-    (tmp_path / "b.py").write_text("x = 2\n")
-    assert len({first, renamed, code_md5(tmp_path)}) == 3
-
-
 def test_md5_of_the_version_is_of_all_that_decides_its_answers(
     parts: Parts, other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
@@ -161,7 +149,7 @@ def test_md5_of_the_version_is_of_all_that_decides_its_answers(
         return replace(parts, model=folder, inference=folder / "inference.json")
 
     decisive = [changed(name).md5 for name in ("weights.safetensors", "model.json", "inference.json")]
-    decisive.append(other_code("predict.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 2 *").md5)
+    decisive.append(other_code("inference.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 2 *").md5)
     assert len({parts.md5, *decisive}) == 5
     assert changed("nothing").md5 == parts.md5
     assert replace(parts, example=b"another", answer=b"another").md5 == parts.md5

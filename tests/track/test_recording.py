@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
-from segline.track.recording import MAX_PARAM, MAX_TAG, Dataset, Run, StartedRun, flat, metric_names, metrics_of_test
+from segline.params import flat
+from segline.track.recording import MAX_PARAM, MAX_TAG, Dataset, Run, StartedRun, metric_names, metrics_of_test
 from segline.track.store import Store
 
 

@@ -33,8 +33,8 @@ def template(made: Path, parts: Parts, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(made, root)
     room = tmp_path_factory.mktemp("other") / "room"
     shutil.copytree(parts.room, room)
-    with (room / "predict.py").open("a") as stream:
-        stream.write("# other code\n")
+    with (room / "inference.py").open("a") as stream:
+        stream.write("OTHER_CODE = 1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(root)

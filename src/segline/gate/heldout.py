@@ -17,7 +17,7 @@ from segline.data.prepared import PREPARED, Prepared
 from segline.model.images import decode
 from segline.score.judge import Score
 from segline.score.overlay import RGB, overlay
-from segline.track import lineage, packaging
+from segline.track import identity, lineage, packaging
 from segline.track.answers import Answer, Loaded
 from segline.track.registry import IMAGES, ModelVersion, Registry
 
@@ -153,6 +153,6 @@ def _objects(answer: Answer) -> npt.NDArray[np.int32] | None:
 
 
 def _scoring_md5() -> str:
-    """The md5 of the code that counts."""
-    rooms = {room.name: packaging.code_md5(room) for room in (Path(segline.score.__file__).parent, packaging.ROOM)}
-    return lineage.combined_md5({**rooms, "truth": lineage.text_md5(Path(truth.__file__))})
+    """Return the identity of the code that scores."""
+    rooms = {room.name: identity.of_folder(room) for room in (Path(segline.score.__file__).parent, packaging.ROOM)}
+    return lineage.combined_md5({**rooms, "truth": identity.of_source(Path(truth.__file__).read_bytes())})

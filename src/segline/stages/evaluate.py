@@ -20,7 +20,7 @@ from segline.score import card, curves, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.text import MESSAGE, cut
 from segline.track import lineage
-from segline.track.recording import Dataset, flat, metrics_of_test
+from segline.track.recording import Dataset, metrics_of_test
 from segline.track.store import open_store
 from segline.train import choose, device
 
@@ -151,7 +151,7 @@ def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best
         result=result,
         statistics=vars(prepared.statistics),
         inference=vars(predictor.inference),
-        settings=flat({"model": tuned.model.model_dump(), "train": tuned.train.model_dump()}),
+        settings=params.flat({"model": tuned.model.model_dump(), "train": tuned.train.model_dump()}),
         best_epoch=best_epoch,
     )
 

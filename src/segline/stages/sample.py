@@ -10,7 +10,7 @@ OUT = Path("data/raw") / synthetic.NAME
 
 
 def main() -> None:
-    """Draw images with their instances and classes as params.yaml's section sample says; write data/raw/cells."""
+    """Draw images with their instances and classes by section sample of params.yaml; write data/raw/cells."""
     settings, runtime = params.read(params.Sample), params.read(params.Runtime)
     with files.whole_folder(OUT) as folder:
         for kind in ("images", "instances", "classes"):

@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from segline.track import git, lineage
+from segline.track import git, identity, lineage
 from segline.track.tags import CODE_FILES, table, unreadable
 
 CODE, PARAMS, PIPELINE = "closure.md5", "params.md5", "pipeline.md5"
@@ -36,12 +36,11 @@ class Making:
 
 def here(folder: Path = Path()) -> dict[str, str]:
     """The tags by which a version made in this checkout is found in a commit later on."""
-
     settings = git.stored(folder, ["dvc.yaml", "params.yaml"])
     pipeline = settings.get("dvc.yaml", b"")
-    paths = _code(pipeline)
+    paths = lineage.code_files(_deps(pipeline), folder)
     content = git.stored(folder, paths)
-    code = {path: _md5(git.lf(content[path])) if path in content else "" for path in paths}
+    code = {path: identity.of_file(path, content[path]) if path in content else "" for path in paths}
     return {
         PIPELINE: _yaml_md5(pipeline),
         PARAMS: _yaml_md5(settings.get("params.yaml", b""), UNSHAPING),
@@ -178,16 +177,16 @@ class _Repository:
         return [None if answer.endswith(b"missing") else answer.split()[0].decode() for answer in answers]
 
 
-def _code(pipeline: bytes) -> list[str]:
-    """The code and the list of packages that the stages up to register depend on, as a dvc.yaml names them."""
+def _deps(pipeline: bytes) -> list[object]:
+    """Return the dependencies that a dvc.yaml names for the stages up to register."""
     content = _parsed(pipeline)
     stages: dict[str, Any] = content.get("stages", {}) if isinstance(content, dict) else {}
-    paths: set[str] = set()
+    deps: list[object] = []
     for name, stage in stages.items():
-        paths |= {dep for dep in stage.get("deps", ()) if isinstance(dep, str) and dep.startswith(lineage.CODE)}
+        deps += stage.get("deps", ())
         if name == LAST:
             break
-    return sorted(paths)
+    return deps
 
 
 def _yaml_md5(text: bytes, without: str = "") -> str:
@@ -206,9 +205,12 @@ def _parsed(text: bytes) -> Any:
 
 
 def _spellings(content: bytes) -> frozenset[str]:
-    """The md5s of a file as it is, with LF and with CRLF: older versions recorded the bytes of their checkout."""
+    """Return the digests by which a version may have recorded a file.
+
+    They are its identity as Python, and, for other texts and older versions, its MD5 as it is, with LF and with CRLF.
+    """
     text = git.lf(content)
-    return frozenset({_md5(content), _md5(text), _md5(text.replace(b"\n", b"\r\n"))})
+    return frozenset({identity.of_source(content), _md5(content), _md5(text), _md5(text.replace(b"\n", b"\r\n"))})
 
 
 def _md5(content: bytes) -> str:

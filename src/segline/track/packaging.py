@@ -3,14 +3,14 @@
 import io
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import mlflow.pyfunc
 import numpy as np
@@ -25,7 +25,7 @@ from segline import parse
 from segline.model.images import Raw, decode, encode_png
 from segline.model.objects import suffix
 from segline.score.instances import Matches, matches
-from segline.track import lineage
+from segline.track import identity, lineage
 from segline.track.git import lf
 from segline.track.history import RegistryError
 
@@ -69,7 +69,7 @@ class Parts:
 
     ``model`` is the folder of weights.safetensors and model.json, ``inference`` the file inference.json, ``example`` an
     encoded image, ``answer`` the PNG of its labels, ``instances`` the image file of its instance ids, ``room`` the
-    folder of the code that is shipped.
+    folder of the code that is shipped, ``by_bytes`` the rule for its MD5 (see `version_code`).
     """
 
     model: Path
@@ -78,11 +78,22 @@ class Parts:
     answer: bytes
     instances: bytes
     room: Path = ROOM
+    by_bytes: bool = False
+
+    def as_recorded(self, md5s: Container[str]) -> Self:
+        """Return the parts under the MD5 that an earlier segline gave them, if it is among `md5s`; else unchanged."""
+        earlier = replace(self, by_bytes=True)
+        return earlier if earlier.md5 in md5s else self
+
+    @cached_property
+    def sources(self) -> dict[str, bytes]:
+        """Python files of the shipped code, as they are shipped, by their paths in `room`."""
+        return read_sources(self.room)
 
     @cached_property
     def code_md5(self) -> str:
-        """The md5 of the shipped code."""
-        return code_md5(self.room)
+        """MD5 of the shipped code, as it enters the MD5 of the version."""
+        return bytes_md5(self.sources) if self.by_bytes else identity.of_sources(self.sources)
 
     @cached_property
     def md5(self) -> str:
@@ -96,7 +107,7 @@ class Parts:
 
         Python keeps one module a name: under one name, two versions loaded in a process would share the code of one.
         """
-        return package_name(self.code_md5)
+        return package_name(self.sources, by_bytes=self.by_bytes)
 
     def description(self) -> dict[str, Any]:
         """The content of model.json."""
@@ -115,14 +126,33 @@ def version_md5(files: Mapping[str, str], code: str) -> str:
     return lineage.combined_md5({**files, "code": code})
 
 
-def package_name(code: str) -> str:
-    """The name of the package that holds the code of this md5."""
-    return f"segline_model_{code[:12]}"
+def package_name(sources: Mapping[str, bytes], *, by_bytes: bool) -> str:
+    """Return the name of the package that holds `sources`.
+
+    It follows from their bytes, so that two versions which differ in a comment can be loaded in one process.
+    """
+    return f"segline_model_{'' if by_bytes else 'v2_'}{bytes_md5(sources)[:12]}"
 
 
-def code_md5(room: Path) -> str:
-    """The md5 of the Python files in `room`, by their names and content."""
-    return lineage.content_md5(room, "*.py", lineage.text_md5).removesuffix(".dir")
+def version_code(package: str, sources: Mapping[str, bytes]) -> str:
+    """Return the MD5 of code that enters the MD5 of a version; empty if `package` is not the name of `sources`.
+
+    The name of the package says by which rule: the identity of the code, or, in versions of earlier seglines, its
+    bytes. Whoever renames a package to change the rule gets an MD5 that no line of registry.jsonl has.
+    """
+    if package == package_name(sources, by_bytes=False):
+        return identity.of_sources(sources)
+    return bytes_md5(sources) if package == package_name(sources, by_bytes=True) else ""
+
+
+def read_sources(room: Path) -> dict[str, bytes]:
+    """Return the Python files in `room`, with LF as their line ends, by their paths in it."""
+    return {file.relative_to(room).as_posix(): lf(file.read_bytes()) for file in room.rglob("*.py")}
+
+
+def bytes_md5(sources: Mapping[str, bytes]) -> str:
+    """Return the MD5 of Python files by their paths and their exact bytes."""
+    return lineage.listing_md5({path: lineage.bytes_md5(source) for path, source in sources.items()})[:32]
 
 
 def requirements() -> list[str]:
@@ -218,10 +248,10 @@ def _signature() -> ModelSignature:
 
 def _stage(parts: Parts, staging: Path) -> None:
     """Lay out in `staging` what goes into the package."""
-    for source in parts.room.rglob("*.py"):
-        target = staging / "code" / parts.package / source.relative_to(parts.room)
+    for path, source in parts.sources.items():
+        target = staging / "code" / parts.package / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(lf(source.read_bytes()))  # the md5 of the code is that of these bytes
+        target.write_bytes(source)
     (staging / "entry.py").write_text(ENTRY.format(package=parts.package))
     (staging / "model").mkdir()
     for name in MODEL_FILES:

@@ -26,6 +26,7 @@ from mlflow.tracking.multimedia import compress_image_size, convert_to_pil_image
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
 from segline.addresses import hide
+from segline.params import flat
 
 MAX_PARAM = 6000  # characters; MLflow refuses more
 MAX_TAG = 8000
@@ -187,17 +188,6 @@ def gone(process: str) -> bool:
     except psutil.NoSuchProcess:
         return True
     return not alive
-
-
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested sections as one level, named as users name them: ``train.schedule.kind``."""
-    level: dict[str, object] = {}
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            level |= flat(value, f"{prefix}{name}.")
-        else:
-            level[f"{prefix}{name}"] = value
-    return level
 
 
 def metrics_of_test(result: Mapping[str, Any]) -> dict[str, float]:

@@ -106,6 +106,7 @@ class Registry:
         with self.store.place.lock("registry"):
             self._ensure_model()
             self.settle()
+            parts = parts.as_recorded({line.version_md5 for line in self.history()})
             version = self.find(parts.md5)
             created = version is None
             made = Made(parts.md5, lineage.model_md5(parts.model))

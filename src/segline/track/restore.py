@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from segline.track import lineage, packaging
+from segline.track import identity, lineage, packaging
 from segline.track.elsewhere import Elsewhere, commits_holding
 from segline.track.history import CHAMPION, PREVIOUS, Promotion
 from segline.track.location import Place
@@ -46,7 +46,7 @@ def go_to_making(elsewhere: Elsewhere, place: Place, version: Lost) -> str:
     commits = commits_holding(place.root, version.model_md5)
     for commit in commits:
         elsewhere.go_to(commit)
-        if version_md5(elsewhere) == version.version_md5:
+        if version.version_md5 in version_md5s(elsewhere):
             deps = elsewhere.lock().get(STAGE, {}).get("deps", ())
             elsewhere.fetch(dep["path"] for dep in deps if not dep["path"].startswith(lineage.CODE))
             return commit
@@ -65,16 +65,20 @@ class NoCommitError(ValueError):
     """No commit is known that made a version; the message says what is missing."""
 
 
-def version_md5(elsewhere: Elsewhere) -> str | None:
-    """The md5 of the version that a commit registers, by its dvc.lock and its code; None: it has no model."""
+def version_md5s(elsewhere: Elsewhere) -> set[str]:
+    """Return the MD5s, by today's rule and by that of earlier seglines, of the version that a commit registers.
+
+    They follow from its dvc.lock and its code; empty: the commit has no model.
+    """
     outs = {out["path"]: out.get("md5") for stage in elsewhere.lock().values() for out in stage.get("outs", ())}
     files = {name: outs.get(MODEL.format(name)) for name in packaging.MODEL_FILES}
     files[packaging.SETTINGS] = outs.get(INFERENCE)
     known = {name: md5 for name, md5 in files.items() if md5}
     room = elsewhere.project / ROOM
     if len(known) < len(files) or not room.is_dir():
-        return None
-    return packaging.version_md5(known, packaging.code_md5(room))
+        return set()
+    sources = packaging.read_sources(room)
+    return {packaging.version_md5(known, code) for code in (identity.of_sources(sources), packaging.bytes_md5(sources))}
 
 
 def aliases(registry: Registry) -> list[str]:

@@ -17,12 +17,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ruamel.yaml import YAML
 
 from segline import progress
+from segline.params import flat
 from segline.process import Deferred
 from segline.track import lineage
 from segline.track.creation import create
 from segline.track.faults import StoreError, restore
 from segline.track.location import ROOT_TAG, Place, check_schema, locate, opening, recorded_root, relocate
-from segline.track.recording import ERROR_TAG, PROCESS_TAG, Dataset, Run, StartedRun, flat, gone, process
+from segline.track.recording import ERROR_TAG, PROCESS_TAG, Dataset, Run, StartedRun, gone, process
 from segline.track.shared import open_shared
 from segline.track.snapshot import copied
 

@@ -47,8 +47,8 @@ class Content:
 
     @property
     def code_md5(self) -> str:
-        """The md5 of the code."""
-        return lineage.listing_md5({path: lineage.bytes_md5(source) for path, source in self.sources.items()})[:32]
+        """MD5 of the code, as it enters the MD5 of the version; empty if the package does not bear its name."""
+        return packaging.version_code(self.package, self.sources)
 
     @property
     def model_md5(self) -> str:
@@ -59,7 +59,7 @@ class Content:
     def md5(self) -> str:
         """The md5 of the version, computed from weights, description, settings and code; empty where one is missing."""
         files = {name: self.md5s[f"{MODEL}{name}"] for name in FILES if f"{MODEL}{name}" in self.md5s}
-        if len(files) < len(FILES) or self.package != packaging.package_name(self.code_md5):
+        if len(files) < len(FILES) or not self.code_md5:
             return ""
         return packaging.version_md5(files, self.code_md5)
 

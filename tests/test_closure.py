@@ -1,15 +1,15 @@
-"""The import closure, judged by hand on a small package."""
+"""Import closures of a small package, compared with lists made by hand."""
 
 from pathlib import Path
 
 import pytest
 
-import dvc_deps
+from tests import closure as imports
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A package in which every way of importing occurs once."""
+    """Make a package in which every way of importing occurs once."""
     files = {
         "__init__.py": "import os",
         "params.py": "",
@@ -37,7 +37,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def closure(root: Path, module: str) -> set[str]:
-    files = dvc_deps.closure(module, dvc_deps.module_files(root))
+    files = imports.closure(module, imports.module_files(root))
     return {file.relative_to(root / "src/segline").as_posix() for file in files}
 
 
@@ -47,11 +47,11 @@ def test_every_way_of_importing_is_followed(package: Path) -> None:
     assert closure(package, "segline.stages.all") == everything - others
 
 
-def test_who_imports_nothing_has_its_packages_alone(package: Path) -> None:
+def test_a_module_without_imports_needs_only_its_packages(package: Path) -> None:
     assert closure(package, "segline.stages.none") == {"__init__.py", "stages/__init__.py", "stages/none.py"}
 
 
-def test_who_takes_a_package_by_name_takes_all_of_it(package: Path) -> None:
+def test_a_package_imported_by_name_is_needed_as_a_whole(package: Path) -> None:
     assert {"d/__init__.py", "d/four.py", "d/shipped.py"} <= closure(package, "segline.stages.ship")
 
 
@@ -74,7 +74,7 @@ def test_an_import_that_cannot_be_followed_is_refused(package: Path, line: str, 
         closure(package, "segline.alone")
 
 
-def test_import_module_is_followed_by_any_name_of_its_library(package: Path) -> None:
+def test_import_module_is_followed_under_any_name_of_importlib(package: Path) -> None:
     (package / "src/segline/alone.py").write_text("import importlib as il\nil.import_module('segline.c.three')")
     assert "c/three.py" in closure(package, "segline.alone")
 
@@ -91,13 +91,13 @@ def test_import_module_is_followed_by_any_name_of_its_library(package: Path) -> 
         ("from segline import params\ndef f(a: params.Train) -> None:\n    print(params.TUNED_FILE)", []),
         ("from .. import params\nparams.read(params.Gate)", ["gate"]),
         ("files.read(x)", []),
-        # Somebody else's params.
+        # A local variable of the same name.
         ("def log(params):\n    return dict(params), params.items()", []),
     ],
 )
-def test_sections_that_are_read(tmp_path: Path, code: str, sections: list[str]) -> None:
+def test_the_sections_that_a_file_reads_are_found(tmp_path: Path, code: str, sections: list[str]) -> None:
     (tmp_path / "a.py").write_text(code)
-    assert sorted(dvc_deps.params_read(tmp_path / "a.py", "segline.stages.a")) == sections
+    assert sorted(imports.params_read(tmp_path / "a.py", "segline.stages.a")) == sections
 
 
 @pytest.mark.parametrize(
@@ -128,25 +128,4 @@ def test_sections_that_are_read(tmp_path: Path, code: str, sections: list[str]) 
 def test_a_way_of_reading_that_cannot_be_followed_is_refused(tmp_path: Path, code: str) -> None:
     (tmp_path / "a.py").write_text(code)
     with pytest.raises(ValueError, match=r"a\.py:1: .*params\.read\(params\.SECTION\) or params\.read_tuned\(\)"):
-        list(dvc_deps.params_read(tmp_path / "a.py", "segline.stages.a"))
-
-
-def test_rewriting_keeps_what_is_written_by_hand(package: Path) -> None:
-    file = package / "dvc.yaml"
-    file.write_text(
-        "# why\nstages:\n  none:\n    cmd: run\n    deps:\n      - data/x\n      - src/gone.py\n    params: []\n"
-        "    outs:\n      # kept\n      - data/y:\n          persist: true\n"
-    )
-    (package / "src/segline/stages/none.py").write_text(
-        "from segline import params\nparams.read(params.Gate), params.read(params.Runtime), params.read_tuned()"
-    )
-    dvc_deps.rewrite(package)
-    expected = (
-        "# why\nstages:\n  none:\n    cmd: run\n    deps:\n      - data/x\n      - src/segline/__init__.py\n"
-        "      - src/segline/params.py\n      - src/segline/stages/__init__.py\n      - src/segline/stages/none.py\n"
-        "      - requirements.txt\n    params:\n      - data/tune/best.yaml:\n      - gate\n"
-        "    outs:\n      # kept\n      - data/y:\n          persist: true\n"
-    )
-    assert file.read_text() == expected
-    dvc_deps.rewrite(package)
-    assert file.read_text() == expected
+        list(imports.params_read(tmp_path / "a.py", "segline.stages.a"))
