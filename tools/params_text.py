@@ -58,9 +58,9 @@ def params_markdown() -> str:
     lines = [
         "# Settings",
         "",
-        "All of `params.yaml`, written from `src/segline/params.py` by `make generate`. A setting that is unknown or",
-        "out of its limits is refused by its full name before anything runs. A stage runs again when a section it",
-        "reads changes, `runtime` excepted.",
+        "All settings of `params.yaml`; `make generate` writes this page from `src/segline/params.py`. An unknown or",
+        "invalid setting stops a stage before it starts, and the message has its full name. A stage runs again when a",
+        "section that it reads changes; `runtime` makes no stage run again.",
     ]
     for name, section in Params():
         lines += [
@@ -84,7 +84,7 @@ def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
         elif isinstance(value, dict):
             default = "<br>".join(f"`{key}: {_entry(entry)}`" for key, entry in value.items())
             meaning = type(section).model_fields[name].description
-            yield f"| `{prefix}{name}` | {default} | a line a setting | {meaning} |"
+            yield f"| `{prefix}{name}` | {default} | one line per setting | {meaning} |"
         else:
             meaning = type(section).model_fields[name].description
             yield f"| `{prefix}{name}` | `{_yaml(value)}` | {allowed(properties[name])} | {meaning} |"

@@ -81,7 +81,7 @@ def sample() -> None:
 
 @app.command()
 def prepare() -> None:
-    """Check the dataset, split it, and write it as arrays into data/prepared."""
+    """Check the dataset, split it, and write it as arrays."""
     from segline.stages import prepare as stage
 
     stage.main()
@@ -89,7 +89,7 @@ def prepare() -> None:
 
 @app.command()
 def weights() -> None:
-    """Write a border weight map for each training and validation image."""
+    """Write border weight maps of training and validation images."""
     from segline.stages import weights as stage
 
     stage.main()
@@ -274,7 +274,7 @@ def serve(
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,
 ) -> None:
-    """Serve a registered model over HTTP, with the interface of MLflow's server. docs/serve.md shows requests."""
+    """Serve a registered model over HTTP. docs/serve.md shows requests."""
     from segline.commands import serve as command
     from segline.serve.app import Limits
 

@@ -32,7 +32,7 @@ def list_(name: Name = "", as_json: AsJson = False) -> None:
 
 @app.command()
 def show(version: Which, name: Name = "", as_json: AsJson = False) -> None:
-    """Show the origin of a version: commit, data, params, environment, run, verdict, images."""
+    """Show the origin of a version. It lists commit, data, params, environment, run, verdict and images."""
     from segline.commands import show as command
 
     command.main(version, name, as_json, terminal.console(), terminal.say)
@@ -44,7 +44,7 @@ def uses(
     name: Name = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the versions that were trained, validated or tested on an image."""
+    """List the versions with an image in their data. It shows the split of the image."""
     from segline.commands import uses as command
 
     command.main(image, name, as_json, terminal.console(), terminal.say)
@@ -68,7 +68,7 @@ def compare(
     ] = Path("comparison"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions on the test images: metrics with intervals, and pictures of the largest differences."""
+    """Compare two versions on the test images. It writes metrics, intervals and pictures of the largest differences."""
     from segline.commands import compare as command
 
     command.main(first, second, name, out=out, as_json=as_json, console=terminal.console(), say=terminal.say)
@@ -119,7 +119,7 @@ def rollback(
 
 @app.command()
 def sync() -> None:
-    """Restore runs, versions and aliases after a clone, from registry.jsonl and the commits."""
+    """Restore runs, versions and aliases after a clone. The sources are registry.jsonl and the commits."""
     from segline.commands import sync as command
     from segline.stages import register as stage
 
