@@ -132,7 +132,7 @@ def test_threads_spin_briefly_unless_the_user_set_another_policy(environment: di
     ("arguments", "expected", "code"),
     [
         (("predict", "a.png", "--model", "models:/a/1", "--out", ""), "--out", 2),
-        (("predict", "", "--model", "models:/a/1", "--out", "out"), "an image's name is empty", 1),
+        (("predict", "", "--model", "models:/a/1", "--out", "out"), "the name of an image is empty", 1),
         (("ui", "--port", "99999"), "less than or equal to 65535", 2),
         (("ui", "--port", "0"), "greater than or equal to 1", 2),
     ],
