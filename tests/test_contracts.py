@@ -19,7 +19,7 @@ import dvc_deps
 DOORS = {
     "mlflow": ("track/", "model/served.py"),
     "optuna": ("train/search.py", "train/studies.py", "train/pictures.py"),
-    "albumentations": ("data/transform.py",),
+    "albumentations": ("data/albumentations_transform.py",),
     "dvc": ("track/elsewhere.py",),  # its reader of settings: who else would know a remote's address
     "zarr": ("data/chunks.py", "data/chunked.py"),
 }
@@ -190,7 +190,7 @@ def test_dvc_yaml_tells_the_truth(repository: Path) -> None:
         (
             "stages/prepare.py",
             "def late():\n    import segline.data.synthetic",
-            "prepare: code src/segline/data/drawn.py is not declared",
+            "prepare: code src/segline/data/synthetic.py is not declared",
         ),
         (
             "stages/sample.py",

@@ -1,4 +1,4 @@
-"""Images and masks with notes on their geometry, through all that reads them; judged by arrays turned by hand."""
+"""Images and masks with orientation and similar metadata, in all readers; judged by arrays turned by hand."""
 
 import base64
 import io
@@ -41,7 +41,7 @@ def mask(seed: int) -> Array:
 
 
 def stored(upright: Array, orientation: int) -> Array:
-    """The pixels that a file with this note holds, turned as Pillow's table of inverse turns says."""
+    """Return the stored pixels of a file with this orientation, by Pillow's table of inverse turns."""
     inverse = {6: 8, 8: 6}.get(orientation, orientation)
     exif = Image.Exif()
     exif[274] = inverse
@@ -100,7 +100,7 @@ def test_windows_are_parts_of_the_upright_image(
             assert np.array_equal(opened.read(rows, columns), image(0)[rows, columns])
 
 
-def test_windows_of_white_is_zero_are_those_of_the_whole(tmp_path: Path) -> None:
+def test_windows_of_white_is_zero_equal_the_whole_image(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", image(0)[..., 0], photometric="miniswhite", tile=(16, 16))
     whole = read_image(tmp_path / "a.tif")
     assert np.array_equal(whole[..., 0], 255 - image(0)[..., 0])
@@ -109,7 +109,7 @@ def test_windows_of_white_is_zero_are_those_of_the_whole(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("suffix", "of_mask"), [(".png", ".png"), (".tif", ".tif"), (".jpg", ".png")])
-def test_import_lays_upright_masks_on_upright_images(suffix: str, of_mask: str, source: Path) -> None:
+def test_import_turns_images_and_masks_upright(suffix: str, of_mask: str, source: Path) -> None:
     for number in range(8):
         write(source / "images" / f"a{number}{suffix}", image(number), number + 1)
         write(source / "masks" / f"a{number}{of_mask}", mask(number), 8 - number)
@@ -142,7 +142,7 @@ def labelme(path: Path, size: tuple[int, int], points: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_outlines_of_labelme_are_of_the_upright_image(orientation: int, tmp_path: Path) -> None:
+def test_outlines_of_labelme_refer_to_the_upright_image(orientation: int, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     for number in range(4):
         bright = image(number) // 4
@@ -155,8 +155,8 @@ def test_outlines_of_labelme_are_of_the_upright_image(orientation: int, tmp_path
     assert pixels[classes == 0].mean() < 60
 
 
-def test_sizes_that_an_orientation_note_explains_are_explained(source: Path) -> None:
-    """Labels that were made on the pixels as they are stored."""
+def test_sizes_exchanged_by_an_orientation_are_explained(source: Path) -> None:
+    """The labels were made on the stored pixels."""
     for number in range(4):
         write(source / "images" / f"a{number}.jpg", image(number), 6)
         write(source / "masks" / f"a{number}.png", stored(mask(number), 6))
@@ -170,7 +170,7 @@ def test_sizes_that_an_orientation_note_explains_are_explained(source: Path) -> 
         imported(other)
 
 
-def test_a_mask_of_bits_whose_0_is_white_is_read_as_pillow_does(source: Path) -> None:
+def test_a_mask_of_bits_with_white_as_0_equals_pillow(source: Path) -> None:
     for number in range(4):
         write(source / "images" / f"a{number}.tif", image(number))
         path = source / "masks" / f"a{number}.tif"
@@ -185,19 +185,19 @@ def test_a_mask_of_bits_whose_0_is_white_is_read_as_pillow_does(source: Path) ->
 @pytest.mark.parametrize(
     ("array", "options"),
     [
-        (mask(0) > 0, {}),  # as tifffile writes every array of bool
+        (mask(0) > 0, {}),  # tifffile writes every array of bool like this
         (np.minimum(mask(0), 3), {"photometric": "miniswhite"}),
         (np.minimum(mask(0), 3).astype(np.uint16), {"photometric": "miniswhite"}),
         (mask(0).astype(np.int32), {"photometric": "miniswhite"}),
     ],
 )
-def test_masks_whose_0_may_be_white_are_refused(array: Array, options: dict[str, Any], tmp_path: Path) -> None:
+def test_masks_with_unclear_white_are_refused(array: Array, options: dict[str, Any], tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", array, **options)
     with pytest.raises(FileError, match="WhiteIsZero"):
         read_labels(tmp_path / "a.tif")
 
 
-def test_black_and_white_in_bytes_whose_0_is_white_is_inverted(tmp_path: Path) -> None:
+def test_black_and_white_in_bytes_with_white_as_0_is_inverted(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", 255 - mask(0), photometric="miniswhite")
     assert np.array_equal(read_labels(tmp_path / "a.tif"), mask(0))
 
@@ -221,7 +221,7 @@ def nodata(text: str) -> list[tuple[int, str, int, str, bool]]:
         ("float32", "nan", np.nan, "error"),
     ],
 )
-def test_missing_values_that_occur_are_found(
+def test_missing_values_in_the_pixels_are_found(
     dtype: str, text: str, value: float, expected: str | None, make_dataset: Callable[..., Path]
 ) -> None:
     folder = make_dataset(4)
@@ -254,7 +254,7 @@ def test_blocks_keep_the_number_of_missing_values(source: Path) -> None:
     assert np.array_equal(Dataset.open(made.folder).image("a0_r0_c0")[:5], np.zeros((5, 20, 3)))
 
 
-def test_check_tells_of_notes_in_images_and_labels(make_dataset: Callable[..., Path]) -> None:
+def test_check_reports_metadata_of_images_and_labels(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(4)
     pixels = read_image(folder / "images" / "a.png")[..., 0]
     Image.fromarray(pixels).save(folder / "images" / "a.png", dpi=(300, 100))
@@ -272,7 +272,7 @@ def placed(x: float) -> list[tuple[int, str, int, tuple[float, ...], bool]]:
 
 
 @pytest.mark.parametrize("shift", [0, 32])
-def test_import_refuses_masks_of_another_place(shift: int, source: Path) -> None:
+def test_import_refuses_masks_with_another_georeference(shift: int, source: Path) -> None:
     for number in range(4):
         rgb = {"photometric": "rgb", "metadata": None}
         tifffile.imwrite(source / "images" / f"a{number}.tif", image(number), extratags=placed(5e5), **rgb)
@@ -285,7 +285,7 @@ def test_import_refuses_masks_of_another_place(shift: int, source: Path) -> None
         assert tags((imported(source).folder / "images" / "a0.tif").read_bytes())
 
 
-def test_check_finds_labels_of_another_place(make_dataset: Callable[..., Path]) -> None:
+def test_check_finds_labels_with_another_georeference(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(4)
     for kind, x in (("images", 0.0), ("classes", 3.0)):
         pixels = read_image(folder / kind / "a.png")[..., 0]
@@ -296,7 +296,7 @@ def test_check_finds_labels_of_another_place(make_dataset: Callable[..., Path]) 
     assert "up to 3 px" in found.message
 
 
-def test_masks_in_gif_and_lossless_jpeg_2000(source: Path) -> None:
+def test_masks_in_gif_and_lossless_jpeg_2000_are_read(source: Path) -> None:
     for number in range(4):
         Image.fromarray(image(number)).save(source / "images" / f"a{number}.jp2")
         Image.fromarray(mask(number)).save(source / "masks" / f"a{number}.gif")
@@ -308,7 +308,7 @@ def test_masks_in_gif_and_lossless_jpeg_2000(source: Path) -> None:
     assert np.array_equal(read_labels(source / "a.jp2"), mask(0))
 
 
-def test_a_gif_or_bmp_whose_first_colour_is_white_shows_what_it_means(source: Path) -> None:
+def test_a_gif_or_bmp_with_white_as_first_colour_is_read_by_its_palette(source: Path) -> None:
     for suffix in (".gif", ".bmp"):
         for number in range(4):
             write(source / "images" / f"a{number}.png", image(number))
@@ -321,7 +321,7 @@ def test_a_gif_or_bmp_whose_first_colour_is_white_shows_what_it_means(source: Pa
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.jp2", "a.tif"])
-def test_masks_whose_numbers_compression_changed_are_refused(name: str, source: Path) -> None:
+def test_masks_with_lossy_compression_are_refused(name: str, source: Path) -> None:
     for number in range(4):
         write(source / "images" / f"{number}.png", image(number))
         path = source / "masks" / f"{number}{name[1:]}"
@@ -338,13 +338,13 @@ def test_masks_whose_numbers_compression_changed_are_refused(name: str, source: 
 
 
 def test_a_mask_of_labelme_is_upright(tmp_path: Path) -> None:
-    """A PNG within JSON goes the same way."""
+    """A PNG within JSON is turned like a PNG file."""
     write(tmp_path / "m.png", mask(0), 3)
     data = base64.b64decode(base64.b64encode((tmp_path / "m.png").read_bytes()))
     assert np.array_equal(labelfile.decode(io.BytesIO(data)).numbers, mask(0))
 
 
-def test_an_animation_is_no_mask(tmp_path: Path) -> None:
+def test_an_animation_is_refused_as_mask(tmp_path: Path) -> None:
     frames = [Image.fromarray(mask(number)) for number in range(3)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     with pytest.raises(FileError, match="3 frames"):

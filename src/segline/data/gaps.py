@@ -116,7 +116,7 @@ def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tupl
 
 
 def _decided(scene: _Scene) -> npt.NDArray[np.uint8] | None:
-    """Return the state (H, W) of all pixels after the decision; None if no instances touch."""
+    """Decide which pixels become background; return the state (H, W) of all pixels, or None if no instances touch."""
     state, area, untouched = _opened(scene)
     if (untouched == area).all():
         return None

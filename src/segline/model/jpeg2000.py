@@ -70,7 +70,7 @@ def header(data: bytes) -> Contents:
         if marker == COD:
             _doubt_style(size, part[0] & 1, part[5:])
             if struct.unpack_from(">H", part, 2)[0] > LAYERS:
-                raise ImageError(f"the file has more than {LAYERS} layers; save it with one")
+                raise ImageError(f"the file has more than {LAYERS} layers; save it with one layer")
             reversible &= part[9] == 1
         elif marker == COC:
             style = part[1 if size.channels < 257 else 2 :]

@@ -39,7 +39,7 @@ def test_problems_come_in_the_order_of_the_images(make_dataset: Callable[..., Pa
     ]
 
 
-def test_unpaired(make_dataset: Callable[..., Path]) -> None:
+def test_images_and_labels_without_partner_are_errors(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     (folder / "classes" / "b.png").unlink()
     (folder / "images" / "c.png").unlink()
@@ -63,7 +63,7 @@ def test_grey_among_colour_is_a_warning_with_the_rule(make_dataset: Callable[...
     ]
 
 
-def test_other_mixtures_are_errors(make_dataset: Callable[..., Path]) -> None:
+def test_other_mixtures_of_types_are_errors(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     _image(folder, np.uint16, 1)
     _image(folder, np.uint8, 3, "c")
@@ -88,13 +88,13 @@ def _relabel(folder: Path, value: int, to: int) -> None:
         imagefiles.write_png(file, np.where(classes == value, to, classes).astype(np.uint8))
 
 
-def test_a_class_that_no_image_has(make_dataset: Callable[..., Path]) -> None:
+def test_a_class_without_pixels_is_a_warning(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     _relabel(folder, 2, 1)
     assert said(problems(Dataset.open(folder))) == [("warning", "dataset", "no pixel of class 2 nucleus")]
 
 
-def test_labels_of_one_class_teach_nothing(make_dataset: Callable[..., Path]) -> None:
+def test_labels_of_one_class_are_an_error(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(kinds=("classes",), labels="classes")
     _relabel(folder, 2, 0)
     _relabel(folder, 1, 0)
@@ -104,7 +104,7 @@ def test_labels_of_one_class_teach_nothing(make_dataset: Callable[..., Path]) ->
     ]
 
 
-def test_a_class_absent_from_a_split(make_dataset: Callable[..., Path]) -> None:
+def test_a_class_absent_from_a_split_is_a_warning(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     for stem in "abc":
         for kind in ("classes", "instances"):
@@ -121,7 +121,7 @@ def test_a_class_absent_from_a_split(make_dataset: Callable[..., Path]) -> None:
     ]
 
 
-def test_a_training_split_of_one_class(make_dataset: Callable[..., Path]) -> None:
+def test_a_training_split_of_one_class_is_an_error(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     for kind, dtype in (("classes", np.uint8), ("instances", np.uint16)):
         imagefiles.write_png(folder / kind / "a.png", np.zeros((12, 10), dtype))
@@ -133,14 +133,14 @@ def test_a_training_split_of_one_class(make_dataset: Callable[..., Path]) -> Non
     ]
 
 
-def test_too_few_images(make_dataset: Callable[..., Path]) -> None:
+def test_too_few_images_are_an_error(make_dataset: Callable[..., Path]) -> None:
     (problem,) = problems(Dataset.open(make_dataset(images=3)))
     assert problem.of_set
     assert "3 image(s); at least 4 are needed" in problem.message
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_what_is_no_dataset(tmp_path: Path, missing: bool) -> None:
+def test_a_folder_without_dataset_is_refused(tmp_path: Path, missing: bool) -> None:
     if not missing:
         (tmp_path / "photos").mkdir()
     says = (
@@ -152,7 +152,7 @@ def test_what_is_no_dataset(tmp_path: Path, missing: bool) -> None:
         opened(tmp_path / "photos")
 
 
-def test_all_that_is_wrong_with_the_tables_at_once(make_dataset: Callable[..., Path]) -> None:
+def test_all_problems_of_the_tables_are_reported_together(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     (folder / "dataset.yaml").write_text("name: a b\nlicense: none\nclasses: {0: a, 1: b}\nlabels: classes\n")
     imagefiles.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
@@ -188,7 +188,7 @@ def test_a_wrong_groups_csv_does_not_hide_the_images(make_dataset: Callable[...,
 
 
 @pytest.mark.parametrize("groups", ["", "image,group\nz,1\n"])
-def test_a_dataset_without_labels(make_dataset: Callable[..., Path], groups: str) -> None:
+def test_a_dataset_without_labels_is_an_error(make_dataset: Callable[..., Path], groups: str) -> None:
     folder = make_dataset(kinds=())
     if groups:
         (folder / "groups.csv").write_text(groups)
@@ -202,7 +202,7 @@ def test_a_dataset_without_labels(make_dataset: Callable[..., Path], groups: str
     assert len(found) == 1 + bool(groups)
 
 
-def test_no_images(make_dataset: Callable[..., Path]) -> None:
+def test_a_dataset_without_images_is_an_error(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(images=0)
     (folder / "images" / "a.czi").touch()
     _, (problem,) = opened(folder)

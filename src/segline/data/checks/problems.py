@@ -55,7 +55,7 @@ def table(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPL
 
 
 def _line(text: str) -> str:
-    """Return `text` on one line: file names may contain control characters."""
+    """Escape line breaks and control characters, which file names may contain."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
