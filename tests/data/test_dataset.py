@@ -92,11 +92,11 @@ def test_truth_from_instances_and_classes(make_dataset: Callable[..., Path]) -> 
     classes = imagefiles.read_labels(folder / "classes" / "a.png")
     classes[1:3, 1:4] = 9
     imagefiles.write_png(folder / "classes" / "a.png", classes)
-    found, instances = Dataset.open(folder).truth("a")
+    read_classes, instances = Dataset.open(folder).truth("a")
     expected = imagefiles.read_labels(folder / "instances" / "a.png")
-    np.testing.assert_array_equal(found, np.where(classes == 9, IGNORE, classes))
+    np.testing.assert_array_equal(read_classes, np.where(classes == 9, IGNORE, classes))
     np.testing.assert_array_equal(instances, np.where(classes == 9, 0, expected))
-    assert (found.dtype, instances.dtype) == (np.uint8, np.int32)
+    assert (read_classes.dtype, instances.dtype) == (np.uint8, np.int32)
 
 
 def test_truth_from_instances_alone(make_dataset: Callable[..., Path]) -> None:

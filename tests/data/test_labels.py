@@ -24,13 +24,13 @@ class TestComponents:
         st.sampled_from([4, 8]),
     )
     def test_components_equal_those_of_skimage(self, classes, ignore, connectivity):
-        found = components(classes, ignore, connectivity)
+        instances = components(classes, ignore, connectivity)
         reference = label(np.where(classes == ignore, 0, classes), connectivity=connectivity // 4, background=0)
-        pairs = set(zip(found.ravel().tolist(), reference.ravel().tolist(), strict=True))
-        assert found.dtype == np.int32
+        pairs = set(zip(instances.ravel().tolist(), reference.ravel().tolist(), strict=True))
+        assert instances.dtype == np.int32
         assert {a == 0 for a, b in pairs} == {b == 0 for a, b in pairs}
         assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
-        assert set(np.unique(found)) - {0} == set(range(1, reference.max() + 1))
+        assert set(np.unique(instances)) - {0} == set(range(1, reference.max() + 1))
 
     def test_components_are_numbered_class_by_class(self):
         classes = np.array([[2, 0, 1], [0, 1, 0], [2, 0, 255]], np.uint8)
@@ -75,16 +75,16 @@ class TestRenumber:
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 500))
 def test_strips_cover_each_row_once(height: int, width: int, pixels: int) -> None:
-    found = list(strips((height, width, 3), pixels))
-    assert [row for rows in found for row in range(height)[rows]] == list(range(height))
-    assert all(rows.stop - rows.start == 1 or (rows.stop - rows.start) * width <= pixels for rows in found)
+    all_rows = list(strips((height, width, 3), pixels))
+    assert [row for rows in all_rows for row in range(height)[rows]] == list(range(height))
+    assert all(rows.stop - rows.start == 1 or (rows.stop - rows.start) * width <= pixels for rows in all_rows)
 
 
 @given(st.integers(0, 5000), st.integers(1, 20), st.integers(1, 16))
 def test_parts_cover_the_axis_once(length: int, steps: int, step: int) -> None:
-    found = parts(length, steps * step, step)
-    assert [place for part in found for place in range(length)[part]] == list(range(length))
-    assert all(part.start % step == 0 and 0 < part.stop - part.start <= steps * step for part in found)
+    all_parts = parts(length, steps * step, step)
+    assert [place for part in all_parts for place in range(length)[part]] == list(range(length))
+    assert all(part.start % step == 0 and 0 < part.stop - part.start <= steps * step for part in all_parts)
 
 
 def test_parts_have_about_equal_size() -> None:

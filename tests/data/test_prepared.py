@@ -90,11 +90,11 @@ def test_statistics_equal_those_of_numpy(dtype: str, monkeypatch: pytest.MonkeyP
     rng = np.random.default_rng(0)
     top = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
     images = [(rng.random((height, 17, 3)) * top).astype(dtype) for height in (5, 30, 1)]
-    found = statistics(map(moments, images))
+    statistics_of_all = statistics(map(moments, images))
     pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64) / top
-    np.testing.assert_allclose(found.mean, pixels.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(found.std, pixels.std(axis=0), rtol=1e-9)
-    assert (found.dtype, found.channels) == (dtype, 3)
+    np.testing.assert_allclose(statistics_of_all.mean, pixels.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(statistics_of_all.std, pixels.std(axis=0), rtol=1e-9)
+    assert (statistics_of_all.dtype, statistics_of_all.channels) == (dtype, 3)
 
 
 def test_statistics_do_not_depend_on_the_order_of_images() -> None:
@@ -106,11 +106,11 @@ def test_statistics_do_not_depend_on_the_order_of_images() -> None:
 def test_sums_of_large_values_are_exact() -> None:
     image = np.full((1000, 1000, 1), 65535, np.uint16)
     image[0, 0] = 65534
-    found = moments(image)
-    assert found.sums == (65535 * 10**6 - 1,)
-    assert found.squares == (65535**2 * (10**6 - 1) + 65534**2,)
+    total = moments(image)
+    assert total.sums == (65535 * 10**6 - 1,)
+    assert total.squares == (65535**2 * (10**6 - 1) + 65534**2,)
     # The variance is p(1 - p) with p = 1e-6, which is lost in float64 sums of squares.
-    assert statistics([found]).std[0] == pytest.approx(np.sqrt(1e-6 * (1 - 1e-6)) / 65535, rel=1e-12)
+    assert statistics([total]).std[0] == pytest.approx(np.sqrt(1e-6 * (1 - 1e-6)) / 65535, rel=1e-12)
 
 
 def test_a_constant_channel_is_divided_by_one() -> None:

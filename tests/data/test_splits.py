@@ -13,8 +13,8 @@ SLICES = {f"{number:02d}": f"{number:02d}" for number in [*range(9), *range(15, 
 
 
 def counts(groups: dict[str, str], **settings: object) -> tuple[int, int, int]:
-    found = Counter(assign(groups, **({"val_percent": 10, "test_percent": 10} | settings)).values())  # type: ignore[arg-type]
-    return found["train"], found["validation"], found["test"]
+    images_of = Counter(assign(groups, **({"val_percent": 10, "test_percent": 10} | settings)).values())  # type: ignore[arg-type]
+    return images_of["train"], images_of["validation"], images_of["test"]
 
 
 def singles(number: int) -> dict[str, str]:
@@ -75,11 +75,11 @@ def test_splits_obey_their_laws(members: list[int], percents: tuple[float, float
         splits = assign(groups, val_percent=percents[0], test_percent=percents[1], seed=seed)
     except SplitError:
         assume(False)
-    found = Counter(splits.values())
-    assert sum(found.values()) == len(groups)
-    assert found["train"] >= 1
-    assert found["validation"] >= 2
-    assert found["test"] >= 1
+    images_of = Counter(splits.values())
+    assert sum(images_of.values()) == len(groups)
+    assert images_of["train"] >= 1
+    assert images_of["validation"] >= 2
+    assert images_of["test"] >= 1
     of_group = defaultdict(set)
     for image, split in splits.items():
         of_group[groups[image]].add(split)

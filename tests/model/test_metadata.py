@@ -362,9 +362,9 @@ def test_colours_of_a_jpeg_equal_those_of_pillow(mode: str) -> None:
 def test_missing_values_are_found(text: str, dtype: str, value: float) -> None:
     array = np.full((4, 5), 7, dtype)
     array[1, 2:] = value
-    found = describe(io.BytesIO(tiff(array, extratags=[(42113, "s", 0, text, True)]))).nodata
-    assert found is not None
-    assert metadata.missing(decode(tiff(array)), found).sum() == 3
+    nodata = describe(io.BytesIO(tiff(array, extratags=[(42113, "s", 0, text, True)]))).nodata
+    assert nodata is not None
+    assert metadata.missing(decode(tiff(array)), nodata).sum() == 3
 
 
 def test_the_documentation_has_the_same_table() -> None:

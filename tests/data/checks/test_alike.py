@@ -30,7 +30,7 @@ def folder(make_dataset: Callable[..., Path]) -> Path:
     return folder
 
 
-def found(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
+def problems_of(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
     dataset = Dataset.open(folder)
     checked = per_dataset.inspect(dataset)
     if part_of:
@@ -41,7 +41,7 @@ def found(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str
 
 
 def test_duplicates_in_two_groups_are_warnings(folder: Path) -> None:
-    assert found(folder) == [
+    assert problems_of(folder) == [
         ("warning", "images/b.png", "in group b: same pixels as images/d.png in d"),
         ("warning", "images/c.png", "in group c: looks like images/e.png in e"),
     ]
@@ -51,22 +51,22 @@ def test_duplicates_in_one_group_are_allowed(folder: Path) -> None:
     groups = {"a": "1", "b": "2", "c": "3", "d": "2", "e": "3", "f": "1"}
     lines = "".join(f"{stem},{group}\n" for stem, group in groups.items())
     (folder / "groups.csv").write_text(f"image,group\n{lines}")
-    assert found(folder) == []
+    assert problems_of(folder) == []
 
 
 def test_the_same_pixels_in_two_splits_are_an_error(folder: Path) -> None:
     splits = dict.fromkeys("ab", "train") | dict.fromkeys("cd", "test") | dict.fromkeys("ef", "validation")
-    assert found(folder, splits) == [
+    assert problems_of(folder, splits) == [
         ("error", "images/b.png", "in split train: same pixels as images/d.png in test"),
         ("warning", "images/c.png", "in split test: looks like images/e.png in validation"),
     ]
-    assert found(folder, dict.fromkeys("abcdef", "train")) == []
+    assert problems_of(folder, dict.fromkeys("abcdef", "train")) == []
 
 
 def test_images_of_one_value_are_not_duplicates(folder: Path) -> None:
     for stem in "af":
         imagefiles.write_png(folder / "images" / f"{stem}.png", np.full((96, 96), 3, np.uint8))
-    assert len(found(folder)) == 2
+    assert len(problems_of(folder)) == 2
 
 
 def test_the_same_image_with_different_labels_is_a_warning(folder: Path) -> None:

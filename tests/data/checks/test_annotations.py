@@ -19,7 +19,7 @@ CLASSES = {0: "background", 1: "cell", 2: "nucleus"}
 SPEC = Spec(name="small", classes=CLASSES, ignore=9, labels="instances")
 
 
-def said(problems: Sequence[Problem]) -> list[tuple[str, str]]:
+def as_tuples(problems: Sequence[Problem]) -> list[tuple[str, str]]:
     assert {problem.file for problem in problems} <= {"f"}
     return [(problem.level, problem.message) for problem in problems]
 
@@ -113,14 +113,14 @@ def test_touching_instances_are_not_anti_aliased() -> None:
     ],
 )
 def test_labels_without_content_are_warnings(values: dict[int, int], says: list[tuple[str, str]]) -> None:
-    assert said(list(of_values("f", values, SPEC))) == says
+    assert as_tuples(list(of_values("f", values, SPEC))) == says
 
 
 def test_tiny_and_divided_instances_are_warnings() -> None:
     instances = discs([7, 3, 900 % 256], np.uint16)
     instances[0, :3] = 41
     instances[23, 5] = 7
-    assert said(list(of_instances("f", instances))) == [
+    assert as_tuples(list(of_instances("f", instances))) == [
         ("warning", "1 of 4 instances are below 4 px, the first at x 0, y 0"),
         ("warning", "1 of 4 instances are in several pieces, the first at x 11, y 3"),
     ]
@@ -140,7 +140,7 @@ def test_tiny_areas_are_warnings(kind: str, connectivity: int) -> None:
 def test_pixels_with_only_class_or_instance_are_errors() -> None:
     classes, instances = discs([1, 2, 9]), discs([5, 7, 8], np.uint16)
     classes[1, 30], instances[2, :2] = 1, 5
-    assert said(list(of_both("f", classes, instances, SPEC))) == [
+    assert as_tuples(list(of_both("f", classes, instances, SPEC))) == [
         ("error", "1 pixels have a class but no instance, the first at x 30, y 1"),
         ("error", "2 pixels have an instance but are background in classes, the first at x 0, y 2"),
     ]
@@ -150,7 +150,7 @@ def test_an_instance_of_two_classes_is_a_warning() -> None:
     classes, instances = discs([1, 2]), discs([5, 7], np.uint16)
     classes[12, 11] = 2
     classes[12, 30] = 9  # an ignored pixel has no class
-    assert said(list(of_both("f", classes, instances, SPEC))) == [
+    assert as_tuples(list(of_both("f", classes, instances, SPEC))) == [
         ("warning", "1 of 2 instances have pixels of two classes, the first at x 11, y 3")
     ]
 
@@ -162,8 +162,8 @@ INSTANCES = arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=12), 
 def test_pieces_equal_those_of_skimage(instances: np.ndarray, pixels: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(annotations, "PIXELS", pixels)  # joins rows across the borders of blocks
-        found = pieces(instances, 4)
-    assert found.tolist() == [0, *(label(instances == one, connectivity=2).max() for one in range(1, 5))]
+        counts = pieces(instances, 4)
+    assert counts.tolist() == [0, *(label(instances == one, connectivity=2).max() for one in range(1, 5))]
 
 
 def test_corners_connect_only_pixels_of_the_same_instance() -> None:

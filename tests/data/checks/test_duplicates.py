@@ -69,8 +69,8 @@ def test_real_images_recorded_twice_are_found(shared_data: Callable[[str], Path]
     # Confirmed by eye: these cells were cut out twice, 112 with identical pixels; others differ by 60 bits or more.
     images = sorted((shared_data("wbc") / "images").iterdir())
     raw = [imagefiles.read_image(file) for file in images]
-    found = partners(np.array([code(image) for image in raw]), np.arange(len(raw)))
-    pairs = {frozenset((images[one].stem, images[found[one]].stem)) for one in np.flatnonzero(found >= 0)}
+    partner_of = partners(np.array([code(image) for image in raw]), np.arange(len(raw)))
+    pairs = {frozenset((images[one].stem, images[partner_of[one]].stem)) for one in np.flatnonzero(partner_of >= 0)}
     assert pairs == {frozenset(pair) for pair in (("112", "139"), ("157", "158"), ("166", "171"), ("167", "169"))}
     same = twins([digest(image) for image in raw], range(len(raw)))
     assert {images[one].stem for one in same} == {"112", "139"}
@@ -95,11 +95,11 @@ def test_digest_depends_on_pixels_type_and_shape() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([b"x", b"y", b"z"]), st.integers(0, 2)), max_size=12))
 def test_twins_have_the_same_digest_and_another_label(items: list[tuple[bytes, int]]) -> None:
-    found = twins([digest for digest, _ in items], [label for _, label in items])
+    twin_of = twins([digest for digest, _ in items], [label for _, label in items])
     for index, (content, label) in enumerate(items):
         others = [i for i, (c, other) in enumerate(items) if c == content and other != label]
-        assert (index in found) == bool(others)
-        assert index not in found or found[index] in others
+        assert (index in twin_of) == bool(others)
+        assert index not in twin_of or twin_of[index] in others
 
 
 CODES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7), st.integers(0, 2)), max_size=40)
@@ -118,14 +118,14 @@ def test_partners_equal_those_of_all_pairs(items: list[tuple[int, int, int]]) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "ROWS", 3)
         patch.setattr(duplicates, "COLUMNS", 5)
-        found = partners(codes, labels)
+        partner_of = partners(codes, labels)
     for index in range(len(items)):
         alike = [
             other
             for other in range(len(items))
             if bits(codes[index], codes[other]) <= MOST_BITS and labels[index] != labels[other]
         ]
-        assert found[index] in alike if alike else found[index] == -1
+        assert partner_of[index] in alike if alike else partner_of[index] == -1
 
 
 @given(CODES)
@@ -138,8 +138,8 @@ def test_united_joins_similar_codes_along_any_chain(items: list[tuple[int, int, 
                 if bits(codes[one], codes[other]) <= MOST_BITS:
                     low, high = sorted((expected[one], expected[other]))
                     expected = [low if label == high else label for label in expected]
-    found = united(codes, labels)
-    assert [[a == b for a in found] for b in found] == [[a == b for a in expected] for b in expected]
+    united_labels = united(codes, labels)
+    assert [[a == b for a in united_labels] for b in united_labels] == [[a == b for a in expected] for b in expected]
 
 
 def test_joined_takes_the_smaller_label() -> None:

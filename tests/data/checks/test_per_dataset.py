@@ -13,8 +13,8 @@ from segline.data.checks.problems import Problem, refuse_errors
 from segline.data.dataset import Dataset, DatasetError
 
 
-def said(found: list[Problem]) -> list[tuple[str, str, str]]:
-    return [(problem.level, problem.file, problem.message) for problem in found]
+def as_tuples(reported: list[Problem]) -> list[tuple[str, str, str]]:
+    return [(problem.level, problem.file, problem.message) for problem in reported]
 
 
 def test_a_sound_dataset_has_no_problems(make_dataset: Callable[..., Path]) -> None:
@@ -22,9 +22,9 @@ def test_a_sound_dataset_has_no_problems(make_dataset: Callable[..., Path]) -> N
     for junk in ("Thumbs.db", "notes.txt", ".hidden.png"):
         (folder / "images" / junk).write_text("no image")
     (folder / "images" / "more").mkdir()
-    dataset, found = opened(folder)
+    dataset, reported = opened(folder)
     assert dataset is not None
-    assert (found, problems(dataset)) == ([], [])
+    assert (reported, problems(dataset)) == ([], [])
     refuse_errors([])
 
 
@@ -43,7 +43,7 @@ def test_images_and_labels_without_partner_are_errors(make_dataset: Callable[...
     folder = make_dataset()
     (folder / "classes" / "b.png").unlink()
     (folder / "images" / "c.png").unlink()
-    assert said(problems(Dataset.open(folder))) == [
+    assert as_tuples(problems(Dataset.open(folder))) == [
         ("error", "instances/c.png", "has no image images/c.*"),
         ("error", "images/b.png", "has no label image classes/b.*"),
         ("error", "classes/c.png", "has no image images/c.*"),
@@ -58,7 +58,7 @@ def _image(folder: Path, dtype: type, channels: int, stem: str = "b") -> None:
 def test_grey_among_colour_is_a_warning_with_the_rule(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     _image(folder, np.uint8, 3)
-    assert said(problems(Dataset.open(folder))) == [
+    assert as_tuples(problems(Dataset.open(folder))) == [
         ("warning", "images", "4 grey and 1 RGB: grey images are read as RGB with three equal channels")
     ]
 
@@ -70,7 +70,7 @@ def test_other_mixtures_of_types_are_errors(make_dataset: Callable[..., Path]) -
     grey, wide = problems(Dataset.open(folder))
     assert (grey.level, grey.message[:16]) == ("warning", "3 grey and 1 RGB")
     assert wide.of_set
-    assert said([wide]) == [
+    assert as_tuples([wide]) == [
         (
             "error",
             "images/b.png",
@@ -91,7 +91,7 @@ def _relabel(folder: Path, value: int, to: int) -> None:
 def test_a_class_without_pixels_is_a_warning(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     _relabel(folder, 2, 1)
-    assert said(problems(Dataset.open(folder))) == [("warning", "dataset", "no pixel of class 2 nucleus")]
+    assert as_tuples(problems(Dataset.open(folder))) == [("warning", "dataset", "no pixel of class 2 nucleus")]
 
 
 def test_labels_of_one_class_are_an_error(make_dataset: Callable[..., Path]) -> None:
@@ -99,7 +99,7 @@ def test_labels_of_one_class_are_an_error(make_dataset: Callable[..., Path]) -> 
     _relabel(folder, 2, 0)
     _relabel(folder, 1, 0)
     errors = [problem for problem in problems(Dataset.open(folder)) if problem.level == "error"]
-    assert said(errors) == [
+    assert as_tuples(errors) == [
         ("error", "dataset", "the labels contain background only; a network needs two classes to learn")
     ]
 
@@ -115,7 +115,7 @@ def test_a_class_absent_from_a_split_is_a_warning(make_dataset: Callable[..., Pa
     checked = per_dataset.inspect(dataset)
     splits = {"a": "train", "b": "test", "c": "validation", "d": "validation", "e": "validation"}
     assert per_dataset.judge(dataset, checked) == []
-    assert said(per_dataset.of_splits(dataset, checked, splits)) == [
+    assert as_tuples(per_dataset.of_splits(dataset, checked, splits)) == [
         ("warning", "test split", "no pixel of class 2 nucleus"),
         ("warning", "train split", "no pixel of class 2 nucleus"),
     ]
@@ -127,8 +127,8 @@ def test_a_training_split_of_one_class_is_an_error(make_dataset: Callable[..., P
         imagefiles.write_png(folder / kind / "a.png", np.zeros((12, 10), dtype))
     dataset = Dataset.open(folder)
     splits = {stem: "train" if stem == "a" else "test" for stem in "abcde"}
-    found = per_dataset.of_splits(dataset, per_dataset.inspect(dataset), splits)
-    assert said(found) == [
+    reported = per_dataset.of_splits(dataset, per_dataset.inspect(dataset), splits)
+    assert as_tuples(reported) == [
         ("error", "train split", "the labels contain background only; a network needs two classes to learn")
     ]
 
@@ -156,16 +156,16 @@ def test_all_problems_of_the_tables_are_reported_together(make_dataset: Callable
     folder = make_dataset()
     (folder / "dataset.yaml").write_text("name: a b\nlicense: none\nclasses: {0: a, 1: b}\nlabels: classes\n")
     imagefiles.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
-    dataset, found = opened(folder)
+    dataset, reported = opened(folder)
     assert dataset is None
-    assert [(problem.level, problem.file) for problem in found] == [
+    assert [(problem.level, problem.file) for problem in reported] == [
         ("error", "dataset.yaml"),
         ("error", "dataset.yaml"),
         ("error", "images"),
     ]
-    assert found[0].message.startswith("name = 'a b'")
-    assert found[1].message.startswith("license is not a field")
-    assert found[2].message.startswith("a.tif and a.png have the same stem")
+    assert reported[0].message.startswith("name = 'a b'")
+    assert reported[1].message.startswith("license is not a field")
+    assert reported[2].message.startswith("a.tif and a.png have the same stem")
 
 
 def test_a_message_of_several_lines_is_one_problem(
@@ -182,8 +182,8 @@ def test_a_message_of_several_lines_is_one_problem(
 def test_a_wrong_groups_csv_does_not_hide_the_images(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     (folder / "groups.csv").write_text("image,group\na,1\n")
-    dataset, found = opened(folder)
-    assert said(found) == [("error", "groups.csv", "does not list: b, c, d, e (4 in all)")]
+    dataset, reported = opened(folder)
+    assert as_tuples(reported) == [("error", "groups.csv", "does not list: b, c, d, e (4 in all)")]
     assert dataset is not None and dataset.groups == {stem: stem for stem in "abcde"}
 
 
@@ -192,14 +192,14 @@ def test_a_dataset_without_labels_is_an_error(make_dataset: Callable[..., Path],
     folder = make_dataset(kinds=())
     if groups:
         (folder / "groups.csv").write_text(groups)
-    dataset, found = opened(folder)
+    dataset, reported = opened(folder)
     assert dataset is None
-    assert said(found)[0] == (
+    assert as_tuples(reported)[0] == (
         "error",
         "small",
         "has no label images in instances or classes; labels: instances in dataset.yaml needs them",
     )
-    assert len(found) == 1 + bool(groups)
+    assert len(reported) == 1 + bool(groups)
 
 
 def test_a_dataset_without_images_is_an_error(make_dataset: Callable[..., Path]) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from segline.data.dataset import Dataset
 from segline.text import visible
 
-LINES = 50  # most lines of a table
+LINES = 50  # largest number of lines in a table
 EXAMPLES = 3  # files named for each kind of problem
 
 
