@@ -108,7 +108,7 @@ def test_windows_of_white_is_zero_equal_the_whole_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "of_mask"), [(".png", ".png"), (".tif", ".tif"), (".jpg", ".png")])
-def test_import_lays_upright_masks_on_upright_images(suffix: str, of_mask: str, source: Path) -> None:
+def test_import_turns_images_and_masks_upright(suffix: str, of_mask: str, source: Path) -> None:
     for number in range(8):
         write(source / "images" / f"a{number}{suffix}", image(number), number + 1)
         write(source / "masks" / f"a{number}{of_mask}", mask(number), 8 - number)
@@ -141,7 +141,7 @@ def labelme(path: Path, size: tuple[int, int], points: list[list[int]]) -> None:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_outlines_of_labelme_are_of_the_upright_image(orientation: int, tmp_path: Path) -> None:
+def test_outlines_of_labelme_refer_to_the_upright_image(orientation: int, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     for number in range(4):
         bright = image(number) // 4
@@ -169,7 +169,7 @@ def test_a_message_about_sizes_explains_an_orientation_tag(source: Path) -> None
         imported(other)
 
 
-def test_a_mask_of_bits_whose_0_is_white_is_read_as_pillow_does(source: Path) -> None:
+def test_a_mask_of_bits_with_white_as_0_equals_pillow(source: Path) -> None:
     for number in range(4):
         write(source / "images" / f"a{number}.tif", image(number))
         path = source / "masks" / f"a{number}.tif"
@@ -184,19 +184,19 @@ def test_a_mask_of_bits_whose_0_is_white_is_read_as_pillow_does(source: Path) ->
 @pytest.mark.parametrize(
     ("array", "options"),
     [
-        (mask(0) > 0, {}),  # as tifffile writes every array of bool
+        (mask(0) > 0, {}),  # tifffile writes every array of bool like this
         (np.minimum(mask(0), 3), {"photometric": "miniswhite"}),
         (np.minimum(mask(0), 3).astype(np.uint16), {"photometric": "miniswhite"}),
         (mask(0).astype(np.int32), {"photometric": "miniswhite"}),
     ],
 )
-def test_masks_whose_0_may_be_white_are_refused(array: Array, options: dict[str, Any], tmp_path: Path) -> None:
+def test_masks_with_unclear_white_are_refused(array: Array, options: dict[str, Any], tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", array, **options)
     with pytest.raises(FileError, match="WhiteIsZero"):
         read_labels(tmp_path / "a.tif")
 
 
-def test_black_and_white_in_bytes_whose_0_is_white_is_inverted(tmp_path: Path) -> None:
+def test_black_and_white_in_bytes_with_white_as_0_is_inverted(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", 255 - mask(0), photometric="miniswhite")
     assert np.array_equal(read_labels(tmp_path / "a.tif"), mask(0))
 
@@ -271,7 +271,7 @@ def placed(x: float) -> list[tuple[int, str, int, tuple[float, ...], bool]]:
 
 
 @pytest.mark.parametrize("shift", [0, 32])
-def test_import_refuses_masks_of_another_place(shift: int, source: Path) -> None:
+def test_import_refuses_masks_with_another_georeference(shift: int, source: Path) -> None:
     for number in range(4):
         rgb = {"photometric": "rgb", "metadata": None}
         tifffile.imwrite(source / "images" / f"a{number}.tif", image(number), extratags=placed(5e5), **rgb)
@@ -284,7 +284,7 @@ def test_import_refuses_masks_of_another_place(shift: int, source: Path) -> None
         assert tags((imported(source).folder / "images" / "a0.tif").read_bytes())
 
 
-def test_check_finds_labels_of_another_place(make_dataset: Callable[..., Path]) -> None:
+def test_check_finds_labels_with_another_georeference(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(4)
     for kind, x in (("images", 0.0), ("classes", 3.0)):
         pixels = read_image(folder / kind / "a.png")[..., 0]
@@ -295,7 +295,7 @@ def test_check_finds_labels_of_another_place(make_dataset: Callable[..., Path]) 
     assert "up to 3 px" in found.message
 
 
-def test_masks_in_gif_and_lossless_jpeg_2000(source: Path) -> None:
+def test_masks_in_gif_and_lossless_jpeg_2000_are_read(source: Path) -> None:
     for number in range(4):
         Image.fromarray(image(number)).save(source / "images" / f"a{number}.jp2")
         Image.fromarray(mask(number)).save(source / "masks" / f"a{number}.gif")
