@@ -15,7 +15,7 @@ from mlflow.pyfunc.scoring_server import _parse_json_data
 from mlflow.types import ColSpec, Schema
 
 from segline.model.images import ImageError, decode, encode_png
-from segline.model.inference import Prediction
+from segline.model.inference import Inference
 from segline.model.objects import components
 from segline.model.served import Served, entries, to_bytes
 
@@ -27,11 +27,13 @@ TEXT = base64.b64encode(PNG).decode()
 class Threshold:
     """A predictor whose results are easy to check by hand."""
 
-    def predict(self, raw: npt.NDArray[Any]) -> Prediction:
+    inference = Inference()
+
+    def probabilities(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if raw.shape[2] != 1:
             raise ImageError("an image of another kind")
-        labels = (raw[..., 0] > 127).astype(np.uint8)
-        return Prediction(labels, components(labels))
+        labels = raw[..., 0] > 127
+        return np.stack([~labels, labels]).astype(np.float32)
 
 
 @pytest.fixture
@@ -68,7 +70,9 @@ def test_instances_are_returned_on_request(served: Served) -> None:
     answer = served.predict(None, [PNG, PNG], {"instances": True})
     assert list(answer.columns) == ["labels", "instances"]
     for encoded in answer["instances"]:
-        np.testing.assert_array_equal(decode(encoded)[..., 0], components((IMAGE > 127).astype(np.uint8)))
+        objects, expected = decode(encoded)[..., 0], components((IMAGE > 127).astype(np.uint8))
+        pairs = np.unique(np.stack([objects.ravel(), expected.ravel()]), axis=1)  # equal but for the numbering
+        assert pairs.shape[1] == expected.max() + 1 == objects.max() + 1
     for params in ({"instances": False}, {}, None):
         assert list(served.predict(None, [PNG], params).columns) == ["labels"]
     assert list(served.predict(None, [], {"instances": True}).columns) == ["labels", "instances"]
