@@ -45,7 +45,7 @@ def served() -> Served:
 
 def labels(answer: pd.DataFrame) -> list[npt.NDArray[Any]]:
     assert list(answer.columns) == ["labels"]
-    return [decode(each)[..., 0] for each in answer["labels"]]
+    return [decode(encoded)[..., 0] for encoded in answer["labels"]]
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_an_image_file_is_never_taken_for_text() -> None:
 
 
 def test_the_device_is_mlflow_s_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
-    monkeypatch.setattr("segline.model.inference.load", lambda folder, device: asked.append((folder, device)))
+    loads = []
+    monkeypatch.setattr("segline.model.inference.load", lambda folder, device: loads.append((folder, device)))
     context = type("Context", (), {"artifacts": {"model": str(tmp_path)}})()
     monkeypatch.delenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", raising=False)
     Served().load_context(context)
     monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cuda:1")
     Served().load_context(context)
-    assert asked == [(tmp_path, "cpu"), (tmp_path, "cuda:1")]
+    assert loads == [(tmp_path, "cpu"), (tmp_path, "cuda:1")]
