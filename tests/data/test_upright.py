@@ -34,10 +34,10 @@ def image(seed: int) -> Array:
 
 
 def mask(seed: int) -> Array:
-    found = np.zeros(SHAPE, np.uint8)
+    pixels = np.zeros(SHAPE, np.uint8)
     top, left = np.random.default_rng(seed).integers(1, 12, 2)
-    found[top : top + 5, left : left + 9] = 255
-    return found
+    pixels[top : top + 5, left : left + 9] = 255
+    return pixels
 
 
 def stored(upright: Array, orientation: int) -> Array:
@@ -120,9 +120,9 @@ def test_import_turns_images_and_masks_upright(suffix: str, of_mask: str, source
         assert np.array_equal(classes > 0, mask(number) > 0)
         if suffix != ".jpg":
             assert np.array_equal(pixels, image(number))
-    said = "\n".join(made.reasons)
+    reasons = "\n".join(made.reasons)
     for what in ("image", "mask"):
-        assert f"1 {what}(s): turned upright by its orientation 6" in said
+        assert f"1 {what}(s): turned upright by its orientation 6" in reasons
 
 
 def test_blocks_and_pages_are_upright(source: Path) -> None:
@@ -136,8 +136,8 @@ def test_blocks_and_pages_are_upright(source: Path) -> None:
 
 def labelme(path: Path, size: tuple[int, int], points: list[list[int]]) -> None:
     shape = {"label": "cell", "points": points, "group_id": None, "shape_type": "polygon", "flags": {}}
-    said = {"version": "5.5.0", "imagePath": f"{path.stem}.jpg", "imageHeight": size[0], "imageWidth": size[1]}
-    path.write_text(json.dumps(said | {"imageData": None, "shapes": [shape]}))
+    annotation = {"version": "5.5.0", "imagePath": f"{path.stem}.jpg", "imageHeight": size[0], "imageWidth": size[1]}
+    path.write_text(json.dumps(annotation | {"imageData": None, "shapes": [shape]}))
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
@@ -161,12 +161,12 @@ def test_a_message_about_sizes_explains_an_orientation_tag(source: Path) -> None
         write(source / "masks" / f"a{number}.png", stored(mask(number), 6))
     with pytest.raises(per_dataset.UnfitError, match=r"orientation note 6.*exiftool -Orientation="):
         imported(source)
-    other = source.parent / "labelme"
-    other.mkdir()
-    write(other / "p.jpg", image(0), 6)
-    labelme(other / "p.json", SHAPE[::-1], [[1, 1], [5, 1], [5, 9]])
+    folder = source.parent / "labelme"
+    folder.mkdir()
+    write(folder / "p.jpg", image(0), 6)
+    labelme(folder / "p.json", SHAPE[::-1], [[1, 1], [5, 1], [5, 9]])
     with pytest.raises(LayoutError, match=r"orientation note 6.*exiftool -Orientation="):
-        imported(other)
+        imported(folder)
 
 
 def test_a_mask_of_bits_with_white_as_0_equals_pillow(source: Path) -> None:
@@ -230,15 +230,15 @@ def test_check_reports_missing_values_that_occur(
         pixels[:3] = value
         (folder / "images" / f"{stem}.png").unlink()
         tifffile.imwrite(folder / "images" / f"{stem}.tif", pixels, extratags=nodata(text), photometric="minisblack")
-    found = [
+    problems = [
         problem
         for problem in per_dataset.problems(Dataset.open(folder))
         if problem.file == "images/a.tif" and ("nodata" in problem.message or "NaN" in problem.message)
     ]
-    assert [problem.level for problem in found] == ([] if expected is None else [expected])
+    assert [problem.level for problem in problems] == ([] if expected is None else [expected])
     if expected and text != "nan":
-        assert "30 values (25.0%)" in found[0].message
-        assert "nodata" in found[0].message
+        assert "30 values (25.0%)" in problems[0].message
+        assert "nodata" in problems[0].message
 
 
 def test_blocks_keep_the_number_of_missing_values(source: Path) -> None:
@@ -260,10 +260,10 @@ def test_check_reports_metadata_of_images_and_labels(make_dataset: Callable[...,
     labels = read_labels(folder / "classes" / "b.png")
     (folder / "classes" / "b.png").unlink()
     tifffile.imwrite(folder / "classes" / "b.tif", labels[::-1], extratags=[(274, "H", 1, 4, True)])
-    found = {problem.file: problem for problem in per_dataset.problems(Dataset.open(folder))}
-    assert "times as wide as high" in found["images/a.png"].message
-    assert "orientation 4" in found["classes/b.tif"].message
-    assert {problem.level for problem in found.values()} == {"warning"}
+    problems = {problem.file: problem for problem in per_dataset.problems(Dataset.open(folder))}
+    assert "times as wide as high" in problems["images/a.png"].message
+    assert "orientation 4" in problems["classes/b.tif"].message
+    assert {problem.level for problem in problems.values()} == {"warning"}
 
 
 def placed(x: float) -> list[tuple[int, str, int, tuple[float, ...], bool]]:
@@ -290,9 +290,9 @@ def test_check_finds_labels_with_another_georeference(make_dataset: Callable[...
         pixels = read_image(folder / kind / "a.png")[..., 0]
         (folder / kind / "a.png").unlink()
         tifffile.imwrite(folder / kind / "a.tif", pixels, extratags=placed(x), metadata=None)
-    (found,) = per_dataset.problems(Dataset.open(folder))
-    assert (found.level, found.file) == ("error", "classes/a.tif")
-    assert "up to 3 px" in found.message
+    (problem,) = per_dataset.problems(Dataset.open(folder))
+    assert (problem.level, problem.file) == ("error", "classes/a.tif")
+    assert "up to 3 px" in problem.message
 
 
 def test_masks_in_gif_and_lossless_jpeg_2000_are_read(source: Path) -> None:
