@@ -20,7 +20,7 @@ DOORS = {
     "mlflow": ("track/", "model/served.py"),
     "optuna": ("train/search.py", "train/studies.py", "train/pictures.py"),
     "albumentations": ("data/transform.py",),
-    "dvc": ("track/elsewhere.py",),  # its reader of settings: who else would know a remote's address
+    "dvc": ("track/clone.py",),  # its reader of settings: nothing else gives the address of a remote
     "zarr": ("data/chunks.py", "data/chunked.py"),
 }
 OTHER_SPELLINGS = re.compile(r"(.*_)?lr|learn(ing)?_?rate", re.IGNORECASE)

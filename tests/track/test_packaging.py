@@ -74,7 +74,7 @@ def test_the_package_answers_without_segline(packed: Path, parts: Parts, tmp_pat
 def test_two_versions_in_one_process_keep_their_own_code(
     packed: Path, parts: Parts, other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
-    inverted = other_code("predict.py", "Prediction(class_labels(", "Prediction(1 - class_labels(")
+    inverted = other_code("inference.py", "Prediction(class_labels(", "Prediction(1 - class_labels(")
     turned = encode_png(1 - decode(parts.answer)[..., 0])
     pack(replace(inverted, answer=turned), tmp_path / "other")
     champion = mlflow.pyfunc.load_model(str(packed))
@@ -106,7 +106,7 @@ def test_check_refuses_missing_objects_but_allows_one_different_cut(packed: Path
 
 
 def test_packing_and_checking_unload_the_package(other_code: Callable[[str, str, str], Parts], tmp_path: Path) -> None:
-    parts = other_code("predict.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 4 *")
+    parts = other_code("inference.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 4 *")
     path = sys.path[:]
     pack(parts, tmp_path / "packed")
     check(tmp_path / "packed", parts)
@@ -159,7 +159,7 @@ def test_version_md5_depends_on_all_that_decides_its_answers(
         return replace(parts, model=folder, inference=folder / "inference.json")
 
     decisive = [changed(name).md5 for name in ("weights.safetensors", "model.json", "inference.json")]
-    decisive.append(other_code("predict.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 2 *").md5)
+    decisive.append(other_code("inference.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 2 *").md5)
     assert len({parts.md5, *decisive}) == 5
     assert changed("nothing").md5 == parts.md5
     assert replace(parts, example=b"another", answer=b"another").md5 == parts.md5
