@@ -32,7 +32,7 @@ from segline.data.checks.problems import UnfitError
 from segline.data.dataset import DatasetError
 from segline.data.splits import SplitError
 from segline.files import FileError
-from segline.importing.formats import LayoutError
+from segline.importing.layout import LayoutError
 from segline.model.geometry import SizeError
 from segline.model.images import decode, encode_png
 from segline.params import ParamsError
