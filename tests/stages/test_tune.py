@@ -163,7 +163,7 @@ class Killed(BaseException):
 def test_a_search_cut_short_continues_in_the_same_runs(
     project: Path, searched: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    judge, judged = loop.judge, []
+    judge, judged = loop.evaluate, []
 
     def cut(*arguments: Any) -> Any:
         judged.append(None)
@@ -171,7 +171,7 @@ def test_a_search_cut_short_continues_in_the_same_runs(
             raise Killed
         return judge(*arguments)
 
-    monkeypatch.setattr(loop, "judge", cut)
+    monkeypatch.setattr(loop, "evaluate", cut)
     with pytest.raises(Killed):
         tune.main()
     assert not (project / "data/tune").exists()
@@ -286,7 +286,7 @@ def test_without_a_search_the_settings_stand_as_they_are(project: Path) -> None:
                 "train": {"schedule": {"kind": "step"}},
             },
             SpaceError,
-            "tune.space.train.schedule.power is not read by train.schedule.kind = step",
+            "tune.space.train.schedule.power has no effect with train.schedule.kind = step",
         ),
         (
             {"tune": {"space": {"model.depth": {"low": 1, "high": 6}}}},
@@ -331,7 +331,7 @@ def killed(*_: Any) -> None:
 
 def test_what_cannot_be_joined_is_said(done: Path) -> None:
     write(done, tune={"seed": 5})
-    with pytest.raises(StudyError, match="there is no search with the settings, data and code of this folder"):
+    with pytest.raises(StudyError, match="no search has the settings, data and code of this folder"):
         tune.main(str(journal(done)))
 
 

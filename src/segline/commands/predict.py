@@ -79,7 +79,7 @@ def main(
             def show(what: str, done: int, total: int, number: int = number, file: Path = file) -> None:
                 words = f"{number + 1}/{len(found)} {file.name}: {what} {done}/{total}"
                 share = done * STEPS // total if what == "windows" else STEPS - 1  # what follows is quick
-                meter.at(number * STEPS + share, lambda: words)
+                meter.update(number * STEPS + share, lambda: words)
 
             try:
                 request = records.request(file, model, loaded.md5, wishes)
@@ -91,7 +91,7 @@ def main(
                 if failure.is_full(error):
                     raise
                 failed.append(f"{error}" if str(file) in str(error) else f"{file}: {error}")
-        meter.say(STEPS * len(found), f"predict {len(found) - len(failed)} of {len(found)} images are in {out}")
+        meter.note(STEPS * len(found), f"predict {len(found) - len(failed)} of {len(found)} images are in {out}")
     for line in filenotes.lines("image", noted):
         progress.note(line)
     if failed:

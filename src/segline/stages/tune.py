@@ -47,14 +47,14 @@ def main(join: str | None = None) -> None:
 
 def _search(plan: "Plan", runtime: "Runtime") -> None:
     """Search with as many processes as wanted, and write what won."""
+    from segline.process import helpers
     from segline.track.store import open_store
     from segline.train import charts, search, studies
-    from segline.train.workers import helpers
 
     store, key, total = open_store(), _key(plan), plan.tune.trials
     address = runtime.tune_storage or str(store.place.folder / "studies" / f"{key}.journal")
     found = search.Search(plan, *studies.open_storage(address, key), key)
-    found.lay_out(total)
+    found.add_trials(total)
     progress.note(f"tune: search {key}: {len(found.outcomes(total))} of {total} trials are there")
     shared = _share(runtime)
     with Deferred() as stop, _parent(store, plan, _mark(store, key, address)) as parent:
@@ -66,7 +66,7 @@ def _search(plan: "Plan", runtime: "Runtime") -> None:
         winner = search.best(outcomes, plan.tune)
         settings = plan.settings(winner.values) if winner.number else plan.base
         result = _result(plan, outcomes, winner)
-        _write(settings, _rows(plan, outcomes), result, dict(charts.pictures(found.copy(total))))
+        _write(settings, _rows(plan, outcomes), result, dict(charts.search_charts(found.copy(total))))
         parent.artifact(OUT, "tune")
         parent.tag({name: value for name, value in result.items() if value is not None})
         stop.check()
@@ -108,7 +108,7 @@ def _train_all(
             settings = flat(asked.trained.model_dump(exclude={"searched"}))
             with (
                 store.start_run(name, settings, parent=parent, key=f"{mark}/{asked.number}", again=True) as run,
-                stop.rather(),
+                stop.errors_as_stop(),
             ):
                 told = _train(asked, runtime, run, f"{name} of 0 to {found.total - 1}, epoch", stop)
             asked.tell(*told)  # at last: a run that was told of is never left open
@@ -122,11 +122,11 @@ def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, sto
     settings = asked.trained.train
     state: State = "finished"
     reason = ""
-    started = training.begin(Prepared.open(), asked.trained, device.choose(runtime))
+    started = training.build(Prepared.open(), asked.trained, device.choose(runtime))
     epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers, check=stop.check)
     try:
-        for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.said):
-            run.log(epoch.epoch, epoch.figures())
+        for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.summary):
+            run.log(epoch.epoch, epoch.metrics())
             if asked.report(epoch):
                 state = "pruned"
                 break
