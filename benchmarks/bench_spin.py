@@ -27,7 +27,7 @@ VARIABLES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 def main() -> None:
     """Measure all policies in turns within one run, so that a change of the machine's speed affects all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3, help="length of one measurement")
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)  # be one of the measured processes
     arguments = parser.parse_args()

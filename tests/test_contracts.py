@@ -18,7 +18,7 @@ import dvc_deps
 # Libraries that only a few files may import, by the beginning of their names: what they do stays behind one door.
 DOORS = {
     "mlflow": ("track/", "model/served.py"),
-    "optuna": ("train/search.py", "train/studies.py", "train/pictures.py"),
+    "optuna": ("train/search.py", "train/studies.py", "train/charts.py"),
     "albumentations": ("data/transform.py",),
     "dvc": ("track/elsewhere.py",),  # its reader of settings: who else would know a remote's address
     "zarr": ("data/chunks.py", "data/chunked.py"),

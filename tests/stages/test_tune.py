@@ -227,7 +227,7 @@ def test_a_pruned_trial_and_one_that_diverged_are_no_failed_runs(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(project, tune={"trials": 4})
-    monkeypatch.setattr("segline.train.search.Asked.report", _second_is_worse)
+    monkeypatch.setattr("segline.train.search.OpenTrial.report", _second_is_worse)
     fit, begun = loop.fit, []
 
     def diverging(*arguments: Any, **named: Any) -> Iterator[Any]:

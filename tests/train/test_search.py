@@ -11,8 +11,8 @@ from optuna.storages.journal import JournalFileBackend
 from segline.params import Params, Train, Tune, Tuned, check
 from segline.train import studies
 from segline.train.loop import Epoch, TrainingError
-from segline.train.search import Asked, Outcome, Search, SearchError, best
-from segline.train.space import Plan
+from segline.train.search import OpenTrial, Search, SearchError, TrialOutcome, best
+from segline.train.space import SearchPlan
 
 EPOCHS = 3
 QUICK = {"trials": 6, "epochs": EPOCHS, "startup_trials": 2, "pruner_startup_trials": 2}
@@ -22,12 +22,12 @@ class Killed(BaseException):
     """Stands for SIGKILL: segline never catches it."""
 
 
-def plan(train: dict[str, Any] | None = None, **tune: Any) -> Plan:
+def plan(train: dict[str, Any] | None = None, **tune: Any) -> SearchPlan:
     settings = check(Params, {"train": train or {}, "tune": QUICK | tune}, "params.yaml")
-    return Plan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
+    return SearchPlan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
 
 
-def opened(of: Plan, journal: Path) -> Search:
+def opened(of: SearchPlan, journal: Path) -> Search:
     return Search(of, *studies.open_storage(str(journal), "study"), "study")
 
 
@@ -42,7 +42,7 @@ def quality(settings: Train, number: int) -> float:
     return (1 - distance - kind) * number / EPOCHS
 
 
-def train(asked: Asked) -> None:
+def train(asked: OpenTrial) -> None:
     for number in range(1, asked.trained.train.epochs + 1):
         value = quality(asked.trained.train, number)
         if asked.report(epoch(number, value, -value)):
@@ -51,7 +51,7 @@ def train(asked: Asked) -> None:
     asked.tell("finished")
 
 
-def searched(of: Plan, journal: Path) -> list[Outcome]:
+def searched(of: SearchPlan, journal: Path) -> list[TrialOutcome]:
     search = opened(of, journal)
     search.add_trials(of.tune.trials)
     for asked in search.trials(wait=False):
@@ -60,17 +60,19 @@ def searched(of: Plan, journal: Path) -> list[Outcome]:
 
 
 @pytest.fixture
-def uninterrupted(tmp_path: Path) -> list[Outcome]:
+def uninterrupted(tmp_path: Path) -> list[TrialOutcome]:
     return searched(plan(), tmp_path / "uninterrupted.journal")
 
 
-def test_equal_seeds_give_equal_trials_and_other_seeds_do_not(uninterrupted: list[Outcome], tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_trials_and_other_seeds_do_not(
+    uninterrupted: list[TrialOutcome], tmp_path: Path
+) -> None:
     assert searched(plan(), tmp_path / "again.journal") == uninterrupted
     assert searched(plan(seed=1), tmp_path / "other.journal")[1:] != uninterrupted[1:]
     assert {outcome.state for outcome in uninterrupted} == {"finished", "pruned"}
 
 
-def test_trial_0_has_the_settings_of_params_yaml(uninterrupted: list[Outcome]) -> None:
+def test_trial_0_has_the_settings_of_params_yaml(uninterrupted: list[TrialOutcome]) -> None:
     own = uninterrupted[0]
     assert own.values["train.learning_rate"] == 0.003
     assert own.value == pytest.approx(quality(plan().base.train, EPOCHS))
@@ -114,7 +116,7 @@ def test_a_search_killed_at_any_write_resumes_to_the_same_trials(
         assert searched(of, journal) == expected, f"killed at write {deadline}"
 
 
-def test_a_partial_last_line_of_the_journal_is_removed(uninterrupted: list[Outcome], tmp_path: Path) -> None:
+def test_a_partial_last_line_of_the_journal_is_removed(uninterrupted: list[TrialOutcome], tmp_path: Path) -> None:
     journal = tmp_path / "half.journal"
     search = opened(plan(), journal)
     search.add_trials(6)
@@ -140,7 +142,7 @@ def test_a_search_can_grow_and_shrink(tmp_path: Path) -> None:
     assert best(again, plan().tune) == best(five, plan().tune)
 
 
-def test_several_workers_share_the_trials(uninterrupted: list[Outcome], tmp_path: Path) -> None:
+def test_several_workers_share_the_trials(uninterrupted: list[TrialOutcome], tmp_path: Path) -> None:
     journal = tmp_path / "shared.journal"
     first = opened(plan(), journal)
     first.add_trials(6)
@@ -180,7 +182,7 @@ def test_a_worker_that_wants_fewer_trials_leaves_the_others_alone(tmp_path: Path
     assert len(_trained(many.trials(wait=True))) == len(many.outcomes(4)) == 4
 
 
-def _trained(trials: Iterator[Asked]) -> list[Asked]:
+def _trained(trials: Iterator[OpenTrial]) -> list[OpenTrial]:
     return [asked for asked in trials if train(asked) is None]
 
 
@@ -235,14 +237,14 @@ def test_a_diverged_training_fails_its_trial_only(tmp_path: Path) -> None:
     train(next(trials))
     asked = next(trials)
     with pytest.raises(TrainingError, match="validation loss is not finite"):
-        Asked.report(_by_loss(asked), epoch(1, 0.5, float("inf")))
+        OpenTrial.report(_by_loss(asked), epoch(1, 0.5, float("inf")))
     asked.tell("failed", "the loss is not finite")
     assert next(trials, None) is None
     assert [outcome.state for outcome in search.outcomes(2)] == ["finished", "failed"]
     assert best(search.outcomes(2), plan().tune).number == 0
 
 
-def _by_loss(asked: Asked) -> Asked:
+def _by_loss(asked: OpenTrial) -> OpenTrial:
     asked._plan = plan(objective="minimize loss")
     return asked
 
@@ -259,15 +261,15 @@ def test_contradictory_settings_fail_their_trial_only(tmp_path: Path) -> None:
 
 def test_the_best_trial_is_a_finished_trial() -> None:
     outcomes = [
-        Outcome(0, "finished", 0.5, 3, {}),
-        Outcome(1, "finished", 0.7, 3, {}),
-        Outcome(2, "finished", 0.7, 3, {}),
-        Outcome(3, "pruned", None, 1, {}),
+        TrialOutcome(0, "finished", 0.5, 3, {}),
+        TrialOutcome(1, "finished", 0.7, 3, {}),
+        TrialOutcome(2, "finished", 0.7, 3, {}),
+        TrialOutcome(3, "pruned", None, 1, {}),
     ]
     assert best(outcomes, Tune()).number == 1
     assert best(outcomes, Tune(objective="minimize loss")).number == 0
     with pytest.raises(SearchError, match="none of 1 trials finished: too steep"):
-        best([Outcome(0, "failed", None, 0, {}, "too steep")], Tune())
+        best([TrialOutcome(0, "failed", None, 0, {}, "too steep")], Tune())
 
 
 def test_the_value_of_a_trial_is_that_of_its_best_epoch(tmp_path: Path) -> None:

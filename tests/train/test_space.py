@@ -6,12 +6,12 @@ import pytest
 
 from segline.model.geometry import SizeError
 from segline.params import Axis, Params, ParamsError, Tuned, check
-from segline.train.space import Plan, SpaceError, bounds, holds
+from segline.train.space import SearchPlan, SpaceError, bounds, holds
 
 
-def plan(**sections: Any) -> Plan:
+def plan(**sections: Any) -> SearchPlan:
     settings = check(Params, sections, "params.yaml")
-    return Plan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
+    return SearchPlan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
 
 
 RANGE = {"low": 1, "high": 2}

@@ -11,8 +11,8 @@ from optuna.storages import RDBStorage
 from segline.params import Params, Tuned, check
 from segline.train import studies
 from segline.train.loop import Epoch
-from segline.train.search import Asked, Outcome, Search
-from segline.train.space import Plan
+from segline.train.search import OpenTrial, Search, TrialOutcome
+from segline.train.space import SearchPlan
 
 HOLD = """
 import sys, time
@@ -24,13 +24,13 @@ with claims.claim(3) as mine:
 """
 
 
-def plan() -> Plan:
+def plan() -> SearchPlan:
     tune = {"trials": 4, "epochs": 2, "startup_trials": 2, "pruner_startup_trials": 1}
     settings = check(Params, {"tune": tune}, "params.yaml")
-    return Plan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
+    return SearchPlan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
 
 
-def train(asked: Asked) -> None:
+def train(asked: OpenTrial) -> None:
     for number in (1, 2):
         value = asked.trained.train.learning_rate * number
         if asked.report(Epoch(number, 1, 1, value, 0.1, 2, 0.1, 0.9, 1.0)):
@@ -39,7 +39,7 @@ def train(asked: Asked) -> None:
     asked.tell("finished")
 
 
-def searched(*searches: Search) -> list[Outcome]:
+def searched(*searches: Search) -> list[TrialOutcome]:
     """Train all trials; `searches` take one trial each in turn."""
     searches[0].add_trials(4)
     workers = [search.trials(wait=False) for search in searches]
@@ -59,12 +59,12 @@ def journal(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def expected(journal: str) -> list[Outcome]:
+def expected(journal: str) -> list[TrialOutcome]:
     """Outcomes of a search in a journal."""
     return searched(Search(plan(), *studies.open_storage(journal, "study"), "study"))
 
 
-def test_a_search_in_a_database_is_the_same(expected: list[Outcome], tmp_path: Path) -> None:
+def test_a_search_in_a_database_is_the_same(expected: list[TrialOutcome], tmp_path: Path) -> None:
     storage = RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
     assert searched(Search(plan(), storage, studies.FileClaims(tmp_path / "claims"), "study")) == expected
 
@@ -91,11 +91,11 @@ def _check_claim_until_kill(address: str) -> None:
 # PostgreSQL
 
 
-def test_a_search_in_postgresql_is_the_same(expected: list[Outcome], database: str) -> None:
+def test_a_search_in_postgresql_is_the_same(expected: list[TrialOutcome], database: str) -> None:
     assert searched(Search(plan(), *studies.open_storage(database, "study"), "study")) == expected
 
 
-def test_a_search_in_postgresql_can_grow_and_shrink(expected: list[Outcome], database: str) -> None:
+def test_a_search_in_postgresql_can_grow_and_shrink(expected: list[TrialOutcome], database: str) -> None:
     for total in (2, 4, 2):
         search = Search(plan(), *studies.open_storage(database, "study"), "study")
         search.add_trials(total)

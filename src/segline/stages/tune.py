@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from segline.params import Runtime
     from segline.track.recording import Run, StartedRun
     from segline.track.store import Store
-    from segline.train.search import Asked, Outcome, Search, State
-    from segline.train.space import Plan
+    from segline.train.search import OpenTrial, Search, State, TrialOutcome
+    from segline.train.space import SearchPlan
 
 OUT = params.TUNED_FILE.parent
 COLUMNS = ("number", "state", "value", "epochs", "reason")  # of trials.csv, before the settings
@@ -36,16 +36,16 @@ def main(join: str | None = None) -> None:
     if tune.trials == 0 and join is None:
         _write(base, [], {"trials": 0}, {})
         return
-    from segline.train.space import Plan
+    from segline.train.space import SearchPlan
 
-    plan = Plan(base, tune)
+    plan = SearchPlan(base, tune)
     if join is None:
         _search(plan, runtime)
     else:
         _work(plan, runtime, join)
 
 
-def _search(plan: "Plan", runtime: "Runtime") -> None:
+def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
     """Search with as many processes as wanted, and write what won."""
     from segline.process import helpers
     from segline.track.store import open_store
@@ -73,7 +73,7 @@ def _search(plan: "Plan", runtime: "Runtime") -> None:
     progress.note(f"tune: {result['said']}")
 
 
-def _work(plan: "Plan", runtime: "Runtime", address: str) -> None:
+def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
     """Work on the trials of a search that another process has begun, as long as there are any to take."""
     from segline.track.store import open_store
     from segline.train import search, studies
@@ -114,7 +114,7 @@ def _train_all(
             asked.tell(*told)  # at last: a run that was told of is never left open
 
 
-def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
+def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
     """Train one trial in its run; what came of it, and why where it failed."""
     from segline.data.prepared import Prepared
     from segline.train import device, loop, training
@@ -142,7 +142,7 @@ def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, sto
     return state, reason
 
 
-def _key(plan: "Plan") -> str:
+def _key(plan: "SearchPlan") -> str:
     """Names a search by all that its trials depend on, and by nothing else."""
     from segline.data.prepared import PREPARED, WEIGHTS
     from segline.track import lineage
@@ -160,7 +160,7 @@ def _share(runtime: "Runtime") -> "Runtime":
     return runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // runtime.tune_workers)})
 
 
-def _parent(store: "Store", plan: "Plan", mark: str) -> "AbstractContextManager[StartedRun]":
+def _parent(store: "Store", plan: "SearchPlan", mark: str) -> "AbstractContextManager[StartedRun]":
     """The run of the search, in which those of its trials are."""
     from segline.data.prepared import PREPARED, Prepared
     from segline.track import lineage
@@ -171,7 +171,7 @@ def _parent(store: "Store", plan: "Plan", mark: str) -> "AbstractContextManager[
     return store.start_run("study", flat(plan.content()), lineage.tags(), inputs, key=mark, again=True)
 
 
-def _result(plan: "Plan", outcomes: "list[Outcome]", winner: "Outcome") -> dict[str, Any]:
+def _result(plan: "SearchPlan", outcomes: "list[TrialOutcome]", winner: "TrialOutcome") -> dict[str, Any]:
     """What the search was worth: the best trial beside the one with params.yaml's own values."""
     own, metric = outcomes[0].value, plan.tune.metric
     said = (
@@ -194,7 +194,7 @@ def _result(plan: "Plan", outcomes: "list[Outcome]", winner: "Outcome") -> dict[
     }
 
 
-def _rows(plan: "Plan", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
+def _rows(plan: "SearchPlan", outcomes: "list[TrialOutcome]") -> list[dict[str, Any]]:
     """A row a trial: what came of it, and the settings that were drawn."""
     names = sorted(plan.tune.space)
     return [

@@ -54,16 +54,16 @@ class Rest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Content:
+class CheckpointContent:
     """Content of a checkpoint: tensors by file and name, and the rest as plain JSON values."""
 
     tensors: dict[str, dict[str, Tensor]]
     rest: dict[str, Any]
 
-    def copy(self) -> "Content":
+    def copy(self) -> "CheckpointContent":
         """Return a copy that further training does not change."""
         tensors = {file: {name: t.clone() for name, t in named.items()} for file, named in self.tensors.items()}
-        return Content(tensors, self.rest)
+        return CheckpointContent(tensors, self.rest)
 
 
 def save(folder: Path, state: State, settings: Train) -> None:
@@ -76,7 +76,7 @@ def load(folder: Path, state: State) -> None:
     give(read(folder), state)
 
 
-def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> Content:
+def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> CheckpointContent:
     """Return the content of a checkpoint of `state` and its history `epochs`. Tensors are shared, not copied.
 
     After an epoch, every tile and every dropout mask follows from (seed, epoch). Within an epoch the states of torch's
@@ -100,15 +100,15 @@ def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> Content
         "epochs": [_plain(asdict(epoch)) for epoch in epochs],
         "files": [*tensors],
     }
-    return Content(tensors, rest)
+    return CheckpointContent(tensors, rest)
 
 
-def history(content: Content) -> list[Epoch]:
+def history(content: CheckpointContent) -> list[Epoch]:
     """Return the epochs that were passed to `take`."""
     return [_epoch(values) for values in content.rest["epochs"]]
 
 
-def give(content: Content, state: State) -> None:
+def give(content: CheckpointContent, state: State) -> None:
     """Restore `content` into `state`, an initial state made with the same settings.
 
     Raises
@@ -122,7 +122,7 @@ def give(content: Content, state: State) -> None:
         raise CheckpointError(f"the checkpoint does not fit the training: {type(error).__name__}: {error}") from error
 
 
-def _give(content: Content, state: State) -> None:
+def _give(content: CheckpointContent, state: State) -> None:
     rest = content.rest
     optimizer = join_tensors(content.tensors[OPTIMIZER], rest["optimizer"])
     _check_optimizer(optimizer, state)
@@ -156,7 +156,7 @@ def _check_optimizer(saved: dict[str, Any], state: State) -> None:
                 raise ValueError(f"{name} of parameter {number} has the wrong shape {tuple(value.shape)}")
 
 
-def write(folder: Path, content: Content) -> None:
+def write(folder: Path, content: CheckpointContent) -> None:
     """Write `content` to `folder`; a former checkpoint there is replaced only once the new one is on the disk."""
     with files.whole_folder(folder) as building:
         for name, tensors in content.tensors.items():
@@ -167,7 +167,7 @@ def write(folder: Path, content: Content) -> None:
     _fsync(folder.parent)
 
 
-def read(folder: Path) -> Content:
+def read(folder: Path) -> CheckpointContent:
     """Read a checkpoint written by `write`.
 
     Raises
@@ -178,7 +178,7 @@ def read(folder: Path) -> Content:
     try:
         files.read_record(folder / REST, Rest, "remove the folder")
         rest = files.read_json(folder / REST)
-        return Content({name: load_file(folder / name) for name in rest["files"]}, rest)
+        return CheckpointContent({name: load_file(folder / name) for name in rest["files"]}, rest)
     except (files.FileError, SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {error}") from error
 

@@ -46,7 +46,7 @@ class Kept:
     folder: Path
     settings: Train
     epochs: list[Epoch] = field(default_factory=list)
-    unsaved: dict[str, checkpoint.Content] = field(default_factory=dict)  # because the disk is full
+    unsaved: dict[str, checkpoint.CheckpointContent] = field(default_factory=dict)  # because the disk is full
 
     @property
     def best(self) -> list[Epoch]:

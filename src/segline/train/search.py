@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from segline.params import Axis, ParamsError, Tune, Tuned
 from segline.train.loop import Epoch, TrainingError
-from segline.train.space import KIND, Plan, Value, bounds, holds
+from segline.train.space import KIND, SearchPlan, Value, bounds, holds
 from segline.train.studies import ALONE, Claims, StudyError
 
 State = Literal["finished", "pruned", "failed"]
@@ -33,7 +33,7 @@ class SearchError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """Outcome of a trial. ``value``: objective of the best epoch; None unless the trial finished."""
 
     number: int
@@ -44,10 +44,10 @@ class Outcome:
     reason: str = ""  # of a failure
 
 
-class Asked:
+class OpenTrial:
     """A trial to train. ``settings`` are for a full training, ``trained`` for the shorter training of the trial."""
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: Plan) -> None:
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
         self.settings = settings
         self.trained = plan.shortened(settings)
@@ -92,7 +92,7 @@ class Asked:
 class Search:
     """A study in its storage, shared by any number of workers."""
 
-    def __init__(self, plan: Plan, storage: BaseStorage, claims: Claims, name: str) -> None:
+    def __init__(self, plan: SearchPlan, storage: BaseStorage, claims: Claims, name: str) -> None:
         self.plan, self.claims, self.storage = plan, claims, storage
         self._total: int | None = None
         self.study = optuna.create_study(
@@ -105,7 +105,7 @@ class Search:
         )
 
     @classmethod
-    def joined(cls, plan: Plan, storage: BaseStorage, claims: Claims, name: str) -> "Search":
+    def joined(cls, plan: SearchPlan, storage: BaseStorage, claims: Claims, name: str) -> "Search":
         """Join a search that another worker has started; raise StudyError if none has these settings and data."""
         names = optuna.get_all_study_names(storage)
         if name not in names:
@@ -128,7 +128,7 @@ class Search:
         """Number of trials that this worker has asked for; for a worker that joined, the number in the study."""
         return self._total if self._total is not None else int(self.study.user_attrs.get(TOTAL, 0))
 
-    def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[Asked]:
+    def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[OpenTrial]:
         """Yield the trials that this worker has to train; each is claimed until the next one is taken.
 
         Parameters
@@ -150,7 +150,7 @@ class Search:
                 check()
                 time.sleep(POLL_INTERVAL)
 
-    def outcomes(self, total: int) -> list[Outcome]:
+    def outcomes(self, total: int) -> list[TrialOutcome]:
         """Return the outcomes of the finished trials among the first `total`."""
         return [self._outcome(trial) for trial in self._trials()[:total] if trial.state.is_finished()]
 
@@ -160,7 +160,7 @@ class Search:
         study.add_trials(self._trials()[:total])
         return study
 
-    def _ask(self, number: int) -> Asked | None:
+    def _ask(self, number: int) -> OpenTrial | None:
         """Draw the values of trial `number`, which this worker has claimed; return None if the trial is finished."""
         frozen = self._trials()[number]
         if frozen.state.is_finished():
@@ -177,7 +177,7 @@ class Search:
             trial.set_user_attr(REASON, str(error))
             self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
             return None
-        return Asked(self.study, trial, settings, self.plan)
+        return OpenTrial(self.study, trial, settings, self.plan)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         """Draw values by full name; trial 0 takes the values of params.yaml that lie in the space."""
@@ -219,13 +219,13 @@ class Search:
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def _outcome(self, trial: FrozenTrial) -> Outcome:
+    def _outcome(self, trial: FrozenTrial) -> TrialOutcome:
         state: State = "finished"
         if trial.state != TrialState.COMPLETE:
             state = "failed" if REASON in trial.user_attrs else "pruned"
         values = self.plan.base_values() if trial.number == 0 else trial.params
         value = trial.value if state == "finished" else None
-        return Outcome(trial.number, state, value, trial.last_step or 0, values, trial.user_attrs.get(REASON, ""))
+        return TrialOutcome(trial.number, state, value, trial.last_step or 0, values, trial.user_attrs.get(REASON, ""))
 
 
 def objective(tune: Tune, epoch: Epoch) -> float:
@@ -235,7 +235,7 @@ def objective(tune: Tune, epoch: Epoch) -> float:
     return 1.0 if math.isnan(epoch.validation_mean_iou) else epoch.validation_mean_iou
 
 
-def best(outcomes: list[Outcome], tune: Tune) -> Outcome:
+def best(outcomes: list[TrialOutcome], tune: Tune) -> TrialOutcome:
     """Return the best finished trial, the earlier of two equal ones.
 
     Raises
@@ -251,7 +251,7 @@ def best(outcomes: list[Outcome], tune: Tune) -> Outcome:
     return min(finished, key=lambda pair: (sign * pair[0], pair[1].number))[1]
 
 
-def _pruner(plan: Plan) -> BasePruner:
+def _pruner(plan: SearchPlan) -> BasePruner:
     tune = plan.tune
     match tune.pruner:
         case "median":

@@ -26,7 +26,7 @@ class SpaceError(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """Plan of a search. Trial 0 uses ``base``, the settings of params.yaml.
 
     Raises
