@@ -1,22 +1,22 @@
-# make run    install what is pinned, run what changed (dvc repro), show the result
+# make run    install the pinned packages, run the changed stages (dvc repro), show the result
 # make test   the tests
 # make soak   the long tests: kills, servers, large images, thousands of damaged files
-# make lint   format, lint, types, who may import whom
+# make lint   check format, style, types and who may import whom
 # make venv   only install; then `. .venv/bin/activate` gives dvc and segline
-# make generate   write what follows from the code: deps in dvc.yaml, docs/params.md, comments in params.yaml, README tree
+# make generate   write what follows from params.py: docs/params.md and the comments in params.yaml
 
 .PHONY: run test soak lint venv generate
 .DEFAULT_GOAL := run
 
-# A name alone does not do: a pyenv shim may be there without its Python.
+# A name is not enough: a pyenv shim may exist without its Python.
 PYTHON := $(shell for name in python3.11 python3 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# The stages call `python`, which DVC does not take from its own environment.
+# The stages call `python`, which DVC looks up on PATH, not in its own environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# The stamps are named for what is pinned, so that a changed date installs nothing and a changed pin does.
+# The stamps are named by the content of the pins, so that a changed pin installs and a changed date does not.
 PINS := .venv/pins-$(shell cat requirements.txt | cksum | cut -d ' ' -f 1)
 DEV_PINS := .venv/dev-pins-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d ' ' -f 1)
 
@@ -38,8 +38,6 @@ lint: $(DEV_PINS)
 
 generate: $(DEV_PINS)
 	PYTHONPATH=src $(BIN)/python tools/params_text.py
-	$(BIN)/python tools/dvc_deps.py
-	$(BIN)/python tools/readme_tree.py
 
 venv: $(PINS)
 

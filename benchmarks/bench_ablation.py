@@ -354,7 +354,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(f"{named(row)} {len(row['seeds'])} | {middle} | {minutes} |")
     lines += [
         "",
-        f"| dataset | factor | arm less the factor's first, seed by seed | {columns} |",
+        f"| dataset | factor | arm minus the first arm, seed by seed | {columns} |",
         f"|---|---|---|{rule}",
     ]
     for row in rows:

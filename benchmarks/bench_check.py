@@ -19,7 +19,7 @@ import numpy.typing as npt
 from segline import files
 from segline.data import imagefiles
 from segline.data.checks.duplicates import MOST_BITS, Codes, partners
-from segline.data.checks.examine import examine
+from segline.data.checks.per_image import examine
 from segline.data.dataset import Dataset
 
 BLOCK = 512

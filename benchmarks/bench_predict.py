@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import save_file
 
 from segline import params
-from segline.data import drawn
+from segline.data import synthetic
+from segline.gate import champion
 from segline.gate.rules import Verdict
 from segline.model.images import Statistics, encode_png, to_network
 from segline.model.inference import Description, Inference, Predictor
@@ -48,10 +49,10 @@ finally:
 def trained(steps: int, model: params.Model) -> tuple[Any, Description]:
     """Train a network for some steps on drawn cells."""
     torch.manual_seed(0)
-    scenes = [drawn.draw(0, index) for index in range(8)]
+    scenes = [synthetic.draw(0, index) for index in range(8)]
     values = np.concatenate([scene.image.ravel() for scene in scenes]) / 255
     statistics = Statistics("uint8", 1, (float(values.mean()),), (float(values.std()),))
-    description = Description(model.model_dump(), drawn.CLASSES, "instances", statistics)
+    description = Description(model.model_dump(), synthetic.CLASSES, "instances", statistics)
     network, rng = description.build(), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for _ in range(steps):
@@ -83,17 +84,17 @@ def register(folder: Path, steps: int) -> None:
     description.write(folder / "model.json")
     inference = Inference(separation=Separation(1.5, 30))
     inference.write(folder / "inference.json")
-    example = drawn.draw(1, 0).image
+    example = synthetic.draw(1, 0).image
     labels, objects = Predictor(network, description, inference).predict(example[..., np.newaxis])
     parts = Parts(folder, folder / "inference.json", encode_png(example), encode_png(labels), encode(objects))
     store = open_store()
     with store.start_run("bench") as run:
-        Registry(store, "bench").register(parts, run, Verdict(()), {}, "")
+        champion.register(Registry(store, "bench"), parts, run, Verdict(()), {})
 
 
 def write_image(file: Path, side: int) -> None:
     """A grey image of drawn scenes, one beside the other, in tiles."""
-    scenes = [drawn.draw(2, index, SCENE, SCENE).image for index in range(SCENES)]
+    scenes = [synthetic.draw(2, index, SCENE, SCENE).image for index in range(SCENES)]
 
     def tiles() -> Iterator[npt.NDArray[np.uint8]]:
         for top in range(0, side, TILE):

@@ -1,10 +1,12 @@
-"""A checkout of segline with small settings, in which tests run what a user runs."""
+"""A checkout of segline with small settings, in which tests run a user's commands."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,14 +34,14 @@ SMALL = {
 
 
 class Project:
-    """A checkout of segline with small settings."""
+    """A checkout of segline with small settings in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @classmethod
     def made(cls, repository: Path, folder: Path, *settings: dict[str, dict[str, Any]]) -> Self:
-        """A copy of what is committed that a run needs, with `settings`, the later ones over the earlier."""
+        """Copy the files that a run needs, and apply `settings`, later ones over earlier ones."""
         for name in COPIED:
             source, target = repository / name, folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,38 +50,60 @@ class Project:
             else:
                 shutil.copyfile(source, target)
         project = cls(folder)
-        for each in settings:
-            project.set(**each)
+        for sections in settings:
+            project.set(**sections)
         project.run("git", "init", "-q")
         project.run("git", "config", "user.email", "test@segline.invalid")
         project.run("git", "config", "user.name", "test")
         return project
 
     def commit(self, message: str) -> None:
-        """Commit all that is changed and new."""
+        """Commit all changed and new files."""
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", message)
 
     def run(self, *command: str, **environment: str) -> str:
-        """What a command says; it must succeed."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
+        """Run a command, which must succeed, and return its output."""
+        done = self.attempt(*command, **environment)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def attempt(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that may fail, and return its result."""
+        return subprocess.run(
             command,
             cwd=self.folder,
-            env={**inherited, "PATH": path, "OMP_NUM_THREADS": "1", **environment},
+            env=self._environment(environment),
             capture_output=True,
             check=False,
             text=True,
             timeout=1200,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+
+    def killed_after(self, seconds: float, *command: str, **environment: str) -> bool:
+        """Kill a command and its children after `seconds`; return whether it was still running."""
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self._environment(environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)  # the process id stays valid until process.wait()
+        return process.wait() == -signal.SIGKILL
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        """Return the environment of this process without variables of another project, and with `more`."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**inherited, "PATH": path, "OMP_NUM_THREADS": "1", **more}
 
     def would_run(self) -> list[str]:
-        """The stages that changed themselves; what follows from them is not known before they have run."""
-        said = self.run("dvc", "repro", "--dry")
-        return [stage for stage in STAGES if f"Running stage '{stage}'" in said]
+        """Return the stages that are changed themselves; the stages after them are unknown before they have run."""
+        output = self.run("dvc", "repro", "--dry")
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
 
     def set(self, **sections: dict[str, object]) -> None:
         """Change settings in params.yaml."""
@@ -90,12 +114,12 @@ class Project:
         yaml.dump(document, self.folder / "params.yaml")
 
     def json(self, file: str) -> dict[str, object]:
-        """What a JSON file holds."""
+        """Return the content of a JSON file."""
         content: dict[str, object] = json.loads((self.folder / file).read_text())
         return content
 
     def runs(self) -> int:
-        """How many runs the store holds."""
+        """Count the runs in the store."""
         script = (
             "from segline.track.store import open_store; s = open_store(); "
             "print(len(s.client.search_runs([s.experiment_id])))"
@@ -104,5 +128,5 @@ class Project:
 
     @property
     def store(self) -> str:
-        """The address of the store."""
+        """Address of the store."""
         return f"sqlite:///{self.folder / 'mlruns' / 'mlflow.db'}"

@@ -1,4 +1,4 @@
-"""What every room's tests share: where the repository is, and real data where a machine has it."""
+"""Fixtures for all tests: the repository, real data if present, finished projects, and a PostgreSQL server."""
 
 import os
 import shutil
@@ -14,26 +14,26 @@ import hypothesis
 import psycopg
 import pytest
 
-import segline  # noqa: F401  sets the environment that keeps libraries from phoning home
+import segline  # noqa: F401  switches off the telemetry of libraries
 from tests.checkout import SMALL, Project
 
 ROOT = Path(__file__).parents[1]
-# A process that a test starts runs this checkout's code, whatever is installed.
+# Processes that a test starts run the code of this checkout, even if another segline is installed.
 os.environ["PYTHONPATH"] = str(ROOT / "src")
-# The time of an example says how busy the machine is. In CI what fails fails again; elsewhere examples are new.
+# No deadline, because a busy machine is slow. In CI the examples are repeatable; elsewhere they are random.
 hypothesis.settings.register_profile("segline", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("segline")
 
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """Root of this checkout; never written to."""
+    """Root of this checkout; no test writes to it."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """Folder of a real dataset below SEGLINE_TEST_DATA, or a skip that says what is missing."""
+    """Return a function that finds a real dataset in SEGLINE_TEST_DATA, or skips the test and names what is missing."""
 
     def find(name: str) -> Path:
         root = os.environ.get("SEGLINE_TEST_DATA")
@@ -49,7 +49,7 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pipeline has run once."""
+    """A project after one run of its pipeline."""
     project = Project.made(repository, tmp_path_factory.mktemp("line") / "project", SMALL)
     project.commit("small settings")
     project.run("dvc", "repro")
@@ -57,7 +57,7 @@ def finished(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
     return project
 
 
-# A PostgreSQL server of the tests' own
+# A PostgreSQL server for the tests
 
 PASSWORD = "tiger-7319"
 HERE = os.pathsep.join([os.environ["PATH"], *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))])
@@ -65,15 +65,15 @@ HERE = os.pathsep.join([os.environ["PATH"], *map(str, sorted(Path("/usr/lib/post
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Path]:
-    """The folder of a server's socket, or a skip that says what is missing; the server ends with this process."""
-    found = {name: shutil.which(name, path=HERE) for name in ("initdb", "postgres", "setpriv")}
-    if missing := [name for name, path in found.items() if path is None]:
-        pytest.skip(f"there is no {' and no '.join(missing)}: no PostgreSQL server here (Debian: postgresql)")
-    folder = Path(tempfile.mkdtemp(prefix="segline-postgres-", dir="/tmp"))  # a socket's path has to be short
+    """Start a PostgreSQL server that stops with this process, or skip; return the folder of its socket."""
+    programs = {name: shutil.which(name, path=HERE) for name in ("initdb", "postgres", "setpriv")}
+    if missing := [name for name, path in programs.items() if path is None]:
+        pytest.skip(f"{' and '.join(missing)} not installed: no PostgreSQL server (Debian: postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="segline-postgres-", dir="/tmp"))  # the path of a socket must be short
     secret = folder / "password"
     secret.write_text(PASSWORD)
-    before = [str(found["setpriv"]), "--pdeathsig=QUIT"]
-    if os.geteuid() == 0:  # which PostgreSQL refuses
+    before = [str(programs["setpriv"]), "--pdeathsig=QUIT"]
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         before += ["--reuid=postgres", "--regid=postgres", "--init-groups"]
         for path in (folder, secret):
             shutil.chown(path, "postgres")
@@ -82,17 +82,17 @@ def server() -> Iterator[Path]:
     make = ["-U", "segline", "-E", "UTF8", "--no-sync", "--auth=scram-sha-256", f"--pwfile={secret}"]
     try:
         done = subprocess.run(
-            [*before, str(found["initdb"]), *data, *make], cwd="/", capture_output=True, text=True, check=False
+            [*before, str(programs["initdb"]), *data, *make], cwd="/", capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen([*before, str(found["postgres"]), *data, *options], cwd="/", stderr=log)
+            process = subprocess.Popen([*before, str(programs["postgres"]), *data, *options], cwd="/", stderr=log)
         with process:
             try:
                 _wait_until_ready(process, folder)
                 yield folder
             finally:
-                process.send_signal(signal.SIGINT)  # end now, whoever is connected
+                process.send_signal(signal.SIGINT)  # fast shutdown: disconnects all clients
     finally:
         shutil.rmtree(folder)
 
@@ -106,7 +106,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", folder: Path) -> None:
 
 @pytest.fixture
 def database(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an empty database; its password is in the environment, as a user would have it."""
+    """Create an empty database, and return its address; the password is in the environment."""
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     with psycopg.connect(host=str(server), user="segline", dbname="postgres", autocommit=True) as connection:
         connection.execute("CREATE DATABASE study")
@@ -116,20 +116,20 @@ def database(server: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Who leaves hears no more signals; this process does not leave."""
+    """Restore signal handlers, because a command that stops changes them but the test process continues."""
     former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in former.items():
         signal.signal(number, handler)
 
 
-# A registry: three versions of a model, whose files stand in for a network's
+# A registry with three versions of a model; their files are placeholders for a network
 
 
 @pytest.fixture(scope="session")
 def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A committed project with versions 1, 2 and 3 of cells, of which 1 is champion as the first."""
-    from segline.gate import rules
+    """A committed project with versions 1, 2 and 3 of cells; version 1 is champion, because it was the first."""
+    from segline.gate import champion, rules
     from segline.params import Gate
     from segline.track import commits, intact, versions
     from segline.track.packaging import Parts
@@ -169,7 +169,9 @@ def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tags = {"model.md5": f"{number}" * 32, "data.md5": "d" * 32, "dataset": "cells", **commits.here()}
             with store.start_run("train", {"train.epochs": number}) as run:
                 passed = rules.floors({"mean_iou": 0.5 + number / 10, "pixel_error": 0.05}, Gate())
-                Registry(store, "cells").register(parts, run, passed, tags, "# Card", records={IMAGES: images})
+                champion.register(
+                    Registry(store, "cells"), parts, run, passed, tags, description="# Card", records={IMAGES: images}
+                )
     return root
 
 
@@ -183,7 +185,7 @@ COMMITTED = {
 
 @pytest.fixture
 def cells(three_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that project as the working directory; who commits there is Ada."""
+    """A copy of `three_versions` as the working directory; commits there are by Ada."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "GIT_DIR", "GIT_WORK_TREE"):
         monkeypatch.delenv(name, raising=False)
     for role in ("AUTHOR", "COMMITTER"):

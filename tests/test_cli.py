@@ -1,4 +1,4 @@
-"""The command line: quick help, clean refusals, one command a stage."""
+"""The command line: fast help, one-line user errors, and a command for each stage."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(repository: Path, tmp_path: Path) -> Run:
-    """Call `python -m segline` in an empty folder."""
+    """Return a function that runs `python -m segline` in an empty folder."""
 
     def call(*arguments: str, python: str = "") -> "subprocess.CompletedProcess[str]":
         environment = os.environ | {"PYTHONPATH": f"{python}{repository / 'src'}"}
@@ -26,18 +26,18 @@ def run(repository: Path, tmp_path: Path) -> Run:
     return call
 
 
-def test_help_names_every_command_and_a_stage_for_each_of_dvc_yaml(run: Run, repository: Path) -> None:
+def test_help_lists_every_command_and_every_stage_of_dvc_yaml(run: Run, repository: Path) -> None:
     stages = YAML(typ="safe").load((repository / "dvc.yaml").read_text())["stages"]
-    said = run("--help").stdout
+    output = run("--help").stdout
     assert [
         name
         for name in (*stages, "check", "import", "models", "preset", "predict", "runs", "serve", "summary", "ui")
-        if f"\n  {name} " not in said
+        if f"\n  {name} " not in output
     ] == []
 
 
 def test_help_imports_nothing_heavy(run: Run) -> None:
-    # What makes --help slow is an import at the top of cli.py, and that can be seen without a clock.
+    # Imports at the top of cli.py make --help slow; checking them needs no clock.
     program = (
         "import sys, segline.cli; print(*{'numpy', 'torch', 'pandas', 'mlflow', 'pydantic', 'rich'} & set(sys.modules))"
     )
@@ -47,28 +47,28 @@ def test_help_imports_nothing_heavy(run: Run) -> None:
     assert run("--help").returncode == 0
 
 
-def test_a_wrong_setting_is_said_without_a_traceback(run: Run, tmp_path: Path) -> None:
+def test_an_unknown_setting_is_reported_without_a_traceback(run: Run, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("train: {learnin_rate: 1}\n")
     result = run("tune")
     assert result.returncode == 1
-    assert result.stderr.startswith("params.yaml: train.learnin_rate is no setting")
+    assert result.stderr.startswith("params.yaml: train.learnin_rate is not a setting")
     assert "Traceback" not in result.stderr
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(
+def test_a_bug_is_reported_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli, "app", lambda: {}["x\x1b[2J"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    said = capsys.readouterr().err
+    error_output = capsys.readouterr().err
     assert ended.value.code == 1
-    assert said.startswith("Traceback")
-    assert "KeyError: 'x\\x1b[2J'" in said
-    assert "\x1b" not in said
+    assert error_output.startswith("Traceback")
+    assert "KeyError: 'x\\x1b[2J'" in error_output
+    assert "\x1b" not in error_output
 
 
-def test_a_mistake_of_the_user_is_a_class_of_segline(
+def test_an_exception_of_segline_is_reported_as_its_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -81,7 +81,7 @@ def test_a_mistake_of_the_user_is_a_class_of_segline(
     assert capsys.readouterr().err == "train.epochs = 0: too small\n"
 
 
-def test_a_class_may_have_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_class_may_set_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(params.ParamsError, "exit_code", 2, raising=False)
 
     def fail() -> None:
@@ -93,7 +93,7 @@ def test_a_class_may_have_an_exit_code_of_its_own(monkeypatch: pytest.MonkeyPatc
     assert ended.value.code == 2
 
 
-def test_a_python_without_the_packages_is_told_what_to_activate(run: Run, tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_with_how_to_activate_the_environment(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "typer.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'typer'\", name='typer')"
@@ -104,7 +104,7 @@ def test_a_python_without_the_packages_is_told_what_to_activate(run: Run, tmp_pa
     assert "Traceback" not in result.stderr
 
 
-def test_telemetry_is_off_unless_asked_for() -> None:
+def test_telemetry_is_off_unless_the_user_set_the_variable() -> None:
     program = "import os, segline; print(os.environ['MLFLOW_DISABLE_TELEMETRY'], os.environ['DVC_NO_ANALYTICS'])"
     environment = {"PYTHONPATH": str(Path(cli.__file__).parents[1]), "DVC_NO_ANALYTICS": "asked"}
     command = [sys.executable, "-c", program]
@@ -129,7 +129,7 @@ def test_threads_spin_briefly_unless_the_user_set_another_policy(environment: di
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said", "code"),
+    ("arguments", "expected", "code"),
     [
         (("predict", "a.png", "--model", "models:/a/1", "--out", ""), "--out", 2),
         (("predict", "", "--model", "models:/a/1", "--out", "out"), "an image's name is empty", 1),
@@ -137,8 +137,10 @@ def test_threads_spin_briefly_unless_the_user_set_another_policy(environment: di
         (("ui", "--port", "0"), "greater than or equal to 1", 2),
     ],
 )
-def test_values_that_mean_nothing(run: Run, tmp_path: Path, arguments: tuple[str, ...], said: str, code: int) -> None:
+def test_an_invalid_value_is_refused(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], expected: str, code: int
+) -> None:
     result = run(*arguments)
     assert result.returncode == code
-    assert said in result.stderr
+    assert expected in result.stderr
     assert not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Reading and writing, judged by Pillow, tifffile, hashlib and by what is on the disk after a failure."""
+"""Reading and writing of files, compared with Pillow, tifffile, hashlib and the disk after a failure."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ from PIL import Image
 
 from segline import files
 from segline.data import imagefiles
-from segline.data.tiled import write_tiled
+from segline.data.writers import Layer, write_tiled
 from segline.files import FileError
 
 IDS = np.array([[0, 1, 2], [3, 700, 65535]], np.uint16)
@@ -31,7 +31,7 @@ def test_palette_png_keeps_its_indices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_ids_of_16_bit(tmp_path: Path, suffix: str) -> None:
+def test_ids_of_16_bit_are_read(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"ids{suffix}"
     tifffile.imwrite(file, IDS) if suffix == ".tif" else Image.fromarray(IDS).save(file)
     np.testing.assert_array_equal(imagefiles.read_labels(file), IDS)
@@ -60,15 +60,15 @@ def _write(file: Path, array: np.ndarray) -> None:
     [
         ("rgb.png", np.zeros((2, 2, 3), np.uint8), r"in colour, of shape \(2, 2, 3\).*class id"),
         ("lossy.jpg", np.zeros((2, 2), np.uint8), "JPEG changes values"),
-        ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels hold no whole number, such as 0\.5"),
-        ("nan.tif", np.array([[0, np.nan]], np.float32), "no whole number, such as nan"),
+        ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels are not integers, such as 0\.5"),
+        ("nan.tif", np.array([[0, np.nan]], np.float32), "are not integers, such as nan"),
         ("minus.tif", np.array([[0, -2]], np.int16), "ids from -2 to 0"),
         ("huge.tif", np.array([[0, 2**31]], np.uint32), "2147483648"),
         ("big.tif", np.array([[0, 1e30]], np.float32), "ids from 0"),
         ("stack.tif", np.zeros((3, 4, 5), np.uint8), "a stack of 3 pages"),
     ],
 )
-def test_labels_that_are_no_ids_are_refused(tmp_path: Path, name: str, array: np.ndarray, says: str) -> None:
+def test_labels_that_are_not_ids_are_refused(tmp_path: Path, name: str, array: np.ndarray, says: str) -> None:
     _write(tmp_path / name, array)
     with pytest.raises(FileError, match=says) as refusal:
         imagefiles.read_labels(tmp_path / name)
@@ -95,7 +95,9 @@ def _encoded(suffix: str) -> bytes:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(suffix=st.sampled_from([".png", ".tif"]), cut=st.floats(0, 0.95), flip=st.integers(0, 10**6))
-def test_damage_gives_labels_or_the_named_error(tmp_path: Path, suffix: str, cut: float, flip: int) -> None:
+def test_a_damaged_label_file_gives_labels_or_an_error_that_names_it(
+    tmp_path: Path, suffix: str, cut: float, flip: int
+) -> None:
     data = bytearray(_encoded(suffix))
     data[flip % len(data)] ^= 1 << (flip % 8)
     file = tmp_path / f"damaged{suffix}"
@@ -122,7 +124,7 @@ def test_pages_of_a_stack_are_read_one_by_one(tmp_path: Path) -> None:
         imagefiles.read_page(tmp_path / "stack.tif", 3)
 
 
-def test_size_is_told_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_an_image_is_read_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(np.zeros((3, 5, 4), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(IDS).save(tmp_path / "b.tif")
     monkeypatch.setattr("imagecodecs.png_decode", None)
@@ -133,7 +135,7 @@ def test_size_is_told_without_decoding(tmp_path: Path, monkeypatch: pytest.Monke
         imagefiles.image_size(tmp_path / "gone.png")
 
 
-def test_what_is_written_in_a_mask(tmp_path: Path) -> None:
+def test_a_mask_is_read_as_indices_and_palette(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("RGB").quantize(2).save(tmp_path / "a.png")
     indices, palette = imagefiles.read_mask(tmp_path / "a.png")
     assert palette is not None
@@ -161,7 +163,7 @@ def test_arrays_come_back_memory_mapped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array, IDS.T)
 
 
-def test_no_array(tmp_path: Path) -> None:
+def test_a_file_without_an_array_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"")
     for name in ("a.npy", "gone.npy"):
         with pytest.raises(FileError, match=f"{name}: not a readable array"):
@@ -186,15 +188,15 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "read"), [("a.json", files.read_json), ("a.yaml", files.read_yaml)])
-def test_text_that_is_none(tmp_path: Path, name: str, read: object) -> None:
+def test_invalid_json_and_yaml_are_named(tmp_path: Path, name: str, read: object) -> None:
     (tmp_path / name).write_text("{ a: [")
     with pytest.raises(FileError, match=f"{name}: not valid"):
         read(tmp_path / name)  # type: ignore[operator]
 
 
-def test_json_that_is_too_deep(tmp_path: Path) -> None:
+def test_json_with_too_many_levels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[" * 200_000)
-    with pytest.raises(FileError, match=r"a\.json: lists within lists, too deep"):
+    with pytest.raises(FileError, match=r"a\.json: nested too deeply"):
         files.read_json(tmp_path / "a.json")
 
 
@@ -206,7 +208,7 @@ def test_tables_are_read_as_text(tmp_path: Path) -> None:
         files.read_table(tmp_path / "empty.csv")
 
 
-def test_md5_and_copy(tmp_path: Path) -> None:
+def test_a_copy_has_the_bytes_and_the_md5_of_its_source(tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     (tmp_path / "a").write_bytes(data)
     files.copy(tmp_path / "a", tmp_path / "b")
@@ -232,7 +234,7 @@ def test_whole_folder_replaces_all_or_nothing(tmp_path: Path) -> None:
     assert [folder.name for folder in target.parent.iterdir()] == ["set"]
 
 
-def test_an_array_in_parts_is_the_file_of_the_whole(tmp_path: Path) -> None:
+def test_an_array_written_in_parts_equals_one_written_as_a_whole(tmp_path: Path) -> None:
     whole = np.arange(35, dtype=np.float32).reshape(7, 5)
     files.save_array(tmp_path / "whole.npy", whole)
     parts = (whole[rows].astype(np.float64) for rows in (slice(0, 3), slice(3, 6), slice(6, 7)))
@@ -240,7 +242,7 @@ def test_an_array_in_parts_is_the_file_of_the_whole(tmp_path: Path) -> None:
     assert (tmp_path / "parts.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
-def test_a_table_row_by_row_is_the_file_of_the_whole(tmp_path: Path) -> None:
+def test_a_table_written_by_rows_equals_one_written_as_a_whole(tmp_path: Path) -> None:
     rows = [{"image": 'a "b", c', "pixels": 3}, {"image": "ü\nd", "pixels": 4}]
     files.write_table(tmp_path / "whole.csv", pd.DataFrame(rows))
     with files.table_writer(tmp_path / "rows.csv", ["image", "pixels"]) as add:
@@ -249,7 +251,7 @@ def test_a_table_row_by_row_is_the_file_of_the_whole(tmp_path: Path) -> None:
     assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_table_that_is_not_finished_is_not_there(tmp_path: Path) -> None:
+def test_an_unfinished_table_leaves_no_file(tmp_path: Path) -> None:
     def stop_halfway() -> None:
         with files.table_writer(tmp_path / "rows.csv", ["image"]) as add:
             add({"image": "a"})
@@ -271,7 +273,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "array": lambda path: files.save_array(path, np.zeros((3, 4))),
     "parts": lambda path: files.save_parts(path, (2, 4), "u1", [np.zeros((1, 4), "u1")] * 2),
     "copy": lambda path: files.copy(Path(__file__), path),
-    "tiles": lambda path: write_tiled(path, lambda rows: np.zeros((9, 9), "u1")[rows], (9, 9), "u1", []),
+    "tiles": lambda path: write_tiled(path, Layer(lambda rows: np.zeros((9, 9), "u1")[rows], (9, 9), "u1"), []),
 }
 
 
@@ -291,7 +293,7 @@ def test_a_full_disk_is_named_and_keeps_the_former_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", fail)  # the last step, after which nothing can fail any more
+        patch.setattr(Path, "replace", fail)  # the last step that can fail
         with pytest.raises(OSError, match="No space left") as failed:
             WRITERS[name](path)
     assert failed.value.filename == str(path)
@@ -303,19 +305,21 @@ def test_a_full_disk_is_named_and_keeps_the_former_file(
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_what_lies_under_the_temporary_name_is_replaced_and_never_written_through(name: str, tmp_path: Path) -> None:
+def test_a_file_or_link_under_the_temporary_name_is_replaced_and_the_target_of_the_link_kept(
+    name: str, tmp_path: Path
+) -> None:
     (tmp_path / "victim").write_text("mine")
     path = tmp_path / "a.x"
     files.temporary_name(path).symlink_to("victim")
     WRITERS[name](path)
     assert (tmp_path / "victim").read_text() == "mine"
-    files.temporary_name(path).write_text("left by a process that was killed")
+    files.temporary_name(path).write_text("left by a killed process")
     WRITERS[name](path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.x", "victim"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_arrays_on_a_full_disk_are_named(tmp_path: Path) -> None:
+def test_an_array_that_does_not_fit_on_the_disk_is_named(tmp_path: Path) -> None:
     def write() -> None:
         with files.written(tmp_path / "a"), Path("/dev/full").open("wb", buffering=0) as file:
             np.zeros(10_000).tofile(file)
@@ -325,13 +329,13 @@ def test_arrays_on_a_full_disk_are_named(tmp_path: Path) -> None:
     assert (failed.value.errno, failed.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
 
 
-def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+def test_an_error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as failed, files.partial(tmp_path / "a"):
         (tmp_path / "other").read_bytes()
     assert failed.value.filename == str(tmp_path / "other")
 
 
-def test_a_folder_replaces_no_link_s_target(tmp_path: Path) -> None:
+def test_a_link_in_the_way_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "text").touch()
     target = tmp_path / "out"
@@ -344,8 +348,8 @@ def test_a_folder_replaces_no_link_s_target(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "text").exists()
 
 
-def test_names_that_are_no_unicode_are_named_when_they_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"a\.json: .*a.udcff.* is no Unicode and cannot be written"):
+def test_text_that_is_not_valid_unicode_is_refused_with_the_name_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"a\.json: .*a.udcff.* is not valid Unicode and cannot be written"):
         files.write_json(tmp_path / "a.json", ["a\udcff"])
     assert list(tmp_path.iterdir()) == []
 
@@ -357,7 +361,7 @@ def test_a_damaged_array_is_named(data: bytes, tmp_path: Path) -> None:
         files.load_array(tmp_path / "a.npy")
 
 
-def test_a_record_of_another_form_is_named_with_field_and_value(tmp_path: Path) -> None:
+def test_an_error_in_a_record_names_field_and_value(tmp_path: Path) -> None:
     files.write_json(tmp_path / "a.json", {"run": ["x" * 1000]})
     with pytest.raises(
         FileError, match=r"a\.json: run = \['x+.*\.\.\.: Input should be a valid string; remove it"

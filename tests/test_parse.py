@@ -1,4 +1,4 @@
-"""YAML and JSON from others: read, or refused by one kind of error, within bounds."""
+"""Untrusted YAML and JSON is parsed, or refused with ParseError, within limits of size and depth."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from segline import files, params, parse
-from segline.commands.predicted import Line
+from segline.commands.records import Line
 from segline.data.dataset import DatasetError, read_spec
 from segline.model.saved import Description, Inference, ModelError
 from segline.parse import ParseError, from_json, from_yaml
@@ -19,7 +19,7 @@ from segline.train.checkpoint import Rest
 
 
 def bomb(levels: int) -> str:
-    """YAML whose aliases make 10 to the power of `levels` values."""
+    """Return YAML whose aliases expand to 10 ** levels values."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
     return "\n".join(lines)
@@ -38,29 +38,29 @@ BAD_YAML = {
     "5000 digits": ("a: " + "9" * 5000, "not valid YAML"),
     "hexadecimal": ("a: 0x" + "f" * 5000, "larger than 64 bits"),
     "escape": ('a: "\\U0011ffff"', "not valid YAML"),
-    "surrogate": ('a: "\\ud800"', "no character of a text"),
-    "NUL": ('a: "\\0"', "no character of a text"),
+    "surrogate": ('a: "\\ud800"', "not a valid character"),
+    "NUL": ('a: "\\0"', "not a valid character"),
     "raw control": ("a: \x07", "not valid YAML"),
-    "deep": ("a: " + "[" * 3000, "too deep"),
-    "deep block": ("\n".join(" " * n + "a:" for n in range(200)), "too deep"),
-    "bomb": (bomb(9), "once its aliases are written out"),
-    "bomb within itself": ("a: &a [*a]", "within what it stands for"),
+    "deep": ("a: " + "[" * 3000, "nested too deeply"),
+    "deep block": ("\n".join(" " * n + "a:" for n in range(200)), "nested too deeply"),
+    "bomb": (bomb(9), "once its aliases are expanded"),
+    "bomb within itself": ("a: &a [*a]", "a value that contains it"),
     "no such alias": ("a: *b", "not valid YAML"),
     "tab": ("a:\n\t- b", "not valid YAML"),
     "twice": ("a: 1\na: 2", "not valid YAML"),
     "two documents": ("a: 1\n---\nb: 2", "not valid YAML"),
     "key is a list": ("? [a]\n: 1\n? {b: 1}\n: 2", "not valid YAML"),
-    "UTF-16": ("a: 1".encode("utf-16"), "no UTF-8"),
-    "Latin-1": (b"a: \xe4", "no UTF-8"),
+    "UTF-16": ("a: 1".encode("utf-16"), "not valid UTF-8"),
+    "Latin-1": (b"a: \xe4", "not valid UTF-8"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_YAML)
-def test_yaml_that_cannot_be_used_is_refused(name: str) -> None:
-    text, says = BAD_YAML[name]
+def test_invalid_yaml_is_refused(name: str) -> None:
+    text, reason = BAD_YAML[name]
     with pytest.raises(ParseError) as refused:
         from_yaml(text)
-    assert says in str(refused.value)
+    assert reason in str(refused.value)
     assert len(str(refused.value)) < 700
 
 
@@ -75,58 +75,58 @@ def test_yaml_that_cannot_be_used_is_refused(name: str) -> None:
         (bomb(3), None),
     ],
 )
-def test_usual_yaml_is_read(text: str | bytes, value: object) -> None:
+def test_valid_yaml_is_parsed(text: str | bytes, value: object) -> None:
     assert value is None or from_yaml(text) == value
     from_yaml(text)
 
 
 BAD_JSON = {
-    "deep": ("[" * 100_000, "too deep"),
-    "101 levels": ("[" * 101 + "]" * 101, "too deep"),
+    "deep": ("[" * 100_000, "nested too deeply"),
+    "101 levels": ("[" * 101 + "]" * 101, "nested too deeply"),
     "5000 digits": ("[" + "9" * 5000 + "]", "not valid JSON"),
     "65 bits": (f"[{2**64}]", "larger than 64 bits"),
-    "NaN": ('{"a": NaN}', "NaN is no number"),
-    "infinity": ("[-Infinity]", "-Infinity is no number"),
-    "twice": ('{"a": 1, "a": 2}', "'a' is given twice"),
-    "surrogate": ('["\\ud800"]', "no character of a text"),
-    "surrogate as a key": ('{"\\udc00": 1}', "no character of a text"),
-    "NUL": ('["\\u0000"]', "no character of a text"),
+    "NaN": ('{"a": NaN}', "NaN is not a number"),
+    "infinity": ("[-Infinity]", "-Infinity is not a number"),
+    "twice": ('{"a": 1, "a": 2}', "'a' occurs twice"),
+    "surrogate": ('["\\ud800"]', "not a valid character"),
+    "surrogate as a key": ('{"\\udc00": 1}', "not a valid character"),
+    "NUL": ('["\\u0000"]', "not a valid character"),
     "empty": ("", "not valid JSON"),
     "half": ('{"a": ', "not valid JSON"),
-    "no UTF-8": (b'["\xff"]', "not valid JSON"),
+    "not valid UTF-8": (b'["\xff"]', "not valid JSON"),
     "escape": ('["\\x"]', "not valid JSON"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_JSON)
-def test_json_that_cannot_be_used_is_refused(name: str) -> None:
-    text, says = BAD_JSON[name]
+def test_invalid_json_is_refused(name: str) -> None:
+    text, reason = BAD_JSON[name]
     with pytest.raises(ParseError) as refused:
         from_json(text)
-    assert says in str(refused.value)
+    assert reason in str(refused.value)
 
 
-def test_usual_json_is_read() -> None:
+def test_valid_json_is_parsed() -> None:
     value = {"a": [1, -2.5, None, True, "ä🙂", {}], "b": "[" * 50 + "]" * 50}
     assert from_json(json.dumps(value)) == from_json(json.dumps(value, ensure_ascii=False).encode()) == value
     assert from_json('["\\udcff"]', surrogates=True) == ["\udcff"]
     assert from_json("[Infinity]", loose=True) == [float("inf")]
 
 
-def test_only_regular_files_of_some_size_are_read(tmp_path: Path) -> None:
+def test_only_regular_files_up_to_the_limit_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ParseError, match="no regular file"):
+    with pytest.raises(ParseError, match="not a regular file"):
         parse.read(tmp_path / "pipe", 10)
     with pytest.raises(IsADirectoryError):
         parse.read(tmp_path, 10)
     (tmp_path / "a").write_bytes(b"x" * 2048)
     assert parse.read(tmp_path / "a", 2048) == b"x" * 2048
-    with pytest.raises(ParseError, match="larger than 1 KiB"):
+    with pytest.raises(ParseError, match="larger than the limit of 1 KiB"):
         parse.read(tmp_path / "a", 1024)
 
 
 @pytest.mark.parametrize("text", [text for text, _ in BAD_YAML.values()])
-def test_settings_and_datasets_name_their_file(text: str | bytes, tmp_path: Path) -> None:
+def test_errors_in_settings_and_datasets_name_the_file(text: str | bytes, tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(params.ParamsError, match=r"x\.yaml"):
@@ -135,7 +135,7 @@ def test_settings_and_datasets_name_their_file(text: str | bytes, tmp_path: Path
         read_spec(file)
 
 
-def test_a_long_value_and_many_wrong_settings_make_a_short_message(tmp_path: Path) -> None:
+def test_long_values_and_many_errors_give_a_short_message(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(f"data: {{source: [{'y' * 10_000}]}}\n" + "".join(f"k{n}: 1\n" for n in range(500)))
     with pytest.raises(params.ParamsError) as refused:
@@ -144,7 +144,7 @@ def test_a_long_value_and_many_wrong_settings_make_a_short_message(tmp_path: Pat
     assert str(refused.value).endswith("and 481 more")
 
 
-# Valid documents, and who reads them: each mutation is read, or refused by an error of segline's
+# Valid documents and their readers: each mutation must be read, or refused with one of segline's errors
 SPEC = "name: cells\nlabels: instances\nclasses: {0: background, 1: cell}\nignore: 255\nlicence: CC0\n"
 MODEL = {
     "network": {"width": 4, "depth": 1, "padding": "same", "norm": "batch", "upsampling": "transposed", "dropout": 0.0},
@@ -227,7 +227,7 @@ def _written(read: Callable[[Path], object], folder: Path) -> Callable[[bytes], 
 
 
 def targets(folder: Path, settings: bytes) -> dict[str, tuple[bytes, Callable[[bytes], object]]]:
-    """By name: a valid document, and what reads it."""
+    """Return a valid document and its reader for each file name."""
     rest = TypeAdapter(Rest)
     return {
         "params.yaml": (settings, _written(lambda file: params.load(params.Params, file), folder)),
@@ -240,7 +240,7 @@ def targets(folder: Path, settings: bytes) -> dict[str, tuple[bytes, Callable[[b
 
 
 def fuzz(cases: int, seed: int, folder: Path, settings: bytes) -> Counter[str]:
-    """Read `cases` mutations of each document; how many were read and refused. Any other error is raised."""
+    """Read `cases` mutations of each document, and count how many were read or refused; raise any other error."""
     rng, outcomes = random.Random(seed), Counter[str]()
     allowed = (params.ParamsError, files.FileError, DatasetError, ModelError)
     for name, (document, read) in targets(folder, settings).items():

@@ -1,4 +1,4 @@
-"""The whole line on a few small images: run, changed, moved, loaded elsewhere, queued."""
+"""The whole pipeline on a few small images: run, changed, moved, loaded elsewhere, queued."""
 
 import json
 import shutil
@@ -31,12 +31,12 @@ assert not any(name.split(".")[0] == "segline" for name, module in sys.modules.i
 
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
-    """A copy, moved elsewhere, so that each test may change it."""
+    """Copy the finished project to another folder, so that each test may change it."""
     shutil.copytree(finished.folder, tmp_path / "moved", symlinks=True)
     return Project(tmp_path / "moved")
 
 
-def test_it_ends_with_figures_and_a_registered_champion(finished: Project) -> None:
+def test_the_pipeline_ends_with_metrics_and_a_registered_champion(finished: Project) -> None:
     result = finished.json("data/reports/test.json")
     assert {"mean_iou", "pixel_error", "ap_50"} <= result.keys()
     assert set(result["iou"]) == {"background", *list(result["iou"])[1:]}  # type: ignore[call-overload]
@@ -47,8 +47,8 @@ def test_it_ends_with_figures_and_a_registered_champion(finished: Project) -> No
     assert [line["action"] for line in history] == ["register", "promote"]
 
 
-def test_its_answers_score_as_evaluate_did(project: Project) -> None:
-    """From the registry, by the code that it carries and through image files, it gets the figures of test.json."""
+def test_the_registered_model_scores_as_in_evaluate(project: Project) -> None:
+    """Loaded from the registry, with its own code and through image files, it gets the metrics of test.json."""
     project.run("segline", "models", "compare", "@champion", "1", PYTHONPATH="src")
     result, metrics = project.json("data/reports/test.json"), project.json("comparison/1-1/comparison.json")["metrics"]
     assert {"mean_iou", "pixel_error", "ap_50", "seg", "pq"} <= metrics.keys()  # type: ignore[attr-defined]
@@ -57,7 +57,7 @@ def test_its_answers_score_as_evaluate_did(project: Project) -> None:
     assert "comparison" not in project.run("git", "status", "--porcelain")
 
 
-def test_a_second_run_runs_nothing(finished: Project) -> None:
+def test_a_second_run_runs_no_stage(finished: Project) -> None:
     assert "up to date" in finished.run("dvc", "repro")
 
 
@@ -73,7 +73,7 @@ def test_a_second_run_runs_nothing(finished: Project) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_setting_runs_first_the_stage_that_reads_it(
+def test_a_changed_setting_runs_first_the_stage_that_reads_it(
     finished: Project, section: str, values: dict[str, object], expected: list[str]
 ) -> None:
     before = (finished.folder / "params.yaml").read_bytes()
@@ -89,7 +89,7 @@ def test_a_setting_runs_first_the_stage_that_reads_it(
     [("weights", {"sigma": 4}, STAGES[2:]), ("evaluate", {"views": 8}, STAGES[5:])],
     ids=["weights.sigma", "evaluate.views"],
 )
-def test_a_setting_runs_what_follows_and_nothing_before(
+def test_a_changed_setting_runs_the_later_stages_and_no_earlier_one(
     project: Project, section: str, values: dict[str, object], expected: list[str]
 ) -> None:
     project.set(**{section: values})
@@ -97,10 +97,10 @@ def test_a_setting_runs_what_follows_and_nothing_before(
     assert [stage for stage in STAGES if f"Running stage '{stage}'" in said] == expected
 
 
-def test_the_champion_answers_what_evaluate_wrote_without_segline_after_a_move(
-    project: Project, tmp_path: Path
-) -> None:
-    project.run("segline", "summary", PYTHONPATH="src")  # the first command after a move brings the store along
+def test_the_champion_answers_as_evaluate_did_without_segline_after_a_move(project: Project, tmp_path: Path) -> None:
+    project.run(
+        "segline", "summary", PYTHONPATH="src"
+    )  # the first command after a move rewrites the paths in the store
     predictions, instances = (project.folder / "data" / "reports" / kind for kind in ("predictions", "instances"))
     images = [project.folder / "data" / "raw" / "cells" / "images" / file.name for file in predictions.iterdir()]
     out = tmp_path / "out"
@@ -144,7 +144,7 @@ def test_a_queued_experiment_runs_its_own_code_and_logs_to_the_same_store(projec
     before = code.read_text()
     code.write_text(before.replace('"images": len(scores),', '"images": len(scores), "changed": True,'))
     project.run("dvc", "exp", "run", "--queue", "-n", "changed", "-S", "train.seed=1")
-    code.write_text(before)  # what the experiment runs must not be what is here when it runs
+    code.write_text(before)  # the experiment must run its own copy of the code, not this one
     project.run("dvc", "exp", "run", "--run-all")
     reference = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/changed").strip()
     result = json.loads(project.run("git", "show", f"{reference}:data/reports/test.json"))
@@ -153,7 +153,7 @@ def test_a_queued_experiment_runs_its_own_code_and_logs_to_the_same_store(projec
     assert project.runs() == runs + 4  # a search of another seed, its two trials, and the training
 
 
-def test_pictures_and_figures_are_in_the_run(finished: Project) -> None:
+def test_pictures_and_metrics_are_in_the_run(finished: Project) -> None:
     script = (
         "import json; from segline.track.store import open_store; s = open_store(); "
         "run = s.client.search_runs([s.experiment_id])[0]; "
@@ -178,7 +178,7 @@ def test_pictures_and_figures_are_in_the_run(finished: Project) -> None:
     assert {"checkpoints/last", "pictures/test.png", "reports/test.json"} <= set(names)
 
 
-def test_predictions_are_label_images_and_what_is_predicted_are_objects_of_one_class(finished: Project) -> None:
+def test_predictions_are_label_images_and_each_object_has_one_class(finished: Project) -> None:
     for file in (finished.folder / "data" / "reports" / "predictions").iterdir():
         with Image.open(file) as image:
             assert image.mode == "L"
@@ -209,7 +209,7 @@ def test_ap_can_be_checked_with_the_instance_images(finished: Project) -> None:
 
 @pytest.fixture
 def broken(finished: Project) -> Callable[[str, dict[str, object]], str]:
-    """What `dvc repro` says when a setting is wrong."""
+    """Return a function that gives the message of `dvc repro` for a wrong setting."""
 
     def say(section: str, values: dict[str, object]) -> str:
         before = (finished.folder / "params.yaml").read_bytes()

@@ -75,7 +75,7 @@ def _run(command: str, folder: Path, repository: Path, **environment: str) -> "s
 def test_a_character_outside_the_encoding_is_escaped(tmp_path: Path, repository: Path) -> None:
     done = _run("segline check 細胞", tmp_path, repository, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.returncode == 1
-    assert b"\\u7d30\\u80de is no folder" in done.stderr
+    assert b"\\u7d30\\u80de is not a folder" in done.stderr
 
 
 def test_a_closed_pipe_is_not_an_error(tmp_path: Path, repository: Path) -> None:
@@ -88,8 +88,8 @@ def test_output_to_a_full_disk_is_reported(tmp_path: Path, repository: Path) -> 
     done = _run("segline preset > /dev/full", tmp_path, repository)
     assert done.returncode == 1
     assert done.stderr.decode() == (
-        "standard output or error cannot be written: No space left on device; make room on the disk, then give the "
-        "command again\n"
+        "standard output or error cannot be written: No space left on device; free space on the disk, then repeat the "
+        "command\n"
     )
 
 
@@ -102,7 +102,7 @@ def test_an_error_is_red_in_a_terminal_only(tmp_path: Path, repository: Path) ->
     os.close(side)
     output = os.read(main, 10_000).decode()
     os.close(main)
-    assert output.startswith("\x1b[31mx\\x1b[2J is no folder")
+    assert output.startswith("\x1b[31mx\\x1b[2J is not a folder")
     assert output.count("\x1b") == 2
 
 
@@ -118,22 +118,22 @@ def caused(outer: Exception, inner: BaseException) -> Exception:
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (full, "data/x cannot be written: No space left on device; make room"),
+        (full, "data/x cannot be written: No space left on device; free space"),
         (
             lambda: OSError(errno.EDQUOT, "Disk quota exceeded", "x"),
-            "x cannot be written: Disk quota exceeded; make room",
+            "x cannot be written: Disk quota exceeded; free space",
         ),
         (lambda: OSError(errno.EFBIG, "File too large", b"x\xff"), "x\udcff cannot be written: File too large"),
         (lambda: OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written: No space"),
-        (lambda: caused(RuntimeError("x"), full()), "data/x cannot be written: No space left on device; make room"),
+        (lambda: caused(RuntimeError("x"), full()), "data/x cannot be written: No space left on device; free space"),
         (lambda: RuntimeError("(sqlite3.OperationalError) database or disk is full"), "the disk is full ((sqlite3"),
         (lambda: OSError("100 requested and 0 written"), "a file cannot be written: No space left on device"),
         (
             lambda: OSError(errno.EROFS, "Read-only file system", "x"),
-            "x is on a read-only file system; commands that only read work",
+            "x is on a read-only file system; only commands that read can run here",
         ),
         (lambda: OSError(errno.EIO, "Input/output error", "x"), "x: Input/output error; the disk or its connection"),
-        (lambda: PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; see who owns it"),
+        (lambda: PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; check the owner"),
         (
             lambda: FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
             "no temporary folder",
@@ -141,7 +141,10 @@ def caused(outer: Exception, inner: BaseException) -> Exception:
         (lambda: IsADirectoryError(errno.EISDIR, "Is a directory", "x"), "x: Is a directory"),
         (lambda: OSError(errno.ENAMETOOLONG, "File name too long", "x"), "x: File name too long"),
         (lambda: OSError(errno.EBADF, "Bad file descriptor"), None),
-        (lambda: UnicodeEncodeError("utf-8", "a\udcff", 1, 2, ""), "the name 'a\\udcff' is no Unicode and cannot be"),
+        (
+            lambda: UnicodeEncodeError("utf-8", "a\udcff", 1, 2, ""),
+            "the file name 'a\\udcff' is not valid Unicode and cannot be",
+        ),
         (lambda: KeyError("x"), None),
     ],
 )
@@ -161,4 +164,4 @@ def test_a_full_disk_stops_a_command_without_a_traceback(
     with pytest.raises(SystemExit) as exit_info:
         cli.main()
     assert exit_info.value.code == 1
-    assert capsys.readouterr().err.startswith("data/x cannot be written: No space left on device; make room")
+    assert capsys.readouterr().err.startswith("data/x cannot be written: No space left on device; free space")

@@ -1,4 +1,4 @@
-"""Write what params.py says for people: the comments of params.yaml, which keeps its values, and docs/params.md.
+"""Write the explanations in params.py to docs/params.md and to the comments of params.yaml, which keeps its values.
 
 python tools/params_text.py
 """
@@ -15,7 +15,7 @@ from segline.params import Params, load
 
 
 def params_yaml(settings: BaseModel) -> str:
-    """`settings` as YAML, each section under its purpose and each value beside its explanation."""
+    """Return `settings` as YAML, each section below its purpose and each value beside its explanation."""
     lines = [
         "# Every setting of segline. Limits and defaults are in docs/params.md; `segline preset` changes many at once."
     ]
@@ -40,12 +40,12 @@ def _settings(section: BaseModel, level: int) -> Iterator[str]:
 
 
 def _entry(entry: BaseModel) -> str:
-    """One entry of a mapping on one line, as it is written."""
+    """Return an entry of a mapping in flow style, on one line."""
     return f"{{{', '.join(f'{name}: {_yaml(value)}' for name, value in entry.model_dump(mode='json').items())}}}"
 
 
 def _yaml(value: object) -> str:
-    """One value in flow style; quoted where YAML 1.1 or 1.2 would read the bare word as something else."""
+    """Return a value in flow style; in quotes if YAML 1.1 or 1.2 would read the plain word as another value."""
     if isinstance(value, str) and value != "off" and YAML(typ="safe").load(f"- {value}") == [value]:
         return value
     if isinstance(value, float) and value.is_integer():
@@ -54,13 +54,13 @@ def _yaml(value: object) -> str:
 
 
 def params_markdown() -> str:
-    """docs/params.md."""
+    """Return the content of docs/params.md."""
     lines = [
         "# Settings",
         "",
-        "All of `params.yaml`, written from `src/segline/params.py` by `make generate`. A setting that is unknown or",
-        "out of its limits is refused by its full name before anything runs. A stage runs again when a section it",
-        "reads changes, `runtime` excepted.",
+        "All settings of `params.yaml`; `make generate` writes this page from `src/segline/params.py`. An unknown or",
+        "invalid setting stops a stage before it starts, and the message has its full name. A stage runs again when a",
+        "section that it reads changes; `runtime` makes no stage run again.",
     ]
     for name, section in Params():
         lines += [
@@ -84,14 +84,14 @@ def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
         elif isinstance(value, dict):
             default = "<br>".join(f"`{key}: {_entry(entry)}`" for key, entry in value.items())
             meaning = type(section).model_fields[name].description
-            yield f"| `{prefix}{name}` | {default} | a line a setting | {meaning} |"
+            yield f"| `{prefix}{name}` | {default} | one line per setting | {meaning} |"
         else:
             meaning = type(section).model_fields[name].description
             yield f"| `{prefix}{name}` | `{_yaml(value)}` | {allowed(properties[name])} | {meaning} |"
 
 
 def allowed(schema: dict[str, Any]) -> str:
-    """The limits of one setting in words."""
+    """Return the type and the limits of a setting in words."""
     if "anyOf" in schema:
         return " or ".join(allowed(choice) for choice in schema["anyOf"])
     if "enum" in schema:
@@ -106,7 +106,7 @@ def allowed(schema: dict[str, Any]) -> str:
 
 
 def purpose(section: type[BaseModel]) -> str:
-    """The first line of a section's docstring."""
+    """Return the first line of the docstring of a section."""
     return (section.__doc__ or "").strip().splitlines()[0]
 
 

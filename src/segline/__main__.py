@@ -1,4 +1,4 @@
-"""`python -m segline ...`: how dvc.yaml starts a stage."""
+"""Entry point of `python -m segline ...`, by which dvc.yaml starts each stage."""
 
 import sys
 
@@ -7,7 +7,7 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("segline"):
         raise
-    sys.exit(f"{error} for {sys.executable}; activate the environment first: . .venv/bin/activate (make venv makes it)")
+    sys.exit(f"{error} in {sys.executable}; activate the environment: . .venv/bin/activate (`make venv` creates it)")
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Addresses of servers, databases and remotes, shown without their passwords and tokens."""
+"""Hide passwords and tokens in addresses of servers, databases and remotes, and in messages."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "..."
-# Parameters of an address that hold no secret. Any other may hold one: names differ from server to server.
+# Parameters of an address that hold no secret. Every other parameter may: their names differ between servers.
 PLAIN = {
     *("host", "hostaddr", "port", "user", "dbname", "database", "service", "region"),
     *("charset", "driver", "encrypt", "timeout", "connect_timeout", "application_name", "mode", "cache"),
@@ -17,16 +17,16 @@ ADDRESS = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s'\"<>()]*[^\s'\"<>():.,;]")
 SECRET_NAME = (
     r"[\w.-]*(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|signature|credential)[\w.-]*"
 )
-# `password=...` as libpq, ODBC and query strings write it; the value may be quoted.
+# `password=...` in the syntax of libpq, ODBC and query strings; the value may be quoted.
 SETTING = re.compile(rf"\b({SECRET_NAME})(\s*=\s*)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[^\s&;,'\"]+)", re.IGNORECASE)
 QUERY = re.compile(r"\?(?=[\w.-]+=)")
 SECRET_VARIABLE = re.compile(r"(?:PASSWORD|PASSWD|TOKEN|SECRET|API_KEY|ACCESS_KEY)", re.IGNORECASE)
-SHORT = 3  # letters of a secret that is only hidden where it stands as a word
-LONG = 11  # letters of a user's name; what is longer may be a token
+SHORT = 3  # characters; a secret up to this length is hidden only where it is a whole word
+LONG = 11  # characters; a longer user name may be a token
 
 
 def shown(address: str) -> str:
-    """Return `address` with ``...`` in the place of passwords, tokens and parameters that may hold some.
+    """Return `address` with ``...`` in place of passwords, tokens, and parameters that may hold secrets.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def shown(address: str) -> str:
     user, rest = _user(rest)
     if user is not None:
         name, colon, _ = user.partition(":")
-        # Of a web server the name may be the token: https://TOKEN@host, https://TOKEN:x-oauth-basic@host.
+        # For a web server the user name may be the token: https://TOKEN@host, https://TOKEN:x-oauth-basic@host.
         if scheme.lower().startswith("http") and (not colon or len(name) > LONG):
             name = HIDDEN
         elif colon:
@@ -54,14 +54,14 @@ def shown(address: str) -> str:
 
 
 def hide(text: str, *addresses: str) -> str:
-    """Return `text`, such as an error that quotes an address, without the secrets in it.
+    """Return `text`, such as an error message, with ``...`` in place of secrets.
 
-    Hidden are those of every address in `text`, of `addresses`, of the environment and of the command line, however
-    they are spelled: as they are, percent-encoded or decoded.
+    Secrets are searched in the addresses within `text`, in `addresses`, in the environment and in the command line.
+    Each secret is hidden as it is, percent-encoded and decoded.
     """
-    text = ADDRESS.sub(lambda found: shown(found[0]), text)
+    text = ADDRESS.sub(lambda match: shown(match[0]), text)
     text = SETTING.sub(_setting, text)
-    secrets = {spelling for secret in _known(addresses) for spelling in _spellings(secret)}
+    secrets = {spelling for secret in _process_secrets(addresses) for spelling in _spellings(secret)}
     for secret in sorted(secrets, key=len, reverse=True):
         pattern = re.escape(secret) if len(secret) > SHORT else rf"(?<!\w){re.escape(secret)}(?!\w)"
         text = re.sub(pattern, HIDDEN, text)
@@ -69,10 +69,10 @@ def hide(text: str, *addresses: str) -> str:
 
 
 def secrets(address: str) -> Iterator[str]:
-    """Find the secrets in `address`, as they are spelled there."""
+    """Yield the secrets in `address`, as written there."""
     scheme, separator, rest = address.partition("://")
     if not separator:
-        yield from (found[3].strip("'\"") for found in SETTING.finditer(address))
+        yield from (match[3].strip("'\"") for match in SETTING.finditer(address))
         return
     user, rest = _user(rest)
     if user is not None:
@@ -81,7 +81,7 @@ def secrets(address: str) -> Iterator[str]:
             yield name
         if colon:
             yield password
-            # A parser may take a part for the host or the port, and quote it.
+            # A parser may mistake a part of the password for the host or the port, and quote that part.
             parts = re.split(r"[/?#@:]", f"{password}/{unquote(password)}")
             yield from (part for part in parts if len(part) > SHORT)
     for part in rest.partition("#")[0].partition("?")[2].split("&"):
@@ -91,12 +91,12 @@ def secrets(address: str) -> Iterator[str]:
 
 
 def _user(rest: str) -> tuple[str | None, str]:
-    """Split what follows ``://`` into user:password and the rest; a password may hold / ? and @ unencoded."""
+    """Split the text after ``://`` into user:password and the rest; a password may contain unencoded / ? and @."""
     head = QUERY.split(rest, maxsplit=1)[0]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if not authority or "@" not in rest:
         return None, rest
-    if "@" not in head:  # in the query: of a password with a question mark, or of a parameter
+    if "@" not in head:  # the @ follows a question mark, which belongs to a password or starts the query
         if not re.search(r":(?!\d*$)", authority):
             return None, rest
         head = rest
@@ -109,15 +109,15 @@ def _parameter(part: str) -> str:
     return f"{name}={HIDDEN}" if equals and value and name.lower() not in PLAIN else part
 
 
-def _setting(found: re.Match[str]) -> str:
-    return found[0] if found[1].lower() in PLAIN else f"{found[1]}{found[2]}{HIDDEN}"
+def _setting(match: re.Match[str]) -> str:
+    return match[0] if match[1].lower() in PLAIN else f"{match[1]}{match[2]}{HIDDEN}"
 
 
-def _known(addresses: tuple[str, ...]) -> Iterator[str]:
-    """Find the secrets that this process was told."""
+def _process_secrets(addresses: tuple[str, ...]) -> Iterator[str]:
+    """Yield the secrets in the environment, the command line and `addresses`."""
     for name, value in os.environ.items():
         if SECRET_VARIABLE.search(name):
-            if len(value) > SHORT:  # not a switch, such as 1
+            if len(value) > SHORT:  # a shorter value is a switch, such as 1
                 yield value
         elif "://" in value:
             yield from secrets(value)
@@ -127,5 +127,5 @@ def _known(addresses: tuple[str, ...]) -> Iterator[str]:
 
 def _spellings(secret: str) -> set[str]:
     decoded = {secret, unquote(secret), unquote_plus(secret)}
-    spelled = {each for text in decoded for each in (text, quote(text), quote(text, safe=""), quote_plus(text))}
-    return {each for each in spelled if each and each != HIDDEN}
+    encoded = {code for text in decoded for code in (text, quote(text), quote(text, safe=""), quote_plus(text))}
+    return encoded - {"", HIDDEN}

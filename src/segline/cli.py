@@ -1,4 +1,4 @@
-"""The command line, thin and quick: each command imports what it needs when it runs."""
+"""The command line. Each command imports its code when it runs, so that --help answers at once."""
 
 import logging
 import sys
@@ -13,9 +13,9 @@ from segline.addresses import hide, shown
 
 app = typer.Typer(
     name="segline",
-    help="From raw images to a registered segmentation model. `dvc repro` runs the stages; see README.md.",
+    help="From raw images to a registered segmentation model. `dvc repro` runs all stages; see README.md.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # drawing help with rich doubles the time to the first line
+    rich_markup_mode=None,  # rich would double the time of --help
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -23,32 +23,32 @@ app.add_typer(cli_models.app, name="models")
 
 
 def main() -> None:
-    """Run one command; what the user can mend is said in one message, without a traceback.
+    """Run one command. Print errors that the user can fix as one message without a traceback.
 
-    Such a message is any exception whose class segline defines (ParamsError, ImageError, ...), and what `_known`
-    explains, such as a full disk or a locked database; others are our mistakes, with a traceback. No password is
-    printed. The exit code is 1, or what the class has as `exit_code`.
+    These errors are exceptions of classes that segline defines (ParamsError, ImageError, ...), and errors that `_known`
+    explains, such as a full disk or a locked database. All other exceptions are bugs and keep their traceback.
+    Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """
     process.install()
-    # MLflow logs a traceback of each error of its database, and raises it too: it is explained then.
+    # MLflow logs a traceback of each database error and also raises it; the raised error is explained below.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
         try:
             app()
         except Exception as error:
             ours = type(error).__module__.startswith("segline.")
-            # Not what follows from a full disk, such as "its files are missing", but the cause.
+            # A full disk causes later errors, such as "its files are missing"; report the full disk instead.
             caused = failure.is_full(error) and failure.AGAIN.split(",", maxsplit=1)[0] not in str(error)
             message = str(error) if ours and not caused else _known(error)
             if message is None:
-                print(hide(traceback.format_exc()), file=sys.stderr)  # noqa: T201  here control characters are escaped
+                print(hide(traceback.format_exc()), file=sys.stderr)  # noqa: T201  terminal.safe escapes control characters
             else:
                 terminal.fail(hide(message))
             sys.exit(getattr(error, "exit_code", 1))
 
 
 def _known(error: Exception) -> str | None:
-    """Return the message for an error of a file, of MLflow or of a database; None for a mistake of ours."""
+    """Return the message for an error of a file, of MLflow or of a database; None for a bug of segline."""
     if message := failure.explain(error):
         return message
     from segline.track import faults, location
@@ -65,15 +65,15 @@ def _known(error: Exception) -> str | None:
 
 
 def _folder(name: str) -> Path:
-    """A folder that an option names; of an empty name, from an unset variable, `Path` would make this folder."""
+    """Parse a folder option. Refuse an empty name, as from an unset variable, which `Path` would read as `.`."""
     if not name:
-        raise typer.BadParameter("is empty; name a folder, or `.` for this one")
+        raise typer.BadParameter("the name is empty; give a folder, or `.` for the current one")
     return Path(name)
 
 
 @app.command()
 def sample() -> None:
-    """Draw the embedded default dataset into data/raw/cells."""
+    """Draw the built-in default dataset into data/raw/cells."""
     from segline.stages import sample as stage
 
     stage.main()
@@ -89,7 +89,7 @@ def prepare() -> None:
 
 @app.command()
 def weights() -> None:
-    """Write a border weight map for each image to learn from."""
+    """Write border weight maps of training and validation images."""
     from segline.stages import weights as stage
 
     stage.main()
@@ -98,10 +98,13 @@ def weights() -> None:
 @app.command()
 def tune(
     join: Annotated[
-        str | None, typer.Option(metavar="STORAGE", help="work on a search that runs elsewhere; writes no outputs")
+        str | None,
+        typer.Option(
+            metavar="STORAGE", help="join a running search, for example on another machine; writes no outputs"
+        ),
     ] = None,
 ) -> None:
-    """Choose the settings that train takes; STORAGE is a journal's path or the address of a PostgreSQL database."""
+    """Search the settings for stage train. STORAGE is a journal file or the address of a PostgreSQL database."""
     from segline.stages import tune as stage
 
     stage.main(join)
@@ -117,7 +120,7 @@ def train() -> None:
 
 @app.command()
 def evaluate() -> None:
-    """Judge the network on the test split."""
+    """Evaluate the network on the test split."""
     from segline.stages import evaluate as stage
 
     stage.main()
@@ -125,7 +128,7 @@ def evaluate() -> None:
 
 @app.command()
 def register() -> None:
-    """Log the model to the registry."""
+    """Register the model in MLflow's registry."""
     from segline.stages import register as stage
 
     stage.main()
@@ -133,39 +136,49 @@ def register() -> None:
 
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="images and labels as they came; only read")],
-    name: Annotated[str, typer.Option(help="of the dataset, and later of the model")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="folder or file with images and labels; it is not changed")
+    ],
+    name: Annotated[str, typer.Option(help="name of the dataset, and later of the model")],
     *,
     labels: Annotated[
         Literal["instances", "classes", "boundaries"] | None,
-        typer.Option(help="what the masks say, where that cannot be seen from them"),
+        typer.Option(help="meaning of the masks, if import cannot tell it from their values"),
     ] = None,
-    classes: Annotated[list[str] | None, typer.Option("--class", metavar="ID=NAME", help="name of a class")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", metavar="ID=NAME", help="name of a class; may be repeated")
+    ] = None,
     colours: Annotated[Path | None, typer.Option(help="CSV with columns colour (#rrggbb), class (id), name")] = None,
-    ignore: Annotated[int | None, typer.Option(help="mask value of pixels that do not count")] = None,
-    threshold: Annotated[float | None, typer.Option(help="mask values above it are foreground")] = None,
-    images: Annotated[str | None, typer.Option(help="which files are images, such as 'raw/*_img.tif'")] = None,
-    masks: Annotated[str | None, typer.Option(help="which are their masks, such as 'gt/*_seg.png'; * pairs")] = None,
-    group_by: Annotated[str | None, typer.Option(help="regular expression that finds the group in a name")] = None,
-    skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="leave out what has no partner")] = False,
+    ignore: Annotated[int | None, typer.Option(help="mask value of pixels to ignore in training and metrics")] = None,
+    threshold: Annotated[float | None, typer.Option(help="mask values above this number are foreground")] = None,
+    images: Annotated[str | None, typer.Option(help="pattern of the image files, such as 'raw/*_img.tif'")] = None,
+    masks: Annotated[
+        str | None, typer.Option(help="pattern of the mask files, such as 'gt/*_seg.png'; * pairs them with images")
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="regular expression whose first parenthesis matches the group in a file name")
+    ] = None,
+    skip_unpaired: Annotated[
+        bool, typer.Option("--skip-unpaired", help="leave out images without masks and masks without images")
+    ] = False,
     missing_as_background: Annotated[
-        bool, typer.Option("--missing-as-background", help="images without a mask hold background only")
+        bool, typer.Option("--missing-as-background", help="treat images without a mask as background only")
     ] = False,
     crowd: Annotated[
         Literal["ignore", "objects"] | None,
-        typer.Option(help="what COCO annotations with iscrowd 1 are; CVAT writes it for whatever the brush drew"),
+        typer.Option(help="treatment of COCO annotations with iscrowd 1, which CVAT sets for every brush stroke"),
     ] = None,
     skip_shapes: Annotated[
-        bool, typer.Option("--skip-shapes", help="leave out LabelMe shapes that enclose nothing: points, lines")
+        bool, typer.Option("--skip-shapes", help="leave out LabelMe shapes without an area: points, lines")
     ] = False,
     cut: Annotated[
-        int | None, typer.Option(metavar="SIDE", help="cut images larger than SIDE px into blocks that are not")
+        int | None, typer.Option(metavar="SIDE", help="cut images larger than SIDE px into equal blocks")
     ] = None,
-    licence: Annotated[str, typer.Option(help="under which the images may be used")] = "",
-    origin: Annotated[str, typer.Option(help="where the images come from")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="put it in the place of a dataset of that name")] = False,
+    licence: Annotated[str, typer.Option(help="licence of the images")] = "",
+    origin: Annotated[str, typer.Option(help="source of the images")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="replace an existing dataset of this name")] = False,
 ) -> None:
-    """Bring images and labels of a foreign layout into data/raw/NAME; docs/import.md says which are understood."""
+    """Import images and labels into data/raw/NAME. docs/import.md lists the supported layouts."""
     from segline.commands import import_ as command
 
     lines = command.run(
@@ -193,18 +206,20 @@ def import_(
 
 @app.command()
 def check(
-    dataset: Annotated[Path | None, typer.Argument(help="dataset folder; without it, that of params.yaml")] = None,
-    groups: Annotated[Path | None, typer.Option(help="write groups here that keep alike images together")] = None,
-    every: Annotated[bool, typer.Option("--all", help="name every file, not some of each kind of problem")] = False,
+    dataset: Annotated[Path | None, typer.Argument(help="dataset folder; default: data.source of params.yaml")] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="write a groups file that keeps similar images in one split")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="list every file, not only three per kind of problem")] = False,
 ) -> None:
-    """Show what is wrong with a dataset; exit code 1 when there are errors."""
+    """List the problems of a dataset. The exit code is 1 if there are errors."""
     from segline.commands import check as command
 
     command.main(dataset, groups, every, "auto", terminal.say)
 
 
 @app.command()
-def preset(name: Annotated[str, typer.Argument(help="which preset; without it, those there are")] = "") -> None:
+def preset(name: Annotated[str, typer.Argument(help="name of the preset; default: list the presets")] = "") -> None:
     """Write the settings of a known dataset into params.yaml."""
     from segline import params
     from segline.commands import preset as command
@@ -213,15 +228,15 @@ def preset(name: Annotated[str, typer.Argument(help="which preset; without it, t
         terminal.say("\n".join(command.names()))
         return
     changes = command.write(name)
-    terminal.say("\n".join(changes) or f"params.yaml has the settings of {name} already")
+    terminal.say("\n".join(changes) or f"params.yaml already has the settings of preset {name}")
     source = params.read(params.Data).source
     if not Path(source).exists() and name != command.DEFAULT:
-        terminal.say(f"{source} is not there yet: segline import FOLDER --name {Path(source).name}")
+        terminal.say(f"{source} does not exist yet; create it with: segline import FOLDER --name {Path(source).name}")
 
 
 @app.command()
 def summary() -> None:
-    """Show what the last run reached, and what to type next."""
+    """Show the results of the last run and the next command to type."""
     from segline.commands import summary as command
 
     command.main(terminal.console())
@@ -229,8 +244,8 @@ def summary() -> None:
 
 @app.command()
 def runs(
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="how many")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="as JSON, with all metrics")] = False,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="number of runs")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON with all metrics")] = False,
 ) -> None:
     """List the latest runs with their state and main metric."""
     from segline.commands import runs as command
@@ -239,8 +254,8 @@ def runs(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")] = 5000) -> None:
-    """Open MLflow's page on the runs and the registry."""
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0.1")] = 5000) -> None:
+    """Open MLflow's page with the runs and the registry."""
     from segline.commands import ui as command
 
     command.main(port, terminal.say)
@@ -248,18 +263,18 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="of 127.0.0.1")]
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Option(help="such as models:/cells@champion, which is followed, or models:/cells/3")],
+    model: Annotated[str, typer.Option(help="models:/cells@champion, which follows the alias, or models:/cells/3")],
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 lets other machines ask")] = "127.0.0.1",
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="of a request")] = 64,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, help="of the images of a request")] = 25,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")] = 8000,
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 admits other machines")] = "127.0.0.1",
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="largest size of a request")] = 64,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, help="largest number of megapixels in a request")] = 25,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="name by which a proxy's clients ask; may be repeated")
+        list[str] | None, typer.Option(help="host name that clients of a proxy use; may be repeated")
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not know")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,
 ) -> None:
-    """Answer images over HTTP with a registered model, as MLflow's server does; docs/serve.md says how to ask."""
+    """Serve a registered model over HTTP. docs/serve.md shows requests."""
     from segline.commands import serve as command
     from segline.serve.app import Limits
 
@@ -269,22 +284,28 @@ def serve(
 
 @app.command()
 def predict(
-    images: Annotated[list[str], typer.Argument(metavar="FILE...", help="images, folders, patterns: 'scans/**/*.tif'")],
-    model: Annotated[str, typer.Option(help="such as models:/cells@champion or models:/cells/3")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="images, folders or patterns such as 'scans/**/*.tif'")
+    ],
+    model: Annotated[str, typer.Option(help="model address, such as models:/cells@champion or models:/cells/3")],
     out: Annotated[Path, typer.Option(parser=_folder, metavar="PATH", help="folder for the label images")],
     *,
     instances: Annotated[bool, typer.Option("--instances", help="also write images of instance ids")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="also write class probabilities")] = False,
-    overlays: Annotated[bool, typer.Option("--overlays", help="also write pictures to look at")] = False,
+    overlays: Annotated[
+        bool, typer.Option("--overlays", help="also write pictures with outlines over the images")
+    ] = False,
     views: Annotated[
         Literal["1", "4", "8"] | None,
-        typer.Option(help="average so many rotations and mirrorings; without it, as the model was judged"),
+        typer.Option(
+            help="number of rotations and mirror images to average; default: as in the evaluation of the model"
+        ),
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not know")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,
 ) -> None:
-    """Label images with a registered model; docs/predict.md says more."""
+    """Label images with a registered model. docs/predict.md describes the results."""
     from segline.commands import predict as command
-    from segline.commands.predicted import Wishes
+    from segline.commands.records import PredictOptions
 
-    wishes = Wishes(instances, probabilities, overlays, int(views or 0))
-    command.main(images, model, out, "auto", wishes, trust=trust)
+    options = PredictOptions(instances, probabilities, overlays, int(views or 0))
+    command.main(images, model, out, "auto", options, trust=trust)

@@ -1,4 +1,4 @@
-"""`segline models ...`: what a person asks of the registry; each command imports what it needs when it runs."""
+"""The commands `segline models ...`. Each command imports its code when it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,18 +8,18 @@ import typer
 from segline import terminal
 
 app = typer.Typer(
-    help="The registry: versions of a model, who is champion, and why.",
+    help="List, compare and promote the versions in the model registry.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
 )
 
 Which = Annotated[
-    str, typer.Argument(metavar="VERSION", help="a number, an alias such as @champion, or an md5's start")
+    str, typer.Argument(metavar="VERSION", help="version number, alias such as @champion, or first digits of an md5")
 ]
-OneName = Annotated[str, typer.Option("--name", help="of one model; without it, all")]
-Name = Annotated[str, typer.Option(help="of the model; without it, that of params.yaml, else the only one there is")]
-AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
+OneName = Annotated[str, typer.Option("--name", help="name of one model; default: all models")]
+Name = Annotated[str, typer.Option(help="name of the model; default: that of params.yaml, or the only registered one")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @app.command("list")
@@ -32,7 +32,7 @@ def list_(name: Name = "", as_json: AsJson = False) -> None:
 
 @app.command()
 def show(version: Which, name: Name = "", as_json: AsJson = False) -> None:
-    """Show how a version came about: commit, data, params, environment, run, verdict, images."""
+    """Show the origin of a version. It lists commit, data, params, environment, run, verdict and images."""
     from segline.commands import show as command
 
     command.main(version, name, as_json, terminal.console(), terminal.say)
@@ -40,11 +40,11 @@ def show(version: Which, name: Name = "", as_json: AsJson = False) -> None:
 
 @app.command()
 def uses(
-    image: Annotated[str, typer.Argument(help="a file, whose content counts, or the name of one")],
+    image: Annotated[str, typer.Argument(help="image file, compared by content, or a file name")],
     name: Name = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the versions that were trained, validated or tested on an image."""
+    """List the versions with an image in their data. It shows the split of the image."""
     from segline.commands import uses as command
 
     command.main(image, name, as_json, terminal.console(), terminal.say)
@@ -52,7 +52,7 @@ def uses(
 
 @app.command()
 def verify(name: OneName = "", as_json: AsJson = False) -> None:
-    """See whether files, aliases and history agree; exit code 1 where they do not."""
+    """Check that files, aliases and history agree. The exit code is 1 if they do not."""
     from segline.commands import verify as command
 
     raise typer.Exit(command.main(name, as_json, terminal.say))
@@ -63,10 +63,12 @@ def compare(
     first: Which,
     second: Which,
     name: Name = "",
-    out: Annotated[Path, typer.Option(help="folder for pictures and figures, in FIRST-SECOND")] = Path("comparison"),
+    out: Annotated[
+        Path, typer.Option(help="folder for pictures and metrics; results go to its subfolder FIRST-SECOND")
+    ] = Path("comparison"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions on the test images: figures with intervals, and pictures of where they differ most."""
+    """Compare two versions on the test images. It writes metrics, intervals and pictures of the largest differences."""
     from segline.commands import compare as command
 
     command.main(first, second, name, out=out, as_json=as_json, console=terminal.console(), say=terminal.say)
@@ -77,13 +79,13 @@ def promote(
     version: Which,
     name: Name = "",
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only judge; change nothing")] = False,
-    force: Annotated[bool, typer.Option("--force", help="whatever the gate says; needs --reason")] = False,
-    reason: Annotated[str, typer.Option(help="for the history, and in the verdict where it is forced")] = "",
-    trust: Annotated[bool, typer.Option("--trust", help="take a version that registry.jsonl does not know")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the verdict without changing anything")] = False,
+    force: Annotated[bool, typer.Option("--force", help="promote even if the gate fails; needs --reason")] = False,
+    reason: Annotated[str, typer.Option(help="reason for the history; with --force also for the verdict")] = "",
+    trust: Annotated[bool, typer.Option("--trust", help="accept a version that registry.jsonl does not list")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a version champion if the gate passes it: exit code 0; 1: it does not; 2: it cannot be judged."""
+    """Make a version champion if it passes the gate. Exit codes: 0 promoted, 1 refused, 2 cannot be decided."""
     from segline.commands import promote as command
 
     raise typer.Exit(
@@ -103,11 +105,13 @@ def promote(
 
 @app.command()
 def rollback(
-    reason: Annotated[str, typer.Option(help="for the history")],
-    to: Annotated[str, typer.Option(metavar="VERSION", help="a former champion; without it, the one before")] = "",
+    reason: Annotated[str, typer.Option(help="reason for the history")],
+    to: Annotated[
+        str, typer.Option(metavar="VERSION", help="former champion; default: the champion before this one")
+    ] = "",
     name: Name = "",
 ) -> None:
-    """Make a former champion champion again."""
+    """Make a former champion the champion again."""
     from segline.commands import promote as command
 
     command.rollback(reason, to, name, terminal.say)
@@ -115,7 +119,7 @@ def rollback(
 
 @app.command()
 def sync() -> None:
-    """After a clone: bring back runs, versions and aliases, as registry.jsonl and the commits tell them."""
+    """Restore runs, versions and aliases after a clone. The sources are registry.jsonl and the commits."""
     from segline.commands import sync as command
     from segline.stages import register as stage
 
@@ -127,9 +131,9 @@ def rebuild(
     version: Which,
     name: Name = "",
     *,
-    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the clone here, a new or empty folder")] = None,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the clone in this new or empty folder")] = None,
 ) -> None:
-    """Make a version again from its commit and data, elsewhere; exit code 0: the same model; 1: not; 2: cannot tell."""
+    """Rebuild a version from its commit and data. Exit codes: 0 same model, 1 another model, 2 cannot be judged."""
     from segline.commands import rebuild as command
 
     raise typer.Exit(command.main(version, name, keep, terminal.say))

@@ -1,4 +1,4 @@
-"""Explain failures of the machine, such as a full disk, in one message that names the file and the way out."""
+"""Explain errors of the operating system, such as a full disk, in one message with the file and the remedy."""
 
 import errno
 from collections.abc import Iterator
@@ -6,21 +6,19 @@ from collections.abc import Iterator
 from segline.text import MESSAGE, cut, shown
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What libraries say that hide the number of the error: SQLite, safetensors, numpy's `tofile`.
-FULL_SAID = ("No space left on device", "Disk quota exceeded", "database or disk is full", "requested and")
-WRITABLE = (
-    "commands that only read work; to train, register or promote, copy the project to a folder that you may write to"
-)
-AGAIN = "make room on the disk, then give the command again"
+# Messages of libraries that hide the error number: SQLite, safetensors, numpy's `tofile`.
+FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "database or disk is full", "requested and")
+WRITABLE = "only commands that read can run here; to train, register or promote, copy the project to a writable folder"
+AGAIN = "free space on the disk, then repeat the command"
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a full disk or a quota is behind `error`: what is tried next would fail, too."""
+    """Return whether a full disk or an exhausted quota caused `error`, so that the next write would fail, too."""
     return any((isinstance(cause, OSError) and cause.errno in FULL) or _says_full(cause) for cause in _causes(error))
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the message for `error`; None where it is none of the machine's failures, but a mistake of ours."""
+    """Return the message for `error`; None if the operating system did not cause it."""
     if is_full(error):
         named = [cause for cause in _causes(error) if isinstance(cause, OSError)]
         if named:
@@ -28,15 +26,15 @@ def explain(error: BaseException) -> str | None:
             return f"{_file(named[0])} cannot be written: {reason}; {AGAIN}"
         return f"the disk is full ({cut(' '.join(str(error).split()), MESSAGE)}); {AGAIN}"
     if isinstance(error, UnicodeEncodeError):
-        return f"the name {shown(error.object)} is no Unicode and cannot be written; rename the file that is called so"
+        return f"the file name {shown(error.object)} is not valid Unicode and cannot be written; rename the file"
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         return f"{_file(error)} is on a read-only file system; {WRITABLE}"
     if isinstance(error, OSError) and error.errno == errno.EIO:
-        return f"{_file(error)}: {error.strerror}; the disk or its connection fails"
+        return f"{_file(error)}: {error.strerror}; the disk or its connection is failing"
     if isinstance(error, PermissionError) and error.filename is not None:
-        return f"{_file(error)}: {error.strerror}; see who owns it, or use a copy of your own"
+        return f"{_file(error)}: {error.strerror}; check the owner and permissions, or use your own copy"
     if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
-        return f"no temporary folder can be written to ({error}); set TMPDIR to a folder with free space"
+        return f"no temporary folder is writable ({error}); set TMPDIR to a folder with free space"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{_file(error)}: {error.strerror}"
     return None
@@ -52,7 +50,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _says_full(error: BaseException) -> bool:
-    return any(words in str(error) for words in FULL_SAID)
+    return any(words in str(error) for words in FULL_MESSAGES)
 
 
 def _file(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""The only place that opens files: images, labels, arrays, JSON, YAML and tables; written whole or not at all."""
+"""Read and write files, each completely or not at all. No other module of segline opens files for writing."""
 
 import csv
 import errno
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     import pandas as pd
 T = TypeVar("T")
 NAME_MAX = 255  # bytes of a file's name, of POSIX
-BUFFER = 2**20  # bytes that are copied at once
+BUFFER = 2**20  # bytes read at a time
 
 
 class FileError(ValueError):
-    """A file that cannot be used; the message names it, says what was found and what to do."""
+    """A file that cannot be used; the message names the file, the problem and the way out."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to read; FileError when it cannot be."""
+    """Open a file for reading; FileError if that fails."""
     try:
         with path.open("rb") as stream:
             yield stream
@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file; FileError when that cannot be."""
+    """Return the bytes of a file; FileError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -48,7 +48,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
-    """Write under a temporary name, then rename: a reader meets the old file or the new one, never half of it.
+    """Write a file under a temporary name, then rename it: a reader finds the old file or the new one, never a part.
 
     Parameters
     ----------
@@ -63,14 +63,16 @@ def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
 
 @contextmanager
 def partial(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, that becomes `path` when all went well, and vanishes when not.
+    """Yield a temporary path to write to; rename it to `path` on success, remove it on failure.
 
     An OSError names `path`.
     """
     temporary = temporary_name(path)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # of a process that was killed; a link there would be written through
+        temporary.unlink(
+            missing_ok=True
+        )  # left by a killed process; writing to a link there would change the file that it leads to
         try:
             yield temporary
             temporary.replace(path)
@@ -82,7 +84,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Have an OSError within the block name `path`: those of `write` name no file, others a temporary one."""
+    """Put the name `path` into each OSError of the block that names no file or a temporary file."""
     try:
         yield
     except OSError as error:
@@ -95,22 +97,31 @@ def written(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path, kind: str = "partial") -> Path:
-    """Return a hidden name beside `path`, of 25 bytes whatever its own length is, always the same for `path`.
+    """Return a hidden path beside `path`, with a name of at most 25 bytes that depends on the name of `path` alone.
 
-    What a killed process leaves there is removed by whoever writes `path` next.
+    A file that a killed process left there is removed when `path` is written again.
     """
     digest = hashlib.md5(os.fsencode(path.name), usedforsecurity=False).hexdigest()
     return path.with_name(f".{digest[:16]}.{kind}")
 
 
 def md5(path: Path) -> str:
-    """MD5 of a file's bytes, 32 hexadecimal digits, as DVC has it."""
+    """Return the MD5 of a file, 32 hexadecimal digits, as DVC computes it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def copy(source: Path, target: Path) -> None:
-    """Copy a file byte for byte, whole or not at all; not its times and rights.
+    """Copy the bytes of a file, all or none, without its times and permissions.
 
     Raises
     ------
@@ -132,7 +143,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Write as .npy the array that `parts`, some rows after the others, make up; one part is in memory at a time."""
+    """Write the rows in `parts`, one part after the other, as one .npy array; one part is in memory at a time."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -141,30 +152,32 @@ def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: 
 
 
 def load_array(path: Path) -> npt.NDArray[Any]:
-    """The array in an .npy file, mapped into memory and read-only: what is not touched is not read."""
+    """Map the array in an .npy file into memory, read-only; only the parts that are used are read."""
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # of a damaged header numpy passes on what Python's own parser raises
+    except Exception as error:  # for a damaged header numpy raises any error of Python's parser
         message = cut(f"{error}", MESSAGE)
         raise FileError(f"{path}: not a readable array ({message}); remove it, and `dvc repro` writes it") from error
     return array
 
 
 def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = False) -> Any:
-    """Return what a JSON file says; FileError where `parse` refuses it or it has more than `largest` bytes.
+    """Return the content of a JSON file; FileError if `parse` refuses it or it has more than `largest` bytes.
 
-    `loose` is of `parse.from_json`.
+    Parameters
+    ----------
+    loose : see `parse.from_json`.
     """
     return _parsed(path, lambda data: parse.from_json(data, loose=loose), largest)
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:
-    """Return a JSON file that segline wrote, as `form`, a type that pydantic knows.
+    """Return the content of a JSON file that segline wrote, as `form`, a type that pydantic can check.
 
     Raises
     ------
     FileError
-        The file is damaged or says something else; `remedy` ends the message.
+        The file is damaged or does not fit `form`; the message ends with `remedy`.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -172,7 +185,7 @@ def read_record(path: Path, form: type[T], remedy: str) -> T:
         return TypeAdapter(form).validate_python(read_json(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "all of it"
+        where = ".".join(map(str, first["loc"])) or "the content"
         raise FileError(
             f"{path}: {cut(where, LONGEST)} = {shown(first['input'])}: {cut(first['msg'], MESSAGE)}; {remedy}"
         ) from None
@@ -188,17 +201,17 @@ def _parsed(path: Path, parser: Callable[[bytes], Any], largest: int) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value`, keys in the order given; NaN is refused, for it is no JSON."""
+    """Write `value` as JSON, its keys in the given order; ValueError for NaN, which JSON does not have."""
     write_bytes(path, _encoded(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file says; FileError where `parse` refuses it."""
+    """Return the content of a YAML file; FileError if `parse` refuses it."""
     return _parsed(path, parse.from_yaml, parse.YAML_SIZE)
 
 
 def write_yaml(path: Path, value: Any) -> None:
-    """Write `value`, keys in the order given."""
+    """Write `value` as YAML, its keys in the given order."""
     from ruamel.yaml import YAML
 
     yaml, text = YAML(), io.BytesIO()
@@ -208,7 +221,7 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 def read_table(path: Path) -> "pd.DataFrame":
-    """The rows of a CSV file, every value as the text it is: 007 stays 007, NA stays NA."""
+    """Read a CSV file, with every value as text: 007 stays 007, NA stays NA."""
     import pandas as pd
 
     try:
@@ -227,19 +240,19 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def _encoded(path: Path, text: str) -> bytes:
-    """`text` as UTF-8."""
+    """Encode `text`, the content of the file at `path`, as UTF-8."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - 20) : error.end + 20]
         raise FileError(
-            f"{path}: {shown(around)} is no Unicode and cannot be written; rename the file it is of"
+            f"{path}: {shown(around)} is not valid Unicode and cannot be written; rename the file with this name"
         ) from None
 
 
 @contextmanager
 def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, object]], None]]:
-    """Write a CSV file row by row, by what is yielded: a function of the values by column."""
+    """Yield a function that writes one row of a CSV file, given its values by column."""
     with partial(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -247,7 +260,7 @@ def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mappi
 
 
 def make_folder(path: Path) -> None:
-    """Make an empty folder, with its parents; what `path` held before is gone, but not what a link there leads to."""
+    """Make an empty folder and its parents; it replaces an existing folder or link, but not the target of a link."""
     if path.is_symlink():
         path.unlink()
     if path.exists():
@@ -257,7 +270,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, that becomes `target`, in place of what was there, when all went well; else nothing changes."""
+    """Yield a folder to fill; on success it replaces `target`, on failure nothing changes."""
     building = temporary_name(target)
     with written(target):
         try:
@@ -270,7 +283,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`; what was there is removed only once that is done."""
+    """Rename `folder` to `target`; a former `target` is removed only after that."""
     former = temporary_name(target, "former")
     if former.is_symlink():
         former.unlink()

@@ -1,8 +1,11 @@
-"""Every setting of segline: typed, frozen, explained, and refused by its full name when it is wrong."""
+"""Define every setting of segline: its type, default, limits and explanation.
 
-from collections.abc import Iterable
+Settings are immutable after loading. An invalid setting raises ParamsError with its full name.
+"""
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -22,18 +25,18 @@ from segline.text import LONGEST, MESSAGE, cut, shown
 
 
 class ParamsError(ValueError):
-    """A setting that cannot be used; the message names file, field, value and the way out."""
+    """An invalid setting. The message names the file, the setting, the value and the way out."""
 
 
 class Section(BaseModel):
-    """Base of all sections: no unknown keys, no change after loading, every field explained."""
+    """Base of all sections: refuses unknown keys and changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Amp = Annotated[
     Literal["off", "bf16", "fp16"],
-    # YAML 1.1 readers turn a bare `off` into False.
+    # YAML 1.1 parsers turn a bare `off` into False.
     BeforeValidator(lambda value: "off" if value is False else value),
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -42,18 +45,18 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Data(Section):
-    """Which dataset the line works on."""
+    """The dataset to train on."""
 
-    source: str = Field("data/raw/cells", description="dataset folder, as `segline import` or stage sample writes it")
+    source: str = Field("data/raw/cells", description="dataset folder, written by `segline import` or by stage sample")
 
 
 class Sample(Section):
-    """The embedded default: drawn cells that touch."""
+    """The embedded default dataset: drawn cells that touch."""
 
-    images: int = Field(24, ge=4, description="how many images are drawn")
-    min_size: int = Field(256, ge=64, description="smallest side, px")
-    max_size: int = Field(320, ge=64, description="largest side, px")
-    seed: int = Field(0, ge=0, description="another seed draws another dataset")
+    images: int = Field(24, ge=4, description="number of images to draw")
+    min_size: int = Field(256, ge=64, description="smallest side of an image, px")
+    max_size: int = Field(320, ge=64, description="largest side of an image, px")
+    seed: int = Field(0, ge=0, description="seed of the drawing")
 
     @model_validator(mode="after")
     def _sizes_in_order(self) -> Self:
@@ -63,17 +66,19 @@ class Sample(Section):
 
 
 class Prepare(Section):
-    """Who is train, validation and test. Names, where given, win over percentages."""
+    """The train, validation and test splits. Listed names take precedence over percentages."""
 
-    val_percent: float = Field(10, ge=0, lt=100, description="share of the images used for validation, percent")
-    test_percent: float = Field(10, ge=0, lt=100, description="share of the images used for the test, percent")
-    validation: tuple[str, ...] = Field((), description="images or groups that make the validation split")
-    test: tuple[str, ...] = Field((), description="images or groups that make the test split")
+    val_percent: float = Field(10, ge=0, lt=100, description="percentage of the images for validation")
+    test_percent: float = Field(10, ge=0, lt=100, description="percentage of the images for the test")
+    validation: tuple[str, ...] = Field(
+        (), description="images or groups of the validation split; empty: drawn by val_percent"
+    )
+    test: tuple[str, ...] = Field((), description="images or groups of the test split; empty: drawn by test_percent")
     seed: int = Field(0, ge=0, description="seed of the draw by percentage")
 
 
 class Weights(Section):
-    """The border weight map w(x), and how likely each pixel is the middle of a training tile."""
+    """The border weight map w(x) of the loss, and the density of the training tiles' centres."""
 
     kind: Literal["paper", "falk2019", "none"] = Field(
         "paper", description="paper: Ronneberger 2015, eq. 2; falk2019: the released plugin; none: class balance only"
@@ -81,23 +86,26 @@ class Weights(Section):
     w0: NonNegative = Field(10, description="height of the border term (paper 10, falk2019 50)")
     sigma: Positive = Field(5, description="width of the border term, px (paper 5, falk2019 6)")
     background: Fraction = Field(0.1, description="falk2019 only: weight of background far from any object (v)")
-    background_sigma: Positive = Field(10, description="falk2019 only: px over which it rises to 1 near objects (s1)")
+    background_sigma: Positive = Field(
+        10, description="falk2019 only: distance over which the weight rises to 1 near objects, px (s1)"
+    )
     class_balance: Fraction = Field(
-        0.5, description="w_c is proportional to frequency ** -class_balance: 0 leaves classes alone, 1 evens them out"
+        0.5,
+        description="weight ~ frequency ** -class_balance; 0: no balance, 1: equal total weight of all classes",
     )
     density_balance: Fraction = Field(
-        0, description="tiles are drawn by frequency ** -density_balance: 0 every pixel alike, 1 every class as often"
+        0, description="tile density ~ frequency ** -density_balance; 0: uniform over pixels, 1: uniform over classes"
     )
     density_border: NonNegative = Field(
-        0, description="tiles are drawn that much more often where the border term is at its height (1: a mean pixel)"
+        0, description="extra tile density where the border term is highest; 1: as much as a mean pixel has; 0: none"
     )
 
     @model_validator(mode="after")
     def _border_to_draw_by(self) -> Self:
         if self.density_border > 0 and self.kind == "none":
             raise ValueError(
-                f"density_border {self.density_border:g} has no border term to draw by: kind is none; set kind to "
-                "paper (w0: 0 leaves the loss without it), or density_border to 0"
+                f"density_border {self.density_border:g} needs a border term, but kind is none; set density_border to "
+                "0, or kind to paper (with w0: 0 if the loss should not use the border term)"
             )
         return self
 
@@ -105,29 +113,41 @@ class Weights(Section):
 class Model(Section):
     """The network."""
 
-    padding: Literal["valid", "same"] = Field("same", description="valid: unpadded, the skip is cropped (the paper)")
-    width: int = Field(16, ge=1, description="channels of the first level; each level doubles them (paper 64)")
+    padding: Literal["valid", "same"] = Field(
+        "same", description="valid: unpadded convolutions, cropped skip connections (the paper); same: padded"
+    )
+    width: int = Field(16, ge=1, description="channels of the first level, doubled at each level (paper 64)")
     depth: int = Field(3, ge=1, le=7, description="number of 2x2 poolings (paper 4)")
-    norm: Literal["none", "batch", "instance", "group"] = Field("batch", description="after each 3x3 convolution")
-    upsampling: Literal["transposed", "bilinear"] = Field("transposed", description="2x2 up-convolution or bilinear")
-    dropout: float = Field(0.0, ge=0, lt=1, description="at the end of the contracting path (paper 0.5)")
-    reduction: Literal[1, 2, 4, 8] = Field(1, description="blocks of that many px a side are seen as one (paper 1)")
+    norm: Literal["none", "batch", "instance", "group"] = Field(
+        "batch", description="normalisation after each 3x3 convolution (paper none)"
+    )
+    upsampling: Literal["transposed", "bilinear"] = Field(
+        "transposed", description="transposed: 2x2 convolution (the paper); bilinear: interpolation"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate at the end of the contracting path (paper 0.5)")
+    reduction: Literal[1, 2, 4, 8] = Field(
+        1, description="space-to-depth factor: side of the pixel blocks that become channels, px (paper 1)"
+    )
 
 
 class Augment(Section):
-    """Random changes of a training tile, all geometry in one interpolation."""
+    """Random changes of a training tile; all geometric changes share one interpolation."""
 
-    elastic_grid: int = Field(3, ge=2, description="control points a side of the random displacement (paper 3)")
+    elastic_grid: int = Field(3, ge=2, description="control points per side of the random displacement field (paper 3)")
     elastic_sigma: NonNegative = Field(
-        3, description="standard deviation of the displacement, px (paper 10, tiles of 572; 0: off)"
+        3, description="standard deviation of the displacement, px; 0: off (paper 10 on tiles of 572 px)"
     )
-    rotation: float = Field(180, ge=0, le=180, description="largest rotation either way, degrees")
+    rotation: float = Field(180, ge=0, le=180, description="largest rotation in either direction, degrees")
     mirror: bool = Field(True, description="mirror half of the tiles")
-    min_scale: Positive = Field(0.9, description="smallest zoom")
-    max_scale: Positive = Field(1.1, description="largest zoom")
-    brightness: NonNegative = Field(0.05, description="largest shift either way, in units of the type's range")
-    contrast: float = Field(0.2, ge=0, lt=1, description="largest relative change of contrast either way")
-    noise: NonNegative = Field(0.02, description="largest standard deviation of added noise, in the type's range")
+    min_scale: Positive = Field(0.9, description="smallest zoom factor")
+    max_scale: Positive = Field(1.1, description="largest zoom factor")
+    brightness: NonNegative = Field(
+        0.05, description="largest brightness change in either direction, as a fraction of the data type's range"
+    )
+    contrast: float = Field(0.2, ge=0, lt=1, description="largest relative contrast change in either direction")
+    noise: NonNegative = Field(
+        0.02, description="largest standard deviation of the added noise, as a fraction of the data type's range"
+    )
 
     @model_validator(mode="after")
     def _scales_in_order(self) -> Self:
@@ -137,46 +157,61 @@ class Augment(Section):
 
 
 class Schedule(Section):
-    """How the learning rate falls; each kind reads only its own parameters."""
+    """Decay schedule of the learning rate. Each kind reads only its own parameters."""
 
     kind: Literal["constant", "step", "exponential", "poly", "cosine", "one_cycle", "plateau"] = Field(
-        "poly", description="the decay schedule"
+        "poly", description="shape of the schedule"
     )
     step_epochs: int = Field(10, ge=1, description="step: epochs between two drops")
-    gamma: float = Field(0.5, gt=0, le=1, description="step, plateau: factor of a drop; exponential: of an epoch")
+    gamma: float = Field(
+        0.5, gt=0, le=1, description="step, plateau: factor of each drop; exponential: factor of each epoch"
+    )
     power: Positive = Field(0.9, description="poly: learning_rate * (1 - epoch / epochs) ** power")
-    patience: int = Field(5, ge=0, description="plateau: epochs without a better validation loss before a drop")
-    warmup_percent: float = Field(30, gt=0, lt=100, description="one_cycle: share of the steps in which it rises")
+    patience: int = Field(5, ge=0, description="plateau: epochs without a lower validation loss before a drop")
+    warmup_percent: float = Field(
+        30, gt=0, lt=100, description="one_cycle: percentage of the steps in which the rate rises"
+    )
 
 
 class Train(Section):
     """The training loop."""
 
-    seed: int = Field(0, ge=0, description="weights, tiles and augmentation follow from it")
-    epochs: int = Field(20, ge=1, description="passes, each followed by validation")
-    tiles_per_epoch: int = Field(160, ge=1, description="training tiles drawn in an epoch")
-    batch_size: int = Field(4, ge=1, description="tiles in a step (1: the paper; tiles_per_epoch: full batch)")
-    tile: int = Field(192, ge=1, description="side of the network's input, px; valid padding needs 16k + 60 at depth 4")
-    optimizer: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = Field("adamw", description="sgd: the paper")
-    learning_rate: Positive = Field(0.003, description="at the start of the schedule; of one_cycle the peak")
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd, rmsprop; first beta of adam and adamw (paper 0.99)")
+    seed: int = Field(0, ge=0, description="seed of initial weights, tiles and augmentation")
+    epochs: int = Field(20, ge=1, description="number of epochs, each followed by validation")
+    tiles_per_epoch: int = Field(160, ge=1, description="training tiles per epoch")
+    batch_size: int = Field(4, ge=1, description="tiles per optimizer step (paper 1; tiles_per_epoch: full batch)")
+    tile: int = Field(192, ge=1, description="side of the network's input, px; valid padding at depth 4 needs 16k + 60")
+    optimizer: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = Field(
+        "adamw", description="optimizer (paper sgd)"
+    )
+    learning_rate: Positive = Field(
+        0.003, description="learning rate at the start of the schedule; one_cycle: at its peak"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd, rmsprop: momentum; adam, adamw: first beta (paper 0.99)")
     momentum_start: float = Field(0.9, ge=0, lt=1, description="momentum at the first step of the warm-up")
     momentum_warmup_percent: float = Field(
-        20, ge=0, le=100, description="share of the steps in which momentum rises linearly to its value; 0: none"
+        20,
+        ge=0,
+        le=100,
+        description="percentage of the steps in which momentum rises linearly to its value; 0: no warm-up",
     )
-    weight_decay: NonNegative = Field(0.0001, description="L2 penalty (decoupled for adamw)")
+    weight_decay: NonNegative = Field(0.0001, description="L2 penalty; decoupled in adamw")
     schedule: Schedule = Schedule()
     dice_weight: NonNegative = Field(1, description="loss = cross entropy + dice_weight * (1 - soft Dice)")
-    gradient_clipping: NonNegative = Field(1.0, description="largest global norm of the gradient; 0: off")
+    gradient_clipping: NonNegative = Field(1.0, description="largest global norm of the gradient; 0: no clipping")
     amp: Amp = Field("off", description="mixed precision: off, bf16 or fp16")
-    channels_last: bool = Field(True, description="memory format; other rounding and dropout masks, same mathematics")
-    validation_tiles: int = Field(32, ge=1, description="most validation tiles judged after an epoch, always the same")
-    monitor: Literal["loss", "mean_iou"] = Field("mean_iou", description="validation figure that picks the best epoch")
-    save_checkpoint: bool = Field(True, description="keep the best and the last checkpoint in the MLflow run")
-    keep_best: int = Field(1, ge=1, description="how many of the best checkpoints are kept")
+    channels_last: bool = Field(
+        True, description="memory format; changes rounding and dropout masks, not the mathematics"
+    )
+    validation_tiles: int = Field(32, ge=1, description="largest number of validation tiles, the same after each epoch")
+    monitor: Literal["loss", "mean_iou"] = Field(
+        "mean_iou", description="validation metric that selects the best epoch"
+    )
+    save_checkpoint: bool = Field(True, description="store the best and the last checkpoint in the MLflow run")
+    keep_best: int = Field(1, ge=1, description="number of best checkpoints to keep")
 
 
-# What each decay schedule reads, and so what a search draws with it.
+# Parameters that each decay schedule reads; a search draws only these for the kind of a trial.
 SCHEDULE_READS = {
     "constant": (),
     "step": ("step_epochs", "gamma"),
@@ -187,103 +222,111 @@ SCHEDULE_READS = {
     "plateau": ("gamma", "patience"),
 }
 SEARCHABLE: dict[str, type[Section]] = {"model": Model, "augment": Augment, "train": Train}
-_BEFORE = "belongs to a stage before the search: set another value and compare the results of two `dvc exp run`"
-_AFTER = "is used only after training: a trial would not notice it"
+_BEFORE = "belongs to a stage before the search; compare two values with `dvc exp run` instead"
+_AFTER = "is used only after training, so it does not change a trial"
 NOT_SEARCHABLE = {
     **dict.fromkeys(("data", "sample", "prepare", "weights"), _BEFORE),
     **dict.fromkeys(("evaluate", "registration", "gate"), _AFTER),
-    "tune": "is how the search is made",
+    "tune": "describes the search itself",
     "runtime": "never changes a result",
-    "train.seed": "would find a lucky draw, not a better setting",
-    "train.epochs": "is what a trial costs: set tune.epochs",
-    "train.tile": "also says which validation tiles are judged, so trials could not be compared",
-    "train.validation_tiles": "says what is judged, so trials could not be compared",
-    "train.monitor": "says which epoch is kept: set tune.objective",
-    "train.save_checkpoint": "changes no figure",
-    "train.keep_best": "changes no figure",
+    "train.seed": "would select a lucky seed, not a better setting",
+    "train.epochs": "sets the length of a training; for trials set tune.epochs",
+    "train.tile": "also selects the validation tiles, so trials could not be compared",
+    "train.validation_tiles": "selects the validation tiles, so trials could not be compared",
+    "train.monitor": "selects the best epoch; for trials set tune.objective",
+    "train.save_checkpoint": "does not change a metric",
+    "train.keep_best": "does not change a metric",
 }
 
 
 class Axis(Section):
-    """What one setting may be in a trial: from low to high, or one of some choices."""
+    """Values that a trial may draw for one setting: a range from low to high, or choices."""
 
-    name: str = Field(exclude=True, description="the setting's full name")
+    name: str = Field(exclude=True, description="full name of the setting")
     low: float | None = Field(None, description="smallest value")
     high: float | None = Field(None, description="largest value")
-    log: bool = Field(False, description="small values are drawn as often as large ones")
-    step: Positive | None = Field(None, description="distance of two values, from low on")
-    choices: tuple[bool | int | float | str, ...] | None = Field(None, min_length=1, description="the values there are")
+    log: bool = Field(False, description="draw uniformly on a logarithmic scale")
+    step: Positive | None = Field(None, description="distance between two values, counted from low")
+    choices: tuple[bool | int | float | str, ...] | None = Field(
+        None, min_length=1, description="the values to choose from"
+    )
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> Self:
         if (self.choices is None) == (self.low is None and self.high is None):
-            raise ValueError("takes either low and high, or choices")
+            raise ValueError("needs either low and high, or choices")
         if self.choices is not None and (self.log or self.step):
-            raise ValueError("takes log and step with low and high, not with choices")
+            raise ValueError("cannot combine choices with log or step; remove log and step")
         if self.low is None or self.high is None:
             if self.choices is None:
-                raise ValueError("takes both low and high")
+                raise ValueError("needs both low and high")
             return self
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} is larger than high {self.high:g}; swap them")
         if self.log and (self.low <= 0 or self.step):
-            raise ValueError("takes log with a low above 0 and without step")
+            raise ValueError("can use log only with low above 0 and without step")
         return self
 
     @model_validator(mode="after")
     def _fits_the_setting(self) -> Self:
-        """Each end or choice is a value that the setting itself takes."""
+        """Check that the limits or choices are valid values of the setting."""
         setting = field_of(self.name)
         if self.choices is None and not self.is_number:
-            raise ValueError("is no number, so it takes choices")
-        taken = TypeAdapter[object](Annotated[setting.annotation, setting])  # type: ignore[arg-type]  # known only here
+            raise ValueError("is not a number, so it needs choices instead of low and high")
+        accepted = TypeAdapter[object](Annotated[setting.annotation, setting])  # type: ignore[arg-type]  # known only here
         ends = [value for value in (self.low, self.high) if value is not None]
         if self.step and self.low is not None:
             ends.append(self.low + self.step)
         for value in self.choices or ends:
             try:
-                taken.validate_python(value)
+                accepted.validate_python(value)
             except ValidationError as error:
-                raise ValueError(f"{value!r} is no value of {self.name}: {error.errors()[0]['msg']}") from None
+                raise ValueError(f"{value!r} is not a valid value of {self.name}: {error.errors()[0]['msg']}") from None
         return self
 
     @model_serializer
     def _as_written(self) -> dict[str, object]:
-        """As in params.yaml: what is not said is not there."""
-        said = {"low": self.low, "high": self.high, "log": self.log or None, "step": self.step, "choices": self.choices}
-        return {name: value for name, value in said.items() if value is not None}
+        """Serialize as in params.yaml, without the options that are not set."""
+        options = {
+            "low": self.low,
+            "high": self.high,
+            "log": self.log or None,
+            "step": self.step,
+            "choices": self.choices,
+        }
+        return {name: value for name, value in options.items() if value is not None}
 
     @property
     def whole(self) -> bool:
-        """Whether the setting is a whole number."""
+        """True if the setting is a whole number."""
         return field_of(self.name).annotation is int
 
     @property
     def is_number(self) -> bool:
-        """Whether the setting is a number."""
+        """True if the setting is a number."""
         return field_of(self.name).annotation in (int, float)
 
 
 def field_of(name: str) -> FieldInfo:
-    """The field of the setting with this full name.
+    """Return the field of the setting with this full name.
 
     Raises
     ------
     ValueError
-        There is no such setting, or a search cannot draw it; the message says why.
+        The setting does not exist, or a search cannot draw it; the message gives the reason.
     """
     section, *rest = name.split(".")
-    for refused in (section, name):
-        if refused in NOT_SEARCHABLE:
-            raise ValueError(f"{refused} {NOT_SEARCHABLE[refused]}")
+    for part in (section, name):
+        if part in NOT_SEARCHABLE:
+            raise ValueError(f"cannot be searched: {part} {NOT_SEARCHABLE[part]}")
     if section not in SEARCHABLE:
-        raise ValueError(f"{section} is no section; there are {', '.join(SEARCHABLE)}")
+        raise ValueError(f"{section} is not a searchable section; choose from {', '.join(SEARCHABLE)}")
     inner: type[BaseModel] | None = SEARCHABLE[section]
     field: FieldInfo | None = None
     for part in rest:
         if inner is None or part not in inner.model_fields:
-            there = f"; there are {', '.join(_shown(inner))}" if inner else ""
-            raise ValueError(f"{part} is no setting{there}")
+            choices = f"; choose from {', '.join(_setting_names(inner))}" if inner else ""
+            raise ValueError(f"{part} is not a setting{choices}")
         field = inner.model_fields[part]
         inner = _section_of(field)
     if field is None or inner is not None:
@@ -291,27 +334,27 @@ def field_of(name: str) -> FieldInfo:
     return field
 
 
-def _shown(section: type[BaseModel]) -> list[str]:
-    """The settings that a section takes from a file."""
+def _setting_names(section: type[BaseModel]) -> list[str]:
+    """Return the names of the settings of a section."""
     return [name for name, field in section.model_fields.items() if not field.exclude]
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The section, or the entry of a mapping, that a field holds."""
+    """Return the section class of a field, or of the values of a mapping field; None for a plain setting."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _named(space: object) -> object:
-    """Each axis with its name, so that what is wrong with it is said by itself, before it is looked at."""
+def _add_names(space: object) -> object:
+    """Give each axis its name before validation, so that the axis can check its values against the setting."""
     if not isinstance(space, dict):
         return space
     return {name: {**axis, "name": name} if isinstance(axis, dict) else axis for name, axis in space.items()}
 
 
-Space = Annotated[dict[str, Axis], BeforeValidator(_named)]
+Space = Annotated[dict[str, Axis], BeforeValidator(_add_names)]
 
 
 def _default_space() -> dict[str, Axis]:
@@ -330,58 +373,66 @@ def _default_space() -> dict[str, Axis]:
 
 
 class Tune(Section):
-    """The search for better settings, on validation; trial 0 takes those of this file."""
+    """The search for better settings, judged on the validation split. Trial 0 uses the settings of this file."""
 
-    trials: int = Field(6, ge=0, description="how many in all, earlier ones of the same search included; 0: no search")
-    seed: int = Field(0, ge=0, description="another seed draws other values")
-    epochs: int = Field(4, ge=0, description="of a trial, with the whole decay schedule made shorter; 0: train.epochs")
+    trials: int = Field(
+        6, ge=0, description="total number of trials, including earlier trials of the same search; 0: no search"
+    )
+    seed: int = Field(0, ge=0, description="seed of the search")
+    epochs: int = Field(
+        4, ge=0, description="epochs per trial, with the decay schedule shortened to match; 0: train.epochs"
+    )
     objective: Literal["maximize mean_iou", "minimize loss"] = Field(
-        "maximize mean_iou", description="validation figure, best epoch of a trial, and its direction"
+        "maximize mean_iou", description="direction and validation metric, taken from the best epoch of a trial"
     )
-    sampler: Literal["tpe", "random"] = Field("tpe", description="how values are drawn")
-    startup_trials: int = Field(10, ge=1, description="tpe: trials drawn at random before it learns from them")
-    pruner: Literal["median", "hyperband", "none"] = Field("median", description="which trials end early")
+    sampler: Literal["tpe", "random"] = Field("tpe", description="tpe: learns from earlier trials; random: does not")
+    startup_trials: int = Field(
+        10, ge=1, description="tpe: number of random trials before it learns from earlier trials"
+    )
+    pruner: Literal["median", "hyperband", "none"] = Field("median", description="rule that stops trials early")
     pruner_startup_trials: int = Field(
-        3, ge=0, description="median: trials that run to their end before any ends early"
+        3, ge=0, description="median: number of finished trials before a trial may be stopped early"
     )
-    pruner_warmup_epochs: int = Field(1, ge=0, description="median, hyperband: epochs that every trial gets")
-    reduction_factor: int = Field(3, ge=2, description="hyperband: one of this many goes on at each look")
+    pruner_warmup_epochs: int = Field(1, ge=0, description="median, hyperband: number of epochs that every trial runs")
+    reduction_factor: int = Field(3, ge=2, description="hyperband: one in this many trials continues at each rung")
     space: Space = Field(
         default_factory=_default_space,
-        description="settings to draw, by full name: {low, high, log, step} or {choices}; of a schedule only its own",
+        description="settings to search: {low, high, log, step} or {choices}; a schedule's parameters if it reads them",
     )
 
     @model_validator(mode="after")
     def _comparable(self) -> Self:
         if self.trials and not self.space:
-            raise ValueError("space is empty: name settings to draw, or set trials to 0")
+            raise ValueError("space is empty; add settings to search, or set trials to 0")
         if "train.dice_weight" in self.space and self.metric == "loss":
             raise ValueError(
-                "train.dice_weight says what the loss is, so it cannot be searched by it; set objective to "
-                "maximize mean_iou, or take it out of space"
+                "train.dice_weight changes the loss itself, so losses of different trials are not comparable; set "
+                "objective to maximize mean_iou, or remove train.dice_weight from space"
             )
         if kinds := self.space.get("train.schedule.kind"):
             for name in self.space:
-                self._read_by_one_of(name, kinds.choices or ())
+                self._check_read_by_some(name, kinds.choices or ())
         return self
 
-    def _read_by_one_of(self, name: str, kinds: tuple[object, ...]) -> None:
+    def _check_read_by_some(self, name: str, kinds: tuple[object, ...]) -> None:
         if not reads_schedule(name, kinds):
-            raise ValueError(f"{name} is read by none of {', '.join(map(str, kinds))}; take it out of space")
+            raise ValueError(
+                f"{name} is not read by any schedule kind in space ({', '.join(map(str, kinds))}); remove it from space"
+            )
 
     @property
     def metric(self) -> str:
-        """The validation figure: mean_iou or loss."""
+        """Name of the validation metric: mean_iou or loss."""
         return self.objective.split()[1]
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        """Which way is better."""
+        """Direction of improvement."""
         return "maximize" if self.objective.startswith("maximize") else "minimize"
 
 
 def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
-    """Whether the setting `name` means anything with one of these decay schedules."""
+    """Return whether at least one of these decay schedules reads the setting `name`."""
     section, _, parameter = name.rpartition(".")
     return (
         section != "train.schedule"
@@ -391,31 +442,34 @@ def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
 
 
 class Evaluate(Section):
-    """How the trained network is used and judged; never trains again."""
+    """Prediction and evaluation with the trained network. A change here does not retrain."""
 
     threshold: Literal["argmax"] | Fraction = Field(
-        "argmax", description="foreground above this probability; argmax: the likeliest class"
+        "argmax", description="probability above which a pixel is foreground; argmax: the most probable class"
     )
     segment_threshold: Literal["auto", "off"] | Fraction = Field(
-        "auto", description="borders are closed between cells that are apart above it; auto: by validation; off"
+        "auto",
+        description="foreground probability at which joined cells are separated; auto: chosen on validation; off",
     )
     watershed_depth: Literal["auto", "off"] | NonNegative = Field(
-        "auto", description="objects that touch part at necks and lines this deep, px; auto: by validation; off"
+        "auto",
+        description="depth of necks and lines at which objects are split, px; auto: chosen on validation; off",
     )
     min_area: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
-        "auto", description="smaller objects are left out, px; auto: by validation"
+        "auto", description="objects with fewer pixels are removed; auto: chosen on validation"
     )
     min_probability: Literal["auto"] | Fraction = Field(
-        "auto", description="objects whose mean foreground probability is lower are left out; auto: by validation"
+        "auto", description="objects with a lower mean foreground probability are removed; auto: chosen on validation"
     )
     views: Literal[1, 4, 8] = Field(
-        1, description="average so many views of the image; 4: mirrored either way and both ways; 8: quarter turns too"
+        1,
+        description="number of averaged views; 4: the image and its mirror images; 8: their quarter turns too",
     )
-    tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image where memory allows")
+    tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image if memory allows")
 
 
 class Registration(Section):
-    """The registry entry."""
+    """The entry in the model registry."""
 
     name: str = Field("", description="name of the registered model; empty: the name of the dataset")
 
@@ -426,39 +480,53 @@ class Registration(Section):
 
 
 class Gate(Section):
-    """What a model must reach before it may become champion."""
+    """Conditions that a model must meet to become champion."""
 
-    min_mean_iou: Fraction = Field(0.5, description="smallest mean foreground IoU on the test split")
-    max_pixel_error: Fraction = Field(0.5, description="largest share of wrong pixels on the test split")
-    metric: Literal["mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg", "pq", "v_rand", "v_info"] = Field(
-        "mean_iou", description="test figure by which challenger and champion are compared"
+    min_mean_iou: Fraction = Field(
+        0.5, description="lowest accepted mean IoU of the foreground classes on the test split"
     )
-    margin: Fraction = Field(0.01, description="what the challenger may lose at most, with the confidence below")
-    group_margin: Fraction = Field(0.05, description="what it may lose at most on the images of one group")
-    min_group_images: int = Field(2, ge=1, description="groups of fewer test images are not judged by themselves")
-    min_images: int = Field(2, ge=1, description="with fewer test images the gate decides nothing")
-    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals, both ends together")
-    resamples: int = Field(10_000, ge=100, description="draws of test images that the intervals are made of")
-    seed: int = Field(0, ge=0, description="of these draws")
-    max_seconds: NonNegative = Field(0, description="longest time to answer the input example, s; 0: any")
-    max_megabytes: NonNegative = Field(0, description="largest size of the packed model, 10^6 bytes; 0: any")
+    max_pixel_error: Fraction = Field(0.5, description="highest accepted fraction of wrong pixels on the test split")
+    metric: Literal["mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg", "pq", "v_rand", "v_info"] = Field(
+        "mean_iou", description="test metric that compares the challenger with the champion"
+    )
+    margin: Fraction = Field(
+        0.01, description="largest accepted decline of the metric against the champion, at the confidence below"
+    )
+    group_margin: Fraction = Field(0.05, description="largest accepted decline on the images of one group")
+    min_group_images: int = Field(2, ge=1, description="smallest number of test images for a separate check of a group")
+    min_images: int = Field(2, ge=1, description="smallest number of test images for a decision of the gate")
+    confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the two-sided intervals")
+    resamples: int = Field(10_000, ge=100, description="number of bootstrap resamples of the test images")
+    seed: int = Field(0, ge=0, description="seed of the bootstrap resamples")
+    max_seconds: NonNegative = Field(0, description="longest accepted time to answer the input example, s; 0: no limit")
+    max_megabytes: NonNegative = Field(
+        0, description="largest accepted size of the packaged model, 10^6 bytes; 0: no limit"
+    )
 
 
 class Runtime(Section):
-    """Where and how it runs. Never part of a result, never a reason to run again."""
+    """Device, threads and display. These settings are not part of a result and do not make a stage run again."""
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    workers: int = Field(0, ge=0, description="processes that prepare tiles; 0: the main process")
-    threads: int = Field(0, ge=0, description="CPU threads of torch; 0: OMP_NUM_THREADS, else one a core")
-    progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="auto: bar in a terminal, else lines")
-    tune_workers: int = Field(1, ge=1, description="processes that work on the search; only 1 repeats bit for bit")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
+    workers: int = Field(
+        0, ge=0, description="number of processes that prepare tiles; 0: the main process prepares them"
+    )
+    threads: int = Field(
+        0, ge=0, description="number of CPU threads of torch; 0: OMP_NUM_THREADS if set, otherwise one per core"
+    )
+    progress: Literal["auto", "bar", "lines", "off"] = Field(
+        "auto", description="auto: a bar in a terminal, lines elsewhere"
+    )
+    tune_workers: int = Field(
+        1, ge=1, description="number of processes that share the search; only 1 is reproducible bit for bit"
+    )
     tune_storage: str = Field(
-        "", description="of the search: a database's address, password elsewhere; empty: a file in mlruns/studies"
+        "", description="database address of the search, without password; empty: a file in mlruns/studies"
     )
 
 
 class Params(Section):
-    """All of params.yaml."""
+    """All sections of params.yaml."""
 
     data: Data = Data()
     sample: Sample = Sample()
@@ -475,12 +543,12 @@ class Params(Section):
 
 
 class Tuned(Section):
-    """All of data/tune/best.yaml: what train reads."""
+    """All of data/tune/best.yaml, which stage train reads."""
 
     model: Model
     augment: Augment
     train: Train
-    searched: tuple[str, ...] = Field((), description="full names of the values that the search chose")
+    searched: tuple[str, ...] = Field((), description="full names of the settings that the search chose")
 
     @model_validator(mode="after")
     def _searched_settings(self) -> Self:
@@ -488,14 +556,14 @@ class Tuned(Section):
             value: object = self.model_dump(exclude={"searched"})
             for part in name.split("."):
                 if not isinstance(value, dict) or part not in value:
-                    raise ValueError(f"searched names {shown(name)}, which is no setting")
+                    raise ValueError(f"searched lists {shown(name)}, which is not a setting; run stage tune again")
                 value = value[part]
             if isinstance(value, dict):
-                raise ValueError(f"searched names {shown(name)}, which is a section")
+                raise ValueError(f"searched lists {shown(name)}, which is a section; run stage tune again")
         return self
 
 
-MOST = 20  # wrong settings that are named
+MOST_PROBLEMS = 20  # invalid settings listed in one message
 PARAMS_FILE = Path("params.yaml")
 TUNED_FILE = Path("data/tune/best.yaml")
 
@@ -503,7 +571,7 @@ S = TypeVar("S", bound=Section)
 
 
 def read(section: type[S], file: Path = PARAMS_FILE) -> S:
-    """Return one section of params.yaml, after checking all of the file.
+    """Return one section of params.yaml after checking the whole file.
 
     Stages call this once for each section they use, and dvc.yaml declares exactly those sections.
     """
@@ -514,17 +582,17 @@ def read(section: type[S], file: Path = PARAMS_FILE) -> S:
 
 
 def read_tuned(file: Path = TUNED_FILE) -> Tuned:
-    """Return what stage tune chose."""
+    """Return the settings that stage tune chose."""
     return load(Tuned, file)
 
 
 def load(schema: type[S], file: Path) -> S:
-    """Return the settings in `file`, checked against `schema`.
+    """Return the settings of `file`, validated against `schema`.
 
     Raises
     ------
     ParamsError
-        The file is missing, is no YAML, or a setting is unknown or wrong; all wrong settings are named.
+        The file is missing or is not YAML, or settings are unknown or invalid; the message lists them.
     """
     try:
         content = parse.from_yaml(parse.read(file, parse.YAML_SIZE))
@@ -538,21 +606,37 @@ def load(schema: type[S], file: Path) -> S:
 
 
 def check(schema: type[S], content: object, file: str) -> S:
-    """Return `content` as `schema`; `file` is named in the ParamsError when it does not fit."""
+    """Validate `content` against `schema`. A ParamsError names `file` as the source."""
     if not isinstance(content, dict):
-        raise ParamsError(f"{file} holds {type(content).__name__}, not sections; see docs/params.md")
+        raise ParamsError(
+            f"{file} must hold a mapping of sections, but holds {type(content).__name__}; see docs/params.md"
+        )
     try:
         return schema.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        lines = [_explain(schema, problem["loc"], problem["msg"], problem.get("input")) for problem in problems[:MOST]]
-        if len(problems) > MOST:
-            lines.append(f"and {len(problems) - MOST} more")
+        lines = [
+            _explain(schema, problem["loc"], problem["msg"], problem.get("input"))
+            for problem in problems[:MOST_PROBLEMS]
+        ]
+        if len(problems) > MOST_PROBLEMS:
+            lines.append(f"and {len(problems) - MOST_PROBLEMS} more")
         raise ParamsError("\n".join(f"{file}: {line}" for line in dict.fromkeys(lines))) from None
 
 
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return nested sections as one level, with the names that users give: ``train.schedule.kind``."""
+    level: dict[str, object] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            level |= flat(value, f"{prefix}{name}.")
+        else:
+            level[f"{prefix}{name}"] = value
+    return level
+
+
 def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: str, value: object) -> str:
-    """One wrong setting in one line: full name, value, what is wrong, what the setting means."""
+    """Describe one invalid setting in one line: full name, value, problem and meaning."""
     parts: list[str] = []
     field = None
     inner: type[BaseModel] | None = schema
@@ -561,16 +645,16 @@ def _explain(schema: type[BaseModel], location: tuple[int | str, ...], message: 
         if inner is None or not isinstance(part, str):
             break
         parts.append(part)
-        if mapping:  # the key of an entry, which is the user's
+        if mapping:  # the user chooses the keys of a mapping
             mapping = False
             continue
         if part not in inner.model_fields:
-            return f"{cut('.'.join(parts), MESSAGE)} is no setting; there are {', '.join(_shown(inner))}"
+            return f"{cut('.'.join(parts), MESSAGE)} is not a setting; choose from {', '.join(_setting_names(inner))}"
         field = inner.model_fields[part]
         inner = _section_of(field)
         mapping = get_origin(field.annotation) is dict
     if isinstance(value, dict):
-        value = {key: inside for key, inside in value.items() if key != "name"}
+        value = {key: entry for key, entry in value.items() if key != "name"}
     meaning = f" ({field.description})" if field is not None and field.description else ""
     if message == "Input should be a valid string":
         message += f", in quotes: '{cut(str(value), LONGEST)}'"

@@ -1,11 +1,11 @@
-"""Make text from outside safe to show: control characters become visible escapes, long values are cut."""
+"""Make untrusted text safe to print: escape control characters, and cut long values."""
 
 import re
 import reprlib
 
 LONGEST = 80  # characters of a value in a message
-MESSAGE = 500  # characters of what a library says
-# C0 but tab and line feed, DEL, C1, marks of direction, line separators, surrogates, and characters without a glyph.
+MESSAGE = 500  # characters of a library's message
+# C0 except tab and line feed, DEL, C1, direction marks, line separators, surrogates, and characters without a glyph.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
@@ -14,24 +14,24 @@ _JOINERS = "\u200c\u200d"  # some scripts and emoji need them
 
 
 def visible(text: str) -> str:
-    """Return `text` with an escape such as ``\\x1b`` for each character that steers a terminal or cannot be seen.
+    """Return `text` with an escape such as ``\\x1b`` for each control character and each invisible character.
 
-    Tab and line feed stay. Any encoding of Unicode can hold the result.
+    Tab and line feed stay. The result can be encoded in UTF-8.
     """
-    return _HIDDEN.sub(lambda found: _escape(found[0]), text)
+    return _HIDDEN.sub(lambda match: _escape(match[0]), text)
 
 
 def shown(value: object, longest: int = LONGEST) -> str:
     """Return the `repr` of `value` on one line, cut to `longest` characters."""
     try:
         text = repr(value) if isinstance(value, str | bytes) else _brief.repr(value)
-    except ValueError:  # a whole number of more digits than Python converts
+    except ValueError:  # an integer with more digits than Python converts
         text = f"a {type(value).__name__} too long to show"
     return cut(visible(text).replace("\n", "\\n"), longest)
 
 
 def cut(text: str, longest: int) -> str:
-    """Return the first `longest` characters of `text`, and dots where that is not all."""
+    """Return `text`, cut to `longest` characters with an ellipsis if it is longer."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
@@ -39,9 +39,9 @@ def _escape(character: str) -> str:
     code = ord(character)
     if character in _JOINERS:
         return character
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not valid UTF-8
         code -= 0xDC00
-    # DEL as JSON has it: in what --json prints it is the one character here that JSON leaves as it is.
+    # DEL becomes \u007f, which is valid JSON: json.dumps leaves DEL as it is, and --json output passes through here.
     return (
         f"\\x{code:02x}" if code < 0x100 and code != 0x7F else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     )

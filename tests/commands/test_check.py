@@ -8,7 +8,7 @@ import pytest
 from segline import cli, files
 from segline.commands.check import GroupsFileError, main
 from segline.data import imagefiles
-from segline.data.checks.unfit import UnfitError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import DatasetError
 from segline.params import ParamsError
 
@@ -62,7 +62,9 @@ def test_errors_are_refused_with_the_table(dataset: Path) -> None:
 def test_splits_are_those_of_params(dataset: Path) -> None:
     with Path("params.yaml").open("a") as file:
         file.write("prepare: {test: ['07'], validation: ['01', '99']}\n")
-    with pytest.raises(UnfitError, match=r"error +params\.yaml +prepare\.validation: '99' is neither image nor group"):
+    with pytest.raises(
+        UnfitError, match=r"error +params\.yaml +prepare\.validation: '99' is neither an image nor a group"
+    ):
         told()
     other = dataset.rename(dataset.with_name("other"))
     assert told(other)[-1].endswith("no errors, no warning(s)"), "names of another dataset"
@@ -86,7 +88,7 @@ def test_groups_are_written_even_where_there_are_errors(dataset: Path) -> None:
         told(groups=groups)
     table = files.read_table(groups).set_index("image")["group"].to_dict()
     assert table == {f"{index:02}": "03" if index == 7 else f"{index:02}" for index in range(12)}
-    with pytest.raises(GroupsFileError, match=r"--groups groups\.csv: it is there already"):
+    with pytest.raises(GroupsFileError, match=r"--groups groups\.csv: the file exists already"):
         told(groups=groups)
 
 
@@ -96,7 +98,7 @@ def test_images_smaller_than_the_margin(dataset: Path) -> None:
     imagefiles.write_png(dataset / "classes" / "03.png", small // 128)
     lines = [line for line in told() if "images/03.png" in line]
     assert len(lines) == 1 and lines[0].startswith("warning  images/03.png")
-    assert "92 px at its shorter side, of which the network needs 92 more: mirrored more than once" in lines[0]
+    assert "its shorter side has 92 px, but the network needs 92 px more: it is mirrored repeatedly" in lines[0]
     Path("params.yaml").write_text(PARAMS.replace("valid", "same"))
     assert not any("images/03.png" in line for line in told())
 
@@ -109,7 +111,7 @@ def test_all_names_every_file(dataset: Path) -> None:
 
 
 def test_a_folder_that_is_no_dataset(dataset: Path) -> None:
-    with pytest.raises(DatasetError, match=r"data/raw holds no dataset\.yaml: `segline import data/raw --name NAME`"):
+    with pytest.raises(DatasetError, match=r"data/raw holds no dataset\.yaml; `segline import data/raw --name NAME`"):
         told(dataset.parent)
 
 

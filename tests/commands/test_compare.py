@@ -1,4 +1,4 @@
-"""`segline models compare` on models that are a threshold each."""
+"""Compare models that consist of one threshold each."""
 
 import json
 from io import StringIO
@@ -18,7 +18,7 @@ NUMBERS = {"perfect": "1", "false on a": "5", "other classes": "8"}
 
 
 def compared(first: str, second: str, *, as_json: bool = False) -> str:
-    """What is shown."""
+    """Return the output of compare."""
     shown = StringIO()
     compare.main(
         NUMBERS[first],
@@ -32,7 +32,7 @@ def compared(first: str, second: str, *, as_json: bool = False) -> str:
     return shown.getvalue()
 
 
-def test_figures_and_pictures_of_where_they_differ(judged: Path) -> None:
+def test_compare_writes_metrics_and_pictures_of_differences(judged: Path) -> None:
     content = json.loads(compared("false on a", "perfect", as_json=True))
     assert [each["version"] for each in content["versions"]] == [5, 1]
     assert content["test"]["images"] == 11
@@ -44,24 +44,24 @@ def test_figures_and_pictures_of_where_they_differ(judged: Path) -> None:
     assert content["groups"]["b"]["metrics"]["mean_iou"]["gain"] == [0, 0, 0]
     folder = judged / "comparison" / "5-1"
     pictures = sorted(folder.glob("*.png"))
-    # On b and c they are alike.
+    # The versions do not differ on groups b and c.
     assert [picture.name[:3] for picture in pictures] == [f"{number}_a" for number in range(1, 9)]
     assert json.loads((folder / "comparison.json").read_text()) == content
     height, width = decode(pictures[0].read_bytes()).shape[:2]
     assert width > 2.5 * height
 
 
-def test_as_a_table(judged: Path) -> None:
+def test_compare_prints_tables(judged: Path) -> None:
     shown = compared("perfect", "false on a")
     assert "cells: 11 test images, 95% intervals" in shown
     assert "1.0000 (1.0000 to 1.0000)" in shown
     assert "mean_iou of group" in shown
     again = compared("perfect", "perfect")
-    assert "0 images on which they differ" in again
+    assert "pictures of the 0 images that differ most" in again
     assert not [*(judged / "comparison" / "1-1").glob("*.png")]
 
 
-def test_a_version_for_other_images(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_refuses_a_version_with_other_classes(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HeldOutError, match="version 8: classes"):
         compared("perfect", "other classes")
     monkeypatch.setattr("sys.argv", ["segline", "models", "compare", "1", "8"])
@@ -71,7 +71,7 @@ def test_a_version_for_other_images(judged: Path, monkeypatch: pytest.MonkeyPatc
     assert not (judged / "comparison").exists()
 
 
-def test_most_different_first() -> None:
+def test_images_with_the_greatest_difference_come_first() -> None:
     first = [Score(np.array([[0, 0], [wrong, 1000 - wrong]])) for wrong in range(0, 200, 10)]
     second = [Score(np.array([[0, 0], [104, 896]]))] * 20
     assert compare.most_different((first, second), "mean_iou") == [0, 1, 19, 2, 18, 3, 17, 4]

@@ -1,4 +1,4 @@
-"""`segline models`: what is said of three versions whose making is known, and the exit codes."""
+"""Run the commands of `segline models` on three known versions; check output and exit codes."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from segline import cli_models
 from segline.commands import models, promote, show, uses
 from segline.commands.models import open_registry
+from segline.gate import champion
 from segline.track.registry import Registry, RegistryError
 from segline.track.store import open_store
 from segline.track.verdict import Verdict, at_least
@@ -31,21 +33,21 @@ def registry(cells: Path) -> Registry:  # noqa: ARG001
 
 
 def asked(command: Callable[..., Any], *arguments: Any) -> Any:
-    """What a command says as JSON."""
+    """Return the JSON output of a command."""
     said: list[str] = []
     command(*arguments, True, Console(file=StringIO()), said.append)
     return json.loads(said[0])
 
 
 def shown(command: Callable[..., Any], *arguments: Any) -> str:
-    """What a command shows to a person."""
+    """Return the printed output of a command."""
     text = StringIO()
     command(*arguments, False, Console(file=text, width=160), lambda line: text.write(f"{line}\n"))
     return text.getvalue()
 
 
 @pytest.mark.usefixtures("cells")
-def test_list() -> None:
+def test_list_prints_versions_newest_first() -> None:
     rows = asked(models.list_, "")
     assert [(row["version"], row["aliases"], row["gate"], row["mean_iou"]) for row in rows] == [
         (3, ["challenger"], "passed", 0.8),
@@ -57,7 +59,7 @@ def test_list() -> None:
 
 
 @pytest.mark.usefixtures("cells")
-def test_show() -> None:
+def test_show_prints_the_origin_of_a_version() -> None:
     content = asked(show.main, "@champion", "cells")
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert content["version"] == 1
@@ -76,7 +78,7 @@ def test_show() -> None:
         assert word in text
 
 
-def test_show_what_is_in_no_commit(registry: Registry) -> None:
+def test_show_reports_a_missing_commit(registry: Registry) -> None:
     registry.client.set_model_version_tag("cells", "2", "params.md5", "x")
     assert asked(show.main, "2", "")["commit"] is None
     assert "no commit holds what it was made from: params.yaml" in shown(show.main, "2", "")
@@ -112,8 +114,10 @@ def test_uses_by_content(registry: Registry, cells: Path) -> None:
     assert {row["same"] for row in asked(uses.main, "a.png", "")} == {"name, other content"}
 
 
-@pytest.mark.parametrize(("image", "said"), [("", "IMAGE is empty"), ("folder", "folder: a folder; name one image")])
-def test_uses_refuses_what_is_no_image(cells: Path, image: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("image", "said"), [("", "IMAGE is empty"), ("folder", "folder is a folder; give one image file")]
+)
+def test_uses_refuses_folders_and_empty_names(cells: Path, image: str, said: str) -> None:
     (cells / "folder").mkdir()
     with pytest.raises(uses.UsesError, match=said):
         asked(uses.main, image, "")
@@ -123,9 +127,9 @@ def source(registry: Registry, number: str) -> str:
     return str(registry.version(number).source).removeprefix("models:/")
 
 
-def test_which_model_is_meant(registry: Registry, cells: Path) -> None:
+def test_the_model_is_selected_by_name_or_params(registry: Registry, cells: Path) -> None:
     assert open_registry().name == "cells"
-    with pytest.raises(RegistryError, match="--name mice: there is no such model; there are cells"):
+    with pytest.raises(RegistryError, match="--name mice: there is no such model; choose one of cells"):
         open_registry("mice")
     registry.client.create_registered_model("mice")
     with pytest.raises(RegistryError, match=r"--name: cells, mice$"):
@@ -139,7 +143,7 @@ def test_which_model_is_meant(registry: Registry, cells: Path) -> None:
     assert open_registry().name == "mice"
     for name in ("cells", "mice"):
         registry.client.delete_registered_model(name)
-    with pytest.raises(RegistryError, match="no model is registered here; `segline models sync` brings back"):
+    with pytest.raises(RegistryError, match=r"no model is registered here; restore the models of registry\.jsonl"):
         open_registry()
     registry.history_file.unlink()
     with pytest.raises(RegistryError, match="no model is registered yet"):
@@ -152,7 +156,8 @@ def test_exit_codes_of_promote(verdict: Verdict, code: int) -> None:
     said: list[str] = []
 
     def call(**options: Any) -> int:
-        return promote.promote("2", "", Console(file=StringIO()), said.append, judge=lambda *_: verdict, **options)
+        with patch.object(champion, "judge", lambda *_, **__: verdict):
+            return promote.promote("2", "", Console(file=StringIO()), said.append, **options)
 
     assert call(dry_run=True) == code
     assert said[-1].startswith("dry run: cells version 2 ")
@@ -160,9 +165,9 @@ def test_exit_codes_of_promote(verdict: Verdict, code: int) -> None:
     assert json.loads(said[-1])["promoted"] == (code == 0)
     if code:
         assert call(force=True, reason="for the demo") == 0
-        assert "cells version 2 is champion; version 1 was (forced)" in said
+        assert "cells version 2 is champion, replacing version 1 (forced)" in said
         promote.rollback("back", "", "", said.append)
-        assert "cells version 1 is champion again; version 2 was" in said
+        assert "cells version 1 is champion again, replacing version 2" in said
 
 
 def verify() -> tuple[int, str]:
@@ -171,13 +176,13 @@ def verify() -> tuple[int, str]:
 
 
 def notes(cells: Path) -> None:
-    """Commit all that verify would note."""
+    """Commit everything that verify would note."""
     (cells / "dvc.lock").write_text(f"{'1' * 32} {'d' * 32}\n")
     for command in (["add", "-A"], ["commit", "-q", "-m", "x"]):
         subprocess.run(["git", *command], check=True)
 
 
-def test_verify_notes_what_is_not_committed(cells: Path) -> None:
+def test_verify_notes_uncommitted_files(cells: Path) -> None:
     code, said = verify()
     assert code == 0
     assert "note: cells version 1: no commit has its dvc.lock yet" in said
@@ -230,19 +235,21 @@ def version_deleted(registry: Registry, _: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (alter, "wrong: cells version 2: artifacts/model/model.json was altered"),
-        (lose, "wrong: cells version 2: artifacts/model/model.json is missing"),
-        (lose_all, "wrong: cells version 2: cells version 2: its files are missing"),
-        (plant, "wrong: cells version 2: artifacts/model/torch.py was added"),
-        (by_hand, "wrong: cells version 2: @champion was set by hand: registry.jsonl has version 1"),
-        (deleted, "wrong: cells: @champion was deleted by hand: registry.jsonl has version 1"),
-        (previous_by_hand, "wrong: cells version 3: @previous was set by hand: registry.jsonl has none"),
-        (wrong_case, "wrong: cells version 2: @Champion is not @champion"),
-        (no_verdict, "wrong: cells version 1: @champion without a verdict that passes"),
-        (version_deleted, "wrong: cells: registry.jsonl: @champion is md5"),
+        (alter, "problem: cells version 2: artifacts/model/model.json was altered"),
+        (lose, "problem: cells version 2: artifacts/model/model.json is missing"),
+        (lose_all, "problem: cells version 2: cells version 2: its files are missing"),
+        (plant, "problem: cells version 2: artifacts/model/torch.py was added"),
+        (by_hand, "problem: cells version 2: @champion was set by hand: registry.jsonl has version 1"),
+        (deleted, "problem: cells: @champion was deleted by hand: registry.jsonl has version 1"),
+        (previous_by_hand, "problem: cells version 3: @previous was set by hand: registry.jsonl has none"),
+        (wrong_case, "problem: cells version 2: @Champion is not @champion"),
+        (no_verdict, "problem: cells version 1: @champion has no verdict that passed"),
+        (version_deleted, "problem: cells: registry.jsonl: @champion is md5"),
     ],
 )
-def test_verify_finds(registry: Registry, cells: Path, spoil: Callable[[Registry, Path], None], said: str) -> None:
+def test_verify_reports_problems(
+    registry: Registry, cells: Path, spoil: Callable[[Registry, Path], None], said: str
+) -> None:
     notes(cells)
     spoil(registry, cells)
     code, text = verify()
@@ -251,10 +258,10 @@ def test_verify_finds(registry: Registry, cells: Path, spoil: Callable[[Registry
     assert text.endswith(" versions: 1 problem\n")
 
 
-def test_verify_in_a_clone_whose_store_is_empty(registry: Registry) -> None:
+def test_verify_in_a_new_clone_reports_missing_versions(registry: Registry) -> None:
     registry.client.delete_registered_model("cells")
     code, said = verify()
     assert code == 1
-    assert "wrong: cells: registry.jsonl: @champion is md5" in said
+    assert "problem: cells: registry.jsonl: @champion is md5" in said
     assert "`segline models sync`" in said
     assert said.endswith("cells has 0 versions: 1 problem\n")

@@ -14,7 +14,7 @@ import zarr
 from PIL import Image
 
 from segline.commands import predict
-from segline.commands.predicted import LOCK, RECORDS, Records, RecordsError, Wishes
+from segline.commands.records import LOCK, RECORDS, PredictOptions, Records, RecordsError
 from segline.data import imagefiles
 from segline.model.images import decode, encode_png
 from segline.model.objects import components, encode, encode_probabilities
@@ -22,7 +22,7 @@ from segline.track.registry import Answer
 
 
 class Bright:
-    """A model that calls every pixel above 100 a cell, and what is connected an object, unless it knows none."""
+    """A model that labels every pixel above 100 as cell; connected cells are objects, if `knows` is set."""
 
     md5 = "0" * 32
     knows = True
@@ -38,25 +38,25 @@ class Bright:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Bright:
-    """What the registry has."""
+    """Replace the registry by one model."""
     loaded = Bright()
     monkeypatch.setattr(predict, "open_store", lambda: None)
     monkeypatch.setattr(predict, "load_model", lambda _store, _address, **_: loaded)
     return loaded
 
 
-def run(*images: Path | str, out: Path, **wishes: Any) -> None:
-    predict.main([str(image) for image in images], "models:/a/1", out, "off", Wishes(**wishes))
+def run(*images: Path | str, out: Path, **options: Any) -> None:
+    predict.main([str(image) for image in images], "models:/a/1", out, "off", PredictOptions(**options))
 
 
 def names(folder: Path) -> list[str]:
-    """What is in it, beside the records and their lock."""
+    """List the folder without the records and their lock."""
     return sorted(file.name for file in folder.iterdir() if file.name not in (RECORDS, LOCK))
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A bright square."""
+    """Write an image with a bright square."""
     pixels = np.zeros((12, 15), np.uint8)
     pixels[3:8, 4:9] = 200
     imagefiles.write_png(tmp_path / "in" / "a.png", pixels)
@@ -64,7 +64,7 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("model")
-def test_a_label_image_for_each_file_and_a_picture_where_asked(image: Path, tmp_path: Path) -> None:
+def test_each_file_gets_a_label_image_and_an_overlay_on_request(image: Path, tmp_path: Path) -> None:
     run(image.parent, out=tmp_path / "out" / "deep", overlays=True)
     assert names(tmp_path / "out" / "deep") == ["a.png", "a_overlay.png"]
     assert np.array_equal(
@@ -73,7 +73,7 @@ def test_a_label_image_for_each_file_and_a_picture_where_asked(image: Path, tmp_
 
 
 @pytest.mark.usefixtures("model")
-def test_labels_of_a_geotiff_lie_where_it_lies(image: Path, tmp_path: Path) -> None:
+def test_labels_of_a_geotiff_keep_its_georeference(image: Path, tmp_path: Path) -> None:
     pixels, scale = imagefiles.read_labels(image), (0.5, 0.5, 0.0)
     tifffile.imwrite(tmp_path / "earth.tif", pixels, metadata=None, extratags=[(33550, "d", 3, scale, True)])
     run(image, tmp_path / "earth.tif", out=tmp_path / "out", instances=True)
@@ -86,7 +86,7 @@ def test_labels_of_a_geotiff_lie_where_it_lies(image: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("model")
-def test_instances_are_ids_of_16_bits_or_32_where_that_is_too_few(tmp_path: Path) -> None:
+def test_instances_have_16_bits_or_32_bits_for_many_ids(tmp_path: Path) -> None:
     dots = np.zeros((600, 601), np.uint8)
     dots[::2, ::2] = 200
     imagefiles.write_png(tmp_path / "in" / "few.png", dots[:200, :200])
@@ -98,23 +98,23 @@ def test_instances_are_ids_of_16_bits_or_32_where_that_is_too_few(tmp_path: Path
     assert (many.dtype, many.max()) == (np.int32, 300 * 301)
 
 
-def test_a_model_that_knows_no_instances_is_named(image: Path, tmp_path: Path, model: Bright) -> None:
+def test_instances_of_a_model_without_instances_are_refused(image: Path, tmp_path: Path, model: Bright) -> None:
     model.knows = False
     run(image, out=tmp_path / "out", overlays=True)
-    with pytest.raises(predict.PredictError, match="registered by a segline that knew no instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline, without instances"):
         run(image, out=tmp_path / "out", instances=True)
 
 
-def test_what_is_written_is_not_written_again(image: Path, tmp_path: Path, model: Bright) -> None:
+def test_an_image_is_predicted_again_only_if_something_changed(image: Path, tmp_path: Path, model: Bright) -> None:
     out = tmp_path / "out"
-    for times, wishes in enumerate([{}, {"overlays": True}, {"overlays": True, "views": 4}], 1):
-        run(image, out=out, **wishes)
-        run(image, out=out, **wishes)
+    for times, options in enumerate([{}, {"overlays": True}, {"overlays": True, "views": 4}], 1):
+        run(image, out=out, **options)
+        run(image, out=out, **options)
         assert model.asked == times
     model.md5 = "1" * 32
     run(image, out=out)
     assert model.asked == 4
-    model.md5 = "0" * 32  # what is there now is of another version
+    model.md5 = "0" * 32  # the files are now of another version
     run(image, out=out)
     assert model.asked == 5
     imagefiles.write_png(image, np.zeros((5, 6), np.uint8))
@@ -125,7 +125,7 @@ def test_what_is_written_is_not_written_again(image: Path, tmp_path: Path, model
     assert model.asked == 7
 
 
-def test_a_line_that_was_cut_off_is_no_record(image: Path, tmp_path: Path, model: Bright) -> None:
+def test_a_line_that_was_cut_off_is_ignored(image: Path, tmp_path: Path, model: Bright) -> None:
     run(image, out=tmp_path / "out")
     records = tmp_path / "out" / "predictions.jsonl"
     records.write_bytes(records.read_bytes()[:-9])
@@ -141,13 +141,13 @@ def test_one_process_at_a_time_writes_to_a_folder(image: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("model")
-def test_patterns(image: Path, tmp_path: Path) -> None:
+def test_patterns_are_expanded(image: Path, tmp_path: Path) -> None:
     deep = tmp_path / "in" / "x" / "y" / "b.png"
     imagefiles.write_png(deep, imagefiles.read_labels(image).astype(np.uint8))
     (deep.parent / "c.txt").write_text("no image")
     run(f"{tmp_path}/in/**/*.png", out=tmp_path / "out")
     assert names(tmp_path / "out") == ["a.png", "b.png"]
-    with pytest.raises(predict.PredictError, match=r"none\*\.png: there is no file"):
+    with pytest.raises(predict.PredictError, match=r"none\*\.png: no image is there"):
         run(f"{tmp_path}/in/none*.png", out=tmp_path / "out")
     odd = tmp_path / "in" / "odd[1].png"
     deep.rename(odd)
@@ -156,7 +156,7 @@ def test_patterns(image: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_images_are_labelled_upright_and_what_their_files_say_is_told_once(
+def test_images_are_labelled_upright_and_notes_are_printed_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pixels, notes = np.zeros((12, 15), np.uint8), Image.Exif()
@@ -171,12 +171,12 @@ def test_images_are_labelled_upright_and_what_their_files_say_is_told_once(
         assert np.array_equal(imagefiles.read_labels(tmp_path / "out" / f"{stem}.png"), np.rot90(pixels, -1) > 100)
         assert imagefiles.read_image(tmp_path / "out" / f"{stem}_overlay.png").shape == (15, 12, 3)
     said = capfd.readouterr().err
-    assert said.count("2 image(s): turned upright, as orientation note 6 says") == 1
+    assert said.count("2 image(s): turned upright by its orientation 6") == 1
     assert said.count("1 image(s): 200 is declared as missing (nodata)") == 1
 
 
 @pytest.mark.usefixtures("model")
-def test_probabilities_are_planes_at_the_place_on_earth(image: Path, tmp_path: Path) -> None:
+def test_probabilities_of_a_geotiff_keep_its_georeference(image: Path, tmp_path: Path) -> None:
     pixels, scale = imagefiles.read_labels(image), (0.5, 0.5, 0.0)
     tifffile.imwrite(tmp_path / "earth.tif", pixels, metadata=None, extratags=[(33550, "d", 3, scale, True)])
     run(image, tmp_path / "earth.tif", out=tmp_path / "out", probabilities=True)
@@ -226,7 +226,7 @@ def test_ome_zarr_images_are_found_and_their_files_are_not(image: Path, tmp_path
         run(image.parent, out=tmp_path / "out")
 
 
-def test_ome_zarr_by_a_model_that_knows_no_instances(image: Path, tmp_path: Path, model: Bright) -> None:
+def test_ome_zarr_by_a_model_without_instances(image: Path, tmp_path: Path, model: Bright) -> None:
     model.knows = False
     group = zarr.create_group(tmp_path / "b.zarr", zarr_format=2)
     group.create_array("0", data=imagefiles.read_labels(image).astype(np.uint8))
@@ -236,12 +236,12 @@ def test_ome_zarr_by_a_model_that_knows_no_instances(image: Path, tmp_path: Path
     assert np.array_equal(
         zarr.open_array(tmp_path / "out" / "b.ome.zarr" / "0")[:], imagefiles.read_labels(image) > 100
     )
-    with pytest.raises(predict.PredictError, match="registered by a segline that knew no instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline, without instances"):
         run(tmp_path / "b.zarr", out=tmp_path / "out", instances=True)
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """The md5 of all files below, by their paths."""
+    """Return the md5 of all files below `folder` by their paths."""
     every = (file for file in folder.rglob("*") if file.is_file())
     return {f"{file.relative_to(folder)}": hashlib.md5(file.read_bytes()).hexdigest() for file in every}
 
@@ -283,7 +283,7 @@ def test_an_image_named_twice_is_labelled_once(image: Path, tmp_path: Path, mode
 
 
 @pytest.mark.usefixtures("model")
-def test_a_link_to_nothing_is_named_and_the_others_are_labelled(image: Path, tmp_path: Path) -> None:
+def test_a_broken_link_is_named_and_the_others_are_labelled(image: Path, tmp_path: Path) -> None:
     (image.parent / "lost.png").symlink_to("nowhere.png")
     (image.parent / "round.png").symlink_to("round.png")
     for number, given in enumerate([image.parent, f"{image.parent}/*.png"]):
@@ -293,14 +293,14 @@ def test_a_link_to_nothing_is_named_and_the_others_are_labelled(image: Path, tmp
 
 
 @pytest.mark.usefixtures("model")
-def test_an_empty_name_is_not_this_folder(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_name_is_refused(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(image.parent)
-    with pytest.raises(predict.PredictError, match="an image's name is empty"):
+    with pytest.raises(predict.PredictError, match="the name of an image is empty"):
         run("", image, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_no_file_of_another_version_stays_beside_new_labels(image: Path, tmp_path: Path, model: Bright) -> None:
+def test_files_of_another_version_are_removed(image: Path, tmp_path: Path, model: Bright) -> None:
     out = tmp_path / "out"
     (tmp_path / "out").mkdir()
     (out / "a_mine.png").touch()
@@ -316,16 +316,16 @@ def test_no_file_of_another_version_stays_beside_new_labels(image: Path, tmp_pat
     assert names(out) == ["a.png", "a_mine.png", "a_overlay.png"]
 
 
-def test_what_cannot_be_made_again_is_kept(image: Path, tmp_path: Path, model: Bright) -> None:
+def test_files_that_cannot_be_made_again_are_kept(image: Path, tmp_path: Path, model: Bright) -> None:
     run(image, out=tmp_path / "out", instances=True)
     before = contents(tmp_path / "out")
     model.md5, model.knows = "1" * 32, False
-    with pytest.raises(predict.PredictError, match="knew no instances"):
+    with pytest.raises(predict.PredictError, match="without instances"):
         run(image, out=tmp_path / "out", instances=True)
     assert contents(tmp_path / "out") == before
 
 
-def test_what_was_begun_of_another_version_does_not_pass_for_the_former(
+def test_files_of_a_stopped_call_are_not_taken_for_those_of_the_former_version(
     image: Path, tmp_path: Path, model: Bright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(image, out=tmp_path / "out")
@@ -341,11 +341,11 @@ def test_what_was_begun_of_another_version_does_not_pass_for_the_former(
 
 
 @pytest.mark.parametrize("there", ["a.png", "a_overlay.tif"])
-def test_no_file_of_another_is_replaced(image: Path, tmp_path: Path, model: Bright, there: str) -> None:
+def test_a_foreign_file_is_not_replaced(image: Path, tmp_path: Path, model: Bright, there: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / there).write_text("mine")
-    with pytest.raises(predict.PredictError, match=rf"{there} is there, and was not written by `segline predict`"):
+    with pytest.raises(predict.PredictError, match=rf"{there} exists, but `segline predict` did not write it"):
         run(image, out=out, overlays=True)
     assert (model.asked, names(out), (out / there).read_text()) == (0, [there], "mine")
     (out / there).unlink()
@@ -367,7 +367,7 @@ def test_a_user_without_a_name_may_write(image: Path, tmp_path: Path, monkeypatc
 ODD = [os.fsdecode(b"gr\xfcn.png"), "line\u2028two\u2029three\u0085.png"]
 
 
-def test_odd_file_names_have_records(image: Path, tmp_path: Path, model: Bright) -> None:
+def test_odd_file_names_are_recorded(image: Path, tmp_path: Path, model: Bright) -> None:
     for name in ODD:
         (image.parent / name).write_bytes(image.read_bytes())
     for _ in range(2):
@@ -383,7 +383,7 @@ def test_odd_file_names_have_records(image: Path, tmp_path: Path, model: Bright)
 
 
 @pytest.mark.parametrize("mode", ["lines", "bar"])
-def test_odd_file_names_are_said(tmp_path: Path, mode: str) -> None:
+def test_odd_file_names_are_printed(tmp_path: Path, mode: str) -> None:
     for name in ODD:
         (tmp_path / name).write_text("no image")
     program = f"""
@@ -392,7 +392,7 @@ from segline.commands import predict
 predict.open_store = lambda: None
 predict.load_model = lambda *_, **__: type("Model", (), {{"md5": ""}})
 main = predict.main
-predict.main = lambda images, model, out, mode, wishes, **_: main(images, model, out, {mode!r}, wishes)
+predict.main = lambda images, model, out, mode, options, **_: main(images, model, out, {mode!r}, options)
 cli.main()
 """
     command = [sys.executable, "-c", program, "predict", str(tmp_path), "--model", "models:/a/1"]

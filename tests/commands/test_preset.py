@@ -1,4 +1,4 @@
-"""Presets: every one fits, all or nothing, comments kept."""
+"""Presets: each is valid, is written completely or not at all, and keeps comments."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from segline.data import splits
 from segline.data.dataset import Dataset
 from segline.params import Params, ParamsError, load
 
-# What both presets leave to the defaults, and what their figures were measured with.
+# Defaults that both presets rely on: their results were measured with these values.
 RELIED_ON = {
     "prepare": {"seed": 0},
     "model": {"upsampling": "transposed"},
@@ -57,25 +57,25 @@ def comments(file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", preset.names())
-def test_a_preset_is_written_with_comments_kept(file: Path, name: str) -> None:
+def test_a_preset_is_written_and_comments_stay(file: Path, name: str) -> None:
     before = comments(file)
     preset.write(name, file)
     assert comments(file) == before
     written = load(Params, file).model_dump(mode="json")
-    wanted = preset.settings(name)
-    for section, values in wanted.items():
+    settings = preset.settings(name)
+    for section, values in settings.items():
         assert written[section] | values == written[section]
-    untouched = set(written) - set(wanted)
+    untouched = set(written) - set(settings)
     assert {section: written[section] for section in untouched} == Params().model_dump(mode="json", include=untouched)
     assert preset.write(name, file) == []
 
 
 @pytest.mark.parametrize("name", ["isbi2012", "isbi2012_paper"])
-def test_what_a_preset_sets_is_its_values_over_the_defaults(repository: Path, name: str) -> None:
-    said = YAML(typ="safe").load((repository / f"src/segline/presets/{name}.yaml").read_text())
-    expected = Params().model_dump(mode="json", include=set(said))
-    schedule = expected["train"]["schedule"] | said["train"]["schedule"]
-    for section, values in said.items():
+def test_a_preset_sets_its_values_over_the_defaults(repository: Path, name: str) -> None:
+    preset_file = YAML(typ="safe").load((repository / f"src/segline/presets/{name}.yaml").read_text())
+    expected = Params().model_dump(mode="json", include=set(preset_file))
+    schedule = expected["train"]["schedule"] | preset_file["train"]["schedule"]
+    for section, values in preset_file.items():
         expected[section] |= values
     expected["train"]["schedule"] = schedule
     assert preset.settings(name) == expected
@@ -83,15 +83,15 @@ def test_what_a_preset_sets_is_its_values_over_the_defaults(repository: Path, na
 
 @pytest.mark.parametrize("name", sorted(RELIED_ON_BY))
 def test_a_changed_default_that_a_preset_relies_on_must_go_into_the_preset(name: str) -> None:
-    wanted = preset.settings(name)
+    settings = preset.settings(name)
     for table in (RELIED_ON, RELIED_ON_BY[name]):
         for section, values in table.items():
-            complete = wanted["train"]["schedule"] if section == "schedule" else wanted[section]
+            complete = settings["train"]["schedule"] if section == "schedule" else settings[section]
             assert complete | values == complete
 
 
 @pytest.mark.parametrize("name", ["isbi2012", "isbi2012_paper"])
-def test_a_preset_does_not_depend_on_what_was_there(file: Path, name: str) -> None:
+def test_a_preset_does_not_depend_on_the_present_settings(file: Path, name: str) -> None:
     preset.write(name, file)
     once = load(Params, file)
     edits = {"monitor: mean_iou": "monitor: loss", "rotation: 180": "rotation: 5", "gamma: 0.5": "gamma: 0.1"}
@@ -104,7 +104,7 @@ def test_a_preset_does_not_depend_on_what_was_there(file: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["isbi2012", "isbi2012_paper"])
-def test_the_slices_of_isbi2012_are_split_as_published(
+def test_isbi2012_is_split_as_published(
     file: Path, shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     source = shared_data("isbi2012")
@@ -116,7 +116,7 @@ def test_the_slices_of_isbi2012_are_split_as_published(
     assert Counter(split.values()) == {"train": 10, "validation": 2, "test": 6}
 
 
-def test_default_undoes_a_preset_but_leaves_the_machine_alone(file: Path) -> None:
+def test_default_resets_every_section_except_runtime(file: Path) -> None:
     file.write_text(file.read_text().replace("workers: 0", "workers: 3"))
     assert preset.write("isbi2012", file)
     assert "data.source: data/raw/isbi2012 -> data/raw/cells" in preset.write("default", file)
@@ -125,7 +125,7 @@ def test_default_undoes_a_preset_but_leaves_the_machine_alone(file: Path) -> Non
     assert written.model_dump(exclude={"runtime"}) == Params().model_dump(exclude={"runtime"})
 
 
-def test_a_section_that_was_left_out_is_added(tmp_path: Path) -> None:
+def test_a_missing_section_is_added(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     file.write_text("# mine\nruntime:\n  threads: 1  # two cores\n")
     preset.write("isbi2012", file)
@@ -133,23 +133,23 @@ def test_a_section_that_was_left_out_is_added(tmp_path: Path) -> None:
     assert file.read_text().startswith("# mine\nruntime:\n  threads: 1  # two cores\n")
 
 
-def test_a_preset_that_does_not_fit_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_preset_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = file.read_bytes()
     monkeypatch.setattr(preset, "settings", lambda _: {"train": {"epochs": 3, "epoch": 4}})
-    with pytest.raises(ParamsError, match=r"preset odd: train\.epoch is no setting"):
+    with pytest.raises(ParamsError, match=r"preset odd: train\.epoch is not a setting"):
         preset.write("odd", file)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
+def test_an_unknown_preset_is_refused_with_the_list_of_presets() -> None:
     with pytest.raises(preset.PresetError, match="isbi2012"):
         preset.settings("isbi")
 
 
-def test_a_space_is_replaced_as_a_whole_and_written_as_people_do(file: Path) -> None:
+def test_a_search_space_is_replaced_as_a_whole_in_flow_style(file: Path) -> None:
     text = file.read_text()
-    start, end = text.index("    train.learning_rate: {"), text.index("\n\n# How the trained")
+    start, end = text.index("    train.learning_rate: {"), text.index("\n\n# Prediction and evaluation")
     file.write_text(f"{text[:start]}    model.width: {{choices: [8, 16]}}{text[end:]}")
     assert any(line.startswith("tune.space: ") for line in preset.write("default", file))
     assert load(Params, file) == Params()

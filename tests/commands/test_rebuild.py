@@ -1,4 +1,4 @@
-"""What rebuild says of the model that comes out; the whole of it is in tests/soak/test_clone.py."""
+"""Check the output of rebuild about the new model; tests/soak/test_clone.py runs the whole command."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from segline.track import lineage
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """What a pipeline leaves."""
+    """Write the outputs of a pipeline."""
     for folder in ("model", "prepared", "reports"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     (tmp_path / "data/model/weights.safetensors").write_bytes(b"weights")
@@ -25,7 +25,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tags(project: Path) -> dict[str, str]:
-    """Tags of the version that comes out."""
+    """Return the tags of a version whose rebuilt model is the same."""
     made = {"model.md5": lineage.model_md5(project / "data/model")}
     return {**made, "data.md5": lineage.content_md5(project / "data/prepared"), **lineage.environment()}
 
@@ -36,16 +36,18 @@ METRICS = {"test_mean_iou": 0.8, "loss": 1.0}
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [
-        ({}, SAME, "the same model comes out"),
-        ({"env.cpu": "another"}, SAME, "the same model comes out"),
+        ({}, SAME, "the rebuilt model is the same"),
+        ({"env.cpu": "another"}, SAME, "the rebuilt model is the same"),
         ({"model.md5": "m"}, DIFFERENT, "mean_iou: 0.7500, registered 0.8000"),
-        ({"model.md5": "m", "data.md5": "d"}, DIFFERENT, "it learned from other data"),
-        ({"model.md5": "m", "env.cpu": "another"}, UNDECIDED, "was another: equal bytes are not promised"),
+        ({"model.md5": "m", "data.md5": "d"}, DIFFERENT, "its data differ"),
+        ({"model.md5": "m", "env.cpu": "another"}, UNDECIDED, "was another: equal bytes are not expected"),
         ({"model.md5": "m", "env.torch": ""}, UNDECIDED, "env.torch is "),
     ],
 )
-def test_verdict(project: Path, tags: dict[str, str], changes: dict[str, str], code: int, said: str) -> None:
+def test_rebuild_compares_model_data_and_environment(
+    project: Path, tags: dict[str, str], changes: dict[str, str], code: int, said: str
+) -> None:
     lines: list[str] = []
     assert rebuild._compare(project, {**tags, **changes}, METRICS, lines.append) == code
     assert said in "\n".join(lines)
-    assert "pixel_error" not in "\n".join(lines)  # of which the run knows nothing
+    assert "pixel_error" not in "\n".join(lines)  # the run has no such metric

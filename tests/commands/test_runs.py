@@ -1,4 +1,4 @@
-"""The list of runs: read back from the table and the JSON, against what was logged."""
+"""List runs as a table and as JSON, and compare with the logged values."""
 
 import json
 import math
@@ -10,13 +10,12 @@ import pytest
 from rich.console import Console
 
 from segline.commands import runs
-from segline.track.recent import Row
 from segline.track.store import open_store
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project without runs."""
+    """Make a project without runs the working directory."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "dvc.yaml").touch()
@@ -25,10 +24,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("project")
-def test_runs_are_listed_newest_first_and_stale_ones_are_ended() -> None:
+def test_runs_are_listed_newest_first_and_stale_runs_are_killed() -> None:
     said: list[str] = []
     runs.main(5, False, Console(file=StringIO()), said.append)
-    assert said == ["no runs yet; `make run` or `dvc repro` makes the first"]
+    assert said == ["no runs yet; start the first with `make run` or `dvc repro`"]
     store = open_store()
     with store.start_run("train") as done:
         done.log(1, {"validation_mean_iou": 0.5, "loss": math.nan})
@@ -52,6 +51,23 @@ def test_runs_are_listed_newest_first_and_stale_ones_are_ended() -> None:
         assert listed[left.id]["ended"] is None
 
 
+@pytest.mark.usefixtures("project")
+def test_a_pruned_trial_is_listed_as_pruned_until_it_is_resumed() -> None:
+    store = open_store()
+    for outcome in ("pruned", ""):
+        with store.start_run(f"trial {outcome}", key=f"key {outcome}") as trial:
+            if outcome:
+                trial.tag({"outcome": outcome})
+            trial.finish("KILLED")
+    states = {row.name: row.state for row in runs.latest(store, 2)}
+    assert states == {"trial pruned": "pruned", "trial ": "KILLED"}
+    assert len(store.client.search_runs([store.experiment_id], "tags.outcome = 'pruned'")) == 1
+    with store.start_run("trial pruned", key="key pruned"):
+        pass
+    assert {row.name: row.state for row in runs.latest(store, 2)} == {"trial pruned": "FINISHED", "trial ": "KILLED"}
+    assert not store.client.search_runs([store.experiment_id], "tags.outcome = 'pruned'")
+
+
 @pytest.mark.parametrize(
     ("metrics", "expected"),
     [
@@ -60,8 +76,8 @@ def test_runs_are_listed_newest_first_and_stale_ones_are_ended() -> None:
         ({"loss": 1.0}, ""),
     ],
 )
-def test_the_main_metric(metrics: dict[str, float], expected: str) -> None:
-    assert runs.metric(Row("a" * 32, "train", "FINISHED", 0, 1, metrics, None)) == expected
+def test_the_test_metric_takes_precedence(metrics: dict[str, float], expected: str) -> None:
+    assert runs.metric(runs.Row("a" * 32, "train", "FINISHED", 0, 1, metrics, None)) == expected
 
 
 @pytest.mark.parametrize(

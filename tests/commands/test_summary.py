@@ -1,4 +1,4 @@
-"""The closing table: what is said, and when it refuses."""
+"""`segline summary`: its table, its warnings, and its message before the first run."""
 
 import json
 from io import StringIO
@@ -21,7 +21,7 @@ RESULT = {
 
 @pytest.fixture
 def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """data/reports of a finished run, in the current folder."""
+    """data/reports of a finished pipeline run, in the current folder."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data" / "reports"
     folder.mkdir(parents=True)
@@ -31,12 +31,12 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("reports")
-def test_the_table_says_what_was_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_summary_shows_metrics_version_and_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary, "registered", lambda name, md5: f"{name} {md5} version 1 @champion")
     monkeypatch.setenv("VIRTUAL_ENV", "active")
-    said = StringIO()
-    summary.main(Console(file=said, width=80))
-    lines = [line.split() for line in said.getvalue().splitlines()]
+    output = StringIO()
+    summary.main(Console(file=output, width=80))
+    lines = [line.split() for line in output.getvalue().splitlines()]
     assert ["cells:", "3", "test", "images"] in lines
     assert ["│", "round", "│", "0.8750", "│", "0.9300", "│"] in lines
     assert ["│", "rare", "│", "-", "│", "-", "│"] in lines
@@ -47,53 +47,55 @@ def test_the_table_says_what_was_reached(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
-def test_a_collapse_in_training_is_said(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collapsed_training_is_warned_about(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary, "registered", lambda name, md5: f"{name} {md5} version 1")
     model = reports.parent / "model"
     model.mkdir()
-    for verdict, expected in [
+    for warning, expected in [
         (None, ""),
         ("every pixel is [bold] (class 0)", "warning: in training, every pixel is [bold] (class 0)"),
     ]:
-        (model / "metrics.json").write_text(json.dumps({"best_epoch": 1, "collapsed": verdict}))
-        said = StringIO()
-        summary.main(Console(file=said, width=80))
-        assert [line for line in said.getvalue().splitlines() if "warning" in line] == ([expected] if expected else [])
+        (model / "metrics.json").write_text(json.dumps({"best_epoch": 1, "collapsed": warning}))
+        output = StringIO()
+        summary.main(Console(file=output, width=80))
+        assert [line for line in output.getvalue().splitlines() if "warning" in line] == (
+            [expected] if expected else []
+        )
 
 
-def test_what_the_search_was_worth_is_said(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_of_the_search_is_shown(reports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary, "registered", lambda name, md5: f"{name} {md5} version 1")
     (reports.parent / "tune").mkdir()
     for result, expected in [({"trials": 0}, []), ({"trials": 5, "said": "0.1 better"}, ["search: 0.1 better"])]:
         (reports.parent / "tune" / "search.json").write_text(json.dumps(result))
-        said = StringIO()
-        summary.main(Console(file=said, width=80))
-        assert [line for line in said.getvalue().splitlines() if line.startswith("search")] == expected
+        output = StringIO()
+        summary.main(Console(file=output, width=80))
+        assert [line for line in output.getvalue().splitlines() if line.startswith("search")] == expected
 
 
 @pytest.mark.parametrize("name", ["[red]", "[/]", "a[bold]b[/bold]", ":cat:", "\\[red]", "end\\"])
-def test_a_name_is_no_markup(reports: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_name_is_not_taken_for_markup(reports: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(summary, "registered", lambda name, md5: f"{md5} is {name} version 1")
     monkeypatch.setattr(summary, "command", lambda: f"{name}/segline")
     result = RESULT | {"iou": {"background": 0.95, name: 0.8}, "dice": {"background": 0.97, name: 0.9}}
     (reports / "test.json").write_text(json.dumps(result))
     (reports / "registration.json").write_text(json.dumps({"name": name, "version_md5": "abc"}))
-    said = StringIO()
-    summary.main(Console(file=said, width=80))
-    lines = [line.split() for line in said.getvalue().splitlines()]
+    output = StringIO()
+    summary.main(Console(file=output, width=80))
+    lines = [line.split() for line in output.getvalue().splitlines()]
     assert [f"{name}:", "3", "test", "images"] in lines
     assert ["│", name, "│", "0.8000", "│", "0.9000", "│"] in lines
     assert lines[-2:] == [["abc", "is", name, "version", "1"], ["next:", f"{name}/segline", "ui"]]
 
 
-def test_before_the_first_run_it_says_how_to_get_there(reports: Path) -> None:
+def test_before_the_first_run_the_summary_names_the_command(reports: Path) -> None:
     (reports / "registration.json").unlink()
-    with pytest.raises(summary.SummaryError, match=r"registration\.json is not there yet; `make run`"):
+    with pytest.raises(summary.SummaryError, match=r"registration\.json does not exist yet; `make run`"):
         summary.main(Console(quiet=True))
 
 
 @pytest.mark.usefixtures("reports")
-def test_a_model_of_another_machine_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_registered_on_another_machine_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert "not in this machine's store" in summary.registered("cells", "abc")

@@ -1,4 +1,4 @@
-"""What sync says where there is nothing to bring back, or nothing to bring it from; a real clone is in tests/soak."""
+"""Run sync with nothing to restore, or without a source to restore from; tests/soak restores in a real clone."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ LINE = Promotion("2026-01-01T00:00:00+00:00", "cells", "champion", "a" * 32, "e"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone of a project without a store."""
+    """Make a clone of a project without a store."""
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         program = [command[0]] if command[0] == "git" else [sys.executable, "-m", "dvc"]
         subprocess.run([*program, *command[1:]], cwd=tmp_path, check=True)
@@ -33,16 +33,16 @@ def never(name: str) -> str:
     raise AssertionError(name)
 
 
-def test_nothing_was_promoted(project: Path) -> None:
+def test_sync_without_promotions_does_nothing(project: Path) -> None:
     said: list[str] = []
     sync.main(never, said.append)
-    assert "nothing to bring back" in said[0]
+    assert "nothing to restore" in said[0]
     (project / "registry.jsonl").write_text("{}\n")
     with pytest.raises(RegistryError, match=r"registry\.jsonl, line 1"):
         sync.main(never, said.append)
 
 
-def test_versions_without_a_commit_are_all_named(project: Path) -> None:
+def test_sync_names_all_versions_without_a_commit(project: Path) -> None:
     history = project / "registry.jsonl"
     lines = [LINE, Promotion(**{**asdict(LINE), "version_md5": "b" * 32, "model_md5": "f" * 32})]
     history.write_text("".join(f"{json.dumps(asdict(line))}\n" for line in lines))
@@ -52,6 +52,6 @@ def test_versions_without_a_commit_are_all_named(project: Path) -> None:
     with pytest.raises(sync.SyncError) as failure:
         sync.main(never, lambda _: None)
     first, second = str(failure.value).splitlines()
-    assert f"cells {'a' * 32} cannot be brought back: the weights are in dvc.lock of commit" in first
-    assert f"cells {'b' * 32} cannot be brought back: no commit here has a dvc.lock with its weights" in second
+    assert f"cells {'a' * 32} cannot be restored: the weights are in dvc.lock of commit" in first
+    assert f"cells {'b' * 32} cannot be restored: no commit here has a dvc.lock with its weights" in second
     assert read_history(history) == lines

@@ -1,4 +1,4 @@
-"""The page: started on the project's own store, alone on its port, and gone with the command."""
+"""`segline ui`: its server uses the project's store, refuses a port in use, and stops with the command."""
 
 import json
 import os
@@ -31,24 +31,24 @@ def port() -> int:
     return number
 
 
-def test_the_command_line_holds_no_address_of_a_store(tmp_path: Path) -> None:
+def test_the_command_line_has_no_address_of_a_store(tmp_path: Path) -> None:
     command = ui.command(Place(tmp_path, "postgresql://me:tiger-73@db/runs"), 5000)
     options = dict(zip(command[4::2], command[5::2], strict=True))
     assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
-    assert not any("tiger-73" in part for part in command)  # anybody on the machine can read it
+    assert not any("tiger-73" in part for part in command)  # every user of the machine can read it
     assert options["--host"] == "127.0.0.1"
     assert options["--workers"] == "1"
 
 
-def test_port_that_is_taken(tmp_path: Path) -> None:
-    with socket.socket() as other:
-        other.bind((ui.HOST, 0))
-        other.listen()
-        with pytest.raises(ui.PageError, match="--port"), ui.server(Place(tmp_path, "x"), other.getsockname()[1]):
+def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as occupant:
+        occupant.bind((ui.HOST, 0))
+        occupant.listen()
+        with pytest.raises(ui.PageError, match="--port"), ui.server(Place(tmp_path, "x"), occupant.getsockname()[1]):
             pass
 
 
-def test_server_that_does_not_start(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_start_is_reported(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ui, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ui.PageError, match="exit code 3"), ui.server(Place(tmp_path, "x"), port):
@@ -56,17 +56,17 @@ def test_server_that_does_not_start(tmp_path: Path, port: int, monkeypatch: pyte
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_team_server_needs_no_page_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracking_server_is_named_instead_of_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Elsewhere:
         place = Place(tmp_path, "https://team:5000")
 
     monkeypatch.setattr(ui, "open_store", Elsewhere)
-    said: list[str] = []
-    ui.main(5000, said.append)
-    assert "https://team:5000" in said[0]
+    messages: list[str] = []
+    ui.main(5000, messages.append)
+    assert "https://team:5000" in messages[0]
 
 
-def test_page_opens_on_the_project_s_store_and_ends_with_the_command(
+def test_the_page_shows_the_project_s_store_and_stops_with_the_command(
     tmp_path: Path, port: int, repository: Path
 ) -> None:
     (tmp_path / "dvc.yaml").touch()

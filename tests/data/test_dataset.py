@@ -27,15 +27,15 @@ def test_spec_round_trip(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"name": "../up"}, r"name = '\.\./up'"),
-        ({"classes": {0: "background", 2: "cell"}}, r"ids \[0, 2\].*without a hole"),
-        ({"classes": {0: "background"}}, "two at least"),
-        ({"classes": {0: "cell", 1: "cell"}}, "two classes have one name"),
+        ({"classes": {0: "background", 2: "cell"}}, r"ids \[0, 2\].*without a gap"),
+        ({"classes": {0: "background"}}, "at least two"),
+        ({"classes": {0: "cell", 1: "cell"}}, "two classes have the same name"),
         ({"classes": {"zero": "cell"}}, "classes"),
-        ({"ignore": 1}, "ignore 1 is a class"),
+        ({"ignore": 1}, "ignore 1 is the id of a class"),
         ({"ignore": 300}, "ignore = 300"),
         ({"labels": "boxes"}, "labels = 'boxes'"),
         ({"labels": "boundaries", "classes": {0: "a", 1: "b", 2: "c"}}, "need two classes"),
-        ({"license": "CC0"}, "license is no field; there are name, classes, ignore, labels, licence, source"),
+        ({"license": "CC0"}, "license is not a field; the fields are name, classes, ignore, labels, licence, source"),
     ],
 )
 def test_wrong_fields_are_named(tmp_path: Path, change: dict[str, object], says: str) -> None:
@@ -50,7 +50,7 @@ def test_missing_fields_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"classes is missing \(id: name(.|\n)*labels is missing \(instances:"):
         read_spec(tmp_path / "dataset.yaml")
     (tmp_path / "dataset.yaml").write_text("small")
-    with pytest.raises(DatasetError, match="holds str, not fields: name, classes"):
+    with pytest.raises(DatasetError, match="holds str instead of the fields name, classes"):
         read_spec(tmp_path / "dataset.yaml")
 
 
@@ -62,7 +62,7 @@ def test_files_go_by_their_stem(make_dataset: Callable[..., Path]) -> None:
     assert dataset.groups == {"a": "a", "b": "b"}
     assert dataset.image("a").shape == (12, 10, 1)
     imagefiles.write_png(folder / "images" / "a.tif", np.zeros((2, 2), np.uint8))
-    with pytest.raises(DatasetError, match=r"a\.tif and a\.png have one stem"):
+    with pytest.raises(DatasetError, match=r"a\.tif and a\.png have the same stem"):
         Dataset.open(folder)
 
 
@@ -132,7 +132,7 @@ def test_areas_of_two_classes_that_touch_are_two(make_dataset: Callable[..., Pat
         (None, {"kinds": (), "labels": "classes"}, "no label images in classes"),
         (None, {"kinds": ("instances",), "labels": "classes"}, "no label images in classes"),
         (None, {"kinds": ()}, "no label images in instances or classes"),
-        (None, {"kinds": ("instances",)}, "3 classes, but no folder classes"),
+        (None, {"kinds": ("instances",)}, "3 classes, but no folder named classes"),
     ],
 )
 def test_open_refuses(
@@ -146,7 +146,7 @@ def test_open_refuses(
 
 
 def test_open_refuses_what_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is no folder; `segline import FOLDER --name gone`"):
+    with pytest.raises(DatasetError, match="is not a folder; `segline import FOLDER --name gone`"):
         Dataset.open(tmp_path / "gone")
 
 
@@ -156,7 +156,7 @@ def test_open_refuses_what_is_no_folder(tmp_path: Path) -> None:
         ("image,group\na,1\nb.png,1\nc,007\nd,2\ne,2\n", None),
         ("image,other\na,1\n", "no column group; its columns are image, other"),
         ("image,group\na,1\n", r"does not list: b, c, d, e \(4 in all\)"),
-        ("image,group\na,1\nb,1\nc,1\nd,1\ne,1\nz,1\n", "that are not there: z"),
+        ("image,group\na,1\nb,1\nc,1\nd,1\ne,1\nz,1\n", "that do not exist: z"),
         ("image,group\na,1\nb,1\nc,1\nd,1\ne,1\na.png,2\n", "more than once: a"),
         ("image,group\na,1\nb,1\nc,\nd,1\ne,1\n", "no group to: c"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from segline.data import blocks, gaps
+from segline.data import gaps, labels
 from segline.data.gaps import separate
 
 IGNORE = 255
@@ -129,14 +129,14 @@ class TestSeparate:
         """Chains of pixels that wait for each other, and cells that need room, go through several strips."""
         whole = separate(*scene, IGNORE)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gaps, "strips", lambda shape: blocks.strips(shape, rows * shape[1]))
+            patch.setattr(gaps, "strips", lambda shape: labels.strips(shape, rows * shape[1]))
             assert (separate(*scene, IGNORE) == whole).all()
 
     def test_a_chain_through_all_strips(self):
         """A column of single pixels, each served after the one below it: every other one is kept."""
         instances = np.arange(40, 0, -1)[:, None]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gaps, "strips", lambda shape: blocks.strips(shape, 3))
+            patch.setattr(gaps, "strips", lambda shape: labels.strips(shape, 3))
             kept = separate(np.ones((40, 1), np.uint8), instances)[:, 0]
         assert kept.tolist() == [0, 1] * 20
 
@@ -149,7 +149,7 @@ class TestSeparate:
         separate(np.ones(instances.shape, np.uint8), instances)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 3 * instances.size + 200 * blocks.STRIP
+        assert peak < 3 * instances.size + 200 * labels.STRIP
 
     def test_layout_and_input_are_left_alone(self):
         classes, instances = np.ones((3, 8), np.uint8), np.repeat([[1, 2]], 4, axis=1).repeat(3, axis=0)
@@ -162,9 +162,9 @@ class TestSeparate:
         ("classes", "instances", "message"),
         [
             (np.zeros((2, 2), int), np.zeros((2, 3), int), r"\(2, 2\) and instances \(2, 3\)"),
-            (np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), r"one \(H, W\)"),
-            (np.zeros((2, 2)), np.zeros((2, 2), int), "classes are float64"),
-            (np.zeros((2, 2), int), np.zeros((2, 2)), "instances are float64"),
+            (np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), r"same shape \(H, W\)"),
+            (np.zeros((2, 2)), np.zeros((2, 2), int), "classes are of type float64"),
+            (np.zeros((2, 2), int), np.zeros((2, 2)), "instances are of type float64"),
             (np.full((2, 2), 256), np.zeros((2, 2), int), "id 256"),
             (np.full((2, 2), -1), np.zeros((2, 2), int), "id -1"),
             (np.ones((2, 2), int), np.full((2, 2), -3), "id -3"),

@@ -1,4 +1,4 @@
-"""What is written in label images, judged by the arrays that Pillow and tifffile were given."""
+"""Compare decoded label images with the arrays that Pillow and tifffile wrote."""
 
 import io
 import struct
@@ -31,7 +31,7 @@ def tiff(array: npt.NDArray[Any], **options: Any) -> labelfile.Written:
 
 
 def palette(indices: npt.NDArray[Any]) -> Image.Image:
-    """An image whose palette shows 0, 1, ... as colours in no order."""
+    """Make an image whose palette maps 0, 1, ... to unordered colours."""
     image = Image.fromarray(indices, "P")
     image.putpalette([9, 0, 0, 0, 0, 7, 200, 1, 1, 3, 3, 3])
     return image
@@ -55,7 +55,7 @@ def test_palettes_of_bmp_and_tiff() -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_packed_greys_keep_their_numbers(bits: int) -> None:
-    """libpng stretches them to 0 ... 255 for the eye."""
+    """libpng would stretch the values to 0 ... 255."""
     indices = (np.arange(12) % 2**bits).astype(np.uint8).reshape(3, 4)
     image = Image.fromarray(indices, "P")
     image.putpalette([0] * 3 * 2**bits)
@@ -79,19 +79,19 @@ def test_black_and_white_is_0_and_1(form: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "int64", "float32", "float64"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_tiff_numbers_stay(dtype: str, byteorder: str) -> None:
+def test_tiff_keeps_its_numbers(dtype: str, byteorder: str) -> None:
     numbers = tiff(IDS.astype(dtype), byteorder=byteorder).numbers
     assert numbers.dtype.isnative
     np.testing.assert_array_equal(numbers, IDS.astype(dtype))
 
 
-def test_colours_are_colours() -> None:
+def test_colours_stay_colours() -> None:
     for form in ("PNG", "BMP", "TIFF"):
         np.testing.assert_array_equal(written(RGBA[..., :3], form).numbers, RGBA[..., :3])
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_what_is_transparent_is_0_and_half_transparent_refused(form: str) -> None:
+def test_transparent_pixels_are_0_and_half_transparent_pixels_refused(form: str) -> None:
     array = RGBA.copy()
     array[..., 3] = np.where(RGBA[..., 3] > 99, 255, 0)
     np.testing.assert_array_equal(written(array, form).numbers, np.where(array[..., 3:] > 0, array[..., :3], 0))
@@ -102,11 +102,11 @@ def test_what_is_transparent_is_0_and_half_transparent_refused(form: str) -> Non
         written(array, form)
 
 
-def test_a_note_that_a_grey_is_transparent_changes_no_id() -> None:
+def test_transparency_in_metadata_changes_no_id() -> None:
     np.testing.assert_array_equal(written(IDS, transparency=2).numbers, IDS)
     np.testing.assert_array_equal(written(RGBA[..., :3], transparency=(1, 2, 3)).numbers, RGBA[..., :3])
 
 
 def test_grey_jpeg_is_read() -> None:
-    """Whoever thresholds it knows what it is."""
+    """A grey JPEG is readable here, because import may apply a threshold."""
     assert written(np.full((8, 9), 200, np.uint8), "JPEG").numbers.tolist() == [[200] * 9] * 8

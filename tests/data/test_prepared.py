@@ -1,3 +1,5 @@
+"""Prepared arrays and statistics, judged by numpy on all pixels at once and by exact arithmetic."""
+
 import resource
 from pathlib import Path
 
@@ -5,8 +7,10 @@ import numpy as np
 import pytest
 
 from segline import files
-from segline.data.prepared import Arrays, Prepared
+from segline.data import prepared as module
+from segline.data.prepared import Arrays, Prepared, moments, statistics
 from segline.files import FileError
+from segline.model.images import as_channels
 
 
 def test_arrays_open_one_file_at_a_time(tmp_path: Path) -> None:
@@ -74,7 +78,47 @@ def test_arrays_of_another_kind_are_named(folder: Path) -> None:
     files.save_array(folder / "targets" / "a.npy", np.zeros((2, 3), np.float64))
     files.save_array(folder / "images" / "a.npy", np.zeros((2, 3), np.uint8))
     prepared = Prepared.open(folder)
-    with pytest.raises(FileError, match=r"a\.npy: float64 of 2 dimensions, not uint8 of 2"):
+    with pytest.raises(FileError, match=r"a\.npy: holds float64 of 2 dimensions, not uint8 of 2"):
         prepared.target("a")
-    with pytest.raises(FileError, match=r"a\.npy: uint8 of 2 dimensions, not uint8 of 3"):
+    with pytest.raises(FileError, match=r"a\.npy: holds uint8 of 2 dimensions, not uint8 of 3"):
         prepared.image("a")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_equal_to_numpy(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 100)
+    rng = np.random.default_rng(0)
+    top = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    images = [(rng.random((height, 17, 3)) * top).astype(dtype) for height in (5, 30, 1)]
+    found = statistics(map(moments, images))
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64) / top
+    np.testing.assert_allclose(found.mean, pixels.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.std, pixels.std(axis=0), rtol=1e-9)
+    assert (found.dtype, found.channels) == (dtype, 3)
+
+
+def test_order_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    parts = [moments(rng.random((9, 9, 1), dtype=np.float32)) for _ in range(50)]
+    assert statistics(parts) == statistics(parts[::-1])
+
+
+def test_sums_of_large_values_are_exact() -> None:
+    image = np.full((1000, 1000, 1), 65535, np.uint16)
+    image[0, 0] = 65534
+    found = moments(image)
+    assert found.sums == (65535 * 10**6 - 1,)
+    assert found.squares == (65535**2 * (10**6 - 1) + 65534**2,)
+    # A variance of p(1 - p) with p one in a million: lost in float64 sums of squares.
+    assert statistics([found]).std[0] == pytest.approx(np.sqrt(1e-6 * (1 - 1e-6)) / 65535, rel=1e-12)
+
+
+def test_a_constant_channel_is_divided_by_one() -> None:
+    image = np.stack([np.arange(9), np.full(9, 4)], axis=-1).reshape(3, 3, 2).astype(np.uint8)
+    assert statistics([moments(image)]).std[1] == 1
+
+
+def test_a_grey_image_among_rgb_counts_as_three_equal_channels() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (9, 8, 1), dtype=np.uint8)
+    alone, among = moments(grey), moments(as_channels(grey, 3))
+    assert (among.sums, among.squares, among.pixels) == (alone.sums * 3, alone.squares * 3, alone.pixels)

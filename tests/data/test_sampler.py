@@ -250,7 +250,7 @@ def test_what_does_not_belong_together_is_refused():
     images, targets, weights = dataset((20, 20), (20, 20))
     with pytest.raises(ValueError, match="at least one image"):
         training(([], [], []))
-    with pytest.raises(ValueError, match="output of 7 px is not centred in a tile of 12 px"):
+    with pytest.raises(ValueError, match="output of 7 px cannot be centred in a tile of 12 px"):
         training((images, targets, weights), tile=12, output=7)
     with pytest.raises(ValueError, match="output of 14 px"):
         validation((images, targets, weights), tile=12, output=14)
@@ -264,7 +264,7 @@ def test_what_does_not_belong_together_is_refused():
     "statistics", [Statistics("uint16", 1, (0,), (1,)), Statistics("uint8", 3, (0,) * 3, (1,) * 3)]
 )
 def test_images_unlike_the_statistics_are_refused(statistics):
-    with pytest.raises(ValueError, match=r"image 0 is uint8 with 1 channels, but the statistics are of u"):
+    with pytest.raises(ValueError, match=r"image 0 is uint8 with 1 channels, but the statistics belong to u"):
         training(dataset((20, 20)), statistics=statistics)
 
 
@@ -316,5 +316,5 @@ def test_batches_by_a_density_are_the_same_for_any_number_of_workers_and_after_a
 
 def test_a_density_of_other_images_is_refused():
     arrays, density = rare()
-    with pytest.raises(ValueError, match="2 images, but a density of 1; run stage weights again"):
+    with pytest.raises(ValueError, match="2 images, but a density of 1 images; run stage weights again"):
         training([part * 2 for part in arrays], density=density)

@@ -150,21 +150,21 @@ def test_seeds_differ() -> None:
 @pytest.mark.parametrize(
     ("groups", "settings", "says"),
     [
-        (SLICES, {"test": ("6",)}, r"prepare\.test: '6' is neither image nor group; near to it: .*06"),
+        (SLICES, {"test": ("6",)}, r"prepare\.test: '6' is neither an image nor a group; similar names: .*06"),
         (SLICES, {"validation": ("04", "05"), "test": ("05",)}, "both name 05"),
-        (SLICES, {"validation": ("04",)}, r"1 validation image\(s\), but 2.*name more in prepare\.validation"),
-        (SLICES, {"test_percent": 0}, r"0 test image\(s\), but 1.*set prepare\.test_percent above 0"),
-        (SLICES, {"val_percent": 0}, r"0 validation image\(s\), but 2.*set prepare\.val_percent above 0"),
-        (of_sizes(12, 1), {}, r"no training image is left of 13 image\(s\) in 2 group\(s\), which stay whole"),
+        (SLICES, {"validation": ("04",)}, r"1 validation image\(s\), but at least 2.*name more in prepare\.validation"),
+        (SLICES, {"test_percent": 0}, r"0 test image\(s\), but at least 1.*set prepare\.test_percent above 0"),
+        (SLICES, {"val_percent": 0}, r"0 validation image\(s\), but at least 2.*set prepare\.val_percent above 0"),
+        (of_sizes(12, 1), {}, r"no training image is left of 13 image\(s\) in 2 group\(s\), which are not split"),
         (
             of_sizes(13),
             {},
-            r"val_percent = 10 of 13 image\(s\) in 1 group\(s\), which stay whole.*add images or groups",
+            r"val_percent = 10 of 13 image\(s\) in 1 group\(s\), which are not split.*add images or groups",
         ),
         (singles(3), {}, "no training image is left of 3"),
         (singles(2), {}, "validation"),
-        ({"a": "m", "b": "m", **singles(9)}, {"test": ("a",)}, "group 'm', but not 'b'.*name the group"),
-        ({"a": "b", "b": "c", **singles(9)}, {"test": ("b",)}, "'b' is a group and an image of group 'c'"),
+        ({"a": "m", "b": "m", **singles(9)}, {"test": ("a",)}, "group 'm', but not its image 'b'.*name the group"),
+        ({"a": "b", "b": "c", **singles(9)}, {"test": ("b",)}, "'b' is both a group and an image of group 'c'"),
     ],
 )
 def test_refusals(groups: dict[str, str], settings: dict[str, object], says: str) -> None:

@@ -1,4 +1,4 @@
-"""Images and masks with notes on their geometry, through all that reads them; judged by arrays turned by hand."""
+"""Read images and masks with orientation tags by every reader, and compare them with arrays turned by hand."""
 
 import base64
 import io
@@ -14,12 +14,12 @@ import tifffile
 from PIL import Image, ImageOps
 
 from segline import files
-from segline.data import labelfile, windows
-from segline.data.checks import unfit
+from segline.data import labelfile, sources
+from segline.data.checks import per_dataset
 from segline.data.dataset import Dataset
 from segline.data.georeference import tags
 from segline.data.imagefiles import image_size, read_image, read_labels
-from segline.data.windows import open_windows, size_of
+from segline.data.sources import open_image
 from segline.files import FileError
 from segline.importing.bring import Imported, bring
 from segline.importing.formats import LayoutError, Wishes
@@ -41,7 +41,7 @@ def mask(seed: int) -> Array:
 
 
 def stored(upright: Array, orientation: int) -> Array:
-    """The pixels that a file with this note holds, turned as Pillow's table of inverse turns says."""
+    """Return the stored pixels of a file with this orientation tag, by Pillow's table of inverse turns."""
     inverse = {6: 8, 8: 6}.get(orientation, orientation)
     exif = Image.Exif()
     exif[274] = inverse
@@ -90,21 +90,20 @@ def test_windows_are_parts_of_the_upright_image(
 ) -> None:
     write(tmp_path / "a.tif", image(0), orientation, **options)
     assert np.array_equal(read_image(tmp_path / "a.tif"), image(0))
-    assert size_of(tmp_path / "a.tif") == SHAPE
-    monkeypatch.setattr(windows, "read_image", lambda _: pytest.fail("the whole image was read"))
+    monkeypatch.setattr(sources.TiffImage, "_decode", lambda _: pytest.fail("the whole image was read"))
     rng = np.random.default_rng(orientation)
-    with open_windows(tmp_path / "a.tif") as opened:
+    with open_image(tmp_path / "a.tif") as opened:
         assert (opened.height, opened.width) == SHAPE
         for _ in range(8):
             rows, columns = (slice(*np.sort(rng.choice(side + 1, 2, replace=False)).tolist()) for side in SHAPE)
             assert np.array_equal(opened.read(rows, columns), image(0)[rows, columns])
 
 
-def test_windows_of_white_is_zero_are_those_of_the_whole(tmp_path: Path) -> None:
+def test_windows_of_white_is_zero_equal_the_whole_image(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", image(0)[..., 0], photometric="miniswhite", tile=(16, 16))
     whole = read_image(tmp_path / "a.tif")
     assert np.array_equal(whole[..., 0], 255 - image(0)[..., 0])
-    with open_windows(tmp_path / "a.tif") as opened:
+    with open_image(tmp_path / "a.tif") as opened:
         assert np.array_equal(opened.read(slice(3, 20), slice(5, 30)), whole[3:20, 5:30])
 
 
@@ -123,7 +122,7 @@ def test_import_lays_upright_masks_on_upright_images(suffix: str, of_mask: str, 
             assert np.array_equal(pixels, image(number))
     said = "\n".join(made.reasons)
     for what in ("image", "mask"):
-        assert f"1 {what}(s): turned upright, as orientation note 6 says" in said
+        assert f"1 {what}(s): turned upright by its orientation 6" in said
 
 
 def test_blocks_and_pages_are_upright(source: Path) -> None:
@@ -155,12 +154,12 @@ def test_outlines_of_labelme_are_of_the_upright_image(orientation: int, tmp_path
     assert pixels[classes == 0].mean() < 60
 
 
-def test_sizes_that_an_orientation_note_explains_are_explained(source: Path) -> None:
-    """Labels that were made on the pixels as they are stored."""
+def test_a_message_about_sizes_explains_an_orientation_tag(source: Path) -> None:
+    """The labels were drawn on the stored pixels, without the turn."""
     for number in range(4):
         write(source / "images" / f"a{number}.jpg", image(number), 6)
         write(source / "masks" / f"a{number}.png", stored(mask(number), 6))
-    with pytest.raises(unfit.UnfitError, match=r"orientation note 6.*exiftool -Orientation="):
+    with pytest.raises(per_dataset.UnfitError, match=r"orientation note 6.*exiftool -Orientation="):
         imported(source)
     other = source.parent / "labelme"
     other.mkdir()
@@ -221,7 +220,7 @@ def nodata(text: str) -> list[tuple[int, str, int, str, bool]]:
         ("float32", "nan", np.nan, "error"),
     ],
 )
-def test_missing_values_that_occur_are_found(
+def test_check_reports_missing_values_that_occur(
     dtype: str, text: str, value: float, expected: str | None, make_dataset: Callable[..., Path]
 ) -> None:
     folder = make_dataset(4)
@@ -233,7 +232,7 @@ def test_missing_values_that_occur_are_found(
         tifffile.imwrite(folder / "images" / f"{stem}.tif", pixels, extratags=nodata(text), photometric="minisblack")
     found = [
         problem
-        for problem in unfit.problems(Dataset.open(folder))
+        for problem in per_dataset.problems(Dataset.open(folder))
         if problem.file == "images/a.tif" and ("nodata" in problem.message or "NaN" in problem.message)
     ]
     assert [problem.level for problem in found] == ([] if expected is None else [expected])
@@ -254,16 +253,16 @@ def test_blocks_keep_the_number_of_missing_values(source: Path) -> None:
     assert np.array_equal(Dataset.open(made.folder).image("a0_r0_c0")[:5], np.zeros((5, 20, 3)))
 
 
-def test_check_tells_of_notes_in_images_and_labels(make_dataset: Callable[..., Path]) -> None:
+def test_check_reports_metadata_of_images_and_labels(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(4)
     pixels = read_image(folder / "images" / "a.png")[..., 0]
     Image.fromarray(pixels).save(folder / "images" / "a.png", dpi=(300, 100))
     labels = read_labels(folder / "classes" / "b.png")
     (folder / "classes" / "b.png").unlink()
     tifffile.imwrite(folder / "classes" / "b.tif", labels[::-1], extratags=[(274, "H", 1, 4, True)])
-    found = {problem.file: problem for problem in unfit.problems(Dataset.open(folder))}
+    found = {problem.file: problem for problem in per_dataset.problems(Dataset.open(folder))}
     assert "times as wide as high" in found["images/a.png"].message
-    assert "orientation note 4" in found["classes/b.tif"].message
+    assert "orientation 4" in found["classes/b.tif"].message
     assert {problem.level for problem in found.values()} == {"warning"}
 
 
@@ -291,7 +290,7 @@ def test_check_finds_labels_of_another_place(make_dataset: Callable[..., Path]) 
         pixels = read_image(folder / kind / "a.png")[..., 0]
         (folder / kind / "a.png").unlink()
         tifffile.imwrite(folder / kind / "a.tif", pixels, extratags=placed(x), metadata=None)
-    (found,) = unfit.problems(Dataset.open(folder))
+    (found,) = per_dataset.problems(Dataset.open(folder))
     assert (found.level, found.file) == ("error", "classes/a.tif")
     assert "up to 3 px" in found.message
 
@@ -308,7 +307,7 @@ def test_masks_in_gif_and_lossless_jpeg_2000(source: Path) -> None:
     assert np.array_equal(read_labels(source / "a.jp2"), mask(0))
 
 
-def test_a_gif_or_bmp_whose_first_colour_is_white_shows_what_it_means(source: Path) -> None:
+def test_a_gif_or_bmp_whose_first_colour_is_white_is_read_by_its_colours(source: Path) -> None:
     for suffix in (".gif", ".bmp"):
         for number in range(4):
             write(source / "images" / f"a{number}.png", image(number))
@@ -321,7 +320,7 @@ def test_a_gif_or_bmp_whose_first_colour_is_white_shows_what_it_means(source: Pa
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.jp2", "a.tif"])
-def test_masks_whose_numbers_compression_changed_are_refused(name: str, source: Path) -> None:
+def test_masks_with_lossy_compression_are_refused(name: str, source: Path) -> None:
     for number in range(4):
         write(source / "images" / f"{number}.png", image(number))
         path = source / "masks" / f"{number}{name[1:]}"
@@ -337,14 +336,14 @@ def test_masks_whose_numbers_compression_changed_are_refused(name: str, source: 
     assert np.array_equal(classes > 0, mask(0) > 0)
 
 
-def test_a_mask_of_labelme_is_upright(tmp_path: Path) -> None:
-    """A PNG within JSON goes the same way."""
+def test_a_labelme_mask_is_turned_upright(tmp_path: Path) -> None:
+    """A PNG within JSON is turned upright as well."""
     write(tmp_path / "m.png", mask(0), 3)
     data = base64.b64decode(base64.b64encode((tmp_path / "m.png").read_bytes()))
     assert np.array_equal(labelfile.decode(io.BytesIO(data)).numbers, mask(0))
 
 
-def test_an_animation_is_no_mask(tmp_path: Path) -> None:
+def test_an_animation_is_not_accepted_as_mask(tmp_path: Path) -> None:
     frames = [Image.fromarray(mask(number)) for number in range(3)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     with pytest.raises(FileError, match="3 frames"):

@@ -1,4 +1,4 @@
-"""Who becomes champion: aliases and history after each step, beside what they must be."""
+"""Promote and roll back; compare aliases and history with the expected ones after each step."""
 
 import json
 import resource
@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from segline.gate import champion
-from segline.gate.champion import PromotionError, promote, rollback
+from segline.gate.champion import PromotionError, rollback
 from segline.gate.rules import floors
 from segline.params import Gate
 from segline.track import commits
@@ -40,7 +41,7 @@ def commit() -> str:
 
 @pytest.fixture
 def project(cells: Path) -> Path:
-    """Three versions; the first is champion."""
+    """Return a project with three versions, of which the first is champion."""
     return cells
 
 
@@ -51,12 +52,12 @@ def registry(store: Store) -> Registry:
 
 def register(registry: Registry, parts: Parts) -> Registered:
     with registry.store.start_run("train") as run:
-        return registry.register(parts, run, GOOD, {"model.md5": "2" * 32, **commits.here()})
+        return champion.register(registry, parts, run, GOOD, {"model.md5": "2" * 32, **commits.here()})
 
 
 @pytest.fixture
 def second(tmp_path: Path) -> Parts:
-    """What version 2 is made of."""
+    """Return the parts of version 2."""
     for name in ("weights.safetensors", "model.json", "inference.json"):
         (tmp_path / name).write_text(f"{name} 2")
     return Parts(tmp_path, tmp_path / "inference.json", b"", b"", b"")
@@ -67,14 +68,15 @@ def tell(registry: Registry, number: str, tags: dict[str, str]) -> None:
         registry.client.set_model_version_tag("cells", number, name, value)
 
 
-def judge(verdict: Verdict) -> champion.Judge:
-    """One who always says the same."""
-    return lambda *_: verdict
+def promote(registry: Registry, which: str, verdict: Verdict, **options: Any) -> champion.Outcome:
+    """Promote a version that the gate judges with `verdict`."""
+    with patch.object(champion, "judge", lambda *_, **__: verdict):
+        return champion.promote(registry, which, **options)
 
 
 def aliases(registry: Registry) -> dict[str, str]:
-    found: dict[str, Any] = registry.client.get_registered_model("cells").aliases
-    return {name: str(number) for name, number in found.items() if name != "challenger"}
+    holders: dict[str, Any] = registry.client.get_registered_model("cells").aliases
+    return {name: str(number) for name, number in holders.items() if name != "challenger"}
 
 
 def history(registry: Registry) -> list[tuple[str, str, bool]]:
@@ -87,10 +89,10 @@ def history(registry: Registry) -> list[tuple[str, str, bool]]:
 FIRST = ("promote", "1", False)
 
 
-def test_promoted_and_rolled_back(registry: Registry) -> None:
+def test_promotions_and_rollbacks_move_the_aliases(registry: Registry) -> None:
     assert aliases(registry) == {"champion": "1"}
     for number in "23":
-        assert promote(registry, number, judge(GOOD)).promoted
+        assert promote(registry, number, GOOD).promoted
     assert aliases(registry) == {"champion": "3", "previous": "2"}
     rollback(registry, "too slow")
     assert aliases(registry) == {"champion": "2", "previous": "1"}
@@ -116,10 +118,10 @@ def test_promoted_and_rolled_back(registry: Registry) -> None:
     assert all(line.commit == git("rev-parse", "HEAD") and line.dirty == "false" for line in registry.history()[4:])
 
 
-def test_what_the_gate_does_not_pass(registry: Registry, project: Path) -> None:
+def test_a_version_that_fails_is_not_promoted_and_keeps_its_verdict(registry: Registry, project: Path) -> None:
     before = (project / "registry.jsonl").read_bytes()
     for verdict, code in ((BAD, 1), (UNKNOWN, 2)):
-        outcome = promote(registry, "2", judge(verdict))
+        outcome = promote(registry, "2", verdict)
         assert (outcome.promoted, outcome.verdict.exit_code) == (False, code)
         assert aliases(registry) == {"champion": "1"}
         assert (project / "registry.jsonl").read_bytes() == before
@@ -133,103 +135,106 @@ def test_what_the_gate_does_not_pass(registry: Registry, project: Path) -> None:
 def test_a_dry_run_changes_nothing(registry: Registry, project: Path) -> None:
     database = (project / "mlruns" / "mlflow.db").read_bytes()
     for verdict in (GOOD, BAD, UNKNOWN):
-        outcome = promote(registry, "2", judge(verdict), dry_run=True)
+        outcome = promote(registry, "2", verdict, dry_run=True)
         assert (outcome.promoted, outcome.verdict.exit_code) == (False, verdict.exit_code)
     assert (project / "mlruns" / "mlflow.db").read_bytes() == database
     assert history(registry) == [FIRST]
 
 
-def test_forced_with_a_reason(registry: Registry) -> None:
+def test_force_needs_a_reason(registry: Registry) -> None:
     with pytest.raises(PromotionError, match="--reason"):
-        promote(registry, "2", judge(BAD), force=True, reason=" ")
-    assert promote(registry, "2", judge(BAD), force=True, reason="for the demo").promoted
-    assert promote(registry, "3", judge(GOOD), force=True, reason="for the demo").promoted
+        promote(registry, "2", BAD, force=True, reason=" ")
+    assert promote(registry, "2", BAD, force=True, reason="for the demo").promoted
+    assert promote(registry, "3", GOOD, force=True, reason="for the demo").promoted
     assert history(registry) == [FIRST, ("promote", "2", True), ("promote", "3", False)]
-    said = json.loads(registry.version("2").tags["gate"])
-    assert not said["passed"]
-    assert said["facts"]["forced"] == "for the demo"
+    verdict = json.loads(registry.version("2").tags["gate"])
+    assert not verdict["passed"]
+    assert verdict["facts"]["forced"] == "for the demo"
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
     [("src/a.py", "a = 2\n"), ("params.yaml", "train: {epochs: 2}\n"), ("dvc.yaml", "stages: {}\n")],
 )
-def test_what_it_was_made_from_must_be_in_a_commit(
+def test_a_version_without_its_commit_is_not_promoted(
     registry: Registry, second: Parts, project: Path, file: str, content: str
 ) -> None:
     (project / file).write_text(content)
     tell(registry, "2", {"params.md5": "what was never committed"})
     assert not register(registry, second).created
-    refused = promote(registry, "2", judge(GOOD))
+    refused = promote(registry, "2", GOOD)
     assert (refused.promoted, refused.verdict.exit_code) == (False, 1)
     assert refused.verdict.checks[-1].name == "lineage"
     assert file in refused.verdict.checks[-1].detail
     assert refused.verdict.checks[-1].detail.endswith("commit, then promote")
     made = commit()
-    outcome = promote(registry, "2", judge(GOOD))
+    outcome = promote(registry, "2", GOOD)
     assert outcome.promoted
     assert any("dvc.lock" in notice for notice in outcome.notices)
     assert registry.history()[-1].commit == made
 
 
-def test_the_same_model_of_other_code_that_is_committed(registry: Registry, second: Parts, project: Path) -> None:
+def test_registering_the_same_model_from_other_code_keeps_the_committed_origin(
+    registry: Registry, second: Parts, project: Path
+) -> None:
     for number in (2, 3):
-        (project / "src" / "a.py").write_text(f"a = {number}  # never committed, if 2\n")
+        (project / "src" / "a.py").write_text(f"a = {number}  # number 2 is never committed\n")
         again = register(registry, second)
         assert (again.version, again.created) == ("2", False)
-    # Version 2 keeps what a commit has.
-    assert promote(registry, "2", judge(GOOD)).promoted
+    # Version 2 keeps the tags that match a commit.
+    assert promote(registry, "2", GOOD).promoted
 
 
-def test_without_git(registry: Registry, project: Path) -> None:
+def test_promotion_needs_git(registry: Registry, project: Path) -> None:
     shutil.rmtree(project / ".git")
-    outcome = promote(registry, "2", judge(GOOD))
+    outcome = promote(registry, "2", GOOD)
     assert not outcome.promoted
     assert "git repository" in outcome.verdict.checks[-1].detail
 
 
-def test_a_champion_that_changes_while_it_is_judged_against(registry: Registry) -> None:
-    asked: list[str] = []
+def test_promotion_judges_again_if_the_champion_changes_meanwhile(registry: Registry) -> None:
+    judged: list[str] = []
 
-    def slow(_: Registry, challenger: ModelVersion, champion: ModelVersion | None) -> Verdict:
-        asked.append(f"{challenger.version} against {champion.version if champion else None}")
-        if len(asked) == 1:
-            promote(registry, "3", judge(GOOD))
+    def slow(_: Registry, challenger: ModelVersion, former: ModelVersion | None, *, trust: bool) -> Verdict:  # noqa: ARG001
+        judged.append(f"{challenger.version} against {former.version if former else None}")
+        if len(judged) == 1:
+            promote(registry, "3", GOOD)
         return GOOD
 
-    promote(registry, "2", slow)
-    assert asked == ["2 against 1", "2 against 3"]
+    with patch.object(champion, "judge", slow):
+        champion.promote(registry, "2")
+    assert judged == ["2 against 1", "2 against 3"]
     assert aliases(registry) == {"champion": "2", "previous": "3"}
 
 
 @pytest.mark.parametrize("call", ["append", "set_aliases"])
-def test_killed_in_between_the_next_call_repairs_the_aliases(
+def test_next_call_repairs_the_aliases_after_a_kill(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as context:
         if call == "append":
-            patch.setattr("segline.track.history.append", killed)
+            context.setattr("segline.track.history.append", killed)
         else:
-            patch.setattr(Registry, call, killed)
+            context.setattr(Registry, call, killed)
         with pytest.raises(KeyboardInterrupt):
-            promote(registry, "2", judge(GOOD))
+            promote(registry, "2", GOOD)
     assert aliases(registry) == {"champion": "1"}
-    happened = [FIRST] if call == "append" else [FIRST, ("promote", "2", False)]  # the line is the promotion
-    assert history(registry) == happened
+    expected = [FIRST] if call == "append" else [FIRST, ("promote", "2", False)]  # the line is the promotion
+    assert history(registry) == expected
     with registry.store.place.lock("registry"):
         registry.settle()
     assert aliases(registry) == ({"champion": "1"} if call == "append" else {"champion": "2", "previous": "1"})
-    assert history(registry) == happened
+    assert history(registry) == expected
     assert not list(registry.store.place.folder.glob("promotion.*"))
 
 
-@pytest.mark.parametrize("left", [b"", b'{"time": "2026-', b"{}"], ids=["empty", "torn", "of another kind"])
-def test_what_a_power_cut_left_half_written_stops_nothing(registry: Registry, left: bytes) -> None:
+@pytest.mark.parametrize("left", [b"", b'{"time": "2026-', b"{}"], ids=["empty", "incomplete", "other content"])
+def test_an_incomplete_marker_does_not_stop_a_promotion(registry: Registry, left: bytes) -> None:
     (registry.store.place.folder / "promotion.json").write_bytes(left)
-    promote(registry, "2", judge(GOOD))
+    promote(registry, "2", GOOD)
     assert history(registry) == [FIRST, ("promote", "2", False)]
     assert not list(registry.store.place.folder.glob("promotion.*"))
 
@@ -240,10 +245,10 @@ def test_a_history_without_lines_is_empty(tmp_path: Path) -> None:
     assert read_history(tmp_path / "registry.jsonl") == []
 
 
-def test_a_full_disk_leaves_the_history_whole_and_the_next_call_goes_on(registry: Registry) -> None:
+def test_a_full_disk_does_not_damage_the_history(registry: Registry) -> None:
     before = registry.history_file.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails, as it does on a full disk
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # makes writing fail as on a full disk
     line = replace(read_history(registry.history_file)[-1], reason="another")
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, hard))
@@ -259,33 +264,33 @@ def test_a_full_disk_leaves_the_history_whole_and_the_next_call_goes_on(registry
 
 @pytest.mark.parametrize("reason", ["zwei\nZeilen", "a\u2028b\u2029c\x85d", '"\\ grün', "\x00\x1f"])
 def test_a_reason_may_hold_any_text(registry: Registry, reason: str) -> None:
-    promote(registry, "2", judge(GOOD), reason=reason)
+    promote(registry, "2", GOOD, reason=reason)
     assert [line.reason for line in read_history(registry.history_file)][4:] == [reason]
     assert registry.history_file.read_bytes().count(b"\n") == 5
     rollback(registry, reason)
     assert aliases(registry) == {"champion": "1"}
 
 
-def test_refusals(registry: Registry, project: Path) -> None:
+def test_impossible_promotions_and_rollbacks_are_refused(registry: Registry, project: Path) -> None:
     with pytest.raises(PromotionError, match="is champion already"):
-        promote(registry, "1", judge(GOOD))
+        promote(registry, "1", GOOD)
     with pytest.raises(RegistryError, match="cells has no version 9; there are 3, 2, 1"):
-        promote(registry, "9", judge(GOOD))
+        promote(registry, "9", GOOD)
     with pytest.raises(PromotionError, match="never was champion"):
         rollback(registry, "x", "3")
     with pytest.raises(PromotionError, match="--reason"):
         rollback(registry, "")
-    for call in (lambda: rollback(registry, "gr\udcfcn"), lambda: promote(registry, "2", judge(BAD), reason="\udcfc")):
-        with pytest.raises(PromotionError, match="is not written in UTF-8"):
+    for call in (lambda: rollback(registry, "gr\udcfcn"), lambda: promote(registry, "2", BAD, reason="\udcfc")):
+        with pytest.raises(PromotionError, match="is not valid UTF-8"):
             call()
     weights = next(project.glob("mlruns/artifacts/**/weights.safetensors"))
     for file in project.glob("mlruns/artifacts/**/weights.safetensors"):
         file.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(RegistryError, match=r"weights\.safetensors was altered"):
-        promote(registry, "2", judge(GOOD))
+        promote(registry, "2", GOOD)
 
 
-def test_a_version_by_number_alias_and_md5(registry: Registry) -> None:
+def test_a_version_is_found_by_number_alias_and_md5(registry: Registry) -> None:
     md5 = registry.version("2").tags["version.md5"]
     assert {str(registry.version(name).version) for name in ("2", md5, md5[:8])} == {"2"}
     assert {str(registry.version(name).version) for name in ("champion", "@champion")} == {"1"}
@@ -293,7 +298,7 @@ def test_a_version_by_number_alias_and_md5(registry: Registry) -> None:
 
 @pytest.fixture
 def lines() -> Callable[[str], list[Any]]:
-    """Lines of a history written shortly: A is promoted, <A is gone back to."""
+    """Make lines of a history from a short notation: A is a promotion of A, <A is a rollback to A."""
 
     def make(text: str) -> list[Any]:
         return [
@@ -322,17 +327,17 @@ def lines() -> Callable[[str], list[Any]]:
         ("A A", "A"),
     ],
 )
-def test_what_a_rollback_goes_back_through(lines: Callable[[str], list[Any]], happened: str, held: str) -> None:
+def test_champions_that_a_rollback_returns_to(lines: Callable[[str], list[Any]], happened: str, held: str) -> None:
     assert champions(lines(happened)) == held.split()
 
 
-def test_a_history_of_an_earlier_segline_and_one_edited_by_hand(registry: Registry, project: Path) -> None:
+def test_a_history_without_later_fields_and_line_end_is_read(registry: Registry, project: Path) -> None:
     file = project / "registry.jsonl"
     old = next(line for line in map(json.loads, file.read_text().splitlines()) if line["alias"] == "champion")
     del old["action"], old["forced"]
-    file.write_text(json.dumps(old))  # without the end of the line
+    file.write_text(json.dumps(old))  # without a line end
     with pytest.raises(RegistryError, match=r"no line of registry\.jsonl has its md5"):
-        promote(registry, "2", judge(GOOD))
-    promote(registry, "2", judge(GOOD), trust=True)
+        promote(registry, "2", GOOD)
+    promote(registry, "2", GOOD, trust=True)
     assert history(registry) == [FIRST, ("promote", "2", False)]
     assert [line.action for line in read_history(file)] == ["promote", "register", "promote"]

@@ -1,14 +1,14 @@
-"""The gate on figures and counts made by hand."""
+"""Apply the rules of the gate to metrics and counts made by hand."""
 
 import json
 
 import numpy as np
 import pytest
 
-from segline.gate.rules import compare, floors, same_form
+from segline.gate.rules import compare, floors, refusals, same_interface
 from segline.params import Gate
 from segline.score.judge import Score
-from segline.track.verdict import Verdict
+from segline.track.verdict import Verdict, at_least, at_most
 
 GATE = Gate(min_mean_iou=0.7, max_pixel_error=0.1)
 
@@ -26,7 +26,9 @@ GATE = Gate(min_mean_iou=0.7, max_pixel_error=0.1)
         ({"mean_iou": 1, "pixel_error": 0, "v_rand": 0.1}, (True, True)),
     ],
 )
-def test_floors(figures: dict[str, float | None], passed: tuple[bool, bool]) -> None:
+def test_floors_are_inclusive_and_fail_missing_metrics(
+    figures: dict[str, float | None], passed: tuple[bool, bool]
+) -> None:
     verdict = floors(figures, GATE)
     assert tuple(check.passed for check in verdict.checks) == passed
     assert verdict.passed == all(passed)
@@ -38,14 +40,15 @@ def test_verdict_is_strict_json() -> None:
     assert content["passed"] is False
     assert content["checks"][0] == {
         "name": "mean_iou", "value": None, "limit": 0.7, "passed": False, "bound": ">=", "detail": "",
+        "setting": "gate.min_mean_iou",
     }  # fmt: skip
     assert Verdict.from_dict(content) == verdict
-    # As an earlier segline wrote it.
+    # The format of an earlier version of segline.
     old = {"passed": True, "checks": [{"name": "mean_iou", "value": 0.8, "limit": 0.7, "passed": True}]}
     assert Verdict.from_dict(old).passed
 
 
-def test_words_and_exit_codes() -> None:
+def test_verdict_word_and_exit_code() -> None:
     good, bad = floors({"mean_iou": 1, "pixel_error": 0}, GATE), floors({}, GATE)
     unknown = Verdict((), ("why | not",), {"images": "3"})
     assert [(each.word, each.exit_code) for each in (good, bad, unknown)] == [
@@ -62,14 +65,24 @@ def test_a_verdict_is_a_table_of_markdown() -> None:
     text = (floors({"mean_iou": 0.8}, GATE) + Verdict((), ("why | not",), {"images": "3"})).markdown()
     assert text == (
         "## Gate: cannot decide\n\n- why \\| not\n\n"
-        "| check | value | asked for | | |\n|---|---|---|---|---|\n"
-        "| mean_iou | 0.8000 | >= 0.7000 | holds |  |\n"
-        "| pixel_error | - | <= 0.1000 | **fails** |  |\n\nimages 3\n"
+        "| check | value | limit | | |\n|---|---|---|---|---|\n"
+        "| mean_iou | 0.8000 | >= 0.7000 | passed |  |\n"
+        "| pixel_error | - | <= 0.1000 | **failed** |  |\n\nimages 3\n"
     )
 
 
+def test_refusals_name_rule_value_limit_and_setting() -> None:
+    verdict = floors({"mean_iou": 0.44}, Gate()) + compare(images(0.9, 0.9), images(0.8, 0.8), "ab", Gate())
+    verdict += Verdict((at_most("batch: answers that differ", 1, 0, "1 of 3"), at_least("lineage", 1, 1, "commit 0")))
+    low, unknown, gain, batch = refusals(verdict)
+    assert low == "mean_iou 0.44 is below the minimum 0.5 (gate.min_mean_iou)"
+    assert unknown == "pixel_error is not known, its maximum 0.5 cannot be checked (gate.max_pixel_error)"
+    assert gain.startswith("gain in mean_iou, lower bound -0.1 is below the minimum -0.01 (gate.margin): 0.8000, ")
+    assert batch == "batch: answers that differ: 1 of 3"
+
+
 def images(*shares: float) -> list[Score]:
-    """Images of 1,000 foreground pixels, of which such shares are found."""
+    """Return scores of images with 1,000 foreground pixels, of which the given shares are predicted."""
     return [Score(np.array([[0, 0], [1000 - round(1000 * share), round(1000 * share)]])) for share in shares]
 
 
@@ -80,14 +93,16 @@ def images(*shares: float) -> list[Score]:
         (images(0.8, 0.8), images(0.8, 0.8), "ab", True),
         (images(0.8, 0.8), images(0.79, 0.79), "ab", True),  # on the margin
         (images(0.8, 0.8), images(0.789, 0.789), "ab", False),
-        (images(0.8, 0.8), images(0.9, 0.7), "ab", False),  # on average the same, but that is not sure
+        (images(0.8, 0.8), images(0.9, 0.7), "ab", False),  # equal on average, but the interval is wide
         (images(*[0.8] * 9), images(*[0.9] * 7, 0.76, 0.76), "aaaaaaabb", True),
         (images(*[0.8] * 9), images(*[0.9] * 7, 0.74, 0.74), "aaaaaaabb", False),  # one group loses too much
-        (images(*[0.8] * 9), images(*[0.9] * 7, 0.74, 0.74), "aaaaaaabc", True),  # which are no groups
+        (images(*[0.8] * 9), images(*[0.9] * 7, 0.74, 0.74), "aaaaaaabc", True),  # groups of one image do not count
     ],
 )
-def test_against_the_champion(champion: list[Score], challenger: list[Score], groups: str, passed: bool) -> None:
-    # An end that is computed to be the margin may be beside it by a rounding.
+def test_compare_fails_a_loss_above_the_margin(
+    champion: list[Score], challenger: list[Score], groups: str, passed: bool
+) -> None:
+    # The computed end of the interval may differ from the margin by a rounding error.
     gate = Gate(margin=0.01 + 1e-12, group_margin=0.05)
     verdict = compare(champion, challenger, groups, gate)
     assert verdict.undecided == ()
@@ -99,21 +114,23 @@ def test_groups_that_lose_are_named() -> None:
     verdict = compare(images(*[0.9] * 20), images(*[0.9] * 4, *[0.5] * 14, 0.4, 0.4), groups, GATE)
     check = verdict.checks[-1]
     assert check.value == pytest.approx(-0.5)
-    assert check.detail.startswith("slide 9 is the worst of 10 groups; too much is lost by slide 9 -0.5000, slide 2 ")
+    assert check.detail.startswith(
+        "slide 9 is the worst of 10 groups; groups that lose too much: slide 9 -0.5000, slide 2 "
+    )
     assert check.detail.endswith(" ...")
 
 
-def test_what_decides_nothing() -> None:
-    assert "min_images asks for 2" in compare(images(0.9), images(0.9), "a", GATE).undecided[0]
+def test_compare_cannot_decide_without_enough_images_and_metrics() -> None:
+    assert "min_images requires 2" in compare(images(0.9), images(0.9), "a", GATE).undecided[0]
     (reason,) = compare(images(1, 1), images(1, 1), "ab", Gate(metric="seg")).undecided
-    assert reason.endswith("take mean_iou, pixel_error")
+    assert reason.endswith("use mean_iou, pixel_error")
     nothing = [Score(np.array([[9, 0], [0, 0]]))] * 2
-    assert not compare(nothing, nothing, "ab", GATE).passed  # what cannot be shown does not hold
+    assert not compare(nothing, nothing, "ab", GATE).passed  # a metric that is not known fails
 
 
-def test_only_models_of_one_form_compete() -> None:
+def test_models_with_different_interfaces_are_not_compared() -> None:
     tags = {"classes": "{}", "channels": "1", "dtype": "uint8", "dataset": "a"}
-    assert same_form(tags, {**tags, "dataset": "b"}, "champion") == Verdict(())
-    (reason,) = same_form(tags, {**tags, "dtype": "uint16"}, "champion").undecided
+    assert same_interface(tags, {**tags, "dataset": "b"}, "champion") == Verdict(())
+    (reason,) = same_interface(tags, {**tags, "dtype": "uint16"}, "champion").undecided
     assert "dtype of the challenger: uint8, of the champion: uint16" in reason
-    assert same_form(tags, {}, "champion").exit_code == 2
+    assert same_interface(tags, {}, "champion").exit_code == 2

@@ -1,4 +1,4 @@
-"""A real network, packed and loaded, judged by itself; faulty models are judged in tests/commands/test_judging.py."""
+"""Check a real network, packed and loaded, without comparison; tests/gate/test_heldout.py checks faulty models."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from segline.track.verdict import Verdict
 
 @pytest.fixture
 def model(store: Store, parts: Parts, run: StartedRun) -> Loaded:
-    """The network, as it comes from the registry."""
+    """Load the network from the registry."""
     Registry(store, "cells").register(parts, run, Verdict(()), {})
     return load_model(store, "models:/cells/1")
 
@@ -33,7 +33,7 @@ def test_a_sound_model_passes(model: Loaded, parts: Parts) -> None:
     assert verdict.checks[-1].detail == "31 x 45 px"  # of 33 x 47
 
 
-def test_budgets(model: Loaded, project: Path) -> None:
+def test_a_slow_or_large_model_fails(model: Loaded, project: Path) -> None:
     generous = selfcheck.check(model, [], Gate(max_seconds=1000, max_megabytes=1000))
     assert generous.passed
     assert [check.name for check in generous.checks if check.limit == 1000] == [
@@ -46,7 +46,7 @@ def test_budgets(model: Loaded, project: Path) -> None:
     assert model.size == sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
 
 
-def test_several_images_in_one_call(model: Loaded, parts: Parts) -> None:
+def test_images_in_one_call_are_answered_as_alone(model: Loaded, parts: Parts) -> None:
     small = packaging.encode(decode(parts.example)[:8, :8])
     assert model.each([parts.example, small]) == [model(parts.example), model(small)]
     assert model.example.image == parts.example
@@ -56,10 +56,8 @@ def test_several_images_in_one_call(model: Loaded, parts: Parts) -> None:
         _ = model.example
 
 
-def test_an_answer_unlike_the_stored_one_fails(model: Loaded, parts: Parts) -> None:
-    other = packaging.encode_png((decode(parts.answer)[..., 0] == 0).astype("uint8"))
-    (model.folder / "artifacts" / "example" / "labels.png").write_bytes(other)
+def test_an_answer_that_differs_from_the_stored_one_fails(model: Loaded, parts: Parts) -> None:
+    inverted = packaging.encode_png((decode(parts.answer)[..., 0] == 0).astype("uint8"))
+    (model.folder / "artifacts" / "example" / "labels.png").write_bytes(inverted)
     verdict = selfcheck.check(model, [], Gate())
-    assert [check.name for check in verdict.checks if not check.passed] == [
-        "example: share of pixels unlike the stored answer"
-    ]
+    assert [check.name for check in verdict.checks if not check.passed] == ["example: pixels that differ"]

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from segline import files
 from segline.data import imagefiles
-from segline.data.checks.unfit import UnfitError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import Dataset, DatasetError
 from segline.importing.bring import bring
 from segline.importing.formats import Each, LayoutError, Wishes
@@ -129,7 +129,7 @@ def _in_two_compositions(source: Path) -> None:
         (lambda source: (source / "masks" / "c.png").unlink(), LayoutError, r"have no mask: c\.png"),
         (_unlisted, DatasetError, "does not list: b, c, d, e"),
         (_noisy, LayoutError, "the masks hold 0, 1, 254, 255, but"),
-        (_in_two_compositions, LayoutError, "one name in two compositions"),
+        (_in_two_compositions, LayoutError, "the same name in two normalization forms"),
     ],
 )
 def test_nothing_of_it(tmp_path: Path, source: Path, spoil: object, error: type, says: str) -> None:
@@ -184,7 +184,7 @@ def test_what_was_understood_is_told_with_errors(tmp_path: Path, source: Path) -
     for kind in ("masks_fov", "masks"):
         for name in "abcde":
             imagefiles.write_png(source / kind / f"{name}.png", np.full((20, 16), 255, np.uint8))
-    with pytest.raises(UnfitError, match=r"nothing to tell apart(.|\n)*understood:\n  .*--masks 'masks_fov/\*'"):
+    with pytest.raises(UnfitError, match=r"needs two classes to learn(.|\n)*understood:\n  .*--masks 'masks_fov/\*'"):
         bring(source, "small", raw=tmp_path / "raw")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from segline.data.checks.examine import Checked
+from segline.data.checks.problems import Checked
 from segline.data.dataset import Dataset
 from segline.importing import preview
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from segline.data import imagefiles
-from segline.data.checks.examine import Checked
+from segline.data.checks.problems import Checked
 from segline.data.dataset import Dataset
 from segline.importing.preview import SIDE, chosen, contact_sheet
 from segline.score.overlay import CLASS_COLOURS

@@ -12,8 +12,8 @@ from segline.model import inference, tiling
 from segline.model.images import Statistics
 from segline.model.inference import Description, Inference, Predictor
 from segline.model.objects import Separation
+from segline.model.tiling import make_view, undo_view
 from segline.model.unet import UNet
-from segline.model.views import make_view, undo_view
 
 STATISTICS = Statistics("uint8", 1, (0.5,), (0.25,))
 CLASSES = {0: "background", 1: "a", 2: "b"}
@@ -65,8 +65,8 @@ def test_tiled_equals_whole_with_a_reduction(padding: str, shape: tuple[int, int
     assert np.abs(whole.probabilities(raw) - tiled.probabilities(raw)).max() <= 1e-5
 
 
-def test_whole_is_one_pass_over_the_mirrored_image() -> None:
-    """Naive oracle: numpy's own mirroring, one forward pass, one crop."""
+def test_whole_equals_one_forward_pass_over_the_mirrored_image() -> None:
+    """The naive oracle mirrors by numpy, runs one forward pass and crops once."""
     raw = image(80, 100)
     subject = predictor(Inference(), depth=2)
     size = [subject.network.geometry.at_least(side + 40) for side in (80, 100)]
@@ -78,7 +78,7 @@ def test_whole_is_one_pass_over_the_mirrored_image() -> None:
 
 
 @pytest.mark.parametrize("norm", ["instance", "group"])
-def test_norms_that_see_the_whole_image_get_the_whole_image(norm: str) -> None:
+def test_instance_and_group_norm_get_the_whole_image(norm: str) -> None:
     raw = image(150, 140)
     whole, tiled = (predictor(Inference(tile=tile), norm=norm) for tile in (0, 64))
     assert np.array_equal(whole.probabilities(raw), tiled.probabilities(raw))
@@ -140,14 +140,14 @@ def test_a_view_can_be_undone(view: int) -> None:
     assert np.array_equal(undo_view(make_view(array, view), view), array)
 
 
-def test_labels_by_threshold_and_by_likelihood() -> None:
+def test_labels_by_threshold_and_by_argmax() -> None:
     p = np.array([[[0.5, 0.45, 0.3]], [[0.3, 0.3, 0.4]], [[0.2, 0.25, 0.3]]], np.float32)
     assert inference.to_labels(p, Inference()).tolist() == [[0, 0, 1]]
     assert inference.to_labels(p, Inference(0.52)).tolist() == [[0, 1, 1]]
     assert inference.to_labels(p, Inference(0.6)).tolist() == [[0, 0, 1]]
 
 
-def test_a_faint_border_is_closed_between_cells_that_are_apart_above_the_segment_threshold() -> None:
+def test_the_segment_threshold_closes_a_faint_border_between_cells() -> None:
     cell = np.full((5, 9), 0.95, np.float32)
     cell[:, 4] = 0.1  # a border ...
     cell[2, 4] = 0.7  # ... that is faint in one place
@@ -171,7 +171,7 @@ def test_a_saved_predictor_answers_as_before(separation: Separation | None, tmp_
         assert np.array_equal(before, after)
 
 
-def test_a_model_of_objects_sees_nothing_but_objects_each_of_one_class() -> None:
+def test_with_a_separation_only_objects_are_foreground_with_one_class_each() -> None:
     p = np.zeros((3, 12, 30), np.float32)
     p[0] = 1
     p[:, 1:11, 1:11] = np.array([0.1, 0.8, 0.1])[:, None, None]

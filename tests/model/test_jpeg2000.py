@@ -73,10 +73,10 @@ def test_alpha_is_dropped_where_opaque_and_refused_where_not() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (saved(Image.fromarray(RGB).convert("YCbCr")), "colours are of kind 18"),
+        (saved(Image.fromarray(RGB).convert("YCbCr")), "colour space 18"),
         (saved(RGB)[:300], "truncated"),
         (saved(RGB)[:-2], "truncated|damaged"),
-        (changed(saved(RGB), jpeg2000.SIZ, 2, struct.pack(">II", 2**31, 2**31)), "more than its bytes can hold|tiles"),
+        (changed(saved(RGB), jpeg2000.SIZ, 2, struct.pack(">II", 2**31, 2**31)), "its bytes cannot hold|tiles"),
         (changed(saved(RGB), jpeg2000.SIZ, 18, struct.pack(">II", 0, 1)), "tiles are empty"),
         (changed(saved(np.zeros((200, 200), np.uint8)), jpeg2000.SIZ, 18, struct.pack(">II", 1, 1)), "40000 tiles"),
         (changed(saved(RGB), jpeg2000.SIZ, 37, b"\2"), "subsampling"),

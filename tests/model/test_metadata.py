@@ -155,7 +155,7 @@ def test_an_orientation_in_jpeg_2000_is_refused(orientation: int) -> None:
         assert np.array_equal(decode(data), RGB)
         return
     for read in (decode, lambda data: header(io.BytesIO(data))):
-        with pytest.raises(ImageError, match="orientation note is 6"):
+        with pytest.raises(ImageError, match="orientation is 6"):
             read(data)
 
 
@@ -233,7 +233,7 @@ SCALE, TIEPOINT = (33550, "d", 3, (1.0, 1.0, 0.0), True), (33922, "d", 6, (0.0, 
 def test_an_orientation_beside_a_georeference_is_refused() -> None:
     data = tiff(RGB, photometric="rgb", extratags=[SCALE, TIEPOINT, (274, "H", 1, 3, True)])
     for read in (decode, lambda data: header(io.BytesIO(data))):
-        with pytest.raises(ImageError, match=r"orientation note is 3.*georeference"):
+        with pytest.raises(ImageError, match=r"orientation is 3.*georeference"):
             read(data)
     assert np.array_equal(decode(tiff(RGB, photometric="rgb", extratags=[SCALE, TIEPOINT])), RGB)
 

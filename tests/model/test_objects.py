@@ -26,7 +26,7 @@ LABELS = hnp.arrays(np.uint8, SHAPES, elements=st.integers(0, 2))
 
 
 def sure(labels: np.ndarray, classes: int = 3) -> np.ndarray:
-    """Probabilities without doubt."""
+    """Make probabilities of 0 and 1 only."""
     return (np.arange(classes)[:, None, None] == labels).astype(np.float32)
 
 
@@ -41,7 +41,7 @@ def discs(*centres: int, radius: int = 10, shape: tuple[int, int] = (40, 80)) ->
 
 
 def peaks_above(heights: np.ndarray, step: int) -> int:
-    """How many peaks rise more than `step` above the pass to a higher one: pixels are added from the highest down."""
+    """Count the peaks that rise more than `step` above the pass to a higher peak, adding pixels by height."""
     order = sorted(zip(*np.nonzero(heights > 0), strict=True), key=lambda at: -heights[at])
     group: dict[tuple[int, int], int] = {}
     top: dict[int, int] = {}
@@ -59,14 +59,14 @@ def peaks_above(heights: np.ndarray, step: int) -> int:
 
 
 @given(LABELS)
-def test_components_are_those_of_scikit_image(labels: np.ndarray) -> None:
+def test_components_agree_with_scikit_image(labels: np.ndarray) -> None:
     ours = components(labels)
     assert ours.dtype == np.int32
     assert same_parts(ours, label(labels, connectivity=1))
     assert ours.max() == len(np.unique(ours[ours > 0]))
 
 
-def test_discs_that_overlap_are_parted_at_the_neck() -> None:
+def test_overlapping_discs_are_separated_at_the_neck() -> None:
     labels = discs(30, 45)
     assert components(labels).max() == 1
     objects = parted(sure(labels, 2), labels, 1)
@@ -78,7 +78,7 @@ def test_discs_that_overlap_are_parted_at_the_neck() -> None:
     assert parted(sure(labels, 2), labels, 9).max() == 1
 
 
-def test_a_faint_line_parts_what_has_no_neck() -> None:
+def test_a_faint_line_separates_objects_without_a_neck() -> None:
     labels = np.zeros((30, 60), np.uint8)
     labels[5:25, 5:55] = 1
     foreground = labels * np.float32(0.95)
@@ -87,7 +87,7 @@ def test_a_faint_line_parts_what_has_no_neck() -> None:
     assert parted(sure(labels, 2), labels, 2).max() == 1
 
 
-def test_two_classes_that_meet_are_two_objects_each_of_one_class() -> None:
+def test_touching_classes_become_two_objects_of_one_class_each() -> None:
     labels = np.zeros((30, 60), np.uint8)
     labels[5:25, 5:30], labels[5:25, 30:55] = 1, 2
     p = cv2.GaussianBlur(np.moveaxis(sure(labels), 0, -1), (0, 0), 2).transpose(2, 0, 1)
@@ -99,7 +99,7 @@ def test_two_classes_that_meet_are_two_objects_each_of_one_class() -> None:
 
 @settings(max_examples=50)
 @given(hnp.arrays(np.float32, SHAPES, elements=st.floats(0, 1, width=16)), st.floats(0.1, 3))
-def test_each_peak_that_is_high_enough_is_an_object(p: np.ndarray, depth: float) -> None:
+def test_each_high_enough_peak_is_an_object(p: np.ndarray, depth: float) -> None:
     labels = (p > 0.25).astype(np.uint8)
     objects = parted(np.stack([1 - p, p]), labels, depth)
     assert np.array_equal(objects > 0, labels > 0)
@@ -122,7 +122,7 @@ def large(objects: np.ndarray, area: int) -> np.ndarray:
     return selected(objects, np.bincount(objects.ravel()) >= area)
 
 
-def test_small_objects_are_left_out_and_the_others_numbered_row_by_row() -> None:
+def test_small_objects_are_removed_and_the_rest_numbered_row_by_row() -> None:
     objects = np.array([[4, 4, 0, 2], [3, 3, 3, 0], [0, 7, 7, 7]], np.int32)
     assert large(objects, 2).tolist() == [[1, 1, 0, 0], [2, 2, 2, 0], [0, 3, 3, 3]]
     assert large(objects, 3).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [0, 2, 2, 2]]
@@ -136,7 +136,7 @@ def test_numbers_follow_the_first_pixels(objects: np.ndarray) -> None:
     assert list(dict.fromkeys(numbered[numbered > 0].tolist())) == list(range(1, numbered.max() + 1))
 
 
-def test_area_and_probability_are_those_of_scipy() -> None:
+def test_area_and_probability_agree_with_scipy() -> None:
     rng = np.random.default_rng(0)
     objects = rng.integers(0, 6, (30, 40)).astype(np.int32)
     background = rng.random((30, 40), np.float32)
@@ -146,7 +146,7 @@ def test_area_and_probability_are_those_of_scipy() -> None:
     np.testing.assert_allclose(probability, 1 - ndimage.mean(background.astype(float), objects, ids))
 
 
-def test_doubtful_objects_are_left_out() -> None:
+def test_objects_of_low_probability_are_removed() -> None:
     foreground = np.array([[0.9, 0.9, 0.1, 0.6, 0.6], [0.9, 0.8, 0.1, 0.7, 0.6]], np.float32)
     probabilities = np.stack([1 - foreground, foreground])
     labels = (foreground > 0.5).astype(np.uint8)

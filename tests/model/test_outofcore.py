@@ -1,4 +1,4 @@
-"""An image by way of files against the same image in memory, to the last bit."""
+"""Compare out-of-core prediction with prediction in memory, to the last bit."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from segline.model import averaging, bandwise, numbering
+from segline.model import bandwise, maps, watershed
 from segline.model.images import ImageError, Statistics
 from segline.model.inference import Description, Inference, Predictor
 from segline.model.objects import Separation
-from segline.model.outofcore import Large
+from segline.model.outofcore import OutOfCorePrediction
 from segline.model.tiling import Source
 
 CLASSES = {0: "background", 1: "a", 2: "b"}
@@ -20,7 +20,7 @@ SEPARATIONS = [None, Separation(), Separation(None, 6, 0.4), Separation(0.3), Se
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(averaging.os, "fsync", lambda _: None)
+    monkeypatch.setattr(maps.os, "fsync", lambda _: None)
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -28,7 +28,7 @@ def quiet(what: str, done: int, total: int) -> None:
 
 
 def predictor(inference: Inference, **network: object) -> Predictor:
-    """Random weights, and a head that leaves background a chance."""
+    """Make a predictor with random weights."""
     torch.manual_seed(1)
     options = {"width": 4, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}
     what = Description(options | network, CLASSES, "classes", Statistics("uint8", 1, (0.5,), (0.25,)))
@@ -36,7 +36,7 @@ def predictor(inference: Inference, **network: object) -> Predictor:
 
 
 def image(height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Blobs of several sizes and noise."""
+    """Draw blobs of several sizes, with noise."""
     rng = np.random.default_rng(height * 1000 + width)
     coarse = np.kron(rng.integers(0, 200, (-(-height // 7), -(-width // 7))), np.ones((7, 7)))[:height, :width]
     return (coarse + rng.integers(0, 56, (height, width))).astype(np.uint8)[..., np.newaxis]
@@ -47,7 +47,7 @@ def of(raw: npt.NDArray[np.uint8]) -> Source:
 
 
 def assert_same(subject: Predictor, raw: npt.NDArray[np.uint8], folder: Path) -> None:
-    large = Large(subject, of(raw), folder, quiet)
+    large = OutOfCorePrediction(subject, of(raw), folder, quiet)
     everything = slice(0, raw.shape[0])
     assert np.array_equal(large.probabilities(everything), subject.probabilities(raw))
     expected = subject.predict(raw)
@@ -63,24 +63,24 @@ def assert_same(subject: Predictor, raw: npt.NDArray[np.uint8], folder: Path) ->
     [{"padding": padding, "upsampling": up} for padding in ("same", "valid") for up in ("transposed", "bilinear")],
 )
 @pytest.mark.parametrize(("views", "shape"), [(1, (61, 83)), (4, (61, 83)), (8, (45, 61)), (8, (1, 1))])
-def test_in_files_as_in_memory(
+def test_out_of_core_equals_in_memory(
     network: dict[str, str], views: int, shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numbering, "BAND", 500)
+    monkeypatch.setattr(watershed, "BAND", 500)
     assert_same(predictor(Inference(None, None, Separation(0.3, 3), views, 40), **network), image(*shape), tmp_path)
 
 
 @pytest.mark.parametrize("inference", [Inference(segment_threshold=0.5), Inference()])
-def test_what_needs_the_whole_image_is_refused(inference: Inference, tmp_path: Path) -> None:
+def test_models_that_need_the_whole_image_are_refused(inference: Inference, tmp_path: Path) -> None:
     subject = predictor(inference, norm="none" if inference.segment_threshold else "group")
     with pytest.raises(
         ImageError, match=r"83 x 61 px are too large for memory, and .* over the whole image; cut the image"
     ):
-        Large(subject, of(image(61, 83)), tmp_path, quiet)
+        OutOfCorePrediction(subject, of(image(61, 83)), tmp_path, quiet)
 
 
 class Drawn(Predictor):
-    """What is bright is foreground, the brighter the surer."""
+    """A predictor whose probability of foreground grows with the brightness."""
 
     def _forward(self, inputs: torch.Tensor) -> npt.NDArray[np.float32]:
         sure = torch.sigmoid(8 * inputs).numpy()
@@ -89,11 +89,11 @@ class Drawn(Predictor):
 
 @pytest.mark.parametrize("band", [1, 700, 10**6])
 @pytest.mark.parametrize("kind", ["touching everywhere", "as wide as the image", "all of it"])
-def test_parts_of_any_size_in_files_as_in_memory(
+def test_objects_of_any_size_equal_those_in_memory(
     kind: str, band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Background that is near, far from all that is seen at once, or nowhere."""
-    monkeypatch.setattr(numbering, "BAND", band)
+    """Images whose nearest background is near, outside of the search margin, or missing."""
+    monkeypatch.setattr(watershed, "BAND", band)
     monkeypatch.setattr(bandwise, "MARGIN", 1)
     y, x = np.indices((150, 70))
     raw = np.full((150, 70), 255, np.uint8)
@@ -107,7 +107,7 @@ def test_parts_of_any_size_in_files_as_in_memory(
     assert_same(subject, raw[..., np.newaxis], tmp_path)
 
 
-def test_an_end_between_any_two_windows_changes_nothing(tmp_path: Path) -> None:
+def test_a_stop_between_any_two_windows_changes_no_result(tmp_path: Path) -> None:
     raw, reads = image(61, 83), list[int]()
     subject = predictor(Inference(separation=Separation(0.3), views=4, tile=40))
 
@@ -119,7 +119,7 @@ def test_an_end_between_any_two_windows_changes_nothing(tmp_path: Path) -> None:
 
     for _ in range(100):
         try:
-            large = Large(subject, Source(61, 83, read), tmp_path, quiet)
+            large = OutOfCorePrediction(subject, Source(61, 83, read), tmp_path, quiet)
             break
         except KeyboardInterrupt:
             continue
@@ -129,10 +129,10 @@ def test_an_end_between_any_two_windows_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separation", SEPARATIONS)
 @pytest.mark.parametrize("band", [1, 333, 10**6])
-def test_objects_in_files_as_in_memory(
+def test_separated_objects_equal_those_in_memory(
     separation: Separation | None, band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numbering, "BAND", band)
+    monkeypatch.setattr(watershed, "BAND", band)
     subject = predictor(Inference(None if band > 1 else 0.6, None, separation, 1, 48))
     assert subject.predict(image(120, 97)).objects.max() > 10
     assert_same(subject, image(120, 97), tmp_path)

@@ -82,7 +82,7 @@ def test_values_that_no_model_has_are_refused(
     content = json.loads((folder / file).read_text())
     change(content)
     (folder / file).write_text(json.dumps(content))
-    with pytest.raises(ModelError, match=rf"{file}: .*damaged or of another model"):
+    with pytest.raises(ModelError, match=rf"{file}: .*damaged or belongs to another model"):
         load(folder)
 
 
@@ -123,12 +123,12 @@ def test_weights_of_another_network_are_named_with_the_first_difference(folder: 
     tensors = DESCRIPTION.build().state_dict()
     name = next(iter(tensors))
     for change, says in (
-        ({name: torch.zeros(3)}, rf"tensor {name} has shape \(3,\), model\.json asks for \(4, 1, 3, 3\)"),
+        ({name: torch.zeros(3)}, rf"tensor {name} has shape \(3,\), but model\.json requires \(4, 1, 3, 3\)"),
         (
             {name: torch.zeros(tensors[name].shape, dtype=torch.int32)},
             rf"tensor {name} is torch\.int32, not torch\.float32",
         ),
-        ({"zzz": torch.zeros(1)}, r"tensor zzz has shape \(1,\), model\.json asks for none"),
+        ({"zzz": torch.zeros(1)}, r"tensor zzz has shape \(1,\), but model\.json requires none"),
     ):
         save_file(tensors | change, folder / "weights.safetensors")
         with pytest.raises(ModelError, match=says):

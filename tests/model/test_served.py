@@ -1,4 +1,4 @@
-"""The served model's way in and out: every form in which MLflow passes image bytes on, and what it refuses."""
+"""Test the served model with every form in which MLflow passes image bytes, and with refused input."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ TEXT = base64.b64encode(PNG).decode()
 
 
 class Threshold:
-    """A predictor that can be checked by eye."""
+    """A predictor whose results are easy to check by hand."""
 
     def predict(self, raw: npt.NDArray[Any]) -> Prediction:
         if raw.shape[2] != 1:
@@ -59,12 +59,12 @@ def labels(answer: pd.DataFrame) -> list[npt.NDArray[Any]]:
         np.array([TEXT.encode(), TEXT.encode()]),
     ],
 )
-def test_two_images(served: Served, model_input: Any) -> None:
+def test_two_images_have_two_answers(served: Served, model_input: Any) -> None:
     for answer in labels(served.predict(None, model_input)):
         np.testing.assert_array_equal(answer, IMAGE > 127)
 
 
-def test_instances_where_asked_for(served: Served) -> None:
+def test_instances_are_returned_on_request(served: Served) -> None:
     answer = served.predict(None, [PNG, PNG], {"instances": True})
     assert list(answer.columns) == ["labels", "instances"]
     for encoded in answer["instances"]:
@@ -75,12 +75,12 @@ def test_instances_where_asked_for(served: Served) -> None:
 
 
 @pytest.mark.parametrize("model_input", [PNG, TEXT, bytearray(PNG), base64.encodebytes(PNG).decode()])
-def test_one_image(served: Served, model_input: Any) -> None:
+def test_a_single_image_needs_no_list(served: Served, model_input: Any) -> None:
     (answer,) = labels(served.predict(None, model_input))
     np.testing.assert_array_equal(answer, IMAGE > 127)
 
 
-def test_no_image(served: Served) -> None:
+def test_no_image_has_an_empty_answer(served: Served) -> None:
     assert labels(served.predict(None, pd.DataFrame({"image": []}))) == []
 
 
@@ -93,7 +93,7 @@ def test_no_image(served: Served) -> None:
         {"dataframe_split": {"columns": ["image"], "data": [[TEXT], [TEXT]]}},
     ],
 )
-def test_json_as_mlflow_s_server_reads_it(served: Served, body: dict[str, Any]) -> None:
+def test_json_is_read_as_by_mlflow_s_server(served: Served, body: dict[str, Any]) -> None:
     schema = Schema([ColSpec("binary")])
     metadata = type("Metadata", (), {"signature": ModelSignature(schema), "get_params_schema": lambda _: None})()
     data = _parse_json_data(json.dumps(body), metadata, schema).data
@@ -106,15 +106,15 @@ def test_json_as_mlflow_s_server_reads_it(served: Served, body: dict[str, Any]) 
     [
         (b"", "image 1: not a readable"),
         (b"GIF89a", "image 1: not a readable"),
-        ("no base64!", "image 1: text that is no base64"),
-        ("ümlaut", "image 1: text that is no base64"),
+        ("no base64!", "image 1: text that is not base64"),
+        ("ümlaut", "image 1: text that is not base64"),
         (PNG[:40], "image 1: not a readable"),
         (3.5, "image 1: float, not bytes"),
         (None, "image 1: NoneType, not bytes"),
         (encode_png(np.zeros((4, 4, 3), np.uint8)), "image 1: an image of another kind"),
     ],
 )
-def test_what_is_refused(served: Served, entry: Any, reason: str) -> None:
+def test_unusable_entries_are_refused(served: Served, entry: Any, reason: str) -> None:
     with pytest.raises(MlflowException, match=reason) as caught:
         served.predict(None, [PNG, entry])
     assert caught.value.get_http_status_code() == 400
@@ -125,7 +125,7 @@ def test_an_image_file_is_never_taken_for_text() -> None:
     assert entries(PNG) == [PNG]
 
 
-def test_device_is_mlflow_s_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_device_is_mlflow_s_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
     monkeypatch.setattr("segline.model.inference.load", lambda folder, device: asked.append((folder, device)))
     context = type("Context", (), {"artifacts": {"model": str(tmp_path)}})()

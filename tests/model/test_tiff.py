@@ -146,18 +146,18 @@ def test_jpeg_within_is_near() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (lie(20000, 20000), "more than its bytes can hold"),
-        (lie(20000, 20000, compression=8), "more than its bytes can hold"),
-        (lie(20000, 20000, compression=50000), "more than its bytes can hold"),
-        (lie(2**31 - 1, 2**31 - 1), "more than its bytes can hold"),
-        (lie(64, 64, tile_width=2**20, tile_height=2**20, compression=8), "more than its bytes can hold"),
+        (lie(20000, 20000), "its bytes cannot hold"),
+        (lie(20000, 20000, compression=8), "its bytes cannot hold"),
+        (lie(20000, 20000, compression=50000), "its bytes cannot hold"),
+        (lie(2**31 - 1, 2**31 - 1), "its bytes cannot hold"),
+        (lie(64, 64, tile_width=2**20, tile_height=2**20, compression=8), "its bytes cannot hold"),
         (lie(10, 10, rows=3), "lists 1 of 4 strips"),
         (lie(0, 10), "0 x 10"),
         (lie(10, 10, offset=250), "truncated: strips or tiles lie beyond"),
         (lie(10, 10, offset=2**31), "truncated: strips or tiles lie beyond"),
         (lie(10, 10, bytes=0), "1 of 1 strips or tiles are missing"),
         (lie(10, 10, offset=0), "1 of 1 strips or tiles are missing"),
-        (lie(10, 10, bytes=99), "more than its bytes can hold"),
+        (lie(10, 10, bytes=99), "its bytes cannot hold"),
         (lie(10, 10, compression=34712), "JPEG2000.*is not supported; write it with deflate or LZW"),
         (lie(10, 10, compression=8), "damaged"),
         (written(np.zeros((8, 8, 4), np.uint8), photometric="separated"), "SEPARATED; convert it to grey or RGB"),
@@ -204,7 +204,7 @@ def test_a_jpeg_strip_larger_than_its_page_is_refused() -> None:
     at = data.index(b"\xff\xc0")
     with pytest.raises(ImageError, match="60000 x 60000 px"):
         decode(data[: at + 5] + struct.pack(">HH", 60000, 60000) + data[at + 9 :])
-    with pytest.raises(ImageError, match="a part of 16 x 24 px, where 16 x 16 fit"):
+    with pytest.raises(ImageError, match="a part has 16 x 24 px, not 16 x 16"):
         decode(data[: at + 5] + struct.pack(">HH", 24, 16) + data[at + 9 :])
 
 
@@ -213,14 +213,14 @@ def test_directories_in_a_circle_are_refused() -> None:
     directory = struct.pack("<H", 0)
     starts = [8 + 6 * place for place in range(300)]
     chain = b"".join(directory + struct.pack("<I", start) for start in [*starts[1:], starts[0]])
-    with pytest.raises(ImageError, match="round in a circle"):
+    with pytest.raises(ImageError, match="form a cycle"):
         decode(b"II*\0" + struct.pack("<I", 8) + chain)
 
 
 def test_tags_that_all_call_for_the_whole_file_are_refused() -> None:
     """tifffile would load 4,000 x 1 MB, as Python's integers."""
     data = made([(273, "B", 2**20, struct.pack("<I", 0))] * 4000, bytes(2**20))
-    with pytest.raises(ImageError, match="a directory holds more than the file"):
+    with pytest.raises(ImageError, match="a directory lists more bytes than the file"):
         decode(data)
 
 
@@ -230,15 +230,15 @@ def test_tags_that_all_call_for_the_whole_file_are_refused() -> None:
         ('<OME><Pixels DimensionOrder="XYCZT" SizeC="1" SizeZ="1000000000" SizeT="1"/>', "1 x 1000000000 x 1 planes"),
         (
             '<OME><Pixels DimensionOrder="XYCZT" SizeC="9" SizeZ="1" SizeT="1"/>',
-            r"1 x 1 x 9 planes \(TZC\), but holds 2",
+            r"1 x 1 x 9 planes \(TZC\), but it contains 2",
         ),
-        ("<OME></OME>", "no Pixels"),
+        ("<OME></OME>", "no element Pixels"),
         (
             '<OME><Pixels DimensionOrder="XYCZT" SizeC="2" SizeZ="1" SizeT="1"><TiffData IFD="0" FirstC="1"/>',
-            "in another order",
+            "order of its planes contradicts",
         ),
         ("ImageJ=1.53\nimages=900000000\nslices=900000000\n", "900000000 x 1 planes"),
-        ('{"shape": [5, 30, 40], "axes": "CYX"}', r"5 planes \(C\), but holds 2"),
+        ('{"shape": [5, 30, 40], "axes": "CYX"}', r"5 planes \(C\), but it contains 2"),
     ],
 )
 def test_metadata_that_contradicts_the_file(metadata: str, words: str) -> None:
@@ -268,5 +268,5 @@ def test_channels_of_different_size_are_refused() -> None:
     with tifffile.TiffWriter(stream) as writer:
         writer.write(GREY, description='{"shape": [2, 30, 40], "axes": "CYX"}', metadata=None)
         writer.write(GREY[:10], metadata=None)
-    with pytest.raises(ImageError, match="different size"):
+    with pytest.raises(ImageError, match="differ in size"):
         decode(stream.getvalue())

@@ -39,7 +39,7 @@ def test_every_pixel_is_kept_once_and_never_from_a_fringe(geometry: Geometry, le
 
 
 @given(GEOMETRIES, st.integers(1, 700))
-def test_without_a_tile_size_one_window_does_it(geometry: Geometry, length: int) -> None:
+def test_without_a_tile_size_one_window_covers_the_image(geometry: Geometry, length: int) -> None:
     (span,) = tiling.plan(length, None, geometry)
     assert (span.keep, span.end) == (0, length)
     assert geometry.legal(span.stop - span.start)
@@ -50,7 +50,7 @@ def test_the_paper_tile_advances_by_384_not_388() -> None:
     assert [s.keep for s in spans] == [0, 384, 768]
 
 
-def test_an_image_of_512_needs_one_pass_of_700() -> None:
+def test_an_image_of_512_px_needs_one_window_of_700_px() -> None:
     (span,) = tiling.plan(512, None, Geometry(4, "valid", "transposed"))
     assert (span.start, span.stop) == (-92, 608)
 
@@ -68,7 +68,7 @@ def test_fold_mirrors_like_numpy_pads(length: int, index: int) -> None:
 
 
 @given(st.integers(1, 90), st.integers(1, 90))
-def test_reach_is_the_window_of_the_mirrored_image(length: int, side: int) -> None:
+def test_reach_equals_the_window_of_the_mirrored_image(length: int, side: int) -> None:
     geometry = Geometry(1, "valid", "transposed")
     axis = np.arange(length)
     output = np.full(length, -1)
@@ -82,7 +82,9 @@ def test_reach_is_the_window_of_the_mirrored_image(length: int, side: int) -> No
 
 
 @given(GEOMETRIES, st.integers(1, 1500), st.integers(0, 20))
-def test_a_fitted_size_is_the_smallest_of_so_many_windows(geometry: Geometry, length: int, extra: int) -> None:
+def test_a_fitted_size_is_the_smallest_with_the_same_number_of_windows(
+    geometry: Geometry, length: int, extra: int
+) -> None:
     size = legal_tile(geometry, extra)
     many = len(tiling.plan(length, size, geometry))
     enough = [

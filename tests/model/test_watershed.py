@@ -1,4 +1,4 @@
-"""The watershed: the same whatever rows it is given at a time, and beside that of scikit-image."""
+"""Test the watershed: independent of the number of rows per band, and compared with scikit-image."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from skimage.measure import label
 from skimage.morphology import h_maxima, local_maxima, reconstruction
 from skimage.segmentation import watershed
 
-from segline.model import numbering
 from segline.model.images import ImageError
 from segline.model.watershed import Watershed
 
@@ -19,7 +18,7 @@ LANDSCAPES = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_s
 
 
 def objects(heights: np.ndarray, step: int, rows: int) -> np.ndarray:
-    """Objects (H, W) of a landscape of which so many rows are seen at a time; 0 where it is negative."""
+    """Find the objects (H, W) of a landscape, added `rows` at a time; 0 where the landscape is negative."""
     padded = np.pad(heights, ((1, 1), (0, 0)), constant_values=-1).astype(np.int32)
     subject = Watershed()
     ids = [subject.add(padded[top : min(top + rows, len(heights)) + 2]) for top in range(0, len(heights), rows)]
@@ -27,14 +26,14 @@ def objects(heights: np.ndarray, step: int, rows: int) -> np.ndarray:
 
 
 def numbered(parts: np.ndarray) -> np.ndarray:
-    """The parts numbered by their first pixels, row by row."""
+    """Number the parts by their first pixels, row by row."""
     _, first, inverse = np.unique(parts, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].reshape(parts.shape)
 
 
 @settings(max_examples=300)
 @given(LANDSCAPES, st.integers(0, 4), st.integers(1, 9))
-def test_the_rows_seen_at_a_time_change_nothing(heights: np.ndarray, step: int, rows: int) -> None:
+def test_the_number_of_rows_per_band_changes_nothing(heights: np.ndarray, step: int, rows: int) -> None:
     whole, banded = objects(heights, step, len(heights)), objects(heights, step, rows)
     np.testing.assert_array_equal(numbered(whole), numbered(banded))
 
@@ -42,7 +41,7 @@ def test_the_rows_seen_at_a_time_change_nothing(heights: np.ndarray, step: int, 
 @settings(max_examples=300)
 @given(LANDSCAPES, st.integers(0, 4))
 def test_there_are_as_many_objects_as_extended_maxima(heights: np.ndarray, step: int) -> None:
-    """And each of these, as scikit-image finds them, lies in one object."""
+    """Each extended maximum of scikit-image lies in exactly one object."""
     found = objects(heights, step, 3)
     np.testing.assert_array_equal(found > 0, heights >= 0)
     ground = np.pad(heights, 1, constant_values=-1) * 2  # in halves, for a step between two whole numbers
@@ -56,8 +55,8 @@ def test_there_are_as_many_objects_as_extended_maxima(heights: np.ndarray, step:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_beside_scikit_image(seed: int) -> None:
-    """Its queue takes the pixels of one height as they come, so lines may lie elsewhere where land is level."""
+def test_objects_agree_with_scikit_image(seed: int) -> None:
+    """scikit-image breaks ties by the order of its queue, so lines may differ on level ground."""
     rng = np.random.default_rng(seed)
     smooth = gaussian_filter(rng.normal(size=(200, 300)), 5)
     heights = np.rint(1000 * smooth / smooth.std()).astype(np.int32) + 1000
@@ -71,7 +70,7 @@ def test_beside_scikit_image(seed: int) -> None:
 
 
 def test_more_ids_than_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbering, "LARGEST_NUMBER", 3)
+    monkeypatch.setattr("segline.model.watershed.LARGEST_ID", 3)
     spots = np.where(np.indices((5, 5)).sum(axis=0) % 2 == 0, 7, -1)
     with pytest.raises(ImageError, match="more than 3 separate parts; cut the image"):
         objects(spots, 1, 5)

@@ -1,4 +1,4 @@
-"""Hostile clients: half-open, slow, pipelined, reset, half-closed, deaf, and those that send damaged requests."""
+"""Hostile clients: half-open, slow, pipelined, reset, half-closed, not reading, or sending damaged requests."""
 
 import base64
 import errno
@@ -20,11 +20,11 @@ HELD = 200  # half-open connections at once; more than the server keeps
 
 
 def requests(image: bytes) -> list[bytes]:
-    """Whole requests, all of which are answered by status 200."""
+    """Return valid requests, each answered with status 200."""
     form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + image + b"\r\n--x--\r\n"
     text = json.dumps({"inputs": [base64.b64encode(image).decode()]}).encode()
     half = len(image) // 2
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in (image[:half], image[half:], b""))
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (image[:half], image[half:], b""))
     return [
         *(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in (b"/health", b"/version", b"/")),
         HEAD + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(image) + image,
@@ -35,7 +35,7 @@ def requests(image: bytes) -> list[bytes]:
 
 
 class Crowd:
-    """Random clients of the server at `port`; `statuses` counts the answers, `kinds` the clients."""
+    """Random hostile clients of the server at `port`; `statuses` counts the answers, `kinds` the clients."""
 
     def __init__(self, port: int, image: bytes, seed: int) -> None:
         self.statuses: Counter[int] = Counter()
@@ -44,14 +44,14 @@ class Crowd:
         self._held: list[socket.socket] = []
 
     def act(self) -> None:
-        """Let one client come, and go or stay."""
+        """Run one random client."""
         kinds: list[Callable[[], None]] = [
             self.half_open,
             self.slow,
             self.pipelined,
             self.reset,
             self.half_closed,
-            self.deaf,
+            self.unread,
             self.damaged,
         ]
         kind = kinds[self._rng.integers(len(kinds))]
@@ -60,7 +60,7 @@ class Crowd:
             kind()
 
     def leave(self) -> None:
-        """Close what is still open."""
+        """Close all open connections."""
         for client in self._held:
             client.close()
         self._held.clear()
@@ -105,8 +105,8 @@ class Crowd:
             self._stop_sending(client)
             self._read(client)
 
-    def deaf(self) -> None:
-        """Ask much and take no answer."""
+    def unread(self) -> None:
+        """Send many requests and read no answer."""
         with self._connected() as client:
             client.setblocking(False)
             with suppress(BlockingIOError):
@@ -148,7 +148,7 @@ class Crowd:
         return request[: self._rng.integers(len(request))]
 
     def _damage(self, data: bytes) -> bytes:
-        """`data` with bytes changed, left out, doubled or moved, of its head more often than of its body."""
+        """Change, remove, double or insert bytes of `data`, more often in its head than in its body."""
         damaged = bytearray(data)
         for _ in range(self._rng.integers(1, 5)):
             limit = len(damaged) if self._rng.random() < 0.3 else min(len(damaged), 150)

@@ -1,10 +1,10 @@
-"""A server that answers on a port of its own, by a model that can be checked by eye."""
+"""A server on a free port, with a model whose answers are easy to predict."""
 
 import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +15,13 @@ from segline.model.images import ImageError, decode, encode_png
 from segline.model.objects import encode_probabilities
 from segline.serve.access import Access
 from segline.serve.app import Limits, build
-from segline.serve.following import Model, Serving
+from segline.serve.following import LoadedModel, Serving
 from segline.serve.protocol import Connection
 from segline.track.registry import Answer, RegistryError
 
 
 def threshold(image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer:
-    """Class 1 above 127, one object; probabilities are multiplied by the views; grey images only."""
+    """Label pixels above 127 as class 1, one object; multiply probabilities by the views; grey images only."""
     try:
         pixels = decode(image)
     except ImageError as error:
@@ -29,35 +29,37 @@ def threshold(image: bytes, *, views: int = 0, probabilities: bool = False) -> A
     if pixels.shape[2] != 1:
         raise RegistryError("image 0: an image with 3 channels, but the model was trained on 1")
     labels = (pixels[..., 0] > 127).astype(np.uint8)
-    sure = encode_probabilities(np.stack([1 - labels, labels]).astype(np.float32) * (views or 1))
-    return Answer(encode_png(labels), encode_png(labels.astype(np.uint16) * 300), sure if probabilities else None)
+    probability_file = encode_probabilities(np.stack([1 - labels, labels]).astype(np.float32) * (views or 1))
+    return Answer(
+        encode_png(labels), encode_png(labels.astype(np.uint16) * 300), probability_file if probabilities else None
+    )
 
 
 @dataclass
 class Held:
-    """What the server is told of a version, as a Follower would."""
+    """A stand-in for Follower that holds a fixed version and counts the checks."""
 
     serving: Serving
     address: str = "models:/cells@champion"
     aliases: tuple[str, ...] = ("champion",)
     checked: str = "2026-01-01T00:00:00+00:00"
     problem: str | None = None
-    looks: list[float] = field(default_factory=list)
+    checks: int = 0
 
     def check(self) -> None:
-        self.looks.append(time.monotonic())
+        self.checks += 1
 
 
-class Said(NamedTuple):
+class HttpAnswer(NamedTuple):
     status: int
     headers: http.client.HTTPMessage
     body: bytes
 
 
-Ask = Callable[..., Said]
+Ask = Callable[..., HttpAnswer]
 
 
-def serving(number: str = "1", answer: Model = threshold) -> Serving:
+def serving(number: str = "1", answer: LoadedModel = threshold) -> Serving:
     tags = {"version.md5": "f" * 32, "classes": '{"0": "background", "1": "cell"}', "channels": "1", "dtype": "uint8"}
     return Serving("cells", number, tags, answer)
 
@@ -74,10 +76,10 @@ def limits() -> Limits:
 
 @pytest.fixture
 def running(held: Held, limits: Limits) -> Iterator[tuple[uvicorn.Server, threading.Thread]]:
-    """A server that has started, and the thread it runs in."""
+    """Start a server, and return it with its thread."""
     app = build(held, limits, Access(loopback=True))  # type: ignore[arg-type]
     server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", http=Connection, log_level="critical"))
-    thread = threading.Thread(target=server.run, daemon=True)  # one that does not start holds nobody
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     limit = time.monotonic() + 60
     while not server.started:
@@ -90,22 +92,23 @@ def running(held: Held, limits: Limits) -> Iterator[tuple[uvicorn.Server, thread
 
 @pytest.fixture
 def port(running: tuple[uvicorn.Server, threading.Thread]) -> int:
-    """Where the server listens."""
+    """Port of the server."""
     return int(running[0].servers[0].sockets[0].getsockname()[1])
 
 
 @pytest.fixture
 def ask(port: int) -> Ask:
-    """Ask it: method and path, a body, headers."""
+    """Return a function that sends a request: method and path, body, content type, headers."""
 
-    def call(what: str, body: bytes | None = None, kind: str = "", **headers: str) -> Said:
-        method, path = what.split(" ", 1)
+    def call(target: str, body: bytes | None = None, content_type: str = "", **headers: str) -> HttpAnswer:
+        method, path = target.split(" ", 1)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         try:
-            said = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, {**said, **({"Content-Type": kind} if kind else {})})
+            fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            fields |= {"Content-Type": content_type} if content_type else {}
+            connection.request(method, path, body, fields)
             answer = connection.getresponse()
-            return Said(answer.status, answer.headers, answer.read())
+            return HttpAnswer(answer.status, answer.headers, answer.read())
         finally:
             connection.close()
 

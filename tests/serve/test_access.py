@@ -1,4 +1,4 @@
-"""Host and Origin: which requests a server on loopback answers, and which one that is open to others."""
+"""Host and Origin: the requests that a server answers, on loopback and on other addresses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from segline.serve.access import Access, host_name, is_loopback_address
-from segline.serve.refused import RefusedError
+from segline.serve.refusals import RefusedError
 from tests.serve.test_app import PNG, reason
 
 LOOPBACK = Access(loopback=True)
@@ -43,8 +43,8 @@ PROXIED = Access(loopback=True, allowed=frozenset({"seg.example.org"}))
         (PROXIED, "evil.com", 421),
     ],
 )
-def test_hosts(access: Access, host: str, status: int) -> None:
-    assert answered(access, "GET", [host]) == status
+def test_hosts_are_accepted_or_refused(access: Access, host: str, status: int) -> None:
+    assert status_of(access, "GET", [host]) == status
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_hosts(access: Access, host: str, status: int) -> None:
         (PROXIED, "seg.example.org", "https://evil.com", 403),
     ],
 )
-def test_origins(access: Access, host: str, origin: str, status: int) -> None:
+def test_origins_are_accepted_or_refused(access: Access, host: str, origin: str, status: int) -> None:
     for method in ("GET", "POST", "OPTIONS"):
-        assert answered(access, method, [host], [origin]) == status
+        assert status_of(access, method, [host], [origin]) == status
 
 
 @pytest.mark.parametrize(
@@ -89,17 +89,17 @@ def test_origins(access: Access, host: str, origin: str, status: int) -> None:
         ("GET", "cross-site", 200),  # a link to the page
     ],
 )
-def test_sites(method: str, site: str, status: int) -> None:
-    assert answered(LOOPBACK, method, ["localhost"], [], [site]) == status
+def test_sites_are_accepted_or_refused(method: str, site: str, status: int) -> None:
+    assert status_of(LOOPBACK, method, ["localhost"], [], [site]) == status
 
 
 def test_a_header_given_twice_is_refused() -> None:
-    assert answered(LOOPBACK, "GET", ["localhost", "localhost"]) == 400
-    assert answered(LOOPBACK, "GET", ["localhost"], ["http://localhost"] * 2) == 400
-    assert answered(LOOPBACK, "GET", []) == 200, "h11 refuses HTTP/1.1 without a Host; HTTP/1.0 needs none"
+    assert status_of(LOOPBACK, "GET", ["localhost", "localhost"]) == 400
+    assert status_of(LOOPBACK, "GET", ["localhost"], ["http://localhost"] * 2) == 400
+    assert status_of(LOOPBACK, "GET", []) == 200, "h11 refuses HTTP/1.1 without a Host; HTTP/1.0 needs none"
 
 
-def answered(access: Access, method: str, hosts: list[str], origins: Any = (), sites: Any = ()) -> int:
+def status_of(access: Access, method: str, hosts: list[str], origins: Any = (), sites: Any = ()) -> int:
     try:
         access.check(method, hosts, origins, sites)
     except RefusedError as error:
@@ -108,22 +108,22 @@ def answered(access: Access, method: str, hosts: list[str], origins: Any = (), s
 
 
 @pytest.mark.parametrize("path", ["/health", "/", "/version", "/openapi.json", "/none"])
-def test_nothing_is_answered_for_another_host(ask: Callable[..., Any], path: str) -> None:
-    said = ask(f"GET {path}", Host="evil.com")
-    assert "--allowed-host" in reason(said, 421)
-    assert not [name for name in said.headers if name.lower().startswith("access-control")]
+def test_every_path_refuses_another_host(ask: Callable[..., Any], path: str) -> None:
+    answer = ask(f"GET {path}", Host="evil.com")
+    assert "--allowed-host" in reason(answer, 421)
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
-def test_a_page_of_another_origin_gets_no_answer(ask: Callable[..., Any], port: int) -> None:
+def test_a_page_of_another_origin_is_refused(ask: Callable[..., Any], port: int) -> None:
     assert "origin" in reason(ask("POST /invocations", PNG, "image/png", Origin="http://evil.com"), 403)
     assert "site" in reason(ask("POST /invocations", PNG, "image/png", Sec_Fetch_Site="cross-site"), 403)
     own = {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}", "Sec_Fetch_Site": "same-origin"}
     assert ask("POST /invocations", PNG, "image/png", **own).status == 200
 
 
-def test_forwarded_headers_change_nothing(ask: Callable[..., Any]) -> None:
-    said = ask("GET /health", Host="evil.com", X_Forwarded_Host="localhost", X_Forwarded_For="127.0.0.1")
-    assert said.status == 421
+def test_forwarded_headers_have_no_effect(ask: Callable[..., Any]) -> None:
+    answer = ask("GET /health", Host="evil.com", X_Forwarded_Host="localhost", X_Forwarded_For="127.0.0.1")
+    assert answer.status == 421
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_forwarded_headers_change_nothing(ask: Callable[..., Any]) -> None:
         ("localhost", False),
     ],
 )
-def test_loopback_addresses(address: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognised(address: str, loopback: bool) -> None:
     assert is_loopback_address(address) == loopback
 
 
-def test_names_of_hosts() -> None:
+def test_host_names_are_normalised_or_refused() -> None:
     assert [host_name(text) for text in ("Seg.Example.org.", "[::1]", "10.0.0.1")] == [
         "seg.example.org",
         "[::1]",

@@ -1,4 +1,4 @@
-"""The server, asked over HTTP: every way in, what is refused and how it is said, and what goes on beside."""
+"""The server over HTTP: each kind of request, each refusal and its reason, and requests at the same time."""
 
 import base64
 import http.client
@@ -20,7 +20,7 @@ from PIL import Image
 
 from segline.model.images import decode, encode_png
 from segline.serve import app, body
-from segline.serve.following import Model
+from segline.serve.following import LoadedModel
 from segline.track.registry import Answer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (9, 12), np.uint8)
@@ -38,16 +38,17 @@ def mlflow(*images: bytes, **params: Any) -> bytes:
     return json.dumps({**content, "params": params} if params else content).encode()
 
 
-def reason(said: Any, status: int) -> str:
-    assert said.status == status, said
-    assert said.headers["Content-Type"] == "application/json"
-    content = json.loads(said.body)
+def reason(answer: Any, status: int) -> str:
+    """Return the message of a refusal, which must have this status."""
+    assert answer.status == status, answer
+    assert answer.headers["Content-Type"] == "application/json"
+    content = json.loads(answer.body)
     assert set(content) == {"error_code", "message"}
     return str(content["message"])
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"),
+    ("data", "content_type"),
     [
         (PNG, "image/png"),
         (PNG, "IMAGE/PNG; name=x"),
@@ -56,49 +57,53 @@ def reason(said: Any, status: int) -> str:
         (form(PNG, 'form-data; name="picture"; filename=""'), BOUNDARY),
     ],
 )
-def test_an_image_is_answered_by_an_image(ask: Callable[..., Any], data: bytes, kind: str) -> None:
-    said = ask("POST /invocations", data, kind)
-    assert (said.status, said.headers["Content-Type"], said.headers["Model-Version"]) == (200, "image/png", "cells/1")
-    np.testing.assert_array_equal(decode(said.body)[..., 0], IMAGE > 127)
+def test_an_image_is_answered_with_an_image(ask: Callable[..., Any], data: bytes, content_type: str) -> None:
+    answer = ask("POST /invocations", data, content_type)
+    assert (answer.status, answer.headers["Content-Type"], answer.headers["Model-Version"]) == (
+        200,
+        "image/png",
+        "cells/1",
+    )
+    np.testing.assert_array_equal(decode(answer.body)[..., 0], IMAGE > 127)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif", "bmp"])
-def test_other_formats(ask: Callable[..., Any], tmp_path: Path, suffix: str) -> None:
+def test_other_image_formats_are_answered(ask: Callable[..., Any], tmp_path: Path, suffix: str) -> None:
     Image.fromarray(IMAGE).save(tmp_path / f"a.{suffix}")
-    said = ask("POST /invocations", (tmp_path / f"a.{suffix}").read_bytes(), "image/*")
+    answer = ask("POST /invocations", (tmp_path / f"a.{suffix}").read_bytes(), "image/*")
     read = np.array(Image.open(tmp_path / f"a.{suffix}"))
-    assert (decode(said.body)[..., 0] != (read > 127)).mean() < 0.1  # JPEG decoders differ by rounding
+    assert (decode(answer.body)[..., 0] != (read > 127)).mean() < 0.1  # JPEG decoders differ by rounding
 
 
-def test_what_is_asked_for(ask: Callable[..., Any]) -> None:
+def test_output_and_views_select_the_answer(ask: Callable[..., Any]) -> None:
     objects = decode(ask("POST /invocations?output=instances", PNG, "image/png").body)
     np.testing.assert_array_equal(objects[..., 0], (IMAGE > 127) * 300)
     picture = decode(ask("POST /invocations?output=overlay", PNG, "image/png").body)
     assert picture.shape == (9, 12, 3)
-    said = ask("POST /invocations?output=probabilities&views=4", PNG, "image/png")
-    assert said.headers["Content-Type"] == "image/tiff"
-    np.testing.assert_array_equal(decode(said.body)[..., 1], (IMAGE > 127) * np.float32(4))
+    answer = ask("POST /invocations?output=probabilities&views=4", PNG, "image/png")
+    assert answer.headers["Content-Type"] == "image/tiff"
+    np.testing.assert_array_equal(decode(answer.body)[..., 1], (IMAGE > 127) * np.float32(4))
     assert "output" in reason(ask("POST /invocations?output=segments", PNG, "image/png"), 400)
-    assert "views is one of 1, 4, 8" in reason(ask("POST /invocations?views=3", PNG, "image/png"), 400)
+    assert "views must be one of 1, 4, 8" in reason(ask("POST /invocations?views=3", PNG, "image/png"), 400)
     assert "views" in reason(ask("POST /invocations?views=many", PNG, "image/png"), 400)
 
 
-def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
-    said = ask("POST /invocations", mlflow(PNG, PNG), MLFLOW)
-    assert said.status == 200
-    records = json.loads(said.body)["predictions"]
+def test_json_is_answered_in_mlflows_format(ask: Callable[..., Any]) -> None:
+    answer = ask("POST /invocations", mlflow(PNG, PNG), MLFLOW)
+    assert answer.status == 200
+    records = json.loads(answer.body)["predictions"]
     assert [set(record) for record in records] == [{"labels"}] * 2
     np.testing.assert_array_equal(decode(base64.b64decode(records[1]["labels"]))[..., 0], IMAGE > 127)
     records = json.loads(ask("POST /invocations", mlflow(PNG, instances=True), MLFLOW).body)["predictions"]
     np.testing.assert_array_equal(decode(base64.b64decode(records[0]["instances"]))[..., 0], (IMAGE > 127) * 300)
-    asked = mlflow(PNG, probabilities=True, views=8)
-    (record,) = json.loads(ask("POST /invocations", asked, MLFLOW).body)["predictions"]
+    request = mlflow(PNG, probabilities=True, views=8)
+    (record,) = json.loads(ask("POST /invocations", request, MLFLOW).body)["predictions"]
     assert [*record] == ["labels", "probabilities"]
     np.testing.assert_array_equal(decode(base64.b64decode(record["probabilities"]))[..., 1], (IMAGE > 127) * 8)
 
 
 @pytest.mark.parametrize(
-    ("data", "kind", "status", "says"),
+    ("data", "content_type", "status", "expected"),
     [
         (b"", "image/png", 400, "not a readable PNG"),
         (b"GIF89a", "image/gif", 400, "not a readable GIF"),
@@ -110,36 +115,38 @@ def test_json_is_answered_as_mlflow_does(ask: Callable[..., Any]) -> None:
             413,
             "100 x 101 px; all images of a request may have 0.01",
         ),
-        (bytes(200_001), "image/png", 413, "more than 0.2 MB"),
-        (form(bytes(200_001)), BOUNDARY, 413, "more than 0.2 MB"),
+        (bytes(200_001), "image/png", 413, "larger than 0.2 MB"),
+        (form(bytes(200_001)), BOUNDARY, 413, "larger than 0.2 MB"),
         (PNG, "", 415, "curl -F"),
         (PNG, "text/csv", 415, "curl -F"),
         (PNG, "application/x-www-form-urlencoded", 415, "curl -F"),
         (form(PNG), "multipart/form-data", 400, "boundary"),
-        (b"--y\r\n", BOUNDARY, 400, "not a readable form"),
-        (form(PNG, 'form-data; name="file"'), BOUNDARY, 400, "without a file"),
+        (b"--y\r\n", BOUNDARY, 400, "form cannot be read"),
+        (form(PNG, 'form-data; name="file"'), BOUNDARY, 400, "has no file"),
         (form(PNG).removesuffix(b"--x--\r\n") + form(PNG), BOUNDARY, 400, "several files"),
-        (b"", BOUNDARY, 400, "without a file"),
+        (b"", BOUNDARY, 400, "has no file"),
         (b"{", MLFLOW, 400, "not valid JSON"),
         (mlflow(PNG, PNG[:50]), MLFLOW, 400, "image 1: not a readable"),
-        (mlflow(PNG, encode_png(np.zeros((101, 100), np.uint8))), MLFLOW, 413, "image 1: an image of 100 x 101"),
-        (mlflow(PNG, *[encode_png(np.zeros((50, 100), np.uint8))] * 2), MLFLOW, 413, "image 2: an image of 100 x 50"),
-        (json.dumps({"inputs": ["\ud800"]}).encode(), MLFLOW, 400, "no base64"),
+        (mlflow(PNG, encode_png(np.zeros((101, 100), np.uint8))), MLFLOW, 413, "image 1: the image has 100 x 101"),
+        (mlflow(PNG, *[encode_png(np.zeros((50, 100), np.uint8))] * 2), MLFLOW, 413, "image 2: the image has 100 x 50"),
+        (json.dumps({"inputs": ["\ud800"]}).encode(), MLFLOW, 400, "not base64"),
     ],
 )
-def test_what_is_refused(ask: Callable[..., Any], data: bytes, kind: str, status: int, says: str) -> None:
-    assert says in reason(ask("POST /invocations", data, kind), status)
+def test_an_invalid_request_is_refused(
+    ask: Callable[..., Any], data: bytes, content_type: str, status: int, expected: str
+) -> None:
+    assert expected in reason(ask("POST /invocations", data, content_type), status)
 
 
-def test_what_there_is_not(ask: Callable[..., Any]) -> None:
+def test_unknown_paths_and_methods_are_refused(ask: Callable[..., Any]) -> None:
     assert "/openapi.json" in reason(ask("GET /invocation"), 404)
-    said = ask("GET /invocations")
-    assert (reason(said, 405) != "", said.headers["Allow"]) == (True, "POST")
+    answer = ask("GET /invocations")
+    assert (reason(answer, 405) != "", answer.headers["Allow"]) == (True, "POST")
 
 
 @pytest.mark.parametrize("head", ["Content-Length: 300000", "Transfer-Encoding: chunked"])
-def test_a_body_that_is_too_large_is_not_kept(port: int, head: str) -> None:
-    """Whether it says so beforehand or not; and the next request on the connection is answered."""
+def test_a_too_large_body_is_refused_and_the_connection_stays_usable(port: int, head: str) -> None:
+    """With and without Content-Length; the next request on the connection is answered."""
     lines = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n{head}\r\n\r\n"
     chunk = bytes(300_000)
     sent = chunk if "Length" in head else b"493e0\r\n" + chunk + b"\r\n0\r\n\r\n"
@@ -154,8 +161,8 @@ def test_a_body_that_is_too_large_is_not_kept(port: int, head: str) -> None:
                 assert (answer.status, answer.read() != b"") == (status, True)
 
 
-def test_a_body_that_does_not_come(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "PATIENCE", 0.1)
+def test_a_body_that_does_not_arrive_is_refused(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "BODY_TIMEOUT", 0.1)
     for kind in ("image/png", BOUNDARY):
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             head = f"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 9\r\n\r\n"
@@ -163,8 +170,8 @@ def test_a_body_that_does_not_come(port: int, monkeypatch: pytest.MonkeyPatch) -
             assert b" 408 " in connection.recv(10_000)
 
 
-def test_a_client_that_leaves(port: int, ask: Callable[..., Any]) -> None:
-    for _ in range(app.WAITING + 1):
+def test_clients_that_disconnect_free_their_places_in_the_queue(port: int, ask: Callable[..., Any]) -> None:
+    for _ in range(app.MAX_REQUESTS + 1):
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             head = (
                 b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n"
@@ -177,46 +184,48 @@ def test_a_client_that_leaves(port: int, ask: Callable[..., Any]) -> None:
 
 
 class Gate:
-    """A model that answers when it is allowed to."""
+    """A model that waits for permission before it answers."""
 
-    def __init__(self, answer: Model) -> None:
-        self.asked, self.allowed, self.answer = threading.Semaphore(0), threading.Semaphore(0), answer
+    def __init__(self, answer: LoadedModel) -> None:
+        self.called, self.allowed, self.answer = threading.Semaphore(0), threading.Semaphore(0), answer
 
-    def __call__(self, image: bytes, **asked: Any) -> Answer:
-        self.asked.release()
+    def __call__(self, image: bytes, **options: Any) -> Answer:
+        self.called.release()
         assert self.allowed.acquire(timeout=20)
-        return self.answer(image, **asked)
+        return self.answer(image, **options)
 
 
 def with_answer(held: Any, number: str, answer: Callable[..., Answer]) -> Any:
     return type(held.serving)("cells", number, held.serving.tags, answer)
 
 
-def test_what_is_under_way_is_finished_by_the_old_version(held: Any, ask: Callable[..., Any]) -> None:
+def test_a_request_in_progress_is_finished_by_the_old_version(held: Any, ask: Callable[..., Any]) -> None:
     new, gate = held.serving, Gate(held.serving.answer)
     held.serving = with_answer(held, "1", gate)
     answers: list[Any] = []
-    asking = threading.Thread(target=lambda: answers.append(ask("POST /invocations", mlflow(PNG, PNG), MLFLOW)))
-    asking.start()
-    assert gate.asked.acquire(timeout=20)
+    request = threading.Thread(target=lambda: answers.append(ask("POST /invocations", mlflow(PNG, PNG), MLFLOW)))
+    request.start()
+    assert gate.called.acquire(timeout=20)
     held.serving = with_answer(held, "2", new.answer)
     assert json.loads(ask("GET /version").body)["version"] == "2"
     for _ in range(2):
         gate.allowed.release()
-    asking.join()
+    request.join()
     assert (answers[0].status, answers[0].headers["Model-Version"]) == (200, "cells/1")
     assert ask("POST /invocations", PNG, "image/png").headers["Model-Version"] == "cells/2"
 
 
-def test_a_line_that_is_too_long(held: Any, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "WAITING", 2)
+def test_requests_beyond_the_queue_are_refused(
+    held: Any, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MAX_REQUESTS", 2)
     gate = Gate(held.serving.answer)
     held.serving = with_answer(held, "1", gate)
     answers: list[Any] = []
-    asking = [
+    requests = [
         threading.Thread(target=lambda: answers.append(ask("POST /invocations", PNG, "image/png"))) for _ in range(4)
     ]
-    for thread in asking:
+    for thread in requests:
         thread.start()
     limit = time.monotonic() + 20
     while len(answers) < 2 and time.monotonic() < limit:
@@ -224,41 +233,41 @@ def test_a_line_that_is_too_long(held: Any, ask: Callable[..., Any], monkeypatch
     assert ask("GET /health").status == 200
     for _ in range(2):
         gate.allowed.release()
-    for thread in asking:
+    for thread in requests:
         thread.join()
-    assert sorted(each.status for each in answers) == [200, 200, 429, 429]
-    refused = [each for each in answers if each.status == 429]
+    assert sorted(answer.status for answer in answers) == [200, 200, 429, 429]
+    refused = [answer for answer in answers if answer.status == 429]
     assert "waiting" in reason(refused[0], 429)
     assert refused[0].headers["Retry-After"] == "1"
-    assert gate.asked.acquire(blocking=False) and gate.asked.acquire(blocking=False)
-    assert not gate.asked.acquire(blocking=False)
+    assert gate.called.acquire(blocking=False) and gate.called.acquire(blocking=False)
+    assert not gate.called.acquire(blocking=False)
 
 
-def test_a_mistake_in_the_model_is_said_without_its_secrets(held: Any, ask: Callable[..., Any]) -> None:
+def test_an_error_of_the_model_is_reported_without_its_message(held: Any, ask: Callable[..., Any]) -> None:
     def broken(_: bytes, **__: object) -> Answer:
         raise KeyError("secret")
 
     held.serving = with_answer(held, "1", broken)
-    assert "KeyError" in (said := reason(ask("POST /invocations", PNG, "image/png"), 500))
-    assert "secret" not in said
+    message = reason(ask("POST /invocations", PNG, "image/png"), 500)
+    assert "KeyError" in message and "secret" not in message
 
 
-def test_a_model_without_instances(held: Any, ask: Callable[..., Any]) -> None:
+def test_a_model_without_instances_refuses_instances(held: Any, ask: Callable[..., Any]) -> None:
     held.serving = with_answer(held, "1", lambda *_, **__: Answer(PNG))
     assert ask("POST /invocations", PNG, "image/png").body == PNG
     assert ask("POST /invocations?output=overlay", PNG, "image/png").status == 200
-    assert "knew no instances" in reason(ask("POST /invocations?output=instances", PNG, "image/png"), 400)
-    assert "knew no instances" in reason(ask("POST /invocations", mlflow(PNG, instances=True), MLFLOW), 400)
+    assert "without instances" in reason(ask("POST /invocations?output=instances", PNG, "image/png"), 400)
+    assert "without instances" in reason(ask("POST /invocations", mlflow(PNG, instances=True), MLFLOW), 400)
 
 
 def test_health_and_version(held: Any, ask: Callable[..., Any]) -> None:
     assert ask("GET /ping").body == ask("GET /health").body
     assert json.loads(ask("GET /health").body)["status"] == "ok"
-    held.problem = "the registry cannot be asked"
-    said = ask("GET /health")
-    assert said.status == 200
-    assert json.loads(said.body)["status"] == "degraded"
-    assert json.loads(said.body)["problem"] == held.problem
+    held.problem = "the registry cannot be read"
+    answer = ask("GET /health")
+    assert answer.status == 200
+    assert json.loads(answer.body)["status"] == "degraded"
+    assert json.loads(answer.body)["problem"] == held.problem
     assert json.loads(ask("GET /version").body) == {
         "name": "cells",
         "version": "1",
@@ -289,12 +298,12 @@ def test_health_and_version(held: Any, ask: Callable[..., Any]) -> None:
         "\u202eslle",
     ],
 )
-def test_any_name_of_a_model_is_answered(held: Any, ask: Callable[..., Any], name: str) -> None:
+def test_any_model_name_is_reported_safely(held: Any, ask: Callable[..., Any], name: str) -> None:
     held.serving = replace(held.serving, name=name)
     held.address, held.aliases = f"models:/{name}@champion", (name,)
-    said = ask("POST /invocations", PNG, "image/png")
-    assert said.status == 200 and "Set-Cookie" not in said.headers
-    encoded, number = said.headers["Model-Version"].split("/")
+    answer = ask("POST /invocations", PNG, "image/png")
+    assert answer.status == 200 and "Set-Cookie" not in answer.headers
+    encoded, number = answer.headers["Model-Version"].split("/")
     assert (unquote(encoded, errors="strict"), number) == (name, "1") and re.fullmatch(r"[\w.~%-]+", encoded, re.ASCII)
     assert json.loads(ask("GET /health").body.decode("ascii"))["model"] == name
     version = json.loads(ask("GET /version").body.decode("ascii"))
@@ -304,48 +313,48 @@ def test_any_name_of_a_model_is_answered(held: Any, ask: Callable[..., Any], nam
     assert page.status == 200 and f"<title>{escape(name)}</title>" in text and text.count("<script>") == 1
 
 
-def test_no_answer_names_a_folder(held: Any, ask: Callable[..., Any]) -> None:
+def test_no_answer_contains_a_path(held: Any, ask: Callable[..., Any]) -> None:
     def broken(_: bytes, **__: object) -> Answer:
         raise OSError(2, "No such file", "/home/someone/project/mlruns/model")
 
     held.serving = with_answer(held, "1", broken)
-    for what in ("GET /health", "GET /version", "GET /", "GET /openapi.json", "GET /none", "POST /invocations"):
-        said = ask(what, PNG if "POST" in what else None, "image/png" if "POST" in what else "")
-        assert "someone" not in said.body.decode() and str(Path.cwd()) not in said.body.decode()
+    for target in ("GET /health", "GET /version", "GET /", "GET /openapi.json", "GET /none", "POST /invocations"):
+        answer = ask(target, PNG if "POST" in target else None, "image/png" if "POST" in target else "")
+        assert "someone" not in answer.body.decode() and str(Path.cwd()) not in answer.body.decode()
 
 
-def test_the_alias_is_looked_at(held: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    monkeypatch.setattr(app, "LOOK", 0.01)
+def test_the_alias_is_polled(held: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(app, "POLL_INTERVAL", 0.01)
     request.getfixturevalue("port")
     limit = time.monotonic() + 20
-    while len(held.looks) < 3 and time.monotonic() < limit:
+    while held.checks < 3 and time.monotonic() < limit:
         time.sleep(0.01)
-    assert len(held.looks) >= 3
+    assert held.checks >= 3
 
 
-def test_a_registry_that_does_not_answer_does_not_hold_the_end(
+def test_a_registry_that_hangs_does_not_delay_the_shutdown(
     held: Any, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    asked, over, answered = threading.Event(), threading.Event(), threading.Event()
+    called, released, returned = threading.Event(), threading.Event(), threading.Event()
 
     def check() -> None:
-        asked.set()
-        over.wait(30)
-        answered.set()
+        called.set()
+        released.wait(30)
+        returned.set()
 
-    monkeypatch.setattr(app, "LOOK", 0.01)
+    monkeypatch.setattr(app, "POLL_INTERVAL", 0.01)
     held.check = check
     server, thread = request.getfixturevalue("running")
-    assert asked.wait(30)
+    assert called.wait(30)
     server.should_exit = True
     thread.join()
-    assert not answered.is_set()
-    over.set()
+    assert not returned.is_set()
+    released.set()
 
 
-def test_the_schema_names_all_there_is(ask: Callable[..., Any]) -> None:
-    said = json.loads(ask("GET /openapi.json").body)
-    assert set(said["paths"]) == {"/", "/health", "/ping", "/version", "/invocations"}
-    asked = said["paths"]["/invocations"]["post"]
-    assert {"image/png", "image/tiff", "multipart/form-data", MLFLOW} <= set(asked["requestBody"]["content"])
-    assert set(asked["responses"]) == {"200", "4XX"}
+def test_the_schema_describes_every_path(ask: Callable[..., Any]) -> None:
+    schema = json.loads(ask("GET /openapi.json").body)
+    assert set(schema["paths"]) == {"/", "/health", "/ping", "/version", "/invocations"}
+    operation = schema["paths"]["/invocations"]["post"]
+    assert {"image/png", "image/tiff", "multipart/form-data", MLFLOW} <= set(operation["requestBody"]["content"])
+    assert set(operation["responses"]) == {"200", "4XX"}

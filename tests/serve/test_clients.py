@@ -1,4 +1,4 @@
-"""A crowd of hostile clients, for some seconds; `make soak` lets thousands come."""
+"""150 hostile clients; `make soak` sends thousands."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ CLIENTS = 150
 PNG = encode_png(np.zeros((8, 8), np.uint8))
 
 
-def test_a_crowd_of_hostile_clients(port: int, ask: Ask) -> None:
-    """150 clients: answered or refused, never by an error of the server; others are answered meanwhile."""
+def test_hostile_clients_cause_no_server_error(port: int, ask: Ask) -> None:
+    """Every client is answered or refused without a server error, and /health answers meanwhile."""
     crowd = Crowd(port, PNG, seed=1)
     for number in range(CLIENTS):
         crowd.act()

@@ -1,4 +1,4 @@
-"""The version that answers, against a registry whose alias moves, fails and comes back."""
+"""The follower with a registry whose alias moves, whose versions fail, and which becomes unreachable."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,15 +13,15 @@ from segline.serve.following import Follower
 from segline.track.registry import Answer, RegistryError
 
 
-class Registered:
-    """A registry in memory, in the place of MLflow's."""
+class MemoryRegistry:
+    """A registry in memory, in place of MLflow's."""
 
     def __init__(self) -> None:
         self.champion: str | None = "1"
         self.broken: set[str] = set()
         self.reachable = True
         self.loaded: list[str] = []
-        self.asked: list[bytes] = []
+        self.images: list[bytes] = []
         self.client = self
 
     def get_model_version(self, name: str, number: str) -> SimpleNamespace:
@@ -42,67 +42,67 @@ class Registered:
             raise RegistryError(f"{address}: its files were altered")
 
         def answer(image: bytes) -> Answer:
-            self.asked.append(image)
+            self.images.append(image)
             return Answer(number.encode())
 
         return answer
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> Registered:
-    made = Registered()
-    monkeypatch.setattr(following, "load_model", made.load)
-    monkeypatch.setattr(following, "Registry", lambda *_: made)
-    return made
+def registry(monkeypatch: pytest.MonkeyPatch) -> MemoryRegistry:
+    registry = MemoryRegistry()
+    monkeypatch.setattr(following, "load_model", registry.load)
+    monkeypatch.setattr(following, "Registry", lambda *_: registry)
+    return registry
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
-def follow(registered: Registered, said: list[str], address: str = "models:/cells@champion") -> Follower:
-    store: Any = registered
-    return Follower(store, address, said.append)
+def follow(registry: MemoryRegistry, messages: list[str], address: str = "models:/cells@champion") -> Follower:
+    store: Any = registry
+    return Follower(store, address, messages.append)
 
 
-def test_a_version_answers_a_blank_image_first(registered: Registered, said: list[str]) -> None:
-    follower = follow(registered, said)
+def test_a_version_must_answer_a_blank_image_before_it_is_used(registry: MemoryRegistry, messages: list[str]) -> None:
+    follower = follow(registry, messages)
     assert (follower.serving.name, follower.serving.number, follower.aliases) == ("cells", "1", ("champion",))
-    (image,) = registered.asked
+    (image,) = registry.images
     pixels = decode(image)
     assert (pixels.shape[2], pixels.dtype, pixels.max()) == (3, np.uint16, 0)
 
 
-def test_the_alias_is_followed(registered: Registered, said: list[str]) -> None:
-    follower = follow(registered, said)
+def test_the_alias_is_followed(registry: MemoryRegistry, messages: list[str]) -> None:
+    follower = follow(registry, messages)
     old = follower.serving
     follower.check()
-    assert registered.loaded == ["1"] and said == []
-    registered.champion = "2"
+    assert registry.loaded == ["1"] and messages == []
+    registry.champion = "2"
     follower.check()
     assert follower.serving.answer(b"").labels == b"2"
     assert old.answer(b"").labels == b"1"
     assert follower.serving.tags["version.md5"] == "2222"
-    assert said == ["cells: version 2 answers, after version 1"]
+    assert messages == ["cells: version 2 replaces version 1"]
 
 
-def test_a_version_that_cannot_be_loaded(
-    registered: Registered, said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_version_that_cannot_be_loaded_leaves_the_old_one_answering(
+    registry: MemoryRegistry, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follower = follow(registered, said)
-    registered.champion, registered.broken = "2", {"2"}
+    follower = follow(registry, messages)
+    registry.champion, registry.broken = "2", {"2"}
     for _ in range(3):
         follower.check()
-    assert registered.loaded == ["1", "2"], "it is not tried every few seconds"
+    assert registry.loaded == ["1", "2"], "a failed version must not be retried at every check"
     assert follower.serving.number == "1"
     problem = "version 2 holds @champion but cannot be loaded"
-    assert follower.problem == f"{problem}; the server's log says why", "an error may name files"
-    assert said == [f"cells: {problem} (models:/cells/2: its files were altered); version 1 goes on answering"]
-    registered.champion = "3"
+    assert follower.problem == f"{problem}; the server's log gives the reason", "the error may name files"
+    assert messages == [f"cells: {problem} (models:/cells/2: its files were altered); version 1 continues to answer"]
+    registry.champion = "3"
     follower.check()
     assert (follower.serving.number, follower.problem) == ("3", None)
-    registered.champion, registered.broken = "2", set()
+    registry.champion, registry.broken = "2", set()
     follower.check()
     assert follower.serving.number == "3"
     monkeypatch.setattr(following, "RETRY", 0)
@@ -110,52 +110,52 @@ def test_a_version_that_cannot_be_loaded(
     assert (follower.serving.number, follower.problem) == ("2", None)
 
 
-def test_a_version_that_does_not_answer_is_not_taken(
-    registered: Registered, said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_version_that_does_not_answer_is_not_used(
+    registry: MemoryRegistry, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follower = follow(registered, said)
+    follower = follow(registry, messages)
 
-    def dumb(*_: object, **__: object) -> Callable[[bytes], Answer]:
+    def load(*_: object, **__: object) -> Callable[[bytes], Answer]:
         def answer(_: bytes) -> Answer:
             raise KeyError("weights")
 
         return answer
 
-    monkeypatch.setattr(following, "load_model", dumb)
-    registered.champion = "2"
+    monkeypatch.setattr(following, "load_model", load)
+    registry.champion = "2"
     follower.check()
-    assert (follower.serving.number, "weights" in said[-1]) == ("1", True)
+    assert (follower.serving.number, "weights" in messages[-1]) == ("1", True)
 
 
-def test_a_registry_that_is_gone_for_a_while(registered: Registered, said: list[str]) -> None:
-    follower = follow(registered, said)
-    registered.reachable = False
+def test_an_unreachable_registry_leaves_the_version_answering(registry: MemoryRegistry, messages: list[str]) -> None:
+    follower = follow(registry, messages)
+    registry.reachable = False
     for _ in range(3):
         follower.check()
     assert follower.serving.number == "1"
-    assert follower.problem == "the registry cannot be asked; the server's log says why"
-    assert len(said) == 1 and "no route to host" in said[0]
-    registered.reachable = True
+    assert follower.problem == "the registry cannot be read; the server's log gives the reason"
+    assert len(messages) == 1 and "no route to host" in messages[0]
+    registry.reachable = True
     follower.check()
     assert follower.problem is None
 
 
-def test_an_alias_that_nobody_holds_any_more(registered: Registered, said: list[str]) -> None:
-    follower = follow(registered, said)
-    registered.champion = None
+def test_an_alias_without_a_version(registry: MemoryRegistry, messages: list[str]) -> None:
+    follower = follow(registry, messages)
+    registry.champion = None
     follower.check()
-    assert follower.problem is not None and "no version holds this alias" in said[-1]
+    assert follower.problem is not None and "no version holds this alias" in messages[-1]
     with pytest.raises(RegistryError, match="no version holds this alias"):
-        follow(registered, said)
+        follow(registry, messages)
 
 
-def test_a_number_is_not_followed(registered: Registered, said: list[str]) -> None:
-    follower = follow(registered, said, "models:/cells/2")
+def test_a_number_is_not_followed(registry: MemoryRegistry, messages: list[str]) -> None:
+    follower = follow(registry, messages, "models:/cells/2")
     assert follower.aliases == ()
-    registered.champion = "2"
+    registry.champion = "2"
     follower.check()
     assert (follower.serving.number, follower.aliases) == ("2", ("champion",))
-    registered.champion = "3"
+    registry.champion = "3"
     follower.check()
     assert follower.serving.number == "2"
 
@@ -163,6 +163,6 @@ def test_a_number_is_not_followed(registered: Registered, said: list[str]) -> No
 @pytest.mark.parametrize(
     "address", ["cells@champion", "models:/cells", "models:/cells@", "models:/a/b@c", "models:/m-1"]
 )
-def test_addresses_that_are_none(registered: Registered, said: list[str], address: str) -> None:
+def test_invalid_addresses_are_refused(registry: MemoryRegistry, messages: list[str], address: str) -> None:
     with pytest.raises(RegistryError, match="--model"):
-        follow(registered, said, address)
+        follow(registry, messages, address)

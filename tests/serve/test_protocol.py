@@ -1,4 +1,4 @@
-"""Clients that are slow, silent or hostile: each deadline, the cap, stricter parsing, and half-closed connections."""
+"""Slow, silent and hostile clients: deadlines, the connection limit, stricter parsing, half-closed connections."""
 
 import json
 import re
@@ -38,8 +38,8 @@ STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
 Connect = Callable[[], socket.socket]
 
 
-def everything(client: socket.socket) -> bytes:
-    """All that comes until the server closes the connection, which it must do."""
+def read_all(client: socket.socket) -> bytes:
+    """Read until the server closes the connection."""
     pieces = []
     try:
         while piece := client.recv(65_536):
@@ -50,7 +50,7 @@ def everything(client: socket.socket) -> bytes:
 
 
 def refusal(answer: bytes) -> tuple[int, str]:
-    """Status and reason of the last answer, which must end the connection."""
+    """Return status and reason of the last answer, which must close the connection."""
     *_, last = STATUS.finditer(answer)
     head, _, content = answer[last.start() :].partition(b"\r\n\r\n")
     assert b"\r\nconnection: close" in head.lower() and b"\r\ncontent-type: application/json" in head.lower()
@@ -64,7 +64,7 @@ def statuses(answers: bytes) -> list[int]:
 
 
 def status_of(client: socket.socket) -> int:
-    """The status of one answer, which is read to its end."""
+    """Read one complete answer and return its status."""
     head = b""
     while b"\r\n\r\n" not in head:
         head += client.recv(1)
@@ -77,83 +77,86 @@ def status_of(client: socket.socket) -> int:
 @pytest.mark.parametrize(
     "data", [b"G", b"GET / HTTP/1.1\r\n", b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nA: b"]
 )
-def test_a_head_that_does_not_come_whole(connect: Connect, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+def test_an_incomplete_head_is_refused_after_its_deadline(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
     monkeypatch.setattr(protocol, "HEAD", 0.1)
     client = connect()
     client.sendall(data)
-    assert refusal(everything(client))[0] == 408
+    assert refusal(read_all(client))[0] == 408
 
 
-def test_a_head_that_comes_byte_by_byte(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_sent_byte_by_byte_is_refused_after_its_deadline(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(protocol, "HEAD", 0.3)
-    client, over = connect(), threading.Event()
+    client, stop = connect(), threading.Event()
 
     def send() -> None:
-        while not over.wait(0.01):
+        while not stop.wait(0.01):
             try:
                 client.sendall(b"a")
             except OSError:
                 return
 
-    sending = threading.Thread(target=send)
-    sending.start()
+    sender = threading.Thread(target=send)
+    sender.start()
     try:
-        assert refusal(everything(client))[0] == 408
+        assert refusal(read_all(client))[0] == 408
     finally:
-        over.set()
-        sending.join()
+        stop.set()
+        sender.join()
 
 
 def test_a_silent_connection_is_closed(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEAD", 0.1)
-    assert everything(connect()) == b""
+    assert read_all(connect()) == b""
 
 
-def test_a_half_head_after_an_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_head_after_an_answer_is_refused(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEAD", 0.2)
     client = connect()
     client.sendall(HEALTH + HEALTH[:20])
-    answers = everything(client)
+    answers = read_all(client)
     assert statuses(answers) == [200, 408]
 
 
-def test_a_body_that_stops(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "PAUSE", 0.1)
+def test_a_body_that_stops_is_refused(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "IDLE_TIMEOUT", 0.1)
     for head in (POST + b"Content-Length: 9\r\n\r\na", CHUNKED + b"3\r\na"):
         client = connect()
         client.sendall(head)
-        assert refusal(everything(client))[0] == 408
+        assert refusal(read_all(client))[0] == 408
 
 
-def test_a_refused_body_that_goes_on(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is there at once; the connection is closed though the client never stops to send."""
+def test_a_refused_body_that_continues_is_cut_off(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal arrives at once; the connection is closed although the client keeps sending."""
     monkeypatch.setattr(protocol, "REST", 0.2)
-    client, over = connect(), threading.Event()
+    client, stop = connect(), threading.Event()
     client.sendall(POST + b"Content-Length: 99999999999\r\n\r\n")
     assert status_of(client) == 413
 
     def send() -> None:
-        while not over.wait(0.01):
+        while not stop.wait(0.01):
             try:
                 client.sendall(b"a" * 100)
             except OSError:
                 return
 
-    sending = threading.Thread(target=send)
-    sending.start()
+    sender = threading.Thread(target=send)
+    sender.start()
     try:
-        assert statuses(everything(client)) == []
+        assert statuses(read_all(client)) == []
     finally:
-        over.set()
-        sending.join()
+        stop.set()
+        sender.join()
 
 
-def test_an_answer_that_nobody_takes(
+def test_an_answer_that_is_not_read_frees_its_place_after_the_deadline(
     connect: Connect, held: Any, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its place in the line is free again after the deadline."""
     monkeypatch.setattr(protocol, "DELIVERY", 0.3)
-    monkeypatch.setattr(app, "WAITING", 1)
+    monkeypatch.setattr(app, "MAX_REQUESTS", 1)
     held.serving = type(held.serving)("cells", "1", {}, lambda *_, **__: Answer(bytes(20_000_000)))
     client = connect()
     client.sendall(IMAGE)
@@ -163,10 +166,10 @@ def test_an_answer_that_nobody_takes(
     held.serving = type(held.serving)("cells", "1", {}, lambda *_, **__: Answer(PNG))
     while ask("POST /invocations", PNG, "image/png").status != 200:
         assert time.monotonic() < limit
-    assert len(everything(client)) < 20_000_000
+    assert len(read_all(client)) < 20_000_000
 
 
-def test_pipelined_requests_whose_answers_nobody_takes(
+def test_pipelined_requests_without_a_reader_are_cut_off(
     connect: Connect, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "DELIVERY", 0.3)
@@ -178,28 +181,28 @@ def test_pipelined_requests_whose_answers_nobody_takes(
     assert ask("GET /health").status == 200
 
 
-def test_the_connection_that_waited_longest_makes_room(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"most": 3})
+def test_the_connections_that_waited_longest_are_closed(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"limit": 3})
     monkeypatch.setattr(protocol, "FRESH", 0)
     clients = []
     for number in range(8):
         clients.append(connect())
         clients[-1].sendall(HEALTH[: 10 + number])
-        time.sleep(0.05)  # or they come in another order
+        time.sleep(0.05)  # keeps the order of arrival
     closed = []
     for number, client in enumerate(clients):
         if number < 5:
-            closed.append(statuses(everything(client)))
+            closed.append(statuses(read_all(client)))
         else:
             client.sendall(HEALTH[10 + number :])
             assert status_of(client) == 200
-    assert [503] in closed and all(each in ([], [503]) for each in closed)  # nothing where nothing had come
+    assert [503] in closed and all(answers in ([], [503]) for answers in closed)  # no refusal before the first byte
 
 
 def test_idle_connections_do_not_keep_others_out(
     connect: Connect, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"most": 8})
+    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"limit": 8})
     for number in range(50):
         client = connect()
         client.sendall((b"", b"GET", HEALTH, POST + b"Content-Length: 9\r\n\r\n")[number % 4])
@@ -208,22 +211,22 @@ def test_idle_connections_do_not_keep_others_out(
     assert ask("POST /invocations", PNG, "image/png").status == 200
 
 
-def test_requests_under_way_are_not_closed_to_make_room(
+def test_a_request_in_progress_is_not_closed_to_make_room(
     connect: Connect, held: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"most": 1})
-    asked, allowed = threading.Event(), threading.Event()
+    monkeypatch.setattr(protocol.Connection.__init__, "__kwdefaults__", {"limit": 1})
+    called, allowed = threading.Event(), threading.Event()
 
     def answer(*_: Any, **__: Any) -> Answer:
-        asked.set()
+        called.set()
         assert allowed.wait(30)
         return Answer(PNG)
 
     held.serving = type(held.serving)("cells", "1", {}, answer)
     client = connect()
     client.sendall(IMAGE)
-    assert asked.wait(30)
-    assert refusal(everything(connect())) == (503, "1 connections are open; ask again in a second")
+    assert called.wait(30)
+    assert refusal(read_all(connect())) == (503, "1 connections are open; try again in a second")
     allowed.set()
     assert status_of(client) == 200
 
@@ -243,8 +246,8 @@ def test_requests_under_way_are_not_closed_to_make_room(
         (CHUNKED + b"zz\r\n", 400, "chunk"),
         (CHUNKED + b"-1\r\n", 400, "chunk"),
         (CHUNKED + b"1\r\nabc", 400, ""),
-        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400, "exclude each other"),
-        (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "exclude each other"),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400, "must not have both"),
+        (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "must not have both"),
         (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "Content-Length"),
         (POST + b"Content-Length: +1\r\n\r\n", 400, "Content-Length"),
         (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 400, "Transfer-Encoding"),
@@ -259,15 +262,15 @@ def test_requests_under_way_are_not_closed_to_make_room(
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\x00\r\n\r\n", 400, ""),
     ],
 )
-def test_what_is_refused_before_it_is_a_request(connect: Connect, data: bytes, status: int, reason: str) -> None:
+def test_invalid_http_is_refused(connect: Connect, data: bytes, status: int, reason: str) -> None:
     client = connect()
     client.sendall(data)
-    found, message = refusal(everything(client))
-    assert found == status and reason in message
+    refused_with, message = refusal(read_all(client))
+    assert refused_with == status and reason in message
 
 
-def test_lines_of_a_body_are_no_header_lines(connect: Connect) -> None:
-    """Nor of a chunk that looks like the last one."""
+def test_lines_of_a_body_do_not_count_as_header_lines(connect: Connect) -> None:
+    # The data looks like the last chunk with trailers.
     data = b"0\r\n" + b"a\r\n" * 500
     for sent in (b"Content-Length: %d\r\n\r\n" % len(data) + data, b"Transfer-Encoding: chunked\r\n\r\n"):
         client = connect()
@@ -294,14 +297,14 @@ def test_lines_of_a_body_are_no_header_lines(connect: Connect) -> None:
         (b"GET /health HTTP/1.0", 200),
     ],
 )
-def test_other_requests(connect: Connect, request_line: bytes, status: int) -> None:
-    for further in (b"", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"):
+def test_unusual_requests_have_the_expected_status(connect: Connect, request_line: bytes, status: int) -> None:
+    for headers in (b"", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"):
         client = connect()
-        client.sendall(request_line + b"\r\nHost: localhost\r\n" + further + b"\r\n")
+        client.sendall(request_line + b"\r\nHost: localhost\r\n" + headers + b"\r\n")
         assert status_of(client) == status
 
 
-def test_a_client_that_waits_to_continue(connect: Connect) -> None:
+def test_a_client_that_expects_100_continue_is_answered(connect: Connect) -> None:
     client = connect()
     head, _, image = IMAGE.partition(b"\r\n\r\n")
     client.sendall(head + b"\r\nExpect: 100-continue\r\n\r\n")
@@ -331,7 +334,7 @@ def test_a_half_closed_connection_is_answered(connect: Connect, data: bytes, exp
     client = connect()
     client.sendall(data)
     client.shutdown(socket.SHUT_WR)
-    assert statuses(everything(client)) == expected
+    assert statuses(read_all(client)) == expected
 
 
 def test_pipelined_requests_are_answered_in_order(connect: Connect) -> None:
@@ -339,7 +342,7 @@ def test_pipelined_requests_are_answered_in_order(connect: Connect) -> None:
     paths = [b"/health", b"/none", b"/version", b"/", b"/openapi.json"] * 20
     client.sendall(b"".join(HEALTH.replace(b"/health", path) for path in paths))
     client.shutdown(socket.SHUT_WR)
-    answers = everything(client).split(b"HTTP/1.1 ")[1:]
+    answers = read_all(client).split(b"HTTP/1.1 ")[1:]
     assert [int(answer[:3]) for answer in answers] == [404 if path == b"/none" else 200 for path in paths]
     bodies = [answer.partition(b"\r\n\r\n")[2] for answer in answers]
     assert bodies[:5] * 20 == bodies and len(set(bodies)) == 5
@@ -351,7 +354,7 @@ def test_a_compressed_body_is_refused(ask: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", HEALTH, POST + b"Content-Length: 9\r\n\r\na", b"\x00", HEALTH + b"GET"])
-def test_no_client_holds_the_end(running: Any, connect: Connect, data: bytes) -> None:
+def test_no_client_delays_the_shutdown(running: Any, connect: Connect, data: bytes) -> None:
     server, thread = running
     client = connect()
     client.sendall(data)
@@ -364,4 +367,4 @@ def test_no_client_holds_the_end(running: Any, connect: Connect, data: bytes) ->
     thread.join(30)
     assert not thread.is_alive()
     if data.startswith(b"POST"):
-        assert refusal(answers + everything(client))[0] == 503
+        assert refusal(answers + read_all(client))[0] == 503

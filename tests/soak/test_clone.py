@@ -1,9 +1,11 @@
-"""What a clone gets: data from a remote, runs, versions and aliases from the history, and a version made again."""
+"""A clone restores data from a remote, and runs, versions and aliases from the history; a version is rebuilt."""
 
 import hashlib
 import json
+import random
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from moto.server import ThreadedMotoServer
 from tests.checkout import Project
 
 pytestmark = pytest.mark.soak
+SYNC_KILLS = 6
 KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
 LIST = """
 import json
@@ -21,7 +24,7 @@ from segline.track.store import open_store
 store = open_store()
 runs = store.client.search_runs([store.experiment_id])
 print(json.dumps({
-    "versions": sorted(each.tags["version.md5"] for each in store.client.search_model_versions("name = 'cells'")),
+    "versions": sorted(version.tags["version.md5"] for version in store.client.search_model_versions("name = 'cells'")),
     "aliases": {
         alias: store.client.get_model_version_by_alias("cells", alias).tags["version.md5"]
         for alias in ("champion", "previous")
@@ -33,7 +36,7 @@ print(json.dumps({
 
 @pytest.fixture
 def s3() -> Iterator[str]:
-    """The address of an S3 server with a bucket named data."""
+    """Start an S3 server with the bucket `data`, and return its address."""
     server = ThreadedMotoServer("127.0.0.1", 0)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
@@ -51,7 +54,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def grown(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with a second model, which is champion, and the first one before it; all is committed."""
+    """A committed project with two models: the second is champion, the first was champion before."""
     folder = tmp_path_factory.mktemp("grown") / "project"
     shutil.copytree(finished.folder, folder, symlinks=True)
     project = Project(folder)
@@ -77,13 +80,13 @@ def answers(project: Project, address: str, out: Path) -> dict[str, bytes]:
 
 
 def pushed(grown: Project, tmp_path: Path, url: str, *options: str) -> tuple[Project, Project]:
-    """A copy of the project whose two models were pushed to a remote there, and a clone of it after `dvc pull`."""
+    """Push a copy of the project with both models to a remote; return the copy, and a clone after `dvc pull`."""
     origin, clone = Project(tmp_path / "origin"), Project(tmp_path / "clone")
     shutil.copytree(grown.folder, origin.folder, symlinks=True)
     remote(origin, url, *options)
     origin.commit("a remote")
     origin.run("dvc", "push", **KEYS)
-    # As was done when the first model was the present one; push --all-commits leaves out some of its files.
+    # Push the first model from its own commit, because push --all-commits leaves out some of its files.
     former = Project(tmp_path / "former")
     Project(tmp_path).run("git", "clone", "-q", str(origin.folder), "former")
     former.run("git", "checkout", "-q", "HEAD~3")
@@ -102,7 +105,7 @@ def remote(project: Project, url: str, *options: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
-def test_a_clone_gets_all_models_and_says_the_same(
+def test_a_clone_restores_all_models_with_the_same_answers(
     grown: Project, tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     if kind == "local":
@@ -111,8 +114,8 @@ def test_a_clone_gets_all_models_and_says_the_same(
         address = request.getfixturevalue("s3")
         origin, clone = pushed(grown, tmp_path, "s3://data/cells", f"endpointurl={address}")
     history = (clone.folder / "registry.jsonl").read_bytes()
-    said = clone.run("segline", "models", "sync", PYTHONPATH="src", **KEYS)
-    assert "@champion is version" in said
+    output = clone.run("segline", "models", "sync", PYTHONPATH="src", **KEYS)
+    assert "@champion is version" in output
     assert listed(clone) == listed(origin)
     assert (clone.folder / "registry.jsonl").read_bytes() == history
     assert clone.run("git", "status", "--porcelain") == ""
@@ -125,7 +128,30 @@ def test_a_clone_gets_all_models_and_says_the_same(
     assert listed(clone) == listed(origin)
 
 
-def test_what_cannot_come_back_is_named_and_the_rest_comes(grown: Project, tmp_path: Path) -> None:
+def test_a_killed_sync_is_finished_by_the_next_one(grown: Project, tmp_path: Path) -> None:
+    origin, clone = pushed(grown, tmp_path, str(tmp_path / "remote"))
+    undisturbed = Project(tmp_path / "undisturbed")
+    shutil.copytree(clone.folder, undisturbed.folder, symlinks=True)
+    start = time.monotonic()
+    undisturbed.run("segline", "models", "sync", PYTHONPATH="src")
+    duration = time.monotonic() - start
+    history, chance, kills = (clone.folder / "registry.jsonl").read_bytes(), random.Random(0), 0
+    while kills < SYNC_KILLS:
+        copy = Project(tmp_path / f"copy-{kills}")
+        shutil.copytree(clone.folder, copy.folder, symlinks=True)
+        if killed := copy.killed_after(chance.uniform(1, duration), "segline", "models", "sync", PYTHONPATH="src"):
+            kills += 1
+            copy.run("segline", "models", "sync", PYTHONPATH="src")
+            assert listed(copy) == listed(origin)
+            assert (copy.folder / "registry.jsonl").read_bytes() == history
+            assert copy.run("git", "status", "--porcelain") == ""
+            copy.run("segline", "models", "verify", PYTHONPATH="src")
+        shutil.rmtree(copy.folder)
+        if not killed:
+            duration *= 0.8
+
+
+def test_a_version_that_cannot_be_restored_is_named_and_the_others_are_restored(grown: Project, tmp_path: Path) -> None:
     origin, clone = pushed(grown, tmp_path, str(tmp_path / "remote"))
     first, second = promotions(origin)
     md5 = first["model_md5"]
@@ -139,7 +165,7 @@ def test_what_cannot_come_back_is_named_and_the_rest_comes(grown: Project, tmp_p
     )
 
 
-def test_after_a_move_predict_answers_and_nothing_is_written_to_the_old_place(grown: Project, tmp_path: Path) -> None:
+def test_a_moved_project_predicts_and_writes_nothing_to_the_old_folder(grown: Project, tmp_path: Path) -> None:
     before = Project(tmp_path / "before")
     shutil.copytree(grown.folder, before.folder, symlinks=True)
     expected = answers(before, "models:/cells@champion", tmp_path / "a")
@@ -148,17 +174,17 @@ def test_after_a_move_predict_answers_and_nothing_is_written_to_the_old_place(gr
     assert answers(moved, "models:/cells@champion", tmp_path / "b") == expected
     moved.run("dvc", "repro", "--force", "register")
     assert not before.folder.exists()
-    found = moved.folder.rglob("MLmodel")
-    assert all(str(before.folder) not in file.read_text() for file in found)
+    descriptions = moved.folder.rglob("MLmodel")
+    assert all(str(before.folder) not in file.read_text() for file in descriptions)
 
 
-def test_the_first_version_is_made_again_though_the_project_moved_on(grown: Project, tmp_path: Path) -> None:
+def test_the_first_version_is_rebuilt_after_later_commits(grown: Project, tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
     shutil.copytree(grown.folder, project.folder, symlinks=True)
     cache = sorted((project.folder / ".dvc" / "cache").rglob("*"))
-    said = project.run("segline", "models", "rebuild", "1", "--keep", str(tmp_path / "kept"), PYTHONPATH="src")
-    assert "the same model comes out" in said
-    assert "Running stage 'train'" in said
+    output = project.run("segline", "models", "rebuild", "1", "--keep", str(tmp_path / "kept"), PYTHONPATH="src")
+    assert "the rebuilt model is the same" in output
+    assert "Running stage 'train'" in output
     assert project.run("git", "status", "--porcelain") == ""
     assert sorted((project.folder / ".dvc" / "cache").rglob("*")) == cache
     assert project.runs() == grown.runs()

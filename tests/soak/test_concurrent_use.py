@@ -1,4 +1,4 @@
-"""Eight processes that make the default store and log, register and promote there, all at once."""
+"""Eight processes create the default store and log, register and promote there at the same time."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ model = use.model
 pytestmark = pytest.mark.soak
 
 
-def test_eight_processes(project: Path, model: Path, repository: Path) -> None:
+def test_eight_processes_share_a_store(project: Path, model: Path, repository: Path) -> None:
     shutil.rmtree(project / "mlruns")
     use.at_once(model, repository, processes=8, promotions=12)
     use.judge(open_store(), processes=8, promotions=12)

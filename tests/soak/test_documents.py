@@ -1,4 +1,4 @@
-"""Many damaged YAML and JSON documents; SEGLINE_SOAK_CASES and SEGLINE_SOAK_SEED say how many of each and which.
+"""Many damaged YAML and JSON documents; SEGLINE_SOAK_CASES sets the number per document, SEGLINE_SOAK_SEED the seed.
 
 By default 5,000 mutations of each of params.yaml, dataset.yaml, model.json, inference.json, predictions.jsonl and
 state.json: 30,000 in all.
@@ -15,7 +15,7 @@ SETTINGS = b"train: {epochs: 3, learning_rate: 3e-4, schedule: {kind: cosine}}\n
 
 
 @pytest.mark.soak
-def test_many_damaged_documents(tmp_path: Path) -> None:
+def test_damaged_documents_are_read_or_refused(tmp_path: Path) -> None:
     cases, seed = int(os.environ.get("SEGLINE_SOAK_CASES", "5000")), int(os.environ.get("SEGLINE_SOAK_SEED", "1"))
     outcomes = fuzz(cases, seed, tmp_path, SETTINGS)
     assert sum(outcomes.values()) == 6 * cases

@@ -1,4 +1,4 @@
-"""An image of 20,000 px and a set of very many: stages prepare and weights, their memory and their result."""
+"""Memory and results of the stages prepare and weights for an image of 20,000 px side, and for 10,000 images."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.soak
 
 SPEC = "name: discs\nclasses:\n  0: background\n  1: disc\nlabels: instances\n"
 PARAMS = "data: {source: data/raw/discs}\nruntime: {progress: 'off'}\n"
-# One core: one image is worked on at a time. What getrusage says would have the memory of the tests in it.
+# One core, so that one image is processed at a time. getrusage would include the memory of the test process.
 RUN = """
 import os
 os.sched_setaffinity(0, {0})
@@ -50,7 +50,7 @@ def add(project: Path, name: str, image: npt.NDArray[np.uint8], instances: npt.N
 
 @pytest.fixture
 def peak(project: Path) -> Callable[[str], int]:
-    """Runs a stage; the largest bytes it held at a time."""
+    """Return a function that runs a stage and returns its peak memory in bytes."""
 
     def measure(stage: str) -> int:
         command = [sys.executable, "-c", RUN.replace("STAGE", stage)]
@@ -60,11 +60,11 @@ def peak(project: Path) -> Callable[[str], int]:
     return measure
 
 
-def test_an_image_of_20000_px(project: Path, peak: Callable[[str], int]) -> None:
+def test_an_image_of_20000_px_needs_bounded_memory(project: Path, peak: Callable[[str], int]) -> None:
     side, fold = 20_000, 10
     image, instances = discs(side // fold, 0)
     whole = np.tile(instances, (fold, fold))
-    step = int(instances.max())  # every tile has its own numbers, which 16 bits just hold
+    step = int(instances.max())  # every tile has its own instance ids, which just fit into 16 bits
     assert step * fold**2 < 1 << 16
     for place in range(fold**2):
         rows, columns = (slice(k * side // fold, (k + 1) * side // fold) for k in divmod(place, fold))
@@ -74,7 +74,7 @@ def test_an_image_of_20000_px(project: Path, peak: Callable[[str], int]) -> None
         add(project, f"small-{seed}", *discs(64, seed))
     (project / "params.yaml").write_text(PARAMS + "prepare: {validation: [small-1, small-2], test: [small-3]}\n")
 
-    one_image = side**2 * (1 + 4)  # its pixels and its instances as int32
+    one_image = side**2 * (1 + 4)  # bytes of its pixels, and of its instances as int32
     assert peak("prepare") < 3 * one_image
     assert peak("weights") < 0.3 * one_image
 
@@ -88,7 +88,7 @@ def test_an_image_of_20000_px(project: Path, peak: Callable[[str], int]) -> None
         size = (rows.stop - rows.start, columns.stop - columns.start)
         classes = (whole[around] > 0).astype(np.uint8)
         expected = separate(classes, whole[around].astype(np.int32))[inner][: size[0], : size[1]]
-        # Who yields depends on neighbours; those that `around` cuts off are too far away.
+        # The gaps depend on neighbouring objects; objects that `around` cuts off are too far away to matter.
         assert (target[rows, columns] == expected).all()
         alone = weight_map(
             target[around],
@@ -104,23 +104,23 @@ def test_an_image_of_20000_px(project: Path, peak: Callable[[str], int]) -> None
 
 
 def _class_weights(project: Path) -> npt.NDArray[np.float64]:
-    """By hand: frequency ** -0.5 over the one training image, with mean 1."""
+    """Compute the class weights by hand: frequency ** -0.5 in the only training image, with mean 1."""
     classes = np.load(project / "data/prepared/classes/large.npy", mmap_mode="r")
     share = np.count_nonzero(classes) / classes.size
     weights = np.array([1 - share, share]) ** -0.5
     return weights / (weights @ [1 - share, share])
 
 
-def test_memory_of_very_many_images(project: Path, peak: Callable[[str], int]) -> None:
+def test_memory_per_image_is_small(project: Path, peak: Callable[[str], int]) -> None:
     few, many = 200, 10_000
-    found = {}
+    peaks = {}
     (project / "params.yaml").write_text(PARAMS)
-    begin = 0
+    first = 0
     for number in (few, many):
-        for seed in range(begin, number):
+        for seed in range(first, number):
             add(project, f"image-{seed:05d}", *discs(64, seed))
-        begin = number
-        found[number] = {stage: peak(stage) for stage in ("prepare", "weights")}
+        first = number
+        peaks[number] = {stage: peak(stage) for stage in ("prepare", "weights")}
     for stage in ("prepare", "weights"):
-        # What is kept of an image is its names, its row of the manifest and its hash.
-        assert (found[many][stage] - found[few][stage]) / (many - few) < 4000
+        # Only the names, the row of the manifest and the hash of an image stay in memory.
+        assert (peaks[many][stage] - peaks[few][stage]) / (many - few) < 4000

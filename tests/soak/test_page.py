@@ -1,4 +1,4 @@
-"""The page as a person sees it: `segline ui` in a real browser, clicked from the runs to the model card."""
+"""`segline ui` in a real browser: a user clicks from the runs to the model card."""
 
 import shutil
 import socket
@@ -23,32 +23,32 @@ PATIENCE = 120  # seconds
 MOVING = (ElementClickInterceptedException, StaleElementReferenceException)
 OPTIONS = (
     "--headless=new",
-    "--no-sandbox",  # which root has to do without
+    "--no-sandbox",  # Chromium refuses its sandbox as root
     "--disable-gpu",
-    "--disable-dev-shm-usage",  # containers have a small one
+    "--disable-dev-shm-usage",  # /dev/shm is small in containers
     "--window-size=1600,1100",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # whatever the page asks of others fails, and is seen
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # requests to other hosts fail and are logged
 )
 
 
 @pytest.fixture
 def browser() -> Iterator[Chrome]:
-    """A browser without memory of earlier visits, or a skip that says what is missing."""
-    found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if missing := [name for name, path in found.items() if path is None]:
-        pytest.skip(f"there is no {' and no '.join(missing)} here (Debian: chromium chromium-driver)")
+    """Start a browser with a fresh profile, or skip the test and name the missing programs."""
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if missing := [name for name, path in programs.items() if path is None]:
+        pytest.skip(f"{' and '.join(missing)} not installed (Debian: chromium chromium-driver)")
     options = Options()
-    options.binary_location = str(found["chromium"])
+    options.binary_location = str(programs["chromium"])
     for option in OPTIONS:
         options.add_argument(option)
-    driver = Chrome(options, Service(str(found["chromedriver"])))
+    driver = Chrome(options, Service(str(programs["chromedriver"])))
     yield driver
     driver.quit()
 
 
 @pytest.fixture
 def address(finished: Project) -> Iterator[str]:
-    """Where `segline ui` says that its page is."""
+    """Start `segline ui` and return the address that it prints."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -61,57 +61,57 @@ def address(finished: Project) -> Iterator[str]:
 
 
 class Page:
-    """What is in the browser's window."""
+    """The page in the browser's window."""
 
     def __init__(self, driver: Chrome, pictures: Path) -> None:
         self.driver = driver
         self.pictures = pictures
 
     def element(self, path: str) -> WebElement:
-        """What an XPath leads to, once it can be seen."""
-        found = WebDriverWait(self.driver, PATIENCE).until(
-            lambda driver: next((each for each in driver.find_elements(By.XPATH, path) if each.is_displayed()), None),
-            f"nothing to be seen at {path} of {self.driver.current_url}",
+        """Wait for the first visible element of an XPath, and return it."""
+        element = WebDriverWait(self.driver, PATIENCE).until(
+            lambda driver: next((item for item in driver.find_elements(By.XPATH, path) if item.is_displayed()), None),
+            f"no visible element at {path} of {self.driver.current_url}",
         )
-        assert isinstance(found, WebElement)
-        return found
+        assert isinstance(element, WebElement)
+        return element
 
     def click(self, path: str) -> None:
-        """Click what an XPath leads to, once nothing lies over it."""
+        """Click the element of an XPath, once no other element covers it."""
         wait = WebDriverWait(self.driver, PATIENCE, ignored_exceptions=MOVING)
         wait.until(lambda _: self.element(path).click() is None)
 
     def shows(self, *texts: str) -> None:
-        """Wait until all of these are there to be read."""
+        """Wait until the page shows all of these texts."""
         for text in texts:
             WebDriverWait(self.driver, PATIENCE).until(
                 lambda driver, text=text: text in driver.find_element(By.TAG_NAME, "body").text,
-                f"{text!r} is not to be read at {self.driver.current_url}",
+                f"{text!r} is not shown at {self.driver.current_url}",
             )
 
     def picture(self) -> tuple[int, int]:
-        """The size in px of the picture of a file, once it is loaded."""
+        """Wait for the picture of an artifact, and return its width and height in px."""
         image = self.element("//img[contains(@src, 'get-artifact') or starts-with(@src, 'blob:')]")
         size = "return [arguments[0].naturalWidth, arguments[0].naturalHeight]"
         width, height = WebDriverWait(self.driver, PATIENCE).until(
-            lambda driver: (found := driver.execute_script(size, image))[0] and found
+            lambda driver: (sides := driver.execute_script(size, image))[0] and sides
         )
         return width, height
 
     def keep(self, name: str) -> None:
-        """Keep what is seen now, to be looked at."""
+        """Save a screenshot for a person to look at."""
         self.driver.save_screenshot(str(self.pictures / f"{name}.png"))
 
 
-def test_all_is_found_by_clicking(browser: Chrome, address: str, tmp_path: Path) -> None:
-    look(Page(browser, tmp_path), address)
-    said = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    # There are no users here, and the second says only that a layout was settled one frame later.
-    assert [each for each in said if "users/current" not in each and "ResizeObserver" not in each] == []
+def test_runs_pictures_and_versions_are_reached_by_clicking(browser: Chrome, address: str, tmp_path: Path) -> None:
+    click_through(Page(browser, tmp_path), address)
+    errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    # This MLflow has no users; ResizeObserver only reports a layout that took one frame more.
+    assert [error for error in errors if "users/current" not in error and "ResizeObserver" not in error] == []
 
 
-def look(page: Page, address: str) -> None:
-    """From the runs to their pictures, and to the model with its versions."""
+def click_through(page: Page, address: str) -> None:
+    """Click from the runs to their pictures, and to the model with its versions."""
     page.driver.get(address)
     page.shows("4 matching runs")
     page.click("//*[.='Model training' and not(*)]")
@@ -135,7 +135,7 @@ def look(page: Page, address: str) -> None:
     page.keep("card")
     page.click("//a[.='Model registry']")
     page.shows("Registered Models", "champion")
-    page.click("//button[.='Try it now']")  # MLflow greets whoever comes first
+    page.click("//button[.='Try it now']")  # closes MLflow's welcome dialog
     page.keep("models")
     page.click("//a[@href='#/models/cells']")
     page.shows("Version 1", "@ champion", "@ challenger", "data.md5", "gate")

@@ -15,7 +15,8 @@ import tifffile
 import torch
 from safetensors.torch import save_file
 
-from segline.commands.predicted import LOCK
+from segline.commands.records import LOCK
+from segline.gate import champion
 from segline.model.images import Statistics, encode_png
 from segline.model.inference import Description, Inference, load
 from segline.model.objects import Separation, encode
@@ -61,7 +62,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     parts = Parts(tmp_path, tmp_path / "inference.json", encode_png(example), encode_png(labels), encode(objects))
     store = open_store()
     with store.start_run("test") as run:
-        Registry(store, "cells").register(parts, run, Verdict(()), {}, "")
+        champion.register(Registry(store, "cells"), parts, run, Verdict(()), {})
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""Registrations and promotions ended by SIGKILL at 60 random moments, and registry.jsonl damaged in 3,000 ways."""
+"""Kill registrations and promotions at 60 random moments, and damage registry.jsonl in 3,000 ways."""
 
 import random
 import time
@@ -22,33 +22,35 @@ store, parts = fixtures.store, fixtures.parts
 
 
 @pytest.mark.soak
-def test_killed_before_and_after_each_call(store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_is_repaired_after_a_kill_at_each_call(
+    store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(versions, "_upload", killed.upload)
     killed.kill_and_repair(store, parts, killed.POINTS, ("before", "after"))
 
 
 @pytest.mark.soak
-def test_60_kills_at_any_moment_of_a_registration_or_promotion(
+def test_registry_is_repaired_after_60_kills_at_random_moments(
     store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(versions, "_upload", killed.upload)
     killed.work(killed.variant(parts, 0), 0)
-    began = time.monotonic()
+    start = time.monotonic()
     killed.work(killed.variant(parts, 1), 1)
-    took = time.monotonic() - began
+    took = time.monotonic() - start
     chance, kills, number = random.Random(0), 0, 1
-    while kills < KILLS:  # some children end before they are killed, on a busy machine more of them
+    while kills < KILLS:  # some children finish before the kill, especially on a busy machine
         number += 1
         assert number < 5 * KILLS, f"only {kills} of {number} children were killed"
-        other = killed.variant(parts, number)
-        kills += killed.killed_after(chance.uniform(0, took), other, number)
-        killed.whole_before_repair(store)
-        killed.work(other, number)
-        killed.repaired(store)
+        changed = killed.variant(parts, number)
+        kills += killed.killed_after(chance.uniform(0, took), changed, number)
+        killed.check_before_repair(store)
+        killed.work(changed, number)
+        killed.check_repaired(store)
 
 
 @pytest.mark.soak
 @settings(max_examples=DAMAGES)
 @given(at=st.integers(0, len(text(LINE))), cut=st.integers(0, 60), new=st.binary(max_size=60))
-def test_3000_damages_of_a_line(at: int, cut: int, new: bytes) -> None:
+def test_3000_damaged_lines_are_read_or_refused(at: int, cut: int, new: bytes) -> None:
     read_or_refused(text(LINE)[:at] + new + text(LINE)[at + cut :])

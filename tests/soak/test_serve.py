@@ -1,6 +1,6 @@
-"""`segline serve` in use: requests malformed in every way, an alias that moves under load, and MLflow's own server.
+"""`segline serve` under load: damaged requests, an alias that moves, and the same model on MLflow's own server.
 
-SEGLINE_SOAK_REQUESTS says how many damaged requests.
+SEGLINE_SOAK_REQUESTS sets the number of damaged requests.
 """
 
 import base64
@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 import pytest
 
+from segline.gate import champion
 from segline.model.images import decode, encode_png
 from segline.track.packaging import Parts
 from segline.track.registry import Registry
@@ -37,8 +38,8 @@ pytestmark = pytest.mark.soak
 
 TESTS = Path(__file__).parents[1]
 REQUESTS = int(os.environ.get("SEGLINE_SOAK_REQUESTS", "1500"))
-WARM = 300  # requests after which memory is no longer to grow
-GROWTH = 32 * 2**20  # bytes
+WARM = 300  # requests after which memory must not grow
+GROWTH = 32 * 2**20  # bytes of tolerated growth
 MOVES = 6
 CLIENTS = 4
 TAGS = {"model.md5": "m", "channels": "1", "dtype": "uint8", "classes": '{"0": "background", "1": "cell"}'}
@@ -51,20 +52,20 @@ no_surroundings = track.no_surroundings
 
 @pytest.fixture
 def versions(store: Store, parts: Parts, other_code: Callable[[str, str, str], Parts]) -> dict[str, bytes]:
-    """What versions 1, the champion, and 2, whose code is another, make of the example."""
+    """Register version 1, the champion, and version 2 with changed code; return their answers to the example."""
     plain = "encode_png(prediction.labels), encode(prediction.objects), None"
     changed = other_code("served.py", plain, plain.replace("prediction.labels", "1 - prediction.labels"))
     inverse = replace(changed, answer=encode_png(1 - decode(parts.answer)[..., 0]))
     registry = Registry(store, "cells")
-    for each in (parts, inverse):
+    for version in (parts, inverse):
         with store.start_run("train") as run:
-            registry.register(each, run, Verdict(()), TAGS)
+            champion.register(registry, version, run, Verdict(()), TAGS)
     return {"1": parts.answer, "2": inverse.answer}
 
 
 @pytest.fixture
 def server(versions: dict[str, bytes], project: Path) -> Iterator["subprocess.Popen[str]"]:  # noqa: ARG001
-    """The command, at work in the project; its log is serve.log there."""
+    """Run the command in the project; it logs to serve.log there."""
     command = [sys.executable, "-m", "segline", "serve", "--model", "models:/cells@champion", "--port", "0"]
     with (project / "serve.log").open("w") as log:
         process = subprocess.Popen([*command, "--max-megabytes", "1"], stdout=log, stderr=log, cwd=project, text=True)
@@ -86,7 +87,7 @@ def port(server: "subprocess.Popen[str]", project: Path) -> int:
 
 @pytest.fixture
 def connection(port: int) -> Iterator[http.client.HTTPConnection]:
-    """To the server; it stays open from one request to the next."""
+    """Open a connection to the server that is kept between requests."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as opened:
         yield opened
 
@@ -98,7 +99,7 @@ def ask(connection: http.client.HTTPConnection, body: bytes, kind: str) -> tuple
 
 
 def ended(server: "subprocess.Popen[str]") -> str:
-    """The log, after the server was asked to end and did; the project is the working directory."""
+    """Stop the server and return its log; the project is the working directory."""
     server.send_signal(signal.SIGTERM)
     assert server.wait(60) == 0
     return Path("serve.log").read_text()
@@ -121,7 +122,7 @@ WAYS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 def damaged_requests(number: int) -> Iterator[tuple[str, bytes]]:
-    """Type and body of requests of which the image, or all of the body, is damaged."""
+    """Yield content type and body of requests whose image or whole body is damaged."""
     files = [(name, data) for name, (_, data) in fuzz.valid().items()]
     everything = [data for _, data in files]
     for case in range(number):
@@ -135,17 +136,17 @@ def damaged_requests(number: int) -> Iterator[tuple[str, bytes]]:
         yield kind, packed(fuzz.signed(data) if name.startswith("png") and rng.random() < 0.7 else data)
 
 
-def test_malformed_requests(
+def test_damaged_requests_are_refused_or_answered(
     server: "subprocess.Popen[str]", connection: http.client.HTTPConnection, versions: dict[str, bytes], parts: Parts
 ) -> None:
-    """Damaged images, forms and JSON: refused or, where the damage does not matter, answered; memory stays."""
+    """Damaged images, forms and JSON are refused, or answered if the damage has no effect; memory does not grow."""
     counts: Counter[int] = Counter()
     memory = 0
     for number, (kind, body) in enumerate(damaged_requests(REQUESTS)):
-        status, _, said = ask(connection, body, kind)
+        status, _, answer = ask(connection, body, kind)
         counts[status] += 1
-        assert status in (200, 400, 413, 415), said
-        assert status == 200 or json.loads(said)["message"]
+        assert status in (200, 400, 413, 415), answer
+        assert status == 200 or json.loads(answer)["message"]
         if number == WARM:
             memory = psutil.Process(server.pid).memory_info().rss
     grown = psutil.Process(server.pid).memory_info().rss - memory
@@ -173,7 +174,9 @@ GARBAGE = (
 )
 
 
-def test_what_is_no_http(server: "subprocess.Popen[str]", port: int, connection: http.client.HTTPConnection) -> None:
+def test_invalid_http_is_refused(
+    server: "subprocess.Popen[str]", port: int, connection: http.client.HTTPConnection
+) -> None:
     for data in GARBAGE:
         with socket.create_connection(("127.0.0.1", port), timeout=60) as opened:
             opened.sendall(data)
@@ -188,8 +191,8 @@ def test_what_is_no_http(server: "subprocess.Popen[str]", port: int, connection:
     assert "Traceback" not in ended(server)
 
 
-def test_all_that_the_schema_allows_and_forbids(server: "subprocess.Popen[str]", port: int, project: Path) -> None:
-    """By schemathesis: no error of the server, and every answer as the schema has it."""
+def test_generated_requests_agree_with_the_schema(server: "subprocess.Popen[str]", port: int, project: Path) -> None:
+    """schemathesis finds no server error, and every answer agrees with the schema."""
     program = "from schemathesis.cli import schemathesis; schemathesis()"
     address = f"http://127.0.0.1:{port}/openapi.json"
     options = ["--checks", CHECKS, "--mode", "all", "--seed", "1", "--no-color", "--suppress-health-check", "all"]
@@ -245,7 +248,7 @@ def test_no_request_is_dropped_while_the_alias_moves(
     print(f"{dict(counts)} requests by version, {len(wrong)} dropped or wrong, {MOVES} moves")  # noqa: T201
     assert wrong == []
     assert set(counts) == {"1", "2"}
-    assert ended(server).count(" answers, after version ") == MOVES
+    assert ended(server).count(" replaces version ") == MOVES
 
 
 def _await_version(connection: http.client.HTTPConnection, number: str) -> None:
@@ -259,9 +262,9 @@ def _await_version(connection: http.client.HTTPConnection, number: str) -> None:
 
 
 def test_mlflow_serves_the_same_model(versions: dict[str, bytes], project: Path, parts: Parts) -> None:
-    """By the line of docs/serve.md."""
+    """Start MLflow's server with the command line of docs/serve.md."""
     (line,) = (
-        each for each in (TESTS.parent / "docs" / "serve.md").read_text().splitlines() if "mlflow models" in each
+        text for text in (TESTS.parent / "docs" / "serve.md").read_text().splitlines() if "mlflow models" in text
     )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -278,12 +281,12 @@ def test_mlflow_serves_the_same_model(versions: dict[str, bytes], project: Path,
             assert process.poll() is None and time.monotonic() < limit, (project / "mlflow.log").read_text()
             with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
                 try:
-                    status, _, said = ask(connection, records(parts.example), "application/json")
+                    status, _, answer = ask(connection, records(parts.example), "application/json")
                     break
                 except ConnectionRefusedError:
                     time.sleep(0.5)
-        assert status == 200, said
-        (record,) = json.loads(said)["predictions"]
+        assert status == 200, answer
+        (record,) = json.loads(answer)["predictions"]
         assert base64.b64decode(record["labels"]) == versions["1"]
     finally:
         for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:

@@ -1,4 +1,4 @@
-"""A project to run the light stages in: params.yaml in a folder of its own."""
+"""Fixtures of the light stages: a project with params.yaml in its own folder."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ runtime: {progress: "off"}
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with six small drawn images in params.yaml."""
+    """Make a project with settings for six small drawn images; it is the working directory."""
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -24,7 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tree() -> Callable[[Path], dict[str, str]]:
-    """MD5 of each file below a folder, by its path there."""
+    """Return a function that gives the MD5 of each file below a folder, by its path in it."""
 
     def md5s(folder: Path) -> dict[str, str]:
         found = (file for file in sorted(folder.rglob("*")) if file.is_file())

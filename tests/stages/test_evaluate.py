@@ -1,4 +1,4 @@
-"""What stage evaluate chooses on the validation split, and when it asks for it at all; the rest is in test_pipeline."""
+"""Test the settings that stage evaluate chooses on the validation split; test_pipeline tests the rest."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ SIDE = 24
 
 
 class Network:
-    """A predictor that is asked for probabilities: two squares with a line between them, as faint as it is told."""
+    """A predictor of two squares with a line between them; `line` is the probability of foreground on the line."""
 
     def __init__(self, line: float) -> None:
         self.line = line
@@ -77,7 +77,7 @@ def prepared(folder: Path, labels: str, images: int = 1) -> Prepared:
         ("classes", {"segment_threshold": 0.8}, Inference()),
     ],
 )
-def test_what_is_set_is_not_searched_for(
+def test_settings_with_a_value_are_not_searched(
     labels: str, settings: dict[str, object], expected: Inference, tmp_path: Path
 ) -> None:
     network = Network(0.7)
@@ -86,24 +86,24 @@ def test_what_is_set_is_not_searched_for(
 
 
 @pytest.mark.parametrize(("line", "parted"), [(0.7, True), (0.1, False)])
-def test_a_watershed_is_chosen_where_it_is_needed(line: float, parted: bool, tmp_path: Path) -> None:
+def test_a_watershed_is_chosen_if_objects_touch(line: float, parted: bool, tmp_path: Path) -> None:
     chosen = evaluate._chosen(Network(line), prepared(tmp_path, "instances"), Evaluate(), "off")
     assert chosen.separation is not None
     assert (chosen.separation.depth is not None) == parted
     assert chosen.segment_threshold is None
 
 
-def test_borders_are_closed_where_it_is_needed(tmp_path: Path) -> None:
+def test_a_segment_threshold_is_chosen_if_borders_are_faint(tmp_path: Path) -> None:
     chosen = evaluate._chosen(Network(0.7), prepared(tmp_path, "boundaries"), Evaluate(), "off")
     assert chosen.segment_threshold == 0.7
     assert chosen.separation is None
 
 
-def test_what_is_set_beside_it_is_kept() -> None:
+def test_other_inference_settings_are_kept() -> None:
     assert evaluate._plain(Evaluate(threshold=0.4, views=8, tile=96)) == Inference(0.4, views=8, tile=96)
 
 
-def test_no_more_images_are_predicted_than_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_evenly_spread_validation_images_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "CHOSEN_ON", 3 * SIDE * SIDE)
     network = SimpleNamespace(probabilities=lambda raw: raw)
     found = evaluate._validation(network, prepared(tmp_path, "instances", images=7), "off")

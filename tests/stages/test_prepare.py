@@ -1,4 +1,4 @@
-"""Stage prepare: what it writes is judged by numpy and Pillow on the dataset's own files."""
+"""Stage prepare: its outputs are compared with numpy and Pillow on the files of the dataset."""
 
 import hashlib
 import shutil
@@ -13,7 +13,7 @@ from PIL import Image
 
 from segline import files
 from segline.data import imagefiles
-from segline.data.checks.unfit import UnfitError
+from segline.data.checks.problems import UnfitError
 from segline.data.dataset import IGNORE
 from segline.data.gaps import separate
 from segline.data.prepared import Prepared
@@ -27,7 +27,7 @@ def cells(project: Path) -> Path:
     return project / "data/raw/cells"
 
 
-def test_arrays_and_manifest(cells: Path) -> None:
+def test_arrays_and_manifest_hold_the_content_of_the_files(cells: Path) -> None:
     prepare.main()
     prepared = Prepared.open()
     manifest = prepared.manifest.set_index("image")
@@ -60,7 +60,7 @@ def test_statistics_are_of_the_training_images(cells: Path) -> None:
     assert prepared.statistics.std == pytest.approx((pixels.std() / 255,), rel=1e-12)
 
 
-def test_again_is_the_same_bytes_and_leaves_nothing_old(
+def test_a_second_run_writes_the_same_bytes_and_leaves_no_old_file(
     cells: Path, project: Path, tree: Callable[[Path], dict[str, str]]
 ) -> None:
     prepare.main()
@@ -72,7 +72,7 @@ def test_again_is_the_same_bytes_and_leaves_nothing_old(
     del cells
 
 
-def test_ignored_pixels_are_255_in_all_that_is_learned(cells: Path) -> None:
+def test_ignored_pixels_are_255_in_targets_and_classes(cells: Path) -> None:
     spec = files.read_yaml(cells / "dataset.yaml")
     files.write_yaml(cells / "dataset.yaml", spec | {"ignore": 77})
     classes = np.array(Image.open(cells / "classes/cells-000.png"))
@@ -87,8 +87,8 @@ def test_ignored_pixels_are_255_in_all_that_is_learned(cells: Path) -> None:
     assert (prepared.instances("cells-000")[:10] == 0).all()
 
 
-def test_grey_among_colour_is_written_as_colour(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By numpy on the files: three equal channels, and the statistics are of what is written."""
+def test_grey_images_are_written_as_rgb_if_some_are_rgb(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Compare with numpy on the files: three equal channels, and statistics of the written arrays."""
     grey = np.array(Image.open(cells / "images/cells-002.png"))
     colour = np.stack([grey, 255 - grey, grey // 2], axis=2)
     imagefiles.write_png(cells / "images/cells-002.png", colour)
@@ -104,11 +104,11 @@ def test_grey_among_colour_is_written_as_colour(cells: Path, capsys: pytest.Capt
     assert prepared.statistics.channels == 3
     assert prepared.statistics.mean == pytest.approx(train.mean(axis=0) / 255, rel=1e-12)
     assert prepared.statistics.std == pytest.approx(train.std(axis=0) / 255, rel=1e-12)
-    assert "5 grey and 1 RGB: grey ones are read as RGB" in capsys.readouterr().err
+    assert "5 grey and 1 RGB: grey images are read as RGB" in capsys.readouterr().err
 
 
-def test_real_grey_and_colour(project: Path, shared_data: Callable[[str], Path]) -> None:
-    """Nuclei in fluorescence and in stained tissue, a few of each."""
+def test_real_grey_and_rgb_images_are_prepared_together(project: Path, shared_data: Callable[[str], Path]) -> None:
+    """Take a few nuclei in fluorescence and a few in stained tissue."""
     source = shared_data("dsb2018")
     folder = project / "data/raw/nuclei"
     for kind in ("images", "instances"):
@@ -132,7 +132,7 @@ def test_real_grey_and_colour(project: Path, shared_data: Callable[[str], Path])
     assert {prepared.image(name).shape[2] for name in prepared.manifest["image"]} == {3}
 
 
-def test_errors_stop_it_and_leave_what_was_there(
+def test_an_error_in_the_dataset_keeps_the_former_output(
     cells: Path, project: Path, tree: Callable[[Path], dict[str, str]]
 ) -> None:
     prepare.main()
@@ -143,16 +143,18 @@ def test_errors_stop_it_and_leave_what_was_there(
     assert tree(project / "data/prepared") == before
 
 
-def test_unknown_names_are_refused(cells: Path, project: Path) -> None:
+def test_an_unknown_name_in_a_split_is_refused(cells: Path, project: Path) -> None:
     with (project / "params.yaml").open("a") as file:
         file.write("prepare: {test: [cells-07]}\n")
-    with pytest.raises(SplitError, match=r"prepare\.test: 'cells-07' is neither image nor group; near to it: cells-00"):
+    with pytest.raises(
+        SplitError, match=r"prepare\.test: 'cells-07' is neither an image nor a group; similar names: cells-00"
+    ):
         prepare.main()
     assert not (project / "data/prepared").exists()
     del cells
 
 
-def test_progress_is_said_on_standard_error(cells: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_on_standard_error(cells: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = project / "params.yaml"
     file.write_text(file.read_text().replace('"off"', "lines"))
     prepare.main()

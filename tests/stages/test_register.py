@@ -1,4 +1,4 @@
-"""Stage register on a tiny project: the record it writes, and the registered model in a process without segline."""
+"""Run stage register on a tiny project; check its record, and the model in a process without segline."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ for name, labels, instances in zip(names, answers["labels"], answers["instances"
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stages before register leave: two test images of unlike sizes, predicted by a network; a new store."""
+    """Make the outputs of the former stages: two test images of different sizes with predictions, and a new store."""
     root = tmp_path_factory.mktemp("template")
     (root / "dvc.yaml").touch()
     (root / "params.yaml").write_text("gate: {min_mean_iou: 0.5}\n")
@@ -102,7 +102,7 @@ def _prepared(folder: Path) -> None:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project before stage register, as the working directory."""
+    """Make a project before stage register the working directory."""
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
     shutil.copytree(template, tmp_path / "project")
@@ -118,7 +118,7 @@ def record(project: Path) -> bytes:
     return (project / "data" / "reports" / "registration.json").read_bytes()
 
 
-def test_model_is_registered_with_what_is_known_of_it(project: Path) -> None:
+def test_the_model_is_registered_with_its_origin(project: Path) -> None:
     register.main()
     content = json.loads(record(project))
     assert content["name"] == "tiny"
@@ -136,7 +136,34 @@ def test_model_is_registered_with_what_is_known_of_it(project: Path) -> None:
     assert run.data.params["train.learning_rate"] == "0.01"
 
 
-def test_record_is_the_same_on_every_machine_and_every_time(project: Path, template: Path, tmp_path: Path) -> None:
+def test_mlflow_ranks_versions_by_their_test_metrics(project: Path) -> None:
+    register.main()
+    mlflow_client = client(project)
+    version = mlflow_client.get_model_version_by_alias("tiny", "champion")
+    points = mlflow_client.get_metric_history(version.run_id, "test_mean_iou")
+    assert [point.value for point in points] == [0.8]
+    (project / "data" / "reports" / "test.json").write_text(
+        '{"images": 3, "iou": {}, "dice": {}, "mean_iou": 0.9, "pixel_error": 0.05}'
+    )
+    (project / "data" / "reports" / "inference.json").write_text(
+        (project / "data" / "reports" / "inference.json").read_text() + "\n"
+    )
+    for _ in range(2):  # a repeated registration adds nothing
+        register.main()
+    ranked = mlflow_client.search_logged_models(
+        [mlflow_client.get_run(version.run_id).info.experiment_id],
+        order_by=[{"field_name": "metrics.test_mean_iou", "ascending": False}],
+    )
+    metrics = [[metric for metric in model.metrics if metric.key == "test_mean_iou"] for model in ranked]
+    assert [[metric.value for metric in points] for points in metrics] == [[0.9], [0.8]]
+    for metric in (points[0] for points in metrics):
+        assert (metric.dataset_name, metric.dataset_digest) == ("tiny", version.tags["data.md5"])
+        assert metric.run_id == version.run_id
+    assert {metric.key for metric in ranked[0].metrics} == {"test_images", "test_mean_iou", "test_pixel_error"}
+    assert [point.value for point in mlflow_client.get_metric_history(version.run_id, "test_mean_iou")] == [0.8, 0.9]
+
+
+def test_the_record_is_the_same_on_every_machine(project: Path, template: Path, tmp_path: Path) -> None:
     register.main()
     first = record(project)
     register.main()
@@ -150,15 +177,15 @@ def test_record_is_the_same_on_every_machine_and_every_time(project: Path, templ
     assert record(tmp_path / "elsewhere") == first
 
 
-def test_below_the_floors(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_below_the_floors_is_not_promoted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "params.yaml").write_text("gate: {min_mean_iou: 0.9}\nregistration: {name: mine}\n")
     register.main()
     assert not json.loads(record(project))["floors"]["passed"]
     assert client(project).get_registered_model("mine").aliases == {"challenger": 1}
-    assert "mean_iou is 0.8, gate asks for 0.9" in capsys.readouterr().err
+    assert "Not promoted: mean_iou 0.8 is below the minimum 0.9 (gate.min_mean_iou)." in capsys.readouterr().err
 
 
-def test_loaded_where_segline_cannot_be_imported_it_answers_as_evaluate_wrote(project: Path, tmp_path: Path) -> None:
+def test_the_model_answers_like_evaluate_without_segline(project: Path, tmp_path: Path) -> None:
     register.main()
     images, answers, reports = tmp_path / "images", tmp_path / "answers", project / "data" / "reports"
     for folder in (images, answers / "predictions", answers / "instances"):

@@ -1,4 +1,4 @@
-"""Stage train on a tiny project: what it says and records of a training whose predictions are all one class."""
+"""Stage train on a tiny project: messages and records of a training whose predictions are all of one class."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ weights: {density_balance: 1, density_border: 1}
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stages before train leave, and no store yet."""
+    """Make a project in which the stages before train have run, without a store."""
     root = tmp_path_factory.mktemp("ready")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -34,9 +34,9 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def trained(ready: Path, monkeypatch: pytest.MonkeyPatch, *found: int | None) -> dict[str, object]:
-    """metrics.json of a training in which `found` was found, epoch by epoch."""
-    answers = iter(found)
+def trained(ready: Path, monkeypatch: pytest.MonkeyPatch, *verdicts: int | None) -> dict[str, object]:
+    """Train with the given verdict of `loop.collapsed` in each epoch; return metrics.json."""
+    answers = iter(verdicts)
 
     def collapsed(_: npt.NDArray[np.int64]) -> int | None:
         return next(answers)
@@ -51,14 +51,14 @@ def trained(ready: Path, monkeypatch: pytest.MonkeyPatch, *found: int | None) ->
 
 
 def tags() -> dict[str, str]:
-    """Of the run that was started last."""
+    """Return the tags of the latest run."""
     store = open_store()
     (run,) = store.client.search_runs([store.experiment_id], order_by=["start_time DESC"], max_results=1)
     tags: dict[str, str] = run.data.tags
     return tags
 
 
-def test_a_collapse_is_said_tagged_and_recorded(
+def test_a_collapse_is_reported_tagged_and_recorded(
     ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verdict = trained(ready, monkeypatch, None, None, 0, 0)["collapsed"]
@@ -75,10 +75,10 @@ def test_a_collapse_is_said_tagged_and_recorded(
     assert "collapsed" not in history
 
 
-def test_a_training_that_recovers_is_clean(
+def test_a_training_that_recovers_is_not_marked_as_collapsed(
     ready: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Whichever epoch is used, it is not among those that collapsed.
+    # The last epoch is used, which did not collapse.
     monkeypatch.setattr("segline.train.keep.better", lambda _, epoch: epoch.epoch)
     assert trained(ready, monkeypatch, 0, 0, None, None)["collapsed"] is None
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: epoch")]

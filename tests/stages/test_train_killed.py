@@ -1,4 +1,4 @@
-"""Stage train, killed: the next start goes on in the same run, and the bytes are those of an undisturbed one."""
+"""Stage train, killed: the next start resumes in the same run and ends with the bytes of an undisturbed one."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ SOME = [
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose stages before train have run, with an empty store."""
+    """Make a project with an empty store in which the stages before train have run."""
     root = tmp_path_factory.mktemp("ready")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -51,7 +51,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(ready: Path, work: Path, cases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What became of an undisturbed training, and of each of `cases`."""
+    """Return the results of an undisturbed training and of each of `cases`."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_TRACKING"))}
     environment |= {"OMP_NUM_THREADS": "1", "DVC_STAGE": "train"}
     done = subprocess.run(
@@ -67,7 +67,7 @@ def run(ready: Path, work: Path, cases: Sequence[dict[str, Any]]) -> list[dict[s
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """MD5 of each file of data/model."""
+    """Return the MD5 of each file of data/model by name."""
     return {file.name: md5(file) for file in (folder / "data" / "model").iterdir()}
 
 
@@ -76,13 +76,13 @@ def md5(file: Path) -> str:
 
 
 def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
-    """What the store itself holds."""
+    """Query the database of the store."""
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(query).fetchall()
 
 
 def faults(case: dict[str, Any], result: dict[str, Any], undisturbed: dict[str, Any]) -> list[str]:
-    """All that is wrong with a training that was ended once."""
+    """List the faults of a training that was killed once."""
     folder, (killed, resumed) = Path(result["folder"]), result["runs"]
     database = folder / "mlruns" / "mlflow.db"
     after = dict(rows(folder / "mlruns" / "after the kill.db", "SELECT run_uuid, status FROM runs"))
@@ -106,11 +106,11 @@ def faults(case: dict[str, Any], result: dict[str, Any], undisturbed: dict[str, 
 
 
 def table(cases: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], undisturbed: dict[str, Any]) -> str:
-    """A line for each case: point, signal, where it went on, whether the bytes are equal, and what is wrong."""
+    """Return a line for each case: point, signal, where it resumed, whether the bytes are equal, and the faults."""
     lines = [f"{'killed at':44}{'by':9}{'resumed after':22}{'md5 equal':11}{'seconds':9}faults"]
     expected = outputs(Path(undisturbed["folder"]))
     for case, result in zip(cases, results, strict=True):
-        match = re.search(r"goes on after epoch (\d+) of \d+(?:, step (\d+))?", result["runs"][1]["said"])
+        match = re.search(r"resumes after epoch (\d+) of \d+(?:, step (\d+))?", result["runs"][1]["said"])
         where = "the beginning" if match is None else f"epoch {match[1]}" + (f" step {match[2]}" if match[2] else "")
         equal = "yes" if outputs(Path(result["folder"])) == expected else "NO"
         seconds = "+".join(f"{each['seconds']:.1f}" for each in result["runs"])
@@ -119,7 +119,7 @@ def table(cases: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], un
     return "\n".join(lines)
 
 
-def test_a_killed_training_goes_on_where_it_was(ready: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_at_its_last_checkpoint(ready: Path, tmp_path: Path) -> None:
     cases = [{"point": point, "signal": number} for point, number in SOME]
     undisturbed, *results = run(ready, tmp_path, cases)
     assert set(outputs(Path(undisturbed["folder"]))) == set(OUTPUTS)

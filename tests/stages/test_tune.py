@@ -1,4 +1,4 @@
-"""Stage tune on a tiny project: what it writes and records, and that being killed changes none of it."""
+"""Stage tune on a tiny project: its outputs and runs, also after it was killed."""
 
 import shutil
 import subprocess
@@ -52,7 +52,7 @@ OUTPUTS = ("best.yaml", "trials.csv", "search.json", "pictures/history.png", "pi
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stages before leave."""
+    """Make a project in which the stages before tune have run."""
     root = tmp_path_factory.mktemp("ready")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -65,7 +65,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(folder: Path, **changes: dict[str, Any]) -> None:
-    """params.yaml with some settings changed."""
+    """Write params.yaml with some settings changed."""
     content = {name: {**values, **changes.get(name, {})} for name, values in SETTINGS.items()}
     YAML().dump(content, folder / "params.yaml")
 
@@ -78,7 +78,7 @@ def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def searched(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after an undisturbed search."""
+    """Make a project in which an undisturbed search has run."""
     root = tmp_path_factory.mktemp("searched") / "project"
     shutil.copytree(ready, root)
     with pytest.MonkeyPatch.context() as patch:
@@ -89,7 +89,7 @@ def searched(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of the test's own before its search, as the working directory."""
+    """Copy the project before its search; the copy is the working directory."""
     shutil.copytree(ready, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
@@ -97,7 +97,7 @@ def project(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def done(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of the test's own after its search, moved elsewhere."""
+    """Copy the project after its search to another folder; the copy is the working directory."""
     shutil.copytree(searched, tmp_path / "done")
     monkeypatch.chdir(tmp_path / "done")
     return tmp_path / "done"
@@ -108,11 +108,11 @@ def outputs(project: Path) -> dict[str, bytes]:
 
 
 def runs() -> dict[str, Run]:
-    """Of the store, by name; a name is there once."""
+    """Return the runs of the store by name, each name once."""
     store = open_store()
-    found = store.client.search_runs([store.experiment_id])
-    assert len({run.info.run_name for run in found}) == len(found)
-    return {run.info.run_name: run for run in found}
+    held = store.client.search_runs([store.experiment_id])
+    assert len({run.info.run_name for run in held}) == len(held)
+    return {run.info.run_name: run for run in held}
 
 
 def test_the_best_of_the_trials_is_what_train_reads(done: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_best_of_the_trials_is_what_train_reads(done: Path) -> None:
     assert set(best.searched) == drawn
 
 
-def test_each_trial_is_a_run_within_that_of_the_study(done: Path) -> None:
+def test_each_trial_is_a_run_below_the_run_of_the_search(done: Path) -> None:
     found = runs()
     assert set(found) == {"study", "trial 0", "trial 1", "trial 2"}
     study = found.pop("study")
@@ -156,11 +156,11 @@ def test_the_same_search_elsewhere_writes_the_same_bytes(project: Path, searched
 
 
 class Killed(BaseException):
-    """In the place of SIGKILL."""
+    """Stands for SIGKILL."""
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])
-def test_a_search_cut_short_continues_in_the_same_runs(
+def test_an_interrupted_search_continues_in_the_same_runs(
     project: Path, searched: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     judge, judged = loop.evaluate, []
@@ -188,7 +188,7 @@ def test_a_search_cut_short_continues_in_the_same_runs(
         assert steps == ([] if name == "study" else [1, 2])
 
 
-def test_grown_and_shrunk_it_trains_only_what_is_missing(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_number_of_trials_trains_only_the_missing_ones(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, trained = outputs(done), []
     fit = loop.fit
 
@@ -208,24 +208,22 @@ def test_grown_and_shrunk_it_trains_only_what_is_missing(done: Path, monkeypatch
     assert len(runs()) == 6
 
 
-def test_a_changed_setting_begins_another_search(
+def test_a_changed_setting_or_changed_code_starts_another_search(
     done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(done, tune={"trials": 1, "seed": 1}, train={"tiles_per_epoch": 2})
     tune.main()
-    assert "0 of 1 trials are there" in capsys.readouterr().err
+    assert "0 of 1 trials are done" in capsys.readouterr().err
     write(done)
     tune.main()
-    assert "3 of 3 trials are there" in capsys.readouterr().err
+    assert "3 of 3 trials are done" in capsys.readouterr().err
     monkeypatch.setattr("segline.track.lineage.code", lambda stage: {stage: "other code"})
     write(done, tune={"trials": 1})
     tune.main()
-    assert "0 of 1 trials are there" in capsys.readouterr().err
+    assert "0 of 1 trials are done" in capsys.readouterr().err
 
 
-def test_a_pruned_trial_and_one_that_diverged_are_no_failed_runs(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pruned_and_diverged_trials_are_not_failed_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project, tune={"trials": 4})
     monkeypatch.setattr("segline.train.search.OpenTrial.report", _second_is_worse)
     fit, begun = loop.fit, []
@@ -260,7 +258,7 @@ def _second_is_worse(asked: Any, epoch: loop.Epoch) -> bool:
     return bool(asked.number == 1)
 
 
-def test_without_a_search_the_settings_stand_as_they_are(project: Path) -> None:
+def test_without_a_search_the_settings_are_those_of_params_yaml(project: Path) -> None:
     write(project, tune={"trials": 0})
     tune.main()
     best = params.read_tuned()
@@ -300,7 +298,7 @@ def test_without_a_search_the_settings_stand_as_they_are(project: Path) -> None:
         ),
     ],
 )
-def test_a_search_that_cannot_be_made_is_refused_at_once(
+def test_an_impossible_search_is_refused_at_once(
     project: Path, changes: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     write(project, **changes)
@@ -309,7 +307,7 @@ def test_a_search_that_cannot_be_made_is_refused_at_once(
     assert runs() == {}
 
 
-def test_a_worker_that_joins_trains_what_is_left_and_writes_nothing(
+def test_a_worker_that_joins_trains_the_remaining_trials_and_writes_nothing(
     project: Path, searched: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = tune._train
@@ -329,7 +327,7 @@ def killed(*_: Any) -> None:
     raise Killed
 
 
-def test_what_cannot_be_joined_is_said(done: Path) -> None:
+def test_joining_a_search_of_other_settings_is_refused(done: Path) -> None:
     write(done, tune={"seed": 5})
     with pytest.raises(StudyError, match="no search has the settings, data and code of this folder"):
         tune.main(str(journal(done)))
@@ -340,7 +338,7 @@ def journal(project: Path) -> Path:
     return found
 
 
-def test_killed_it_ends_with_the_same_bytes(project: Path, searched: Path) -> None:
+def test_a_killed_search_is_completed_with_the_same_bytes(project: Path, searched: Path) -> None:
     process = start(project)
     wait_for(lambda: begun(project, 1), process)
     process.kill()

@@ -1,4 +1,4 @@
-"""Stage weights: the maps are those of `weight_map`, with class weights from the training images alone; densities."""
+"""Stage weights: maps equal to `weight_map` with class weights from the training images alone, and densities."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ def prepared(project: Path) -> Prepared:
     return Prepared.open()
 
 
-def test_maps(prepared: Prepared, project: Path) -> None:
+def test_maps_use_class_weights_of_the_training_images(prepared: Prepared, project: Path) -> None:
     with (project / "params.yaml").open("a") as file:
         file.write("weights: {kind: falk2019, w0: 50, sigma: 6, class_balance: 1}\n")
     weights.main()
@@ -43,13 +43,15 @@ def test_maps(prepared: Prepared, project: Path) -> None:
         assert prepared.weights(name).dtype == np.float32
 
 
-def test_the_test_split_is_left_alone(prepared: Prepared, project: Path) -> None:
+def test_no_map_is_written_for_the_test_split(prepared: Prepared, project: Path) -> None:
     weights.main()
     learned = {f"{name}.npy" for split in ("train", "validation") for name in prepared.names(split)}
     assert {file.name for file in (project / "data/weights").iterdir()} == learned | {"montage.png"}
 
 
-def test_again_is_the_same_bytes(prepared: Prepared, project: Path, tree: Callable[[Path], dict[str, str]]) -> None:
+def test_a_second_run_writes_the_same_bytes(
+    prepared: Prepared, project: Path, tree: Callable[[Path], dict[str, str]]
+) -> None:
     weights.main()
     first = tree(project / "data/weights")
     weights.main()
@@ -57,7 +59,7 @@ def test_again_is_the_same_bytes(prepared: Prepared, project: Path, tree: Callab
     del prepared
 
 
-def test_montage_has_a_row_an_image(prepared: Prepared, project: Path) -> None:
+def test_the_montage_has_a_row_for_each_image(prepared: Prepared, project: Path) -> None:
     weights.main()
     with Image.open(project / "data/weights/montage.png") as picture:
         assert picture.mode == "RGB"
@@ -65,10 +67,10 @@ def test_montage_has_a_row_an_image(prepared: Prepared, project: Path) -> None:
         assert picture.height > 64 * min(4, len(prepared.names("train")))
 
 
-def test_of_a_large_image_the_montage_shows_the_middle(
+def test_the_montage_shows_the_middle_of_a_large_image(
     prepared: Prepared, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 16 px, panels that are scaled by whole factors are a multiple of 16 px wide and high."""
+    """Cut at 16 px, so that panels scaled by whole factors are a multiple of 16 px wide and high."""
     del prepared
     monkeypatch.setattr(weights, "SHOWN_SIDE", 16)
     assert weights._middle(np.arange(100)[:, None] + np.zeros(10, int))[:, 0].tolist() == list(range(42, 58))
@@ -77,9 +79,7 @@ def test_of_a_large_image_the_montage_shows_the_middle(
         assert picture.width == 3 * 256 + 4 * 8
 
 
-def test_pixels_are_as_likely_as_their_class_is_rare_and_more_likely_in_the_border_term(
-    prepared: Prepared, project: Path
-) -> None:
+def test_the_density_is_high_for_rare_classes_and_in_the_border_term(prepared: Prepared, project: Path) -> None:
     with (project / "params.yaml").open("a") as file:
         file.write("weights: {kind: falk2019, w0: 0, sigma: 6, density_balance: 1, density_border: 3}\n")
     weights.main()
@@ -112,16 +112,18 @@ def test_pixels_are_as_likely_as_their_class_is_rare_and_more_likely_in_the_bord
     assert extra > 0
 
 
-def test_without_a_density_none_is_written_and_pixels_are_drawn_alike(prepared: Prepared, project: Path) -> None:
+def test_without_density_settings_pixels_are_drawn_uniformly(prepared: Prepared, project: Path) -> None:
     weights.main()
     assert prepared.density() is None
     assert not list((project / "data/weights").glob("density*"))
 
 
-def test_a_border_to_draw_by_that_is_not_there_is_refused(prepared: Prepared, project: Path) -> None:
+def test_a_density_of_a_border_term_that_does_not_exist_is_refused(prepared: Prepared, project: Path) -> None:
     with (project / "params.yaml").open("a") as file:
         file.write("weights: {kind: none, density_border: 2}\n")
-    with pytest.raises(ParamsError, match=r"params\.yaml: weights .*density_border 2 has no border term.*set kind to"):
+    with pytest.raises(
+        ParamsError, match=r"params\.yaml: weights .*density_border 2 needs a border term.*set density_border to 0"
+    ):
         weights.main()
     assert not (project / "data/weights").exists()
     del prepared

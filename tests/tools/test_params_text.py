@@ -1,4 +1,4 @@
-"""What people read about the settings says what params.py says."""
+"""The texts about settings agree with params.py."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ import params_text
 from segline.params import Params, check
 
 
-def test_docs_are_up_to_date(repository: Path) -> None:
+def test_docs_params_md_is_up_to_date(repository: Path) -> None:
     assert (repository / "docs/params.md").read_text() == params_text.params_markdown(), "run `make generate`"
 
 
 def test_params_yaml_holds_and_explains_every_setting(repository: Path) -> None:
-    # Values are the user's, and so is what they write beside them; nothing may be missing.
+    # Users change values and may add comments; no setting and no explanation may be missing.
     text = (repository / "params.yaml").read_text()
     assert missing(Params(), YAML(typ="safe").load(text), text) == [], "run `make generate`"
 
@@ -36,7 +36,11 @@ def test_a_setting_left_out_or_unexplained_is_found(repository: Path) -> None:
     content = YAML(typ="safe").load(text)
     del content["train"]["schedule"]
     del content["weights"]["sigma"]
-    assert missing(Params(), content, text.replace("# average so", "# mean of so")) == ["sigma", "schedule", "views"]
+    assert missing(Params(), content, text.replace("# number of averaged", "# number of mean")) == [
+        "sigma",
+        "schedule",
+        "views",
+    ]
 
 
 def test_text_and_settings_are_inverse() -> None:
@@ -60,5 +64,5 @@ def test_text_and_settings_are_inverse() -> None:
         ({"type": "boolean"}, "`true`, `false`"),
     ],
 )
-def test_limits_in_words(schema: dict[str, object], words: str) -> None:
+def test_limits_are_put_into_words(schema: dict[str, object], words: str) -> None:
     assert params_text.allowed(schema) == words

@@ -1,7 +1,7 @@
-"""Run by tests: many processes that log, register and promote on one store at the same moment.
+"""Run many processes that log, register and promote in one store at the same time.
 
-python at_once.py MODEL PROCESSES PROMOTIONS, in a project's folder: MODEL is where the tests keep a small model. Each
-process registers two versions of its own and makes them champion in turn.
+python at_once.py MODEL PROCESSES PROMOTIONS, in the folder of a project; MODEL is the folder of a small model. Each
+process registers two versions and makes each champion in turn.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segline.gate.champion import promote
+from segline.gate import champion
 from segline.gate.rules import floors
 from segline.params import Gate
 from segline.track.packaging import Parts
@@ -25,21 +25,22 @@ GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
 
 
 def work(number: int, model: Path, processes: int, promotions: int) -> None:
-    """What each process does."""
-    meet("begun", number, processes)
+    """Do the work of one process."""
+    champion.judge = lambda *_, **__: GOOD  # type: ignore[assignment]  # this process is a fork of its own
+    meet("started", number, processes)
     store = open_store()
     registry = Registry(store, "cells")
     with store.start_run(f"train {number}", {"number": number}) as run:
         log(run, number)
-        versions = [registry.register(each, run, GOOD, {"model.md5": "m"}) for each in own(number, model)]
+        versions = [champion.register(registry, parts, run, GOOD, {"model.md5": "m"}) for parts in own(number, model)]
         meet("registered", number, processes)
         for turn in range(promotions):
             version = versions[(turn + 1) % 2].version
-            promote(registry, version, lambda *_: GOOD, reason=f"process {number}, turn {turn}", force=True)
+            champion.promote(registry, version, reason=f"process {number}, turn {turn}", force=True)
 
 
 def meet(where: str, number: int, processes: int) -> None:
-    """Wait for all processes to come here, so that none is done before another begins."""
+    """Wait for all processes, so that they work at the same time."""
     Path(f"{where} {number}").touch()
     limit = time.monotonic() + 300
     while len(list(Path().glob(f"{where} *"))) < processes:
@@ -48,7 +49,7 @@ def meet(where: str, number: int, processes: int) -> None:
 
 
 def log(run: StartedRun, number: int) -> None:
-    """Figures and a picture for each step."""
+    """Log metrics for each step, and a picture."""
     for step in range(1, STEPS + 1):
         run.log(step, {"loss": number + 1 / step, "mean_iou": 1 - 1 / step})
         run.tag({f"step {step}": "logged"})
@@ -56,7 +57,7 @@ def log(run: StartedRun, number: int) -> None:
 
 
 def own(number: int, model: Path) -> list[Parts]:
-    """Two versions that no other process has: white space makes other files of the same meaning."""
+    """Make two versions that no other process has: white space changes the bytes of a file, not its meaning."""
     example, answer, instances = ((model / name).read_bytes() for name in ("example", "answer", "instances"))
     parts = Parts(model, model / "inference.json", example, answer, instances)
     versions = []
@@ -68,7 +69,7 @@ def own(number: int, model: Path) -> list[Parts]:
 
 
 def main() -> None:
-    """Fork: the imports, which take longest, are made once."""
+    """Fork the processes after the slow imports."""
     model, processes, promotions = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     children = []
     for number in range(processes):
@@ -77,7 +78,7 @@ def main() -> None:
             continue
         work(number, model, processes, promotions)
         sys.stdout.flush()
-        os._exit(0)  # a traceback leaves by the interpreter, with 1
+        os._exit(0)  # after an exception the interpreter exits with 1
     states = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     sys.exit(any(states))
 

@@ -1,4 +1,4 @@
-"""A small trained model, and projects whose stores are copies of one: making a store takes seconds."""
+"""Provide a small model, and projects whose stores are copies of one, since creating a store takes seconds."""
 
 import os
 import shutil
@@ -24,14 +24,14 @@ NETWORK = {"width": 2, "depth": 1, "padding": "same", "norm": "none", "upsamplin
 
 @pytest.fixture(autouse=True)
 def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What MLflow and DVC would tell a stage that they started."""
+    """Remove the variables that MLflow and DVC set for a stage."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a new, empty store."""
+    """Make a project with a new, empty store."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "dvc.yaml").touch()
     before = Path.cwd()
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of the test's own, with a store, as the working directory; its name holds a space and an umlaut."""
+    """Make a project with a store the working directory; its name contains a space and an umlaut."""
     folder = tmp_path / "my prüfung"
     shutil.copytree(made, folder)
     monkeypatch.chdir(folder)
@@ -54,27 +54,27 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def store(project: Path) -> Store:  # noqa: ARG001
-    """The project's store."""
+    """Open the store of the project."""
     return open_store()
 
 
 @pytest.fixture
 def run(store: Store) -> Iterator[StartedRun]:
-    """A run in it."""
+    """Start a run in the store."""
     with store.start_run("train") as started:
         yield started
 
 
 @pytest.fixture
 def under_way(store: Store) -> Iterator[Callable[..., StartedRun]]:
-    """Starts runs that stay under way until the test ends."""
+    """Return a function that starts runs that last until the test ends."""
     with ExitStack() as stack:
         yield lambda *arguments, **named: stack.enter_context(store.start_run(*arguments, **named))
 
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    """A network with random weights, and what it makes of an image."""
+    """Return a network with random weights, and its answer to an image."""
     folder = tmp_path_factory.mktemp("model")
     statistics = Statistics("uint8", 1, (0.5,), (0.25,))
     description = Description(NETWORK, {0: "background", 1: "cell"}, "instances", statistics)
@@ -94,7 +94,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 @pytest.fixture
 def other_code(parts: Parts, tmp_path: Path) -> Callable[[str, str, str], Parts]:
-    """The same model with another room: `file`, in which `old` is replaced by `new`."""
+    """Return a function that copies the model with other code: `old` in `file` is replaced by `new`."""
 
     def make(file: str, old: str, new: str) -> Parts:
         room = tmp_path / "other room"

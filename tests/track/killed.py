@@ -1,4 +1,4 @@
-"""A process that registers and promotes versions of a tiny model, ended by SIGKILL at a named call or at any time."""
+"""Run a process that registers and promotes versions of a tiny model, and kill it at a call or at any time."""
 
 import json
 import os
@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from mlflow import MlflowClient
 
-from segline.gate.champion import promote
+from segline.gate import champion
 from segline.gate.rules import floors
 from segline.params import Gate
-from segline.track import history, intact, unfinished, versions
+from segline.track import history, intact, versions
 from segline.track.audit import verify
 from segline.track.history import champions, read_history
 from segline.track.packaging import Parts
@@ -24,7 +25,7 @@ from segline.track.registry import Registry
 from segline.track.store import Store, open_store
 
 GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
-# Calls of a registration and of a promotion, in their order; the process ends before or after one of them.
+# Calls of a registration and a promotion, in order; the process is killed before or after one of them.
 POINTS: tuple[tuple[Any, str], ...] = (
     (MlflowClient, "create_logged_model"),
     (versions, "_upload"),
@@ -34,14 +35,14 @@ POINTS: tuple[tuple[Any, str], ...] = (
     (MlflowClient, "create_model_version"),
     (MlflowClient, "set_logged_model_tags"),
     (MlflowClient, "set_model_version_tag"),
-    (unfinished, "mark"),
+    (history, "mark_move"),
     (MlflowClient, "set_registered_model_alias"),
-    (unfinished, "clear"),
+    (history, "clear_mark"),
 )
 
 
 def upload(store: Any, parts: Any, _: Any, logged: Any, records: Any) -> dict[str, str]:  # noqa: ARG001
-    """Log the files of a model without asking it for an answer, which takes seconds."""
+    """Upload the files of a model without the check of its answer, which takes seconds."""
     folder = Path(f"packed {parts.md5}")
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "artifacts" / "model").mkdir(parents=True)
@@ -53,7 +54,7 @@ def upload(store: Any, parts: Any, _: Any, logged: Any, records: Any) -> dict[st
 
 
 def variant(parts: Parts, number: int) -> Parts:
-    """The same model with other bytes in its settings."""
+    """Return the same model with other bytes in its settings."""
     folder = Path(f"variant-{number}")
     folder.mkdir(exist_ok=True)
     (folder / "inference.json").write_text(parts.inference.read_text() + " " * number)
@@ -65,13 +66,14 @@ def work(parts: Parts, number: int) -> None:
     store = open_store()
     registry = Registry(store, "cells")
     with store.start_run(f"train {number}") as run:
-        done = registry.register(parts, run, GOOD, {})
-    if "champion" not in done.aliases:
-        promote(registry, done.version, lambda *_: GOOD, force=True, reason=f"number {number}")
+        registered = champion.register(registry, parts, run, GOOD, {})
+    if "champion" not in registered.aliases:
+        with patch.object(champion, "judge", lambda *_, **__: GOOD):
+            champion.promote(registry, registered.version, force=True, reason=f"number {number}")
 
 
 def killed_at(owner: Any, name: str, when: str, parts: Parts, number: int) -> None:
-    """Do the work in a process that ends before or after the first call of `name`."""
+    """Do the work in a process that is killed before or after the first call of `name`."""
     call: Callable[..., Any] = getattr(owner, name)
 
     def end(*arguments: Any, **named: Any) -> Any:
@@ -88,12 +90,12 @@ def killed_at(owner: Any, name: str, when: str, parts: Parts, number: int) -> No
 
 
 def killed_after(seconds: float, parts: Parts, number: int) -> bool:
-    """Do the work in a process that is ended after so many seconds; tell whether it was still at work."""
+    """Do the work in a process that is killed after some seconds; return whether it was still running."""
     child = os.fork()
     if child == 0:
         _work_and_leave(parts, number)
     time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)  # a child that has ended waits for its parent
+    os.kill(child, signal.SIGKILL)  # a finished child stays until its parent waits for it
     _, state = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(state) == -signal.SIGKILL
 
@@ -108,38 +110,38 @@ def _work_and_leave(parts: Parts, number: int) -> None:
 
 
 def kill_and_repair(store: Store, parts: Parts, points: Sequence[tuple[Any, str]], moments: Sequence[str]) -> None:
-    """End the work at each of `points`, before or after the call, and do it again."""
+    """Kill the work at each of `points`, before or after the call, and repeat it."""
     work(variant(parts, 0), 0)
     number = 0
     for owner, name in points:
         for when in moments:
             number += 1
-            other = variant(parts, number)
-            killed_at(owner, name, when, other, number)
-            whole_before_repair(store)
-            work(other, number)
-            repaired(store)
+            changed = variant(parts, number)
+            killed_at(owner, name, when, changed, number)
+            check_before_repair(store)
+            work(changed, number)
+            check_repaired(store)
 
 
-def whole_before_repair(store: Store) -> None:
-    """What holds however a process ended: the history can be read, and each version in the store has its line."""
+def check_before_repair(store: Store) -> None:
+    """Check the state after any kill: the history is readable, and each version in the store has its line."""
     lines = read_history(store.place.root / "registry.jsonl")
     versions = store.client.search_model_versions("name = 'cells'")
-    assert {each.tags["version.md5"] for each in versions} <= {line.version_md5 for line in lines}
+    assert {version.tags["version.md5"] for version in versions} <= {line.version_md5 for line in lines}
 
 
-def repaired(store: Store) -> None:
-    """What holds after the next registration or promotion: nothing is pending, and all agrees with the history."""
+def check_repaired(store: Store) -> None:
+    """Check the state after the next registration or promotion: nothing is pending, and all agrees with the history."""
     registry = Registry(store, "cells")
     held = champions(registry.history())
     for alias, place in (("champion", -1), ("previous", -2)):
         version = registry.holder(alias)
-        wanted = held[place] if len(held) >= -place else None
-        assert (version.tags["version.md5"] if version else None) == wanted, alias
+        expected = held[place] if len(held) >= -place else None
+        assert (version.tags["version.md5"] if version else None) == expected, alias
     for logged in store.client.search_logged_models([store.experiment_id]):
         assert str(logged.status) in ("READY", "FAILED"), logged
-    wrong = [finding.what for finding in verify(registry) if not finding.note]
-    assert wrong == [], wrong
+    problems = [finding.what for finding in verify(registry) if not finding.note]
+    assert problems == [], problems
     lines = [json.dumps([line.name, line.version_md5]) for line in registry.history() if line.action == "register"]
     assert len(lines) == len(set(lines))
     assert not (store.place.folder / "promotion.json").exists()

@@ -1,4 +1,4 @@
-"""The commit that a version was made from, in repositories whose course is known."""
+"""Find the commit of a version in repositories with a known history."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ Git = Callable[..., str]
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project that is not committed yet, below the top of its repository."""
+    """Make a project without commits in a subfolder of its repository."""
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     root = tmp_path / "repository" / "the project"
@@ -40,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def git(root: Path) -> Git:
-    """Call git in the project."""
+    """Return a function that calls git in the project."""
     identity = {f"GIT_{role}_{what}": "x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
     def call(*arguments: str) -> str:
@@ -55,7 +55,7 @@ def git(root: Path) -> Git:
 
 @pytest.fixture
 def commit(git: Git, root: Path) -> Callable[..., str]:
-    """Write files, commit all there is and return the commit."""
+    """Return a function that writes files, commits everything and returns the commit."""
 
     def call(changes: dict[str, str] | None = None) -> str:
         write(root, changes or {})
@@ -76,19 +76,19 @@ def tags(root: Path) -> dict[str, str]:
     return {**commits.here(root), "model.md5": MODEL, "data.md5": f"{DATA}.dir"}
 
 
-def test_there_is_no_git(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = tags(root)
-    assert "git repository" in commits.find(known, root).why
+def test_missing_git_is_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version_tags = tags(root)
+    assert "git repository" in commits.find(version_tags, root).why
     monkeypatch.setenv("PATH", "")
-    assert commits.find(known, root).why == "there is no git on PATH"
+    assert commits.find(version_tags, root).why == "there is no git on PATH"
 
 
-def test_there_is_no_commit(root: Path, git: Git) -> None:
+def test_a_repository_without_commits_is_reported(root: Path, git: Git) -> None:
     assert git("status", "--short")
     assert commits.find(tags(root), root).why == "there is no commit yet"
 
 
-def test_what_was_run_before_its_commit_is_found_after_it(root: Path, commit: Callable[..., str]) -> None:
+def test_a_commit_made_after_the_run_is_found(root: Path, commit: Callable[..., str]) -> None:
     commit()
     for change, what in (
         ({"src/b.py": "b = 2\n"}, "src/b.py"),
@@ -97,76 +97,76 @@ def test_what_was_run_before_its_commit_is_found_after_it(root: Path, commit: Ca
         ({"requirements.txt": "torch==3\n"}, "requirements.txt"),
     ):
         write(root, change)
-        known = tags(root)
-        missing = commits.find(known, root)
+        version_tags = tags(root)
+        missing = commits.find(version_tags, root)
         assert missing.commit is None
         assert missing.why == f"no commit holds what it was made from: {what}"
         made = commit()
-        assert commits.making(known, root) == made
+        assert commits.find(version_tags, root).commit == made
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"params.yaml": "# said anew\nruntime: {threads: 8}\ntrain:\n  epochs: 3  # passes\n"},
+        {"params.yaml": "# another comment\nruntime: {threads: 8}\ntrain:\n  epochs: 3  # passes\n"},
         {"dvc.yaml": "# the stages\n" + PIPELINE},
         {"src/later.py": "c = 2\n"},
         {"README.md": "read me\n"},
     ],
 )
-def test_what_shapes_nothing_need_not_be_equal(root: Path, commit: Callable[..., str], change: dict[str, str]) -> None:
-    known = tags(root)
+def test_comments_and_later_stages_may_differ(root: Path, commit: Callable[..., str], change: dict[str, str]) -> None:
+    version_tags = tags(root)
     commit()
     made = commit(change)
-    assert commits.making(known, root) == made
+    assert commits.find(version_tags, root).commit == made
 
 
-def test_a_later_commit_with_other_content_is_passed_over(root: Path, commit: Callable[..., str]) -> None:
-    known = tags(root)
+def test_later_commits_with_other_content_are_skipped(root: Path, commit: Callable[..., str]) -> None:
+    version_tags = tags(root)
     commit()
     second = commit({"README.md": "x\n"})
     commit({"src/a.py": "a = 3\n"})
-    assert commits.making(known, root) == second
-    # The content of each is in some commit, but of no two in one.
+    assert commits.find(version_tags, root).commit == second
+    # Each file is in some commit, but no commit holds all of them.
     write(root, {**START, "src/a.py": "a = 3\n", "params.yaml": "train: {epochs: 9}\n"})
     commit()
     write(root, {"src/a.py": "a = 1\n"})
-    assert commits.making(tags(root), root) is None
+    assert commits.find(tags(root), root).commit is None
 
 
-def test_the_lock_decides_between_commits_of_one_code(root: Path, commit: Callable[..., str]) -> None:
-    known = tags(root)
+def test_a_commit_with_the_dvc_lock_takes_precedence(root: Path, commit: Callable[..., str]) -> None:
+    version_tags = tags(root)
     commit()
     made = commit({"dvc.lock": "old\n"})
-    assert commits.find(known, root) == commits.Making(made, locked=False)
+    assert commits.find(version_tags, root) == commits.Origin(made, locked=False)
     locked = commit({"dvc.lock": f"data: {DATA}.dir\nmodel: {MODEL}\n"})
     commit({"dvc.lock": f"data: {DATA}.dir\nmodel: another\n"})
-    assert commits.find(known, root) == commits.Making(locked, locked=True)
+    assert commits.find(version_tags, root) == commits.Origin(locked, locked=True)
 
 
-def test_only_what_a_clone_gets_counts(root: Path, commit: Callable[..., str], git: Git) -> None:
+def test_only_commits_that_a_clone_gets_are_searched(root: Path, commit: Callable[..., str], git: Git) -> None:
     first = commit()
     write(root, {"src/a.py": "a = 4\n"})
-    known = tags(root)
+    version_tags = tags(root)
     git("stash")
-    assert commits.making(known, root) is None
+    assert commits.find(version_tags, root).commit is None
     git("checkout", "-q", "-b", "elsewhere")
     made = commit({"src/a.py": "a = 4\n"})
     git("checkout", "-q", first)
-    assert commits.making(known, root) == made
+    assert commits.find(version_tags, root).commit == made
     git("branch", "-q", "-D", "elsewhere")
-    assert commits.making(known, root) is None
+    assert commits.find(version_tags, root).commit is None
     git("tag", "kept", made)
-    assert commits.making(known, root) == made
+    assert commits.find(version_tags, root).commit == made
 
 
-def test_a_version_of_which_nothing_was_recorded(root: Path) -> None:
+def test_a_version_without_tags_needs_another_registration(root: Path) -> None:
     assert "dvc repro -f -s register" in commits.find({"model.md5": MODEL}, root).why
 
 
-def test_a_damaged_file_of_the_past_is_only_another_content(root: Path, commit: Callable[..., str]) -> None:
-    known = tags(root)
+def test_an_unreadable_file_of_a_commit_is_skipped(root: Path, commit: Callable[..., str]) -> None:
+    version_tags = tags(root)
     made = commit()
     (root / "params.yaml").write_bytes(b"\xff: [")
     commit()
-    assert commits.making(known, root) == made
+    assert commits.find(version_tags, root).commit == made

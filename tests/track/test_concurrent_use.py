@@ -1,4 +1,4 @@
-"""Processes that log, register and promote at once: nothing is lost, one is champion, and the history has no gap."""
+"""Log, register and promote in several processes at once: nothing is lost, and the history is complete."""
 
 import json
 import os
@@ -16,12 +16,12 @@ from segline.track.registry import CHAMPION, VERSION_TAG, Registry
 from segline.track.store import Store
 
 SCRIPT = Path(__file__).with_name("at_once.py")
-STEPS = 20  # as there
+STEPS = 20  # as in at_once.py
 
 
 @pytest.fixture
 def model(parts: Parts, tmp_path: Path) -> Path:
-    """A folder with all that makes a version."""
+    """Return a folder with all parts of a version."""
     folder = tmp_path / "model"
     shutil.copytree(parts.model, folder)
     for name in ("example", "answer", "instances"):
@@ -29,13 +29,13 @@ def model(parts: Parts, tmp_path: Path) -> Path:
     return folder
 
 
-def test_three_processes(store: Store, model: Path, repository: Path) -> None:
+def test_three_processes_at_once_lose_nothing(store: Store, model: Path, repository: Path) -> None:
     at_once(model, repository, processes=3, promotions=4)
     judge(store, processes=3, promotions=4)
 
 
 def at_once(model: Path, repository: Path, processes: int, promotions: int) -> None:
-    """Let them work in the project that is the working directory."""
+    """Run the processes in the working directory."""
     command = [sys.executable, str(SCRIPT), str(model), str(processes), str(promotions)]
     environment = {**os.environ, "PYTHONPATH": str(repository / "src")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -43,30 +43,30 @@ def at_once(model: Path, repository: Path, processes: int, promotions: int) -> N
 
 
 def judge(store: Store, processes: int, promotions: int) -> None:
-    """Compare what is kept with what the processes were told to do."""
+    """Compare the content of the store with the work of the processes."""
     client = store.client
     runs = client.search_runs([store.experiment_id])
     assert sorted(run.data.params["number"] for run in runs) == [str(number) for number in range(processes)]
     for run in runs:
         number, run_id = int(run.data.params["number"]), run.info.run_id
         assert run.info.status == "FINISHED"
-        logged = [(each.step, each.value) for each in client.get_metric_history(run_id, "loss")]
+        logged = [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")]
         assert sorted(logged) == [(step, number + 1 / step) for step in range(1, STEPS + 1)]
         assert {f"step {step}" for step in range(1, STEPS + 1)} <= run.data.tags.keys()
         assert [file.path for file in client.list_artifacts(run_id, "pictures")] == ["pictures/tile.png"]
         assert len(run.outputs.model_outputs) == 2
     versions = client.search_model_versions("name = 'cells'")
-    assert sorted(int(each.version) for each in versions) == list(range(1, 2 * processes + 1))
-    assert Counter(each.run_id for each in versions) == {run.info.run_id: 2 for run in runs}
-    assert len({each.tags[VERSION_TAG] for each in versions}) == len(versions)
+    assert sorted(int(version.version) for version in versions) == list(range(1, 2 * processes + 1))
+    assert Counter(version.run_id for version in versions) == {run.info.run_id: 2 for run in runs}
+    assert len({version.tags[VERSION_TAG] for version in versions}) == len(versions)
 
-    every = [json.loads(line) for line in (store.place.root / "registry.jsonl").read_text().splitlines()]
-    registered = Counter(line["version_md5"] for line in every if line["action"] == "register")
-    assert registered == Counter(each.tags[VERSION_TAG] for each in versions)
-    lines = [line for line in every if line["alias"] == "champion"]
-    asked = Counter(f"process {number}, turn {turn}" for number in range(processes) for turn in range(promotions))
-    assert Counter(line["reason"] for line in lines) - asked == Counter(["first model that passes the floors"])
-    assert not asked - Counter(line["reason"] for line in lines)
+    history = [json.loads(line) for line in (store.place.root / "registry.jsonl").read_text().splitlines()]
+    registered = Counter(line["version_md5"] for line in history if line["action"] == "register")
+    assert registered == Counter(version.tags[VERSION_TAG] for version in versions)
+    lines = [line for line in history if line["alias"] == "champion"]
+    expected = Counter(f"process {number}, turn {turn}" for number in range(processes) for turn in range(promotions))
+    assert Counter(line["reason"] for line in lines) - expected == Counter(["first model that passes the floors"])
+    assert not expected - Counter(line["reason"] for line in lines)
     holders = [line["version_md5"] for line in lines]
     assert all(holder != following for holder, following in pairwise(holders))
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)

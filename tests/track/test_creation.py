@@ -1,4 +1,4 @@
-"""The project's database, first made and left half made by those that were killed."""
+"""Create the project's database after processes that were killed while they created it."""
 
 import sqlite3
 from contextlib import closing
@@ -15,7 +15,7 @@ from segline.track.store import Store, open_store
 
 @pytest.fixture
 def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The mlruns folder of a project without a store."""
+    """Return the mlruns folder of a project without a store."""
     (tmp_path / "dvc.yaml").touch()
     (tmp_path / "mlruns").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -23,7 +23,7 @@ def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def half_made(database: Path, statement: str = "") -> None:
-    """What MLflow leaves when it is killed before its first migration."""
+    """Create the database that MLflow leaves if it is killed before its first migration."""
     engine = create_engine(f"sqlite:///{database}")
     Base.metadata.create_all(engine)
     engine.dispose()
@@ -37,13 +37,13 @@ def names(folder: Path) -> set[str]:
 
 
 def used(store: Store) -> None:
-    """Write to a store and read what was written."""
+    """Write to a store and read the result."""
     with store.start_run("train") as run:
         run.tag({"a": 1})
     assert store.client.get_run(run.id).data.tags["a"] == "1"
 
 
-def test_what_killed_processes_left_under_the_other_name_is_removed(new: Path) -> None:
+def test_temporary_databases_of_killed_processes_are_removed(new: Path) -> None:
     half_made(new / "mlflow-new.db")
     (new / "mlflow-new.db-journal").write_bytes(b"half")
     used(open_store())
@@ -51,20 +51,20 @@ def test_what_killed_processes_left_under_the_other_name_is_removed(new: Path) -
 
 
 @pytest.mark.parametrize("left", ["tables", "nothing", "journal"])
-def test_a_half_made_database_is_put_aside_and_made_anew(
+def test_an_incomplete_database_is_renamed_and_replaced(
     new: Path, capsys: pytest.CaptureFixture[str], left: str
 ) -> None:
     if left != "nothing":
         half_made(new / "mlflow.db")
     else:
         (new / "mlflow.db").touch()
-    if left == "journal":  # of a database that is gone: SQLite must not apply it to the new one
+    if left == "journal":  # of a deleted database: SQLite must not apply it to the new one
         (new / "mlflow.db-journal").write_bytes(b"\0" * 4096)
     used(open_store())
     aside = {name for name in names(new) if name.startswith("mlflow-half-made-")}
     assert len(aside) == (left != "nothing")
     assert names(new) - aside == {"mlflow.db", "open.lock"}
-    assert ("half made" in "".join(capsys.readouterr())) == bool(aside)
+    assert ("was incomplete" in "".join(capsys.readouterr())) == bool(aside)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_half_made_database_is_put_aside_and_made_anew(
         "CREATE TABLE notes (text TEXT)",
     ],
 )
-def test_a_database_with_something_of_value_is_never_touched(new: Path, statement: str) -> None:
+def test_an_incomplete_database_with_content_is_never_changed(new: Path, statement: str) -> None:
     half_made(new / "mlflow.db")
     with closing(sqlite3.connect(new / "mlflow.db")) as connection, connection:
         if "notes" in statement:
@@ -83,12 +83,12 @@ def test_a_database_with_something_of_value_is_never_touched(new: Path, statemen
                 connection.execute(f"DROP TABLE {table}")
         connection.execute(statement)
     before = (new / "mlflow.db").read_bytes()
-    with pytest.raises(StoreError, match="is not whole, but holds"):
+    with pytest.raises(StoreError, match="is incomplete, but holds"):
         open_store()
     assert (new / "mlflow.db").read_bytes() == before
 
 
-def test_a_database_that_mlflow_made_gets_the_experiment(store: Store, project: Path) -> None:
+def test_a_database_of_mlflow_gets_the_experiment(store: Store, project: Path) -> None:
     with store.start_run("before"):
         pass
     database = project / "mlruns" / "mlflow.db"

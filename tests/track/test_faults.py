@@ -1,4 +1,4 @@
-"""Faults of stores, own and a team's: one message each, with the way out."""
+"""Explain faults of the own store and of a team's store, each in one message with a fix."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def database(project: Path) -> Path:
 
 @pytest.fixture
 def locked(database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The project's database, which another connection has for itself."""
+    """Lock the project's database by another connection."""
     for module in (faults, location, creation):
         monkeypatch.setattr(module, "PATIENCE", 0.1)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
@@ -36,16 +36,16 @@ def set_schema(database: Path, revision: str) -> None:
 
 
 def test_a_locked_database_is_in_use_and_not_damaged(locked: Path) -> None:
-    with pytest.raises(StoreError, match="in use by another program") as said:
+    with pytest.raises(StoreError, match="in use by another program") as raised:
         open_store()
-    assert str(locked) in str(said.value)
-    assert "try again" in str(said.value)
-    assert "move it away" not in str(said.value)
-    assert "restore" not in str(said.value)
+    assert str(locked) in str(raised.value)
+    assert "try again" in str(raised.value)
+    assert "move it away" not in str(raised.value)
+    assert "restore" not in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["database is locked", "database table is locked", "database schema is locked: main"])
-def test_a_lock_met_within_mlflow_says_the_same(text: str) -> None:
+def test_a_lock_inside_mlflow_gives_the_same_message(text: str) -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
 
@@ -55,28 +55,30 @@ def test_a_lock_met_within_mlflow_says_the_same(text: str) -> None:
         assert str(known).startswith("/p/mlruns/mlflow.db is in use by another program")
 
 
-def test_a_mistake_of_our_own_keeps_its_traceback() -> None:
+def test_an_error_of_segline_keeps_its_traceback() -> None:
     assert at_the_edge(KeyError("database is locked"), "", "") is None
     assert at_the_edge(OSError("x"), "", "") is None
 
 
-def test_an_older_schema_comes_with_the_command(store: Store, database: Path) -> None:  # noqa: ARG001
+def test_an_older_schema_is_refused_with_the_upgrade_command(store: Store, database: Path) -> None:  # noqa: ARG001
     set_schema(database, OLDER)
     before = database.read_bytes()
-    with pytest.raises(StoreError, match="older MLflow") as said:
+    with pytest.raises(StoreError, match="older MLflow") as raised:
         open_store()
-    assert f"`mlflow db upgrade 'sqlite:///{database}'`" in str(said.value)  # quoted: its path holds a space
+    assert f"`mlflow db upgrade 'sqlite:///{database}'`" in str(raised.value)  # quoted, since the path contains a space
     assert database.read_bytes() == before
 
 
-def test_a_newer_schema_names_the_mlflow_that_is_here(store: Store, database: Path) -> None:  # noqa: ARG001
+def test_a_newer_schema_is_refused_with_the_installed_version(store: Store, database: Path) -> None:  # noqa: ARG001
     set_schema(database, NEWER)
     with pytest.raises(StoreError, match=f"newer MLflow than the .*its schema is {NEWER}"):
         open_store()
 
 
 @pytest.mark.parametrize("revision", [OLDER, NEWER])
-def test_a_team_store_of_another_schema(database: Path, monkeypatch: pytest.MonkeyPatch, revision: str) -> None:
+def test_a_team_store_of_another_schema_is_refused(
+    database: Path, monkeypatch: pytest.MonkeyPatch, revision: str
+) -> None:
     set_schema(database, revision)
     team = database.rename(database.with_name("team.db"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{team}")
@@ -85,12 +87,12 @@ def test_a_team_store_of_another_schema(database: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("kind", ["mysql+pymysql", "mssql+pyodbc", "mysql", "postgresql+asyncpg"])
-def test_a_driver_that_is_missing_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:  # noqa: ARG001
+def test_a_missing_driver_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:  # noqa: ARG001
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{kind}://me:tiger-73@127.0.0.1/runs")
-    with pytest.raises(StoreError, match=r"me:\.\.\.@127.0.0.1/runs: its driver, the package \w+, is not") as said:
+    with pytest.raises(StoreError, match=r"me:\.\.\.@127.0.0.1/runs: its driver, the package \w+, is not") as raised:
         open_store()
-    assert "pip install" in str(said.value)
-    assert "tiger-73" not in str(said.value)
+    assert "pip install" in str(raised.value)
+    assert "tiger-73" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -106,33 +108,33 @@ def test_a_driver_that_is_missing_is_named(project: Path, monkeypatch: pytest.Mo
     ],
 )
 @pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
-def test_an_address_that_leads_nowhere(
+def test_an_unreachable_address_is_reported(
     database: Path, monkeypatch: pytest.MonkeyPatch, address: str, variable: str
 ) -> None:
     team = database.rename(database.with_name("team.db"))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{team}")
     monkeypatch.setenv(variable, address)
-    with pytest.raises(StoreError) as said:
+    with pytest.raises(StoreError) as raised:
         open_store()
-    assert str(said.value).startswith(f"{variable} = {address.partition('://')[0]}://")
-    assert "tiger-73" not in str(said.value)
+    assert str(raised.value).startswith(f"{variable} = {address.partition('://')[0]}://")
+    assert "tiger-73" not in str(raised.value)
 
 
-def test_an_experiment_that_was_deleted_from_a_team_store(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_experiment_of_a_team_store_is_reported(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     team = database.rename(database.with_name("team.db"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{team}")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "cells")
     store = open_store()
     store.client.delete_experiment(store.experiment_id)
-    with pytest.raises(StoreError, match=f"mlflow experiments restore -x {store.experiment_id}") as said:
+    with pytest.raises(StoreError, match=f"mlflow experiments restore -x {store.experiment_id}") as raised:
         open_store()
-    assert f"MLFLOW_TRACKING_URI='sqlite:///{team}'" in str(said.value)
+    assert f"MLFLOW_TRACKING_URI='sqlite:///{team}'" in str(raised.value)
     MlflowClient(f"sqlite:///{team}").restore_experiment(store.experiment_id)
     assert open_store().experiment_id == store.experiment_id
 
 
-def test_what_was_deleted_while_a_command_ran(store: Store) -> None:
+def test_a_run_deleted_during_a_command_is_reported(store: Store) -> None:
     with store.start_run("train") as run:
         pass
     store.client.delete_run(run.id)

@@ -1,4 +1,4 @@
-"""git asked in clones with other line ends, in hooks, and where it refuses."""
+"""Call git in clones with other line ends, in hooks, and in repositories that it refuses."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def write(folder: Path, content: dict[str, str]) -> None:
 
 @pytest.fixture
 def origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A committed project; no setting of the user's is heard."""
+    """Make a committed project; the settings of the user are ignored."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -63,22 +63,22 @@ def clone(origin: Path, *arguments: str) -> Path:
     return folder
 
 
-def test_a_checkout_with_crlf_has_the_content_of_its_commit(origin: Path) -> None:
+def test_a_checkout_with_crlf_equals_its_commit(origin: Path) -> None:
     windows = clone(origin, "-c", "core.autocrlf=true")
     assert b"\r\n" in (windows / "src" / "b.py").read_bytes()
     assert commits.here(windows) == commits.here(origin)
     assert commits.find(commits.here(windows), windows).commit == run(origin, "rev-parse", "HEAD")
-    assert packaging.code_md5(windows / "src") == packaging.code_md5(origin / "src")
+    assert packaging.read_sources(windows / "src") == packaging.read_sources(origin / "src")
     write(windows, {"src/a.py": "a = 2\r\n"})
     assert commits.find(commits.here(windows), windows).commit is None
 
 
-def test_a_version_that_recorded_crlf_is_still_found(origin: Path) -> None:
+def test_a_version_recorded_with_crlf_is_found(origin: Path) -> None:
     tags = commits.here(origin)
     texts = {path: (origin / path).read_bytes().replace(b"\n", b"\r\n") for path in ("src/a.py", "src/b.py")}
     md5s = {path: hashlib.md5(text, usedforsecurity=False).hexdigest() for path, text in texts.items()}
     recorded = {**tags, commits.CODE_FILES: json.dumps(md5s)}
-    assert commits.making(recorded, origin) == run(origin, "rev-parse", "HEAD")
+    assert commits.find(recorded, origin).commit == run(origin, "rev-parse", "HEAD")
 
 
 def test_filters_and_encodings_are_undone_as_git_does(origin: Path) -> None:
@@ -90,24 +90,24 @@ def test_filters_and_encodings_are_undone_as_git_does(origin: Path) -> None:
     copy = clone(origin)
     assert b"$Id:" in (copy / "src/a.py").read_bytes()
     assert git.stored(copy, ["src/a.py", "src/b.py"]) == {"src/a.py": b"# $Id$\n", "src/b.py": "b = 'ü'\n".encode()}
-    assert commits.making(commits.here(copy), copy) == run(origin, "rev-parse", "HEAD")
+    assert commits.find(commits.here(copy), copy).commit == run(origin, "rev-parse", "HEAD")
 
 
-def test_what_is_stored_leaves_no_object_behind(origin: Path) -> None:
+def test_stored_writes_no_object_to_the_repository(origin: Path) -> None:
     write(origin, {"src/a.py": "a = 'new'\n"})
     before = sorted((origin / ".git" / "objects").rglob("*"))
     assert git.stored(origin, ["src/a.py", "gone"]) == {"src/a.py": b"a = 'new'\n"}
     assert sorted((origin / ".git" / "objects").rglob("*")) == before
 
 
-def test_settings_with_a_byte_order_mark_say_the_same(origin: Path) -> None:
+def test_a_byte_order_mark_does_not_change_the_md5(origin: Path) -> None:
     tags = commits.here(origin)
     (origin / "params.yaml").write_bytes(b"\xef\xbb\xbftrain: {epochs: 3}\r\n")
     assert commits.here(origin) == tags
 
 
 @pytest.mark.parametrize("where", ["repository", "worktree", "submodule"])
-def test_a_hook_changes_no_answer(origin: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_answers_are_the_same_in_a_hook(origin: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     project = origin
     if where == "worktree":
         run(origin, "worktree", "add", "-q", "../linked", "HEAD")
@@ -119,15 +119,15 @@ def test_a_hook_changes_no_answer(origin: Path, monkeypatch: pytest.MonkeyPatch,
         run(outer, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(origin), "inner")
         project = outer / "inner"
     monkeypatch.chdir(project)
-    asked = lambda: (commits.find(commits.here(), project), lineage.git())  # noqa: E731
-    outside = asked()
+    answers = lambda: (commits.find(commits.here(), project), lineage.git())  # noqa: E731
+    outside = answers()
     assert outside[0].commit == outside[1]["git.commit"]
     for name, value in HOOK.items():
         monkeypatch.setenv(name, value)
-    assert asked() == outside
+    assert answers() == outside
 
 
-def test_who_commits_and_how_servers_are_reached_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identity_and_access_settings_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GIT_AUTHOR_NAME", "GIT_SSH_COMMAND", "GIT_CONFIG_COUNT", "DVC_NO_ANALYTICS"):
         monkeypatch.setenv(name, "x")
     for name in (*HOOK, "DVC_ROOT", "MLFLOW_TRACKING_URI"):
@@ -137,14 +137,16 @@ def test_who_commits_and_how_servers_are_reached_is_kept(monkeypatch: pytest.Mon
     assert not {*HOOK, "DVC_ROOT", "MLFLOW_TRACKING_URI"} & kept.keys()
 
 
-def test_a_bare_repository_with_a_work_tree(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bare_repository_with_a_work_tree_is_used(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (origin / ".git").rename(tmp_path / "bare.git")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "bare.git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(origin))
-    assert commits.making(commits.here(origin), origin)
+    assert commits.find(commits.here(origin), origin).commit
 
 
-def test_a_shallow_clone_is_named(origin: Path) -> None:
+def test_a_shallow_clone_is_reported(origin: Path) -> None:
     tags = commits.here(origin)
     write(origin, {"src/a.py": "a = 9\n"})
     run(origin, "commit", "-qam", "two")
@@ -152,7 +154,7 @@ def test_a_shallow_clone_is_named(origin: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
-def test_a_repository_of_another_user_is_named_with_the_way_out(origin: Path) -> None:
+def test_a_repository_of_another_user_is_reported_with_a_fix(origin: Path) -> None:
     os.chown(origin, 12345, 12345)
     os.chown(origin / ".git", 12345, 12345)
     assert f"safe.directory '{origin}'" in commits.find(commits.here(origin), origin).why
@@ -161,9 +163,9 @@ def test_a_repository_of_another_user_is_named_with_the_way_out(origin: Path) ->
 @pytest.mark.parametrize(
     "setting", ["core.fsmonitor=false-program", "diff.external=false", "status.branch=true", "core.quotePath=true"]
 )
-def test_settings_of_the_user_change_no_answer(origin: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+def test_user_settings_do_not_change_answers(origin: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.chdir(origin)
     before = lineage.git()
     run(origin, "config", *setting.split("="))
     assert lineage.git() == before
-    assert commits.making(commits.here(origin), origin) == before["git.commit"]
+    assert commits.find(commits.here(origin), origin).commit == before["git.commit"]

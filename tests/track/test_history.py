@@ -1,4 +1,4 @@
-"""registry.jsonl as git, a merge, an editor or an attacker may leave it: read, or refused by file and line."""
+"""Read registry.jsonl after git, a merge, an editor or an attacker: accepted, or refused with file and line."""
 
 import json
 import os
@@ -47,17 +47,17 @@ def file(tmp_path: Path) -> Path:
 
 
 def refused(file: Path) -> str:
-    """What is said of a file whose second line is wrong."""
-    with pytest.raises(RegistryError) as told:
+    """Return the message about a file whose second line is invalid."""
+    with pytest.raises(RegistryError) as raised:
         read_history(file)
-    said = str(told.value)
-    assert said.startswith(f"{file}, line 2: ")
-    assert said.isprintable() and len(said) < len(str(file)) + 500
-    return said
+    message = str(raised.value)
+    assert message.startswith(f"{file}, line 2: ")
+    assert message.isprintable() and len(message) < len(str(file)) + 500
+    return message
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
-def test_a_wrong_value_is_refused_by_file_line_and_field(file: Path, field: str, value: Any) -> None:
+def test_an_invalid_value_is_refused_with_file_line_and_field(file: Path, field: str, value: Any) -> None:
     file.write_bytes(text(LINE) + json.dumps({**asdict(LINE), field: value}).encode() + b"\n" + text(LINE))
     assert f"{field} = " in refused(file)
 
@@ -70,28 +70,28 @@ def test_a_missing_field_is_named(file: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (b"<<<<<<< HEAD", "keep the lines of both sides"),
         (b"=======", "keep the lines of both sides"),
         (text(LINE)[:100], "delete it"),
         (b"[" * 60_000, "too deeply"),
         (b'{"a":' * 10_000, "too deeply"),
-        (b'{"time":' + b"9" * 5000 + b"}", "no JSON object"),
-        (b'{"time": "x", "time": "y"}', "a key is there twice"),
-        (b"\xff\xfe", "no UTF-8"),
-        ("{}".encode("utf-16"), "no UTF-8"),
+        (b'{"time":' + b"9" * 5000 + b"}", "not a JSON object"),
+        (b'{"time": "x", "time": "y"}', "a key is repeated"),
+        (b"\xff\xfe", "not valid UTF-8"),
+        ("{}".encode("utf-16"), "not valid UTF-8"),
         (b"\xef\xbb\xbf" + text(LINE), "BOM"),
         (b"x" * (MAX_LINE + 1), "bytes, more than"),
-        (b'{"\x1b]0;pwn": 1}', "no JSON object"),
-        (json.dumps({**asdict(LINE), "\x1b]0;pwn\x07": 1}).encode(), "is not known; a newer segline"),
-        (b"null", "no JSON object"),
-        (b"7 7", "no JSON object"),
+        (b'{"\x1b]0;pwn": 1}', "not a JSON object"),
+        (json.dumps({**asdict(LINE), "\x1b]0;pwn\x07": 1}).encode(), "is unknown; a newer segline"),
+        (b"null", "not a JSON object"),
+        (b"7 7", "not a JSON object"),
     ],
 )
-def test_what_is_no_line_is_refused(file: Path, line: bytes, said: str) -> None:
+def test_an_invalid_line_is_refused(file: Path, line: bytes, message: str) -> None:
     file.write_bytes(text(LINE) + line + b"\n" + text(LINE))
-    assert said in refused(file)
+    assert message in refused(file)
 
 
 def test_line_ends_and_empty_lines_of_other_editors_are_read(file: Path) -> None:
@@ -99,7 +99,7 @@ def test_line_ends_and_empty_lines_of_other_editors_are_read(file: Path) -> None
     assert read_history(file) == [LINE, LINE]
 
 
-def test_half_a_surrogate_pair_can_be_printed(file: Path) -> None:
+def test_a_lone_surrogate_can_be_printed(file: Path) -> None:
     file.write_bytes(json.dumps({**asdict(LINE), "who": "\ud800", "reason": "\udcfc"}).encode())
     (line,) = read_history(file)
     assert (line.who, line.reason) == ("\\ud800", "\\udcfc")
@@ -119,7 +119,7 @@ def fifo(file: Path) -> None:
     ],
     ids=["FIFO", "folder", "link", "huge"],
 )
-def test_what_is_no_file_of_lines_is_refused(file: Path, make: Callable[[Path], object]) -> None:
+def test_an_unreadable_history_is_refused(file: Path, make: Callable[[Path], object]) -> None:
     make(file)
     with pytest.raises(RegistryError, match=r"registry\.jsonl .* from git"):
         read_history(file)
@@ -130,11 +130,11 @@ def touched(file: Path) -> Path:
     return file
 
 
-def test_no_line_is_written_that_could_not_be_read_again(file: Path) -> None:
+def test_an_invalid_line_is_not_written(file: Path) -> None:
     append(file, replace(LINE, reason="\x00" * MAX_REASON))
-    for wrong in (replace(LINE, version_md5="x"), replace(LINE, commit="HEAD"), replace(LINE, reason="x" * MAX_LINE)):
-        with pytest.raises(RegistryError, match="would not be valid"):
-            append(file, wrong)
+    for invalid in (replace(LINE, version_md5="x"), replace(LINE, commit="HEAD"), replace(LINE, reason="x" * MAX_LINE)):
+        with pytest.raises(RegistryError, match="would be invalid"):
+            append(file, invalid)
     assert len(read_history(file)) == 1
 
 
@@ -153,21 +153,21 @@ def test_any_value_of_a_field_is_read_or_refused(field: str, value: Any) -> None
 
 @settings(max_examples=150)
 @given(at=st.integers(0, len(text(LINE))), cut=st.integers(0, 40), new=st.binary(max_size=40))
-def test_any_damage_of_a_line_is_read_or_refused(at: int, cut: int, new: bytes) -> None:
+def test_any_damaged_line_is_read_or_refused(at: int, cut: int, new: bytes) -> None:
     read_or_refused(text(LINE)[:at] + new + text(LINE)[at + cut :])
 
 
 def read_or_refused(line: bytes) -> None:
-    """A line is read as one that can be written and printed, or refused by a message that can be printed."""
+    """Check that a line is read and can be written again, or is refused with a printable message."""
     refusal = ""
     try:
-        found = parse(line)
+        promotion = parse(line)
     except ValueError as error:
         refusal = str(error)
     if refusal:
         assert refusal.isprintable() and len(refusal) < 600
         return
-    assert parse(text(found)) == found
-    assert found.version_md5.isalnum() and found.name.isprintable() and not found.commit.startswith("-")
-    found.who.encode()
-    found.reason.encode()
+    assert parse(text(promotion)) == promotion
+    assert promotion.version_md5.isalnum() and promotion.name.isprintable() and not promotion.commit.startswith("-")
+    promotion.who.encode()
+    promotion.reason.encode()

@@ -1,4 +1,4 @@
-"""The files of a registered version: what each is, and that one altered bit is refused."""
+"""Check the files of a registered version: their kinds, and the refusal of one altered bit."""
 
 import ast
 import io
@@ -11,6 +11,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from safetensors import safe_open
 
+from segline.gate import champion
 from segline.gate.rules import floors
 from segline.params import Gate
 from segline.track import intact
@@ -23,24 +24,26 @@ GOOD = floors({"mean_iou": 0.9, "pixel_error": 0.05}, Gate())
 
 @pytest.fixture
 def folder(store: Store, parts: Parts, project: Path) -> Path:
-    """The files of a registered version."""
+    """Return the folder of a registered version."""
     with store.start_run("train") as run:
-        Registry(store, "cells").register(parts, run, GOOD, {}, records={"images.csv": b"image,file,md5,split\n"})
+        champion.register(
+            Registry(store, "cells"), parts, run, GOOD, {}, records={"images.csv": b"image,file,md5,split\n"}
+        )
     return next(project.glob("mlruns/artifacts/**/MLmodel")).parent
 
 
 def test_nothing_is_pickled_and_an_altered_bit_is_refused(folder: Path, store: Store, parts: Parts) -> None:
-    found = {file for file in folder.rglob("*") if file.is_file()}
-    assert not any("__pycache__" in file.parts for file in found)
-    assert {file.relative_to(folder).as_posix() for file in found} == set(
+    present = {file for file in folder.rglob("*") if file.is_file()}
+    assert not any("__pycache__" in file.parts for file in present)
+    assert {file.relative_to(folder).as_posix() for file in present} == set(
         intact.recorded(Registry(store, "cells").version("1"))
     )
-    for file in found:
+    for file in present:
         opened(file)
     answer = load_model(store, "models:/cells@champion")
     assert answer(parts.example).labels == parts.answer
     load_model(store, "models:/cells/1")
-    for file in sorted(found):
+    for file in sorted(present):
         content = file.read_bytes()
         file.write_bytes(bytes([content[0] ^ 1]) + content[1:] if content else b"x")
         with pytest.raises(RegistryError, match=f"{file.name} was altered"):
@@ -58,7 +61,7 @@ def test_loading_a_version_writes_nothing_into_its_folder(folder: Path, store: S
 
 
 def opened(file: Path) -> None:
-    """Open a file as what its name says, which is nothing that unpickles; and see that it is no pickle."""
+    """Open a file by its name suffix without unpickling, and check that it is not a pickle."""
     content = file.read_bytes()
     if file.suffix == ".safetensors":
         with safe_open(file, "numpy") as tensors:
@@ -82,7 +85,7 @@ def opened(file: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_intact_version_that_cannot_be_loaded_is_not_called_altered(
+def test_a_failing_load_of_an_intact_version_is_not_reported_as_altered(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "bogus")
@@ -105,6 +108,6 @@ def test_an_intact_version_that_cannot_be_loaded_is_not_called_altered(
 @pytest.mark.parametrize(
     "address", ["models:/m-0123", "models:/cells", "models:/cells/latest", "runs:/0123/model", "x"]
 )
-def test_what_would_not_be_checked_is_not_loaded(store: Store, address: str) -> None:
+def test_addresses_without_a_check_are_refused(store: Store, address: str) -> None:
     with pytest.raises(RegistryError, match=f"^--model {address}: give models:/NAME@ALIAS"):
         load_model(store, address)

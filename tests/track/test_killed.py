@@ -1,4 +1,4 @@
-"""A registration ended by SIGKILL where it leaves most behind; tests/soak/test_registry_kills.py takes every call."""
+"""Kill a registration at the calls that leave most behind; tests/soak/test_registry_kills.py tests all calls."""
 
 import pytest
 from mlflow import MlflowClient
@@ -11,8 +11,6 @@ from tests.track import killed
 FEW = ((MlflowClient, "create_logged_model"), (history, "append"), (MlflowClient, "create_model_version"))
 
 
-def test_killed_while_registering_the_next_registration_repairs(
-    store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_next_registration_repairs_a_killed_one(store: Store, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "_upload", killed.upload)
     killed.kill_and_repair(store, parts, FEW, ("after",))

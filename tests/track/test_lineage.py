@@ -1,4 +1,4 @@
-"""Where results come from, judged by git and DVC themselves."""
+"""Lineage of results, compared with the answers of git and DVC."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def git(*arguments: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder as the working directory, with no git above it."""
+    """Make an empty folder, outside of any repository, the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def checkout(folder: Path) -> Path:
-    """A git checkout with one commit."""
+    """Make a git checkout with one commit."""
     git("init", "-q")
     git("config", "user.name", "Ada")
     git("config", "user.email", "ada@example.org")
@@ -47,17 +47,17 @@ def write_lock(folder: Path, path: str, **entry: object) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_without_git() -> None:
+def test_without_a_repository_there_is_no_commit() -> None:
     assert lineage.git() == {"git.commit": "no git", "git.dirty": "unknown"}
 
 
-def test_before_the_first_commit(folder: Path) -> None:
+def test_a_repository_without_commits_is_dirty(folder: Path) -> None:
     git("init", "-q")
     (folder / "code.py").touch()
     assert lineage.git() == {"git.commit": "no commit yet", "git.dirty": "true"}
 
 
-def test_without_the_git_program(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_git_program_there_is_no_commit(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout))
     assert lineage.git() == {"git.commit": "no git", "git.dirty": "unknown"}
 
@@ -73,7 +73,9 @@ def test_without_the_git_program(checkout: Path, monkeypatch: pytest.MonkeyPatch
         ("registry.jsonl", "false"),
     ],
 )
-def test_checkout(checkout: Path, file: str | None, dirty: str) -> None:
+def test_a_changed_or_new_file_makes_the_checkout_dirty_and_a_record_does_not(
+    checkout: Path, file: str | None, dirty: str
+) -> None:
     if file:
         (checkout / file).parent.mkdir(exist_ok=True)
         (checkout / file).write_text("changed")
@@ -81,17 +83,17 @@ def test_checkout(checkout: Path, file: str | None, dirty: str) -> None:
 
 
 @pytest.mark.usefixtures("checkout")
-def test_who_is_at_work() -> None:
+def test_the_user_is_named_as_in_git() -> None:
     assert lineage.who() == "Ada"
 
 
 @pytest.mark.usefixtures("folder")
-def test_who_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_the_user_is_named_as_the_login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "grace")
     assert lineage.who() == "grace"
 
 
-def test_md5_is_the_one_in_dvc_lock(folder: Path) -> None:
+def test_computed_md5s_equal_those_that_dvc_writes_to_its_lock(folder: Path) -> None:
     for name, content in {"a.npy": "1", "sub/b.npy": "2", "sub/ü.npy": "", "sub.npy": "3"}.items():
         (folder / "prepared" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "prepared" / name).write_text(content)
@@ -106,7 +108,7 @@ def test_md5_is_the_one_in_dvc_lock(folder: Path) -> None:
     assert {path: lineage.digest(Path(path)) for path in locked} == locked
 
 
-def test_lock_is_believed_only_while_it_can_be_true(folder: Path) -> None:
+def test_the_lock_is_used_only_if_newer_and_equal_in_size_and_number_of_files(folder: Path) -> None:
     (folder / "data").mkdir()
     (folder / "data" / "a").write_text("abc")
     true = lineage.content_md5(Path("data"))
@@ -123,12 +125,12 @@ def test_lock_is_believed_only_while_it_can_be_true(folder: Path) -> None:
     assert lineage.digest(Path("data")) == true
 
 
-def test_md5_of_what_is_not_there(folder: Path) -> None:
+def test_the_md5_of_a_missing_folder_raises(folder: Path) -> None:
     with pytest.raises(FileNotFoundError):
         lineage.digest(folder / "data")
 
 
-def test_combined_md5_knows_names_but_no_order() -> None:
+def test_the_combined_md5_depends_on_names_and_not_on_order() -> None:
     one = lineage.combined_md5({"weights": "1", "code": "2"})
     assert one == lineage.combined_md5({"code": "2", "weights": "1"})
     assert (
@@ -136,7 +138,7 @@ def test_combined_md5_knows_names_but_no_order() -> None:
     )
 
 
-def test_tags_of_a_stage(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_tags_its_run_with_code_data_and_machine(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train")
     monkeypatch.setenv("DVC_EXP_NAME", "bumpy-cat")
     (checkout / "data" / "prepared").mkdir(parents=True)
@@ -150,3 +152,21 @@ def test_tags_of_a_stage(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert tags["env.threads"] == "2"
     assert tags["env.torch"].startswith("2.")
     assert tags["env.cpu"]
+
+
+def test_the_code_of_a_stage_is_that_of_its_rooms_without_prose(folder: Path) -> None:
+    (folder / "dvc.yaml").write_text(
+        "stages: {train: {cmd: x, deps: [data/raw, src/room, src/one.py, src/gone.py, requirements.txt]}}\n"
+    )
+    content = {"src/room/a.py": "a = 1\n", "src/room/inner/b.py": "b = 1\n", "src/room/notes.txt": "", "src/one.py": ""}
+    for name, text in {**content, "src/other.py": "", "requirements.txt": "torch==2\n"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    code = lineage.code("train")
+    assert [*code] == ["requirements.txt", "src/one.py", "src/room/a.py", "src/room/inner/b.py"]
+    (folder / "src/room/a.py").write_text('"""A room."""\na = 1  # one\n')
+    assert lineage.code("train") == code
+    (folder / "src/room/a.py").write_text("a = 2\n")
+    changed = lineage.code("train")
+    assert [path for path in code if code[path] != changed[path]] == ["src/room/a.py"]
+    assert lineage.code("tune") == {}

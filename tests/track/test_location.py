@@ -1,4 +1,4 @@
-"""The project's root and its addresses after a move, judged by a search of every column for the old path."""
+"""Locate a project and relocate its store; a search of every column finds remaining old addresses."""
 
 import sqlite3
 import subprocess
@@ -12,18 +12,18 @@ from segline.track.location import StoreError, locate, project_root, recorded_ro
 
 
 def cells_holding(database: Path, text: str) -> set[str]:
-    """Table.column of each cell of `database` in which `text` occurs."""
-    found = set()
+    """Return table.column of each cell of `database` that contains `text`."""
+    cells = set()
     with closing(sqlite3.connect(database)) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             for column in [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')]:
                 count = f'SELECT COUNT(*) FROM "{table}" WHERE instr("{column}", ?)'
                 if connection.execute(count, (text,)).fetchone()[0]:
-                    found.add(f"{table}.{column}")
-    return found
+                    cells.add(f"{table}.{column}")
+    return cells
 
 
-def test_nearest_project_upward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_parent_project_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "outer" / "inner" / "deep").mkdir(parents=True)
     (tmp_path / "outer" / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path / "outer" / "inner" / "deep")
@@ -32,7 +32,7 @@ def test_nearest_project_upward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert project_root() == tmp_path / "outer" / "inner"
 
 
-def test_dvc_root_wins_in_the_clone_of_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dvc_root_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clone = tmp_path / "main" / ".dvc" / "tmp" / "exps" / "tmp123"
     clone.mkdir(parents=True)
     (clone / "dvc.yaml").touch()
@@ -41,19 +41,19 @@ def test_dvc_root_wins_in_the_clone_of_an_experiment(tmp_path: Path, monkeypatch
     assert locate().uri == f"sqlite:///{tmp_path}/main/mlruns/mlflow.db"
 
 
-def test_dvc_root_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_dvc_root_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "gone"))
     with pytest.raises(StoreError, match="DVC_ROOT"):
         project_root()
 
 
-def test_outside_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_outside_of_a_project_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match=r"dvc\.yaml"):
         locate()
 
 
-def test_tracking_uri_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tracking_uri_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
     assert locate().own
@@ -65,7 +65,7 @@ def test_tracking_uri_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///mlruns/mlflow.db", "sqlite:///{root}/mlruns/../mlruns/mlflow.db"])
-def test_tracking_uri_that_spells_the_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+def test_a_tracking_uri_may_name_the_own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(root=tmp_path))
@@ -73,7 +73,9 @@ def test_tracking_uri_that_spells_the_own_store(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["50%", "what?", "c#"])
-def test_path_that_no_address_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_path_that_is_not_valid_in_an_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path / name)
@@ -82,7 +84,7 @@ def test_path_that_no_address_can_hold(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def table(database: Path, rows: list[str]) -> None:
-    """The tables of a store, with the same addresses in each column."""
+    """Create the tables of a store with the same addresses in each column."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE experiments (artifact_location TEXT)")
         connection.execute("CREATE TABLE runs (artifact_uri TEXT)")
@@ -117,7 +119,7 @@ def test_addresses_follow_the_folder(tmp_path: Path) -> None:
         assert [row for (row,) in connection.execute("SELECT artifact_uri FROM runs")] == list(table_of_moves)
 
 
-def test_failed_rewriting_changes_nothing(tmp_path: Path) -> None:
+def test_a_failed_relocation_changes_nothing(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     table(database, ["/old/häus/a"])
     with closing(sqlite3.connect(database)) as connection, connection:
@@ -128,7 +130,7 @@ def test_failed_rewriting_changes_nothing(tmp_path: Path) -> None:
     assert cells_holding(database, "/new") == set()
 
 
-def test_nothing_is_recorded_where_there_is_no_store(tmp_path: Path) -> None:
+def test_without_a_store_no_root_is_recorded(tmp_path: Path) -> None:
     assert recorded_root(tmp_path / "mlflow.db") is None
     sqlite3.connect(tmp_path / "mlflow.db").close()
     assert recorded_root(tmp_path / "mlflow.db") is None
@@ -145,8 +147,8 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_write_that_was_killed_is_taken_back_and_no_new_store(tmp_path: Path) -> None:
-    """What is not yet taken back cannot be read by who may not write: a second experiment was made for it."""
+def test_a_killed_write_is_rolled_back(tmp_path: Path) -> None:
+    """A pending rollback hides the content from readers; segline once created a second experiment there."""
     database = tmp_path / "mlflow.db"
     table(database, ["/old/häus/a"] * 1000)
     subprocess.run([sys.executable, "-c", KILLED, database], check=False)
@@ -154,7 +156,7 @@ def test_a_write_that_was_killed_is_taken_back_and_no_new_store(tmp_path: Path) 
     assert recorded_root(database) == "/old/häus"
 
 
-def test_a_database_that_cannot_be_read_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+def test_an_unreadable_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database" * 100)
     with pytest.raises(
         StoreError, match=r"mlflow.db cannot be read \(file is not a database\); restore it from a copy"

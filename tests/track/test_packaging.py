@@ -1,4 +1,4 @@
-"""The packed model: closed, unpickled, and answering with its own code, whatever else is loaded or missing."""
+"""Pack a model: complete, without pickles, and answering with its own code in any process."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ import pytest
 
 from segline.model.images import decode, encode_png
 from segline.model.objects import encode as encode_objects
-from segline.track.packaging import PACKAGES, ROOM, Parts, ShippingError, check, code_md5, encode, pack, requirements
+from segline.track.packaging import PACKAGES, ROOM, Parts, ShippingError, check, encode, pack, requirements
 
 FRESH = """
 import json, sys
@@ -44,7 +44,7 @@ def packed(parts: Parts, tmp_path: Path) -> Path:
     return tmp_path / "packed"
 
 
-def test_what_is_in_it(packed: Path, parts: Parts) -> None:
+def test_the_package_holds_code_model_and_example(packed: Path, parts: Parts) -> None:
     files = {str(path.relative_to(packed)) for path in packed.rglob("*") if path.is_file()}
     code = {f"code/{parts.package}/{path.name}" for path in parts.room.glob("*.py")}
     written_by_mlflow = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "entry.py"}
@@ -59,7 +59,7 @@ def test_what_is_in_it(packed: Path, parts: Parts) -> None:
     assert (packed / "artifacts/example/instances.png").read_bytes() == parts.instances
 
 
-def test_in_a_process_without_segline(packed: Path, parts: Parts, tmp_path: Path) -> None:
+def test_the_package_answers_without_segline(packed: Path, parts: Parts, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(parts.example)
     arguments = [str(packed), str(tmp_path / "image"), str(tmp_path / "answer")]
     done = subprocess.run(
@@ -71,10 +71,10 @@ def test_in_a_process_without_segline(packed: Path, parts: Parts, tmp_path: Path
     assert (tmp_path / "answer instances").read_bytes() == parts.instances
 
 
-def test_two_versions_with_different_code_in_one_process(
+def test_two_versions_in_one_process_keep_their_own_code(
     packed: Path, parts: Parts, other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
-    inverted = other_code("predict.py", "Prediction(class_labels(", "Prediction(1 - class_labels(")
+    inverted = other_code("inference.py", "Prediction(class_labels(", "Prediction(1 - class_labels(")
     turned = encode_png(1 - decode(parts.answer)[..., 0])
     pack(replace(inverted, answer=turned), tmp_path / "other")
     champion = mlflow.pyfunc.load_model(str(packed))
@@ -85,7 +85,7 @@ def test_two_versions_with_different_code_in_one_process(
         assert challenger.predict(image)["labels"][0] == turned
 
 
-def test_check_holds_the_package_to_its_answer(packed: Path, parts: Parts) -> None:
+def test_check_refuses_other_labels(packed: Path, parts: Parts) -> None:
     check(packed, parts)
     wrong = decode(parts.answer)[..., 0]
     wrong[:5] = 1 - wrong[:5]
@@ -95,7 +95,7 @@ def test_check_holds_the_package_to_its_answer(packed: Path, parts: Parts) -> No
         check(packed, replace(parts, answer=encode_png(wrong[:, :-1])))
 
 
-def test_check_holds_the_package_to_its_objects_but_not_to_the_last_cut(packed: Path, parts: Parts) -> None:
+def test_check_refuses_missing_objects_but_allows_one_different_cut(packed: Path, parts: Parts) -> None:
     objects = decode(parts.instances)[..., 0].astype(np.int32)
     renumbered = np.where(objects > 0, objects.max() + 1 - objects, 0)
     check(packed, replace(parts, instances=encode_objects(renumbered)))
@@ -105,10 +105,8 @@ def test_check_holds_the_package_to_its_objects_but_not_to_the_last_cut(packed: 
         check(packed, replace(parts, instances=encode_objects(objects > 0)))
 
 
-def test_packing_and_checking_leave_nothing_imported(
-    other_code: Callable[[str, str, str], Parts], tmp_path: Path
-) -> None:
-    parts = other_code("predict.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 4 *")
+def test_packing_and_checking_unload_the_package(other_code: Callable[[str, str, str], Parts], tmp_path: Path) -> None:
+    parts = other_code("inference.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 4 *")
     path = sys.path[:]
     pack(parts, tmp_path / "packed")
     check(tmp_path / "packed", parts)
@@ -116,7 +114,7 @@ def test_packing_and_checking_leave_nothing_imported(
     assert sys.path == path
 
 
-def test_requirements_are_what_the_room_imports() -> None:
+def test_requirements_are_the_imports_of_the_code() -> None:
     imported = set()
     for file in ROOM.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -125,9 +123,9 @@ def test_requirements_are_what_the_room_imports() -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 imported.add(node.module.split(".")[0])
     distributions = packages_distributions()
-    imported.add("imagecodecs")  # by tifffile, for compressed files
+    imported.add("imagecodecs")  # tifffile imports it for compressed files
     needed = {name for module in imported - sys.stdlib_module_names for name in distributions[module][:1]}
-    # Two distributions provide mlflow; the whole one serves.
+    # Two distributions provide mlflow; serving needs the full one.
     assert {name.replace("mlflow-skinny", "mlflow").replace("mlflow-tracing", "mlflow") for name in needed} == set(
         PACKAGES
     )
@@ -138,19 +136,7 @@ def test_requirements_can_be_installed_from_pypi(packed: Path) -> None:
     assert (packed / "requirements.txt").read_text().splitlines() == requirements()
 
 
-def test_md5_of_the_code_is_of_names_and_content_of_python_files(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("x = 1\n")
-    first = code_md5(tmp_path)
-    (tmp_path / "__pycache__").mkdir()
-    (tmp_path / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"0")
-    assert code_md5(tmp_path) == first
-    (tmp_path / "a.py").rename(tmp_path / "b.py")
-    renamed = code_md5(tmp_path)
-    (tmp_path / "b.py").write_text("x = 2\n")
-    assert len({first, renamed, code_md5(tmp_path)}) == 3
-
-
-def test_md5_of_the_version_is_of_all_that_decides_its_answers(
+def test_version_md5_depends_on_all_that_decides_its_answers(
     parts: Parts, other_code: Callable[[str, str, str], Parts], tmp_path: Path
 ) -> None:
     def changed(name: str) -> Parts:
@@ -161,7 +147,7 @@ def test_md5_of_the_version_is_of_all_that_decides_its_answers(
         return replace(parts, model=folder, inference=folder / "inference.json")
 
     decisive = [changed(name).md5 for name in ("weights.safetensors", "model.json", "inference.json")]
-    decisive.append(other_code("predict.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 2 *").md5)
+    decisive.append(other_code("inference.py", "MEMORY_BUDGET = 3 *", "MEMORY_BUDGET = 2 *").md5)
     assert len({parts.md5, *decisive}) == 5
     assert changed("nothing").md5 == parts.md5
     assert replace(parts, example=b"another", answer=b"another").md5 == parts.md5
@@ -169,7 +155,7 @@ def test_md5_of_the_version_is_of_all_that_decides_its_answers(
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_encoded_image_decodes_to_itself(dtype: str, channels: int) -> None:
+def test_an_encoded_image_decodes_without_loss(dtype: str, channels: int) -> None:
     raw = (np.random.default_rng(0).random((5, 7, channels)) * (1 if dtype == "float32" else 255)).astype(dtype)
     decoded = decode(encode(raw))
     assert decoded.dtype == raw.dtype

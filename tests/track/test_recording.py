@@ -1,4 +1,4 @@
-"""What is written to a run, read back through MLflow's own client."""
+"""Write to a run, and read the result through MLflow's own client."""
 
 import hashlib
 import math
@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
-from segline.track.recording import MAX_PARAM, MAX_TAG, Dataset, Run, StartedRun, flat, metric_names, metrics_of_test
+from segline.params import flat
+from segline.track.recording import MAX_PARAM, MAX_TAG, Dataset, Run, StartedRun, metric_names, metrics_of_test
 from segline.track.store import Store
 
 
@@ -22,7 +23,7 @@ def status(store: Store, run: Run) -> str:
     return str(store.client.get_run(run.id).info.status)
 
 
-def test_names_are_those_of_the_settings() -> None:
+def test_params_are_named_like_the_settings() -> None:
     nested = {"train": {"learning_rate": 0.01, "schedule": {"kind": "poly"}}, "searched": ("train.momentum",)}
     assert flat(nested) == {
         "train.learning_rate": 0.01,
@@ -31,7 +32,7 @@ def test_names_are_those_of_the_settings() -> None:
     }
 
 
-def test_params_and_tags_beyond_a_batch_and_a_length(store: Store, run: StartedRun) -> None:
+def test_many_and_long_params_and_tags_are_logged(store: Store, run: StartedRun) -> None:
     params = {f"p{number}": number for number in range(250)}
     run.params(params)
     run.params({"short": True, "long": "x" * 7000, "limit": "y" * MAX_PARAM})
@@ -46,7 +47,7 @@ def test_params_and_tags_beyond_a_batch_and_a_length(store: Store, run: StartedR
     assert data.tags["long"] == "x" * MAX_TAG
 
 
-def test_figures_of_an_epoch_in_one_call(run: StartedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_of_an_epoch_are_logged_in_one_call(run: StartedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     log_batch = run.client.log_batch
     monkeypatch.setattr(run.client, "log_batch", lambda *args: (calls.append(args), log_batch(*args)))
@@ -58,7 +59,7 @@ def test_figures_of_an_epoch_in_one_call(run: StartedRun, monkeypatch: pytest.Mo
     assert math.isnan(run.history("mean_iou")[0][1])
 
 
-def test_inputs(store: Store, run: StartedRun) -> None:
+def test_datasets_are_logged_as_inputs(store: Store, run: StartedRun) -> None:
     run.datasets([Dataset("train", "cells", "ab" * 16 + ".dir", "data/prepared"), Dataset("test", "cells", "c", "x")])
     run.datasets([])
     inputs = store.client.get_run(run.id).inputs.dataset_inputs
@@ -74,7 +75,7 @@ def test_pictures_keep_their_pixels(store: Store, run: StartedRun) -> None:
     run.picture(image, "tile 1", step=3)
     series = [file.path for file in store.client.list_artifacts(run.id, "images") if file.path.endswith(".png")]
     assert len(series) == 1
-    # As MLflow's own log_image names them, which is how its page finds them.
+    # The names that MLflow's log_image uses, by which its page finds the pictures.
     assert re.fullmatch(r"images/tile 1\+step\+3\+timestamp\+\d+\+[0-9a-f-]{36}\.png", series[0])
     assert "tile 1+step+3+" in series[0]
     for path in ("pictures/overlay.png", series[0]):
@@ -82,7 +83,7 @@ def test_pictures_keep_their_pixels(store: Store, run: StartedRun) -> None:
         np.testing.assert_array_equal(stored[..., ::-1], image)
 
 
-def test_a_picture_of_a_step_takes_the_place_of_the_former(store: Store, run: StartedRun) -> None:
+def test_a_repeated_picture_replaces_the_former_one(store: Store, run: StartedRun) -> None:
     for shade in (0, 9):
         run.picture(np.full((300, 20, 3), shade, np.uint8), "validation", step=3)
     files = sorted(store.client.list_artifacts(run.id, "images"), key=lambda file: str(file.path))
@@ -91,7 +92,7 @@ def test_a_picture_of_a_step_takes_the_place_of_the_former(store: Store, run: St
     assert store.client.get_run(run.id).data.tags["mlflow.loggedImages"] == "True"
 
 
-def test_files_and_folders(store: Store, run: StartedRun, tmp_path: Path) -> None:
+def test_files_and_folders_are_logged_as_artifacts(store: Store, run: StartedRun, tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "a.txt").write_text("a")
     run.artifact(tmp_path / "f" / "a.txt")
@@ -100,8 +101,10 @@ def test_files_and_folders(store: Store, run: StartedRun, tmp_path: Path) -> Non
     assert Path(store.client.download_artifacts(run.id, "folder/a.txt")).read_text() == "a"
 
 
-def test_part_of_another_run(store: Store, run: StartedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_RUN_ID", run.id)  # as MLflow projects set it; a child must not become its parent
+def test_a_child_run_names_its_parent(store: Store, run: StartedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "MLFLOW_RUN_ID", run.id
+    )  # as in an MLflow project; the new run must not become the run of that id
     with store.start_run("trial", {"lr": 1}, {"kind": "trial"}, parent=run.id) as child:
         pass
     assert child.id != run.id
@@ -115,7 +118,7 @@ def test_part_of_another_run(store: Store, run: StartedRun, monkeypatch: pytest.
     ("error", "ends"),
     [(None, "FINISHED"), (ValueError("bad"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")],
 )
-def test_how_a_run_ends(store: Store, error: BaseException | None, ends: str) -> None:
+def test_the_status_of_a_run_depends_on_the_error(store: Store, error: BaseException | None, ends: str) -> None:
     with nullcontext() if error is None else pytest.raises(type(error)), store.start_run("train") as started:
         assert status(store, started) == "RUNNING"
         if error is not None:
@@ -124,7 +127,7 @@ def test_how_a_run_ends(store: Store, error: BaseException | None, ends: str) ->
     assert store.client.get_run(started.id).data.tags.get("error") == ("ValueError: bad" if ends == "FAILED" else None)
 
 
-def test_appending_leaves_the_status(store: Store) -> None:
+def test_writing_to_a_finished_run_keeps_its_status(store: Store) -> None:
     with store.start_run("train") as run:
         pass
     later = Run(store.client, run.id)
@@ -134,7 +137,7 @@ def test_appending_leaves_the_status(store: Store) -> None:
     assert later.history("test.mean_iou") == [(0, 0.9)]
 
 
-def test_load_of_the_machine(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics_are_logged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     with store.start_run("train") as run:
         run.watch_system()
@@ -157,23 +160,23 @@ CLASS_NAMES = [
 
 
 @pytest.mark.parametrize("classes", CLASS_NAMES)
-def test_each_class_has_a_metric_of_its_own(classes: list[str]) -> None:
+def test_each_class_gets_its_own_metric(classes: list[str]) -> None:
     scores = {name: float(place) for place, name in enumerate(classes)}
-    found = metrics_of_test({"mean_iou": 9.0, "iou": scores, "dice": scores})
-    assert sorted(found.values()) == sorted([9.0, *scores.values(), *scores.values()])
-    assert len({name.casefold() for name in found}) == len(found)
-    for name in found:
+    metrics = metrics_of_test({"mean_iou": 9.0, "iou": scores, "dice": scores})
+    assert sorted(metrics.values()) == sorted([9.0, *scores.values(), *scores.values()])
+    assert len({name.casefold() for name in metrics}) == len(metrics)
+    for name in metrics:
         _validate_metric_name(name)
         assert len(name) <= 250
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=8))
 def test_names_of_metrics_are_different(classes: list[str]) -> None:
-    found = metric_names([f"iou.{name}" for name in classes])
-    assert len({name.casefold() for name in found}) == len(classes)
+    metrics = metric_names([f"iou.{name}" for name in classes])
+    assert len({name.casefold() for name in metrics}) == len(classes)
 
 
-def test_plain_names_of_classes_stay_as_they_are() -> None:
+def test_plain_class_names_are_not_changed() -> None:
     result = {"mean_iou": 1.0, "iou": {"background": 1.0, "cell_type-2": 1.0, "a b": 1.0, "größe": 1.0}}
     names = ["test_mean_iou", "test_iou_background", "test_iou_cell_type-2", "test_iou_a_b", "test_iou_größe"]
     assert list(metrics_of_test(result)) == names

@@ -1,4 +1,4 @@
-"""The registry, read back through MLflow's own client and by loading what it holds."""
+"""Register versions, and read them through MLflow's own client and by loading them."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 
+from segline.gate import champion
 from segline.gate.rules import floors
 from segline.params import Gate
 from segline.track.lineage import file_md5
@@ -28,6 +29,7 @@ TAGS = {"model.md5": "m", "data.md5": "d", "dataset": "cells", "classes": '{"0":
 REGISTER = """
 import sys
 from pathlib import Path
+from segline.gate import champion
 from segline.track.verdict import Verdict
 from segline.track.registry import Registry
 from segline.track.packaging import Parts
@@ -37,17 +39,17 @@ example, answer, instances = ((folder / name).read_bytes() for name in ("example
 parts = Parts(folder, folder / "inference.json", example, answer, instances, Path(sys.argv[2]))
 store = open_store()
 with store.start_run("train") as run:
-    done = Registry(store, "cells").register(parts, run, Verdict(()), {"model.md5": "m"})
+    done = champion.register(Registry(store, "cells"), parts, run, Verdict(()), {"model.md5": "m"})
 print(done.version, done.created)
 """
 
 
 @pytest.fixture
 def register(store: Store, parts: Parts, run: StartedRun) -> Callable[..., Registered]:
-    """Register `parts` as cells, with changes."""
+    """Return a function that registers `parts` as cells, with changes."""
 
     def call(verdict: Verdict = GOOD, parts: Parts = parts, name: str = "cells", card: str = "# Card") -> Registered:
-        return Registry(store, name).register(parts, run, verdict, TAGS, card)
+        return champion.register(Registry(store, name), parts, run, verdict, TAGS, description=card)
 
     return call
 
@@ -76,53 +78,57 @@ def test_first_model_that_passes_is_challenger_and_champion(
     assert answer(store, "models:/cells@champion", parts.example) == parts.answer
 
 
-def test_below_the_floors_there_is_no_champion(store: Store, register: Callable[..., Registered]) -> None:
+def test_a_first_model_below_the_floors_is_not_champion(store: Store, register: Callable[..., Registered]) -> None:
     assert register(BAD).aliases == ("challenger",)
     assert Registry(store, "cells").holder("champion") is None
     assert [line.action for line in Registry(store, "cells").history()] == ["register"]
 
 
-def test_same_version_again(store: Store, register: Callable[..., Registered]) -> None:
+def test_a_repeated_registration_changes_nothing(store: Store, register: Callable[..., Registered]) -> None:
     first = register()
     assert register() == replace(first, created=False)
     assert len(store.client.search_model_versions("name = 'cells'")) == 1
     assert [line.action for line in Registry(store, "cells").history()] == ["register", "promote"]
 
 
-def test_from_a_to_b_and_back(store: Store, register: Callable[..., Registered], parts: Parts, tmp_path: Path) -> None:
+def test_registering_a_former_version_again_finds_it(
+    store: Store, register: Callable[..., Registered], parts: Parts, tmp_path: Path
+) -> None:
     inference = tmp_path / "inference.json"
     inference.write_text('{"threshold": null, "views": 8, "tile": 0}')
-    other = replace(parts, inference=inference, answer=parts.answer)
-    with pytest.raises(ShippingError):  # eight views answer otherwise than evaluate did with one
-        register(parts=replace(other, answer=parts.example))
+    tiled = replace(parts, inference=inference, answer=parts.answer)
+    with pytest.raises(ShippingError):  # the answer of eight views differs from that of one view
+        register(parts=replace(tiled, answer=parts.example))
     assert len(store.client.search_model_versions("name = 'cells'")) == 0
     separation = '"separation": {"depth": 1.0, "min_area": 3}'
     inference.write_text(f'{{"threshold": null, {separation}, "views": 1, "tile": 32}}')
     assert register().version == "1"
-    assert register(parts=other) == Registered("cells", "2", ("challenger",), created=True)
+    assert register(parts=tiled) == Registered("cells", "2", ("challenger",), created=True)
     assert register() == Registered("cells", "1", ("challenger", "champion"), created=False)
 
 
-def test_names_are_apart(store: Store, register: Callable[..., Registered]) -> None:
+def test_models_of_different_names_are_independent(store: Store, register: Callable[..., Registered]) -> None:
     assert register(name="cells").version == "1"
     assert register(name="it's v1.5").aliases == ("challenger", "champion")
     assert {each.name for each in Registry(store, "it's v1.5").history()} == {"it's v1.5"}
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a\nb", "a\x1bb", 'it\'s "v1"'])
-def test_names_that_mlflow_cannot_hold(store: Store, name: str) -> None:
+def test_invalid_model_names_are_refused(store: Store, name: str) -> None:
     with pytest.raises(RegistryError, match=r"registration\.name"):
         Registry(store, name)
 
 
-def test_long_model_card(store: Store, register: Callable[..., Registered]) -> None:
+def test_a_long_model_card_is_cut(store: Store, register: Callable[..., Registered]) -> None:
     register(card="x" * 6000)
     description = store.client.get_model_version("cells", "1").description
     assert len(description) <= 5000
     assert "model_card.md" in description
 
 
-def test_history(store: Store, register: Callable[..., Registered], parts: Parts, project: Path) -> None:
+def test_registration_and_promotion_are_lines_of_the_history(
+    store: Store, register: Callable[..., Registered], parts: Parts, project: Path
+) -> None:
     register()
     registered, content = map(json.loads, (project / "registry.jsonl").read_text().splitlines())
     assert content["version_md5"] == registered["version_md5"] == parts.md5
@@ -136,7 +142,7 @@ def test_history(store: Store, register: Callable[..., Registered], parts: Parts
     assert [each.version_md5 for each in Registry(store, "cells").history()] == [parts.md5, parts.md5]
 
 
-def test_promotion_that_was_written_down_and_then_interrupted(
+def test_an_interrupted_first_promotion_is_completed(
     store: Store, register: Callable[..., Registered], project: Path
 ) -> None:
     register()
@@ -145,11 +151,11 @@ def test_promotion_that_was_written_down_and_then_interrupted(
     assert len((project / "registry.jsonl").read_text().splitlines()) == 2
 
 
-def test_champion_is_loaded_after_a_move(
+def test_the_champion_is_loaded_after_a_move_of_the_project(
     store: Store, parts: Parts, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with store.start_run("train") as run:
-        Registry(store, "cells").register(parts, run, GOOD, TAGS)
+        champion.register(Registry(store, "cells"), parts, run, GOOD, TAGS)
     moved = project.with_name("moved")
     project.rename(moved)
     monkeypatch.chdir(moved)
@@ -164,7 +170,7 @@ def test_a_loaded_model_answers_with_labels_and_instances(
 ) -> None:
     register()
     assert load_model(store, "models:/cells@champion")(parts.example) == Answer(parts.answer, parts.instances)
-    # As registered before instances were known: nothing in the code names them.
+    # The code of versions registered before instances were supported does not mention them.
     monkeypatch.setattr("segline.track.answers.PARAMS", ())
     assert load_model(store, "models:/cells@champion")(parts.example) == Answer(parts.answer)
 

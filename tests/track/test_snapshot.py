@@ -1,4 +1,4 @@
-"""A project that cannot be written to: what only reads works on a copy, and nothing in the project changes."""
+"""Read a read-only project through a copy of its database; nothing in the project changes."""
 
 import os
 import sqlite3
@@ -19,7 +19,7 @@ from tests.track.test_location import KILLED
 
 @pytest.fixture
 def lock_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Makes the project read-only: by its mount for root, whom permissions do not stop, else by them."""
+    """Return a function that makes the project read-only: by a mount for root, otherwise by permissions."""
     monkeypatch.setattr(snapshot, "_folders", {})
     mounted = []
 
@@ -48,7 +48,7 @@ def content(project: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in project.rglob("*") if file.is_file()}
 
 
-def test_what_reads_works_and_what_writes_is_refused(
+def test_reading_works_and_writing_is_refused(
     store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]
 ) -> None:
     run.finish()
@@ -66,7 +66,9 @@ def test_what_reads_works_and_what_writes_is_refused(
     assert content(project) == before
 
 
-def test_a_folder_that_was_moved(store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]) -> None:
+def test_a_moved_read_only_project_is_read(
+    store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]
+) -> None:
     run.finish()
     assert store.place.own
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as connection, connection:
@@ -77,14 +79,14 @@ def test_a_folder_that_was_moved(store: Store, run: StartedRun, project: Path, l
     assert copy.client.get_run(run.id).info.artifact_uri == f"{project}/mlruns/artifacts/x"
 
 
-def test_without_a_store_there_are_no_runs(project: Path, lock_up: Callable[[], None]) -> None:
+def test_a_read_only_project_without_a_store_has_no_runs(project: Path, lock_up: Callable[[], None]) -> None:
     (project / "mlruns" / "mlflow.db").unlink()
     lock_up()
     copy = open_store()
     assert copy.client.search_runs([copy.experiment_id]) == []
 
 
-def test_what_a_killed_process_had_half_written_is_taken_back_in_the_copy(
+def test_an_incomplete_transaction_is_rolled_back_in_the_copy(
     store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]
 ) -> None:
     run.finish()
@@ -97,7 +99,7 @@ def test_what_a_killed_process_had_half_written_is_taken_back_in_the_copy(
     assert len(copy.client.search_runs([copy.experiment_id])) == 1
 
 
-def test_a_log_that_was_not_applied_is_read(
+def test_a_write_ahead_log_is_applied_to_the_copy(
     store: Store, run: StartedRun, project: Path, lock_up: Callable[[], None]
 ) -> None:
     run.finish()
@@ -114,7 +116,7 @@ def test_a_log_that_was_not_applied_is_read(
     assert [each.info.run_name for each in copy.client.search_runs([copy.experiment_id])] == ["late"]
 
 
-def test_a_writer_elsewhere_is_waited_for_not_for_ever(
+def test_waiting_for_a_writer_has_a_timeout(
     project: Path, lock_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (faults, location, snapshot):
@@ -126,7 +128,7 @@ def test_a_writer_elsewhere_is_waited_for_not_for_ever(
             open_store()
 
 
-def test_a_store_of_a_team_needs_no_folder_here(
+def test_a_team_store_works_in_a_read_only_project(
     store: Store, project: Path, made: Path, lock_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = project.with_name("team.db")

@@ -1,4 +1,4 @@
-"""The project's store: made once, moved along, searched for the run that made a model."""
+"""Open the store of a project: created once, relocated with the folder, searched for the run of a model."""
 
 import contextlib
 import csv
@@ -41,11 +41,11 @@ def files(folder: Path) -> set[str]:
 
 
 def text_cells(database: Path, text: str) -> int:
-    """How often `text` occurs in the file of a database, wherever it is in it."""
+    """Count the occurrences of `text` in the file of a database."""
     return database.read_bytes().count(text.encode())
 
 
-def test_everything_is_kept_below_mlruns(store: Store, project: Path) -> None:
+def test_the_store_writes_below_mlruns_only(store: Store, project: Path) -> None:
     with store.start_run("train") as run:
         run.picture(np.zeros((4, 4, 3), np.uint8), "tile")
     assert files(project) - {"dvc.yaml"} == {
@@ -57,16 +57,14 @@ def test_everything_is_kept_below_mlruns(store: Store, project: Path) -> None:
     assert active_run() is None
 
 
-def test_opened_again_it_is_the_same(store: Store) -> None:
+def test_a_reopened_store_has_the_same_experiment(store: Store) -> None:
     assert open_store().experiment_id == store.experiment_id
     names = [each.name for each in store.client.search_experiments()]
     assert len(names) == 2
     assert "Default" in names
 
 
-def test_after_a_move_all_is_found_and_nothing_goes_to_the_old_place(
-    store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_moved_project_uses_its_new_folder_only(store: Store, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with store.start_run("before") as before:
         before.picture(np.zeros((4, 4, 3), np.uint8), "tile")
     moved = project.with_name("somewhere else")
@@ -100,7 +98,7 @@ def test_a_queued_experiment_writes_to_the_main_checkout(
     assert files(clone) == {"dvc.yaml"}
 
 
-def test_processes_that_open_a_new_store_at_once(tmp_path: Path, repository: Path) -> None:
+def test_several_processes_open_a_new_store_at_once(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "dvc.yaml").touch()
     environment = {**os.environ, "PYTHONPATH": str(repository / "src")}
     processes = [
@@ -114,7 +112,7 @@ def test_processes_that_open_a_new_store_at_once(tmp_path: Path, repository: Pat
     assert {run.info.run_name for run in client.search_runs([answers[0]])} == {"0", "1"}
 
 
-def test_experiment_deleted_on_the_page(store: Store) -> None:
+def test_a_deleted_experiment_is_reported(store: Store) -> None:
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(StoreError, match="mlflow experiments restore"):
         open_store()
@@ -130,11 +128,11 @@ def test_team_server_gets_an_experiment_named_for_the_folder(
     assert store.client.get_experiment(store.experiment_id).name == project.name
     assert open_store().experiment_id == store.experiment_id
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
-    other = open_store()
-    assert other.client.get_experiment(other.experiment_id).name == "ours"
+    shared = open_store()
+    assert shared.client.get_experiment(shared.experiment_id).name == "ours"
 
 
-def test_current_store_and_what_was_before(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_current_restores_the_former_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
     with store.current():
         assert MlflowClient().get_experiment(store.experiment_id).experiment_id == store.experiment_id
@@ -146,7 +144,7 @@ def test_current_store_and_what_was_before(store: Store, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("address", ["http://me:tiger-73@127.0.0.1:9", "file:///nowhere", "bogus://x"])
-def test_an_address_that_leads_nowhere_is_named(store: Store, monkeypatch: pytest.MonkeyPatch, address: str) -> None:  # noqa: ARG001
+def test_an_unusable_address_is_reported(store: Store, monkeypatch: pytest.MonkeyPatch, address: str) -> None:  # noqa: ARG001
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(StoreError) as said:
@@ -157,7 +155,7 @@ def test_an_address_that_leads_nowhere_is_named(store: Store, monkeypatch: pytes
 
 @pytest.fixture
 def model(project: Path) -> Path:
-    """What DVC keeps of a training."""
+    """Write the files that DVC keeps of a training."""
     folder = project / "data" / "model"
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"weights")
@@ -170,7 +168,7 @@ def model(project: Path) -> Path:
     return folder
 
 
-def test_run_that_made_a_model(store: Store, project: Path, model: Path) -> None:
+def test_find_returns_the_run_of_a_model(store: Store, project: Path, model: Path) -> None:
     with store.start_run("train") as run:
         run.tag({MODEL_TAG: lineage.model_md5(model)})
     with store.start_run("train") as another:
@@ -178,7 +176,7 @@ def test_run_that_made_a_model(store: Store, project: Path, model: Path) -> None
     assert store.train_run(model, project / "best.yaml").id == run.id
 
 
-def test_run_is_restored_once_from_what_dvc_keeps(store: Store, project: Path, model: Path) -> None:
+def test_a_missing_run_is_restored_once_from_files_of_dvc(store: Store, project: Path, model: Path) -> None:
     run = store.train_run(model, project / "best.yaml")
     assert store.train_run(model, project / "best.yaml").id == run.id
     data = store.client.get_run(run.id).data
@@ -196,7 +194,7 @@ def status(store: Store, run_id: str) -> str:
 
 
 @pytest.mark.parametrize("end", ["KILLED", "FAILED", None])
-def test_an_unfinished_run_goes_on_and_logs_no_step_twice(
+def test_an_unfinished_run_is_resumed_without_repeated_steps(
     store: Store, under_way: Callable[..., StartedRun], end: Status | None
 ) -> None:
     first = under_way("train", {"train.epochs": 3}, key="k")
@@ -214,7 +212,7 @@ def test_an_unfinished_run_goes_on_and_logs_no_step_twice(
     assert status(store, again.id) == "FINISHED"
 
 
-def test_a_finished_run_goes_on_only_by_its_id_and_another_key_never(store: Store) -> None:
+def test_a_finished_run_is_resumed_by_its_id_only(store: Store) -> None:
     with store.start_run("train", key="k") as first:
         pass
     with store.start_run("train", key="k") as second:
@@ -251,7 +249,7 @@ with open_store().start_run("a") as run:
 """
 
 
-def test_runs_whose_process_is_gone_are_ended(store: Store, under_way: Callable[..., StartedRun]) -> None:
+def test_runs_of_dead_processes_are_killed(store: Store, under_way: Callable[..., StartedRun]) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", LEFT],
         env=os.environ,
@@ -265,7 +263,7 @@ def test_runs_whose_process_is_gone_are_ended(store: Store, under_way: Callable[
     assert [status(store, run) for run in (killed, elsewhere, mine)] == ["KILLED", "RUNNING", "RUNNING"]
 
 
-def test_a_part_goes_on_within_its_parent_finished_or_not(store: Store, under_way: Callable[..., StartedRun]) -> None:
+def test_a_child_run_is_resumed_within_its_parent(store: Store, under_way: Callable[..., StartedRun]) -> None:
     parent, other = under_way("study"), under_way("study")
     with store.start_run("trial 0", {"rate": 1}, parent=parent.id, key="a/0", again=True) as first:
         first.log(1, {"loss": 2.0})
@@ -281,7 +279,7 @@ def test_a_part_goes_on_within_its_parent_finished_or_not(store: Store, under_wa
     assert under_way("trial 0", parent=other.id, key="a/0", again=True).id != first.id
 
 
-def test_a_run_is_found_by_its_key_whenever_its_maker_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_its_key_after_a_kill(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -293,7 +291,7 @@ def test_a_run_is_found_by_its_key_whenever_its_maker_ended(store: Store, monkey
 
 
 class SignalAtLine:
-    """Sends this process a SIGTERM before line `number` of what it traces, counted as they run."""
+    """Send this process a SIGTERM before the traced line `number`, counted in order of execution."""
 
     def __init__(self, number: int) -> None:
         self.left = number
@@ -318,7 +316,7 @@ def a_study(store: Store) -> None:
 @pytest.mark.parametrize("goes_on", [False, True], ids=["new", "goes on"])
 def test_a_signal_at_any_line_leaves_no_run_running(store: Store, goes_on: bool) -> None:
     former = signal.getsignal(signal.SIGTERM)
-    gc.freeze()  # what the tests before left: it would be gone through at each line
+    gc.freeze()  # otherwise each collection below would visit the objects of earlier tests
     try:
         for number in count(1):
             if goes_on:

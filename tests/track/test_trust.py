@@ -1,4 +1,4 @@
-"""Versions that somebody altered in mlruns/ or on MLflow's page: what is refused, what runs, and what verify says."""
+"""Alter versions in mlruns/ or on MLflow's page; check the refusals, the code that runs, and the output of verify."""
 
 import json
 import marshal
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from segline.gate.champion import promote
+from segline.gate import champion
 from segline.gate.rules import floors
 from segline.params import Gate
 from segline.track import answers, entries, intact, modules, packaging, tags, trust
@@ -28,26 +28,28 @@ CHAMPION = "models:/cells@champion"
 
 @pytest.fixture(scope="module")
 def template(made: Path, parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose model has one version, which is champion; another is registered, by other code."""
+    """Make a project with two versions of a model: the first is champion, the second has other code."""
     root = tmp_path_factory.mktemp("registered") / "project"
     shutil.copytree(made, root)
     room = tmp_path_factory.mktemp("other") / "room"
     shutil.copytree(parts.room, room)
-    with (room / "predict.py").open("a") as stream:
-        stream.write("# other code\n")
+    with (room / "inference.py").open("a") as stream:
+        stream.write("OTHER_CODE = 1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(root)
         store = open_store()
         with store.start_run("train") as run:
-            for each in (parts, replace(parts, room=room)):
-                Registry(store, "cells").register(each, run, GOOD, {}, records={"images.csv": b"image,md5,split\n"})
+            for version_parts in (parts, replace(parts, room=room)):
+                champion.register(
+                    Registry(store, "cells"), version_parts, run, GOOD, {}, records={"images.csv": b"image,md5,split\n"}
+                )
     return root
 
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as the working directory."""
+    """Copy the project, and make the copy the working directory."""
     shutil.copytree(template, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
@@ -55,13 +57,13 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def registry(store: Store) -> Registry:
-    """The model: version 1 is champion, version 2 has other code."""
+    """Open the model: version 1 is champion, version 2 has other code."""
     return Registry(store, "cells")
 
 
 @pytest.fixture
 def folder(registry: Registry) -> Path:
-    """The files of version 1 in the store."""
+    """Return the folder of version 1 in the store."""
     return intact.files(registry.store, registry.version("1"))
 
 
@@ -115,15 +117,17 @@ def test_altered_weights_are_refused_whatever_the_tags_say(registry: Registry, f
     if how == "all tags":
         tag(registry, "version.md5", trust.read(folder).md5)
     for trusting in (False, True):
-        with pytest.raises(RegistryError, match=r"not trusted|not the one registered|--trust does not change that"):
+        with pytest.raises(
+            RegistryError, match=r"not trusted|differs from its registration|--trust does not change that"
+        ):
             load_model(registry.store, CHAMPION, trust=trusting)
     assert wrong(registry)
     registry.client.delete_registered_model_alias("cells", "champion")
-    with pytest.raises(RegistryError, match=r"not trusted|not the one registered"):
-        promote(registry, "1", lambda *_: GOOD, force=True, reason="x")
+    with pytest.raises(RegistryError, match=r"not trusted|differs from its registration"):
+        champion.promote(registry, "1", force=True, reason="x")
 
 
-def test_a_version_without_a_record_needs_trust(
+def test_a_version_without_a_line_needs_trust(
     registry: Registry, parts: Parts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry.history_file.unlink()
@@ -132,19 +136,19 @@ def test_a_version_without_a_record_needs_trust(
     assert any("no line of registry.jsonl" in each for each in wrong(registry))
     assert load_model(registry.store, "models:/cells/1", trust=True)(parts.example).labels == parts.answer
     assert parts.md5 in capsys.readouterr().err
-    with registry.store.start_run("again") as run:  # as `dvc repro -f -s register` does
-        assert not registry.register(parts, run, GOOD, {}).created
+    with registry.store.start_run("again") as run:  # like `dvc repro -f -s register`
+        assert not champion.register(registry, parts, run, GOOD, {}).created
     assert load_model(registry.store, CHAMPION).md5 == parts.md5
 
 
-def test_a_record_of_another_model_does_not_count(registry: Registry, parts: Parts) -> None:
+def test_a_line_of_another_model_does_not_make_a_version_trusted(registry: Registry, parts: Parts) -> None:
     text = registry.history_file.read_text()
     registry.history_file.write_text(text.replace('"name": "cells"', '"name": "mice"'))
     with pytest.raises(RegistryError, match=f"no line of registry.jsonl has its md5 {parts.md5}"):
         load_model(registry.store, "models:/cells/1")
 
 
-def test_an_edited_tag_of_the_md5_is_named(registry: Registry, parts: Parts) -> None:
+def test_verify_names_an_edited_md5_tag(registry: Registry, parts: Parts) -> None:
     for value in ("", "approved", "0" * 32, "' OR 1=1", "\x1b]0;pwn\x07", "x" * 4000, None):
         if value is None:
             registry.client.delete_model_version_tag("cells", "1", "version.md5")
@@ -199,9 +203,9 @@ def plant_source(folder: Path, package: Path, ran: Path) -> None:  # noqa: ARG00
 
 
 def plant_second_package(folder: Path, package: Path, ran: Path) -> None:
-    other = folder / "code" / "segline_model_0123456789ab"
-    shutil.copytree(package, other)
-    (other / "served.py").write_text(evil((package / "served.py").read_text(), ran))
+    second = folder / "code" / "segline_model_0123456789ab"
+    shutil.copytree(package, second)
+    (second / "served.py").write_text(evil((package / "served.py").read_text(), ran))
 
 
 def plant_extension(folder: Path, package: Path, ran: Path) -> None:  # noqa: ARG001
@@ -229,7 +233,7 @@ def fifo(folder: Path, package: Path, ran: Path) -> None:  # noqa: ARG001
 
 def sockets(folder: Path, package: Path, ran: Path) -> None:  # noqa: ARG001
     here = Path.cwd()
-    os.chdir(folder)  # the path of a socket has to be short
+    os.chdir(folder)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("s")
     os.chdir(here)
@@ -261,7 +265,7 @@ PLANTS = [
 ]
 
 
-def test_what_is_planted_is_named_and_never_runs(
+def test_planted_code_never_runs_and_verify_names_it(
     registry: Registry, folder: Path, parts: Parts, tmp_path: Path
 ) -> None:
     ran, files_tag = tmp_path / "ran", registry.version("1").tags["files.md5"]
@@ -276,7 +280,7 @@ def test_what_is_planted_is_named_and_never_runs(
             said = " ".join(wrong(registry))
             assert (said or tags_too) and "\x1b" not in said, plant
             answered = answer(registry, parts.example)
-            # A cache, which earlier seglines left, is no reason to refuse.
+            # Earlier versions of segline left caches, which must not lead to a refusal.
             assert answered is None or (answered == parts.answer and (tags_too or plant is plant_bytecode)), plant
             assert not (place / "ran").exists(), plant
         shutil.rmtree(folder)
@@ -287,7 +291,7 @@ def test_what_is_planted_is_named_and_never_runs(
 
 
 def answer(registry: Registry, image: bytes) -> bytes | None:
-    """The labels by the champion; None where it is refused."""
+    """Return the labels that the champion predicts; None if the champion is refused."""
     try:
         return load_model(registry.store, CHAMPION)(image).labels
     except RegistryError as error:
@@ -296,7 +300,7 @@ def answer(registry: Registry, image: bytes) -> bytes | None:
     return None
 
 
-def test_a_file_that_is_replaced_after_the_check_is_not_loaded(
+def test_a_file_replaced_after_the_check_is_not_loaded(
     registry: Registry, folder: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     decide, package = answers.checked, next((folder / "code").iterdir())
@@ -316,7 +320,7 @@ def test_a_version_that_points_to_the_files_of_another_is_refused(registry: Regi
     sources = [registry.version(number).source for number in "12"]
     version = store.client.get_model_version("cells", "1")
     version._source = sources[1]
-    with pytest.raises(RegistryError, match="is not the one registered"):
+    with pytest.raises(RegistryError, match="differs from its registration"):
         trust.checked(store, version)
     tag(registry, "files.md5", "x")
     version = store.client.get_model_version("cells", "1")
@@ -329,32 +333,34 @@ def test_a_version_that_points_to_the_files_of_another_is_refused(registry: Regi
             intact.files(store, version)
 
 
-def test_an_alias_set_by_hand_to_a_registered_version_is_said(
+def test_an_alias_set_by_hand_leads_to_a_warning(
     registry: Registry, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     md5 = registry.version("2").tags["version.md5"]
     registry.client.set_registered_model_alias("cells", "champion", "2")
     load_model(store, CHAMPION)
-    assert f"warning: @champion leads to md5 {md5}, registry.jsonl has md5" in " ".join(capsys.readouterr().err.split())
+    assert f"warning: @champion is on md5 {md5}, but registry.jsonl has md5" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
-def test_two_versions_with_one_tag_are_told_apart_by_their_files(registry: Registry, parts: Parts) -> None:
+def test_two_versions_with_the_same_tag_are_distinguished_by_their_files(registry: Registry, parts: Parts) -> None:
     tag(registry, "version.md5", parts.md5, "2")
     found = registry.find(parts.md5)
     assert found is not None and str(found.version) == "1"
     assert any("versions 1 too" in each for each in wrong(registry))
 
 
-def test_a_full_temporary_disk_is_named(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_temporary_folder_is_reported(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("segline.track.lineage.stream_md5", full)
-    with pytest.raises(RegistryError, match=r"there is no room in .* set TMPDIR"):
+    with pytest.raises(RegistryError, match=r"has no room .* set TMPDIR"):
         load_model(registry.store, CHAMPION)
 
 
-def test_a_forged_mark_promotes_nobody(registry: Registry, project: Path) -> None:
+def test_a_forged_marker_promotes_no_version(registry: Registry, project: Path) -> None:
     line = json.loads(registry.history_file.read_text().splitlines()[-1])
     before = registry.history_file.read_bytes()
     mark = project / "mlruns" / "promotion.json"
@@ -371,7 +377,7 @@ def test_a_forged_mark_promotes_nobody(registry: Registry, project: Path) -> Non
 @pytest.mark.parametrize(
     "value", ["approved", "[" * 2000, "9" * 3000, '{"a": {}}', "null", '{"checks": [{"name": 1}]}', "\x1b]0;pwn\x07"]
 )
-def test_an_edited_tag_is_read_as_unknown_and_named(name: str, value: str) -> None:
+def test_an_edited_tag_is_invalid(name: str, value: str) -> None:
     edited = {name: value}
     assert tags.verdict(edited) is None
     assert tags.table(edited, name) == {} or name not in tags.TABLES
@@ -379,7 +385,7 @@ def test_an_edited_tag_is_read_as_unknown_and_named(name: str, value: str) -> No
     assert tags.unreadable(edited)
 
 
-def test_tags_as_segline_writes_them_are_read() -> None:
+def test_valid_tags_are_read() -> None:
     ours = {
         "gate": json.dumps(GOOD.as_dict()),
         "classes": '{"0": "background", "1": "cell"}',
@@ -413,7 +419,7 @@ def test_visit_reads_regular_files_only(tmp_path: Path) -> None:
     assert others == {"round": "a link", "link": "a link", "pipe": "a FIFO", "__pycache__": entries.CACHE}
 
 
-def test_a_package_from_memory_imports_late_and_is_kept_apart() -> None:
+def test_a_package_in_memory_supports_late_imports() -> None:
     sources = {
         "__init__.py": b"",
         "served.py": b"from . import inner\ndef late():\n    from .inner.deep import X\n    return X, inner.Y\n",
@@ -428,6 +434,6 @@ def test_a_package_from_memory_imports_late_and_is_kept_apart() -> None:
         modules.load("segline_model_test", sources, "other")
 
 
-def test_old_versions_know_fewer_parameters() -> None:
+def test_old_versions_accept_fewer_parameters() -> None:
     served = (packaging.ROOM / "served.py").read_bytes()
     assert all(f'"{name}"'.encode() in served for name in answers.PARAMS)

@@ -20,35 +20,41 @@ RANGE = {"low": 1, "high": 2}
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"weights.w0": RANGE}, "tune.space.weights.w0 = .*weights belongs to a stage before the search"),
+        (
+            {"weights.w0": RANGE},
+            "tune.space.weights.w0 = .*cannot be searched: weights belongs to a stage before the search",
+        ),
         ({"evaluate.views": {"choices": [1, 8]}}, "evaluate is used only after training"),
         ({"runtime.threads": RANGE}, "runtime never changes a result"),
-        ({"train.seed": RANGE}, "train.seed would find a lucky draw"),
+        ({"train.seed": RANGE}, "train.seed would select a lucky seed"),
         ({"train.epochs": RANGE}, "set tune.epochs"),
         ({"train.tile": RANGE}, "trials could not be compared"),
-        ({"nonsense.w0": RANGE}, "nonsense is no section; there are model, augment, train"),
-        ({"train.rate": RANGE}, "rate is no setting; there are seed, epochs"),
+        ({"nonsense.w0": RANGE}, "nonsense is not a searchable section; choose from model, augment, train"),
+        ({"train.rate": RANGE}, "rate is not a setting; choose from seed, epochs"),
         ({"train.schedule": RANGE}, "is a section; name one of its settings"),
         ({"model": RANGE}, "is a section; name one of its settings"),
-        ({"model.width.more": RANGE}, "more is no setting"),
-        ({"train.learning_rate": {"low": 0, "high": 1}}, "0.0 is no value of train.learning_rate: .*greater than 0"),
-        ({"train.momentum": {"low": 0, "high": 1}}, "1.0 is no value of train.momentum: .*less than 1"),
-        ({"model.width": {"low": 1.5, "high": 2}}, "1.5 is no value of model.width: .*valid integer"),
-        ({"model.width": {"low": 1, "high": 2, "step": 0.5}}, "1.5 is no value of model.width"),
-        ({"model.norm": RANGE}, "is no number, so it takes choices"),
-        ({"model.norm": {"choices": ["batch", "layer"]}}, "'layer' is no value of model.norm"),
+        ({"model.width.more": RANGE}, "more is not a setting"),
+        (
+            {"train.learning_rate": {"low": 0, "high": 1}},
+            "0.0 is not a valid value of train.learning_rate: .*greater than 0",
+        ),
+        ({"train.momentum": {"low": 0, "high": 1}}, "1.0 is not a valid value of train.momentum: .*less than 1"),
+        ({"model.width": {"low": 1.5, "high": 2}}, "1.5 is not a valid value of model.width: .*valid integer"),
+        ({"model.width": {"low": 1, "high": 2, "step": 0.5}}, "1.5 is not a valid value of model.width"),
+        ({"model.norm": RANGE}, "is not a number, so it needs choices"),
+        ({"model.norm": {"choices": ["batch", "layer"]}}, "'layer' is not a valid value of model.norm"),
         ({"model.norm": {"choices": []}}, r"tune.space.model.norm.choices = \[\]: .*at least 1 item"),
-        ({"model.width": {"low": 1}}, "takes both low and high"),
-        ({"model.width": {}}, "takes either low and high, or choices"),
-        ({"model.width": {**RANGE, "choices": [1]}}, "takes either low and high, or choices"),
+        ({"model.width": {"low": 1}}, "needs both low and high"),
+        ({"model.width": {}}, "needs either low and high, or choices"),
+        ({"model.width": {**RANGE, "choices": [1]}}, "needs either low and high, or choices"),
         ({"model.width": {"low": 3, "high": 2}}, "low 3 is larger than high 2; swap them"),
-        ({"model.width": {**RANGE, "log": True, "step": 1}}, "takes log with a low above 0 and without step"),
-        ({"model.width": {**RANGE, "hihg": 2}}, "hihg is no setting; there are low, high, log, step, choices"),
+        ({"model.width": {**RANGE, "log": True, "step": 1}}, "can use log only with low above 0 and without step"),
+        ({"model.width": {**RANGE, "hihg": 2}}, "hihg is not a setting; choose from low, high, log, step, choices"),
         ({"model.width": 3}, "tune.space.model.width = 3: "),
-        ({}, "space is empty: name settings to draw, or set trials to 0"),
+        ({}, "space is empty; add settings to search, or set trials to 0"),
         (
             {"train.schedule.kind": {"choices": ["poly", "cosine"]}, "train.schedule.gamma": {"low": 0.1, "high": 0.5}},
-            "train.schedule.gamma is read by none of poly, cosine; take it out",
+            "train.schedule.gamma is not read by any schedule kind in space \\(poly, cosine\\); remove it",
         ),
     ],
 )
@@ -60,7 +66,7 @@ def test_an_invalid_axis_is_refused_with_the_reason(space: dict[str, Any], messa
 def test_settings_that_define_the_loss_are_refused_with_the_objective_loss() -> None:
     space = {"train.dice_weight": {"low": 0, "high": 1}}
     plan(tune={"space": space})
-    with pytest.raises(ParamsError, match=r"train\.dice_weight says what the loss is"):
+    with pytest.raises(ParamsError, match=r"train\.dice_weight changes the loss itself"):
         plan(tune={"space": space, "objective": "minimize loss"})
 
 

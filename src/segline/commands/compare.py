@@ -1,4 +1,4 @@
-"""`segline models compare`: the figures of two versions with intervals, and pictures of where they differ most."""
+"""`segline models compare`: print metrics of two versions with intervals; draw the images that differ most."""
 
 import json
 import math
@@ -14,14 +14,14 @@ from segline import files, params
 from segline.commands.models import open_registry
 from segline.data import imagefiles
 from segline.gate.heldout import HeldOut, HeldOutError
-from segline.gate.rules import same_form
+from segline.gate.rules import same_interface
 from segline.score import paired
 from segline.score.judge import Score
 from segline.score.overlay import gallery, legend
 from segline.track.answers import Loaded, load_model
 from segline.track.registry import ModelVersion, Registry
 
-SHOWN = 8  # images of which pictures are drawn
+SHOWN = 8  # images to draw
 
 Both = tuple[list[Score], list[Score]]
 
@@ -29,34 +29,34 @@ Both = tuple[list[Score], list[Score]]
 def main(
     first: str, second: str, name: str, *, out: Path, as_json: bool, console: Console, say: Callable[[str], None]
 ) -> None:
-    """Compare two versions on the test images as they are now; each answers by its own code.
+    """Compare two versions on the current test images; each version answers with its own code.
 
-    Pictures and all figures go to OUT/FIRST-SECOND, by the versions' numbers.
+    Pictures and all metrics are written to OUT/FIRST-SECOND, named by the numbers of the versions.
 
     Raises
     ------
     HeldOutError
-        There are no test images, or a version is for other ones or does not answer them; exit code 2.
+        There are no test images, or a version does not accept them or fails on one; exit code 2.
     """
     registry, gate = open_registry(name), params.read(params.Gate)
     versions = registry.version(first), registry.version(second)
     held_out = HeldOut.open(params.read(params.Runtime).progress)
     models = [_load(registry, version, held_out) for version in versions]
-    scores = tuple(held_out.scores(registry, *each) for each in zip(versions, models, strict=True))
+    scores = [held_out.scores(registry, *entrant) for entrant in zip(versions, models, strict=True)]
     both: Both = scores[0], scores[1]
     content: dict[str, Any] = {
         "name": registry.name,
         "versions": [
-            {"version": int(each.version), "md5": model.md5} for each, model in zip(versions, models, strict=True)
+            {"version": int(version.version), "md5": model.md5} for version, model in zip(versions, models, strict=True)
         ],
         "test": {"md5": held_out.md5, "images": len(held_out.names)},
         "confidence": gate.confidence,
         "resamples": gate.resamples,
-        "metrics": figures(both, gate),
+        "metrics": metrics(both, gate),
         "groups": dict(_of_groups(both, held_out.groups, gate)),
     }
     metric = gate.metric if gate.metric in content["metrics"] else "mean_iou"
-    folder = out / "-".join(str(each.version) for each in versions)
+    folder = out / "-".join(str(version.version) for version in versions)
     with files.whole_folder(folder) as whole:
         names = [f"version {version.version}" for version in versions]
         drawn = _draw(whole, held_out, dict(zip(names, zip(models, both, strict=True), strict=True)), metric)
@@ -64,17 +64,17 @@ def main(
     if as_json:
         say(json.dumps(content, indent=2, allow_nan=False))
         return
-    for each in tables(content, metric):
-        console.print(each)
-    say(f"in {folder}: {drawn} images on which they differ most, and these figures")
+    for table in tables(content, metric):
+        console.print(table)
+    say(f"{folder} holds these metrics and pictures of the {drawn} images that differ most")
 
 
-def figures(both: Both, gate: params.Gate) -> dict[str, Any]:
-    """Each figure that both have: of the first, of the second, and by how much the second is better."""
-    known = [name for name in paired.METRICS if all(paired.known(scores, name) for scores in both)]
+def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
+    """Return, for each metric that both have, its value for the first, for the second, and the gain of the second."""
+    names = [name for name in paired.METRICS if all(paired.known(scores, name) for scores in both)]
     results = {
         name: paired.compare(*both, metric=name, resamples=gate.resamples, confidence=gate.confidence, seed=gate.seed)
-        for name in known
+        for name in names
     }
     return {
         name: {part: [_or_none(number) for number in interval] for part, interval in result._asdict().items()}
@@ -83,14 +83,14 @@ def figures(both: Both, gate: params.Gate) -> dict[str, Any]:
 
 
 def most_different(both: Both, metric: paired.Metric) -> list[int]:
-    """The images on which they differ, those with the greatest difference first, `SHOWN` at most."""
-    gains = [abs(paired.gain([one], [other], metric)) for one, other in zip(*both, strict=True)]
+    """Return the indices of at most `SHOWN` images on which two versions differ, greatest difference first."""
+    gains = [abs(paired.gain([first], [second], metric)) for first, second in zip(*both, strict=True)]
     return sorted((index for index, gain in enumerate(gains) if gain > 0), key=lambda index: -gains[index])[:SHOWN]
 
 
 def tables(content: dict[str, Any], metric: str) -> Iterator[Table]:
-    """The figures of all images, and the main one of each group."""
-    first, second = (f"version {each['version']}" for each in content["versions"])
+    """Yield a table of all metrics on all images, and a table of the main metric on each group."""
+    first, second = (f"version {version['version']}" for version in content["versions"])
     title = f"{content['name']}: {content['test']['images']} test images, {content['confidence']:.0%} intervals"
     whole = Table("", first, second, "gain", title=Text(title, style="table.title"), title_justify="left")
     for name, row in content["metrics"].items():
@@ -107,38 +107,39 @@ def tables(content: dict[str, Any], metric: str) -> Iterator[Table]:
 
 
 def interval(numbers: Sequence[float | None]) -> Text:
-    """A value and the ends of its interval."""
+    """Format a value with the ends of its interval."""
     value, low, high = ("-" if number is None else f"{number:.4f}" for number in numbers)
     return Text(f"{value} ({low} to {high})")
 
 
 def _load(registry: Registry, version: ModelVersion, held_out: HeldOut) -> Loaded:
-    if reasons := same_form(version.tags, held_out.form, "test images").undecided:
+    if reasons := same_interface(version.tags, held_out.interface, "test images").undecided:
         raise HeldOutError(f"version {version.version}: {reasons[0]}")
     return load_model(registry.store, f"models:/{registry.name}/{version.version}")
 
 
 def _of_groups(both: Both, groups: list[str], gate: params.Gate) -> Iterator[tuple[str, Any]]:
-    """The figures of each group, where groups are more than single images."""
+    """Yield the metrics of each group, unless each image is its own group."""
     if len(set(groups)) == len(groups):
         return
     for group in sorted(set(groups)):
-        inside = [index for index, each in enumerate(groups) if each == group]
-        part: Both = [both[0][index] for index in inside], [both[1][index] for index in inside]
-        yield group, {"images": len(inside), "metrics": figures(part, gate)}
+        indices = [index for index, name in enumerate(groups) if name == group]
+        part: Both = [both[0][index] for index in indices], [both[1][index] for index in indices]
+        yield group, {"images": len(indices), "metrics": metrics(part, gate)}
 
 
 def _draw(
     folder: Path, held_out: HeldOut, entrants: Mapping[str, tuple[Loaded, list[Score]]], metric: paired.Metric
 ) -> int:
-    """Draw what both make of the images on which they differ most, and the truth; return how many images."""
+    """Draw the ground truth and both answers for the images that differ most; return the number of images."""
     models, scores = zip(*entrants.values(), strict=True)
     shown = most_different((scores[0], scores[-1]), metric)
     for number, index in enumerate(shown, 1):
         name = held_out.names[index]
         image = held_out.encoded(name)
         titles = [
-            f"{title}: {metric} {paired.value([each[index]], metric):.4f}" for title, (_, each) in entrants.items()
+            f"{title}: {metric} {paired.value([version_scores[index]], metric):.4f}"
+            for title, (_, version_scores) in entrants.items()
         ]
         panels = [held_out.picture(name, model(image)) for model in models]
         sheet = [*zip(titles, panels, strict=True), ("truth", held_out.true_picture(name))]

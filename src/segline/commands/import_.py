@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from segline import names, progress
-from segline.data.checks import unfit
-from segline.data.drawn import NAME as DRAWN
+from segline.data.checks import per_dataset
+from segline.data.synthetic import NAME as DRAWN
 from segline.importing import bring
 from segline.importing.formats import Each, Wishes
 from segline.importing.formats.colours import read_table
@@ -91,7 +91,7 @@ def _lines(made: bring.Imported) -> Iterator[str]:
     if made.found:
         yield f"  {made.found} images were there from an import that was interrupted"
     if made.problems:
-        yield unfit.table(made.problems, most=10)
+        yield per_dataset.table(made.problems, most=10)
         if any(problem.level == "error" for problem in made.problems):
             yield "prepare will refuse the dataset until these errors are mended"
     yield f"Look at {made.folder / bring.SHEET}: are the outlines where they should be?"

@@ -1,4 +1,4 @@
-"""`segline models list`: the versions of a model; and which model a command is about."""
+"""`segline models list`: list the versions of a model; select the model for all commands."""
 
 import json
 from collections.abc import Callable
@@ -19,69 +19,69 @@ from segline.track.history import HISTORY, read_history
 from segline.track.registry import VERSION_TAG, ModelVersion, Registry, RegistryError
 from segline.track.store import Store, open_store
 
-SHORT = 8  # letters of an md5
+SHORT = 8  # characters of an md5
 MAIN = "mean_iou"
 
 
 def open_registry(name: str = "", store: Store | None = None) -> Registry:
-    """The model of this name; without one, that of params.yaml and the dataset, else the only one of the store.
+    """Open the model of a name; without a name, the model of params.yaml or of the dataset, else the only model.
 
     Raises
     ------
     RegistryError
-        There is none of the name, or nothing says which of several is meant.
+        There is no model of this name, or there are several models and no name.
     """
     store = store or open_store()
     names = sorted(model.name for model in store.client.search_registered_models(max_results=1000))
-    for wanted in [name] if name else _expected():
-        if wanted in names:
-            return Registry(store, wanted)
+    for candidate in [name] if name else _expected():
+        if candidate in names:
+            return Registry(store, candidate)
     root = store.place.root
     if not names and read_history(root / HISTORY):
-        raise RegistryError(f"no model is registered here; `segline models sync` brings back those of {HISTORY}")
+        raise RegistryError(f"no model is registered here; restore the models of {HISTORY} with `segline models sync`")
     if not names:
-        raise RegistryError("no model is registered yet; `make run` or `dvc repro` makes and registers the first")
+        raise RegistryError("no model is registered yet; train and register the first with `make run` or `dvc repro`")
     if name:
-        raise RegistryError(f"--name {name}: there is no such model; there are {', '.join(names)}")
+        raise RegistryError(f"--name {name}: there is no such model; choose one of {', '.join(names)}")
     if len(names) > 1:
-        there = "" if Path.cwd() == root else f" (or run segline in {root}, whose params.yaml may say it)"
-        raise RegistryError(f"there are several models: say which with --name: {', '.join(names)}{there}")
+        hint = "" if Path.cwd() == root else f" (or run segline in {root}, whose params.yaml may name the model)"
+        raise RegistryError(f"there are several models; choose one with --name: {', '.join(names)}{hint}")
     return Registry(store, names[0])
 
 
 def _expected() -> list[str]:
-    """The names that stage register would take here, the surest first."""
+    """Return the model names that stage register would use here: of params.yaml, then of the dataset."""
     set_name = params.read(params.Registration).name if params.PARAMS_FILE.exists() else ""
-    prepared = PREPARED / SPEC
-    return [each for each in (set_name, read_spec(prepared).name if prepared.exists() else "") if each]
+    spec = PREPARED / SPEC
+    return [name for name in (set_name, read_spec(spec).name if spec.exists() else "") if name]
 
 
 def list_(name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """Show the versions, the newest first."""
+    """Print the versions, newest first."""
     registry = open_registry(name)
     rows = [row(registry, version) for version in registry.versions()]
     if as_json:
         say(json.dumps(rows, indent=2))
         return
-    aliases = Column("aliases", min_width=len("@challenger"))  # or a narrow terminal cuts them
+    aliases = Column("aliases", min_width=len("@challenger"))  # otherwise a narrow terminal cuts the names
     content = Table(
         "version", aliases, "registered", MAIN, "gate", "md5", "run", title=Text(registry.name, style="table.title")
     )
-    for each in rows:
+    for version in rows:
         content.add_row(
-            str(each["version"]),
-            Text(visible(" ".join(f"@{alias}" for alias in each["aliases"]))),
-            local_time(each["registered"]),
-            "-" if each[MAIN] is None else f"{each[MAIN]:.4f}",
-            each["gate"],
-            Text(visible(each["md5"][:SHORT])),
-            Text(visible((each["run"] or "")[:SHORT])),
+            str(version["version"]),
+            Text(visible(" ".join(f"@{alias}" for alias in version["aliases"]))),
+            local_time(version["registered"]),
+            "-" if version[MAIN] is None else f"{version[MAIN]:.4f}",
+            version["gate"],
+            Text(visible(version["md5"][:SHORT])),
+            Text(visible((version["run"] or "")[:SHORT])),
         )
     console.print(content)
 
 
 def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
-    """A version at a glance."""
+    """Summarize a version."""
     return {
         "name": registry.name,
         "version": int(version.version),
@@ -89,19 +89,19 @@ def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
         "registered": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         "md5": version.tags.get(VERSION_TAG, ""),
         "run": version.run_id,
-        MAIN: figure(version),
+        MAIN: main_metric(version),
         "gate": state(version),
     }
 
 
-def figure(version: ModelVersion) -> float | None:
-    """The version's main metric, as its verdict has it: one run may have made several versions."""
+def main_metric(version: ModelVersion) -> float | None:
+    """Return the main metric from the verdict of the version; its run may have made several versions."""
     verdict = tags.verdict(version.tags)
     return next((check.value for check in verdict.checks if check.name == MAIN), None) if verdict else None
 
 
 def state(version: ModelVersion) -> str:
-    """What the gate said: passed, failed, or cannot decide; - where it was not asked, ? where its tag was edited."""
+    """Return the verdict: passed, failed or cannot decide; - without a verdict, ? if its tag was edited."""
     verdict = tags.verdict(version.tags)
     if verdict is None:
         return "?" if tags.GATE in version.tags else "-"
@@ -109,5 +109,5 @@ def state(version: ModelVersion) -> str:
 
 
 def local_time(iso: str) -> str:
-    """A time as the clock here shows it."""
+    """Format a time in the local time zone."""
     return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"

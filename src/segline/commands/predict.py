@@ -1,37 +1,32 @@
-"""`segline predict`: label images with a registered model, by the code that it carries."""
+"""`segline predict`: predict images with a registered model, by the code in its package."""
 
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from segline import failure, files, progress
-from segline.commands.predicted import RECORDS, SUFFIXES, Records, Request, Wishes
-from segline.commands.predicting import label_large
-from segline.commands.whole import label_whole
-from segline.data import imagefiles, omezarr
+from segline.commands.records import RECORDS, SUFFIXES, PredictOptions, Records, Request
+from segline.commands.scratch import scratch_folder
+from segline.data import omezarr, writers
 from segline.data.checks import filenotes
-from segline.data.chunked import SUFFIX
-from segline.data.georeference import Tag, geotiff, tags
-from segline.data.windows import open_windows, size_of
-from segline.model.images import ImageError, decode
+from segline.data.sources import OpenImage, open_image
+from segline.data.writers import AnswerByRows
+from segline.model.images import ImageError
 from segline.model.metadata import Note
-from segline.model.objects import suffix
 from segline.process import keep_freed_memory
-from segline.score.overlay import RGB, overlay
-from segline.track import answers
-from segline.track.answers import Answer, Loaded
+from segline.track import rows
+from segline.track.answers import Loaded
 from segline.track.registry import RegistryError, load_model
+from segline.track.rows import Show
 from segline.track.store import open_store
 
-LARGE = 2**24  # pixels; larger images go window by window
-STEPS = 1000  # of progress for an image
+STEPS = 1000  # progress steps per image
 
 
 class PredictError(ValueError):
-    """Some images could not be labelled; the message says which and why."""
+    """Some images could not be predicted; the message names them and the reasons."""
 
 
 def main(
@@ -39,192 +34,150 @@ def main(
     model: str,
     out: Path,
     mode: progress.Mode,
-    wishes: Wishes | None = None,
+    options: PredictOptions | None = None,
     *,
     trust: bool = False,
 ) -> None:
-    """Write OUT/STEM.png, a label image, for each of `images`, and what else `wishes` ask for.
+    """Write the label image OUT/STEM.png of each image, and the further files that `options` select.
 
-    OUT/STEM_instances.png, the ids of its objects, 16 bit (.tif, 32 bit, where there are more than 65,535),
-    OUT/STEM_probabilities.tif, float32, a plane for each class, and a picture OUT/STEM_overlay.png. What is said of a
-    GeoTIFF becomes a GeoTIFF at the same place on Earth, what is said of an image too large for memory a tiled TIFF,
-    and what is said of an OME-Zarr image one of the same version, OUT/STEM.ome.zarr. What an earlier call wrote is not
-    written again, and what it began is gone on with.
+    - OUT/STEM_instances.png: instance ids, 16 bit; .tif, 32 bit, for more than 65,535 instances.
+    - OUT/STEM_probabilities.tif: float32, a plane for each class.
+    - OUT/STEM_overlay.png: a picture.
+
+    The results of a GeoTIFF are GeoTIFFs at the same place on Earth, of an out-of-core image tiled TIFFs, and of an
+    OME-Zarr image OME-Zarr images of the same version, OUT/STEM.ome.zarr. Files of an earlier call are not written
+    again, and a stopped call is resumed.
 
     Parameters
     ----------
-    images:
-        Files, folders whose files are taken, or patterns such as ``scans/**/*.tif``.
-    model:
-        Address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``.
-    trust:
-        The user vouches for a version of which registry.jsonl has no line.
+    images : files, folders whose files are taken, or patterns such as ``scans/**/*.tif``.
+    model : address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``.
+    trust : use a version without a line in registry.jsonl, on the user's responsibility.
 
     Raises
     ------
     PredictError
-        There are no images, two would be written to one file, one or another's file would be replaced by labels, or a
-        file is no image; the others are labelled all the same.
+        There are no images, two images would have one result file, results would replace an image or a foreign file,
+        or a file is not an image. In the last case the other images are predicted all the same.
     """
-    wishes = wishes or Wishes()
-    found = _found(images)
-    _doubt(found, images, out, wishes)
+    options = options or PredictOptions()
+    paths = _paths(images)
+    _check_targets(paths, images, out, options)
     keep_freed_memory()
-    loaded = load_model(open_store(), model, trust=trust)
+    version = load_model(open_store(), model, trust=trust)
     failed = []
     noted: list[tuple[Path, tuple[Note, ...]]] = []
-    with Records(out) as records, progress.meter("predict", mode, STEPS * len(found)) as meter:
-        for number, file in enumerate(found):
+    with Records(out) as records, progress.meter("predict", mode, STEPS * len(paths)) as meter:
+        for number, path in enumerate(paths):
 
-            def show(what: str, done: int, total: int, number: int = number, file: Path = file) -> None:
-                words = f"{number + 1}/{len(found)} {file.name}: {what} {done}/{total}"
-                share = done * STEPS // total if what == "windows" else STEPS - 1  # what follows is quick
+            def show(step: str, done: int, total: int, number: int = number, path: Path = path) -> None:
+                words = f"{number + 1}/{len(paths)} {path.name}: {step} {done}/{total}"
+                share = done * STEPS // total if step == "windows" else STEPS - 1  # the steps after windows are quick
                 meter.update(number * STEPS + share, lambda: words)
 
             try:
-                request = records.request(file, model, loaded.md5, wishes)
-                if not records.has(request):
-                    records.add(request, _label(file, request, loaded, records, wishes=wishes, show=show))
-                    noted.append((file, () if omezarr.is_zarr(file) else filenotes.notes(file)))
+                if _predict(path, version, model, records, options, show=show):
+                    noted.append((path, () if omezarr.is_zarr(path) else filenotes.notes(path)))
                 show("windows", 1, 1)
             except (files.FileError, ImageError, RegistryError, OSError) as error:
                 if failure.is_full(error):
                     raise
-                failed.append(f"{error}" if str(file) in str(error) else f"{file}: {error}")
-        meter.note(STEPS * len(found), f"predict {len(found) - len(failed)} of {len(found)} images are in {out}")
+                failed.append(f"{error}" if str(path) in str(error) else f"{path}: {error}")
+        meter.note(STEPS * len(paths), f"predict {len(paths) - len(failed)} of {len(paths)} images are in {out}")
     for line in filenotes.lines("image", noted):
         progress.note(line)
     if failed:
         raise PredictError("\n".join(failed))
 
 
-def _doubt(found: list[Path], images: list[str], out: Path, wishes: Wishes) -> None:
-    """Refuse what cannot be written before anything is."""
-    written = [f"{omezarr.stem(file)}{ending}" for file in found for ending in wishes.endings.values()]
-    if twice := sorted({stem for stem in written if written.count(stem) > 1}):
-        raise PredictError(f"two images would be written to {twice[0]}; rename one, or label them into two folders")
-    if not found:
-        raise PredictError(f"{', '.join(images)}: there is no file; name images, or folders that hold some")
+def _predict(path: Path, version: Loaded, model: str, records: Records, options: PredictOptions, *, show: Show) -> bool:
+    """Predict one image and write its files; return False if an earlier call wrote them."""
+    with open_image(path) as image:
+        kinds = tuple(options.endings)
+        request = Request(omezarr.stem(path), image.md5(), version.md5, options.views, kinds, model)
+        if records.has(request):
+            return False
+        with _answered(image, version, request, records.out, show) as answer:
+            if options.instances and not answer.has_instances:
+                raise RegistryError(rows.NO_INSTANCES)  # before files of an earlier version are removed
+            stem = records.make_room(request) / request.stem
+            written = {
+                kind: writers.write(stem.with_name(stem.name + ending), kind, answer, image).name
+                for kind, ending in options.endings.items()
+            }
+        records.add(request, written)
+    return True
+
+
+@contextmanager
+def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, show: Show) -> Iterator[AnswerByRows]:
+    """Yield the version's answer to an image: in memory, or out-of-core in a scratch folder of `out`."""
+    if rows.by_windows(version, image.height, image.width):
+        with scratch_folder(out, request) as folder:
+            size = (image.height, image.width)
+            yield rows.out_of_core(version, size, image.read, folder, views=request.views, show=show)
+    else:
+        probabilities = "probabilities" in request.kinds
+        yield rows.InMemory(version(image.encoded(), views=request.views, probabilities=probabilities))
+
+
+def _check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
+    """Refuse results that cannot be written or would replace foreign files, before anything is written."""
+    stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in options.endings.values()]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise PredictError(f"two images would be written to {twice[0]}; rename one image, or use two folders as --out")
+    if not paths:
+        raise PredictError(f"{', '.join(images)}: no image is there; name images, or folders that contain images")
     if out.exists() and not out.is_dir():
         raise PredictError(f"--out {out} is a file; name a folder")
-    for file in found:
-        _doubt_length(file, wishes)
-    # Which suffix it will be is known only when the image is read.
-    targets = {_real(out) / f"{stem}{suffix}" for stem in written for suffix in SUFFIXES}
-    for file in found:
-        # A link may be what is replaced, or the file that it leads to, or a folder above an image within zarr.
-        places = _real(file.parent) / file.name, _real(file)
+    for path in paths:
+        _check_length(path, options)
+    # The suffix is not known before the image is read.
+    targets = {_real(out) / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES}
+    for path in paths:
+        # The result may replace a link, the file behind the link, or a folder above an image within zarr.
+        places = _real(path.parent) / path.name, _real(path)
         if any(targets & {place, *place.parents} for place in places):
-            raise PredictError(f"{file}: its labels would take its place in {out}; name another folder as --out")
-    if not (out / RECORDS).exists() and (there := sorted(target for target in targets if os.path.lexists(target))):
+            raise PredictError(f"{path}: its labels would take its place in {out}; name another folder as --out")
+    if not (out / RECORDS).exists() and (foreign := sorted(target for target in targets if os.path.lexists(target))):
         raise PredictError(
-            f"{out / there[0].name} is there, and was not written by `segline predict`, which keeps {RECORDS} beside "
-            "its files; move it away, or name another folder as --out"
+            f"{out / foreign[0].name} exists, but `segline predict` did not write it: the folder has no {RECORDS}; "
+            "move the file away, or name another folder as --out"
         )
 
 
-def _doubt_length(file: Path, wishes: Wishes) -> None:
-    """Refuse a name that is too long for a file once endings are added to it."""
-    suffix = SUFFIX if omezarr.is_zarr(file) else ".png"
-    for ending in wishes.endings.values():
-        name = f"{omezarr.stem(file)}{ending}{suffix}"
+def _check_length(path: Path, options: PredictOptions) -> None:
+    """Refuse an image whose result files would have too long names."""
+    suffix = writers.SUFFIX if omezarr.is_zarr(path) else ".png"
+    for ending in options.endings.values():
+        name = f"{omezarr.stem(path)}{ending}{suffix}"
         if len(os.fsencode(name)) > files.NAME_MAX:
             raise PredictError(
-                f"{file}: {name} would be longer than {files.NAME_MAX} bytes; give the image a shorter name"
+                f"{path}: {name} would be longer than {files.NAME_MAX} bytes; give the image a shorter name"
             )
 
 
-def _label(
-    file: Path,
-    request: Request,
-    loaded: Loaded,
-    records: Records,
-    *,
-    wishes: Wishes,
-    show: Callable[[str, int, int], None],
-) -> dict[str, str]:
-    """Label one image; the names of the files, by what they are."""
-    height, width = size_of(file)
-    if height * width > LARGE:
-        reason, needed = answers.memory(loaded, height, width)
-        if not reason:
-            with open_windows(file) as image:
-                return label_large(image, request, loaded, records, wishes=wishes, show=show)
-        if needed > progress.machine_memory() // 2:
-            raise RegistryError(
-                f"{width} x {height} px need about {needed / 2**30:.0f} GiB of memory at once, and cannot go window by "
-                f"window: {reason}; cut the image"
-            )
-    if omezarr.is_zarr(file):
-        with open_windows(file) as image:
-            return label_whole(image, request, loaded, records, wishes)
-    return _label_small(file, request, loaded, records, wishes)
-
-
-def _label_small(file: Path, request: Request, loaded: Loaded, records: Records, wishes: Wishes) -> dict[str, str]:
-    """Label an image in memory."""
-    data = files.read_bytes(file)
-    said, georeference = loaded(data, views=wishes.views, probabilities=wishes.probabilities), tags(data)
-    if wishes.instances and said.instances is None:
-        raise RegistryError("the version was registered by a segline that knew no instances; register it again")
-    out = records.make_room(request)
-    written = {"labels": _write(out / file.stem, said.labels, georeference)}
-    if wishes.instances and said.instances is not None:
-        written["instances"] = _write(out / f"{file.stem}_instances", said.instances, georeference)
-    if (probabilities := said.probabilities) is not None:
-        written["probabilities"] = f"{file.stem}_probabilities.tif"
-        if georeference:
-            probabilities = geotiff(np.moveaxis(decode(probabilities), -1, 0), georeference)
-        files.write_bytes(out / written["probabilities"], probabilities)
-    if wishes.overlays:
-        written["overlays"] = f"{file.stem}_overlay.png"
-        imagefiles.write_png(out / written["overlays"], _picture(data, said))
-    return written
-
-
-def _write(stem: Path, encoded: bytes, georeference: list[Tag]) -> str:
-    """Write an image of ids to `stem` with the suffix that its bytes ask for, or as a GeoTIFF; the name."""
-    if georeference:
-        ids = decode(encoded)[..., 0]
-        encoded = geotiff(ids.astype(np.int32) if ids.dtype == np.float32 else ids, georeference)
-    file = stem.with_name(stem.name + suffix(encoded))
-    files.write_bytes(file, encoded)
-    return file.name
-
-
-def _picture(image: bytes, said: Answer) -> RGB:
-    """The outlines of all that is seen in `image`."""
-    pixels, labels = decode(image), decode(said.labels)[..., 0]
-    if pixels.shape[:2] != labels.shape:
-        raise RegistryError(
-            "the version was registered by a segline that did not turn images upright, as their orientation notes say; "
-            "register it again, or remove the note"
-        )
-    objects = None if said.instances is None else decode(said.instances)[..., 0]
-    return overlay(pixels, labels, objects=objects)
-
-
-def _found(images: list[str]) -> list[Path]:
-    """The images that are named, each once. Links of other names are images of their own."""
+def _paths(images: list[str]) -> list[Path]:
+    """List the named images, each once; links of other names count as images of their own."""
     if "" in images:
-        raise PredictError("an image's name is empty; name files, folders or patterns, and `.` for this folder")
-    every = [file for each in images for file in _files(each)]
-    return list({(_real(file), omezarr.stem(file)): file for file in reversed(every)}.values())[::-1]
+        raise PredictError("the name of an image is empty; name files, folders or patterns, and `.` for this folder")
+    paths = [path for name in images for path in _expanded(name)]
+    return list({(_real(path), omezarr.stem(path)): path for path in reversed(paths)}.values())[::-1]
 
 
 def _real(path: Path) -> Path:
-    """Where it is when links are seen through; `Path.resolve` fails where they lead round in a circle."""
+    """Resolve links; `Path.resolve` fails on links that form a circle."""
     return Path(os.path.realpath(path))
 
 
-def _files(name: str) -> Iterator[Path]:
-    """The images that a file, folder or pattern names."""
+def _expanded(name: str) -> Iterator[Path]:
+    """Yield the images of a file, folder or pattern."""
     path = Path(name)
     if omezarr.is_zarr(path):
         yield path
     elif not path.exists() and glob.has_magic(name):
-        matching = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207  it may begin anywhere
-        yield from sorted(file for file in matching if _is_image(file))
+        matches = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207  patterns may be absolute
+        yield from sorted(match for match in matches if _is_image(match))
     elif path.is_dir():
         yield from sorted(file for file in path.iterdir() if _is_image(file) and not file.name.startswith("."))
     else:
@@ -232,6 +185,6 @@ def _files(name: str) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether it is a file, but not one of an OME-Zarr image, or such an image; or a link to nothing, to be named."""
-    lost = path.is_symlink() and not path.exists()
-    return (lost or path.is_file() or omezarr.is_zarr(path)) and not any(map(omezarr.is_zarr, path.parents))
+    """Return whether the path is a file outside of OME-Zarr folders, an OME-Zarr image, or a broken link."""
+    broken = path.is_symlink() and not path.exists()  # taken, so that a message names it
+    return (broken or path.is_file() or omezarr.is_zarr(path)) and not any(map(omezarr.is_zarr, path.parents))

@@ -1,4 +1,4 @@
-"""`segline preset NAME`: writes the settings of a known dataset into params.yaml, its comments kept."""
+"""`segline preset NAME`: write the settings of a known dataset into params.yaml, and keep its comments."""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -14,47 +14,47 @@ from segline.files import write_bytes
 from segline.params import PARAMS_FILE, Params, check, load
 
 DEFAULT = "default"
-WHOLE = ("space",)  # settings that are mappings: one replaces another, nothing of both is mixed
+REPLACED_WHOLE = ("space",)  # settings whose mapping is replaced as a whole, not merged
 
 
 class PresetError(ValueError):
-    """There is no such preset; the message names those there are."""
+    """There is no such preset; the message lists the presets."""
 
 
 def names() -> list[str]:
-    """Presets there are; `default` takes every setting but `runtime` back to its default."""
+    """List the presets; `default` resets every setting except `runtime`."""
     shipped = [Path(entry.name).stem for entry in files("segline.presets").iterdir() if entry.name.endswith(".yaml")]
     return [DEFAULT, *sorted(shipped)]
 
 
 def settings(name: str) -> dict[str, Any]:
-    """Sections of params.yaml as preset `name` wants them: all of each that it mentions, its values over the defaults.
+    """Return the complete sections of params.yaml that preset `name` sets: its values, and defaults for the rest.
 
-    What comes out does not depend on what was there; sections it does not mention are left out.
+    The result does not depend on the present params.yaml. Sections that the preset does not mention are left out.
     """
     if name not in names():
-        raise PresetError(f"there is no preset {name!r}; there are {', '.join(names())}")
+        raise PresetError(f"there is no preset {name!r}; choose one of {', '.join(names())}")
     defaults = Params().model_dump(mode="json")
     if name == DEFAULT:
         return {section: values for section, values in defaults.items() if section != "runtime"}
     content: dict[str, Any] = parse.from_yaml((files("segline.presets") / f"{name}.yaml").read_bytes())
-    return {section: _laid_over(defaults[section], values) for section, values in content.items()}
+    return {section: _merged(defaults[section], values) for section, values in content.items()}
 
 
-def _laid_over(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    inner = {key: _laid_over(defaults[key], value) for key, value in values.items() if _is_section(key, value)}
+def _merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    inner = {key: _merged(defaults[key], value) for key, value in values.items() if _is_section(key, value)}
     return defaults | values | inner
 
 
 def write(name: str, file: Path = PARAMS_FILE) -> list[str]:
-    """Write preset `name` into `file`, all of it or nothing, and return a line for each setting that changed."""
-    wanted = settings(name)
+    """Write preset `name` into `file`, completely or not at all, and return a line for each changed setting."""
+    sections = settings(name)
     load(Params, file)
     yaml = YAML()
     yaml.width = 1000
     yaml.preserve_quotes = True
     document = yaml.load(file.read_text(encoding="utf-8-sig"))
-    changes = list(_change(document, wanted, ""))
+    changes = list(_change(document, sections, ""))
     text = StringIO()
     yaml.dump(document, text)
     check(Params, parse.from_yaml(text.getvalue()), f"preset {name}")
@@ -75,11 +75,11 @@ def _change(document: CommentedMap, wanted: dict[str, Any], prefix: str) -> Iter
 
 
 def _is_section(key: str, value: object) -> bool:
-    return isinstance(value, dict) and key not in WHOLE
+    return isinstance(value, dict) and key not in REPLACED_WHOLE
 
 
 def _replace(mapping: CommentedMap, wanted: dict[str, Any]) -> None:
-    """Make `mapping` say what is `wanted`, in place: the comment beside its name is its own."""
+    """Replace the content of `mapping` in place, which keeps the comment beside its name."""
     for key in set(mapping) - set(wanted):
         del mapping[key]
     for key, value in wanted.items():
@@ -87,7 +87,7 @@ def _replace(mapping: CommentedMap, wanted: dict[str, Any]) -> None:
 
 
 def _flow(values: list[Any] | dict[str, Any]) -> CommentedSeq | CommentedMap:
-    """`values` as [a, b] or {a: b} on one line."""
+    """Return `values` in YAML's flow style: [a, b] or {a: b} on one line."""
     if isinstance(values, dict):
         inner = {key: _flow(value) if isinstance(value, list) else value for key, value in values.items()}
         flowing: CommentedSeq | CommentedMap = CommentedMap(inner)

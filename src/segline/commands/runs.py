@@ -1,8 +1,9 @@
-"""`segline runs`: the latest runs with their state and main metric."""
+"""`segline runs`: list the latest runs with their state and main metric."""
 
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,30 +11,62 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segline.track.recent import Row, latest
-from segline.track.store import open_store
+from segline.track.recording import OUTCOME_TAG
+from segline.track.store import Store, open_store
 
-MAIN = ("test_mean_iou", "validation_mean_iou")  # the first that a run has is shown
-SHORT = 8  # letters of an id
-COLOURS = {"RUNNING": "cyan", "FINISHED": "green", "FAILED": "red", "KILLED": "yellow"}
-UNITS = ((86400, "d"), (3600, "h"), (60, "min"))  # seconds; what is shorter is said in seconds
+MAIN = ("test_mean_iou", "validation_mean_iou")  # the first of these metrics that a run has is shown
+SHORT = 8  # characters of an id
+COLOURS = {"RUNNING": "cyan", "FINISHED": "green", "FAILED": "red", "KILLED": "yellow", "pruned": "yellow"}
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"))  # in seconds; shorter durations are shown in seconds
+
+
+@dataclass(frozen=True)
+class Row:
+    """Summary of a run; times in seconds since 1970, ``ended`` is None while the run is RUNNING."""
+
+    id: str
+    name: str
+    state: str
+    """MLflow's status; pruned for a trial that the search stopped early, which MLflow calls KILLED."""
+    started: float
+    ended: float | None
+    metrics: dict[str, float]
+    parent: str | None
 
 
 def main(count: int, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """Show the latest `count` runs, newest first; as JSON, one array with all they hold."""
+    """Print the latest `count` runs, newest first, as a table or as a JSON array with all metrics."""
     store = open_store()
     store.end_stale()
     rows = latest(store, count)
     if as_json:
-        say(json.dumps([_plain(row) for row in rows], indent=2))
+        say(json.dumps([_json_row(row) for row in rows], indent=2))
     elif rows:
         console.print(table(rows, time.time()))
     else:
-        say("no runs yet; `make run` or `dvc repro` makes the first")
+        say("no runs yet; start the first with `make run` or `dvc repro`")
+
+
+def latest(store: Store, count: int) -> list[Row]:
+    """Return the runs that were started last, newest first."""
+    runs = store.client.search_runs([store.experiment_id], order_by=["start_time DESC"], max_results=count)
+    return [
+        Row(
+            id=run.info.run_id,
+            name=run.info.run_name,
+            state=run.data.tags.get(OUTCOME_TAG, run.info.status) if run.info.status == "KILLED" else run.info.status,
+            started=run.info.start_time / 1000,
+            # A resumed run still has its former end time.
+            ended=run.info.end_time / 1000 if run.info.end_time and run.info.status != "RUNNING" else None,
+            metrics={name: value for name, value in run.data.metrics.items() if not name.startswith("system/")},
+            parent=run.data.tags.get("mlflow.parentRunId"),
+        )
+        for run in runs
+    ]
 
 
 def table(rows: list[Row], now: float) -> Table:
-    """A line for each run; `now` is the end of those that are RUNNING."""
+    """Return a table with a line for each run; the duration of a RUNNING run lasts until `now`."""
     content = Table("run", "name", "state", "started", "duration", "metric")
     for row in rows:
         started = datetime.fromtimestamp(row.started, UTC).astimezone()
@@ -49,15 +82,15 @@ def table(rows: list[Row], now: float) -> Table:
 
 
 def metric(row: Row) -> str:
-    """The main metric of a run with its name; empty where it has none."""
+    """Return the name and value of the main metric of a run; empty if it has none."""
     return next((f"{name} {row.metrics[name]:.4f}" for name in MAIN if name in row.metrics), "")
 
 
 def duration(seconds: float) -> str:
-    """A time in its largest unit: 42 s, 3.5 min."""
+    """Format a duration in its largest unit: 42 s, 3.5 min."""
     return next((f"{seconds / size:.1f} {unit}" for size, unit in UNITS if seconds >= size), f"{seconds:.0f} s")
 
 
-def _plain(row: Row) -> dict[str, Any]:
-    # JSON knows no nan.
+def _json_row(row: Row) -> dict[str, Any]:
+    # JSON has no nan.
     return vars(row) | {"metrics": {name: v if v == v else None for name, v in row.metrics.items()}}  # noqa: PLR0124

@@ -1,4 +1,4 @@
-"""`segline serve`: a registered model over HTTP, in one process that follows the alias."""
+"""`segline serve`: answer images over HTTP with a registered model, in one process that follows its alias."""
 
 import resource
 import signal
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from segline.serve.access import Access, host_name, is_loopback_address
 from segline.serve.app import Limits, build
@@ -17,11 +18,11 @@ from segline.serve.following import Follower
 from segline.serve.protocol import CONNECTIONS, Connection
 from segline.track.store import open_store
 
-GRACE = 60  # seconds for requests under way, when the server is asked to end
-TAKEN = 16  # connections taken at once, before those that were taken are served
-BACKLOG = 1024  # connections that wait to be taken
-FILES = 64  # that the model, the registry and the log may open beside the connections
-FEWEST = 16  # connections with which it is worth to begin
+GRACE_PERIOD = 60  # seconds for requests in progress when the server shuts down
+ACCEPTED_AT_ONCE = 16  # connections that uvicorn accepts before it serves them
+BACKLOG = 1024  # connections that wait to be accepted
+RESERVED_FILES = 64  # for the model, the registry and the log, beside the connections
+MIN_CONNECTIONS = 16  # below this limit the server does not start
 HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin")]
 LOG: dict[str, Any] = {
     "version": 1,
@@ -46,7 +47,7 @@ LOG: dict[str, Any] = {
 
 
 class ServeError(RuntimeError):
-    """The model cannot be served; the message says what to change."""
+    """The model cannot be served; the message names the option or limit to change."""
 
 
 def main(
@@ -59,77 +60,87 @@ def main(
     allowed_hosts: Sequence[str] = (),
     trust: bool = False,
 ) -> None:
-    """Serve the model at the address `model` until asked to end; what is under way then is finished.
+    """Serve a model until SIGTERM or SIGINT, then finish the requests in progress.
 
     Parameters
     ----------
-    model : such as ``models:/cells@champion``, which is followed, or ``models:/cells/3``.
-    port : 0 for any that is free.
-    say : is told where the server listens, and of each change of version.
-    allowed_hosts : names in Host, and hosts of pages in Origin, that are answered beside the server's own.
-    trust : the user vouches for versions of which registry.jsonl has no line.
+    model : address such as ``models:/cells@champion``, whose alias is followed, or ``models:/cells/3``.
+    port : 0 for any free port.
+    say : called with the address of the server, and with each change of version.
+    allowed_hosts : host names to accept in Host and Origin beside the server's own.
+    trust : also serve versions without a line in registry.jsonl; the user vouches for them.
 
     Raises
     ------
     ServeError
-        The host or port cannot be used, an allowed host is no host name, or too few files may be open.
+        The host or port cannot be used, an allowed host is not a host name, or the limit of open files is too low.
     RegistryError
         There is no such model.
     """
     allowed = _host_names(allowed_hosts)
     with listening(host, port) as listener:
         follower = Follower(open_store(), model, say, trust=trust)
-        listener.listen(TAKEN)
-        at = listener.getsockname()
-        address = f"http://[{at[0]}]:{at[1]}" if ":" in at[0] else f"http://{at[0]}:{at[1]}"
-        say(f"{follower.name} version {follower.serving.number} answers at {address}  (Ctrl-C ends it)")
-        say(f"  curl -F file=@IMAGE {address}/invocations -o labels.png")
-        access = Access(is_loopback_address(at[0]), allowed)
-        if not access.loopback:
-            say("  anyone who reaches this machine may ask: put a proxy in front where that is not wanted")
-        config = uvicorn.Config(
-            build(follower, limits, access),
-            loop="asyncio",
-            http=partial(Connection, most=most_connections()),  # type: ignore[arg-type]
-            ws="none",
-            backlog=TAKEN,
-            proxy_headers=False,
-            headers=HEADERS,
-            log_config=LOG,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE,
-        )
-        with _signals_end_well():
+        listener.listen(ACCEPTED_AT_ONCE)
+        ip_address = listener.getsockname()[0]
+        access = Access(is_loopback_address(ip_address), allowed)
+        _announce(follower, listener, access, say)
+        config = _configuration(build(follower, limits, access))
+        with _signals_handled():
             _Server(config).run(sockets=[listener])
 
 
+def _announce(follower: Follower, listener: socket.socket, access: Access, say: Callable[[str], None]) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    say(f"{follower.name} version {follower.serving.number} answers at {address}  (Ctrl-C stops the server)")
+    say(f"  curl -F file=@IMAGE {address}/invocations -o labels.png")
+    if not access.loopback:
+        say("  warning: anyone who can reach this machine can use the server; put a proxy in front to restrict access")
+
+
+def _configuration(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=partial(Connection, limit=connection_limit()),  # type: ignore[arg-type]
+        ws="none",
+        backlog=ACCEPTED_AT_ONCE,
+        proxy_headers=False,
+        headers=HEADERS,
+        log_config=LOG,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_PERIOD,
+    )
+
+
 class _Server(uvicorn.Server):
-    """uvicorn's server, with a longer line of connections that wait than it takes at once."""
+    """uvicorn's server, with a longer backlog than the number of connections that it accepts at once."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer."""
+        """Start the server, then lengthen the backlog."""
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)
 
 
-def most_connections() -> int:
-    """How many connections may be open at once, by the limit of open files, which is raised where that is allowed.
+def connection_limit() -> int:
+    """Return how many connections may be open at once; raise the soft limit of open files if necessary.
 
     Raises
     ------
     ServeError
-        The limit leaves too few.
+        The limit of open files leaves fewer than MIN_CONNECTIONS.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = _open_files() + FILES + TAKEN
+    used = _open_files() + RESERVED_FILES + ACCEPTED_AT_ONCE
     if soft != resource.RLIM_INFINITY and soft < used + CONNECTIONS:
         soft = used + CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, used + CONNECTIONS)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    most = CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft - used)
-    if most < FEWEST:
-        raise ServeError(f"only {soft} files may be open, {used + FEWEST} are needed; raise the limit (ulimit -n)")
-    return most
+    limit = CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft - used)
+    if limit < MIN_CONNECTIONS:
+        needed = used + MIN_CONNECTIONS
+        raise ServeError(f"the limit of open files is {soft}, but the server needs {needed}; raise it with ulimit -n")
+    return limit
 
 
 def _open_files() -> int:
@@ -142,30 +153,30 @@ def _host_names(texts: Sequence[str]) -> frozenset[str]:
         try:
             names.add(host_name(text))
         except ValueError:
-            raise ServeError(f"--allowed-host {text}: give a host name without scheme and port") from None
+            raise ServeError(f"--allowed-host {text} is not a host name; give a name without scheme and port") from None
     return frozenset(names)
 
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket at this place; not yet open to others, for loading a model takes seconds."""
+    """Bind a socket to `host` and `port`, without listening yet, because loading a model takes seconds."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise ServeError(f"--host {host} cannot be used ({error}); 127.0.0.1 is this machine alone") from None
+        raise ServeError(f"--host {host} cannot be used ({error}); use 127.0.0.1 to serve only this machine") from None
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(place)
         except (OSError, OverflowError) as error:
-            raise ServeError(f"{host}, port {port}: cannot be used ({error}); choose another with --port") from None
+            raise ServeError(f"port {port} of {host} cannot be used ({error}); choose another with --port") from None
         yield listener
 
 
 @contextmanager
-def _signals_end_well() -> Iterator[None]:
-    """uvicorn raises the signal that ended it once more when all is finished; here nothing is left to end."""
+def _signals_handled() -> Iterator[None]:
+    """Ignore the signal that uvicorn raises again after it has shut down on that signal."""
     former = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

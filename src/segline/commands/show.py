@@ -1,4 +1,4 @@
-"""`segline models show VERSION`: how a version came about."""
+"""`segline models show VERSION`: show the origin of a version."""
 
 import json
 from collections.abc import Callable
@@ -12,16 +12,15 @@ from rich.text import Text
 from segline.commands import promote
 from segline.commands.models import local_time, open_registry, row
 from segline.text import visible
-from segline.track import commits, intact, tags
+from segline.track import commits, intact, tags, versions
 from segline.track.registry import VERSION_TAG, ModelVersion, Registry
-from segline.track.trained import images
 
-MOST = 10_000  # characters of a value that are shown
+MAX_SHOWN = 10_000  # characters of a value
 MD5S = ("model.md5", "code.md5", "data.md5", "test.md5")
 
 
 def main(which: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """Show commit, data, params, environment, run, gate, files and images of a version."""
+    """Print commit, data, params, environment, run, verdict, files and images of a version."""
     registry = open_registry(name)
     version = registry.version(which)
     content = facts(registry, version)
@@ -37,31 +36,31 @@ def main(which: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 
 def facts(registry: Registry, version: ModelVersion) -> dict[str, Any]:
-    """All that is known of a version."""
-    ours, run, verdict = version.tags, registry.run(version), tags.verdict(version.tags)
-    making = commits.find(ours, registry.store.place.root)
-    found = images(registry.store, version)
-    environment = {name: value for name, value in ours.items() if name.startswith("env.")}
+    """Return all recorded facts about a version."""
+    own_tags, run, verdict = version.tags, registry.run(version), tags.verdict(version.tags)
+    origin = commits.find(own_tags, registry.store.place.root)
+    images = versions.images(registry.store, version)
+    environment = {name: value for name, value in own_tags.items() if name.startswith("env.")}
     return {
         **row(registry, version),
-        **{name: ours.get(name) for name in MD5S},
-        "dataset": ours.get("dataset"),
-        "classes": tags.table(ours, tags.CLASSES),
-        "commit": making.commit,
-        "no commit": making.why or None,
-        "lock committed": making.locked,
+        **{name: own_tags.get(name) for name in MD5S},
+        "dataset": own_tags.get("dataset"),
+        "classes": tags.table(own_tags, tags.CLASSES),
+        "commit": origin.commit,
+        "no commit": origin.why or None,
+        "lock committed": origin.locked,
         "gate": verdict.as_dict() if verdict else {},
-        "edited tags": tags.unreadable(ours),
+        "edited tags": tags.unreadable(own_tags),
         "params": dict(run.data.params) if run else {},
         "environment": environment,
         "files": intact.recorded(version),
-        "images": None if found is None else [asdict(image) for image in found],
-        "history": [asdict(line) for line in registry.history() if line.version_md5 == ours.get(VERSION_TAG)],
+        "images": None if images is None else [asdict(image) for image in images],
+        "history": [asdict(line) for line in registry.history() if line.version_md5 == own_tags.get(VERSION_TAG)],
     }
 
 
 def _overview(content: dict[str, Any]) -> Table:
-    """What says in a line each where a version comes from."""
+    """Return a table with the facts that fit on one line each."""
     lines = {
         "aliases": " ".join(f"@{alias}" for alias in content["aliases"]),
         "registered": local_time(content["registered"]),
@@ -93,14 +92,14 @@ def _pairs(title: str, content: dict[str, Any]) -> Table:
 
 
 def _cell(value: object) -> Text:
-    """A value from outside: no markup, and nothing that a terminal obeys."""
-    return Text(visible(str(value)[:MOST]), overflow="fold")
+    """Make a value from outside safe to print: without markup and control characters."""
+    return Text(visible(str(value)[:MAX_SHOWN]), overflow="fold")
 
 
-def _images(found: list[dict[str, str]] | None) -> Table:
+def _images(images: list[dict[str, str]] | None) -> Table:
     table = Table("image", "split", "md5", title="images", title_justify="left")
-    for image in found or []:
+    for image in images or []:
         table.add_row(_cell(image["file"] or image["image"]), _cell(image["split"]), _cell(image["md5"]))
-    if found is None:
+    if images is None:
         table.add_row("not recorded", "", "")
     return table

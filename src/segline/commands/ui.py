@@ -1,4 +1,4 @@
-"""`segline ui`: MLflow's page on the project's store, in one small server that ends with the command."""
+"""`segline ui`: show MLflow's page for the project's store, by a small server that stops with the command."""
 
 import os
 import signal
@@ -16,16 +16,16 @@ from segline.track.location import Place
 from segline.track.store import open_store
 
 HOST = "127.0.0.1"
-PATIENCE = 120  # seconds that the server may take to answer; 15 are usual
-GRACE = 10  # seconds that it may take to end
+START_TIMEOUT = 120  # seconds until the server must answer; about 15 are usual
+GRACE_PERIOD = 10  # seconds until the server must have stopped
 
 
 class PageError(RuntimeError):
-    """The page cannot be shown; the message says what to do."""
+    """MLflow's page cannot be shown; the message gives the reason and what to do."""
 
 
 def main(port: int, say: Callable[[str], None]) -> None:
-    """Show the page until interrupted; `say` is told its address.
+    """Show MLflow's page until interrupted; call `say` with its address.
 
     Raises
     ------
@@ -34,24 +34,26 @@ def main(port: int, say: Callable[[str], None]) -> None:
     """
     store = open_store()
     if store.place.uri.startswith(("http://", "https://")):
-        say(f"the runs are kept by the server at {shown(store.place.uri)} (MLFLOW_TRACKING_URI): open that")
+        say(f"the server at {shown(store.place.uri)} keeps the runs (MLFLOW_TRACKING_URI); open that address")
         return
     if store.place.copy is not None:
-        say("the project is read-only: the page shows a copy, and what is changed on it is not kept")
-    say("starting MLflow's page; this takes some fifteen seconds")
+        say("the project is read-only: the page shows a copy, and changes on it are lost")
+    say("starting MLflow's page; this takes about 15 seconds")
     with server(store.place, port) as process:
-        say(f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/runs  (Ctrl-C ends it)")
-        say("in a new browser click `Model training`, upper left, once: else MLflow's menu has no Model registry")
+        say(f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/runs  (Ctrl-C stops the server)")
+        say(
+            "in a new browser, click `Model training` (upper left) once; until then MLflow's menu has no Model registry"
+        )
         if process.wait():
-            raise PageError(f"MLflow's server ended with exit code {process.returncode}; its last lines say why")
+            raise PageError(f"MLflow's server stopped with exit code {process.returncode}; see its last lines above")
 
 
 @contextmanager
 def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's server on the store at `place`, answering; ended with all its processes when the block is left."""
+    """Run MLflow's server on the store at `place`, and stop it with all its processes when the block ends."""
     _check_free(port)
-    # Jobs are a dozen processes that segline has no use for; the warnings are about MLflow's own code.
-    # The address is no argument: it may hold a password, and anybody may list the arguments of a process.
+    # Job execution would start a dozen processes that segline does not need; the warnings concern MLflow's own code.
+    # The address is not an argument: it may hold a password, and every user can list the arguments of a process.
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": place.uri,
@@ -67,13 +69,13 @@ def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
     except KeyboardInterrupt:
         pass
     finally:
-        _end(process)
+        _stop(process)
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def command(place: Place, port: int) -> list[str]:
-    """How MLflow's server is started; its stores are named in its environment."""
+    """Return the command line of MLflow's server; the addresses of its stores are in its environment."""
     artifacts = ["--default-artifact-root", str(place.artifacts), "--artifacts-destination", str(place.artifacts)]
     network = ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     return [sys.executable, "-m", "mlflow", "server", *artifacts, *network]
@@ -93,25 +95,25 @@ def _check_free(port: int) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
-    """Return when the server answers."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
+    """Wait until the server answers."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise PageError(f"MLflow's server ended with exit code {process.returncode}; its last lines say why")
+            raise PageError(f"MLflow's server stopped with exit code {process.returncode}; see its last lines above")
         try:
             with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise PageError(f"MLflow's server did not answer on port {port} within {PATIENCE} seconds")
+    raise PageError(f"MLflow's server did not answer on port {port} within {START_TIMEOUT} seconds; try again")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the server and the processes it started."""
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop the server and the processes that it started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-            process.wait(GRACE)
+            process.wait(GRACE_PERIOD)
         except ProcessLookupError:
             return
         except subprocess.TimeoutExpired:

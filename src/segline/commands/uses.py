@@ -1,8 +1,8 @@
-"""`segline models uses IMAGE`: which versions learned from an image, chose by it, or were judged on it."""
+"""`segline models uses IMAGE`: list the versions that were trained, validated or tested on an image."""
 
 import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from rich.console import Console
 from rich.table import Table
@@ -11,37 +11,38 @@ from rich.text import Text
 from segline import files
 from segline.commands.models import open_registry
 from segline.text import visible
-from segline.track import trained
+from segline.track import versions
+from segline.track.versions import Image
 
 
 class UsesError(ValueError):
-    """What was named is no image; the message says so."""
+    """Raised if the argument is not an image."""
 
 
 def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """List the versions in whose data an image is: the same file by its content, or one of its name.
+    """List the versions whose data holds an image, identified by its content or by its file name.
 
     Raises
     ------
     UsesError
-        The name is empty, or a folder's.
+        The argument is empty or a folder.
     """
     if not image:
-        raise UsesError("IMAGE is empty; name a file, or the name of one")
+        raise UsesError("IMAGE is empty; give an image file or its name")
     if Path(image).is_dir():
-        raise UsesError(f"{image}: a folder; name one image, a file or the name of one")
+        raise UsesError(f"{image} is a folder; give one image file or its name")
     registry = open_registry(name)
     md5 = files.md5(Path(image)) if Path(image).is_file() else None
-    rows, unknown = [], []
+    rows, without_list = [], []
     for version in registry.versions():
-        found = trained.images(registry.store, version)
-        if found is None:
-            unknown.append(str(version.version))
+        images = versions.images(registry.store, version)
+        if images is None:
+            without_list.append(str(version.version))
         aliases = sorted(version.aliases)
-        for each in found or []:
-            if same := trained.alike(each, image, md5):
-                known = {"image": each.file or each.image, "split": each.split, "same": same, "md5": each.md5}
-                rows.append({"version": int(version.version), "aliases": aliases, **known})
+        for candidate in images or []:
+            if same := match(candidate, image, md5):
+                facts = {"image": candidate.file or candidate.image, "split": candidate.split, "same": same}
+                rows.append({"version": int(version.version), "aliases": aliases, **facts, "md5": candidate.md5})
     if as_json:
         say(json.dumps(rows, indent=2))
         return
@@ -49,8 +50,24 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
         console.print(_table(rows, registry.name))
     else:
         say(f"no version of {registry.name} has {image} in its data")
-    if unknown:
-        say(f"not known of versions {', '.join(unknown)}, which have no list of their images")
+    if without_list:
+        say(f"versions {', '.join(without_list)} have no list of their images and could not be searched")
+
+
+def match(image: Image, name: str, md5: str | None) -> str:
+    """Return whether an image of a version matches by content or by name; empty if it does not match.
+
+    Parameters
+    ----------
+    name : file name, stem, or path in the dataset.
+    md5 : md5 of the file, if the user has the file.
+    """
+    if md5 is not None and image.md5 == md5:
+        return "content"
+    path = PurePath(name)
+    if name in (image.file, image.image) or path.name == PurePath(image.file).name or path.name == image.image:
+        return "name" if md5 is None else "name, other content"
+    return ""
 
 
 def _table(rows: list[dict[str, object]], model: str) -> Table:

@@ -1,4 +1,4 @@
-"""`segline models verify`: whether files, aliases and history of the registry agree."""
+"""`segline models verify`: check that files, aliases and history of the registry agree."""
 
 import json
 from collections.abc import Callable
@@ -13,30 +13,31 @@ from segline.track.registry import Registry
 from segline.track.store import open_store
 
 FOREIGN = Finding(
-    "", "is no name that segline gives a model; nothing was looked at; delete it on MLflow's page", note=True
+    "", "segline does not create models of this name; it was not checked; delete it on MLflow's page", note=True
 )
 
 
 def main(name: str, as_json: bool, say: Callable[[str], None]) -> int:
-    """Say what is wrong with the models of the store, or with one; returns the exit code, 1 where something is."""
+    """Print the problems of all models, or of one; return the exit code, 1 if there are problems."""
     store = open_store()
-    known = {each.name for each in store.client.search_registered_models(max_results=1000)}
-    known |= {line.name for line in read_history(store.place.root / HISTORY)}  # in a clone the store is empty
+    known = {model.name for model in store.client.search_registered_models(max_results=1000)}
+    known |= {line.name for line in read_history(store.place.root / HISTORY)}  # the store of a new clone is empty
     if name and name not in known:
-        open_registry(name, store)  # which says what there is
-    registries = [Registry(store, each) for each in ([name] if name else sorted(filter(names.is_model, known)))]
-    found = [(registry.name, finding) for registry in registries for finding in verify(registry)]
+        open_registry(name, store)  # raises an error that lists the models
+    selected = [name] if name else sorted(filter(names.is_model, known))
+    registries = [Registry(store, model) for model in selected]
+    findings = [(registry.name, finding) for registry in registries for finding in verify(registry)]
     if not name:
-        found += [(shown(each), FOREIGN) for each in sorted(known) if not names.is_model(each)]
+        findings += [(shown(model), FOREIGN) for model in sorted(known) if not names.is_model(model)]
     if as_json:
-        say(json.dumps([{"model": model, **asdict(finding)} for model, finding in found], indent=2))
+        say(json.dumps([{"model": model, **asdict(finding)} for model, finding in findings], indent=2))
     else:
-        for model, finding in found:
+        for model, finding in findings:
             where = f"{model} version {finding.version}" if finding.version else model
-            say(f"{'note' if finding.note else 'wrong'}: {where}: {finding.what}")
+            say(f"{'note' if finding.note else 'problem'}: {where}: {finding.what}")
         numbers = ((registry.name, len(registry.versions())) for registry in registries)
         counts = (f"{name} has {number} version{'s' * (number != 1)}" for name, number in numbers)
-        wrong = sum(not finding.note for _, finding in found)
+        wrong = sum(not finding.note for _, finding in findings)
         end = f"{wrong} problem{'s' * (wrong > 1)}" if wrong else "all is well"
         say(f"{', '.join(counts) or 'no model is registered'}: {end}")
-    return int(any(not finding.note for _, finding in found))
+    return int(any(not finding.note for _, finding in findings))

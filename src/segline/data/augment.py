@@ -1,4 +1,4 @@
-"""Random changes of a training tile: draw the parameters first, then apply them purely."""
+"""Random augmentation of a training tile: draw the parameters first, then apply them as pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# With any other number of channels OpenCV 5 rounds the coordinates to 1/32 px; with these it does not.
+# For all other numbers of channels, OpenCV 5 rounds the coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """All that happens to one tile.
+    """All changes of one tile.
 
     Attributes
     ----------
     tile : side of the square tile, px.
-    centre : row and column of the image's pixel that lies at [tile // 2, tile // 2] when nothing is changed.
+    centre : row and column of the image pixel at [tile // 2, tile // 2] of the unchanged tile.
     rotation : degrees, counter-clockwise as seen.
     mirror : left and right exchanged, after the rotation.
     scale : zoom; 2 shows every object twice as large.
@@ -56,10 +56,11 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where in an image of one size each pixel of a tile comes from; made by `grid` or `window`, used by `warp`.
+    """Source coordinates of each tile pixel in an image of one size; made by `grid` or `window`, used by `warp`.
 
-    ``rows`` and ``columns``: (n, n) float32, px, inside the image and relative to the first pixel of ``part``, the
-    rows and columns that are needed; so float32 stays exact to 1e-4 px far from the corner of a large image.
+    ``part`` : rows and columns of the image that are needed.
+    ``rows`` and ``columns`` : (n, n) float32, px, inside the image, relative to the first pixel of ``part``. Relative
+    coordinates keep float32 exact to 1e-4 px, even far from the corner of a large image.
     """
 
     part: tuple[slice, slice]
@@ -67,16 +68,16 @@ class Grid:
     columns: Float
 
     def inner(self, side: int) -> "Grid":
-        """The centred part with `side` px a side, as the output of unpadded convolutions needs it."""
+        """Return the centred part with `side` px a side, which is the output of unpadded convolutions."""
         margin = (self.rows.shape[0] - side) // 2
         inside = slice(margin, margin + side)
         return Grid(self.part, self.rows[inside, inside], self.columns[inside, inside])
 
 
 def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[int, int]) -> Parameters:
-    """Parameters of the tile with side `tile` px around the pixel `centre`.
+    """Draw the parameters of the tile with side `tile` px around the pixel `centre`.
 
-    Every setting has its own draws: changing the noise leaves the geometry of a seed alone.
+    Every setting has its own draws: changing the noise does not change the geometry for a seed.
     Zooms are uniform in the logarithm, so that enlarging by a factor is as likely as reducing by it.
     """
     noise_seed = int(rng.integers(2**63))
@@ -100,22 +101,22 @@ def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[i
 
 
 def grid(parameters: Parameters, height: int, width: int) -> Grid:
-    """Where the tile's pixels come from in an image of `height` x `width` px, mirrored beyond its borders."""
+    """Return the source coordinates of the tile in an image of `height` x `width` px, mirrored beyond its borders."""
     rows, columns = coordinates(parameters)
     return _mirrored(rows, columns, parameters.centre, height, width)
 
 
 def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
-    """The tile with side `tile` px around the pixel `centre`, unchanged: `warp` then copies exactly."""
+    """Return the grid of the unchanged tile with side `tile` px around `centre`, with which `warp` copies exactly."""
     rows, columns = np.indices((tile, tile), np.float32)
     return _mirrored(rows, columns, centre, height, width)
 
 
 def coordinates(parameters: Parameters) -> tuple[Float, Float]:
-    """Crop, mirror, rotation, zoom and displacement composed: source = middle + R (mirrored offset) / scale + d.
+    """Compose crop, mirror, rotation, zoom and displacement: source = middle + R (mirrored offset) / scale + d.
 
-    d is the paper's smooth deformation (Ronneberger 2015, 3.1): random displacements on a coarse grid whose cells
-    divide the tile, bicubically up-sampled; the edge is repeated beyond the outermost control points.
+    d is the smooth deformation of the paper (Ronneberger 2015, 3.1): random displacements on a coarse grid whose cells
+    divide the tile, bicubically up-sampled. The edge is repeated beyond the outermost control points.
 
     Returns
     -------
@@ -136,24 +137,24 @@ def coordinates(parameters: Parameters) -> tuple[Float, Float]:
 
 
 def _upsample(control: Float, side: int) -> Float:
-    """`control` (grid, grid), bicubic, as (side, side)."""
+    """Up-sample `control` (grid, grid) bicubically to (side, side)."""
     if not control.any():
         return np.zeros((side, side), np.float32)
     return cv2.resize(control, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
 
 
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
-    """The grid of coordinates relative to the first pixel of the unchanged tile; they are changed in place."""
+    """Mirror coordinates, relative to the first pixel of the unchanged tile, in place; return their grid."""
     origin = [middle - rows.shape[0] // 2 for middle in centre]
     return Grid((_mirror(rows, origin[0], height), _mirror(columns, origin[1], width)), rows, columns)
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror `places` + `origin` into 0 ... length - 1, edge not repeated, in place.
+    """Mirror `places` + `origin` into 0 ... length - 1 in place; the edge is not repeated.
 
     Returns
     -------
-    The part of the axis that is needed; afterwards `places` are relative to its start.
+    The part of the axis that is needed; `places` then are relative to its start.
     """
     low, high = -origin, length - 1 - origin
     first, last = places.min(), places.max()
@@ -185,18 +186,20 @@ def _mirror_often(places: Float, low: int, length: int) -> None:
 
 
 def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
-    """`array` (H, W) or (H, W, C) at the places of the grid: (n, n) or (n, n, C), of the same type.
+    """Sample `array` (H, W) or (H, W, C) at the coordinates of the grid: (n, n) or (n, n, C), of the same type.
 
-    Of a memory-mapped array only the part under the grid is read. Integers are rounded after the interpolation.
+    Only the part under the grid is read from a memory-mapped array. Interpolated integers are rounded.
 
     Raises
     ------
     TypeError
-        The type cannot be interpolated so: uint8, uint16, float32 can; nearest also bool, int16, int32.
+        The type does not support the interpolation: uint8, uint16, float32 do; nearest also bool, int16, int32.
     """
     if array.dtype.name not in TYPES[interpolation]:
         known = ", ".join(TYPES[interpolation])
-        raise TypeError(f"an array of type {array.dtype} for {interpolation} interpolation; convert it to {known}")
+        raise TypeError(
+            f"an array of type {array.dtype} does not support {interpolation} interpolation; convert it to {known}"
+        )
     part = np.asarray(array[place.part])
     if part.dtype == np.bool_:
         return _remap(part.view(np.uint8), place, interpolation).view(np.bool_)
@@ -205,7 +208,7 @@ def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
 
 def _remap(part: Array, place: Grid, interpolation: Interpolation) -> Array:
     def remap(pixels: Array) -> Array:
-        # Whatever the border mode: neighbours beyond the last pixel have no weight.
+        # The border mode has no effect: neighbours beyond the last pixel have weight 0.
         return cv2.remap(pixels, place.columns, place.rows, FLAGS[interpolation], borderMode=cv2.BORDER_REPLICATE)
 
     if part.ndim == 2:
@@ -216,23 +219,24 @@ def _remap(part: Array, place: Grid, interpolation: Interpolation) -> Array:
 
 
 def apply(parameters: Parameters, array: Array, interpolation: Interpolation) -> Array:
-    """The tile (tile, tile) or (tile, tile, C) of `array`; for several arrays `grid` once and `warp` are faster."""
+    """Return the tile (tile, tile) or (tile, tile, C) of `array`. For several arrays, `warp` one grid."""
     return warp(grid(parameters, *array.shape[:2]), array, interpolation)
 
 
 def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float:
-    """`scaled` (H, W, C), in units of the type's range, with other contrast about `pivot` (C), brightness and noise.
+    """Return `scaled` (H, W, C) with changed contrast about `pivot` (C), brightness and noise.
 
-    Not clipped: a network input knows no saturation, and float images no range. albumentations' own transforms
-    would round integers, clip float32 to 0...1, fail on noise for uint16, and take 18 ms for an RGB tile of 572 px.
+    All values are in units of the type's range. They are not clipped, because network inputs do not saturate and float
+    images have no range. The transforms of albumentations would round integers, clip float32 to 0...1, fail on noise
+    for uint16, and take 18 ms for an RGB tile of 572 px.
     """
     height, width, channels = scaled.shape
     shift = np.asarray(pivot, np.float32) * np.float32(1 - parameters.contrast) + np.float32(parameters.brightness)
     changed = np.multiply(scaled, np.float32(parameters.contrast), order="C")
-    # Row by row: numpy is four times as slow when its innermost loop runs over three channels.
+    # Row by row: numpy is four times slower if its innermost loop runs over three channels.
     changed.reshape(height, width * channels)[:] += np.tile(shift, width)
     if parameters.noise > 0:
-        # 16 random bits a value pick a quantile: normal to 4.3 sigma, and five times as fast as standard_normal.
+        # 16 random bits select a quantile: normal to 4.3 sigma, and five times faster than standard_normal.
         bits = np.random.default_rng(parameters.noise_seed).integers(2**16, size=scaled.shape, dtype=np.uint16)
         changed += (_normal_quantiles() * np.float32(parameters.noise)).take(bits)
     return changed
@@ -240,5 +244,5 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
 
 @cache
 def _normal_quantiles() -> Float:
-    """The middles of 65,536 equal shares of the standard normal distribution."""
+    """Return the middles of 65,536 equal shares of the standard normal distribution."""
     return np.fromiter(map(NormalDist().inv_cdf, (np.arange(2**16) + 0.5) / 2**16), np.float32)

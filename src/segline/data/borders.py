@@ -1,4 +1,4 @@
-"""The weight map w(x): class balance plus a border term that is high where two cells come close."""
+"""Compute the weight map w(x): class balance, plus a border term that is high where two cells come close."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.blocks import grown, parts
 from segline.data.gaps import separate
-from segline.data.labels import Labels, foreground, renumber
+from segline.data.labels import Labels, foreground, grown, parts, renumber
 
-SIDE = 512  # px of a block: smaller ones have more margin, larger ones leave the processor's cache
+Distances = npt.NDArray[np.float32]  # (H, W), px
+
+SIDE = 512  # px of a block: smaller blocks have more margin, larger blocks exceed the processor's cache
 
 
 def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArray[np.float64]:
@@ -36,7 +37,7 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
     """
     pixels = np.asarray(pixels_per_class, np.float64)
     if pixels.sum() <= 0 or pixels.min() < 0:
-        raise ValueError(f"pixels per class are {list(pixels_per_class)}; give counts of which one at least is above 0")
+        raise ValueError(f"pixels per class are {list(pixels_per_class)}; pass counts with at least one above 0")
     frequency = pixels / pixels.sum()
     weights: npt.NDArray[np.float64] = np.zeros_like(frequency)
     np.power(frequency, -balance, where=frequency > 0, out=weights)
@@ -45,7 +46,7 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
 
 
 class Terms(TypedDict):
-    """What a weight is the sum of.
+    """Terms of a weight.
 
     With d1 and d2 the distances in px from a pixel to the nearest and the second nearest cell (0 inside a cell,
     infinite where there are fewer cells), e = w0 exp(-(d1 + d2)^2 / (2 sigma^2)) and w_c the weight of the class:
@@ -53,14 +54,14 @@ class Terms(TypedDict):
     paper     w = w_c + e at every pixel (Ronneberger 2015, eq. 2): in a cell d1 = 0, so the rim along another cell
               counts as well
     falk2019  w = w_c on foreground; w = w_c b + e on background, b = v + (1 - v) exp(-d1^2 / (2 s1^2)), with v =
-              `background` and s1 = `background_sigma` (the plugin of Falk 2019, whose w_c is 1: it balances classes
-              when it draws tiles)
+              `background` and s1 = `background_sigma` (the plugin of Falk 2019, which sets w_c to 1 and balances
+              classes by the density of its tiles)
     none      w = w_c
     """
 
     kind: Literal["paper", "falk2019", "none"]
     w0: float  # height of the border term
-    sigma: float  # its width, px
+    sigma: float  # width of the border term, px
     background: float  # falk2019 only
     background_sigma: float  # falk2019 only
     class_weights: Sequence[float] | npt.NDArray[np.float64]  # (K,) w_c of class 0..K-1
@@ -72,20 +73,20 @@ def weight_map(
     """Return the weight of each pixel in the loss.
 
     Touching instances of one class are separated first, and the gap is background. A cell is all pixels of one
-    instance that are neither background nor ignored. Nothing is cut off or approximated, at any distance: the map is
-    worked out in blocks, with so wide a margin that what lies beyond it is lost in the rounding.
+    instance that are neither background nor ignored. No distance is cut off or approximated: the map is computed in
+    blocks, with a margin so wide that cells beyond it are lost in the rounding.
 
     Parameters
     ----------
     classes : (H, W) class ids, 0 = background; before or after `gaps.separate`, the map is the same.
     instances : (H, W) instance ids, 0 = background, in any numbering.
-    ignore : class id that weighs 0.
+    ignore : class id with weight 0.
     terms : see `Terms`.
 
     Raises
     ------
     ValueError
-        A class has no weight, an argument is out of range, or the arrays do not fit each other.
+        A class has no weight, an argument is out of range, or the arrays do not match.
     """
     target = separate(classes, instances, ignore)
     return np.concatenate(
@@ -94,16 +95,16 @@ def weight_map(
 
 
 def bands(height: int) -> list[slice]:
-    """The rows of an image in the bands that `weight_band` is meant for; they begin at multiples of 16."""
+    """Divide the rows of an image into the bands for `weight_band`, which start at multiples of 16."""
     return parts(height, SIDE, 16)
 
 
 def weight_band(
     target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
 ) -> npt.NDArray[np.float32]:
-    """Return some rows of `weight_map`, for a target whose instances are separated: the same to the last bit.
+    """Return some rows of `weight_map`, bit-identical, for a target with separated instances.
 
-    Of the arrays, which may be memory-mapped, only these rows and a margin are read.
+    Only these rows and a margin are read from the arrays, which may be memory-mapped.
     """
     _check_widths(terms["kind"], terms["sigma"], terms["background_sigma"])
     height, width = target.shape
@@ -118,9 +119,10 @@ def weight_band(
 
 
 def _reach(terms: Terms) -> int:
-    """Distance in px from a cell beyond which it changes no weight.
+    """Return the distance in px from a cell beyond which the cell changes no weight.
 
-    There each term of the sum is lost in float64 beside the least that it is added to or, where that is 0, in float32.
+    Beyond it, each term is lost in rounding: in float64 beside the least value that it is added to or, if that is 0, in
+    float32.
     """
     if terms["kind"] == "none":
         return 0
@@ -144,7 +146,7 @@ def _weigh(
     ignore: int | None,
     terms: Terms,
 ) -> npt.NDArray[np.float64]:
-    """The weights of the part `inner` of a block."""
+    """Return the weights of the part `inner` of a block."""
     inside = target[inner]
     ignored = np.zeros(inside.shape, bool) if ignore is None else inside == ignore
     weights = _table(inside, terms["class_weights"], ignored)[inside]
@@ -168,12 +170,12 @@ def _falloff(distances: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np
 def _table(
     target: npt.NDArray[np.uint8], weights: Sequence[float] | npt.NDArray[np.float64], ignored: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """(256,) float64: the weight of each class id."""
+    """Return the weight of each class id, (256,) float64."""
     highest = int(target.max(initial=0, where=~ignored))
     if highest >= len(weights):
         raise ValueError(
-            f"classes hold id {highest}, but class_weights ends at id {len(weights) - 1}; "
-            "give a weight for every class, or name the id as ignore"
+            f"classes contain id {highest}, but class_weights ends at id {len(weights) - 1}; "
+            "pass a weight for every class, or pass the id as ignore"
         )
     table = np.zeros(256)
     table[: len(weights)] = weights
@@ -188,19 +190,17 @@ def _check_widths(kind: str, sigma: float, background_sigma: float) -> None:
         ("background_sigma", background_sigma, kind == "falk2019"),
     ):
         if used and not value > 0:
-            raise ValueError(f"{name} = {value!r}; a width is above 0 px")
-
-
-Distances = npt.NDArray[np.float32]  # (H, W), px
+            raise ValueError(f"{name} = {value!r}; it must be above 0 px")
 
 
 def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the distances to the nearest and the second nearest instance.
 
-    Every instance gets a codeword of t bits, h = t // 2 of them set, no two alike (t is about log2 n: 12 for 600). For
-    each bit, one distance transform measures to all instances that have it set. Of these t distances exactly h belong
-    to the nearest instance, and one at least of the others to the second nearest, so that, in ascending order, number 0
-    is d1 and number h is d2. The cost does not depend on the shape of the instances, and little on how many there are.
+    Every instance gets a different codeword of t bits with h = t // 2 bits set (t is about log2 n: 12 for 600). For
+    each bit, one distance transform measures the distance to all instances with this bit set. Exactly h of these t
+    distances belong to the nearest instance, and at least one other to the second nearest. So, in ascending order,
+    number 0 is d1 and number h is d2. The cost does not depend on the shape of the instances, and little on their
+    number.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray
     words = [sum(1 << bit for bit in word) for word in islice(combinations(range(bits), bits // 2), count)]
     codes: Labels = np.array([0, *words], np.int32 if bits < 32 else np.int64)[numbers]
 
-    smallest: list[Distances] = []  # ascending, of the distances so far
+    smallest: list[Distances] = []  # ascending; the smallest distances of the bits so far
     spare = np.empty(numbers.shape, np.float32)
     for bit in range(bits):
         distance = _distance((codes & (1 << bit)) == 0)
@@ -232,13 +232,13 @@ def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray
 
 
 def _distance(outside: npt.NDArray[np.bool_]) -> Distances:
-    """Euclidean distance of each pixel to the nearest that is not outside."""
+    """Return the Euclidean distance of each pixel to the nearest pixel that is not outside."""
     return np.asarray(
         cv2.distanceTransform(outside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32
     )
 
 
 def _exact(distances: Distances) -> npt.NDArray[np.float64]:
-    """The distances without the rounding of float32 (up to 2,000 px): their squares are whole numbers."""
+    """Return the distances without the rounding of float32 (up to 2,000 px): their squares are whole numbers."""
     squares = np.square(distances, dtype=np.float64)
     return np.sqrt(np.rint(squares, out=squares), out=squares)

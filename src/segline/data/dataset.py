@@ -1,4 +1,4 @@
-"""The canonical dataset folder: what it says of itself, which files belong together, what their labels mean."""
+"""Read a dataset folder: dataset.yaml, groups.csv, the files of each image, and the meaning of its labels."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +15,10 @@ from segline.data import imagefiles, labels
 from segline.model.images import Raw
 from segline.text import MESSAGE, cut, shown
 
-IGNORE = 255  # how an ignored pixel is written once the dataset is read, whatever id the dataset has for it
+IGNORE = 255  # class id of ignored pixels in memory, whatever id the dataset uses
 SPEC, GROUPS = "dataset.yaml", "groups.csv"
-MOST = 20  # wrong fields that are named
-READING, LABELS = 4, 16  # bytes in memory: for a byte of an image, and for a pixel of labels
+MOST = 20  # most wrong fields in a message
+READING, LABELS = 4, 16  # bytes of memory: for a byte of an image, and for a pixel of labels
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 Kind = Literal["instances", "classes", "boundaries"]
@@ -26,11 +26,11 @@ Truth = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]  # classes (H, W), i
 
 
 class DatasetError(ValueError):
-    """A dataset folder that cannot be used; the message names file, field and value, and says what to do."""
+    """Raised when a dataset folder cannot be used; the message names file, field and value, and a remedy."""
 
 
 class Spec(BaseModel):
-    """dataset.yaml: what a dataset says of itself."""
+    """Content of dataset.yaml: the description of a dataset."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,39 +53,39 @@ class Spec(BaseModel):
     @model_validator(mode="after")
     def _classes_in_order(self) -> Self:
         if list(self.classes) != list(range(len(self.classes))) or not 2 <= len(self.classes) <= IGNORE:
-            raise ValueError(f"ids {list(self.classes)}: classes are 0, 1, 2, ... without a hole, two at least")
+            raise ValueError(f"class ids {list(self.classes)} must be 0, 1, 2, ... without a gap, at least two")
         if len(set(self.classes.values())) < len(self.classes):
-            raise ValueError(f"names {list(self.classes.values())}: two classes have one name")
+            raise ValueError(f"names {list(self.classes.values())}: two classes have the same name; rename one of them")
         if self.ignore in self.classes:
-            raise ValueError(f"ignore {self.ignore} is a class; give it an id of its own, such as {IGNORE}")
+            raise ValueError(f"ignore {self.ignore} is the id of a class; use another id, such as {IGNORE}")
         if self.labels == "boundaries" and len(self.classes) != 2:
-            raise ValueError(f"labels boundaries need two classes, border and cell, not {len(self.classes)}")
+            raise ValueError(f"labels: boundaries need two classes, border and cell, not {len(self.classes)}")
         return self
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset folder; `images`, `instances` and `classes` say which file has which stem."""
+    """Dataset folder; `images`, `instances` and `classes` map each stem to its file."""
 
     folder: Path
     spec: Spec
     images: dict[str, Path]
     instances: dict[str, Path]
     classes: dict[str, Path]
-    groups: dict[str, str]  # image -> group; an image without group is its own
+    groups: dict[str, str]  # image -> group; an image without a group is its own group
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """The dataset in `folder`; which files are fit for use, `check.problems` says.
+        """Open the dataset in `folder`; its files are not checked (see the room `checks`).
 
         Raises
         ------
         DatasetError, FileError
-            dataset.yaml is missing or wrong, a folder it calls for is missing, or groups.csv does not fit the images.
+            dataset.yaml is missing or wrong, a required folder is missing, or groups.csv does not match the images.
         """
         folder = names.on_disk(folder)
         if not folder.is_dir():
-            raise DatasetError(f"{folder} is no folder; `segline import FOLDER --name {folder.name}` makes it")
+            raise DatasetError(f"{folder} is not a folder; `segline import FOLDER --name {folder.name}` makes it")
         spec = read_spec(folder / SPEC)
         kinds = (folder / "images", folder / "instances", folder / "classes")
         images, instances, classes = (by_stem(kind, imagefiles.READABLE) for kind in kinds)
@@ -95,59 +95,63 @@ class Dataset:
             )
         if not classes and (not instances or spec.labels != "instances"):
             wanted = "instances or classes" if spec.labels == "instances" else "classes"
-            raise DatasetError(f"{folder} has no label images in {wanted}, which labels: {spec.labels} in {SPEC} need")
+            raise DatasetError(f"{folder} has no label images in {wanted}; labels: {spec.labels} in {SPEC} needs them")
         if not classes and len(spec.classes) > 2:
-            raise DatasetError(f"{folder} has {len(spec.classes)} classes, but no folder classes to say which is where")
+            raise DatasetError(
+                f"{folder} has {len(spec.classes)} classes, but no folder named classes with their label images"
+            )
         return cls(folder, spec, images, instances, classes, read_groups(folder / GROUPS, images))
 
     @property
     def stems(self) -> list[str]:
-        """The images, in alphabetical order."""
+        """Stems of the images, in alphabetical order."""
         return sorted(self.images)
 
     def image(self, stem: str) -> Raw:
-        """Raw pixels (H, W, C)."""
+        """Return the raw pixels (H, W, C)."""
         return imagefiles.read_image(self.images[stem])
 
     def memory(self, stem: str) -> int:
-        """About how many bytes are needed to read an image and its labels, and to part its instances."""
+        """Estimate the memory, in bytes, to read an image and its labels and to separate its instances."""
         try:
             height, width, channels, dtype = imagefiles.image_size(self.images[stem])
         except files.FileError:
-            return 0  # whoever reads it will say so
+            return 0  # the reader of the file reports the error
         return height * width * max(READING * channels * np.dtype(dtype).itemsize, LABELS)
 
     def truth(self, stem: str) -> Truth:
-        """Classes (H, W), ignored pixels as IGNORE, and instances (H, W), 0 where there is none.
+        """Return classes (H, W), with ignored pixels as IGNORE, and instances (H, W), 0 for background.
 
-        Without a folder classes every instance is of class 1. Without a folder instances the pieces of each class are
-        the instances: 4-connected between boundaries, which separate diagonal neighbours; 8-connected where labels are
-        areas, so that a crack one pixel wide stays one.
+        Without a folder classes, every instance is of class 1. Without a folder instances, the connected components of
+        each class are the instances. Components are 4-connected between boundaries, which separate diagonal neighbours,
+        and 8-connected for areas, so that a crack one pixel wide stays one component.
         """
         if not self.classes:
-            found = imagefiles.read_labels(self.instances[stem]).astype(np.int32)
-            return (found > 0).astype(np.uint8), found
+            instances = imagefiles.read_labels(self.instances[stem]).astype(np.int32)
+            return (instances > 0).astype(np.uint8), instances
         classes = imagefiles.read_labels(self.classes[stem])
         if self.spec.ignore is not None:
             classes = np.where(classes == self.spec.ignore, IGNORE, classes)
         classes = classes.astype(np.uint8)
         if not self.instances:
             return classes, labels.components(classes, IGNORE, 8 if self.spec.labels == "classes" else 4)
-        found = imagefiles.read_labels(self.instances[stem]).astype(np.int32)
-        found *= labels.foreground(classes, IGNORE)
-        return classes, found
+        instances = imagefiles.read_labels(self.instances[stem]).astype(np.int32)
+        instances *= labels.foreground(classes, IGNORE)
+        return classes, instances
 
 
 def read_spec(file: Path) -> Spec:
-    """What `file` says, checked."""
+    """Read and check dataset.yaml in `file`; DatasetError if it is wrong."""
     content = files.read_yaml(file)
     if not isinstance(content, dict):
-        raise DatasetError(f"{file} holds {type(content).__name__}, not fields: {', '.join(Spec.model_fields)}")
+        raise DatasetError(
+            f"{file} holds {type(content).__name__} instead of the fields {', '.join(Spec.model_fields)}"
+        )
     return spec_of(content, str(file))
 
 
 def spec_of(content: Mapping[str, object], file: str) -> Spec:
-    """`content` as Spec; `file` is named in the DatasetError when it does not fit."""
+    """Return `content` as Spec; a DatasetError names `file` if the content does not fit."""
     try:
         return Spec.model_validate(content)
     except ValidationError as error:
@@ -159,7 +163,7 @@ def _explained(error: ValidationError) -> Iterator[str]:
     for problem in problems[:MOST]:
         name = cut(".".join(str(part) for part in problem["loc"]), MESSAGE)
         if problem["type"] == "extra_forbidden":
-            yield f"{name} is no field; there are {', '.join(Spec.model_fields)}"
+            yield f"{name} is not a field; the fields are {', '.join(Spec.model_fields)}"
         elif problem["type"] == "missing":
             yield f"{name} is missing ({Spec.model_fields[name].description})"
         else:
@@ -170,45 +174,47 @@ def _explained(error: ValidationError) -> Iterator[str]:
 
 
 def write_spec(file: Path, spec: Spec) -> None:
-    """Write `spec` so that reading it gives the same again."""
+    """Write `spec` in a form that `read_spec` reads back unchanged."""
     files.write_yaml(file, spec.model_dump())
 
 
 def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
-    """The files of `folder` by stem in NFC, in alphabetical order; none when it is missing.
+    """Return the files of `folder` by stem in NFC, in alphabetical order; an empty dict if the folder is missing.
 
-    Hidden files, folders and pipes do not count, nor, where `suffixes` are given, files with another.
+    Hidden files, folders and pipes are skipped, and so are files without one of the `suffixes`, if these are given.
 
     Raises
     ------
     DatasetError
-        Two files have one stem, or the folder cannot be listed.
+        Two files have the same stem, or the folder cannot be listed.
     """
-    found: dict[str, Path] = {}
+    file_of: dict[str, Path] = {}
     try:
         listed = sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
     for file in listed:
-        # Reading a pipe would wait for ever; a broken link is left to whoever reads it.
+        # Reading a pipe would block forever. A broken link is kept: its reader reports the error.
         wanted = not suffixes or file.suffix.lower() in suffixes
         if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue
         stem = names.composed(file.stem)
-        if stem in found:
-            if found[stem].stem != file.stem:
-                raise DatasetError(names.differ([found[stem], file]))
-            raise DatasetError(f"{file} and {found[stem].name} have one stem; a stem names one image: rename one")
-        found[stem] = file
-    return found
+        if stem in file_of:
+            if file_of[stem].stem != file.stem:
+                raise DatasetError(names.differ([file_of[stem], file]))
+            raise DatasetError(
+                f"{file} and {file_of[stem].name} have the same stem, which names one image: rename one of them"
+            )
+        file_of[stem] = file
+    return file_of
 
 
 def read_groups(file: Path, images: Mapping[str, object], others: bool = False) -> dict[str, str]:
-    """Group by image: of groups.csv (columns image, group; others are left alone), or each image its own.
+    """Return the group of each image: from groups.csv (columns image and group), or the image itself without the file.
 
     Parameters
     ----------
-    others : whether the file may list other images too.
+    others : allow the file to list further images.
 
     Raises
     ------
@@ -225,11 +231,11 @@ def read_groups(file: Path, images: Mapping[str, object], others: bool = False) 
     stems = [name if name in images else Path(name).stem for name in known]
     groups = dict(zip(stems, map(names.composed, table["group"]), strict=True))
     for what, which in (
-        ("lists images that are not there", set() if others else set(stems) - set(images)),
-        ("does not list", set(images) - set(stems)),
-        ("lists more than once", {stem for stem, times in Counter(stems).items() if times > 1}),
-        ("gives no group to", {stem for stem, group in groups.items() if not group}),
+        ("lists images that do not exist:", set() if others else set(stems) - set(images)),
+        ("does not list:", set(images) - set(stems)),
+        ("lists more than once:", {stem for stem, times in Counter(stems).items() if times > 1}),
+        ("gives no group to:", {stem for stem, group in groups.items() if not group}),
     ):
         if which:
-            raise DatasetError(f"{file} {what}: {', '.join(sorted(which)[:5])} ({len(which)} in all)")
+            raise DatasetError(f"{file} {what} {', '.join(sorted(which)[:5])} ({len(which)} in all)")
     return {stem: groups[stem] for stem in images}

@@ -1,4 +1,4 @@
-"""Where training tiles are drawn: a density over the pixels, kept as sums over coarse cells."""
+"""Draw the centres of training tiles from a density over the pixels, stored as sums over coarse cells."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,40 +15,40 @@ Float = npt.NDArray[np.float64]
 
 
 class Density:
-    """How likely each pixel of the training images is the middle of a tile.
+    """Probability density of the centre of a training tile, over the pixels of all training images.
 
-    The density of a pixel is that of its class plus, where the class has any, the border term's mean over the cell.
-    Of an image only its cells' sums and one cell of its classes are read for a draw, so it may be larger than memory.
+    The density of a pixel is that of its class plus, if its class has any, the mean of the border term over its cell.
+    A draw reads only the sums of an image and one cell of its classes, so images may be larger than memory.
 
-    Falk 2019 draws tiles by a density that is 1 on objects, 0.1 on background and 0 where ignored; the border in it is
-    segline's own.
+    Falk 2019 uses a density of 1 on objects, 0.1 on background and 0 on ignored pixels. The border term is an addition
+    of segline.
 
     Parameters
     ----------
     of_class : (K,) density of class 0..K-1; an ignored pixel has none.
-    classes : (H, W) uint8 class ids, one array an image.
-    sums : what `cells` gave for each image.
+    classes : (H, W) uint8 class ids, one array for each image.
+    sums : result of `cells` for each image.
 
     Raises
     ------
     ValueError
-        There are not as many sums as images.
+        The numbers of sums and images differ.
     """
 
     def __init__(self, of_class: Sequence[float] | Float, classes: Sequence[Array], sums: Sequence[Float]) -> None:
         if len(classes) != len(sums):
-            raise ValueError(f"{len(classes)} images, but densities of {len(sums)}; run stage weights again")
+            raise ValueError(f"{len(classes)} images, but densities of {len(sums)} images; run stage weights again")
         self.table = _table(of_class)
         self.classes = classes
         self.sums = sums
         self._ends = np.cumsum([float(image[0, -1, -1]) for image in sums])
 
     def __len__(self) -> int:
-        """Images."""
+        """Return the number of images."""
         return len(self.classes)
 
     def draw(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """An image and one of its pixels, row and column."""
+        """Draw an image and one of its pixels; return its index, and row and column of the pixel."""
         image = _pick(rng, self._ends)
         ends, border = self.sums[image]
         row, column = divmod(_pick(rng, ends.ravel()), ends.shape[1])
@@ -60,28 +60,33 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Return what `Density` needs of one image.
+    """Return the sums of one image that `Density` needs.
 
     Parameters
     ----------
     classes : (H, W) uint8 class ids.
-    border : (H, W) or one for all, added to the density of each pixel whose class has any, but averaged over the cell.
+    border : (H, W), or a value for all pixels; its mean over a cell is added to each pixel whose class has a density.
     of_class : (K,) density of class 0..K-1.
 
     Returns
     -------
-    (2, rows, columns) float64, an entry a cell: the sum of the density over all cells up to this one, row by row; and
-    what the border adds to each pixel of the cell.
+    (2, rows, columns) float64, for each cell: the cumulative density of all cells up to this cell, row by row; and the
+    border term of each pixel in the cell.
     """
     table, borders = _table(of_class), np.broadcast_to(border, classes.shape)
     bands = [slice(top, top + CELL) for top in range(0, len(classes), CELL)]
-    # Band by band: a density of the whole image would be eight times as large as its classes.
+    # Band by band: the density of a whole image needs eight times the memory of its classes.
     sums, added = np.stack([_band(table[classes[band]], borders[band]) for band in bands], axis=1)
     return np.stack([np.cumsum(sums).reshape(sums.shape), added])
 
 
 def _band(density: Float, border: Array) -> Float:
-    """(2, columns): sum of the density, border included, of each cell in a band of rows, and the border's mean."""
+    """Return the density of each cell in a band of rows, border term included, and its mean border term.
+
+    Returns
+    -------
+    (2, columns).
+    """
     starts = np.arange(0, density.shape[1], CELL)
     drawn = density > 0
     columns = [part.sum(axis=0, dtype=np.float64) for part in (density, drawn, np.where(drawn, border, 0))]
@@ -90,12 +95,12 @@ def _band(density: Float, border: Array) -> Float:
 
 
 def _table(of_class: Sequence[float] | Float) -> Float:
-    """(256,): the density of each class id; 0 for those that are no class."""
+    """Return the density of each class id, (256,); 0 for other ids."""
     table = np.zeros(IGNORE + 1)
     table[: len(of_class)] = of_class
     return table
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """An index, as likely as `ends`, the running sums, rise there."""
+    """Draw an index with probability proportional to the increment of the cumulative sums `ends`."""
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

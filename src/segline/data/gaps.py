@@ -1,4 +1,4 @@
-"""The gap between instances that touch: which of their pixels become background."""
+"""Separate touching instances by a gap: choose the pixels that become background."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,38 +6,37 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.blocks import grown, strips
-from segline.data.labels import Labels, foreground, renumber
+from segline.data.labels import Labels, foreground, grown, renumber, strips
 
 Pixels = npt.NDArray[np.intp]  # positions in a flattened image
 
-APART, OPEN, KEPT, GONE = range(4)  # touches no other instance; touches one: not decided yet, stays, makes way
-HIGHEST_ID = 1 << 20  # tables of instances are as long as the highest id; above this, ids are renumbered first
+APART, OPEN, KEPT, GONE = range(4)  # touches no other instance; or touches one: undecided, kept, becomes background
+HIGHEST_ID = 1 << 20  # higher ids are renumbered first, because tables of instances are as long as the highest id
 
-_FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))  # half of the eight neighbours: every pair of pixels is met once
+_FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))  # half of the eight neighbours, to visit every pair of pixels once
 
 
 def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:
     """Return the classes with background between touching (8-neighbour) instances of one class.
 
-    The instances are served in turn, those with the fewest untouched pixels first; each keeps the pixels that touch no
-    instance served before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of it could
-    be given back. Where an instance would lose all its pixels, the others make room for one of them; only where there
-    is no room (two instances of one pixel each, say) does it vanish. Separating twice changes nothing more.
+    Instances are processed in order of their untouched pixels, fewest first; each keeps the pixels that touch no pixel
+    kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of the gap could be
+    given back. If an instance would lose all its pixels, other instances give way to one of them. It vanishes only
+    where this is impossible, for example between two instances of one pixel each. A second call changes nothing.
 
-    Beyond the arguments and the result it needs one byte a pixel, whatever touches: it works strip by strip.
+    The memory beyond arguments and result is one byte for each pixel: the work is done in strips.
 
     Parameters
     ----------
     classes : (H, W) class ids, 0 = background, at most 255.
     instances : (H, W) instance ids, 0 = background, in any numbering; an instance may be in several pieces. Pixels of
-        class 0 or `ignore` are part of none.
-    ignore : class id that stays as it is.
+        class 0 or `ignore` belong to no instance.
+    ignore : class id that stays unchanged.
 
     Raises
     ------
     ValueError
-        The arrays differ in shape, hold no integers, or hold ids out of range.
+        The arrays differ in shape, are not of an integer type, or hold ids out of range.
     """
     _check(classes, instances)
     if instances.max(initial=0) > HIGHEST_ID:
@@ -51,26 +50,26 @@ def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> n
 
 def _check(classes: Labels, instances: Labels) -> None:
     if classes.shape != instances.shape or classes.ndim != 2:
-        raise ValueError(f"classes {classes.shape} and instances {instances.shape} must be one (H, W)")
+        raise ValueError(f"classes {classes.shape} and instances {instances.shape} must have the same shape (H, W)")
     for name, array in (("classes", classes), ("instances", instances)):
         if array.dtype.kind not in "ui":
-            raise ValueError(f"{name} are {array.dtype}; give integer ids")
+            raise ValueError(f"{name} are of type {array.dtype}; pass integer ids")
     for id_ in (int(classes.min(initial=0)), int(classes.max(initial=0))):
         if not 0 <= id_ <= 255:
-            raise ValueError(f"classes hold id {id_}; ids go from 0 to 255")
+            raise ValueError(f"classes contain id {id_}; class ids are 0 to 255")
     if instances.min(initial=0) < 0:
-        raise ValueError(f"instances hold id {instances.min()}; 0 is background, ids are above it")
+        raise ValueError(f"instances contain id {instances.min()}; instance ids are above 0, and 0 is background")
 
 
 @dataclass(frozen=True)
 class _Window:
-    """Some rows, `inner`, with one more above and below where there is one, flattened; and what touches in them.
+    """Some rows, `inner`, with a row above and below if there is one, flattened, and their touching pixels.
 
     `first` and `second` are the pairs of neighbouring pixels of one class in two cells.
     """
 
     around: slice
-    inner: slice  # of the flattened rows
+    inner: slice  # position in the flattened rows
     cells: Labels
     first: Pixels
     second: Pixels
@@ -78,17 +77,19 @@ class _Window:
 
 @dataclass
 class _Scene:
+    """Classes and instances of an image, read in windows of rows."""
+
     classes: npt.NDArray[np.uint8]
     instances: Labels
     ignore: int | None
-    last: tuple[slice, _Window] | None = None  # a small image is all in one window
+    last: tuple[slice, _Window] | None = None  # cached: a small image fits one window
 
     def cells(self, rows: slice) -> Labels:
-        """The instances in some rows, without what is no foreground."""
+        """Return the instances in some rows, 0 outside the foreground."""
         return np.where(foreground(self.classes[rows], self.ignore), self.instances[rows], 0)
 
     def window(self, rows: slice) -> _Window:
-        """What touches in some rows."""
+        """Return the window of some rows."""
         if self.last is None or self.last[0] != rows:
             height, width = self.classes.shape
             around, inside = grown(rows, 1, height)
@@ -99,11 +100,11 @@ class _Scene:
 
 
 def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tuple[Pixels, Pixels]:
-    """The pairs of touching pixels in flattened rows."""
+    """Return the pairs of touching pixels in flattened rows."""
     first, second = [], []
     for dy, dx in _FORWARD:
         step = dy * width + dx
-        # Flattened, a row's end meets the next one's begin; such pairs are few and sorted out below.
+        # In flattened rows, the end of a row meets the beginning of the next; these few pairs are removed below.
         start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
         end = start + step
         touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])
@@ -115,7 +116,7 @@ def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tupl
 
 
 def _decided(scene: _Scene) -> npt.NDArray[np.uint8] | None:
-    """(H, W): which pixels make way; None where nothing touches."""
+    """Return the state (H, W) of all pixels after the decision; None if no instances touch."""
     state, area, untouched = _opened(scene)
     if (untouched == area).all():
         return None
@@ -126,7 +127,7 @@ def _decided(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A strip may wait for its neighbours; who is served first of all open pixels never does.
+            # A strip may wait for its neighbours; the open pixel with the lowest rank never waits.
             waiting = [rows for rows in waiting if not _serve(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -137,7 +138,7 @@ def _decided(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _opened(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The state (H, W) before anyone is served, and by cell the area and the untouched pixels."""
+    """Return the initial state (H, W), and for each cell its area and its number of untouched pixels."""
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
     area = np.zeros(length, np.int64)
@@ -155,10 +156,10 @@ def _opened(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]
 
 
 def _serve(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """Decide in `state` what can be decided in some rows; return whether all of them are.
+    """Decide the open pixels in some rows as far as possible, in `state`; return whether all are decided.
 
-    A pixel is kept when no pixel that touches it and is served before is kept. Instead of cell by cell, all pixels that
-    wait for no other are kept at once, until none is left that does not: the same outcome.
+    A pixel is kept if no touching pixel of lower rank is kept. In rounds, all pixels that wait for no other pixel are
+    kept at once, which gives the same result as cell by cell.
     """
     if not (state[rows] == OPEN).any():
         return True
@@ -167,7 +168,7 @@ def _serve(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slic
     earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
     first = np.where(earlier, window.first, window.second)
     second = np.where(earlier, window.second, window.first)
-    # A pixel above or below the rows may touch others that are not seen here.
+    # Pixels above and below the rows may touch pixels outside the window, so they are not decided here.
     undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
     waits = np.zeros(states.size, bool)
     while True:
@@ -185,7 +186,7 @@ def _serve(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slic
 
 
 def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.int64]:
-    """By cell, the pixels that make way."""
+    """Return for each cell the number of its pixels that become background."""
     gone = np.zeros(length, np.int64)
     for rows in strips(state.shape):
         gone += np.bincount(scene.cells(rows)[state[rows] == GONE], minlength=length)
@@ -193,7 +194,7 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """Mark as gone what makes way so that each protected cell, in turn, keeps the pixel that costs others least."""
+    """Mark rivals as gone so that each protected cell, in order, keeps the pixel with the fewest rivals."""
     if not protected:
         return
     states = state.reshape(-1)
@@ -211,25 +212,25 @@ def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[
 
 
 def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
-    """The pixels of some cells, in the order of the rows, and whose they are."""
+    """Return the pixels of some cells in row order, and the cell of each pixel."""
     wanted = np.zeros(int(scene.instances.max(initial=0)) + 1, bool)
     wanted[chosen] = True
     pixels, owners = [], []
     for rows in strips(scene.classes.shape):
         cells = scene.cells(rows).ravel()
-        found = np.flatnonzero(wanted[cells])
-        pixels.append(rows.start * scene.classes.shape[1] + found)
-        owners.append(cells[found])
+        positions = np.flatnonzero(wanted[cells])
+        pixels.append(rows.start * scene.classes.shape[1] + positions)
+        owners.append(cells[positions])
     return np.concatenate(pixels), np.concatenate(owners)
 
 
 def _rivals(scene: _Scene, pixels: Pixels) -> Pixels:
-    """(N, 8): the neighbours of each pixel in another cell of its class; -1 where there is none."""
+    """Return (N, 8) the neighbours of each pixel in another cell of its class, or -1."""
     height, width = scene.classes.shape
     y, x = (axis[:, None] for axis in np.divmod(pixels, width))
     down, right = np.array([(dy, dx) for sign in (1, -1) for dy, dx in np.multiply(sign, _FORWARD)]).T
     inside = (y + down >= 0) & (y + down < height) & (x + right >= 0) & (x + right < width)
-    there = np.clip(y + down, 0, height - 1), np.clip(x + right, 0, width - 1)
-    cells = np.where(foreground(scene.classes[there], scene.ignore), scene.instances[there], 0)
-    rival = inside & (cells > 0) & (cells != scene.instances[y, x]) & (scene.classes[there] == scene.classes[y, x])
-    return np.where(rival, there[0] * width + there[1], -1)
+    neighbours = np.clip(y + down, 0, height - 1), np.clip(x + right, 0, width - 1)
+    cells = np.where(foreground(scene.classes[neighbours], scene.ignore), scene.instances[neighbours], 0)
+    rival = inside & (cells > 0) & (cells != scene.instances[y, x]) & (scene.classes[neighbours] == scene.classes[y, x])
+    return np.where(rival, neighbours[0] * width + neighbours[1], -1)

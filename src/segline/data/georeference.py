@@ -1,4 +1,4 @@
-"""Where on Earth an image lies: the tags of a GeoTIFF, taken from an image and given to its labels."""
+"""Position of an image on Earth: read the GeoTIFF tags of an image and write them to its labels."""
 
 import io
 from pathlib import Path
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     import tifffile
 
 # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams and
-# RPCCoefficientTag. What an image says of missing values (GDAL_NODATA) is left behind: labels have none.
+# RPCCoefficientTag. GDAL_NODATA is not copied: labels have no missing values.
 TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 PIXEL_SCALE, TIEPOINTS, TRANSFORMATION, KEYS = TAGS[:4]
 RASTER_TYPE, PIXEL_IS_POINT = 1025, 2
-SYSTEMS, USER_DEFINED = (1024, 2048, 3072), 32767  # GeoKeys: kind of model, geographic and projected system
+SYSTEMS, USER_DEFINED = (1024, 2048, 3072), 32767  # GeoKeys: model type, geographic and projected system
 GEOREFERENCED = {".tif", ".tiff", *imagefiles.JPEG_2000}
-NEAR = 0.05  # px that an image and its labels may lie apart: numbers are rounded when they are written
+NEAR = 0.05  # px; allowed distance between an image and its labels, because written numbers are rounded
 
 
 class Tag(NamedTuple):
-    """A tag as tifffile takes it: code, type, number of values, values, and whether on the first page only."""
+    """A TIFF tag in tifffile's order: code, type, number of values, values, and whether only the first page has it."""
 
     code: int
     dtype: int
@@ -35,11 +35,11 @@ class Tag(NamedTuple):
     once: bool = True
 
 
-class Place(NamedTuple):
-    """Where the pixels of an image lie.
+class Position(NamedTuple):
+    """Position of the pixels of an image.
 
-    `matrix` (2, 3) gives the coordinates of (column, row, 1), counted from the outer corner of the first pixel;
-    `system` has the GeoKeys that name the coordinate reference system.
+    `matrix` (2, 3) maps (column, row, 1), counted from the outer corner of the first pixel, to coordinates; `system`
+    has the GeoKeys of the coordinate reference system.
     """
 
     matrix: npt.NDArray[np.float64]
@@ -47,36 +47,36 @@ class Place(NamedTuple):
 
 
 def tags(image: bytes) -> list[Tag]:
-    """The georeference of an image file; nothing for one that has none, and for any but TIFF and JP2.
+    """Read the GeoTIFF tags of an encoded image; empty without a georeference, and for formats other than TIFF and JP2.
 
     Raises
     ------
     ImageError
-        It is damaged, or has an orientation as well.
+        The image is damaged, or has an orientation tag as well.
     """
     geotiff_ = image if image.startswith(TIFF_MAGIC) else jpeg2000.note(image, jpeg2000.GEOTIFF)
     if not geotiff_.startswith(TIFF_MAGIC):
         return []
-    from segline.model import tiff, tiffnotes
+    from segline.model import tiff, tifftags
 
     with tiff.opened(io.BytesIO(geotiff_)) as (file, _):
-        tiffnotes.metadata_of(file.pages.first)  # or says that its orientation and georeference exclude each other
+        tifftags.metadata_of(file.pages.first)  # or says that its orientation and georeference exclude each other
         return tags_of(file)
 
 
 def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
-    """The georeference of an open TIFF."""
-    found = [file.pages.first.tags.get(code) for code in TAGS]
-    return [Tag(tag.code, int(tag.dtype), tag.count, tag.value) for tag in found if tag is not None]
+    """Read the GeoTIFF tags of an open TIFF."""
+    present = [file.pages.first.tags.get(code) for code in TAGS]
+    return [Tag(tag.code, int(tag.dtype), tag.count, tag.value) for tag in present if tag is not None]
 
 
-def place_of(path: Path) -> Place | None:
-    """Where an image file lies; None where it does not say, or says it by control points only.
+def place_of(path: Path) -> Position | None:
+    """Read the position of an image file; None without a georeference, or with one of control points only.
 
     Raises
     ------
     FileError
-        It cannot be read, is damaged, or has an orientation as well.
+        The file cannot be read, is damaged, or has an orientation tag as well.
     """
     with imagefiles.named(path), files.opened(path) as stream:
         form = imagefiles.form(stream)
@@ -90,7 +90,7 @@ def place_of(path: Path) -> Place | None:
     return None
 
 
-def _place(values: dict[int, Any]) -> Place | None:
+def _place(values: dict[int, Any]) -> Position | None:
     keys = values.get(KEYS, ())
     entries = [keys[at : at + 4] for at in range(4, len(keys) - 3, 4)]
     system = {key: value for key, location, _, value in entries if location == 0}
@@ -101,13 +101,13 @@ def _place(values: dict[int, Any]) -> Place | None:
         matrix = np.array([[scale[0], 0, x - column * scale[0]], [0, -scale[1], y + row * scale[1]]], float)
     else:
         return None
-    if system.get(RASTER_TYPE) == PIXEL_IS_POINT:  # then whole numbers are centres of pixels
+    if system.get(RASTER_TYPE) == PIXEL_IS_POINT:  # then integers are pixel centres
         matrix[:, 2] -= matrix[:, :2].sum(axis=1) / 2
-    return Place(matrix, system)
+    return Position(matrix, system)
 
 
 def apart(image: Path, labels: Path) -> str:
-    """How an image and its labels, of one size, lie at different places; empty where they do not, or do not say.
+    """Describe how the positions of an image and its labels, of one size, differ; empty if equal or unknown.
 
     Raises
     ------
@@ -116,23 +116,23 @@ def apart(image: Path, labels: Path) -> str:
     """
     if not {image.suffix.lower(), labels.suffix.lower()} <= GEOREFERENCED:
         return ""
-    one, other = place_of(image), place_of(labels)
-    if one is None or other is None:
+    of_image, of_labels = place_of(image), place_of(labels)
+    if of_image is None or of_labels is None:
         return ""
     for key in SYSTEMS:
-        codes = one.system.get(key, USER_DEFINED), other.system.get(key, USER_DEFINED)
+        codes = of_image.system.get(key, USER_DEFINED), of_labels.system.get(key, USER_DEFINED)
         if USER_DEFINED not in codes and codes[0] != codes[1]:
-            return f"its georeference is of another coordinate system than its image's (EPSG {codes[1]} and {codes[0]})"
+            return f"its coordinate system differs from that of its image (EPSG {codes[1]} and {codes[0]})"
     height, width = imagefiles.image_size(labels)[:2]
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], float)
     try:
-        moved = np.linalg.solve(one.matrix[:, :2], (other.matrix - one.matrix) @ corners)
+        moved = np.linalg.solve(of_image.matrix[:, :2], (of_labels.matrix - of_image.matrix) @ corners)
     except np.linalg.LinAlgError:
         return ""
     distance = np.hypot(*moved).max()
     if distance <= NEAR:
         return ""
-    moved, shift = np.round(moved, 9) + 0.0, (other.matrix - one.matrix)[:, 2] + 0.0  # no -0
+    moved, shift = np.round(moved, 9) + 0.0, (of_labels.matrix - of_image.matrix)[:, 2] + 0.0  # + 0.0 removes -0
     return (
         f"its georeference places it up to {distance:.4g} px from its image: its first corner is {moved[0, 0]:+.4g} px "
         f"along and {moved[1, 0]:+.4g} px down (x {shift[0]:+.6g}, y {shift[1]:+.6g})"
@@ -140,7 +140,7 @@ def apart(image: Path, labels: Path) -> str:
 
 
 def geotiff(labels: npt.NDArray[Any], georeference: list[Tag]) -> bytes:
-    """Bytes of a GeoTIFF of `labels` (H, W), or of planes (K, H, W), compressed by deflate."""
+    """Encode `labels` (H, W), or planes (K, H, W), as GeoTIFF compressed by deflate."""
     import tifffile
 
     stream, options = io.BytesIO(), dict[str, Any](extratags=georeference)

@@ -1,4 +1,4 @@
-"""Read image and label files: every format, within bounds; write PNG."""
+"""Read image and label files of every supported format, with limits on their size; write PNG."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,37 +19,37 @@ from segline.model.metadata import Metadata
 Labels = npt.NDArray[Any]  # (H, W), any integer type
 LARGEST_ID = np.iinfo(np.int32).max
 LOSSY = (".jpg", ".jpeg")
-JPEG_2000 = (".jp2", ".j2k")  # with losses or without
-READABLE = (".png", *LOSSY, ".bmp", ".gif", *JPEG_2000, ".tif", ".tiff")  # other files are no images
-MAGIC = 12  # bytes by which formats are told apart
+JPEG_2000 = (".jp2", ".j2k")  # lossy or lossless
+READABLE = (".png", *LOSSY, ".bmp", ".gif", *JPEG_2000, ".tif", ".tiff")  # suffixes of image files
+MAGIC = 12  # bytes that identify a format
 
 
 def read_image(path: Path) -> Raw:
-    """Pixels (H, W, C), uint8, uint16 or float32, of an image file, upright.
+    """Read the upright pixels (H, W, C), uint8, uint16 or float32, of an image file.
 
     Raises
     ------
     FileError
-        The file is missing, is no such image, or is a stack of several pages.
+        The file is missing, is not an image, or is a stack of several pages.
     """
     with named(path), opened(path) as stream:
-        # Of a TIFF only what is needed is read.
+        # A TIFF is read by parts; other formats are decoded from all bytes.
         return decode_page(stream) if form(stream) == "TIFF" else decode(stream.read())
 
 
 def read_page(path: Path, page: int) -> Raw:
-    """Pixels (H, W, C) of page 0, 1, ... of a TIFF, of which no other is read; FileError as in `read_image`."""
+    """Read the pixels (H, W, C) of one page of a TIFF, counted from 0; FileError as in `read_image`."""
     with named(path), opened(path) as stream:
         return decode_page(stream, page)
 
 
 def pages(path: Path) -> int:
-    """Number of images in a file: in a TIFF the slices and time points of a stack, of which each has all channels.
+    """Count the images in a file: of a TIFF stack the slices and time points, each with all channels.
 
     Raises
     ------
     FileError
-        The file is missing, or what it says of its pages contradicts what it holds.
+        The file is missing, or its metadata contradict its pages.
     """
     with named(path), opened(path) as stream:
         if form(stream) != "TIFF":
@@ -60,25 +60,25 @@ def pages(path: Path) -> int:
 
 
 def image_size(path: Path) -> Header:
-    """Height, width, channels and type that `read_image` would give; nothing is decoded. FileError as there."""
+    """Read height, width, channels and type of an image without decoding it; FileError as in `read_image`."""
     with named(path), opened(path) as stream:
         return header(stream)
 
 
 def describe(path: Path, page: int | None = None) -> Metadata:
-    """What is made of what an image file says of itself; nothing is decoded.
+    """Interpret the metadata of an image file without decoding it.
 
     Raises
     ------
     FileError
-        The file is missing or is no such image, or something in it is refused.
+        The file is missing, is not an image, or its metadata are refused.
     """
     with named(path), opened(path) as stream:
         return describe_image(stream, page)
 
 
 def turned(path: Path) -> str:
-    """A hint for messages about sizes, where an orientation note exchanges height and width; else empty."""
+    """Return a hint for messages about sizes if an orientation tag swaps height and width; else an empty text."""
     try:
         orientation = describe(path, 0).orientation
     except FileError:
@@ -89,68 +89,68 @@ def turned(path: Path) -> str:
 
 
 def has_grey_palettes(path: Path) -> bool:
-    """Whether the format of an image file has no grey but by palettes, whose order may be any; FileError as above."""
+    """Return whether the format stores grey only by palettes, whose order is arbitrary; FileError as above."""
     with named(path), opened(path) as stream:
         return form(stream) in ("BMP", "GIF")
 
 
 def is_exact(path: Path) -> bool:
-    """Whether the numbers in an image file are those that were written; FileError as in `read_image`."""
+    """Return whether an image file is lossless; FileError as in `read_image`."""
     with named(path), opened(path) as stream:
         return labelfile.is_exact(stream)
 
 
 def read_labels(path: Path, page: int | None = None) -> Labels:
-    """Labels (H, W), an integer type, of an image file, upright; of a palette its indices.
+    """Read the upright labels (H, W), of an integer type, of an image file; of a palette its indices.
 
     Parameters
     ----------
-    page : which page of a TIFF stack, from 0.
+    page : page of a TIFF stack, counted from 0.
 
     Raises
     ------
     FileError
-        The file is missing, damaged, in colour, compressed with losses, or holds numbers that are no ids.
+        The file is missing, damaged, in colour, lossy, or has values that are not ids.
     """
     with named(path), opened(path) as stream:
         if not labelfile.is_exact(stream, page):
-            raise ImageError("JPEG changes values, so ids cannot be trusted; save the labels as PNG or TIFF")
+            raise ImageError("JPEG changes values, so its ids are unreliable; save the labels as PNG or TIFF")
         labels: Labels = labelfile.decode(stream, page).numbers
     if labels.ndim > 2:
         raise FileError(
-            f"{path}: a label image in colour, of shape {labels.shape}; segline needs one number a pixel: "
-            "turn each colour into its class id, or save it as grey or with a palette"
+            f"{path}: a label image in colour, of shape {labels.shape}; segline needs one number per pixel: "
+            "turn each colour into its class id, or save the labels as grey or with a palette"
         )
     if labels.dtype.kind == "f":
-        labels = _whole(labels, path)
+        labels = _integers(labels, path)
     if labels.size and (labels.min() < 0 or labels.max() > LARGEST_ID):
         raise FileError(f"{path}: ids from {labels.min()} to {labels.max()}; ids go from 0 to {LARGEST_ID}")
     return labels
 
 
 def read_mask(path: Path, page: int | None = None) -> labelfile.Written:
-    """What is written in a mask: numbers (H, W) or colours (H, W, 3), and the palette (N, 3) of indices.
+    """Read a mask: numbers (H, W) or colours (H, W, 3), and the palette (N, 3) if the numbers are indices.
 
-    See `labelfile.decode`; FileError where that refuses.
+    See `labelfile.decode`; FileError where it raises ImageError.
     """
     with named(path), opened(path) as stream:
         return labelfile.decode(stream, page)
 
 
-def _whole(labels: Labels, path: Path) -> Labels:
+def _integers(labels: Labels, path: Path) -> Labels:
     wrong = labels[~np.isfinite(labels) | (labels != np.rint(labels))]
     if wrong.size:
         raise FileError(
-            f"{path}: {wrong.size} pixels hold no whole number, such as {wrong[0]}; labels are ids; "
-            "save them as such, or, where they say how sure foreground is, import them with --threshold 0.5"
+            f"{path}: {wrong.size} pixels are not integers, such as {wrong[0]}; labels are ids; save the labels as "
+            "integers, or, if they are probabilities of foreground, import them with --threshold 0.5"
         )
-    # An id beyond int64 would wrap; clipped it is still refused as too large.
+    # An id beyond int64 would wrap; a clipped id is still refused as too large.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """ImageErrors within become FileErrors that name the file."""
+    """Turn an ImageError within the block into a FileError that names the file."""
     try:
         yield
     except ImageError as error:
@@ -158,12 +158,12 @@ def named(path: Path) -> Iterator[None]:
 
 
 def form(stream: BinaryIO) -> str:
-    """The format, as `form_of` names it; the stream is left at its begin."""
+    """Return the format name of `form_of`; rewind the stream."""
     form = form_of(stream.read(MAGIC))
     stream.seek(0)
     return form
 
 
 def write_png(path: Path, pixels: npt.NDArray[Any]) -> None:
-    """Write labels (H, W) or a picture (H, W, 3), uint8 or uint16."""
+    """Write labels (H, W) or a picture (H, W, 3), uint8 or uint16, as PNG."""
     write_bytes(path, encode_png(pixels))

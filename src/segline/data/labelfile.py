@@ -1,4 +1,4 @@
-"""Bytes of a label image to what was written: numbers, indices of a palette, or colours."""
+"""Decode label images to the stored values: numbers, indices of a palette, or colours."""
 
 import io
 from typing import Any, BinaryIO, NamedTuple
@@ -10,29 +10,29 @@ import numpy.typing as npt
 from segline.model import gif, headers, jpeg2000, metadata
 from segline.model.images import START, ImageError, describe, form_of, header
 
-LARGEST_IMAGE = 2**32  # pixels; Pillow's own bound, which the header has been held to already
+LARGEST_IMAGE = 2**32  # pixels; replaces Pillow's limit, because the header was checked before
 
 
 class Written(NamedTuple):
-    """Numbers (H, W) of any type or colours (H, W, C), and the colours (N, 3) that indices of a palette stand for."""
+    """Numbers (H, W) of any type or colours (H, W, C), and the palette (N, 3) if the numbers are indices."""
 
     numbers: npt.NDArray[Any]
     palette: npt.NDArray[np.uint8] | None = None
 
 
 def decode(stream: BinaryIO, page: int | None = None) -> Written:
-    """What is written in an image file, upright; black and white is 0 and 1.
+    """Decode the upright stored values of an image file; black and white is 0 and 1.
 
-    Pixels that an alpha channel calls transparent are 0; notes of transparency beside the pixels (tRNS) are ignored.
+    Pixels that are transparent by an alpha channel become 0; transparency in metadata (tRNS) is ignored.
 
     Parameters
     ----------
-    page : which page of a TIFF stack, from 0; None where there is only one.
+    page : page of a TIFF stack, counted from 0; None for the only page.
 
     Raises
     ------
     ImageError
-        The bytes are no such image or are damaged, pixels are half transparent, or `segline.model.metadata` refuses it.
+        The bytes are not an image or are damaged, pixels are half transparent, or `metadata` refuses them.
     """
     form = form_of(stream.read(START))
     stream.seek(0)
@@ -48,12 +48,12 @@ def decode(stream: BinaryIO, page: int | None = None) -> Written:
 
 
 def is_exact(stream: BinaryIO, page: int | None = None) -> bool:
-    """Whether the numbers of an image file are those that were written: JPEG, also within others, changes them.
+    """Return whether an image file is lossless: JPEG changes values, also within other formats.
 
     Raises
     ------
     ImageError
-        It is no image, or damaged.
+        The file is not an image, or is damaged.
     """
     form = form_of(stream.read(START))
     stream.seek(0)
@@ -99,7 +99,7 @@ def _png(data: bytes) -> Written:
         return _indexed(data)
     pixels = imagecodecs.png_decode(data)
     if colour == 0 and bits < 8:
-        return Written(pixels // np.uint8(255 // (2**bits - 1)))  # libpng stretches them to 0 ... 255
+        return Written(pixels // np.uint8(255 // (2**bits - 1)))  # libpng stretches values to 0 ... 255
     if colour in (4, 6):
         pixels = _laid_on_black(pixels, (pixels.shape[2] - 1,))
     return Written(_flat(pixels))
@@ -116,7 +116,7 @@ def _indexed(data: bytes) -> Written:
 
 
 def _flat(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """`pixels` (H, W) where there is one channel, in the byte order of this machine, with 0 and 1 for bool."""
+    """Return `pixels` in native byte order, (H, W) if there is one channel, with 0 and 1 for bool."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     return pixels.astype(np.uint8 if pixels.dtype.kind == "b" else pixels.dtype.newbyteorder("="), copy=False)
@@ -128,6 +128,8 @@ def _laid_on_black(pixels: npt.NDArray[Any], alpha: tuple[int, ...]) -> npt.NDAr
         opaque = 1 if pixels.dtype.kind in "bf" else np.iinfo(pixels.dtype).max
         half = int(np.count_nonzero((level != 0) & (level != opaque)))
         if half:
-            raise ImageError(f"{half} pixels are half transparent, so they may be either; save it without transparency")
+            raise ImageError(
+                f"{half} pixels are half transparent, so their label is ambiguous; save the image without transparency"
+            )
         pixels = np.where(level[..., None] == 0, pixels.dtype.type(0), pixels)
     return np.delete(pixels, alpha, axis=2) if alpha else pixels

@@ -1,14 +1,40 @@
-"""Truth as classes and instances: objects from classes, and which ids there are."""
+"""Label images of classes and instances; strips and parts, to process a large array with little memory."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.blocks import strips
-
 Labels = npt.NDArray[Any]  # (H, W), any integer type
+
+STRIP = 1 << 19  # pixels in a strip: its intermediate results fit the processor's cache
+
+
+def strips(shape: tuple[int, ...], pixels: int = STRIP) -> Iterator[slice]:
+    """Yield the rows of an array (H, W, ...) in strips of at most `pixels` pixels, but at least one row."""
+    height, width = shape[:2]
+    rows = max(1, pixels // max(1, width))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+def parts(length: int, most: int, step: int = 1) -> list[slice]:
+    """Divide an axis into parts of about equal size, at most `most` long.
+
+    Each part starts at a multiple of `step`, which divides `most`.
+    """
+    assert most % step == 0
+    size = -(-length // -(-length // most)) if length else most
+    size += -size % step
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def grown(part: slice, margin: int, length: int) -> tuple[slice, slice]:
+    """Return `part` of an axis extended by a margin where there is room, and the position of `part` within."""
+    start = max(0, part.start - margin)
+    return slice(start, min(part.stop + margin, length)), slice(part.start - start, part.stop - start)
 
 
 def components(classes: Labels, ignore: int | None = None, connectivity: Literal[4, 8] = 4) -> npt.NDArray[np.int32]:
@@ -17,8 +43,8 @@ def components(classes: Labels, ignore: int | None = None, connectivity: Literal
     Parameters
     ----------
     classes : (H, W) class ids, 0 = background.
-    ignore : class id that belongs to no instance.
-    connectivity : whether diagonal neighbours are connected (8) or not (4).
+    ignore : class id without instances.
+    connectivity : 8 connects diagonal neighbours, 4 does not.
 
     Returns
     -------
@@ -32,22 +58,22 @@ def components(classes: Labels, ignore: int | None = None, connectivity: Literal
         mask = (classes == class_id).view(np.uint8)
         left, top, width, height = cv2.boundingRect(mask)
         box = slice(top, top + height), slice(left, left + width)
-        found, pieces = cv2.connectedComponents(mask[box], connectivity=connectivity)
+        count_here, pieces = cv2.connectedComponents(mask[box], connectivity=connectivity)
         for rows in strips((height, width)):
             part = pieces[rows]
             instances[box][rows] += np.where(part > 0, part + np.int32(count), 0)
-        count += found - 1
+        count += count_here - 1
     return instances
 
 
 def foreground(classes: Labels, ignore: int | None = None) -> npt.NDArray[np.bool_]:
-    """(H, W) bool: neither background nor ignored."""
+    """Return a mask (H, W) of the pixels that are neither background nor ignored."""
     inside = classes > 0
     return inside if ignore is None else inside & (classes != ignore)
 
 
 def ids(labels: Labels) -> npt.NDArray[np.int64]:
-    """Return the ids above 0 that `labels` (H, W) hold, ascending.
+    """Return the ids above 0 in `labels` (H, W), ascending.
 
     Raises
     ------
@@ -56,8 +82,8 @@ def ids(labels: Labels) -> npt.NDArray[np.int64]:
     """
     highest = _highest(labels)
     if highest > _table_limit(labels):
-        found = [np.unique(labels[rows]) for rows in strips(labels.shape)]
-        return np.setdiff1d(np.concatenate(found).astype(np.int64), 0)
+        ids_of_strips = [np.unique(labels[rows]) for rows in strips(labels.shape)]
+        return np.setdiff1d(np.concatenate(ids_of_strips).astype(np.int64), 0)
     present = np.zeros(highest + 1, bool)
     for rows in strips(labels.shape):
         present[labels[rows]] = True
@@ -65,7 +91,7 @@ def ids(labels: Labels) -> npt.NDArray[np.int64]:
 
 
 def areas(labels: Labels, length: int) -> npt.NDArray[np.int64]:
-    """(`length`,) int64: how many pixels of `labels` (H, W) hold id 0, 1, ..., of which none is `length` or above."""
+    """Return the number of pixels (`length`,) of ids 0, 1, ... in `labels` (H, W); all ids are below `length`."""
     total = np.zeros(length, np.int64)
     for rows in strips(labels.shape):
         counts = np.bincount(labels[rows].ravel())
@@ -85,18 +111,18 @@ def renumber(instances: Labels) -> tuple[npt.NDArray[np.int32], int]:
     ValueError
         An id is below 0.
     """
-    found = ids(instances)
+    old_ids = ids(instances)
     numbers = np.empty(instances.shape, np.int32)
-    if found.size and found[-1] > _table_limit(instances):
-        known = np.array([0, *found])
+    if old_ids.size and old_ids[-1] > _table_limit(instances):
+        known = np.array([0, *old_ids])
         for rows in strips(instances.shape):
             numbers[rows] = np.searchsorted(known, instances[rows])
-        return numbers, found.size
-    table = np.zeros(int(found[-1]) + 1 if found.size else 1, np.int32)
-    table[found] = np.arange(1, found.size + 1)
+        return numbers, old_ids.size
+    table = np.zeros(int(old_ids[-1]) + 1 if old_ids.size else 1, np.int32)
+    table[old_ids] = np.arange(1, old_ids.size + 1)
     for rows in strips(instances.shape):
         numbers[rows] = table[instances[rows]]
-    return numbers, found.size
+    return numbers, old_ids.size
 
 
 def _highest(labels: Labels) -> int:
@@ -107,5 +133,5 @@ def _highest(labels: Labels) -> int:
 
 
 def _table_limit(labels: Labels) -> int:
-    """The highest id for which a table of all ids is no larger than the image."""
+    """Return the highest id for which a table of all ids is not larger than the image."""
     return max(labels.size, 1 << 16)

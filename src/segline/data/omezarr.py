@@ -1,4 +1,4 @@
-"""What an OME-Zarr image (NGFF 0.4 and 0.5) says of itself: where its pixels are, their axes and their scale."""
+"""Read OME-Zarr images (NGFF 0.4 and 0.5): metadata with axes and scale, and pixels chunk by chunk."""
 
 import hashlib
 import itertools
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from zarr import Array
 
 SUFFIXES = (".ome.zarr", ".zarr")
-SIGNS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")  # files of which a folder of zarr has one
-FORMATS = {"0.4": 2, "0.5": 3}  # of zarr, by the version of NGFF
+SIGNS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")  # a zarr folder has at least one of these files
+FORMATS = {"0.4": 2, "0.5": 3}  # zarr format by NGFF version
 CONVERT = "convert it to NGFF 0.4 or 0.5"
 
 
@@ -31,8 +31,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Axis(_Part):
-    """An axis of the array."""
+class ZarrAxis(_Part):
+    """Axis of an array."""
 
     name: str
     type: str | None = None
@@ -40,14 +40,14 @@ class Axis(_Part):
 
 
 class Transformation(_Part):
-    """How indices become places, a number for each axis."""
+    """Conversion of indices to positions, with a number for each axis."""
 
     type: Literal["scale", "translation", "identity"]
     scale: tuple[float, ...] = ()
     translation: tuple[float, ...] = ()
 
     def picked(self, axes: tuple[int, ...], channels: bool) -> dict[str, Any]:
-        """A scale or translation of these axes alone, after one of channels where there is one."""
+        """Reduce a scale or translation to these axes; prepend a neutral value for channels where requested."""
         before = {"scale": [1.0], "translation": [0.0]}[self.type] if channels else []
         numbers = self.scale if self.type == "scale" else self.translation
         return {"type": self.type, self.type: before + [numbers[axis] for axis in axes]}
@@ -57,24 +57,24 @@ Transformations = Annotated[tuple[Transformation, ...], Field(alias="coordinateT
 
 
 class Level(_Part):
-    """An array of a pyramid."""
+    """Resolution level of a pyramid."""
 
     path: str
     transformations: Transformations = ()
 
 
 class Pyramid(_Part):
-    """An image in several sizes, the largest first."""
+    """Image at several resolutions, the finest first."""
 
     version: str | None = None
-    axes: tuple[Axis, ...]
+    axes: tuple[ZarrAxis, ...]
     datasets: Annotated[tuple[Level, ...], Field(min_length=1)]
     transformations: Transformations = ()
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, and what labels of it take over."""
+    """Location and metadata of an image; its labels take over version, axes and scale."""
 
     path: Path
     version: str
@@ -82,7 +82,7 @@ class Frame:
 
     @property
     def array(self) -> Path:
-        """The folder of level 0."""
+        """Folder of level 0."""
         return self.path / self.pyramid.datasets[0].path
 
     @property
@@ -92,174 +92,183 @@ class Frame:
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is zarr, and so one image, if any."""
+    """Return whether a path is a zarr folder; segline treats such a folder as one image."""
     return path.is_dir() and (path.suffix == ".zarr" or any((path / sign).is_file() for sign in SIGNS))
 
 
 def stem(path: Path) -> str:
-    """The name of an image of any kind without what says of which."""
-    ending = next((each for each in SUFFIXES if path.name.endswith(each) and path.name != each), None)
+    """Return the name of an image file or OME-Zarr folder without its suffix."""
+    ending = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix) and path.name != suffix), None)
     return path.name.removesuffix(ending) if ending else path.stem
 
 
 def read(path: Path) -> Frame:
-    """What an image says of itself.
+    """Read the metadata of an image.
 
     Raises
     ------
     FileError
-        It is no image of NGFF 0.4 or 0.5, or one of several: a plate, a series, or one with unknown axes.
+        The folder is not an image of NGFF 0.4 or 0.5, holds several images (a plate or a series), or has unknown axes.
     """
-    said, version = _metadata(path)
-    if "multiscales" not in said:
-        raise FileError(f"{path}: {_instead(path, said)}")
+    content, version = _metadata(path)
+    if "multiscales" not in content:
+        raise FileError(f"{path}: {_advice(path, content)}")
     try:
-        pyramid = Pyramid.model_validate(said["multiscales"][0])
+        pyramid = Pyramid.model_validate(content["multiscales"][0])
     except (ValidationError, LookupError, TypeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, ("multiscales", 0, *first["loc"])))
         raise FileError(f"{path}: {where}: {first['msg']}; {CONVERT}") from error
     version = str(version or pyramid.version or "0.4")
     if FORMATS.get(version) != (3 if (path / "zarr.json").is_file() else 2):
-        raise FileError(f"{path}: NGFF {version} is not read; {CONVERT}")
+        raise FileError(f"{path}: NGFF {version} is not supported; {CONVERT}")
     frame = Frame(path, version, pyramid)
-    _doubt(frame)
+    _check(frame)
     return frame
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
-    """The metadata of NGFF, and the version for all of it."""
+    """Return the NGFF metadata, and the version that is common to all of it."""
     for name in ("zarr.json", ".zattrs"):
         if (path / name).is_file():
-            said = files.read_json(path / name)
+            content = files.read_json(path / name)
             for key in ("attributes", "ome") if name == "zarr.json" else ():
-                said = said.get(key, {}) if isinstance(said, dict) else said
-            if not isinstance(said, dict):
-                raise FileError(f"{path / name}: no object with fields, as NGFF has it; {CONVERT}")
-            return said, said.get("version")
+                content = content.get(key, {}) if isinstance(content, dict) else content
+            if not isinstance(content, dict):
+                raise FileError(f"{path / name}: the metadata is not an object with fields, as NGFF demands; {CONVERT}")
+            return content, content.get("version")
     return {}, None
 
 
-def _instead(path: Path, said: dict[str, Any]) -> str:
-    """What a folder without an image is."""
-    if "plate" in said:
+def _advice(path: Path, content: dict[str, Any]) -> str:
+    """Say what a folder without an image contains, and what to name instead."""
+    if "plate" in content:
         return "a plate of many images; name the fields, such as its A/1/0"
-    if "well" in said:
+    if "well" in content:
         return "a well of many images; name the fields, such as its 0"
-    if "bioformats2raw.layout" in said:
+    if "bioformats2raw.layout" in content:
         return f"a series of images; name them: {path / '0'}, ..."
-    return "it has no metadata called multiscales, so it is no OME-Zarr image; name the folder that has, or convert it"
+    return (
+        "the folder has no metadata field multiscales, so it is not an OME-Zarr image; name the folder that has this "
+        "field, or convert the image"
+    )
 
 
-def _doubt(frame: Frame) -> None:
-    """Refuse axes and paths that are not understood."""
+def _check(frame: Frame) -> None:
+    """Refuse unsupported axes, paths outside of the folder, and transformations of another length."""
     pyramid, names = frame.pyramid, frame.names
     if names[-2:] != ["y", "x"] or len(set(names)) < len(names) or not set(names) <= set("tczyx"):
         raise FileError(
-            f"{frame.path}: axes {', '.join(names) or 'none'}; segline reads t, c, z, y, x, the last two last"
+            f"{frame.path}: axes {', '.join(names) or 'none'}; segline reads t, c, z, y, x, with y, x as the last two"
         )
     parts = Path(pyramid.datasets[0].path).parts
     if not parts or ".." in parts or frame.array == Path(pyramid.datasets[0].path):
-        raise FileError(f"{frame.path}: the path of level 0 is {pyramid.datasets[0].path!r}, not in the folder")
-    for each in (*pyramid.transformations, *pyramid.datasets[0].transformations):
-        if each.type != "identity" and len(getattr(each, each.type)) != len(names):
-            raise FileError(f"{frame.path}: a {each.type} is not {len(names)} numbers, one for each axis; {CONVERT}")
+        raise FileError(f"{frame.path}: the path of level 0, {pyramid.datasets[0].path!r}, leads out of the folder")
+    for change in (*pyramid.transformations, *pyramid.datasets[0].transformations):
+        if change.type != "identity" and len(getattr(change, change.type)) != len(names):
+            raise FileError(
+                f"{frame.path}: a {change.type} does not have {len(names)} numbers, one for each axis; {CONVERT}"
+            )
 
 
 def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Axes y and x, after one of channels where asked for, and their transformations: of level 0, and of all."""
-    found = ([Axis(name="c", type="channel")] if channels else []) + [
+    """Return axes (channels if requested, y, x), the transformations of level 0, and those of all levels."""
+    kept = ([ZarrAxis(name="c", type="channel")] if channels else []) + [
         axis.model_copy(update={"type": axis.type or "space"}) for axis in frame.pyramid.axes[-2:]
     ]
     levels = (frame.pyramid.datasets[0].transformations, frame.pyramid.transformations)
-    own, all_of = ([each.picked((-2, -1), channels) for each in level if each.type != "identity"] for level in levels)
-    scale: list[dict[str, Any]] = [{"type": "scale", "scale": [1.0] * len(found)}]
-    if not any(each["type"] == "scale" for each in own):  # it must be there, and first
+    own, all_of = (
+        [change.picked((-2, -1), channels) for change in level if change.type != "identity"] for level in levels
+    )
+    scale: list[dict[str, Any]] = [{"type": "scale", "scale": [1.0] * len(kept)}]
+    if not any(change["type"] == "scale" for change in own):  # NGFF demands a scale, and first
         own = scale + own
-    return [axis.model_dump(exclude_none=True) for axis in found], own, all_of
+    return [axis.model_dump(exclude_none=True) for axis in kept], own, all_of
 
 
 def md5(path: Path) -> str:
-    """MD5 over the metadata and all files of level 0 with their names; FileError as in `read`."""
+    """Digest the metadata and all files of level 0 with their names; FileError as in `read`."""
     digest = hashlib.md5()
-    for file in _said(read(path)):
+    for file in _content(read(path)):
         with files.opened(file):
             digest.update(json.dumps([file.relative_to(path).as_posix(), files.md5(file)]).encode())
     return digest.hexdigest()
 
 
-def _said(frame: Frame) -> Iterator[Path]:
+def _content(frame: Frame) -> Iterator[Path]:
     yield from (frame.path / sign for sign in SIGNS if (frame.path / sign).is_file())
     yield from sorted(file for file in frame.array.rglob("*") if file.is_file())
 
 
 KEPT = 2**26  # bytes of decoded chunks that are kept for the next window
-CHANNELS = 1024  # more than any camera has; a damaged number would fill the memory
+CHANNELS = 1024  # more than any camera has; a damaged number could exhaust the memory
 
 
 class Chunks:
-    """An open image."""
+    """The pixels of an open image; decoded chunks are kept."""
 
     def __init__(self, frame: Frame) -> None:
-        """FileError where it is not read: the array is missing, or its axes, type or chunks are not as images have."""
+        """Open the array; FileError if it is missing, or its axes, type or chunks are unsupported."""
         import zarr
 
         self._frame = frame
         if not frame.array.is_dir():
-            raise FileError(f"{frame.path}: there is no array {frame.array.name!r}, its level 0; copy it anew")
+            raise FileError(f"{frame.path}: there is no array {frame.array.name!r}, its level 0; copy the image again")
         try:
             with headers.reading("OME-Zarr"):
                 self._array: Array[Any] = zarr.open_array(
                     frame.array, mode="r", zarr_format=3 if FORMATS[frame.version] == 3 else 2
                 )
             self._shape = tuple(self._array.shape)
-            self._doubt()
+            self._check()
         except ImageError as error:
             raise FileError(f"{frame.path}: {error}") from error
         self.height, self.width = self._shape[-2:]
         self._kept: OrderedDict[tuple[int, ...], Raw] = OrderedDict()
 
-    def _doubt(self) -> None:
+    def _check(self) -> None:
         names, array = self._frame.names, self._array
         if len(names) != len(self._shape):
-            raise ImageError(f"{len(names)} axes ({', '.join(names)}) for an array of {len(self._shape)}; convert it")
+            raise ImageError(
+                f"{len(names)} axes ({', '.join(names)}) for an array of {len(self._shape)}; convert the image"
+            )
         if array.dtype.kind not in "buif":
-            raise ImageError(f"pixels of type {array.dtype}; convert them to whole or real numbers")
+            raise ImageError(f"pixels of type {array.dtype}; convert them to integers or real numbers")
         for name, length in zip(names, self._shape, strict=True):
             if length < 1:
                 raise ImageError(f"axis {name} is empty")
             if name in "tz" and length > 1:
-                raise ImageError(f"axis {name} has a length of {length}; save each image of it as one OME-Zarr")
+                raise ImageError(f"axis {name} has a length of {length}; save each image as an OME-Zarr of its own")
             if name == "c" and length > CHANNELS:
-                raise ImageError(f"{length} channels; at most {CHANNELS} are read")
+                raise ImageError(f"{length} channels; segline reads at most {CHANNELS}")
         size = int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize
         if size > headers.LARGEST:
-            raise ImageError(f"chunks of {size / 2**30:.1f} GiB; write it with smaller ones, such as 1,024 x 1,024 px")
+            raise ImageError(f"chunks of {size / 2**30:.1f} GiB; write smaller chunks, such as 1,024 x 1,024 px")
 
     def read(self, rows: slice, columns: slice) -> Raw:
-        """Pixels (h, w, C) of these rows and columns, in one of the three types."""
+        """Read pixels (h, w, C): uint8, uint16 or float32."""
         channels = self._shape[self._frame.names.index("c")] if "c" in self._frame.names else 1
-        found = np.empty((channels, rows.stop - rows.start, columns.stop - columns.start), self._array.dtype)
-        wanted = (slice(0, channels), rows, columns)
+        pixels = np.empty((channels, rows.stop - rows.start, columns.stop - columns.start), self._array.dtype)
+        window = (slice(0, channels), rows, columns)
         sides = self._sides
-        for index in itertools.product(*(_overlapping(*each) for each in zip(wanted, sides, strict=True))):
+        for index in itertools.product(*map(_overlapping, window, sides)):
             chunk = self._chunk(index)
             target, source = [], []
-            for part, number, side, length in zip(wanted, index, sides, chunk.shape, strict=True):
+            for part, number, side, length in zip(window, index, sides, chunk.shape, strict=True):
                 first, last = max(part.start, number * side), min(part.stop, number * side + length)
                 target.append(slice(first - part.start, last - part.start))
                 source.append(slice(first - number * side, last - number * side))
-            found[tuple(target)] = chunk[tuple(source)]
-        return usual(np.moveaxis(found, 0, -1))
+            pixels[tuple(target)] = chunk[tuple(source)]
+        return usual(np.moveaxis(pixels, 0, -1))
 
     @property
     def _sides(self) -> tuple[int, int, int]:
-        """Of a chunk: channels, rows and columns."""
+        """Channels, rows and columns of a chunk."""
         chunks = dict(zip(self._frame.names, self._array.chunks, strict=True))
         return chunks.get("c", 1), chunks["y"], chunks["x"]
 
     def _chunk(self, index: tuple[int, ...]) -> npt.NDArray[Any]:
-        """A chunk (C, h, w); those at the rim have only what is in the image."""
+        """Read a chunk (C, h, w); chunks at the border are cut to the image."""
         if index not in self._kept:
             parts = {
                 name: slice(n * side, (n + 1) * side) for name, n, side in zip("cyx", index, self._sides, strict=True)
@@ -277,6 +286,6 @@ class Chunks:
         return self._kept[index]
 
 
-def _overlapping(wanted: slice, side: int) -> range:
-    """Numbers of the chunks along an axis that hold some of it."""
-    return range(wanted.start // side, -(-wanted.stop // side))
+def _overlapping(window: slice, side: int) -> range:
+    """Return the numbers of the chunks that overlap `window` along one axis."""
+    return range(window.start // side, -(-window.stop // side))

@@ -1,7 +1,10 @@
-"""What stage prepare wrote, and stage weights beside it, as the later stages read it."""
+"""Read the outputs of stages prepare and weights; compute the statistics of the training images."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -11,27 +14,30 @@ import numpy.typing as npt
 from segline import files
 from segline.data.dataset import SPEC, Spec, read_spec
 from segline.data.density import Density
-from segline.model.images import Raw, Statistics
+from segline.model.images import RANGES, Raw, Statistics
 from segline.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Number = int | float | Fraction
+
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
 SPLITS = ("train", "validation", "test")
 MANIFEST, STATISTICS = "manifest.csv", "statistics.json"
-AGAIN = "remove it, and `dvc repro` writes it"
+AGAIN = "remove it, then run `dvc repro` to write it again"
 KINDS: dict[str, tuple[npt.DTypeLike, int]] = {
     "targets": (np.uint8, 2),
     "classes": (np.uint8, 2),
     "instances": (np.int32, 2),
 }
-DENSITY = "density"  # in WEIGHTS: a folder with the sums of each training image, and a .json with what is common
+DENSITY = "density"  # in WEIGHTS: a folder with the sums of each training image, and a .json with their shared values
+BLOCK = 1 << 20  # pixels summed at once, to bound the memory
 
 
 class Arrays(Sequence[npt.NDArray[Any]]):
-    """Arrays that are opened when asked for: thousands of them need no more than one file open at a time."""
+    """Sequence of array files, each opened when it is indexed: thousands of arrays need only one open file."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], npt.NDArray[Any]]) -> None:
         self.names = names
@@ -54,7 +60,7 @@ class Arrays(Sequence[npt.NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """The prepared dataset; images are named by their stem and read, memory-mapped, when asked for."""
+    """Prepared dataset. Images are named by their stem, and memory-mapped at each access."""
 
     folder: Path
     manifest: "pd.DataFrame"
@@ -63,7 +69,7 @@ class Prepared:
 
     @classmethod
     def open(cls, folder: Path = PREPARED) -> Self:
-        """The prepared dataset in `folder`.
+        """Open the prepared dataset in `folder`.
 
         Raises
         ------
@@ -80,36 +86,36 @@ class Prepared:
         return cls(folder, manifest, read_spec(folder / SPEC), statistics)
 
     def names(self, split: str) -> list[str]:
-        """The images of a split: train, validation or test."""
+        """Return the images of a split: train, validation or test."""
         return self.manifest.loc[self.manifest["split"] == split, "image"].tolist()
 
     def image(self, name: str) -> Raw:
-        """Raw pixels (H, W, C)."""
+        """Return the raw pixels (H, W, C)."""
         return self._array("images", name)
 
     def target(self, name: str) -> npt.NDArray[np.uint8]:
-        """What the network learns (H, W): classes, with a gap between touching instances, or IGNORE."""
+        """Return the target of the network (H, W): classes with gaps between touching instances, or IGNORE."""
         return self._array("targets", name)
 
     def classes(self, name: str) -> npt.NDArray[np.uint8]:
-        """The true classes (H, W), or IGNORE."""
+        """Return the true classes (H, W), or IGNORE."""
         return self._array("classes", name)
 
     def instances(self, name: str) -> npt.NDArray[np.int32]:
-        """The true instances (H, W), 0 for background."""
+        """Return the true instances (H, W), 0 for background."""
         return self._array("instances", name)
 
     def weights(self, name: str) -> npt.NDArray[np.float32]:
-        """The border weight map (H, W) of a training or validation image."""
+        """Return the border weight map (H, W) of a training or validation image."""
         return _array(WEIGHTS / f"{name}.npy", np.float32, 2)
 
     def tile_sources(self, split: str) -> tuple[Arrays, Arrays, Arrays]:
-        """Images, targets and weight maps of a split, as the tile samplers take them."""
+        """Return the images, targets and weight maps of a split, as the tile samplers take them."""
         names = self.names(split)
         return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
 
     def density(self) -> Density | None:
-        """Where the tiles of the training split are drawn; None: uniformly."""
+        """Return the density from which training tiles are drawn; None if they are drawn uniformly."""
         common = (WEIGHTS / DENSITY).with_suffix(".json")
         if not common.exists():
             return None
@@ -126,21 +132,74 @@ class Prepared:
 
 
 def _array(file: Path, dtype: npt.DTypeLike, dimensions: int) -> npt.NDArray[Any]:
-    found = files.load_array(file)
-    if found.dtype != dtype or found.ndim != dimensions:
+    array = files.load_array(file)
+    if array.dtype != dtype or array.ndim != dimensions:
         raise files.FileError(
-            f"{file}: {found.dtype} of {found.ndim} dimensions, not {np.dtype(dtype)} of {dimensions}; {AGAIN}"
+            f"{file}: holds {array.dtype} of {array.ndim} dimensions, not {np.dtype(dtype)} of {dimensions}; {AGAIN}"
         )
-    return found
+    return array
 
 
 def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
-    """Refuse a manifest without its columns, with unknown splits, or with images that would be files elsewhere."""
+    """Refuse a manifest without its columns, with unknown splits, or with image names that lead out of the folder."""
     for column in ("image", "split"):
         if column not in manifest:
-            raise files.FileError(f"{file}: there is no column {column}; {AGAIN}")
+            raise files.FileError(f"{file}: it has no column {column}; {AGAIN}")
     names = manifest["image"].tolist()
     wrong = [name for name in names if not name or "/" in name or "\0" in name or name in (".", "..")]
     wrong += [split for split in manifest["split"].tolist() if split not in SPLITS]
     if wrong or len(set(names)) < len(names):
-        raise files.FileError(f"{file}: {shown(wrong[0]) if wrong else 'an image is listed twice'}; {AGAIN}")
+        problem = f"{shown(wrong[0])} is not a valid image name or split" if wrong else "it lists an image twice"
+        raise files.FileError(f"{file}: {problem}; {AGAIN}")
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Type, pixels, and sum and sum of squares of each channel of some images; whole numbers for integer types."""
+
+    dtype: str
+    pixels: int
+    sums: tuple[Number, ...]
+    squares: tuple[Number, ...]
+
+    def __add__(self, other: Self) -> Self:
+        """Return the exact moments of both sets of images, which share type and channels."""
+        assert self.dtype == other.dtype and len(self.sums) == len(other.sums)
+        sums, squares = (
+            tuple(Fraction(a) + Fraction(b) for a, b in zip(*pair, strict=True))
+            for pair in ((self.sums, other.sums), (self.squares, other.squares))
+        )
+        return type(self)(self.dtype, self.pixels + other.pixels, sums, squares)
+
+
+def moments(image: Raw) -> Moments:
+    """Return the moments of an image (H, W, C).
+
+    A grey image among RGB images is passed in three channels, by `images.as_channels`.
+    """
+    flat = image.reshape(-1, image.shape[2])
+    blocks = [_sums(flat[start : start + BLOCK]) for start in range(0, len(flat), BLOCK)]
+    total = sum if image.dtype.kind == "u" else math.fsum
+    sums, squares = (tuple(total(channel) for channel in zip(*part, strict=True)) for part in zip(*blocks, strict=True))
+    return Moments(image.dtype.name, len(flat), sums, squares)
+
+
+def _sums(pixels: Raw) -> tuple[list[int | float], list[int | float]]:
+    """Return the sums and the sums of squares of pixels (N, C), exact for integers."""
+    wide = pixels.astype(np.int64 if pixels.dtype.kind == "u" else np.float64)
+    return wide.sum(axis=0).tolist(), (wide * wide).sum(axis=0).tolist()
+
+
+def statistics(parts: Iterable[Moments]) -> Statistics:
+    """Return the statistics of all images together, which share type and channels.
+
+    A constant channel gets a standard deviation of 1, so that dividing by it leaves zeros.
+    """
+    # Fractions round nothing before the last step, so the result does not depend on the order of the images.
+    total = reduce(Moments.__add__, parts)
+    mean, std = [], []
+    for first, second in zip(total.sums, total.squares, strict=True):
+        average, square = Fraction(first) / total.pixels, Fraction(second) / total.pixels
+        mean.append(float(average) / RANGES[total.dtype])
+        std.append(math.sqrt(max(float(square - average * average), 0.0)) / RANGES[total.dtype] or 1.0)
+    return Statistics(total.dtype, len(mean), tuple(mean), tuple(std))

@@ -1,4 +1,4 @@
-"""Tiles for training and for judging: which part of which image, what is done to it, as the network takes it."""
+"""Cut tiles from prepared images: augmented tiles for training, fixed tiles for validation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,31 +23,32 @@ Sample = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.fl
 
 
 class TrainingTiles(Dataset[Sample]):
-    """Augmented tiles, each a pure function of (seed, epoch, index).
+    """Augmented tiles; each is a pure function of (seed, epoch, index).
 
-    The item number ``epoch * tiles_per_epoch + index`` is the tile `index` of `epoch`, whoever asks for it and
-    whatever was asked before; `training_loader` asks in this order. Without a density the middle of a tile is uniform
-    over the pixels of all images, and images are mirrored beyond their borders: large images are drawn more often, and
-    every pixel is as likely to be in a tile as any other (but those of the outermost line, which the mirror does not
-    repeat, half as likely).
+    The item ``epoch * tiles_per_epoch + index`` is the tile `index` of `epoch`, whichever process reads it and in
+    whatever order. `training_loader` reads the items in ascending order.
+
+    Without a density, the centre of a tile is uniform over the pixels of all images, so large images are drawn more
+    often. Images are mirrored beyond their borders, so every pixel is equally likely to be in a tile. The outermost
+    pixels are half as likely, because the mirror does not repeat them.
 
     Parameters
     ----------
-    images, targets, weights : arrays (H, W, C) raw, (H, W) uint8, (H, W) float32, one each an image; they may be
-        memory-mapped, and only what a tile needs is read.
+    images, targets, weights : arrays (H, W, C) raw, (H, W) uint8, (H, W) float32, one of each for an image. They may be
+        memory-mapped; only the pixels that a tile needs are read.
     statistics : of the training images.
-    settings : what may be changed, and how much.
+    settings : kinds and limits of the augmentation.
     tile : side n of the network's input, px.
-    output : side m of its output, px; the middle of the input. Same padding: n.
+    output : side m of the network's output, px, centred in the input; n with same padding.
     tiles_per_epoch, seed : see above; seed >= 0.
-    ignore : class id whose pixels weigh nothing.
-    density : of the same images: how likely each pixel is the middle of a tile.
+    ignore : class id whose pixels get weight 0.
+    density : density of the centre of a tile over the pixels of these images.
 
     Raises
     ------
     ValueError
-        No images, arrays of unlike sizes, images unlike the statistics, a density of other images, or an output not
-        centred in the tile.
+        There are no images, their arrays differ in size, they do not match the statistics or the density, or the output
+        is not centred in the tile.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class TrainingTiles(Dataset[Sample]):
     ) -> None:
         _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
         if density is not None and len(density) != len(images):
-            raise ValueError(f"{len(images)} images, but a density of {len(density)}; run stage weights again")
+            raise ValueError(f"{len(images)} images, but a density of {len(density)} images; run stage weights again")
         self.images, self.targets, self.weights = images, targets, weights
         self.density = density
         self.statistics = statistics
@@ -79,7 +80,7 @@ class TrainingTiles(Dataset[Sample]):
         self._ends = np.cumsum([image.shape[0] * image.shape[1] for image in images])
 
     def __len__(self) -> int:
-        """Tiles in an epoch."""
+        """Return the number of tiles in an epoch."""
         return self.tiles_per_epoch
 
     def __getitem__(self, number: int) -> Sample:
@@ -97,7 +98,7 @@ class TrainingTiles(Dataset[Sample]):
         return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """An image and one of its pixels: by the density, else uniform over the pixels of all images."""
+        """Draw an image and one of its pixels: from the density, or uniformly over the pixels of all images."""
         if self.density is not None:
             return self.density.draw(rng)
         pixel = int(rng.integers(self._ends[-1]))
@@ -108,9 +109,9 @@ class TrainingTiles(Dataset[Sample]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Item numbers of epochs, in batches that never span two; the last batch of an epoch may be smaller.
+    """Item numbers of epochs in batches; a batch never spans two epochs, so the last one may be smaller.
 
-    Of the first epoch `skip` batches are left out.
+    The first `skip` batches of the first epoch are left out.
     """
 
     def __init__(self, tiles_per_epoch: int, batch_size: int, epochs: range, skip: int = 0) -> None:
@@ -120,7 +121,7 @@ class EpochBatches(Sampler[list[int]]):
         self.skip = skip
 
     def __len__(self) -> int:
-        """Batches in all epochs."""
+        """Return the number of batches in all epochs."""
         return len(self.epochs) * -(-self.tiles_per_epoch // self.batch_size) - self.skip
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -134,31 +135,31 @@ class EpochBatches(Sampler[list[int]]):
 def training_loader(
     tiles: TrainingTiles, *, batch_size: int, epochs: range, workers: int, skip: int = 0
 ) -> "DataLoader[Sample]":
-    """The batches of `epochs`, one epoch after the other, the same for any number of worker processes.
+    """Load the batches of `epochs` in order; the batches do not depend on the number of worker processes.
 
-    One iterator serves all epochs, so workers start once and prepare the next epoch while this one is judged:
-    ``batches = iter(loader)``, then ``itertools.islice(batches, steps)`` an epoch, where steps is
-    ``ceil(tiles_per_epoch / batch_size)``. After a restart, ``range(done, all)`` gives exactly what is left; `skip`
-    batches of its first epoch are done as well.
+    One iterator serves all epochs, so workers start once and prepare the next epoch during validation. Use
+    ``batches = iter(loader)``, then ``itertools.islice(batches, steps)`` for an epoch, where steps is
+    ``ceil(tiles_per_epoch / batch_size)``. To resume, pass ``range(done, all)`` as epochs, and the number of finished
+    batches of the first epoch as `skip`.
     """
     return DataLoader(
         tiles,
         batch_sampler=EpochBatches(len(tiles), batch_size, epochs, skip),
         num_workers=workers,
         worker_init_fn=_one_thread,
-        # An own generator: else each loader takes a number from torch's global one, and a restart differs.
+        # Without its own generator, a loader draws from torch's global generator, and a resumed run differs.
         generator=torch.Generator(),
     )
 
 
 def _one_thread(_worker: int) -> None:
-    # OpenCV's threads do not survive the fork, and workers are the parallelism.
+    # OpenCV's threads do not survive the fork, and the workers already run in parallel.
     cv2.setNumThreads(0)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a validation tile lies: image, top left pixel of its output, and the rows and columns it counts."""
+    """Position of a validation tile: image, top left pixel of its output, and the rows and columns that it counts."""
 
     image: int
     row: int
@@ -168,16 +169,16 @@ class Place:
 
 
 class ValidationTiles(Dataset[Sample]):
-    """Fixed tiles, not augmented, whose outputs cover the images; at most `most` of them, spread over all images.
+    """Fixed tiles without augmentation whose outputs cover the images; at most `most` tiles, spread over all images.
 
-    Every pixel counts at most once: each tile counts the same share of the image, in the middle of its output; the
-    rest of the output, which a neighbour counts or which lies beyond a small image, has target `ignore` and weight 0.
+    Every pixel counts at most once. Each tile counts an equal share of its image, in the middle of its output. The rest
+    of its output has target `ignore` and weight 0: a neighbour counts these pixels, or they lie outside the image.
 
     Parameters
     ----------
     images, targets, weights, statistics, tile, output : see `TrainingTiles`.
-    most : largest number of tiles; of more, an even selection is taken, always the same.
-    ignore : class id that counts nowhere: the dataset's own, if it has one, so that there is one only.
+    most : largest number of tiles; if there are more, a fixed even selection is taken.
+    ignore : class id that counts nowhere; pass the id of the dataset if it has one.
     """
 
     def __init__(
@@ -220,18 +221,18 @@ class ValidationTiles(Dataset[Sample]):
 
 
 def _cover(number: int, image: Array, output: int) -> list[Place]:
-    """Tiles that cover the image `number`, in a shuffled but fixed order."""
+    """Return the places of tiles that cover the image `number`, in a shuffled but fixed order."""
     height, width = image.shape[:2]
     places = [
         Place(number, row, column, rows, columns)
         for (row, rows), (column, columns) in product(_shares(height, output), _shares(width, output))
     ]
-    # Shuffled, so that an even selection does not take the same corner of every image.
+    # Without the shuffle, an even selection could take the same corner of every image.
     return [places[index] for index in np.random.default_rng(number).permutation(len(places))]
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """Starts of the outputs that cover an axis, inside it where it is long enough, and what each of them counts."""
+    """Return the start and the counted range of each output along an axis; outputs lie inside a long enough axis."""
     count = -(-length // output)
     bounds = [length * index // count for index in range(count + 1)]
     last = max(0, length - output)
@@ -239,7 +240,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _even(places: list[list[Place]], most: int) -> list[Place]:
-    """At most `most` of all places, evenly spaced, so that each image keeps its share."""
+    """Return at most `most` of all places, evenly spaced, so that each image keeps its share."""
     every = [place for image in places for place in image]
     count = min(most, len(every))
     return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]
@@ -254,19 +255,25 @@ def _check(
     tile: int,
     output: int,
 ) -> None:
-    """Raise ValueError where images, targets, weights or sizes do not belong together."""
+    """Raise ValueError if images, targets, weights, statistics or sizes do not match."""
     if not images:
-        raise ValueError("no images to cut tiles from; give this split at least one image in params.yaml (prepare)")
+        raise ValueError("this split has no images; give it at least one image in params.yaml (prepare)")
     if not 0 < output <= tile or (tile - output) % 2:
-        raise ValueError(f"an output of {output} px is not centred in a tile of {tile} px; make the rest even")
+        raise ValueError(
+            f"an output of {output} px cannot be centred in a tile of {tile} px; their difference must be even"
+        )
     if not len(images) == len(targets) == len(weights):
-        raise ValueError(f"{len(images)} images, {len(targets)} targets and {len(weights)} weight maps")
+        raise ValueError(
+            f"{len(images)} images, {len(targets)} targets and {len(weights)} weight maps must be equally many"
+        )
     for number, arrays in enumerate(zip(images, targets, weights, strict=True)):
         sizes = [array.shape[:2] for array in arrays]
         if sizes[0] != sizes[1] or sizes[0] != sizes[2] or arrays[0].ndim != 3:
-            raise ValueError(f"image {number}: image, target and weights are {[array.shape for array in arrays]}")
+            raise ValueError(
+                f"image {number}: image, target and weights differ in size: {[array.shape for array in arrays]}"
+            )
         if (arrays[0].dtype.name, arrays[0].shape[2]) != (statistics.dtype, statistics.channels):
             raise ValueError(
-                f"image {number} is {arrays[0].dtype} with {arrays[0].shape[2]} channels, but the statistics are of "
+                f"image {number} is {arrays[0].dtype} with {arrays[0].shape[2]} channels, but the statistics belong to "
                 f"{statistics.dtype} with {statistics.channels}; run stage prepare again"
             )

@@ -1,4 +1,4 @@
-"""Who is train, validation and test: by name or by percentage, and never with a group in two splits."""
+"""Assign images to training, validation and test, by name or by percentage; a group stays in one split."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -13,12 +13,12 @@ from segline.names import composed
 Split = Literal["train", "validation", "test"]
 
 FEWEST = {"validation": 2, "test": 1}
-FEWEST_IMAGES = 1 + sum(FEWEST.values())  # one at least to learn from
+FEWEST_IMAGES = 1 + sum(FEWEST.values())  # with one training image
 PERCENT = {"validation": "val_percent", "test": "test_percent"}
 
 
 class SplitError(ValueError):
-    """Splits that cannot be made; the message names the setting and says what to set."""
+    """Raised when the splits cannot be made; the message names the setting and a remedy."""
 
 
 def assign(
@@ -32,16 +32,15 @@ def assign(
 ) -> dict[str, Split]:
     """Return the split of each image, in alphabetical order of the images.
 
-    A split that is named by images or groups is made of them; one that is not is drawn by percentage, rounded up, from
-    the groups that no name took, and filled up with whole groups to the fewest images it needs. It does not matter in
-    which order the images come.
+    A split named by images or groups consists of them. Any other split is drawn from the remaining groups: its
+    percentage, rounded up, then filled with whole groups to its minimum. The order of the images does not matter.
 
     Parameters
     ----------
     groups : image -> group; all images of a group go into one split.
-    val_percent, test_percent : share of all images; of large groups as many as come close.
+    val_percent, test_percent : share of all images, approximated if groups are large.
     validation, test : names of images or groups.
-    seed : another seed, another draw by percentage.
+    seed : seed of the draw by percentage.
 
     Raises
     ------
@@ -69,24 +68,28 @@ def assign(
     return splits
 
 
-def _members(groups: Mapping[str, str], split: str, asked: Sequence[str]) -> set[str]:
-    """The groups that the names of images or groups `asked` for stand for."""
-    listed = [composed(name) for name in asked]
+def _members(groups: Mapping[str, str], split: str, listed_names: Sequence[str]) -> set[str]:
+    """Return the groups that `listed_names` name, directly or by one of their images."""
+    listed = [composed(name) for name in listed_names]
     known = set(groups.values())
     for name in listed:
         if name not in groups and name not in known:
             near = get_close_matches(name, sorted(known | set(groups))) or sorted(groups)[:3]
-            raise SplitError(f"prepare.{split}: {name!r} is neither image nor group; near to it: {', '.join(near)}")
-        if name in known and groups.get(name, name) != name:
-            raise SplitError(f"prepare.{split}: {name!r} is a group and an image of group {groups[name]!r}; rename one")
-    found = {groups.get(name, name) for name in listed}
-    for image, group in groups.items():
-        if group in found and group not in listed and image not in listed:
             raise SplitError(
-                f"prepare.{split} names images of group {group!r}, but not {image!r}, which is of it too; "
-                f"name the group, which must not be split"
+                f"prepare.{split}: {name!r} is neither an image nor a group; similar names: {', '.join(near)}"
             )
-    return found
+        if name in known and groups.get(name, name) != name:
+            raise SplitError(
+                f"prepare.{split}: {name!r} is both a group and an image of group {groups[name]!r}; rename one of them"
+            )
+    members = {groups.get(name, name) for name in listed}
+    for image, group in groups.items():
+        if group in members and group not in listed and image not in listed:
+            raise SplitError(
+                f"prepare.{split} names images of group {group!r}, but not its image {image!r}; "
+                f"name the group: it must not be split"
+            )
+    return members
 
 
 def _refuse_overlap(groups: Mapping[str, str], validation: set[str], test: set[str]) -> None:
@@ -95,14 +98,14 @@ def _refuse_overlap(groups: Mapping[str, str], validation: set[str], test: set[s
         images = sorted(image for image, group in groups.items() if group in both)
         raise SplitError(
             f"prepare.validation and prepare.test both name {', '.join(images[:5])} ({len(images)} in all); "
-            "an image is in one split"
+            "an image belongs to one split: remove it from the other setting"
         )
 
 
 def _draw(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[str]]:
-    """Groups for each wanted split: of several draws that leave something to train on, the one nearest to `wanted`.
+    """Draw groups for each wanted split so that training images are left, as close to `wanted` as possible.
 
-    Whoever draws first may take what the other needs, and so may whoever takes all that was wanted.
+    Several draws are compared, because the split that draws first may take the groups that another split needs.
     """
     total = sum(sizes.values())
     aims = [wanted, {split: FEWEST[split] for split in wanted}]
@@ -120,15 +123,15 @@ def _draw(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[
 
 
 def _draw_in_turn(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    splits: dict[str, set[str]] = {}
     for split, images in wanted.items():
-        free = {group: size for group, size in sizes.items() if not any(group in drawn for drawn in found.values())}
-        found[split] = _fill(free, images, FEWEST[split])
-    return found
+        free = {group: size for group, size in sizes.items() if not any(group in drawn for drawn in splits.values())}
+        splits[split] = _fill(free, images, FEWEST[split])
+    return splits
 
 
 def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
-    """Groups of `wanted` images together, in the order given as far as they fit; then the smallest that fills up."""
+    """Return groups of about `wanted` images: in the given order while they fit, then the smallest if it helps."""
     drawn: set[str] = set()
     count = 0
     for group, size in sizes.items():
@@ -138,11 +141,11 @@ def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
     rest = {group: size for group, size in sizes.items() if group not in drawn}
     if count < wanted and rest:
         smallest = min(rest, key=lambda group: rest[group])
-        # Above by less than it is below without: closer to what is wanted.
+        # With the group, the count exceeds `wanted` by less than it falls short without.
         if count + rest[smallest] - wanted < wanted - count:
             drawn.add(smallest)
         elif count < fewest:
-            # What was drawn is one image or none and what is left did not fit, so the smallest alone is enough.
+            # At most one image was drawn and no other group fitted, so the smallest group alone is enough.
             drawn = {smallest}
     return drawn
 
@@ -157,20 +160,20 @@ def _refuse_too_few(
     splits: Mapping[str, Split], named: Mapping[str, set[str]], percents: Mapping[str, float], groups: int
 ) -> None:
     counts = {split: list(splits.values()).count(split) for split in ("train", "validation", "test")}
-    whole = f"{len(splits)} image(s)" + ("" if groups == len(splits) else f" in {groups} group(s), which stay whole")
+    whole = f"{len(splits)} image(s)" + ("" if groups == len(splits) else f" in {groups} group(s), which are not split")
     for split, fewest in FEWEST.items():
         if counts[split] >= fewest:
             continue
         setting = f"prepare.{PERCENT[split]}"
         if named[split]:
-            way = f"name more in prepare.{split}, or none and set {setting} above 0"
+            way = f"name more in prepare.{split}, or name none and set {setting} above 0"
         elif percents[split] > 0:
-            way = f"{setting} = {percents[split]:g} of {whole} gives no more; add images or groups"
+            way = f"{setting} = {percents[split]:g} of {whole} gives no more images; add images or groups"
         else:
             way = f"set {setting} above 0, or name images or groups in prepare.{split}"
-        raise SplitError(f"{counts[split]} {split} image(s), but {fewest} are needed at least; {way}")
+        raise SplitError(f"{counts[split]} {split} image(s), but at least {fewest} are needed; {way}")
     if counts["train"] < 1:
         raise SplitError(
             f"no training image is left of {whole} ({counts['validation']} validation, {counts['test']} test); "
-            "add images or groups, or set prepare.val_percent and prepare.test_percent lower or name fewer"
+            "add images or groups, lower prepare.val_percent and prepare.test_percent, or name fewer images"
         )

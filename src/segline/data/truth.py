@@ -1,4 +1,4 @@
-"""The truth of the test split: what it lets be counted against a prediction, and by what it is known."""
+"""Score predictions for the test split against its ground truth, and identify the split by digests."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from segline.data.prepared import Prepared
 from segline.model.objects import segments, thin
 from segline.score import judge
 
-KINDS = ("images", "classes", "instances")  # folders whose arrays make the test split
+KINDS = ("images", "classes", "instances")  # folders with the arrays of the test split
 
 
 def score(
@@ -21,15 +21,15 @@ def score(
     objects: npt.NDArray[Any] | None,
     foreground: npt.NDArray[np.float32] | None = None,
 ) -> judge.Score:
-    """Score what was predicted for an image, as far as the dataset's labels allow.
+    """Score the prediction for an image, by every metric that the labels of the dataset allow.
 
-    All of it comes from the label and the instance image, so that whoever has those can check the figures; but for the
-    detection score, which is of the foreground's probability.
+    All metrics can be checked from the label image and the instance image, except the detection score: it needs the
+    probability of the foreground.
 
     Parameters
     ----------
     labels, objects, foreground
-        (H, W) predicted class ids, object ids and probability of not being background; None where not known.
+        (H, W) predicted class ids, object ids and foreground probability; None if unknown.
     """
     truth, kind = prepared.classes(name), prepared.dataset.labels
     return judge.score(
@@ -44,7 +44,7 @@ def score(
 
 
 def md5s(prepared: Prepared) -> dict[str, str]:
-    """What makes the test split, by content: the pixels and labels of each image, and what the labels mean."""
+    """Return what identifies the test split: MD5 of the pixels and labels of each image, and the meaning of labels."""
     names = prepared.names("test")
     content = {f"{kind}/{name}": files.md5(prepared.folder / kind / f"{name}.npy") for name in names for kind in KINDS}
     return content | {"labels": prepared.dataset.labels, "classes": str(sorted(prepared.dataset.classes.items()))}

@@ -1,1 +1,1 @@
-"""Who may become champion, and why a version was refused."""
+"""Decide which version may become champion, and give the reasons for a refusal."""

@@ -1,28 +1,26 @@
-"""Who becomes champion: judged, written down, and taken back."""
+"""Change the champion: at the first registration, by a promotion or by a rollback; each change goes to the history."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mlflow.entities.model_registry import ModelVersion
-
-from segline.track import commits, lineage, versions
+from segline.gate.heldout import judge
+from segline.track import commits, history, lineage, versions
 from segline.track.history import CHAMPION, MAX_REASON, Promotion, RegistryError, champions
-from segline.track.registry import VERSION_TAG, Made, Registry
+from segline.track.packaging import Parts
+from segline.track.recording import Run
+from segline.track.registry import VERSION_TAG, Md5s, ModelVersion, Registered, Registry
 from segline.track.trust import checked
 from segline.track.verdict import Verdict, at_least
 
-# Registry, challenger, champion.
-Judge = Callable[[Registry, ModelVersion, ModelVersion | None], Verdict]
-
 
 class PromotionError(RegistryError):
-    """A promotion or rollback that cannot be; the message says what to do."""
+    """Raised if a promotion or rollback is not possible; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a promotion; ``notices`` are what the person should do next."""
+    """Result of `promote`; ``notices`` tell the user the next steps."""
 
     version: ModelVersion
     former: ModelVersion | None
@@ -31,42 +29,70 @@ class Outcome:
     notices: tuple[str, ...] = ()
 
 
+def register(
+    registry: Registry,
+    parts: Parts,
+    run: Run,
+    verdict: Verdict,
+    tags: Mapping[str, str],
+    *,
+    description: str = "",
+    records: Mapping[str, bytes] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> Registered:
+    """Register a version as challenger; see `Registry.register`.
+
+    The version becomes champion if the model never had one and the version passed `verdict`, that of the floors. If
+    the version is the champion by the history and only its alias is missing, the alias is set again.
+    """
+    registered = registry.register(parts, run, verdict, tags, description, records=records, metrics=metrics)
+    with registry.store.place.lock("registry"):
+        registry.settle()
+        if registry.holder(CHAMPION) is None:
+            md5s, held = Md5s.of(parts), champions(registry.history())
+            if held and held[-1] == md5s.version:
+                registry.set_aliases()
+            elif not held and verdict.passed:
+                registry.set_champion(md5s, "promote", "first model that passes the floors")
+    return replace(registered, aliases=registry.aliases(registered.version))
+
+
 def promote(
     registry: Registry,
     which: str,
-    judge: Judge,
     *,
     reason: str = "",
     force: bool = False,
     dry_run: bool = False,
     trust: bool = False,
 ) -> Outcome:
-    """Make a version champion, if `judge` and its lineage say so or `force` does.
+    """Judge a version, and make it champion if the gate and its lineage allow it, or if `force` is set.
 
-    The verdict is kept on the version whatever it is; a dry run changes nothing at all.
+    The verdict is kept with the version in any case. A dry run changes nothing.
 
     Parameters
     ----------
-    trust : the user vouches for a version of which registry.jsonl has no line; if it is promoted, it gets one.
+    which : number, alias or start of the md5 of the version.
+    trust : accept a version without a line in registry.jsonl, on the user's responsibility; a promotion adds the line.
 
     Raises
     ------
     PromotionError
-        It is champion, or it is forced without a reason, or the reason is no text.
+        The version is champion already, it is forced without a reason, or the reason is not valid text.
     RegistryError
         There is no such version, or it may not be trusted.
     """
     if force and not reason.strip():
-        raise PromotionError("--force needs --reason TEXT: why a model that the gate does not pass shall be champion")
-    _refuse_unfit(reason)
+        raise PromotionError("--force needs --reason TEXT: why this model shall be champion although the gate fails it")
+    _check_reason(reason)
     while True:
         version, former = registry.version(which), registry.holder(CHAMPION)
         if former is not None and former.version == version.version:
             raise PromotionError(f"{registry.name} version {version.version} is champion already")
         content = checked(registry.store, version, trust=trust)
-        made = Made(content.md5, content.model_md5)
-        making = commits.find(version.tags, registry.store.place.root)
-        verdict = judge(registry, version, former) + _lineage(making)
+        md5s = Md5s(content.md5, content.model_md5)
+        origin = commits.find(version.tags, registry.store.place.root)
+        verdict = judge(registry, version, former, trust=trust) + _lineage(origin)
         promoted = verdict.passed or force
         if dry_run:
             return Outcome(version, former, verdict, promoted=False)
@@ -74,92 +100,92 @@ def promote(
             verdict = replace(verdict, facts={**verdict.facts, "forced": reason, "forced by": lineage.who()})
         with registry.store.place.lock("registry"):
             registry.settle()
-            now = registry.holder(CHAMPION)
-            if promoted and (now and now.version) != (former and former.version):
-                continue  # another became champion meanwhile: it is the one to be judged against
+            current = registry.holder(CHAMPION)
+            if promoted and (current and current.version) != (former and former.version):
+                continue  # another version became champion meanwhile: judge against that one
             _keep(registry, version, verdict)
             if promoted:
                 why = reason or "passed the gate"
                 forced = not verdict.passed
-                registry.record(made, "trusted with --trust")
-                registry.set_champion(made, "promote", why, commit=making.commit or "", forced=forced)
-        return Outcome(version, former, verdict, promoted, _notices(making) if promoted else ())
+                registry.record(md5s, "trusted with --trust")
+                registry.set_champion(md5s, "promote", why, commit=origin.commit or "", forced=forced)
+        return Outcome(version, former, verdict, promoted, _notices(origin) if promoted else ())
 
 
 def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersion, Promotion]:
-    """Make the champion before this one champion again, or the one that `to` names.
+    """Make the previous champion, or the former champion that `to` names, champion again.
 
     Returns
     -------
-    The version, and the line of the history by which the champion that it replaces had become so.
+    The new champion, and the last line of the history, which names the version that it replaces.
 
     Raises
     ------
     PromotionError
-        There is no champion to go back to, or the one named never was champion, or the reason is empty or no text.
+        There is no former champion, the named version never was champion, or the reason is empty or not valid text.
     RegistryError
-        It may not be trusted.
+        The version may not be trusted.
     """
     if not reason.strip():
-        raise PromotionError("--reason is empty: say why, for those who read the history")
-    _refuse_unfit(reason)
+        raise PromotionError("--reason is empty: give a reason for the history")
+    _check_reason(reason)
     with registry.store.place.lock("registry"):
         registry.settle()
         lines = [line for line in registry.history() if line.alias == CHAMPION]
-        version = registry.version(to) if to else _before(registry, lines)
+        version = registry.version(to) if to else _previous(registry, lines)
         md5 = version.tags.get(VERSION_TAG, "")
         if md5 not in {line.version_md5 for line in lines}:
             raise PromotionError(
-                f"{registry.name} version {version.version} never was champion: `segline models promote "
-                f"{version.version}` judges it"
+                f"{registry.name} version {version.version} never was champion: use `segline models promote "
+                f"{version.version}`"
             )
         former = registry.holder(CHAMPION)
         if former is not None and former.version == version.version and champions(lines)[-1] == md5:
             raise PromotionError(f"{registry.name} version {version.version} is champion already")
         content = checked(registry.store, version)
-        made = Made(content.md5, content.model_md5)
+        md5s = Md5s(content.md5, content.model_md5)
         commit = next((line.commit for line in reversed(lines) if line.version_md5 == md5 and line.commit), "")
-        registry.set_champion(made, "rollback", reason, commit=commit)
+        registry.set_champion(md5s, "rollback", reason, commit=commit)
     return version, lines[-1]
 
 
-def _refuse_unfit(reason: str) -> None:
+def _check_reason(reason: str) -> None:
     if len(reason) > MAX_REASON:
-        raise PromotionError(f"--reason has {len(reason)} characters; give {MAX_REASON} at most")
+        raise PromotionError(f"--reason has {len(reason)} characters; the maximum is {MAX_REASON}")
     try:
         reason.encode()
     except UnicodeEncodeError:
-        raise PromotionError(f"--reason {reason!r} is not written in UTF-8; set the terminal to it") from None
+        raise PromotionError(f"--reason {reason!r} is not valid UTF-8; set the terminal to UTF-8") from None
 
 
-def _before(registry: Registry, lines: list[Promotion]) -> ModelVersion:
-    """The champion before the present one."""
+def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:
+    """Return the champion before the current one."""
     held = champions(lines)
     if len(held) < 2:
-        raise PromotionError(f"{registry.name} has no champion before this one; name one with --to VERSION")
+        raise PromotionError(f"{registry.name} has no champion before this one; name a version with --to VERSION")
     version = registry.find(held[-2])
     if version is None:
         raise PromotionError(
-            f"{registry.name}: the champion before this one (md5 {held[-2]}) is not in this machine's store; "
-            "`segline models sync` brings it back, `--to VERSION` names another"
+            f"{registry.name}: the champion before this one (md5 {held[-2]}) is not in this machine's store; restore "
+            "it with `segline models sync`, or name another version with --to VERSION"
         )
     return version
 
 
-def _lineage(making: commits.Making) -> Verdict:
-    detail = f"commit {making.commit[:12]}" if making.commit else f"{making.why}; commit, then promote"
-    return Verdict((at_least("lineage", float(making.commit is not None), 1, detail),))
+def _lineage(origin: commits.Origin) -> Verdict:
+    detail = f"commit {origin.commit[:12]}" if origin.commit else f"{origin.why}; commit, then promote"
+    return Verdict((at_least("lineage", float(origin.commit is not None), 1, detail),))
 
 
-def _notices(making: commits.Making) -> tuple[str, ...]:
-    found = ["commit registry.jsonl: it is the history that a clone gets"]
-    if making.commit is not None and not making.locked:
-        found.insert(0, "no commit has a dvc.lock with this model: commit dvc.lock, and `dvc push`")
-    return tuple(found)
+def _notices(origin: commits.Origin) -> tuple[str, ...]:
+    notices = [f"commit {history.HISTORY}: it is the history that a clone gets"]
+    if origin.commit is not None and not origin.locked:
+        notices.insert(0, "no commit has a dvc.lock with this model: commit dvc.lock, and `dvc push`")
+    return tuple(notices)
 
 
 def _keep(registry: Registry, version: ModelVersion, verdict: Verdict) -> None:
-    """Keep a verdict on its version: as JSON, and on MLflow's page below the model card."""
+    """Store a verdict with its version: as JSON in a tag, and on MLflow's page below the model card."""
     client, (name, number) = registry.client, (registry.name, version.version)
     client.set_model_version_tag(name, number, "gate", json.dumps(verdict.as_dict()))
     card = (version.description or "").split("\n## Gate: ")[0]

@@ -1,4 +1,4 @@
-"""The test images as they are now, and what is counted on them when a registered version answers by its own code."""
+"""Judge a challenger and the champion on the current test images; each model answers with its own code."""
 
 import json
 from dataclasses import dataclass
@@ -10,29 +10,35 @@ import numpy as np
 import numpy.typing as npt
 
 import segline.score
-from segline import files, progress
+from segline import files, params, progress
 from segline.data import truth
 from segline.data.dataset import IGNORE
 from segline.data.prepared import PREPARED, Prepared
+from segline.gate import rules, selfcheck
 from segline.model.images import decode
+from segline.score import judge as judge_images
 from segline.score.judge import Score
 from segline.score.overlay import RGB, overlay
-from segline.track import lineage, packaging
-from segline.track.answers import Answer, Loaded
-from segline.track.registry import IMAGES, ModelVersion, Registry
+from segline.text import visible
+from segline.track import identity, lineage, packaging
+from segline.track.answers import Answer, Loaded, load_model
+from segline.track.registry import IMAGES, VERSION_TAG, ModelVersion, Registry, RegistryError
+from segline.track.verdict import Check, Verdict
 
-SCORES = "scores"  # in mlruns: what was counted with a version on a test split
+SCORES = "scores"  # folder in mlruns for the scores of a version on a test split
+SMALLEST = 2  # test images for the checks of a model without comparison
+SHORT = 8  # digits of an md5
 
 
 class HeldOutError(ValueError):
-    """The test images, or a version's answers to them, cannot be had; the message says why."""
+    """Raised if the test images, or the answers of a version to them, are missing."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The test split of data/prepared; ``md5`` is of its content, ``mode`` how progress is shown."""
+    """The test split of data/prepared; ``md5`` is the md5 of its content, ``mode`` the display of progress."""
 
     prepared: Prepared
     md5: str
@@ -40,105 +46,177 @@ class HeldOut:
 
     @classmethod
     def open(cls, mode: progress.Mode) -> Self:
-        """The test split; HeldOutError where it is missing or not whole."""
-        again = f"there are no test images in {PREPARED}; `dvc pull` or `dvc repro prepare` brings them"
+        """Open the test split; raise HeldOutError if it is missing or incomplete."""
+        missing = f"there are no test images in {PREPARED}; run `dvc pull` or `dvc repro prepare`"
         try:
             prepared = Prepared.open()
             md5 = lineage.combined_md5(truth.md5s(prepared))
         except (ValueError, OSError) as error:
-            raise HeldOutError(f"{again} ({error})") from error
+            raise HeldOutError(f"{missing} ({error})") from error
         if not prepared.names("test"):
-            raise HeldOutError(again)
+            raise HeldOutError(missing)
         return cls(prepared, md5, mode)
 
     @cached_property
     def names(self) -> list[str]:
-        """The images."""
+        """Names of the test images."""
         return self.prepared.names("test")
 
     @cached_property
     def groups(self) -> list[str]:
-        """The group of each."""
+        """Group of each test image."""
         manifest = self.prepared.manifest
         return [str(group) for group in manifest.loc[manifest["split"] == "test", "group"]]
 
     @property
-    def form(self) -> dict[str, str]:
-        """Classes, channels and type, as the tags of a version have them."""
+    def interface(self) -> dict[str, str]:
+        """Classes, channels and dtype of the images, in the format of the tags of a version."""
         statistics = self.prepared.statistics
         classes = json.dumps(self.prepared.dataset.classes)
         return {"classes": classes, "channels": str(statistics.channels), "dtype": statistics.dtype}
 
     def encoded(self, name: str) -> bytes:
-        """An image, as the bytes of a file."""
+        """Return an image as the bytes of an image file."""
         return packaging.encode(self.prepared.image(name))
 
-    def smallest(self, many: int) -> list[bytes]:
-        """So many images that are quickly answered."""
+    def smallest(self, count: int) -> list[bytes]:
+        """Return the smallest test images, encoded."""
         names = sorted(self.names, key=lambda name: (self.prepared.image(name).size, name))
-        return [self.encoded(name) for name in names[:many]]
+        return [self.encoded(name) for name in names[:count]]
 
     def scores(self, registry: Registry, version: ModelVersion, model: Loaded) -> list[Score]:
-        """What is counted on each image when `model`, which is that version, answers.
+        """Score the answers of `model`, the loaded `version`, to all test images.
 
-        It is kept in mlruns/scores: the same version on the same images is asked once.
+        The scores are cached in mlruns/scores by the md5 of the version, of the images and of the scoring code.
 
         Raises
         ------
         HeldOutError
-            It does not answer one of them.
+            The model fails on an image.
         """
-        made = {"version": model.md5, "test": self.md5, "code": _scoring_md5()}
-        kept = registry.store.place.folder / SCORES / f"{lineage.combined_md5(made)}.json"
-        if (known := _kept(kept, len(self.names))) is not None:
-            return known
-        what = f"{registry.name} version {version.version}: score"
-        scores = [self._score(name, model, version) for name in progress.track(self.names, what, self.mode)]
-        files.write_bytes(kept, json.dumps([one.as_dict() for one in scores]).encode())
+        key = {"version": model.md5, "test": self.md5, "code": _scoring_md5()}
+        cache = registry.store.place.folder / SCORES / f"{lineage.combined_md5(key)}.json"
+        if (cached := _cached(cache, len(self.names))) is not None:
+            return cached
+        title = f"{registry.name} version {version.version}: score"
+        scores = [self._score(name, model, version) for name in progress.track(self.names, title, self.mode)]
+        files.write_bytes(cache, json.dumps([score.as_dict() for score in scores]).encode())
         return scores
 
     def learned_by(self, model: Loaded) -> list[str]:
-        """The test images that a model learned from or was chosen by, as far as its record of images says."""
-        record, manifest = model.folder / IMAGES, self.prepared.manifest
-        if not record.exists() or "md5" not in manifest:
+        """Return the test images that were in the training or validation split of a model, by its image list."""
+        image_list, manifest = model.folder / IMAGES, self.prepared.manifest
+        if not image_list.exists() or "md5" not in manifest:
             return []
         try:
-            table = files.read_table(record)
-            known = set(table.loc[table["split"] != "test", "md5"])
+            table = files.read_table(image_list)
+            learned = set(table.loc[table["split"] != "test", "md5"])
         except (ValueError, KeyError) as error:
-            raise HeldOutError(f"{IMAGES} of the version cannot be read ({error}); register it again") from error
-        return manifest.loc[(manifest["split"] == "test") & manifest["md5"].isin(known), "image"].tolist()
+            raise HeldOutError(f"{IMAGES} of the version cannot be read ({error}); register the model again") from error
+        return manifest.loc[(manifest["split"] == "test") & manifest["md5"].isin(learned), "image"].tolist()
 
     def picture(self, name: str, answer: Answer) -> RGB:
-        """The image, its answer outlined and what is wrong in it tinted."""
+        """Draw an image with the outlines of the answer; wrong pixels are tinted."""
         return self._overlay(name, _labels(answer), _objects(answer))
 
     def true_picture(self, name: str) -> RGB:
-        """The image, its truth outlined."""
+        """Draw an image with the outlines of its ground truth."""
         classes = self.prepared.classes(name)
         return self._overlay(name, np.where(classes == IGNORE, 0, classes), self.prepared.instances(name))
 
     def _overlay(self, name: str, labels: npt.NDArray[np.uint8], objects: npt.NDArray[np.int32] | None) -> RGB:
-        alike = self.prepared.dataset.labels == "instances"
+        has_instances = self.prepared.dataset.labels == "instances"
         true = self.prepared.classes(name)
-        return overlay(self.prepared.image(name), labels, true, IGNORE, objects=objects if alike else None)
+        return overlay(self.prepared.image(name), labels, true, IGNORE, objects=objects if has_instances else None)
 
     def _score(self, name: str, model: Loaded, version: ModelVersion) -> Score:
         try:
             answer = model(self.encoded(name))
             return truth.score(self.prepared, name, _labels(answer), _objects(answer))
-        except Exception as error:  # whatever the code in its package raises
+        except Exception as error:  # the code in the package may raise anything
             raise HeldOutError(
-                f"version {version.version} does not answer test image {name}: {type(error).__name__}: {error}"
+                f"version {version.version} fails on test image {name}: {type(error).__name__}: {error}"
             ) from error
 
 
-def _kept(file: Path, count: int) -> list[Score] | None:
-    """The scores in a file; None where there are none, or others than are wanted: they are counted again then."""
+def judge(
+    registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, *, trust: bool = False
+) -> Verdict:
+    """Judge a challenger by the floors, by the checks of `selfcheck` and against the champion, if there is one.
+
+    If the gate cannot decide, the verdict holds the reasons; nothing is raised.
+
+    Parameters
+    ----------
+    trust : accept a challenger without a line in registry.jsonl, on the user's responsibility.
+    """
+    facts = {"challenger": _label(challenger), "champion": _label(champion) if champion else "none yet"}
+    verdict = Verdict((), (), facts)
+    if champion:
+        verdict += rules.same_interface(challenger.tags, champion.tags, "champion")
+    try:
+        held_out = HeldOut.open(params.read(params.Runtime).progress)
+        verdict += _facts(held_out, champion)
+        verdict += rules.same_interface(challenger.tags, held_out.interface, "test images")
+        if verdict.undecided:
+            return verdict
+        model = load(registry, challenger, trust=trust)
+        return verdict + _judge(registry, model, challenger, champion, held_out)
+    except (HeldOutError, RegistryError) as error:
+        return verdict + Verdict((), (str(error),))
+
+
+def load(registry: Registry, version: ModelVersion, *, trust: bool = False) -> Loaded:
+    """Load the model of a version; raise RegistryError if it may not be trusted."""
+    return load_model(registry.store, f"models:/{registry.name}/{version.version}", trust=trust)
+
+
+def _judge(
+    registry: Registry, model: Loaded, challenger: ModelVersion, champion: ModelVersion | None, held_out: HeldOut
+) -> Verdict:
+    settings = params.read(params.Gate)
+    if learned := held_out.learned_by(model):
+        reason = f"the challenger learned from {len(learned)} of these test images, such as {learned[0]}"
+        return Verdict((), (f"{reason}; train it again on the current splits",))
+    try:
+        scores = held_out.scores(registry, challenger, model)
+    except HeldOutError as error:
+        return Verdict((Check("test images answered", None, len(held_out.names), passed=False, detail=str(error)),))
+    verdict = rules.floors(judge_images.total(scores, held_out.prepared.dataset.classes), settings)
+    if champion:
+        verdict += _against(registry, champion, scores, held_out, settings)
+    return verdict + selfcheck.check(model, held_out.smallest(SMALLEST), settings)
+
+
+def _against(
+    registry: Registry, champion: ModelVersion, scores: list[Score], held_out: HeldOut, settings: params.Gate
+) -> Verdict:
+    """Compare the scores of the challenger with those of the champion."""
+    model = load(registry, champion)
+    verdict = rules.compare(held_out.scores(registry, champion, model), scores, held_out.groups, settings)
+    if learned := held_out.learned_by(model):
+        verdict += Verdict((), (), {"head start": f"the champion learned from {len(learned)} of these images"})
+    return verdict
+
+
+def _facts(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
+    """Describe the test images in a verdict."""
+    facts = {"test.md5": held_out.md5, "images": str(len(held_out.names))}
+    if champion and champion.tags.get("test.md5") != held_out.md5:
+        facts["note"] = "the champion was registered with other test images; it is scored on the current ones"
+    return Verdict((), (), facts)
+
+
+def _label(version: ModelVersion) -> str:
+    return f"version {version.version} ({visible(version.tags.get(VERSION_TAG, 'no md5')[:SHORT])})"
+
+
+def _cached(file: Path, count: int) -> list[Score] | None:
+    """Read `count` cached scores; None if the file is missing, damaged or holds another number of scores."""
     if not file.exists():
         return None
     try:
-        scores = [Score.from_dict(one) for one in files.read_json(file, loose=True)]
+        scores = [Score.from_dict(record) for record in files.read_json(file, loose=True)]
     except (files.FileError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return scores if len(scores) == count else None
@@ -153,6 +231,6 @@ def _objects(answer: Answer) -> npt.NDArray[np.int32] | None:
 
 
 def _scoring_md5() -> str:
-    """The md5 of the code that counts."""
-    rooms = {room.name: packaging.code_md5(room) for room in (Path(segline.score.__file__).parent, packaging.ROOM)}
-    return lineage.combined_md5({**rooms, "truth": lineage.text_md5(Path(truth.__file__))})
+    """Return the identity of the code that scores."""
+    rooms = {room.name: identity.of_folder(room) for room in (Path(segline.score.__file__).parent, packaging.ROOM)}
+    return lineage.combined_md5({**rooms, "truth": identity.of_source(Path(truth.__file__).read_bytes())})

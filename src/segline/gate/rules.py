@@ -1,4 +1,4 @@
-"""What a model must reach before it may become champion: floors, and to lose nothing against the champion."""
+"""Rules of the gate: the floors that each model must reach, and the comparison of a challenger with the champion."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,87 +9,114 @@ from segline.score.judge import Score
 from segline.text import visible
 from segline.track.verdict import Check, Verdict, at_least, at_most
 
-FORM = ("classes", "channels", "dtype")  # tags that say what a model takes and what it answers
-SHOWN = 5  # groups that are named in one line
+INTERFACE = ("classes", "channels", "dtype")  # tags that describe the input and the output of a model
+SHOWN = 5  # groups that a message names
 
 
-def floors(figures: Mapping[str, float | None], gate: Gate) -> Verdict:
-    """Judge the `figures` of test.json by the floors of `gate`.
+def floors(metrics: Mapping[str, float | None], gate: Gate) -> Verdict:
+    """Check the metrics in test.json against the minimum and maximum that `gate` sets.
 
-    A figure that is missing, null or not a number fails: what cannot be shown does not hold. A value on the limit
-    passes.
+    A metric that is missing, null or nan fails. A value equal to its limit passes.
     """
     return Verdict(
         (
-            at_least("mean_iou", figures.get("mean_iou"), gate.min_mean_iou),
-            at_most("pixel_error", figures.get("pixel_error"), gate.max_pixel_error),
+            at_least("mean_iou", metrics.get("mean_iou"), gate.min_mean_iou, setting="gate.min_mean_iou"),
+            at_most("pixel_error", metrics.get("pixel_error"), gate.max_pixel_error, setting="gate.max_pixel_error"),
         )
     )
 
 
-def same_form(challenger: Mapping[str, str], other: Mapping[str, str], named: str) -> Verdict:
-    """Whether a model takes the same images and tells the same classes, by its tags, as what is `named` does."""
-    forms = {name: tuple(visible(tags.get(name, "not known"))[:200] for tags in (challenger, other)) for name in FORM}
+def same_interface(challenger: Mapping[str, str], other: Mapping[str, str], other_name: str) -> Verdict:
+    """Check by their tags that two models accept the same images and predict the same classes.
+
+    Parameters
+    ----------
+    challenger, other : tags of the two models.
+    other_name : used in the reasons, for example "champion".
+    """
+    values = {
+        name: tuple(visible(tags.get(name, "not known"))[:200] for tags in (challenger, other)) for name in INTERFACE
+    }
     return Verdict(
         (),
         tuple(
-            f"{name} of the challenger: {ours}, of the {named}: {theirs}; such models do not compete, give one of them "
-            "another registration.name"
-            for name, (ours, theirs) in forms.items()
-            if ours != theirs
+            f"{name} of the challenger: {challenger_value}, of the {other_name}: {other_value}; such models cannot be "
+            "compared, give one of them another registration.name"
+            for name, (challenger_value, other_value) in values.items()
+            if challenger_value != other_value
         ),
     )
 
 
 def compare(champion: Sequence[Score], challenger: Sequence[Score], groups: Sequence[str], gate: Gate) -> Verdict:
-    """Judge whether the challenger loses against the champion: on all images, and on those of any group.
+    """Check that the challenger is not worse than the champion, on all test images and on each group of images.
 
     Parameters
     ----------
     champion, challenger
-        What was counted on the same images.
+        Scores of the two models on the same images.
     groups
-        Of each image.
+        Group of each image.
     """
-    if reasons := tuple(_why_not(champion, challenger, gate)):
+    if reasons := tuple(_undecidable(champion, challenger, gate)):
         return Verdict((), reasons)
     result = paired.compare(
         champion, challenger, gate.metric, resamples=gate.resamples, confidence=gate.confidence, seed=gate.seed
     )
-    words = (
+    detail = (
         f"{result.second.value:.4f}, champion {result.first.value:.4f}: {result.gain.value:+.4f} "
         f"({gate.confidence:.0%} interval {result.gain.low:+.4f} to {result.gain.high:+.4f})"
     )
-    whole = at_least(f"gain in {gate.metric}, lower bound", result.gain.low, -gate.margin, words)
-    return Verdict((whole, *_worst_group(champion, challenger, groups, gate)))
+    all_images = at_least(
+        f"gain in {gate.metric}, lower bound", result.gain.low, -gate.margin, detail, setting="gate.margin"
+    )
+    return Verdict((all_images, *_worst_group(champion, challenger, groups, gate)))
 
 
-def _why_not(champion: Sequence[Score], challenger: Sequence[Score], gate: Gate) -> Iterator[str]:
-    """Why these scores decide nothing."""
+def refusals(verdict: Verdict) -> list[str]:
+    """Return a sentence without its full stop for each failed check, with the value, the limit and the setting."""
+    return [_refusal(check) for check in verdict.checks if not check.passed]
+
+
+def _refusal(check: Check) -> str:
+    detail = f": {check.detail}" if check.detail else ""
+    if detail and not check.setting:  # the check has no other limit than zero errors
+        return f"{check.name}{detail}"
+    limit = f"{'minimum' if check.bound == '>=' else 'maximum'} {check.limit:g}"
+    relation = "below" if check.bound == ">=" else "above"
+    setting = f" ({check.setting})" if check.setting else ""
+    if check.value is None:
+        return f"{check.name} is not known, its {limit} cannot be checked{setting}{detail}"
+    return f"{check.name} {check.value:.6g} is {relation} the {limit}{setting}{detail}"
+
+
+def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: Gate) -> Iterator[str]:
+    """Yield the reasons why these scores cannot decide which model is better."""
     if len(challenger) < gate.min_images:
-        yield f"there are {len(challenger)} test images, gate.min_images asks for {gate.min_images}"
-    counted = [name for name in paired.METRICS if paired.known(champion, name) and paired.known(challenger, name)]
-    if gate.metric not in counted:
-        yield f"gate.metric = {gate.metric} is not counted on these images with both models; take {', '.join(counted)}"
+        yield f"there are {len(challenger)} test images, gate.min_images requires {gate.min_images}"
+    available = [name for name in paired.METRICS if paired.known(champion, name) and paired.known(challenger, name)]
+    if gate.metric not in available:
+        yield f"gate.metric = {gate.metric} is not available for both models; use {', '.join(available)}"
 
 
 def _worst_group(
     champion: Sequence[Score], challenger: Sequence[Score], groups: Sequence[str], gate: Gate
 ) -> list[Check]:
-    """The check of the group that loses most; none where no group has images enough."""
+    """Check the group that loses most; return no check if no group has enough images."""
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     gains = {
-        group: paired.gain([champion[i] for i in inside], [challenger[i] for i in inside], gate.metric)
-        for group, inside in members.items()
-        if len(inside) >= gate.min_group_images
+        group: paired.gain([champion[i] for i in indices], [challenger[i] for i in indices], gate.metric)
+        for group, indices in members.items()
+        if len(indices) >= gate.min_group_images
     }
     order = sorted((gain, group) for group, gain in gains.items() if not math.isnan(gain))
     if not order:
         return []
     losers = [f"{group} {gain:+.4f}" for gain, group in order if gain < -gate.group_margin]
-    words = f"{order[0][1]} is the worst of {len(order)} groups"
+    detail = f"{order[0][1]} is the worst of {len(order)} groups"
     if len(losers) > 1:
-        words += f"; too much is lost by {', '.join(losers[:SHOWN])}{' ...' if len(losers) > SHOWN else ''}"
-    return [at_least(f"gain in {gate.metric} of a group", order[0][0], -gate.group_margin, words)]
+        detail += f"; groups that lose too much: {', '.join(losers[:SHOWN])}{' ...' if len(losers) > SHOWN else ''}"
+    name = f"gain in {gate.metric}, worst group"
+    return [at_least(name, order[0][0], -gate.group_margin, detail, setting="gate.group_margin")]

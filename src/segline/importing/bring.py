@@ -11,7 +11,7 @@ import numpy as np
 
 from segline import files, names
 from segline.data import georeference, imagefiles
-from segline.data.checks import alike, filenotes, unfit
+from segline.data.checks import duplicates, filenotes, per_dataset
 from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, IGNORE, NAME, READING, SPEC, Dataset, DatasetError, Spec, spec_of, write_spec
 from segline.files import FileError
@@ -117,9 +117,9 @@ def bring(
             _write_groups(folder / GROUPS, cut.groups)
         write_spec(folder / SPEC, spec)
         dataset = Dataset.open(folder)
-        checked = unfit.inspect(dataset, each("check", dataset.memory))
+        checked = per_dataset.inspect(dataset, each("check", dataset.memory))
         dataset, of_twins = _united(folder, dataset, checked)
-        problems = [problem for problem in unfit.judge(dataset, checked) if problem.kind not in kinds]
+        problems = [problem for problem in per_dataset.judge(dataset, checked) if problem.kind not in kinds]
         _refuse_errors(problems, layout.reasons)
         imagefiles.write_png(folder / SHEET, preview.contact_sheet(dataset, checked))
         table = tuple(preview.lines(dataset, checked, instances))
@@ -175,14 +175,14 @@ def _groups(layout: Layout, wishes: Wishes) -> tuple[dict[str, str] | None, list
 def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
     """Refuse files that are unfit, and say how they were understood: the masks may be the wrong ones."""
     try:
-        unfit.refuse_errors([problem for problem in problems if not problem.of_set])
-    except unfit.UnfitError as error:
-        raise unfit.UnfitError("\n  ".join([f"{error}\nHow the source was understood:", *reasons])) from None
+        per_dataset.refuse_errors([problem for problem in problems if not problem.of_set])
+    except per_dataset.UnfitError as error:
+        raise per_dataset.UnfitError("\n  ".join([f"{error}\nHow the source was understood:", *reasons])) from None
 
 
-def _united(folder: Path, dataset: Dataset, checked: Sequence[unfit.Checked]) -> tuple[Dataset, list[str]]:
+def _united(folder: Path, dataset: Dataset, checked: Sequence[per_dataset.Checked]) -> tuple[Dataset, list[str]]:
     """`dataset` with one group for images of the same pixels, and which these are; prepare refuses to split them."""
-    groups = alike.groups(dataset, checked, exactly=True)
+    groups = duplicates.groups(dataset, checked, exactly=True)
     joined = sorted(stem for stem, group in groups.items() if group != dataset.groups[stem])
     if not joined:
         return dataset, []

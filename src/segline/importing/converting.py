@@ -14,7 +14,7 @@ from segline.importing.cutting import WHOLE, Windows
 from segline.importing.formats import Layout, LayoutError, Mask, Picture, some
 from segline.importing.formats.tables import translated
 from segline.model.images import Raw, encode_png
-from segline.model.tiffnotes import GDAL_NODATA
+from segline.model.tifftags import GDAL_NODATA
 
 MOST_INSTANCES = np.iinfo(np.uint16).max
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from segline.data import gaps
-from segline.data.checks.examine import Checked
+from segline.data.checks.problems import Checked
 from segline.data.dataset import IGNORE, Dataset
 from segline.data.imagefiles import Labels
 from segline.model.images import Raw

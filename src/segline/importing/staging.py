@@ -10,9 +10,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from segline import files
-from segline.model import images
 
-CODE = (Path(files.__file__).parent, Path(images.__file__).parent)  # what is written depends on all that is in these
+PACKAGE = Path(files.__file__).parent
+CODE = (PACKAGE / "importing", PACKAGE / "data", PACKAGE / "model")  # the result of an import depends on these rooms
 
 
 class BusyError(RuntimeError):
@@ -34,8 +34,8 @@ def folder(target: Path, key: str) -> Iterator[Path]:
     """
     workshop = target.with_name(f".{target.name}.partial")
     with _alone(workshop, target.name):
-        filled = _filled(workshop, target.name, key)
         try:
+            filled = _filled(workshop, target.name, key)
             yield filled
         except Exception:
             shutil.rmtree(workshop, ignore_errors=True)

@@ -1,55 +1,57 @@
-"""The objects of an image larger than memory, the same as `objects.find` gives: from files, band by band."""
+"""Objects of an out-of-core image, equal to `objects.find`: found in files, band by band, and joined between bands."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .averaging import Show
-from .maps import Maps
-from .numbering import Ids, Kinds, bands, numbered
+from .maps import Maps, Show
 from .objects import Separation, distances, heights, reach, steps
-from .watershed import Watershed
+from .watershed import Ids, Watershed, bands, check_count
 
-MARGIN = 64  # rows above and below in which the background nearest to a pixel is looked for first
+MARGIN = 64  # rows above and below that are searched first for the nearest background
+
+Kinds = npt.NDArray[np.uint8]
 
 
 class Table(NamedTuple):
-    """What the ids in the file mean."""
+    """Objects and classes by the ids in the file."""
 
-    found: int
+    total: int
     """Number of objects."""
     objects: Ids
-    """By id, the object, numbered from 1; 0 is background."""
+    """Object of each id, numbered from 1; 0 is background."""
     classes: Kinds
-    """By id, the class of most of the object's pixels."""
+    """Class of each id: the class of most pixels of its object."""
 
 
 class Sums:
-    """What is counted in each of N objects."""
+    """Pixel counts and sums of N objects."""
 
     def __init__(self, count: int, classes: int) -> None:
         self.area = np.zeros(count, np.int64)
-        self.background = np.zeros(count)  # sum of the probabilities of it
-        self.first = np.full(count, -1)  # first pixel, row by row
+        self.background = np.zeros(count)  # sum of the background probabilities
+        self.first = np.full(count, -1)  # index of the first pixel, row by row
         self.votes = np.zeros((count, classes), np.int64)  # pixels of each class
 
-    def add(self, own: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
-        """Count pixels: the object that each belongs to, where it is, its class and probability of background."""
-        self.area += np.bincount(own, minlength=self.area.size)
-        np.add.at(self.background, own, background.astype(np.float64))  # one by one: sums round as in memory
-        np.add.at(self.votes.reshape(-1), own.astype(np.int64) * self.votes.shape[1] + labels, 1)
-        fresh = np.flatnonzero(self.first[own] < 0)[::-1]
-        self.first[own[fresh]] = places[fresh]  # of several, numpy keeps what is written last
+    def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
+        """Count pixels, given by object id, index in the image, class id and background probability."""
+        self.area += np.bincount(ids, minlength=self.area.size)
+        np.add.at(self.background, ids, background.astype(np.float64))  # pixel by pixel: sums round as in memory
+        np.add.at(self.votes.reshape(-1), ids.astype(np.int64) * self.votes.shape[1] + labels, 1)
+        fresh = np.flatnonzero(self.first[ids] < 0)[::-1]
+        self.first[ids[fresh]] = places[fresh]  # for equal ids numpy keeps the value that is written last
 
 
 def find(maps: Maps, separation: Separation, show: Show) -> Table:
-    """Write ids of the objects into the file of `maps`, and what they mean.
+    """Write component ids into the file of `maps`, and return the objects that the ids belong to.
 
     Raises
     ------
     ImageError
-        There are more parts than numbers.
+        The image has more components than int32 has numbers.
     """
     maps.create_ids()
 
@@ -59,13 +61,13 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
         show("finding objects, rows", rows.stop, maps.height)
 
     if separation.depth is None:
-        part = numbered(maps.labels, maps.height, maps.width, write)
+        component = numbered(maps.labels, maps.height, maps.width, write)
     else:
         watershed = Watershed()
         for rows in bands(maps.height, maps.width):
             write(rows, watershed.add(_landscape(maps, rows)))
-        part = watershed.objects(steps(separation.depth))
-    lowest, dense = np.unique(part, return_inverse=True)
+        component = watershed.objects(steps(separation.depth))
+    lowest, dense = np.unique(component, return_inverse=True)
     sums = _count(maps, dense.astype(np.int32), len(lowest), show)
     probability = 1 - sums.background / np.maximum(sums.area, 1)
     kept = np.flatnonzero((sums.area >= separation.min_area) & (probability >= separation.min_probability))
@@ -76,8 +78,62 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
     return Table(kept.size, numbers[dense], classes[dense])
 
 
+def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Callable[[slice, Ids], None]) -> Ids:
+    """Number the pixels of an image (`height`, `width`) so that pixels of different components have different ids.
+
+    Parameters
+    ----------
+    kinds : returns the kinds (h, W) of some rows; 4-connected pixels of one kind are a component, 0 is background.
+    write : receives the ids of some rows.
+
+    Returns
+    -------
+    For each id the lowest id of its component; 0 is background.
+    """
+    count, joined = 0, dict[int, int]()
+    above: tuple[Kinds, Ids] | None = None
+    for rows in bands(height, width):
+        kind = kinds(rows)
+        ids, count = _components(kind, count)
+        if above is not None:
+            same = (above[0] == kind[0]) & (kind[0] > 0)
+            for pair in np.unique(np.stack([above[1][same], ids[0][same]]), axis=1).T.tolist():
+                _join(joined, *pair)
+        above = kind[-1].copy(), ids[-1].copy()
+        write(rows, ids)
+    component = np.arange(count + 1, dtype=np.int32)
+    for number in sorted(joined):
+        component[number] = component[joined[number]]
+    return component
+
+
+def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
+    """Number the components of one band from `count` + 1; return ids and the highest id."""
+    ids = np.zeros(kind.shape, np.int32)
+    for value in range(1, int(kind.max(initial=0)) + 1):
+        mask = (kind == value).view(np.uint8)
+        total, pieces = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
+        np.add(pieces, count, out=ids, where=pieces > 0)
+        count = check_count(count + total - 1)
+    return ids, count
+
+
+def _join(joined: dict[int, int], first: int, second: int) -> None:
+    """Join the components of two ids: every id but the lowest of a component points to a lower id."""
+    low, high = sorted((_lowest(joined, first), _lowest(joined, second)))
+    if low < high:
+        joined[high] = low
+
+
+def _lowest(joined: dict[int, int], number: int) -> int:
+    while (lower := joined.get(number)) is not None:
+        joined[number] = joined.get(lower, lower)
+        number = lower
+    return number
+
+
 def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
-    """Heights of some rows, of the one above and of the one below; -1 outside of the image."""
+    """Return the heights of some rows and of the rows directly above and below; -1 outside of the image."""
     around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
     ground = heights(_distances(maps, around), maps.probabilities(around))
     missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)
@@ -85,25 +141,28 @@ def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
 
 
 def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
-    """The distances of some rows as the whole image has them: with so many rows around that no background is nearer."""
+    """Return the distances of some rows as in the whole image.
+
+    The margin grows until no background outside the window can be nearer than the background inside.
+    """
     most, margin = reach(maps.height, maps.width), MARGIN
     while True:
         window = slice(max(0, rows.start - margin), min(maps.height, rows.stop + margin))
-        inside = np.concatenate([maps.labels(part) > 0 for part in bands(window.stop, maps.width, window.start)])
-        found = distances(inside, most)[rows.start - window.start : rows.stop - window.start]
-        at = np.arange(rows.start, rows.stop)
-        above = at - window.start + 1 if window.start else most
-        below = window.stop - at if window.stop < maps.height else most
-        if (found.max(axis=1) <= np.minimum(np.minimum(above, below), most)).all():
-            return found
+        inside = np.concatenate([maps.labels(band) > 0 for band in bands(window.stop, maps.width, window.start)])
+        distance = distances(inside, most)[rows.start - window.start : rows.stop - window.start]
+        row = np.arange(rows.start, rows.stop)
+        above = row - window.start + 1 if window.start else most
+        below = window.stop - row if window.stop < maps.height else most
+        if (distance.max(axis=1) <= np.minimum(np.minimum(above, below), most)).all():
+            return distance
         margin *= 4
 
 
-def _count(maps: Maps, part: Ids, count: int, show: Show) -> Sums:
-    """Count what is in each object, pixel by pixel in the order of the rows."""
+def _count(maps: Maps, component: Ids, count: int, show: Show) -> Sums:
+    """Count the pixels of each object, in the order of the rows."""
     sums = Sums(count, maps.classes)
     for rows in bands(maps.height, maps.width):
-        objects = part[maps.ids(rows)].ravel()
+        objects = component[maps.ids(rows)].ravel()
         inside = np.flatnonzero(objects)
         labels, background = maps.labels(rows).ravel(), maps.probabilities(rows)[0].ravel()
         sums.add(objects[inside], inside + rows.start * maps.width, labels[inside], background[inside])

@@ -1,4 +1,4 @@
-"""Read what EXIF and XMP notes within an image file say of its geometry; every offset in them is checked."""
+"""Read orientation, density and similar metadata from EXIF, XMP and PNG chunks; every offset is checked."""
 
 import re
 import struct
@@ -6,34 +6,37 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-MOST = 2**20  # bytes of a note that are read
+MOST = 2**20  # most bytes read of a metadata block
 MOST_ENTRIES = 4096
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION = 274, 282, 283
-WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}  # by type of a TIFF value
+WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}  # struct format by TIFF type
 RATIONAL = 5
 XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*(\d{1,9})")
 SCAN, END = 0xDA, 0xD9
-ALONE = (0x01, *range(0xD0, 0xD8))  # JPEG markers without length
+ALONE = (0x01, *range(0xD0, 0xD8))  # JPEG markers without a length
 JFIF, EXIF, XMP, MPF = b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"MPF\0"
-RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1")  # as ImageMagick writes EXIF into PNG
-PALETTE, OPAQUE = b"\3", 255  # colour type of a PNG whose numbers are of a palette
+RAW_PROFILES = (
+    b"Raw profile type exif",
+    b"Raw profile type APP1",
+)  # keywords under which ImageMagick stores EXIF in PNG
+PALETTE, OPAQUE = b"\3", 255  # colour type of a PNG with a palette, and its opaque alpha
 PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"pHYs", b"acTL", b"tRNS")
 
 Density = tuple[float, float]  # pixels per unit of length, in x and in y
 
 
 class Notes(NamedTuple):
-    """What a PNG or JPEG says of its geometry; None where it says nothing."""
+    """Metadata of a PNG or JPEG about its geometry; None where nothing is declared."""
 
     orientation: int | None = None
     density: Density | None = None
-    frames: int = 1  # of an animation
-    several: bool = False  # whether further pictures lie behind the first
-    clear: bool = False  # whether a number other than 0 is called transparent, beside the pixels
+    frames: int = 1  # frames of an animation
+    several: bool = False  # whether further pictures follow the first
+    clear: bool = False  # whether a colour or index other than 0 is declared transparent
 
 
 def of_tiff(data: bytes) -> tuple[int | None, Density | None]:
-    """Orientation and density in the first directory of EXIF data; None where it is missing or damaged."""
+    """Return orientation and density from the first directory of EXIF data; None where missing or damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
         return None, None
@@ -62,13 +65,13 @@ def _ratio(data: bytes, offset: int, order: str) -> float:
 
 
 def of_xmp(data: bytes) -> int | None:
-    """Orientation in an XMP note."""
+    """Return the orientation in XMP metadata, or None."""
     match = XMP_ORIENTATION.search(data[:MOST])
     return int(match[1]) if match else None
 
 
 def of_jpeg(data: bytes) -> Notes:
-    """What the parts of a JPEG before its first scan say; EXIF goes before XMP, JFIF's density before EXIF's."""
+    """Return the metadata before the first scan of a JPEG; EXIF overrides XMP, JFIF's density overrides EXIF's."""
     exif: tuple[int | None, Density | None] = None, None
     xmp: int | None = None
     density: Density | None = None
@@ -87,7 +90,7 @@ def of_jpeg(data: bytes) -> Notes:
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each part before the first scan; a damaged part ends them."""
+    """Yield marker and content of each part before the first scan; stop at a damaged part."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (SCAN, END):
         marker = data[at + 1]
@@ -102,7 +105,7 @@ def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def of_png(stream: BinaryIO) -> Notes:
-    """What the chunks of a PNG say, wherever they lie; of a damaged file what comes before the damage."""
+    """Return the metadata in the chunks of a PNG, anywhere in the file; of a damaged file, those before the damage."""
     exif: tuple[int | None, Density | None] = None, None
     xmp: int | None = None
     density: Density | None = None
@@ -128,7 +131,7 @@ def of_png(stream: BinaryIO) -> Notes:
 
 
 def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of the chunks that may hold a note; pixels are passed over unread."""
+    """Yield kind and content of the metadata chunks, without reading the pixels."""
     at = 8
     while True:
         stream.seek(at)
@@ -142,7 +145,7 @@ def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _text(kind: bytes, part: bytes) -> bytes:
-    """The text of a PNG chunk that holds XMP, or EXIF as ImageMagick writes it; empty for any other."""
+    """Return the text of a PNG chunk with XMP, or with EXIF written by ImageMagick; empty for other chunks."""
     keyword, _, rest = part.partition(b"\0")
     if kind == b"iTXt" and keyword == b"XML:com.adobe.xmp":
         packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
@@ -157,9 +160,9 @@ def _text(kind: bytes, part: bytes) -> bytes:
 
 
 def _profile(text: bytes) -> bytes:
-    """The EXIF data of a raw profile: a name, a length, then hexadecimal digits."""
+    """Return the EXIF data of a raw profile: a name, a length, then hexadecimal digits."""
     digits = b"".join(text.split(b"\n")[3:]).replace(b" ", b"")
     try:
         return bytes.fromhex(digits.decode("ascii")).removeprefix(EXIF)
-    except ValueError:  # UnicodeDecodeError among them
+    except ValueError:  # includes UnicodeDecodeError
         return b""

@@ -1,19 +1,19 @@
-"""Sizes of the U-Net: which inputs are legal, what comes out, and how much context an output pixel needs."""
+"""Size arithmetic of the U-Net: legal input sizes, output size, stride and context."""
 
 from dataclasses import dataclass
 
 
 class SizeError(ValueError):
-    """A size that the network cannot take; the message names those that it can."""
+    """Raised for a size that the network cannot take; the message names the nearest legal sizes."""
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Size arithmetic of a U-Net with `depth` 2x2 poolings and two 3x3 convolutions at each step.
 
-    All sizes are pixels along one axis. The paper's network is ``Geometry(4, "valid", "transposed")``:
-    572 in, 388 out, 92 px of context on each side (Ronneberger 2015, fig. 1). With a `reduction` the network sees
-    blocks of that many pixels a side as one, so every size is that many times larger.
+    All sizes are pixels along one axis. The network of the paper is ``Geometry(4, "valid", "transposed")``:
+    572 in, 388 out, 92 px of context on each side (Ronneberger 2015, fig. 1). `reduction` is the space-to-depth factor:
+    the network processes blocks of that many pixels a side as one, so every size is multiplied by it.
     """
 
     depth: int
@@ -23,7 +23,7 @@ class Geometry:
 
     @property
     def stride(self) -> int:
-        """Shifts of the input by multiples of this shift the output alike; others do not."""
+        """Shift equivariance, px: the output shifts with the input for multiples of this value only."""
         return self.reduction << self.depth
 
     @property
@@ -33,10 +33,10 @@ class Geometry:
 
     @property
     def fringe(self) -> int:
-        """Outermost output pixels, on each side, that a false border of the input changes.
+        """Outermost output pixels, on each side, that an artificial border of the input changes.
 
         Zero padding spreads inwards from the border of a tile; bilinear up-sampling repeats the edge.
-        Unpadded convolutions with transposed up-sampling have none.
+        Unpadded convolutions with transposed up-sampling have no fringe.
         """
         padding = 2 if self.padding == "same" else 0
         skips = [0]
@@ -50,22 +50,22 @@ class Geometry:
 
     @property
     def smallest(self) -> int:
-        """Smallest legal input."""
+        """Smallest legal input size."""
         if self.padding == "same":
             return self.stride
         bottom = next(side for side in range(1, 5) if (side - 4 << self.depth) + 4 >= 1)
         return self.stride * bottom + 2 * self.margin - 4 * (self.stride - self.reduction)
 
     def legal(self, size: int) -> bool:
-        """Whether an input of `size` fits the poolings without rest."""
+        """Return whether an input of `size` fits the poolings without remainder."""
         return size >= self.smallest and (size - self.smallest) % self.stride == 0
 
     def at_least(self, size: int) -> int:
-        """Smallest legal input that is not smaller than `size`."""
+        """Return the smallest legal input size that is not below `size`."""
         return self.smallest + max(0, -(-(size - self.smallest) // self.stride)) * self.stride
 
     def output(self, size: int) -> int:
-        """Output size for an input of `size`.
+        """Return the output size for an input of `size`.
 
         Raises
         ------
@@ -87,5 +87,5 @@ class Geometry:
         reduced = "" if self.reduction == 1 else f" and reduction {self.reduction}"
         raise SizeError(
             f"{name} {size} px does not fit {self.padding} padding at depth {self.depth}{reduced}, "
-            f"which needs {rule}, at least {self.smallest}: set it to {nearest}"
+            f"where sizes are {rule}, at least {self.smallest}: set it to {nearest}"
         )

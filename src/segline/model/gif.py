@@ -1,4 +1,4 @@
-"""GIF files of one frame: numbers of a palette, which is the file's or the frame's own."""
+"""Read GIF files of one frame: indices into the palette of the file or of the frame."""
 
 from typing import Any, NamedTuple
 
@@ -9,15 +9,15 @@ import numpy.typing as npt
 from . import headers
 from .headers import Header, ImageError
 
-LZW = 2560  # bytes that a byte of the file can stand for at most, as in TIFF
+LZW = 2560  # largest expansion, bytes per compressed byte, as in TIFF
 EXTENSION, FRAME, END = 0x21, 0x2C, 0x3B
-CONTROL = 0xF9  # the extension that names a transparent colour
+CONTROL = 0xF9  # extension that declares a transparent colour
 
 Colours = npt.NDArray[np.uint8]  # (N, 3)
 
 
 class _Frame(NamedTuple):
-    """The only frame: its size, its colours, and which of them is transparent."""
+    """The only frame of a GIF: its size, its palette, and the index of its transparent colour."""
 
     height: int
     width: int
@@ -26,41 +26,41 @@ class _Frame(NamedTuple):
 
 
 def header(data: bytes) -> Header:
-    """Header of a GIF; one whose palette is grey is grey, for GIF has no other grey.
+    """Return the header of a GIF; a grey palette counts as grey, because GIF has no grey of its own.
 
     Raises
     ------
     ImageError
-        It is truncated or damaged, has several frames, or a frame that does not fill it.
+        The GIF is truncated or damaged, has several frames, or its frame does not fill it.
     """
     frame = _frame(data)
     return Header(frame.height, frame.width, 1 if _is_grey(frame.palette) else 3, "uint8")
 
 
 def clear(data: bytes) -> bool:
-    """Whether a colour other than the first is called transparent; ImageError as in `header`."""
+    """Return whether a colour other than the first is declared transparent; ImageError as in `header`."""
     return bool(_frame(data).clear)
 
 
 def density(start: bytes) -> tuple[float, float] | None:
-    """Pixels per unit of length in x and y, as the first bytes of a GIF say; None where they do not."""
+    """Return the pixels per unit of length in x and y from the first bytes of a GIF; None if not declared."""
     ratio = start[12] if len(start) > 12 else 0
     return (1.0, (ratio + 15) / 64) if ratio else None
 
 
 def numbers(data: bytes) -> tuple[npt.NDArray[np.uint8], Colours]:
-    """The number of each pixel (H, W), and the colours that numbers stand for; ImageError as in `header`."""
+    """Return the palette index of each pixel (H, W), and the palette; ImageError as in `header`."""
     frame = _frame(data)
     indices: npt.NDArray[Any] = imagecodecs.gif_decode(data, 0, asrgb=False)
     if indices.shape != (frame.height, frame.width):
-        raise ImageError(f"its frame is of shape {indices.shape}, not {frame.height} x {frame.width}")
+        raise ImageError(f"the frame has shape {indices.shape}, not {frame.height} x {frame.width}")
     if indices.max(initial=0) >= len(frame.palette):
-        raise ImageError(f"it uses colour {indices.max()}, but has {len(frame.palette)}")
+        raise ImageError(f"the file uses colour {indices.max()}, but its palette has {len(frame.palette)} colours")
     return indices, frame.palette
 
 
 def shown(data: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-    """Colours or greys (H, W, C), and 255 where these are opaque, where a colour is called transparent."""
+    """Return colours or greys (H, W, C), and an opacity (H, W) of 0 or 255 if a transparent colour is declared."""
     indices, palette = numbers(data)
     clear = _frame(data).clear
     pixels = palette[indices]
@@ -73,48 +73,48 @@ def _is_grey(palette: Colours) -> bool:
 
 
 def _frame(data: bytes) -> _Frame:
-    """The frame, after a walk over all parts of the file."""
+    """Walk over all parts of the file and return its frame."""
     if len(data) < 13:
-        raise ImageError("it is truncated")
+        raise ImageError("the file is truncated")
     width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
     shared, at = _palette(data, 13, data[10])
-    found: list[tuple[tuple[int, int, int, int], Colours]] = []
+    frames: list[tuple[tuple[int, int, int, int], Colours]] = []
     clear: int | None = None
     while (part := _byte(data, at)) != END:
         if part == FRAME:
             left, top, wide, high = (int.from_bytes(data[at + n : at + n + 2], "little") for n in (1, 3, 5, 7))
             own, at = _palette(data, at + 10, _byte(data, at + 9))
-            found.append(((left, top, wide, high), own if len(own) else shared))
+            frames.append(((left, top, wide, high), own if len(own) else shared))
             at = _after_blocks(data, at + 1)
         elif part == EXTENSION:
-            if _byte(data, at + 1) == CONTROL and _byte(data, at + 3) & 1 and not found:
+            if _byte(data, at + 1) == CONTROL and _byte(data, at + 3) & 1 and not frames:
                 clear = _byte(data, at + 6)
             at = _after_blocks(data, at + 2)
         else:
-            raise ImageError(f"it is damaged at byte {at}")
-    if len(found) != 1:
-        raise ImageError(f"it holds {len(found)} frames, and an image has one; save each frame as a file of its own")
-    place, palette = found[0]
+            raise ImageError(f"the file is damaged at byte {at}")
+    if len(frames) != 1:
+        raise ImageError(f"the file contains {len(frames)} frames instead of one; save each frame as a separate file")
+    place, palette = frames[0]
     if place != (0, 0, width, height):
         raise ImageError(
-            f"its frame of {place[2]} x {place[3]} px does not fill its {width} x {height} px; save it anew"
+            f"the frame of {place[2]} x {place[3]} px does not fill its {width} x {height} px; save it again"
         )
     if not len(palette):
-        raise ImageError("it has no colours; save it anew")
+        raise ImageError("the file has no palette; save it again")
     headers.doubt(height, width, height * width, height * width * 4, LZW * len(data))
     return _Frame(height, width, palette, clear)
 
 
 def _palette(data: bytes, at: int, flags: int) -> tuple[Colours, int]:
-    """The colours that lie at `at` where `flags` say that there are some, and where they end."""
+    """Return the palette at byte `at`, which is empty unless `flags` declare it, and the byte where it ends."""
     end = at + 3 * 2 ** ((flags & 7) + 1) * (flags >> 7)
     if end > len(data):
-        raise ImageError("it is truncated")
+        raise ImageError("the file is truncated")
     return np.frombuffer(data[at:end], np.uint8).reshape(-1, 3), end
 
 
 def _after_blocks(data: bytes, at: int) -> int:
-    """Where a chain of blocks, each of which begins with its length, ends."""
+    """Return the byte after a chain of blocks, each of which begins with its length."""
     while length := _byte(data, at):
         at += 1 + length
     return at + 1
@@ -122,5 +122,5 @@ def _after_blocks(data: bytes, at: int) -> int:
 
 def _byte(data: bytes, at: int) -> int:
     if at >= len(data):
-        raise ImageError("it is truncated")
+        raise ImageError("the file is truncated")
     return data[at]

@@ -1,15 +1,15 @@
-"""Image bytes to raw pixels, raw pixels to network input, labels to PNG: one preprocessing for every use.
+"""Decode images to raw pixels, normalise them for the network, and encode labels as PNG.
 
-Forms. An image is (H, W, C), uint8, uint16 or float32, whatever its file: bool becomes 0 and 255, every other type
-float32 with its values kept (whole numbers beyond 2**24 are rounded). Palettes become RGB. An alpha channel that is
-opaque everywhere is dropped, any other is refused. What else a file says of its pixels, `metadata` decides: pixels are
+Types. Every image is decoded to (H, W, C), uint8, uint16 or float32. bool becomes 0 and 255; every other type becomes
+float32 with its values kept (whole numbers beyond 2**24 are rounded). Palettes become RGB. An alpha channel is
+dropped if it is opaque everywhere, else the image is refused. `metadata` decides about all other metadata: pixels are
 upright, and 0 is black.
 
-Bounds. What a file says of its size is doubted before anything is allocated. Its pixels P, in bytes as they are stored
-or as they are decoded, whichever are more, are at most 4 GiB (`headers.LARGEST`) and at most k times the file: k is 1
-for BMP and uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate, 2,560 for LZW and GIF, 64 for PackBits, 32,768
-for zstd and JPEG 2000; times what bits, palettes and conversion to float32 add (32 at most). Decoding needs at
-most 64 MiB + 64 x the file + 4 P; 64 x is for what the directories of a TIFF may list.
+Bounds. The size in a header is validated before anything is allocated. P is the size of the pixels in bytes, stored or
+decoded, whichever is larger. P is at most 4 GiB (`headers.LARGEST`) and at most k times the file: k is 1 for BMP and
+uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate, 2,560 for LZW and GIF, 64 for PackBits, 32,768 for zstd
+and JPEG 2000; times the growth by bits, palettes and conversion to float32 (at most 32). Decoding needs at most 64 MiB
++ 64 x the file + 4 P; the directories of a TIFF may list as much as 64 x the file.
 """
 
 import io
@@ -29,7 +29,7 @@ from .metadata import Facts, Metadata
 if TYPE_CHECKING:
     from . import tiff
 
-# What it tells of damaged files comes as ImageError.
+# Damaged files raise ImageError, so the log messages of imagecodecs are not needed.
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
 
 ImageError = headers.ImageError
@@ -43,12 +43,12 @@ MAGIC = (
     | dict.fromkeys(TIFF_MAGIC, "TIFF")
 )
 FORMATS = "PNG, JPEG, BMP, GIF, JPEG 2000 or TIFF"
-START = 1200  # bytes in which a PNG or BMP has said its size and type
+START = 1200  # first bytes of a PNG or BMP, which contain its size and type
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of the training images; mean and standard deviation are in units of the type's range."""
+    """Type, channels, mean and standard deviation of the training images, in units of the type's range."""
 
     dtype: str
     channels: int
@@ -57,46 +57,46 @@ class Statistics:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """Return the statistics in `content`, as read from JSON; KeyError, TypeError or ValueError if damaged."""
-        found = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
-        if found.dtype not in ("uint8", "uint16", "float32") or type(found.channels) is not int or found.channels < 1:
-            raise ValueError(f"dtype {found.dtype!r:.80}, channels {found.channels!r:.80} are not those of images")
-        for values in (found.mean, found.std):
-            if len(values) != found.channels or not all(type(v) in (int, float) and np.isfinite(v) for v in values):
-                raise ValueError("mean and std are not one number for each channel")
-        return found
+        """Return the statistics in `content`, read from JSON; KeyError, TypeError or ValueError if it is damaged."""
+        read = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
+        if read.dtype not in ("uint8", "uint16", "float32") or type(read.channels) is not int or read.channels < 1:
+            raise ValueError(f"dtype {read.dtype!r:.80} or channels {read.channels!r:.80} do not describe images")
+        for values in (read.mean, read.std):
+            if len(values) != read.channels or not all(type(v) in (int, float) and np.isfinite(v) for v in values):
+                raise ValueError("mean and std must be one finite number for each channel")
+        return read
 
 
 def decode(data: bytes) -> Raw:
-    """Pixels (H, W, C), uint8, uint16 or float32, of an encoded image; see above for the rules.
+    """Decode an image file to pixels (H, W, C), uint8, uint16 or float32, by the rules of this module.
 
     Channels are in the order red, green, blue.
 
     Raises
     ------
     ImageError
-        The bytes are no such image, are damaged or truncated, promise more than they can hold, or hold several pages;
-        or its type, its colours or its alpha channel are none of the above.
+        The bytes are not a supported image, are damaged or truncated, declare more pixels than they can hold, or hold
+        several pages; or the type, the colours or the alpha channel are not supported.
     """
     form = form_of(data)
     if form == "TIFF":
         return decode_page(io.BytesIO(data))
     with headers.reading(form):
         orientation = describe(io.BytesIO(data)).orientation
-        found = _stored(io.BytesIO(data), form)
-        pixels, alpha = _decoded(data, form, found)
+        size = _stored(io.BytesIO(data), form)
+        pixels, alpha = _decoded(data, form, size)
     return metadata.upright(usual(pixels, alpha), orientation)
 
 
 def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
-    """Pixels (H, W, C) of one page of a TIFF, of which no other is read; None: the only one. Errors as in `decode`."""
+    """Decode one page of a TIFF to pixels (H, W, C), the only page if `page` is None; errors as in `decode`."""
     from . import tiff
 
     return pixels_of(tiff.read(stream, page))
 
 
 def pixels_of(stored: "tiff.Stored") -> Raw:
-    """Pixels (H, W, C) of the numbers of a TIFF, or of a window of them; ImageError where they mean nothing."""
+    """Return the pixels (H, W, C) of stored TIFF numbers, or of a window of them; ImageError if they are invalid."""
     if stored.palette is not None:
         pixels: Raw = stored.palette[stored.numbers[..., 0]]
     else:
@@ -105,13 +105,13 @@ def pixels_of(stored: "tiff.Stored") -> Raw:
 
 
 def header(stream: BinaryIO) -> Header:
-    """Size and type that `decode` would give; little is read and nothing decoded. Errors as there."""
+    """Return the size and type that `decode` would return, without decoding; errors as in `decode`."""
     form = form_of(stream.read(START))
     if form != "TIFF":
         with headers.reading(form):
-            found, orientation = _stored(stream, form), describe(stream).orientation
-            height, width = metadata.size(found.height, found.width, orientation)
-            return found._replace(height=height, width=width)
+            stored, orientation = _stored(stream, form), describe(stream).orientation
+            height, width = metadata.size(stored.height, stored.width, orientation)
+            return stored._replace(height=height, width=width)
     from . import tiff
 
     stream.seek(0)
@@ -120,12 +120,12 @@ def header(stream: BinaryIO) -> Header:
 
 
 def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
-    """What is made of what an image file says of itself; nothing is decoded.
+    """Return the decisions about the metadata of an image file, without decoding.
 
     Raises
     ------
     ImageError
-        `metadata` refuses it, or it is no image.
+        `metadata` refuses the image, or the file is not an image.
     """
     stream.seek(0)
     start = stream.read(START)
@@ -143,21 +143,21 @@ def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
         if form == "GIF":
             return metadata.decide(Facts(density=gif.density(start), clear=gif.clear(stream.read())))
         if form == "JPEG 2000":
-            noted, _ = exif.of_tiff(jpeg2000.note(stream.read(), jpeg2000.EXIF).removeprefix(exif.EXIF))
-            return metadata.decide(Facts(noted, rarely_turned=True))
+            orientation, _ = exif.of_tiff(jpeg2000.note(stream.read(), jpeg2000.EXIF).removeprefix(exif.EXIF))
+            return metadata.decide(Facts(orientation, rarely_turned=True))
         return metadata.decide(Facts(density=headers.bmp_density(start)))
 
 
 def form_of(start: bytes) -> str:
-    """PNG, JPEG, BMP, GIF, JPEG 2000 or TIFF, as the first bytes of a file say; ImageError when it is none of these."""
+    """Return the image format from the first bytes of a file; ImageError if they match no supported format."""
     for magic, form in MAGIC.items():
         if start.startswith(magic):
             return form
-    raise ImageError(f"not a readable {FORMATS} image; if it is of another kind, convert it")
+    raise ImageError(f"not a readable {FORMATS} image; convert images of other formats")
 
 
 def _stored(stream: BinaryIO, form: str) -> Header:
-    """Size and type of the pixels as they are stored."""
+    """Return the size and type of the stored pixels."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     if form == "PNG":
@@ -169,8 +169,8 @@ def _stored(stream: BinaryIO, form: str) -> Header:
     return headers.jpeg(stream.read()) if form == "JPEG" else jpeg2000.header(stream.read()).size
 
 
-def _decoded(data: bytes, form: str, found: Header) -> tuple[Raw, tuple[int, ...]]:
-    """Pixels (H, W, C) as they are stored, with colours for palettes, and which channels are alpha."""
+def _decoded(data: bytes, form: str, size: Header) -> tuple[Raw, tuple[int, ...]]:
+    """Decode the stored pixels (H, W, C), palettes as colours; return them and the indices of the alpha channels."""
     if form == "GIF":
         shown, opaque = gif.shown(data)
         return (shown, ()) if opaque is None else (np.dstack([shown, opaque]), (shown.shape[2],))
@@ -180,21 +180,21 @@ def _decoded(data: bytes, form: str, found: Header) -> tuple[Raw, tuple[int, ...
         pixels = imagecodecs.png_decode(headers.png_pixels(data))
     else:
         pixels = (imagecodecs.jpeg8_decode if form == "JPEG" else imagecodecs.bmp_decode)(data)
-    pixels = pixels.reshape(found.height, found.width, -1)
-    if form == "BMP" and found.channels == 1:
+    pixels = pixels.reshape(size.height, size.width, -1)
+    if form == "BMP" and size.channels == 1:
         pixels = pixels[..., :1]
     return pixels, (pixels.shape[2] - 1,) if pixels.shape[2] in (2, 4) else ()
 
 
 def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
-    """`pixels` (H, W, C) in one of the three types, without the channels `alpha`."""
+    """Convert `pixels` (H, W, C) to one of the three types and remove the channels `alpha`."""
     for channel in alpha:
         opaque = 1 if pixels.dtype.kind in "bf" else np.iinfo(pixels.dtype).max
-        clear = int(np.count_nonzero(pixels[..., channel] != opaque))
-        if clear:
+        transparent = int(np.count_nonzero(pixels[..., channel] != opaque))
+        if transparent:
             raise ImageError(
-                f"{clear} pixels are transparent by its alpha channel; flatten it onto a background, or, if channel "
-                f"{channel + 1} is data, do not declare it as alpha"
+                f"the alpha channel makes {transparent} pixels transparent; flatten it onto a background, or, if "
+                f"channel {channel + 1} contains data, do not declare it as alpha"
             )
     if alpha:
         last = alpha == (pixels.shape[2] - 1,)
@@ -202,12 +202,12 @@ def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * np.uint8(255)
     dtype = np.dtype(pixels.dtype.name if pixels.dtype.name in RANGES else np.float32)
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which check refuses
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which check refuses
         return np.ascontiguousarray(pixels, dtype)
 
 
 def encode_png(labels: npt.NDArray[Any]) -> bytes:
-    """PNG bytes of a label image (H, W) or a picture (H, W, 3), uint8 or uint16."""
+    """Encode a label image (H, W) or a picture (H, W, 3), uint8 or uint16, as PNG."""
     array = labels[..., ::-1] if labels.ndim == 3 else labels
     done, encoded = cv2.imencode(".png", array)
     assert done
@@ -215,13 +215,13 @@ def encode_png(labels: npt.NDArray[Any]) -> bytes:
 
 
 def scale(raw: Raw) -> npt.NDArray[np.float32]:
-    """`raw` (H, W, C) divided by the range of its type, float32: the same pixel always gives the same value."""
+    """Divide `raw` (H, W, C) by the range of its type, as float32: equal pixels always give equal values."""
     return raw.astype(np.float32) / np.float32(RANGES[raw.dtype.name])
 
 
 def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Network input (C, H, W) of `scaled` (H, W, C): minus the training mean, divided by its standard deviation."""
-    # The axis is moved first: with the few channels last, numpy's loops are too short to be fast.
+    """Return the network input (C, H, W) of `scaled` (H, W, C): subtract the training mean, divide by its deviation."""
+    # The channel axis moves first: numpy is slow if its innermost loop runs over a few channels.
     planes = np.array(np.moveaxis(scaled, -1, 0), order="C")
     planes -= np.asarray(statistics.mean, np.float32)[:, None, None]
     planes /= np.asarray(statistics.std, np.float32)[:, None, None]
@@ -229,7 +229,7 @@ def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.ND
 
 
 def as_channels(raw: Raw, channels: int) -> Raw:
-    """`raw` (H, W, C) with `channels` channels: a grey image among RGB ones is RGB with three equal channels.
+    """Return `raw` (H, W, C) with `channels` channels: grey becomes RGB with three equal channels.
 
     Raises
     ------
@@ -240,21 +240,21 @@ def as_channels(raw: Raw, channels: int) -> Raw:
         return raw
     if raw.shape[2] == 1 and channels == 3:
         return np.repeat(raw, 3, axis=2)
-    raise ImageError(f"an image with {raw.shape[2]} channels, where others have {channels}; convert it")
+    raise ImageError(f"the image has {raw.shape[2]} channels, but {channels} are needed; convert it")
 
 
 def to_network(raw: Raw, statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Network input (C, H, W) of `raw` (H, W, C); three equal channels of a grey image where the model takes RGB.
+    """Return the network input (C, H, W) of `raw` (H, W, C); a model for RGB takes grey as three equal channels.
 
     Raises
     ------
     ImageError
-        Type or channels are not those of the training images.
+        Type or channels differ from the training images.
     """
     suits = raw.shape[2] == statistics.channels or (raw.shape[2], statistics.channels) == (1, 3)
     if raw.dtype.name != statistics.dtype or not suits:
         raise ImageError(
-            f"an image of type {raw.dtype} with {raw.shape[2]} channels, but the model was trained on "
+            f"the image is {raw.dtype} with {raw.shape[2]} channels, but the model was trained on "
             f"{statistics.dtype} with {statistics.channels}; convert the image"
         )
     return normalise(scale(as_channels(raw, statistics.channels)), statistics)

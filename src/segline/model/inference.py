@@ -1,4 +1,4 @@
-"""An image of any size to labels and objects, the same way in evaluation, on the command line and when served."""
+"""Predict labels and objects of an image; evaluation, `segline predict` and the server share this code."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,9 +14,8 @@ from . import tiling
 from .images import ImageError, Raw
 from .objects import Objects, Separation, class_labels, find, thin
 from .saved import Description, Inference, ModelError, weights
-from .tiling import Part, Source, Window
+from .tiling import VIEWS, Part, Source, Window, view_size
 from .unet import UNet
-from .views import VIEWS, size
 
 __all__ = [
     "Description",
@@ -31,14 +30,14 @@ __all__ = [
     "to_labels",
 ]
 
-MEMORY_BUDGET = 3 * 2**28  # bytes of activations in one pass; larger images are predicted in tiles
-ACTIVATIONS = 9  # float32 maps of `width` channels alive at once, measured at the last skip connection
+MEMORY_BUDGET = 3 * 2**28  # bytes of activations in one forward pass; larger images are predicted in tiles
+ACTIVATIONS = 9  # float32 maps of `width` channels in memory at once, measured at the last skip connection
 
 Probabilities = npt.NDArray[np.float32]  # (K, H, W)
 
 
 class Prediction(NamedTuple):
-    """What is seen in an image."""
+    """Labels and objects of an image."""
 
     labels: npt.NDArray[np.uint8]
     """Class ids (H, W)."""
@@ -47,7 +46,7 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """A trained network and the way it is used."""
+    """A trained network with its inference settings."""
 
     def __init__(self, network: UNet, description: Description, inference: Inference, device: str = "cpu") -> None:
         self.network = network.eval().to(device)
@@ -56,12 +55,12 @@ class Predictor:
         self.device = device
 
     def probabilities(self, raw: Raw) -> Probabilities:
-        """Class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views that the settings ask for.
+        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views of the settings.
 
         Raises
         ------
         ImageError
-            Type or channels are not those of the training images.
+            Type or number of channels differ from the training images.
         """
         source = Source(raw.shape[0], raw.shape[1], lambda rows, columns: raw[rows, columns])
         mean = np.zeros((len(self.description.classes), *raw.shape[:2]), np.float32)
@@ -71,28 +70,28 @@ class Predictor:
         return mean
 
     def predict(self, raw: Raw) -> Prediction:
-        """Labels and objects of `raw` (H, W, C)."""
+        """Predict labels and objects of `raw` (H, W, C)."""
         return interpret(self.probabilities(raw), self.inference)
 
     def labels(self, raw: Raw) -> npt.NDArray[np.uint8]:
-        """Class ids (H, W) of `raw` (H, W, C)."""
+        """Predict class ids (H, W) of `raw` (H, W, C)."""
         return self.predict(raw).labels
 
     def with_views(self, views: int) -> Self:
-        """The same, with that many views averaged.
+        """Return a predictor that averages another number of views.
 
         Raises
         ------
         ImageError
-            There is no such number of views.
+            `views` is not 1, 4 or 8.
         """
         if views not in VIEWS:
-            raise ImageError(f"views = {views}: an image has {', '.join(map(str, VIEWS))} views; ask for one of these")
+            raise ImageError(f"views = {views}: set it to one of {', '.join(map(str, VIEWS))}")
         return type(self)(self.network, self.description, replace(self.inference, views=views), self.device)
 
     @property
     def needs_whole(self) -> str:
-        """Why images cannot be predicted window by window, empty where they can."""
+        """Reason why images cannot be predicted window by window; empty if they can."""
         if self.network.whole_image_norm:
             return "the model's norm is over the whole image"
         if self.inference.segment_threshold is not None:
@@ -100,52 +99,52 @@ class Predictor:
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
-        """Overlap-tile prediction of a view, row by row of windows from row `first` on; each pixel is in one part.
+        """Predict a view by overlapping windows, one row of windows after another, starting with row `first`.
 
-        Equal to one pass over the whole mirrored view.
+        Each pixel is in exactly one part. The result equals one forward pass over the whole mirrored view.
         """
         rows, columns = self.plan(source.height, source.width, view)
-        for each in rows[first:]:
-            yield self._row(source, view, each, columns)
+        for row in rows[first:]:
+            yield self._row(source, view, row, columns)
 
     def plan(self, height: int, width: int, view: int) -> tuple[list[tiling.Span], list[tiling.Span]]:
-        """The rows and the columns of windows over a view of an image of that size."""
+        """Plan the rows and columns of windows over a view of an image of `height` x `width` px."""
         tile, geometry = self._tile(height, width), self.network.geometry
-        rows, columns = (  # a tile that was set stays as it is
+        rows, columns = (  # a tile size from the settings is not changed
             tiling.plan(length, tile and (self.inference.tile or tiling.fitted(length, tile, geometry)), geometry)
-            for length in size(view, height, width)
+            for length in view_size(view, height, width)
         )
         return rows, columns
 
     def _row(self, source: Source, view: int, row: tiling.Span, columns: list[tiling.Span]) -> Iterator[Part]:
-        """The parts of one row of windows."""
+        """Predict one row of windows, in batches."""
         area = (row.stop - row.start) * (columns[0].stop - columns[0].start)
         remaining = (Window(view, row, column) for column in columns)
         while batch := list(islice(remaining, max(1, self._pixels() // area))):
-            inputs = np.stack([window.see(source, self.description.statistics) for window in batch])
+            inputs = np.stack([window.inputs(source, self.description.statistics) for window in batch])
             for window, output in zip(batch, self._forward(torch.from_numpy(inputs)), strict=True):
-                yield window.keep(output, source)
+                yield window.decided(output, source)
 
     def memory(self, height: int, width: int) -> int:
-        """About how many bytes `predict` needs for an image of that size."""
+        """Estimate the bytes that `predict` needs for an image of `height` x `width` px."""
         activations = 4 * ACTIVATIONS * int(self.description.network["width"]) * height * width
         labels = (12 * len(self.description.classes) + 60) * height * width
         return labels + (activations if self.network.whole_image_norm else min(activations, MEMORY_BUDGET))
 
     def _forward(self, inputs: torch.Tensor) -> Probabilities:
-        """Probabilities (b, K, h, w) of a batch of windows."""
+        """Return probabilities (b, K, h, w) of a batch of windows."""
         with torch.inference_mode():
             logits = self.network(inputs.to(self.device))
             probabilities: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
         return probabilities
 
     def _pixels(self) -> int:
-        """Pixels that one pass may hold."""
-        seen_as_one = self.network.geometry.reduction**2
-        return seen_as_one * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
+        """Return the number of pixels that one forward pass may have."""
+        reduction = self.network.geometry.reduction**2
+        return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 
     def _tile(self, height: int, width: int) -> int | None:
-        """Side of a window, None for the whole image, which norms that see the whole image always take."""
+        """Return the side of a window, px; None for the whole image, which instance and group norm always need."""
         if self.network.whole_image_norm:
             return None
         if self.inference.tile:
@@ -157,32 +156,32 @@ class Predictor:
 
 
 def load(folder: Path, device: str = "cpu") -> Predictor:
-    """The predictor in `folder`: weights.safetensors, model.json and inference.json.
+    """Load the predictor from weights.safetensors, model.json and inference.json in `folder`.
 
     Raises
     ------
     ModelError
-        A file is missing, damaged, or does not belong to the others.
+        A file is missing, damaged, or does not fit the other files.
     """
     return load_with(folder, Inference.read(folder / "inference.json"), device)
 
 
 def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predictor:
-    """The predictor of the weights.safetensors and model.json in `folder`, used as `inference` says."""
+    """Load weights.safetensors and model.json from `folder` into a predictor with the settings `inference`."""
     description = Description.read(folder / "model.json")
     tensors = weights(folder / "weights.safetensors", description)
     network = description.build()
     network.load_state_dict(tensors)
-    # Faster; missing in torch's annotations.
+    # channels_last is faster; torch's annotations lack this argument.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, description, inference, device)
 
 
 def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray[np.uint8]:
-    """Class ids (H, W) by the thresholds of `inference`.
+    """Turn probabilities into class ids (H, W) by the thresholds of `inference`.
 
-    A border that is faint in one place joins two cells. With a segment threshold, the cells are those parts that are
-    still apart above it, and the thinnest line between them is border as well.
+    A border that is faint in one place joins two cells. With a segment threshold, the cells are the components above
+    this threshold, and the thinnest line between two cells becomes border as well.
     """
     labels: npt.NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
     if inference.threshold is not None:
@@ -194,10 +193,10 @@ def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray
 
 
 def interpret(probabilities: Probabilities, inference: Inference) -> Prediction:
-    """Labels and objects by the settings of `inference`.
+    """Turn probabilities into labels and objects by the settings of `inference`.
 
-    A model of objects gives each of them one class, and nothing but objects is foreground. For any other model the
-    objects are the connected parts of each class.
+    With a separation each object gets one class, and only objects are foreground. Without a separation the objects are
+    the connected components of each class.
     """
     labels = to_labels(probabilities, inference)
     objects = find(probabilities, labels, inference.separation or Separation())

@@ -1,7 +1,7 @@
-"""JPEG 2000 files (JP2 and bare codestreams), looked through before OpenJPEG is trusted with them.
+"""Validate JPEG 2000 files (JP2 and bare codestreams) before OpenJPEG decodes them.
 
-Not read are palettes, colours other than grey and RGB, channels of different size or type, signed numbers, and what
-makes OpenJPEG need much more memory than the pixels: tiny precincts and code-blocks, and very many layers.
+Not supported are palettes, colours other than grey and RGB, channels of different size or type, signed numbers, and
+structures for which OpenJPEG needs far more memory than the pixels: tiny precincts and code-blocks, very many layers.
 """
 
 import struct
@@ -16,20 +16,20 @@ from .headers import Header, ImageError
 
 BOXES, CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 MAGIC = (BOXES, CODESTREAM)
-RATIO = 32768  # bytes that a byte of the file can stand for at most; an empty image of 8 megapixels is within it
+RATIO = 32768  # largest expansion, bytes per compressed byte; it admits an empty image of 8 megapixels
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
-# Bytes that OpenJPEG needs for a tile, for a channel in it, for a precinct; and of what all may need for small images.
+# Bytes that OpenJPEG needs for a tile, for a channel in it and for a precinct; FEW is the allowance for small images.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
 SMALLEST_BLOCK = 2  # exponent of 2, less 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
-GREY, RGB = 17, 16  # of EnumCS
+GREY, RGB = 17, 16  # values of EnumCS
 EXIF = b"JpgTiffExif->JP2"  # UUID of the box with EXIF
 GEOTIFF = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")  # UUID of the box with a GeoTIFF
 
 
-class Found(NamedTuple):
-    """What a file says of its pixels: their size and type, which channels are alpha, and whether they are exact."""
+class Contents(NamedTuple):
+    """Size and type of the pixels, indices of the alpha channels, and whether the compression is lossless."""
 
     size: Header
     alpha: tuple[int, ...]
@@ -52,25 +52,25 @@ class _Size(NamedTuple):
         return max(0, self.height) * max(0, self.width) * self.channels
 
 
-def header(data: bytes) -> Found:
-    """What a JPEG 2000 file says of its pixels, after a walk over all of its parts.
+def header(data: bytes) -> Contents:
+    """Return the size, type and alpha channels of a JPEG 2000 file after a walk over all its parts.
 
     Raises
     ------
     ImageError
-        It is truncated, damaged, of a kind that is not read (see above), or larger than its file can hold.
+        The file is truncated, damaged, not supported (see above), or declares more pixels than it can hold.
     """
     alpha, codestream = _boxes(data) if data.startswith(BOXES) else ((), data)
     size = _size(codestream)
     item = 1 if size.bits <= 8 else 2
-    # OpenJPEG has 4 bytes a sample, twice.
+    # OpenJPEG holds two copies of 4 bytes for each sample.
     headers.doubt(size.height, size.width, size.samples * item, size.samples * 4, RATIO * len(data))
     reversible = True
     for marker, part in _markers(codestream):
         if marker == COD:
             _doubt_style(size, part[0] & 1, part[5:])
             if struct.unpack_from(">H", part, 2)[0] > LAYERS:
-                raise ImageError(f"it has more than {LAYERS} layers; save it with one")
+                raise ImageError(f"the file has more than {LAYERS} layers; save it with one")
             reversible &= part[9] == 1
         elif marker == COC:
             style = part[1 if size.channels < 257 else 2 :]
@@ -78,20 +78,22 @@ def header(data: bytes) -> Found:
             reversible &= style[5] == 1
     colours = size.channels - len(alpha)
     if alpha and (alpha != (size.channels - 1,) or colours < 1):
-        raise ImageError(f"it calls channels {alpha} of {size.channels} alpha, and only the last one may be")
-    return Found(Header(size.height, size.width, colours, "uint8" if item == 1 else "uint16"), alpha, reversible)
+        raise ImageError(
+            f"the file declares channels {alpha} of {size.channels} as alpha; only the last channel can be alpha"
+        )
+    return Contents(Header(size.height, size.width, colours, "uint8" if item == 1 else "uint16"), alpha, reversible)
 
 
 def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
-    """Pixels (H, W, C), alpha among them, and which channels are alpha; ImageError as in `header`."""
-    found = header(data)
+    """Decode to pixels (H, W, C) with alpha; return them and the indices of alpha channels. Errors as in `header`."""
+    contents = header(data)
     pixels: npt.NDArray[Any] = imagecodecs.jpeg2k_decode(data, planar=False, numthreads=1)
-    size = found.size
-    return pixels.reshape(size.height, size.width, size.channels + len(found.alpha)), found.alpha
+    size = contents.size
+    return pixels.reshape(size.height, size.width, size.channels + len(contents.alpha)), contents.alpha
 
 
 def note(data: bytes, uuid: bytes) -> bytes:
-    """What the first box of that UUID holds in a JP2, EXIF or the GeoTIFF that has its georeference; empty for none."""
+    """Return the content of the first box with `uuid` in a JP2 (EXIF, or the GeoTIFF of its georeference), or b""."""
     for kind, at, end in _each_box(data, 0, len(data)) if data.startswith(BOXES) else ():
         if kind == b"uuid" and data[at : at + 16] == uuid:
             return data[at + 16 : end]
@@ -99,7 +101,7 @@ def note(data: bytes, uuid: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> tuple[tuple[int, ...], bytes]:
-    """The channels of a JP2 that are alpha, and its codestream; colours that are not read are refused."""
+    """Return the alpha channels of a JP2 and its codestream; refuse unsupported colours."""
     alpha: list[int] = []
     for kind, at, end in _each_box(data, 0, len(data)):
         if kind == b"jp2c":
@@ -108,15 +110,15 @@ def _boxes(data: bytes) -> tuple[tuple[int, ...], bytes]:
             continue
         for inner, start, stop in _each_box(data, at, end):
             if inner == b"pclr":
-                raise ImageError("it has a palette; save it as grey or RGB")
+                raise ImageError("the file has a palette; save it as grey or RGB")
             if inner == b"colr" and data[start] == 1:
                 space = int.from_bytes(data[start + 3 : start + 7], "big")
                 if space not in (GREY, RGB):
-                    raise ImageError(f"its colours are of kind {space}; convert it to grey or RGB")
+                    raise ImageError(f"the colour space {space} is not supported; convert it to grey or RGB")
             if inner == b"cdef":
                 entries = data[start + 2 : stop]
                 alpha += [number for number, kind_, _ in _triples(entries) if kind_ in (1, 2)]
-    raise ImageError("it holds no image")
+    raise ImageError("the file contains no image")
 
 
 def _triples(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -124,7 +126,7 @@ def _triples(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _each_box(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind of each box between `at` and `end`, and where its content begins and ends."""
+    """Yield the kind of each box between `at` and `end`, and the start and end of its content."""
     while at + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, at)
         start = at + 8
@@ -132,40 +134,40 @@ def _each_box(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]
             (length,), start = struct.unpack_from(">Q", data, start), at + 16
         stop = end if length == 0 else at + length
         if stop < start or stop > end:
-            raise ImageError(f"it is damaged or truncated at byte {at}")
+            raise ImageError(f"the file is damaged or truncated at byte {at}")
         yield kind, start, stop
         at = stop
 
 
 def _size(data: bytes) -> _Size:
-    """What a codestream says of its size."""
+    """Return the size that a codestream declares."""
     if not data.startswith(CODESTREAM) or len(data) < 42:
-        raise ImageError("it is truncated")
+        raise ImageError("the file is truncated")
     right, bottom, left, top, wide, high, _, _, channels = struct.unpack_from(">8IH", data, 8)
     parts = data[42 : 42 + 3 * channels]
     if not 0 < channels <= CHANNELS or len(parts) < 3 * channels:
-        raise ImageError(f"it has {channels} channels; 1 to {CHANNELS} are read")
+        raise ImageError(f"the file has {channels} channels; 1 to {CHANNELS} are supported")
     if any(parts[1::3].strip(b"\1")) or any(parts[2::3].strip(b"\1")):
-        raise ImageError("its channels differ in size (subsampling); save it without")
+        raise ImageError("the channels differ in size (subsampling); save it without subsampling")
     if len(set(parts[::3])) > 1 or parts[0] & 0x80 or parts[0] >= 16:
         raise ImageError(
-            f"its channels have different types, are signed, or have more than 16 bits ({parts[::3][:4]!r})"
+            f"the channels have different types, are signed, or have more than 16 bits ({parts[::3][:4]!r})"
         )
     if not wide or not high:
-        raise ImageError("it is damaged: its tiles are empty")
+        raise ImageError("the file is damaged: its tiles are empty")
     tiles = -(-right // wide) * -(-bottom // high)
     size = _Size(bottom - top, right - left, channels, parts[0] + 1, tiles, min(wide, right), min(high, bottom))
     if tiles * (TILE + CHANNEL * channels) > FEW + size.samples:
-        raise ImageError(f"it has {tiles} tiles of {wide} x {high} px; save it with larger ones")
+        raise ImageError(f"the file has {tiles} tiles of {wide} x {high} px; save it with larger tiles")
     return size
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each marker and its content in all headers of a codestream; packets are passed over by the lengths of tiles."""
+    """Yield each marker and its content in all headers of a codestream; packets are skipped by the lengths of tiles."""
     at, tile = 2, 0
     while True:
         if at + 2 > len(data):
-            raise ImageError("it is truncated")
+            raise ImageError("the file is truncated")
         (marker,) = struct.unpack_from(">H", data, at)
         if marker == EOC:
             return
@@ -174,15 +176,15 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
             if length == 0 and data.endswith(b"\xff\xd9"):  # the last tile: to the end
                 return
             if not tile or length < at + 2 - tile:
-                raise ImageError(f"it is damaged at byte {tile}")
+                raise ImageError(f"the file is damaged at byte {tile}")
             at = tile + length
             continue
         if at + 4 > len(data) or marker >> 8 != 0xFF:
-            raise ImageError(f"it is damaged or truncated at byte {at}")
+            raise ImageError(f"the file is damaged or truncated at byte {at}")
         (length,) = struct.unpack_from(">H", data, at + 2)
         part = data[at + 4 : at + 2 + length]
         if length < 2 or len(part) < length - 2:
-            raise ImageError(f"it is damaged or truncated at byte {at}")
+            raise ImageError(f"the file is damaged or truncated at byte {at}")
         tile = at if marker == SOT else tile
         yield marker, part
         at += 2 + length
@@ -192,10 +194,12 @@ def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
     """Refuse tiny precincts and code-blocks; `style` begins with the number of levels."""
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
-        raise ImageError(f"it has {levels} levels and code-blocks of a rare size; save it with the usual 64 x 64")
+        raise ImageError(
+            f"the {levels} levels or the size of its code-blocks are not supported; save it with code-blocks of 64 x 64"
+        )
     count = 0
     for level in range(levels + 1) if own_precincts else ():
         wide, high = (-(-side // 2 ** (levels - level)) for side in (size.tile_width, size.tile_height))
         count += -(-wide // 2 ** (precincts[level] & 15)) * -(-high // 2 ** (precincts[level] >> 4))
     if count * size.tiles * size.channels * PRECINCT > FEW + 4 * size.samples:
-        raise ImageError(f"it has {count * size.tiles} precincts; save it with larger ones")
+        raise ImageError(f"the file has {count * size.tiles} precincts; save it with larger precincts")

@@ -1,32 +1,36 @@
-"""The maps of an image larger than memory: probabilities, labels pixel by pixel and ids, in files, read by rows."""
+"""Maps of an out-of-core image in files: probabilities averaged over views, class ids and component ids, by rows."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
-from .inference import Inference, Probabilities, to_labels
+from .inference import Inference, Predictor, Probabilities, to_labels
+from .tiling import VIEWS, Part, Source
+
+Show = Callable[[str, int, int], None]
+"""Function that is called with the name of a step, the number of finished parts and the number of all parts."""
+
+JOURNAL = "journal.json"
 
 
 class Maps:
-    """The files, mapped; pages that were touched stay in memory until `release`."""
+    """Memory-mapped files; touched pages stay in memory until `release`."""
 
     def __init__(self, probabilities: Path, inference: Inference) -> None:
-        """`probabilities` is an .npy file, (K, H, W) float32; the ids come beside it."""
+        """Map `probabilities`, an .npy file (K, H, W) float32; the file of the ids will lie beside it."""
         self._probabilities, self._ids = probabilities, probabilities.with_name("ids.npy")
         self._inference = inference
         self._mapped = dict[Path, npt.NDArray[Any]]()
         self.classes, self.height, self.width = np.load(probabilities, mmap_mode="r").shape
 
-    def probabilities(self, rows: slice) -> Probabilities:
-        """Class probabilities (K, h, W)."""
-        return np.array(self._map(self._probabilities)[:, rows])
-
     def release(self) -> None:
-        """Let go of the memory."""
+        """Unmap the files, which frees their memory."""
         self._mapped.clear()
 
     def _map(self, file: Path) -> npt.NDArray[Any]:
@@ -34,25 +38,95 @@ class Maps:
             self._mapped[file] = np.load(file, mmap_mode="r+")
         return self._mapped[file]
 
+    def probabilities(self, rows: slice) -> Probabilities:
+        """Read class probabilities (K, h, W)."""
+        return np.array(self._map(self._probabilities)[:, rows])
+
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Class ids (h, W) by the probabilities of each pixel alone."""
+        """Compute class ids (h, W) from the probabilities of each pixel alone."""
         return to_labels(self.probabilities(rows), self._inference)
 
     def create_ids(self) -> None:
-        """Make room for ids."""
-        create(self._ids, np.int32, (self.height, self.width))
+        """Preallocate the file of the ids."""
+        preallocate(self._ids, np.int32, (self.height, self.width))
 
     def ids(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Ids (h, W)."""
+        """Read ids (h, W)."""
         return np.array(self._map(self._ids)[rows])
 
     def write_ids(self, rows: slice, ids: npt.NDArray[np.int32]) -> None:
-        """Put ids (h, W) of some rows into their place."""
+        """Write ids (h, W) of some rows."""
         self._map(self._ids)[rows] = ids
 
 
-def create(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
-    """Write an .npy file of zeros, its room on the disk reserved: full, it would end who writes through memory."""
+class Finished(NamedTuple):
+    """Numbers of finished views, and of finished rows of windows in the next view."""
+
+    views: int
+    rows: int
+
+
+def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> Path:
+    """Write the mean probabilities over the views into a file of `folder`; resume a call that was stopped.
+
+    Each view adds to the sum of the views before and writes into a new file, so that rows can be computed again.
+
+    Returns
+    -------
+    Path of an .npy file, (K, H, W) float32, equal to the last bit to `Predictor.probabilities`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    views = VIEWS[predictor.inference.views]
+    plans = [predictor.plan(source.height, source.width, view) for view in views]
+    total = sum(len(rows) * len(columns) for rows, columns in plans)
+    finished = _read(folder / JOURNAL)
+    for number, view in enumerate(views):
+        before = sum(len(rows) * len(columns) for rows, columns in plans[:number])
+        if number < finished.views:
+            continue
+        first = finished.rows if number == finished.views else 0
+        if first == 0:
+            shape = (len(predictor.description.classes), source.height, source.width)
+            preallocate(_sum(folder, number), np.float32, shape)
+        for row, parts in enumerate(predictor.windows(source, view, first), first):
+            for column, part in enumerate(parts, 1):
+                _add(part, len(views), folder, number)
+                show("windows", before + row * len(plans[number][1]) + column, total)
+            _write(folder / JOURNAL, Finished(number, row + 1), _sum(folder, number))
+        _write(folder / JOURNAL, Finished(number + 1, 0), _sum(folder, number))
+        if number:
+            _sum(folder, number - 1).unlink(missing_ok=True)
+    return _sum(folder, len(views) - 1)
+
+
+def _sum(folder: Path, number: int) -> Path:
+    return folder / f"sum-{number}.npy"
+
+
+def _add(part: Part, views: int, folder: Path, number: int) -> None:
+    """Write the sum with one more part. Each call maps the file anew: touched pages stay as long as the mapping."""
+    place = (slice(None), part.rows, part.columns)
+    value = part.probabilities / np.float32(views)
+    if number:
+        value += np.load(_sum(folder, number - 1), mmap_mode="r")[place]
+    np.load(_sum(folder, number), mmap_mode="r+")[place] = value
+
+
+def _read(journal: Path) -> Finished:
+    return Finished(*json.loads(journal.read_text())) if journal.exists() else Finished(0, 0)
+
+
+def _write(journal: Path, finished: Finished, file: Path) -> None:
+    """Record finished rows once their values in `file` are on the disk."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary = journal.with_name(f".{journal.name}.partial")
+    temporary.write_text(json.dumps(finished))
+    temporary.replace(journal)
+
+
+def preallocate(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+    """Write an .npy file of zeros and reserve its disk space: a full disk would kill a process that writes by mmap."""
     array: npt.NDArray[Any] = open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     del array
     if hasattr(os, "posix_fallocate"):

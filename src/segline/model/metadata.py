@@ -1,21 +1,21 @@
-"""Decide what a note of an image file means for its pixels: it is honoured, warned of, or the file is refused.
+"""Decide about the metadata of an image file: honour it, warn of it, or refuse the file.
 
-This is the only place of such decisions, for images and masks, in training and use. docs/import.md has the same table.
+All decisions are made here, for images and masks, in training and prediction. docs/import.md contains the same table.
 
-| note | decision |
+| metadata | decision |
 |---|---|
-| orientation: EXIF (JPEG, PNG), TIFF tag 274, else XMP | honoured: pixels are turned upright; not 1 to 8: warned of |
-| orientation of a TIFF with a georeference | refused: the georeference would no longer fit |
-| orientation of a JPEG 2000 | refused: viewers differ in whether they turn it |
-| WhiteIsZero (TIFF photometric 0) | honoured: values become `most - value` |
-| WhiteIsZero of signed or real numbers, or of several channels | refused: there is no `most`, or no grey |
-| WhiteIsZero of a mask of ids, or of a mask of bits that tifffile wrote | refused: most writers mean 0 as 0 |
-| missing values (GDAL_NODATA) | warned of where they occur; `check` refuses those far from all other values |
-| scale and offset of values (GDAL_METADATA) | warned of: numbers are taken as they are stored |
-| a mask of valid pixels (TIFF page of kind 4) | warned of: every pixel is taken |
-| pixels that are not square (resolution, PhysicalSize, pixel scale) | warned of: they are taken as squares |
-| colours that are called transparent (PNG tRNS, GIF), in a mask | warned of: the number is what counts |
-| further pictures in a JPEG (MPF) | warned of: the first is read |
+| orientation: EXIF (JPEG, PNG), TIFF tag 274, else XMP | honoured: pixels are turned upright; not 1 to 8: warning |
+| orientation of a TIFF with a georeference | refused: the georeference would no longer match the pixels |
+| orientation of a JPEG 2000 | refused: viewers differ in whether they turn the image |
+| WhiteIsZero (TIFF photometric 0) | honoured: values become `maximum - value` |
+| WhiteIsZero of signed or real numbers, or of several channels | refused: no `maximum`, or no grey values |
+| WhiteIsZero of a mask of ids, or of a mask of bits written by tifffile | refused: most writers invert nothing |
+| missing values (GDAL_NODATA) | warning where they occur; `check` refuses values far from all other values |
+| scale and offset of values (GDAL_METADATA) | warning: stored numbers are used unchanged |
+| a mask of valid pixels (TIFF page of kind 4) | warning: every pixel is used |
+| pixels that are not square (resolution, PhysicalSize, pixel scale) | warning: they are treated as square |
+| transparent colours (PNG tRNS, GIF) in a mask | warning: the stored number counts |
+| further pictures in a JPEG (MPF) | warning: only the first picture is read |
 | animations (PNG, GIF) | refused |
 """
 
@@ -28,7 +28,7 @@ from .headers import ImageError
 
 Pixels = npt.NDArray[Any]
 
-# By orientation: whether the stored rows and columns go backwards, and whether both are then exchanged.
+# For each orientation: whether to reverse the stored rows, to reverse the columns, and then to exchange both.
 TURNS = {
     1: (False, False, False),
     2: (False, True, False),
@@ -40,19 +40,19 @@ TURNS = {
     8: (False, True, True),
 }
 FIRST_EXCHANGED = 5  # orientations from here on exchange height and width
-SQUARE = 0.01  # by which the sides of a pixel may differ
-TO_STRIP = "if labels were made on its unturned pixels, remove the note (exiftool -Orientation= FILE)"
+SQUARE = 0.01  # largest relative difference between the sides of a square pixel
+TO_STRIP = "if the labels were made on the unturned pixels, remove the orientation (exiftool -Orientation= FILE)"
 
 
 class Note(NamedTuple):
-    """One thing that a file says and that a person should know: what it is about, and what is made of it."""
+    """Message to the user about metadata of a file: its subject, and the decision."""
 
     kind: str
     message: str
 
 
 class Facts(NamedTuple):
-    """What a file says of the geometry and meaning of its pixels."""
+    """Metadata of a file about the geometry and meaning of its pixels."""
 
     orientation: int | None = None
     density: tuple[float, float] | None = None  # pixels per unit of length, in x and y
@@ -63,12 +63,12 @@ class Facts(NamedTuple):
     georeferenced: bool = False
     nodata: str = ""
     scaled: str = ""
-    validity: bool = False  # whether a page says which pixels are valid
+    validity: bool = False  # whether a page is a mask of valid pixels
     rarely_turned: bool = False  # whether viewers differ in whether they turn the image
 
 
 class Metadata(NamedTuple):
-    """What is made of `Facts`: an orientation 1 to 8, the number of missing values, and what to say."""
+    """Decisions about `Facts`: an orientation 1 to 8, the number for missing values, and notes to the user."""
 
     orientation: int = 1
     nodata: float | None = None
@@ -76,15 +76,15 @@ class Metadata(NamedTuple):
 
 
 def decide(facts: Facts) -> Metadata:
-    """Decide about what a file says of itself, by the table above.
+    """Decide about the metadata of a file, by the table of this module.
 
     Raises
     ------
     ImageError
-        It is an animation, or has an orientation that is refused.
+        The file is an animation, or its orientation is refused.
     """
     if facts.frames > 1:
-        raise ImageError(f"an animation of {facts.frames} frames; save each as an image of its own")
+        raise ImageError(f"the file is an animation of {facts.frames} frames; save each frame as a separate image")
     orientation, notes = _orientation(facts)
     nodata = number(facts.nodata)
     if facts.white_is_zero:
@@ -93,20 +93,20 @@ def decide(facts: Facts) -> Metadata:
         notes.append(
             Note(
                 "nodata",
-                f"{facts.nodata.strip()} is declared as missing (nodata): where it occurs, it is taken for a value",
+                f"{facts.nodata.strip()} is declared as missing (nodata): where it occurs, it is used as a value",
             )
         )
     if facts.scaled:
-        message = f"numbers have a {facts.scaled} (GDAL); they are taken as they are stored"
+        message = f"numbers have a {facts.scaled} (GDAL): the stored numbers are used unchanged"
         notes.append(Note("scale and offset", message))
     if facts.validity:
-        notes.append(Note("validity mask", "a mask in the file says which pixels are valid; every pixel is taken"))
+        notes.append(Note("validity mask", "the file contains a mask of valid pixels: every pixel is used"))
     if facts.density and abs(facts.density[0] / facts.density[1] - 1) > SQUARE:
         ratio = facts.density[1] / facts.density[0]
-        message = f"pixels are {ratio:.3g} times as wide as high; they are taken as squares"
+        message = f"pixels are {ratio:.3g} times as wide as high: they are treated as square"
         notes.append(Note("pixels that are not square", message))
     if facts.clear:
-        notes.append(Note("transparency", "a colour is called transparent; in a mask, its number counts all the same"))
+        notes.append(Note("transparency", "a colour is declared transparent: in a mask, its stored number counts"))
     if facts.several:
         notes.append(Note("further pictures", "further pictures in the file (MPF) are not read"))
     return Metadata(orientation, nodata, tuple(notes))
@@ -117,22 +117,22 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
     if value is None or value == 1:
         return 1, []
     if value not in TURNS:
-        return 1, [Note("orientation", f"orientation note {value} is not 1 to 8: taken as it is stored")]
+        return 1, [Note("orientation", f"orientation {value} is not 1 to 8: the pixels are used as stored")]
     if facts.georeferenced:
         raise ImageError(
-            f"its orientation note is {value}, but its georeference is of the pixels as stored; write it with "
+            f"the orientation is {value}, but its georeference refers to the stored pixels; write it with "
             "orientation 1, or without georeference"
         )
     if facts.rarely_turned:
         raise ImageError(
-            f"its orientation note is {value}, which some viewers of JPEG 2000 heed and others do not; turn the "
-            "pixels, or remove the note"
+            f"the orientation is {value}, which only some viewers of JPEG 2000 apply; turn the pixels, or "
+            "remove the orientation"
         )
-    return value, [Note("orientation", f"turned upright, as orientation note {value} says")]
+    return value, [Note("orientation", f"turned upright by its orientation {value}")]
 
 
 def number(text: str) -> float | None:
-    """The number of missing values; None where none is declared."""
+    """Return the declared number for missing values, or None."""
     try:
         return float(text.strip("\0 \t\r\n").replace(",", "."))
     except ValueError:
@@ -140,7 +140,7 @@ def number(text: str) -> float | None:
 
 
 def holds(dtype: npt.DTypeLike, nodata: float) -> bool:
-    """Whether an image of that type can hold the number of missing values."""
+    """Return whether an image of type `dtype` can contain the number for missing values."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return True
@@ -150,30 +150,30 @@ def holds(dtype: npt.DTypeLike, nodata: float) -> bool:
 
 
 def missing(pixels: Pixels, nodata: float) -> npt.NDArray[np.bool_]:
-    """Where `pixels` hold the number of missing values, which may be NaN."""
+    """Return a mask of the pixels that equal the number for missing values, which may be NaN."""
     if np.isnan(nodata):
         return np.isnan(pixels)
     if not holds(pixels.dtype, nodata):
         return np.zeros(pixels.shape, bool)
     with np.errstate(over="ignore"):
-        found: npt.NDArray[np.bool_] = pixels == pixels.dtype.type(nodata)
-    return found
+        is_missing: npt.NDArray[np.bool_] = pixels == pixels.dtype.type(nodata)
+    return is_missing
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """`pixels` (H, W, ...) turned as viewers show them; (W, H, ...) where `orientation` is 5 to 8."""
+    """Turn `pixels` (H, W, ...) as viewers show them: (W, H, ...) for `orientation` 5 to 8."""
     backward, mirrored, exchanged = TURNS[orientation]
     turned = pixels[:: -1 if backward else 1, :: -1 if mirrored else 1]
     return np.ascontiguousarray(np.swapaxes(turned, 0, 1) if exchanged else turned)
 
 
 def size(height: int, width: int, orientation: int) -> tuple[int, int]:
-    """Height and width upright of an image stored as `height` x `width`; or the other way round."""
+    """Return the height and width of the upright image that is stored as `height` x `width`, or the reverse."""
     return (width, height) if TURNS[orientation][2] else (height, width)
 
 
 def stored_window(rows: slice, columns: slice, height: int, width: int, orientation: int) -> tuple[slice, slice]:
-    """The stored rows and columns, of `height` x `width` px, of a window of the upright image."""
+    """Return the stored rows and columns, within `height` x `width` px, of a window of the upright image."""
     backward, mirrored, exchanged = TURNS[orientation]
     down, along = (columns, rows) if exchanged else (rows, columns)
     return (_backward(down, height) if backward else down), (_backward(along, width) if mirrored else along)
@@ -184,16 +184,16 @@ def _backward(part: slice, length: int) -> slice:
 
 
 def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
-    """`pixels` (H, W, C) of `bits` bits whose 0 is white, with 0 for black; channels `alpha` stay.
+    """Invert `pixels` (H, W, C) of `bits` bits from white as 0 to black as 0; channels `alpha` stay.
 
     Raises
     ------
     ImageError
-        The numbers have no largest one, or there are several channels.
+        The type has no maximum, or there are several channels.
     """
     if pixels.dtype.kind not in "bu" or pixels.shape[2] - len(alpha) != 1:
         raise ImageError(
-            f"its 0 is white (WhiteIsZero), which cannot be said of {pixels.shape[2]} channel(s) of type "
+            f"0 is white (WhiteIsZero), which is not defined for {pixels.shape[2]} channel(s) of type "
             f"{pixels.dtype}; write it as MinIsBlack"
         )
     black: Pixels = ~pixels if pixels.dtype.kind == "b" else pixels.dtype.type(2**bits - 1) - pixels
@@ -203,18 +203,18 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask of `bits` bits whose 0 is white, where its writer may have meant 0 as 0.
+    """Refuse a mask of `bits` bits with 0 as white if its writer may not have inverted the values.
 
-    tifffile (and scikit-image by it) calls every array of bool WhiteIsZero and inverts nothing.
+    tifffile, also through scikit-image, declares every array of bool as WhiteIsZero and inverts nothing.
     """
     most, highest = 2**bits - 1, int(stored.max(initial=0))
     if bits == 1 and writer.startswith("tifffile"):
         raise ImageError(
-            "its 0 is white (WhiteIsZero), as tifffile says of every array of bool, whatever is meant; write it with "
+            "0 is white (WhiteIsZero), which tifffile declares for every array of bool; write it with "
             "photometric='minisblack', or as uint8"
         )
     if 0 < highest <= most // 2:
         raise ImageError(
-            f"its 0 is white (WhiteIsZero), but its values 0 to {highest} look like ids, which would become "
-            f"{most} to {most - highest}; write it as MinIsBlack"
+            f"0 is white (WhiteIsZero), but its values 0 to {highest} look like ids, which inversion would "
+            f"turn into {most} to {most - highest}; write it as MinIsBlack"
         )

@@ -1,4 +1,4 @@
-"""Objects in a prediction: the connected parts of a class, or what a watershed makes of those that touch.
+"""Objects in a prediction: connected components of a class, or parts of components that a watershed separates.
 
 Objects are (H, W) int32 ids, numbered from 1; 0 is background.
 """
@@ -12,23 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from .images import encode_png
-from .numbering import bands
-from .watershed import Watershed
+from .watershed import Watershed, bands
 
 Objects = npt.NDArray[np.int32]
 Labels = npt.NDArray[np.uint8]  # class ids (H, W)
 
-STEPS = 64  # heights are whole numbers of 1/64 px, so that equal ones are equal on every machine
-REACH = 1024  # px; so many rows above and below decide what a pixel is a part of
+STEPS = 64  # heights are multiples of 1/64 px, so that equal heights are equal on every machine
+REACH = 1024  # px; distances to the background are not measured beyond it
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How objects that touch are told apart; a part of inference.json.
+    """Settings that separate touching objects; a part of inference.json.
 
-    ``depth``: px; two peaks of the landscape are two objects where the pass between them is more than this lower than
-    both, None for connected components. ``min_area``: px; smaller objects are left out. ``min_probability``: so are
-    those whose pixels are foreground with a lower probability, on average.
+    ``depth``: px; two peaks of the landscape are two objects if the pass between them is more than ``depth`` lower than
+    both; None for connected components. ``min_area``: px; smaller objects are removed. ``min_probability``: objects
+    with a lower mean probability of foreground are removed.
     """
 
     depth: float | None = None
@@ -37,14 +36,14 @@ class Separation:
 
 
 def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Separation) -> Objects:
-    """The objects (H, W) in the class ids `labels` (H, W) that were made of the `probabilities` (K, H, W)."""
+    """Find the objects (H, W) in the class ids `labels` (H, W), which were computed from `probabilities` (K, H, W)."""
     objects = components(labels) if separation.depth is None else parted(probabilities, labels, separation.depth)
     area, probability = measured(objects, probabilities)
     return selected(objects, (area >= separation.min_area) & (probability >= separation.min_probability))
 
 
 def components(labels: Labels) -> Objects:
-    """The 4-connected components of each class but the background."""
+    """Number the 4-connected components of each foreground class."""
     objects = np.zeros(labels.shape, np.int32)
     for class_id in range(1, int(labels.max(initial=0)) + 1):
         pieces = segments(labels == class_id)
@@ -53,10 +52,10 @@ def components(labels: Labels) -> Objects:
 
 
 def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float) -> Objects:
-    """Part the foreground of `labels` by a watershed of the landscape that `heights` makes.
+    """Separate the foreground of `labels` by a watershed of the landscape from `heights`.
 
-    Each peak that rises more than `depth` above the pass to a higher one grows into an object, so every connected part
-    of the foreground is one object or more, and every pixel of it belongs to one.
+    Each peak that rises more than `depth` above the pass to a higher peak grows into an object. So every connected
+    component of the foreground becomes one or more objects, and each of its pixels belongs to one object.
 
     Returns
     -------
@@ -75,10 +74,10 @@ def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float)
 
 
 def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """The landscape of objects (H, W), 1 / `STEPS` px: the distance to the background, px, times the probability of
-    the likeliest foreground class; -1 in the background.
+    """Compute the landscape (H, W) for the watershed, in 1 / `STEPS` px; -1 in the background.
 
-    It falls in a neck, along a faint line, and where two classes meet.
+    The height is the distance to the background, px, times the probability of the likeliest foreground class. It is
+    low in a neck, along a faint line, and where two classes meet.
     """
     ground: npt.NDArray[np.int32] = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
     ground[distance == 0] = -1
@@ -86,45 +85,47 @@ def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.flo
 
 
 def distances(inside: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
-    """The distance (H, W) of each pixel to the nearest one outside, `most` at most, px."""
+    """Measure the distance (H, W) of each pixel to the nearest pixel outside, px; at most `most`."""
     distance = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(distance, np.float32(most))
 
 
 def reach(height: int, width: int) -> int:
-    """The longest distance to the background that is told from longer ones in an image of that size, px."""
+    """Return the distance to the background, px, at which distances in an image of this size are cut off."""
     return min(REACH, height + width)
 
 
 def steps(depth: float) -> int:
-    """A depth in px as a difference of `heights`."""
+    """Convert a depth in px to a difference of `heights`."""
     return max(1, round(depth * STEPS))
 
 
 def measured(
     objects: Objects, probabilities: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Pixels (N,) of each id of `objects`, and the mean over these of the probability of not being background (N,)."""
+    """Return the area (N,) of each id in `objects`, px, and its mean probability of foreground (N,)."""
     ids = objects.ravel()
     area = np.bincount(ids)
     return area, 1 - np.bincount(ids, probabilities[0].ravel()) / np.maximum(area, 1)
 
 
 def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
-    """The objects whose id has True in `keep` (N,), numbered from 1 in the order of their first pixels, row by row."""
+    """Keep the objects whose id is True in `keep` (N,); number them from 1 by their first pixel, row by row."""
     kept = np.flatnonzero(keep & (np.bincount(objects.ravel(), minlength=keep.size) > 0))
     kept = kept[kept > 0]
     first = np.zeros(keep.size, np.int64)
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
-        first[objects[row, ::-1]] = row * objects.shape[1] + columns  # of several, numpy keeps what is written last
+        first[objects[row, ::-1]] = (
+            row * objects.shape[1] + columns
+        )  # for equal ids numpy keeps the value that is written last
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)
     return numbers[objects]
 
 
 def class_labels(objects: Objects, labels: Labels) -> Labels:
-    """The class ids (H, W) that give each object one class, that of most of its pixels, and all else background."""
+    """Give each object the class of most of its pixels; everything else becomes background. Class ids (H, W)."""
     classes = int(labels.max(initial=0)) + 1
     count = int(objects.max(initial=0)) + 1
     votes = np.bincount(objects.ravel() * classes + labels.ravel(), minlength=count * classes).reshape(count, classes)
@@ -134,7 +135,7 @@ def class_labels(objects: Objects, labels: Labels) -> Labels:
 
 
 def encode(objects: npt.NDArray[Any]) -> bytes:
-    """The bytes of an image file of `objects`: PNG, 16 bit; TIFF, 32 bit, where there are more than 65,535."""
+    """Encode `objects` as 16-bit PNG, or as 32-bit TIFF if there are more than 65,535."""
     if objects.max(initial=0) < 2**16:
         return encode_png(objects.astype(np.uint16))
     import tifffile
@@ -145,7 +146,7 @@ def encode(objects: npt.NDArray[Any]) -> bytes:
 
 
 def encode_probabilities(probabilities: npt.NDArray[np.float32]) -> bytes:
-    """The bytes of a TIFF of class probabilities (K, H, W), a plane for each class."""
+    """Encode class probabilities (K, H, W) as TIFF with a plane for each class."""
     import tifffile
 
     stream = io.BytesIO()
@@ -162,7 +163,7 @@ def encode_probabilities(probabilities: npt.NDArray[np.float32]) -> bytes:
 
 
 def suffix(encoded: bytes) -> str:
-    """The suffix for a file with what `encode` gave: .png or .tif."""
+    """Return the file suffix of an encoded PNG or TIFF: .png or .tif."""
     return ".png" if encoded.startswith(b"\x89PNG") else ".tif"
 
 
@@ -173,10 +174,10 @@ def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
 
 
 def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int32]:
-    """Segments above the threshold, grown into the border until a line one pixel wide is left between them.
+    """Grow the segments above the threshold until a line one pixel wide is left between them.
 
-    The growth sees only what is above the threshold, as in the challenge, and goes at the same pace in all directions:
-    no pixel changes its segment, and a border that does not part two segments vanishes.
+    Only the segments above the threshold grow, as in the ISBI 2012 challenge, at the same pace in all directions: no
+    pixel changes its segment, and a border that does not separate two segments vanishes.
 
     Parameters
     ----------
@@ -188,17 +189,17 @@ def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDAr
     Returns
     -------
     (H, W) int32
-        Segments numbered from 1; 0 is the line. Nothing above the threshold: 0 everywhere.
+        Segments numbered from 1; 0 is the line. If no pixel is above the threshold, all are 0.
     """
     return _grown(segments(foreground_probability > float(threshold)))
 
 
 def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Watershed of a flat landscape: all segments grow by a pixel at a time, and where two would meet is the line.
+    """Grow all segments by one pixel at a time; pixels where two segments would meet become the line.
 
-    In each step the white, then the black squares of a chessboard are decided. None of them touch, so the order of the
-    pixels does not matter, and no pixel is passed on before it is known whether it is line: every segment stays
-    4-connected, and every pixel of the line touches two (scikit-image's watershed_line keeps neither).
+    Each step decides the white squares of a chessboard, then the black squares. Squares of one colour do not touch, so
+    the order of the pixels does not matter, and no segment grows from an undecided pixel. Every segment stays
+    4-connected, and every pixel of the line touches two segments (scikit-image's watershed_line guarantees neither).
     """
     if seeds.max(initial=0) <= 1:
         return np.full_like(seeds, seeds.max(initial=0))
@@ -218,7 +219,7 @@ def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The one id in each row (N, 4) beside 0, or 0 where there are several."""
+    """Return the only id beside 0 in each row (N, 4); 0 where a row has several ids."""
     highest = ids.max(axis=1)
     lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
     return np.where(lowest == highest, highest, 0).astype(np.int32)

@@ -1,4 +1,4 @@
-"""An image larger than memory to labels and objects, the same as `Predictor.inference` gives, by way of files."""
+"""Predict an out-of-core image by way of files, equal to the last bit to `Predictor.predict` in memory."""
 
 from functools import cached_property
 from pathlib import Path
@@ -7,26 +7,25 @@ import numpy as np
 import numpy.typing as npt
 
 from . import bandwise
-from .averaging import Show, averaged
 from .headers import ImageError
 from .inference import Prediction, Predictor, Probabilities
-from .maps import Maps
+from .maps import Maps, Show, averaged
 from .objects import Separation
 from .tiling import Source
 
 
-class Large:
-    """What is seen in an image, by rows."""
+class OutOfCorePrediction:
+    """Labels, objects and probabilities of an image, by rows."""
 
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
-        """Predict `source` into files in `folder`; where an earlier call ended, this one goes on.
+        """Predict `source` into files in `folder`; resume a call that was stopped.
 
-        The files need 4 K + 4 bytes a pixel, twice the 4 K where several views are averaged.
+        The files need 4 K + 4 bytes per pixel, and 4 K more where several views are averaged.
 
         Raises
         ------
         ImageError
-            The model's settings need the whole image at once, or its type or channels are not the model's.
+            The model's settings need the whole image at once, or the image's type or channels are not the model's.
         """
         if reason := predictor.needs_whole:
             raise ImageError(
@@ -36,39 +35,38 @@ class Large:
         self._maps = Maps(averaged(predictor, source, folder, show), predictor.inference)
 
     def probabilities(self, rows: slice) -> Probabilities:
-        """Class probabilities (K, h, W) of some rows."""
+        """Return class probabilities (K, h, W) of some rows."""
         self._maps.release()
         return self._maps.probabilities(rows)
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Class ids (h, W) of some rows; errors as in `predict`."""
+        """Return class ids (h, W) of some rows; errors as in `predict`."""
         self._maps.release()
         if self._inference.separation is None:
             return self._maps.labels(rows)
-        # Before the ids are read: it writes them.
-        table = self._table
+        table = self._table  # before the ids are read: finding the objects writes the ids
         return table.classes[self._maps.ids(rows)]
 
     def objects(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Objects (h, W) of some rows; errors as in `predict`."""
+        """Return objects (h, W) of some rows; errors as in `predict`."""
         self._maps.release()
         table = self._table
         return table.objects[self._maps.ids(rows)]
 
     def predict(self, rows: slice) -> Prediction:
-        """Labels and objects of some rows.
+        """Return labels and objects of some rows.
 
         Raises
         ------
         ImageError
-            There are more parts than numbers.
+            The image has more components than int32 has numbers.
         """
         return Prediction(self.labels(rows), self.objects(rows))
 
     @property
     def count(self) -> int:
         """Number of objects; errors as in `predict`."""
-        return self._table.found
+        return self._table.total
 
     @cached_property
     def _table(self) -> bandwise.Table:

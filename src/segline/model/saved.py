@@ -1,4 +1,4 @@
-"""A model on disk: model.json, inference.json and the weights, checked before anything is built from them."""
+"""Read and write a model on disk: model.json, inference.json and the weights, validated before use."""
 
 import json
 import math
@@ -13,21 +13,21 @@ from safetensors.torch import load_file
 
 from .images import Statistics
 from .objects import Separation
+from .tiling import VIEWS
 from .unet import UNet
-from .views import VIEWS
 
-LARGEST = 2**20  # bytes of a JSON file of a model
-WIDEST = 2**17  # channels of the lowest level
-REMEDY = "it is damaged or of another model; take it from where it was made, or make the model again"
+LARGEST = 2**20  # most bytes of a JSON file of a model
+WIDEST = 2**17  # most channels of the lowest level
+REMEDY = "the file is damaged or belongs to another model; copy it again, or train the model again"
 
 
 class ModelError(ValueError):
-    """A model that cannot be loaded; the message names the file, what is wrong, and the way out."""
+    """Raised when a model cannot be loaded; the message names the file, the problem and a remedy."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """All that is needed, besides the weights, to build the network and feed it: model.json."""
+    """Content of model.json: all that is needed, besides the weights, to build the network and its input."""
 
     network: dict[str, Any]
     classes: dict[int, str]
@@ -36,12 +36,12 @@ class Description:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Return the description in `file`; ModelError where it is damaged."""
+        """Read the description in `file`; ModelError if it is damaged."""
         with _named(file):
             content = _read(file)
             network, classes = content["network"], content["classes"]
             _doubt(isinstance(network, dict) and all(NETWORK.get(k, _never)(v) for k, v in network.items()), "network")
-            # What it needs grows with this product; a damaged number must not ask for all memory.
+            # Memory grows with this product; a damaged number must not allocate all memory.
             _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "network.width")
             _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "classes")
             _doubt(list(classes) == [str(number) for number in range(len(classes))], "classes")
@@ -55,23 +55,23 @@ class Description:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
     def write(self, file: Path) -> None:
-        """Write it to `file`."""
+        """Write the description to `file`."""
         file.write_bytes(self.encoded())
 
     def build(self) -> UNet:
-        """A new network, with random weights."""
+        """Build the network with random weights."""
         return UNet(self.statistics.channels, len(self.classes), **self.network)
 
 
 @dataclass(frozen=True)
 class Inference:
-    """How probabilities become labels and objects: inference.json.
+    """Content of inference.json: settings that turn probabilities into labels and objects.
 
-    ``threshold``: foreground above this probability, None for the likeliest class. ``segment_threshold``: borders
-    are closed between cells that are apart above this probability, None leaves what is joined. ``separation``: how
-    objects that touch are told apart, None where objects are not what the model was taught. ``views``: 1, a
-    number of `VIEWS` to average. ``tile``: side of the network's input, px, 0 for as few windows as
-    `MEMORY_BUDGET` allows.
+    ``threshold`` : foreground is above this probability; None takes the likeliest class.
+    ``segment_threshold`` : borders are closed between cells that are apart above this probability; None: never.
+    ``separation`` : how touching objects are separated; None if the model does not predict objects.
+    ``views`` : number of `VIEWS` to average.
+    ``tile`` : side of the network's input, px; 0 for as few windows as `MEMORY_BUDGET` allows.
     """
 
     threshold: float | None = None
@@ -82,7 +82,7 @@ class Inference:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Return the settings in `file`; ModelError where it is damaged."""
+        """Read the settings in `file`; ModelError if it is damaged."""
         with _named(file):
             content = _read(file)
             separation = content.pop("separation", None)
@@ -98,41 +98,41 @@ class Inference:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
     def write(self, file: Path) -> None:
-        """Write them to `file`."""
+        """Write the settings to `file`."""
         file.write_bytes(self.encoded())
 
 
 def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
-    """Return the weights in `file` by name, once their shapes are those of the network in `description`.
+    """Return the weights in `file` by name, after a check of their shapes against the network in `description`.
 
     Raises
     ------
     ModelError
-        The file is missing, damaged, or of another network.
+        The file is missing or damaged, or belongs to another network.
     """
     with _named(file):
-        found = load_file(file)
+        tensors = load_file(file)
     with torch.device("meta"):  # shapes without memory
         wanted = description.build().state_dict()
-    for name in sorted({*wanted, *found}):
-        shapes = [tuple(each[name].shape) if name in each else "none" for each in (found, wanted)]
+    for name in sorted({*wanted, *tensors}):
+        shapes = [tuple(state[name].shape) if name in state else "none" for state in (tensors, wanted)]
         if shapes[0] != shapes[1]:
             raise ModelError(
-                f"{file}: tensor {name[:80]} has shape {shapes[0]}, model.json asks for {shapes[1]}; {REMEDY}"
+                f"{file}: tensor {name[:80]} has shape {shapes[0]}, but model.json requires {shapes[1]}; {REMEDY}"
             )
-        if found[name].is_floating_point() != wanted[name].is_floating_point():
-            raise ModelError(f"{file}: tensor {name} is {found[name].dtype}, not {wanted[name].dtype}; {REMEDY}")
-    return found
+        if tensors[name].is_floating_point() != wanted[name].is_floating_point():
+            raise ModelError(f"{file}: tensor {name} is {tensors[name].dtype}, not {wanted[name].dtype}; {REMEDY}")
+    return tensors
 
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Whatever a damaged file raises within the block becomes a ModelError that names it."""
+    """Turn every error about a damaged file in the block into a ModelError that names the file."""
     try:
         yield
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # SafetensorError, and all that JSON of other types leads to
+    except Exception as error:  # SafetensorError, and errors from JSON values of wrong types
         message = " ".join(f"{error}".split())[:200] if not isinstance(error, KeyError) else f"{error} is missing"
         raise ModelError(f"{file}: {message}; {REMEDY}") from error
 
@@ -140,15 +140,15 @@ def _named(file: Path) -> Iterator[None]:
 def _read(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         data = stream.read(LARGEST + 1)
-    _doubt(len(data) <= LARGEST, "its size")
+    _doubt(len(data) <= LARGEST, f"a size above {LARGEST} bytes")
     content = json.loads(data)
-    _doubt(isinstance(content, dict), "it")
+    _doubt(isinstance(content, dict), "its content")
     return dict(content)
 
 
 def _doubt(sound: bool, name: str) -> None:
     if not sound:
-        raise ValueError(f"{name} is not what a model can have")
+        raise ValueError(f"{name} is not valid for a model")
 
 
 def _whole(value: object, low: int, high: int) -> bool:
@@ -159,7 +159,7 @@ def _real(value: object, low: float, high: float = math.inf) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type, operator]
 
 
-def _never(value: object) -> bool:  # noqa: ARG001  of a name that is not known
+def _never(value: object) -> bool:  # noqa: ARG001  the check of an unknown name
     return False
 
 

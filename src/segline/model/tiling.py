@@ -1,4 +1,7 @@
-"""Overlap-tile geometry: which windows of the mirrored image give which part of the output. Pure index arithmetic."""
+"""Overlap-tile geometry: eight views of an image, and the windows of each view that give each part of the output.
+
+Pure index arithmetic.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +12,48 @@ import numpy.typing as npt
 
 from .geometry import Geometry, SizeError
 from .images import Raw, Statistics, to_network
-from .views import located, make_view, size, undo_view
+
+VIEWS = {1: (0,), 4: (0, 2, 4, 6), 8: tuple(range(8))}
+"""Views to average, by their number and as `make_view` counts them; 4: the views that keep rows as rows."""
+
+
+def make_view(image: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
+    """Return one of the eight rotations and mirrorings of `image` (C, H, W); view 0 is the image itself."""
+    turned = np.rot90(image, view % 4, axes=(1, 2))
+    return np.ascontiguousarray(turned[:, :, ::-1] if view >= 4 else turned)
+
+
+def undo_view(output: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
+    """Invert `make_view`."""
+    return np.rot90(output[:, :, ::-1] if view >= 4 else output, -(view % 4), axes=(1, 2))
+
+
+def view_size(view: int, height: int, width: int) -> tuple[int, int]:
+    """Return height and width of a view of an image of `height` x `width` px."""
+    return (height, width) if view % 2 == 0 else (width, height)
+
+
+def to_image(view: int, rows: slice, columns: slice, height: int, width: int) -> tuple[slice, slice]:
+    """Convert `rows` and `columns` of a view to rows and columns of the image (`height` x `width` px)."""
+    if view >= 4:
+        columns = _mirrored(columns, view_size(view, height, width)[1])
+    for side in (width, height, width)[: view % 4][::-1]:
+        # The first row of an image turned by a quarter was its last column.
+        rows, columns = columns, _mirrored(rows, side)
+    return rows, columns
+
+
+def _mirrored(span: slice, length: int) -> slice:
+    return slice(length - span.stop, length - span.start)
 
 
 @dataclass(frozen=True)
 class Span:
     """One window along one axis.
 
-    ``start`` to ``stop``: the input, in pixels of the image, beyond which it is mirrored. ``keep`` to ``end``: the
-    pixels of the image that this window decides. ``offset``: where those begin in the network's output.
+    ``start`` to ``stop``: the input, in pixels of the image, which is mirrored beyond its border. ``keep`` to ``end``:
+    the pixels of the image that this window decides. ``offset``: the position of the first of these pixels in the
+    network's output.
     """
 
     start: int
@@ -28,15 +64,15 @@ class Span:
 
     @property
     def kept(self) -> slice:
-        """Those pixels in the network's output."""
+        """Decided pixels, as a slice of the network's output."""
         return slice(self.offset, self.offset + self.end - self.keep)
 
 
 def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Windows of one size that cover an axis of `length` px; every pixel is kept from exactly one of them.
+    """Plan windows of one size that cover an axis of `length` px; each pixel is kept from exactly one window.
 
-    Steps are multiples of the stride and no window's fringe is kept, so the result equals that of one window
-    over the whole axis, which is what `size` None asks for.
+    Steps are multiples of the stride and no window's fringe is kept, so the result equals the result of one window
+    over the whole axis. `size` None plans this one window.
 
     Raises
     ------
@@ -51,7 +87,7 @@ def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Unpadded: the first window's kept pixels begin at 0, each further one a step later."""
+    """Plan unpadded windows: the kept pixels of the first window start at 0, of each further window one step later."""
     context = geometry.margin + geometry.fringe
     whole = geometry.at_least(length + 2 * context)
     size = min(size or whole, whole)
@@ -67,8 +103,8 @@ def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]
 
 
 def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Padded: windows stay inside the image (rounded up to the stride), so that zeros enter only at its true border."""
-    # Two strides at least: instance norm has nothing to normalise in a bottom of one pixel.
+    """Plan padded windows inside the image, rounded up to the stride: zeros enter only at the image's true border."""
+    # Two strides at least: instance norm cannot normalise a lowest level of one pixel.
     whole = geometry.at_least(max(length, 2 * geometry.stride))
     size = min(size or whole, whole)
     context = geometry.at_least(geometry.fringe)
@@ -85,17 +121,17 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def smallest(geometry: Geometry) -> int:
-    """The smallest tile whose windows can advance."""
+    """Return the smallest tile, px, whose windows can advance."""
     if geometry.padding == "same":
         return 2 * geometry.at_least(geometry.fringe) + geometry.stride
     return geometry.at_least(2 * (geometry.margin + geometry.fringe) + geometry.stride)
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """The smallest size of which no more windows cover `length` px than of `size`: less is computed twice."""
-    many = len(plan(length, size, geometry))
+    """Shrink `size` as far as the number of windows that cover `length` px stays the same: less is computed twice."""
+    windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
-        if len(plan(length, smaller, geometry)) > many:
+        if len(plan(length, smaller, geometry)) > windows:
             break
         size = smaller
     return size
@@ -106,7 +142,7 @@ def _refuse(size: int, geometry: Geometry) -> None:
 
 
 def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-    """Mirror `indices` into 0 ... length - 1, edge not repeated, as often as needed."""
+    """Mirror `indices` into 0 ... length - 1 as often as needed, without repeating the edge."""
     if length == 1:
         return np.zeros_like(indices)
     folded = np.abs(indices) % (2 * length - 2)
@@ -115,19 +151,19 @@ def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
 
 
 def reach(span: Span, length: int) -> tuple[slice, npt.NDArray[np.int64]]:
-    """The pixels of an axis of `length` px that a window sees, and which of these each of its own is, mirrored."""
+    """Return the pixels of an axis of `length` px that a window reads, and the index into them of each window pixel."""
     indices = fold(np.arange(span.start, span.stop), length)
     first = int(indices.min())
     return slice(first, int(indices.max()) + 1), indices - first
 
 
 class Source(NamedTuple):
-    """An image of which parts can be had."""
+    """An image that is read by parts."""
 
     height: int
     width: int
     read: Callable[[slice, slice], Raw]
-    """Pixels (h, w, C) of these rows and columns."""
+    """Function that returns the pixels (h, w, C) of given rows and columns."""
 
 
 class Part(NamedTuple):
@@ -145,18 +181,18 @@ class Window(NamedTuple):
     row: Span
     column: Span
 
-    def see(self, source: Source, statistics: Statistics) -> npt.NDArray[np.float32]:
-        """What the network sees (C, h, w), beyond the rim of the image mirrored."""
+    def inputs(self, source: Source, statistics: Statistics) -> npt.NDArray[np.float32]:
+        """Return the network's input (C, h, w); the image is mirrored beyond its border."""
         height, width = source.height, source.width
-        tall, wide = size(self.view, height, width)
+        tall, wide = view_size(self.view, height, width)
         rows, row_indices = reach(self.row, tall)
         columns, column_indices = reach(self.column, wide)
-        raw = source.read(*located(self.view, rows, columns, height, width))
+        raw = source.read(*to_image(self.view, rows, columns, height, width))
         image = make_view(to_network(raw, statistics), self.view)
         return image[:, row_indices[:, None], column_indices]
 
-    def keep(self, output: npt.NDArray[np.float32], source: Source) -> Part:
-        """The part that the window decides, of what the network made of it (K, h, w)."""
+    def decided(self, output: npt.NDArray[np.float32], source: Source) -> Part:
+        """Return the part of the image that the window decides, from the network's output (K, h, w)."""
         kept = output[:, self.row.kept, self.column.kept]
         rows, columns = slice(self.row.keep, self.row.end), slice(self.column.keep, self.column.end)
-        return Part(*located(self.view, rows, columns, source.height, source.width), undo_view(kept, self.view))
+        return Part(*to_image(self.view, rows, columns, source.height, source.width), undo_view(kept, self.view))

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from .geometry import Geometry
 
-GROUPS = 8  # channels are divided into this many groups where `norm` is group and the width allows it
+GROUPS = 8  # groups of channels for norm = group, where the width allows it
 
 
 class UNet(nn.Module):
     """Contracting and expanding path with copy-and-crop; returns logits.
 
-    ``UNet(1, 2, width=64, depth=4, padding="valid", norm="none")`` is the paper's network: 31,030,658 parameters.
+    ``UNet(1, 2, width=64, depth=4, padding="valid", norm="none")`` is the network of the paper: 31,030,658 parameters.
 
     Parameters
     ----------
     in_channels, classes:
-        Channels of the image and number of classes, background included.
+        Channels of the image, and number of classes including the background.
     width:
         Channels of the first level; every level doubles them.
     depth:
@@ -35,9 +35,9 @@ class UNet(nn.Module):
     dropout:
         Probability, at the end of the contracting path (its last two levels, as in the released network).
     reduction:
-        Side of the blocks of pixels that the network sees as one: their pixels become channels, and of the last
-        convolution's channels pixels again (sub-pixel convolution, Shi 2016). It costs reduction**2 times less, and as
-        much more context is seen. 1: none.
+        Space-to-depth factor: side of the blocks of pixels that the network processes as one. The pixels of a block
+        become channels, and the channels of the last convolution become pixels again (sub-pixel convolution, Shi 2016).
+        The cost falls by reduction**2, and the receptive field grows by reduction. 1: off.
     """
 
     def __init__(
@@ -60,37 +60,37 @@ class UNet(nn.Module):
         self.whole_image_norm = norm in ("instance", "group")
         self.dropout = nn.Dropout(dropout)
         widths = [width * 2**level for level in range(depth + 1)]
-        # Bilinear up-sampling keeps the channels, so the level below hands up half of them.
-        handed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
-        bottom = [*widths[:-1], handed_up[-1]]
+        # Bilinear up-sampling keeps the channels, so the level below passes up half as many.
+        passed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
+        bottom = [*widths[:-1], passed_up[-1]]
         ins = [in_channels * reduction**2, *widths[:-1]]
         self.down = nn.ModuleList(double_conv(i, o, o, padding, norm) for i, o in zip(ins, bottom, strict=True))
         self.up = nn.ModuleList()
         self.merge = nn.ModuleList()
         for level in reversed(range(depth)):
-            below, here = handed_up[level + 1], widths[level]
+            below, here = passed_up[level + 1], widths[level]
             if upsampling == "transposed":
                 self.up.append(nn.ConvTranspose2d(below, here, kernel_size=2, stride=2))
                 below = here
             else:
                 self.up.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
-            out = here if level == 0 else handed_up[level]
+            out = here if level == 0 else passed_up[level]
             self.merge.append(double_conv(here + below, here, out, padding, norm))
         self.head = nn.Conv2d(width, classes * reduction**2, kernel_size=1)
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (b, classes, h', w') of `image` (b, in_channels, h, w).
+        """Return the logits (b, classes, h', w') of `image` (b, in_channels, h, w).
 
         Raises
         ------
         SizeError
             The sides of the image are not legal, see `Geometry.check`.
         ValueError
-            `image` has not four axes or not `in_channels` channels.
+            `image` does not have four axes, or not `in_channels` channels.
         """
         if image.ndim != 4 or image.shape[1] != self.in_channels:
-            raise ValueError(f"the network takes (b, {self.in_channels}, h, w), not {tuple(image.shape)}")
+            raise ValueError(f"the network takes shape (b, {self.in_channels}, h, w), not {tuple(image.shape)}")
         for side in image.shape[2:]:
             self.geometry.check(side)
         skips: list[Tensor] = []
@@ -109,7 +109,7 @@ class UNet(nn.Module):
 
 
 def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding: str, norm: str) -> nn.Sequential:
-    """Two 3x3 convolutions, each followed by the normalisation and ReLU."""
+    """Build two 3x3 convolutions, each followed by the normalisation and ReLU."""
     layers: list[nn.Module] = []
     for i, o in ((in_channels, mid_channels), (mid_channels, out_channels)):
         # A bias before a normalisation that subtracts the mean would have no effect.
@@ -121,7 +121,7 @@ def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding:
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:
-    """The layer that the setting `norm` names, with learned scale and shift."""
+    """Build the layer for the setting `norm`, with learned scale and shift."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "instance":
@@ -130,7 +130,7 @@ def normalisation(norm: str, channels: int) -> nn.Module:
 
 
 def centre_crop(skip: Tensor, height: int, width: int) -> Tensor:
-    """The central (height, width) of `skip` (b, c, h, w); the paper's crops are 4, 16, 40 and 88 px a side."""
+    """Return the central (height, width) of `skip` (b, c, h, w); the paper crops 4, 16, 40 and 88 px a side."""
     top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
     return skip[:, :, top : top + height, left : left + width]
 

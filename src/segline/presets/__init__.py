@@ -1,1 +1,1 @@
-"""Settings for known datasets, as YAML."""
+"""Settings for public datasets, as YAML files."""

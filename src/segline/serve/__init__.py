@@ -1,1 +1,1 @@
-"""A registered model over HTTP."""
+"""HTTP server that labels images with a registered model."""

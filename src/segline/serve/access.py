@@ -1,4 +1,4 @@
-"""Check Host and Origin of requests, so that pages of other sites cannot ask this server through a browser."""
+"""Check Host and Origin of requests, so that pages of other sites cannot use this server through a browser."""
 
 import ipaddress
 import re
@@ -8,77 +8,81 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from segline.serve.refused import RefusedError, refusal
+from segline.serve import refusals
+from segline.serve.refusals import RefusedError
 
 _AUTHORITY = re.compile(r"(?P<host>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/]+)", re.ASCII)
-OWN_SITE = {"same-origin", "none"}  # of Sec-Fetch-Site; none: typed or bookmarked by the user
+OWN_SITE = {"same-origin", "none"}  # values of Sec-Fetch-Site; none: the user typed or bookmarked the address
 
 
 @dataclass(frozen=True)
 class Access:
-    """Decide whether a request is answered.
+    """Decide whether to answer a request, by its headers.
 
     Attributes
     ----------
-    loopback : the server listens on this machine alone, so only its own names are answered.
-    allowed : host names that are answered too; if there are any, no other name is, wherever the server listens.
+    loopback : the server listens on a loopback address, so Host must be a loopback name.
+    allowed : further host names to accept. If there are any, Host must be one of them or a loopback name, whatever
+        address the server listens on.
     """
 
     loopback: bool
     allowed: frozenset[str] = field(default=frozenset())
 
     def check(self, method: str, hosts: Sequence[str], origins: Sequence[str], sites: Sequence[str]) -> None:
-        """Raise RefusedError unless a request with these values of Host, Origin and Sec-Fetch-Site is answered."""
+        """Raise RefusedError if a request with these values of Host, Origin and Sec-Fetch-Site must be refused."""
         if len(hosts) > 1 or len(origins) > 1:
-            raise RefusedError(400, "more than one Host or Origin")
+            raise RefusedError(400, "the request has more than one Host or Origin header")
         authority = _authority(hosts[0]) if hosts else None
         if hosts:
             self._check_host(authority)
         if origins and not self._is_own(origins[0], authority):
-            raise RefusedError(403, "a page of another origin asked; pages may ask the server that they came from")
+            raise RefusedError(
+                403, "the request comes from a page of another origin (Origin); use this server's own page"
+            )
         if method not in ("GET", "HEAD") and not set(sites) <= OWN_SITE:
-            raise RefusedError(403, "a page of another site asked (Sec-Fetch-Site)")
+            raise RefusedError(403, "the request comes from a page of another site (Sec-Fetch-Site)")
 
     def _check_host(self, authority: tuple[str, str] | None) -> None:
         if authority is None:
-            raise RefusedError(400 if not self.loopback else 421, "the Host of the request is no host name")
+            raise RefusedError(421 if self.loopback else 400, "the Host of the request is not a valid host name")
         if (self.loopback or self.allowed) and not (_is_loopback(authority[0]) or authority[0] in self.allowed):
-            raise RefusedError(421, "this server does not answer for that Host; --allowed-host of the server adds one")
+            raise RefusedError(421, "this server does not accept this Host; start it with --allowed-host HOST")
 
     def _is_own(self, origin: str, authority: tuple[str, str] | None) -> bool:
-        found = _ORIGIN.fullmatch(origin.lower())
-        if found is None or found["scheme"] not in ("http", "https"):
+        match = _ORIGIN.fullmatch(origin.lower())
+        if match is None or match["scheme"] not in ("http", "https"):
             return False
-        theirs = _authority(found["authority"])
-        if theirs is None:
+        origin_authority = _authority(match["authority"])
+        if origin_authority is None:
             return False
-        return theirs[0] in self.allowed or (found["scheme"] == "http" and theirs == authority)
+        return origin_authority[0] in self.allowed or (match["scheme"] == "http" and origin_authority == authority)
 
 
 class Guard:
-    """ASGI middleware that refuses what `access` refuses, before anything of the request is looked at."""
+    """ASGI middleware that applies `access` to each request, before anything else reads the request."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request, or refuse it."""
+        """Pass the request to the application, or refuse it."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             values = (headers.getlist(name) for name in ("host", "origin", "sec-fetch-site"))
             try:
                 self._access.check(scope["method"], *values)
                 if not scope["path"].startswith("/"):
-                    raise RefusedError(400, "the target of a request is a path, such as /health")
+                    raise RefusedError(400, "the target of the request must be a path, such as /health")
             except RefusedError as error:
-                await refusal(error.status, str(error))(scope, receive, send)
+                await refusals.response(error.status, str(error))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
 def is_loopback_address(address: str) -> bool:
-    """Whether only this machine reaches what listens at this IP address."""
+    """Return whether `address` is an IP address that only this machine can reach."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -88,7 +92,7 @@ def is_loopback_address(address: str) -> bool:
 
 
 def host_name(text: str) -> str:
-    """The normal form of a host name or address, without a port; ValueError where it is none."""
+    """Normalise a host name or IP address; raise ValueError if `text` is neither or has a port."""
     authority = _authority(text)
     if authority is None or ":" in text.rpartition("]")[2]:
         raise ValueError(text)
@@ -96,13 +100,13 @@ def host_name(text: str) -> str:
 
 
 def _authority(text: str) -> tuple[str, str] | None:
-    """Host in lower case without a final dot, and port, of HTTP where none is given; None where it is neither."""
-    found = _AUTHORITY.fullmatch(text.lower())
-    if found is None or int(found["port"] or 80) > 65535:
+    """Split HOST:PORT into the host, in lower case without a final dot, and the port (default 80); None if invalid."""
+    match = _AUTHORITY.fullmatch(text.lower())
+    if match is None or int(match["port"] or 80) > 65535:
         return None
-    return found["host"].removesuffix("."), str(int(found["port"] or 80))
+    return match["host"].removesuffix("."), str(int(match["port"] or 80))
 
 
 def _is_loopback(host: str) -> bool:
-    # Any port: an SSH tunnel or a container's port differs from ours, and no page can choose the name in Host.
+    # The port is not checked: an SSH tunnel or a container may change it, and no page can choose the name in Host.
     return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host.strip("[]"))

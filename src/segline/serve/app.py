@@ -1,4 +1,4 @@
-"""The server's routes: images to the version that answers, one at a time, and what is known of that version."""
+"""Routes of the server: label images, one request at a time, and report on the version that answers."""
 
 import asyncio
 import json
@@ -18,44 +18,43 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from segline.serve import answering, body, description, forms, invocation, page
+from segline.serve import answering, body, invocation, openapi, refusals, reports
 from segline.serve.access import Access, Guard
 from segline.serve.answering import Content, Output
 from segline.serve.following import Follower, Serving
-from segline.serve.refused import RefusedError, refusal
+from segline.serve.refusals import RefusedError
 
 T = TypeVar("T")
 
-LOOK = 3  # seconds between two looks at the alias
-LAST = 1  # seconds that the end of the server waits for the last one
-WAITING = (
-    32  # requests at once, from the first byte of the body to the last of the answer; each may hold both in memory
-)
-PIECE = 2**18  # bytes of an answer handed to the connection at once, which then waits for the client
+POLL_INTERVAL = 3  # seconds between two checks of the alias
+LAST_CHECK = 1  # seconds that the shutdown waits for a check in progress
+# Requests in work, from the first byte of the body to the last byte of the answer: each may hold both in memory.
+MAX_REQUESTS = 32
+PIECE = 2**18  # bytes of an answer passed to the connection at once, which then waits for the client
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may bring: bytes of its body, pixels of all its images."""
+    """Limits of one request: bytes of its body, and pixels of all its images together."""
 
     bytes: int
     pixels: int
 
 
 def build(follower: Follower, limits: Limits, access: Access) -> FastAPI:
-    """Make the application that answers with what `follower` holds, and looks at the alias while it runs."""
+    """Build the application that answers with the version of `follower`, and polls its alias while it runs."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        over = threading.Event()
-        # A daemon: a registry that does not answer would else hold the end of the server for as long.
-        looking = threading.Thread(target=_look, args=(follower, over), daemon=True, name="looks at the alias")
-        looking.start()
+        stop = threading.Event()
+        # A daemon thread: otherwise a registry that does not respond would delay the shutdown.
+        poller = threading.Thread(target=_poll, args=(follower, stop), daemon=True, name="polls the alias")
+        poller.start()
         yield
-        over.set()
-        looking.join(LAST)
+        stop.set()
+        poller.join(LAST_CHECK)
 
-    app = FastAPI(title="segline", version=description.INTERFACE, lifespan=lifespan, openapi_url=None)
+    app = FastAPI(title="segline", version=openapi.API_VERSION, lifespan=lifespan, openapi_url=None)
     app.add_middleware(Guard, access=access)
     _add_refusals(app)
     _add_reports(app, follower)
@@ -63,15 +62,15 @@ def build(follower: Follower, limits: Limits, access: Access) -> FastAPI:
     return app
 
 
-def _look(follower: Follower, over: threading.Event) -> None:
-    while not over.wait(LOOK):
+def _poll(follower: Follower, stop: threading.Event) -> None:
+    while not stop.wait(POLL_INTERVAL):
         follower.check()
 
 
-class _Line:
-    """Requests wait here for the one thread that answers: torch uses all cores for one image.
+class _Queue:
+    """Queue of requests for the thread that labels images: only one, because torch uses all cores for one image.
 
-    Another thread parses forms and JSON, so that neither the event loop nor the images wait for that.
+    A second thread parses forms and JSON, so that neither the event loop nor the images wait for the parsing.
     """
 
     def __init__(self) -> None:
@@ -81,9 +80,9 @@ class _Line:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place in the line; RefusedError when it is too long."""
-        if self._waiting >= WAITING:
-            raise RefusedError(429, f"{WAITING} requests are waiting; ask again in a second")
+        """Reserve a place in the queue; raise RefusedError if the queue is full."""
+        if self._waiting >= MAX_REQUESTS:
+            raise RefusedError(429, f"{MAX_REQUESTS} requests are waiting; try again in a second")
         self._waiting += 1
         try:
             yield
@@ -91,16 +90,16 @@ class _Line:
             self._waiting -= 1
 
     async def answer(self, work: Callable[[], Content]) -> Content:
-        """What `work` gives, when it is its turn."""
+        """Run `work` in the thread that labels images."""
         return await asyncio.get_running_loop().run_in_executor(self._answers, work)
 
     async def parse(self, work: Callable[[], T]) -> T:
-        """What `work` makes of a body, when it is its turn."""
+        """Run `work` in the thread that parses."""
         return await asyncio.get_running_loop().run_in_executor(self._parses, work)
 
 
 class _Delivery(Response):
-    """An answer that keeps its place in the line until the client has taken it."""
+    """Response that keeps its place in the queue until the client has received it."""
 
     def __init__(self, content: Content, serving: Serving, place: ExitStack) -> None:
         headers = {"Model-Version": f"{quote(serving.name, safe='')}/{serving.number}"}
@@ -117,101 +116,102 @@ class _Delivery(Response):
 
 
 def _add_invocations(app: FastAPI, follower: Follower, limits: Limits) -> None:
-    line = _Line()
+    queue = _Queue()
 
-    @app.post("/invocations", response_class=Response, responses=description.ANSWERS, openapi_extra=description.ASKED)
+    @app.post("/invocations", response_class=Response, responses=openapi.RESPONSES, openapi_extra=openapi.REQUEST)
     async def invocations(request: Request, output: Output = "labels", views: int = 0) -> Response:
-        """Label images: one sent as an image is answered by an image, those sent as JSON by JSON."""
+        """Label images: answer an image or a form with an image, and JSON with JSON."""
         used: list[Serving] = []
         with ExitStack() as place:
-            place.enter_context(line.place())
-            asked_for = await _asked_for(request, limits, line)
+            place.enter_context(queue.place())
+            images = await _read_images(request, limits, queue)
 
             def work() -> Content:
                 used.append(follower.serving)
-                if isinstance(asked_for, invocation.Invocation):
-                    return answering.predictions(used[0], asked_for, limits.pixels)
-                return answering.picture(used[0], asked_for, output, views, limits.pixels)
+                if isinstance(images, invocation.Invocation):
+                    return answering.predictions(used[0], images, limits.pixels)
+                return answering.picture(used[0], images, output, views, limits.pixels)
 
-            content = await line.answer(work)
+            content = await queue.answer(work)
             return _Delivery(content, used[0], place.pop_all())
 
 
-async def _asked_for(request: Request, limits: Limits, line: _Line) -> invocation.Invocation | bytes:
-    """What the body of `request` asks for: an image, or what MLflow's JSON says."""
-    kind = _kind(request)
-    sent = await body.read(request, limits.bytes)
+async def _read_images(request: Request, limits: Limits, queue: _Queue) -> invocation.Invocation | bytes:
+    """Read the body of `request`: the bytes of one image file, or the images and options of MLflow's JSON."""
+    media_type = _media_type(request)
+    content = await body.read(request, limits.bytes)
     content_type = request.headers["content-type"]
 
     def work() -> invocation.Invocation | bytes:
-        if kind == "application/json":
-            return invocation.parse(sent)
-        return forms.file_of(sent, content_type) if kind == "multipart/form-data" else bytes(sent)
+        if media_type == "application/json":
+            return invocation.parse(content)
+        return body.extract_file(content, content_type) if media_type == "multipart/form-data" else bytes(content)
 
-    return await line.parse(work)
+    return await queue.parse(work)
 
 
-def _kind(request: Request) -> str:
-    """The type of the body: application/json, multipart/form-data, or an image."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind.startswith("image/") or kind in ("application/json", "multipart/form-data", "application/octet-stream"):
-        return kind
+def _media_type(request: Request) -> str:
+    """Return the media type of the body; raise RefusedError if it is neither an image, a form nor JSON."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    supported = ("application/json", "multipart/form-data", "application/octet-stream")
+    if media_type.startswith("image/") or media_type in supported:
+        return media_type
     raise RefusedError(
         415,
-        "send an image (Content-Type image/png, image/jpeg or image/tiff), a form with a file (curl -F file=@IMAGE) or "
-        "MLflow's JSON (application/json)",
+        "the Content-Type is not supported; send an image (image/png, image/jpeg or image/tiff), a form with a file "
+        "(curl -F file=@IMAGE) or MLflow's JSON (application/json)",
     )
 
 
 def _add_reports(app: FastAPI, follower: Follower) -> None:
-    @app.get("/ping", response_model=description.Health)
-    @app.get("/health", response_model=description.Health)
+    @app.get("/ping", response_model=reports.Health)
+    @app.get("/health", response_model=reports.Health)
     async def health() -> Response:
-        """Whether the model answers, and whether it is the one that should."""
-        return _report(description.health(follower))
+        """Report whether the model answers, and whether it is the version that holds the alias."""
+        return _report(reports.health(follower))
 
-    @app.get("/version", response_model=description.Version)
+    @app.get("/version", response_model=reports.Version)
     async def version() -> Response:
-        """Which version of which model answers."""
-        return _report(description.version(follower))
+        """Report the model version that answers."""
+        return _report(reports.version(follower))
 
     @cache
-    def interface() -> str:
+    def schema() -> str:
         return json.dumps(app.openapi())
 
     @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return Response(interface(), media_type="application/json")
+    async def openapi_json() -> Response:
+        return Response(schema(), media_type="application/json")
 
-    @app.get("/", response_class=page.HTML)
-    async def form() -> str:
-        """A page to try the model with."""
-        return page.render(follower)
+    @app.get("/", response_class=reports.Page)
+    async def page() -> str:
+        """Show an HTML page to try the model."""
+        return reports.page(follower)
 
 
 def _report(report: pydantic.BaseModel) -> Response:
-    """JSON in ASCII."""
+    """Encode `report` as JSON in ASCII."""
     return Response(json.dumps(report.model_dump()), media_type="application/json")
 
 
 def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(RefusedError)
     async def refused(_: Request, error: RefusedError) -> Response:
-        return refusal(error.status, str(error))
+        return refusals.response(error.status, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        reasons = (f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
-        return refusal(400, "; ".join(reasons))
+        reasons = (f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+        return refusals.response(400, "; ".join(reasons))
 
     @app.exception_handler(HTTPException)
     async def unknown(_: Request, error: HTTPException) -> Response:
-        return refusal(error.status_code, f"{error.detail}; /openapi.json says what there is", error.headers)
+        return refusals.response(error.status_code, f"{error.detail}; /openapi.json lists the paths", error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
-        return refusal(400, "the body ended early")
+        return refusals.response(400, "the connection closed before the whole body arrived")
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
-        return refusal(500, f"the model failed ({type(error).__name__}); the server's log says where")
+        return refusals.response(500, f"the model failed ({type(error).__name__}); the server's log has the traceback")

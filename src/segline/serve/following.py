@@ -1,4 +1,4 @@
-"""The version that answers: a new holder of the alias is loaded beside the old one, and only then takes its place."""
+"""Follow an alias: load its new version beside the old one, and switch only after the new version has answered."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,99 +13,102 @@ from segline.track.registry import Answer, Registry, RegistryError, load_model, 
 from segline.track.store import Store
 from segline.track.tags import image_form
 
-RETRY = 60  # seconds until a version that could not be loaded is tried again
-SIDE = 64  # px of the image that a version answers before it is trusted
+RETRY = 60  # seconds before a version that could not be loaded is tried again
+SIDE = 64  # px of the blank image that a version must answer before it is used
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A version that is loaded and has answered."""
+    """A loaded version that has answered a blank image."""
 
     name: str
     number: str
     tags: Mapping[str, str]
-    answer: "Model"
+    answer: "LoadedModel"
 
 
-class Model(Protocol):
-    """A loaded model, as `track.answers.Loaded` is one."""
+class LoadedModel(Protocol):
+    """A model that answers images, such as `track.answers.Loaded`."""
 
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer: ...
 
 
 class Follower:
-    """Holds the version at an address; `check`, called every few seconds, keeps it the one that holds the alias.
+    """Hold the version at an address, and follow its alias whenever `check` is called.
 
-    `check` is for one thread at a time; the attributes may be read from any.
+    Only one thread at a time may call `check`; any thread may read the attributes.
     """
 
     serving: Serving
     aliases: tuple[str, ...]
-    """Of the version that answers, when last looked at."""
+    """Aliases of the version that answers, at the last check."""
     checked: str
-    """When that was: UTC, ISO 8601."""
+    """Time of the last successful check: UTC, ISO 8601."""
     problem: str | None
-    """Why the version that answers may not be the one that should: for clients, so without names of files."""
+    """Reason why the alias may name another version, or None. Clients read it, so it holds no file names."""
 
     def __init__(self, store: Store, address: str, say: Callable[[str], None], *, trust: bool = False) -> None:
-        """Load the version at `address`; `say` is told when another takes its place, or cannot.
+        """Load the version at `address`.
 
-        `trust`: the user vouches for versions of which registry.jsonl has no line.
+        Parameters
+        ----------
+        say : called with a message when another version takes over, or cannot.
+        trust : also load versions without a line in registry.jsonl; the user vouches for them.
 
         Raises
         ------
         RegistryError
-            The address is none, or there is no such version.
+            The address is invalid, or there is no such version.
         """
         self.store, self.address = store, address
         self.name, self._alias, self._number = parse_address(address)
         self._say, self._trust = say, trust
         self._failed: tuple[str, float] | None = None
-        self._said: tuple[str, str] | None = None
-        self.serving = self._load(self._wanted())
-        self._looked_at()
+        self._reported: tuple[str, str] | None = None
+        self.serving = self._load(self._current_number())
+        self._note_success()
 
     def check(self) -> None:
-        """Follow the alias, if it has moved; whatever goes wrong, the old version stays and `problem` says why."""
-        wanted = self._look()
-        if wanted in (None, self.serving.number):
+        """Switch to the version that holds the alias; on any error keep the old version and set `problem`."""
+        number = self._look_up()
+        if number in (None, self.serving.number):
             return
-        if self._failed is None or self._failed[0] != wanted or time.monotonic() - self._failed[1] > RETRY:
-            self._follow(wanted)
+        if self._failed is None or self._failed[0] != number or time.monotonic() - self._failed[1] > RETRY:
+            self._switch_to(number)
 
-    def _look(self) -> str | None:
-        """The number of the version that is to answer; None where the registry cannot be asked."""
+    def _look_up(self) -> str | None:
+        """Return the number of the version that should answer; None if the registry cannot be read."""
         try:
-            wanted = self._wanted()
-            if wanted == self.serving.number:
-                self._looked_at()
-        except Exception as error:  # no reason to stop answering
-            self._trouble("the registry cannot be asked", error)
+            number = self._current_number()
+            if number == self.serving.number:
+                self._note_success()
+        except Exception as error:  # an unreachable registry is no reason to stop answering
+            self._note_problem("the registry cannot be read", error)
             return None
-        return wanted
+        return number
 
-    def _follow(self, wanted: str) -> None:
+    def _switch_to(self, number: str) -> None:
         try:
-            new = self._load(wanted)
-        except Exception as error:  # nor is a version that is damaged
-            self._failed = (wanted, time.monotonic())
-            self._trouble(f"version {wanted} holds @{self._alias} but cannot be loaded", error)
+            new = self._load(number)
+        except Exception as error:  # a damaged version is no reason to stop answering
+            self._failed = (number, time.monotonic())
+            self._note_problem(f"version {number} holds @{self._alias} but cannot be loaded", error)
             return
-        self._say(f"{self.name}: version {new.number} answers, after version {self.serving.number}")
+        self._say(f"{self.name}: version {new.number} replaces version {self.serving.number}")
         self.serving = new
-        self._look()
+        self._look_up()
 
-    def _wanted(self) -> str:
-        """The number of the version that is to answer."""
+    def _current_number(self) -> str:
+        """Look up the number of the version that the address names at present."""
         if not self._alias:
             return str(self._number)
         version = Registry(self.store, self.name).holder(self._alias)
         if version is None:
-            raise RegistryError(f"{self.address}: no version holds this alias; `segline ui` shows what there is")
+            raise RegistryError(f"{self.address}: no version holds this alias; `segline models list` shows the aliases")
         return str(version.version)
 
     def _load(self, number: str) -> Serving:
-        """The version of this number, after it has answered a blank image."""
+        """Load a version, and let it answer a blank image of the form that it was trained on."""
         answer = load_model(self.store, f"models:/{self.name}/{number}", trust=self._trust, alias=self._alias)
         tags = dict(self.store.client.get_model_version(self.name, number).tags)
         if form := image_form(tags):
@@ -113,15 +116,15 @@ class Follower:
             answer(encode(np.zeros((SIDE, SIDE, channels), dtype)))
         return Serving(self.name, number, tags, answer)
 
-    def _looked_at(self) -> None:
+    def _note_success(self) -> None:
         version = self.store.client.get_model_version(self.name, self.serving.number)
         self.aliases = tuple(sorted(version.aliases))
         self.checked = datetime.now(UTC).isoformat(timespec="seconds")
-        self.problem = self._said = None
+        self.problem = self._reported = None
 
-    def _trouble(self, problem: str, error: Exception) -> None:
-        """Note the problem; the error, which may name files, is for the log alone."""
-        if (problem, str(error)) != self._said:
-            self._say(f"{self.name}: {problem} ({error}); version {self.serving.number} goes on answering")
-        self._said = (problem, str(error))
-        self.problem = f"{problem}; the server's log says why"
+    def _note_problem(self, problem: str, error: Exception) -> None:
+        """Set `problem`; report `error`, which may name files, only in the log, and only once."""
+        if (problem, str(error)) != self._reported:
+            self._say(f"{self.name}: {problem} ({error}); version {self.serving.number} continues to answer")
+        self._reported = (problem, str(error))
+        self.problem = f"{problem}; the server's log gives the reason"

@@ -1,21 +1,24 @@
-"""MLflow's JSON: the images in a request, in each of its four forms, and the answer to them."""
+"""MLflow's JSON format: parse the images and options of a request, and write the answer."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from segline.model.images import ImageError
 from segline.model.served import to_bytes
-from segline.model.views import VIEWS
-from segline.serve import texts
-from segline.serve.refused import RefusedError
+from segline.model.tiling import VIEWS
+from segline.serve import base64_json
+from segline.serve.refusals import RefusedError
 from segline.track.registry import Answer
 
-FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-IMAGES = 1000  # in one request
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+MAX_IMAGES = 1000  # in one request
 
 
-class Asked(NamedTuple):
-    """What is asked of each image beside its labels, and by how many views, 0 for the version's own number."""
+class Options(NamedTuple):
+    """Images to return beside the label image, and the number of views to average.
+
+    `views` 0 stands for the number that the model was evaluated with.
+    """
 
     instances: bool = False
     probabilities: bool = False
@@ -23,116 +26,116 @@ class Asked(NamedTuple):
 
 
 class Invocation(NamedTuple):
-    """What a request asks for."""
+    """Images of a request, as bytes of image files, and its options."""
 
     images: list[bytes]
-    asked: Asked
+    options: Options
 
 
 def parse(body: bytes | bytearray) -> Invocation:
-    """What the JSON `body` asks for.
+    """Parse the JSON `body` of a request.
 
     Raises
     ------
     RefusedError
-        It is not as MLflow defines it, or an image in it is no base64 text.
+        The body does not have a format that MLflow defines, or an image in it is not valid base64.
     """
-    document = texts.Document(body)
+    document = base64_json.Document(body)
     content = document.content
     if not isinstance(content, dict):
-        raise RefusedError(
-            400, f"a JSON object with one of {', '.join(FORMS)} is needed, not a {type(content).__name__}"
-        )
-    forms = sorted(set(content) & set(FORMS))
-    if len(forms) != 1 or set(content) - {*forms, "params"}:
-        raise RefusedError(400, f"an object with exactly one of {', '.join(FORMS)} is needed, and params where wanted")
-    rows = _rows(forms[0], content[forms[0]])
-    if len(rows) > IMAGES:
-        raise RefusedError(413, f"{len(rows)} images, and one request may bring {IMAGES}")
-    return Invocation([_image(number, row, document) for number, row in enumerate(rows)], _asked(content.get("params")))
+        expected = f"a JSON object with one of {', '.join(FORMATS)}"
+        raise RefusedError(400, f"the body must be {expected}, not a {type(content).__name__}")
+    formats = sorted(set(content) & set(FORMATS))
+    if len(formats) != 1 or set(content) - {*formats, "params"}:
+        raise RefusedError(400, f"the JSON object must have exactly one of {', '.join(FORMATS)}, and optionally params")
+    rows = _rows(formats[0], content[formats[0]])
+    if len(rows) > MAX_IMAGES:
+        raise RefusedError(413, f"the request has {len(rows)} images; send at most {MAX_IMAGES} per request")
+    options = _options(content.get("params"))
+    return Invocation([_image(number, row, document) for number, row in enumerate(rows)], options)
 
 
-def answer(answers: Iterable[Answer], asked: Asked) -> bytes:
-    """What MLflow's own server would say: a record an image, its label image as base64 text, and what else is asked.
+def answer(answers: Iterable[Answer], options: Options) -> bytes:
+    """Write the JSON that MLflow's own server would answer: one record per image, each image file as base64.
 
-    It is written piece by piece, as json.dumps holds Python's lock for as long as a large text takes.
+    The JSON is joined from pieces, because json.dumps of a long string holds Python's lock.
     """
     records = []
-    for each in answers:
-        images = {"labels": each.labels}
-        if asked.instances:
-            images["instances"] = instance_image(each)
-        if each.probabilities is not None:
-            images["probabilities"] = each.probabilities
-        entries = [b"".join([b'"', name.encode(), b'": "', *texts.encode(data), b'"']) for name, data in images.items()]
+    for image_answer in answers:
+        images = {"labels": image_answer.labels}
+        if options.instances:
+            images["instances"] = instance_image(image_answer)
+        if image_answer.probabilities is not None:
+            images["probabilities"] = image_answer.probabilities
+        entries = [
+            b"".join([b'"', name.encode(), b'": "', *base64_json.encode(data), b'"']) for name, data in images.items()
+        ]
         records.append(b"{" + b", ".join(entries) + b"}")
     return b'{"predictions": [' + b", ".join(records) + b"]}"
 
 
 def instance_image(answer: Answer) -> bytes:
-    """The image of instance ids; RefusedError where the model has none to give."""
+    """Return the image of instance ids; raise RefusedError if the model does not return instances."""
     if answer.instances is None:
-        raise RefusedError(400, "this model was registered by a segline that knew no instances; ask for labels")
+        reason = "the model was registered by a version of segline without instances"
+        raise RefusedError(400, f"{reason}; request labels instead")
     return answer.instances
 
 
-def _rows(form: str, content: Any) -> list[Any]:
-    """The images as they were sent, one a row."""
-    match form, content:
+def check_views(views: Any) -> int:
+    """Return `views` if it is a supported number of views; raise RefusedError otherwise."""
+    if type(views) is not int or views not in (0, *VIEWS):
+        supported = ", ".join(map(str, VIEWS))
+        raise RefusedError(400, f"views must be one of {supported}, or 0 for the number used in the model's evaluation")
+    return views
+
+
+def _rows(name: str, content: Any) -> list[Any]:
+    """Return one entry per image from the content of the format `name`."""
+    match name, content:
         case "dataframe_split", {"data": list(rows)}:
-            return [_only(row, list) for row in rows]
+            return [_only_entry(row, list) for row in rows]
         case "dataframe_records", list(rows):
-            return [_only(row, dict) for row in rows]
+            return [_only_entry(row, dict) for row in rows]
         case (("instances" | "inputs"), list(rows)):
-            return [_only(row, list, dict, str) for row in rows]
-        case "inputs", str(text):
-            return [text]
+            return [_only_entry(row, list, dict, str) for row in rows]
+        case "inputs", str(image):
+            return [image]
         case "inputs", dict(columns) if len(columns) == 1:
             (column,) = columns.values()
-            return [_only(row, list, str) for row in column] if isinstance(column, list) else [column]
-    raise RefusedError(400, f"{form} is not as MLflow defines it; docs/serve.md shows each form")
+            return [_only_entry(row, list, str) for row in column] if isinstance(column, list) else [column]
+    raise RefusedError(400, f"{name} does not have the format that MLflow defines; docs/serve.md shows each format")
 
 
-def _only(row: Any, *kinds: type[list[Any] | dict[str, Any] | str]) -> Any:
-    """The one entry of a row."""
+def _only_entry(row: Any, *kinds: type[list[Any] | dict[str, Any] | str]) -> Any:
+    """Return the only entry of a row."""
     if isinstance(row, kinds):
         if isinstance(row, str):
             return row
         entries: list[Any] = list(row.values() if isinstance(row, dict) else row)
         if len(entries) == 1:
             return entries[0]
-    raise RefusedError(
-        400, "each row is one image: one base64 text, in a list or object of its own where the form wants it"
-    )
+    raise RefusedError(400, "each row must hold one image as one base64 string; docs/serve.md shows each format")
 
 
-def _image(number: int, entry: Any, document: texts.Document) -> bytes:
+def _image(number: int, entry: Any, document: base64_json.Document) -> bytes:
     try:
-        long_text = document.decode(entry) if isinstance(entry, str) else None
-        return to_bytes(entry) if long_text is None else long_text
+        long_string = document.decode(entry) if isinstance(entry, str) else None
+        return to_bytes(entry) if long_string is None else long_string
     except ImageError as error:
         raise RefusedError(400, f"image {number}: {error}") from error
     except ValueError:
-        raise RefusedError(400, f"image {number}: text that is no base64 of the bytes of an image file") from None
+        raise RefusedError(400, f"image {number}: not valid base64 of an image file") from None
 
 
-def _asked(params: Any) -> Asked:
-    """What `params` ask for, None for nothing."""
+def _options(params: Any) -> Options:
+    """Check `params` and return them as options; the defaults if `params` is None."""
     if params is None:
-        return Asked()
-    if not isinstance(params, dict) or set(params) - set(Asked._fields):
-        raise RefusedError(400, f"params is an object, and knows nothing but {', '.join(Asked._fields)}")
-    asked = Asked(**params)
-    for name, flag in (("instances", asked.instances), ("probabilities", asked.probabilities)):
+        return Options()
+    if not isinstance(params, dict) or set(params) - set(Options._fields):
+        raise RefusedError(400, f"params must be an object with no other fields than {', '.join(Options._fields)}")
+    options = Options(**params)
+    for name, flag in (("instances", options.instances), ("probabilities", options.probabilities)):
         if not isinstance(flag, bool):
-            raise RefusedError(400, f"params.{name} is true or false")
-    return asked._replace(views=known_views(asked.views))
-
-
-def known_views(views: Any) -> int:
-    """A number of views that there is; RefusedError for any other."""
-    if type(views) is not int or views not in (0, *VIEWS):
-        raise RefusedError(
-            400, f"views is one of {', '.join(map(str, VIEWS))}, or 0 for what the model was judged with"
-        )
-    return views
+            raise RefusedError(400, f"params.{name} must be true or false")
+    return options._replace(views=check_views(options.views))

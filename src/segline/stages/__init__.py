@@ -1,1 +1,1 @@
-"""One thin file a DVC stage: read, call the middle, write."""
+"""The stages of dvc.yaml, one file for each: read settings and data, call the rooms below, write the outputs."""

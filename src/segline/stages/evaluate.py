@@ -1,4 +1,4 @@
-"""Stage evaluate: predict the test split and compare it with the truth."""
+"""Stage evaluate: predict the test split and compare the predictions with the ground truth."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,36 +9,37 @@ import pandas as pd
 from pydantic import BaseModel, Field
 
 from segline import files, params, progress
-from segline.data import imagefiles, truth
+from segline.data import imagefiles, truth, writers
 from segline.data.dataset import IGNORE
 from segline.data.prepared import PREPARED, SPLITS, Prepared
 from segline.model import tiling
 from segline.model.geometry import SizeError
+from segline.model.images import encode_png
 from segline.model.inference import Inference, Predictor, Probabilities, interpret, load_with
-from segline.model.objects import Separation, encode, suffix
+from segline.model.objects import Separation, encode
 from segline.score import card, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.text import MESSAGE, cut
 from segline.track import lineage
-from segline.track.recording import Dataset, flat, metrics_of_test
+from segline.track.recording import Dataset, metrics_of_test
 from segline.track.store import open_store
 from segline.train import charts, choose, device
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
-AGAIN = "remove it, and `dvc repro` writes it"
-SHOWN = 9  # test images in the run's gallery
-CHOSEN_ON = 2**24  # pixels of validation images that are enough to choose by; more would only take longer
+AGAIN = "remove it, and `dvc repro` writes it again"
+SHOWN = 9  # test images in the gallery of the run
+CHOSEN_ON = 2**24  # pixels of validation images that suffice to choose settings; more would only take longer
 
 
 class Metrics(BaseModel):
-    """What metrics.json has to say."""
+    """Fields of metrics.json that evaluate reads."""
 
     best_epoch: Annotated[int, Field(ge=1)]
 
 
 def main() -> None:
-    """Write predictions, figures and pictures of the test split to data/reports, and add them to the run of train."""
+    """Write predictions, metrics and pictures of the test split to data/reports, and add them to the run of train."""
     settings, runtime = params.read(params.Evaluate), params.read(params.Runtime)
     prepared = Prepared.open()
     predictor = load_with(MODEL, _plain(settings), device.choose(runtime))
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def _history(file: Path) -> pd.DataFrame:
-    """The figures of each epoch."""
+    """Read the metrics of each epoch."""
     try:
         history: pd.DataFrame = files.read_table(file).apply(pd.to_numeric)
     except ValueError as error:
@@ -71,27 +72,28 @@ def _history(file: Path) -> pd.DataFrame:
 
 
 def _check_tile(predictor: Predictor, tile: int) -> None:
-    """Refuse, by its full name, a tile that the network cannot take; say so where it has no use."""
+    """Refuse a tile size that the network cannot take; note if the tile size has no effect."""
     geometry = predictor.network.geometry
     if not tile:
         return
     geometry.check(tile, "params.yaml: evaluate.tile =")
     if tile < tiling.smallest(geometry):
         raise SizeError(
-            f"params.yaml: evaluate.tile = {tile}: all margin; set it to {tiling.smallest(geometry)} or more"
+            f"params.yaml: evaluate.tile = {tile}: the tile is all margin; set it to {tiling.smallest(geometry)} or "
+            "more"
         )
     if predictor.network.whole_image_norm:
         progress.note(f"evaluate.tile = {tile} is not used: instance and group norm need the whole image at once")
 
 
 def _plain(settings: params.Evaluate) -> Inference:
-    """How labels come from probabilities, but for how cells are told apart."""
+    """Return the inference settings of params.yaml, without the settings that separate cells."""
     threshold = None if settings.threshold == "argmax" else float(settings.threshold)
     return Inference(threshold, views=settings.views, tile=settings.tile)
 
 
 def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
-    """The predictor's settings, and how cells are told apart, where the labels are of cells; see `choose`."""
+    """Add the settings that separate cells: from params.yaml, or chosen on the validation split by `choose`."""
     plain, kind = predictor.inference, prepared.dataset.labels
     if kind == "classes":
         return plain
@@ -108,21 +110,21 @@ def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate,
 def _separation(
     predictor: Predictor, plain: Inference, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode
 ) -> Separation:
-    """How objects that touch are parted: as is set, and what is not set as validation says."""
+    """Return the settings that separate touching objects; values that are not set are chosen on validation images."""
     depth, area, probability = settings.watershed_depth, settings.min_area, settings.min_probability
     depths = choose.DEPTHS if depth == "auto" else (None if depth == "off" else float(depth),)
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)
-    sure = choose.MIN_PROBABILITIES if probability == "auto" else (float(probability),)
-    if len(depths) == len(areas) == len(sure) == 1:
-        return Separation(depths[0], areas[0], sure[0])
+    probabilities = choose.MIN_PROBABILITIES if probability == "auto" else (float(probability),)
+    if len(depths) == len(areas) == len(probabilities) == 1:
+        return Separation(depths[0], areas[0], probabilities[0])
     images = (
         (p, prepared.classes(name), prepared.instances(name)) for name, p in _validation(predictor, prepared, mode)
     )
-    return choose.separation(images, plain, depths, areas, sure)
+    return choose.separation(images, plain, depths, areas, probabilities)
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
-    """Validation images, evenly spread where there are more than it takes to choose, and what is predicted for each."""
+    """Predict validation images: all, or evenly spread images if there are more pixels than `CHOSEN_ON`."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):
@@ -133,14 +135,13 @@ def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
     """Predict one image, write its labels, its instances and its overlay, and score it."""
     raw = prepared.image(name)
     probabilities = predictor.probabilities(raw)
-    found = interpret(probabilities, predictor.inference)
-    encoded = encode(found.objects)
-    imagefiles.write_png(OUT / "predictions" / f"{name}.png", found.labels)
-    files.write_bytes(OUT / "instances" / f"{name}{suffix(encoded)}", encoded)
-    objects = found.objects if prepared.dataset.labels == "instances" else None
-    picture = overlay(raw, found.labels, prepared.classes(name), IGNORE, objects=objects)
+    labels, objects = interpret(probabilities, predictor.inference)
+    writers.write_encoded(OUT / "predictions" / name, encode_png(labels))
+    writers.write_encoded(OUT / "instances" / name, encode(objects))
+    outlined = objects if prepared.dataset.labels == "instances" else None
+    picture = overlay(raw, labels, prepared.classes(name), IGNORE, objects=outlined)
     imagefiles.write_png(OUT / "overlays" / f"{name}.png", picture)
-    return truth.score(prepared, name, found.labels, found.objects, 1 - probabilities[0])
+    return truth.score(prepared, name, labels, objects, 1 - probabilities[0])
 
 
 def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best_epoch: int) -> str:
@@ -151,13 +152,13 @@ def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best
         result=result,
         statistics=vars(prepared.statistics),
         inference=vars(predictor.inference),
-        settings=flat({"model": tuned.model.model_dump(), "train": tuned.train.model_dump()}),
+        settings=params.flat({"model": tuned.model.model_dump(), "train": tuned.train.model_dump()}),
         best_epoch=best_epoch,
     )
 
 
 def _log(prepared: Prepared, result: dict[str, Any], names: list[str]) -> None:
-    """Append figures and pictures to the run that trained the model."""
+    """Add metrics and pictures to the run that trained the model."""
     run = open_store().train_run(MODEL, params.TUNED_FILE)
     run.datasets([Dataset("test", prepared.dataset.name, lineage.digest(PREPARED), str(PREPARED))])
     run.log(0, metrics_of_test(result))

@@ -5,26 +5,25 @@ from pathlib import Path
 
 from segline import files, params, progress
 from segline.data import gaps, labels, splits
-from segline.data.checks import unfit
+from segline.data.checks import per_dataset
 from segline.data.dataset import IGNORE, SPEC, Dataset, write_spec
-from segline.data.prepared import MANIFEST, PREPARED, STATISTICS
-from segline.data.statistics import Moments, moments, statistics
+from segline.data.prepared import MANIFEST, PREPARED, STATISTICS, Moments, moments, statistics
 from segline.model.images import Raw, as_channels
 
-Facts = dict[str, str | int]  # of one image, by column of the manifest
+Row = dict[str, str | int]  # of the manifest: values of one image by column
 
 KINDS = ("images", "targets", "classes", "instances")
 
 
 def main() -> None:
-    """Write data/prepared from the dataset that params.yaml names in data.source."""
+    """Write data/prepared from the dataset that data.source in params.yaml names."""
     settings, runtime = params.read(params.Prepare), params.read(params.Runtime)
     dataset = Dataset.open(Path(params.read(params.Data).source))
-    checked = unfit.inspect(
+    checked = per_dataset.inspect(
         dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress, dataset.memory)
     )
     split = _split(dataset, checked, settings)
-    # Where there are grey and RGB images (check lets no other two be together) all of them are written as RGB.
+    # A mixture of grey and RGB images is written as RGB; the checks refuse any other mixture of channels.
     channels = max(image.form[1] for image in checked if image.form)
     with files.whole_folder(PREPARED) as folder:
         train = _write_all(dataset, split, channels, folder, runtime.progress)
@@ -36,15 +35,15 @@ def main() -> None:
     progress.note(f"{counts} images")
 
 
-def _split(dataset: Dataset, checked: list[unfit.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
+def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
     """The split of each image, once nothing is wrong with the images and with the splits; warnings are shown."""
-    found = unfit.judge(dataset, checked)
-    unfit.refuse_errors(found)
+    found = per_dataset.judge(dataset, checked)
+    per_dataset.refuse_errors(found)
     split = splits.assign(dataset.groups, **settings.model_dump())
-    found += unfit.of_splits(dataset, checked, split)
-    unfit.refuse_errors(found)
+    found += per_dataset.of_splits(dataset, checked, split)
+    per_dataset.refuse_errors(found)
     if found:
-        progress.note(unfit.table(found))
+        progress.note(per_dataset.table(found))
     return split
 
 
@@ -55,43 +54,43 @@ def _write_all(
     for kind in KINDS:
         files.make_folder(folder / kind)
 
-    def write(stem: str) -> tuple[Facts, Moments]:
+    def write(stem: str) -> tuple[Row, Moments]:
         return _write(dataset, stem, channels, folder)
 
-    done = progress.each(write, dataset.stems, "prepare", mode, dataset.memory)
+    results = progress.each(write, dataset.stems, "prepare", mode, dataset.memory)
     train: Moments | None = None
     with files.table_writer(folder / MANIFEST, _columns(dataset)) as add:
-        # Nothing is kept of an image that is written, for there may be very many.
-        for stem, (facts, part) in zip(dataset.stems, done, strict=True):
-            add({**facts, "split": split[stem]})
+        # Rows are written one by one and not kept, as a dataset may have very many images.
+        for stem, (row, of_image) in zip(dataset.stems, results, strict=True):
+            add({**row, "split": split[stem]})
             if split[stem] == "train":
-                train = part if train is None else train + part
+                train = of_image if train is None else train + of_image
     assert train is not None
     return train
 
 
-def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Facts, Moments]:
-    """Write the arrays of one image; return its row of the manifest, but for the split, and its moments."""
-    image, part = _write_image(dataset.image(stem), channels, folder / f"images/{stem}.npy")
-    facts = {
+def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Row, Moments]:
+    """Write the arrays of one image; return its row of the manifest without the split, and its moments."""
+    form, of_image = _write_image(dataset.image(stem), channels, folder / f"images/{stem}.npy")
+    row = {
         "image": stem,
         "file": dataset.images[stem].relative_to(dataset.folder).as_posix(),
         "md5": files.md5(dataset.images[stem]),
         "group": dataset.groups[stem],
     }
-    return facts | image | _write_labels(dataset, stem, folder), part
+    return row | form | _write_labels(dataset, stem, folder), of_image
 
 
-def _write_image(image: Raw, channels: int, file: Path) -> tuple[Facts, Moments]:
-    """Write an image with so many channels; return what its own file holds, and the moments of what is written."""
+def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
+    """Write an image with `channels` channels; return size and type of its source, and moments of the written array."""
     written = as_channels(image, channels)
     files.save_array(file, written)
-    facts = {"height": image.shape[0], "width": image.shape[1], "channels": image.shape[2], "dtype": image.dtype.name}
-    return facts, moments(written)
+    form: Row = {"height": image.shape[0], "width": image.shape[1], "channels": image.shape[2]}
+    return {**form, "dtype": image.dtype.name}, moments(written)
 
 
-def _write_labels(dataset: Dataset, stem: str, folder: Path) -> Facts:
-    """Write classes, instances and targets; return how many instances there are, and the pixels of each class."""
+def _write_labels(dataset: Dataset, stem: str, folder: Path) -> Row:
+    """Write classes, instances and targets; return the number of instances and the pixels of each class."""
     classes, instances = dataset.truth(stem)
     files.save_array(folder / f"classes/{stem}.npy", classes)
     files.save_array(folder / f"instances/{stem}.npy", instances)
@@ -102,5 +101,5 @@ def _write_labels(dataset: Dataset, stem: str, folder: Path) -> Facts:
 
 
 def _columns(dataset: Dataset) -> list[str]:
-    facts = ["group", "height", "width", "channels", "dtype", "instances"]
-    return ["image", "file", "md5", "split", *facts, *(f"pixels_{class_id}" for class_id in dataset.spec.classes)]
+    columns = ["image", "file", "md5", "split", "group", "height", "width", "channels", "dtype", "instances"]
+    return [*columns, *(f"pixels_{class_id}" for class_id in dataset.spec.classes)]

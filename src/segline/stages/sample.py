@@ -3,21 +3,21 @@
 from pathlib import Path
 
 from segline import files, params, progress
-from segline.data import drawn, imagefiles
+from segline.data import imagefiles, synthetic
 from segline.data.dataset import SPEC, Spec, write_spec
 
-OUT = Path("data/raw") / drawn.NAME
+OUT = Path("data/raw") / synthetic.NAME
 
 
 def main() -> None:
-    """Draw images with their instances and classes as params.yaml's section sample says; write data/raw/cells."""
+    """Write data/raw/cells: drawn images with instances and classes, by section sample of params.yaml."""
     settings, runtime = params.read(params.Sample), params.read(params.Runtime)
     with files.whole_folder(OUT) as folder:
         for kind in ("images", "instances", "classes"):
             files.make_folder(folder / kind)
 
         def write(index: int) -> None:
-            drawing = drawn.draw(settings.seed, index, settings.min_size, settings.max_size)
+            drawing = synthetic.draw(settings.seed, index, settings.min_size, settings.max_size)
             name = f"cells-{index:03d}.png"
             imagefiles.write_png(folder / "images" / name, drawing.image)
             imagefiles.write_png(folder / "instances" / name, drawing.instances.astype("uint16"))
@@ -30,5 +30,9 @@ def main() -> None:
 
 def _spec() -> Spec:
     return Spec(
-        name=drawn.NAME, classes=drawn.CLASSES, labels="instances", licence="CC0-1.0", source="drawn by segline sample"
+        name=synthetic.NAME,
+        classes=synthetic.CLASSES,
+        labels="instances",
+        licence="CC0-1.0",
+        source="drawn by segline sample",
     )

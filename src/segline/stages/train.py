@@ -1,4 +1,4 @@
-"""Stage train: fit the network, keep its best epoch, log all of it; a training that was ended goes on where it was."""
+"""Stage train: fit the network, keep its best epoch and log it; an interrupted training is resumed."""
 
 import math
 import os
@@ -15,25 +15,24 @@ from segline import files, params, process, progress
 from segline.data.dataset import IGNORE
 from segline.data.prepared import PREPARED, WEIGHTS, Prepared
 from segline.model.inference import Description, Inference, Predictor
-from segline.params import Train, Tuned
+from segline.params import Train, Tuned, flat
 from segline.score.overlay import gallery, overlay
 from segline.track import lineage
-from segline.track.recording import Dataset, Run, StartedRun, flat
+from segline.track.recording import Dataset, Run, StartedRun
 from segline.track.store import Store, open_store
 from segline.train import checkpoint, collapse, device, keep, loop, resume, training
 
 OUT = Path("data/model")
-PICTURES = 5  # pictures of validation images in the run, spread over the epochs
-PICTURE_SIDE = 512  # px; of a larger validation image the upper left corner is shown
+PICTURES = 5  # pictures of validation images, spread over the epochs of a run
+PICTURE_SIDE = 512  # px; of a larger image the upper left corner is shown
 SHOWN = 4  # validation images in a picture
-NOT_LOGGED = ("epoch", "collapsed")  # as figures of an epoch
 NOT_IN_HISTORY = ("tiles_per_second", "collapsed")
 
 
 def main() -> None:
-    """Train on data/prepared and data/weights as data/tune/best.yaml says; write data/model and an MLflow run.
+    """Train on data/prepared and data/weights, by the settings in data/tune/best.yaml; write data/model and a run.
 
-    A training of the same settings, data and code that was ended goes on where it was.
+    An interrupted training with the same settings, data and code is resumed.
     """
     tuned, runtime = params.read_tuned(), params.read(params.Runtime)
     where = device.choose(runtime)
@@ -54,42 +53,42 @@ def main() -> None:
             stop.check()
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
-        # Until DVC has taken the outputs: were it ended before, it would ask for them again.
+        # The checkpoint stays until DVC has stored the outputs: if DVC is killed before, it runs this stage again.
         claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.requested))
         stop.check()
 
 
 def _searched(tuned: Tuned) -> list[str]:
-    """Which settings came from the search, with their values."""
+    """Return a line for each setting that comes from the search."""
     values = flat(tuned.model_dump())
     return [f"train: {name} = {values[name]} comes from the search" for name in tuned.searched]
 
 
 def _parts(tuned: Tuned) -> dict[str, str]:
-    """All that shapes the result, by name."""
+    """Return all settings, data and code that shape the result, as named values: the resume key."""
     settings = {name: str(value) for name, value in flat(tuned.model_dump(exclude={"searched"})).items()}
     data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
     return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
 
 def _kept(claim: resume.Claim, state: training.State, settings: Train) -> keep.Kept:
-    """What is kept of this training, `state` set to it, after a word on where it begins."""
+    """Load the checkpoint of this training, if there is one, into `state`, and say where training starts."""
     recorded = lineage.locked(OUT / checkpoint.WEIGHTS)
     if recorded and claim.finished == recorded["md5"]:
-        claim.clear()  # DVC has what it made, and asks for it anew
+        claim.clear()  # DVC has stored its outputs, so the user wants a new training
     claim.prune()
     kept = keep.Kept(claim.folder, settings)
     if kept.load(state):
-        step = f", step {state.step} of the next," if state.step else ""
-        progress.note(f"train: goes on after epoch {state.epoch} of {settings.epochs}{step} where it was ended")
+        step = f", step {state.step} of the next" if state.step else ""
+        progress.note(f"train: resumes after epoch {state.epoch} of {settings.epochs}{step}")
     elif others := claim.differences():
-        progress.note(f"train: starts afresh, for the training that was ended differs in {others}")
+        progress.note(f"train: starts from the beginning, as the interrupted training differs in {others}")
     return kept
 
 
 @contextmanager
 def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) -> Iterator[StartedRun]:
-    """The run, with what it is made from: a new one, or that of this training when it was ended."""
+    """Start the run of this training with its settings, tags and data, or reopen the run of an interrupted training."""
     digest = lineage.digest(PREPARED)
     inputs = [Dataset(split, prepared.dataset.name, digest, str(PREPARED)) for split in ("train", "validation")]
     content, tags = flat(tuned.model_dump(exclude={"searched"})), lineage.tags(torch.get_num_threads())
@@ -103,7 +102,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
 def _shown(
     moments: Iterable[loop.Step | loop.Epoch], state: training.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
-    """The epochs among `moments`; what is between them is only shown."""
+    """Yield the epochs among `moments`, and show the steps between them as progress."""
     steps, monitored = loop.steps_per_epoch(settings), ""
 
     def words() -> str:
@@ -131,7 +130,7 @@ def _learn(
     epochs: Iterable[loop.Epoch],
     show: Callable[[int], None],
 ) -> None:
-    """Train, and log what each epoch gave; of those that were saved before, what is not logged yet."""
+    """Train, and log each epoch; also log epochs that an interrupted training saved but did not log."""
     every = -(-kept.settings.epochs // PICTURES)
     for epoch in kept.epochs:
         run.log(epoch.epoch, epoch.metrics())
@@ -147,7 +146,7 @@ def _learn(
 
 
 def _picture(run: Run, predictor: Callable[[], Predictor], prepared: Prepared, epoch: int) -> None:
-    """Log what the network makes of some validation images, always the same ones."""
+    """Log a picture of the predictions for the first few validation images."""
     corner = (slice(0, PICTURE_SIDE), slice(0, PICTURE_SIDE))
     panels, now = [], predictor()
     for name in prepared.names("validation")[:SHOWN]:
@@ -169,20 +168,20 @@ def _finish(run: Run, kept: keep.Kept, description: Description, collapsed: str 
 
 
 def _write(kept: keep.Kept, description: Description, collapsed: str | None) -> None:
-    """Write data/model; nothing in it depends on when or where it was made."""
+    """Write data/model; equal inputs give equal bytes on every machine."""
     files.make_folder(OUT)
     files.copy(kept.weights, OUT / checkpoint.WEIGHTS)
     files.write_bytes(OUT / "model.json", description.encoded())
     history = [asdict(epoch) for epoch in kept.epochs]
     files.write_table(OUT / "history.csv", pd.DataFrame(history).drop(columns=[*NOT_IN_HISTORY]))
     best = asdict(kept.best[0])
-    figures = {name: _or_none(value) for name, value in best.items() if name.startswith("validation")}
+    metrics = {name: _or_none(value) for name, value in best.items() if name.startswith("validation")}
     files.write_json(
         OUT / "metrics.json",
-        {"best_epoch": best["epoch"], "epochs": len(history), **figures, "collapsed": collapsed},
+        {"best_epoch": best["epoch"], "epochs": len(history), **metrics, "collapsed": collapsed},
     )
 
 
-def _or_none(figure: float) -> float | None:
-    """JSON knows no nan."""
-    return None if math.isnan(figure) else figure
+def _or_none(metric: float) -> float | None:
+    """Return a metric for JSON, which does not have nan."""
+    return None if math.isnan(metric) else metric

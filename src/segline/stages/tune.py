@@ -1,4 +1,4 @@
-"""Stage tune: the settings that train takes, searched or as they stand."""
+"""Stage tune: the settings of train, found by a search or taken from params.yaml."""
 
 import hashlib
 import json
@@ -23,13 +23,15 @@ COLUMNS = ("number", "state", "value", "epochs", "reason")  # of trials.csv, bef
 
 
 def main(join: str | None = None) -> None:
-    """Write data/tune: the best settings found on validation, or those of params.yaml where no search is wanted.
+    """Write data/tune: the settings that are best on validation, or those of params.yaml if tune.trials is 0.
 
-    With `join`, the storage of a search that another process has begun: work on its trials and write nothing.
+    Parameters
+    ----------
+    join : address of the storage of a search that another process runs: train some of its trials and write nothing.
     """
     model, augment, train = params.read(params.Model), params.read(params.Augment), params.read(params.Train)
     tune, runtime = params.read(params.Tune), params.read(params.Runtime)
-    # Refused here, a second after `dvc repro`, rather than when training starts.
+    # A wrong tile is refused here, a second after `dvc repro` starts, instead of when training starts.
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     geometry.check(train.tile, "params.yaml: train.tile =")
     base = params.Tuned(model=model, augment=augment, train=train, searched=())
@@ -46,7 +48,7 @@ def main(join: str | None = None) -> None:
 
 
 def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
-    """Search with as many processes as wanted, and write what won."""
+    """Search with runtime.tune_workers processes, and write the best settings."""
     from segline.process import helpers
     from segline.track.store import open_store
     from segline.train import charts, search, studies
@@ -55,7 +57,7 @@ def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
     address = runtime.tune_storage or str(store.place.folder / "studies" / f"{key}.journal")
     found = search.Search(plan, *studies.open_storage(address, key), key)
     found.add_trials(total)
-    progress.note(f"tune: search {key}: {len(found.outcomes(total))} of {total} trials are there")
+    progress.note(f"tune: search {key}: {len(found.outcomes(total))} of {total} trials are done")
     shared = _share(runtime)
     with Deferred() as stop, _parent(store, plan, _mark(store, key, address)) as parent:
         store.end_stale()
@@ -74,7 +76,7 @@ def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
 
 
 def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
-    """Work on the trials of a search that another process has begun, as long as there are any to take."""
+    """Train trials of a search that another process runs, until none is left to train."""
     from segline.track.store import open_store
     from segline.train import search, studies
 
@@ -83,29 +85,27 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
     mark = _mark(store, key, address)
     store.end_stale()
     with Deferred() as stop, ExitStack() as stack:
-        with store.place.lock("study"):  # of several that join at once, one makes the run
+        with store.place.lock("study"):  # of several processes that join at once, one makes the run
             parent: Run | None = store.latest(mark)
             if parent is None or parent.status not in ("RUNNING", "FINISHED"):
-                # Another machine with a store of its own, or nobody is left at it.
+                # The search runs on a machine with another store, or its process was killed.
                 parent = stack.enter_context(_parent(store, plan, mark))
         _train_all(found, runtime, store, mark, parent.id, stop=stop, wait=False)
         stop.check()
 
 
 def _mark(store: "Store", key: str, address: str) -> str:
-    """The key of the search in MLflow: a journal is of this folder alone, a database may be worked on from others."""
+    """Return the key of the search in MLflow; a journal belongs to this folder, a database can serve several."""
     return key if "://" in address else store.here(key)
 
 
 def _train_all(
     found: "Search", runtime: "Runtime", store: "Store", mark: str, parent: str, *, stop: Deferred, wait: bool
 ) -> None:
-    from segline.track.recording import flat
-
     with closing(found.trials(wait, stop.check)) as trials:
         for asked in trials:
             name = f"trial {asked.number}"
-            settings = flat(asked.trained.model_dump(exclude={"searched"}))
+            settings = params.flat(asked.trained.model_dump(exclude={"searched"}))
             with (
                 store.start_run(name, settings, parent=parent, key=f"{mark}/{asked.number}", again=True) as run,
                 stop.errors_as_stop(),
@@ -115,8 +115,9 @@ def _train_all(
 
 
 def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
-    """Train one trial in its run; what came of it, and why where it failed."""
+    """Train one trial in its run; return its state, and the reason if it failed."""
     from segline.data.prepared import Prepared
+    from segline.track.recording import OUTCOME_TAG
     from segline.train import device, loop, training
 
     settings = asked.trained.train
@@ -136,6 +137,8 @@ def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str,
     finally:
         epochs.close()
     run.tag({"optuna.state": "COMPLETE" if state == "finished" else "PRUNED"})
+    if state == "pruned":
+        run.tag({OUTCOME_TAG: state})
     if state == "finished":
         run.tag({"optuna.value": asked.value})
     run.finish("FINISHED" if state == "finished" else "KILLED")
@@ -143,7 +146,7 @@ def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str,
 
 
 def _key(plan: "SearchPlan") -> str:
-    """Names a search by all that its trials depend on, and by nothing else."""
+    """Return the key of a search: a digest of settings, data, code and torch, on which its trials depend."""
     from segline.data.prepared import PREPARED, WEIGHTS
     from segline.track import lineage
 
@@ -154,36 +157,36 @@ def _key(plan: "SearchPlan") -> str:
 
 
 def _share(runtime: "Runtime") -> "Runtime":
-    """The settings of each of several processes, among which the cores are shared."""
+    """Return the runtime settings of one process, with its share of the cores."""
     if runtime.tune_workers == 1 or runtime.threads or "OMP_NUM_THREADS" in os.environ:
         return runtime
     return runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // runtime.tune_workers)})
 
 
 def _parent(store: "Store", plan: "SearchPlan", mark: str) -> "AbstractContextManager[StartedRun]":
-    """The run of the search, in which those of its trials are."""
+    """Start the run of the search, which contains the runs of its trials."""
     from segline.data.prepared import PREPARED, Prepared
     from segline.track import lineage
-    from segline.track.recording import Dataset, flat
+    from segline.track.recording import Dataset
 
     digest, name = lineage.digest(PREPARED), Prepared.open().dataset.name
     inputs = [Dataset(split, name, digest, str(PREPARED)) for split in ("train", "validation")]
-    return store.start_run("study", flat(plan.content()), lineage.tags(), inputs, key=mark, again=True)
+    return store.start_run("study", params.flat(plan.content()), lineage.tags(), inputs, key=mark, again=True)
 
 
 def _result(plan: "SearchPlan", outcomes: "list[TrialOutcome]", winner: "TrialOutcome") -> dict[str, Any]:
-    """What the search was worth: the best trial beside the one with params.yaml's own values."""
+    """Return the result of the search: the best trial beside trial 0, which has the values of params.yaml."""
     own, metric = outcomes[0].value, plan.tune.metric
     said = (
         f"validation {metric} {winner.value:.4f} (trial {winner.number} of {len(outcomes)}, {plan.epochs} epochs each)"
     )
     if own is None:
-        said += "; params.yaml's own values came to no end"
+        said += "; the trial with the values of params.yaml did not finish"
     elif winner.number:
         assert winner.value is not None
-        said += f", {abs(winner.value - own):.4f} better than {own:.4f} of params.yaml's own values"
+        said += f", {abs(winner.value - own):.4f} better than {own:.4f} with the values of params.yaml"
     else:
-        said += ": no trial was better than params.yaml's own values"
+        said += ": no trial was better than the values of params.yaml"
     return {
         "objective": plan.tune.objective,
         "trials": len(outcomes),
@@ -195,7 +198,7 @@ def _result(plan: "SearchPlan", outcomes: "list[TrialOutcome]", winner: "TrialOu
 
 
 def _rows(plan: "SearchPlan", outcomes: "list[TrialOutcome]") -> list[dict[str, Any]]:
-    """A row a trial: what came of it, and the settings that were drawn."""
+    """Return a row for each trial: its outcome and the settings drawn for it."""
     names = sorted(plan.tune.space)
     return [
         {name: getattr(outcome, name) for name in COLUMNS} | {name: outcome.values.get(name) for name in names}
@@ -206,7 +209,7 @@ def _rows(plan: "SearchPlan", outcomes: "list[TrialOutcome]") -> list[dict[str, 
 def _write(
     settings: params.Tuned, rows: list[dict[str, Any]], result: dict[str, Any], pictures: dict[str, bytes]
 ) -> None:
-    """Write data/tune; nothing in it depends on when or where it was made."""
+    """Write data/tune; equal inputs give equal bytes on every machine."""
     with files.whole_folder(OUT) as folder:
         files.write_yaml(folder / params.TUNED_FILE.name, settings.model_dump(mode="json"))
         with files.table_writer(folder / "trials.csv", list(rows[0]) if rows else COLUMNS) as write:

@@ -1,4 +1,4 @@
-"""Stage weights: one border weight map for each image to learn from, and where its tiles are drawn."""
+"""Stage weights: a border weight map for each training and validation image, and the density of tile centres."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from segline.data.prepared import DENSITY, WEIGHTS, Prepared
 from segline.score.overlay import CLASS_COLOURS, RGB, gallery, view
 
 EXAMPLES = 4  # images in the montage
-SHOWN_SIDE = 1024  # px of each that is shown
-STEPS = 6  # values in its scale
+SHOWN_SIDE = 1024  # px; of a larger image the montage shows the middle
+STEPS = 6  # values in the colour scale of the montage
 
 
 def main() -> None:
-    """Write data/weights from data/prepared as params.yaml's section weights says."""
+    """Write data/weights from data/prepared, by the settings in section weights of params.yaml."""
     settings, runtime = params.read(params.Weights), params.read(params.Runtime)
     prepared = Prepared.open()
     of_class = borders.class_weights(_train_pixels(prepared), settings.class_balance)
@@ -52,10 +52,10 @@ def _terms(settings: params.Weights, of_class: npt.NDArray[np.float64]) -> borde
 
 
 def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) -> None:
-    """Write the weight map of one image; only a band of it, and of the arrays it is made from, is in memory."""
+    """Write the weight map of one image band by band, so that memory holds one band of the map and its sources."""
 
     def weigh(rows: slice) -> npt.NDArray[np.float32]:
-        # Opened anew for each band, so that the memory that was mapped for the one before is given back.
+        # Reopened for each band, so that the memory mapped for the previous band is freed.
         target, instances = prepared.target(name), prepared.instances(name)
         return borders.weight_band(target, instances, rows, ignore=prepared.dataset.ignore, **terms)
 
@@ -64,17 +64,17 @@ def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) 
 
 
 def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode: progress.Mode) -> None:
-    """Write how likely each pixel of the training images is the middle of a tile."""
+    """Write the density of tile centres: how likely each pixel of the training images is the centre of a tile."""
     of_class = borders.class_weights(_train_pixels(prepared), settings.density_balance)
-    # Classes that weigh nothing leave the border term alone.
-    alone: borders.Terms = {**_terms(settings, np.zeros_like(of_class)), "w0": settings.density_border}
+    # With class weights of 0 the map is the border term alone.
+    border_term: borders.Terms = {**_terms(settings, np.zeros_like(of_class)), "w0": settings.density_border}
 
     def write(name: str) -> None:
         border, file = folder / DENSITY / f".{name}.npy", folder / DENSITY / f"{name}.npy"
         if not settings.density_border:
             files.save_array(file, cells(prepared.classes(name), 0.0, of_class))
             return
-        _write_map(prepared, name, alone, border)
+        _write_map(prepared, name, border_term, border)
         files.save_array(file, cells(prepared.classes(name), files.load_array(border), of_class))
         border.unlink()
 
@@ -85,13 +85,13 @@ def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode:
 
 
 def _train_pixels(prepared: Prepared) -> list[int]:
-    """Pixels of each class over the training images."""
+    """Count the pixels of each class in the training images."""
     train = prepared.manifest[prepared.manifest["split"] == "train"]
     return [int(train[f"pixels_{class_id}"].astype(int).sum()) for class_id in prepared.dataset.classes]
 
 
 def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.float32]]) -> RGB:
-    """A row an image, or the middle of a large one: what is seen, what is learned, how much each pixel weighs."""
+    """Draw a row for each image: the image, its target and its weight map; of a large image the middle."""
     top = max(float(weights.max()) for weights in maps) or 1.0
     panels: list[tuple[str, RGB]] = []
     for name, weights in zip(names, maps, strict=True):
@@ -105,13 +105,13 @@ def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.flo
 
 
 def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The middle of (H, W, ...): gaps of a pixel would not show in a large image made small."""
+    """Crop the middle of (H, W, ...); in a large image scaled down, gaps of one pixel would not be visible."""
     rows, columns = (slice(max(0, side - SHOWN_SIDE) // 2, (side + SHOWN_SIDE) // 2) for side in pixels.shape[:2])
     return pixels[rows, columns]
 
 
 def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
-    """Background black, ignored grey, classes in the colours of the overlays."""
+    """Colour a target (H, W): background black, ignored pixels grey, classes in the colours of the overlays."""
     palette = np.zeros((256, 3), np.uint8)
     palette[1:] = np.resize(np.array(CLASS_COLOURS, np.uint8), (255, 3))
     palette[255] = 128
@@ -119,6 +119,6 @@ def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
 
 
 def _heat(share: npt.NDArray[np.float32]) -> RGB:
-    """0 to 1 (H, W) in viridis, whose steps look equal to the eye."""
+    """Colour values from 0 to 1 (H, W) by viridis, a perceptually uniform colour map."""
     levels = np.clip(np.rint(share * 255), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1]).astype(np.uint8)

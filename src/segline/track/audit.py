@@ -1,4 +1,4 @@
-"""What is wrong with a registry: files, aliases, and the history beside them."""
+"""Check a registry for problems: in the files, in the aliases, and against the history."""
 
 from dataclasses import dataclass
 
@@ -13,26 +13,26 @@ ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong and what to do; a note is nothing wrong."""
+    """A problem and its fix; a note is a recommendation, not a problem."""
 
     version: str
-    """Its number; empty where no version is meant."""
+    """Number of the version; empty if the finding is about no version."""
     what: str
     note: bool = False
 
 
 def verify(registry: Registry) -> list[Finding]:
-    """All that is wrong with the versions of a model, notes last."""
+    """Return all findings about the versions of a model, notes last."""
     versions, lines = registry.versions(), registry.history()
-    found = [finding for version in versions for finding in _files(registry, version)]
-    found += [finding for version in versions for finding in (*_tags(version), *_alias_names(version))]
-    found += _twice(versions)
-    found += _champions(registry, versions, lines)
-    return sorted(found + _notes(registry, versions), key=lambda finding: finding.note)
+    findings = [finding for version in versions for finding in _files(registry, version)]
+    findings += [finding for version in versions for finding in (*_tags(version), *_alias_names(version))]
+    findings += _duplicates(versions)
+    findings += _champions(registry, versions, lines)
+    return sorted(findings + _notes(registry, versions), key=lambda finding: finding.note)
 
 
 def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
-    """What is wrong with the files of a version, by the rule by which predict and serve refuse it."""
+    """Check the files of a version by the rules by which predict and serve refuse a version."""
     number = str(version.version)
     try:
         content = trust.read(intact.files(registry.store, version))
@@ -41,101 +41,101 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     except OSError as error:
         return [Finding(number, f"its files cannot be read: {visible(str(error))}")]
     damage = intact.damage(content.md5s, content.others, version)
-    wrong = [each if each.endswith("delete it") else f"{each}; {intact.way_out(version)}" for each in damage]
+    problems = [text if text.endswith("delete it") else f"{text}; {intact.way_out(version)}" for text in damage]
     history = registry.history_file
-    # A file that was altered or is missing makes another md5; that is said above.
+    # An altered or missing file also changes the md5 of the version: report it once.
     if problem := trust.contradiction(version, content, history):
-        wrong += [] if damage else [problem]
+        problems += [] if damage else [problem]
     elif problem := trust.unrecorded(version, content, history):
-        wrong.append(f"predict, serve and promote refuse it: {problem}")
-    wrong += intact.caches(content.others)
-    return [Finding(number, each) for each in wrong]
+        problems.append(f"predict, serve and promote refuse it: {problem}")
+    problems += intact.caches(content.others)
+    return [Finding(number, text) for text in problems]
 
 
 def _tags(version: ModelVersion) -> list[Finding]:
-    """Tags that are not as segline wrote them; all may be edited on MLflow's page."""
-    number, ours = str(version.version), version.tags
+    """Check the tags of a version, which anybody can edit on MLflow's page."""
+    number, own_tags = str(version.version), version.tags
     edited = [
-        Finding(number, f"tag {name} is {shown(ours.get(name, ''))}, not as segline writes it: somebody edited it")
-        for name in unreadable(ours)
+        Finding(number, f"tag {name} is {shown(own_tags.get(name, ''))}, which is not valid: somebody edited it")
+        for name in unreadable(own_tags)
     ]
     missing = [
-        Finding(number, f"has no tag {name}, so that nothing can be said of the files that decide no answer", note=True)
+        Finding(number, f"has no tag {name}: files that do not change the answers cannot be checked", note=True)
         for name in (intact.FILES_TAG,)
-        if name not in ours
+        if name not in own_tags
     ]
     return edited + missing
 
 
-def _twice(versions: list[ModelVersion]) -> list[Finding]:
-    """Versions that claim the md5 of another."""
+def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
+    """Find versions with the same md5 in their tags."""
     numbers: dict[str, list[str]] = {}
     for version in versions:
         numbers.setdefault(version.tags.get(VERSION_TAG, ""), []).append(str(version.version))
     return [
-        Finding(held[0], f"tag {VERSION_TAG} is that of versions {', '.join(held[1:])} too: somebody edited a tag")
-        for md5, held in numbers.items()
-        if md5 and len(held) > 1
+        Finding(same[0], f"tag {VERSION_TAG} equals that of versions {', '.join(same[1:])}: somebody edited a tag")
+        for md5, same in numbers.items()
+        if md5 and len(same) > 1
     ]
 
 
 def _alias_names(version: ModelVersion) -> list[Finding]:
-    """Aliases that are meant as one of ours and are not."""
+    """Find aliases that differ from those of segline only in upper and lower case."""
     wrong = [alias for alias in version.aliases if alias.lower() in ALIASES and alias not in ALIASES]
     return [
-        Finding(str(version.version), f"@{alias} is not @{alias.lower()}: MLflow tells them apart; delete it")
+        Finding(str(version.version), f"@{alias} is not @{alias.lower()}: MLflow distinguishes them; delete it")
         for alias in wrong
     ]
 
 
 def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Promotion]) -> list[Finding]:
-    """Where @champion and @previous are not as the history has them, or have no verdict."""
+    """Find differences between @champion, @previous and the history, and a champion without a passing verdict."""
     held = champions(lines)
-    found = []
+    findings = []
     for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):
-        version = next((each for each in versions if alias in each.aliases), None)
-        wanted = held[place] if len(held) >= -place else None
-        there = version.tags.get(VERSION_TAG) if version else None
-        if there != wanted:
-            found.append(_against(registry, alias, version, wanted))
-        elif version and alias == CHAMPION and not _judged(version, lines):
-            found.append(Finding(str(version.version), f"@{alias} without a verdict that passes; promote it again"))
-    return found
+        holder = next((version for version in versions if alias in version.aliases), None)
+        expected = held[place] if len(held) >= -place else None
+        actual = holder.tags.get(VERSION_TAG) if holder else None
+        if actual != expected:
+            findings.append(_misplaced(registry, alias, holder, expected))
+        elif holder and alias == CHAMPION and not _judged(holder, lines):
+            findings.append(Finding(str(holder.version), f"@{alias} has no verdict that passed; promote it again"))
+    return findings
 
 
-def _against(registry: Registry, alias: str, version: ModelVersion | None, wanted: str | None) -> Finding:
-    """An alias that is not where the history has it."""
-    expected = registry.find(wanted) if wanted else None
-    if wanted and expected is None:
-        return Finding("", f"{HISTORY}: @{alias} is md5 {wanted}, which is not in this store; `segline models sync`")
-    back = f"rollback --to {expected.version} --reason TEXT" if expected else "promote VERSION"
+def _misplaced(registry: Registry, alias: str, holder: ModelVersion | None, md5: str | None) -> Finding:
+    """Report an alias that is not on the version of the history."""
+    expected = registry.find(md5) if md5 else None
+    if md5 and expected is None:
+        return Finding("", f"{HISTORY}: @{alias} is md5 {md5}, which is not in this store; run `segline models sync`")
+    command = f"rollback --to {expected.version} --reason TEXT" if expected else "promote VERSION"
     where = f"version {expected.version}" if expected else "none"
-    how = "set" if version else "deleted"
+    how = "set" if holder else "deleted"
     return Finding(
-        str(version.version) if version else "",
-        f"@{alias} was {how} by hand: {HISTORY} has {where}; `segline models {back}` sets it",
+        str(holder.version) if holder else "",
+        f"@{alias} was {how} by hand: {HISTORY} has {where}; set it with `segline models {command}`",
     )
 
 
 def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
-    """Whether the gate passed a version, or someone said why it need not."""
-    found = verdict(version.tags)
+    """Return whether a version passed the gate or was forced with a reason."""
+    judged = verdict(version.tags)
     forced = any(line.forced for line in lines if line.version_md5 == version.tags.get(VERSION_TAG))
-    return forced or (found is not None and found.passed)
+    return forced or (judged is not None and judged.passed)
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """What is to be committed."""
+    """List the files that should be committed."""
     root = registry.store.place.root
-    found = []
+    notes = []
     for version in versions:
         if not {CHAMPION, PREVIOUS} & {*version.aliases}:
             continue
-        making, number = commits.find(version.tags, root), str(version.version)
-        if making.commit is None:
-            found.append(Finding(number, f"{making.why}; commit it, so that it can be rebuilt", note=True))
-        elif not making.locked:
-            found.append(Finding(number, "no commit has its dvc.lock yet; commit dvc.lock", note=True))
+        origin, number = commits.find(version.tags, root), str(version.version)
+        if origin.commit is None:
+            notes.append(Finding(number, f"{origin.why}; commit it, so that the version can be rebuilt", note=True))
+        elif not origin.locked:
+            notes.append(Finding(number, "no commit has its dvc.lock yet; commit dvc.lock", note=True))
     if lineage.uncommitted(registry.history_file):
-        found.append(Finding("", f"{HISTORY} has lines that are not committed; commit it", note=True))
-    return found
+        notes.append(Finding("", f"{HISTORY} has lines that are not committed; commit it", note=True))
+    return notes

@@ -1,4 +1,4 @@
-"""Reads a folder that others may write to: every directory entry counts, and no link, FIFO or device is opened."""
+"""Read a folder that other users may write to: report every entry, and never open a link, FIFO or device."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from typing import BinaryIO
 CACHE = "a bytecode cache"
 CACHES = ("__pycache__",)
 BYTECODE = (".pyc", ".pyo")
-DEEPEST = 32  # folders within folders; os.fwalk keeps each of them open
+DEEPEST = 32  # nested folders; os.fwalk keeps each of them open
 KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a FIFO",
@@ -24,13 +24,13 @@ Read = Callable[[str, BinaryIO], None]
 def visit(folder: Path, read: Read) -> dict[str, str]:
     """Call `read` with the path in `folder` and the open stream of each regular file; return all other entries.
 
-    Bytecode caches are neither read nor entered. Folders are entered by their descriptors, so that a folder replaced
-    by a link meanwhile is not followed.
+    Bytecode caches are neither read nor entered. Folders are opened by descriptor, so that a link that replaces a
+    folder meanwhile is not followed.
 
     Returns
     -------
-    By path in `folder`, what the entry is: a bytecode cache, a link, a FIFO, a socket, a device, an empty folder, or a
-    folder too deep.
+    The kind of each other entry by its path in `folder`: a bytecode cache, a link, a FIFO, a socket, a device, an empty
+    folder, or a folder too deep.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def visit(folder: Path, read: Read) -> dict[str, str]:
                 with open_regular(name, descriptor) as stream:
                     read(path, stream)
             elif not stat.S_ISDIR(mode):
-                others[path] = KINDS.get(stat.S_IFMT(mode), "no file")
+                others[path] = KINDS.get(stat.S_IFMT(mode), "not a file")
         folders[:] = sorted(name for name in folders if name not in CACHES)
     return others
 
@@ -67,13 +67,13 @@ def open_regular(name: str | Path, folder: int | None = None) -> Iterator[Binary
     Raises
     ------
     OSError
-        It cannot be read, or is no regular file.
+        The file cannot be read, or is not a regular file.
     """
-    # O_NONBLOCK: opening a FIFO that has no writer would wait for ever.
-    number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(number, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(f"{name} is no regular file")
+    # O_NONBLOCK: opening a FIFO without a writer would block forever.
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{name} is not a regular file")
         yield stream
 
 

@@ -1,4 +1,4 @@
-"""What the errors of a store mean: one message with the way out, in the place of a traceback."""
+"""Explain errors of a store in one message with a fix, instead of a traceback."""
 
 import re
 import shlex
@@ -11,8 +11,8 @@ from typing import Any
 from segline.addresses import hide, shown
 from segline.failure import WRITABLE
 
-PATIENCE = 30  # seconds that a command waits for a database which another program uses
-# Python's modules whose package has another name.
+PATIENCE = 30  # seconds that a command waits for a database that another program has locked
+# Packages whose name differs from the name of their module.
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
 LOCKED = re.compile(r"(database|database table|database schema) is locked|locking protocol", re.IGNORECASE)
 DAMAGED = re.compile(r"not a database|malformed|file is encrypted", re.IGNORECASE)
@@ -20,50 +20,50 @@ READ_ONLY = re.compile(r"readonly database|read-only", re.IGNORECASE)
 FULL = re.compile(r"disk is full|no space left", re.IGNORECASE)
 SCHEMA = re.compile(r"schema \(found version (\w+)|Can't locate revision identified by '(\w+)'")
 DELETED = re.compile(r"The (experiment|run) (\S+) must be in the 'active' state", re.IGNORECASE)
-# Names of classes of MLflow and requests: an answer of a server, and none.
+# Error classes of MLflow and requests: a server answered with an error, or did not answer.
 SERVERS = ("RestException", "ConnectionError", "Timeout", "MaxRetryError", "SSLError")
-LONGEST = 300  # characters of another program's error that are shown
+LONGEST = 300  # characters of another program's error message
 GONE = re.compile(r"(no (such )?(experiment|run)\b.*(id|name)|run (with id=)?'?\w{32}'? not found)", re.IGNORECASE)
 
 
 class StoreError(RuntimeError):
-    """The store cannot be found or used; the message says what to do."""
+    """Raised if the store cannot be found or used; the message says what to do."""
 
 
 def explain(error: BaseException, address: str, name: str = "") -> StoreError | None:
-    """Return what `error`, raised by a use of the store at `address`, means; None if it is of no known kind.
+    """Explain an error that the store at `address` raised; return None for an unknown kind of error.
 
     Parameters
     ----------
-    address : a database's or a server's; its secrets are not shown.
-    name : what the message calls the store; without it, the address.
+    address : address of a database or a server; its secrets are not shown.
+    name : name of the store in the message; default: the address.
     """
     errors = list(_chain(error))
     text = " ".join(map(str, errors))
     where = name or shown(address)
     if found := SCHEMA.search(text):
         return other_schema(found[1] or found[2], address, where)
-    if missing := next((each for each in errors if isinstance(each, ImportError)), None):
+    if missing := next((cause for cause in errors if isinstance(cause, ImportError)), None):
         return StoreError(f"{where}: {_driver(missing)}")
-    said = _database(text, where) if _of_database(errors) or LOCKED.search(text) else ""
-    said = said or _deleted(text, address, where)
-    return StoreError(hide(said, address)) if said else None
+    message = _database(text, where) if _of_database(errors) or LOCKED.search(text) else ""
+    message = message or _deleted(text, address, where)
+    return StoreError(hide(message, address)) if message else None
 
 
 def _of_database(errors: list[BaseException]) -> bool:
-    modules = {type(each).__module__.partition(".")[0] for each in errors}
+    modules = {type(cause).__module__.partition(".")[0] for cause in errors}
     return bool(modules & {"sqlite3", "sqlalchemy"})
 
 
 def _database(text: str, where: str) -> str:
-    """Say what a database's error means; empty for others."""
+    """Explain an error of a database; return an empty text for other errors."""
     first = text.splitlines()[0][:200] if text else "no reason given"
     if "Can't load plugin" in text:
-        return f"{where}: SQLAlchemy knows no such kind of database ({first}); see MLFLOW_TRACKING_URI"
+        return f"{where}: SQLAlchemy does not support this kind of database ({first}); check MLFLOW_TRACKING_URI"
     if LOCKED.search(text):
         return (
-            f"{where} is in use by another program (the database is locked, also after {PATIENCE} seconds); wait until "
-            "that program (a backup, a database browser, another segline) is done, and try again"
+            f"{where} is in use by another program (the database is still locked after {PATIENCE} seconds); wait until "
+            "that program (a backup, a database browser, another segline) has finished, and try again"
         )
     if DAMAGED.search(text):
         return f"{where} cannot be read ({first}); restore it from a copy, or move it away"
@@ -72,48 +72,48 @@ def _database(text: str, where: str) -> str:
     if FULL.search(text):
         return f"{where} cannot be written: the disk is full; make room and run the command again"
     if "unable to open database file" in text:
-        return f"{where} cannot be opened: see whether its folder is there and may be written to"
+        return f"{where} cannot be opened: check that its folder exists and is writable"
     if "disk I/O error" in text:
-        return f"{where} cannot be read or written (disk I/O error): see whether the disk is full or failing"
+        return f"{where} cannot be read or written (disk I/O error): check whether the disk is full or failing"
     return ""
 
 
 def _deleted(text: str, address: str, where: str) -> str:
-    """Say that somebody deleted what a command works with; empty for other errors."""
+    """Explain that an experiment or run was deleted; return an empty text for other errors."""
     if found := DELETED.search(text):
         kind, number = found[1].lower(), found[2].strip("'`")
-        return f"{where}: {kind} {number} was deleted; bring it back with `{restore(kind, number, address)}`"
+        return f"{where}: {kind} {number} was deleted; restore it with `{restore(kind, number, address)}`"
     if GONE.search(text):
         return (
-            f"{where}: what the command works with was deleted meanwhile ({text.splitlines()[0][:200]}); run it again"
+            f"{where}: an experiment or run was deleted meanwhile ({text.splitlines()[0][:200]}); run the command again"
         )
     return ""
 
 
 def restore(kind: str, number: str, address: str) -> str:
-    """Return the command that brings back a deleted experiment or run."""
+    """Return the command that restores a deleted experiment or run."""
     option = "-x" if kind == "experiment" else "--run-id"
     return f"MLFLOW_TRACKING_URI={shlex.quote(shown(address))} mlflow {kind}s restore {option} {number}"
 
 
 def other_schema(revision: str, address: str, where: str) -> StoreError:
-    """Return the error of a store that another version of MLflow wrote."""
+    """Return the error for a store that another version of MLflow wrote."""
     here = version("mlflow")
     if _known(revision):
         upgrade = f"mlflow db upgrade {shlex.quote(shown(address))}"
         return StoreError(
-            f"{where} was written by an older MLflow than the {here} that is installed (its schema is {revision}); "
+            f"{where} was written by an older MLflow than the installed {here} (its schema is {revision}); "
             f"make a copy of it, then run `{upgrade}`"
         )
     return StoreError(
-        f"{where} was written by a newer MLflow than the {here} that is installed (its schema is {revision}, which "
-        "this MLflow does not know); install the MLflow that wrote it, or use a copy of the store from before"
+        f"{where} was written by a newer MLflow than the installed {here} (its schema is {revision}, which "
+        "this MLflow does not support); install the MLflow that wrote it, or use an older copy of the store"
     )
 
 
 @lru_cache(maxsize=1)
 def head() -> str:
-    """Return the schema of the MLflow that is installed."""
+    """Return the schema revision of the installed MLflow."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     return str(_get_latest_schema_revision())  # type: ignore[no-untyped-call]
@@ -139,38 +139,38 @@ def _driver(error: ImportError) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Find an error and those that led to it."""
+    """Yield an error and all errors that caused it."""
     seen: set[int] = set()
     open_: list[Any] = [error]
     while open_:
-        each = open_.pop(0)
-        if not isinstance(each, BaseException) or id(each) in seen:
+        cause = open_.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
             continue
-        seen.add(id(each))
-        yield each
-        # Of SQLAlchemy, MLflow, urllib3: the errors that they carry.
+        seen.add(id(cause))
+        yield cause
+        # Errors of SQLAlchemy, MLflow and urllib3 hold others in these attributes.
         open_ += [
-            each.__cause__,
-            each.__context__,
-            *(getattr(each, name, None) for name in ("orig", "message", "reason")),
+            cause.__cause__,
+            cause.__context__,
+            *(getattr(cause, name, None) for name in ("orig", "message", "reason")),
         ]
-        open_ += each.args[:1]
+        open_ += cause.args[:1]
 
 
 def busy(error: sqlite3.Error) -> bool:
-    """Tell whether another program's lock is the reason of `error`."""
+    """Return whether the lock of another program caused the error."""
     return bool(LOCKED.search(str(error)))
 
 
 def at_the_edge(error: Exception, address: str, name: str) -> StoreError | None:
-    """Return what an error that reached the command line means; None for those that are our own mistakes.
+    """Explain an error of MLflow, a database or a server that reached the command line; None for other errors.
 
     Parameters
     ----------
-    address, name : of the store in use; empty where there is none.
+    address, name : address and name of the store in use; empty without a store.
     """
     errors = list(_chain(error))
-    modules = {type(each).__module__.partition(".")[0] for each in errors}
+    modules = {type(cause).__module__.partition(".")[0] for cause in errors}
     if not modules & {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3"}:
         return None
     if known := explain(error, address, name):
@@ -181,17 +181,17 @@ def at_the_edge(error: Exception, address: str, name: str) -> StoreError | None:
 
 
 def reason(error: BaseException, address: str) -> str:
-    """Return what an error says, in one line and without secrets; of a server that is not reached, why it is not."""
+    """Return the message of an error in one line without secrets; for an unreachable server, the cause."""
     errors = list(_chain(error))
     unreached = (
-        [each for each in errors if not type(each).__module__.startswith("mlflow")] if _of_server(errors) else []
+        [cause for cause in errors if not type(cause).__module__.startswith("mlflow")] if _of_server(errors) else []
     )
-    told = unreached[-1] if unreached else error
-    said = " ".join(str(getattr(told, "message", told)).split()) or type(told).__name__
-    said = hide(said, address)
-    return said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
+    source = unreached[-1] if unreached else error
+    message = " ".join(str(getattr(source, "message", source)).split()) or type(source).__name__
+    message = hide(message, address)
+    return message if len(message) <= LONGEST else f"{message[:LONGEST]} ..."
 
 
 def _of_server(errors: list[BaseException]) -> bool:
-    """Tell whether a server answered with an error, or could not be reached."""
-    return any(type(each).__name__ in SERVERS for each in errors)
+    """Return whether a server answered with an error, or could not be reached."""
+    return any(type(cause).__name__ in SERVERS for cause in errors)

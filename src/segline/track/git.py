@@ -1,4 +1,4 @@
-"""git as a child process, and the environment of every child that works on a repository of its own."""
+"""Run git as a child process, in an environment without the variables of an enclosing git, DVC or MLflow."""
 
 import os
 import subprocess
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# Of git's variables, those that say who the user is and how a server is reached. All others name a repository, as git
-# does for the hooks that it starts, or change what a command prints.
+# The variables of git that identify the user and configure access to servers. All others name a repository, as in the
+# hooks that git starts, or change the output of commands.
 USERS_GIT = (
     "GIT_ASKPASS",
     "GIT_AUTHOR_",
@@ -25,13 +25,13 @@ USERS_GIT = (
 )
 USERS_DVC = ("DVC_GLOBAL_CONFIG_DIR", "DVC_NO_ANALYTICS", "DVC_SITE_CACHE_DIR", "DVC_SYSTEM_CONFIG_DIR")
 OTHERS = ("DVC_", "GIT_", "MLFLOW_")
-# Settings of a user that would run other programs, write, or refuse to store a file with mixed line ends.
+# Override user settings that run other programs, write, or refuse to store a file with mixed line ends.
 SETTINGS = ("core.fsmonitor=false", "core.safecrlf=false", "log.showSignature=false", "core.quotePath=false")
-TEXT = 8000  # bytes among which git looks for a zero to tell binary files from text
+TEXT = 8000  # bytes at the start of a file in which a zero makes git treat it as binary
 
 
 def surroundings() -> dict[str, str]:
-    """Return the environment without what DVC, MLflow and git were told about a project or repository."""
+    """Return the environment without the variables that tell DVC, MLflow or git about a project or repository."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -42,51 +42,51 @@ def surroundings() -> dict[str, str]:
 def call(
     folder: Path, *arguments: str, lines: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> bytes:
-    """Return what git prints in `folder`, the repository of which is used whatever GIT_DIR says.
+    """Run git in `folder` and return its output; the repository of `folder` is used even if GIT_DIR names another.
 
     Parameters
     ----------
-    lines : written to git's standard input.
-    environment : further variables of the child.
+    lines : lines for the standard input of git.
+    environment : further variables for git.
 
     Raises
     ------
     OSError
         There is no git on PATH.
     subprocess.CalledProcessError
-        git refused; its `stderr` says why, in English.
+        git failed; `stderr` of the error holds the reason in English.
     """
     settings = [part for setting in SETTINGS for part in ("-c", setting)]
     command = ["git", "--no-optional-locks", *settings, *arguments]
-    asked = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
+    stdin = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
     env = {**surroundings(), **_named_repository(folder), "LC_ALL": "C", **(environment or {})}
-    return subprocess.run(command, cwd=folder, env=env, input=asked, capture_output=True, check=True).stdout
+    return subprocess.run(command, cwd=folder, env=env, input=stdin, capture_output=True, check=True).stdout
 
 
 def contents(folder: Path, names: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, bytes]:
-    """Return the bytes of objects by git's names of them."""
+    """Return the content of git objects by their names."""
     wanted = sorted(set(names))
-    found: dict[str, bytes] = {}
+    objects: dict[str, bytes] = {}
     answer = call(folder, "cat-file", "--batch", "--buffer", lines=wanted, environment=environment)
     start = 0
     for name in wanted:
         end = answer.index(b"\n", start)
         size = int(answer[start:end].split()[2])
-        found[name] = answer[end + 1 : end + 1 + size]
+        objects[name] = answer[end + 1 : end + 1 + size]
         start = end + size + 2
-    return found
+    return objects
 
 
 def stored(folder: Path, paths: Sequence[str]) -> dict[str, bytes]:
-    """Return the content of those files at `paths`, relative to `folder`, that exist, as git would store it.
+    """Return the content of the existing files at `paths`, relative to `folder`, as git would store it.
 
-    Line ends, filters and encodings of .gitattributes and core.autocrlf are undone by git itself. Nothing is written
-    to the repository. Outside of one the content is that of the file.
+    git undoes the line ends, filters and encodings of .gitattributes and core.autocrlf. Nothing is written to the
+    repository. Outside of a repository, the content of the file is returned.
     """
     existing = [path for path in paths if (folder / path).is_file()]
     try:
-        with TemporaryDirectory() as objects:
-            apart = {"GIT_OBJECT_DIRECTORY": objects}
+        with TemporaryDirectory() as temporary:
+            apart = {"GIT_OBJECT_DIRECTORY": temporary}
             answer = call(folder, "hash-object", "-w", "--stdin-paths", lines=existing, environment=apart)
             names = answer.decode().split()
             held = contents(folder, names, apart)
@@ -96,26 +96,26 @@ def stored(folder: Path, paths: Sequence[str]) -> dict[str, bytes]:
 
 
 def lf(content: bytes) -> bytes:
-    """Return a text with LF as its line ends; what git takes for binary stays as it is."""
+    """Replace the line ends of a text by LF; content that git treats as binary is not changed."""
     return content if b"\0" in content[:TEXT] else content.replace(b"\r\n", b"\n")
 
 
 def refusal(error: OSError | subprocess.CalledProcessError, folder: Path) -> str:
-    """Say why git could not be asked, and the way out."""
+    """Explain why git failed, and what to do."""
     if isinstance(error, OSError):
         return "there is no git on PATH"
-    said = error.stderr.decode(errors="replace").strip().splitlines()
-    if any("dubious ownership" in line for line in said):
+    messages = error.stderr.decode(errors="replace").strip().splitlines()
+    if any("dubious ownership" in line for line in messages):
         top = next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), folder)
         return (
-            f"git does not read {top}, which belongs to another user; if you trust it, run "
+            f"git does not read {top}, which belongs to another user; if you trust that user, run "
             f"`git config --global --add safe.directory '{top}'`"
         )
-    return f"{folder} is in no git repository that can be read ({said[0] if said else 'git refused'})"
+    return f"{folder} is in no git repository that can be read ({messages[0] if messages else 'git failed'})"
 
 
 def _named_repository(folder: Path) -> dict[str, str]:
-    """Return the user's GIT_DIR and GIT_WORK_TREE where no other repository is found: a bare one with a work tree."""
+    """Return the user's GIT_DIR and GIT_WORK_TREE, a bare repository with a work tree, if there is no other."""
     absolute = folder.absolute()
     if any((parent / ".git").exists() for parent in (absolute, *absolute.parents)):
         return {}

@@ -1,4 +1,9 @@
-"""registry.jsonl: which versions were registered, promoted or rolled back, when and why; MLflow keeps no history."""
+"""The history of the registry in registry.jsonl, which MLflow does not keep: registrations, promotions and rollbacks.
+
+While the aliases follow a new line, a marker file in mlruns/ says so: after a kill the next command sets them again.
+The marker is empty. Only registry.jsonl says where the aliases belong, so that nobody who can write into mlruns/ can
+promote a version or make it trusted.
+"""
 
 import errno
 import json
@@ -16,6 +21,7 @@ from segline.text import shown, visible
 from segline.track.entries import open_regular
 
 HISTORY = "registry.jsonl"
+MARKER = "promotion.json"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 MAX_LINE = 2**16  # bytes
 MAX_FILE = 2**26  # bytes; about 200,000 lines
@@ -23,24 +29,24 @@ MAX_REASON = 5_000  # characters; JSON may need 12 bytes for each
 
 
 class RegistryError(ValueError):
-    """What the registry cannot do; the message says what to change."""
+    """Raised if the registry cannot do something; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """One line of registry.jsonl: an alias was given to a version.
+    """One line of registry.jsonl: a version got an alias.
 
-    The line says, too, that the version of this md5 is one of ours: only such versions are trusted.
+    The line also makes the version of this md5 trusted: versions without a line are refused.
     """
 
     time: str
     name: str
     alias: str
-    """challenger with action register, else champion"""
+    """challenger for the action register, else champion"""
     version_md5: str
     model_md5: str
     commit: str
-    """Its content made the version; "" where none was asked for or none is known."""
+    """Commit whose content made the version; empty if it is not known."""
     dirty: str
     who: str
     reason: str
@@ -56,12 +62,12 @@ def _is_time(text: str) -> str:
 
 def _name(text: str) -> str:
     if not names.is_model(text):
-        raise ValueError("is no name of a registered model")
+        raise ValueError("not a valid name of a registered model")
     return text
 
 
 def _text(value: object) -> object:
-    # JSON can escape half a surrogate pair, which cannot be printed.
+    # JSON can escape half of a surrogate pair, which cannot be printed.
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -69,7 +75,7 @@ Hex32 = Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
 
 
 class _Line(BaseModel):
-    """What a line must be like."""
+    """Schema of a line."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -87,12 +93,12 @@ class _Line(BaseModel):
 
 
 def read_history(file: Path) -> list[Promotion]:
-    """The lines of registry.jsonl, oldest first; empty lines count as none.
+    """Read the lines of registry.jsonl, oldest first; empty lines are skipped.
 
     Raises
     ------
     RegistryError
-        The file cannot be read, or a line is not as segline writes it.
+        The file cannot be read, or a line is invalid.
     """
     try:
         with open_regular(file) as stream:
@@ -102,9 +108,9 @@ def read_history(file: Path) -> list[Promotion]:
     except OSError as error:
         raise RegistryError(f"{file} cannot be read ({error.strerror or error}); restore it from git") from error
     if len(content) > MAX_FILE:
-        raise RegistryError(f"{file} is larger than {MAX_FILE} bytes, which segline never writes; restore it from git")
+        raise RegistryError(f"{file} is larger than the maximum of {MAX_FILE} bytes; restore it from git")
     promotions = []
-    # Not splitlines: a reason may hold a line separator of Unicode's, which JSON does not escape.
+    # splitlines() would also split at Unicode line separators, which a reason may hold.
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -116,58 +122,58 @@ def read_history(file: Path) -> list[Promotion]:
 
 
 def parse(line: bytes) -> Promotion:
-    """What a line says; ValueError, with a message that can be printed, where segline did not write it."""
+    """Parse a line; raise ValueError with a printable message if it is invalid."""
     if len(line) > MAX_LINE:
-        raise ValueError(f"has {len(line)} bytes, more than the {MAX_LINE} that segline writes")
+        raise ValueError(f"the line has {len(line)} bytes, more than the maximum of {MAX_LINE}")
     try:
         content = json.loads(line.decode(), object_pairs_hook=_once)
     except UnicodeDecodeError as error:
-        raise ValueError(f"is no UTF-8 (byte {error.start + 1})") from None
+        raise ValueError(f"not valid UTF-8 (byte {error.start + 1})") from None
     except RecursionError:
-        raise ValueError("is nested too deeply") from None
+        raise ValueError("nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"is no JSON object ({str(error)[:120]}): {shown(line.decode())}") from None
+        raise ValueError(f"not a JSON object ({str(error)[:120]}): {shown(line.decode())}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"is no JSON object: {shown(line.decode())}")
+        raise ValueError(f"not a JSON object: {shown(line.decode())}")
     try:
         checked = _Line.model_validate(content)
     except ValidationError as error:
-        raise ValueError(_said(error)) from None
+        raise ValueError(_first_problem(error)) from None
     return Promotion(**checked.model_dump())
 
 
 def text(line: Promotion) -> bytes:
-    """A line as it is written; what is no text becomes an escape of JSON's."""
+    """Return the bytes of a line; lone surrogates become JSON escapes."""
     return json.dumps(asdict(line), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def append(file: Path, line: Promotion) -> None:
-    """Write one more line, whole and to the disk, before this returns.
+    """Append a line and flush it to the disk; after an error the file is unchanged.
 
     Raises
     ------
     RegistryError
-        It cannot be written, or could not be read again; the file is as it was.
+        The line is invalid, or the file cannot be written.
     """
     content = text(line)
     try:
         parse(content)
     except ValueError as error:
-        raise RegistryError(f"{file}: a line for it would not be valid: {error}") from None
+        raise RegistryError(f"{file}: the new line would be invalid: {error}") from None
     try:
         with file.open("a+b", buffering=0) as stream:
             _write(stream, content)
     except OSError as error:
         raise RegistryError(
-            f"{file} cannot be written ({error.strerror}); nothing was changed: make room on the disk, or see whether "
-            "you may write there, and give the command again"
+            f"{file} cannot be written ({error.strerror}); nothing was changed: make room on the disk, or check your "
+            "permissions, and run the command again"
         ) from error
 
 
 def _write(stream: Any, content: bytes) -> None:
-    """Write at the end of a file, all or nothing."""
+    """Append all of the content or nothing."""
     end = stream.tell()
-    if end and not _ends_line(stream):  # edited by hand
+    if end and not _ends_line(stream):  # the file was edited by hand
         content = b"\n" + content
     try:
         if stream.write(content) != len(content):
@@ -179,9 +185,9 @@ def _write(stream: Any, content: bytes) -> None:
 
 
 def champions(lines: Sequence[Promotion]) -> list[str]:
-    """The md5s of the versions that a rollback goes back through, @champion's last and @previous's before it.
+    """Return the md5s of the champions that a rollback can return to: @champion is the last, @previous the one before.
 
-    A promotion adds its version; a rollback takes away all that came after the version it goes to.
+    A promotion appends its version; a rollback removes all versions after the one that it returns to.
     """
     held: list[str] = []
     for line in lines:
@@ -196,30 +202,56 @@ def champions(lines: Sequence[Promotion]) -> list[str]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of these pairs, in which a key may come once."""
+    """Build a JSON object; raise ValueError if a key is repeated."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key is repeated")
     return content
 
 
-def _said(error: ValidationError) -> str:
-    """What is wrong with the first field that is wrong."""
+def _first_problem(error: ValidationError) -> str:
+    """Describe the first invalid field."""
     first = error.errors(include_url=False)[0]
     field = visible(".".join(str(part) for part in first["loc"]))[:80]
     if first["type"] == "missing":
         return f"{field} is missing"
     if first["type"] == "extra_forbidden":
-        return f"{field} is not known; a newer segline may have written it"
+        return f"{field} is unknown; a newer segline may have written it"
     return f"{field} = {shown(first['input'])}: {first['msg']}"
 
 
 def _way_out(line: bytes) -> str:
     if line.startswith((b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")):
-        return "a merge left its mark: keep the lines of both sides and delete the marks"
-    return "restore the line from git; if a power cut left half of it as the last line, delete it"
+        return "it is a conflict marker of git: keep the lines of both sides and delete the markers"
+    return "restore the line from git; if it is a last line that a power cut left incomplete, delete it"
 
 
 def _ends_line(stream: Any) -> bool:
     stream.seek(-1, os.SEEK_END)
     return bool(stream.read(1) == b"\n")
+
+
+def mark_move(folder: Path) -> None:
+    """Create the marker in `folder`, and flush it to the disk, before the champion changes."""
+    try:
+        with (folder / MARKER).open("wb") as stream:
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise _marker_error(folder, error) from error
+
+
+def move_is_marked(folder: Path) -> bool:
+    """Return whether a change of the champion was started and not completed."""
+    return os.path.lexists(folder / MARKER)
+
+
+def clear_mark(folder: Path) -> None:
+    """Remove the marker."""
+    try:
+        (folder / MARKER).unlink(missing_ok=True)
+    except OSError as error:
+        raise _marker_error(folder, error) from error
+
+
+def _marker_error(folder: Path, error: OSError) -> RegistryError:
+    return RegistryError(f"{folder / MARKER}: {error.strerror}; remove what is there, or check your permissions")

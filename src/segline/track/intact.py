@@ -1,4 +1,4 @@
-"""Whether the folder of a version holds the files that were registered, and nothing else."""
+"""Check that the folder of a version holds exactly the files that were registered."""
 
 import re
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from segline.track.history import RegistryError
 from segline.track.store import Store
 
 FILES_TAG = tags.FILES
-META = "registered_model_meta"  # MLflow writes this file where it loads a version
+META = "registered_model_meta"  # MLflow writes this file into the folder when it loads a version
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """The md5 of every regular file in `folder`, by its path in it; bytecode is left out, no link is followed."""
+    """Return the md5 of every regular file in `folder` by path; bytecode is skipped, and no link is followed."""
     return read(folder)[0]
 
 
 def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """The md5s of the regular files in `folder`, and what its other entries are, both by path."""
+    """Return the md5s of the regular files in `folder` and the kinds of its other entries, both by path."""
     md5s: dict[str, str] = {}
 
     def add(path: str, stream: BinaryIO) -> None:
@@ -37,45 +37,45 @@ def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def recorded(version: ModelVersion) -> dict[str, str]:
-    """The md5s of the files of a version as its tag has them; empty where there are none that can be read."""
+    """Return the md5s of the files of a version from its tag; empty without a readable tag."""
     return tags.table(version.tags, FILES_TAG)
 
 
 def files(store: Store, version: ModelVersion) -> Path:
-    """The folder of a version's files; from a server they are fetched.
+    """Return the folder of the files of a version; files on a server are downloaded.
 
     Raises
     ------
     RegistryError
-        They are not there.
+        The files are missing.
     """
-    address = str(version.source)  # models:/ and the id of the logged model
+    address = str(version.source)  # models:/ followed by the id of the logged model
     lost = f"{version.name} version {version.version}: its files are missing"
     if not re.fullmatch(r"models:/[\w-]+", address, re.ASCII):
-        raise RegistryError(f"{lost}: its address {shown(address)} is of no logged model; {way_out(version)}")
+        raise RegistryError(f"{lost}: its address {shown(address)} is not that of a logged model; {way_out(version)}")
     try:
-        if store.place.own:  # MLflow's download writes a file into the folder, which fails in a read-only project
+        if store.place.own:  # a download by MLflow writes into the folder, which fails in a read-only project
             location = store.client.get_logged_model(address.removeprefix("models:/")).artifact_location
             folder = Path(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
         else:
             with store.current():
                 folder = Path(mlflow.artifacts.download_artifacts(address))
-        there = folder.is_dir()
+        exists = folder.is_dir()
         inside = not store.place.own or folder.resolve().is_relative_to(store.place.artifacts.resolve())
-    except Exception as error:  # whatever MLflow makes of an address that was edited
+    except Exception as error:  # MLflow may raise anything for an edited address
         raise RegistryError(f"{lost} ({_short(error)}); {way_out(version)}") from error
     if not inside:
         raise RegistryError(f"{lost}: {visible(str(folder))} is outside {store.place.artifacts}; {way_out(version)}")
-    if not there:
+    if not exists:
         raise RegistryError(f"{lost} from {visible(str(folder))}; {way_out(version)}")
     return folder
 
 
 def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVersion) -> list[str]:
-    """What differs between the entries of a version's folder and its tag: altered, missing or added ones.
+    """List the altered, missing and added entries of a version's folder, compared with its tag.
 
-    Bytecode caches are left out: segline never uses them. Without a readable tag, only entries that are no files are
-    named, as segline writes none.
+    Bytecode caches are ignored, since segline never uses them. Without a readable tag, only entries that are not files
+    are listed, since segline writes files only.
     """
     expected = recorded(version)
     odd = [
@@ -95,7 +95,7 @@ def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVer
 
 
 def caches(others: Mapping[str, str]) -> list[str]:
-    """The bytecode caches among the entries of a version's folder."""
+    """List the bytecode caches in a version's folder."""
     return [
         f"{visible(path)} is {kind}; segline never uses it; delete it"
         for path, kind in others.items()
@@ -104,7 +104,7 @@ def caches(others: Mapping[str, str]) -> list[str]:
 
 
 def way_out(version: ModelVersion) -> str:
-    """How the files of a version come back."""
+    """Say how to restore the files of a version."""
     return (
         f"restore them from a copy of mlruns, or delete version {version.version} on MLflow's page and register the "
         "model again (dvc repro -f -s register, with its data/model)"
@@ -112,5 +112,5 @@ def way_out(version: ModelVersion) -> str:
 
 
 def _short(error: Exception) -> str:
-    said = error.message if isinstance(error, MlflowException) else str(error)
-    return visible(said)[:300]
+    message = error.message if isinstance(error, MlflowException) else str(error)
+    return visible(message)[:300]

@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, data and weights by content, the stage, the machine."""
+"""Lineage of a result: its commit, its data and weights by MD5, its stage and its machine."""
 
 import getpass
 import hashlib
@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,19 +14,19 @@ from typing import Any, BinaryIO
 
 from ruamel.yaml import YAML
 
+from segline.track import identity
 from segline.track.git import call as run_git
-from segline.track.git import lf
 
 LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
-# These change in the course of every run and say nothing about how its result is made.
-CODE = ("src/", "requirements.txt")
+CODE = ("src/", "requirements.txt")  # how paths of code and of the list of packages start
+# Every run changes these files, and they do not shape its result.
 RECORDS = ("dvc.lock", "registry.jsonl", "data/model/metrics.json", "data/reports/test.json")
 
 
 def tags(threads: int | None = None) -> dict[str, str]:
-    """Tags of a run: code, data, stage and machine, as seen from the working directory (a stage's checkout)."""
+    """Return the tags of a run: code, data, stage and machine, read in the working directory (a stage's checkout)."""
     known = {"data.md5": PREPARED, "weights.md5": WEIGHTS, "lock.md5": LOCK}
     return {
         **git(),
@@ -38,7 +38,7 @@ def tags(threads: int | None = None) -> dict[str, str]:
 
 
 def git() -> dict[str, str]:
-    """The commit, and whether the checkout differs from it in anything but `RECORDS`."""
+    """Return the tags for the commit and for a dirty working tree; changes of `RECORDS` do not count as dirty."""
     commit = _git("rev-parse", "--verify", "HEAD")
     changes = _git(
         "status", "--porcelain", "--untracked-files=normal", "--", ".", *(f":(exclude){name}" for name in RECORDS)
@@ -49,23 +49,23 @@ def git() -> dict[str, str]:
 
 
 def uncommitted(file: Path) -> bool:
-    """Whether a file is not, or not as it is, in the commit that is checked out; not known is no."""
-    asked = ("status", "--porcelain", "--untracked-files=normal", "--", file.name)
-    return file.exists() and bool(_git(*asked, folder=file.parent))
+    """Return whether a file is new or changed against the checked-out commit; False if git cannot tell."""
+    arguments = ("status", "--porcelain", "--untracked-files=normal", "--", file.name)
+    return file.exists() and bool(_git(*arguments, folder=file.parent))
 
 
 def who() -> str:
-    """The person at work: git's user.name, else the login."""
+    """Return the name of the user: user.name of git, else the login."""
     if name := _git("config", "user.name"):
         return name
     try:
         return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user without a name
+    except (OSError, KeyError, ImportError):  # the user of a container may have no name
         return "unknown"
 
 
 def environment(threads: int | None = None) -> dict[str, str]:
-    """What bit equality depends on: torch, the CPU model, threads (of torch, where the caller knows them)."""
+    """Return the tags for the conditions of bit equality: Python, packages, CPU and number of threads of torch."""
     facts = {"env.python": platform.python_version(), "env.system": platform.platform(), "env.cpu": cpu_model()}
     facts["env.cores"] = str(os.cpu_count())
     for package in ("torch", "numpy", "mlflow"):
@@ -79,7 +79,7 @@ def environment(threads: int | None = None) -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The CPU's model name."""
+    """Return the model name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -89,15 +89,15 @@ def cpu_model() -> str:
 
 
 def digest(path: Path, lock: Path = LOCK) -> str:
-    """The md5 by which DVC knows a file or folder: from dvc.lock where that is sure to be current, else computed.
+    """Return the MD5 that DVC has for a file or folder, from dvc.lock if it is up to date, else computed.
 
-    The lock is believed when it is newer than every file and agrees in size and number of files; both ways give the
-    same answer. Folders end in ``.dir``, as in dvc.lock.
+    The lock is up to date if it is newer than every file and agrees in size and number of files. Both ways give the
+    same digest, which for folders ends in ``.dir``.
 
     Raises
     ------
     FileNotFoundError
-        There is nothing at `path`.
+        `path` does not exist.
     """
     entry = locked(path, lock)
     if entry is not None and _current(path, entry, lock):
@@ -106,62 +106,68 @@ def digest(path: Path, lock: Path = LOCK) -> str:
 
 
 def locked(path: Path, lock: Path = LOCK) -> dict[str, Any] | None:
-    """The entry of `path` among the outputs in dvc.lock, if any."""
+    """Return the entry of `path` among the outputs in dvc.lock, or None."""
     if not lock.is_file():
         return None
     outs = _locked_outputs(lock.read_text())
     return next((out for out in outs if out["path"] == path.as_posix() and "md5" in out), None)
 
 
-@lru_cache(maxsize=1)  # a run asks for several outputs, and the lock takes a quarter of a second to read
+@lru_cache(maxsize=1)  # a run needs several outputs, and reading the lock takes a quarter of a second
 def _locked_outputs(lock: str) -> tuple[dict[str, Any], ...]:
     stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
     return tuple(out for stage in stages.values() for out in stage.get("outs", ()))
 
 
 def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """The md5s of the code that a stage runs and of the packages it needs, by path, as far as dvc.yaml names them."""
+    """Return the identity of each file in the rooms that dvc.yaml lists for a stage, by path."""
     stages = (YAML(typ="safe", pure=True).load(pipeline.read_text()) or {}).get("stages", {})
-    deps = [Path(dep) for dep in stages.get(stage, {}).get("deps", ()) if dep.startswith(CODE)]
-    return {dep.as_posix(): text_md5(dep) for dep in deps if dep.is_file()}
+    paths = [path for path in code_files(stages.get(stage, {}).get("deps", ())) if Path(path).is_file()]
+    return {path: identity.of_file(path, Path(path).read_bytes()) for path in paths}
 
 
-def content_md5(path: Path, pattern: str = "*", md5: Callable[[Path], str] | None = None) -> str:
-    """The md5 of a file, or of a folder and the files in it that match `pattern`, computed as DVC does.
+def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
+    """Return the paths of the code among the dependencies of stages; a folder stands for the Python files in it."""
+    paths: set[str] = set()
+    for dep in deps:
+        if isinstance(dep, str) and dep.startswith(CODE):
+            inside = (folder / dep).rglob("*.py") if (folder / dep).is_dir() else [folder / dep]
+            paths |= {file.relative_to(folder).as_posix() for file in inside}
+    return sorted(paths)
 
-    `md5` is that of one file; `text_md5` makes it the same whatever the line ends.
-    """
-    md5 = md5 or file_md5
+
+def content_md5(path: Path) -> str:
+    """Return the MD5 of a file, or of a folder with all files in it, computed as DVC does."""
     if not path.is_dir():
-        return md5(path)
-    return listing_md5({f.relative_to(path).as_posix(): md5(f) for f in path.rglob(pattern) if f.is_file()})
+        return file_md5(path)
+    return listing_md5({f.relative_to(path).as_posix(): file_md5(f) for f in path.rglob("*") if f.is_file()})
 
 
 def listing_md5(md5s: Mapping[str, str]) -> str:
-    """The md5 of a folder by the md5s of its files, computed as DVC does from their paths in the folder."""
+    """Return the MD5 of a folder from the MD5s of its files by their paths in it, computed as DVC does."""
     listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def model_md5(folder: Path) -> str:
-    """The md5 by which a trained model is known: that of its weights.safetensors, as in dvc.lock."""
+    """Return the MD5 that identifies a trained model: that of its weights.safetensors, as in dvc.lock."""
     return file_md5(folder / "weights.safetensors")
 
 
 def combined_md5(parts: Mapping[str, str]) -> str:
-    """One md5 of the md5s of named parts, whatever their order."""
+    """Return one MD5 of named parts, independent of their order."""
     lines = "".join(f"{name} {md5}\n" for name, md5 in sorted(parts.items()))
     return hashlib.md5(lines.encode(), usedforsecurity=False).hexdigest()
 
 
 def file_md5(file: Path) -> str:
-    """The md5 of a file's bytes."""
+    """Return the MD5 of a file."""
     with file.open("rb") as stream:
         return stream_md5(stream)
 
 
 def stream_md5(stream: BinaryIO, copy: BinaryIO | None = None) -> str:
-    """The md5 of all bytes of a stream; the same bytes go to `copy`."""
+    """Return the MD5 of a stream; write its bytes to `copy`, if given."""
     md5 = hashlib.md5(usedforsecurity=False)
     while chunk := stream.read(2**20):
         md5.update(chunk)
@@ -171,17 +177,12 @@ def stream_md5(stream: BinaryIO, copy: BinaryIO | None = None) -> str:
 
 
 def bytes_md5(content: bytes) -> str:
-    """The md5 of bytes."""
+    """Return the MD5 of bytes."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def text_md5(file: Path) -> str:
-    """The md5 of a text file with LF as its line ends, as git stores it."""
-    return hashlib.md5(lf(file.read_bytes()), usedforsecurity=False).hexdigest()
-
-
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Whether `entry` of dvc.lock can be believed to describe what is at `path` now."""
+    """Return whether `entry` of dvc.lock describes the present content of `path`, as far as size and times tell."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")
@@ -191,7 +192,7 @@ def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
 
 
 def _git(*arguments: str, folder: Path = Path()) -> str | None:
-    """What git answers; None where there is no git or it refuses."""
+    """Return the output of git; None if there is no git, or if it fails."""
     try:
         return run_git(folder, *arguments).decode(errors="replace").strip()
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""Where the runs are kept: the project's root, its MLflow database, and its addresses after a move of the folder."""
+"""Locate the store of a project: its root, its MLflow database, and the addresses in it after a move of the folder."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from segline.failure import WRITABLE
 from segline.track.faults import PATIENCE, StoreError, explain, head, other_schema
 
 ROOT_TAG = "segline.root"
-OPENING = 120  # seconds that a process waits for another one that opens the store
+OPENING = 120  # seconds that a process waits while another process opens the store
 # Every column in which MLflow keeps the absolute address of an artifact.
 ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -30,10 +30,10 @@ ADDRESSES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where a project keeps its runs.
+    """The store of a project.
 
-    ``uri`` is the project's own ``mlruns/mlflow.db``, or MLFLOW_TRACKING_URI where that names another. ``copy`` is the
-    folder of a copy of the own database, of a project that cannot be written to; it is not kept.
+    ``uri`` is the address of the project's own ``mlruns/mlflow.db``, or MLFLOW_TRACKING_URI. ``copy`` is the folder of
+    a temporary copy of the own database, if the project is read-only.
     """
 
     root: Path
@@ -42,51 +42,51 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        """The folder that MLflow owns."""
+        """Folder of MLflow's files."""
         return self.root / "mlruns"
 
     @property
     def database(self) -> Path:
-        """The project's own database."""
+        """Database of the project's own store."""
         return (self.copy or self.folder) / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:
-        """The folder of the project's own artifacts."""
+        """Folder of the artifacts in the project's own store."""
         return self.folder / "artifacts"
 
     @property
     def resume(self) -> Path:
-        """The folder of trainings that have not ended."""
+        """Folder of the checkpoints of unfinished trainings."""
         return self.folder / "resume"
 
     @property
     def own(self) -> bool:
-        """Whether the runs are in the project's own store, not on a team's server."""
+        """True if the runs are in the project's own store, not on a team's server."""
         return self.uri == sqlite_address(self.database)
 
     @property
     def writable(self) -> bool:
-        """Whether this user may write to the project's store: SQLite needs its folder, too."""
+        """True if this user may write to the project's store; SQLite also writes into its folder."""
         if not self.folder.is_dir():
             return os.access(self.root, os.W_OK)
         database = self.folder / "mlflow.db"
-        folder = Path(os.path.realpath(database)).parent  # it may be a link to a faster disk
+        folder = Path(os.path.realpath(database)).parent  # the database may be a link to a faster disk
         paths = (self.folder, folder, database, self.folder / "open.lock")
         return all(os.access(path, os.W_OK) for path in paths if path.exists())
 
     def refuse_read_only(self) -> None:
-        """Raise StoreError where the own store is a copy that nobody would see changes of."""
+        """Raise StoreError if the store is a temporary copy, in which changes would be lost."""
         if self.copy is not None:
             raise StoreError(f"{self.folder} is read-only here; {WRITABLE}")
 
     def lock(self, name: str) -> FileLock:
-        """Return a lock between the processes of this project, freed when its holder ends, however it ends.
+        """Return a lock between the processes of this project; it is released when its holder ends or is killed.
 
         Raises
         ------
         StoreError
-            The project is read-only, and the lock is one of those that are held to write.
+            The project is read-only, and the lock is for writing.
         """
         if name == "open" and not self.writable:
             return FileLock(_private(f"{name}.lock", self.root))
@@ -98,19 +98,20 @@ class Place:
 
 @contextmanager
 def opening(place: Place) -> Iterator[None]:
-    """Hold the lock under which a store is made, moved along or first connected to.
+    """Hold the lock for creating, relocating or first opening a store.
 
     Raises
     ------
     StoreError
-        Another process holds it for too long.
+        Another process holds the lock for too long.
     """
     lock = place.lock("open")
     try:
         lock.acquire(timeout=OPENING)
     except Timeout:
         raise StoreError(
-            f"another segline has been opening {place.folder} for {OPENING} seconds; wait for it, and try again"
+            f"another segline has been opening {place.folder} for {OPENING} seconds; wait until it has finished, and "
+            "try again"
         ) from None
     try:
         yield
@@ -119,12 +120,12 @@ def opening(place: Place) -> Iterator[None]:
 
 
 def locate() -> Place:
-    """The store of the project that the working directory belongs to; MLFLOW_TRACKING_URI wins.
+    """Locate the store of the project that holds the working directory; MLFLOW_TRACKING_URI takes precedence.
 
     Raises
     ------
     StoreError
-        There is no project here, or its path cannot be part of a database's address.
+        There is no project here, or its path cannot be part of the address of a database.
     """
     root = project_root()
     database = root / "mlruns" / "mlflow.db"
@@ -138,9 +139,9 @@ def locate() -> Place:
 
 
 def project_root() -> Path:
-    """The project's folder: DVC_ROOT where DVC sets it, else the nearest folder upward that holds dvc.yaml or .dvc.
+    """Return the folder of the project: DVC_ROOT if it is set, else the nearest parent folder with dvc.yaml or .dvc.
 
-    In `dvc exp run --temp` and `--queue` the stages run in a clone, and DVC_ROOT names the main checkout.
+    In `dvc exp run --temp` and `--queue` the stages run in a clone, and DVC sets DVC_ROOT to the main checkout.
 
     Raises
     ------
@@ -149,7 +150,9 @@ def project_root() -> Path:
     """
     if root := os.environ.get("DVC_ROOT"):
         if not Path(root).is_dir():
-            raise StoreError(f"DVC_ROOT = {root!r} is no folder; unset it, or set it to the folder that holds dvc.yaml")
+            raise StoreError(
+                f"DVC_ROOT = {root!r} is not a folder; unset it, or set it to the folder that holds dvc.yaml"
+            )
         return Path(root).resolve()
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
@@ -159,12 +162,12 @@ def project_root() -> Path:
 
 
 def recorded_root(database: Path) -> str | None:
-    """The folder for which the addresses in `database` were written; None when it is new or half made.
+    """Return the project folder that a database was written for; None if the database is new or incomplete.
 
     Raises
     ------
     StoreError
-        It cannot be read, or is in use for too long.
+        The database cannot be read, or another program has locked it for too long.
     """
     return _first(database, "SELECT value FROM experiment_tags WHERE key = ?", ROOT_TAG)
 
@@ -175,7 +178,7 @@ def check_schema(database: Path) -> None:
     Raises
     ------
     StoreError
-        The message names the command that brings it up to date, or the MLflow that is needed.
+        The schema differs; the message names the command for the upgrade, or the required MLflow.
     """
     revision = _first(database, "SELECT version_num FROM alembic_version")
     if revision is not None and revision != head():
@@ -183,27 +186,27 @@ def check_schema(database: Path) -> None:
 
 
 def _first(database: Path, query: str, *values: str) -> str | None:
-    """The first value that a query finds; None without any, or without the file or the table."""
+    """Return the first value of a query; None without a result, without the file or without the table."""
     if not database.is_file():
         return None
-    # To be written to: what a process that was killed had half written is first taken back.
+    # Opened for writing, so that SQLite rolls back an incomplete transaction of a killed process.
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)) as connection:
-            found = connection.execute(query, values).fetchone()
+            row = connection.execute(query, values).fetchone()
     except sqlite3.DatabaseError as error:
         if "no such table" in str(error):
             return None
         raise explain(error, sqlite_address(database), str(database)) or StoreError(
-            f"{database} cannot be read ({error}); see whether you may read and write it and its folder"
+            f"{database} cannot be read ({error}); check that you may read and write it and its folder"
         ) from error
-    return str(found[0]) if found and found[0] is not None else None
+    return str(row[0]) if row and row[0] is not None else None
 
 
 def relocate(database: Path, old: Path, new: Path) -> Path:
-    """Rewrite every address below `old` to one below `new`, in one transaction; returns the backup made before.
+    """Replace the folder `old` by `new` in all addresses, in one transaction; return a backup made before.
 
-    MLflow keeps absolute addresses: without this, after a move of the folder models do not load, and new runs write
-    into the old place.
+    MLflow stores absolute addresses: after a move of the folder, models would not load, and new runs would be written
+    to the old folder.
     """
     backup = database.with_name(f"mlflow-before-move-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.db")
     with (
@@ -211,7 +214,7 @@ def relocate(database: Path, old: Path, new: Path) -> Path:
         closing(sqlite3.connect(database)) as reader,
         closing(sqlite3.connect(backup)) as copy,
     ):
-        connection.execute("BEGIN IMMEDIATE")  # before the backup, which would wait for another writer without end
+        connection.execute("BEGIN IMMEDIATE")  # before the backup, which would wait for another writer forever
         reader.backup(copy)
         for before, after in ((f"{old}/", f"{new}/"), (_file(old), _file(new))):
             for table, column in ADDRESSES:
@@ -225,12 +228,12 @@ def relocate(database: Path, old: Path, new: Path) -> Path:
 
 
 def sqlite_address(database: Path) -> str:
-    """Return the address by which SQLAlchemy opens a database."""
+    """Return the address of a SQLite database for SQLAlchemy."""
     return f"sqlite:///{database}"
 
 
 def _private(name: str, root: Path) -> Path:
-    """A path for a file of this user's that belongs to the project at `root`, outside of it."""
+    """Return the path of a temporary file of this user for the project at `root`."""
     key = hashlib.md5(str(root).encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()
     return Path(tempfile.gettempdir(), f"segline-{os.getuid()}-{key}-{name}")
 

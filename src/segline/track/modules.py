@@ -1,4 +1,4 @@
-"""Imports a package from source text in memory, so that no file is looked at between a check and the import."""
+"""Import a package from source text in memory, so that no file can change between its check and its import."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from types import CodeType, ModuleType
 class SourcePackage(MetaPathFinder, InspectLoader):
     """A package whose modules are compiled from `sources`: file contents by path in the package.
 
-    Neither sys.path nor bytecode takes part. Modules stay importable for the life of the process, as the package
-    imports some of its modules only when they are needed.
+    sys.path and bytecode are not used. Modules stay importable until the process exits, because the package imports
+    some of its modules late.
     """
 
     def __init__(self, name: str, sources: Mapping[str, bytes]) -> None:
@@ -24,12 +24,12 @@ class SourcePackage(MetaPathFinder, InspectLoader):
         path: Sequence[str] | None = None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return how a module of the package is loaded; None for other modules."""
+        """Return the import spec of a module of the package; None for other modules."""
         file = self._file(fullname)
         return spec_from_loader(fullname, self, origin=self._origin(file)) if file else None
 
     def is_package(self, fullname: str) -> bool:
-        """Tell whether a module may hold others."""
+        """Return whether a module is a package."""
         return (self._file(fullname) or "").endswith("__init__.py")
 
     def get_source(self, fullname: str) -> str:
@@ -55,28 +55,29 @@ class SourcePackage(MetaPathFinder, InspectLoader):
 
 
 def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
-    """Import `module` of the package `name`; a second call with the same sources gives the same module.
+    """Import `module` of the package `name`; a second call with the same sources returns the same module.
 
     Raises
     ------
     ImportError
-        The process has a package of this name with other sources.
+        The process already has a package of this name with other sources.
     """
-    package = next((each for each in sys.meta_path if isinstance(each, SourcePackage) and each.name == name), None)
+    finders = (finder for finder in sys.meta_path if isinstance(finder, SourcePackage))
+    package = next((finder for finder in finders if finder.name == name), None)
     if package is None:
         # MLflow may have imported the package from files.
-        for each in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
-            del sys.modules[each]
+        for imported in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
+            del sys.modules[imported]
         package = SourcePackage(name, sources)
         sys.meta_path.insert(0, package)
     elif package.sources != dict(sources):
-        raise ImportError(f"this process has another package {name}", name=name)
+        raise ImportError(f"this process already imported another package {name}", name=name)
     _imported(package, name)
     return _imported(package, f"{name}.{module}")
 
 
 def _imported(package: SourcePackage, fullname: str) -> ModuleType:
-    """Return a module of the package; run it, if that was not done yet."""
+    """Return a module of the package; run its code if it was not imported before."""
     if fullname in sys.modules:
         return sys.modules[fullname]
     spec = package.find_spec(fullname)

@@ -1,4 +1,4 @@
-"""Runs as they are written: params, figures, pictures and datasets of one run, in few calls."""
+"""Write a run: its params, metrics, pictures and datasets, in few calls to MLflow."""
 
 import hashlib
 import json
@@ -26,22 +26,24 @@ from mlflow.tracking.multimedia import compress_image_size, convert_to_pil_image
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
 from segline.addresses import hide
+from segline.params import flat
 
 MAX_PARAM = 6000  # characters; MLflow refuses more
 MAX_TAG = 8000
 MAX_METRIC = 250  # characters of a name
-SHORT_DIGEST = 8  # digits of an MD5 that tell two names apart
+SHORT_DIGEST = 8  # digits of an MD5 that distinguish two names
 ERROR_TAG = "error"
-PROCESS_TAG = "process"  # host, number and start of the process that a run is of
-SAME_START = 60  # seconds by which the start of a process may seem to move when the clock is set
-BATCH = 100  # params or tags that MLflow takes at once
+OUTCOME_TAG = "outcome"  # pruned: a trial that the search stopped early; its status is KILLED
+PROCESS_TAG = "process"  # host, number and start time of the process that writes the run
+SAME_START = 60  # seconds by which the start time of a process may shift when the clock is set
+BATCH = 100  # params or tags that MLflow accepts at once
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An input of a run: ``context`` is train, validation or test, ``digest`` an md5, ``source`` a path or address."""
+    """An input of a run; ``context`` is train, validation or test, ``digest`` an md5, ``source`` a path or address."""
 
     context: str
     name: str
@@ -50,7 +52,7 @@ class Dataset:
 
 
 class Run:
-    """A run to write to. Writing to a run that has ended leaves its status as it is."""
+    """A run to write to; writing does not change the status of a finished run."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client = client
@@ -58,27 +60,27 @@ class Run:
 
     @property
     def status(self) -> str:
-        """RUNNING, or how it ended."""
+        """MLflow's status: RUNNING, FINISHED, FAILED or KILLED."""
         return str(self.client.get_run(self.id).info.status)
 
     def environment(self) -> dict[str, str]:
-        """The tags that say on what it ran; empty of a run that was restored."""
+        """Return the tags about the machine and the packages; none for a restored run."""
         tags: dict[str, str] = self.client.get_run(self.id).data.tags
         return {name: value for name, value in tags.items() if name.startswith("env.")}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the figures of one epoch (or, step 0, of a whole run) in one batch: MLflow takes 23 ms for each call."""
+        """Log the metrics of an epoch, or of the whole run as step 0, in one batch: each call of MLflow takes 23 ms."""
         now = _now()
         self.client.log_batch(self.id, [Metric(name, float(value), now, step) for name, value in metrics.items()])
 
     def tag(self, tags: Mapping[str, object]) -> None:
-        """Set tags; a longer value than MLflow takes is cut."""
+        """Set tags; values longer than MLflow accepts are cut."""
         entries = [RunTag(name, str(value)[:MAX_TAG]) for name, value in tags.items()]
         for start in range(0, len(entries), BATCH):
             self.client.log_batch(self.id, tags=entries[start : start + BATCH])
 
     def params(self, params: Mapping[str, object]) -> None:
-        """Log flat params; one that is too long for MLflow is cut, and the whole is kept as params.json."""
+        """Log flat params; values too long for MLflow are cut, and all values are kept in params.json."""
         values = {name: str(value) for name, value in params.items()}
         entries = [Param(name, _cut(value)) for name, value in values.items()]
         for start in range(0, len(entries), BATCH):
@@ -87,70 +89,70 @@ class Run:
             self.client.log_text(self.id, json.dumps(values, indent=2, ensure_ascii=False), "params.json")
 
     def datasets(self, datasets: Sequence[Dataset]) -> None:
-        """Log what the run was made from."""
+        """Log the datasets that the run uses."""
         if not datasets:
             return
         inputs = [
             DatasetInput(
-                DatasetEntity(each.name, each.digest, "local", json.dumps({"uri": each.source})),
-                [InputTag("mlflow.data.context", each.context)],
+                DatasetEntity(dataset.name, dataset.digest, "local", json.dumps({"uri": dataset.source})),
+                [InputTag("mlflow.data.context", dataset.context)],
             )
-            for each in datasets
+            for dataset in datasets
         ]
         self.client.log_inputs(self.id, inputs)
 
     def picture(self, image: npt.NDArray[np.uint8], name: str, step: int | None = None) -> None:
-        """Log a picture (H, W, 3) or (H, W); with a step, as one of a series that the page can play.
+        """Log a picture (H, W, 3) or (H, W); with a step, as part of a series that MLflow's page can play.
 
-        Logged again, it takes the place of the former: MLflow's own log_image would make a second one.
+        A repeated picture replaces the former one; MLflow's log_image would add a second one.
         """
         if step is None:
             self.client.log_image(self.id, image, artifact_file=f"pictures/{name}.png")
             return
         started = self.client.get_run(self.id).info.start_time
-        known = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.id} {name} {step}")
-        stem = f"{name}+step+{step}+timestamp+{started}+{known}"  # as MLflow's page takes it apart
-        whole = convert_to_pil_image(image)
+        fixed_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.id} {name} {step}")
+        stem = f"{name}+step+{step}+timestamp+{started}+{fixed_id}"  # the format that MLflow's page parses
+        full_size = convert_to_pil_image(image)
         with tempfile.TemporaryDirectory() as folder:
-            whole.save(Path(folder, f"{stem}.png"))
-            compress_image_size(whole).save(Path(folder, f"{stem}+compressed.webp"))
+            full_size.save(Path(folder, f"{stem}.png"))
+            compress_image_size(full_size).save(Path(folder, f"{stem}+compressed.webp"))
             self.client.log_artifacts(self.id, folder, "images")
         self.tag({MLFLOW_LOGGED_IMAGES: True})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a copy of a file, or of a folder's content, in `folder` of the run."""
+        """Copy a file, or the content of a folder, into `folder` of the run."""
         if path.is_dir():
             self.client.log_artifacts(self.id, str(path), folder)
         else:
             self.client.log_artifact(self.id, str(path), folder)
 
     def has(self, name: str) -> bool:
-        """Whether something was logged as metric `name`."""
+        """Return whether the run has the metric `name`."""
         return name in self.client.get_run(self.id).data.metrics
 
     def history(self, name: str) -> list[tuple[int, float]]:
-        """(step, value) of all that was logged as metric `name`."""
+        """Return (step, value) of all points of the metric `name`."""
         return [(metric.step, metric.value) for metric in self.client.get_metric_history(self.id, name)]
 
 
 class StartedRun(Run):
-    """A run that this process has under way; `Store.start_run` begins and ends it."""
+    """A run that this process writes; `Store.start_run` starts and ends it."""
 
     def __init__(self, client: MlflowClient, run_id: str, address: str, logged: set[int] | None = None) -> None:
         super().__init__(client, run_id)
-        self.logged = logged or set()  # steps, by an earlier process too
+        self.logged = logged or set()  # steps, including those of an earlier process
         self._monitor: Any = None  # MLflow's monitor has no types
         self._address = address
         self.ended = False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the figures of one epoch, once: MLflow would keep both where a step comes again."""
+        """Log the metrics of an epoch, unless the step was logged before: MLflow would keep both points."""
         if step not in self.logged:
             super().log(step, metrics)
             self.logged.add(step)
 
     def watch_system(self) -> None:
-        """Log the load of CPU, memory, disk, network and GPU every ten seconds, until the run ends."""
+        """Log the use of CPU, memory, disk, network and GPU every ten seconds until the run ends."""
         monitor: Any = SystemMetricsMonitor
         self._monitor = monitor(self.id, tracking_uri=self._address, resume_logging=True)
         self._monitor.start()
@@ -164,71 +166,60 @@ class StartedRun(Run):
         self.ended = True
 
     def fail(self, error: BaseException) -> None:
-        """End the run as what was raised has it: FAILED by an exception, KILLED by an interrupt or exit."""
-        with suppress(Exception):  # what ended it is what must be seen, not that the store cannot be told
+        """End the run after an error: FAILED after an exception, KILLED after an interrupt or exit."""
+        with suppress(Exception):  # report the error that ended the run, not a failure to write to the store
             if isinstance(error, Exception):
                 self.tag({ERROR_TAG: hide(f"{type(error).__name__}: {error}")})
             self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
 
 
 def process() -> str:
-    """This process, as it can be told from any other on any machine."""
+    """Return an identifier of this process that is unique among all machines."""
     return f"{platform.node()} {os.getpid()} {psutil.Process().create_time():.0f}"
 
 
 def gone(process: str) -> bool:
-    """Whether a process of this machine has ended; of another machine that cannot be known."""
+    """Return whether a process of this machine has ended; False for processes of other machines."""
     host, number, start = process.rsplit(" ", 2)
     if host != platform.node():
         return False
     try:
-        found = psutil.Process(int(number))
-        alive = found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - float(start)) < SAME_START
+        candidate = psutil.Process(int(number))
+        alive = candidate.status() != psutil.STATUS_ZOMBIE and abs(candidate.create_time() - float(start)) < SAME_START
     except psutil.NoSuchProcess:
         return True
     return not alive
 
 
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Nested sections as one level, named as users name them: ``train.schedule.kind``."""
-    level: dict[str, object] = {}
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            level |= flat(value, f"{prefix}{name}.")
-        else:
-            level[f"{prefix}{name}"] = value
-    return level
-
-
 def metrics_of_test(result: Mapping[str, Any]) -> dict[str, float]:
-    """The figures in test.json as metrics of a run, ``test_mean_iou`` and others, no two of one name."""
+    """Return the metrics in test.json under unique names for MLflow, such as ``test_mean_iou``."""
     figures = {name: float(value) for name, value in flat(result).items() if isinstance(value, int | float)}
     return dict(zip(metric_names(list(figures)), figures.values(), strict=True))
 
 
 def metric_names(names: Sequence[str]) -> list[str]:
-    """A name that MLflow takes for each of `names`, all different, even where case does not count.
+    """Return a name that MLflow accepts for each of `names`; all are different, also if case is ignored.
 
-    A class may have any name, a metric may not: other characters than letters, digits, _ and - become _. Of names that
-    would become one, only one that is not changed stays as it is; the others end in eight digits of their MD5.
+    Names of classes are free, but names of metrics are not: characters except letters, digits, _ and - become _. If
+    several names become equal, one that needed no change keeps its name; the others end in eight digits of their MD5.
     """
     plain = ["test_" + re.sub(r"[^\w\-]", "_", name) for name in names]
     unchanged = {name: f"test_{name.replace('.', '_', 1)}" for name in names}
     times = Counter(name.casefold() for name in plain)
     taken: set[str] = set()
     spelled = {}
-    # Names that stay as they are come first, so that no other can take theirs.
+    # Names without a change come first, so that no other name can take theirs.
     for name, short in sorted(zip(names, plain, strict=True), key=lambda pair: pair[1] != unchanged[pair[0]]):
-        stays = times[short.casefold()] == 1 or short == unchanged[name]
-        found, digits = short[:MAX_METRIC], hashlib.md5(name.encode()).hexdigest()
-        if not stays or len(short) > MAX_METRIC or found.casefold() in taken:
-            found = next(
+        keeps = times[short.casefold()] == 1 or short == unchanged[name]
+        metric, digits = short[:MAX_METRIC], hashlib.md5(name.encode()).hexdigest()
+        if not keeps or len(short) > MAX_METRIC or metric.casefold() in taken:
+            metric = next(
                 longer
                 for count in range(SHORT_DIGEST, len(digits) + 1)
                 if (longer := f"{short[: MAX_METRIC - count - 1]}_{digits[:count]}").casefold() not in taken
             )
-        taken.add(found.casefold())
-        spelled[name] = found
+        taken.add(metric.casefold())
+        spelled[name] = metric
     return [spelled[name] for name in names]
 
 

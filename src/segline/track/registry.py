@@ -1,4 +1,4 @@
-"""The registry: versions of a model, their aliases, and the history that MLflow does not keep."""
+"""The registry of a model: its versions, their aliases, and the history that MLflow does not keep."""
 
 import json
 import re
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from segline import names
-from segline.track import history, intact, lineage, trust, unfinished, versions
+from segline.track import history, intact, lineage, trust, versions
 from segline.track.answers import Answer, load_model, parse_address
 from segline.track.history import CHALLENGER, CHAMPION, HISTORY, PREVIOUS, Promotion, RegistryError, read_history
 from segline.track.packaging import Parts
@@ -31,7 +31,7 @@ __all__ = [
     "PREVIOUS",
     "VERSION_TAG",
     "Answer",
-    "Made",
+    "Md5s",
     "ModelVersion",
     "Registered",
     "Registry",
@@ -46,7 +46,7 @@ MANY = 10_000  # versions that MLflow lists at once
 
 @dataclass(frozen=True)
 class Registered:
-    """What registration led to; ``created`` is False when the version was there already."""
+    """Result of a registration; ``created`` is False if the version existed already."""
 
     name: str
     version: str
@@ -54,23 +54,28 @@ class Registered:
     created: bool
 
 
-class Made(NamedTuple):
-    """The md5 of a version and that of its weights, both computed from files."""
+class Md5s(NamedTuple):
+    """The md5s of a version and of its weights, both computed from files."""
 
-    md5: str
-    model_md5: str
+    version: str
+    model: str
+
+    @classmethod
+    def of(cls, parts: Parts) -> Self:
+        """Compute the md5s of the version that `parts` make."""
+        return cls(parts.md5, lineage.model_md5(parts.model))
 
 
 class Registry:
     """The versions of one model."""
 
     def __init__(self, store: Store, name: str) -> None:
-        """`name` is the registered model's.
+        """Open the registry of the registered model `name`.
 
         Raises
         ------
         RegistryError
-            No registered model can have such a name.
+            The name is not valid for a registered model.
         """
         try:
             self.name = names.check_model(name, "registration.name:")
@@ -88,55 +93,55 @@ class Registry:
         description: str = "",
         *,
         records: Mapping[str, bytes] | None = None,
+        metrics: Mapping[str, float] | None = None,
         alias: bool = True,
     ) -> Registered:
-        """Make a version of `parts`, unless there is one of the same md5, and call it challenger.
+        """Make a version of `parts`, unless one of the same md5 exists, and give it the alias challenger.
 
-        It becomes champion, too, when there is none and it passes the floors. What goes on is the same however often
-        and from however many processes it is called.
+        Repeated and simultaneous calls have the same result as one call.
 
         Parameters
         ----------
-        tags : what the version says of its making.
+        tags : origin of the version.
         description : shown on MLflow's page.
-        records : more files to keep with the version, by name.
-        alias : False leaves all aliases where they are: the history says where they belong.
+        records : content of further files to keep with the version, by name.
+        metrics : test metrics, by which MLflow's page of models ranks the versions.
+        alias : False leaves all aliases as they are, because the history says where they belong.
         """
-        kept = records or {}
+        records = records or {}
         with self.store.place.lock("registry"):
             self._ensure_model()
             self.settle()
+            parts = parts.as_recorded({line.version_md5 for line in self.history()})
             version = self.find(parts.md5)
             created = version is None
-            made = Made(parts.md5, lineage.model_md5(parts.model))
             if version is None:
-                logged, md5s = versions.log(self.store, self.name, parts, run, kept)
-                self.record(made, "registered")  # before the version: none is ever without its line
-                judged = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
+                logged, md5s = versions.log(self.store, self.name, parts, run, records)
+                self.record(Md5s.of(parts), "registered")  # first, so that no version is ever without its line
+                all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(
-                    self.store, self.name, parts, run, logged, tags=judged, description=description
+                    self.store, self.name, parts, run, logged, tags=all_tags, description=description
                 )
             else:
-                self.record(made, "registered")
-                versions.tell_anew(self.store, version, tags, kept)
+                self.record(Md5s.of(parts), "registered")
+                versions.update_origin(self.store, version, tags, records)
+            versions.log_metrics(self.store, version, run, metrics or {}, tags)
             if alias:
                 self.client.set_registered_model_alias(self.name, CHALLENGER, version.version)
-            if alias and self.holder(CHAMPION) is None:
-                self._first(made, verdict)
-            now = self.client.get_model_version(self.name, version.version)
-        return Registered(self.name, str(now.version), tuple(sorted(now.aliases)), created)
+            number = str(version.version)
+            return Registered(self.name, number, self.aliases(number), created)
 
     def find(self, md5: str) -> ModelVersion | None:
-        """The version of this md5."""
+        """Return the version of this md5, if there is one."""
         if not is_md5(md5):
             return None
-        found = self.client.search_model_versions(f"name = {_quoted(self.name)} and tags.`{VERSION_TAG}` = '{md5}'")
-        if len(found) > 1:  # somebody edited a tag
-            found.sort(key=lambda version: (not trust.is_sound(self.store, version), int(version.version)))
-        return found[0] if found else None
+        matches = self.client.search_model_versions(f"name = {_quoted(self.name)} and tags.`{VERSION_TAG}` = '{md5}'")
+        if len(matches) > 1:  # somebody edited a tag
+            matches.sort(key=lambda version: (not trust.is_sound(self.store, version), int(version.version)))
+        return matches[0] if matches else None
 
     def holder(self, alias: str) -> ModelVersion | None:
-        """The version that holds an alias."""
+        """Return the version that holds an alias, if there is one."""
         try:
             return self.client.get_model_version_by_alias(self.name, alias)
         except MlflowException as error:
@@ -144,23 +149,27 @@ class Registry:
                 return None
             raise
 
+    def aliases(self, number: str) -> tuple[str, ...]:
+        """Return the aliases of a version, sorted."""
+        return tuple(sorted(self.client.get_model_version(self.name, number).aliases))
+
     def versions(self) -> list[ModelVersion]:
-        """All versions, the newest first, with their aliases."""
-        found = self.client.search_model_versions(f"name = {_quoted(self.name)}", max_results=MANY)
-        holders: dict[str, object] = self.client.get_registered_model(self.name).aliases if found else {}
-        for version in found:  # a search leaves them out
+        """Return all versions with their aliases, newest first."""
+        versions = self.client.search_model_versions(f"name = {_quoted(self.name)}", max_results=MANY)
+        holders: dict[str, object] = self.client.get_registered_model(self.name).aliases if versions else {}
+        for version in versions:  # the search leaves the aliases out
             version.aliases = [alias for alias, number in holders.items() if str(number) == str(version.version)]
-        return sorted(found, key=lambda version: int(version.version), reverse=True)
+        return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
     def version(self, which: str) -> ModelVersion:
-        """The version that `which` names: its number, an alias with or without @, or the start of its md5.
+        """Return the version that `which` names: its number, an alias with or without @, or the start of its md5.
 
         Raises
         ------
         RegistryError
-            There is none, or an md5's start fits several.
+            There is no such version, or several versions have an md5 with this start.
         """
-        held = self.versions()
+        versions = self.versions()
         alias = which.removeprefix("@")
         tests: tuple[Callable[[ModelVersion], bool], ...] = (
             lambda version: str(version.version) == which,
@@ -168,101 +177,67 @@ class Registry:
             lambda version: len(which) >= 4 and version.tags.get(VERSION_TAG, "").startswith(which),
         )
         for test in tests:
-            if found := [version for version in held if test(version)]:
-                if len(found) > 1:
-                    numbers = ", ".join(str(version.version) for version in found)
-                    raise RegistryError(f"{which} could be versions {numbers} of {self.name}; give more of the md5")
-                return found[0]
-        known = ", ".join([*(str(each.version) for each in held), *(f"@{a}" for each in held for a in each.aliases)])
+            if matches := [version for version in versions if test(version)]:
+                if len(matches) > 1:
+                    candidates = ", ".join(str(version.version) for version in matches)
+                    raise RegistryError(f"{which} could be versions {candidates} of {self.name}; give more of the md5")
+                return matches[0]
+        numbers = [str(version.version) for version in versions]
+        known = ", ".join([*numbers, *(f"@{alias}" for version in versions for alias in version.aliases)])
         raise RegistryError(f"{self.name} has no version {which}; there are {known or 'none'}")
 
     def run(self, version: ModelVersion) -> MlflowRun | None:
-        """The run that made a version; None where it is gone."""
+        """Return the run that made a version; None if it was deleted."""
         try:
             return self.client.get_run(version.run_id or "")
         except MlflowException:
             return None
 
     def history(self) -> list[Promotion]:
-        """Who was promoted, oldest first."""
-        return [each for each in read_history(self.history_file) if each.name == self.name]
+        """Return the lines of registry.jsonl about this model, oldest first."""
+        return [line for line in read_history(self.history_file) if line.name == self.name]
 
     @property
     def history_file(self) -> Path:
-        """registry.jsonl of the project."""
-        # With the store, not with the checkout: a queued experiment's clone is deleted when it ends.
+        """Path of registry.jsonl of the project."""
+        # In the folder of the store, not in the checkout: DVC deletes the clone of a queued experiment.
         return self.store.place.root / HISTORY
 
-    def _ensure_model(self) -> None:
-        try:
-            self.client.create_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-    def _first(self, made: "Made", verdict: Verdict) -> None:
-        """Make a version champion where there has been none; or again, where only its alias is gone."""
-        held = history.champions(self.history())
-        if held and held[-1] == made.md5:
-            self.set_aliases()
-        elif not held and verdict.passed:
-            self.set_champion(made, "promote", "first model that passes the floors")
-
-    def record(self, made: "Made", reason: str) -> None:
-        """Write to registry.jsonl, once, that a version is one of ours; the caller holds the lock."""
-        if made.md5 not in {line.version_md5 for line in self.history()}:
-            history.append(self.history_file, self._line(made, CHALLENGER, "register", reason))
+    def record(self, md5s: Md5s, reason: str) -> None:
+        """Add a line for a version to registry.jsonl, unless it has one; the caller holds the lock."""
+        if md5s.version not in {line.version_md5 for line in self.history()}:
+            history.append(self.history_file, self._line(md5s, CHALLENGER, "register", reason))
 
     def settle(self) -> None:
-        """Finish what a process that was killed had begun; the caller holds the lock."""
-        if unfinished.is_marked(self.store.place.folder):
+        """Complete a change of the champion that a kill interrupted; the caller holds the lock."""
+        if history.move_is_marked(self.store.place.folder):
             for name in {line.name for line in read_history(self.history_file)}:
                 Registry(self.store, name).set_aliases()
-            unfinished.clear(self.store.place.folder)
+            history.clear_mark(self.store.place.folder)
 
     def set_champion(
-        self, made: "Made", action: str, reason: str, *, commit: str | None = None, forced: bool = False
+        self, md5s: Md5s, action: str, reason: str, *, commit: str | None = None, forced: bool = False
     ) -> None:
-        """Write down that a version becomes @champion, then set the aliases; the caller holds the lock.
+        """Write to registry.jsonl that a version becomes champion, then set the aliases; the caller holds the lock.
 
-        The line of registry.jsonl is the promotion; if this process is killed, the next one sets the aliases after it.
+        The line is the promotion. If this process is killed after it, the next command sets the aliases.
 
         Parameters
         ----------
-        commit : whose content made the version; None: this checkout's, if it is clean.
+        commit : commit whose content made the version; None: the commit of this checkout, if it is clean.
         """
-        line = self._line(made, CHAMPION, action, reason, commit, forced=forced)
-        unfinished.mark(self.store.place.folder)
+        line = self._line(md5s, CHAMPION, action, reason, commit, forced=forced)
+        history.mark_move(self.store.place.folder)
         try:
             history.append(self.history_file, line)
             self.set_aliases()
-        except RegistryError:  # the line could not be written: there is nothing to finish
-            unfinished.clear(self.store.place.folder)
+        except RegistryError:  # the line was not written: there is nothing to complete
+            history.clear_mark(self.store.place.folder)
             raise
-        unfinished.clear(self.store.place.folder)
-
-    def _line(
-        self, made: "Made", alias: str, action: str, reason: str, commit: str | None = None, *, forced: bool = False
-    ) -> Promotion:
-        if commit is None:
-            state = lineage.git()
-            commit = state["git.commit"] if state["git.dirty"] == "false" else ""
-        return Promotion(
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            name=self.name,
-            alias=alias,
-            version_md5=made.md5,
-            model_md5=made.model_md5,
-            commit=commit if re.fullmatch("[0-9a-f]{7,64}", commit) else "",
-            dirty="false" if commit else "true",
-            who=lineage.who()[:100],
-            reason=reason,
-            action=action,
-            forced=forced,
-        )
+        history.clear_mark(self.store.place.folder)
 
     def set_aliases(self) -> None:
-        """Set @champion and @previous as the history has them, as far as the versions are here."""
+        """Set @champion and @previous as in the history, if the store holds the versions."""
         held = history.champions(self.history())
         for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):
             version = self.find(held[place]) if len(held) >= -place else None
@@ -271,7 +246,34 @@ class Registry:
             elif self.holder(alias) is not None:
                 self.client.delete_registered_model_alias(self.name, alias)
 
+    def _ensure_model(self) -> None:
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _line(
+        self, md5s: Md5s, alias: str, action: str, reason: str, commit: str | None = None, *, forced: bool = False
+    ) -> Promotion:
+        if commit is None:
+            state = lineage.git()
+            commit = state["git.commit"] if state["git.dirty"] == "false" else ""
+        return Promotion(
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            name=self.name,
+            alias=alias,
+            version_md5=md5s.version,
+            model_md5=md5s.model,
+            commit=commit if re.fullmatch("[0-9a-f]{7,64}", commit) else "",
+            dirty="false" if commit else "true",
+            who=lineage.who()[:100],
+            reason=reason,
+            action=action,
+            forced=forced,
+        )
+
 
 def _quoted(name: str) -> str:
-    """`name` in a filter of MLflow's, which knows both quotes and no escape."""
+    """Quote a name for a filter of MLflow, which accepts both kinds of quotes but no escapes."""
     return f'"{name}"' if "'" in name else f"'{name}'"

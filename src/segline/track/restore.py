@@ -1,9 +1,10 @@
-"""What registry.jsonl tells and the store lacks: versions, and the aliases that follow from the history."""
+"""Restore the registry from registry.jsonl: versions that the store lacks, and the aliases of the history."""
 
+import subprocess
 from dataclasses import dataclass
 
-from segline.track import lineage, packaging
-from segline.track.elsewhere import Elsewhere, commits_holding
+from segline.track import commits, git, identity, lineage, packaging
+from segline.track.clone import Clone
 from segline.track.history import CHAMPION, PREVIOUS, Promotion
 from segline.track.location import Place
 from segline.track.registry import Registry
@@ -11,6 +12,10 @@ from segline.track.registry import Registry
 MODEL, INFERENCE = "data/model/{}", "data/reports/inference.json"
 ROOM = "src/segline/model"
 STAGE = "register"
+
+
+class NoCommitError(ValueError):
+    """Raised if no known commit made a version; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -23,67 +28,72 @@ class Lost:
 
 
 def lost(registry: Registry) -> list[Lost]:
-    """The versions that are to be brought back, in the order in which they first became champion.
+    """Return the versions to restore, in the order in which they first became champion.
 
-    A version that was only registered does not come back by itself: nobody chose it.
+    A version that was only registered is not restored: nobody chose it.
     """
-    named = {
+    promoted = {
         line.version_md5: Lost(line.name, line.version_md5, line.model_md5)
         for line in reversed(registry.history())
         if line.alias == CHAMPION
     }
-    return [each for each in reversed(named.values()) if registry.find(each.version_md5) is None]
+    return [version for version in reversed(promoted.values()) if registry.find(version.version_md5) is None]
 
 
-def go_to_making(elsewhere: Elsewhere, place: Place, version: Lost) -> str:
-    """Have in `elsewhere` the commit, and its data, that made a version; returns the commit.
+def check_out(clone: Clone, place: Place, version: Lost) -> str:
+    """Check out in `clone` the commit that made a version, with its data; return the commit.
 
     Raises
     ------
-    ElsewhereError
-        There is no such commit, or its data is neither in the cache nor in a remote.
+    CloneError
+        The data of the commit is neither in the cache nor in a remote.
+    NoCommitError
+        There is no such commit.
     """
-    commits = commits_holding(place.root, version.model_md5)
-    for commit in commits:
-        elsewhere.go_to(commit)
-        if version_md5(elsewhere) == version.version_md5:
-            deps = elsewhere.lock().get(STAGE, {}).get("deps", ())
-            elsewhere.fetch(dep["path"] for dep in deps if not dep["path"].startswith(lineage.CODE))
+    try:
+        candidates = commits.locking(version.model_md5, place.root)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NoCommitError(git.refusal(error, place.root)) from error
+    for commit in candidates:
+        clone.check_out(commit)
+        if version.version_md5 in version_md5s(clone):
+            deps = clone.lock().get(STAGE, {}).get("deps", ())
+            clone.fetch(dep["path"] for dep in deps if not dep["path"].startswith(lineage.CODE))
             return commit
-    if commits:
+    if candidates:
         raise NoCommitError(
-            f"the weights are in dvc.lock of commit {commits[0][:10]}, with other inference settings or model code; "
-            "commit the dvc.lock that it was registered with, and push"
+            f"the weights are in dvc.lock of commit {candidates[0][:10]}, with other inference settings or model code; "
+            "commit the dvc.lock of its registration, and push"
         )
     raise NoCommitError(
-        f"no commit here has a dvc.lock with its weights (md5 {version.model_md5}); commit dvc.lock where it was "
-        "trained, and push"
+        f"no commit here has a dvc.lock with its weights (md5 {version.model_md5}); commit dvc.lock on the machine "
+        "that trained it, and push"
     )
 
 
-class NoCommitError(ValueError):
-    """No commit is known that made a version; the message says what is missing."""
+def version_md5s(clone: Clone) -> set[str]:
+    """Return the MD5s, by today's rule and by that of earlier seglines, of the version that a commit registers.
 
-
-def version_md5(elsewhere: Elsewhere) -> str | None:
-    """The md5 of the version that a commit registers, by its dvc.lock and its code; None: it has no model."""
-    outs = {out["path"]: out.get("md5") for stage in elsewhere.lock().values() for out in stage.get("outs", ())}
-    files = {name: outs.get(MODEL.format(name)) for name in packaging.MODEL_FILES}
-    files[packaging.SETTINGS] = outs.get(INFERENCE)
-    known = {name: md5 for name, md5 in files.items() if md5}
-    room = elsewhere.project / ROOM
-    if len(known) < len(files) or not room.is_dir():
-        return None
-    return packaging.version_md5(known, packaging.code_md5(room))
+    They follow from its dvc.lock and its code; empty: the commit has no model.
+    """
+    outs = {out["path"]: out.get("md5") for stage in clone.lock().values() for out in stage.get("outs", ())}
+    md5s = {name: outs.get(MODEL.format(name)) for name in packaging.MODEL_FILES}
+    md5s[packaging.SETTINGS] = outs.get(INFERENCE)
+    known = {name: md5 for name, md5 in md5s.items() if md5}
+    room = clone.project / ROOM
+    if len(known) < len(md5s) or not room.is_dir():
+        return set()
+    sources = packaging.read_sources(room)
+    return {packaging.version_md5(known, code) for code in (identity.of_sources(sources), packaging.bytes_md5(sources))}
 
 
 def aliases(registry: Registry) -> list[str]:
-    """Set @champion and @previous as the history ends; returns what moved."""
+    """Set @champion and @previous as at the end of the history; return the changes."""
     with registry.store.place.lock("registry"):
         before = {alias: _number(registry, alias) for alias in (CHAMPION, PREVIOUS)}
         registry.set_aliases()
-        now = {alias: _number(registry, alias) for alias in (CHAMPION, PREVIOUS)}
-    return [f"@{alias} is {number or 'nowhere'}" for alias, number in now.items() if number != before[alias]]
+        after = {alias: _number(registry, alias) for alias in (CHAMPION, PREVIOUS)}
+    return [f"@{alias} is {number or 'not set'}" for alias, number in after.items() if number != before[alias]]
 
 
 def _number(registry: Registry, alias: str) -> str:
@@ -92,5 +102,5 @@ def _number(registry: Registry, alias: str) -> str:
 
 
 def names(lines: list[Promotion]) -> list[str]:
-    """The models in a history, each once, by their first line."""
+    """Return the models in a history without repetition, in the order of their first lines."""
     return list(dict.fromkeys(line.name for line in lines))

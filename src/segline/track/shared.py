@@ -1,4 +1,4 @@
-"""A team's store, which MLFLOW_TRACKING_URI names: reached within a bounded time, or refused in one message."""
+"""Open a team's store, set by MLFLOW_TRACKING_URI, within a bounded time, or refuse it in one message."""
 
 import os
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from segline.track.faults import PATIENCE, StoreError, explain, head, other_sche
 from segline.track.location import Place, opening
 
 TRACKING, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
-CONNECT = 10  # seconds for a database's server to take a connection; MLflow alone would try for minutes
-# The argument by which a driver is told so.
+CONNECT = 10  # seconds for a database server to accept a connection; MLflow would try for minutes
+# Name of the timeout argument of each database driver.
 CONNECT_ARGUMENT = {
     "psycopg2": "connect_timeout",
     "psycopg": "connect_timeout",
@@ -27,21 +27,24 @@ CONNECT_ARGUMENT = {
     "pyodbc": "timeout",
     "pysqlite": "timeout",
 }
-# For the first request to a server. Later ones have MLflow's own patience: a training outlives a server's restart.
+# For the first request to a server. Later requests keep MLflow's timeouts, so that training survives a restart.
 FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE)}
 
 
 def open_shared(place: Place) -> tuple[MlflowClient, str]:
-    """Return a client of the store at `place.uri`, and the id of the project's experiment there.
+    """Return a client of the store at `place.uri` and the id of the project's experiment there.
 
     Raises
     ------
     StoreError
-        The tracking or the registry address cannot be used, or the experiment was deleted.
+        The address of runs or of models cannot be used, or the experiment was deleted.
     """
     registry = os.environ.get(REGISTRY) or place.uri
     with _few_requests():
-        with _explained(TRACKING, place.uri), opening(place):  # processes that open a new database at once spoil it
+        with (
+            _explained(TRACKING, place.uri),
+            opening(place),
+        ):  # simultaneous first connections would damage a new database
             _reach(TRACKING, place.uri)
             client = MlflowClient(place.uri, registry_uri=registry)
         with _explained(TRACKING, place.uri):
@@ -54,31 +57,31 @@ def open_shared(place: Place) -> tuple[MlflowClient, str]:
 
 
 def _experiment(client: MlflowClient, place: Place) -> str:
-    """Return the experiment of MLFLOW_EXPERIMENT_NAME, else of the folder's name; make it if need be."""
+    """Return the id of the experiment MLFLOW_EXPERIMENT_NAME, by default named like the folder; create it if needed."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
             return str(client.create_experiment(name))
-        except MlflowException:  # another machine may have made it just now
+        except MlflowException:  # another machine may have created it meanwhile
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
     if experiment.lifecycle_stage == LifecycleStage.DELETED:
         raise StoreError(
-            f"the project's experiment {name!r} was deleted from {shown(place.uri)}; bring it back with "
-            f"`{restore('experiment', experiment.experiment_id, place.uri)}`, or set MLFLOW_EXPERIMENT_NAME to another"
+            f"the project's experiment {name!r} was deleted from {shown(place.uri)}; restore it with "
+            f"`{restore('experiment', experiment.experiment_id, place.uri)}`, or change MLFLOW_EXPERIMENT_NAME"
         )
     return str(experiment.experiment_id)
 
 
 def _reach(variable: str, address: str) -> None:
-    """Connect to a database once: it is there, lets this user in, and has the schema of this MLflow, or is empty."""
+    """Check that a database accepts a connection, and that it is empty or has the schema of this MLflow."""
     if address.partition("://")[0].partition("+")[0] not in DATABASE_ENGINES:
         return
     url = make_url(address)
     if url.drivername.startswith("sqlite") and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)  # as MLflow would
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
     argument = CONNECT_ARGUMENT.get(url.get_driver_name())
     patience = PATIENCE if url.drivername.startswith("sqlite") else CONNECT
     arguments = {argument: patience} if argument and argument not in url.query else {}
@@ -93,25 +96,25 @@ def _reach(variable: str, address: str) -> None:
 
 @contextmanager
 def _explained(variable: str, address: str) -> Iterator[None]:
-    """Turn whatever goes wrong with the store at an address that a variable sets into one message."""
+    """Turn any error of the store whose address `variable` sets into one message."""
     try:
         yield
     except StoreError:
         raise
-    except Exception as error:  # of MLflow, of a driver, of the network
+    except Exception as error:  # from MLflow, a driver or the network
         name = f"{variable} = {shown(address)}"
         if known := explain(error, address, name):
             raise known from None
         kept = "runs" if variable == TRACKING else "models"
         raise StoreError(
-            f"{name}: MLflow cannot keep {kept} there ({reason(error, address)}); start the server, set another "
+            f"{name}: MLflow cannot store {kept} there ({reason(error, address)}); start the server, set another "
             "address, or unset it to use the project's own store"
         ) from None
 
 
 @contextmanager
 def _few_requests() -> Iterator[None]:
-    """Have MLflow give up on a server soon, unless the user has set how often it tries."""
+    """Make MLflow give up on a server soon, unless the user has set these variables."""
     added = {name: value for name, value in FIRST_REQUEST.items() if name not in os.environ}
     os.environ.update(added)
     try:

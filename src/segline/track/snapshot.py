@@ -1,4 +1,4 @@
-"""A copy of the database of a project that cannot be written to: an archive, a shared mount, another user's folder."""
+"""Copy the database of a read-only project, such as an archive, a shared mount or the folder of another user."""
 
 import atexit
 import os
@@ -19,7 +19,7 @@ _folders: dict[Path, Path] = {}  # by project; removed when this process ends
 def copied(place: Place) -> Place:
     """Return `place` with a copy of its database in a temporary folder, which MLflow may write to.
 
-    The copy is that of this moment. It is made once for each process.
+    Each process makes one copy, which later changes of the database do not reach.
 
     Raises
     ------
@@ -48,14 +48,16 @@ def _copy(database: Path, target: Path) -> None:
             closing(sqlite3.connect(target)) as copy,
         ):
             source.execute("BEGIN")
-            source.execute("SELECT COUNT(*) FROM sqlite_master")  # waits for a writer; a backup would without end
+            source.execute(
+                "SELECT COUNT(*) FROM sqlite_master"
+            )  # waits for a writer with a timeout; a backup would wait forever
             source.backup(copy)
             return
     except sqlite3.OperationalError as error:
         if busy(error):
             raise
-    # A process that was killed left a journal or write-ahead log, which SQLite may not apply where it is: it applies
-    # those of the copy.
+    # A killed process left a journal or write-ahead log, which SQLite cannot apply in a read-only folder. It applies
+    # them to the copy.
     target.unlink(missing_ok=True)
     for ending in ("", *BESIDE[:2]):
         file = database.with_name(database.name + ending)

@@ -1,4 +1,4 @@
-"""The project's experiment in its MLflow store: opened, made or moved along, and searched for runs."""
+"""Open the project's experiment in its MLflow store, create or relocate it if needed, and find its runs."""
 
 import csv
 import logging
@@ -17,12 +17,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ruamel.yaml import YAML
 
 from segline import progress
+from segline.params import flat
 from segline.process import Deferred
 from segline.track import lineage
 from segline.track.creation import create
 from segline.track.faults import StoreError, restore
 from segline.track.location import ROOT_TAG, Place, check_schema, locate, opening, recorded_root, relocate
-from segline.track.recording import ERROR_TAG, PROCESS_TAG, Dataset, Run, StartedRun, flat, gone, process
+from segline.track.recording import ERROR_TAG, OUTCOME_TAG, PROCESS_TAG, Dataset, Run, StartedRun, gone, process
 from segline.track.shared import open_shared
 from segline.track.snapshot import copied
 
@@ -51,23 +52,23 @@ class Store:
         former: str | None = None,
         again: bool = False,
     ) -> Iterator[StartedRun]:
-        """Start a run, or go on with the one of this key that is not finished.
+        """Start a run, or resume the unfinished run of this key.
 
-        It ends with the block: FINISHED, FAILED by an exception, KILLED by an interrupt or exit; one that `finish` has
-        ended in the block stays as it ended there.
+        The run ends with the block: FINISHED, FAILED after an exception, KILLED after an interrupt or exit. A run that
+        `finish` has ended in the block keeps its status.
 
         Parameters
         ----------
-        parent : id of the run that it is a part of.
-        key : names all that shapes the result; a process that is told the same one later goes on with this run.
-        former : id of the run to go on with, finished or not, where it is known.
-        again : go on with a finished run, too.
+        parent : id of the run that the new run is a part of.
+        key : identifies everything that shapes the result; a later process with the same key resumes the run.
+        former : id of the run to resume, finished or not, if it is known.
+        again : resume a finished run, too.
         """
         self.place.refuse_read_only()
         run = None
         try:
-            with Deferred() as signals:  # else a run that was just made would stay RUNNING
-                run = self._go_on(key, parent, former, again) if key else None
+            with Deferred() as signals:  # otherwise a signal could leave a new run RUNNING
+                run = self._resume(key, parent, former, again) if key else None
                 run = run or self._make(name, parent, key)
                 run.params(params or {})
                 run.tag(tags or {})
@@ -82,16 +83,16 @@ class Store:
             raise
 
     def _make(self, name: str, parent: str | None, key: str | None) -> StartedRun:
-        born: dict[str, Any] = {"mlflow.user": lineage.who(), PROCESS_TAG: process()}
+        first_tags: dict[str, Any] = {"mlflow.user": lineage.who(), PROCESS_TAG: process()}
         if parent is not None:
-            born[MLFLOW_PARENT_RUN_ID] = parent
+            first_tags[MLFLOW_PARENT_RUN_ID] = parent
         if key is not None:
-            born[KEY_TAG] = key
-        made = self.client.create_run(self.experiment_id, tags=born, run_name=name)
+            first_tags[KEY_TAG] = key
+        made = self.client.create_run(self.experiment_id, tags=first_tags, run_name=name)
         return StartedRun(self.client, made.info.run_id, self.place.uri)
 
-    def _go_on(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
-        """The run to go on with, `former` before others and later before earlier ones, set RUNNING; None: none."""
+    def _resume(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
+        """Set the run to resume, `former` or else the latest, to RUNNING, and return it; None if there is none."""
         ids: list[str] = [
             run.info.run_id
             for run in self._of_key(key)
@@ -104,29 +105,30 @@ class Store:
         self.client.set_tag(run_id, PROCESS_TAG, process())
         self.client.update_run(run_id, "RUNNING")
         data = self.client.get_run(run_id).data
-        if ERROR_TAG in data.tags:
-            self.client.delete_tag(run_id, ERROR_TAG)
+        for tag in (ERROR_TAG, OUTCOME_TAG):
+            if tag in data.tags:
+                self.client.delete_tag(run_id, tag)
         names = [name for name in data.metrics if not name.startswith("system/")]
         logged = {metric.step for name in names for metric in self.client.get_metric_history(run_id, name)}
         return StartedRun(self.client, run_id, self.place.uri, logged)
 
     def _of_key(self, key: str) -> list[MlflowRun]:
-        """The runs of this key, the latest first."""
-        wanted = f"tags.`{KEY_TAG}` = '{key}'"
-        found: list[MlflowRun] = self.client.search_runs([self.experiment_id], wanted, order_by=["start_time DESC"])
-        return found
+        """Return the runs of this key, latest first."""
+        condition = f"tags.`{KEY_TAG}` = '{key}'"
+        runs: list[MlflowRun] = self.client.search_runs([self.experiment_id], condition, order_by=["start_time DESC"])
+        return runs
 
     def latest(self, key: str) -> Run | None:
-        """The latest run of this key."""
-        found = self._of_key(key)
-        return Run(self.client, found[0].info.run_id) if found else None
+        """Return the latest run of this key."""
+        runs = self._of_key(key)
+        return Run(self.client, runs[0].info.run_id) if runs else None
 
     def here(self, key: str) -> str:
-        """A key of what is this folder's alone: on a team's server two checkouts do not share a run."""
+        """Make a key unique for this folder, so that two checkouts do not share a run on a team's server."""
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:
-        """End, as KILLED, the runs whose process on this machine could not do it; in a copy that is nobody's task."""
+        """Set runs of dead processes of this machine to KILLED; do nothing in a copy of a read-only store."""
         if self.place.copy is not None:
             return
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
@@ -134,24 +136,24 @@ class Store:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def find(self, model_md5: str) -> Run | None:
-        """The latest run that made the model of this md5."""
-        found = self.client.search_runs(
+        """Return the latest run that made the model of this md5."""
+        runs = self.client.search_runs(
             [self.experiment_id], f"tags.`{MODEL_TAG}` = '{model_md5}'", order_by=["start_time DESC"], max_results=1
         )
-        return Run(self.client, found[0].info.run_id) if found else None
+        return Run(self.client, runs[0].info.run_id) if runs else None
 
     def train_run(self, model: Path, settings: Path) -> Run:
-        """The run that trained the model in folder `model`.
+        """Return the run that trained the model in folder `model`.
 
-        When the store lacks it, as in a fresh clone, it is rebuilt from what DVC keeps (`settings`, the tuned params,
-        and the model's history.csv) and tagged restored.
+        If the store lacks the run, as in a new clone, it is restored from the files that DVC keeps: `settings`, the
+        tuned params, and history.csv of the model. A restored run has the tag ``restored``.
         """
         model_md5 = lineage.model_md5(model)
         with self.place.lock("restore"):
             return self.find(model_md5) or self._restore(model_md5, model, settings)
 
     def _restore(self, model_md5: str, model: Path, settings: Path) -> Run:
-        # Read as it is: this is a record of what was set then, not settings to be checked and used.
+        # Without the schema: the file records former settings, which are not used again.
         params = flat(YAML(typ="safe", pure=True).load(settings.read_text()))
         known = {name: value for name, value in lineage.tags().items() if name.endswith("md5")}
         with self.start_run("train", params, {**known, "restored": "true"}) as run:
@@ -162,29 +164,29 @@ class Store:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make this store MLflow's process-wide one, for the functions of MLflow that know no other way."""
+        """Make this store MLflow's store for the whole process, since some functions of MLflow accept no client."""
         variable = os.environ.get("MLFLOW_TRACKING_URI")
         mlflow.set_tracking_uri(self.place.uri)
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None is handled, if not declared
+            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None is allowed, but not in the declared type
             if variable is not None:
                 os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
 def open_store() -> Store:
-    """The store of the project that the working directory belongs to, made or moved along as need be.
+    """Open the store of the project that holds the working directory; create or relocate it if needed.
 
-    Of a project that cannot be written to it is a copy, and writes are refused.
+    For a read-only project this is a copy of the store, and writing is refused.
 
     Raises
     ------
     StoreError
-        There is no project here, its experiment was deleted, or MLFLOW_TRACKING_URI leads to no store.
+        There is no project here, its experiment was deleted, or MLFLOW_TRACKING_URI is not the address of a store.
     """
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
-    # It logs each error of a database with a traceback, and with the address.
+    # This logger prints each error of a database with a traceback and with the address, which may hold a password.
     logging.getLogger("mlflow.store.db.utils").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL"))
     place = locate()
     if not place.own:
@@ -204,17 +206,20 @@ def open_store() -> Store:
 
 
 def _own_experiment(client: MlflowClient, place: Place) -> str:
-    found = client.search_experiments(ViewType.ALL, filter_string=f"tags.`{ROOT_TAG}` != ''")
-    if active := next((each for each in found if each.lifecycle_stage == LifecycleStage.ACTIVE), None):
-        return str(active.experiment_id)
-    way = f"bring it back with `{restore('experiment', found[0].experiment_id, place.uri)}`, or " if found else ""
+    experiments = client.search_experiments(ViewType.ALL, filter_string=f"tags.`{ROOT_TAG}` != ''")
+    for experiment in experiments:
+        if experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+            return str(experiment.experiment_id)
+    command = restore("experiment", experiments[0].experiment_id, place.uri) if experiments else ""
+    way = f"restore it with `{command}`, or " if command else ""
     raise StoreError(
-        f"the project's experiment was deleted from {place.database}; {way}move {place.folder} away to begin anew"
+        f"the project's experiment was deleted from {place.database}; {way}move {place.folder} away to start with an "
+        "empty store"
     )
 
 
 def _history(file: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """(epoch, figures) of each row of a training history; what is no number is left out."""
+    """Yield (epoch, metrics) for each row of a training history; cells that are not numbers are skipped."""
     with file.open(newline="") as stream:
         for row in csv.DictReader(stream):
             epoch = int(row.pop("epoch"))

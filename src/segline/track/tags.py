@@ -1,4 +1,4 @@
-"""Reads the tags of a version: anyone edits them on MLflow's page, so each is checked before it is used."""
+"""Read the tags of a version; anyone can edit them on MLflow's page, so each value is checked before use."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ GATE = "gate"
 CLASSES = "classes"
 FILES = "files.md5"
 CODE_FILES = "closure.files"
-TABLES = (CLASSES, FILES, CODE_FILES)  # tags that hold a JSON object of texts
+TABLES = (CLASSES, FILES, CODE_FILES)  # tags that hold a JSON object with texts as values
 DTYPES = ("uint8", "uint16", "float32")
 MAX_CHANNELS = 1024
 
@@ -21,7 +21,7 @@ _VERDICT = TypeAdapter(Verdict)
 
 
 def verdict(tags: Mapping[str, str]) -> Verdict | None:
-    """Return the verdict in tag ``gate``; None without the tag, or if segline did not write its value."""
+    """Return the verdict in tag ``gate``; None without the tag or with an invalid value."""
     try:
         return _VERDICT.validate_json(tags.get(GATE, ""))
     except ValidationError:
@@ -29,7 +29,7 @@ def verdict(tags: Mapping[str, str]) -> Verdict | None:
 
 
 def table(tags: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return the JSON object in a tag of `TABLES`; empty without the tag, or if segline did not write its value."""
+    """Return the JSON object in a tag of `TABLES`; empty without the tag or with an invalid value."""
     try:
         return _TABLE.validate_json(tags.get(name, ""))
     except ValidationError:
@@ -37,31 +37,31 @@ def table(tags: Mapping[str, str], name: str) -> dict[str, str]:
 
 
 def classes(tags: Mapping[str, str]) -> dict[int, str]:
-    """Return the class names by id in tag ``classes``; empty if segline did not write its value."""
-    named = table(tags, CLASSES)
-    return {int(number): name for number, name in named.items()} if all(map(_is_number, named)) else {}
+    """Return the class names by id in tag ``classes``; empty if the value is invalid."""
+    names = table(tags, CLASSES)
+    return {int(number): name for number, name in names.items()} if all(map(_is_number, names)) else {}
 
 
 def image_form(tags: Mapping[str, str]) -> tuple[int, str] | None:
-    """Return channels and dtype of the images that a version takes; None if the tags do not say."""
+    """Return channels and dtype of the images that a version accepts; None without valid tags."""
     channels, dtype = tags.get("channels", ""), tags.get("dtype", "")
-    known = _is_number(channels) and 0 < int(channels) <= MAX_CHANNELS and dtype in DTYPES
-    return (int(channels), dtype) if known else None
+    valid = _is_number(channels) and 0 < int(channels) <= MAX_CHANNELS and dtype in DTYPES
+    return (int(channels), dtype) if valid else None
 
 
 def is_md5(text: object) -> bool:
-    """Tell whether a text is an MD5 digest: 32 lower-case hexadecimal digits."""
+    """Return whether a text is an MD5 digest: 32 lower-case hexadecimal digits."""
     return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{32}", text, re.ASCII) is not None
 
 
 def unreadable(tags: Mapping[str, str]) -> list[str]:
-    """Return the names of the tags whose values segline did not write."""
-    wrong = [name for name in TABLES if name in tags and not table(tags, name) and tags[name].strip() != "{}"]
-    wrong += [CLASSES] if table(tags, CLASSES) and not classes(tags) else []
-    wrong += [GATE] if GATE in tags and verdict(tags) is None else []
-    wrong += [name for name in (VERSION_MD5, "code.md5") if name in tags and not is_md5(tags[name])]
-    wrong += ["channels, dtype"] if {"channels", "dtype"} & set(tags) and image_form(tags) is None else []
-    return sorted(wrong)
+    """Return the names of the tags with invalid values."""
+    names = [name for name in TABLES if name in tags and not table(tags, name) and tags[name].strip() != "{}"]
+    names += [CLASSES] if table(tags, CLASSES) and not classes(tags) else []
+    names += [GATE] if GATE in tags and verdict(tags) is None else []
+    names += [name for name in (VERSION_MD5, "code.md5") if name in tags and not is_md5(tags[name])]
+    names += ["channels, dtype"] if {"channels", "dtype"} & set(tags) and image_form(tags) is None else []
+    return sorted(names)
 
 
 def _is_number(text: str) -> bool:

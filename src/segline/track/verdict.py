@@ -1,4 +1,4 @@
-"""What a gate decided about a version: the checks, whether they passed, and why it could not decide."""
+"""The verdict of the gate on a version: checks with values and limits, and reasons why it could not decide."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 @dataclass(frozen=True)
 class Check:
-    """What was measured, what is asked for, and whether it holds."""
+    """One measured value and its limit."""
 
     name: str
     value: float | None
@@ -16,14 +16,16 @@ class Check:
     passed: bool
     bound: Literal[">=", "<="] = ">="
     detail: str = ""
-    """How the value came about, in words."""
+    """Explanation of the value, in words."""
+    setting: str = ""
+    """Setting in params.yaml that gives the limit; empty if the limit is fixed."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks; a model passes when every one holds and nothing kept the gate from judging.
+    """All checks of a version; it passes when every check passes and nothing is undecided.
 
-    ``undecided`` are the reasons why it cannot be judged, ``facts`` what was judged, such as the md5s of both models.
+    ``undecided`` holds the reasons why the gate cannot judge, ``facts`` describes the models and images it judged.
     """
 
     checks: tuple[Check, ...]
@@ -32,59 +34,59 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether every check holds."""
+        """True if every check passed and nothing is undecided."""
         return not self.undecided and all(check.passed for check in self.checks)
 
     @property
     def exit_code(self) -> int:
-        """0: passed, 1: failed, 2: cannot be decided."""
+        """0: passed, 1: failed, 2: undecided."""
         return 2 if self.undecided else int(not self.passed)
 
     @property
     def word(self) -> str:
-        """The verdict in a word or two."""
+        """The verdict in one or two words."""
         return ("passed", "failed", "cannot decide")[self.exit_code]
 
     def __add__(self, other: "Verdict") -> "Verdict":
-        """Both together."""
+        """Combine the checks, reasons and facts of two verdicts."""
         return Verdict(self.checks + other.checks, self.undecided + other.undecided, {**self.facts, **other.facts})
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the verdict as a JSON object."""
         checks = [asdict(check) for check in self.checks]
         return {"passed": self.passed, "checks": checks, "undecided": [*self.undecided], "facts": {**self.facts}}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The inverse of `as_dict`; also of what earlier seglines wrote."""
+        """Read the result of `as_dict`, also in the format of earlier versions of segline."""
         checks = tuple(Check(**check) for check in content.get("checks", ()))
         return cls(checks, tuple(content.get("undecided", ())), content.get("facts", {}))
 
     def markdown(self) -> str:
-        """A table to be read, as Markdown."""
+        """Return the verdict as a section in Markdown with a table of the checks."""
         rows = [
-            f"| {_plain(check.name)} | {_digits(check.value)} | {check.bound} {_digits(check.limit)} | "
-            f"{'holds' if check.passed else '**fails**'} | {_plain(check.detail)} |"
+            f"| {_one_line(check.name)} | {_digits(check.value)} | {check.bound} {_digits(check.limit)} | "
+            f"{'passed' if check.passed else '**failed**'} | {_one_line(check.detail)} |"
             for check in self.checks
         ]
         if rows:
-            rows = ["| check | value | asked for | | |", "|---|---|---|---|---|", *rows]
-        reasons = [f"- {_plain(reason)}" for reason in self.undecided]
-        facts = [", ".join(f"{name} {_plain(value)}" for name, value in self.facts.items())]
+            rows = ["| check | value | limit | | |", "|---|---|---|---|---|", *rows]
+        reasons = [f"- {_one_line(reason)}" for reason in self.undecided]
+        facts = [", ".join(f"{name} {_one_line(value)}" for name, value in self.facts.items())]
         parts = [[f"## Gate: {self.word}"], reasons, rows, facts]
         return "\n\n".join(filter(None, ("\n".join(part) for part in parts))) + "\n"
 
 
-def at_least(name: str, value: float | None, limit: float, detail: str = "") -> Check:
-    """A check of a value that must reach `limit`."""
-    known = _number(value)
-    return Check(name, known, limit, known is not None and known >= limit, ">=", detail)
+def at_least(name: str, value: float | None, limit: float, detail: str = "", setting: str = "") -> Check:
+    """Check that a value reaches a minimum; a missing value or nan fails."""
+    number = _number(value)
+    return Check(name, number, limit, number is not None and number >= limit, ">=", detail, setting)
 
 
-def at_most(name: str, value: float | None, limit: float, detail: str = "") -> Check:
-    """A check of a value that must not go beyond `limit`."""
-    known = _number(value)
-    return Check(name, known, limit, known is not None and known <= limit, "<=", detail)
+def at_most(name: str, value: float | None, limit: float, detail: str = "", setting: str = "") -> Check:
+    """Check that a value does not exceed a maximum; a missing value or nan fails."""
+    number = _number(value)
+    return Check(name, number, limit, number is not None and number <= limit, "<=", detail, setting)
 
 
 def _number(value: float | None) -> float | None:
@@ -95,6 +97,6 @@ def _digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _plain(text: str) -> str:
-    """Text that stays in its cell of a table."""
+def _one_line(text: str) -> str:
+    """Escape a text so that it stays in its cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").split())

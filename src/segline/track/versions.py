@@ -1,38 +1,56 @@
-"""Puts a model into the registry: its files, their md5s, and what is said of its making."""
+"""Write a model into the registry: its files with their md5s, the tags about its origin, metrics and image list."""
 
+import csv
+import io
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlflow.entities import LoggedModel, LoggedModelOutput
+import mlflow.artifacts
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from segline.track import commits, intact
+from segline.track.entries import open_regular
 from segline.track.history import RegistryError
 from segline.track.packaging import Parts, check, pack
 from segline.track.recording import Run
 from segline.track.store import Store
 from segline.track.tags import VERSION_MD5
+from segline.track.trust import IMAGES
 
 VERSION_TAG = VERSION_MD5
 LINKS = "mlflow.modelVersions"
 MAX_DESCRIPTION = 5000  # characters that MLflow's table has room for
+MAX_TABLE = 2**27  # bytes of an image list
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in the data of a version: its stem, its file in the dataset, the md5 of the file, and its split."""
+
+    image: str
+    file: str
+    md5: str
+    split: str
 
 
 def log(
     store: Store, name: str, parts: Parts, run: Run, records: Mapping[str, bytes]
 ) -> tuple[LoggedModel, dict[str, str]]:
-    """Log a model as an output of its run; returns it, and the md5s of its files."""
+    """Log a model as an output of its run; return the logged model and the md5s of its files."""
     # MLflow allows fewer characters here than in the name of a registered model.
     plain = re.sub(r"[^\w -]", "_", name)
     client = store.client
-    if store.place.own:  # on a team's server another machine may be at work
-        _end_abandoned(store, parts.md5)
+    if store.place.own:  # on a team's server another machine may be registering the same model
+        _fail_abandoned(store, parts.md5)
     logged = client.create_logged_model(
         store.experiment_id, plain, run.id, {VERSION_TAG: parts.md5}, model_type="segmentation"
     )
@@ -67,22 +85,105 @@ def enter(
             description=described(description),
             model_id=logged.model_id,
         )
-    # The page links a logged model to its versions by this tag.
+    # MLflow's page uses this tag to link a logged model to its versions.
     links = json.dumps([{"name": name, "version": str(version.version)}])
     client.set_logged_model_tags(logged.model_id, {LINKS: links})
     return version
 
 
-def _end_abandoned(store: Store, md5: str) -> None:
-    """Mark as failed what a registration of the same model that was killed left without a version."""
-    found = store.client.search_logged_models([store.experiment_id], f"tags.`{VERSION_TAG}` = '{md5}'")
-    for logged in found:
+def log_metrics(
+    store: Store, version: ModelVersion, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> None:
+    """Log test metrics with the logged model of a version, by which MLflow's page of models ranks the versions.
+
+    A model that has metrics keeps them. A metric that the run has logged before keeps its timestamp and step there,
+    so that MLflow does not add a second point to the chart of the run.
+
+    Parameters
+    ----------
+    tags : the dataset is that of the tags ``dataset`` and ``data.md5``, as in the inputs of the run.
+    """
+    model_id = _model_id(version)
+    if not metrics or store.client.get_logged_model(model_id).metrics:
+        return
+    dataset = {"dataset_name": tags.get("dataset"), "dataset_digest": tags.get("data.md5")}
+    if not all(dataset.values()):
+        dataset = {}
+    now = int(time.time() * 1000)
+    logged = []
+    for name, value in metrics.items():
+        points = store.client.get_metric_history(run.id, name)
+        timestamp, step = next(
+            ((point.timestamp, point.step) for point in reversed(points) if point.value == value), (now, 0)
+        )
+        logged.append(Metric(name, value, timestamp, step, model_id, run_id=run.id, **dataset))
+    store.client.log_batch(run.id, logged)
+
+
+def images(store: Store, version: ModelVersion) -> list[Image] | None:
+    """Return the training, validation and test images of a version; None if the version has no readable list."""
+    try:
+        logged = store.client.get_logged_model(_model_id(version))
+        with store.current():  # only this file is fetched from a server, not the weights
+            file = mlflow.artifacts.download_artifacts(f"{logged.artifact_location}/{IMAGES}")
+        with open_regular(Path(file)) as stream:
+            text = stream.read(MAX_TABLE).decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (MlflowException, OSError, ValueError, csv.Error):  # also if the list or the address was edited
+        return None
+    return [Image(*(row.get(name) or "" for name in ("image", "file", "md5", "split"))) for row in rows]
+
+
+def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
+    """Replace the tags about the origin of a version by those of a new registration, unless a commit has the old ones.
+
+    The same model may come from other code or params, and those of its first registration may never be committed.
+    """
+    if all(version.tags.get(name) == tags.get(name) for name in commits.TAGS):
+        return
+    if commits.find(version.tags, store.place.root).commit:
+        return
+    md5s, new_tags = intact.recorded(version), dict(tags)
+    with TemporaryDirectory() as folder:
+        for name, content in records.items():
+            file = Path(folder, name)
+            file.write_bytes(content)
+            try:
+                store.client.log_model_artifact(_model_id(version), str(file))
+            except (MlflowException, OSError) as error:
+                raise RegistryError(
+                    f"{version.name} version {version.version}: {name} cannot be stored ({error}); "
+                    f"{intact.way_out(version)}"
+                ) from error
+        if md5s:  # otherwise the tag was edited, and with only these md5s all other files would count as added
+            new_tags[intact.FILES_TAG] = json.dumps({**md5s, **intact.listing(Path(folder))})
+    for name, value in new_tags.items():
+        store.client.set_model_version_tag(version.name, version.version, name, value)
+
+
+def described(card: str, verdict: str = "") -> str:
+    """Return a model card with a verdict below it; the card is cut to the length that MLflow allows."""
+    room = max(MAX_DESCRIPTION - len(verdict) - 1, 0)
+    if len(card) > room:
+        end = "\n\n... (the whole card is data/reports/model_card.md)"
+        card = card[: max(room - len(end), 0)] + end
+    return f"{card}\n{verdict}"[:MAX_DESCRIPTION] if verdict else card
+
+
+def _model_id(version: ModelVersion) -> str:
+    return str(version.source).removeprefix("models:/")
+
+
+def _fail_abandoned(store: Store, md5: str) -> None:
+    """Mark logged models of the same md5 without a version as failed; killed registrations leave them."""
+    logged_models = store.client.search_logged_models([store.experiment_id], f"tags.`{VERSION_TAG}` = '{md5}'")
+    for logged in logged_models:
         if LINKS not in logged.tags and str(logged.status) != "FAILED":
             store.client.finalize_logged_model(logged.model_id, "FAILED")
 
 
 def _upload(store: Store, parts: Parts, run: Run, logged: LoggedModel, records: Mapping[str, bytes]) -> dict[str, str]:
-    """Pack a model, see that it answers as it shall, and keep it; returns the md5s of its files."""
+    """Pack a model, check its answer to its example, and upload it; return the md5s of its files."""
     metadata = Model(
         artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run.id, model_id=logged.model_id
     )
@@ -96,39 +197,3 @@ def _upload(store: Store, parts: Parts, run: Run, logged: LoggedModel, records: 
             (folder / name).write_bytes(content)
         store.client.log_model_artifacts(logged.model_id, place)
         return intact.listing(folder)
-
-
-def tell_anew(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
-    """Say how a version came about this time, unless some commit has what was said of it before.
-
-    The same model may come of other code or params; those of the first time may never be committed.
-    """
-    if all(version.tags.get(name) == tags.get(name) for name in commits.TAGS):
-        return
-    if commits.making(version.tags, store.place.root):
-        return
-    md5s, ours = intact.recorded(version), dict(tags)
-    with TemporaryDirectory() as place:
-        for name, content in records.items():
-            file = Path(place, name)
-            file.write_bytes(content)
-            try:
-                store.client.log_model_artifact(str(version.source).removeprefix("models:/"), str(file))
-            except (MlflowException, OSError) as error:
-                raise RegistryError(
-                    f"{version.name} version {version.version}: {name} cannot be kept with it ({error}); "
-                    f"{intact.way_out(version)}"
-                ) from error
-        if md5s:  # else the tag was edited: one of these files alone would call all others added
-            ours[intact.FILES_TAG] = json.dumps({**md5s, **intact.listing(Path(place))})
-    for name, value in ours.items():
-        store.client.set_model_version_tag(version.name, version.version, name, value)
-
-
-def described(card: str, verdict: str = "") -> str:
-    """A model card and, below it, a verdict, as long as MLflow's table has room; the card is cut, the verdict last."""
-    room = max(MAX_DESCRIPTION - len(verdict) - 1, 0)
-    if len(card) > room:
-        end = "\n\n... (the whole is data/reports/model_card.md)"
-        card = card[: max(room - len(end), 0)] + end
-    return f"{card}\n{verdict}"[:MAX_DESCRIPTION] if verdict else card

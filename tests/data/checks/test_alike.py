@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segline.data import imagefiles
-from segline.data.checks import alike, unfit
+from segline.data.checks import duplicates, per_dataset
 from segline.data.dataset import Dataset
 from segline.importing.bring import bring
 
@@ -32,11 +32,11 @@ def folder(make_dataset: Callable[..., Path]) -> Path:
 
 def found(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
     dataset = Dataset.open(folder)
-    checked = unfit.inspect(dataset)
+    checked = per_dataset.inspect(dataset)
     if part_of:
-        problems = alike.problems(dataset, checked, part_of, "split")
+        problems = duplicates.problems(dataset, checked, part_of, "split")
     else:
-        problems = alike.problems(dataset, checked, dataset.groups, "group")
+        problems = duplicates.problems(dataset, checked, dataset.groups, "group")
     return [(problem.level, problem.file, problem.message.partition(";")[0]) for problem in problems]
 
 
@@ -71,13 +71,13 @@ def test_images_of_one_value_may_be_many(folder: Path) -> None:
 
 def test_the_same_image_labelled_in_two_ways(folder: Path) -> None:
     dataset = Dataset.open(folder)
-    (problem,) = alike.contradictions(dataset, unfit.inspect(dataset))
+    (problem,) = duplicates.contradictions(dataset, per_dataset.inspect(dataset))
     assert (problem.level, problem.file) == ("warning", "images/b.png")
-    assert problem.message == "same pixels as images/d.png, but other labels; one of both is wrong"
+    assert problem.message == "same pixels as images/d.png, but different labels; correct the labels of one of them"
     shutil.copy(folder / "classes" / "b.png", folder / "classes" / "d.png")
-    assert list(alike.contradictions(dataset, unfit.inspect(dataset))) == []
+    assert list(duplicates.contradictions(dataset, per_dataset.inspect(dataset))) == []
     (folder / "classes" / "d.png").write_bytes(b"")
-    assert list(alike.contradictions(dataset, unfit.inspect(dataset))) == []
+    assert list(duplicates.contradictions(dataset, per_dataset.inspect(dataset))) == []
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_the_same_image_labelled_in_two_ways(folder: Path) -> None:
 def test_groups_that_keep_alike_images_together(folder: Path, exactly: bool, groups: dict[str, str]) -> None:
     (folder / "groups.csv").write_text("image,group\na,1\nb,1\nc,3\nd,4\ne,5\nf,6\n")
     dataset = Dataset.open(folder)
-    assert alike.groups(dataset, unfit.inspect(dataset), exactly=exactly) == groups
+    assert duplicates.groups(dataset, per_dataset.inspect(dataset), exactly=exactly) == groups
 
 
 def test_a_whole_group_follows_its_image(folder: Path) -> None:
     (folder / "groups.csv").write_text("image,group\na,4\nb,1\nc,3\nd,4\ne,5\nf,4\n")
     imagefiles.write_png(folder / "images" / "f.png", np.full((96, 96), 3, np.uint8))  # it has no perceptual hash
     dataset = Dataset.open(folder)
-    groups = alike.groups(dataset, unfit.inspect(dataset))
+    groups = duplicates.groups(dataset, per_dataset.inspect(dataset))
     assert groups == {"a": "1", "b": "1", "c": "3", "d": "1", "e": "3", "f": "1"}
 
 

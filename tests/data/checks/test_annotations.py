@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import label, regionprops
 
 from segline.data.checks import annotations
-from segline.data.checks.annotations import histogram, of_areas, of_both, of_classes, of_instances, of_values
+from segline.data.checks.annotations import histogram, of_areas, of_both, of_classes, of_instances, of_values, pieces
 from segline.data.checks.problems import Problem
 from segline.data.dataset import Spec
 
@@ -76,7 +79,7 @@ def test_anti_aliased_classes_say_how_many_pixels(values: list[int]) -> None:
     (problem,) = of_classes("f", classes, histogram(classes), spec)
     strange = int(np.isin(classes, [0, 1, 255], invert=True).sum())
     assert (problem.level, problem.count, problem.kind) == ("error", strange, "anti-aliased masks")
-    assert f"{strange} pixels at edges lie between the classes (anti-aliased)" in problem.message
+    assert f"{strange} pixels at edges have values between the classes (anti-aliased)" in problem.message
     assert "--threshold" in problem.message
 
 
@@ -118,8 +121,8 @@ def test_tiny_and_scattered_instances() -> None:
     instances[0, :3] = 41
     instances[23, 5] = 7
     assert said(list(of_instances("f", instances))) == [
-        ("warning", "1 of 4 instances below 4 px, the first at x 0, y 0"),
-        ("warning", "1 of 4 instances in several pieces, the first from x 11, y 3 on"),
+        ("warning", "1 of 4 instances are below 4 px, the first at x 0, y 0"),
+        ("warning", "1 of 4 instances are in several pieces, the first at x 11, y 3"),
     ]
 
 
@@ -131,7 +134,7 @@ def test_tiny_areas(kind: str, connectivity: int) -> None:
     (problem,) = of_areas("f", classes, histogram(classes), spec)
     tiny = sum(area < 4 for area in areas)
     assert (problem.level, problem.count) == ("warning", tiny)
-    assert problem.message.startswith(f"{tiny} of {len(areas)} areas of class 1 below 4 px, the first at x ")
+    assert problem.message.startswith(f"{tiny} of {len(areas)} areas of class 1 are below 4 px, the first at x ")
 
 
 def test_pixels_of_one_kind_without_the_other() -> None:
@@ -150,3 +153,19 @@ def test_an_instance_of_two_classes() -> None:
     assert said(list(of_both("f", classes, instances, SPEC))) == [
         ("warning", "1 of 2 instances have pixels of two classes, the first at x 11, y 3")
     ]
+
+
+INSTANCES = arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 4))
+
+
+@given(INSTANCES, st.integers(1, 40))
+def test_pieces(instances: np.ndarray, pixels: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(annotations, "PIXELS", pixels)  # rows are then joined over the edges of blocks
+        found = pieces(instances, 4)
+    assert found.tolist() == [0, *(label(instances == one, connectivity=2).max() for one in range(1, 5))]
+
+
+def test_a_corner_joins_and_a_crossing_does_not_mix() -> None:
+    crossing = np.array([[1, 2], [2, 1]], np.int32)
+    assert pieces(crossing, 2).tolist() == [0, 1, 1]

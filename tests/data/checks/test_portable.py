@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segline.data.checks import portable
+from segline.data.checks import per_dataset
 from segline.data.dataset import Dataset
 
 
@@ -16,7 +16,7 @@ def rename(folder: Path, name: str) -> None:
 
 
 def found(folder: Path) -> set[tuple[str, str, str]]:
-    return {(problem.level, problem.file, problem.message) for problem in portable.problems(Dataset.open(folder))}
+    return {(problem.level, problem.file, problem.message) for problem in per_dataset.portability(Dataset.open(folder))}
 
 
 def test_a_sound_dataset_has_no_problems(make_dataset: Callable[..., Path]) -> None:
@@ -43,9 +43,9 @@ def test_names_that_differ_by_case_only(make_dataset: Callable[..., Path], one: 
     [
         ("b\n2", "error", "a control character"),
         ("b\x1b[31m", "error", "a control character"),
-        (os.fsdecode(b"b\xff"), "error", "bytes that are no UTF-8"),
-        ("b:2", "warning", "Windows allows no name"),
-        ("b ", "warning", "Windows allows no name"),
+        (os.fsdecode(b"b\xff"), "error", "bytes that are not UTF-8"),
+        ("b:2", "warning", "Windows forbids names"),
+        ("b ", "warning", "Windows forbids names"),
     ],
 )
 def test_names_that_other_places_cannot_hold(

@@ -35,12 +35,12 @@ def test_a_line_for_one_file_would_save_nothing() -> None:
 
 def test_names_that_would_break_the_table_are_escaped() -> None:
     found = [Problem("error", "a\nerror b\udcff\x1b[2J", "bad")]
-    assert table(found) == "error    a\\nerror b\\udcff\\x1b[2J  bad"
+    assert table(found) == "error    a\\nerror b\\xff\\x1b[2J  bad"
     table(found).encode()
 
 
 def test_errors_are_refused_and_warnings_are_not() -> None:
     refuse_errors([])
     refuse_errors([Problem("warning", "a", "odd")])
-    with pytest.raises(UnfitError, match=r"(?s)error +b +bad.*warning +a +odd.*1 error\(s\): mend or remove"):
+    with pytest.raises(UnfitError, match=r"(?s)error +b +bad.*warning +a +odd.*1 error\(s\): fix or remove"):
         refuse_errors([Problem("warning", "a", "odd"), Problem("error", "b", "bad")])

@@ -302,7 +302,7 @@ RUNS = "annotations.2.segmentation"
             [10**4000, 10],
             "annotation 13: run lengths of 10x10000000000000000000 px in",
         ),
-        ("categories.0.name", "a\nb", r"categories: name 'a\\nb' holds a control character .*; rename it"),
+        ("categories.0.name", "a\nb", r"categories: name 'a\\nb' contains a control character .*; rename it"),
         ("categories", [], "categories is missing or empty"),
         ("categories", None, "categories is missing or empty"),
         ("categories.0.name", None, r"categories\[0\] .id 7.: name is missing"),

@@ -1,1 +1,1 @@
-"""What makes a dataset unfit: each image examined, all of them judged."""
+"""Checks of a dataset before training: each image, its labels, its duplicates, the whole dataset."""

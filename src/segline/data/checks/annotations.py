@@ -1,4 +1,4 @@
-"""What is wrong with the label images of one image, each for itself and both together."""
+"""Check the label images of one image, each alone and both together."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,21 +6,86 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.checks.pieces import pieces
 from segline.data.checks.problems import Problem
 from segline.data.dataset import Spec
 from segline.data.labels import Labels, foreground, renumber
 
 Counts = npt.NDArray[np.intp]
 
-TINY = 4  # px; what is smaller is a slip of the mouse more often than an object
-SMOOTH = 3  # so many values between others, and a mask is smoothed rather than mistaken
-PIXELS = 1 << 22  # counted together, so that a large image needs little more memory
-WAY_OUT = "save it without smoothing and as PNG or TIFF, or import it again with --threshold"
+TINY = 4  # px; smaller objects are mostly slips of the mouse
+SMOOTH = 3  # this many values that lie between others show a smoothed mask, not a wrong value
+PIXELS = 1 << 22  # pixels processed at once, to bound the memory for a large image
+WAY_OUT = "save it without smoothing as PNG or TIFF, or import it again with --threshold"
+
+
+def pieces(instances: Labels, count: int) -> Counts:
+    """Count the 8-connected pieces of instances 0 to `count`; the background counts as 0.
+
+    Each row is cut into runs of one instance; runs that touch from row to row are joined. So one pass over the rows is
+    enough, whatever the number and shape of the instances.
+
+    Parameters
+    ----------
+    instances : (H, W) ids 0..count, 0 = background.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    owners, above, below = (np.concatenate(parts) for parts in zip(*_runs(instances), strict=True))
+    links = coo_array((np.ones(above.size, bool), (above, below)), shape=(owners.size, owners.size))
+    number, piece_of = connected_components(links, directed=False)
+    owner_of_piece = np.zeros(number, np.intp)
+    owner_of_piece[piece_of] = owners
+    pieces_of_instance = np.bincount(owner_of_piece, minlength=count + 1)
+    pieces_of_instance[0] = 0
+    return pieces_of_instance
+
+
+def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
+    """Yield, for each block of rows, the instance of each run and the pairs of touching runs of one instance."""
+    height, width = instances.shape
+    rows = max(1, PIXELS // max(1, width))
+    total = 0
+    last: tuple[Labels, npt.NDArray[np.bool_], Counts] | None = None
+    for row in range(0, height, rows):
+        part = instances[row : row + rows]
+        starts = np.ones(part.shape, bool)
+        np.not_equal(part[:, 1:], part[:, :-1], out=starts[:, 1:])
+        runs = np.cumsum(starts).reshape(part.shape) + (total - 1)
+        owners = part[starts]
+        total += owners.size
+        if last is not None:
+            part, starts, runs = (
+                np.concatenate([old, new]) for old, new in zip(last, (part, starts, runs), strict=True)
+            )
+        above, below = _touching(part, starts, runs)
+        last = part[-1:], starts[-1:], runs[-1:]
+        yield owners.astype(np.intp), above, below
+
+
+def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tuple[Counts, Counts]:
+    """Return the pairs of touching runs, where they begin to overlap or touch by a corner.
+
+    A pair may occur a few times.
+    """
+    upper, lower = part[:-1], part[1:]
+    begins = starts[:-1] | starts[1:]
+    left, right = np.s_[:, :-1], np.s_[:, 1:]
+    all_of = np.s_[:, :]
+    pairs = []
+    for up, down, where in (
+        (all_of, all_of, begins),
+        # Runs touch by a corner alone only where a run of the lower row begins at the right pixel.
+        (left, right, starts[1:, 1:]),
+        (right, left, starts[1:, 1:]),
+    ):
+        same = (upper[up] == lower[down]) & (lower[down] > 0) & where
+        pairs.append((runs[:-1][up][same], runs[1:][down][same]))
+    return np.concatenate([above for above, _ in pairs]), np.concatenate([below for _, below in pairs])
 
 
 def histogram(labels: Labels) -> dict[int, int]:
-    """Pixels of each value that there is, by value."""
+    """Return the number of pixels of each value in `labels`, by value."""
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         values, counts = np.unique(labels, return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -29,7 +94,7 @@ def histogram(labels: Labels) -> dict[int, int]:
 
 
 def _counts(labels: Labels, largest: int) -> Counts:
-    """Pixels of value 0..`largest`."""
+    """Return the number of pixels of each value 0 to `largest`, as an array."""
     rows = max(1, PIXELS // max(1, labels.shape[1]))
     counts = np.zeros(largest + 1, np.intp)
     for row in range(0, labels.shape[0], rows):
@@ -38,7 +103,7 @@ def _counts(labels: Labels, largest: int) -> Counts:
 
 
 def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Of the histogram of class ids: nothing to learn."""
+    """Check the histogram of class ids `values`: labels that are ignored or background everywhere."""
     if set(values) == {spec.ignore}:
         yield Problem("warning", name, "every pixel is ignored", kind="labels ignored everywhere")
     elif not set(values) - {0, spec.ignore}:
@@ -46,36 +111,42 @@ def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Prob
 
 
 def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Of class ids (H, W) with histogram `values`: those that dataset.yaml does not know, mistaken or smoothed."""
-    strange = {value: count for value, count in values.items() if value not in spec.classes and value != spec.ignore}
-    if not strange:
+    """Check class ids (H, W) with histogram `values` for ids that are not in dataset.yaml, wrong or smoothed."""
+    unknown = {value: count for value, count in values.items() if value not in spec.classes and value != spec.ignore}
+    if not unknown:
         if len(values) > SMOOTH:
             yield from _smoothed(name, classes, _counts(classes, max(values)), "classes")
         return
-    pixels = sum(strange.values())
-    told = ", ".join(f"{value} ({count} px)" for value, count in list(strange.items())[:6])
-    told += f", ... {len(strange)} values in all" if len(strange) > 6 else ""
-    if len(strange) >= SMOOTH and 2 * np.count_nonzero(_between(classes) & np.isin(classes, list(strange))) >= pixels:
-        message = f"{pixels} pixels at edges lie between the classes (anti-aliased): {told}; {WAY_OUT}"
+    pixels = sum(unknown.values())
+    listed = ", ".join(f"{value} ({count} px)" for value, count in list(unknown.items())[:6])
+    listed += f", ... {len(unknown)} values in all" if len(unknown) > 6 else ""
+    if len(unknown) >= SMOOTH and 2 * np.count_nonzero(_between(classes) & np.isin(classes, list(unknown))) >= pixels:
+        message = f"{pixels} pixels at edges have values between the classes (anti-aliased): {listed}; {WAY_OUT}"
         yield Problem("error", name, message, kind="anti-aliased masks", count=pixels)
         return
-    message = f"values outside the class table: {told}; add them to classes in dataset.yaml, or mend the image"
+    message = f"values outside the class table: {listed}; add them to classes in dataset.yaml, or fix the image"
     yield Problem("error", name, message, kind="values outside the class table", count=pixels)
 
 
 def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
-    """That most values are met only between a lower and a higher one; `areas` are the pixels of value 0, 1, ..."""
+    """Yield a problem if most values occur only between a lower and a higher value, as in an anti-aliased mask.
+
+    `areas` are the pixels of value 0, 1, ...
+    """
     between = _between(labels)
     present = np.flatnonzero(areas[1:]) + 1
     edges = np.bincount(labels[between], minlength=areas.size)[present] == areas[present]
     if np.count_nonzero(edges) >= SMOOTH and 2 * np.count_nonzero(edges) > present.size:
         pixels = int(np.count_nonzero(between))
-        message = f"{pixels} pixels at edges lie between two {what} (anti-aliased); {WAY_OUT}"
+        message = f"{pixels} pixels at edges have values between two {what} (anti-aliased); {WAY_OUT}"
         yield Problem("error", name, message, kind="anti-aliased masks", count=pixels)
 
 
 def _between(labels: Labels) -> npt.NDArray[np.bool_]:
-    """(H, W) bool: above the least and below the largest of the eight neighbours, as smoothing leaves edges."""
+    """Return a mask (H, W) of the values above the least and below the largest of their eight neighbours.
+
+    Smoothing leaves such values at edges.
+    """
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         return np.zeros(labels.shape, bool)
     narrow: npt.NDArray[np.integer] = labels.astype(np.uint8 if labels.dtype == np.uint8 else np.uint16, copy=False)
@@ -85,22 +156,22 @@ def _between(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def of_instances(name: str, instances: Labels) -> Iterator[Problem]:
-    """Of instance ids (H, W): smoothed masks taken for ids, tiny instances, and those in several pieces."""
+    """Check instance ids (H, W) for smoothed masks, tiny instances and instances in several pieces."""
     numbered, count = renumber(instances)
     areas = _counts(numbered, count)
     for problem in _smoothed(name, numbered, areas, "ids"):
         yield problem
         return
     yield from _tiny(name, areas[1:], numbered, "instances")
-    scattered = pieces(numbered, count) > 1
-    if scattered.any():
-        first = _first(numbered == scattered.argmax())
-        message = f"{np.count_nonzero(scattered)} of {count} instances in several pieces, the first from {first} on"
-        yield Problem("warning", name, message, kind="instances in several pieces", count=int(scattered.sum()))
+    in_pieces = pieces(numbered, count) > 1
+    if in_pieces.any():
+        first = _first(numbered == in_pieces.argmax())
+        message = f"{np.count_nonzero(in_pieces)} of {count} instances are in several pieces, the first at {first}"
+        yield Problem("warning", name, message, kind="instances in several pieces", count=int(in_pieces.sum()))
 
 
 def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Of class ids (H, W) of a dataset without instances: tiny pieces."""
+    """Check class ids (H, W) of a dataset without instances for tiny areas."""
     connectivity = 8 if spec.labels == "classes" else 4
     for class_id in sorted(set(values) - {0, spec.ignore}):
         area = (classes == class_id).astype(np.uint8)
@@ -109,34 +180,34 @@ def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) 
 
 
 def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str) -> Iterator[Problem]:
-    """Of areas (N,) of number 1..N."""
+    """Yield a problem if areas (N,), of numbers 1 to N, are below `TINY` pixels."""
     tiny = areas < TINY
     if tiny.any():
         first = _first(numbered == tiny.argmax() + 1)
-        message = f"{np.count_nonzero(tiny)} of {areas.size} {what} below {TINY} px, the first at {first}"
+        message = f"{np.count_nonzero(tiny)} of {areas.size} {what} are below {TINY} px, the first at {first}"
         yield Problem("warning", name, message, kind=f"objects below {TINY} px", count=int(tiny.sum()))
 
 
 def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterator[Problem]:
-    """Of classes and instances (H, W) together: pixels of one without the other, and instances of two classes."""
+    """Check classes and instances (H, W) against each other: unmatched pixels, and instances of two classes."""
     areas = foreground(classes, spec.ignore)
     cells = instances > 0
     if spec.ignore is not None:
         cells &= classes != spec.ignore
-    for wrong, what in (
+    for mismatch, what in (
         (areas & ~cells, "have a class but no instance"),
         (cells & ~areas, "have an instance but are background in classes"),
     ):
-        if wrong.any():
-            pixels = int(np.count_nonzero(wrong))
-            message = f"{pixels} pixels {what}, the first at {_first(wrong)}"
+        if mismatch.any():
+            pixels = int(np.count_nonzero(mismatch))
+            message = f"{pixels} pixels {what}, the first at {_first(mismatch)}"
             yield Problem("error", name, message, kind=f"pixels that {what}", count=pixels)
     numbered, count = renumber(np.where(areas, instances, 0))
-    found = np.zeros(count + 1, np.intp)
+    classes_of_instance = np.zeros(count + 1, np.intp)
     for class_id in spec.classes:
         if class_id:
-            found += np.bincount(numbered[classes == class_id], minlength=count + 1) > 0
-    mixed = found[1:] > 1
+            classes_of_instance += np.bincount(numbered[classes == class_id], minlength=count + 1) > 0
+    mixed = classes_of_instance[1:] > 1
     if mixed.any():
         first = _first(numbered == mixed.argmax() + 1)
         message = f"{np.count_nonzero(mixed)} of {count} instances have pixels of two classes, the first at {first}"
@@ -144,5 +215,6 @@ def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterat
 
 
 def _first(mask: npt.NDArray[np.bool_]) -> str:
+    """Return the position of the first pixel in `mask`."""
     y, x = divmod(int(mask.argmax()), mask.shape[1])
     return f"x {x}, y {y}"

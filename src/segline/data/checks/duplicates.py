@@ -1,37 +1,40 @@
-"""Images that are alike: the same pixels, or the same picture after recompression, a slight shift or other light."""
+"""Find images with the same or nearly the same pixels in different groups or splits, and unite their groups."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segline.data.checks.problems import Checked, Problem, name_of
+from segline.data.dataset import GROUPS, Dataset
 from segline.model.images import Raw
 
 Codes = npt.NDArray[np.uint64]  # (N, 4)
 Indices = npt.NDArray[np.intp]  # (N,)
 
-SIDE, WAVES = 64, 16  # px of the reduced image, and how many of its lowest frequencies along each axis count
-COARSE = 512  # px; reduced to this in the image's own type first, so that no copy of a large image is made as floats
-# Of 255 bits. Recompressed (quality 30), brightened by a tenth, halved or moved by 1 % of its side, nine in ten images
-# and more stay below it; two images of one kind that show different things were seen to differ by 58 at least.
+SIDE, WAVES = 64, 16  # side of the reduced image, px; number of its lowest frequencies used along each axis
+COARSE = 512  # px; first reduction, in the image's own type: it avoids a float copy of a large image
+# Of 255 bits. More than nine in ten images stay within it after recompression (quality 30), brightening by a tenth,
+# halving, or a shift by 1 % of the side. Different images of one kind differed by at least 58 bits.
 MOST_BITS = 40
-ROWS, COLUMNS = 16, 2048  # pairs compared at once: they fit the cache
+ROWS, COLUMNS = 16, 2048  # pairs compared at once, to fit the cache
 
 
 def digest(image: Raw) -> bytes:
-    """MD5 of type, shape and pixels."""
+    """Return the MD5 of type, shape and pixels."""
     md5 = hashlib.md5(f"{image.dtype} {image.shape}".encode(), usedforsecurity=False)
     md5.update(np.ascontiguousarray(image).data)
     return md5.digest()
 
 
 def code(image: Raw) -> Codes:
-    """Perceptual hash of an image (H, W, C): (4,) uint64; alike images differ in few bits.
+    """Return the perceptual hash (4,) uint64 of an image (H, W, C); similar images differ in few bits.
 
-    The signs of the 255 lowest frequencies of the reduced grey image about their median (pHash: Zauner 2010, there
-    with 63, which are too few to tell one cell on a plain ground from another).
+    The bits are the signs of the 255 lowest frequencies of the reduced grey image about their median (pHash: Zauner
+    2010). The 63 frequencies used there are too few to distinguish single cells on a plain ground.
     """
     reduced = _reduced(image)
     if not np.isfinite(reduced).all():
@@ -41,10 +44,10 @@ def code(image: Raw) -> Codes:
 
 
 def _reduced(image: Raw) -> npt.NDArray[np.float64]:
-    """Mean of the channels, (SIDE, SIDE)."""
+    """Return the sum of the channels, reduced to (SIDE, SIDE)."""
     height, width, channels = image.shape
     size = min(width, COARSE), min(height, COARSE)
-    # OpenCV reduces four channels at once and no more.
+    # OpenCV resizes at most four channels at once.
     parts = [image] if channels <= 4 else [image[..., channel] for channel in range(channels)]
     total = np.zeros((SIDE, SIDE))
     for part in parts:
@@ -55,29 +58,29 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
 
 
 def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
-    """For each index another with the same digest and another label, where there is one."""
+    """Map each index to an index with the same digest and another label, if there is one."""
     by_digest: dict[bytes, list[int]] = {}
     for index, key in enumerate(digests):
         by_digest.setdefault(key, []).append(index)
-    found: dict[int, int] = {}
+    twin_of: dict[int, int] = {}
     for same in by_digest.values():
-        strange = next((index for index in same if labels[index] != labels[same[0]]), None)
-        if strange is not None:
-            found |= {index: same[0] if labels[index] != labels[same[0]] else strange for index in same}
-    return found
+        foreign = next((index for index in same if labels[index] != labels[same[0]]), None)
+        if foreign is not None:
+            twin_of |= {index: same[0] if labels[index] != labels[same[0]] else foreign for index in same}
+    return twin_of
 
 
 def partners(codes: Codes, labels: Indices) -> Indices:
-    """For each code the index of one that is alike and has another label, or -1.
+    """Return for each code the index of a similar code with another label, or -1.
 
-    Every pair is compared, so nothing is missed; 100,000 codes take about 15 s of one core (benchmarks/bench_check.py).
+    Every pair is compared, so no pair is missed. 100,000 codes take about 15 s of one core (benchmarks/bench_check.py).
 
     Parameters
     ----------
-    codes : (N, 4) as `code` gives them.
-    labels : (N,), group or split of each.
+    codes : (N, 4), from `code`.
+    labels : (N,), group or split of each code.
     """
-    found = np.full(len(codes), -1, np.intp)
+    partner_of = np.full(len(codes), -1, np.intp)
     words = np.ascontiguousarray(codes.T)
     for row in range(0, len(codes), ROWS):
         rows = slice(row, row + ROWS)
@@ -89,12 +92,12 @@ def partners(codes: Codes, labels: Indices) -> Indices:
             near &= labels[rows, None] != labels[columns]
             for ours, theirs, hits in ((rows, columns, near), (columns, rows, near.T)):
                 alike = hits.any(axis=1)
-                found[ours][alike] = hits[alike].argmax(axis=1) + theirs.start
-    return found
+                partner_of[ours][alike] = hits[alike].argmax(axis=1) + theirs.start
+    return partner_of
 
 
 def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
-    """(R, C) whether the words (4, R) and (4, C) differ in few bits; None where no pair does."""
+    """Return a mask (R, C) of the words (4, R) and (4, C) that differ in few bits; None if no pair does."""
     bits = np.zeros((ours.shape[1], theirs.shape[1]), np.uint8)
     for mine, yours in zip(ours, theirs, strict=True):
         bits += np.bitwise_count(mine[:, None] ^ yours)
@@ -104,20 +107,98 @@ def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
 
 
 def united(codes: Codes, labels: Indices) -> Indices:
-    """`labels` (N,) with those made one that alike codes have, until no two alike codes differ (Boruvka 1926)."""
+    """Return `labels` (N,), united until no two similar codes differ in label (Boruvka 1926)."""
     while True:
-        found = partners(codes, labels)
-        alike = np.flatnonzero(found >= 0)
-        if not alike.size:
+        partner_of = partners(codes, labels)
+        with_partner = np.flatnonzero(partner_of >= 0)
+        if not with_partner.size:
             return labels
-        labels = joined(labels, zip(alike.tolist(), found[alike].tolist(), strict=True))
+        labels = joined(labels, zip(with_partner.tolist(), partner_of[with_partner].tolist(), strict=True))
 
 
 def joined(labels: Indices, pairs: Iterable[tuple[int, int]]) -> Indices:
-    """`labels` (N,) with the labels of each pair of indices made one, the smaller."""
+    """Return `labels` (N,) where the two labels of each pair of indices are replaced by the smaller."""
     labels = labels.copy()
-    for index, other in pairs:
-        one, another = sorted((labels[index], labels[other]))
-        if one != another:
-            labels[labels == another] = one
+    for index, partner in pairs:
+        low, high = sorted((labels[index], labels[partner]))
+        if low != high:
+            labels[labels == high] = low
     return labels
+
+
+WAY_OUT = f"give both the same group in {GROUPS}"
+
+
+def problems(
+    dataset: Dataset, checked: Sequence[Checked], part_of: Mapping[str, str], what: Literal["group", "split"]
+) -> Iterator[Problem]:
+    """Yield a problem for images that are alike in two parts: training on one would spoil the judgement on the other.
+
+    Images of one value are skipped, because many of them can be alike.
+
+    Parameters
+    ----------
+    part_of : group or split of each image.
+    what : kind of the parts. The same pixels in two splits are an error, all other cases are warnings.
+    """
+    images = [image for image in checked if image.code is not None]
+    names = [name_of(dataset, dataset.images[image.stem]) for image in images]
+    parts = [part_of[image.stem] for image in images]
+    same = twins([image.digest for image in images], parts)
+    level: Literal["error", "warning"] = "error" if what == "split" else "warning"
+    for index, partner in _once(same):
+        message = (
+            f"in {what} {parts[index]}: same pixels as {names[partner]} in {parts[partner]}; remove one of them, "
+            f"or {WAY_OUT}: segline check --groups FILE writes it"
+        )
+        yield Problem(level, names[index], message, kind=f"same pixels in two {what}s")
+    near = partners(_codes(images), _numbers(parts))
+    for index, partner in _once({int(index): int(near[index]) for index in np.flatnonzero(near >= 0)}):
+        if index not in same:
+            message = (
+                f"in {what} {parts[index]}: looks like {names[partner]} in {parts[partner]}; if it is a copy, {WAY_OUT}"
+            )
+            yield Problem("warning", names[index], message, kind=f"images that look alike in two {what}s")
+
+
+def contradictions(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
+    """Yield a problem for images with the same pixels but different labels."""
+    images = [image for image in checked if image.code is not None and image.truth]
+    relabelled = twins([image.digest for image in images], [image.truth for image in images])
+    for pair in _once(relabelled):
+        name, twin = (name_of(dataset, dataset.images[images[index].stem]) for index in pair)
+        message = f"same pixels as {twin}, but different labels; correct the labels of one of them"
+        yield Problem("warning", name, message, kind="images labelled twice in different ways")
+
+
+def groups(dataset: Dataset, checked: Sequence[Checked], *, exactly: bool = False) -> dict[str, str]:
+    """Return the group of each image, where groups with similar images are united.
+
+    Parameters
+    ----------
+    exactly : unite only groups with images of the same pixels.
+    """
+    images = [image for image in checked if image.code is not None]
+    names, labels = np.unique([dataset.groups[image.stem] for image in images], return_inverse=True)
+    if exactly:
+        pairs = twins([image.digest for image in images], labels.tolist())
+        merged = joined(labels, pairs.items())
+    else:
+        merged = united(_codes(images), labels)
+    renamed = {str(names[old]): str(names[new]) for old, new in zip(labels, merged, strict=True)}
+    return {stem: renamed.get(group, group) for stem, group in dataset.groups.items()}
+
+
+def _codes(images: Sequence[Checked]) -> Codes:
+    return np.array([image.code for image in images], np.uint64).reshape(-1, 4)
+
+
+def _numbers(parts: Sequence[str]) -> Indices:
+    return np.unique(parts, return_inverse=True)[1]
+
+
+def _once(pairs: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield each pair of an index and its partner; mutual partners only once."""
+    return (
+        (index, partner) for index, partner in sorted(pairs.items()) if index < partner or pairs.get(partner) != index
+    )

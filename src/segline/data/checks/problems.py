@@ -1,65 +1,101 @@
-"""What is wrong with a dataset: a problem, the table of many, and the error that stops the line."""
+"""Problems of a dataset, the table that shows them, and the error that stops the line."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-LINES = 50  # of a table
-EXAMPLES = 3  # files that are named of each kind of problem, where more have it
+import numpy as np
+import numpy.typing as npt
+
+from segline.data.dataset import Dataset
+from segline.text import visible
+
+LINES = 50  # most lines of a table
+EXAMPLES = 3  # files named for each kind of problem
 
 
 class UnfitError(ValueError):
-    """A dataset with errors; the message is their table."""
+    """Raised when a dataset has errors; the message is the table of its problems."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with one file: errors stop the line, warnings do not.
+    """Problem of one file. An error stops the line, a warning does not.
 
-    `kind` says it of many files in a few words, `count` of how many pixels or instances of this file it is true.
+    `kind` names the problem in a few words, to sum up many files; `count` is the number of affected pixels or
+    instances.
     """
 
     level: Literal["error", "warning"]
     file: str
     message: str
-    of_set: bool = False  # the file is fit; it does not go with the others, or there are too few
+    of_set: bool = False  # the dataset as a whole has the problem: mixed types, or too few images
     kind: str = ""
     count: int = 0
 
 
-def refuse_errors(found: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> None:
-    """Raise UnfitError with a table of `found` when there is an error among it; see `table`."""
-    errors = sum(problem.level == "error" for problem in found)
+def refuse_errors(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> None:
+    """Raise UnfitError with the table of `problems` if they contain an error; parameters as in `table`."""
+    errors = sum(problem.level == "error" for problem in problems)
     if errors:
-        lines = table(found, most, examples)
-        raise UnfitError(f"{lines}\n{errors} error(s): mend or remove these files; nothing was written")
+        lines = table(problems, most, examples)
+        raise UnfitError(f"{lines}\n{errors} error(s): fix or remove these files; nothing was written")
 
 
-def table(found: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> str:
-    """Level, file and message, one problem a line, errors first, `most` lines at most.
+def table(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> str:
+    """Return a table of problems, errors first: level, file and message, at most `most` lines.
 
-    Of a kind of problem that more than `examples` files have, these are shown, and of the others how many there are.
+    If more than `examples` files share a kind of problem, the table names `examples` files and counts the others.
     """
-    rows = list(_summary(found, examples))
+    rows = list(_summary(problems, examples))
     width = max((len(row.file) for row in rows[:most]), default=0)
-    lines = [_printable(f"{row.level:<8} {row.file:<{width}}  {row.message}") for row in rows[:most]]
+    lines = [_line(f"{row.level:<8} {row.file:<{width}}  {row.message}") for row in rows[:most]]
     return "\n".join([*lines, *([f"... and {len(rows) - most} more"] if len(rows) > most else [])])
 
 
-def _printable(line: str) -> str:
-    """`line` with escapes for what would break it or could not be encoded, which file names may hold."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+def _line(text: str) -> str:
+    """Return `text` on one line: file names may contain control characters."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def _summary(found: Sequence[Problem], examples: int) -> Iterator[Problem]:
-    """`found`, errors first, kind by kind, with one line for all of a kind but the examples."""
+def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
+    """Yield the problems, errors first, grouped by kind; one line sums up the files beyond the examples."""
     kinds: dict[tuple[str, str], list[Problem]] = {}
-    for problem in found:
+    for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)
     for (_, kind), same in sorted(kinds.items(), key=lambda item: item[0][0]):
-        # A line in the place of a single problem would say less and save nothing.
+        # A summary line in place of a single problem would save nothing.
         shown = same if len(same) <= examples + 1 else same[:examples]
         yield from shown
         if len(shown) < len(same):
             counted = f", {sum(problem.count for problem in same)} in all" if same[0].count else ""
             yield Problem(same[0].level, f"{len(same) - len(shown)} more files", f"{kind}{counted}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Facts about one image after its files were read. A field stays empty where a file could not be read.
+
+    Attributes
+    ----------
+    form : type and number of channels.
+    size : height and width, px.
+    digest, truth : digests of the pixels and of the labels.
+    code : perceptual hash; None for an image of one value.
+    pixels : pairs of class id and number of pixels.
+    """
+
+    stem: str
+    form: tuple[str, int] | None = None
+    size: tuple[int, int] | None = None
+    digest: bytes = b""
+    code: npt.NDArray[np.uint64] | None = None
+    truth: bytes = b""
+    pixels: tuple[tuple[int, int], ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def name_of(dataset: Dataset, file: Path) -> str:
+    """Return the path of a file relative to the dataset folder."""
+    return file.relative_to(dataset.folder).as_posix()

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from segline.data import labels
-from segline.data.blocks import grown, strips
 from segline.data.dataset import IGNORE
 from segline.data.imagefiles import Labels
+from segline.data.labels import grown, strips
 from segline.importing.formats import Mask
 
 MOST_CLASSES = 20  # more values than this are taken for instance ids

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from segline.data.blocks import strips
 from segline.data.imagefiles import Labels
+from segline.data.labels import strips
 from segline.importing.formats.census import MOST_VALUES
 
 

@@ -1,0 +1,91 @@
+"""The hidden folder beside the results in which `segline predict` works on an out-of-core image."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from segline import files
+from segline.commands.records import Request
+from segline.model.images import ImageError
+from segline.text import MESSAGE, cut
+from segline.track.registry import RegistryError
+
+KEY = "key.json"
+OWN = re.compile(r"key\.json|journal\.json|sum-[0-9]+\.npy|ids\.npy|\..+\.partial")  # file names that segline writes
+
+
+@contextmanager
+def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
+    """Yield the folder of `request`, with the files of a stopped call; remove it if no error occurs.
+
+    Files for another image, version or number of views are removed first.
+
+    Raises
+    ------
+    FileError
+        The folder holds something that segline did not write, or the version's code fails on its files.
+    """
+    scratch = scratch_path(out, request.stem)
+    check_own(scratch)
+    key = {"version_md5": request.version_md5, "views": request.views, "image_md5": request.image_md5}
+    if not _is_of(scratch, key):
+        remove(scratch)
+        files.write_json(scratch / KEY, key)
+    try:
+        yield scratch
+    except (files.FileError, ImageError, RegistryError, OSError):
+        raise
+    except Exception as error:  # the code in the version's package may raise any error on files that it did not write
+        raise files.FileError(
+            f"{scratch}: cannot be resumed: {type(error).__name__}: {cut(str(error), MESSAGE)}; remove this folder"
+        ) from error
+    remove(scratch)
+
+
+def scratch_path(out: Path, stem: str) -> Path:
+    """Return the path of the folder for an image."""
+    name = f".{stem}.windows"
+    return out / name if len(os.fsencode(name)) <= files.NAME_MAX else files.temporary_name(out / stem, "windows")
+
+
+def _is_of(scratch: Path, key: dict[str, object]) -> bool:
+    """Return whether the folder was made for `key`."""
+    try:
+        return bool(files.read_json(scratch / KEY) == key)
+    except files.FileError:
+        return False
+
+
+def check_own(scratch: Path) -> None:
+    """Refuse a folder with foreign content, because segline writes to the folder and removes it in the end.
+
+    Raises
+    ------
+    FileError
+        `scratch` is a link or a file, or it holds a folder, a link or a file of another name.
+    """
+    if not os.path.lexists(scratch):
+        return
+    foreign = [scratch] if scratch.is_symlink() or not scratch.is_dir() else list(_foreign(scratch))
+    if foreign:
+        raise files.FileError(
+            f"{foreign[0]}: segline did not write this, and would replace or remove it; move it away, or name another "
+            "folder as --out"
+        )
+
+
+def _foreign(scratch: Path) -> Iterator[Path]:
+    for path in scratch.iterdir():
+        if path.is_symlink() or not path.is_file() or not OWN.fullmatch(path.name):
+            yield path
+
+
+def remove(scratch: Path) -> None:
+    """Remove the files in `scratch`, each by its name, and then the folder."""
+    check_own(scratch)
+    if scratch.is_dir():
+        for path in scratch.iterdir():
+            path.unlink()
+        scratch.rmdir()

@@ -1,0 +1,231 @@
+"""Check a whole dataset: its tables, file names and links, the form of its images, its classes and its splits."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segline.data import imagefiles
+from segline.data.checks import duplicates
+from segline.data.checks.per_image import examine
+from segline.data.checks.problems import Checked, Problem, UnfitError, name_of, refuse_errors, table
+from segline.data.dataset import GROUPS, SPEC, Dataset, DatasetError, by_stem, read_groups, read_spec
+from segline.data.splits import FEWEST_IMAGES
+from segline.files import FileError
+
+__all__ = ["Checked", "Each", "Problem", "UnfitError", "name_of", "refuse_errors", "table"]
+
+KINDS = ("images", "instances", "classes")
+WINDOWS_FORBIDS = re.compile(r'[<>:"|?*\\]|[. ]$')
+# Target of the links that DVC makes if cache.type is symlink: below files/md5 of the cache for DVC 3, in the cache
+# itself for DVC 2. The setting cache.dir can move the cache anywhere.
+DVC_CACHE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}$")
+
+Each = Callable[[Callable[[str], Checked], Sequence[str]], Iterator[Checked]]
+
+
+def problems(dataset: Dataset, each: Each = map) -> list[Problem]:
+    """Return all problems of `dataset` before it is split: `judge` of the result of `inspect`."""
+    return judge(dataset, inspect(dataset, each))
+
+
+def inspect(dataset: Dataset, each: Each = map) -> list[Checked]:
+    """Read all files and return the facts about each image, in alphabetical order.
+
+    Parameters
+    ----------
+    each : like `map`; pass a function that uses all cores and shows progress.
+    """
+    return list(each(lambda stem: examine(dataset, stem), dataset.stems))
+
+
+def judge(dataset: Dataset, checked: Sequence[Checked]) -> list[Problem]:
+    """Return all problems of the files, and of the dataset as a whole."""
+    return [
+        *portability(dataset),
+        *_unpaired(dataset),
+        *(problem for image in checked for problem in image.problems),
+        *_mixed(dataset, checked),
+        *_absent(dataset, checked, "dataset"),
+        *_too_few(dataset),
+        *duplicates.contradictions(dataset, checked),
+        *duplicates.problems(dataset, checked, dataset.groups, "group"),
+    ]
+
+
+def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str, str]) -> list[Problem]:
+    """Return the problems of splits (train, validation, test): duplicates across splits, classes absent from one."""
+    problems_of_splits = list(duplicates.problems(dataset, checked, splits, "split"))
+    for split in sorted(set(splits.values())):
+        problems_of_splits += _absent(
+            dataset, [image for image in checked if splits[image.stem] == split], f"{split} split"
+        )
+    return problems_of_splits
+
+
+def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
+    """Open the dataset in `folder` and return it with all problems of dataset.yaml, groups.csv and stems.
+
+    The dataset is None if it cannot be used. If only groups.csv is wrong, each image of the dataset is its own group.
+
+    Raises
+    ------
+    DatasetError
+        The folder is missing, or holds no dataset.
+    """
+    if folder.is_dir() and not (folder / SPEC).exists():
+        raise DatasetError(
+            f"{folder} holds no {SPEC}; `segline import {folder} --name NAME` makes a dataset from its files"
+        )
+    try:
+        return Dataset.open(folder), []
+    except (DatasetError, FileError) as error:
+        if not folder.is_dir():
+            raise
+        refusal = str(error)
+    problems: list[Problem] = []
+    spec = _attempt(problems, folder, SPEC, read_spec, folder / SPEC)
+    images, instances, classes = (
+        _attempt(problems, folder, kind, by_stem, folder / kind, imagefiles.READABLE) for kind in KINDS
+    )
+    if problems:
+        return None, problems
+    _attempt(problems, folder, GROUPS, read_groups, folder / GROUPS, images)
+    if problems != _lines(folder, GROUPS, refusal):
+        return None, [*_lines(folder, "", refusal), *problems]
+    return Dataset(folder, spec, images, instances, classes, {stem: stem for stem in images}), problems
+
+
+def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..., Any], *arguments: object) -> Any:
+    """Return the result of `read`; if it raises, add the lines of its message to `problems` and return None."""
+    try:
+        return read(*arguments)
+    except (DatasetError, FileError) as error:
+        problems += _lines(folder, name, str(error))
+        return None
+
+
+def _lines(folder: Path, name: str, message: str) -> list[Problem]:
+    """Return one problem for each line of `message` that begins with the path of its file, without that path.
+
+    Lines without a path continue the problem before them.
+    """
+    parts = re.split(rf"^{re.escape(str(folder / name))}[:/ ]+", message, flags=re.MULTILINE)
+    return [Problem("error", name or folder.name, " ".join(part.split())) for part in parts if part]
+
+
+def _unpaired(dataset: Dataset) -> Iterator[Problem]:
+    """Yield the images without label image, and the label images without image."""
+    for kind, label_files in (("instances", dataset.instances), ("classes", dataset.classes)):
+        if not label_files:
+            continue
+        for stem in sorted(set(dataset.images) - set(label_files)):
+            name = name_of(dataset, dataset.images[stem])
+            yield Problem("error", name, f"has no label image {kind}/{stem}.*", kind=f"images without {kind}")
+        for stem in sorted(set(label_files) - set(dataset.images)):
+            message = f"has no image images/{stem}.*"
+            yield Problem("error", name_of(dataset, label_files[stem]), message, kind=f"{kind} without image")
+
+
+def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
+    """Yield a problem if images differ in type or channels, because a network takes one form.
+
+    A mixture of grey and RGB images is a warning: grey images are read as RGB.
+    """
+    forms = Counter(image.form for image in checked if image.form is not None)
+    if len(forms) < 2:
+        return
+    merged: Counter[tuple[str, int]] = Counter()
+    for form, times in forms.items():
+        merged[_as_colour(form)] += times
+    ((dtype, channels), times), *_ = merged.most_common()
+    grey, colour = forms[dtype, 1], forms[dtype, 3]
+    if grey and colour and channels == 3:
+        message = f"{grey} grey and {colour} RGB: grey images are read as RGB with three equal channels"
+        yield Problem("warning", "images", message, of_set=True)
+    usual = f"{dtype} with {channels}" if not grey or channels != 3 else f"{dtype} with 1{' or 3' * bool(colour)}"
+    for image in checked:
+        if image.form is not None and _as_colour(image.form) != (dtype, channels):
+            message = (
+                f"{image.form[0]} with {image.form[1]} channel(s), but {times} images are {usual}; "
+                "a network takes images of one type and number of channels: convert or remove it"
+            )
+            name = name_of(dataset, dataset.images[image.stem])
+            yield Problem("error", name, message, of_set=True, kind=f"images that are not {usual} channel(s)")
+
+
+def _as_colour(form: tuple[str, int]) -> tuple[str, int]:
+    return (form[0], 3) if form[1] == 1 else form
+
+
+def _absent(dataset: Dataset, checked: Sequence[Checked], where: str) -> Iterator[Problem]:
+    """Yield the classes without pixels.
+
+    Nothing is reported if labels are missing or unusable, because they may contain these classes.
+    """
+    if not all(image.truth for image in checked):
+        return
+    present = {class_id for image in checked for class_id, _ in image.pixels}
+    if len(present) < 2 and where in {"dataset", "train split"}:
+        only = ", ".join(dataset.spec.classes[class_id] for class_id in present) or "ignored pixels"
+        yield Problem("error", where, f"the labels contain {only} only; a network needs two classes to learn")
+        return
+    for class_id in sorted(set(dataset.spec.classes) - present):
+        message = f"no pixel of class {class_id} {dataset.spec.classes[class_id]}"
+        yield Problem("warning", where, message, of_set=True)
+
+
+def _too_few(dataset: Dataset) -> Iterator[Problem]:
+    if len(dataset.images) < FEWEST_IMAGES:
+        message = (
+            f"{len(dataset.images)} image(s); at least {FEWEST_IMAGES} are needed: one for training, two for "
+            "validation, one for the test; add images, or import large images in blocks: segline import ... --cut SIDE"
+        )
+        yield Problem("error", "images", message, of_set=True)
+
+
+def portability(dataset: Dataset) -> Iterator[Problem]:
+    """Yield the problems of file names and links that fail on another machine, without opening a file."""
+    yield from _colliding(dataset)
+    labels = [*dataset.instances.values(), *dataset.classes.values()]
+    for file in (dataset.folder / SPEC, dataset.folder / GROUPS, *dataset.images.values(), *labels):
+        name = name_of(dataset, file)
+        yield from _name(name, file)
+        yield from _link(name, file, dataset.folder)
+
+
+def _colliding(dataset: Dataset) -> Iterator[Problem]:
+    """Yield the images whose stems differ only by case or by Unicode composition."""
+    first: dict[str, str] = {}
+    for stem in dataset.stems:
+        earlier = first.setdefault(unicodedata.normalize("NFC", stem).casefold(), stem)
+        if earlier != stem:
+            name, twin = (name_of(dataset, dataset.images[colliding]) for colliding in (stem, earlier))
+            message = f"differs from {twin} by case only; Windows and macOS treat both as one name: rename one of them"
+            yield Problem("error", name, message, kind="names that differ by case only")
+
+
+def _name(name: str, file: Path) -> Iterator[Problem]:
+    """Yield a problem if a file name cannot be stored in a table, or is forbidden on Windows."""
+    kinds = {unicodedata.category(letter) for letter in file.name}
+    if kinds & {"Cs", "Cc", "Zl", "Zp"}:
+        what = "bytes that are not UTF-8" if "Cs" in kinds else "a control character"
+        message = f"the name contains {what}, which tables and other machines cannot store; rename it"
+        yield Problem("error", name, message, kind="names that cannot be written in a table")
+    elif WINDOWS_FORBIDS.search(file.stem):
+        message = 'Windows forbids names with < > : " | ? * \\, or with a dot or space at the end; rename it'
+        yield Problem("warning", name, message, kind="names that Windows does not allow")
+
+
+def _link(name: str, file: Path, folder: Path) -> Iterator[Problem]:
+    """Yield a problem if `file` is a link out of the dataset, except into DVC's cache."""
+    if not (file.is_symlink() or file.parent.is_symlink()):
+        return
+    # Unlike Path.resolve, this survives links that lead to themselves.
+    target = Path(os.path.realpath(file))
+    if not target.is_relative_to(os.path.realpath(folder)) and not DVC_CACHE.search(target.as_posix()):
+        message = f"a link to {target}, outside the dataset; other machines lack that file: copy it into the dataset"
+        yield Problem("error", name, message, kind="links out of the dataset")

@@ -1,0 +1,251 @@
+"""Open an image of any size once and read it by rows and columns.
+
+TIFF is read by its strips or tiles and OME-Zarr by its chunks. Every other image, and a TIFF whose strips or tiles are
+too large, is decoded as a whole at the first read.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from segline.data import omezarr
+from segline.data.georeference import Tag, geotiff, tags, tags_of
+from segline.data.imagefiles import form, named
+from segline.data.omezarr import Chunks
+from segline.files import md5, opened
+from segline.model import headers, metadata, tiff, tifftags
+from segline.model.images import Raw, decode, decode_page, header, pixels_of
+
+SEGMENT = 2**27  # bytes; a TIFF with a larger compressed strip or tile is decoded as a whole
+KEPT = 2**26  # bytes of decoded strips and tiles that are kept for the next window
+
+
+class Readable(Protocol):
+    """An image whose pixels are read by parts."""
+
+    @property
+    def height(self) -> int:
+        """Height, px."""
+
+    @property
+    def width(self) -> int:
+        """Width, px."""
+
+    @property
+    def read(self) -> Callable[[slice, slice], Raw]:
+        """Function that reads the pixels (h, w, C) of some rows and columns; FileError where a part is damaged."""
+
+
+class OpenImage(Readable, Protocol):
+    """An open image file or OME-Zarr image; its pixels are those of `imagefiles.read_image`."""
+
+    @property
+    def frame(self) -> omezarr.Frame | None:
+        """Metadata of an OME-Zarr image; None for a file."""
+
+    @property
+    def georeference(self) -> list[Tag]:
+        """GeoTIFF tags; empty where the image has none."""
+
+    def encoded(self) -> bytes:
+        """Return the whole image as the bytes of a file."""
+
+    def md5(self) -> str:
+        """Digest the content, 32 hexadecimal digits."""
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[OpenImage]:
+    """Open an image file or an OME-Zarr folder; decode nothing yet.
+
+    Raises
+    ------
+    FileError
+        The file is missing, is not an image, or is a stack of several pages.
+    """
+    if omezarr.is_zarr(path):
+        yield ZarrImage(path)
+        return
+    with opened(path) as stream:
+        with named(path):
+            image = TiffImage(path, stream) if form(stream) == "TIFF" else EncodedImage(path, stream)
+        yield image
+
+
+class EncodedImage:
+    """An image file that is decoded as a whole at the first read."""
+
+    frame = None
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        """Read the header; ImageError where the file is not an image."""
+        self.path, self._stream = path, stream
+        self.height, self.width = self._size()
+
+    def _size(self) -> tuple[int, int]:
+        return header(self._stream)[:2]
+
+    @cached_property
+    def georeference(self) -> list[Tag]:
+        """GeoTIFF tags, of JPEG 2000 too."""
+        with named(self.path):
+            return tags(self.encoded())
+
+    def read(self, rows: slice, columns: slice) -> Raw:
+        """Read pixels (h, w, C); FileError where the file is damaged."""
+        return self._pixels[rows, columns]
+
+    @cached_property
+    def _pixels(self) -> Raw:
+        with named(self.path):
+            return self._decode()
+
+    def _decode(self) -> Raw:
+        return decode(self.encoded())
+
+    def encoded(self) -> bytes:
+        """Return the bytes of the file."""
+        self._stream.seek(0)
+        return self._stream.read()
+
+    def md5(self) -> str:
+        """Digest the bytes of the file."""
+        return md5(self.path)
+
+
+class ZarrImage:
+    """An OME-Zarr image, read by its chunks."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the metadata; FileError as in `omezarr.read` and `Chunks`."""
+        self.path, self.frame = path, omezarr.read(path)
+        self._chunks = Chunks(self.frame)
+        self.height, self.width = self._chunks.height, self._chunks.width
+        self.georeference: list[Tag] = []
+
+    def read(self, rows: slice, columns: slice) -> Raw:
+        """Read pixels (h, w, C); FileError where a chunk is damaged."""
+        return self._chunks.read(rows, columns)
+
+    def encoded(self) -> bytes:
+        """Encode the pixels as TIFF; ImageError where the image is larger than a file may be."""
+        line = self.read(slice(0, 1), slice(0, self.width))
+        size = line.nbytes * self.height
+        headers.doubt(self.height, self.width, size, size, size)
+        raw = self.read(slice(0, self.height), slice(0, self.width))
+        return geotiff(raw[..., 0] if raw.shape[2] == 1 else np.moveaxis(raw, -1, 0), [])
+
+    def md5(self) -> str:
+        """Digest the metadata and the files of level 0, with their names."""
+        return omezarr.md5(self.path)
+
+
+class TiffImage(EncodedImage):
+    """A TIFF; strips or tiles are decoded when they are needed, and the latest are kept."""
+
+    def _size(self) -> tuple[int, int]:
+        """Take from the pages everything that needs the open TIFF."""
+        with tiff.opened(self._stream) as (file, offsets):
+            self._pages = pages = tiff.page_planes(file, offsets, None, whole=False)
+            self.georeference = tags_of(file)
+            self._by_segments = all(map(_by_segments, pages))
+            if self._by_segments:
+                self._order = file.byteorder
+                self._meaning = tiff.meaning_of(pages)
+                self._decoders = [page.decode for page in pages]
+                self._tables = [
+                    {"jpegtables": page.jpegtables} if page.compression == tiff.JPEG else {} for page in pages
+                ]
+                self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
+            return tifftags.size_of(pages[0])
+
+    def read(self, rows: slice, columns: slice) -> Raw:
+        """Read pixels (h, w, C); FileError where a strip or tile is damaged."""
+        if not self._by_segments:
+            return super().read(rows, columns)
+        page, orientation = self._pages[0], self._meaning.orientation
+        window = metadata.stored_window(rows, columns, page.imagelength, page.imagewidth, orientation)
+        with named(self.path):
+            with headers.reading("TIFF"):
+                planes = [self._plane(number, *window) for number in range(len(self._pages))]
+                numbers = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+            return pixels_of(self._meaning._replace(numbers=numbers))
+
+    def _decode(self) -> Raw:
+        self._stream.seek(0)
+        return decode_page(self._stream)  # reads only the parts of the file that it needs
+
+    def _plane(self, number: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """Read numbers (h, w, C) of one directory."""
+        page = self._pages[number]
+        if _contiguous(page):
+            return self._mapped(page, rows, columns)
+        assert page.dtype is not None
+        plane = np.empty((rows.stop - rows.start, columns.stop - columns.start, page.samplesperpixel), page.dtype)
+        for index in _overlapping(page, rows, columns):
+            segment, (sample, _, top, left, _), _ = self._decoded(number, index)
+            segment = segment[0, : page.imagelength - top, : page.imagewidth - left]
+            window_rows, segment_rows = _common(rows, top, segment.shape[0])
+            window_columns, segment_columns = _common(columns, left, segment.shape[1])
+            channels = slice(sample, sample + segment.shape[2])
+            plane[window_rows, window_columns, channels] = segment[segment_rows, segment_columns]
+        return plane
+
+    def _mapped(self, page: tifffile.TiffPage, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """Read contiguous numbers. Each call maps the file anew: touched pages stay as long as the mapping."""
+        assert page.dtype is not None
+        planar = page.planarconfig == tiff.PLANAR
+        size = (page.imagelength, page.imagewidth)
+        shape = (page.samplesperpixel, *size) if planar else (*size, page.samplesperpixel)
+        dtype = page.dtype.newbyteorder(self._order)
+        mapped: npt.NDArray[Any] = np.memmap(self._stream, dtype, "r", page.dataoffsets[0], shape)
+        part = np.moveaxis(mapped[:, rows, columns], 0, -1) if planar else mapped[rows, columns]
+        return np.array(part, page.dtype)
+
+    def _decoded(self, number: int, index: int) -> Any:
+        """Return a strip or tile (1, h, w, C), its position, and its shape."""
+        if (number, index) not in self._kept:
+            page = self._pages[number]
+            self._stream.seek(page.dataoffsets[index])
+            data = self._stream.read(page.databytecounts[index])
+            self._kept[number, index] = self._decoders[number](data, index, **self._tables[number])
+        self._kept.move_to_end((number, index))
+        while len(self._kept) > 1 and sum(segment.nbytes for segment, _, _ in self._kept.values()) > KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[number, index]
+
+
+def _by_segments(page: tifffile.TiffPage) -> bool:
+    """Return whether parts of the page can be read alone."""
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    assert page.dtype is not None
+    return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT
+
+
+def _contiguous(page: tifffile.TiffPage) -> bool:
+    """Return whether the numbers lie in the file as in memory."""
+    return bool(page.is_contiguous) and page.bitspersample in (8, 16, 32, 64) and not page.is_tiled
+
+
+def _overlapping(page: tifffile.TiffPage, rows: slice, columns: slice) -> Iterator[int]:
+    """Yield the numbers of the strips or tiles that overlap a window."""
+    tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    down, across = -(-page.imagelength // tall), -(-page.imagewidth // wide)
+    planes = page.samplesperpixel if page.planarconfig == tiff.PLANAR else 1
+    for plane in range(planes):
+        for row in range(rows.start // tall, -(-rows.stop // tall)):
+            for column in range(columns.start // wide, -(-columns.stop // wide)):
+                yield (plane * down + row) * across + column
+
+
+def _common(window: slice, start: int, length: int) -> tuple[slice, slice]:
+    """Return the pixels that a window and a segment share along one axis, counted from the start of each."""
+    first, last = max(window.start, start), min(window.stop, start + length)
+    return slice(first - window.start, last - window.start), slice(first - start, last - start)

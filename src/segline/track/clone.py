@@ -1,0 +1,103 @@
+"""A clone of the project at a commit, in a separate folder: the user's working tree is never touched."""
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dvc.config import Config, ConfigError
+from ruamel.yaml import YAML
+
+from segline.track.git import surroundings
+
+
+class CloneError(RuntimeError):
+    """Raised if a commit or its data cannot be restored; the message says what is missing."""
+
+
+class Clone:
+    """A clone of the project's repository that shares its git objects, its DVC cache and its DVC remotes."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        """Clone the repository that holds the project at `root` into `folder`, which must be new or empty.
+
+        Raises
+        ------
+        CloneError
+            `root` is in no git repository, or is not a DVC project.
+        """
+        top = Path(_run(["git", "rev-parse", "--show-toplevel"], root))
+        _run(["git", "clone", "--quiet", "--shared", "--no-checkout", str(top), str(folder)], top)
+        self.project = folder / root.resolve().relative_to(top.resolve())
+        """Folder of the project in the clone."""
+        try:
+            # DVC reads paths relative to .dvc as absolute paths of this project, not of the clone.
+            self._config = Config(str(root / ".dvc"))
+        except ConfigError as error:
+            raise CloneError(f"{root / '.dvc'}: {error}") from error
+        self._cache = self._config["cache"].get("dir") or str(root / ".dvc" / "cache")
+
+    def check_out(self, commit: str) -> None:
+        """Check out the files of a commit."""
+        _run(["git", "checkout", "--quiet", "--force", "--detach", commit], self._top())
+        _run(["git", "clean", "-ffdxq"], self._top())  # data of the former commit, which git ignores
+        dvc = self.project / ".dvc"
+        if not dvc.is_dir():
+            raise CloneError(f"commit {commit[:10]} is not a DVC project")
+        # git ignores the local configuration; that of the commit may lack the remote.
+        with Config(str(dvc)).edit("local") as config:
+            config["cache"]["dir"] = self._cache
+            config["remote"] = self._config["remote"]
+            if remote := self._config["core"].get("remote"):
+                config["core"]["remote"] = remote
+
+    def fetch(self, paths: Iterable[str]) -> None:
+        """Restore the data at `paths`, outputs in dvc.lock or .dvc files, from the cache or else from the remote.
+
+        Raises
+        ------
+        CloneError
+            The data is in neither.
+        """
+        wanted = [path for path in paths if not (self.project / path).exists()]
+        if not wanted:
+            return
+        try:
+            _dvc(["checkout", "--quiet", *wanted], self.project)
+        except CloneError:
+            try:
+                _dvc(["pull", *wanted], self.project)
+            except CloneError as error:
+                commit = _run(["git", "rev-parse", "--short", "HEAD"], self._top())
+                raise CloneError(
+                    "its data is neither in the cache nor in the remote; on the machine that made it, run "
+                    f"`git checkout {commit} && dvc checkout && dvc push` ({error})"
+                ) from error
+
+    def lock(self) -> dict[str, Any]:
+        """Return the stages in dvc.lock."""
+        file = self.project / "dvc.lock"
+        if not file.is_file():
+            return {}
+        stages: dict[str, Any] = (YAML(typ="safe", pure=True).load(file.read_text()) or {}).get("stages", {})
+        return stages
+
+    def _top(self) -> Path:
+        folder = self.project
+        while not (folder / ".git").exists():
+            folder = folder.parent
+        return folder
+
+
+def _dvc(arguments: list[str], folder: Path) -> str:
+    return _run([sys.executable, "-m", "dvc", *arguments], folder)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, env=surroundings(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        name = " ".join(part for part in command if part not in (sys.executable, "-m"))
+        raise CloneError(f"{name[:120]}: {' '.join(lines[-4:])}")
+    return done.stdout.strip()

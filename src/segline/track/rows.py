@@ -1,0 +1,164 @@
+"""Answers of a registered version by rows, in memory or out-of-core."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segline import progress
+from segline.model.images import decode
+from segline.track.answers import Answer, Loaded
+from segline.track.history import RegistryError
+
+Read = Callable[[slice, slice], npt.NDArray[Any]]
+Show = Callable[[str, int, int], None]
+
+LARGE = 2**24  # pixels; larger images are predicted out-of-core
+OLD = 200  # bytes per pixel that a version needs in memory if its code cannot estimate them
+NO_INSTANCES = "the version was registered by an earlier segline, without instances; register the model again"
+
+
+class InMemory:
+    """Answer of a version to an encoded image, by rows."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.has_instances = answer.instances is not None
+
+    def encoded(self, kind: str) -> bytes | None:
+        """Return labels, instances or probabilities as the version encoded them."""
+        encoded: bytes | None = getattr(self._answer, kind, None)
+        return encoded
+
+    @cached_property
+    def _labels(self) -> npt.NDArray[np.uint8]:
+        return decode(self._answer.labels)[..., 0]
+
+    @cached_property
+    def _instances(self) -> npt.NDArray[np.int32]:
+        if self._answer.instances is None:
+            raise RegistryError(NO_INSTANCES)
+        return decode(self._answer.instances)[..., 0].astype(np.int32)
+
+    @cached_property
+    def _probabilities(self) -> npt.NDArray[np.float32]:
+        assert self._answer.probabilities is not None
+        return np.moveaxis(decode(self._answer.probabilities), -1, 0)
+
+    def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
+        """Return class ids (h, W)."""
+        return self._labels[rows]
+
+    def instances(self, rows: slice) -> npt.NDArray[np.int32]:
+        """Return instance ids (h, W); RegistryError where the version has none."""
+        return self._instances[rows]
+
+    def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
+        """Return class probabilities (K, h, W)."""
+        return self._probabilities[:, rows]
+
+    @property
+    def count(self) -> int:
+        """Number of instances."""
+        return int(self._instances.max(initial=0))
+
+
+class OutOfCore:
+    """Answer of a version to an out-of-core image, by rows; RegistryError where the version refuses the image."""
+
+    has_instances = True
+
+    def __init__(self, prediction: Any, errors: type[Exception]) -> None:
+        self._prediction, self._errors = prediction, errors
+
+    def encoded(self, kind: str) -> None:
+        """Return None: no encoded image exists."""
+
+    def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
+        """Return class ids (h, W)."""
+        with _registry_errors(self._errors):
+            labels: npt.NDArray[np.uint8] = self._prediction.labels(rows)
+        return labels
+
+    def instances(self, rows: slice) -> npt.NDArray[np.int32]:
+        """Return instance ids (h, W)."""
+        with _registry_errors(self._errors):
+            instances: npt.NDArray[np.int32] = self._prediction.objects(rows)
+        return instances
+
+    def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
+        """Return class probabilities (K, h, W)."""
+        probabilities: npt.NDArray[np.float32] = self._prediction.probabilities(rows)
+        return probabilities
+
+    @property
+    def count(self) -> int:
+        """Number of instances."""
+        with _registry_errors(self._errors):
+            count: int = self._prediction.count
+        return count
+
+
+def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
+    """Return why a version cannot predict by windows, empty if it can, and the bytes to predict an image in memory."""
+    served = version.served
+    if not hasattr(served, "large"):
+        reason = "the version was registered by an earlier segline, which had no windows; register the model again"
+        return reason, OLD * height * width
+    reason, needed = served.needs_whole(height, width)
+    return str(reason), int(needed)
+
+
+def by_windows(version: Loaded, height: int, width: int) -> bool:
+    """Decide whether an image is predicted out-of-core.
+
+    Raises
+    ------
+    RegistryError
+        The version can only predict in memory, and the image needs more than half of the machine's memory.
+    """
+    if height * width <= LARGE:
+        return False
+    reason, needed = memory(version, height, width)
+    if reason and needed > progress.machine_memory() // 2:
+        raise RegistryError(
+            f"{width} x {height} px need about {needed / 2**30:.0f} GiB of memory, and the image cannot be predicted "
+            f"window by window: {reason}; cut the image"
+        )
+    return not reason
+
+
+def out_of_core(
+    version: Loaded, size: tuple[int, int], read: Read, folder: Path, *, views: int, show: Show
+) -> OutOfCore:
+    """Let a version predict an image of `size` (height, width, px) window by window.
+
+    Parameters
+    ----------
+    read : returns pixels (h, w, C) of some rows and columns.
+    folder : for files as large as the image; a call that was stopped is resumed from its files.
+    views : number of views to average, 1, 4 or 8; 0 for the number in the version's settings.
+    show : receives the name of a step, the number of finished parts and the number of all parts.
+
+    Raises
+    ------
+    RegistryError
+        The image does not fit the model.
+    """
+    errors = sys.modules[type(version.served).__module__].ImageError  # of the version's package, not segline's
+    with _registry_errors(errors):
+        return OutOfCore(version.served.large(size, read, folder, views, show), errors)
+
+
+@contextmanager
+def _registry_errors(errors: type[Exception]) -> Iterator[None]:
+    """Turn the version's own ImageError into RegistryError."""
+    try:
+        yield
+    except errors as error:
+        raise RegistryError(str(error)) from error
