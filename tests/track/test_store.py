@@ -325,7 +325,7 @@ def test_a_signal_at_any_line_leaves_no_run_running(store: Store, goes_on: bool)
         for number in count(1):
             if goes_on:
                 a_study(store)
-            signal.signal(signal.SIGTERM, process._leave)
+            signal.signal(signal.SIGTERM, process.Terminate())
             sent = SignalAtLine(number)
             with contextlib.suppress(SystemExit):
                 sys.settrace(sent)
