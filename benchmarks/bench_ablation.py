@@ -1,4 +1,4 @@
-"""Is it worth it? Trainings with one setting changed at a time, three seeds each: a table and one JSON line.
+"""Ablation: trainings with one setting changed at a time, three seeds each; prints a table and one JSON line.
 
 Run in the checkout: PYTHONPATH=src python benchmarks/bench_ablation.py [--dsb FOLDER] [--jobs N] [--table] [--quick]
 
@@ -42,11 +42,11 @@ OUT = ROOT / "benchmarks/results/ablation.jsonl"
 SCRATCH = Path(tempfile.gettempdir())
 SEEDS = (0, 1, 2)
 FIGURES = ("mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg")
-PARTS = ("train", "evaluate")  # whose CPU time is told
+PARTS = ("train", "evaluate")  # stages whose CPU time is measured
 PRESETS = {"sample": "default", "dsb2018": "dsb2018"}
 OURS: Changes = {
     "tune.trials": 0,
-    "train.save_checkpoint": False,  # a copy in the run, which nobody would read
+    "train.save_checkpoint": False,  # nobody would read the copy in the run
     "runtime.device": "cpu",
     "runtime.threads": 1,
     "runtime.progress": "lines",
@@ -70,19 +70,19 @@ QUICK: Changes = {
     "train.tiles_per_epoch": 8,
     "train.tile": 64,
 }
-# Sections whose settings change a cell's figures; the arrays and the weight maps follow from the first of them.
+# Sections whose settings change a cell's metrics; the first ones determine the arrays and the weight maps.
 PREPARED = ("data", "sample", "prepare")
 WEIGHTS = (*PREPARED, "weights")
 CELL = (*WEIGHTS, "model", "augment", "train", "evaluate")
 
 
 class AblationError(RuntimeError):
-    """A stage failed; the message is the end of what it said."""
+    """A stage failed; the message is the end of its output."""
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What is compared; the first arm is the one that the others are compared with."""
+    """Arms of a comparison; the first arm is the baseline."""
 
     name: str
     dataset: str
@@ -112,7 +112,7 @@ QUICK_FACTORS = (Factor("deformation", "sample", FACTORS[1].arms),)
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: a dataset, what differs from its baseline, and the seed."""
+    """One training: dataset, changes to its baseline, and seed."""
 
     dataset: str
     changes: Changes
@@ -121,13 +121,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Says which it is."""
+        """Name of the cell."""
         words = [f"{name}={value}" for name, value in self.changes.items()] or ["baseline"]
         return " ".join([self.dataset, *words, f"seed {self.seed}"])
 
     @cached_property
     def settings(self) -> Params:
-        """All settings."""
+        """Return all settings of the cell."""
         content = Params().model_dump(mode="json") | preset.settings(PRESETS[self.dataset])
         quick = QUICK if self.quick else {}
         for name, value in {**OURS, **LENGTH[self.dataset], **quick, **self.changes, "train.seed": self.seed}.items():
@@ -136,17 +136,17 @@ class Cell:
         return check(Params, content, self.name)
 
     def key(self, sections: Iterable[str] = CELL) -> str:
-        """The md5 of the settings in these sections."""
+        """Return the MD5 of the settings in these sections."""
         content = json.dumps(self.settings.model_dump(mode="json", include=set(sections)), sort_keys=True)
         return hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
 
     def is_of(self, line: Line) -> bool:
-        """Whether `line` is what came of this cell, as far as it is named in it."""
+        """Return whether `line` is the result of this cell."""
         return all(line[name] == getattr(self, name) for name in ("dataset", "changes", "seed", "quick"))
 
 
 def cells(factors: Iterable[Factor], seeds: Iterable[int], quick: bool) -> list[Cell]:
-    """Every cell once: baselines are shared. Seed by seed, so that what is there of an ablation can be compared."""
+    """Return each cell once, as baselines are shared; ordered by seed, so that a partial ablation can be compared."""
     found: list[Cell] = []
     for seed in seeds:
         for factor in factors:
@@ -158,7 +158,7 @@ def cells(factors: Iterable[Factor], seeds: Iterable[int], quick: bool) -> list[
 
 
 class Bench:
-    """Where cells are worked on. What several have in common is made once, by `share`."""
+    """Folders in which the cells run. `share` makes the data that several cells have in common."""
 
     def __init__(self, folder: Path, dsb: Path | None) -> None:
         self.folder, self.dsb = folder, dsb
@@ -166,7 +166,7 @@ class Bench:
         self.stopped = False
 
     def share(self, cell: Cell) -> None:
-        """Prepare the data and the weight maps of a cell, where another has not done so."""
+        """Prepare the data and the weight maps of a cell, unless another cell has done so."""
         data, weights = self._prepared(cell), self._weights(cell)
         if not (data / "data/prepared").exists():
             self._lay_out(data, cell)
@@ -180,7 +180,7 @@ class Bench:
             self._stage(weights, "weights")
 
     def work(self, cell: Cell) -> Line:
-        """Train and evaluate. A cell that was ended begins anew, so that its CPU time is that of a whole training."""
+        """Train and evaluate. A stopped cell starts again, so that its CPU time covers a whole training."""
         folder, began = self.folder / f"cell-{cell.key()}", time.time()
         self._lay_out(folder, cell, {"prepared": self._prepared(cell), "weights": self._weights(cell)})
         minutes = {stage: self._stage(folder, stage) / 60 for stage in ("tune", "train", "evaluate")}
@@ -197,7 +197,7 @@ class Bench:
         }
 
     def stop(self) -> None:
-        """End what runs."""
+        """Stop the running processes."""
         self.stopped = True
         for pid in list(self.running):
             with suppress(ProcessLookupError):
@@ -210,7 +210,7 @@ class Bench:
         return self.folder / f"weights-{cell.key(WEIGHTS)}"
 
     def _lay_out(self, folder: Path, cell: Cell, shared: dict[str, Path] | None = None) -> None:
-        """Make `folder` a project with the cell's settings, and with links to what others have made."""
+        """Make `folder` a project with the cell's settings and links to the shared data."""
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "data").mkdir(parents=True)
         shutil.copy(ROOT / "dvc.yaml", folder)
@@ -219,7 +219,7 @@ class Bench:
             (folder / "data" / name).symlink_to(owner / "data" / name)
 
     def _stage(self, folder: Path, *words: str) -> float:
-        """Run a command of segline in `folder`; returns its CPU time in seconds, that of its children included."""
+        """Run a command of segline in `folder`; return its CPU time in seconds, including its children."""
         if self.stopped:
             raise AblationError("ended")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
@@ -244,24 +244,24 @@ class Bench:
 
 
 def code_md5() -> str:
-    """The md5 of all of src/segline."""
+    """Return the MD5 of src/segline."""
     return lineage.content_md5(CODE, "*.py")
 
 
 def read_lines(file: Path) -> list[Line]:
-    """What is finished."""
+    """Read the finished cells."""
     return [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
 
 
 def add_line(file: Path, line: Line) -> None:
-    """Keep what is finished, at once."""
+    """Save a finished cell at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream:
         stream.write(json.dumps(line) + "\n")
 
 
 def run(wanted: list[Cell], bench: Bench, jobs: int, add: Callable[[Cell, Line], None]) -> int:
-    """Work on the cells, `jobs` at a time; returns how many failed. A cell that fails does not keep others from it."""
+    """Run the cells, `jobs` at a time; return the number of failed cells. The others run all the same."""
     failed = 0
     for number, cell in enumerate(wanted, 1):
         print(f"prepare {number}/{len(wanted)} {cell.name}", flush=True)
@@ -294,7 +294,7 @@ def summed_up(factor: Factor, arm: str, lines: Sequence[Line], seeds: Sequence[i
 
     def by_seed(changes: Changes) -> dict[int, Line]:
         of = [Cell(factor.dataset, changes, seed, quick) for seed in seeds]
-        return {cell.seed: line for cell in of for line in lines if cell.is_of(line)}  # the last one counts
+        return {cell.seed: line for cell in of for line in lines if cell.is_of(line)}  # the latest line counts
 
     here, there = by_seed(factor.arms[arm]), by_seed(next(iter(factor.arms.values())))
     figures = {}
@@ -317,7 +317,7 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, standard deviation (of the sample, n - 1), smallest and largest."""
+    """Return mean, sample standard deviation (n - 1), smallest and largest value."""
     return {
         "mean": mean(values),
         "deviation": statistics.stdev(values) if len(values) > 1 else None,
@@ -331,7 +331,7 @@ def shown_as(figure: float | None) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Two tables in Markdown: what each arm reached, and how far that is from the first arm of its factor."""
+    """Return two Markdown tables: the metrics of each arm, and their differences to the baseline."""
 
     def named(row: dict[str, Any]) -> str:
         return f"| {row['dataset']} | {row['factor']} | {row['arm']} |"
@@ -364,7 +364,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def show(lines: Sequence[Line], code: str, factors: Sequence[Factor], seeds: Sequence[int], quick: bool) -> None:
-    """Print the table of what was made by `code`, and one JSON line."""
+    """Print the table of the cells made by `code`, and one JSON line."""
     of_code = [line for line in lines if line["code"] == code]
     rows = [summed_up(factor, arm, of_code, seeds, quick) for factor in factors for arm in factor.arms]
     images = {line["dataset"]: line["test_images"] for line in of_code}
@@ -374,7 +374,7 @@ def show(lines: Sequence[Line], code: str, factors: Sequence[Factor], seeds: Seq
 
 
 def arguments() -> argparse.Namespace:
-    """What was typed."""
+    """Parse the command line."""
     data = os.environ.get("SEGLINE_TEST_DATA")
     parser = argparse.ArgumentParser(description="Trainings with one setting changed at a time; see docs/ablation.md.")
     parser.add_argument("--dsb", type=Path, default=Path(data) / "dsb2018" if data else None, help="dsb2018 as it came")
@@ -390,7 +390,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Work on what is missing, then print the table and one JSON line."""
+    """Run the missing cells, then print the table and one JSON line."""
     asked, code = arguments(), code_md5()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     factors: Sequence[Factor] = QUICK_FACTORS if asked.quick else FACTORS

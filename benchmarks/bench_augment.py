@@ -59,7 +59,7 @@ def one_core() -> None:
 
 
 def processor() -> str:
-    """Name of the CPU, as Linux gives it."""
+    """Return the name of the CPU."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
@@ -67,7 +67,7 @@ def processor() -> str:
 
 
 def arrays(folder: Path, side: int, channels: int) -> tuple[list[Any], list[Any], list[Any]]:
-    """One memory-mapped image with target and weights, as the stages prepare and weights write them."""
+    """Return a memory-mapped image with target and weights, as written by the stages prepare and weights."""
     rng = np.random.default_rng(0)
     contents = {
         "image": rng.integers(0, 256, (side, side, channels), dtype=np.uint8),

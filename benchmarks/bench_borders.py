@@ -46,7 +46,7 @@ def grid(size: int, count: int, filled: float) -> Map:
 
 
 def scattered(size: int, count: int) -> Map:
-    """Every cell is single pixels all over the image, the worst case for boxes."""
+    """Make cells of single pixels scattered over the image, the worst case for bounding boxes."""
     rng = np.random.default_rng(0)
     return np.where(rng.random((size, size)) < 0.1, rng.integers(1, count + 1, (size, size)), 0)
 
@@ -89,7 +89,7 @@ def naive(instances: Map, w0: float, sigma: float) -> Map:
 
 
 def milliseconds(work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Smallest and median of the repeats, after one that does not count; CPU time, as other work may share the core."""
+    """Return smallest and median CPU time of the repeats, after a warm-up; other work may share the core."""
     times = []
     for _ in range(repeats + 1):
         start = time.process_time()

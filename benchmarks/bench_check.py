@@ -1,4 +1,4 @@
-"""What `segline check` costs: the search for alike images against a dense product of bits, and one image of any size.
+"""Cost of `segline check`: the search for similar images against a dense product of bits, and one image of any size.
 
 python benchmarks/bench_check.py [--images 1000 10000 100000] [--sides 512 2048 8192]
 """
@@ -26,7 +26,7 @@ BLOCK = 512
 
 
 def product(codes: Codes) -> int:
-    """Number of alike pairs, from products of bits as +1 and -1."""
+    """Count the similar pairs by products of bits as +1 and -1."""
     signs = np.where(np.unpackbits(codes.view(np.uint8), axis=1), np.float32(1), np.float32(-1))
     bits = signs.shape[1]
     pairs = 0

@@ -1,4 +1,4 @@
-"""A project's figures on its test split beside those of trivial baselines: a table and one JSON line.
+"""Metrics of a project on its test split beside those of trivial baselines: a table and one JSON line.
 
 Run in the project, after `dvc repro`: python benchmarks/bench_datasets.py
 
@@ -26,12 +26,12 @@ from segline.data.dataset import IGNORE
 from segline.data.prepared import Prepared
 from segline.model.images import Raw
 from segline.model.objects import segments, thin
-from segline.score import counts, detection, judge
+from segline.score import counts, judge
 
 Labels = npt.NDArray[np.uint8]
 Predict = Callable[[Raw], Labels]
 TEST = Path("data/reports/test.json")
-COLUMNS = ("foreground_iou", *judge.FIGURES)
+COLUMNS = ("foreground_iou", *judge.METRICS)
 
 
 def grey(image: Raw) -> npt.NDArray[np.float64]:
@@ -71,7 +71,7 @@ def everywhere(class_id: int) -> Predict:
 
 
 def confusion(prepared: Prepared, split: str, predict: Predict, number: int) -> npt.NDArray[np.int64]:
-    """(number, number), pixels; all foreground classes are one where `number` is 2."""
+    """(number, number), pixels; if `number` is 2, all foreground classes are merged."""
     tables = []
     for name in prepared.names(split):
         truth = prepared.classes(name)
@@ -82,13 +82,13 @@ def confusion(prepared: Prepared, split: str, predict: Predict, number: int) -> 
 
 
 def foreground_iou(table: npt.NDArray[np.int64]) -> float:
-    """IoU of all foreground classes as one."""
+    """Return the IoU of all foreground classes merged."""
     both = table[1:, 1:].sum()
     return float(both / (table.sum() - table[0, 0]))
 
 
 def judged(prepared: Prepared, predict: Predict) -> dict[str, Any]:
-    """Figures of `predict` on the test split, counted as stage evaluate counts them."""
+    """Return the metrics of `predict` on the test split, counted as in stage evaluate."""
     kind, number, scores = prepared.dataset.labels, len(prepared.dataset.classes), []
     for name in prepared.names("test"):
         truth, predicted = prepared.classes(name), predict(prepared.image(name))
@@ -103,7 +103,7 @@ def judged(prepared: Prepared, predict: Predict) -> dict[str, Any]:
 
 
 def baselines(prepared: Prepared) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Name and figures of each baseline for pixels."""
+    """Yield name and metrics of each baseline for pixels."""
     names = list(prepared.dataset.classes.values())
     pixels = [prepared.manifest.loc[prepared.manifest["split"] == "train", f"pixels_{k}"] for k in range(len(names))]
     commonest = int(np.argmax([column.astype(int).sum() for column in pixels]))
@@ -122,7 +122,7 @@ def baselines(prepared: Prepared) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def detectors(prepared: Prepared) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Name and AUC of each trivial detector."""
+    """Yield name and AUC of each trivial detector."""
     for name, measure in (("mean", np.mean), ("spread", np.std)):
         aucs = [
             auc(prepared, split, lambda image, measure=measure: measure(grey(image))) for split in ("train", "test")
@@ -134,7 +134,7 @@ def detectors(prepared: Prepared) -> Iterable[tuple[str, dict[str, Any]]]:
 def auc(prepared: Prepared, split: str, measure: Callable[[Raw], float]) -> float:
     names = prepared.names(split)
     found = [bool(labels.foreground(prepared.classes(name), IGNORE).any()) for name in names]
-    return detection.auc([float(measure(prepared.image(name))) for name in names], found)
+    return judge.detection_auc([float(measure(prepared.image(name))) for name in names], found)
 
 
 def shown_as(figure: float | None) -> str:

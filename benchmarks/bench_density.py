@@ -36,7 +36,7 @@ def scene(side: int, share: float, seed: int) -> Any:
 
 
 def microseconds(work: Callable[[int], object], times: int) -> float:
-    """Mean CPU time of `work`, called with 0 ... times - 1, as other work may share the core."""
+    """Return the mean CPU time of `work`, called with 0 ... times - 1; other work may share the core."""
     work(0)
     began = time.process_time()
     for number in range(times):

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 SPEC = "name: discs\nclasses:\n  0: background\n  1: disc\nlabels: instances\n"
-SCENE = 2000  # px, of which large images are laid out
+SCENE = 2000  # px, side of the tiles of large images
 STAGE = """
 import os
 os.sched_setaffinity(0, {cores})
@@ -51,7 +51,7 @@ def scene(side: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.u
 
 
 def large(side: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
-    """The same, laid out of scenes."""
+    """Make a large image from tiles."""
     image, instances = scene(min(side, SCENE), seed)
     times = -(-side // len(image))
     numbers = np.arange(times * times).reshape(times, times) * int(instances.max())
@@ -65,7 +65,7 @@ def large(side: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.u
 
 
 def project(folder: Path, images: dict[str, Callable[[], tuple[npt.NDArray[Any], npt.NDArray[Any]]]]) -> None:
-    """A project with a dataset of these images; those named small-... are for validation and test."""
+    """Make a project with a dataset of these images; those named small-... are for validation and test."""
     data = folder / "data/raw/discs"
     for kind in ("images", "instances"):
         (data / kind).mkdir(parents=True)

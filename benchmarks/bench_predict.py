@@ -47,7 +47,7 @@ finally:
 
 
 def trained(steps: int, model: params.Model) -> tuple[Any, Description]:
-    """The network after that many steps on drawn cells."""
+    """Train a network for some steps on drawn cells."""
     torch.manual_seed(0)
     scenes = [synthetic.draw(0, index) for index in range(8)]
     values = np.concatenate([scene.image.ravel() for scene in scenes]) / 255

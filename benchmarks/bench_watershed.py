@@ -1,4 +1,4 @@
-"""Objects that touch, parted by our watershed and by scikit-image's.
+"""Touching objects, separated by the watershed of segline and by that of scikit-image.
 
 PYTHONPATH=src python benchmarks/bench_watershed.py [--sides PX ...]
 
@@ -36,7 +36,7 @@ def drawn(side: int) -> Probabilities:
 
 
 def flooded(probabilities: Probabilities, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    """What scikit-image makes of the same landscape."""
+    """Separate the same objects with scikit-image."""
     ground, step = heights(distances(labels > 0, reach(*labels.shape)), probabilities), steps(DEPTH)
     floor = -step - 1
     ground = np.pad(np.where(ground < 0, floor, ground), 1, constant_values=floor)

@@ -32,7 +32,7 @@ from segline.data.checks.problems import UnfitError
 from segline.data.dataset import DatasetError
 from segline.data.splits import SplitError
 from segline.files import FileError
-from segline.importing.formats import LayoutError
+from segline.importing.layout import LayoutError
 from segline.model.geometry import SizeError
 from segline.model.images import decode, encode_png
 from segline.params import ParamsError
@@ -331,9 +331,9 @@ IMAGES = faults(
         "image is empty": (put(IMAGE, b""), "images/c.png", "not a readable"),
         "image is text": (put(IMAGE, "hello"), "images/c.png", "not a readable PNG, JPEG, BMP, GIF"),
         "image is damaged": (edit(IMAGE, lambda data: data[:60] + b"\xff\0" + data[62:]), "images/c.png", "checksum"),
-        "image is a bomb": (put(IMAGE, bomb()), "images/c.png", "60000 x 60000 px are more than"),
+        "image is a bomb": (put(IMAGE, bomb()), "images/c.png", "cannot hold 60000 x 60000 px"),
         "image is half a GIF": (put(IMAGE, b"GIF89a"), "images/c.png", "not a readable GIF", "truncated"),
-        "image is a WebP": (put(IMAGE, b"RIFF$\0\0\0WEBPVP8 "), "images/c.png", "not a readable", "convert it"),
+        "image is a WebP": (put(IMAGE, b"RIFF$\0\0\0WEBPVP8 "), "images/c.png", "not a readable", "convert images"),
         "TIFF is truncated": (several(instead(IMAGE, TIFF, picture(2)), half(TIFF)), "images/c.tif", "truncated"),
         "JPEG is truncated": (several(jpeg("L"), half(JPEG)), "images/c.jpg", "truncated"),
         "JPEG is for print": (jpeg("CMYK"), "images/c.jpg", "CMYK"),
@@ -343,7 +343,7 @@ IMAGES = faults(
         "mask of another size": (put(MASK, TALL), "classes/c.png", "40x40 px, but its image is 48x40 px"),
         "names differ by case": (both("A"), "images/a.png", "differs from images/A.png by case only"),
         "a name of two lines": (both("c\n"), "images/c\\n.png", "a control character"),
-        "a name that is no text": (both("c\udcff"), "images/c\\udcff.png", "bytes that are not UTF-8"),
+        "a name that is no text": (both("c\udcff"), "images/c\\xff.png", "bytes that are not UTF-8"),
     },
 )
 SOURCES = faults(
@@ -391,7 +391,7 @@ LAYOUTS = faults(
         "COCO image of no id": (annotation(image_id=99), "annotations.json: annotation 2: image_id 99"),
         "COCO category of no id": (annotation(category_id=99), "annotations.json: annotation 2: category_id 99"),
         "COCO two points": (annotation(segmentation=[[1, 1, 2, 2]]), "annotation 2: a polygon of 2 points"),
-        "image is a stack": (instead(IMAGE, TIFF, PAGES), "images/c.tif", "a stack of 6 pages", "save each page"),
+        "image is a stack": (instead(IMAGE, TIFF, PAGES), "images/c.tif", "a stack of 6 pages", "page by page"),
         "COCO half a point": (annotation(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "annotation 2: segmentation [1, 1, 2"),
         "COCO outside": (annotation(segmentation=[[99, 1, 120, 1, 99, 9]]), "annotation 2: point x 99, y 1 is outside"),
         "COCO not a number": (annotation(segmentation=[[1, 1, 2, 2, 3, np.nan]]), "annotation 2: segmentation [1, 1"),
@@ -626,10 +626,14 @@ SETTINGS = faults(
         "no such dataset": (params("small", "gone"), DatasetError, "data/raw/gone is not a folder"),
         "unknown image": (params("[c]", "[z]"), SplitError, "prepare.test: 'z' is neither an image nor a group"),
         "image in two splits": (params("[c]", "[a]"), SplitError, "prepare.validation and prepare.test both name a"),
-        "one to validate": (params("[a, b]", "[a]"), SplitError, "1 validation image(s), but 2"),
+        "one to validate": (params("[a, b]", "[a]"), SplitError, "1 validation image(s), but at least 2"),
         "nothing to learn from": (params("[a, b]", "[a, b, d, e, f]"), SplitError, "no training image is left of 6"),
         "nothing to validate": (params("validation: [a, b]", "val_percent: 0"), SplitError, "val_percent above 0"),
-        "group is split": (grouped("a,g", "b,b", "c,c", "d,g", "e,e", "f,f"), SplitError, "of group 'g', but not 'd'"),
+        "group is split": (
+            grouped("a,g", "b,b", "c,c", "d,g", "e,e", "f,f"),
+            SplitError,
+            "of group 'g', but not its image 'd'",
+        ),
         "same pixels in two splits": (put(f"{DATA}/images/d.png", picture(2)), UnfitError, "same pixels as"),
         "truncated image": (half(f"{DATA}/images/c.png"), UnfitError, "images/c.png", "truncated"),
         "wrong dataset.yaml": (put(f"{DATA}/dataset.yaml", "{}"), DatasetError, "dataset.yaml: name is missing"),

@@ -1,4 +1,4 @@
-"""What is printed: no control character of a name gets through, and no encoding or reader ends a command badly."""
+"""Output: control characters are escaped; encodings, closed readers and full disks do not crash a command."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ from segline import cli, failure, progress, terminal
 EVIL = "a\x1b]0;pwned\x07\x1b[2J[red]b\u202e\x9b\udcff"
 
 
-def test_nothing_that_prints_lets_control_characters_through(
+def test_control_characters_are_escaped_in_all_output(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def app() -> None:
@@ -29,7 +29,7 @@ def test_nothing_that_prints_lets_control_characters_through(
         progress.note(EVIL)
         list(progress.track([1], EVIL, "lines"))
         with progress.meter(EVIL, "bar", 1) as meter:
-            meter.at(1, lambda: EVIL)
+            meter.update(1, lambda: EVIL)
         table = Table("name", title=EVIL)
         table.add_row(EVIL)
         console = terminal.console()
@@ -43,12 +43,12 @@ def test_nothing_that_prints_lets_control_characters_through(
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
         cli.main()
-    said = "".join(capfd.readouterr())
-    assert not {*said} & {*"\x1b\x07\u202e\x9b\udcff"}
-    # Ten times, once on two lines, as the title of a narrow table. Rich and click leave out some that they know.
-    assert said.count("a\\x1b]0;pwned") == said.count("pwned") == 10
-    assert said.count("[red]b\\u202e\\x9b\\xff") == 9
-    assert "a\\x1b]0;pwned\\x07\\x1b[2J[red]b\\u202e\\x9b\\xff\n" in said
+    output = "".join(capfd.readouterr())
+    assert not {*output} & {*"\x1b\x07\u202e\x9b\udcff"}
+    # Printed ten times, once on two lines, as the title of a narrow table. Rich and click remove some codes.
+    assert output.count("a\\x1b]0;pwned") == output.count("pwned") == 10
+    assert output.count("[red]b\\u202e\\x9b\\xff") == 9
+    assert "a\\x1b]0;pwned\\x07\\x1b[2J[red]b\\u202e\\x9b\\xff\n" in output
 
 
 def test_rich_keeps_its_own_colours_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,19 +72,19 @@ def _run(command: str, folder: Path, repository: Path, **environment: str) -> "s
     )
 
 
-def test_an_encoding_that_lacks_a_letter_does_not_end_a_command(tmp_path: Path, repository: Path) -> None:
+def test_a_character_outside_the_encoding_is_escaped(tmp_path: Path, repository: Path) -> None:
     done = _run("segline check 細胞", tmp_path, repository, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.returncode == 1
     assert b"\\u7d30\\u80de is not a folder" in done.stderr
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path: Path, repository: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path, repository: Path) -> None:
     done = _run("segline preset | true", tmp_path, repository)
     assert done.stderr == b""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_to_a_full_disk_is_named(tmp_path: Path, repository: Path) -> None:
+def test_output_to_a_full_disk_is_reported(tmp_path: Path, repository: Path) -> None:
     done = _run("segline preset > /dev/full", tmp_path, repository)
     assert done.returncode == 1
     assert done.stderr.decode() == (
@@ -100,10 +100,10 @@ def test_an_error_is_red_in_a_terminal_only(tmp_path: Path, repository: Path) ->
         [sys.executable, "-m", "segline", "check", "x\x1b[2J"], cwd=tmp_path, env=variables, stderr=side, check=False
     )
     os.close(side)
-    said = os.read(main, 10_000).decode()
+    output = os.read(main, 10_000).decode()
     os.close(main)
-    assert said.startswith("\x1b[31mx\\x1b[2J is not a folder")
-    assert said.count("\x1b") == 2
+    assert output.startswith("\x1b[31mx\\x1b[2J is not a folder")
+    assert output.count("\x1b") == 2
 
 
 def full() -> OSError:
@@ -149,19 +149,19 @@ def caused(outer: Exception, inner: BaseException) -> Exception:
     ],
 )
 def test_failures_of_the_machine_are_explained(error: Callable[[], Exception], says: str | None) -> None:
-    said = failure.explain(error())
-    assert (said is None) == (says is None)
-    assert says is None or (said or "").startswith(says)
+    message = failure.explain(error())
+    assert (message is None) == (says is None)
+    assert says is None or (message or "").startswith(says)
 
 
-def test_a_full_disk_ends_a_command_without_a_traceback(
+def test_a_full_disk_stops_a_command_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
         raise full()
 
     monkeypatch.setattr(cli, "app", fail)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         cli.main()
-    assert ended.value.code == 1
+    assert exit_info.value.code == 1
     assert capsys.readouterr().err.startswith("data/x cannot be written: No space left on device; free space")

@@ -1,71 +1,124 @@
-"""How a process is asked to end: SIGTERM, Ctrl-C, and the end of the DVC that started it."""
+"""How this process stops (SIGTERM, Ctrl-C, death of its parent), its helper processes, and its freed memory."""
 
 import ctypes
+import math
 import os
 import platform
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")  # through which DVC may start a stage
-LOOK = 0.5  # seconds between two looks at the processes above
-GRACE = 0.5  # seconds within which a signal to a group of processes reaches all of them
-DEAF = 5  # seconds after a SIGTERM that is acted on in which another is not
+GRACE_PERIOD = 5  # seconds for clean-up after a stop has begun, in which a further SIGTERM is ignored
+POLL_INTERVAL = 0.5  # seconds between two checks of the parent or of the helper processes
+DELIVERY_TIME = 0.5  # seconds within which a signal to a process group reaches all its processes
+SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")  # DVC may start a stage through a shell
 
 
-def install() -> None:
-    """Make SIGTERM an exception, so that what is half written is removed and a run does not stay RUNNING.
+class Terminate:
+    """Handler of SIGTERM: raise SystemExit, so that partial files are removed and no run stays RUNNING.
 
-    What DVC started gets a SIGTERM when that DVC is gone, however it ended: nobody would take its results.
-    """
-    signal.signal(signal.SIGTERM, _leave)
-    if "DVC_STAGE" in os.environ:
-        # Asked here: by the time the thread runs, DVC may have ended and another process be the parent.
-        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True, name="watch DVC").start()
-
-
-class Deferred:
-    """While its block runs, the first SIGTERM or Ctrl-C is only noted, and `check` acts on it; a second acts at once.
-
-    Else it may end a transaction of a database half way, or hit a destructor, where Python drops the exception.
-    In a thread other than the main one signals are nobody's, and this does nothing.
+    A further SIGTERM within the grace period does not interrupt the clean-up. A later one is acted on again: Python
+    drops a SystemExit that hits a destructor or the callback of a weak reference.
     """
 
     def __init__(self) -> None:
-        self.asked = 0  # number of the signal
+        self._stop_time = -math.inf
+
+    @property
+    def cleaning_up(self) -> bool:
+        """Whether a stop has begun less than a grace period ago."""
+        return time.monotonic() - self._stop_time < GRACE_PERIOD
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if not self.cleaning_up:
+            self.exit(number)
+
+    def exit(self, number: int) -> None:
+        """Start the grace period and exit as after signal `number`."""
+        self._stop_time = time.monotonic()
+        sys.exit(128 + number)
+
+
+def install(parent: int | None = None) -> None:
+    """Handle SIGTERM. A DVC stage, and a helper process of `parent`, also stops when its parent has ended.
+
+    Nobody would take the results of a stage whose DVC was killed.
+    """
+    signal.signal(signal.SIGTERM, Terminate())
+    if parent is None and "DVC_STAGE" in os.environ:
+        parent = os.getppid()  # read here: the parent may end before the thread runs
+    if parent is not None:
+        threading.Thread(target=_stop_with_parent, args=(parent,), daemon=True, name="watch parent").start()
+
+
+def _stop_with_parent(parent: int) -> None:
+    """Send this process a SIGTERM when `parent` has ended, or, if that is a shell, when the shell's parent has."""
+    ancestors = _ancestors()
+    if ancestors[0] == parent:
+        while _ancestors() == ancestors:
+            time.sleep(POLL_INTERVAL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _ancestors() -> list[int]:
+    """Return the id of the parent and, above a shell, the ids up to the first process that is not a shell.
+
+    A process whose parent ends gets another parent, so the list changes when one of these processes ends.
+    """
+    import psutil
+
+    ids = [os.getppid()]
+    try:
+        while (process := psutil.Process(ids[-1])).name() in SHELLS:
+            ids.append(process.ppid())
+    except psutil.Error:  # the process has just ended, or has no parent
+        ids.append(0)
+    return ids
+
+
+class Deferred:
+    """Block in which the first SIGTERM or Ctrl-C is only recorded, until `check` acts on it. A second acts at once.
+
+    Otherwise a signal could interrupt a database transaction, or hit a destructor, where Python drops exceptions.
+    Outside the main thread, which alone receives signals, the block has no effect.
+    """
+
+    def __init__(self) -> None:
+        self.requested = 0  # number of the recorded signal
         self._former: dict[int, Any] = {}
 
     def check(self) -> None:
-        """Leave, as the signal would have it, if there was one."""
-        if self.asked:
+        """Exit if a signal was recorded."""
+        if self.requested:
             self._restore()
-            _leave(self.asked, None)
+            handler = signal.getsignal(signal.SIGTERM)
+            (handler if isinstance(handler, Terminate) else Terminate()).exit(self.requested)
 
     @contextmanager
-    def rather(self) -> Iterator[None]:
-        """Leave as `check` does where the block fails because its workers were asked to end, a moment earlier, too.
+    def errors_as_stop(self) -> Iterator[None]:
+        """Exit as `check` does if the block fails because the same signal has killed its worker processes.
 
-        When a worker that loads data is gone, torch raises a RuntimeError, and what was under way to it an OSError.
+        torch raises a RuntimeError or OSError for a killed worker, maybe before the signal arrives here.
         """
         try:
             yield
         except Exception:
-            limit = time.monotonic() + GRACE
-            while not self.asked and time.monotonic() < limit:
+            deadline = time.monotonic() + DELIVERY_TIME
+            while not self.requested and time.monotonic() < deadline:
                 time.sleep(0.01)
             self.check()
             raise
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # What is ignored stays so: a shell's background job does not hear the Ctrl-C that is meant for others.
-            heard = [each for each in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(each) != signal.SIG_IGN]
-            self._former = {number: signal.signal(number, self._note) for number in heard}
+            # An ignored signal stays ignored: Ctrl-C is not meant for the background jobs of a shell.
+            numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
+            self._former = {number: signal.signal(number, self._record) for number in numbers}
         return self
 
     def __exit__(
@@ -73,26 +126,26 @@ class Deferred:
     ) -> None:
         self._restore()
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         former = self._former.get(number)
-        if isinstance(former, _Leaving) and former.deaf:
+        if isinstance(former, Terminate) and former.cleaning_up:
             return
-        self.asked = number
+        self.requested = number
         self._restore()
 
     def _restore(self) -> None:
-        # A signal may come in the midst of it, and `_note` be here too: the handlers are then set twice.
+        # A signal may interrupt this method and call it again: the handlers are then restored twice.
         former, self._former = self._former, {}
         for number, handler in former.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def workers_unheard() -> Iterator[None]:
-    """Undo the handler that torch sets in this block, where workers start, for the end of a process (SIGCHLD).
+def without_torch_sigchld() -> Iterator[None]:
+    """Undo torch's handler of SIGCHLD after this block, which starts the workers of a DataLoader.
 
-    It raises an exception wherever this process happens to be, in the middle of a database transaction, say. torch
-    looks for workers that are gone also when it waits for their batches, which is soon enough.
+    The handler raises an exception wherever this process is when a worker dies, even in a database transaction. torch
+    also notices dead workers when it waits for their batches, which is soon enough.
     """
     former = signal.getsignal(signal.SIGCHLD)
     yield
@@ -100,77 +153,70 @@ def workers_unheard() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, former)
 
 
-class _Leaving:
-    """Handles SIGTERM once there was one: what comes soon after (from the watch on DVC, say) does not cut the end.
+class HelperError(RuntimeError):
+    """A helper process has failed; its own message stands above."""
 
-    What comes later is acted on, for the first may have done nothing: it is a SystemExit, which Python drops where it
-    hits a destructor or the callback of a weak reference.
+
+@contextmanager
+def helpers(count: int, check: Callable[[], None], work: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Run `work(*arguments)` in `count` processes beside the block, then wait for them; stop them if the block fails.
+
+    Parameters
+    ----------
+    check : called while waiting for the processes; an exception that it raises stops them.
+
+    Raises
+    ------
+    HelperError
+        At least one process failed.
     """
+    from multiprocessing import get_context
 
-    def __init__(self) -> None:
-        self._until = time.monotonic() + DEAF
-
-    @property
-    def deaf(self) -> bool:
-        return time.monotonic() < self._until
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self.deaf:
-            _leave(number, frame)
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    """Leave in good order, which a second SIGTERM soon after does not cut."""
-    signal.signal(signal.SIGTERM, _Leaving())
-    sys.exit(128 + number)
-
-
-def _watch(parent: int) -> None:
-    """Send this process a SIGTERM when the DVC above it, or a shell between them, has ended.
-
-    `parent` is the id of the process above when this one began; another is there when that one has ended.
-    """
-    from psutil import NoSuchProcess
-
-    with suppress(NoSuchProcess):  # it ended while it was looked at
-        above = _above()
-        while os.getppid() == parent and all(_runs(process) for process in above):
-            time.sleep(LOOK)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _above() -> list[Any]:
-    """The process above this one; where that is a shell, those above it too, up to the first that is none."""
-    import psutil
-
-    found = []
-    for process in psutil.Process().parents():
-        found.append(process)
-        if process.name() not in SHELLS:
-            break
-    return found
-
-
-def _runs(process: Any) -> bool:
-    import psutil
-
+    context = get_context("spawn")  # a fork would inherit torch's threads and open connections
+    processes = [context.Process(target=_help, args=(work, arguments)) for _ in range(count)]
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        for process in processes:
+            process.start()
+        yield
+        for process in processes:
+            while process.is_alive():
+                process.join(POLL_INTERVAL)
+                check()
+    except BaseException:
+        for process in processes:
+            if process.pid is not None:
+                process.terminate()
+        raise
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.join()
+    if failed := [process.exitcode for process in processes if process.exitcode]:
+        raise HelperError(f"{len(failed)} of {count} helper processes failed with exit code {failed[0]}; see above")
+
+
+def _help(work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Run `work` in a helper process, which stops with its parent."""
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    assert parent is not None
+    install(parent.pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the parent too, which stops its helpers
+    work(*arguments)
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-MOST_KEPT = 2**31 - 1  # bytes; the most that glibc takes
+LARGEST_THRESHOLD = 2**31 - 1  # bytes; glibc's limit
 
 
 def keep_freed_memory() -> None:
-    """Have the process keep memory that it has freed, where that is glibc's to decide.
+    """Make glibc's malloc keep freed memory instead of returning it to the system. Other platforms: no effect.
 
-    Each training step frees some 50 MB and takes them again, each window of a large image a GB. glibc gives them back
-    to the system in between, which then clears every page anew: 13 to 35 % of the time of a step, half of a window's.
+    A training step frees and allocates some 50 MB, a window of a large image 1 GB. The system clears each page that
+    it hands out again: 13 to 35 % of the time of a step, half the time of a window.
     """
     if platform.libc_ver()[0] == "glibc":
         malloc = ctypes.CDLL(None)
-        malloc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
+        malloc.mallopt(M_TRIM_THRESHOLD, LARGEST_THRESHOLD)
         malloc.mallopt(M_MMAP_MAX, 0)

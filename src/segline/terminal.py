@@ -1,4 +1,4 @@
-"""Everything that segline prints passes here: no control character of a name or a message reaches the terminal."""
+"""Print safely: control characters in names and messages are escaped before they reach the terminal."""
 
 import io
 import os
@@ -16,24 +16,24 @@ RED = "\x1b[31m{}\x1b[0m"
 
 
 class Escaping(io.TextIOWrapper):
-    """A stream that makes control characters visible, and `trusted`, the one beneath it for who writes them itself."""
+    """Stream that escapes control characters. `trusted` is the stream below, for code that writes them on purpose."""
 
     trusted: TextIO
 
     def write(self, text: str) -> int:
-        """Write `text`, and return its length."""
-        with self._named():
+        """Write `text`; return its length."""
+        with self._name_stream():
             super().write(visible(text))
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits."""
-        with self._named():
+        """Flush the stream."""
+        with self._name_stream():
             super().flush()
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Say which stream an OSError is of: it comes without the name of a file."""
+    def _name_stream(self) -> Iterator[None]:
+        """Name the stream in an OSError, which otherwise has no file name."""
         try:
             yield
         except OSError as error:
@@ -43,72 +43,73 @@ class Escaping(io.TextIOWrapper):
 
 @contextmanager
 def safe() -> Iterator[None]:
-    """Within the block, nothing that is printed holds control characters, and no encoding fails: what it lacks is
-    escaped. After it nothing is left to write: a reader such as `head` may be gone by then.
+    """Escape control characters, and characters that the encoding lacks, in all output of the block.
+
+    The output is flushed at the end of the block, and lost without an error if its reader, such as `head`, has exited.
     """
     former = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = made = _escaping(sys.stdout), _escaping(sys.stderr)
+    sys.stdout, sys.stderr = streams = _escaping(sys.stdout), _escaping(sys.stderr)
     try:
         yield
     finally:
-        for stream in made:
+        for stream in streams:
             if isinstance(stream, Escaping):
-                _end(stream)
+                _close(stream)
         sys.stdout, sys.stderr = former
 
 
-def _end(stream: Escaping) -> None:
+def _close(stream: Escaping) -> None:
     try:
         stream.flush()
     except (OSError, ValueError):
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     with suppress(OSError, ValueError):
-        stream.detach()  # else the stream beneath it would be closed with it
+        stream.detach()  # otherwise the stream below would be closed too
 
 
 def _escaping(stream: TextIO) -> TextIO:
-    """`stream` as an Escaping one; itself where it has no bytes beneath it, such as one of a test."""
+    """Wrap `stream` in an Escaping stream; return it unchanged if it has no byte buffer, like the streams of tests."""
     if isinstance(stream, Escaping) or not hasattr(stream, "buffer"):
         return stream
     with suppress(OSError, ValueError):
         stream.flush()
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
-    made = Escaping(stream.buffer, stream.encoding, "backslashreplace", write_through=True, line_buffering=True)
-    made.trusted = stream
-    return made
+    escaping = Escaping(stream.buffer, stream.encoding, "backslashreplace", write_through=True, line_buffering=True)
+    escaping.trusted = stream
+    return escaping
 
 
-def _beneath(stream: Any) -> IO[str]:
-    beneath: IO[str] = getattr(stream, "trusted", stream)
-    return beneath
+def _trusted(stream: Any) -> IO[str]:
+    trusted: IO[str] = getattr(stream, "trusted", stream)
+    return trusted
 
 
 def say(text: str) -> None:
-    """Print to standard output; not by click, which leaves out what it takes for the codes of a terminal."""
+    """Print to standard output without click, which removes text that looks like terminal codes."""
     print(visible(text), flush=True)  # noqa: T201
 
 
 def fail(message: str) -> None:
-    """Print an error message, in red where standard error is a terminal."""
-    stream = _beneath(sys.stderr)
+    """Print an error message, in red if standard error is a terminal."""
+    stream = _trusted(sys.stderr)
     text = visible(message)
     print(RED.format(text) if stream.isatty() else text, file=stream, flush=True)
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A console of rich that shows names literally: no markup, no emoji, no control characters but its own."""
+    """Return a console of rich that prints text literally: without markup, emoji or foreign control characters."""
     from rich.console import Console
     from rich.segment import Segment
 
     class Literal(Console):
-        """Makes control characters visible in all that is drawn."""
+        """Console that escapes control characters in rendered text."""
 
         @property
-        def file(self) -> IO[str]:  # sys.stdout and sys.stderr may be others at another time
-            """Where to write: beneath an `Escaping` stream."""
-            return _beneath(super().file)
+        def file(self) -> IO[str]:  # read each time: sys.stdout and sys.stderr may be replaced
+            """Stream for the output: the one below an `Escaping` stream."""
+            return _trusted(super().file)
 
         @file.setter
         def file(self, stream: IO[str]) -> None:

@@ -1,4 +1,4 @@
-"""The check command, judged by what it tells and by the exit code of the real program."""
+"""The command check, judged by its output and by the exit code of the real program."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ model: {depth: 4, padding: valid}
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Twelve images of 96 x 96 px in data/raw/small, in a folder with params.yaml."""
+    """Write twelve images of 96 x 96 px to data/raw/small, next to params.yaml."""
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(PARAMS)
     folder = Path("data/raw/small")
@@ -41,11 +41,11 @@ def told(folder: Path | None = None, groups: Path | None = None, every: bool = F
     return "\n".join(lines).splitlines()
 
 
-def test_a_sound_dataset(dataset: Path) -> None:
+def test_a_sound_dataset_has_no_errors(dataset: Path) -> None:
     assert told() == told(dataset) == ["data/raw/small: 12 images: no errors, no warning(s)"]
 
 
-def test_without_params_a_dataset_can_be_checked_but_none_is_known(dataset: Path) -> None:
+def test_without_params_a_dataset_must_be_named(dataset: Path) -> None:
     Path("params.yaml").unlink()
     assert told(dataset) == ["data/raw/small: 12 images: no errors, no warning(s)"]
     with pytest.raises(ParamsError, match=r"params\.yaml is missing"):
@@ -59,7 +59,7 @@ def test_errors_are_refused_with_the_table(dataset: Path) -> None:
         told()
 
 
-def test_splits_are_those_of_params(dataset: Path) -> None:
+def test_splits_are_checked_by_params(dataset: Path) -> None:
     with Path("params.yaml").open("a") as file:
         file.write("prepare: {test: ['07'], validation: ['01', '99']}\n")
     with pytest.raises(
@@ -70,7 +70,7 @@ def test_splits_are_those_of_params(dataset: Path) -> None:
     assert told(other)[-1].endswith("no errors, no warning(s)"), "names of another dataset"
 
 
-def test_alike_images_in_two_splits(dataset: Path) -> None:
+def test_similar_images_in_two_splits_are_reported(dataset: Path) -> None:
     with Path("params.yaml").open("a") as file:
         file.write("prepare: {test: ['07'], validation: ['01', '02']}\n")
     (dataset / "images" / "03.png").write_bytes((dataset / "images" / "07.png").read_bytes())
@@ -80,7 +80,7 @@ def test_alike_images_in_two_splits(dataset: Path) -> None:
         told()
 
 
-def test_groups_are_written_even_where_there_are_errors(dataset: Path) -> None:
+def test_groups_are_written_despite_errors(dataset: Path) -> None:
     (dataset / "images" / "03.png").write_bytes((dataset / "images" / "07.png").read_bytes())
     (dataset / "images" / "05.png").write_bytes(b"")
     groups = Path("groups.csv")
@@ -92,7 +92,7 @@ def test_groups_are_written_even_where_there_are_errors(dataset: Path) -> None:
         told(groups=groups)
 
 
-def test_images_smaller_than_the_margin(dataset: Path) -> None:
+def test_images_smaller_than_the_margin_are_warnings(dataset: Path) -> None:
     small = np.random.default_rng(9).integers(0, 255, (92, 200), np.uint8)
     imagefiles.write_png(dataset / "images" / "03.png", small)
     imagefiles.write_png(dataset / "classes" / "03.png", small // 128)
@@ -103,20 +103,20 @@ def test_images_smaller_than_the_margin(dataset: Path) -> None:
     assert not any("images/03.png" in line for line in told())
 
 
-def test_all_names_every_file(dataset: Path) -> None:
+def test_the_option_all_names_every_file(dataset: Path) -> None:
     for index in range(8):
         imagefiles.write_png(dataset / "images" / f"{index:02}.png", np.full((96, 96), index, np.uint8))
     assert [line.split()[1] for line in told()[:4]] == ["images/00.png", "images/01.png", "images/02.png", "5"]
     assert len(told(every=True)) == 9
 
 
-def test_a_folder_that_is_no_dataset(dataset: Path) -> None:
+def test_a_folder_without_dataset_is_refused(dataset: Path) -> None:
     with pytest.raises(DatasetError, match=r"data/raw holds no dataset\.yaml; `segline import data/raw --name NAME`"):
         told(dataset.parent)
 
 
 @pytest.mark.parametrize("fault", [False, True])
-def test_exit_code(
+def test_exit_code_tells_whether_there_are_errors(
     dataset: Path, fault: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if fault:

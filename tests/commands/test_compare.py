@@ -34,7 +34,7 @@ def compared(first: str, second: str, *, as_json: bool = False) -> str:
 
 def test_compare_writes_metrics_and_pictures_of_differences(judged: Path) -> None:
     content = json.loads(compared("false on a", "perfect", as_json=True))
-    assert [each["version"] for each in content["versions"]] == [5, 1]
+    assert [version["version"] for version in content["versions"]] == [5, 1]
     assert content["test"]["images"] == 11
     value, low, high = content["metrics"]["mean_iou"]["gain"]
     assert 0 < low < value < high < 1

@@ -33,10 +33,10 @@ def test_lines(source: Path) -> None:
         "  class 0   background   33.333% of the pixels, in 4 images",
         "  class 1   cell body    33.333% of the pixels, in 4 images",
         "  class 2   nucleus      33.333% of the pixels, in 4 images",
-        "How that was understood:",
+        "How import understood the source:",
         "  images from images/, masks from masks/, paired by stem",
-        "  labels: classes, for the masks share the few values 0, 1, 2; if not, say --labels instances",
-        "Look at data/raw/small/contact_sheet.png: are the outlines where they should be?",
+        "  labels: classes, because the masks share the few values 0, 1, 2; if not, add --labels instances",
+        "Look at data/raw/small/contact_sheet.png: do the outlines match the objects?",
         "Then: dvc add data/raw/small",
         "and in params.yaml:",
         "data:",
@@ -48,7 +48,7 @@ def test_problems_are_told(source: Path) -> None:
     imagefiles.write_png(source / "images" / "b.png", np.arange(24, dtype=np.uint16).reshape(4, 6))
     lines = run(source, "small", mode="off")
     assert any("images/b.png" in line and "uint16" in line for line in lines)
-    assert "prepare will refuse the dataset until these errors are mended" in lines
+    assert "prepare will refuse the dataset until these errors are corrected" in lines
 
 
 def test_colours_by_table(source: Path) -> None:
@@ -64,7 +64,7 @@ def test_colours_by_table(source: Path) -> None:
 def test_flags_reach_the_layout(source: Path) -> None:
     (source / "images").rename(source / "pics")
     lines = run(source, "small", mode="off", images="pics/*", labels="instances", group_by=".")
-    assert "  images images".replace("images images", "images pics/*, masks masks/*, paired by what is at *") in lines
+    assert "  images images".replace("images images", "images pics/*, masks masks/*, paired by the text at *") in lines
     assert (Dataset.open(Path("data/raw/small"))).spec.labels == "instances"
 
 

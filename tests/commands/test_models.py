@@ -32,11 +32,11 @@ def registry(cells: Path) -> Registry:  # noqa: ARG001
     return Registry(open_store(), "cells")
 
 
-def asked(command: Callable[..., Any], *arguments: Any) -> Any:
+def json_output(command: Callable[..., Any], *arguments: Any) -> Any:
     """Return the JSON output of a command."""
-    said: list[str] = []
-    command(*arguments, True, Console(file=StringIO()), said.append)
-    return json.loads(said[0])
+    output: list[str] = []
+    command(*arguments, True, Console(file=StringIO()), output.append)
+    return json.loads(output[0])
 
 
 def shown(command: Callable[..., Any], *arguments: Any) -> str:
@@ -48,7 +48,7 @@ def shown(command: Callable[..., Any], *arguments: Any) -> str:
 
 @pytest.mark.usefixtures("cells")
 def test_list_prints_versions_newest_first() -> None:
-    rows = asked(models.list_, "")
+    rows = json_output(models.list_, "")
     assert [(row["version"], row["aliases"], row["gate"], row["mean_iou"]) for row in rows] == [
         (3, ["challenger"], "passed", 0.8),
         (2, [], "passed", 0.7),
@@ -60,7 +60,7 @@ def test_list_prints_versions_newest_first() -> None:
 
 @pytest.mark.usefixtures("cells")
 def test_show_prints_the_origin_of_a_version() -> None:
-    content = asked(show.main, "@champion", "cells")
+    content = json_output(show.main, "@champion", "cells")
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     assert content["version"] == 1
     assert content["commit"] == head
@@ -80,12 +80,12 @@ def test_show_prints_the_origin_of_a_version() -> None:
 
 def test_show_reports_a_missing_commit(registry: Registry) -> None:
     registry.client.set_model_version_tag("cells", "2", "params.md5", "x")
-    assert asked(show.main, "2", "")["commit"] is None
+    assert json_output(show.main, "2", "")["commit"] is None
     assert "no commit holds what it was made from: params.yaml" in shown(show.main, "2", "")
 
 
 @pytest.mark.parametrize(
-    ("image", "found"),
+    ("image", "numbers"),
     [
         ("a.png", [3, 2, 1]),
         ("a", [3, 2, 1]),
@@ -96,11 +96,11 @@ def test_show_reports_a_missing_commit(registry: Registry) -> None:
     ],
 )
 @pytest.mark.usefixtures("cells")
-def test_uses_by_name(image: str, found: list[int]) -> None:
-    rows = asked(uses.main, image, "")
-    assert [row["version"] for row in rows] == found
+def test_uses_by_name(image: str, numbers: list[int]) -> None:
+    rows = json_output(uses.main, image, "")
+    assert [row["version"] for row in rows] == numbers
     assert {(row["split"], row["same"]) for row in rows} <= {("train", "name")}
-    assert ("no version of cells has" in shown(uses.main, image, "")) == (not found)
+    assert ("no version of cells has" in shown(uses.main, image, "")) == (not numbers)
 
 
 def test_uses_by_content(registry: Registry, cells: Path) -> None:
@@ -110,17 +110,17 @@ def test_uses_by_content(registry: Registry, cells: Path) -> None:
     md5 = hashlib.md5(b"pixels").hexdigest()
     table = next(cells.glob(f"mlruns/artifacts/**/{source(registry, '2')}/**/images.csv"))
     table.write_text(table.read_text().replace("2a", md5))
-    assert [(row["version"], row["same"]) for row in asked(uses.main, str(file), "")] == [(2, "content")]
-    assert {row["same"] for row in asked(uses.main, "a.png", "")} == {"name, other content"}
+    assert [(row["version"], row["same"]) for row in json_output(uses.main, str(file), "")] == [(2, "content")]
+    assert {row["same"] for row in json_output(uses.main, "a.png", "")} == {"name, other content"}
 
 
 @pytest.mark.parametrize(
-    ("image", "said"), [("", "IMAGE is empty"), ("folder", "folder is a folder; give one image file")]
+    ("image", "output"), [("", "IMAGE is empty"), ("folder", "folder is a folder; give one image file")]
 )
-def test_uses_refuses_folders_and_empty_names(cells: Path, image: str, said: str) -> None:
+def test_uses_refuses_folders_and_empty_names(cells: Path, image: str, output: str) -> None:
     (cells / "folder").mkdir()
-    with pytest.raises(uses.UsesError, match=said):
-        asked(uses.main, image, "")
+    with pytest.raises(uses.UsesError, match=output):
+        json_output(uses.main, image, "")
 
 
 def source(registry: Registry, number: str) -> str:
@@ -153,21 +153,21 @@ def test_the_model_is_selected_by_name_or_params(registry: Registry, cells: Path
 @pytest.mark.parametrize(("verdict", "code"), [(GOOD, 0), (BAD, 1), (UNKNOWN, 2)])
 @pytest.mark.usefixtures("cells")
 def test_exit_codes_of_promote(verdict: Verdict, code: int) -> None:
-    said: list[str] = []
+    output: list[str] = []
 
     def call(**options: Any) -> int:
         with patch.object(champion, "judge", lambda *_, **__: verdict):
-            return promote.promote("2", "", Console(file=StringIO()), said.append, **options)
+            return promote.promote("2", "", Console(file=StringIO()), output.append, **options)
 
     assert call(dry_run=True) == code
-    assert said[-1].startswith("dry run: cells version 2 ")
+    assert output[-1].startswith("dry run: cells version 2 ")
     assert call(as_json=True) == code
-    assert json.loads(said[-1])["promoted"] == (code == 0)
+    assert json.loads(output[-1])["promoted"] == (code == 0)
     if code:
         assert call(force=True, reason="for the demo") == 0
-        assert "cells version 2 is champion, replacing version 1 (forced)" in said
-        promote.rollback("back", "", "", said.append)
-        assert "cells version 1 is champion again, replacing version 2" in said
+        assert "cells version 2 is champion, replacing version 1 (forced)" in output
+        promote.rollback("back", "", "", output.append)
+        assert "cells version 1 is champion again, replacing version 2" in output
 
 
 def verify() -> tuple[int, str]:
@@ -183,10 +183,10 @@ def notes(cells: Path) -> None:
 
 
 def test_verify_notes_uncommitted_files(cells: Path) -> None:
-    code, said = verify()
+    code, output = verify()
     assert code == 0
-    assert "note: cells version 1: no commit has its dvc.lock yet" in said
-    assert "note: cells: registry.jsonl has lines that are not committed" in said
+    assert "note: cells version 1: no commit has its dvc.lock yet" in output
+    assert "note: cells: registry.jsonl has lines that are not committed" in output
     notes(cells)
     assert verify() == (0, "cells has 3 versions: all is well\n")
 
@@ -233,7 +233,7 @@ def version_deleted(registry: Registry, _: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "output"),
     [
         (alter, "problem: cells version 2: artifacts/model/model.json was altered"),
         (lose, "problem: cells version 2: artifacts/model/model.json is missing"),
@@ -248,20 +248,20 @@ def version_deleted(registry: Registry, _: Path) -> None:
     ],
 )
 def test_verify_reports_problems(
-    registry: Registry, cells: Path, spoil: Callable[[Registry, Path], None], said: str
+    registry: Registry, cells: Path, spoil: Callable[[Registry, Path], None], output: str
 ) -> None:
     notes(cells)
     spoil(registry, cells)
     code, text = verify()
     assert code == 1
-    assert said in text
+    assert output in text
     assert text.endswith(" versions: 1 problem\n")
 
 
 def test_verify_in_a_new_clone_reports_missing_versions(registry: Registry) -> None:
     registry.client.delete_registered_model("cells")
-    code, said = verify()
+    code, output = verify()
     assert code == 1
-    assert "problem: cells: registry.jsonl: @champion is md5" in said
-    assert "`segline models sync`" in said
-    assert said.endswith("cells has 0 versions: 1 problem\n")
+    assert "problem: cells: registry.jsonl: @champion is md5" in output
+    assert "`segline models sync`" in output
+    assert output.endswith("cells has 0 versions: 1 problem\n")

@@ -26,10 +26,10 @@ class Bright:
 
     md5 = "0" * 32
     knows = True
-    asked = 0
+    calls = 0
 
     def __call__(self, image: bytes, *, views: int, probabilities: bool) -> Answer:
-        self.asked += 1
+        self.calls += 1
         labels = (decode(image)[..., 0] > 100).astype(np.uint8)
         sure = encode_probabilities(np.stack([1 - labels, labels]).astype(np.float32) * (views or 1))
         objects = encode(components(labels)) if self.knows else None
@@ -110,19 +110,19 @@ def test_an_image_is_predicted_again_only_if_something_changed(image: Path, tmp_
     for times, options in enumerate([{}, {"overlays": True}, {"overlays": True, "views": 4}], 1):
         run(image, out=out, **options)
         run(image, out=out, **options)
-        assert model.asked == times
+        assert model.calls == times
     model.md5 = "1" * 32
     run(image, out=out)
-    assert model.asked == 4
+    assert model.calls == 4
     model.md5 = "0" * 32  # the files are now of another version
     run(image, out=out)
-    assert model.asked == 5
+    assert model.calls == 5
     imagefiles.write_png(image, np.zeros((5, 6), np.uint8))
     run(image, out=out)
-    assert model.asked == 6
+    assert model.calls == 6
     (out / "a.png").unlink()
     run(image, out=out)
-    assert model.asked == 7
+    assert model.calls == 7
 
 
 def test_a_line_that_was_cut_off_is_ignored(image: Path, tmp_path: Path, model: Bright) -> None:
@@ -131,7 +131,7 @@ def test_a_line_that_was_cut_off_is_ignored(image: Path, tmp_path: Path, model: 
     records.write_bytes(records.read_bytes()[:-9])
     for _ in range(2):
         run(image, out=tmp_path / "out")
-        assert model.asked == 2
+        assert model.calls == 2
 
 
 @pytest.mark.usefixtures("model")
@@ -170,9 +170,9 @@ def test_images_are_labelled_upright_and_notes_are_printed_once(
     for stem in "ab":
         assert np.array_equal(imagefiles.read_labels(tmp_path / "out" / f"{stem}.png"), np.rot90(pixels, -1) > 100)
         assert imagefiles.read_image(tmp_path / "out" / f"{stem}_overlay.png").shape == (15, 12, 3)
-    said = capfd.readouterr().err
-    assert said.count("2 image(s): turned upright by its orientation 6") == 1
-    assert said.count("1 image(s): 200 is declared as missing (nodata)") == 1
+    messages = capfd.readouterr().err
+    assert messages.count("2 image(s): turned upright by its orientation 6") == 1
+    assert messages.count("1 image(s): 200 is declared as missing (nodata)") == 1
 
 
 @pytest.mark.usefixtures("model")
@@ -197,14 +197,14 @@ def test_a_bad_file_is_named_and_the_others_are_labelled(image: Path, tmp_path: 
 
 
 def test_two_images_of_one_stem_are_refused_before_anything_is_written(image: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other" / "a.tif"
-    other.parent.mkdir()
-    other.touch()
+    second = tmp_path / "second" / "a.tif"
+    second.parent.mkdir()
+    second.touch()
     with pytest.raises(predict.PredictError, match="two images would be written to a;"):
-        run(image, other, out=tmp_path / "out")
-    other.rename(other.with_name("a_overlay.tif"))
+        run(image, second, out=tmp_path / "out")
+    second.rename(second.with_name("a_overlay.tif"))
     with pytest.raises(predict.PredictError, match="two images would be written to a_overlay;"):
-        run(image, other.with_name("a_overlay.tif"), out=tmp_path / "out", overlays=True)
+        run(image, second.with_name("a_overlay.tif"), out=tmp_path / "out", overlays=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -279,7 +279,7 @@ def test_an_image_named_twice_is_labelled_once(image: Path, tmp_path: Path, mode
     (tmp_path / "link").symlink_to("in", target_is_directory=True)
     (image.parent / "b.png").symlink_to("a.png")  # of another name: another image
     run(image, image, image.parent, tmp_path / "link", out=tmp_path / "out")
-    assert (names(tmp_path / "out"), model.asked) == (["a.png", "b.png"], 2)
+    assert (names(tmp_path / "out"), model.calls) == (["a.png", "b.png"], 2)
 
 
 @pytest.mark.usefixtures("model")
@@ -337,18 +337,18 @@ def test_files_of_a_stopped_call_are_not_taken_for_those_of_the_former_version(
     assert names(tmp_path / "out") == ["a.png"]  # of version 1
     model.md5 = "0" * 32
     run(image, out=tmp_path / "out")
-    assert model.asked == 3
+    assert model.calls == 3
 
 
-@pytest.mark.parametrize("there", ["a.png", "a_overlay.tif"])
-def test_a_foreign_file_is_not_replaced(image: Path, tmp_path: Path, model: Bright, there: str) -> None:
+@pytest.mark.parametrize("name", ["a.png", "a_overlay.tif"])
+def test_a_foreign_file_is_not_replaced(image: Path, tmp_path: Path, model: Bright, name: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / there).write_text("mine")
-    with pytest.raises(predict.PredictError, match=rf"{there} exists, but `segline predict` did not write it"):
+    (out / name).write_text("mine")
+    with pytest.raises(predict.PredictError, match=rf"{name} exists, but `segline predict` did not write it"):
         run(image, out=out, overlays=True)
-    assert (model.asked, names(out), (out / there).read_text()) == (0, [there], "mine")
-    (out / there).unlink()
+    assert (model.calls, names(out), (out / name).read_text()) == (0, [name], "mine")
+    (out / name).unlink()
     run(image, out=out, overlays=True)
     (out / "a.png").write_text("half done by an earlier call")
     run(image, out=out, overlays=True, views=4)
@@ -372,14 +372,14 @@ def test_odd_file_names_are_recorded(image: Path, tmp_path: Path, model: Bright)
         (image.parent / name).write_bytes(image.read_bytes())
     for _ in range(2):
         run(image.parent, out=tmp_path / "out", overlays=True)
-        assert model.asked == 3
+        assert model.calls == 3
     lines = (tmp_path / "out" / "predictions.jsonl").read_bytes().decode("ascii").splitlines()
     assert sorted(json.loads(line)["stem"] + ".png" for line in lines) == sorted(["a.png", *ODD])
     # As an earlier segline wrote it.
     told = "".join(json.dumps(json.loads(line), ensure_ascii=False) + "\n" for line in lines if "\\udcfc" not in line)
     (tmp_path / "out" / "predictions.jsonl").write_text(told, encoding="utf-8")
     run(image.parent, out=tmp_path / "out", overlays=True)
-    assert model.asked == 4
+    assert model.calls == 4
 
 
 @pytest.mark.parametrize("mode", ["lines", "bar"])

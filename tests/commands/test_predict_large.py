@@ -74,7 +74,7 @@ def predicted(made: tuple[Path, Predictor], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(rows, "LARGE", 0)
 
     def run(*images: Path, options: PredictOptions = ALL) -> None:
-        predict.main([str(each) for each in images], "models:/cells@champion", tmp_path / "out", "off", options)
+        predict.main([str(path) for path in images], "models:/cells@champion", tmp_path / "out", "off", options)
 
     return run
 
@@ -98,7 +98,7 @@ def test_a_large_image_is_predicted_as_in_memory(
             assert np.array_equal(file.asarray(), wanted)
             assert file.pages.first.tags[33550].value == SCALE
     assert read_image(out / "earth_overlay.png").shape == (130, 171, 3)
-    assert sorted(each.name for each in out.iterdir()) == [
+    assert sorted(path.name for path in out.iterdir()) == [
         ".segline-predict.lock",
         *(f"earth{ending}.tif" for ending in ("", "_instances")),
         "earth_overlay.png",
@@ -149,7 +149,7 @@ def test_a_stopped_call_is_resumed(
         stop(after)
         with pytest.raises(KeyboardInterrupt):
             predicted(file)
-        assert sorted(each.name for each in out.iterdir()) == [".a.windows", ".segline-predict.lock"]
+        assert sorted(path.name for path in out.iterdir()) == [".a.windows", ".segline-predict.lock"]
     shutil.copytree(out, tmp_path / "begun")
     stop(10**6)
     predicted(file)
@@ -199,11 +199,13 @@ def write_zarr(path: Path, form: int, pixels: npt.NDArray[np.uint8]) -> Path:
     array = group.create_array("0", shape=(1, *pixels.shape), chunks=(1, 50, 64), dtype=pixels.dtype)
     array[0] = pixels
     scale = [{"type": "scale", "scale": [1.0, *SCALE[:2]]}]
-    said = {
+    metadata = {
         "axes": [{"name": name, "type": "channel" if name == "c" else "space"} for name in "cyx"],
         "datasets": [{"path": "0", "coordinateTransformations": scale}],
     }
-    group.attrs.update({"multiscales": [said]} if form == 2 else {"ome": {"version": "0.5", "multiscales": [said]}})
+    group.attrs.update(
+        {"multiscales": [metadata]} if form == 2 else {"ome": {"version": "0.5", "multiscales": [metadata]}}
+    )
     return path
 
 
@@ -217,18 +219,20 @@ def test_ome_zarr_results_equal_tiff_results(
     path = write_zarr(tmp_path / "in" / "cells.ome.zarr", form, pixels)
     predicted(path.parent)
     files = ["cells.ome.zarr", "cells_instances.ome.zarr", "cells_overlay.png", "cells_probabilities.ome.zarr"]
-    assert sorted(each.name for each in out.iterdir()) == [".segline-predict.lock", *files, "predictions.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == [".segline-predict.lock", *files, "predictions.jsonl"]
     predicted(path)
     assert len((out / "predictions.jsonl").read_text().splitlines()) == 1
     monkeypatch.setattr(rows, "LARGE", 0)
     predicted(write(tmp_path / "b.tif", pixels))
     for ending in ("", "_instances", "_probabilities"):
         expected = tifffile.imread(out / f"b{ending}.tif")
-        found = zarr.open_array(out / f"cells{ending}.ome.zarr" / "0", mode="r")
-        assert (found.dtype, found.metadata.zarr_format) == (expected.dtype, form)
-        assert np.array_equal(found[:], expected)
-    said = zarr.open_group(out / "cells.ome.zarr", mode="r").attrs
-    scale = (said if form == 2 else said["ome"])["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+        array = zarr.open_array(out / f"cells{ending}.ome.zarr" / "0", mode="r")
+        assert (array.dtype, array.metadata.zarr_format) == (expected.dtype, form)
+        assert np.array_equal(array[:], expected)
+    attributes = zarr.open_group(out / "cells.ome.zarr", mode="r").attrs
+    scale = (attributes if form == 2 else attributes["ome"])["multiscales"][0]["datasets"][0][
+        "coordinateTransformations"
+    ]
     assert scale == [{"type": "scale", "scale": [0.5, 0.5]}]
     assert np.array_equal(read_image(out / "cells_overlay.png"), read_image(out / "b_overlay.png"))
     # Another pixel is another image.
@@ -253,16 +257,16 @@ def test_a_stopped_call_on_ome_zarr_is_resumed(
     monkeypatch.setattr(Chunks, "read", counted)
     with pytest.raises(KeyboardInterrupt):
         predicted(path)
-    assert sorted(each.name for each in out.iterdir()) == [".a.windows", ".segline-predict.lock"]
+    assert sorted(path.name for path in out.iterdir()) == [".a.windows", ".segline-predict.lock"]
     reads[0] = -(10**6)
     predicted(path)
     again = reads[0] + 10**6
-    found = zarr.open_array(out / "a.ome.zarr" / "0", mode="r")[:]
+    resumed = zarr.open_array(out / "a.ome.zarr" / "0", mode="r")[:]
     shutil.rmtree(out)
     reads[0] = -(10**6)
     predicted(path)
     assert again < reads[0] + 10**6
-    assert np.array_equal(found, zarr.open_array(out / "a.ome.zarr" / "0", mode="r")[:])
+    assert np.array_equal(resumed, zarr.open_array(out / "a.ome.zarr" / "0", mode="r")[:])
 
 
 def test_refused_ome_zarr_images_are_named(predicted: Callable[..., None], tmp_path: Path) -> None:

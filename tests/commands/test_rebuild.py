@@ -34,7 +34,7 @@ METRICS = {"test_mean_iou": 0.8, "loss": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "said"),
+    ("changes", "code", "message"),
     [
         ({}, SAME, "the rebuilt model is the same"),
         ({"env.cpu": "another"}, SAME, "the rebuilt model is the same"),
@@ -45,9 +45,9 @@ METRICS = {"test_mean_iou": 0.8, "loss": 1.0}
     ],
 )
 def test_rebuild_compares_model_data_and_environment(
-    project: Path, tags: dict[str, str], changes: dict[str, str], code: int, said: str
+    project: Path, tags: dict[str, str], changes: dict[str, str], code: int, message: str
 ) -> None:
     lines: list[str] = []
     assert rebuild._compare(project, {**tags, **changes}, METRICS, lines.append) == code
-    assert said in "\n".join(lines)
+    assert message in "\n".join(lines)
     assert "pixel_error" not in "\n".join(lines)  # the run has no such metric

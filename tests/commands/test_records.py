@@ -22,8 +22,8 @@ WANTED = Request("a", "0" * 32, "1" * 32, 0, ("labels",), "models:/a/1")
 
 def line(**changes: Any) -> bytes:
     """Make a line of predictions.jsonl for another version."""
-    said = {"stem": "a", "image_md5": "2" * 32, "version_md5": "3" * 32, "views": 0, "files": {"labels": "a.png"}}
-    return json.dumps(said | changes).encode()
+    content = {"stem": "a", "image_md5": "2" * 32, "version_md5": "3" * 32, "views": 0, "files": {"labels": "a.png"}}
+    return json.dumps(content | changes).encode()
 
 
 HOSTILE: dict[str, bytes] = {
@@ -130,12 +130,12 @@ def test_the_lock_holds_whatever_the_temporary_folder_is(out: Path, repository: 
     code = f"from segline.commands.records import *; Records(Path({str(out)!r})).__enter__()"
     environment = os.environ | {"PYTHONPATH": f"{repository / 'src'}", "TMPDIR": str(out.parent)}
 
-    def other() -> bytes:
+    def second_process() -> bytes:
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False).stderr
 
     with Records(out):
-        assert b"another `segline predict` writes there" in other()
-    assert other() == b""
+        assert b"another `segline predict` writes there" in second_process()
+    assert second_process() == b""
 
 
 def test_an_empty_new_folder_is_removed(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("project")
 def test_runs_are_listed_newest_first_and_stale_runs_are_killed() -> None:
-    said: list[str] = []
-    runs.main(5, False, Console(file=StringIO()), said.append)
-    assert said == ["no runs yet; start the first with `make run` or `dvc repro`"]
+    output: list[str] = []
+    runs.main(5, False, Console(file=StringIO()), output.append)
+    assert output == ["no runs yet; start the first with `make run` or `dvc repro`"]
     store = open_store()
     with store.start_run("train") as done:
         done.log(1, {"validation_mean_iou": 0.5, "loss": math.nan})
@@ -37,14 +37,14 @@ def test_runs_are_listed_newest_first_and_stale_runs_are_killed() -> None:
         store.start_run("killed", tags={"process": f"{platform.node()} 1 1"}),
     ):
         text = StringIO()
-        runs.main(2, False, Console(file=text, width=120), said.append)
+        runs.main(2, False, Console(file=text, width=120), output.append)
         lines = [
             [cell.strip() for cell in line.split("│")[1:-1]] for line in text.getvalue().splitlines() if "│" in line
         ]
         assert [(line[1], line[2]) for line in lines] == [("killed", "KILLED"), ("[red]", "RUNNING")]
         assert lines[1][0] == left.id[:8]
-        runs.main(5, True, Console(file=StringIO()), said.append)
-        listed = {row["id"]: row for row in json.loads(said[-1])}
+        runs.main(5, True, Console(file=StringIO()), output.append)
+        listed = {row["id"]: row for row in json.loads(output[-1])}
         assert len(listed) == 3
         assert listed[done.id]["state"] == "FINISHED"
         assert listed[done.id]["metrics"] == {"validation_mean_iou": 0.5, "test_mean_iou": 0.75, "loss": None}
@@ -81,7 +81,7 @@ def test_the_test_metric_takes_precedence(metrics: dict[str, float], expected: s
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (90, "1.5 min"), (5400, "1.5 h"), (129600, "1.5 d")]
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (90, "1.5 min"), (5400, "1.5 h"), (129600, "1.5 d")]
 )
-def test_a_duration_has_one_unit(seconds: float, said: str) -> None:
-    assert runs.duration(seconds) == said
+def test_a_duration_has_one_unit(seconds: float, text: str) -> None:
+    assert runs.duration(seconds) == text

@@ -34,12 +34,12 @@ def never(name: str) -> str:
 
 
 def test_sync_without_promotions_does_nothing(project: Path) -> None:
-    said: list[str] = []
-    sync.main(never, said.append)
-    assert "nothing to restore" in said[0]
+    output: list[str] = []
+    sync.main(never, output.append)
+    assert "nothing to restore" in output[0]
     (project / "registry.jsonl").write_text("{}\n")
     with pytest.raises(RegistryError, match=r"registry\.jsonl, line 1"):
-        sync.main(never, said.append)
+        sync.main(never, output.append)
 
 
 def test_sync_names_all_versions_without_a_commit(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""A small dataset folder to read, check, spoil and import."""
+"""A small dataset folder for tests that read, check, damage or import it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ SPEC = {"name": "small", "classes": {0: "background", 1: "cell", 2: "nucleus"}, 
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., Path]:
-    """Writes images (12, 10) a, b, ... with instances and classes; `spec` changes dataset.yaml."""
+    """Return a function that writes images (12, 10) a, b, ... with labels; `spec` changes dataset.yaml."""
 
     def make(images: int = 5, kinds: tuple[str, ...] = ("instances", "classes"), **spec: object) -> Path:
         folder = tmp_path / "small"

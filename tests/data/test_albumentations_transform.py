@@ -1,4 +1,4 @@
-"""Judges: the pure functions it wraps, and what albumentations promises of strict compositions."""
+"""RandomDeformation, judged by the pure functions that it wraps and by the documented rules of albumentations."""
 
 import albumentations
 import numpy as np
@@ -19,7 +19,7 @@ def composition(**arguments):
     return albumentations.Compose([transform], additional_targets={"weights": "mask"}, strict=True, seed=3)
 
 
-def test_is_the_pure_functions_with_albumentations_generator():
+def test_transform_equals_the_pure_functions_with_the_generator_of_albumentations():
     out = composition(elastic_sigma=4)(image=IMAGE, mask=MASK, weights=WEIGHTS)
     twin = composition(elastic_sigma=4).transforms[0].random_generator
     centre = int(twin.integers(60)), int(twin.integers(50))
@@ -29,7 +29,7 @@ def test_is_the_pure_functions_with_albumentations_generator():
     np.testing.assert_array_equal(out["weights"], warp(place, WEIGHTS, "linear"), strict=True)
 
 
-def test_a_seed_before_each_sample_decides_it():
+def test_a_seed_before_each_sample_determines_the_sample():
     one, other = composition(), composition()
     other(image=IMAGE)
     for compose in (one, other):
@@ -39,7 +39,7 @@ def test_a_seed_before_each_sample_decides_it():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_any_number_of_channels(channels):
+def test_transform_accepts_any_number_of_channels(channels):
     image = np.dstack([WEIGHTS] * channels)
     out = composition()(image=image, weights=WEIGHTS)
     assert out["image"].shape == (32, 32, channels)
@@ -54,19 +54,19 @@ def test_unknown_arguments_and_targets_are_refused():
         albumentations.Compose([loose], strict=True)
     with pytest.raises(ValueError, match="weight is not in available keys"):
         composition()(image=IMAGE, weight=WEIGHTS)
-    with pytest.raises(ValueError, match="not masks; name further ones"):
+    with pytest.raises(ValueError, match="not masks; declare further targets"):
         composition()(image=IMAGE, masks=[MASK])
-    with pytest.raises(ValueError, match="not weights; name further ones"):
+    with pytest.raises(ValueError, match="not weights; declare further targets"):
         albumentations.Compose([RandomDeformation(tile=32)])(image=IMAGE, weights=WEIGHTS)
 
 
 @pytest.mark.parametrize("wrong", [{"min_scale": 2}, {"elastic_grid": 1}, {"rotation": 200}, {"tile": 0}])
-def test_wrong_values_are_refused(wrong):
+def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RandomDeformation(**wrong)
 
 
-def test_survives_being_written_down():
+def test_transform_survives_serialisation():
     compose = composition(elastic_grid=5, elastic_sigma=3, rotation=20, mirror=False, min_scale=0.8, p=0.7)
     again = albumentations.from_dict(albumentations.to_dict(compose))
     for one in (compose, again):

@@ -1,4 +1,4 @@
-"""Judges: numpy's reflect padding, scipy's interpolation at coordinates written out in float64, rot90, and laws."""
+"""Augmentation, judged by numpy's reflect padding and rot90, scipy's interpolation in float64, and laws."""
 
 import math
 import tracemalloc
@@ -32,14 +32,14 @@ STILL = Parameters(
 
 
 def padded_crop(array, centre, tile):
-    """The tile by numpy's reflect padding of the whole image."""
+    """Cut the tile from the whole image after numpy's reflect padding."""
     width = [(tile, tile), (tile, tile)] + [(0, 0)] * (array.ndim - 2)
     top, left = (middle - tile // 2 + tile for middle in centre)
     return np.pad(array, width, mode="reflect")[top : top + tile, left : left + tile]
 
 
 def cubic(distance):
-    """Keys' kernel with a = -0.75, as OpenCV has it."""
+    """Evaluate Keys' kernel with a = -0.75, which OpenCV uses."""
     x = abs(distance)
     if x <= 1:
         return 1.25 * x**3 - 2.25 * x**2 + 1
@@ -47,7 +47,7 @@ def cubic(distance):
 
 
 def cubic_matrix(control, side):
-    """(side, control) weights of the control points, which lie in the middles of their cells, edge repeated."""
+    """Return the weights (side, control) of the control points in the middles of their cells, edge repeated."""
     matrix = np.zeros((side, control))
     for pixel in range(side):
         place = (pixel + 0.5) * control / side - 0.5
@@ -57,7 +57,7 @@ def cubic_matrix(control, side):
 
 
 def naive_coordinates(parameters):
-    """Absolute rows and columns, float64, from the definitions."""
+    """Compute absolute rows and columns, float64, from the definitions."""
     side, turn = parameters.tile, math.radians(parameters.rotation)
     row, column = np.mgrid[:side, :side] - (side - 1) / 2
     if parameters.mirror:
@@ -78,7 +78,7 @@ def random_image(shape, dtype, seed=0):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("shape", [(40, 33), (40, 33, 1), (40, 33, 2), (40, 33, 3), (40, 33, 4), (40, 33, 7)])
 @pytest.mark.parametrize("interpolation", ["linear", "nearest"])
-def test_nothing_changed_is_an_exact_crop_of_the_mirrored_image(dtype, shape, interpolation):
+def test_an_unchanged_tile_is_an_exact_crop_of_the_mirrored_image(dtype, shape, interpolation):
     array = random_image(shape, dtype)
     for centre, tile in product([(0, 0), (20, 16), (39, 32)], [15, 16, 90]):
         parameters = draw(np.random.default_rng(0), OFF, tile, centre)
@@ -92,7 +92,7 @@ def test_nothing_changed_is_an_exact_crop_of_the_mirrored_image(dtype, shape, in
     st.integers(1, 30),
 )
 @settings(max_examples=300)
-def test_a_window_is_numpys_reflect_padding_for_images_of_any_size(shape, centre, tile):
+def test_a_window_equals_reflect_padding_of_numpy(shape, centre, tile):
     array = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape)
     top, left = (80 + middle - tile // 2 for middle in centre)
     expected = np.pad(array, 80, mode="reflect")[top : top + tile, left : left + tile]
@@ -121,7 +121,7 @@ def test_images_of_any_size_are_mirrored_under_any_parameters(seed, height, widt
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_scipy_at_coordinates_written_out(channels, seed):
+def test_warp_equals_scipy_at_float64_coordinates(channels, seed):
     image = random_image((90, 70, channels), np.float32, seed)
     classes = random_image((90, 70), np.uint8, seed)
     parameters = draw(np.random.default_rng(seed), Augment(elastic_grid=2 + seed, min_scale=0.5), 64, (seed * 20, 60))
@@ -134,7 +134,7 @@ def test_equals_scipy_at_coordinates_written_out(channels, seed):
         axis=-1,
     )
     np.testing.assert_allclose(apply(parameters, image, "linear"), expected, atol=1e-4)
-    # Where a coordinate is within 1e-3 of the middle between two pixels, either is right.
+    # If a coordinate is within 1e-3 of the middle between two pixels, both pixels are correct.
     clear = (abs(rows - np.floor(rows) - 0.5) > 1e-3) & (abs(columns - np.floor(columns) - 0.5) > 1e-3)
     assert clear.mean() > 0.98
     nearest = map_coordinates(classes, [rows, columns], order=0, mode="mirror")
@@ -155,7 +155,7 @@ def test_whole_numbers_are_interpolated_exactly_and_then_rounded(dtype):
 @pytest.mark.parametrize("tile", [15, 16])
 @pytest.mark.parametrize("quarters", [1, 2, 3, -1])
 @pytest.mark.parametrize("mirror", [False, True])
-def test_quarter_turns_and_mirror_are_numpys(tile, quarters, mirror):
+def test_quarter_turns_and_mirror_equal_those_of_numpy(tile, quarters, mirror):
     image = random_image((40, 40, 3), np.uint8)
     parameters = replace(STILL, tile=tile, centre=(5, 30), rotation=90 * quarters, mirror=mirror)
     expected = np.rot90(padded_crop(image, (5, 30), tile), quarters)
@@ -173,7 +173,7 @@ def test_scale_two_shows_objects_twice_as_large():
 @given(st.integers(0, 10**6), st.integers(2, 6), st.floats(0, 20), st.floats(0.4, 1), st.floats(1, 2))
 @settings(max_examples=60)
 def test_image_labels_and_weights_stay_aligned(seed, control, sigma, smallest, largest):
-    # Each array holds its own coordinates, in the middle of an image so large that nothing is mirrored.
+    # The arrays contain their own coordinates; the image is so large that nothing is mirrored.
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:1200, :1200]
     augment = Augment(elastic_grid=control, elastic_sigma=sigma, min_scale=smallest, max_scale=largest)
@@ -188,7 +188,7 @@ def test_image_labels_and_weights_stay_aligned(seed, control, sigma, smallest, l
 
 
 @pytest.mark.parametrize("control", [2, 3, 5])
-def test_displacements_have_the_standard_deviation_that_was_asked_for(control):
+def test_displacements_have_the_standard_deviation_of_the_setting(control):
     tile, sigma, draws = 15 * control, 10, 4000
     rng = np.random.default_rng(0)
     still = np.arange(tile)
@@ -196,7 +196,7 @@ def test_displacements_have_the_standard_deviation_that_was_asked_for(control):
     rows = np.stack([coordinates(draw(rng, augment, tile, (0, 0)))[0] - still[:, None] for _ in range(draws)])
     at_control_points = rows[:, 7::15, 7::15]
     assert at_control_points.std() == pytest.approx(sigma, rel=0.03)
-    # Between the control points the bicubic mean of independent displacements is smaller, by a known factor.
+    # Between control points, the bicubic mean of independent displacements is smaller by a known factor.
     spread = (cubic_matrix(control, tile) ** 2).sum(axis=1) ** 0.5
     expected = sigma * math.sqrt(2 / math.pi) * np.outer(spread, spread)
     assert np.abs(rows).mean() == pytest.approx(expected.mean(), rel=0.03)
@@ -204,7 +204,7 @@ def test_displacements_have_the_standard_deviation_that_was_asked_for(control):
     assert expected.mean() > 6
 
 
-def test_only_what_the_tile_needs_is_read(tmp_path: Path):
+def test_only_the_pixels_of_the_tile_are_read(tmp_path: Path):
     side = 20_000
     array = np.memmap(tmp_path / "large.dat", np.uint8, "w+", shape=(side, side, 1))
     array[-3:, -3:] = 200
@@ -220,7 +220,7 @@ def test_only_what_the_tile_needs_is_read(tmp_path: Path):
 
 
 @pytest.mark.parametrize("row", [0, 10_000, 29_999])
-def test_interpolation_is_as_exact_far_from_the_corner(row):
+def test_interpolation_stays_exact_far_from_the_corner(row):
     values = random_image((30_000, 80), np.float32)
     parameters = draw(np.random.default_rng(0), Augment(), 64, (row, 40))
     expected = map_coordinates(values.astype(float), naive_coordinates(parameters), order=1, mode="mirror")
@@ -240,7 +240,7 @@ def test_each_setting_has_its_own_draws():
     assert [getattr(still, name) for name in names] == [getattr(usual, name) for name in names]
 
 
-def test_draws_fill_the_ranges_that_were_asked_for():
+def test_draws_fill_the_ranges_of_the_settings():
     rng = np.random.default_rng(0)
     augment = Augment(rotation=30, min_scale=0.5, max_scale=2, brightness=0.1, contrast=0.2, noise=0.05)
     many = [draw(rng, augment, 8, (0, 0)) for _ in range(4000)]
@@ -257,7 +257,7 @@ def test_draws_fill_the_ranges_that_were_asked_for():
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 6])
-def test_grey_is_its_formula(channels):
+def test_grey_equals_its_formula(channels):
     scaled = random_image((20, 30, channels), np.float32)
     pivot = tuple(0.1 * (channel + 1) for channel in range(channels))
     before = scaled.copy()
@@ -282,7 +282,7 @@ def test_noise_is_normal_independent_and_a_function_of_its_seed():
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.int16, np.int32])
-def test_nearest_keeps_further_types(dtype):
+def test_nearest_supports_further_types(dtype):
     labels = (random_image((40, 40), np.uint8) > 100).astype(dtype)
     parameters = draw(np.random.default_rng(0), Augment(), 30, (20, 20))
     tile = apply(parameters, labels, "nearest")
@@ -290,8 +290,8 @@ def test_nearest_keeps_further_types(dtype):
     np.testing.assert_array_equal(tile, apply(parameters, labels.astype(np.uint8), "nearest").astype(dtype))
 
 
-def test_types_that_would_be_wrong_are_refused():
-    with pytest.raises(TypeError, match=r"int32 for linear interpolation; convert it to uint8"):
+def test_unsupported_types_are_refused():
+    with pytest.raises(TypeError, match=r"int32 does not support linear interpolation; convert it to uint8"):
         apply(STILL, np.zeros((20, 20), np.int32), "linear")
-    with pytest.raises(TypeError, match=r"int64 for nearest interpolation"):
+    with pytest.raises(TypeError, match=r"int64 does not support nearest interpolation"):
         apply(STILL, np.zeros((20, 20), np.int64), "nearest")

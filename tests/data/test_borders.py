@@ -1,4 +1,4 @@
-"""The weight map against one full distance transform for each cell, tables made by hand, and its laws."""
+"""Weight maps, judged by one full distance transform for each cell, by tables made by hand, and by laws."""
 
 import os
 import tracemalloc
@@ -23,7 +23,7 @@ FALK = PAPER | {"kind": "falk2019", "w0": 50, "sigma": 6}
 
 
 def oracle(target, instances, *, kind, w0, sigma, background, background_sigma, class_weights, ignore=None):
-    """The definition, for a target whose cells no longer touch: float64, one transform of the whole image a cell."""
+    """Apply the definition to separated cells in float64, with one transform of the whole image for each cell."""
     inside = (target != 0) & (target != (-1 if ignore is None else ignore))
     cells = [inside & (instances == i) for i in np.unique(instances[inside]) if i != 0]
     distances = [distance_transform_edt(~cell) for cell in cells]
@@ -52,7 +52,7 @@ def assert_equals_oracle(classes, instances, **settings):
 
 
 def discs(shape, count, radius, seed):
-    """Instances that touch, and one number in three is left out."""
+    """Draw touching instances, with every third id unused."""
     rng = np.random.default_rng(seed)
     instances = np.zeros(shape, np.int32)
     for number, (y, x) in enumerate(rng.integers(0, shape, (count, 2)).tolist(), 1):
@@ -86,32 +86,32 @@ def arguments(draw):
 class TestOracle:
     @given(scenes(), arguments())
     @settings(max_examples=150)
-    def test_any_scene(self, scene, arguments):
+    def test_weights_equal_the_definition_on_any_scene(self, scene, arguments):
         assert_equals_oracle(*scene, **arguments)
 
     @pytest.mark.parametrize("settings", [PAPER, FALK, PAPER | {"kind": "none"}], ids=lambda s: s["kind"])
     @pytest.mark.parametrize("shape", [(96, 160), (130, 70), (1, 300), (300, 1), (2, 200)], ids=str)
-    def test_touching_discs_on_any_shape(self, settings, shape):
+    def test_weights_equal_the_definition_on_touching_discs(self, settings, shape):
         instances = discs(shape, 40, 7, seed=shape[0])
         classes = (instances > 0).astype(np.uint8) + (instances % 3 == 1)
         assert_equals_oracle(classes, instances, **settings)
 
     @pytest.mark.parametrize("settings", [PAPER, FALK], ids=lambda s: s["kind"])
     @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
-    def test_few_cells(self, settings, count):
+    def test_weights_equal_the_definition_with_few_cells(self, settings, count):
         instances = np.zeros((40, 60), np.int32)
         for number in range(count):
             instances[5 + 7 * number : 9 + 7 * number, 3 * number : 3 * number + 20] = 10 + number
         assert_equals_oracle((instances > 0).astype(np.uint8), instances, **settings)
 
-    def test_faint_border_alone(self):
-        """Far apart and without class weights the largest weight is tiny; nothing may be cut off or rounded."""
+    def test_tiny_weights_are_exact(self):
+        """The largest weight of distant cells without class weights is tiny, but must not be cut off or rounded."""
         instances = np.zeros((30, 90), np.int32)
         instances[3:8, 2:9], instances[20:26, 70:80] = 1, 2
         assert_equals_oracle((instances > 0).astype(np.uint8), instances, **PAPER | {"class_weights": [0, 0]})
 
-    def test_ten_thousand_cells(self):
-        """Brute force over all cell pixels, on pixels drawn at random."""
+    def test_ten_thousand_cells_equal_brute_force(self):
+        """Compare random pixels with brute force over all cell pixels."""
         instances = np.zeros((201, 303), np.int32)
         instances[::2, ::3] = np.random.default_rng(0).permutation(101 * 101).reshape(101, 101) + 1
         instances[1::2, ::3][:, 1::2] = instances[:-1:2, ::3][:, 1::2]
@@ -124,14 +124,14 @@ class TestOracle:
             assert np.allclose([d1[y, x], d2[y, x]], np.sort(distances)[:2], rtol=1e-12)
 
     @pytest.mark.parametrize("count", [*range(2, 40), 252, 253])
-    def test_every_number_of_cells(self, count):
-        """On a line of single pixels both distances are known: the codewords must tell all cells apart."""
+    def test_codewords_distinguish_any_number_of_cells(self, count):
+        """On a line of single pixels both distances are known: the codewords must distinguish all cells."""
         d1, d2 = two_nearest(np.arange(1, count + 1)[None])
         assert (d1 == 0).all()
         assert (d2 == 1).all()
 
     @pytest.mark.parametrize("stem", ["isbi2012", "dsb2018"])
-    def test_real_image(self, stem):
+    def test_weights_equal_the_definition_on_a_real_image(self, stem):
         root = os.environ.get("SEGLINE_TEST_DATA")
         if not root:
             pytest.skip("SEGLINE_TEST_DATA is not set")
@@ -148,18 +148,18 @@ class TestTables:
     CLASSES = np.array([[1, 1, 0, 0, 0, 1, 0, 0, 0]], np.uint8)
     INSTANCES = np.array([[7, 7, 0, 0, 0, 3, 0, 0, 0]])
 
-    def test_distances(self):
+    def test_distances_match_a_table_made_by_hand(self):
         d1, d2 = two_nearest(self.INSTANCES)
         assert d1.tolist() == [[0, 0, 1, 2, 1, 0, 1, 2, 3]]
         assert d2.tolist() == [[5, 4, 3, 2, 3, 4, 5, 6, 7]]
 
-    def test_paper(self):
+    def test_paper_weights_match_a_table_made_by_hand(self):
         """10 exp(-s^2 / 50) for s = 5, 4, 6, 8, 10 is 6.065307, 7.261490, 4.867523, 2.780373, 1.353353."""
         weights = weight_map(self.CLASSES, self.INSTANCES, **PAPER | {"class_weights": [0.5, 2]})
         expected = [8.065307, 9.261490, 7.761490, 7.761490, 7.761490, 9.261490, 5.367523, 3.280373, 1.853353]
         assert weights[0] == pytest.approx(expected, abs=2e-6)
 
-    def test_falk2019(self):
+    def test_falk2019_weights_match_a_table_made_by_hand(self):
         """The first term 0.1 + 0.9 exp(-d^2 / 200) is 0.995511, 0.982179, 0.960398 for d = 1, 2, 3."""
         settings = FALK | {"sigma": 5, "w0": 10, "class_weights": [1, 1]}
         weights = weight_map(self.CLASSES, self.INSTANCES, **settings)
@@ -176,7 +176,7 @@ class TestTables:
         nothing = np.zeros((3, 4), np.uint8)
         assert (weight_map(nothing, nothing, **FALK | {"class_weights": [2, 1]}) == np.float32(0.2)).all()
 
-    def test_gap_between_touching_cells_is_background_and_weighs_most(self):
+    def test_the_gap_between_touching_cells_has_the_largest_weight(self):
         classes, instances = np.ones((5, 10), np.uint8), np.repeat([[1, 2]], 5, axis=1).repeat(5, axis=0)
         weights = weight_map(classes, instances, **FALK)
         column = int(np.flatnonzero(separate(classes, instances)[2] == 0)[0])
@@ -187,19 +187,19 @@ class TestTables:
 
 class TestLaws:
     @given(scenes(), st.sampled_from([PAPER, FALK]))
-    def test_before_or_after_the_gap(self, scene, arguments):
+    def test_the_map_is_the_same_before_and_after_the_gap(self, scene, arguments):
         classes, instances = scene
         separated = separate(classes, instances, IGNORE)
         before = weight_map(classes, instances, **arguments, ignore=IGNORE)
         assert (before == weight_map(separated, instances, **arguments, ignore=IGNORE)).all()
 
     @given(scenes(), st.sampled_from([PAPER, FALK]))
-    def test_ignored_pixels_weigh_nothing(self, scene, arguments):
+    def test_ignored_pixels_have_weight_0(self, scene, arguments):
         classes, instances = scene
         assert (weight_map(classes, instances, **arguments, ignore=IGNORE)[classes == IGNORE] == 0).all()
 
     @given(scenes())
-    def test_mirrored_distances(self, scene):
+    def test_a_mirrored_scene_has_mirrored_distances(self, scene):
         for distances, mirrored in zip(two_nearest(scene[1]), two_nearest(scene[1].T[::-1]), strict=True):
             assert (distances.T[::-1] == mirrored).all()
 
@@ -214,7 +214,7 @@ class TestLaws:
 
 
 class TestBlocks:
-    """A map worked out in small blocks is the map worked out at once, to the last bit."""
+    """A map computed in small blocks is bit-identical to the map computed at once."""
 
     SETTINGS = st.fixed_dictionaries(
         {
@@ -229,7 +229,7 @@ class TestBlocks:
 
     @given(SETTINGS, st.integers(0, 99), st.sampled_from([16, 32]))
     @settings(max_examples=60)
-    def test_any_terms(self, terms, seed, side):
+    def test_blocks_do_not_change_the_map_for_any_terms(self, terms, seed, side):
         rng = np.random.default_rng(seed)
         shape = tuple(rng.integers(1, 150, 2))
         instances = discs(shape, int(rng.integers(0, 12)), 5, seed)
@@ -240,8 +240,8 @@ class TestBlocks:
             assert (weight_map(classes, instances, **terms, ignore=IGNORE) == whole).all()
 
     @pytest.mark.parametrize("terms", [PAPER, FALK], ids=lambda terms: terms["kind"])
-    def test_real_terms(self, terms):
-        """So few cells that in most blocks at most one is near, and the map must show where its reach ends."""
+    def test_blocks_do_not_change_the_map_for_default_terms(self, terms):
+        """With few cells, most blocks have at most one cell near, so the reach of a cell shows in the map."""
         instances = discs((700, 900), 40, 12, seed=4)
         classes = (instances > 0).astype(np.uint8)
         in_blocks = weight_map(classes, instances, **terms)
@@ -249,7 +249,7 @@ class TestBlocks:
             patch.setattr(borders, "SIDE", 1 << 20)
             assert (weight_map(classes, instances, **terms) == in_blocks).all()
 
-    def test_bands_begin_at_multiples_of_16_and_make_up_the_rows(self):
+    def test_bands_start_at_multiples_of_16_and_cover_the_rows(self):
         for height in (1, 511, 512, 513, 1025, 20_000):
             bands = borders.bands(height)
             assert [row for band in bands for row in range(height)[band]] == list(range(height))
@@ -280,13 +280,13 @@ class TestClassWeights:
         assert all(w / present[0][1] == pytest.approx((present[0][0] / n) ** balance) for n, w in present)
         assert all(w == 0 for n, w in zip(pixels, weights, strict=True) if n == 0)
 
-    def test_by_hand(self):
+    def test_class_weights_match_a_table_made_by_hand(self):
         assert class_weights([900, 100], 1).tolist() == pytest.approx([5 / 9, 5])
         assert class_weights([900, 100], 0.5).tolist() == pytest.approx([5 / 6, 2.5])
         assert class_weights([900, 100], 0).tolist() == [1, 1]
 
     @pytest.mark.parametrize("pixels", [[0, 0], [], [5, -1]])
-    def test_refuses(self, pixels):
+    def test_class_weights_refuse_unusable_counts(self, pixels):
         with pytest.raises(ValueError, match="pixels per class"):
             class_weights(pixels, 0.5)
 
@@ -301,7 +301,7 @@ class TestRefusals:
             ({"class_weights": [1, 1]}, "id 2, but class_weights ends at id 1"),
         ],
     )
-    def test_arguments(self, change, message):
+    def test_weight_map_refuses_wrong_arguments(self, change, message):
         with pytest.raises(ValueError, match=message):
             weight_map(np.full((2, 2), 2), np.ones((2, 2), int), **PAPER | change)
 

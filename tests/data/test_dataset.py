@@ -1,4 +1,4 @@
-"""The dataset folder, judged by tables made by hand and by skimage's components."""
+"""Dataset folders, judged by tables made by hand and by the connected components of skimage."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from segline.files import FileError
 SPEC = {"name": "small", "classes": {0: "background", 1: "cell"}, "labels": "classes"}
 
 
-def test_spec_round_trip(tmp_path: Path) -> None:
+def test_spec_survives_writing_and_reading(tmp_path: Path) -> None:
     spec = Spec.model_validate(SPEC | {"ignore": 200, "licence": "CC0-1.0"})
     write_spec(tmp_path / "dataset.yaml", spec)
     assert read_spec(tmp_path / "dataset.yaml") == spec
@@ -54,7 +54,7 @@ def test_missing_fields_are_named(tmp_path: Path) -> None:
         read_spec(tmp_path / "dataset.yaml")
 
 
-def test_files_go_by_their_stem(make_dataset: Callable[..., Path]) -> None:
+def test_two_files_with_the_same_stem_are_refused(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(images=2)
     (folder / "images" / ".hidden").touch()
     dataset = Dataset.open(folder)
@@ -66,7 +66,7 @@ def test_files_go_by_their_stem(make_dataset: Callable[..., Path]) -> None:
         Dataset.open(folder)
 
 
-def test_what_is_no_image_file_is_ignored(make_dataset: Callable[..., Path]) -> None:
+def test_files_that_are_not_images_are_ignored(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(images=1)
     for name in ("Thumbs.db", "notes.txt"):
         (folder / "images" / name).touch()
@@ -75,7 +75,9 @@ def test_what_is_no_image_file_is_ignored(make_dataset: Callable[..., Path]) -> 
     assert Dataset.open(folder).stems == ["a"]
 
 
-def test_a_folder_that_cannot_be_listed(make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(
+    make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def denied(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -85,19 +87,19 @@ def test_a_folder_that_cannot_be_listed(make_dataset: Callable[..., Path], monke
         Dataset.open(folder)
 
 
-def test_truth_of_instances_and_classes(make_dataset: Callable[..., Path]) -> None:
+def test_truth_from_instances_and_classes(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     classes = imagefiles.read_labels(folder / "classes" / "a.png")
     classes[1:3, 1:4] = 9
     imagefiles.write_png(folder / "classes" / "a.png", classes)
-    found, instances = Dataset.open(folder).truth("a")
+    read_classes, instances = Dataset.open(folder).truth("a")
     expected = imagefiles.read_labels(folder / "instances" / "a.png")
-    np.testing.assert_array_equal(found, np.where(classes == 9, IGNORE, classes))
+    np.testing.assert_array_equal(read_classes, np.where(classes == 9, IGNORE, classes))
     np.testing.assert_array_equal(instances, np.where(classes == 9, 0, expected))
-    assert (found.dtype, instances.dtype) == (np.uint8, np.int32)
+    assert (read_classes.dtype, instances.dtype) == (np.uint8, np.int32)
 
 
-def test_truth_of_instances_alone(make_dataset: Callable[..., Path]) -> None:
+def test_truth_from_instances_alone(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(kinds=("instances",), classes={0: "background", 1: "cell"})
     classes, instances = Dataset.open(folder).truth("a")
     expected = imagefiles.read_labels(folder / "instances" / "a.png")
@@ -106,7 +108,7 @@ def test_truth_of_instances_alone(make_dataset: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(("kind", "neighbours"), [("classes", 2), ("boundaries", 1)])
-def test_truth_of_classes_alone(make_dataset: Callable[..., Path], kind: str, neighbours: int) -> None:
+def test_truth_from_classes_alone(make_dataset: Callable[..., Path], kind: str, neighbours: int) -> None:
     folder = make_dataset(kinds=("classes",), classes={0: "line", 1: "cell"}, ignore=None, labels=kind)
     classes = np.random.default_rng(0).integers(0, 2, (40, 30), np.uint8)
     imagefiles.write_png(folder / "classes" / "a.png", classes)
@@ -116,7 +118,7 @@ def test_truth_of_classes_alone(make_dataset: Callable[..., Path], kind: str, ne
     assert pairs.shape[1] == pieces.max() + 1 == instances.max() + 1
 
 
-def test_areas_of_two_classes_that_touch_are_two(make_dataset: Callable[..., Path]) -> None:
+def test_touching_areas_of_two_classes_are_two_instances(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(kinds=("classes",), labels="classes")
     imagefiles.write_png(folder / "classes" / "a.png", np.array([[1, 2, 9], [0, 0, 1]], np.uint8))
     classes, instances = Dataset.open(folder).truth("a")
@@ -135,7 +137,7 @@ def test_areas_of_two_classes_that_touch_are_two(make_dataset: Callable[..., Pat
         (None, {"kinds": ("instances",)}, "3 classes, but no folder named classes"),
     ],
 )
-def test_open_refuses(
+def test_open_refuses_an_incomplete_dataset(
     make_dataset: Callable[..., Path], remove: str | None, spec: dict[str, object], says: str
 ) -> None:
     folder = make_dataset(**spec)
@@ -145,7 +147,7 @@ def test_open_refuses(
         Dataset.open(folder)
 
 
-def test_open_refuses_what_is_no_folder(tmp_path: Path) -> None:
+def test_open_refuses_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="is not a folder; `segline import FOLDER --name gone`"):
         Dataset.open(tmp_path / "gone")
 
@@ -161,7 +163,7 @@ def test_open_refuses_what_is_no_folder(tmp_path: Path) -> None:
         ("image,group\na,1\nb,1\nc,\nd,1\ne,1\n", "no group to: c"),
     ],
 )
-def test_groups(make_dataset: Callable[..., Path], rows: str, says: str | None) -> None:
+def test_groups_are_read_or_refused(make_dataset: Callable[..., Path], rows: str, says: str | None) -> None:
     folder = make_dataset()
     (folder / "groups.csv").write_text(rows)
     if says is None:
@@ -171,7 +173,7 @@ def test_groups(make_dataset: Callable[..., Path], rows: str, says: str | None) 
         Dataset.open(folder)
 
 
-def test_memory_is_more_than_image_and_labels_take(make_dataset: Callable[..., Path]) -> None:
+def test_estimated_memory_covers_image_and_labels(make_dataset: Callable[..., Path]) -> None:
     dataset = Dataset.open(make_dataset())
     image, (classes, instances) = dataset.image("a"), dataset.truth("a")
     assert dataset.memory("a") >= max(4 * image.nbytes, classes.nbytes + instances.nbytes + 8 * classes.size)

@@ -1,4 +1,4 @@
-"""Judges: sums and likelihoods counted pixel by pixel, chi squared, and the law that balance 1 evens classes out."""
+"""Densities, judged by sums and probabilities computed pixel by pixel, by chi squared, and by laws."""
 
 import pickle
 import tracemalloc
@@ -16,14 +16,14 @@ DRAWS = 20_000
 
 
 def scene(height, width, seed=0):
-    """Classes with a rare one in single pixels and some ignored, and a border that varies."""
+    """Make classes with a rare class in single pixels and ignored pixels, and a varying border term."""
     rng = np.random.default_rng(seed)
     classes = rng.choice(np.array([0, 1, 2, IGNORE], np.uint8), (height, width), p=[0.8, 0.15, 0.02, 0.03])
     return classes, rng.random((height, width)).astype(np.float32)
 
 
 def naive(classes, border, of_class):
-    """(H, W) float64 likelihoods and the cells' totals, by loops."""
+    """Compute probabilities (H, W) float64 and the sums of the cells by loops."""
     height, width = classes.shape
     pixels = np.zeros((height, width))
     totals = np.zeros((-(-height // CELL), -(-width // CELL)))
@@ -41,7 +41,7 @@ def naive(classes, border, of_class):
 
 
 def drawn(density, shapes, seed=0, draws=DRAWS):
-    """How often each pixel of each image was drawn."""
+    """Count how often each pixel of each image is drawn."""
     counts = [np.zeros(shape) for shape in shapes]
     for number in range(draws):
         image, place = density.draw(np.random.default_rng((seed, number)))
@@ -50,7 +50,7 @@ def drawn(density, shapes, seed=0, draws=DRAWS):
 
 
 def assert_drawn_by(counts, expected):
-    """Chi squared of `counts` against likelihoods, those below five expected draws taken together."""
+    """Assert by chi squared that `counts` fit `expected`; entries below five expected draws are merged."""
     observed, likely = (np.concatenate([part.ravel() for part in parts]) for parts in (counts, expected))
     likely = likely / likely.sum() * observed.sum()
     assert not observed[likely == 0].any()
@@ -64,7 +64,7 @@ def assert_drawn_by(counts, expected):
 
 @settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.sampled_from([0.0, 3.0]))
-def test_sums_are_those_counted_pixel_by_pixel(height, width, seed, extra):
+def test_sums_equal_those_computed_pixel_by_pixel(height, width, seed, extra):
     classes, border = scene(height, width, seed)
     of_class = [0.25, 0.0, 7.0]  # class 1 is never drawn
     sums, added = cells(classes, extra * border, of_class)
@@ -75,7 +75,7 @@ def test_sums_are_those_counted_pixel_by_pixel(height, width, seed, extra):
 
 
 @pytest.mark.parametrize("extra", [0.0, 5.0])
-def test_pixels_are_drawn_as_likely_as_the_naive_density_says(extra):
+def test_pixels_are_drawn_with_the_probability_of_the_naive_density(extra):
     parts = [scene(*shape, seed) for seed, shape in enumerate([(20, 33), (7, 5), (40, 18)])]
     of_class = [0.5, 2.0, 30.0]
     expected = [naive(classes, extra * border, of_class)[0] for classes, border in parts]
@@ -88,7 +88,7 @@ def test_pixels_are_drawn_as_likely_as_the_naive_density_says(extra):
 
 
 @pytest.mark.parametrize(("balance", "shares"), [(0, None), (1, [1 / 3, 1 / 3, 1 / 3])])
-def test_balance_decides_between_pixels_alike_and_classes_as_often(balance, shares):
+def test_balance_shifts_from_equal_pixels_to_equal_classes(balance, shares):
     scenes = [scene(60, 50, seed)[0] for seed in range(3)]
     pixels = np.bincount(np.concatenate(scenes, axis=None), minlength=256)[:3]
     of_class = class_weights(pixels, balance)
@@ -98,21 +98,21 @@ def test_balance_decides_between_pixels_alike_and_classes_as_often(balance, shar
         sum(count[image == class_id].sum() for count, image in zip(counts, scenes, strict=True))
         for class_id in range(3)
     ]
-    assert sum(classes) == DRAWS  # nothing that is ignored
-    # Four standard deviations of a count out of 20,000.
+    assert sum(classes) == DRAWS  # no ignored pixel
+    # The tolerance is four standard deviations of a count out of 20,000.
     np.testing.assert_allclose(np.array(classes) / DRAWS, shares or pixels / pixels.sum(), atol=4 * 0.5 / DRAWS**0.5)
 
 
-def test_an_image_of_ignored_pixels_alone_is_never_drawn():
+def test_an_image_with_only_ignored_pixels_is_never_drawn():
     scenes = [np.full((20, 20), IGNORE, np.uint8), np.zeros((20, 20), np.uint8), np.full((9, 9), IGNORE, np.uint8)]
-    scenes[1][:, 4:] = IGNORE  # the cells at the right edge hold nothing
+    scenes[1][:, 4:] = IGNORE  # the cells at the right edge have density 0
     density = Density([1.0], scenes, [cells(classes, 1.0, [1.0]) for classes in scenes])
     counts = drawn(density, [classes.shape for classes in scenes], draws=500)
     assert [count.sum() for count in counts] == [0, 500, 0]
     assert counts[1][:, 4:].sum() == 0
 
 
-def test_the_draw_is_the_generators_alone_and_survives_the_way_to_a_worker():
+def test_a_draw_depends_on_the_generator_alone_and_survives_pickling():
     classes, border = scene(50, 60)
     density = Density([1.0, 2.0, 3.0], [classes], [cells(classes, border, [1.0, 2.0, 3.0])])
     places = [density.draw(np.random.default_rng((0, number))) for number in range(50)]
@@ -121,9 +121,9 @@ def test_the_draw_is_the_generators_alone_and_survives_the_way_to_a_worker():
     assert len(set(places)) > 40
 
 
-def test_of_a_huge_image_one_cell_is_read():
+def test_a_draw_reads_one_cell_of_a_huge_image():
     side = 20_000
-    classes = np.broadcast_to(np.zeros((), np.uint8), (side, side))  # no memory of its own
+    classes = np.broadcast_to(np.zeros((), np.uint8), (side, side))  # needs no memory
     grid = side // CELL
     sums = np.stack([np.arange(1.0, grid**2 + 1).reshape(grid, grid), np.zeros((grid, grid))])
     density = Density([1.0], [classes], [sums])
@@ -138,5 +138,5 @@ def test_of_a_huge_image_one_cell_is_read():
 
 def test_sums_of_other_images_are_refused():
     classes, border = scene(20, 20)
-    with pytest.raises(ValueError, match="1 images, but densities of 2; run stage weights again"):
+    with pytest.raises(ValueError, match="1 images, but densities of 2 images; run stage weights again"):
         Density([1.0, 1.0, 1.0], [classes], [cells(classes, border, [1.0])] * 2)

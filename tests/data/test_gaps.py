@@ -1,4 +1,4 @@
-"""The gap against a table, the cell-by-cell definition and its laws; and that it does not depend on the strips."""
+"""Gaps between instances, judged by a table, by the cell-by-cell definition, and by laws for any strips."""
 
 import tracemalloc
 from itertools import product
@@ -21,7 +21,7 @@ def shapes(largest):
 
 @st.composite
 def scenes(draw, largest=9, ids=6, class_ids=(0, 1, 1, 1, 2, IGNORE)):
-    """Classes and instances as an annotator might leave them: pieces, gaps in the numbering, disagreement."""
+    """Draw typical annotations: instances in pieces, gaps in the numbering, classes and instances that disagree."""
     shape = draw(shapes(largest))
     classes = draw(arrays(np.uint8, shape, elements=st.sampled_from(class_ids)))
     instances = draw(arrays(np.int32, shape, elements=st.integers(0, ids)))
@@ -35,7 +35,7 @@ def neighbours(shape, y, x):
 
 
 def rivals(classes, instances, y, x):
-    """Neighbours of (y, x) in another instance of its class."""
+    """Return the neighbours of (y, x) in another instance of the same class."""
     if classes[y, x] in (0, IGNORE) or instances[y, x] == 0:
         return []
     return [
@@ -46,7 +46,7 @@ def rivals(classes, instances, y, x):
 
 
 def cell_by_cell(classes, instances):
-    """The definition: serve the instances one after the other, fewest untouched pixels first."""
+    """Apply the definition: process instances one by one, fewest untouched pixels first."""
     pixels = {}
     for y, x in np.argwhere((classes != 0) & (classes != IGNORE) & (instances > 0)):
         pixels.setdefault(int(instances[y, x]), []).append((int(y), int(x)))
@@ -80,7 +80,7 @@ class TestSeparate:
             pytest.param(["11"], ["12"], ["10"], id="no room for two"),
         ],
     )
-    def test_table(self, classes, instances, expected):
+    def test_separate_matches_a_table_made_by_hand(self, classes, instances, expected):
         def table(rows):
             return np.array([[IGNORE if c == "i" else int(c) for c in row] for row in rows])
 
@@ -89,7 +89,7 @@ class TestSeparate:
         assert separated.tolist() == table(expected).tolist()
 
     @given(scenes())
-    def test_equals_cell_by_cell_where_none_is_lost(self, scene):
+    def test_separate_equals_the_definition_if_no_instance_is_lost(self, scene):
         classes, instances = scene
         reference = cell_by_cell(classes, instances)
         if survivors(reference, instances) == survivors(classes, instances):
@@ -97,7 +97,7 @@ class TestSeparate:
 
     @given(scenes())
     @settings(max_examples=200)
-    def test_laws(self, scene):
+    def test_separate_obeys_its_laws(self, scene):
         classes, instances = scene
         separated = separate(classes, instances, IGNORE)
         assert not any(rivals(separated, instances, *p) for p in np.ndindex(classes.shape)), "some still touch"
@@ -110,7 +110,7 @@ class TestSeparate:
 
     @given(scenes(largest=5, ids=2, class_ids=(0, 1, 1)))
     @example((np.ones((2, 3), np.uint8), np.array([[1, 1, 1], [2, 2, 2]])))
-    def test_two_instances_both_survive_where_they_can(self, scene):
+    def test_two_instances_survive_if_possible(self, scene):
         classes, instances = scene
         one, two = (np.argwhere((classes == 1) & (instances == i)) for i in (1, 2))
         apart = any(abs(p - q).max() > 1 for p in one for q in two)
@@ -125,15 +125,15 @@ class TestSeparate:
 
     @given(scenes(largest=14), st.integers(1, 5))
     @settings(max_examples=200)
-    def test_strips_do_not_matter(self, scene, rows):
-        """Chains of pixels that wait for each other, and cells that need room, go through several strips."""
+    def test_result_does_not_depend_on_the_strips(self, scene, rows):
+        """Chains of waiting pixels, and cells that need room, cross several strips."""
         whole = separate(*scene, IGNORE)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gaps, "strips", lambda shape: labels.strips(shape, rows * shape[1]))
             assert (separate(*scene, IGNORE) == whole).all()
 
-    def test_a_chain_through_all_strips(self):
-        """A column of single pixels, each served after the one below it: every other one is kept."""
+    def test_a_chain_of_waiting_pixels_crosses_all_strips(self):
+        """In a column of single pixels, processed from the bottom up, every second pixel is kept."""
         instances = np.arange(40, 0, -1)[:, None]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gaps, "strips", lambda shape: labels.strips(shape, 3))
@@ -141,8 +141,8 @@ class TestSeparate:
         assert kept.tolist() == [0, 1] * 20
 
     @pytest.mark.parametrize("side", [4, 40])
-    def test_three_bytes_a_pixel_whatever_touches(self, side):
-        """The result, the state of each pixel and, for a moment, which of them make way; besides one strip."""
+    def test_memory_stays_below_three_bytes_for_each_pixel(self, side):
+        """Result, state and, briefly, the gap need a byte for each pixel; one strip needs more."""
         place = np.arange(3000) // side
         instances = (place[:, None] * place.max() + place + 1).astype(np.int32)
         tracemalloc.start()
@@ -151,7 +151,7 @@ class TestSeparate:
         tracemalloc.stop()
         assert peak < 3 * instances.size + 200 * labels.STRIP
 
-    def test_layout_and_input_are_left_alone(self):
+    def test_input_arrays_stay_unchanged(self):
         classes, instances = np.ones((3, 8), np.uint8), np.repeat([[1, 2]], 4, axis=1).repeat(3, axis=0)
         expected = separate(classes, instances)
         classes.setflags(write=False)
@@ -170,6 +170,6 @@ class TestSeparate:
             (np.ones((2, 2), int), np.full((2, 2), -3), "id -3"),
         ],
     )
-    def test_refuses(self, classes, instances, message):
+    def test_separate_refuses_unusable_arrays(self, classes, instances, message):
         with pytest.raises(ValueError, match=message):
             separate(classes, instances)

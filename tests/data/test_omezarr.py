@@ -16,13 +16,13 @@ MOVES = [{"type": "scale", "scale": [1.0, 0.5, 0.25]}, {"type": "translation", "
 SAID = {"axes": AXES, "datasets": [{"path": "0", "coordinateTransformations": MOVES}]}
 
 
-def make(path: Path, version: str, said: dict[str, Any]) -> Path:
+def make(path: Path, version: str, metadata: dict[str, Any]) -> Path:
     group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3, overwrite=True)
     group.create_array("0", shape=(2, 30, 40), chunks=(1, 16, 16), dtype="uint8")[:] = 3
     if version == "0.4":
-        group.attrs.update({"multiscales": [said | {"version": version}]})
+        group.attrs.update({"multiscales": [metadata | {"version": version}]})
     else:
-        group.attrs.update({"ome": {"version": version, "multiscales": [said]}})
+        group.attrs.update({"ome": {"version": version, "multiscales": [metadata]}})
     return path
 
 
@@ -38,8 +38,8 @@ def test_labels_take_over_axes_and_scale(version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moves", [[], [{"type": "identity"}]])
 def test_a_missing_scale_is_1(moves: list[Any], tmp_path: Path) -> None:
-    said = {"axes": [{"name": n} for n in "yx"], "datasets": [{"path": "0", "coordinateTransformations": moves}]}
-    axes, own, _ = omezarr.axes(omezarr.read(make(tmp_path / "a.zarr", "0.4", said)), channels=False)
+    metadata = {"axes": [{"name": n} for n in "yx"], "datasets": [{"path": "0", "coordinateTransformations": moves}]}
+    axes, own, _ = omezarr.axes(omezarr.read(make(tmp_path / "a.zarr", "0.4", metadata)), channels=False)
     assert axes == [{"name": n, "type": "space"} for n in "yx"]
     assert own == [{"type": "scale", "scale": [1.0, 1.0]}]
 
@@ -107,13 +107,13 @@ def test_stems_have_no_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_the_md5_changes_with_pixels_and_metadata(version: str, tmp_path: Path) -> None:
     path = make(tmp_path / "a.zarr", version, SAID)
-    found = [omezarr.md5(path), omezarr.md5(make(tmp_path / "b.zarr", version, SAID))]
-    assert found[0] == found[1]
+    digests = [omezarr.md5(path), omezarr.md5(make(tmp_path / "b.zarr", version, SAID))]
+    assert digests[0] == digests[1]
     zarr.open_array(path / "0")[1, 20, 20] = 9
-    found.append(omezarr.md5(path))
+    digests.append(omezarr.md5(path))
     make(path, version, SAID | {"name": "other"})
-    found.append(omezarr.md5(path))
+    digests.append(omezarr.md5(path))
     array = zarr.open_array(path / "0")
     array[0, :16, :16] = np.zeros((16, 16), np.uint8)
-    found.append(omezarr.md5(path))
-    assert len(set(found)) == 4
+    digests.append(omezarr.md5(path))
+    assert len(set(digests)) == 4

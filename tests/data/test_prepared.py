@@ -14,7 +14,7 @@ from segline.model.images import as_channels
 
 
 def test_arrays_open_one_file_at_a_time(tmp_path: Path) -> None:
-    """More arrays than a process may have files open: each is opened when it is asked for."""
+    """There are more arrays than a process may open files; each file is opened when indexed."""
     names = [f"{number}" for number in range(300)]
     for name in names:
         files.save_array(tmp_path / name, np.full((2, 3), int(name), np.int32))
@@ -34,7 +34,7 @@ def test_arrays_open_one_file_at_a_time(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A prepared dataset of one image."""
+    """Write a prepared dataset of one image."""
     (tmp_path / "manifest.csv").write_text("image,split\na,train\n")
     (tmp_path / "dataset.yaml").write_text("name: x\nlabels: classes\nclasses: {0: a, 1: b}\n")
     files.write_json(tmp_path / "statistics.json", {"dtype": "uint8", "channels": 1, "mean": [0.5], "std": [0.1]})
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_prepared_dataset_is_read(folder: Path) -> None:
+def test_a_sound_prepared_dataset_opens(folder: Path) -> None:
     prepared = Prepared.open(folder)
     assert prepared.names("train") == ["a"]
     assert (prepared.image("a").shape, prepared.target("a").shape) == ((2, 3, 1), (2, 3))
@@ -67,14 +67,14 @@ def test_a_prepared_dataset_is_read(folder: Path) -> None:
         ("statistics.json", '{"dtype": "uint8", "channels": 1, "mean": 7, "std": [0.1]}'),
     ],
 )
-def test_a_damaged_record_of_the_data_is_named(folder: Path, name: str, text: str) -> None:
+def test_a_damaged_file_is_named(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
     with pytest.raises(FileError, match=rf"{name}: ") as refused:
         Prepared.open(folder)
     assert "dvc repro" in str(refused.value) or text == ""
 
 
-def test_arrays_of_another_kind_are_named(folder: Path) -> None:
+def test_an_array_of_wrong_type_or_shape_is_named(folder: Path) -> None:
     files.save_array(folder / "targets" / "a.npy", np.zeros((2, 3), np.float64))
     files.save_array(folder / "images" / "a.npy", np.zeros((2, 3), np.uint8))
     prepared = Prepared.open(folder)
@@ -85,19 +85,19 @@ def test_arrays_of_another_kind_are_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_equal_to_numpy(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_equal_those_of_numpy(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK", 100)
     rng = np.random.default_rng(0)
     top = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
     images = [(rng.random((height, 17, 3)) * top).astype(dtype) for height in (5, 30, 1)]
-    found = statistics(map(moments, images))
+    statistics_of_all = statistics(map(moments, images))
     pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float64) / top
-    np.testing.assert_allclose(found.mean, pixels.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(found.std, pixels.std(axis=0), rtol=1e-9)
-    assert (found.dtype, found.channels) == (dtype, 3)
+    np.testing.assert_allclose(statistics_of_all.mean, pixels.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(statistics_of_all.std, pixels.std(axis=0), rtol=1e-9)
+    assert (statistics_of_all.dtype, statistics_of_all.channels) == (dtype, 3)
 
 
-def test_order_does_not_matter() -> None:
+def test_statistics_do_not_depend_on_the_order_of_images() -> None:
     rng = np.random.default_rng(0)
     parts = [moments(rng.random((9, 9, 1), dtype=np.float32)) for _ in range(50)]
     assert statistics(parts) == statistics(parts[::-1])
@@ -106,11 +106,11 @@ def test_order_does_not_matter() -> None:
 def test_sums_of_large_values_are_exact() -> None:
     image = np.full((1000, 1000, 1), 65535, np.uint16)
     image[0, 0] = 65534
-    found = moments(image)
-    assert found.sums == (65535 * 10**6 - 1,)
-    assert found.squares == (65535**2 * (10**6 - 1) + 65534**2,)
-    # A variance of p(1 - p) with p one in a million: lost in float64 sums of squares.
-    assert statistics([found]).std[0] == pytest.approx(np.sqrt(1e-6 * (1 - 1e-6)) / 65535, rel=1e-12)
+    total = moments(image)
+    assert total.sums == (65535 * 10**6 - 1,)
+    assert total.squares == (65535**2 * (10**6 - 1) + 65534**2,)
+    # The variance is p(1 - p) with p = 1e-6, which is lost in float64 sums of squares.
+    assert statistics([total]).std[0] == pytest.approx(np.sqrt(1e-6 * (1 - 1e-6)) / 65535, rel=1e-12)
 
 
 def test_a_constant_channel_is_divided_by_one() -> None:

@@ -1,7 +1,7 @@
-"""Damaged image files, judged by what must never happen: a crash, a hang, another error, or more memory than stated.
+"""Damaged image files must be read or refused, without a crash, a hang, another error, or more memory than documented.
 
-The files are read by this module as a script, in a process of its own with bounded memory:
-`test_reader_fuzz.py CASES SEED [NAME]`; it prints one line of JSON, or dies.
+This module runs as a script in a separate process with bounded memory: `test_reader_fuzz.py CASES SEED [NAME]`
+reads the files and prints one line of JSON, or crashes.
 """
 
 import faulthandler
@@ -30,7 +30,7 @@ from segline.model.images import ImageError, decode, decode_page, describe, head
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
 HANGS = 60  # seconds for one case
-# What segline.model.images states: bytes of pixels a byte of the file, by the kinds of `valid`.
+# Documented limits of segline.model.images: bytes of pixels for each byte of the file, by kind of `valid`.
 EXPANSION = {
     "png": 1032 * 24,
     "jpg": 1400,
@@ -46,7 +46,7 @@ EXPANSION = {
     "tifjpg": 1400 * 4,
 }
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-# Not one picture: what they hold is read page by page.
+# Stacks are read page by page.
 STACKS = ("tif stack", "tif imagej")
 
 
@@ -63,7 +63,7 @@ def tiff(array: np.ndarray, **options: object) -> bytes:
 
 
 def valid() -> dict[str, tuple[str, bytes]]:
-    """Small files of many kinds, by name; each with the key of its expansion."""
+    """Make small files of many kinds, by name, with the key of their expansion."""
     rng = np.random.default_rng(0)
     smooth = np.clip(np.add.outer(np.arange(24), np.arange(20)) * 4 + rng.integers(0, 9, (24, 20)), 0, 255)
     grey = Image.fromarray(smooth.astype(np.uint8))
@@ -137,7 +137,7 @@ def _tiffs(smooth: np.ndarray) -> Iterator[tuple[str, tuple[str, bytes]]]:
 
 
 def damaged(data: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
-    """`data` cut, flipped, overwritten, spliced or several of these."""
+    """Cut, flip, overwrite or splice `data`, or several of these."""
     changed = bytearray(data)
     for _ in range(int(rng.integers(1, 4))):
         at, kind = _place(len(changed), rng), rng.integers(0, 7)
@@ -168,12 +168,12 @@ def damaged(data: bytes, others: list[bytes], rng: np.random.Generator) -> bytes
 
 
 def _place(length: int, rng: np.random.Generator) -> int:
-    """A place in `length` bytes, every other time near the begin, where headers and directories are."""
+    """Choose an offset in `length` bytes, half of the time near the beginning, where headers and directories are."""
     return int(rng.integers(0, min(length, 250) if rng.random() < 0.5 else length))
 
 
 def signed(data: bytes) -> bytes:
-    """The PNG `data` with right checksums: damage by somebody who means it."""
+    """Correct the checksums of the damaged PNG `data`, as an attacker would."""
     changed, at = bytearray(data), 8
     while at + 12 <= len(changed):
         end = at + 8 + int.from_bytes(changed[at : at + 4], "big")
@@ -196,7 +196,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
 
 
 def read(data: bytes, most: int) -> str:
-    """What becomes of `data` when it is read in all ways with `most` bytes of memory."""
+    """Read `data` by every reader with at most `most` bytes of memory; return read or refused."""
     answers = {}
     for name, reader in READERS.items():
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -216,9 +216,9 @@ def read(data: bytes, most: int) -> str:
 
 
 def main(cases: int, seed: int, only: str = "") -> None:
-    """Read `cases` damaged files; print what became of them."""
+    """Read `cases` damaged files; print how many were read and refused."""
     faulthandler.enable()
-    files = {name: each for name, each in valid().items() if only in name}
+    files = {name: entry for name, entry in valid().items() if only in name}
     everything, names = [data for _, data in files.values()], list(files)
     counts: Counter[str] = Counter()
     slowest = 0.0
@@ -242,9 +242,9 @@ def main(cases: int, seed: int, only: str = "") -> None:
 
 
 def fuzz(cases: int, seed: int, only: str = "") -> dict[str, float]:
-    """What `main` says in a process of its own; that it ends well and prints nothing else is asserted."""
+    """Run `main` in a separate process, assert that it succeeds without further output, and return its counts."""
     command = [sys.executable, __file__, str(cases), str(seed), only]
-    # One arena and one thread, so that what is reserved is what is used.
+    # With one arena and one thread, reserved memory equals used memory.
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANGS + cases, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr[-3000:]
@@ -259,8 +259,8 @@ def test_damaged_files_are_read_or_refused_within_bounds() -> None:
     assert counts["refused"] > 300
 
 
-def test_the_bound_is_felt() -> None:
-    """A reader that believes headers is found out."""
+def test_the_memory_limit_is_effective() -> None:
+    """A reader that trusts headers exceeds the memory limit."""
     believing = "import sys; from segline.model import headers; headers.doubt = lambda *_: None; "
     run = f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_reader_fuzz as t; t.main(400, 0, 'bmp')"
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
@@ -270,7 +270,7 @@ def test_the_bound_is_felt() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(valid()) - set(STACKS)))
 def test_truncated_files_are_refused(name: str) -> None:
-    """Unless all that is missing is a note beside the pixels, as a TIFF may have behind them."""
+    """A TIFF may be read if only metadata after the pixels are missing."""
     _, data = valid()[name]
     whole, read = decode(data), 0
     for cut in {*range(0, len(data), 5), *range(len(data) - 40, len(data))}:
@@ -284,7 +284,7 @@ def test_truncated_files_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", valid())
-def test_what_is_whole_is_read_and_its_header_tells_the_truth(name: str) -> None:
+def test_sound_files_are_read_and_match_their_headers(name: str) -> None:
     _, data = valid()[name]
     if name in STACKS:
         assert decode_page(io.BytesIO(data), 1).shape[:2] == (24, 20)

@@ -1,4 +1,4 @@
-"""Judges: crops by hand, counting every pixel, and the law that a batch depends on seed, epoch and index alone."""
+"""Tile samplers, judged by crops, by pixel counts, and by the law that a batch depends on seed, epoch and index."""
 
 import itertools
 import subprocess
@@ -20,7 +20,7 @@ STATISTICS = Statistics("uint8", 1, (0.5,), (0.25,))
 
 
 def dataset(*shapes, channels=1):
-    """Images, targets and weights in which every pixel knows its number."""
+    """Make images, targets and weights whose values encode the number of the pixel."""
     images, targets, weights = [], [], []
     for height, width in shapes:
         numbers = np.arange(height * width).reshape(height, width)
@@ -53,7 +53,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize(("tile", "output"), [(12, 12), (12, 6), (13, 5), (40, 40)])
-def test_unchanged_sample_is_image_target_and_weights_of_one_place(tile, output):
+def test_an_unchanged_sample_is_cut_from_one_place_of_all_arrays(tile, output):
     arrays = dataset((20, 17))
     tiles = training(arrays, tile=tile, output=output, tiles_per_epoch=40)
     padded = [np.pad(part[0], [(60, 60), (60, 60)] + [(0, 0)] * (part[0].ndim - 2), mode="reflect") for part in arrays]
@@ -61,7 +61,7 @@ def test_unchanged_sample_is_image_target_and_weights_of_one_place(tile, output)
         assert (image.shape, image.dtype) == ((1, tile, tile), np.float32)
         assert (target.shape, target.dtype) == ((output, output), np.uint8)
         assert (weights.shape, weights.dtype) == ((output, output), np.float32)
-        # The centre's weight is its pixel's number, so the place is known and all else follows.
+        # The weight of the centre is the number of its pixel, so the place of the tile is known.
         row, column = divmod(int(weights[output // 2, output // 2]), 17)
         window = [
             part[60 + row - side // 2 :, 60 + column - side // 2 :][:side, :side]
@@ -70,20 +70,20 @@ def test_unchanged_sample_is_image_target_and_weights_of_one_place(tile, output)
         assert_same((image, target, weights), (to_network(window[0], STATISTICS), window[1], window[2]))
 
 
-def test_image_weights_and_target_of_a_changed_sample_lie_on_each_other():
-    # One smooth picture is image, weights and (rounded) target, so they must stay equal whatever is done to them.
+def test_image_weights_and_target_of_an_augmented_sample_stay_aligned():
+    # Image, weights and (rounded) target are the same smooth picture, so they must stay equal.
     picture = (100 + 50 * np.sin(np.arange(90) / 9)[:, None] + 50 * np.cos(np.arange(70) / 7)).astype(np.float32)
     arrays = [picture[..., None]], [picture.round().astype(np.uint8)], [picture]
     geometry = Augment(brightness=0, contrast=0, noise=0)
     tiles = training(arrays, geometry, tile=40, output=20, statistics=Statistics("float32", 1, (0,), (1,)))
     for image, target, weights in itertools.islice(tiles, 20):
         np.testing.assert_allclose(weights, image[0, 10:30, 10:30], atol=1e-3)
-        # The picture rises by at most 9 a pixel, so half a pixel in both directions and the rounding are below 10.
+        # The picture changes by at most 9 for each pixel; half a pixel both ways and rounding stay below 10.
         assert np.abs(target - weights).max() < 10
 
 
-def test_every_pixel_is_covered_alike():
-    # All centres are equally likely, so take each once; then a tile of 9 x 9 should hold each pixel 81 times.
+def test_tiles_cover_every_pixel_equally():
+    # All centres are equally likely. With each centre once, tiles of 9 x 9 contain each pixel 81 times.
     height, width, side = 14, 11, 9
     arrays = dataset((height, width))
     counts = np.zeros(height * width)
@@ -98,7 +98,7 @@ def test_every_pixel_is_covered_alike():
     assert counts[0, 1:-1].min() >= 0.5
 
 
-def test_images_are_drawn_by_their_pixels_and_centres_evenly():
+def test_images_are_drawn_by_area_and_centres_uniformly():
     shapes = [(10, 10), (20, 30), (7, 1)]
     tiles = training(dataset(*shapes), tile=1, output=1, tiles_per_epoch=1)
     ends = np.cumsum([height * width for height, width in shapes])
@@ -121,7 +121,7 @@ def test_grey_values_change_in_units_of_the_range_before_normalisation(dtype, ch
     plain = training((images, targets, weights), statistics=statistics)
     changed = training((images, targets, weights), brighter, statistics=statistics)
     shifts = [changed[number][0] - plain[number][0] for number in range(50)]
-    # One shift a tile, up to 0.1 of the range, which is half a standard deviation.
+    # Each tile has one shift of up to 0.1 of the range, which is half a standard deviation.
     assert max(shift.max() - shift.min() for shift in shifts) < 1e-4 * max(1, np.abs(plain[0][0]).max())
     means = np.array([shift.mean() for shift in shifts])
     assert np.abs(means).max() < 0.5 + 1e-3
@@ -148,7 +148,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_after_a_restart():
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-def test_persistent_workers_of_a_plain_loader_see_the_epochs_too():
+def test_persistent_workers_of_a_plain_loader_give_the_same_epochs():
     tiles = training(dataset((40, 50)), Augment(), tiles_per_epoch=6)
     sampler = EpochBatches(6, 2, range(0))
     loader = DataLoader(tiles, batch_sampler=sampler, num_workers=2, persistent_workers=True)
@@ -159,7 +159,7 @@ def test_persistent_workers_of_a_plain_loader_see_the_epochs_too():
                 assert_same([part[item] for part in batch], tiles[6 * epoch + 2 * index + item])
 
 
-def test_a_loader_leaves_the_global_random_state_alone():
+def test_a_loader_does_not_change_the_global_random_state():
     tiles = training(dataset((40, 50)), Augment())
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -167,13 +167,13 @@ def test_a_loader_leaves_the_global_random_state_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_seed_makes_other_tiles():
+def test_another_seed_gives_other_tiles():
     arrays = dataset((40, 50))
     first, second = (training(arrays, Augment(), seed=seed)[0][0] for seed in (0, 1))
     assert not np.array_equal(first, second)
 
 
-def test_ignored_pixels_weigh_nothing_after_warping():
+def test_ignored_pixels_have_weight_0_after_warping():
     images, targets, weights = dataset((40, 40))
     targets[0][10:30, 10:30] = 200
     weights[0][:] = 1
@@ -220,7 +220,7 @@ def test_validation_image_is_centred_on_its_output():
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 11, 1000])
-def test_validation_takes_at_most_so_many_spread_over_all_images(most):
+def test_validation_spreads_its_limited_tiles_over_all_images(most):
     arrays = dataset(*[(18, 18)] * 4, (36, 18))
     tiles = validation(arrays, most=most)
     assert len(tiles) == min(most, 4 * 9 + 18)
@@ -230,13 +230,13 @@ def test_validation_takes_at_most_so_many_spread_over_all_images(most):
     assert np.abs(per_image - len(tiles) * np.array([9, 9, 9, 9, 18]) / 54).max() < 1
 
 
-def test_validation_does_not_always_take_the_same_corner():
+def test_validation_does_not_take_the_same_corner_of_every_image():
     tiles = validation(dataset(*[(12, 12)] * 16), most=16)
     assert len({place.image for place in tiles.places}) == 16
     assert len({(place.row, place.column) for place in tiles.places}) == 4
 
 
-def test_the_datasets_own_ignore_id_is_the_only_one():
+def test_validation_uses_the_ignore_id_of_the_dataset():
     images, targets, weights = dataset((4, 20))
     targets[0][:, :5] = 9
     tiles = validation((images, targets, weights), ignore=9)
@@ -246,7 +246,7 @@ def test_the_datasets_own_ignore_id_is_the_only_one():
         assert not weight[target == 9].any()
 
 
-def test_what_does_not_belong_together_is_refused():
+def test_mismatched_arrays_are_refused():
     images, targets, weights = dataset((20, 20), (20, 20))
     with pytest.raises(ValueError, match="at least one image"):
         training(([], [], []))
@@ -263,7 +263,7 @@ def test_what_does_not_belong_together_is_refused():
 @pytest.mark.parametrize(
     "statistics", [Statistics("uint16", 1, (0,), (1,)), Statistics("uint8", 3, (0,) * 3, (1,) * 3)]
 )
-def test_images_unlike_the_statistics_are_refused(statistics):
+def test_images_that_differ_from_the_statistics_are_refused(statistics):
     with pytest.raises(ValueError, match=r"image 0 is uint8 with 1 channels, but the statistics belong to u"):
         training(dataset((20, 20)), statistics=statistics)
 
@@ -277,7 +277,7 @@ def test_cutting_tiles_does_not_import_albumentations():
 def test_the_uniform_draw_has_not_changed():
     arrays = dataset((20, 17), (33, 40), (5, 9))
     tiles = training(arrays, tiles_per_epoch=4, seed=3)
-    # Written down when there was no other draw.
+    # Recorded before the draw by density existed.
     assert [int(tiles[number][2][3, 3]) for number in range(10)] == [1043, 134, 22, 117, 7, 337, 965, 684, 1099, 710]
     rngs = [np.random.default_rng((3, 1, index)) for index in range(5)]
     expected = [(2, (0, 7)), (1, (8, 17)), (1, (24, 5)), (1, (17, 4)), (1, (6, 29))]
@@ -285,7 +285,7 @@ def test_the_uniform_draw_has_not_changed():
 
 
 def rare(shape=(90, 70)):
-    """An image with three classes, one in 50 pixels of 6,300, and the density that evens them out."""
+    """Make an image with three classes, one of them in 50 of 6,300 pixels, and the density that balances them."""
     images, targets, weights = dataset(shape)
     targets[0][:] = np.arange(shape[1]) < 20
     targets[0][40:45, 30:40] = 2
@@ -294,7 +294,7 @@ def rare(shape=(90, 70)):
 
 
 @pytest.mark.parametrize(("tile", "output"), [(12, 12), (12, 6)])
-def test_with_a_density_each_class_is_as_often_in_the_middle_of_the_output(tile, output):
+def test_a_balancing_density_centres_tiles_equally_on_each_class(tile, output):
     arrays, density = rare()
     tiles = training(arrays, tile=tile, output=output, tiles_per_epoch=100, density=density)
     middles = np.array([tiles[number][1][output // 2, output // 2] for number in range(3000)])

@@ -94,3 +94,10 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.tif").write_bytes(data)
     with pytest.raises(FileError, match=r"b\.tif: not a readable TIFF"), open_image(tmp_path / "b.tif") as image:
         image.read(slice(0, HEIGHT), slice(0, WIDTH))
+
+
+def test_an_error_of_the_caller_is_passed_on(tmp_path: Path) -> None:
+    """A full disk while results are written is not a problem of the image."""
+    write_png(tmp_path / "a.png", GREY)
+    with pytest.raises(OSError, match="No space left"), open_image(tmp_path / "a.png"):
+        raise OSError(28, "No space left on device")

@@ -37,8 +37,10 @@ def make(path: Path, form: int, axes: str, pixels: npt.NDArray[Any], options: di
     if form == 2:
         options = options | {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
     group.create_array("0", shape=pixels.shape, dtype=pixels.dtype, fill_value=0, **options)[:] = pixels
-    said = {"axes": [{"name": name} for name in axes], "datasets": [{"path": "0"}]}
-    group.attrs.update({"multiscales": [said]} if form == 2 else {"ome": {"version": "0.5", "multiscales": [said]}})
+    metadata = {"axes": [{"name": name} for name in axes], "datasets": [{"path": "0"}]}
+    group.attrs.update(
+        {"multiscales": [metadata]} if form == 2 else {"ome": {"version": "0.5", "multiscales": [metadata]}}
+    )
     return path
 
 
@@ -116,8 +118,8 @@ def test_unsupported_arrays_are_refused(message: str, tmp_path: Path) -> None:
 
 def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
     path = make(tmp_path / "a.zarr", 2, "yx", GREY, {"chunks": (16, 32)})
-    said = json.loads((path / "0" / ".zarray").read_text())
-    (path / "0" / ".zarray").write_text(json.dumps(said | {"shape": [10**6, 10**6], "chunks": [10**6, 10**6]}))
+    metadata = json.loads((path / "0" / ".zarray").read_text())
+    (path / "0" / ".zarray").write_text(json.dumps(metadata | {"shape": [10**6, 10**6], "chunks": [10**6, 10**6]}))
     with pytest.raises(FileError, match=r"chunks of 931.3 GiB; write smaller chunks"):
         open_image(path).__enter__()
     (path / "0" / ".zarray").write_text("{")

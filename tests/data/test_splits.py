@@ -13,8 +13,8 @@ SLICES = {f"{number:02d}": f"{number:02d}" for number in [*range(9), *range(15, 
 
 
 def counts(groups: dict[str, str], **settings: object) -> tuple[int, int, int]:
-    found = Counter(assign(groups, **({"val_percent": 10, "test_percent": 10} | settings)).values())  # type: ignore[arg-type]
-    return found["train"], found["validation"], found["test"]
+    images_of = Counter(assign(groups, **({"val_percent": 10, "test_percent": 10} | settings)).values())  # type: ignore[arg-type]
+    return images_of["train"], images_of["validation"], images_of["test"]
 
 
 def singles(number: int) -> dict[str, str]:
@@ -26,16 +26,18 @@ def singles(number: int) -> dict[str, str]:
     [
         (24, (10, 10), (18, 3, 3)),  # 2.4 is rounded up
         (30, (10, 10), (24, 3, 3)),  # 3.0000000000000004 is not
-        (10, (10, 10), (7, 2, 1)),  # two validation images at least
+        (10, (10, 10), (7, 2, 1)),  # at least two validation images
         (4, (10, 10), (1, 2, 1)),
         (1000, (5, 20), (750, 50, 200)),
     ],
 )
-def test_percentages(images: int, percent: tuple[float, float], expected: tuple[int, int, int]) -> None:
+def test_percentages_give_the_expected_counts(
+    images: int, percent: tuple[float, float], expected: tuple[int, int, int]
+) -> None:
     assert counts(singles(images), val_percent=percent[0], test_percent=percent[1]) == expected
 
 
-def test_blocks_by_name() -> None:
+def test_blocks_are_named_by_group() -> None:
     splits = assign(
         SLICES,
         val_percent=10,
@@ -48,13 +50,13 @@ def test_blocks_by_name() -> None:
     assert Counter(splits.values())["train"] == 10
 
 
-def test_names_of_one_split_leave_the_other_to_percentages() -> None:
+def test_a_split_without_names_is_drawn_by_percentage() -> None:
     splits = assign(SLICES, val_percent=20, test_percent=50, test=("06", "07"))
     assert Counter(splits.values()) == {"train": 12, "validation": 4, "test": 2}
     assert splits["06"] == splits["07"] == "test"
 
 
-def test_a_group_names_its_images() -> None:
+def test_a_group_name_stands_for_its_images() -> None:
     groups = {"a": "mouse", "b": "mouse", "c": "rat", "d": "cat", "e": "dog", "f": "dog"}
     splits = assign(groups, val_percent=10, test_percent=10, validation=("mouse",), test=("e", "f"))
     assert splits == {"a": "validation", "b": "validation", "c": "train", "d": "train", "e": "test", "f": "test"}
@@ -67,17 +69,17 @@ def test_a_group_names_its_images() -> None:
     seed=st.integers(0, 5),
     shuffle=st.randoms(use_true_random=False),
 )
-def test_laws(members: list[int], percents: tuple[float, float], seed: int, shuffle: object) -> None:
+def test_splits_obey_their_laws(members: list[int], percents: tuple[float, float], seed: int, shuffle: object) -> None:
     groups = {f"image{index}": f"group{member}" for index, member in enumerate(members)}
     try:
         splits = assign(groups, val_percent=percents[0], test_percent=percents[1], seed=seed)
     except SplitError:
         assume(False)
-    found = Counter(splits.values())
-    assert sum(found.values()) == len(groups)
-    assert found["train"] >= 1
-    assert found["validation"] >= 2
-    assert found["test"] >= 1
+    images_of = Counter(splits.values())
+    assert sum(images_of.values()) == len(groups)
+    assert images_of["train"] >= 1
+    assert images_of["validation"] >= 2
+    assert images_of["test"] >= 1
     of_group = defaultdict(set)
     for image, split in splits.items():
         of_group[groups[image]].add(split)
@@ -87,7 +89,7 @@ def test_laws(members: list[int], percents: tuple[float, float], seed: int, shuf
     assert assign(dict(order), val_percent=percents[0], test_percent=percents[1], seed=seed) == splits
 
 
-def test_large_groups_come_close() -> None:
+def test_large_groups_approximate_the_percentages() -> None:
     groups = {f"image{index}": f"group{index % 10}" for index in range(100)}
     assert counts(groups) == (80, 10, 10)
     assert counts(groups, val_percent=14) == (80, 10, 10)
@@ -95,15 +97,15 @@ def test_large_groups_come_close() -> None:
 
 
 def of_sizes(*sizes: int) -> dict[str, str]:
-    """Images in groups of these sizes."""
+    """Map images to groups of these sizes."""
     return {f"{group}-{index}": f"group{group}" for group, size in enumerate(sizes) for index in range(size)}
 
 
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
-        ((6, 6, 1), (6, 6, 1)),  # a validation of two images is six
-        ((6, 6, 1, 1, 1), (12, 2, 1)),  # the test takes one of the three, as the validation needs two
+        ((6, 6, 1), (6, 6, 1)),  # two validation images take a group of six
+        ((6, 6, 1, 1, 1), (12, 2, 1)),  # the test takes one of three images, because the validation needs two
         ((10, 1, 1, 1), (10, 2, 1)),
         ((9, 1, 1), (1, 9, 1)),
         ((6, 1, 1, 1, 1), (7, 2, 1)),
@@ -111,7 +113,7 @@ def of_sizes(*sizes: int) -> dict[str, str]:
     ],
 )
 @pytest.mark.parametrize("seed", range(5))
-def test_whole_groups_fill_up_to_the_fewest(sizes: tuple[int, ...], expected: tuple[int, ...], seed: int) -> None:
+def test_whole_groups_fill_a_split_to_its_minimum(sizes: tuple[int, ...], expected: tuple[int, ...], seed: int) -> None:
     assert counts(of_sizes(*sizes), seed=seed) == expected
 
 
@@ -121,7 +123,7 @@ def test_whole_groups_fill_up_to_the_fewest(sizes: tuple[int, ...], expected: tu
     percents=st.tuples(st.floats(1, 25), st.floats(1, 25)),
     seed=st.integers(0, 3),
 )
-def test_splits_are_found_where_there_are_any(sizes: list[int], percents: tuple[float, float], seed: int) -> None:
+def test_splits_are_found_whenever_they_exist(sizes: list[int], percents: tuple[float, float], seed: int) -> None:
     possible = False
     for choice in product(range(3), repeat=len(sizes)):
         train, validation, test = (
@@ -136,13 +138,13 @@ def test_splits_are_found_where_there_are_any(sizes: list[int], percents: tuple[
         assert possible
 
 
-def test_the_draw_of_ungrouped_images_stays_as_it_always_was() -> None:
+def test_the_draw_of_ungrouped_images_has_not_changed() -> None:
     splits = assign({f"{index:02d}": f"{index:02d}" for index in range(24)}, val_percent=10, test_percent=10)
     assert [image for image, split in splits.items() if split == "test"] == ["04", "18", "21"]
     assert [image for image, split in splits.items() if split == "validation"] == ["02", "10", "11"]
 
 
-def test_seeds_differ() -> None:
+def test_different_seeds_give_different_splits() -> None:
     drawn = {tuple(assign(singles(20), val_percent=10, test_percent=10, seed=seed).values()) for seed in range(5)}
     assert len(drawn) == 5
 
@@ -167,6 +169,6 @@ def test_seeds_differ() -> None:
         ({"a": "b", "b": "c", **singles(9)}, {"test": ("b",)}, "'b' is both a group and an image of group 'c'"),
     ],
 )
-def test_refusals(groups: dict[str, str], settings: dict[str, object], says: str) -> None:
+def test_impossible_splits_are_refused(groups: dict[str, str], settings: dict[str, object], says: str) -> None:
     with pytest.raises(SplitError, match=says):
         counts(groups, **settings)

@@ -1,4 +1,4 @@
-"""Drawn cells, judged by scipy's labelling and by what would make them too easy."""
+"""Synthetic images, judged by the labelling of scipy and by simple methods that must not solve them."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_a_drawing_depends_on_seed_and_index_alone(drawings: list[Drawing]) -> N
     assert draw(1, 5).image.tobytes() != again.image.tobytes()
 
 
-def test_sizes_and_types(drawings: list[Drawing]) -> None:
+def test_images_have_the_expected_sizes_and_types(drawings: list[Drawing]) -> None:
     for drawing in [*drawings, draw(0, 0, 64, 64)]:
         assert drawing.image.shape == drawing.instances.shape == drawing.classes.shape
         assert (drawing.image.dtype, drawing.instances.dtype, drawing.classes.dtype) == (np.uint8, np.int32, np.uint8)
@@ -30,7 +30,7 @@ def test_sizes_and_types(drawings: list[Drawing]) -> None:
     assert draw(0, 0, 64, 64).image.shape == (64, 64)
 
 
-def test_instances_are_whole_numbered_and_of_one_class(drawings: list[Drawing]) -> None:
+def test_each_instance_is_connected_and_of_one_class(drawings: list[Drawing]) -> None:
     for drawing in drawings:
         numbers = np.unique(drawing.instances)
         np.testing.assert_array_equal(numbers, np.arange(len(numbers)))
@@ -41,7 +41,7 @@ def test_instances_are_whole_numbered_and_of_one_class(drawings: list[Drawing]) 
             assert len(np.unique(drawing.classes[mask])) == 1
 
 
-def test_both_classes_are_there_and_touch(drawings: list[Drawing]) -> None:
+def test_both_classes_occur_and_touch(drawings: list[Drawing]) -> None:
     share = np.mean(
         [np.bincount(drawing.classes.ravel(), minlength=3) / drawing.classes.size for drawing in drawings], 0
     )
@@ -55,8 +55,8 @@ def test_both_classes_are_there_and_touch(drawings: list[Drawing]) -> None:
     assert touching / len(drawings) > 0.5
 
 
-def test_a_threshold_does_not_solve_it(drawings: list[Drawing]) -> None:
-    """Neither cells against background, nor one class against the other by its mean grey value."""
+def test_a_threshold_does_not_solve_the_dataset(drawings: list[Drawing]) -> None:
+    """A threshold must not separate cells from background, nor a mean grey value the two classes."""
     total = np.zeros((2, 2), np.int64)
     right = cells = 0
     for drawing in drawings:
@@ -73,7 +73,7 @@ def test_a_threshold_does_not_solve_it(drawings: list[Drawing]) -> None:
     assert right / cells < 0.9
 
 
-def test_pixels_are_not_cut_off(drawings: list[Drawing]) -> None:
+def test_few_pixels_are_saturated(drawings: list[Drawing]) -> None:
     for drawing in drawings:
         assert np.isin(drawing.image, [0, 255]).mean() < 0.005
         assert drawing.image.std() > 15

@@ -1,4 +1,4 @@
-"""What makes the test split: any change of it is seen, and no change of anything else."""
+"""Scores and digests of the test split: the digests change with the split, and with nothing else."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ OBJECTS = np.array([[0, 0, 1, 1], [0, 0, 0, 0], [2, 2, 0, 0]], np.int32)
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Prepared:
-    """Two test images and one of training, of instances."""
+    """Write a prepared dataset of two test images and one training image, with instances."""
     manifest = pd.DataFrame({"image": ["a", "b", "c"], "split": ["test", "test", "train"]})
     for name in manifest["image"]:
         for kind, array in {"images": LABELS[..., None], "classes": LABELS, "instances": OBJECTS}.items():
@@ -33,13 +33,13 @@ def of_kind(prepared: Prepared, labels: str) -> Prepared:
     return replace(prepared, dataset=prepared.dataset.model_copy(update={"labels": labels}))
 
 
-def test_counted_is_what_the_labels_allow(prepared: Prepared) -> None:
+def test_score_has_the_metrics_that_the_labels_allow(prepared: Prepared) -> None:
     foreground = (LABELS == 1).astype(np.float32)
     score = truth.score(prepared, "a", LABELS % IGNORE, OBJECTS, foreground)
     assert score.confusion.tolist() == [[7, 0], [0, 4]]
     assert score.matched == (2, 0, 0)
     assert score.v_rand is score.detection_score is None
-    # From a model that knew no objects.
+    # A model without objects.
     assert truth.score(prepared, "a", LABELS % IGNORE, None).matched is None
     classes = truth.score(of_kind(prepared, "classes"), "a", LABELS % IGNORE, OBJECTS, foreground)
     assert classes.matched is classes.v_rand is None
@@ -61,12 +61,14 @@ def test_counted_is_what_the_labels_allow(prepared: Prepared) -> None:
         (lambda it: it.manifest.__setitem__("group", ["x", "x", "y"]), False),
     ],
 )
-def test_md5s_of_what_makes_the_split(prepared: Prepared, change: Callable[[Prepared], object], seen: bool) -> None:
+def test_md5s_change_only_with_the_test_split(
+    prepared: Prepared, change: Callable[[Prepared], object], seen: bool
+) -> None:
     before = truth.md5s(prepared)
     assert truth.md5s(prepared) == before
     change(prepared)
     assert (truth.md5s(prepared) != before) == seen
 
 
-def test_what_the_labels_mean_is_part_of_it(prepared: Prepared) -> None:
+def test_md5s_change_with_the_meaning_of_the_labels(prepared: Prepared) -> None:
     assert truth.md5s(prepared) != truth.md5s(of_kind(prepared, "classes"))

@@ -22,7 +22,7 @@ from segline.data.imagefiles import image_size, read_image, read_labels
 from segline.data.sources import open_image
 from segline.files import FileError
 from segline.importing.bring import Imported, bring
-from segline.importing.formats import LayoutError, Wishes
+from segline.importing.layout import LayoutError, Options
 from segline.model.images import ImageError
 
 SHAPE = (24, 40)
@@ -34,10 +34,10 @@ def image(seed: int) -> Array:
 
 
 def mask(seed: int) -> Array:
-    found = np.zeros(SHAPE, np.uint8)
+    pixels = np.zeros(SHAPE, np.uint8)
     top, left = np.random.default_rng(seed).integers(1, 12, 2)
-    found[top : top + 5, left : left + 9] = 255
-    return found
+    pixels[top : top + 5, left : left + 9] = 255
+    return pixels
 
 
 def stored(upright: Array, orientation: int) -> Array:
@@ -71,8 +71,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def imported(source: Path, wishes: Wishes | None = None) -> Imported:
-    return bring(source, "x", wishes, raw=source.parent / "raw", replace=True)
+def imported(source: Path, options: Options | None = None) -> Imported:
+    return bring(source, "x", options, raw=source.parent / "raw", replace=True)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -108,7 +108,7 @@ def test_windows_of_white_is_zero_equal_the_whole_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "of_mask"), [(".png", ".png"), (".tif", ".tif"), (".jpg", ".png")])
-def test_import_lays_upright_masks_on_upright_images(suffix: str, of_mask: str, source: Path) -> None:
+def test_import_turns_images_and_masks_upright(suffix: str, of_mask: str, source: Path) -> None:
     for number in range(8):
         write(source / "images" / f"a{number}{suffix}", image(number), number + 1)
         write(source / "masks" / f"a{number}{of_mask}", mask(number), 8 - number)
@@ -120,28 +120,28 @@ def test_import_lays_upright_masks_on_upright_images(suffix: str, of_mask: str, 
         assert np.array_equal(classes > 0, mask(number) > 0)
         if suffix != ".jpg":
             assert np.array_equal(pixels, image(number))
-    said = "\n".join(made.reasons)
+    reasons = "\n".join(made.reasons)
     for what in ("image", "mask"):
-        assert f"1 {what}(s): turned upright by its orientation 6" in said
+        assert f"1 {what}(s): turned upright by its orientation 6" in reasons
 
 
 def test_blocks_and_pages_are_upright(source: Path) -> None:
     for number in range(4):
         write(source / "images" / f"a{number}.tif", image(number), 6)
         write(source / "masks" / f"a{number}.png", mask(number))
-    dataset = Dataset.open(imported(source, Wishes(cut=20)).folder)
+    dataset = Dataset.open(imported(source, Options(cut=20)).folder)
     left, right = (dataset.image(f"a0_r{row}_c{column}") for row, column in ((0, 0), (0, 1)))
     assert np.array_equal(np.concatenate([left, right], axis=1), image(0)[: left.shape[0]])
 
 
 def labelme(path: Path, size: tuple[int, int], points: list[list[int]]) -> None:
     shape = {"label": "cell", "points": points, "group_id": None, "shape_type": "polygon", "flags": {}}
-    said = {"version": "5.5.0", "imagePath": f"{path.stem}.jpg", "imageHeight": size[0], "imageWidth": size[1]}
-    path.write_text(json.dumps(said | {"imageData": None, "shapes": [shape]}))
+    annotation = {"version": "5.5.0", "imagePath": f"{path.stem}.jpg", "imageHeight": size[0], "imageWidth": size[1]}
+    path.write_text(json.dumps(annotation | {"imageData": None, "shapes": [shape]}))
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_outlines_of_labelme_are_of_the_upright_image(orientation: int, tmp_path: Path) -> None:
+def test_outlines_of_labelme_refer_to_the_upright_image(orientation: int, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     for number in range(4):
         bright = image(number) // 4
@@ -161,15 +161,15 @@ def test_a_message_about_sizes_explains_an_orientation_tag(source: Path) -> None
         write(source / "masks" / f"a{number}.png", stored(mask(number), 6))
     with pytest.raises(per_dataset.UnfitError, match=r"orientation note 6.*exiftool -Orientation="):
         imported(source)
-    other = source.parent / "labelme"
-    other.mkdir()
-    write(other / "p.jpg", image(0), 6)
-    labelme(other / "p.json", SHAPE[::-1], [[1, 1], [5, 1], [5, 9]])
+    folder = source.parent / "labelme"
+    folder.mkdir()
+    write(folder / "p.jpg", image(0), 6)
+    labelme(folder / "p.json", SHAPE[::-1], [[1, 1], [5, 1], [5, 9]])
     with pytest.raises(LayoutError, match=r"orientation note 6.*exiftool -Orientation="):
-        imported(other)
+        imported(folder)
 
 
-def test_a_mask_of_bits_whose_0_is_white_is_read_as_pillow_does(source: Path) -> None:
+def test_a_mask_of_bits_with_white_as_0_equals_pillow(source: Path) -> None:
     for number in range(4):
         write(source / "images" / f"a{number}.tif", image(number))
         path = source / "masks" / f"a{number}.tif"
@@ -184,19 +184,19 @@ def test_a_mask_of_bits_whose_0_is_white_is_read_as_pillow_does(source: Path) ->
 @pytest.mark.parametrize(
     ("array", "options"),
     [
-        (mask(0) > 0, {}),  # as tifffile writes every array of bool
+        (mask(0) > 0, {}),  # tifffile writes every array of bool like this
         (np.minimum(mask(0), 3), {"photometric": "miniswhite"}),
         (np.minimum(mask(0), 3).astype(np.uint16), {"photometric": "miniswhite"}),
         (mask(0).astype(np.int32), {"photometric": "miniswhite"}),
     ],
 )
-def test_masks_whose_0_may_be_white_are_refused(array: Array, options: dict[str, Any], tmp_path: Path) -> None:
+def test_masks_with_unclear_white_are_refused(array: Array, options: dict[str, Any], tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", array, **options)
     with pytest.raises(FileError, match="WhiteIsZero"):
         read_labels(tmp_path / "a.tif")
 
 
-def test_black_and_white_in_bytes_whose_0_is_white_is_inverted(tmp_path: Path) -> None:
+def test_black_and_white_in_bytes_with_white_as_0_is_inverted(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", 255 - mask(0), photometric="miniswhite")
     assert np.array_equal(read_labels(tmp_path / "a.tif"), mask(0))
 
@@ -230,15 +230,15 @@ def test_check_reports_missing_values_that_occur(
         pixels[:3] = value
         (folder / "images" / f"{stem}.png").unlink()
         tifffile.imwrite(folder / "images" / f"{stem}.tif", pixels, extratags=nodata(text), photometric="minisblack")
-    found = [
+    problems = [
         problem
         for problem in per_dataset.problems(Dataset.open(folder))
         if problem.file == "images/a.tif" and ("nodata" in problem.message or "NaN" in problem.message)
     ]
-    assert [problem.level for problem in found] == ([] if expected is None else [expected])
+    assert [problem.level for problem in problems] == ([] if expected is None else [expected])
     if expected and text != "nan":
-        assert "30 values (25.0%)" in found[0].message
-        assert "nodata" in found[0].message
+        assert "30 values (25.0%)" in problems[0].message
+        assert "nodata" in problems[0].message
 
 
 def test_blocks_keep_the_number_of_missing_values(source: Path) -> None:
@@ -248,7 +248,7 @@ def test_blocks_keep_the_number_of_missing_values(source: Path) -> None:
         path = source / "images" / f"a{number}.tif"
         tifffile.imwrite(path, pixels, extratags=nodata("0"), photometric="rgb", metadata=None)
         write(source / "masks" / f"a{number}.png", mask(number))
-    made = imported(source, Wishes(cut=20))
+    made = imported(source, Options(cut=20))
     assert sum("nodata" in problem.message for problem in made.problems) == 8
     assert np.array_equal(Dataset.open(made.folder).image("a0_r0_c0")[:5], np.zeros((5, 20, 3)))
 
@@ -260,10 +260,10 @@ def test_check_reports_metadata_of_images_and_labels(make_dataset: Callable[...,
     labels = read_labels(folder / "classes" / "b.png")
     (folder / "classes" / "b.png").unlink()
     tifffile.imwrite(folder / "classes" / "b.tif", labels[::-1], extratags=[(274, "H", 1, 4, True)])
-    found = {problem.file: problem for problem in per_dataset.problems(Dataset.open(folder))}
-    assert "times as wide as high" in found["images/a.png"].message
-    assert "orientation 4" in found["classes/b.tif"].message
-    assert {problem.level for problem in found.values()} == {"warning"}
+    problems = {problem.file: problem for problem in per_dataset.problems(Dataset.open(folder))}
+    assert "times as wide as high" in problems["images/a.png"].message
+    assert "orientation 4" in problems["classes/b.tif"].message
+    assert {problem.level for problem in problems.values()} == {"warning"}
 
 
 def placed(x: float) -> list[tuple[int, str, int, tuple[float, ...], bool]]:
@@ -271,7 +271,7 @@ def placed(x: float) -> list[tuple[int, str, int, tuple[float, ...], bool]]:
 
 
 @pytest.mark.parametrize("shift", [0, 32])
-def test_import_refuses_masks_of_another_place(shift: int, source: Path) -> None:
+def test_import_refuses_masks_with_another_georeference(shift: int, source: Path) -> None:
     for number in range(4):
         rgb = {"photometric": "rgb", "metadata": None}
         tifffile.imwrite(source / "images" / f"a{number}.tif", image(number), extratags=placed(5e5), **rgb)
@@ -284,18 +284,18 @@ def test_import_refuses_masks_of_another_place(shift: int, source: Path) -> None
         assert tags((imported(source).folder / "images" / "a0.tif").read_bytes())
 
 
-def test_check_finds_labels_of_another_place(make_dataset: Callable[..., Path]) -> None:
+def test_check_finds_labels_with_another_georeference(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(4)
     for kind, x in (("images", 0.0), ("classes", 3.0)):
         pixels = read_image(folder / kind / "a.png")[..., 0]
         (folder / kind / "a.png").unlink()
         tifffile.imwrite(folder / kind / "a.tif", pixels, extratags=placed(x), metadata=None)
-    (found,) = per_dataset.problems(Dataset.open(folder))
-    assert (found.level, found.file) == ("error", "classes/a.tif")
-    assert "up to 3 px" in found.message
+    (problem,) = per_dataset.problems(Dataset.open(folder))
+    assert (problem.level, problem.file) == ("error", "classes/a.tif")
+    assert "up to 3 px" in problem.message
 
 
-def test_masks_in_gif_and_lossless_jpeg_2000(source: Path) -> None:
+def test_masks_in_gif_and_lossless_jpeg_2000_are_read(source: Path) -> None:
     for number in range(4):
         Image.fromarray(image(number)).save(source / "images" / f"a{number}.jp2")
         Image.fromarray(mask(number)).save(source / "masks" / f"a{number}.gif")
@@ -314,7 +314,7 @@ def test_a_gif_or_bmp_whose_first_colour_is_white_is_read_by_its_colours(source:
             drawn = Image.fromarray((mask(number) == 0).astype(np.uint8), "P")
             drawn.putpalette([0, 0, 0, 255, 255, 255][::-1])
             drawn.save(source / "masks" / f"a{number}{suffix}")
-        classes, _ = Dataset.open(imported(source, Wishes(masks=f"masks/*{suffix}")).folder).truth("a0")
+        classes, _ = Dataset.open(imported(source, Options(masks=f"masks/*{suffix}")).folder).truth("a0")
         with Image.open(source / f"masks/a0{suffix}") as shown:
             assert np.array_equal(classes > 0, np.array(shown.convert("L")) > 0)
 
@@ -332,7 +332,7 @@ def test_masks_with_lossy_compression_are_refused(name: str, source: Path) -> No
         read_labels(source / "masks" / f"0{name[1:]}")
     with pytest.raises(LayoutError, match="JPEG changes values"):
         imported(source)
-    classes, _ = Dataset.open(imported(source, Wishes(threshold=127)).folder).truth("0")
+    classes, _ = Dataset.open(imported(source, Options(threshold=127)).folder).truth("0")
     assert np.array_equal(classes > 0, mask(0) > 0)
 
 

@@ -16,8 +16,8 @@ SCALE = [{"type": "scale", "scale": [0.5, 0.25]}]
 
 
 def frame(path: Path, version: str) -> omezarr.Frame:
-    said = {"axes": [Y, X], "datasets": [{"path": "0", "coordinateTransformations": SCALE}]}
-    return omezarr.Frame(path, version, omezarr.Pyramid.model_validate(said))
+    metadata = {"axes": [Y, X], "datasets": [{"path": "0", "coordinateTransformations": SCALE}]}
+    return omezarr.Frame(path, version, omezarr.Pyramid.model_validate(metadata))
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -30,13 +30,13 @@ def test_zarr_reads_written_pixels_and_metadata(
     for _ in range(2):  # the second call replaces the first image
         write_zarr(path, Layer(lambda rows: pixels[..., rows, :], shape, dtype), over, labels=not planes)
     assert list(path.parent.iterdir()) == [path]
-    assert sorted(each.name for each in path.iterdir() if each.is_dir()) == [*"012"[: 2 + (max(shape) > 1024)]]
+    assert sorted(level.name for level in path.iterdir() if level.is_dir()) == [*"012"[: 2 + (max(shape) > 1024)]]
     array = zarr.open_array(path / "0", mode="r")
     assert (array.dtype, array.chunks) == (dtype, (1, 512, 512)[-len(shape) :])
     assert np.array_equal(array[:], pixels)
     with open_image(path) as image:
-        found = image.read(slice(0, shape[-2]), slice(0, shape[-1]))
-    assert np.array_equal(found, np.moveaxis(pixels.reshape(-1, *shape[-2:]), 0, -1))
+        read = image.read(slice(0, shape[-2]), slice(0, shape[-1]))
+    assert np.array_equal(read, np.moveaxis(pixels.reshape(-1, *shape[-2:]), 0, -1))
     levels = []
     for level in range(2 + (max(shape) > 1024)):
         smaller = zarr.open_array(path / str(level), mode="r")

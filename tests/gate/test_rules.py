@@ -51,7 +51,7 @@ def test_verdict_is_strict_json() -> None:
 def test_verdict_word_and_exit_code() -> None:
     good, bad = floors({"mean_iou": 1, "pixel_error": 0}, GATE), floors({}, GATE)
     unknown = Verdict((), ("why | not",), {"images": "3"})
-    assert [(each.word, each.exit_code) for each in (good, bad, unknown)] == [
+    assert [(verdict.word, verdict.exit_code) for verdict in (good, bad, unknown)] == [
         ("passed", 0), ("failed", 1), ("cannot decide", 2),
     ]  # fmt: skip
     both = good + bad

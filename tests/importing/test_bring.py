@@ -18,7 +18,7 @@ from segline.data import imagefiles
 from segline.data.checks.problems import UnfitError
 from segline.data.dataset import Dataset, DatasetError
 from segline.importing.bring import bring
-from segline.importing.formats import Each, LayoutError, Wishes
+from segline.importing.layout import LayoutError, Mapper, Options
 from segline.importing.staging import BusyError
 
 
@@ -48,7 +48,7 @@ def test_all_of_it(tmp_path: Path, source: Path) -> None:
     (source / "groups.csv").write_text("image,defect,group\na.png,x,1\nb,x,1\nc,y,2\nd,y,2\ne,z,03\n")
     before = tree(source)
     made = bring(
-        source, "small", Wishes(names={1: "cell"}), raw=tmp_path / "raw", licence="CC0-1.0", origin="a microscope"
+        source, "small", Options(names={1: "cell"}), raw=tmp_path / "raw", licence="CC0-1.0", origin="a microscope"
     )
     assert tree(source) == before
     after = tree(made.folder)
@@ -70,9 +70,9 @@ def test_all_of_it(tmp_path: Path, source: Path) -> None:
     assert made.instances == sum(len(np.unique(mask)) - 1 for mask in masks.values())
     share = np.mean([mask > 0 for mask in masks.values()])
     assert made.table[-1] == f"  class 1   cell        {share:8.3%} of the pixels, in 5 images"
-    assert (made.images, made.found) == (5, 0)
+    assert (made.images, made.resumed) == (5, 0)
     assert not [problem for problem in made.problems if problem.level == "error"]
-    assert "groups: as groups.csv says" in made.reasons
+    assert "groups: from groups.csv" in made.reasons
     assert sorted(file.name for file in made.folder.iterdir()) == [
         "contact_sheet.png",
         "dataset.yaml",
@@ -85,17 +85,17 @@ def test_all_of_it(tmp_path: Path, source: Path) -> None:
 def test_pieces_of_a_binary_mask_as_instances(tmp_path: Path, source: Path) -> None:
     for file in (source / "masks").iterdir():
         imagefiles.write_png(file, (np.random.default_rng(0).random((20, 16)) > 0.6).astype(np.uint8) * 255)
-    made = bring(source, "small", Wishes(labels="instances"), raw=tmp_path / "raw")
+    made = bring(source, "small", Options(labels="instances"), raw=tmp_path / "raw")
     found = Dataset.open(made.folder).truth("a")[1]
     assert found.max() == ndimage.label(imagefiles.read_labels(source / "masks" / "a.png"))[1]
-    assert "every connected piece is one object" in made.reasons
+    assert "every connected component is one object" in made.reasons
 
 
 def test_ignored_pixels(tmp_path: Path, source: Path) -> None:
     for file in (source / "masks").iterdir():
         mask = np.tile(np.array([0, 1, 2, 255], np.uint8), (20, 4))
         imagefiles.write_png(file, mask)
-    made = bring(source, "small", Wishes(ignore=255), raw=tmp_path / "raw")
+    made = bring(source, "small", Options(ignore=255), raw=tmp_path / "raw")
     assert made.spec.ignore == 255
     assert [line.count("33.333% of the pixels, in 5 images") for line in made.table[-3:]] == [1, 1, 1]
     np.testing.assert_array_equal(Dataset.open(made.folder).truth("a")[0], mask)
@@ -146,7 +146,7 @@ def test_nothing_of_it(tmp_path: Path, source: Path, spoil: object, error: type,
 
 def test_a_folder_that_is_there_is_replaced_on_demand_only(tmp_path: Path, source: Path) -> None:
     bring(source, "small", raw=tmp_path / "raw")
-    with pytest.raises(DatasetError, match="small is there already; say --replace"):
+    with pytest.raises(DatasetError, match="small already exists; add --replace"):
         bring(source, "small", raw=tmp_path / "raw")
     for kind in ("images", "masks"):
         (source / kind / "e.png").unlink()
@@ -157,25 +157,25 @@ def test_a_folder_that_is_there_is_replaced_on_demand_only(tmp_path: Path, sourc
 def test_of_two_imports_of_a_name_the_first_has_it(tmp_path: Path, source: Path) -> None:
     raw = tmp_path / "raw"
 
-    def other(what: str, memory: object) -> Each:
+    def other(what: str, memory: object) -> Mapper:
         """Starts another import of the name when this one has begun to write; and one that was quicker still."""
         del memory
         if what == "check":
-            with pytest.raises(BusyError, match="another import of small is going on"):
+            with pytest.raises(BusyError, match="another import of small is running"):
                 bring(source, "small", raw=raw)
         return map
 
-    made = bring(source, "small", raw=raw, each=other)
+    made = bring(source, "small", raw=raw, mapper_for=other)
     before = tree(made.folder)
 
-    def late(what: str, memory: object) -> Each:
+    def late(what: str, memory: object) -> Mapper:
         del memory
         if what == "read masks":
             bring(source, "late", raw=raw)
         return map
 
-    with pytest.raises(DatasetError, match="late is there already"):
-        bring(source, "late", Wishes(names={1: "cell"}), raw=raw, each=late)
+    with pytest.raises(DatasetError, match="late already exists"):
+        bring(source, "late", Options(names={1: "cell"}), raw=raw, mapper_for=late)
     assert tree(made.folder) == before == {**tree(raw / "late"), "dataset.yaml": before["dataset.yaml"]}
     assert sorted(path.name for path in raw.iterdir()) == ["late", "small"]
 
@@ -184,7 +184,7 @@ def test_what_was_understood_is_told_with_errors(tmp_path: Path, source: Path) -
     for kind in ("masks_fov", "masks"):
         for name in "abcde":
             imagefiles.write_png(source / kind / f"{name}.png", np.full((20, 16), 255, np.uint8))
-    with pytest.raises(UnfitError, match=r"needs two classes to learn(.|\n)*understood:\n  .*--masks 'masks_fov/\*'"):
+    with pytest.raises(UnfitError, match=r"nothing to tell apart(.|\n)*the source:\n  .*--masks 'masks_fov/\*'"):
         bring(source, "small", raw=tmp_path / "raw")
 
 
@@ -192,10 +192,10 @@ def test_images_without_mask_as_background(tmp_path: Path, source: Path) -> None
     (source / "masks" / "c.png").unlink()
     with pytest.raises(LayoutError, match=r"have no mask: c\.png.* --missing-as-background"):
         bring(source, "small", raw=tmp_path / "raw")
-    made = bring(source, "small", Wishes(missing_as_background=True), raw=tmp_path / "raw")
+    made = bring(source, "small", Options(missing_as_background=True), raw=tmp_path / "raw")
     assert made.images == 5
     assert not Dataset.open(made.folder).truth("c")[1].any()
-    assert "1 of 5 images have no mask: c.png; they hold background only, as told" in made.reasons[0]
+    assert "1 of 5 images have no mask: c.png; they hold background only (--missing-as-background)" in made.reasons[0]
 
 
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a b", "ä"])
@@ -207,7 +207,7 @@ def test_names_that_are_none(tmp_path: Path, source: Path, name: str) -> None:
 def test_source_and_target_stay_apart(tmp_path: Path, source: Path) -> None:
     before = tree(tmp_path)
     for raw, name in ((tmp_path, "source"), (source, "images"), (tmp_path.parent, tmp_path.name)):
-        with pytest.raises(DatasetError, match="lie in one another"):
+        with pytest.raises(DatasetError, match="are nested"):
             bring(source, name, raw=raw, replace=True)
     assert tree(tmp_path) == before
 
@@ -221,13 +221,13 @@ def test_mixed_images_come_in_with_their_problems(tmp_path: Path, source: Path) 
 
 def test_groups_by_name(tmp_path: Path, source: Path) -> None:
     (source / "groups.csv").write_text("image,group\na,1\nb,1\nc,2\nd,2\ne,2\n")
-    made = bring(source, "small", Wishes(group_by="^([a-c]|d|e)"), raw=tmp_path / "raw")
+    made = bring(source, "small", Options(group_by="^([a-c]|d|e)"), raw=tmp_path / "raw")
     assert Dataset.open(made.folder).groups == {name: name for name in "abcde"}
-    assert made.reasons[-1] == "groups: what ^([a-c]|d|e) finds in the names"
+    assert made.reasons[-1] == "groups: the part of the names that ^([a-c]|d|e) matches (--group-by)"
     with pytest.raises(LayoutError, match=r"--group-by '\^\[a-c\]' finds no group in d, e"):
-        bring(source, "other", Wishes(group_by="^[a-c]"), raw=tmp_path / "raw")
-    with pytest.raises(LayoutError, match=r"--group-by '\(' is no regular expression: missing \)"):
-        bring(source, "other", Wishes(group_by="("), raw=tmp_path / "raw")
+        bring(source, "other", Options(group_by="^[a-c]"), raw=tmp_path / "raw")
+    with pytest.raises(LayoutError, match=r"--group-by '\(' is not a regular expression: missing \)"):
+        bring(source, "other", Options(group_by="("), raw=tmp_path / "raw")
     assert [folder.name for folder in (tmp_path / "raw").iterdir()] == ["small"]
 
 
@@ -235,10 +235,10 @@ class Killed(BaseException):
     """Ends everything, as a signal does, but only this test."""
 
 
-def _until(count: int) -> Callable[[str, object], Each]:
+def _until(count: int) -> Callable[[str, object], Mapper]:
     """Is killed when so many images are written."""
 
-    def each(what: str, memory: object) -> Each:
+    def each(what: str, memory: object) -> Mapper:
         del memory
 
         def work(function: Callable[[object], object], items: Sequence[object]) -> Iterator[object]:
@@ -256,12 +256,12 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, source: Path) -> None:
     whole = tree(bring(source, "whole", raw=tmp_path / "whole", licence="x").folder)
     raw = tmp_path / "raw"
     with pytest.raises(Killed):
-        bring(source, "small", raw=raw, licence="x", each=_until(3))
+        bring(source, "small", raw=raw, licence="x", mapper_for=_until(3))
     assert [path.name for path in raw.iterdir()] == [".small.partial"]
     began = {file: file.stat().st_ino for file in raw.rglob("*.png")}
     assert len(began) == 6
     made = bring(source, "small", raw=raw, licence="x")
-    assert made.found == 3
+    assert made.resumed == 3
     after = {file.name: file.stat().st_ino for file in (made.folder / "images").iterdir()}
     assert {name: after[name] for name in ("a.png", "b.png", "c.png")} == {
         file.name: inode for file, inode in began.items() if file.parent.name == "images"
@@ -277,11 +277,11 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, source: Path) -> None:
 def test_another_import_begins_afresh(tmp_path: Path, source: Path, change: str) -> None:
     raw = tmp_path / "raw"
     with pytest.raises(Killed):
-        bring(source, "small", raw=raw, each=_until(3))
+        bring(source, "small", raw=raw, mapper_for=_until(3))
     if change == "file":
         imagefiles.write_png(source / "images" / "a.png", np.zeros((20, 16), np.uint8) + 7)
-    made = bring(source, "small", Wishes(names={1: "cell"} if change == "flag" else {}), raw=raw)
-    assert made.found == 0
+    made = bring(source, "small", Options(names={1: "cell"} if change == "flag" else {}), raw=raw)
+    assert made.resumed == 0
     assert tree(made.folder / "images") == tree(source / "images")
 
 
@@ -305,11 +305,11 @@ def test_a_process_that_is_killed(tmp_path: Path, how: signal.Signals) -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
     assert [path.name for path in (tmp_path / "data" / "raw").iterdir()] == [".small.partial"]
-    assert how == signal.SIGKILL or b"the same command goes on where this one was interrupted" in said
+    assert how == signal.SIGKILL or b"the same command resumes the import" in said
     there = len(list(images.glob("*.png")))
     assert 5 <= there < count
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "images were there from an import that was interrupted" in made.stdout
+    assert "images were kept from an interrupted import" in made.stdout
     folder = tmp_path / "data" / "raw" / "small"
     assert tree(folder / "images") == tree(tmp_path / "source" / "images")
     assert [path.name for path in folder.parent.iterdir()] == ["small"]

@@ -10,11 +10,11 @@ from scipy import ndimage
 from segline.data import imagefiles
 from segline.importing.converting import write_classes, write_image, write_instances
 from segline.importing.cutting import WHOLE
-from segline.importing.formats import Layout, LayoutError, Mask, Picture
+from segline.importing.layout import ImageSource, Layout, LayoutError, MaskSource
 
 
 def layout(mask: np.ndarray, kind: str, **fields: object) -> Layout:
-    masks = {"a": Mask(Path("a.png"), lambda: mask)}
+    masks = {"a": MaskSource(Path("a.png"), lambda: mask)}
     return Layout({}, "classes", {0: "background", 1: "cell"}, (), **{kind: masks}, **fields)  # type: ignore[arg-type]
 
 
@@ -30,10 +30,10 @@ def test_a_file_is_copied_byte_for_byte(tmp_path: Path) -> None:
     source = tmp_path / "a.tif"
     before = geotiff(source)
     (tmp_path / "images").mkdir()
-    assert not write_image(Picture(source), tmp_path / "images", {"other": WHOLE})
+    assert not write_image(ImageSource(source), tmp_path / "images", {"other": WHOLE})
     assert (tmp_path / "images" / "other.tif").read_bytes() == before == source.read_bytes()
     source.write_bytes(b"changed")
-    assert write_image(Picture(source), tmp_path / "images", {"other": WHOLE})
+    assert write_image(ImageSource(source), tmp_path / "images", {"other": WHOLE})
     assert (tmp_path / "images" / "other.tif").read_bytes() == before
 
 
@@ -58,15 +58,15 @@ def test_a_page_becomes_a_file_of_its_own(tmp_path: Path, dtype: type, channels:
         metadata={"axes": axes},
         ome=True,
     )
-    assert not write_image(Picture(tmp_path / "s.tif", 1), tmp_path, {"s_1": WHOLE})
+    assert not write_image(ImageSource(tmp_path / "s.tif", 1), tmp_path, {"s_1": WHOLE})
     found = imagefiles.read_image(tmp_path / f"s_1{suffix}")
     wanted = stack[1] if channels == 3 else np.atleast_3d(stack[1]) if channels == 1 else np.moveaxis(stack[1], 0, -1)
     np.testing.assert_array_equal(found, wanted)
     assert found.dtype == dtype
     first = (tmp_path / f"s_1{suffix}").read_bytes()
-    assert write_image(Picture(tmp_path / "s.tif", 2), tmp_path, {"s_1": WHOLE})
+    assert write_image(ImageSource(tmp_path / "s.tif", 2), tmp_path, {"s_1": WHOLE})
     (tmp_path / f"s_1{suffix}").unlink()
-    write_image(Picture(tmp_path / "s.tif", 1), tmp_path, {"s_1": WHOLE})
+    write_image(ImageSource(tmp_path / "s.tif", 1), tmp_path, {"s_1": WHOLE})
     assert (tmp_path / f"s_1{suffix}").read_bytes() == first
 
 
@@ -79,7 +79,9 @@ def test_classes_by_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", [{0: 0, 1: 1}, None])
 def test_a_value_without_class_is_named(tmp_path: Path, table: dict[int, int] | None) -> None:
     found = layout(np.array([[0, 1, 7], [7, -3, 0]]), "classes", class_of=table)
-    with pytest.raises(LayoutError, match=r"a\.png: 3 pixels hold -3, 7, which stand for no class; there are 0, 1"):
+    with pytest.raises(
+        LayoutError, match=r"a\.png: 3 pixels hold -3, 7, which have no class; the known values are 0, 1"
+    ):
         write_classes(found, tmp_path, "a", {"a": WHOLE})
     assert list(tmp_path.iterdir()) == []
 
@@ -97,7 +99,7 @@ def test_instances(tmp_path: Path) -> None:
 def test_pieces_as_instances(tmp_path: Path) -> None:
     binary = (np.random.default_rng(0).random((20, 16)) > 0.6).astype(np.uint8) * 255
     assert (
-        write_instances(layout(binary, "instances", joined=True), tmp_path, "a", {"a": WHOLE})
+        write_instances(layout(binary, "instances", label_components=True), tmp_path, "a", {"a": WHOLE})
         == ndimage.label(binary)[1]
     )
 
@@ -112,5 +114,5 @@ def test_large_ids_are_renumbered(tmp_path: Path) -> None:
 
 def test_too_many_instances(tmp_path: Path) -> None:
     mask = np.arange(1, 65_538, dtype=np.int32).reshape(1, -1)
-    with pytest.raises(LayoutError, match="65537 instances; 65535 at most"):
+    with pytest.raises(LayoutError, match="65537 instances, but an image may have 65535 at most"):
         write_instances(layout(mask, "instances"), tmp_path, "a", {"a": WHOLE})

@@ -13,7 +13,7 @@ from segline.data import imagefiles
 from segline.data.dataset import Dataset
 from segline.importing.bring import bring
 from segline.importing.cutting import WHOLE, plan, windows
-from segline.importing.formats import Layout, LayoutError, Picture, Wishes
+from segline.importing.layout import ImageSource, Layout, LayoutError, Options
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(16, 200))
@@ -71,7 +71,7 @@ def together(dataset: Dataset, name: str, rows: int, columns: int) -> tuple[np.n
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_one_image_becomes_a_dataset(tmp_path: Path, dtype: type) -> None:
     source = source_of(tmp_path / "source", "a", (50, 60), dtype)
-    made = bring(source, "one", Wishes(labels="instances", cut=20), raw=tmp_path / "raw")
+    made = bring(source, "one", Options(labels="instances", cut=20), raw=tmp_path / "raw")
     assert made.images == 9
     dataset = Dataset.open(made.folder)
     image, ids = together(dataset, "a", 3, 3)
@@ -84,7 +84,7 @@ def test_one_image_becomes_a_dataset(tmp_path: Path, dtype: type) -> None:
 
 def test_blocks_of_one_image_are_one_group(tmp_path: Path) -> None:
     source = source_of(tmp_path / "source", "abcd", (50, 60))
-    made = bring(source, "four", Wishes(labels="instances", cut=30), raw=tmp_path / "raw")
+    made = bring(source, "four", Options(labels="instances", cut=30), raw=tmp_path / "raw")
     dataset = Dataset.open(made.folder)
     assert len(dataset.stems) == 16
     assert {stem: stem[0] for stem in dataset.stems} == dataset.groups
@@ -92,7 +92,7 @@ def test_blocks_of_one_image_are_one_group(tmp_path: Path) -> None:
 
 def test_an_image_that_is_small_enough_is_copied(tmp_path: Path) -> None:
     source = source_of(tmp_path / "source", "abcd", (50, 60))
-    made = bring(source, "four", Wishes(labels="instances", cut=60), raw=tmp_path / "raw")
+    made = bring(source, "four", Options(labels="instances", cut=60), raw=tmp_path / "raw")
     for name in "abcd":
         assert files.md5(made.folder / "images" / f"{name}.tif") == files.md5(source / "images" / f"{name}.tif")
     assert "cut: no image is larger than 60 px" in made.reasons
@@ -100,8 +100,8 @@ def test_an_image_that_is_small_enough_is_copied(tmp_path: Path) -> None:
 
 def test_interrupted_between_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(tmp_path / "source", "a", (50, 60))
-    wishes = Wishes(labels="instances", cut=20)
-    undisturbed = bring(source, "one", wishes, raw=tmp_path / "other").folder
+    options = Options(labels="instances", cut=20)
+    undisturbed = bring(source, "one", options, raw=tmp_path / "other").folder
     write, seen = imagefiles.write_png, []
 
     def until(path: Path, pixels: np.ndarray) -> None:
@@ -111,42 +111,42 @@ def test_interrupted_between_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write(path, pixels)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "write_png", until)
+        patched.setattr(imagefiles, "write_png", until)
         with pytest.raises(KeyboardInterrupt):
-            bring(source, "one", wishes, raw=tmp_path / "raw")
-    made = bring(source, "one", wishes, raw=tmp_path / "raw").folder
+            bring(source, "one", options, raw=tmp_path / "raw")
+    made = bring(source, "one", options, raw=tmp_path / "raw").folder
     assert tree(made) == tree(undisturbed)
 
 
 def test_labels_of_another_size(tmp_path: Path) -> None:
     source = source_of(tmp_path / "source", "a", (50, 60))
     imagefiles.write_png(source / "masks" / "a.png", np.ones((40, 60), np.uint8))
-    with pytest.raises(LayoutError, match=r"a\.png: 60x40 px, but its image a\.tif has 60x50"):
-        bring(source, "one", Wishes(labels="instances", cut=20), raw=tmp_path / "raw")
+    with pytest.raises(LayoutError, match=r"a\.png is 60x40 px, but its image a\.tif is 60x50"):
+        bring(source, "one", Options(labels="instances", cut=20), raw=tmp_path / "raw")
     assert not (tmp_path / "raw" / "one").exists()
 
 
 def test_refusals(tmp_path: Path) -> None:
     source = source_of(tmp_path / "source", "a", (50, 60))
-    layout = Layout({"a": Picture(source / "images" / "a.tif")}, "instances", {0: "background", 1: "cell"}, ())
-    with pytest.raises(LayoutError, match="--cut 8: the side of a block in px, 16 at least"):
+    layout = Layout({"a": ImageSource(source / "images" / "a.tif")}, "instances", {0: "background", 1: "cell"}, ())
+    with pytest.raises(LayoutError, match="--cut 8: the side of a block must be at least 16 px"):
         plan(layout, None, 8)
     imagefiles.write_png(source / "small.png", np.zeros((20, 20), np.uint8))
     twins = Layout(
-        {"a": Picture(source / "images" / "a.tif"), "a_r0_c1": Picture(source / "small.png")},
+        {"a": ImageSource(source / "images" / "a.tif"), "a_r0_c1": ImageSource(source / "small.png")},
         "instances",
         {0: "background", 1: "cell"},
         (),
     )
-    with pytest.raises(LayoutError, match="a_r0_c1 would be the name of a block and of another image"):
+    with pytest.raises(LayoutError, match="a_r0_c1 names a block and another image"):
         plan(twins, None, 30)
 
 
 def test_names_that_file_systems_do_not_take_are_refused() -> None:
     for stem, side in (("x" * 251, None), ("细" * 83, None), ("x" * 252, None), ("细" * 84, None)):
-        layout = Layout({stem: Picture(Path("a.png"))}, "classes", {0: "a", 1: "b"}, ())
+        layout = Layout({stem: ImageSource(Path("a.png"))}, "classes", {0: "a", 1: "b"}, ())
         if len(f"{stem}.png".encode()) <= 255:
             assert plan(layout, None, side).blocks == {stem: {stem: WHOLE}}
             continue
-        with pytest.raises(LayoutError, match=r"a name of \d+ bytes.*file systems take 255: shorten the name"):
+        with pytest.raises(LayoutError, match=r"would have \d+ bytes.*file systems allow 255: shorten the name"):
             plan(layout, None, side)

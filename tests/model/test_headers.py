@@ -1,4 +1,4 @@
-"""What headers promise, judged by files made by hand to lie, and by Pillow's for those that do not."""
+"""Image headers, judged by files with wrong headers made by hand, and by files of Pillow."""
 
 import io
 import struct
@@ -37,12 +37,12 @@ def jpeg(mode: str = "RGB", **options: object) -> bytes:
 
 
 def frame(data: bytes, height: int, width: int) -> bytes:
-    """The JPEG `data`, calling itself of another size."""
+    """Change the size in the header of the JPEG `data`."""
     at = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
     return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
 
 
-def test_zeros_compressed_as_far_as_deflate_goes_are_read() -> None:
+def test_zeros_at_the_limit_of_deflate_are_read() -> None:
     data = png(4000, 3000, 8, 0, bytes(3000 * 4001))
     assert 3000 * 4001 / len(data) > 950
     assert not decode(data).any()
@@ -72,12 +72,12 @@ def test_zeros_compressed_as_far_as_deflate_goes_are_read() -> None:
         (jpeg()[:2] + jpeg()[2:].replace(b"\xff\xc0", b"\xff\xc9"), "kind of JPEG .frame C9"),
     ],
 )
-def test_lies_are_refused(data: bytes, words: str) -> None:
+def test_wrong_headers_are_refused(data: bytes, words: str) -> None:
     with pytest.raises(ImageError, match=f"not a readable .*{words}"):
         decode(data)
 
 
-def test_what_is_too_large_is_refused_before_it_is_read() -> None:
+def test_too_large_images_are_refused_before_they_are_read() -> None:
     headers.doubt(20_000, 20_000, 1, 20_000 * 20_000 * 4 * 2, 1)
     with pytest.raises(
         ImageError, match=r"30000 x 30000 px need 6\.7 GiB, more than the limit of 4 GiB; cut the image"
@@ -92,7 +92,7 @@ def test_many_scans_are_refused() -> None:
         decode(data[:-2] + data[start:-2] * 100 + b"\xff\xd9")
 
 
-def test_wrong_checksums_are_refused_where_pixels_depend_on_them() -> None:
+def test_wrong_checksums_of_pixel_chunks_are_refused() -> None:
     data = png(5, 5, 8, 0, bytes(30), chunk(b"tEXt", b"a\0b"))
     for place, refused in ((b"IHDR", True), (b"IDAT", True), (b"tEXt", False)):
         at = data.index(place)
@@ -105,13 +105,13 @@ def test_wrong_checksums_are_refused_where_pixels_depend_on_them() -> None:
             assert decode(damaged).shape == (5, 5, 1)
 
 
-def test_what_follows_the_image_does_not_matter() -> None:
+def test_bytes_after_the_image_are_ignored() -> None:
     for data in (png(5, 5, 8, 0, bytes(30)), jpeg(), bmp(4, 4, 24, bytes(48))):
         np.testing.assert_array_equal(decode(data + b"rubbish"), decode(data))
 
 
-def test_thumbnails_do_not_pass_for_the_image() -> None:
-    """EXIF may hold a whole JPEG with an end of its own."""
+def test_thumbnails_are_not_taken_for_the_image() -> None:
+    """EXIF can contain a complete JPEG with its own end marker."""
     exif = Image.Exif()
     exif[270] = "x"
     data = jpeg(exif=b"Exif\0\0" + jpeg())

@@ -1,4 +1,4 @@
-"""Decoding and what the network gets, judged by Pillow, tifffile and OpenCV, and by tables made by hand."""
+"""Decoding and normalisation, judged by Pillow, tifffile and OpenCV, and by tables made by hand."""
 
 import io
 
@@ -31,13 +31,13 @@ def tiff(array: np.ndarray, **options: object) -> bytes:
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (1, 1)])
-def test_pixels_come_back_as_pillow_wrote_them(form: str, shape: tuple[int, ...]) -> None:
+def test_pixels_equal_those_written_by_pillow(form: str, shape: tuple[int, ...]) -> None:
     array = RNG.integers(0, 256, shape, dtype=np.uint8)
     assert np.array_equal(decode(saved(array, form)), array if array.ndim == 3 else array[..., None])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_stay(channels: int) -> None:
+def test_sixteen_bits_are_kept(channels: int) -> None:
     array = RNG.integers(0, 65536, (4, 6, channels), dtype=np.uint16)
     decoded = decode(cv2.imencode(".png", array[..., ::-1])[1].tobytes())
     assert decoded.dtype == np.uint16
@@ -57,7 +57,7 @@ def test_packed_palettes_become_colours(bits: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP"])
-def test_black_and_white_is_0_and_255(form: str) -> None:
+def test_black_and_white_become_0_and_255(form: str) -> None:
     decoded = decode(saved(BYTES[..., 0] > 99, form))
     assert np.array_equal(decoded[..., 0], np.where(BYTES[..., 0] > 99, 255, 0))
     assert decoded.shape == (5, 7, 1)
@@ -77,7 +77,7 @@ def test_opaque_alpha_is_dropped_and_transparency_refused(mode: str, channels: i
 
 
 @pytest.mark.parametrize(("alpha", "refused"), [(np.full(5, 1.0), False), (np.arange(5) / 4, True)])
-def test_alpha_of_floats(alpha: np.ndarray, refused: bool) -> None:
+def test_alpha_of_floats_must_be_1(alpha: np.ndarray, refused: bool) -> None:
     array = np.dstack([np.ones((4, 5, 3)), np.tile(alpha, (4, 1))]).astype(np.float32)
     data = tiff(array, photometric="rgb", extrasamples=["unassalpha"])
     if refused:
@@ -87,7 +87,7 @@ def test_alpha_of_floats(alpha: np.ndarray, refused: bool) -> None:
         assert decode(data).shape == (4, 5, 3)
 
 
-def test_transparent_colours_of_a_palette_count_where_they_are_used() -> None:
+def test_used_transparent_colours_of_a_palette_are_refused() -> None:
     image = Image.fromarray(BYTES[..., :3]).quantize(5)
     assert decode(saved(image, transparency=b"\xff" * 5)).shape == (5, 7, 3)
     with pytest.raises(ImageError, match="transparent"):
@@ -96,7 +96,7 @@ def test_transparent_colours_of_a_palette_count_where_they_are_used() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_jpeg_as_opencv_has_it(channels: int, options: dict[str, object]) -> None:
+def test_jpeg_equals_opencv(channels: int, options: dict[str, object]) -> None:
     ramp = np.add.outer(np.arange(40), np.arange(50))
     array = np.squeeze(np.stack([ramp, ramp[::-1], 2 * ramp], axis=-1).astype(np.uint8)[..., :channels])
     data = saved(array, "JPEG", **options)
@@ -117,7 +117,7 @@ def test_jpeg_as_opencv_has_it(channels: int, options: dict[str, object]) -> Non
     ],
 )
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_tiff_of_every_type(dtype: str, expected: str, byteorder: str) -> None:
+def test_tiff_of_every_type_is_read(dtype: str, expected: str, byteorder: str) -> None:
     array = (RNG.random((5, 6)) * 100).astype(dtype)
     data = tiff(array, byteorder=byteorder)
     decoded = decode(data)
@@ -127,8 +127,8 @@ def test_tiff_of_every_type(dtype: str, expected: str, byteorder: str) -> None:
     assert header(io.BytesIO(data)) == Header(5, 6, 1, expected)
 
 
-def test_what_float32_cannot_hold() -> None:
-    """Whole numbers beyond 2**24 are rounded; what is too large is infinite, which check refuses."""
+def test_values_beyond_float32_are_rounded_or_infinite() -> None:
+    """Whole numbers beyond 2**24 are rounded; values beyond float32 become infinite, which check refuses."""
     decoded = decode(tiff(np.array([[2**24 + 1, 2**24]], np.int32)))
     assert decoded.tolist() == [[[2**24], [2**24]]]
     assert np.isinf(decode(tiff(np.array([[1e300]])))).all()
@@ -148,7 +148,7 @@ def test_what_float32_cannot_hold() -> None:
         (tiff(np.zeros((3, 4), np.complex64)), "COMPLEX"),
     ],
 )
-def test_what_is_no_image_is_refused(data: bytes, words: str) -> None:
+def test_bytes_that_are_not_an_image_are_refused(data: bytes, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         decode(data)
     with pytest.raises(ImageError, match=words):
@@ -166,19 +166,19 @@ def test_decoders_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_labels_survive_png() -> None:
+def test_labels_survive_encoding_as_png() -> None:
     for array in (RNG.integers(0, 9, (6, 7), dtype=np.uint8), RNG.integers(0, 60000, (6, 7), dtype=np.uint16)):
         assert np.array_equal(decode(encode_png(array))[..., 0], array)
 
 
-def test_the_same_pixel_gives_the_same_value_whatever_surrounds_it() -> None:
+def test_a_pixel_value_does_not_depend_on_its_neighbours() -> None:
     dark = np.array([[[1], [0]]], np.uint8)
     bright = np.array([[[1], [255]]], np.uint8)
     assert to_network(dark, GREY)[0, 0, 0] == to_network(bright, GREY)[0, 0, 0]
     assert to_network(dark, GREY)[0, 0, 0] == pytest.approx((1 / 255 - 0.5) / 0.25)
 
 
-def test_a_grey_image_is_rgb_with_equal_channels_where_the_model_takes_rgb() -> None:
+def test_a_model_for_rgb_takes_grey_as_equal_channels() -> None:
     grey = BYTES[..., :1]
     assert np.array_equal(to_network(grey, RGB), to_network(np.dstack([grey] * 3), RGB))
     assert np.array_equal(as_channels(grey, 3), np.dstack([grey] * 3))
@@ -186,12 +186,12 @@ def test_a_grey_image_is_rgb_with_equal_channels_where_the_model_takes_rgb() -> 
 
 
 @pytest.mark.parametrize(("channels", "wanted"), [(3, 1), (1, 2), (1, 4), (2, 3), (4, 3)])
-def test_other_channels_are_refused(channels: int, wanted: int) -> None:
+def test_wrong_channels_are_refused(channels: int, wanted: int) -> None:
     with pytest.raises(ImageError, match=f"{channels} channels, but {wanted} are needed"):
         as_channels(np.zeros((2, 2, channels), np.uint8), wanted)
 
 
-def test_another_type_or_channel_count_is_refused() -> None:
+def test_an_image_unlike_the_training_images_is_refused() -> None:
     with pytest.raises(ImageError, match="uint16 with 1 channels, but the model was trained on uint8"):
         to_network(np.zeros((4, 4, 1), np.uint16), GREY)
     with pytest.raises(ImageError, match="uint16 with 1 channels, but the model was trained on uint8 with 3"):

@@ -111,12 +111,12 @@ def test_a_large_image_is_tiled_within_the_memory_budget(monkeypatch: pytest.Mon
 
 def test_eight_views_are_the_mean_over_the_dihedral_group() -> None:
     raw = image(60, 90)
-    one, eight = predictor(Inference()), predictor(Inference(views=8))
+    single, eight = predictor(Inference()), predictor(Inference(views=8))
     expected = np.zeros((3, 60, 90))
     for turns, mirrored in itertools.product(range(4), [False, True]):
         view = np.rot90(raw, turns)
         view = view[:, ::-1] if mirrored else view
-        output = one.probabilities(np.ascontiguousarray(view))
+        output = single.probabilities(np.ascontiguousarray(view))
         output = output[:, :, ::-1] if mirrored else output
         expected += np.rot90(output, -turns, axes=(1, 2)) / 8
     assert np.abs(eight.probabilities(raw) - expected).max() < 1e-6
@@ -126,10 +126,10 @@ def test_eight_views_are_the_mean_over_the_dihedral_group() -> None:
 
 def test_four_views_are_the_mean_over_the_mirrorings() -> None:
     raw = image(60, 90)
-    one, four = predictor(Inference()), predictor(Inference(views=4))
+    single, four = predictor(Inference()), predictor(Inference(views=4))
     expected = np.zeros((3, 60, 90))
     for axes in [(), (0,), (1,), (0, 1)]:
-        output = one.probabilities(np.ascontiguousarray(np.flip(raw, axes)))
+        output = single.probabilities(np.ascontiguousarray(np.flip(raw, axes)))
         expected += np.flip(output, [axis + 1 for axis in axes]) / 4
     assert np.abs(four.probabilities(raw) - expected).max() < 1e-6
 

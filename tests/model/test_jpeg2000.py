@@ -24,7 +24,7 @@ def saved(image: Image.Image | np.ndarray, **options: Any) -> bytes:
 
 
 def changed(data: bytes, marker: int, at: int, value: bytes) -> bytes:
-    """`data` with `value` at a place after the length of the first such marker."""
+    """Replace bytes of `data` by `value`, at an offset after the length of the first `marker`."""
     start = (
         data.index(struct.pack(">H", marker), data.index(jpeg2000.CODESTREAM) + 2 * (marker != jpeg2000.SIZ)) + 4 + at
     )
@@ -36,9 +36,9 @@ def changed(data: bytes, marker: int, at: int, value: bytes) -> bytes:
 @pytest.mark.parametrize(
     "options", [{}, {"tile_size": (16, 16)}, {"quality_mode": "rates", "quality_layers": [80, 40, 1]}]
 )
-def test_lossless_pixels_come_back(form: dict[str, Any], array: np.ndarray, options: dict[str, Any]) -> None:
+def test_lossless_pixels_are_read_exactly(form: dict[str, Any], array: np.ndarray, options: dict[str, Any]) -> None:
     data = saved(array, **form, **options)
-    with Image.open(io.BytesIO(data)) as image:  # Pillow writes other pixels into tiles of 16 bits
+    with Image.open(io.BytesIO(data)) as image:  # Pillow writes wrong pixels into tiles of 16 bits
         array = np.array(image)
     assert np.array_equal(decode(data), array.reshape(40, 52, -1))
     assert header(io.BytesIO(data)) == (40, 52, array.size // 2080, array.dtype.name)
@@ -46,24 +46,24 @@ def test_lossless_pixels_come_back(form: dict[str, Any], array: np.ndarray, opti
 
 
 @pytest.mark.parametrize("bits", [1, 8, 10, 12, 15])
-def test_numbers_of_any_bits_up_to_16(bits: int) -> None:
+def test_samples_of_up_to_16_bits_are_read(bits: int) -> None:
     array = SIXTEEN % (2**bits)
     decoded = decode(imagecodecs.jpeg2k_encode(array, level=0, reversible=True, bitspersample=bits))
     assert np.array_equal(decoded[..., 0], array)
 
 
-def test_many_channels() -> None:
+def test_many_channels_are_read() -> None:
     array = np.dstack([RGB, RGB[::-1]])
     assert np.array_equal(decode(imagecodecs.jpeg2k_encode(array, level=0, reversible=True, codecformat="j2k")), array)
 
 
-def test_losses_are_known() -> None:
+def test_lossy_compression_is_detected() -> None:
     for data in (saved(RGB, irreversible=True), imagecodecs.jpeg2k_encode(SIXTEEN, level=40, reversible=False)):
         assert not jpeg2000.header(data).reversible
         assert decode(data).shape[:2] == (40, 52)
 
 
-def test_alpha_is_dropped_where_opaque_and_refused_where_not() -> None:
+def test_opaque_alpha_is_dropped_and_transparency_refused() -> None:
     opaque = np.dstack([RGB, np.full((40, 52), 255, np.uint8)])
     assert np.array_equal(decode(saved(opaque)), RGB)
     with pytest.raises(ImageError, match="transparent"):
@@ -87,7 +87,7 @@ def test_alpha_is_dropped_where_opaque_and_refused_where_not() -> None:
         (saved(np.zeros((2000, 2000), np.uint8), precinct_size=(16, 16)), "precincts"),
     ],
 )
-def test_what_is_not_read_is_refused(data: bytes, words: str) -> None:
+def test_unsupported_files_are_refused(data: bytes, words: str) -> None:
     for read in (decode, lambda data: header(io.BytesIO(data))):
         with pytest.raises(ImageError, match=words):
             read(data)

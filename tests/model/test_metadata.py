@@ -1,4 +1,4 @@
-"""Notes of image files, judged by Pillow, by arrays turned by hand, and by a table of what is refused."""
+"""Metadata of image files, judged by Pillow, by arrays turned by hand, and by a table of refused files."""
 
 import io
 import struct
@@ -45,7 +45,7 @@ def noted(orientation: int) -> Image.Exif:
 
 
 def judged(data: bytes) -> Array:
-    """The pixels as Pillow shows them."""
+    """Return the upright pixels by Pillow."""
     with Image.open(io.BytesIO(data)) as image:
         return np.array(ImageOps.exif_transpose(image))
 
@@ -55,13 +55,13 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def with_chunk(png: bytes, added: bytes, last: bool = False) -> bytes:
-    """`png` with a chunk after its header, or before its end."""
+    """Insert a chunk after the header of `png`, or before its end."""
     at = len(png) - 12 if last else 33
     return png[:at] + added + png[at:]
 
 
 def exif_bytes(orientation: int, order: str = "<", kind: int = 3) -> bytes:
-    """EXIF data of one tag, without `Exif`, in either byte order, as a short or long."""
+    """Make EXIF data with one tag, without the prefix `Exif`, in either byte order, as short or long."""
     value = struct.pack(f"{order}HH", orientation, 0) if kind == 3 else struct.pack(f"{order}I", orientation)
     start = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8)
     return start + struct.pack(f"{order}HHHI", 1, 274, kind, 1) + value + bytes(4)
@@ -74,7 +74,7 @@ def agree(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_images_are_upright_as_pillow_shows_them(orientation: int) -> None:
+def test_images_are_upright_like_those_of_pillow(orientation: int) -> None:
     agree(saved(RGB, "PNG", exif=noted(orientation)))
     agree(saved(GREY, "PNG", exif=noted(orientation)))
     for options in ({}, {"compression": "tiff_lzw"}):
@@ -87,7 +87,7 @@ def test_images_are_upright_as_pillow_shows_them(orientation: int) -> None:
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("kind", [3, 4])
-def test_both_byte_orders_and_both_places_in_a_png(orientation: int, order: str, kind: int) -> None:
+def test_exif_in_png_is_read_in_both_byte_orders_and_places(orientation: int, order: str, kind: int) -> None:
     for last in (False, True):
         data = with_chunk(saved(RGB, "PNG"), chunk(b"eXIf", exif_bytes(orientation, order, kind)), last)
         if kind == 3:
@@ -97,7 +97,7 @@ def test_both_byte_orders_and_both_places_in_a_png(orientation: int, order: str,
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_xmp_counts_where_exif_says_nothing(orientation: int) -> None:
+def test_xmp_is_used_without_exif(orientation: int) -> None:
     text = b"XML:com.adobe.xmp\0\0\0\0\0" + XMP.format(orientation).encode()
     packed = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP.format(orientation).encode())
     plain = saved(RGB, "PNG")
@@ -113,7 +113,7 @@ def test_xmp_counts_where_exif_says_nothing(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt"])
-def test_exif_as_imagemagick_writes_it_into_png(kind: bytes) -> None:
+def test_exif_of_imagemagick_in_png_is_read(kind: bytes) -> None:
     content = b"Exif\0\0" + exif_bytes(6)
     text = f"\nexif\n{len(content):8}\n{content.hex()}\n".encode()
     body = b"Raw profile type exif\0" + (b"\0" + zlib.compress(text) if kind == b"zTXt" else text)
@@ -160,7 +160,7 @@ def test_an_orientation_in_jpeg_2000_is_refused(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 9, 255, 65535])
-def test_an_orientation_that_means_nothing_is_told(value: int) -> None:
+def test_an_invalid_orientation_is_a_warning(value: int) -> None:
     for data in (
         with_chunk(saved(RGB, "PNG"), chunk(b"eXIf", exif_bytes(value))),
         tiff(RGB, photometric="rgb", extratags=[(274, "H", 1, value, True)]),
@@ -175,18 +175,18 @@ def test_an_orientation_that_means_nothing_is_told(value: int) -> None:
     "damaged",
     [b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", exif_bytes(6)[:20], bytes(2**17)],
 )
-def test_damaged_exif_says_nothing(damaged: bytes) -> None:
+def test_damaged_exif_is_ignored(damaged: bytes) -> None:
     assert np.array_equal(decode(with_chunk(saved(RGB, "PNG"), chunk(b"eXIf", damaged))), RGB)
 
 
-def test_huge_notes_cost_nothing() -> None:
+def test_huge_metadata_are_not_read_completely() -> None:
     bomb = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**26))
     for added in (chunk(b"iTXt", bomb), chunk(b"eXIf", exif_bytes(1) + bytes(2**24))):
         assert np.array_equal(decode(with_chunk(saved(RGB, "PNG"), added)), RGB)
 
 
 @pytest.mark.parametrize("bits", [1, 8])
-def test_white_is_zero_is_inverted_as_pillow_does(bits: int) -> None:
+def test_white_is_zero_is_inverted_as_by_pillow(bits: int) -> None:
     array = GREY > 99 if bits == 1 else GREY
     data = tiff(array, photometric="miniswhite")
     expected = judged(data)
@@ -203,14 +203,14 @@ def test_white_is_zero_is_inverted_by_the_largest_number_of_its_bits(dtype: str,
     assert np.array_equal(decode(data)[..., 0], most - array)
 
 
-def test_a_tiff_that_says_nothing_of_white_is_taken_as_libtiff_does() -> None:
+def test_a_tiff_without_photometric_has_black_as_0() -> None:
     data = bytearray(tiff(GREY, metadata=None))
     at = data.index(struct.pack("<HHI", 262, 3, 1))
     data[at : at + 2] = struct.pack("<H", 65000)
     assert np.array_equal(decode(bytes(data))[..., 0], GREY)
 
 
-def test_alpha_beside_white_is_zero_is_no_grey() -> None:
+def test_alpha_is_not_inverted_with_white_is_zero() -> None:
     array = np.dstack([GREY, np.full_like(GREY, 255)])
     data = tiff(array, photometric="miniswhite", extrasamples=["unassalpha"], planarconfig="contig")
     assert np.array_equal(decode(data), 255 - array[..., :1])
@@ -270,12 +270,12 @@ OME = '<OME><Pixels DimensionOrder="XYCZT" SizeC="1" SizeZ="1" SizeT="1" Physica
         (saved(SMOOTH, "MPO", save_all=True, append_images=[Image.fromarray(SMOOTH)]), ["further pictures"]),
     ],
 )
-def test_what_is_told_of_a_file(data: bytes, kinds: list[str]) -> None:
+def test_metadata_give_the_expected_notes(data: bytes, kinds: list[str]) -> None:
     notes = describe(io.BytesIO(data)).notes
     assert [note.kind.split()[-1] if "square" in note.kind else note.kind for note in notes] == kinds
 
 
-def test_a_mask_of_valid_pixels_is_told_and_smaller_copies_are_not() -> None:
+def test_a_validity_mask_is_reported_and_smaller_copies_are_not() -> None:
     for kind, count in ((1, 0), (4, 1), (5, 1)):
         stream = io.BytesIO()
         with tifffile.TiffWriter(stream) as writer:
@@ -286,7 +286,7 @@ def test_a_mask_of_valid_pixels_is_told_and_smaller_copies_are_not() -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("tag", "kind", "value"), [(254, "I", 1), (254, "H", 1), (255, "H", 2)])
-def test_smaller_copies_are_no_pages_however_they_are_called(order: str, tag: int, kind: str, value: int) -> None:
+def test_smaller_copies_are_not_pages(order: str, tag: int, kind: str, value: int) -> None:
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream, byteorder=order) as writer:
         writer.write(GREY, metadata=None)
@@ -305,7 +305,7 @@ def test_smaller_copies_are_no_pages_however_they_are_called(order: str, tag: in
         (saved(RGB, "PNG", transparency=(0, 0, 1)), True),
     ],
 )
-def test_colours_that_are_called_transparent_are_told(data: bytes, told: bool) -> None:
+def test_transparent_colours_are_reported(data: bytes, told: bool) -> None:
     assert [note.kind for note in describe(io.BytesIO(data)).notes] == ["transparency"] * told
 
 
@@ -329,13 +329,13 @@ def test_animations_are_refused() -> None:
         (tiff(np.zeros((8, 8), np.complex64)), "COMPLEX"),
     ],
 )
-def test_colours_that_are_not_read_are_refused(data: bytes, words: str) -> None:
+def test_unsupported_colours_are_refused(data: bytes, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         decode(data)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "RGB", "YCbCr"])
-def test_the_colours_of_a_jpeg_are_those_that_pillow_shows(mode: str) -> None:
+def test_colours_of_a_jpeg_equal_those_of_pillow(mode: str) -> None:
     image = Image.fromarray(SMOOTH[..., ::-1]).convert(mode)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=95, keep_rgb=mode == "RGB")
@@ -362,9 +362,9 @@ def test_the_colours_of_a_jpeg_are_those_that_pillow_shows(mode: str) -> None:
 def test_missing_values_are_found(text: str, dtype: str, value: float) -> None:
     array = np.full((4, 5), 7, dtype)
     array[1, 2:] = value
-    found = describe(io.BytesIO(tiff(array, extratags=[(42113, "s", 0, text, True)]))).nodata
-    assert found is not None
-    assert metadata.missing(decode(tiff(array)), found).sum() == 3
+    nodata = describe(io.BytesIO(tiff(array, extratags=[(42113, "s", 0, text, True)]))).nodata
+    assert nodata is not None
+    assert metadata.missing(decode(tiff(array)), nodata).sum() == 3
 
 
 def test_the_documentation_has_the_same_table() -> None:
@@ -373,7 +373,7 @@ def test_the_documentation_has_the_same_table() -> None:
     assert "\n".join(rows) in (Path(__file__).parents[2] / "docs" / "import.md").read_text()
 
 
-def test_a_bmp_from_the_top_down_is_read_as_pillow_does() -> None:
+def test_a_bmp_stored_top_down_is_read() -> None:
     data = bytearray(saved(RGB, "BMP"))
     data[22:26] = struct.pack("<i", -10)
     agree(bytes(data))
@@ -394,7 +394,7 @@ def test_an_interlaced_png_is_read() -> None:
 
 @pytest.mark.parametrize("compression", [None, "deflate", "packbits", "lzw"])
 def test_bits_in_reverse_order_are_read(compression: str | None) -> None:
-    """FillOrder 2, which tifffile does not write: another tag is renamed, and the bits are reversed by hand."""
+    """tifffile does not write FillOrder 2, so another tag is renamed and the bits are reversed by hand."""
     bits = GREY[:, :8] > 99
     options = {"photometric": "minisblack", "compression": compression, "metadata": None}
     data = bytearray(tiff(bits, extratags=[(65000, "H", 1, 2, True)], **options))

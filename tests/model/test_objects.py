@@ -30,8 +30,8 @@ def sure(labels: np.ndarray, classes: int = 3) -> np.ndarray:
     return (np.arange(classes)[:, None, None] == labels).astype(np.float32)
 
 
-def same_parts(one: np.ndarray, other: np.ndarray) -> bool:
-    pairs = set(zip(one.ravel().tolist(), other.ravel().tolist(), strict=True))
+def same_parts(first: np.ndarray, second: np.ndarray) -> bool:
+    pairs = set(zip(first.ravel().tolist(), second.ravel().tolist(), strict=True))
     return len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
 
 
@@ -49,12 +49,12 @@ def peaks_above(heights: np.ndarray, step: int) -> int:
         around = {group[at] for at in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)) if at in group}
         top[number] = int(heights[y, x])
         group[y, x] = number
-        for other in around:
-            if min(top[other], top[number]) - int(heights[y, x]) > step:
+        for neighbour in around:
+            if min(top[neighbour], top[number]) - int(heights[y, x]) > step:
                 # Two objects meet: joined for the flood, counted apart.
                 top[-1] = top.get(-1, 0) + 1
-            top[number] = max(top[number], top.pop(other))
-            group = {at: number if which == other else which for at, which in group.items()}
+            top[number] = max(top[number], top.pop(neighbour))
+            group = {at: number if which == neighbour else which for at, which in group.items()}
     return len(set(group.values())) + top.get(-1, 0)
 
 

@@ -51,9 +51,9 @@ def assert_same(subject: Predictor, raw: npt.NDArray[np.uint8], folder: Path) ->
     everything = slice(0, raw.shape[0])
     assert np.array_equal(large.probabilities(everything), subject.probabilities(raw))
     expected = subject.predict(raw)
-    for found, wanted in zip(large.predict(everything), expected, strict=True):
-        assert found.dtype == wanted.dtype
-        assert np.array_equal(found, wanted)
+    for actual, array in zip(large.predict(everything), expected, strict=True):
+        assert actual.dtype == array.dtype
+        assert np.array_equal(actual, array)
     assert large.count == expected.objects.max()
     assert np.array_equal(large.labels(slice(3, 9)), expected.labels[3:9])
 

@@ -1,4 +1,4 @@
-"""A model on disk that is damaged is named; nothing is built from numbers that no model has."""
+"""Damaged model files are named, and no network is built from invalid numbers."""
 
 import json
 from collections.abc import Callable
@@ -23,14 +23,14 @@ DESCRIPTION = Description(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A sound model."""
+    """Write a sound model."""
     DESCRIPTION.write(tmp_path / "model.json")
     Inference(0.5, views=4).write(tmp_path / "inference.json")
     save_file(DESCRIPTION.build().state_dict(), tmp_path / "weights.safetensors")
     return tmp_path
 
 
-def test_a_sound_model_comes_back(folder: Path) -> None:
+def test_a_sound_model_is_read_back(folder: Path) -> None:
     predictor = load(folder)
     assert predictor.description == DESCRIPTION
     assert predictor.inference == Inference(0.5, views=4)
@@ -76,9 +76,7 @@ def setting(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("inference.json", setting("evil", value=1)),
     ],
 )
-def test_values_that_no_model_has_are_refused(
-    folder: Path, file: str, change: Callable[[dict[str, Any]], None]
-) -> None:
+def test_invalid_values_are_refused(folder: Path, file: str, change: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads((folder / file).read_text())
     change(content)
     (folder / file).write_text(json.dumps(content))
@@ -111,7 +109,7 @@ def test_damaged_files_are_named(folder: Path, file: str, data: bytes) -> None:
         load(folder)
 
 
-def test_weights_cut_anywhere_are_named(folder: Path) -> None:
+def test_truncated_weights_are_named(folder: Path) -> None:
     whole = (folder / "weights.safetensors").read_bytes()
     for size in range(0, len(whole), 97):
         (folder / "weights.safetensors").write_bytes(whole[:size])

@@ -15,7 +15,7 @@ from mlflow.pyfunc.scoring_server import _parse_json_data
 from mlflow.types import ColSpec, Schema
 
 from segline.model.images import ImageError, decode, encode_png
-from segline.model.inference import Prediction
+from segline.model.inference import Inference
 from segline.model.objects import components
 from segline.model.served import Served, entries, to_bytes
 
@@ -27,11 +27,13 @@ TEXT = base64.b64encode(PNG).decode()
 class Threshold:
     """A predictor whose results are easy to check by hand."""
 
-    def predict(self, raw: npt.NDArray[Any]) -> Prediction:
+    inference = Inference()
+
+    def probabilities(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if raw.shape[2] != 1:
             raise ImageError("an image of another kind")
-        labels = (raw[..., 0] > 127).astype(np.uint8)
-        return Prediction(labels, components(labels))
+        labels = raw[..., 0] > 127
+        return np.stack([~labels, labels]).astype(np.float32)
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def served() -> Served:
 
 def labels(answer: pd.DataFrame) -> list[npt.NDArray[Any]]:
     assert list(answer.columns) == ["labels"]
-    return [decode(each)[..., 0] for each in answer["labels"]]
+    return [decode(encoded)[..., 0] for encoded in answer["labels"]]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,9 @@ def test_instances_are_returned_on_request(served: Served) -> None:
     answer = served.predict(None, [PNG, PNG], {"instances": True})
     assert list(answer.columns) == ["labels", "instances"]
     for encoded in answer["instances"]:
-        np.testing.assert_array_equal(decode(encoded)[..., 0], components((IMAGE > 127).astype(np.uint8)))
+        objects, expected = decode(encoded)[..., 0], components((IMAGE > 127).astype(np.uint8))
+        pairs = np.unique(np.stack([objects.ravel(), expected.ravel()]), axis=1)  # equal but for the numbering
+        assert pairs.shape[1] == expected.max() + 1 == objects.max() + 1
     for params in ({"instances": False}, {}, None):
         assert list(served.predict(None, [PNG], params).columns) == ["labels"]
     assert list(served.predict(None, [], {"instances": True}).columns) == ["labels", "instances"]
@@ -126,11 +130,11 @@ def test_an_image_file_is_never_taken_for_text() -> None:
 
 
 def test_the_device_is_mlflow_s_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
-    monkeypatch.setattr("segline.model.inference.load", lambda folder, device: asked.append((folder, device)))
+    loads = []
+    monkeypatch.setattr("segline.model.inference.load", lambda folder, device: loads.append((folder, device)))
     context = type("Context", (), {"artifacts": {"model": str(tmp_path)}})()
     monkeypatch.delenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", raising=False)
     Served().load_context(context)
     monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cuda:1")
     Served().load_context(context)
-    assert asked == [(tmp_path, "cpu"), (tmp_path, "cuda:1")]
+    assert loads == [(tmp_path, "cpu"), (tmp_path, "cuda:1")]

@@ -1,4 +1,4 @@
-"""TIFF, judged by the arrays that tifffile and Pillow wrote, and by files made by hand to lie."""
+"""TIFF, judged by arrays that tifffile and Pillow wrote, and by files with wrong headers made by hand."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ def written(array: Array, **options: Any) -> bytes:
 
 
 def made(tags: dict[int, tuple[str, int, bytes]] | list[tuple[int, str, int, bytes]], after: bytes = b"") -> bytes:
-    """A little-endian TIFF of one directory; a tag is type, number of values, and value or offset in 4 bytes."""
+    """Build a little-endian TIFF of one directory; a tag is type, number of values, and value or offset."""
     rows = [(code, *rest) for code, rest in tags.items()] if isinstance(tags, dict) else tags
     kinds = {"B": 1, "s": 2, "H": 3, "I": 4}
     entries = b"".join(struct.pack("<HHI", code, kinds[kind], count) + value for code, kind, count, value in rows)
@@ -40,7 +40,7 @@ def number(value: int) -> tuple[str, int, bytes]:
 
 
 def lie(width: int, height: int, **changes: int) -> bytes:
-    """A grey TIFF of 100 bytes that calls itself `width` x `height`; `changes` by the names of tags."""
+    """Build a grey TIFF of 100 bytes whose header declares `width` x `height`; `changes` set further tags."""
     codes = {"compression": 259, "rows": 278, "offset": 273, "bytes": 279, "tile_width": 322, "tile_height": 323}
     said = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 200, 277: 1, 278: height, 279: 100}
     said |= {codes[name]: value for name, value in changes.items()}
@@ -53,13 +53,15 @@ def lie(width: int, height: int, **changes: int) -> bytes:
 @pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits", "zstd", "adobe_deflate"])
 @pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 7}, {"tile": (16, 32)}])
 @pytest.mark.parametrize("form", [{}, {"bigtiff": True}, {"byteorder": ">"}])
-def test_every_lossless_compression(compression: str | None, layout: dict[str, Any], form: dict[str, Any]) -> None:
+def test_every_lossless_compression_is_read(
+    compression: str | None, layout: dict[str, Any], form: dict[str, Any]
+) -> None:
     data = written(GREY, compression=compression, **layout, **form)
     assert np.array_equal(decode(data)[..., 0], GREY)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float16", "float64"])
-def test_predictors(dtype: str) -> None:
+def test_predictors_are_applied(dtype: str) -> None:
     array = (GREY % 200).astype(dtype)
     assert np.array_equal(decode(written(array, predictor=True, **DEFLATED))[..., 0], array)
 
@@ -77,7 +79,7 @@ def test_channels_come_last(channels: int, planar: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("form", [{"ome": True}, {"imagej": True}, MINISBLACK])
-def test_pages_that_are_channels(form: dict[str, Any]) -> None:
+def test_pages_that_are_channels_make_one_picture(form: dict[str, Any]) -> None:
     data = written(PLANES[0], metadata={"axes": "CYX"}, **form)
     assert np.array_equal(decode(data), np.moveaxis(PLANES[0], 0, -1))
     assert tiff.count(io.BytesIO(data)) == 1
@@ -96,12 +98,12 @@ def test_stacks_are_read_page_by_page_with_all_channels(axes: str, form: dict[st
     with pytest.raises(ImageError, match=r"a stack of 2 pages.*segline import"):
         decode(data)
     for page in (2, -1):
-        with pytest.raises(ImageError, match=f"no page {page}; there are 2"):
+        with pytest.raises(ImageError, match=f"no page {page}; the 2 pages"):
             decode_page(io.BytesIO(data), page)
 
 
 @pytest.mark.parametrize("form", [{"ome": True}, {"imagej": True}, MINISBLACK])
-def test_stacks_of_one_channel_and_of_rgb(form: dict[str, Any]) -> None:
+def test_stacks_of_one_channel_and_of_rgb_are_read(form: dict[str, Any]) -> None:
     data = written(PLANES[0], **form, metadata={"axes": "ZYX"})
     assert tiff.count(io.BytesIO(data)) == 3
     assert np.array_equal(decode_page(io.BytesIO(data), 2)[..., 0], PLANES[0, 2])
@@ -110,7 +112,7 @@ def test_stacks_of_one_channel_and_of_rgb(form: dict[str, Any]) -> None:
     assert np.array_equal(decode_page(io.BytesIO(data), 1), colours[1])
 
 
-def test_smaller_copies_and_masks_are_no_pages() -> None:
+def test_smaller_copies_and_masks_are_not_pages() -> None:
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream) as writer:
         writer.write(GREY, metadata=None)
@@ -120,7 +122,7 @@ def test_smaller_copies_and_masks_are_no_pages() -> None:
 
 
 @pytest.mark.parametrize("scale", [257, 1])
-def test_palette_of_16_and_of_8_bits(scale: int) -> None:
+def test_palettes_of_16_and_of_8_bits_are_read(scale: int) -> None:
     colours = RNG.integers(0, 256, (3, 256), dtype=np.uint16)
     indices = (GREY % 256).astype(np.uint8)
     data = written(indices, colormap=colours * np.uint16(scale))
@@ -129,13 +131,13 @@ def test_palette_of_16_and_of_8_bits(scale: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_packed_numbers(bits: int) -> None:
+def test_packed_numbers_are_read(bits: int) -> None:
     array = (GREY % 2**bits).astype(np.uint8)
     numbers = tiff.read(io.BytesIO(written(array, bitspersample=bits))).numbers
     assert np.array_equal(numbers[..., 0], array)
 
 
-def test_jpeg_within_is_near() -> None:
+def test_jpeg_compression_is_read_approximately() -> None:
     ramp = np.add.outer(np.arange(64), np.arange(80)).astype(np.uint8)
     for array in (ramp, np.dstack([ramp, ramp[::-1], ramp])):
         for layout in ({"tile": (32, 32)}, {"rowsperstrip": 16}):
@@ -165,17 +167,17 @@ def test_jpeg_within_is_near() -> None:
         (written(GREY)[:8], "truncated"),
     ],
 )
-def test_lies_are_refused(data: bytes, words: str) -> None:
+def test_wrong_headers_are_refused(data: bytes, words: str) -> None:
     with pytest.raises(ImageError, match=f"not a readable TIFF: .*{words}"):
         decode(data)
 
 
-def test_the_honest_version_of_the_lies_is_read() -> None:
+def test_the_file_with_a_correct_header_is_read() -> None:
     assert decode(lie(10, 10)).shape == (10, 10, 1)
 
 
-def test_strips_that_overlap_do_not_multiply() -> None:
-    """A thousand strips of the same bytes would be a bomb of any factor."""
+def test_overlapping_strips_are_refused() -> None:
+    """A thousand strips that share bytes could expand without limit."""
     data = bytearray(written(np.zeros((1000, 1000), np.uint8), rowsperstrip=1, **DEFLATED))
     with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
         page = file.pages.first
@@ -208,8 +210,8 @@ def test_a_jpeg_strip_larger_than_its_page_is_refused() -> None:
         decode(data[: at + 5] + struct.pack(">HH", 24, 16) + data[at + 9 :])
 
 
-def test_directories_in_a_circle_are_refused() -> None:
-    """tifffile looks for circles of up to 100 directories only."""
+def test_directories_in_a_cycle_are_refused() -> None:
+    """tifffile detects only cycles of up to 100 directories."""
     directory = struct.pack("<H", 0)
     starts = [8 + 6 * place for place in range(300)]
     chain = b"".join(directory + struct.pack("<I", start) for start in [*starts[1:], starts[0]])
@@ -217,8 +219,8 @@ def test_directories_in_a_circle_are_refused() -> None:
         decode(b"II*\0" + struct.pack("<I", 8) + chain)
 
 
-def test_tags_that_all_call_for_the_whole_file_are_refused() -> None:
-    """tifffile would load 4,000 x 1 MB, as Python's integers."""
+def test_tags_that_all_refer_to_the_whole_file_are_refused() -> None:
+    """tifffile would load 4,000 x 1 MB as Python integers."""
     data = made([(273, "B", 2**20, struct.pack("<I", 0))] * 4000, bytes(2**20))
     with pytest.raises(ImageError, match="a directory lists more bytes than the file"):
         decode(data)
@@ -241,7 +243,7 @@ def test_tags_that_all_call_for_the_whole_file_are_refused() -> None:
         ('{"shape": [5, 30, 40], "axes": "CYX"}', r"5 planes \(C\), but it contains 2"),
     ],
 )
-def test_metadata_that_contradicts_the_file(metadata: str, words: str) -> None:
+def test_metadata_that_contradict_the_file_are_refused(metadata: str, words: str) -> None:
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream) as writer:
         writer.write(GREY, description=metadata, metadata=None)
@@ -257,7 +259,7 @@ def test_one_file_of_an_ome_set_is_an_image() -> None:
 
 
 def test_an_imagej_stack_without_directories_is_refused() -> None:
-    """As ImageJ writes beyond 4 GB: pages follow the first without anything that points to them."""
+    """ImageJ writes files beyond 4 GB without directories for the pages after the first."""
     data = written(GREY, description="ImageJ=1.53\nimages=2\nslices=2\n", metadata=None)
     with pytest.raises(ImageError, match="2 x 1 planes"):
         decode(data)

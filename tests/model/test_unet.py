@@ -33,13 +33,13 @@ def test_the_paper_sizes_at_every_level() -> None:
     assert [(d - u) // 2 for d, u in zip(reversed(down), up, strict=True)] == [4, 16, 40, 88]
 
 
-def test_valid_padding_really_pads_nothing() -> None:
+def test_valid_padding_adds_no_pixels() -> None:
     assert all(m.padding == (0, 0) for m in paper_net().modules() if isinstance(m, nn.Conv2d))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_sizes_agree_with_a_walk_through_the_network(depth: int, padding: str) -> None:
+def test_sizes_equal_those_of_the_layers(depth: int, padding: str) -> None:
     geometry = Geometry(depth, padding, "transposed")
 
     def walk(size: int) -> int | None:
@@ -82,7 +82,7 @@ def test_a_reduction_multiplies_every_size(depth: int, padding: str, upsampling:
 
 
 def test_a_reduction_neither_loses_nor_moves_a_pixel() -> None:
-    """An image of blocks whose sixteen pixels each drive their own output, through a network that changes nothing."""
+    """An identity network returns an image in which each of the sixteen pixels of a block has its own value."""
     network = UNet(1, 2, width=16, depth=1, padding="same", dropout=0.0, reduction=4).eval()
     with torch.no_grad():
         for module in network.modules():
@@ -148,10 +148,10 @@ def test_wrong_channels_are_refused() -> None:
 
 @pytest.mark.parametrize("reduction", [1, 2])
 @pytest.mark.parametrize(("padding", "norm", "upsampling"), [o for o in OPTIONS if o[1] in ("none", "batch")])
-def test_the_fringe_is_exactly_what_a_false_border_changes(
+def test_the_fringe_is_exactly_the_part_that_an_artificial_border_changes(
     padding: str, norm: str, upsampling: str, reduction: int
 ) -> None:
-    """Naive oracle: embed a window in a larger image and look which output pixels differ from the larger pass."""
+    """Naive oracle: cut a window from a larger image and compare its output with that of the larger image."""
     torch.manual_seed(0)
     options = {"padding": padding, "norm": norm, "upsampling": upsampling, "reduction": reduction}
     network = UNet(1, 2, width=4, depth=2, dropout=0.0, **options).eval()

@@ -42,16 +42,18 @@ def test_the_number_of_rows_per_band_changes_nothing(heights: np.ndarray, step: 
 @given(LANDSCAPES, st.integers(0, 4))
 def test_there_are_as_many_objects_as_extended_maxima(heights: np.ndarray, step: int) -> None:
     """Each extended maximum of scikit-image lies in exactly one object."""
-    found = objects(heights, step, 3)
-    np.testing.assert_array_equal(found > 0, heights >= 0)
+    segmented = objects(heights, step, 3)
+    np.testing.assert_array_equal(segmented > 0, heights >= 0)
     ground = np.pad(heights, 1, constant_values=-1) * 2  # in halves, for a step between two whole numbers
     ground[ground < 0] = floor = -2 * step - 9
     flooded = reconstruction(np.maximum(ground - 2 * step - 1, floor), ground, footprint=CROSS)
     peaks = label(local_maxima(flooded, connectivity=1)[1:-1, 1:-1] & (heights >= 0), connectivity=1)
-    pairs = {pair for pair in zip(peaks.ravel().tolist(), found.ravel().tolist(), strict=True) if pair[0]}
-    assert len(pairs) == peaks.max() == len({object_ for _, object_ in pairs}) == len(np.unique(found[found > 0]))
-    for number in np.unique(found[found > 0]):
-        assert label(found == number, connectivity=1).max() == 1
+    pairs = {pair for pair in zip(peaks.ravel().tolist(), segmented.ravel().tolist(), strict=True) if pair[0]}
+    assert (
+        len(pairs) == peaks.max() == len({object_ for _, object_ in pairs}) == len(np.unique(segmented[segmented > 0]))
+    )
+    for number in np.unique(segmented[segmented > 0]):
+        assert label(segmented == number, connectivity=1).max() == 1
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,4 +1,4 @@
-"""The model card, judged by what a reader of its Markdown sees."""
+"""The model card, judged by its rendered Markdown."""
 
 import re
 
@@ -10,7 +10,7 @@ from segline.score import card
 @pytest.mark.parametrize(
     "name", ["cell", "cell_type-2", "[red]x", "<b>", "a|b", "*a*", "`a`", "_a_", "a\\b", "R&D", "клетки"]
 )
-def test_names_of_classes_are_no_markup(name: str) -> None:
+def test_class_names_are_escaped_in_the_card(name: str) -> None:
     text = card.render(
         dataset={"name": "x", "classes": {0: "background", 1: name}, "licence": "", "source": ""},
         splits={"test": 1},

@@ -1,4 +1,4 @@
-"""Judges: tables made by hand, scikit-learn, and the law that counting in parts is counting the whole."""
+"""Judges: tables made by hand, scikit-learn, and the law that the counts of parts add up to the whole."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_scores_agree_with_scikit_learn(pair: tuple[np.ndarray, np.ndarray]) -> 
 
 
 def jaccard_or_nan(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """scikit-learn's Jaccard index cannot be asked for nan."""
+    """Replace the scores of absent classes by nan, which scikit-learn does not support."""
     scores = jaccard_score(truth.ravel(), predicted.ravel(), labels=range(CLASSES), average=None, zero_division=0)
     present = [np.any(truth == k) or np.any(predicted == k) for k in range(CLASSES)]
     return np.where(present, scores, np.nan)
@@ -60,7 +60,7 @@ def test_halves_add_up_to_the_whole(pair: tuple[np.ndarray, np.ndarray]) -> None
 
 
 @given(pairs, st.data())
-def test_ignored_pixels_count_nowhere(pair: tuple[np.ndarray, np.ndarray], data: st.DataObject) -> None:
+def test_ignored_pixels_are_not_counted(pair: tuple[np.ndarray, np.ndarray], data: st.DataObject) -> None:
     truth, predicted = pair
     mask = data.draw(hnp.arrays(np.bool_, truth.shape))
     marked = np.where(mask, 255, truth).astype(np.uint8)
@@ -70,7 +70,7 @@ def test_ignored_pixels_count_nowhere(pair: tuple[np.ndarray, np.ndarray], data:
     assert np.array_equal(confusion(marked, strange, CLASSES, ignore=255), expected)
 
 
-def test_an_ignore_id_among_the_classes_empties_its_row_only() -> None:
+def test_an_ignore_id_that_is_a_class_empties_only_its_row() -> None:
     truth, predicted = np.array([[0, 1, 1]]), np.array([[0, 0, 1]])
     assert confusion(truth, predicted, 2, ignore=0).tolist() == [[0, 0], [1, 1]]
 
@@ -95,7 +95,7 @@ def test_a_perfect_prediction_of_an_empty_tile_does_not_lower_the_mean() -> None
     assert mean_iou(empty + confusion(cells, cells, 2)) == 1
 
 
-def test_no_pixel_at_all_scores_nan() -> None:
+def test_metrics_without_pixels_are_nan() -> None:
     table = confusion(np.full((2, 2), 255), np.zeros((2, 2), np.int64), 2, ignore=255)
     assert table.sum() == 0
     assert np.isnan(iou(table)).all()
@@ -108,12 +108,12 @@ def test_no_pixel_at_all_scores_nan() -> None:
     ("truth", "predicted", "message"),
     [
         (np.zeros((2, 2), int), np.zeros((2, 3), int), r"truth has shape \(2, 2\), predicted \(2, 3\)"),
-        (np.full((1, 1), 255), np.zeros((1, 1), int), "truth holds class id 255; with 3 classes .* ignore id"),
-        (np.zeros((1, 1), int), np.full((1, 1), 3), "predicted holds class id 3"),
-        (np.full((1, 1), -1), np.zeros((1, 1), int), "truth holds class id -1"),
-        (np.zeros((1, 1), int), np.zeros((1, 1)), "predicted holds float64, not integer"),
+        (np.full((1, 1), 255), np.zeros((1, 1), int), "truth contains class id 255; the 3 classes .* ignore id"),
+        (np.zeros((1, 1), int), np.full((1, 1), 3), "predicted contains class id 3"),
+        (np.full((1, 1), -1), np.zeros((1, 1), int), "truth contains class id -1"),
+        (np.zeros((1, 1), int), np.zeros((1, 1)), "predicted has type float64"),
     ],
 )
-def test_what_cannot_be_counted_is_refused(truth: np.ndarray, predicted: np.ndarray, message: str) -> None:
+def test_arrays_that_cannot_be_counted_are_refused(truth: np.ndarray, predicted: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         confusion(truth, predicted, 3)

@@ -40,7 +40,7 @@ def dense_ious(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 @given(pairs)
-def test_overlaps_are_all_cells_that_are_not_empty(pair: Pair) -> None:
+def test_overlaps_are_the_non_zero_cells_of_a_dense_table(pair: Pair) -> None:
     truth, predicted = pair
     expected = {}
     for cell in zip(truth.ravel().tolist(), predicted.ravel().tolist(), strict=True):
@@ -60,7 +60,7 @@ def test_matches_agree_with_the_hungarian_method(pair: Pair, iou: float) -> None
 
 
 @given(pairs, st.floats(0.05, 1), st.integers(0, 2**16 - 1))
-def test_only_some_of_the_predicted(pair: Pair, iou: float, bits: int) -> None:
+def test_only_equals_matching_without_the_dropped_objects(pair: Pair, iou: float, bits: int) -> None:
     truth, predicted = pair
     keep = np.array([bits >> number & 1 for number in range(int(predicted.max(initial=0)) + 1)], bool)
     keep[0] = False
@@ -91,7 +91,7 @@ def test_panoptic_agrees_with_dense_ious(pair: Pair) -> None:
 
 
 @given(pairs, st.randoms(use_true_random=False))
-def test_other_ids_change_nothing(pair: Pair, random: "st.random.Random") -> None:
+def test_the_score_does_not_depend_on_the_ids(pair: Pair, random: "st.random.Random") -> None:
     renumber = np.array([0, *random.sample(range(1, 100_000), 4)])
     renamed = renumber[pair[0]], renumber[pair[1]]
     assert matches(*renamed, 0.5) == matches(*pair, 0.5)
@@ -107,7 +107,7 @@ def test_truth_as_prediction_is_perfect(pair: Pair) -> None:
     assert panoptic(truth, truth) == (objects, objects, 0, 0)
 
 
-def test_an_object_cut_into_equal_halves_is_found_once() -> None:
+def test_an_object_cut_into_equal_halves_matches_once() -> None:
     truth, predicted = np.array([[1, 1, 0]]), np.array([[1, 2, 0]])
     assert matches(truth, predicted, 0.5) == (1, 1, 0)
     assert matches(predicted, truth, 0.5) == (1, 0, 1)
@@ -126,7 +126,7 @@ def test_an_iou_equal_to_the_threshold_counts(shared: int, union: int, iou: floa
     assert matches(truth, predicted, np.nextafter(iou, 1)).tp == 0
 
 
-def test_nothing_on_either_side_has_no_score() -> None:
+def test_metrics_without_objects_are_nan() -> None:
     nothing, cell = np.zeros((3, 3), np.int32), np.eye(3, dtype=np.int32)
     assert matches(nothing, nothing, 0.5) == (0, 0, 0)
     assert math.isnan(average_precision(0, 0, 0))
@@ -136,7 +136,7 @@ def test_nothing_on_either_side_has_no_score() -> None:
     assert matches(nothing, cell, 0.5) == (0, 1, 0)
 
 
-def test_counts_are_pooled_not_averaged() -> None:
+def test_metrics_divide_summed_counts() -> None:
     assert average_precision(3, 1, 2) == 0.5
     # Two objects matched at 0.8 and 0.6, one false, one missed (Kirillov et al. 2019, eq. 1).
     assert panoptic_quality(1.4, 2, 1, 1) == pytest.approx(1.4 / 3)
@@ -151,12 +151,12 @@ def test_the_largest_ids_need_no_table_of_their_size() -> None:
     ("truth", "predicted", "message"),
     [
         (np.zeros((2, 2), int), np.zeros((3, 2), int), r"truth has shape \(2, 2\), predicted \(3, 2\)"),
-        (np.full((2, 2), -1), np.zeros((2, 2), int), "truth holds id -1"),
-        (np.zeros((2, 2), int), np.full((2, 2), LARGEST_ID + 1), "predicted holds id 2147483648"),
-        (np.zeros((2, 2)), np.zeros((2, 2), int), "truth holds float64"),
+        (np.full((2, 2), -1), np.zeros((2, 2), int), "truth contains id -1"),
+        (np.zeros((2, 2), int), np.full((2, 2), LARGEST_ID + 1), "predicted contains id 2147483648"),
+        (np.zeros((2, 2)), np.zeros((2, 2), int), "truth has type float64"),
     ],
 )
-def test_what_is_no_label_image_is_refused(truth: np.ndarray, predicted: np.ndarray, message: str) -> None:
+def test_an_invalid_label_image_is_refused(truth: np.ndarray, predicted: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         overlaps(truth, predicted)
 

@@ -46,7 +46,7 @@ def test_predictions_are_outlined_in_the_colours_of_their_classes(predicted: np.
 
 
 @given(labels, st.data())
-def test_objects_are_outlined_one_by_one(predicted: np.ndarray, data: st.DataObject) -> None:
+def test_each_object_is_outlined(predicted: np.ndarray, data: st.DataObject) -> None:
     ids = data.draw(hnp.arrays(np.int32, predicted.shape, elements=st.integers(0, 5)))
     picture = overlay(noise(*predicted.shape, 1), predicted, objects=ids)
     edges = naive_edges(ids) & (predicted > 0)
@@ -66,7 +66,7 @@ def test_exactly_the_wrong_pixels_are_tinted(predicted: np.ndarray, data: st.Dat
     assert (judged[(truth == 255) & ~edges] <= plain[(truth == 255) & ~edges]).all()
 
 
-def test_missed_false_and_confused_differ() -> None:
+def test_missed_false_and_confused_pixels_have_different_tints() -> None:
     truth, predicted = np.zeros((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
     truth[:16], predicted[:, :16] = 1, 1
     truth[20:30, 20:30] = predicted[2:12, 2:12] = 2
@@ -84,7 +84,7 @@ def test_outlines_grow_with_the_image() -> None:
     assert outline.tolist() == [512, 513, 514]
 
 
-def test_arguments_stay_as_they_were() -> None:
+def test_overlay_does_not_change_its_arguments() -> None:
     image, predicted, truth = noise(8, 8, 3), np.eye(8, dtype=np.uint8), np.ones((8, 8), np.uint8)
     copies = [array.copy() for array in (image, predicted, truth)]
     overlay(image, predicted, truth)
@@ -109,14 +109,14 @@ def test_the_view_does_not_depend_on_the_type_or_range_of_the_image() -> None:
     assert np.array_equal(view(image.astype(np.float32) / 1024 - 8), expected)
 
 
-def test_the_view_of_one_value_or_of_no_number_is_black() -> None:
+def test_the_view_of_a_constant_or_nan_image_is_black() -> None:
     assert not view(np.full((5, 5, 1), 77, np.uint8)).any()
     image = np.full((5, 5, 1), np.nan, np.float32)
     image[0, 0] = np.inf
     assert not view(image).any()
 
 
-def test_a_rare_bright_spot_is_seen() -> None:
+def test_a_rare_bright_spot_is_visible() -> None:
     image = np.zeros((100, 100, 1), np.uint16)
     image[50, 50] = 3
     assert view(image)[50, 50].tolist() == [255, 255, 255]
@@ -143,7 +143,7 @@ def test_colours_can_be_told_apart(blindness: str) -> None:
     assert distances[~np.eye(len(lab), dtype=bool)].min() > 15
 
 
-def test_images_and_labels_of_different_sizes_are_refused() -> None:
+def test_labels_of_another_size_are_refused() -> None:
     image, labels = np.zeros((4, 5, 1), np.uint8), np.zeros((4, 5), np.uint8)
     with pytest.raises(ValueError, match=r"predicted has shape \(5, 4\), the image \(4, 5\)"):
         overlay(image, labels.T)
@@ -151,13 +151,13 @@ def test_images_and_labels_of_different_sizes_are_refused() -> None:
         overlay(image, labels, labels.T)
 
 
-def test_the_legend_names_what_can_be_seen() -> None:
+def test_the_legend_names_the_visible_colours() -> None:
     assert legend({1: "cell", 0: "background"}, errors=False) == [("cell", CLASS_COLOURS[0])]
     assert [name for name, _ in legend({0: "background", 1: "cell"})] == ["cell", "missed", "false"]
     assert [name for name, _ in legend({2: "nucleus", 1: "cytoplasm"})][-1] == "other class"
 
 
-def test_panels_stand_row_by_row_and_are_not_touched() -> None:
+def test_panels_are_placed_row_by_row_without_changes() -> None:
     panels = [(f"panel {number}", np.full((256, 300, 3), number * 40, np.uint8)) for number in range(5)]
     sheet = gallery(panels)
     assert sheet.dtype == np.uint8
@@ -176,7 +176,7 @@ def test_small_panels_are_enlarged_and_large_ones_reduced() -> None:
     assert np.array_equal(sheet[30:530:5, 8:308:5], small)
 
 
-def test_a_legend_takes_a_line_and_shows_its_colours() -> None:
+def test_a_legend_has_a_line_with_its_colours() -> None:
     panels = [("one", np.zeros((256, 256, 3), np.uint8))]
     without, sheet = gallery(panels), gallery(panels, legend=[("cell", MISSED)])
     assert sheet.shape[0] == without.shape[0] + 22
@@ -184,7 +184,7 @@ def test_a_legend_takes_a_line_and_shows_its_colours() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 256])
-def test_a_legend_wider_than_the_sheet_goes_on_below(width: int) -> None:
+def test_a_wide_legend_continues_on_the_next_line(width: int) -> None:
     panels = [("one", np.zeros((256, width, 3), np.uint8))]
     names = ["granulocyte", "lymphocyte", "monocyte", "eosinophil", "basophil", "platelet", "erythroblast"]
     colours = [(100 + number, 0, 200) for number in range(7)]
@@ -202,7 +202,7 @@ def test_a_legend_wider_than_the_sheet_goes_on_below(width: int) -> None:
     assert np.array_equal(sheet[: without.shape[0]], without)
 
 
-def test_a_long_title_does_not_run_into_the_next_panel() -> None:
+def test_a_long_title_is_cut_before_the_next_panel() -> None:
     sheet = gallery([("w" * 500, np.zeros((256, 256, 3), np.uint8)), ("", np.zeros((256, 256, 3), np.uint8))])
     assert (sheet[8:30, 8 + 256 :] == PAPER).all()
 

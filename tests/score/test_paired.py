@@ -1,4 +1,4 @@
-"""The paired bootstrap against scipy's, against judge.total on draws written out, and by its laws."""
+"""Judges: the bootstrap of scipy, judge.total on explicit draws, and laws of a paired bootstrap."""
 
 from typing import get_args
 
@@ -16,7 +16,7 @@ SETTINGS = {"resamples": 2000, "confidence": 0.9, "seed": 3}
 
 
 def random_scores(images: int, seed: int) -> list[Score]:
-    """Counts of images with three classes, some of them empty of objects and cells."""
+    """Make scores of images with three classes, some without objects and cells."""
     rng = np.random.default_rng(seed)
     scores = []
     for index in range(images):
@@ -35,12 +35,12 @@ def random_scores(images: int, seed: int) -> list[Score]:
 
 
 def pixels(right: int, wrong: int) -> Score:
-    """An image of so many foreground pixels found and missed; its IoU is right by all."""
+    """Make the score of an image with `right` found and `wrong` missed foreground pixels."""
     return Score(np.array([[0, 0], [wrong, right]]))
 
 
 @pytest.mark.parametrize("metric", paired.METRICS)
-def test_values_are_those_of_judge(metric: paired.Metric) -> None:
+def test_values_agree_with_judge(metric: paired.Metric) -> None:
     first, second = random_scores(20, 0), random_scores(20, 1)
     result = paired.compare(first, second, metric, **SETTINGS)
     assert result.first.value == pytest.approx(judge.total(first, CLASSES)[metric])
@@ -51,19 +51,22 @@ def test_values_are_those_of_judge(metric: paired.Metric) -> None:
 
 
 @pytest.mark.parametrize("metric", paired.METRICS)
-def test_ends_are_percentiles_of_draws_written_out(metric: paired.Metric) -> None:
+def test_ends_are_percentiles_of_explicit_draws(metric: paired.Metric) -> None:
     first, second = random_scores(7, 0), random_scores(7, 1)
     drawn = np.random.default_rng(3).integers(0, 7, (50, 7))
     gains = []
     for draw in drawn:
-        one, other = (judge.total([scores[index] for index in draw], CLASSES)[metric] for scores in (first, second))
-        gains.append(one - other if metric == "pixel_error" else other - one)
+        first_value, second_value = (
+            judge.total([scores[index] for index in draw], CLASSES)[metric] for scores in (first, second)
+        )
+        gain = second_value - first_value
+        gains.append(-gain if metric == "pixel_error" else gain)
     result = paired.compare(first, second, metric, resamples=50, confidence=0.8, seed=3)
     assert result.gain[1:] == pytest.approx(np.percentile(gains, [10, 90]))
 
 
 def test_ends_agree_with_scipy() -> None:
-    """A mean over the images is what scipy can do: V^Rand."""
+    """scipy supports means over the images, such as V^Rand."""
     rng = np.random.default_rng(0)
     first, second = rng.random(60), rng.random(60)
     scores = [[Score(np.eye(2, dtype=np.int64), v_rand=value) for value in values] for values in (first, second)]
@@ -76,7 +79,7 @@ def test_ends_agree_with_scipy() -> None:
 
 
 @pytest.mark.parametrize("metric", paired.METRICS)
-def test_the_same_model_gains_nothing(metric: paired.Metric) -> None:
+def test_a_model_has_no_gain_over_itself(metric: paired.Metric) -> None:
     scores = random_scores(9, 0)
     result = paired.compare(scores, scores, metric, **SETTINGS)
     assert result.gain == (0, 0, 0)
@@ -85,7 +88,7 @@ def test_the_same_model_gains_nothing(metric: paired.Metric) -> None:
 
 
 @pytest.mark.parametrize("metric", paired.METRICS)
-def test_turned_round_the_gain_changes_its_sign(metric: paired.Metric) -> None:
+def test_the_gain_changes_its_sign_when_the_models_are_swapped(metric: paired.Metric) -> None:
     first, second = random_scores(9, 0), random_scores(9, 1)
     forth, back = paired.compare(first, second, metric, **SETTINGS), paired.compare(second, first, metric, **SETTINGS)
     assert (forth.first, forth.second) == (back.second, back.first)
@@ -93,7 +96,7 @@ def test_turned_round_the_gain_changes_its_sign(metric: paired.Metric) -> None:
 
 
 def test_pairs_are_kept_together() -> None:
-    """One model is better by the same on every image: that is certain, however unlike the images are."""
+    """A gain that is equal on all images is certain, however much the images differ."""
     first = [pixels(10 * n, 1000 - 10 * n) for n in range(1, 50)]
     second = [pixels(10 * n + 5, 995 - 10 * n) for n in range(1, 50)]
     result = paired.compare(first, second, "mean_iou", **SETTINGS)
@@ -107,15 +110,15 @@ def test_large_images_count_more() -> None:
     assert result.first == pytest.approx((900 / 1010, 0, 0.9))
 
 
-def test_where_nothing_is() -> None:
+def test_the_gain_of_models_without_a_value() -> None:
     nothing, seen, missed = (Score(np.array(table)) for table in ([[9, 0], [0, 0]], [[8, 1], [0, 0]], [[5, 0], [4, 0]]))
     assert np.isnan(paired.compare([nothing], [nothing], "mean_iou", **SETTINGS)).all()
-    assert paired.gain([nothing], [seen], "mean_iou") == -1  # it sees what is not there
+    assert paired.gain([nothing], [seen], "mean_iou") == -1  # the second predicts an object that does not exist
     assert paired.gain([seen], [nothing], "mean_iou") == 1
     assert paired.gain([nothing, missed], [nothing, missed], "mean_iou") == 0
 
 
-def test_many_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_are_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = random_scores(9, 0), random_scores(9, 1)
     whole = paired.compare(first, second, "ap_50", **SETTINGS)
     monkeypatch.setattr(paired, "CHUNK", 100)
@@ -123,9 +126,9 @@ def test_many_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
     assert parts.gain == whole.gain
 
 
-def test_what_was_not_counted_is_not_known() -> None:
+def test_a_metric_without_counts_is_not_known() -> None:
     scores = random_scores(3, 0)
-    plain = [Score(one.confusion) for one in scores]
+    plain = [Score(score.confusion) for score in scores]
     assert [metric for metric in paired.METRICS if paired.known(plain, metric)] == ["mean_iou", "pixel_error"]
     assert all(paired.known(scores, metric) for metric in paired.METRICS)
     assert not paired.known([], "mean_iou")
@@ -133,7 +136,7 @@ def test_what_was_not_counted_is_not_known() -> None:
         paired.compare(scores, scores[:2], "mean_iou", **SETTINGS)
 
 
-def test_metrics_are_those_of_the_gate_and_of_judge() -> None:
+def test_the_metrics_are_those_of_the_gate_and_judge() -> None:
     assert get_args(Gate.model_fields["metric"].annotation) == paired.METRICS
-    # Of what a registered model answers; the probability of foreground is not part of it.
-    assert set(paired.METRICS) == set(judge.FIGURES) - {"detection_auc"}
+    # Without detection_auc: a registered model does not return probabilities.
+    assert set(paired.METRICS) == set(judge.METRICS) - {"detection_auc"}

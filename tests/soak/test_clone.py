@@ -156,7 +156,7 @@ def test_a_version_that_cannot_be_restored_is_named_and_the_others_are_restored(
     first, second = promotions(origin)
     md5 = first["model_md5"]
     (tmp_path / "remote" / "files" / "md5" / md5[:2] / md5[2:]).unlink()
-    with pytest.raises(AssertionError, match=f"cells {first['version_md5']} cannot be brought back"):
+    with pytest.raises(AssertionError, match=f"cells {first['version_md5']} cannot be restored"):
         clone.run("segline", "models", "sync", PYTHONPATH="src")
     versions = json.loads(clone.run("segline", "models", "list", "--json", PYTHONPATH="src"))
     assert second["version_md5"] in json.dumps(versions)

@@ -1,4 +1,4 @@
-"""`dvc repro` and experiments ended from outside: no process is left, and the next start goes on in the same run."""
+"""`dvc repro` and experiments stopped by signals: no process is left, and the next start resumes the same run."""
 
 import os
 import shutil
@@ -31,14 +31,14 @@ def ready(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that has run up to tune."""
     project = Project.made(repository, tmp_path_factory.mktemp("dvc") / "project", SMALL, TRAIN)
     project.run("dvc", "repro", "tune")
-    project.commit("what leads up to a training")
+    project.commit("stages before train")
     return Path(project.folder)
 
 
 @pytest.fixture(scope="session")
 def model(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """MD5s of data/model after an undisturbed training."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "project"
+    """MD5s of data/model after an uninterrupted training."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "project"
     shutil.copytree(ready, folder, symlinks=True)
     Project(folder).run("dvc", "repro", "train")
     return dict(killed.outputs(folder))
@@ -46,23 +46,23 @@ def model(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 
 @pytest.fixture
 def project(ready: Path, tmp_path: Path) -> Any:
-    """A copy to be ended in."""
+    """Copy of the project for a test."""
     shutil.copytree(ready, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project")
 
 
 def saved(project: Any) -> Callable[[], bool]:
-    """Whether three epochs of a training are saved; enough are left to end it within them."""
+    """Return a check that three epochs of a training are saved; enough remain to stop the training within them."""
     resume = project.folder / "mlruns" / "resume"
-    return lambda: any(found for number in range(3, 12) for found in resume.glob(f"*/epoch-{number:05d}"))
+    return lambda: any(folder for number in range(3, 12) for folder in resume.glob(f"*/epoch-{number:05d}"))
 
 
 def end(project: Any, command: list[str], how: Callable[[psutil.Process], None], when: Callable[[], bool]) -> None:
-    """Start `command`, and do `how` to it as soon as `when` says; all its processes must end."""
+    """Start `command`, and call `how` on it as soon as `when()` is true; all its processes must end."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    said = project.folder.parent / "said"
-    with said.open("w") as stream:
+    log = project.folder.parent / "log"
+    with log.open("w") as stream:
         started = subprocess.Popen(
             command,
             cwd=project.folder,
@@ -70,36 +70,36 @@ def end(project: Any, command: list[str], how: Callable[[psutil.Process], None],
             stdout=stream,
             stderr=stream,
             start_new_session=True,
-            # Ctrl-C is ignored by all that a background job starts, this test perhaps.
+            # Children of a background job, such as this test may be, ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
         )
     limit = time.monotonic() + 300
     while not when():
-        assert started.poll() is None and time.monotonic() < limit, said.read_text()
+        assert started.poll() is None and time.monotonic() < limit, log.read_text()
         time.sleep(0.02)
     process = psutil.Process(started.pid)
-    below = [process, *process.children(recursive=True)]
+    processes = [process, *process.children(recursive=True)]
     how(process)
     started.wait(120)
-    _, alive = psutil.wait_procs(below, timeout=60)
-    assert [each.cmdline() for each in alive] == []
-    left = [each for each in psutil.process_iter(["cwd"]) if str(each.info["cwd"]).startswith(str(project.folder))]
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert [process.cmdline() for process in alive] == []
+    left = [p for p in psutil.process_iter(["cwd"]) if str(p.info["cwd"]).startswith(str(project.folder))]
     assert left == []
 
 
 def stage(process: psutil.Process) -> psutil.Process:
-    """The process of the stage below DVC."""
-    return next(each for each in process.children(recursive=True) if each.cmdline()[-2:] == ["segline", "train"])
+    """Return the process of the stage that DVC has started."""
+    return next(child for child in process.children(recursive=True) if child.cmdline()[-2:] == ["segline", "train"])
 
 
 def runs(project: Any) -> list[str]:
-    """The states of the runs, in the order in which they were started."""
-    found = killed.rows(project.folder / "mlruns" / "mlflow.db", "SELECT status FROM runs ORDER BY start_time")
-    return [status for (status,) in found]
+    """Return the states of the runs, in the order of their start."""
+    rows = killed.rows(project.folder / "mlruns" / "mlflow.db", "SELECT status FROM runs ORDER BY start_time")
+    return [status for (status,) in rows]
 
 
 def steps(project: Any) -> set[tuple[str, int]]:
-    """Steps that were logged twice."""
+    """Return the steps that were logged twice."""
     query = "SELECT run_uuid || key || step, count(*) FROM metrics GROUP BY run_uuid, key, step HAVING count(*) > 1"
     return set(killed.rows(project.folder / "mlruns" / "mlflow.db", query))
 
@@ -118,14 +118,14 @@ def steps(project: Any) -> set[tuple[str, int]]:
     ],
     ids=["kill dvc", "term dvc", "term stage", "kill stage", "Ctrl-C", "term all", "kill all"],
 )
-def test_repro_goes_on(project: Any, model: dict[str, str], how: Callable[[psutil.Process], None], state: str) -> None:
+def test_repro_resumes(project: Any, model: dict[str, str], how: Callable[[psutil.Process], None], state: str) -> None:
     end(project, ["dvc", "repro", "train"], how, saved(project))
     assert runs(project) == [state]
     assert "train: resumes after epoch" in project.run("dvc", "repro", "train")
     assert killed.outputs(project.folder) == model
     assert runs(project) == ["FINISHED"]
     assert steps(project) == set()
-    # DVC has the model: asked for once more, it is trained once more.
+    # DVC has the model now: a forced run trains it again from the beginning.
     assert "goes on" not in project.run("dvc", "repro", "--force", "--single-item", "train")
     assert runs(project) == ["FINISHED", "FINISHED"]
     assert killed.outputs(project.folder) == model
@@ -133,8 +133,8 @@ def test_repro_goes_on(project: Any, model: dict[str, str], how: Callable[[psuti
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", ["", "--temp", "--queue"])
-def test_experiments_go_on(project: Any, kind: str) -> None:
-    """Their state is in the main checkout, wherever they run."""
+def test_experiments_resume(project: Any, kind: str) -> None:
+    """The state of an experiment is in the main checkout, wherever it runs."""
     command = ["dvc", "exp", "run", *filter(None, [kind]), "-S", "train.seed=1", "train"]
     if kind == "--queue":
         project.run(*command)
@@ -149,7 +149,7 @@ def test_experiments_go_on(project: Any, kind: str) -> None:
 
 
 @pytest.mark.soak
-def test_a_changed_setting_starts_afresh_and_says_so(project: Any, model: dict[str, str]) -> None:
+def test_a_changed_setting_starts_a_new_training_and_is_named(project: Any, model: dict[str, str]) -> None:
     end(project, ["dvc", "repro", "train"], lambda dvc: os.killpg(dvc.pid, signal.SIGKILL), saved(project))
     project.set(train={"learning_rate": 0.02})
     said = project.run("dvc", "repro", "train")
@@ -171,7 +171,7 @@ OF_TUNE = ("best.yaml", "trials.csv", "search.json")
 
 @pytest.fixture(scope="session")
 def searched(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What an undisturbed search wrote."""
+    """Files written by an uninterrupted search."""
     project = Project(tmp_path_factory.mktemp("searched") / "project")
     shutil.copytree(ready, project.folder, symlinks=True)
     project.set(**SEARCH)
@@ -182,11 +182,11 @@ def searched(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
 @pytest.mark.parametrize("trial", [0, 1, 2])
-@pytest.mark.parametrize("epochs", [0, 2], ids=["as it begins", "within it"])
-def test_a_search_goes_on(
+@pytest.mark.parametrize("epochs", [0, 2], ids=["at its start", "within it"])
+def test_a_search_resumes(
     project: Any, searched: dict[str, bytes], number: signal.Signals, trial: int, epochs: int
 ) -> None:
-    """Ended between two trials and within each, with the DVC above it."""
+    """The search is stopped together with DVC, between two trials and within each trial."""
     project.set(**SEARCH)
     database = project.folder / "mlruns" / "mlflow.db"
     logged = (
@@ -194,15 +194,15 @@ def test_a_search_goes_on(
         f"WHERE r.name = 'trial {trial}' GROUP BY r.run_uuid"
     )
 
-    def there() -> bool:
-        if not database.exists():  # or sqlite would make it
+    def logged_enough() -> bool:
+        if not database.exists():  # sqlite would create it
             return False
-        with suppress(sqlite3.OperationalError):  # it is being made
-            found = killed.rows(database, logged)
-            return bool(found) and found[0][0] >= epochs
+        with suppress(sqlite3.OperationalError):  # its tables are being created
+            counts = killed.rows(database, logged)
+            return bool(counts) and counts[0][0] >= epochs
         return False
 
-    end(project, ["dvc", "repro", "tune"], lambda dvc: os.killpg(dvc.pid, number), there)
+    end(project, ["dvc", "repro", "tune"], lambda dvc: os.killpg(dvc.pid, number), logged_enough)
     assert not (project.folder / "data" / "tune" / "best.yaml").exists()
     project.run("dvc", "repro", "tune")
     assert {name: (project.folder / "data" / "tune" / name).read_bytes() for name in OF_TUNE} == searched

@@ -1,4 +1,4 @@
-"""Stage train ended at every named point by either signal; the table is printed, and kept as $SEGLINE_KILL_TABLE."""
+"""Stage train stopped at every named point by both signals; the table is printed and saved as $SEGLINE_KILL_TABLE."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,15 @@ ready = killed.ready  # the fixture
 
 
 @pytest.mark.soak
-def test_a_training_goes_on_wherever_it_is_ended(ready: Path, tmp_path: Path) -> None:
+def test_a_training_resumes_wherever_it_is_stopped(ready: Path, tmp_path: Path) -> None:
     cases = [
         {"point": point, "signal": number}
         for point, (_, _, when) in points.POINTS.items()
         for number in ("SIGKILL", "SIGTERM")
         if not (when == "half" and number == "SIGTERM")
     ]
-    undisturbed, *results = killed.run(ready, tmp_path, cases)
-    table = killed.table(cases, results, undisturbed)
+    uninterrupted, *results = killed.run(ready, tmp_path, cases)
+    table = killed.table(cases, results, uninterrupted)
     print(table)  # noqa: T201  what the test is for
     if file := os.environ.get("SEGLINE_KILL_TABLE"):
         Path(file).write_text(table + "\n")

@@ -73,9 +73,9 @@ def start(out: str) -> subprocess.Popen[str]:
 
 def test_killed_it_goes_on_and_writes_the_same_in_bounded_memory(project: Path) -> None:
     undisturbed = start("undisturbed")
-    said, _ = undisturbed.communicate(timeout=600)
+    output, _ = undisturbed.communicate(timeout=600)
     assert undisturbed.returncode == 0
-    assert int(said.split()[1]) * 1024 < 3 * 2**29
+    assert int(output.split()[1]) * 1024 < 3 * 2**29
     journal = project / "killed" / ".image.windows" / "journal.json"
     for rows in (1, 4):
         process = start("killed")

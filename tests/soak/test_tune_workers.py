@@ -1,4 +1,4 @@
-"""Several processes at one search: they share its trials, and none outlives the one that began it."""
+"""Several processes work on one search: they share its trials, and none outlives the process that started it."""
 
 import os
 import shutil
@@ -43,19 +43,19 @@ def test_a_signal_changes_no_result(project: Path, searched: Path, number: signa
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts `segline tune` in a project; what still runs when the test ends is killed."""
+    """Return a function that starts `segline tune` in a project; processes that still run after the test are killed."""
     with ExitStack() as stack:
 
         def begin(project: Path, *arguments: str) -> Process:
             process: Process = stack.enter_context(tiny.start(project, *arguments))
-            stack.callback(process.kill)  # before it is waited for
+            stack.callback(process.kill)  # runs before the exit of Popen, which waits for the process
             return process
 
         yield begin
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_helpers_die_with_who_began_them(project: Path, start: Start, number: signal.Signals) -> None:
+def test_helpers_stop_with_their_parent(project: Path, start: Start, number: signal.Signals) -> None:
     tiny.write(project, tune={"trials": 6}, runtime={"tune_workers": 2})
     process = start(project)
     tiny.wait_for(lambda: tiny.begun(project, 0), process)
@@ -67,7 +67,7 @@ def test_helpers_die_with_who_began_them(project: Path, start: Start, number: si
     assert psutil.wait_procs(helpers, timeout=30)[1] == []
     if number == signal.SIGTERM:
         assert "RUNNING" not in states(project).values()
-    said = ended(start(project))
+    said = finish(start(project))
     rows = files.read_table(project / "data/tune/trials.csv")
     assert list(rows["number"]) == [str(number) for number in range(6)], said
     assert states(project) == finished(range(6))
@@ -78,16 +78,16 @@ def test_a_second_command_joins_and_writes_nothing(project: Path, tmp_path: Path
     first = start(project)
     tiny.wait_for(lambda: tiny.begun(project, 0), first)
     journal = tiny.journal(project)
-    with FileLock(journal.with_suffix(".lock")):  # which must not be held by what is stopped
+    with FileLock(journal.with_suffix(".lock")):  # so that the stopped process does not hold it
         stop(first)
     share(first, start(other, "--join", str(journal)), project, other)
 
 
-# Another machine is another folder, with the same settings and data and an MLflow store of its own.
+# A folder with the same settings and data and its own MLflow store stands for another machine.
 
 
 def machine(project: Path, tmp_path: Path, storage: str = "") -> Path:
-    """Another machine, for a search of eight trials that take a second or more."""
+    """Make another machine, for a search with eight trials of a second or more."""
     tiny.write(project, tune={"trials": 8, "epochs": 12}, runtime={"tune_storage": storage})
     other = tmp_path / "other"
     shutil.copytree(project, other, ignore=shutil.ignore_patterns("mlruns"))
@@ -95,16 +95,16 @@ def machine(project: Path, tmp_path: Path, storage: str = "") -> Path:
 
 
 def stop(process: Process) -> None:
-    """Stop it till the other machine is there: to start takes as long as all trials."""
+    """Suspend a process until the other machine has started, which takes as long as all trials."""
     process.send_signal(signal.SIGSTOP)
     tiny.wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, process)
 
 
 def share(first: Process, second: Process, project: Path, other: Path) -> None:
-    """Both work on the search of `first`, which is stopped: each trial is trained once, and only `first` writes."""
+    """Let both work on the search of `first`, which is suspended: each trial runs once, and only `first` writes."""
     tiny.wait_for(lambda: "trial 1" in states(other), second)
     first.send_signal(signal.SIGCONT)
-    ended(first), ended(second)
+    finish(first), finish(second)
     rows = files.read_table(project / "data/tune/trials.csv")
     assert list(rows["number"]) == [str(number) for number in range(8)]
     assert set(rows["state"]) == {"finished"}
@@ -121,32 +121,32 @@ def test_a_second_machine_joins_by_postgresql(project: Path, tmp_path: Path, dat
     tiny.wait_for(lambda: "trial 0" in states(project), first)
     stop(first)
     share(first, start(other, "--join", database), project, other)
-    assert told(database) == ["COMPLETE"] * 8
+    assert optuna_states(database) == ["COMPLETE"] * 8
     secret = os.environ["PGPASSWORD"].encode()
     written = [file for folder in (project, other) for file in folder.rglob("*") if file.is_file()]
     assert [file for file in written if secret in file.read_bytes()] == []
 
 
-def test_what_a_second_machine_leaves_undone_is_taken_over(
+def test_unfinished_trials_of_a_second_machine_are_taken_over(
     project: Path, tmp_path: Path, database: str, start: Start
 ) -> None:
     other = machine(project, tmp_path, database)
     first = start(project)
     tiny.wait_for(lambda: "trial 0" in states(project), first)
     stop(first)
-    joined = [start(other, "--join", database) for _ in range(2)]  # of which one makes the run of the search
-    tiny.wait_for(lambda: under_way(other) == 2 and caught(joined, other), joined[0])
+    joined = [start(other, "--join", database) for _ in range(2)]  # one of them creates the run of the search
+    tiny.wait_for(lambda: running_trials(other) == 2 and suspended_within_trials(joined, other), joined[0])
     for process in joined:
         process.kill()
         process.communicate()
     first.send_signal(signal.SIGCONT)
-    ended(first)
-    assert told(database) == ["COMPLETE"] * 8
+    finish(first)
+    assert optuna_states(database) == ["COMPLETE"] * 8
     assert len(files.read_table(project / "data/tune/trials.csv")) == 8
     assert {state for state, _ in states(project).values()} == {"FINISHED"}
-    # What was killed cannot say so itself; the next command there does.
+    # A killed process cannot update its run; the next command on that machine does.
     assert ("RUNNING", "") in states(other).values()
-    ended(start(other, "--join", database))
+    finish(start(other, "--join", database))
     left, theirs = states(other), states(project)
     assert left.pop("study") == ("FINISHED", "")
     assert set(left.values()) <= {("FINISHED", "COMPLETE"), ("KILLED", "")}
@@ -155,25 +155,25 @@ def test_what_a_second_machine_leaves_undone_is_taken_over(
     assert set(left) | set(theirs) == set(finished(range(8)))
 
 
-def under_way(project: Path) -> int:
-    """Trials that run at this moment and have no result yet."""
-    # A writer that is stopped may hold the lock of the database: then nothing is known.
-    found = states(project, timeout=1)
-    return sum(state == ("RUNNING", "") for name, state in found.items() if name.startswith("trial "))
+def running_trials(project: Path) -> int:
+    """Count the running trials without a result."""
+    # A suspended writer may hold the lock of the database: then there are no states.
+    runs = states(project, timeout=1)
+    return sum(state == ("RUNNING", "") for name, state in runs.items() if name.startswith("trial "))
 
 
-def caught(joined: Iterable[Process], other: Path) -> bool:
-    """Whether both are stopped now, each within a trial; if not, between two trials, say, both go on."""
+def suspended_within_trials(joined: Iterable[Process], other: Path) -> bool:
+    """Suspend both; return True if each is within a trial, else let both continue."""
     for process in joined:
         stop(process)
-    if under_way(other) == 2:
+    if running_trials(other) == 2:
         return True
     for process in joined:
         process.send_signal(signal.SIGCONT)
     return False
 
 
-def test_killed_with_its_search_in_postgresql_it_ends_with_the_same_bytes(
+def test_a_killed_search_in_postgresql_resumes_to_the_same_bytes(
     project: Path, searched: Path, database: str, start: Start
 ) -> None:
     tiny.write(project, runtime={"tune_storage": database})
@@ -181,20 +181,20 @@ def test_killed_with_its_search_in_postgresql_it_ends_with_the_same_bytes(
     tiny.wait_for(lambda: "trial 1" in states(project), process)
     process.kill()
     process.communicate()
-    ended(start(project))
+    finish(start(project))
     assert tiny.outputs(project) == tiny.outputs(searched)
     assert states(project) == finished(range(3))
 
 
-def ended(process: Process) -> str:
-    """What it said, having ended in good order."""
-    said = process.communicate()[1]
-    assert process.returncode == 0, said
-    return str(said)
+def finish(process: Process) -> str:
+    """Wait for a process to finish without an error; return its output."""
+    output = process.communicate()[1]
+    assert process.returncode == 0, output
+    return str(output)
 
 
 def states(project: Path, timeout: float = 60) -> dict[str, tuple[str, str]]:
-    """Of the runs in a project's store, by name: MLflow's state, and Optuna's where it has one."""
+    """Return the state in MLflow, and in Optuna if there is one, of each run in a project's store by name."""
     query = (
         "SELECT name, status, coalesce(value, '') FROM runs LEFT JOIN tags "
         "ON tags.run_uuid = runs.run_uuid AND key = 'optuna.state'"
@@ -204,20 +204,20 @@ def states(project: Path, timeout: float = 60) -> dict[str, tuple[str, str]]:
         return {}
     with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=timeout)) as connection:
         try:
-            found = connection.execute(query).fetchall()
-        except sqlite3.OperationalError:  # it is being made, or locked
+            rows = connection.execute(query).fetchall()
+        except sqlite3.OperationalError:  # its tables are being created, or it is locked
             return {}
-    assert len({name for name, *_ in found}) == len(found)
-    return {name: (status, state) for name, status, state in found}
+    assert len({name for name, *_ in rows}) == len(rows)
+    return {name: (status, state) for name, status, state in rows}
 
 
 def finished(trials: Iterable[int]) -> dict[str, tuple[str, str]]:
-    """The states of a search that ended, and of these trials."""
+    """Return the states of a finished search with these trials."""
     return {"study": ("FINISHED", ""), **{f"trial {number}": ("FINISHED", "COMPLETE") for number in trials}}
 
 
-def told(database: str) -> list[str]:
-    """Optuna's states of the trials, in the order of their numbers."""
+def optuna_states(database: str) -> list[str]:
+    """Return the states in Optuna of the trials, in the order of their numbers."""
     storage = optuna.storages.RDBStorage(database, engine_kwargs={"poolclass": NullPool})
     (name,) = optuna.get_all_study_names(storage)
     return [trial.state.name for trial in optuna.load_study(study_name=name, storage=storage).trials]

@@ -1,9 +1,9 @@
-"""Run `segline train` in forks of one process: killed at a named point, then undisturbed, for each case.
+"""Run `segline train` in forks of one process: each is killed at a named point and then started again.
 
     python kill_at.py READY WORK < cases.json > results.json
 
-READY is a project whose stages before train have run. A case names a point of `POINTS`, a signal, and settings of the
-environment. The product has no hook for this: the functions at the points are replaced in the fork.
+READY is a project in which the stages before train have run. A case names a point of `POINTS`, a signal and environment
+variables. The fork replaces the function at the point, so segline needs no hook.
 """
 
 import importlib
@@ -22,9 +22,9 @@ from segline import cli
 
 warnings.simplefilter("ignore")
 
-# name: (function, which call of it, before | after | half: with half of the file that it wrote)
+# name: (function, number of the call, before | after | half: the file written by the call is cut in half)
 POINTS = {
-    "start of the training": ("segline.train.loop.start", 1, "before"),
+    "start of the training": ("segline.train.training.initial_state", 1, "before"),
     "parts of the key, half written": ("segline.files.write_json", 1, "half"),
     "before the run is made": ("mlflow.MlflowClient.create_run", 1, "before"),
     "after the run is made": ("mlflow.MlflowClient.create_run", 1, "after"),
@@ -65,7 +65,7 @@ POINTS = {
 
 
 def replace(point: str, number: int) -> None:
-    """Make this process send itself signal `number` at `point`."""
+    """Send signal `number` to this process at `point`."""
     path, nth, when = POINTS[point]
     owner, name = _owner(path)
     original: Callable[..., Any] = getattr(owner, name)
@@ -77,26 +77,26 @@ def replace(point: str, number: int) -> None:
         if calls != nth:
             return original(*args, **keywords)
         if when == "before":
-            _end(number)
+            _send(number)
         result = original(*args, **keywords)
         if when == "half":
-            file = next(Path(each) for each in reversed(args) if isinstance(each, str | Path) and Path(each).is_file())
+            file = next(Path(arg) for arg in reversed(args) if isinstance(arg, str | Path) and Path(arg).is_file())
             os.truncate(file, file.stat().st_size // 2)
         if when != "before":
-            _end(number, half=when == "half")
+            _send(number, half=when == "half")
         return result
 
     setattr(owner, name, wrapped)
 
 
-def _end(number: int, half: bool = False) -> None:
+def _send(number: int, half: bool = False) -> None:
     Path("reached").touch()
-    # A file is cut by a kill alone.
+    # Only a kill leaves a partial file.
     os.kill(os.getpid(), signal.SIGKILL if half else number)
 
 
 def _owner(path: str) -> tuple[Any, str]:
-    """Return the module or class that holds the object at `path`, and the name of the object in it."""
+    """Return the module or class that defines the function `path`, and the name of the function."""
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
         try:
@@ -110,24 +110,24 @@ def _owner(path: str) -> tuple[Any, str]:
 
 
 def train(folder: Path, point: str | None, number: int, environment: dict[str, str]) -> dict[str, Any]:
-    """Run `segline train` in a fork; return its exit code, its output and its seconds."""
-    before = time.monotonic()
+    """Run `segline train` in a fork; return its exit code, output and duration."""
+    start = time.monotonic()
     child = os.fork()
     if not child:
         status = 1
         try:
             os.chdir(folder)
             os.environ.update(environment)
-            said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(said, 1)
-            os.dup2(said, 2)
+            output = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
             sys.argv = ["segline", "train"]
             if point:
                 replace(point, number)
             cli.main()
             status = 0
-        except SystemExit as left:
-            status = left.code if isinstance(left.code, int) else int(bool(left.code))
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else int(bool(error.code))
         except BaseException:
             import traceback
 
@@ -136,15 +136,15 @@ def train(folder: Path, point: str | None, number: int, environment: dict[str, s
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
-    _, ended = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(ended)
-    return {"code": code, "said": (folder / "said").read_text(), "seconds": time.monotonic() - before}
+    _, wait_status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(wait_status)
+    return {"code": code, "said": (folder / "said").read_text(), "seconds": time.monotonic() - start}
 
 
 def main() -> None:
-    """Run each case: killed at its point, if it has one, then to its end."""
+    """Run each case: kill it once, if it names a point, then let it finish."""
     ready, work = map(Path, sys.argv[1:])
-    # Once for all forks; nothing is computed here, so no thread is lost in a fork.
+    # Import once for all forks. Nothing is computed here, so no thread is lost in a fork.
     for module in (
         "segline.stages.train",
         "mlflow.store.tracking.sqlalchemy_store",

@@ -22,10 +22,10 @@ class Network:
     def __init__(self, line: float) -> None:
         self.line = line
         self.inference = Inference()
-        self.asked = 0
+        self.calls = 0
 
     def probabilities(self, raw: np.ndarray) -> np.ndarray:
-        self.asked += 1
+        self.calls += 1
         foreground = np.where(raw[..., 0] > 0, np.float32(0.95), np.float32(0.05))
         middle = foreground[:, SIDE // 2]
         middle[middle > 0.5] = self.line
@@ -82,7 +82,7 @@ def test_settings_with_a_value_are_not_searched(
 ) -> None:
     network = Network(0.7)
     assert evaluate._chosen(network, prepared(tmp_path, labels), Evaluate(**settings), "off") == expected
-    assert network.asked == 0
+    assert network.calls == 0
 
 
 @pytest.mark.parametrize(("line", "parted"), [(0.7, True), (0.1, False)])
@@ -106,5 +106,5 @@ def test_other_inference_settings_are_kept() -> None:
 def test_only_evenly_spread_validation_images_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "CHOSEN_ON", 3 * SIDE * SIDE)
     network = SimpleNamespace(probabilities=lambda raw: raw)
-    found = evaluate._validation(network, prepared(tmp_path, "instances", images=7), "off")
-    assert [name for name, _ in found] == ["image0", "image3", "image6"]
+    predicted = evaluate._validation(network, prepared(tmp_path, "instances", images=7), "off")
+    assert [name for name, _ in predicted] == ["image0", "image3", "image6"]

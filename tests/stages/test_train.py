@@ -83,5 +83,5 @@ def test_a_training_that_recovers_is_not_marked_as_collapsed(
     assert trained(ready, monkeypatch, 0, 0, None, None)["collapsed"] is None
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: epoch")]
     assert [line.split(": ")[1] for line in said] == ["epoch 1", "epoch 3"]
-    assert said[1].endswith("the validation predictions hold several classes again")
+    assert said[1].endswith("the validation predictions contain several classes again")
     assert "collapsed" not in tags()

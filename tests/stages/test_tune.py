@@ -163,7 +163,7 @@ class Killed(BaseException):
 def test_an_interrupted_search_continues_in_the_same_runs(
     project: Path, searched: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    judge, judged = loop.judge, []
+    judge, judged = loop.evaluate, []
 
     def cut(*arguments: Any) -> Any:
         judged.append(None)
@@ -171,7 +171,7 @@ def test_an_interrupted_search_continues_in_the_same_runs(
             raise Killed
         return judge(*arguments)
 
-    monkeypatch.setattr(loop, "judge", cut)
+    monkeypatch.setattr(loop, "evaluate", cut)
     with pytest.raises(Killed):
         tune.main()
     assert not (project / "data/tune").exists()
@@ -225,7 +225,7 @@ def test_a_changed_setting_or_changed_code_starts_another_search(
 
 def test_pruned_and_diverged_trials_are_not_failed_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project, tune={"trials": 4})
-    monkeypatch.setattr("segline.train.search.Asked.report", _second_is_worse)
+    monkeypatch.setattr("segline.train.search.OpenTrial.report", _second_is_worse)
     fit, begun = loop.fit, []
 
     def diverging(*arguments: Any, **named: Any) -> Iterator[Any]:
@@ -284,7 +284,7 @@ def test_without_a_search_the_settings_are_those_of_params_yaml(project: Path) -
                 "train": {"schedule": {"kind": "step"}},
             },
             SpaceError,
-            "tune.space.train.schedule.power is not read by train.schedule.kind = step",
+            "tune.space.train.schedule.power has no effect with train.schedule.kind = step",
         ),
         (
             {"tune": {"space": {"model.depth": {"low": 1, "high": 6}}}},
@@ -329,7 +329,7 @@ def killed(*_: Any) -> None:
 
 def test_joining_a_search_of_other_settings_is_refused(done: Path) -> None:
     write(done, tune={"seed": 5})
-    with pytest.raises(StudyError, match="there is no search with the settings, data and code of this folder"):
+    with pytest.raises(StudyError, match="no search has the settings, data and code of this folder"):
         tune.main(str(journal(done)))
 
 

@@ -96,7 +96,10 @@ def test_a_database_of_mlflow_gets_the_experiment(store: Store, project: Path) -
         connection.execute("DELETE FROM experiment_tags WHERE key = ?", (ROOT_TAG,))
     again = open_store()
     assert again.client.get_experiment(again.experiment_id).tags[ROOT_TAG] == str(project)
-    assert len(again.client.search_runs([each.experiment_id for each in again.client.search_experiments()])) == 1
+    assert (
+        len(again.client.search_runs([experiment.experiment_id for experiment in again.client.search_experiments()]))
+        == 1
+    )
 
 
 def test_a_link_to_another_disk_is_kept(new: Path, tmp_path: Path) -> None:

@@ -89,9 +89,11 @@ def test_a_failing_load_of_an_intact_version_is_not_reported_as_altered(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "bogus")
-    with pytest.raises(RegistryError, match=r"(?s)bogus.*; MLFLOW_DEFAULT_PREDICTION_DEVICE is bogus: set it") as told:
+    with pytest.raises(
+        RegistryError, match=r"(?s)bogus.*; MLFLOW_DEFAULT_PREDICTION_DEVICE is bogus: set it"
+    ) as raised:
         load_model(store, "models:/cells/1")
-    assert "altered" not in str(told.value)
+    assert "altered" not in str(raised.value)
     monkeypatch.delenv("MLFLOW_DEFAULT_PREDICTION_DEVICE")
     monkeypatch.setattr("segline.track.modules.load", lambda *_: {}["x"])
     with pytest.raises(RegistryError, match="KeyError: 'x'; its files are as registered"):

@@ -63,7 +63,7 @@ def test_datasets_are_logged_as_inputs(store: Store, run: StartedRun) -> None:
     run.datasets([Dataset("train", "cells", "ab" * 16 + ".dir", "data/prepared"), Dataset("test", "cells", "c", "x")])
     run.datasets([])
     inputs = store.client.get_run(run.id).inputs.dataset_inputs
-    assert {(each.tags[0].value, each.dataset.name, each.dataset.digest) for each in inputs} == {
+    assert {(entry.tags[0].value, entry.dataset.name, entry.dataset.digest) for entry in inputs} == {
         ("train", "cells", "ab" * 16 + ".dir"),
         ("test", "cells", "c"),
     }

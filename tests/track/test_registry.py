@@ -74,7 +74,7 @@ def test_first_model_that_passes_is_challenger_and_champion(
     logged = store.client.get_logged_model(version.source.removeprefix("models:/"))
     assert str(logged.status) == "READY"
     assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "cells", "version": "1"}]
-    assert [each.model_id for each in store.client.get_run(run.id).outputs.model_outputs] == [logged.model_id]
+    assert [output.model_id for output in store.client.get_run(run.id).outputs.model_outputs] == [logged.model_id]
     assert answer(store, "models:/cells@champion", parts.example) == parts.answer
 
 
@@ -110,7 +110,7 @@ def test_registering_a_former_version_again_finds_it(
 def test_models_of_different_names_are_independent(store: Store, register: Callable[..., Registered]) -> None:
     assert register(name="cells").version == "1"
     assert register(name="it's v1.5").aliases == ("challenger", "champion")
-    assert {each.name for each in Registry(store, "it's v1.5").history()} == {"it's v1.5"}
+    assert {line.name for line in Registry(store, "it's v1.5").history()} == {"it's v1.5"}
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a\nb", "a\x1bb", 'it\'s "v1"'])
@@ -139,7 +139,7 @@ def test_registration_and_promotion_are_lines_of_the_history(
         "time", "name", "alias", "version_md5", "model_md5", "commit", "dirty", "who", "reason", "action", "forced",
     }  # fmt: skip
     assert content["reason"]
-    assert [each.version_md5 for each in Registry(store, "cells").history()] == [parts.md5, parts.md5]
+    assert [line.version_md5 for line in Registry(store, "cells").history()] == [parts.md5, parts.md5]
 
 
 def test_an_interrupted_first_promotion_is_completed(

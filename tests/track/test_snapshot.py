@@ -56,7 +56,7 @@ def test_reading_works_and_writing_is_refused(
     lock_up()
     copy = open_store()
     copy.end_stale()
-    assert [each.info.run_id for each in copy.client.search_runs([copy.experiment_id])] == [run.id]
+    assert [entry.info.run_id for entry in copy.client.search_runs([copy.experiment_id])] == [run.id]
     assert copy.experiment_id == store.experiment_id
     with pytest.raises(StoreError, match=r"mlruns is read-only here; .* copy the project"), copy.start_run("train"):
         pass
@@ -113,7 +113,7 @@ def test_a_write_ahead_log_is_applied_to_the_copy(
     assert database.with_name("mlflow.db-wal").stat().st_size
     lock_up()
     copy = open_store()
-    assert [each.info.run_name for each in copy.client.search_runs([copy.experiment_id])] == ["late"]
+    assert [entry.info.run_name for entry in copy.client.search_runs([copy.experiment_id])] == ["late"]
 
 
 def test_waiting_for_a_writer_has_a_timeout(

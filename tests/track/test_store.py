@@ -59,7 +59,7 @@ def test_the_store_writes_below_mlruns_only(store: Store, project: Path) -> None
 
 def test_a_reopened_store_has_the_same_experiment(store: Store) -> None:
     assert open_store().experiment_id == store.experiment_id
-    names = [each.name for each in store.client.search_experiments()]
+    names = [experiment.name for experiment in store.client.search_experiments()]
     assert len(names) == 2
     assert "Default" in names
 
@@ -102,8 +102,10 @@ def test_several_processes_open_a_new_store_at_once(tmp_path: Path, repository: 
     (tmp_path / "dvc.yaml").touch()
     environment = {**os.environ, "PYTHONPATH": str(repository / "src")}
     processes = [
-        subprocess.Popen([sys.executable, "-c", OPEN, str(each)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
-        for each in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, str(number)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+        )
+        for number in range(2)
     ]
     answers = [process.communicate()[0].decode().strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -147,10 +149,12 @@ def test_current_restores_the_former_store(store: Store, monkeypatch: pytest.Mon
 def test_an_unusable_address_is_reported(store: Store, monkeypatch: pytest.MonkeyPatch, address: str) -> None:  # noqa: ARG001
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with pytest.raises(StoreError) as said:
+    with pytest.raises(StoreError) as raised:
         open_store()
-    assert str(said.value).startswith(f"MLFLOW_TRACKING_URI = {address.replace('tiger-73', '...')}: MLflow cannot keep")
-    assert "tiger-73" not in str(said.value)
+    assert str(raised.value).startswith(
+        f"MLFLOW_TRACKING_URI = {address.replace('tiger-73', '...')}: MLflow cannot store"
+    )
+    assert "tiger-73" not in str(raised.value)
 
 
 @pytest.fixture
@@ -232,8 +236,8 @@ def test_a_finished_run_is_resumed_by_its_id_only(store: Store) -> None:
 def test_on_a_server_two_checkouts_do_not_share_a_run(store: Store) -> None:
     shared = [Store(Place(Path(root), "http://team"), store.client, store.experiment_id) for root in ("/a", "/b")]
     runs = []
-    for each in (*shared, *shared):
-        with each.start_run("train", key=each.here("k")) as run:
+    for checkout in (*shared, *shared):
+        with checkout.start_run("train", key=checkout.here("k")) as run:
             run.finish("KILLED")
         runs.append(run.id)
     assert runs[:2] == runs[2:]
@@ -321,7 +325,7 @@ def test_a_signal_at_any_line_leaves_no_run_running(store: Store, goes_on: bool)
         for number in count(1):
             if goes_on:
                 a_study(store)
-            signal.signal(signal.SIGTERM, process._leave)
+            signal.signal(signal.SIGTERM, process.Terminate())
             sent = SignalAtLine(number)
             with contextlib.suppress(SystemExit):
                 sys.settrace(sent)

@@ -133,7 +133,7 @@ def test_a_version_without_a_line_needs_trust(
     registry.history_file.unlink()
     with pytest.raises(RegistryError, match=f"no line of registry.jsonl has its md5 {parts.md5}.*--trust"):
         load_model(registry.store, "models:/cells/1")
-    assert any("no line of registry.jsonl" in each for each in wrong(registry))
+    assert any("no line of registry.jsonl" in problem for problem in wrong(registry))
     assert load_model(registry.store, "models:/cells/1", trust=True)(parts.example).labels == parts.answer
     assert parts.md5 in capsys.readouterr().err
     with registry.store.start_run("again") as run:  # like `dvc repro -f -s register`
@@ -154,11 +154,11 @@ def test_verify_names_an_edited_md5_tag(registry: Registry, parts: Parts) -> Non
             registry.client.delete_model_version_tag("cells", "1", "version.md5")
         else:
             tag(registry, "version.md5", value)
-        said = f"tag version.md5.*its files have md5 {parts.md5}, which registry"
-        with pytest.raises(RegistryError, match=said) as told:
+        message = f"tag version.md5.*its files have md5 {parts.md5}, which registry"
+        with pytest.raises(RegistryError, match=message) as raised:
             load_model(registry.store, CHAMPION, trust=True)
-        assert "\x1b" not in str(told.value) and len(str(told.value)) < 600
-        assert any("tag version.md5" in each for each in wrong(registry))
+        assert "\x1b" not in str(raised.value) and len(str(raised.value)) < 600
+        assert any("tag version.md5" in problem for problem in wrong(registry))
 
 
 def evil(text: str, where: Path) -> str:
@@ -277,8 +277,8 @@ def test_planted_code_never_runs_and_verify_names_it(
         for tags_too in (False, True):
             if tags_too:
                 rewrite_files(registry, folder)
-            said = " ".join(wrong(registry))
-            assert (said or tags_too) and "\x1b" not in said, plant
+            problems = " ".join(wrong(registry))
+            assert (problems or tags_too) and "\x1b" not in problems, plant
             answered = answer(registry, parts.example)
             # Earlier versions of segline left caches, which must not lead to a refusal.
             assert answered is None or (answered == parts.answer and (tags_too or plant is plant_bytecode)), plant
@@ -346,9 +346,9 @@ def test_an_alias_set_by_hand_leads_to_a_warning(
 
 def test_two_versions_with_the_same_tag_are_distinguished_by_their_files(registry: Registry, parts: Parts) -> None:
     tag(registry, "version.md5", parts.md5, "2")
-    found = registry.find(parts.md5)
-    assert found is not None and str(found.version) == "1"
-    assert any("versions 1 too" in each for each in wrong(registry))
+    version = registry.find(parts.md5)
+    assert version is not None and str(version.version) == "1"
+    assert any("equals that of versions 1" in problem for problem in wrong(registry))
 
 
 def test_a_full_temporary_folder_is_reported(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

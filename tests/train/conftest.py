@@ -1,4 +1,4 @@
-"""A training small enough to run to its end in a second."""
+"""A training that is small enough to finish within a second."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +12,14 @@ from segline.model.images import Statistics
 from segline.model.unet import UNet
 from segline.params import Augment, Train
 from segline.train import loop
+from segline.train.training import initial_state
 
 STATISTICS = Statistics("uint8", 1, (0.5,), (0.3,))
 SIDE = 16
 
 
 def settings(**changes: Any) -> Train:
-    """Few, small and quick."""
+    """Settings of a small and quick training."""
     few: dict[str, Any] = {
         "epochs": 4,
         "tiles_per_epoch": 5,
@@ -31,8 +32,8 @@ def settings(**changes: Any) -> Train:
     return Train(**(few | changes))
 
 
-def data(of: Train) -> TrainingTiles:
-    """Bright squares on dark noise, as tiles."""
+def data(settings: Train) -> TrainingTiles:
+    """Make tiles of bright squares on dark noise."""
     rng = np.random.default_rng(0)
     images, targets = [], []
     for _ in range(3):
@@ -48,39 +49,39 @@ def data(of: Train) -> TrainingTiles:
         weights,
         statistics=STATISTICS,
         settings=Augment(elastic_sigma=1),
-        tile=of.tile,
-        output=of.tile,
-        tiles_per_epoch=of.tiles_per_epoch,
-        seed=of.seed,
+        tile=settings.tile,
+        output=settings.tile,
+        tiles_per_epoch=settings.tiles_per_epoch,
+        seed=settings.seed,
     )
 
 
 class Training:
-    """A state, its tiles and its validation batches."""
+    """A training state with its tiles and validation batches."""
 
     def __init__(self, **changes: Any) -> None:
         self.settings = settings(**changes)
         torch.manual_seed(self.settings.seed)
         network = UNet(1, 2, width=4, depth=1, padding="same", norm="batch", dropout=0.3)
-        self.state = loop.start(network, self.settings, "cpu")
+        self.state = initial_state(network, self.settings, "cpu")
         self.tiles = data(self.settings)
         self.validation = [next(iter(torch.utils.data.DataLoader(self.tiles, batch_size=4)))]
 
     def run(self) -> list[loop.Epoch]:
-        """All epochs that are left."""
+        """Train the remaining epochs."""
         return list(loop.fit(self.state, self.tiles, self.validation, self.settings))
 
     def step_epochs(self, count: int) -> list[loop.Epoch]:
-        """The next `count` epochs."""
+        """Train the next `count` epochs."""
         epochs = loop.fit(self.state, self.tiles, self.validation, self.settings)
         return [next(epochs) for _ in range(count)]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """A copy of the network's weights."""
+        """Copy the weights of the network."""
         return {name: tensor.clone() for name, tensor in self.state.network.state_dict().items()}
 
 
 @pytest.fixture
 def training() -> Callable[..., Training]:
-    """Makes trainings; keyword arguments change their settings."""
+    """Return the class of trainings; keyword arguments change the settings."""
     return Training

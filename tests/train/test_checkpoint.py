@@ -11,7 +11,7 @@ from segline.train import checkpoint
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adagrad", "rmsprop", "adam", "adamw"])
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_resumed_training_equals_an_undisturbed_one(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     training: Callable[..., Any], tmp_path: Path, optimizer: str, stop: int
 ) -> None:
     changes = {"optimizer": optimizer, "learning_rate": 0.003, "schedule": {"kind": "plateau", "patience": 0}}
@@ -29,41 +29,41 @@ def test_a_resumed_training_equals_an_undisturbed_one(
     assert all(torch.equal(a, b) for a, b in zip(whole.weights().values(), second.weights().values(), strict=True))
 
 
-def test_nothing_is_pickled_and_the_rest_is_readable(training: Callable[..., Any], tmp_path: Path) -> None:
-    one = training(seed=7)
-    one.step_epochs(2)
-    checkpoint.save(tmp_path / "last", one.state, one.settings)
+def test_a_checkpoint_holds_safetensors_and_json_only(training: Callable[..., Any], tmp_path: Path) -> None:
+    tiny = training(seed=7)
+    tiny.step_epochs(2)
+    checkpoint.save(tmp_path / "last", tiny.state, tiny.settings)
     assert {f.suffix for f in (tmp_path / "last").iterdir()} == {".safetensors", ".json"}
     content = json.loads((tmp_path / "last" / checkpoint.REST).read_text())
     assert content["epoch"] == 2
     assert len(content["losses"]) == len(content["validation_losses"]) == 2
-    assert content["settings"] == one.settings.model_dump(mode="json")
+    assert content["settings"] == tiny.settings.model_dump(mode="json")
     assert content["random"] == {"seed": 7, "epoch": 2}
 
 
-def test_saving_again_replaces_and_leaves_no_rubbish(training: Callable[..., Any], tmp_path: Path) -> None:
-    one = training()
+def test_saving_again_leaves_only_the_new_checkpoint(training: Callable[..., Any], tmp_path: Path) -> None:
+    tiny = training()
     for _ in range(2):
-        one.step_epochs(1)
-        checkpoint.save(tmp_path / "last", one.state, one.settings)
+        tiny.step_epochs(1)
+        checkpoint.save(tmp_path / "last", tiny.state, tiny.settings)
     assert [f.name for f in tmp_path.iterdir()] == ["last"]
     assert json.loads((tmp_path / "last" / checkpoint.REST).read_text())["epoch"] == 2
 
 
-def test_a_failed_save_keeps_the_checkpoint_before(
+def test_a_failed_save_keeps_the_former_checkpoint(
     training: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = training()
-    checkpoint.save(tmp_path / "last", one.state, one.settings)
+    tiny = training()
+    checkpoint.save(tmp_path / "last", tiny.state, tiny.settings)
     before = (tmp_path / "last" / checkpoint.WEIGHTS).read_bytes()
 
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
 
-    one.step_epochs(1)
+    tiny.step_epochs(1)
     monkeypatch.setattr(checkpoint, "save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
-        checkpoint.save(tmp_path / "last", one.state, one.settings)
+        checkpoint.save(tmp_path / "last", tiny.state, tiny.settings)
     assert (tmp_path / "last" / checkpoint.WEIGHTS).read_bytes() == before
 
 

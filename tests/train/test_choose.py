@@ -1,4 +1,4 @@
-"""Judges: images made so that one choice is plainly best, and the choice of whoever tries them all by hand."""
+"""Judges: images for which one choice is clearly best, and a loop that tries all choices."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -17,7 +17,7 @@ Image = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def cells(rng: np.random.Generator, line: float, specks: int = 0) -> Image:
-    """Six squares in two rows, between those of a row a line as faint as `line`, and specks of four pixels."""
+    """Draw six squares in two rows, with lines of probability `line` within a row, and specks of four pixels."""
     truth = np.zeros((60, 90), np.int32)
     foreground = np.full(truth.shape, 0.02, np.float32)
     for number in range(6):
@@ -30,7 +30,7 @@ def cells(rng: np.random.Generator, line: float, specks: int = 0) -> Image:
     return np.stack([1 - foreground, foreground]), (truth > 0).astype(np.uint8), truth
 
 
-def test_faint_lines_are_parted_and_specks_left_out() -> None:
+def test_separation_splits_at_faint_lines_and_drops_specks() -> None:
     images = [cells(np.random.default_rng(seed), line=0.7, specks=4) for seed in range(2)]
     best = choose.separation(iter(images), Inference())
     assert best.depth is not None
@@ -39,19 +39,19 @@ def test_faint_lines_are_parted_and_specks_left_out() -> None:
         assert find(p, to_labels(p, Inference()), best).max() == truth.max()
 
 
-def test_doubtful_objects_are_left_out_where_they_are_wrong() -> None:
+def test_separation_drops_improbable_objects_that_are_wrong() -> None:
     p, classes, truth = cells(np.random.default_rng(0), line=0.1)
     p[1, 52:58, 60:80] = 0.72
     p[0] = 1 - p[1]
     assert choose.separation([(p, classes, truth)], Inference(), (None,), (0,)) == Separation(None, 0, 0.75)
 
 
-def test_where_all_is_apart_the_simplest_will_do() -> None:
+def test_separation_stays_mild_if_all_objects_are_apart() -> None:
     images = [cells(np.random.default_rng(0), line=0.1)]
     assert choose.separation(iter(images), Inference()) == Separation(None, 0)
 
 
-def test_the_best_of_all_by_hand() -> None:
+def test_separation_is_the_best_of_all_choices() -> None:
     rng = np.random.default_rng(5)
     images = []
     for _ in range(2):
@@ -76,7 +76,7 @@ def test_the_best_of_all_by_hand() -> None:
     assert precision(best) == max(map(precision, choices)) > precision(choices[0])
 
 
-def test_images_are_asked_for_one_by_one() -> None:
+def test_images_are_read_one_at_a_time() -> None:
     alive: list[int] = []
 
     def stream() -> Iterator[Image]:
@@ -88,14 +88,14 @@ def test_images_are_asked_for_one_by_one() -> None:
     assert alive == [0, 1, 2]
 
 
-def test_without_any_object_the_simplest_is_chosen() -> None:
+def test_separation_stays_mild_without_any_object() -> None:
     nothing = np.stack([np.ones((9, 9), np.float32), np.zeros((9, 9), np.float32)])
     blank = np.zeros((9, 9), np.uint8)
     assert choose.separation([(nothing, blank, blank.astype(np.int32))], Inference()) == Separation()
 
 
 @pytest.mark.parametrize(("faint", "expected"), [(0.7, 0.7), (0.2, None)])
-def test_a_border_with_a_hole_is_closed_above_its_probability(faint: float, expected: float | None) -> None:
+def test_the_segment_threshold_closes_a_gap_in_a_border(faint: float, expected: float | None) -> None:
     foreground = np.full((31, 31), 0.98, np.float32)
     foreground[15] = foreground[:, 15] = 0.1
     foreground[15, 5] = faint

@@ -15,7 +15,7 @@ def cpu_with(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
 
 
-def test_auto_takes_what_there_is_and_sets_the_threads() -> None:
+def test_auto_chooses_a_device_and_sets_the_threads() -> None:
     before = torch.get_num_threads()
     try:
         assert device.choose(Runtime(threads=1)) in ("cpu", "cuda:0", "mps")
@@ -24,8 +24,8 @@ def test_auto_takes_what_there_is_and_sets_the_threads() -> None:
         torch.set_num_threads(before)
 
 
-def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(device.DeviceError, match=r"runtime.device = 'cuda:77'.*cpu; set one, or auto"):
+def test_a_missing_device_is_refused_with_a_list_of_devices() -> None:
+    with pytest.raises(device.DeviceError, match=r"runtime.device = 'cuda:77'.*cpu; set one or auto"):
         device.choose(Runtime(device="cuda:77", threads=torch.get_num_threads()))
 
 
@@ -41,20 +41,20 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
         ("fp16", ("avx512_fp16",), None),
     ],
 )
-def test_a_precision_that_the_cpu_emulates_is_told(
+def test_an_emulated_precision_gives_a_warning(
     monkeypatch: pytest.MonkeyPatch, amp: Any, features: tuple[str, ...], words: str | None
 ) -> None:
     cpu_with(monkeypatch, *features)
-    said = device.precision_warning(amp, "cpu")
-    assert said is None if words is None else words in (said or "")
+    warning = device.precision_warning(amp, "cpu")
+    assert warning is None if words is None else words in (warning or "")
 
 
-def test_mps_cannot_do_bf16() -> None:
+def test_mps_refuses_bf16() -> None:
     with pytest.raises(device.DeviceError, match="set fp16 or off"):
         device.precision_warning("bf16", "mps")
 
 
-def test_batch_norm_over_a_single_tile_is_told() -> None:
+def test_batch_norm_over_a_single_tile_gives_a_warning() -> None:
     assert "train.batch_size = 1" in device.warnings(tuned({"norm": "batch"}, batch_size=1), "cpu")[0]
     assert device.warnings(tuned({"norm": "none"}, batch_size=1), "cpu") == []
     assert device.warnings(tuned({"norm": "batch"}, batch_size=2), "cpu") == []

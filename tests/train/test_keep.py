@@ -26,15 +26,15 @@ EPOCHS = [epoch(1, 3.0, 0.2), epoch(2, 1.0, 0.9), epoch(3, 2.0, 0.9), epoch(4, 0
     ("monitor", "keep_best", "expected"),
     [("mean_iou", 1, [4]), ("mean_iou", 3, [4, 2, 3]), ("mean_iou", 9, [4, 2, 3, 1]), ("loss", 2, [4, 2])],
 )
-def test_the_best_are_kept_and_the_earlier_of_equals(
+def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(
     training: Callable[..., Any], tmp_path: Path, monitor: str, keep_best: int, expected: list[int]
 ) -> None:
-    one = training(monitor=monitor, keep_best=keep_best)
-    kept = Kept(tmp_path, one.settings)
-    for each in EPOCHS:
-        one.state.epoch = each.epoch
-        assert kept.offer(each, one.state) is None
-    assert [each.epoch for each in kept.best] == expected
+    tiny = training(monitor=monitor, keep_best=keep_best)
+    kept = Kept(tmp_path, tiny.settings)
+    for epoch in EPOCHS:
+        tiny.state.epoch = epoch.epoch
+        assert kept.offer(epoch, tiny.state) is None
+    assert [epoch.epoch for epoch in kept.best] == expected
     assert {file.name for file in tmp_path.iterdir()} == {f"epoch-{number:05d}" for number in (4, *expected)}
     assert kept.weights == tmp_path / f"epoch-{expected[0]:05d}" / "weights.safetensors"
     named = kept.named()
@@ -43,67 +43,67 @@ def test_the_best_are_kept_and_the_earlier_of_equals(
     }
 
 
-def test_no_foreground_and_none_found_is_right(training: Callable[..., Any]) -> None:
+def test_a_mean_iou_of_nan_counts_as_1(training: Callable[..., Any]) -> None:
     assert better(training().settings, EPOCHS[3]) == 1
 
 
-def kept_to_the_end(one: Any, kept: Kept, stop: Deferred, say: Callable[[str], None] = str.strip) -> list[Epoch]:
-    """The epochs of a training that `kept` keeps."""
-    moments = kept.keep(loop.moments(one.state, one.tiles, one.validation, one.settings), one.state, stop, say)
+def train_to_the_end(tiny: Any, kept: Kept, stop: Deferred, say: Callable[[str], None] = str.strip) -> list[Epoch]:
+    """Train to the end with `kept`; return the epochs."""
+    moments = kept.keep(loop.moments(tiny.state, tiny.tiles, tiny.validation, tiny.settings), tiny.state, stop, say)
     return [moment for moment in moments if isinstance(moment, Epoch)]
 
 
-def figures(epochs: list[Epoch]) -> list[tuple[float, ...]]:
-    """All but the speed."""
+def without_speed(epochs: list[Epoch]) -> list[tuple[float, ...]]:
+    """Return the metrics except the speed."""
     return [(e.epoch, e.loss, e.validation_loss, e.learning_rate, e.momentum) for e in epochs]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("moment", range(16))
-def test_a_training_ended_at_any_moment_goes_on_to_the_same_end(
+def test_a_training_stopped_at_any_moment_resumes_to_the_same_result(
     training: Callable[..., Any], tmp_path: Path, moment: int, optimizer: str
 ) -> None:
-    """Four epochs of three steps and a validation batch are 20 moments; the network has dropout and batch norm."""
+    """Four epochs with three steps and a validation batch have 20 moments; the network has dropout and batch norm."""
     whole, first, second = (training(optimizer=optimizer, learning_rate=0.003) for _ in range(3))
     expected = whole.run()
     kept = Kept(tmp_path, first.settings)
 
-    def ended(stop: Deferred) -> None:
+    def train_and_stop(stop: Deferred) -> None:
         moments = loop.moments(first.state, first.tiles, first.validation, first.settings)
         for number, _ in enumerate(kept.keep(moments, first.state, stop, str.strip)):
             if number == moment:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(SystemExit) as left, Deferred() as stop:
-        ended(stop)
-    assert left.value.code == 143
+    with pytest.raises(SystemExit) as exit_info, Deferred() as stop:
+        train_and_stop(stop)
+    assert exit_info.value.code == 143
     again = Kept(tmp_path, second.settings)
     assert again.load(second.state)
-    kept_to_the_end(second, again, Deferred())
-    assert figures(again.epochs) == figures(expected)
+    train_to_the_end(second, again, Deferred())
+    assert without_speed(again.epochs) == without_speed(expected)
     assert again.best[0].epoch == max(expected, key=lambda e: (e.validation_mean_iou, -e.epoch)).epoch
     assert all((a == b).all() for a, b in zip(whole.weights().values(), second.weights().values(), strict=True))
 
 
-def test_within_a_long_epoch_it_is_saved_from_time_to_time(
+def test_checkpoints_are_saved_within_a_long_epoch(
     training: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keep, "SECONDS", 0)
-    one = training()
-    kept = Kept(tmp_path, one.settings)
-    moments = loop.moments(one.state, one.tiles, one.validation, one.settings)
-    moments = kept.keep(moments, one.state, Deferred(), str.strip)
-    seen = [max(folder.name for folder in tmp_path.iterdir()) for moment in moments if isinstance(moment, Step)]
-    assert seen[:5] == [*(f"epoch-00000-step-{n:06d}" for n in (1, 2, 3, 3)), "epoch-00001-step-000001"]
+    monkeypatch.setattr(keep, "INTERVAL", 0)
+    tiny = training()
+    kept = Kept(tmp_path, tiny.settings)
+    moments = loop.moments(tiny.state, tiny.tiles, tiny.validation, tiny.settings)
+    moments = kept.keep(moments, tiny.state, Deferred(), str.strip)
+    names = [max(folder.name for folder in tmp_path.iterdir()) for moment in moments if isinstance(moment, Step)]
+    assert names[:5] == [*(f"epoch-00000-step-{n:06d}" for n in (1, 2, 3, 3)), "epoch-00001-step-000001"]
 
 
 def full_disk(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next `times` checkpoints are cut off in the midst of their second file."""
-    left, save_file = [times], checkpoint.save_file
+    """Let the next `times` checkpoints fail within their second file."""
+    remaining, save_file = [times], checkpoint.save_file
 
     def save(tensors: dict[str, Any], file: Path) -> None:
-        if left[0] and file.name == checkpoint.OPTIMIZER:
-            left[0] -= 1
+        if remaining[0] and file.name == checkpoint.OPTIMIZER:
+            remaining[0] -= 1
             file.write_bytes(b"half")
             raise OSError(28, "No space left on device")
         save_file(tensors, file)
@@ -111,17 +111,17 @@ def full_disk(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "save_file", save)
 
 
-def test_on_a_full_disk_training_goes_on_and_the_best_is_not_lost(
+def test_on_a_full_disk_training_continues_and_keeps_the_best_epochs(
     training: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, undisturbed = training(keep_best=2), training(keep_best=2)
-    expected = undisturbed.run()
+    tiny, uninterrupted = training(keep_best=2), training(keep_best=2)
+    expected = uninterrupted.run()
     full_disk(2, monkeypatch)
-    monkeypatch.setattr(keep, "better", lambda _, epoch: -epoch.epoch)  # the best are those that cannot be saved
-    kept, said = Kept(tmp_path, one.settings), list[str]()
-    assert figures(kept_to_the_end(one, kept, Deferred(), said.append)) == figures(expected)
-    assert len(said) == 2
-    assert all("No space left on device" in line and "epoch-00001" in line for line in said)
+    monkeypatch.setattr(keep, "better", lambda _, epoch: -epoch.epoch)  # the best epochs are those that cannot be saved
+    kept, messages = Kept(tmp_path, tiny.settings), list[str]()
+    assert without_speed(train_to_the_end(tiny, kept, Deferred(), messages.append)) == without_speed(expected)
+    assert len(messages) == 2
+    assert all("No space left on device" in line and "epoch-00001" in line for line in messages)
     assert {folder.name for folder in tmp_path.iterdir()} == {"epoch-00001", "epoch-00002", "epoch-00004"}
     fresh = training(keep_best=2)
     checkpoint.load(kept.weights.parent, fresh.state)
@@ -129,13 +129,13 @@ def test_on_a_full_disk_training_goes_on_and_the_best_is_not_lost(
     assert list(fresh.run())[-1].loss == expected[-1].loss
 
 
-def test_what_was_there_stays_when_the_disk_is_full_and_no_half_is_read(
+def test_on_a_full_disk_the_former_checkpoint_stays_and_no_partial_one_is_read(
     training: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = training()
-    kept = Kept(tmp_path, one.settings)
+    tiny = training()
+    kept = Kept(tmp_path, tiny.settings)
     moments = kept.keep(
-        loop.moments(one.state, one.tiles, one.validation, one.settings), one.state, Deferred(), str.strip
+        loop.moments(tiny.state, tiny.tiles, tiny.validation, tiny.settings), tiny.state, Deferred(), str.strip
     )
     while not isinstance(next(moments), Epoch):
         pass
@@ -145,33 +145,33 @@ def test_what_was_there_stays_when_the_disk_is_full_and_no_half_is_read(
     if kept.best[0].epoch > 1:
         with pytest.raises(KeepError, match="No space left on device"):
             _ = kept.weights
-    again = Kept(tmp_path, one.settings)
+    again = Kept(tmp_path, tiny.settings)
     assert again.load(training().state)
-    assert [each.epoch for each in again.epochs] == [1]
+    assert [epoch.epoch for epoch in again.epochs] == [1]
 
 
-def test_what_a_killed_process_left_half_done_is_passed_over(training: Callable[..., Any], tmp_path: Path) -> None:
-    one = training()
-    kept = Kept(tmp_path, one.settings)
-    one.step_epochs(1)
-    one.state.epoch = 1
-    kept.offer(EPOCHS[0], one.state)
+def test_partial_checkpoints_of_a_killed_process_are_skipped(training: Callable[..., Any], tmp_path: Path) -> None:
+    tiny = training()
+    kept = Kept(tmp_path, tiny.settings)
+    tiny.step_epochs(1)
+    tiny.state.epoch = 1
+    kept.offer(EPOCHS[0], tiny.state)
     shutil.copytree(tmp_path / "epoch-00001", tmp_path / ".epoch-00002.partial")
-    for number, missing in ((2, checkpoint.WEIGHTS), (3, checkpoint.REST)):  # while they were removed
+    for number, missing in ((2, checkpoint.WEIGHTS), (3, checkpoint.REST)):  # killed while it removed them
         shutil.copytree(tmp_path / "epoch-00001", tmp_path / f"epoch-0000{number}")
         (tmp_path / f"epoch-0000{number}" / missing).unlink()
-    again = Kept(tmp_path, one.settings)
+    again = Kept(tmp_path, tiny.settings)
     assert again.load(training().state)
     assert again.epochs == EPOCHS[:1]
     assert [folder.name for folder in tmp_path.iterdir()] == ["epoch-00001"]
-    assert not Kept(tmp_path / "empty", one.settings).load(training().state)
+    assert not Kept(tmp_path / "empty", tiny.settings).load(training().state)
 
 
-def test_figures_that_are_no_numbers_come_back(training: Callable[..., Any], tmp_path: Path) -> None:
-    one = training()
-    one.state.epoch, one.state.validation_losses = 4, [math.inf, math.nan]
-    Kept(tmp_path, one.settings, epochs=[]).offer(EPOCHS[3], one.state)
-    again, fresh = Kept(tmp_path, one.settings), training()
+def test_metrics_that_are_nan_or_infinite_are_restored(training: Callable[..., Any], tmp_path: Path) -> None:
+    tiny = training()
+    tiny.state.epoch, tiny.state.validation_losses = 4, [math.inf, math.nan]
+    Kept(tmp_path, tiny.settings, epochs=[]).offer(EPOCHS[3], tiny.state)
+    again, fresh = Kept(tmp_path, tiny.settings), training()
     assert again.load(fresh.state)
     assert math.isnan(again.epochs[0].validation_mean_iou)
     assert fresh.state.validation_losses[0] == math.inf
@@ -180,10 +180,10 @@ def test_figures_that_are_no_numbers_come_back(training: Callable[..., Any], tmp
 
 @pytest.fixture
 def saved(training: Callable[..., Any], tmp_path: Path) -> Path:
-    """The folder of a training after its first epoch."""
-    one = training()
-    one.state.epoch = 1
-    Kept(tmp_path, one.settings).offer(EPOCHS[0], one.state)
+    """Folder of a training after its first epoch."""
+    tiny = training()
+    tiny.state.epoch = 1
+    Kept(tmp_path, tiny.settings).offer(EPOCHS[0], tiny.state)
     return tmp_path
 
 
@@ -204,7 +204,7 @@ STATES: dict[str, tuple[tuple[str, ...], object]] = {
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_a_damaged_state_is_not_gone_on_with(name: str, saved: Path, training: Callable[..., Any]) -> None:
+def test_a_training_does_not_resume_from_a_damaged_state(name: str, saved: Path, training: Callable[..., Any]) -> None:
     file = saved / "epoch-00001" / "state.json"
     content = json.loads(file.read_text())
     (field,), value = STATES[name]
@@ -215,17 +215,20 @@ def test_a_damaged_state_is_not_gone_on_with(name: str, saved: Path, training: C
     assert fresh.state.epoch == 0
 
 
-def test_tensors_of_another_training_are_named(saved: Path, training: Callable[..., Any]) -> None:
+def test_a_checkpoint_of_another_training_is_refused(saved: Path, training: Callable[..., Any]) -> None:
     file = saved / "epoch-00001" / "state.json"
     content = json.loads(file.read_text())
     content["optimizer"]["param_groups"][0]["lr"] = "x"
     file.write_text(json.dumps(content))
     fresh = training()
-    with pytest.raises(KeepError, match=r"epoch-00001: it does not fit .* lr is 'x'; remove .* starts afresh"):
+    with pytest.raises(
+        KeepError,
+        match=r"epoch-00001: the checkpoint does not fit .* lr is 'x', not.*; remove .* from the",
+    ):
         Kept(saved, fresh.settings).load(fresh.state)
 
 
-def test_links_and_folders_of_others_are_left_alone(saved: Path, training: Callable[..., Any]) -> None:
+def test_links_and_foreign_folders_are_not_touched(saved: Path, training: Callable[..., Any]) -> None:
     mine = saved.parent / "mine"
     mine.mkdir()
     (mine / "text").touch()

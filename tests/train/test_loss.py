@@ -17,14 +17,14 @@ def batch(seed: int, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor, torc
 
 
 @given(st.integers(0, 1000), st.integers(2, 5))
-def test_cross_entropy_is_the_weighted_mean_of_torchs(seed: int, classes: int) -> None:
+def test_cross_entropy_is_the_weighted_mean_of_torch_values(seed: int, classes: int) -> None:
     logits, target, weights = batch(seed, classes)
     expected = (functional.cross_entropy(logits, target.long(), reduction="none") * weights).mean()
     assert torch.allclose(LossSums.of(logits, target, weights).loss(0), expected, atol=1e-6)
 
 
 @given(st.integers(0, 1000))
-def test_dice_by_hand(seed: int) -> None:
+def test_dice_agrees_with_a_naive_formula(seed: int) -> None:
     logits, target, weights = batch(seed)
     p, t = logits.softmax(1).numpy().astype(np.float64), target.numpy()
     terms = []
@@ -59,12 +59,12 @@ def test_ignored_pixels_change_nothing_and_get_no_gradient() -> None:
     assert torch.allclose(LossSums.of(other, target, weights).loss(1), loss)
 
 
-def test_nothing_but_ignored_pixels_is_no_division_by_zero() -> None:
+def test_a_batch_of_ignored_pixels_has_a_finite_loss() -> None:
     logits, target, weights = batch(0)
     assert LossSums.of(logits, torch.full_like(target, IGNORE), weights * 0).loss(1).item() == 0
 
 
-def test_a_perfect_answer_costs_nothing() -> None:
+def test_a_perfect_prediction_has_no_loss() -> None:
     _, target, weights = batch(0)
     logits = functional.one_hot(target.long(), 3).permute(0, 3, 1, 2) * 100.0
     assert LossSums.of(logits, target, weights).loss(1).item() == pytest.approx(0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The folder of a training: whose it is, what it says of others, what is removed."""
+"""Claims on training folders, differences to other trainings, and removal of old ones."""
 
 import json
 import os
@@ -31,7 +31,7 @@ print("there", flush=True)
 sys.stdin.readline()
 for number in range(40):
     with resume.claim(Path(sys.argv[1]), {"a": str(number)}, lambda _: None) as claim:
-        claim.others()
+        claim.differences()
         (claim.folder / "epoch-00001").mkdir(exist_ok=True)
         claim.prune()
         claim.run = "abc"
@@ -41,20 +41,20 @@ for number in range(40):
 
 
 def unfinished(root: Path, age: float = 0, **parts: str) -> Path:
-    """A training that was ended after its first epoch."""
+    """Make the folder of a training that was stopped after its first epoch."""
     with resume.claim(root, parts, pytest.fail) as claim:
         (claim.folder / "epoch-00001").mkdir(exist_ok=True)
     os.utime(claim.folder, (time.time() - age,) * 2)
     return claim.folder
 
 
-def test_the_folder_follows_from_all_parts(tmp_path: Path) -> None:
+def test_the_folder_depends_on_all_parts(tmp_path: Path) -> None:
     folders = [unfinished(tmp_path, a="1", b="2"), unfinished(tmp_path, b="2", a="1"), unfinished(tmp_path, a="1")]
     assert folders[0] == folders[1] != folders[2]
     assert json.loads((folders[0] / "parts.json").read_text()) == {"a": "1", "b": "2"}
 
 
-def test_nothing_is_left_of_a_training_that_ended_or_never_began(tmp_path: Path) -> None:
+def test_a_training_that_finished_or_never_started_leaves_no_folder(tmp_path: Path) -> None:
     with resume.claim(tmp_path, {"a": "1"}, pytest.fail):
         pass
     with resume.claim(tmp_path, {"a": "2"}, pytest.fail) as claim:
@@ -65,7 +65,7 @@ def test_nothing_is_left_of_a_training_that_ended_or_never_began(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_until_dvc_has_the_model_it_is_kept(tmp_path: Path) -> None:
+def test_a_finished_training_is_kept_until_dvc_has_the_model(tmp_path: Path) -> None:
     with resume.claim(tmp_path, {"a": "1"}, pytest.fail) as claim:
         (claim.folder / "epoch-00001").mkdir()
         assert claim.finished is None
@@ -75,19 +75,19 @@ def test_until_dvc_has_the_model_it_is_kept(tmp_path: Path) -> None:
         claim.clear()
         assert claim.finished is None
     with resume.claim(tmp_path, {"a": "2"}, pytest.fail) as claim:
-        assert claim.others() is None
+        assert claim.differences() is None
 
 
-def test_what_was_changed_is_named(tmp_path: Path) -> None:
+def test_changed_settings_are_named(tmp_path: Path) -> None:
     unfinished(tmp_path, 9, epochs="9")
     unfinished(tmp_path, 1, **{"train.epochs": "5", "data": "x", "a": "1", "b": "1", "c": "1"})
     with resume.claim(tmp_path, {"train.epochs": "6", "data": "x", "a": "1", "b": "1", "c": "1"}, pytest.fail) as claim:
-        assert claim.others() == "train.epochs (5 before)"
+        assert claim.differences() == "train.epochs (5 before)"
     with resume.claim(tmp_path, {"a": "2", "b": "2", "c": "2", "data": "x"}, pytest.fail) as claim:
-        assert claim.others() == "a (1 before), b (1 before), c (1 before), 1 more"
+        assert claim.differences() == "a (1 before), b (1 before), c (1 before), 1 more"
 
 
-def test_the_latest_others_stay(tmp_path: Path) -> None:
+def test_prune_keeps_the_latest_other_trainings(tmp_path: Path) -> None:
     folders = [unfinished(tmp_path, age, a=str(age)) for age in range(6)]
     own = unfinished(tmp_path, 99, a="own")
     with resume.claim(tmp_path, {"a": "own"}, pytest.fail) as claim:
@@ -95,7 +95,7 @@ def test_the_latest_others_stay(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {own, *folders[: resume.OTHERS]}
 
 
-def test_a_folder_is_one_process_s_own_and_free_when_that_is_killed(tmp_path: Path) -> None:
+def test_a_claim_is_exclusive_and_released_by_a_kill(tmp_path: Path) -> None:
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -103,23 +103,23 @@ def test_a_folder_is_one_process_s_own_and_free_when_that_is_killed(tmp_path: Pa
     assert other.stdout.readline() == "held\n"
     (folder,) = tmp_path.iterdir()
     with resume.claim(tmp_path, {"a": "1"}, pytest.fail) as claim:
-        claim.prune()  # leaves what runs just now
+        claim.prune()  # keeps the running training
     assert folder.exists()
-    said = []
+    messages = []
 
     def say(line: str) -> None:
-        said.append(line)
+        messages.append(line)
         other.kill()
 
     with resume.claim(tmp_path, {"train.epochs": "5"}, say) as claim:
         assert claim.folder == folder
-    assert len(said) == 1
-    assert "waiting for its end" in said[0]
+    assert len(messages) == 1
+    assert "waiting until it ends" in messages[0]
     other.communicate()
 
 
-def test_a_folder_removed_by_its_former_owner_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner ends between our opening of the lock and our taking it."""
+def test_a_folder_removed_by_its_former_owner_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner removes the folder after this process has opened the lock file and before it locks it."""
     lockf, calls = resume.fcntl.lockf, []
 
     def slow(*args: object) -> None:
@@ -133,7 +133,7 @@ def test_a_folder_removed_by_its_former_owner_is_made_again(tmp_path: Path, monk
         assert (claim.folder / "lock").exists()
 
 
-def test_several_that_begin_and_end_at_once_do_not_disturb_one_another(tmp_path: Path) -> None:
+def test_many_processes_can_claim_and_release_at_the_same_time(tmp_path: Path) -> None:
     for number in range(30):
         unfinished(tmp_path, number, a=str(number))
     command = [sys.executable, "-c", CROWD, str(tmp_path)]
@@ -146,8 +146,8 @@ def test_several_that_begin_and_end_at_once_do_not_disturb_one_another(tmp_path:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        said = [process.communicate()[1] for process in crowd]
-    assert said == [""] * len(crowd)
+        errors = [process.communicate()[1] for process in crowd]
+    assert errors == [""] * len(crowd)
 
 
 def started(command: list[str]) -> "subprocess.Popen[str]":
@@ -156,25 +156,25 @@ def started(command: list[str]) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize("data", [b"[1]", b'{"run": 7}', b'{"run": "../x"}', b"x", b'{"run": "' + b"x" * 100 + b'"}'])
-def test_a_damaged_record_of_the_run_is_named(tmp_path: Path, data: bytes) -> None:
-    with claim(tmp_path, {"a": "1"}, print) as found:
-        (found.folder / "run.json").write_bytes(data)
+def test_a_damaged_run_record_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
+    with claim(tmp_path, {"a": "1"}, print) as claimed:
+        (claimed.folder / "run.json").write_bytes(data)
         with pytest.raises(
-            FileError, match=r"run\.json: .*remove it, and a run of its own begins|run\.json: not valid"
+            FileError, match=r"run\.json: .*remove it, and the training gets a new run|run\.json: not valid"
         ):
-            _ = found.run
+            _ = claimed.run
 
 
-def test_what_lies_beside_the_trainings_is_left_alone(tmp_path: Path) -> None:
+def test_files_beside_the_trainings_are_not_touched(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     (mine / "epoch-00001").mkdir(parents=True)
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "notes").mkdir()
     (tmp_path / "root" / "notes" / "text").touch()
     (tmp_path / "root" / ("0" * 32)).symlink_to(mine)
-    with claim(tmp_path / "root", {"a": "1"}, print) as found:
-        (found.folder / "link").symlink_to(mine)
-        found.prune()
-        found.clear()
+    with claim(tmp_path / "root", {"a": "1"}, print) as claimed:
+        (claimed.folder / "link").symlink_to(mine)
+        claimed.prune()
+        claimed.clear()
     assert (tmp_path / "root" / "notes" / "text").exists()
     assert (mine / "epoch-00001").exists()

@@ -48,11 +48,11 @@ def torch_rates(make: Any, per_epoch: bool) -> list[float]:
     ],
     ids=lambda value: value.schedule.kind if isinstance(value, Train) else "",
 )
-def test_rates_are_those_of_torch(of: Train, make: Any, per_epoch: bool) -> None:
+def test_learning_rates_agree_with_torch(of: Train, make: Any, per_epoch: bool) -> None:
     assert rates(of) == pytest.approx(torch_rates(make, per_epoch), rel=1e-9, abs=1e-12)
 
 
-def test_plateau_drops_as_torchs_does() -> None:
+def test_plateau_drops_agree_with_torch() -> None:
     losses = (5, 4, 4, 4, 4, 3, 3.5, 3, 3, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1, 1)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
     other = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2, threshold=0)
@@ -72,7 +72,7 @@ def test_one_cycle_peaks_at_the_learning_rate_and_ends_low() -> None:
 
 
 @pytest.mark.parametrize("kind", ["constant", "step", "exponential", "poly", "cosine", "plateau"])
-def test_the_first_rate_is_the_configured_one(kind: str) -> None:
+def test_the_first_learning_rate_is_the_configured_one(kind: str) -> None:
     assert rates(settings(kind))[0] == RATE
 
 
@@ -84,7 +84,7 @@ def test_one_cycle_survives_a_warm_up_shorter_than_a_step(percent: float) -> Non
         assert all(0 < rate <= RATE * (1 + 1e-12) for rate in got)
 
 
-def test_momentum_rises_linearly_and_stays() -> None:
+def test_momentum_rises_linearly_and_then_stays() -> None:
     of = Train(epochs=10, momentum=0.99, momentum_start=0.9, momentum_warmup_percent=20)
     got = [schedule.momentum(of, step, 10) for step in range(100)]
     assert got[0] == 0.9
@@ -105,18 +105,18 @@ def test_one_step_of_one_cycle_runs_at_the_peak() -> None:
 
 
 @pytest.mark.parametrize("kind", ["constant", "step", "exponential", "poly", "cosine", "one_cycle"])
-def test_a_shortened_training_has_the_same_rate_at_the_same_share_of_its_way(kind: str) -> None:
+def test_a_shortened_training_has_the_same_learning_rate_at_the_same_fraction(kind: str) -> None:
     whole = settings(kind, step_epochs=8, gamma=0.5)
     short = schedule.shortened(whole, EPOCHS // 4)
     assert short.epochs == 5
     assert short.schedule.step_epochs == 2
     expected = rates(whole)
-    found = [schedule.learning_rate(short, step, STEPS, ()) for step in range(short.epochs * STEPS)]
-    # At the start of each epoch; one_cycle turns a step before its share.
-    assert found[::STEPS] == pytest.approx(expected[:: 4 * STEPS], rel=0.2 if kind == "one_cycle" else 1e-9)
+    shortened = [schedule.learning_rate(short, step, STEPS, ()) for step in range(short.epochs * STEPS)]
+    # Rates at the start of each epoch; one_cycle turns one step early.
+    assert shortened[::STEPS] == pytest.approx(expected[:: 4 * STEPS], rel=0.2 if kind == "one_cycle" else 1e-9)
 
 
-def test_patience_is_shortened_too_and_never_to_less_than_an_epoch() -> None:
+def test_step_epochs_and_patience_are_shortened_to_at_least_one_epoch() -> None:
     whole = settings("plateau", patience=6, step_epochs=1)
     short = schedule.shortened(whole, 5)
     assert (short.schedule.patience, short.schedule.step_epochs) == (2, 1)

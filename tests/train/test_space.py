@@ -1,4 +1,4 @@
-"""What may be searched and what may not: each refusal by the full name, with the way out."""
+"""Search spaces: an invalid one is refused with the full name of the setting and the way out."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ import pytest
 
 from segline.model.geometry import SizeError
 from segline.params import Axis, Params, ParamsError, Tuned, check
-from segline.train.space import Plan, SpaceError, bounds, holds
+from segline.train.space import SearchPlan, SpaceError, bounds, holds
 
 
-def plan(**sections: Any) -> Plan:
+def plan(**sections: Any) -> SearchPlan:
     settings = check(Params, sections, "params.yaml")
-    return Plan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
+    return SearchPlan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
 
 
 RANGE = {"low": 1, "high": 2}
 
 
 @pytest.mark.parametrize(
-    ("space", "said"),
+    ("space", "message"),
     [
         (
             {"weights.w0": RANGE},
@@ -58,26 +58,26 @@ RANGE = {"low": 1, "high": 2}
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused_with_the_reason(space: dict[str, Any], said: str) -> None:
-    with pytest.raises(ParamsError, match=said):
+def test_an_invalid_axis_is_refused_with_the_reason(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
         plan(tune={"space": space})
 
 
-def test_what_the_loss_is_cannot_be_searched_by_the_loss() -> None:
+def test_settings_that_define_the_loss_are_refused_with_the_objective_loss() -> None:
     space = {"train.dice_weight": {"low": 0, "high": 1}}
     plan(tune={"space": space})
     with pytest.raises(ParamsError, match=r"train\.dice_weight changes the loss itself"):
         plan(tune={"space": space, "objective": "minimize loss"})
 
 
-def test_a_parameter_that_the_schedule_does_not_read_is_refused() -> None:
+def test_a_parameter_without_effect_on_the_schedule_is_refused() -> None:
     space = {"train.schedule.gamma": {"low": 0.1, "high": 0.5}}
     plan(tune={"space": space}, train={"schedule": {"kind": "step"}})
-    with pytest.raises(SpaceError, match=r"gamma is not read by train\.schedule\.kind = poly; take it out, or add"):
+    with pytest.raises(SpaceError, match=r"gamma has no effect with train\.schedule\.kind = poly; remove it, or add"):
         plan(tune={"space": space})
 
 
-def test_a_network_that_cannot_take_the_tile_is_refused() -> None:
+def test_a_network_that_does_not_accept_the_tile_is_refused() -> None:
     plan(tune={"space": {"model.depth": {"low": 1, "high": 6}}})
     with pytest.raises(SizeError, match=r"with model\.depth = 7 train\.tile = 192 px does not fit"):
         plan(tune={"space": {"model.depth": {"low": 1, "high": 7}}})
@@ -85,17 +85,17 @@ def test_a_network_that_cannot_take_the_tile_is_refused() -> None:
         plan(tune={"space": {"model.padding": {"choices": ["same", "valid"]}}})
 
 
-def test_settings_are_those_of_the_file_but_for_what_was_drawn() -> None:
+def test_settings_are_those_of_params_yaml_except_for_drawn_values() -> None:
     of = plan()
     drawn = of.settings({"train.schedule.gamma": 0.25, "model.width": 8})
     assert (drawn.train.schedule.gamma, drawn.model.width) == (0.25, 8)
     assert drawn.searched == ("model.width", "train.schedule.gamma")
     assert of.settings({}) == of.base
-    assert of.in_small(drawn).train.epochs == of.tune.epochs
+    assert of.shortened(drawn).train.epochs == of.tune.epochs
     assert plan(tune={"epochs": 0}).epochs == of.base.train.epochs
 
 
-def test_what_makes_a_search_another_one() -> None:
+def test_content_changes_with_every_setting_but_the_number_of_trials() -> None:
     assert plan(tune={"trials": 7}).content() == plan().content()
     assert plan(tune={"seed": 7}).content() != plan().content()
     assert plan(augment={"noise": 0}).content() != plan().content()
@@ -110,10 +110,10 @@ def test_what_makes_a_search_another_one() -> None:
         (Axis(name="model.norm", choices=("none", "batch")), ("none", "batch"), ("group",)),
     ],
 )
-def test_what_an_axis_holds(axis: Axis, inside: tuple[Any, ...], outside: tuple[Any, ...]) -> None:
+def test_an_axis_holds_its_values_only(axis: Axis, inside: tuple[Any, ...], outside: tuple[Any, ...]) -> None:
     assert [holds(axis, value) for value in inside] == [True] * len(inside)
     assert [holds(axis, value) for value in outside] == [False] * len(outside)
 
 
-def test_steps_end_below_the_high_end() -> None:
+def test_the_upper_bound_is_a_whole_number_of_steps() -> None:
     assert bounds(Axis(name="model.width", low=4, high=13, step=4)) == (4, 12)

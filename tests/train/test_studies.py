@@ -1,4 +1,4 @@
-"""Storages and claims: a search is the same in each, and a claim ends with its holder; judged by the journal's."""
+"""Storages and claims: all storages give the trials of the journal, and a claim ends with its process."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ from optuna.storages import RDBStorage
 from segline.params import Params, Tuned, check
 from segline.train import studies
 from segline.train.loop import Epoch
-from segline.train.search import Asked, Outcome, Search
-from segline.train.space import Plan
+from segline.train.search import OpenTrial, Search, TrialOutcome
+from segline.train.space import SearchPlan
 
 HOLD = """
 import sys, time
@@ -24,13 +24,13 @@ with claims.claim(3) as mine:
 """
 
 
-def plan() -> Plan:
+def plan() -> SearchPlan:
     tune = {"trials": 4, "epochs": 2, "startup_trials": 2, "pruner_startup_trials": 1}
     settings = check(Params, {"tune": tune}, "params.yaml")
-    return Plan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
+    return SearchPlan(Tuned(model=settings.model, augment=settings.augment, train=settings.train), settings.tune)
 
 
-def train(asked: Asked) -> None:
+def train(asked: OpenTrial) -> None:
     for number in (1, 2):
         value = asked.trained.train.learning_rate * number
         if asked.report(Epoch(number, 1, 1, value, 0.1, 2, 0.1, 0.9, 1.0)):
@@ -39,9 +39,9 @@ def train(asked: Asked) -> None:
     asked.tell("finished")
 
 
-def searched(*searches: Search) -> list[Outcome]:
-    """All trials, of which each of `searches` in turn takes one."""
-    searches[0].lay_out(4)
+def searched(*searches: Search) -> list[TrialOutcome]:
+    """Train all trials; `searches` take one trial each in turn."""
+    searches[0].add_trials(4)
     workers = [search.trials(wait=False) for search in searches]
     while workers:
         for worker in list(workers):
@@ -59,21 +59,21 @@ def journal(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def expected(journal: str) -> list[Outcome]:
-    """What a search in a journal gives."""
+def expected(journal: str) -> list[TrialOutcome]:
+    """Outcomes of a search in a journal."""
     return searched(Search(plan(), *studies.open_storage(journal, "study"), "study"))
 
 
-def test_a_search_in_a_database_is_the_same(expected: list[Outcome], tmp_path: Path) -> None:
+def test_a_search_in_a_database_is_the_same(expected: list[TrialOutcome], tmp_path: Path) -> None:
     storage = RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
     assert searched(Search(plan(), storage, studies.FileClaims(tmp_path / "claims"), "study")) == expected
 
 
-def test_a_claim_is_held_by_one_and_ends_with_its_process(journal: str) -> None:
-    _held_by_one_till_it_is_killed(journal)
+def test_a_claim_is_exclusive_and_ends_with_its_process(journal: str) -> None:
+    _check_claim_until_kill(journal)
 
 
-def _held_by_one_till_it_is_killed(address: str) -> None:
+def _check_claim_until_kill(address: str) -> None:
     _, claims = studies.open_storage(address, "study")
     with claims.claim(3) as mine, claims.claim(4) as another:
         assert mine and another
@@ -91,14 +91,14 @@ def _held_by_one_till_it_is_killed(address: str) -> None:
 # PostgreSQL
 
 
-def test_a_search_in_postgresql_is_the_same(expected: list[Outcome], database: str) -> None:
+def test_a_search_in_postgresql_is_the_same(expected: list[TrialOutcome], database: str) -> None:
     assert searched(Search(plan(), *studies.open_storage(database, "study"), "study")) == expected
 
 
-def test_grown_and_shrunk_in_postgresql_it_goes_on(expected: list[Outcome], database: str) -> None:
+def test_a_search_in_postgresql_can_grow_and_shrink(expected: list[TrialOutcome], database: str) -> None:
     for total in (2, 4, 2):
         search = Search(plan(), *studies.open_storage(database, "study"), "study")
-        search.lay_out(total)
+        search.add_trials(total)
         for asked in search.trials(wait=False):
             train(asked)
         assert search.outcomes(total) == expected[:total]
@@ -113,7 +113,7 @@ def test_two_workers_share_a_search_in_postgresql(database: str) -> None:
 
 
 def test_a_claim_in_postgresql_ends_with_its_process(database: str) -> None:
-    _held_by_one_till_it_is_killed(database)
+    _check_claim_until_kill(database)
 
 
 OPEN = """
@@ -125,7 +125,7 @@ studies.open_storage(sys.argv[1], "study")
 """
 
 
-def test_an_empty_database_may_be_opened_by_several_at_once(database: str) -> None:
+def test_several_workers_can_open_an_empty_database_at_the_same_time(database: str) -> None:
     command = [sys.executable, "-c", OPEN, database]
     with ExitStack() as stack:
         opened = [
@@ -143,38 +143,38 @@ def test_an_empty_database_may_be_opened_by_several_at_once(database: str) -> No
             assert process.stdin is not None
             process.stdin.write("now\n")
             process.stdin.flush()
-        said = [process.communicate()[1] for process in opened]
-    assert [process.returncode for process in opened] == [0] * 4, said
+        errors = [process.communicate()[1] for process in opened]
+    assert [process.returncode for process in opened] == [0] * 4, errors
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_an_unreachable_server_is_named() -> None:
     with pytest.raises(studies.StudyError, match=r"postgresql\+psycopg://me@127.0.0.1:1/study: cannot be opened: "):
         studies.open_storage("postgresql+psycopg://me@127.0.0.1:1/study", "study")
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
-        ("postgresql+psycopg://me:secret@host/study", "leave the password out"),
-        ("postgresql+psycopg://me:a?secret@b@host/study", "leave the password out"),
-        ("postgresql+psycopg://me@/study?host=there&password=secret", "leave the password out"),
-        ("postgresql+psycopg://me:secret@host:port/study", "this is no address of a database"),
+        ("postgresql+psycopg://me:secret@host/study", "remove the password"),
+        ("postgresql+psycopg://me:a?secret@b@host/study", "remove the password"),
+        ("postgresql+psycopg://me@/study?host=there&password=secret", "remove the password"),
+        ("postgresql+psycopg://me:secret@host:port/study", "not an address of a database"),
         ("postgres://me:secret@host/study", "a journal file or a PostgreSQL database"),
     ],
 )
-def test_a_password_is_refused_and_not_said(address: str, said: str) -> None:
-    with pytest.raises(studies.StudyError, match=said) as refused:
+def test_a_password_is_refused_and_not_printed(address: str, message: str) -> None:
+    with pytest.raises(studies.StudyError, match=message) as refused:
         studies.open_storage(address, "study")
     assert "secret" not in str(refused.value)
 
 
 def test_a_missing_driver_is_named() -> None:
-    with pytest.raises(studies.StudyError, match=r"pg8000.*; pip install the driver that it names"):
+    with pytest.raises(studies.StudyError, match=r"pg8000.*; install this driver with pip"):
         studies.open_storage("postgresql+pg8000://me@127.0.0.1:1/study", "study")
 
 
-def test_a_journal_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(studies.StudyError, match="there is no such file"):
+def test_a_missing_journal_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(studies.StudyError, match="no such file"):
         studies.open_storage(str(tmp_path / "there" / "study.journal"), "study", new=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -194,6 +194,6 @@ def test_a_journal_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 def test_a_damaged_journal_is_named(text: str, tmp_path: Path) -> None:
     journal = tmp_path / "a.journal"
     journal.write_text(text)
-    with pytest.raises(studies.StudyError, match=r"a\.journal: damaged, or no journal .*begins afresh"):
+    with pytest.raises(studies.StudyError, match=r"a\.journal is damaged or not the journal .*from the beginning"):
         studies.open_storage(str(journal), "study")
     assert journal.read_text() == text

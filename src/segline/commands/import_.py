@@ -1,4 +1,4 @@
-"""`segline import SOURCE --name NAME`: brings a foreign layout into data/raw/NAME."""
+"""`segline import SOURCE --name NAME`: import a foreign source into data/raw/NAME."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,13 @@ from segline import names, progress
 from segline.data.checks import per_dataset
 from segline.data.synthetic import NAME as DRAWN
 from segline.importing import bring
-from segline.importing.formats import Each, Wishes
-from segline.importing.formats.colours import read_table
+from segline.importing.formats import legends
+from segline.importing.layout import Mapper, Options
 from segline.params import PARAMS_FILE
 
 
 class ImportFlagError(ValueError):
-    """A flag of import that cannot be used; the message names it and says what to give."""
+    """An option of import with an invalid value; the message names the option and a valid value."""
 
 
 def run(
@@ -29,73 +29,77 @@ def run(
     origin: str = "",
     replace: bool = False,
     mode: progress.Mode = "auto",
-    **wishes: Any,
+    **options: Any,
 ) -> list[str]:
-    """Import `source` and return what to tell: what was made, what was guessed, what to type next.
+    """Import `source` and return the lines to print: the result, the guesses, and the next commands.
 
     Parameters
     ----------
     classes : names as ID=NAME.
     colours : CSV file with the class of each colour.
     licence, origin, replace : see `bring.bring`.
-    wishes : the other fields of Wishes.
+    options : the other fields of Options.
     """
-    if not PARAMS_FILE.exists():
-        raise ImportFlagError(f"there is no {PARAMS_FILE} in {Path.cwd()}; run segline in the folder that holds it")
-    if name == DRAWN:
-        raise ImportFlagError(f"--name {name}: stage sample draws its dataset there; choose another name")
-    if (wishes.get("ignore") or 0) < 0:
-        raise ImportFlagError(f"--ignore {wishes['ignore']}: mask values are 0 or more")
-    table, of_table = read_table(names.on_disk(colours)) if colours else ({}, {})
+    _refuse_values(name, options.get("ignore"))
+    class_of, legend_names = legends.read_csv(names.on_disk(colours)) if colours else ({}, {})
     try:
-        made = bring.bring(
+        imported = bring.bring(
             source,
             name,
-            Wishes(colours=table, names=of_table | _names(classes), **wishes),
+            Options(colours=class_of, names=legend_names | _class_names(classes), **options),
             licence=licence,
             origin=origin,
             replace=replace,
-            each=partial(_each, mode=mode),
+            mapper_for=partial(_mapper, mode=mode),
         )
     except (KeyboardInterrupt, SystemExit):
-        progress.note(f"{name} is not imported; the same command goes on where this one was interrupted")
+        progress.note(f"{name} is not imported; the same command resumes the import")
         raise
-    return list(_lines(made))
+    return list(_lines(imported))
 
 
-def _each(what: str, memory: bring.Memory, mode: progress.Mode) -> Each:
-    return lambda function, items: progress.each(function, items, what, mode, memory)
+def _refuse_values(name: str, ignore: int | None) -> None:
+    if not PARAMS_FILE.exists():
+        raise ImportFlagError(f"there is no {PARAMS_FILE} in {Path.cwd()}; run segline in the folder that holds it")
+    if name == DRAWN:
+        raise ImportFlagError(f"--name {name}: stage sample writes its dataset there; choose another name")
+    if (ignore or 0) < 0:
+        raise ImportFlagError(f"--ignore {ignore}: mask values are 0 or more; give such a value")
 
 
-def _names(flags: Sequence[str]) -> dict[int, str]:
-    """Names of classes by id."""
-    named = [_named(flag) for flag in flags]
-    twice = [class_id for class_id, count in Counter(class_id for class_id, _ in named).items() if count > 1]
-    if twice:
-        raise ImportFlagError(f"--class {twice[0]} is given twice; a class has one name")
-    return dict(named)
+def _mapper(step: str, memory: bring.Memory, mode: progress.Mode) -> Mapper:
+    return lambda function, items: progress.each(function, items, step, mode, memory)
 
 
-def _named(flag: str) -> tuple[int, str]:
+def _class_names(flags: Sequence[str]) -> dict[int, str]:
+    """Return the names of classes by id."""
+    pairs = [_class_name(flag) for flag in flags]
+    repeated = [class_id for class_id, count in Counter(class_id for class_id, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ImportFlagError(f"--class {repeated[0]} is given twice; give each class one name")
+    return dict(pairs)
+
+
+def _class_name(flag: str) -> tuple[int, str]:
     number, _, name = flag.partition("=")
     if not number.strip().isdecimal() or not name.strip():
         raise ImportFlagError(f"--class {flag!r}: give an id and a name, such as --class 1=nucleus")
     return int(number), names.check(name.strip(), f"--class {number.strip()}:")
 
 
-def _lines(made: bring.Imported) -> Iterator[str]:
-    yield f"{made.folder}"
-    yield from made.table
-    yield "How that was understood:"
-    yield from (f"  {reason}" for reason in made.reasons)
-    if made.found:
-        yield f"  {made.found} images were there from an import that was interrupted"
-    if made.problems:
-        yield per_dataset.table(made.problems, most=10)
-        if any(problem.level == "error" for problem in made.problems):
-            yield "prepare will refuse the dataset until these errors are mended"
-    yield f"Look at {made.folder / bring.SHEET}: are the outlines where they should be?"
-    yield f"Then: dvc add {made.folder}"
+def _lines(imported: bring.Imported) -> Iterator[str]:
+    yield f"{imported.folder}"
+    yield from imported.table
+    yield "How import understood the source:"
+    yield from (f"  {reason}" for reason in imported.reasons)
+    if imported.resumed:
+        yield f"  {imported.resumed} images were kept from an interrupted import"
+    if imported.problems:
+        yield per_dataset.table(imported.problems, most=10)
+        if any(problem.level == "error" for problem in imported.problems):
+            yield "prepare will refuse the dataset until these errors are corrected"
+    yield f"Look at {imported.folder / bring.SHEET}: do the outlines match the objects?"
+    yield f"Then: dvc add {imported.folder}"
     yield "and in params.yaml:"
     yield "data:"
-    yield f"  source: {made.folder.as_posix()}"
+    yield f"  source: {imported.folder.as_posix()}"

@@ -73,7 +73,7 @@ def main(
             def show(step: str, done: int, total: int, number: int = number, path: Path = path) -> None:
                 words = f"{number + 1}/{len(paths)} {path.name}: {step} {done}/{total}"
                 share = done * STEPS // total if step == "windows" else STEPS - 1  # the steps after windows are quick
-                meter.at(number * STEPS + share, lambda: words)
+                meter.update(number * STEPS + share, lambda: words)
 
             try:
                 if _predict(path, version, model, records, options, show=show):
@@ -83,7 +83,7 @@ def main(
                 if failure.is_full(error):
                     raise
                 failed.append(f"{error}" if str(path) in str(error) else f"{path}: {error}")
-        meter.say(STEPS * len(paths), f"predict {len(paths) - len(failed)} of {len(paths)} images are in {out}")
+        meter.note(STEPS * len(paths), f"predict {len(paths) - len(failed)} of {len(paths)} images are in {out}")
     for line in filenotes.lines("image", noted):
         progress.note(line)
     if failed:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segline import files
-from segline.score.judge import FIGURES, Result
+from segline.score.judge import METRICS, Result
 
 REPORTS = Path("data/reports")
 TRAINING = Path("data/model/metrics.json")
@@ -45,7 +45,7 @@ def main(console: Console) -> None:
     result, record = files.read_json(REPORTS / "test.json"), files.read_json(REPORTS / "registration.json")
     files.read_record(REPORTS / "registration.json", RegistrationRecord, REMEDY)
     console.print(table(result, record["name"]))
-    console.print("  ".join(f"{name} {rounded(result[name])}" for name in FIGURES if name in result))
+    console.print("  ".join(f"{name} {rounded(result[name])}" for name in METRICS if name in result))
     if warning := _text_field(TRAINING, "collapsed"):
         console.print(Text(f"warning: in training, {warning}", style="yellow"))
     if comparison := _text_field(SEARCH, "said"):

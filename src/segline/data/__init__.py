@@ -1,1 +1,1 @@
-"""From files to tiles."""
+"""From the dataset folder to prepared arrays, weight maps and tiles; `checks` reports problems of a dataset."""

@@ -17,7 +17,7 @@ from segline.text import MESSAGE, cut, shown
 
 IGNORE = 255  # class id of ignored pixels in memory, whatever id the dataset uses
 SPEC, GROUPS = "dataset.yaml", "groups.csv"
-MOST = 20  # most wrong fields in a message
+MOST = 20  # largest number of wrong fields in a message
 READING, LABELS = 4, 16  # bytes of memory: for a byte of an image, and for a pixel of labels
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 

@@ -42,7 +42,7 @@ def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> n
     if instances.max(initial=0) > HIGHEST_ID:
         instances, _ = renumber(instances)
     separated = np.array(classes, np.uint8, order="C")
-    state = _decided(_Scene(separated, instances, ignore))
+    state = _decide(_Scene(separated, instances, ignore))
     if state is not None:
         separated[state == GONE] = 0
     return separated
@@ -115,9 +115,9 @@ def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tupl
     return np.concatenate(first), np.concatenate(second)
 
 
-def _decided(scene: _Scene) -> npt.NDArray[np.uint8] | None:
-    """Return the state (H, W) of all pixels after the decision; None if no instances touch."""
-    state, area, untouched = _opened(scene)
+def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
+    """Decide which pixels become background; return the state (H, W) of all pixels, or None if no instances touch."""
+    state, area, untouched = _initial_state(scene)
     if (untouched == area).all():
         return None
     rank = np.empty(area.size, np.intp)
@@ -128,7 +128,7 @@ def _decided(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         waiting = list(strips(state.shape))
         while waiting:
             # A strip may wait for its neighbours; the open pixel with the lowest rank never waits.
-            waiting = [rows for rows in waiting if not _serve(scene, state, rank, rows)]
+            waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
         if lost.size == 0:
@@ -137,7 +137,7 @@ def _decided(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         state[state != APART] = OPEN
 
 
-def _opened(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the initial state (H, W), and for each cell its area and its number of untouched pixels."""
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
@@ -155,7 +155,7 @@ def _opened(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]
     return state, area, area - touched
 
 
-def _serve(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
+def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
     """Decide the open pixels in some rows as far as possible, in `state`; return whether all are decided.
 
     A pixel is kept if no touching pixel of lower rank is kept. In rounds, all pixels that wait for no other pixel are

@@ -19,7 +19,7 @@ from segline.data import omezarr
 from segline.data.georeference import Tag, geotiff, tags, tags_of
 from segline.data.imagefiles import form, named
 from segline.data.omezarr import Chunks
-from segline.files import md5, opened
+from segline.files import FileError, md5
 from segline.model import headers, metadata, tiff, tifftags
 from segline.model.images import Raw, decode, decode_page, header, pixels_of
 
@@ -73,7 +73,11 @@ def open_image(path: Path) -> Iterator[OpenImage]:
     if omezarr.is_zarr(path):
         yield ZarrImage(path)
         return
-    with opened(path) as stream:
+    try:
+        stream = path.open("rb")  # not `files.opened`, which would turn the caller's own OSError into FileError
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with stream:
         with named(path):
             image = TiffImage(path, stream) if form(stream) == "TIFF" else EncodedImage(path, stream)
         yield image

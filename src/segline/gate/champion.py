@@ -42,8 +42,8 @@ def register(
 ) -> Registered:
     """Register a version as challenger; see `Registry.register`.
 
-    The version becomes champion if the model never had one and the version passed `verdict`, that of the floors. If
-    the version is the champion by the history and only its alias is missing, the alias is set again.
+    If the model never had a champion and the version passed `verdict`, the verdict of the floors, it becomes champion.
+    If the version is champion in the history and only the alias is missing, the alias is set again.
     """
     registered = registry.register(parts, run, verdict, tags, description, records=records, metrics=metrics)
     with registry.store.place.lock("registry"):
@@ -83,7 +83,7 @@ def promote(
         There is no such version, or it may not be trusted.
     """
     if force and not reason.strip():
-        raise PromotionError("--force needs --reason TEXT: why this model shall be champion although the gate fails it")
+        raise PromotionError("--force needs --reason TEXT: the reason to promote a model that may fail the gate")
     _check_reason(reason)
     while True:
         version, former = registry.version(which), registry.holder(CHAMPION)

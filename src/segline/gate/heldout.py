@@ -104,7 +104,7 @@ class HeldOut:
         return scores
 
     def learned_by(self, model: Loaded) -> list[str]:
-        """Return the test images that were in the training or validation split of a model, by its image list."""
+        """Return the test images that the image list of a model has in its training or validation split."""
         image_list, manifest = model.folder / IMAGES, self.prepared.manifest
         if not image_list.exists() or "md5" not in manifest:
             return []
@@ -212,7 +212,7 @@ def _label(version: ModelVersion) -> str:
 
 
 def _cached(file: Path, count: int) -> list[Score] | None:
-    """Read `count` cached scores; None if the file is missing, damaged or holds another number of scores."""
+    """Read the cached scores; return None if the file is missing or damaged, or has not `count` scores."""
     if not file.exists():
         return None
     try:

@@ -74,13 +74,13 @@ def compare(champion: Sequence[Score], challenger: Sequence[Score], groups: Sequ
 
 
 def refusals(verdict: Verdict) -> list[str]:
-    """Return a sentence without its full stop for each failed check, with the value, the limit and the setting."""
+    """Return a reason for each failed check, with the value, the limit and the setting."""
     return [_refusal(check) for check in verdict.checks if not check.passed]
 
 
 def _refusal(check: Check) -> str:
     detail = f": {check.detail}" if check.detail else ""
-    if detail and not check.setting:  # the check has no other limit than zero errors
+    if detail and not check.setting:  # a fixed limit says less than the detail
         return f"{check.name}{detail}"
     limit = f"{'minimum' if check.bound == '>=' else 'maximum'} {check.limit:g}"
     relation = "below" if check.bound == ">=" else "above"

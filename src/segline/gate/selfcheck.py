@@ -1,4 +1,4 @@
-"""Check a packed model alone: it repeats its example, in a batch and at odd sizes, fast and small enough."""
+"""Check a packed model without comparison: its answer to the example, batches, odd sizes, speed and size."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +47,7 @@ def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
 
 
 def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
-    """Check that the model repeats the stored answer to its example, and in time."""
+    """Compare the answer to the example with the stored one, and measure its time."""
     image, expected = model.example
     answer = model(image)
     share = packaging.other_pixels(answer.labels, expected.labels)
@@ -65,10 +65,10 @@ def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
 
 
 def _batch(model: Loaded, images: Sequence[bytes]) -> Iterator[Check]:
-    """Check that images in one call are answered as in a call each."""
+    """Check that a batch gets the same answers as single images."""
     together = model.each(images)
     wrong = sum(answer != model(image) for answer, image in zip(together, images, strict=True))
-    detail = f"{wrong} of {len(images)} images in one call, compared with a call for each"
+    detail = f"{wrong} of {len(images)}, compared with single images"
     yield at_most("batch: answers that differ", wrong, 0, detail)
 
 

@@ -1,1 +1,1 @@
-"""Foreign layouts brought into a dataset folder, all or nothing."""
+"""Import foreign layouts into a dataset folder, completely or not at all."""

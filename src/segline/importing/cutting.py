@@ -1,4 +1,4 @@
-"""Large images cut into blocks, each an image of its own: one image can so be split into train, validation and test."""
+"""Cut large images into blocks, each a separate image, so that one image suffices for train, validation and test."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,19 +7,19 @@ from math import ceil
 
 from segline.data import imagefiles
 from segline.data.splits import FEWEST_IMAGES
-from segline.importing.formats import Layout, LayoutError
+from segline.importing.layout import Layout, LayoutError
 
 Window = tuple[slice, slice]  # rows, columns
 Windows = Mapping[str, Window]  # by stem of the block
 
 WHOLE: Window = (slice(None), slice(None))
-SMALLEST = 16  # px; the side of a block
-LONGEST_NAME = 255  # bytes of a file's name, on all usual file systems
+SMALLEST = 16  # px; side of a block
+LONGEST_NAME = 255  # bytes of a file name on common file systems
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The blocks of each image, by its stem, their groups (None: each is its own), and what to say of it."""
+    """Blocks of each image by its stem, groups of the blocks (None: each is its own), and lines about the cut."""
 
     blocks: Mapping[str, Windows]
     groups: dict[str, str] | None
@@ -27,9 +27,9 @@ class Plan:
 
 
 def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Plan:
-    """Cut every image that is larger than `side` px into equal blocks that are not; None leaves all whole.
+    """Plan to cut every image larger than `side` px into equal blocks of at most that side; None cuts nothing.
 
-    Blocks of one image stay in its group, for neighbours share objects; only where there are fewer groups than splits
+    Blocks of one image stay in its group, because neighbours share objects. If there are fewer groups than the splits
     need, each block is a group.
 
     Raises
@@ -41,28 +41,28 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
         _refuse_long_names({stem: {} for stem in layout.images})
         return Plan({stem: {stem: WHOLE} for stem in layout.images}, groups, ())
     if side < SMALLEST:
-        raise LayoutError(f"--cut {side}: the side of a block in px, {SMALLEST} at least")
-    sizes = {stem: imagefiles.image_size(picture.file)[:2] for stem, picture in layout.images.items()}
+        raise LayoutError(f"--cut {side}: the side of a block must be at least {SMALLEST} px; give a larger number")
+    sizes = {stem: imagefiles.image_size(image.file)[:2] for stem, image in layout.images.items()}
     blocks = {stem: windows(stem, *size, side) for stem, size in sizes.items()}
     _refuse_equal_names(blocks)
     _refuse_long_names(blocks)
-    cut = {stem: len(found) for stem, found in blocks.items() if len(found) > 1}
+    cut = {stem: len(windows_of) for stem, windows_of in blocks.items() if len(windows_of) > 1}
     if not cut:
         return Plan(blocks, groups, (f"cut: no image is larger than {side} px",))
-    said = f"cut: {len(cut)} of {len(blocks)} images into {sum(cut.values())} blocks of {side} px or less"
+    summary = f"cut: {len(cut)} of {len(blocks)} images into {sum(cut.values())} blocks of {side} px or less"
     of_image = groups or {stem: stem for stem in blocks}
     if len(set(of_image.values())) >= FEWEST_IMAGES:
-        kept = {block: of_image[stem] for stem, found in blocks.items() for block in found}
-        return Plan(blocks, kept, (f"{said}; blocks of one image are one group",))
+        kept = {block: of_image[stem] for stem, windows_of in blocks.items() for block in windows_of}
+        return Plan(blocks, kept, (f"{summary}; the blocks of an image are one group",))
     return Plan(
         blocks,
         None,
-        (f"{said}; too few images to keep each in one split, so test blocks may have a neighbour that was learned",),
+        (f"{summary}; too few images to keep each in one split, so test blocks may have neighbours in training",),
     )
 
 
 def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
-    """The blocks of an image, STEM_rROW_cCOLUMN, at most `side` px a side; sizes differ by 1 px at most."""
+    """Return the blocks of an image, STEM_rROW_cCOLUMN, of at most `side` px; their sizes differ by at most 1 px."""
     rows, columns = _parts(height, side), _parts(width, side)
     if len(rows) == len(columns) == 1:
         return {stem: WHOLE}
@@ -75,24 +75,24 @@ def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
 
 
 def _parts(length: int, side: int) -> list[slice]:
-    """`length` px in parts of at most `side`."""
+    """Divide `length` px into parts of at most `side` px."""
     count = ceil(length / side)
     return [slice(index * length // count, (index + 1) * length // count) for index in range(count)]
 
 
 def _refuse_long_names(blocks: Mapping[str, Windows]) -> None:
-    """Refuse names of images, or of their blocks, that are longer than file systems take."""
-    for stem, found in blocks.items():
-        longest = max((len(name.encode(errors="surrogateescape")) for name in (stem, *found)), default=0)
+    """Refuse names of images or blocks that are longer than file systems allow."""
+    for stem, windows_of in blocks.items():
+        longest = max((len(name.encode(errors="surrogateescape")) for name in (stem, *windows_of)), default=0)
         if longest + len(".png") > LONGEST_NAME:
             raise LayoutError(
-                f"{stem[:40]}...: the image would have a name of {longest + len('.png')} bytes, with what is added to "
-                f"it; file systems take {LONGEST_NAME}: shorten the name"
+                f"{stem[:40]}...: the name of the image or its blocks would have {longest + len('.png')} bytes, but "
+                f"file systems allow {LONGEST_NAME}: shorten the name"
             )
 
 
 def _refuse_equal_names(blocks: Mapping[str, Windows]) -> None:
-    names = Counter(name for found in blocks.values() for name in found)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise LayoutError(f"--cut: {twice[0]} would be the name of a block and of another image; rename one")
+    names = Counter(name for windows_of in blocks.values() for name in windows_of)
+    repeated = [name for name, count in names.items() if count > 1]
+    if repeated:
+        raise LayoutError(f"--cut: {repeated[0]} names a block and another image; rename the image")

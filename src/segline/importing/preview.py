@@ -1,4 +1,4 @@
-"""The contact sheet of a dataset: images from all over it, with their labels outlined in the colours of the classes."""
+"""Preview an imported dataset: a contact sheet of images with outlined labels, and a table of its content."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,25 +15,25 @@ from segline.score import overlay
 from segline.score.overlay import RGB
 
 PANELS = 12
-SIDE = 320  # px; larger images are shrunk before anything is drawn, so that outlines stay one pixel wide
+SIDE = 320  # px; larger images are shrunk before drawing, so that outlines stay one pixel wide
 
 
 def contact_sheet(dataset: Dataset, checked: Sequence[Checked]) -> RGB:
-    """Picture (H, W, 3) of `chosen` images, the same for the same dataset."""
+    """Draw a picture (H, W, 3) of the `chosen` images, deterministically."""
     panels = [(stem, _panel(dataset, stem)) for stem in chosen(checked)]
     return overlay.gallery(panels, legend=overlay.legend(dataset.spec.classes, errors=False))
 
 
 def chosen(checked: Sequence[Checked], most: int = PANELS) -> list[str]:
-    """Stems from all over the set: of each of `most` equal parts the image with the most classes not shown yet.
+    """Choose stems from all over the dataset: of each of `most` equal parts the image with the most new classes.
 
-    Where several have that, it is the first of those that have the most classes.
+    Ties go to the image with the most classes, then to the first.
     """
     stems: list[str] = []
     shown: set[int] = set()
     for part in np.array_split(np.arange(len(checked)), min(most, len(checked))):
         classes = {checked[index].stem: {class_id for class_id, _ in checked[index].pixels} for index in part.tolist()}
-        worth = {stem: (len(found - shown), len(found)) for stem, found in classes.items()}
+        worth = {stem: (len(ids - shown), len(ids)) for stem, ids in classes.items()}
         stems.append(max(worth, key=worth.__getitem__))
         shown |= classes[stems[-1]]
     return stems
@@ -53,7 +53,7 @@ def _panel(dataset: Dataset, stem: str) -> RGB:
 
 
 def _fitted(image: Raw) -> Raw:
-    """The channels that are shown, shrunk to fit."""
+    """Return the first 1 or 3 channels of `image`, shrunk to fit a panel."""
     shown = np.ascontiguousarray(image[..., :3] if image.shape[2] >= 3 else image[..., :1])
     scale = SIDE / max(shown.shape)
     if scale >= 1:
@@ -64,7 +64,7 @@ def _fitted(image: Raw) -> Raw:
 
 
 def _nearest(values: Labels, shape: Sequence[int]) -> Labels:
-    """`values` (H, W) at the pixels of an image of `shape`."""
+    """Resample `values` (H, W) to `shape` by nearest neighbours."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(shape[:2], values.shape, strict=True))
     nearest: Labels = values[rows[:, None], columns]
     return nearest
@@ -74,8 +74,8 @@ CHANNELS = {1: "grey", 3: "RGB"}
 
 
 def lines(dataset: Dataset, checked: Sequence[Checked], instances: int | None = None) -> Iterator[str]:
-    """Images, sizes, types, groups, instances where they are counted, and the share of each class."""
-    rows = [("images", _images(checked)), ("pixels", _forms(checked)), ("labels", dataset.spec.labels)]
+    """Yield a table of images, sizes, pixel types, groups, instances if counted, and the share of each class."""
+    rows = [("images", _images(checked)), ("pixels", _pixel_types(checked)), ("labels", dataset.spec.labels)]
     groups = len(set(dataset.groups.values()))
     if groups < len(dataset.groups):
         rows.append(("groups", f"{groups}"))
@@ -94,11 +94,11 @@ def _images(checked: Sequence[Checked]) -> str:
     return f"{len(checked)}, {span}"
 
 
-def _forms(checked: Sequence[Checked]) -> str:
-    forms = Counter(image.form for image in checked if image.form)
+def _pixel_types(checked: Sequence[Checked]) -> str:
+    types = Counter(image.form for image in checked if image.form)
     names = [
         (f"{dtype} {CHANNELS.get(channels, f'with {channels} channels')}", count)
-        for (dtype, channels), count in forms.most_common()
+        for (dtype, channels), count in types.most_common()
     ]
     return names[0][0] if len(names) == 1 else ", ".join(f"{name} ({count} images)" for name, count in names)
 

@@ -1,4 +1,4 @@
-"""A dataset folder in the making: interrupted, it waits beside its place until the same command goes on with it."""
+"""Fill a dataset folder beside its final place; an interrupted import resumes there."""
 
 import hashlib
 import os
@@ -16,21 +16,21 @@ CODE = (PACKAGE / "importing", PACKAGE / "data", PACKAGE / "model")  # the resul
 
 
 class BusyError(RuntimeError):
-    """A folder is being filled by another process; the message says which, and what to do."""
+    """Another process is filling the folder; the message names the folder and the way out."""
 
 
 @contextmanager
 def folder(target: Path, key: str) -> Iterator[Path]:
-    """A folder to fill, that becomes `target`, in place of what was there, when all went well.
+    """Provide a folder to fill, which replaces `target` after success.
 
-    An error removes it. Whatever else ends the process leaves it, and the next call with the same `key` is given it
-    again; one with another key is given an empty one. So what is filled in has to be written whole or not at all, and
-    what is found there needs not be made again.
+    An error removes the folder. If the process is killed or interrupted, the folder stays, and the next call with the
+    same `key` continues with its files; another key starts with an empty folder. So each file must be written
+    atomically, and existing files need not be written again.
 
     Raises
     ------
     BusyError
-        Another process fills it.
+        Another process is filling the folder.
     """
     workshop = target.with_name(f".{target.name}.partial")
     with _alone(workshop, target.name):
@@ -46,15 +46,15 @@ def folder(target: Path, key: str) -> Iterator[Path]:
 
 @contextmanager
 def _alone(workshop: Path, name: str) -> Iterator[None]:
-    """Hold the lock of `workshop`, in which it lies and with which it goes; when the process ends, so does its hold."""
+    """Hold the lock of `workshop`, a file in that folder; the system releases it when the process ends."""
     if workshop.is_symlink():
-        raise BusyError(f"{workshop} is a link; remove it: an import fills and empties this folder")
+        raise BusyError(f"{workshop} is a link, but import fills and empties this folder; remove the link")
     workshop.mkdir(parents=True, exist_ok=True)
     lock = FileLock(workshop / "lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise BusyError(f"another import of {name} is going on; wait for its end, or choose another --name") from None
+        raise BusyError(f"another import of {name} is running; wait until it ends, or choose another --name") from None
     except OSError:
         with suppress(OSError):
             workshop.rmdir()
@@ -66,7 +66,7 @@ def _alone(workshop: Path, name: str) -> Iterator[None]:
 
 
 def _filled(workshop: Path, name: str, key: str) -> Path:
-    """The folder to fill, emptied where it was begun with another key."""
+    """Return the folder to fill; empty it first if it was started with another key."""
     mark, filled = workshop / "key", workshop / name
     if not mark.is_file() or files.read_bytes(mark) != key.encode() or _holds_links(filled):
         files.make_folder(filled)
@@ -76,18 +76,18 @@ def _filled(workshop: Path, name: str, key: str) -> Path:
 
 
 def _holds_links(folder: Path) -> bool:
-    """Whether anything written to `folder` could land elsewhere."""
+    """Return whether links in `folder` could redirect written files elsewhere."""
     return folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*"))
 
 
-def fingerprint(source: Path, used: Iterable[Path], *said: object) -> str:
-    """64 hexadecimal digits that change with what was `said`, with name, size or time of any file, and with our code.
+def fingerprint(source: Path, used: Iterable[Path], *settings: object) -> str:
+    """Return a SHA-256 digest of `settings`, of name, size and time of each file, and of the code of segline.
 
     Parameters
     ----------
-    used : files and folders that count beside those below `source`.
+    used : files and folders to include besides those below `source`.
     """
-    digest = hashlib.sha256(repr(said).encode())
+    digest = hashlib.sha256(repr(settings).encode())
     for module in sorted(file for folder in CODE for file in folder.rglob("*.py")):
         digest.update(files.read_bytes(module))
     for path in _below(source):
@@ -106,7 +106,7 @@ def _below(source: Path) -> Iterator[Path]:
 def _add(digest: "hashlib._Hash", path: Path) -> None:
     try:
         state = path.stat()
-        seen = f"{state.st_size} {state.st_mtime_ns}"
-    except OSError:  # a link that leads nowhere, say; whether it is needed, reading will tell
-        seen = "gone"
-    digest.update(os.fsencode(path) + b"\0" + seen.encode() + b"\n")
+        version = f"{state.st_size} {state.st_mtime_ns}"
+    except OSError:  # such as a broken link; reading reports it if the file is needed
+        version = "gone"
+    digest.update(os.fsencode(path) + b"\0" + version.encode() + b"\n")

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-MOST = 2**20  # most bytes read of a metadata block
+MOST = 2**20  # largest number of bytes read from a metadata block
 MOST_ENTRIES = 4096
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION = 274, 282, 283
 WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}  # struct format by TIFF type

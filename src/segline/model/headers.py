@@ -10,7 +10,7 @@ from typing import NamedTuple
 LARGEST = 2**32  # bytes of pixels; 20,000 x 20,000 px of four channels with 16 bits fit
 DEFLATE = 1032  # largest expansion, bytes per compressed byte: a match of 258 bytes in 2 bits
 JPEG = 1400  # largest expansion: a block of 8 x 8 in 1 bit, colour subsampled 4 x 4
-SCANS, MARKERS = 100, 10_000  # most in a JPEG; each scan costs a pass over the image
+SCANS, MARKERS = 100, 10_000  # largest numbers in a JPEG; each scan costs a pass over the image
 
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}

@@ -21,7 +21,7 @@ CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
 # Bytes that OpenJPEG needs for a tile, for a channel in it and for a precinct; FEW is the allowance for small images.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
-SMALLEST_BLOCK = 2  # exponent of 2, less 2
+SMALLEST_BLOCK = 2  # exponent of 2, minus 2, of the smallest code-block
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 GREY, RGB = 17, 16  # values of EnumCS
 EXIF = b"JpgTiffExif->JP2"  # UUID of the box with EXIF
@@ -70,7 +70,7 @@ def header(data: bytes) -> Contents:
         if marker == COD:
             _doubt_style(size, part[0] & 1, part[5:])
             if struct.unpack_from(">H", part, 2)[0] > LAYERS:
-                raise ImageError(f"the file has more than {LAYERS} layers; save it with one")
+                raise ImageError(f"the file has more than {LAYERS} layers; save it with one layer")
             reversible &= part[9] == 1
         elif marker == COC:
             style = part[1 if size.channels < 257 else 2 :]

@@ -16,8 +16,8 @@ from .objects import Separation
 from .tiling import VIEWS
 from .unet import UNet
 
-LARGEST = 2**20  # most bytes of a JSON file of a model
-WIDEST = 2**17  # most channels of the lowest level
+LARGEST = 2**20  # largest size of a JSON file of a model, bytes
+WIDEST = 2**17  # largest number of channels of the lowest level
 REMEDY = "the file is damaged or belongs to another model; copy it again, or train the model again"
 
 

@@ -65,19 +65,17 @@ class Served(PythonModel):
         return pd.DataFrame(answers, columns=list(COLUMNS), dtype=object)[columns]
 
     def _answer(self, number: int, entry: Any, options: Mapping[str, Any]) -> tuple[bytes, bytes, bytes | None]:
+        from .inference import interpret
+
         try:
             raw = decode(to_bytes(entry))
             predictor = self.predictor.with_views(int(options["views"])) if options.get("views") else self.predictor
-            if not options.get("probabilities"):
-                prediction = predictor.predict(raw)
-                return encode_png(prediction.labels), encode(prediction.objects), None
-            from .inference import interpret
-
             probabilities = predictor.probabilities(raw)
+            labels, objects = interpret(probabilities, predictor.inference)
         except ImageError as error:
             raise MlflowException.invalid_parameter_value(f"image {number}: {error}") from error
-        prediction = interpret(probabilities, predictor.inference)
-        return encode_png(prediction.labels), encode(prediction.objects), encode_probabilities(probabilities)
+        encoded = encode_probabilities(probabilities) if options.get("probabilities") else None
+        return encode_png(labels), encode(objects), encoded
 
     def large(
         self,

@@ -21,7 +21,7 @@ JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1: grey with black as 0, 2: RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
 ALPHAS = (1, 2)  # values of ExtraSamples
-# Turns off the forty dialects of tifffile, whose metadata can make it load any amount of data.
+# Turns off the forty dialects of tifffile: their metadata can make tifffile load any amount of data.
 PLAIN: dict[str, Any] = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 
 Pixels = npt.NDArray[Any]

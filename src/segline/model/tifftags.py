@@ -21,7 +21,7 @@ MOST_TAGS = 4096
 
 
 class _Form(NamedTuple):
-    """Number formats of a TIFF: count of entries, entry (tag, type, number of values, value), and offset."""
+    """Struct formats of a TIFF: number of entries, entry (tag, type, number of values, value), and offset."""
 
     entries: struct.Struct
     entry: struct.Struct

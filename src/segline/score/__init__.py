@@ -1,1 +1,1 @@
-"""Predictions against truth: counts, metrics, pictures. Takes plain values only."""
+"""Compare predictions with the ground truth: counts, metrics, pictures. All inputs are plain values."""

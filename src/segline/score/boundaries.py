@@ -1,8 +1,8 @@
-"""How well segments between borders agree: V^Rand and V^Info.
+"""V^Rand and V^Info: agreement of the segments between borders.
 
 Definitions: Arganda-Carreras et al. 2015 (the ISBI 2012 challenge), foreground-restricted and after thinning.
-Segments are (H, W) integer ids, 0 = border. Only pixels with a true segment count, n in number; each of those that
-lies on a predicted border is a predicted segment of its own.
+Segments are (H, W) integer ids, 0 = border. Only the n pixels with a true segment count. A counted pixel on a predicted
+border is a predicted segment of one pixel.
 """
 
 import math
@@ -15,30 +15,30 @@ from segline.score.instances import overlaps
 
 
 def v_rand(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> float:
-    """Foreground-restricted Rand F-score, 2 sum_AB / (sum_A + sum_B); nan when truth holds no segment.
+    """Return the foreground-restricted Rand F-score, 2 sum_AB / (sum_A + sum_B); nan if there is no true segment.
 
-    sum_A, sum_B and sum_AB are the chances that two pixels share a true segment, a predicted one, and both.
+    sum_A, sum_B and sum_AB are the probabilities that two pixels share a true segment, a predicted segment, and both.
     """
     return _rand(_sizes(truth_segments, predicted_segments))
 
 
 def v_info(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> float:
-    """Foreground-restricted information F-score, 2 I(T; S) / (H(T) + H(S)); nan when truth holds no segment.
+    """Return the foreground-restricted information F-score, 2 I(T; S) / (H(T) + H(S)); nan without true segments.
 
-    When both sides are one single segment, there is no information to share and they agree: 1.
+    The score is 1 if truth and prediction are a single segment each: both entropies are 0, and they agree.
     """
     return _info(_sizes(truth_segments, predicted_segments))
 
 
 class _Sizes(NamedTuple):
-    """Pixels of the segments within the true foreground; predicted lines apart, as they are segments of one pixel."""
+    """Segment sizes in pixels within the true foreground; border pixels are counted apart, as segments of one pixel."""
 
     together: npt.NDArray[np.int64]
-    """Shared by a true and a predicted segment, one a pair."""
+    """Pixels shared by a true and a predicted segment, one entry per pair."""
     truth: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     lines: int
-    """Pixels on a predicted line."""
+    """Pixels on a predicted border."""
 
 
 def _sizes(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> _Sizes:
@@ -54,7 +54,7 @@ def _sizes(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
 
 
 def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Pixels of each distinct id."""
+    """Return the sum of pixels for each distinct id."""
     sums = np.bincount(np.unique(ids, return_inverse=True)[1], weights=pixels)
     return sums.astype(np.int64)
 
@@ -62,7 +62,7 @@ def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.ND
 def _rand(sizes: _Sizes) -> float:
     if not sizes.truth.size:
         return float("nan")
-    # All three sums, times n * n, are integers: exact up to this one division.
+    # All three sums, multiplied by n * n, are integers: only this division rounds.
     together = _squares(sizes.together) + sizes.lines
     return 2 * together / (_squares(sizes.truth) + _squares(sizes.predicted) + sizes.lines)
 
@@ -82,8 +82,8 @@ def _squares(sizes: npt.NDArray[np.int64]) -> int:
 
 
 def _entropy(sizes: npt.NDArray[np.int64], n: int) -> float:
-    """n times the entropy of the segments, in nats; a segment of one pixel may be left out of `sizes`: 1 log 1 = 0.
+    """Return n times the entropy of the segments, in nats. `sizes` may omit segments of one pixel: 1 log 1 = 0.
 
-    fsum rounds once, so that the order of the ids changes nothing.
+    fsum rounds once, so the result does not depend on the order of the ids.
     """
     return n * math.log(n) - math.fsum(size * math.log(size) for size in sizes.tolist())

@@ -1,15 +1,15 @@
-"""The model card: what a model is, what it learned from and how well it does, for the person who meets it later."""
+"""The model card: a Markdown page about a model, its training data and its metrics."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from segline.score.judge import FIGURES
+from segline.score.judge import METRICS
 
 TEMPLATE = """\
 # {{ dataset.name }}
 
-A U-Net that gives each pixel one of {{ dataset.classes | length }} classes: \
+A U-Net that assigns each pixel to one of {{ dataset.classes | length }} classes: \
 {{ dataset.classes.values() | map("literal") | join(", ") }}.
 {% if dataset.source %}
 Data: {{ dataset.source }}{% if dataset.licence %} ({{ dataset.licence }}){% endif %}.
@@ -24,23 +24,23 @@ Data: {{ dataset.source }}{% if dataset.licence %} ({{ dataset.licence }}){% end
 | class | IoU | Dice |
 |---|---|---|
 {% for name, value in result.iou.items() -%}
-| {{ name | literal }} | {{ value | figure }} | {{ result.dice[name] | figure }} |
+| {{ name | literal }} | {{ value | metric }} | {{ result.dice[name] | metric }} |
 {% endfor %}
-| figure | value |
+| metric | value |
 |---|---|
 {% for name in names if name in result -%}
-| {{ name }} | {{ result[name] | figure }} |
+| {{ name }} | {{ result[name] | metric }} |
 {% endfor %}
 ## How it is used
 
 Input: {{ statistics.dtype }} images with {{ statistics.channels }} channel{{ "s" if statistics.channels > 1 }}, \
 of any size.
-Foreground: {% if inference.threshold is none %}the likeliest class{% else %}above a probability of \
-{{ inference.threshold }}{% endif %}{% if inference.segment_threshold is not none %}, borders closed between cells \
-that are apart above {{ inference.segment_threshold }}{% endif %}; \
-{% if inference.separation is not none %}{% if inference.separation.depth is none %}objects are what is connected\
-{% else %}objects that touch are parted by a watershed at necks and lines {{ inference.separation.depth }} px deep\
-{% endif %}, those below {{ inference.separation.min_area }} px\
+Foreground: {% if inference.threshold is none %}the class with the highest probability{% else %}above a probability \
+of {{ inference.threshold }}{% endif %}{% if inference.segment_threshold is not none %}, gaps in borders closed \
+between cells that are separate above {{ inference.segment_threshold }}{% endif %}; \
+{% if inference.separation is not none %}{% if inference.separation.depth is none %}objects are connected components\
+{% else %}touching objects are separated by a watershed at necks and lines {{ inference.separation.depth }} px deep\
+{% endif %}, objects below {{ inference.separation.min_area }} px\
 {% if inference.separation.min_probability %} or a mean probability of {{ inference.separation.min_probability }}\
 {% endif %} left out; {% endif %}\
 {{ inference.views }} view{{ "s" if inference.views > 1 }} averaged.
@@ -51,8 +51,8 @@ that are apart above {{ inference.segment_threshold }}{% endif %}; \
 - {{ name }}: {{ value }}
 {% endfor %}- best epoch: {{ best_epoch }}
 
-It has seen nothing but images like those above. Other stains, magnifications, instruments or species need a test of
-their own before its answers are used.
+The model was trained only on images of the kind described above. Test it on images with other stains, magnifications,
+instruments or species before you use its predictions there.
 """
 
 
@@ -60,12 +60,12 @@ MARKUP = re.compile(r"([\\`*\[\]<>|~&]|\b_|_\b)")
 
 
 def _literal(name: str) -> str:
-    """A name with a backslash before what Markdown or HTML would take for markup."""
+    """Escape characters that Markdown or HTML would read as markup."""
     return MARKUP.sub(r"\\\1", name)
 
 
 def render(**facts: Mapping[str, Any] | int) -> str:
-    """The card as Markdown.
+    """Return the card as Markdown.
 
     `facts`: dataset (name, classes, licence, source), splits (name: images), result (of `judge.total`), statistics,
     inference, settings (flat, by full name) and best_epoch.
@@ -75,11 +75,11 @@ def render(**facts: Mapping[str, Any] | int) -> str:
     environment = Environment(
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_on_one_line
     )
-    environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.4f}"
+    environment.filters["metric"] = lambda value: "-" if value is None else f"{value:.4f}"
     environment.filters["literal"] = _literal
-    return environment.from_string(TEMPLATE).render(names=FIGURES, **facts)
+    return environment.from_string(TEMPLATE).render(names=METRICS, **facts)
 
 
 def _on_one_line(value: object) -> object:
-    """Return a text without line breaks, which would end a row of a table or an entry of a list."""
+    """Replace line breaks by spaces; they would end a row of a table or an entry of a list."""
     return " ".join(value.split()) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
-"""Pixels counted class against class, and the metrics that divide those counts once.
+"""Confusion matrices of pixels, and the metrics computed from them.
 
 Confusion matrices of tiles, images and workers are added with ``+``; only the sum is divided.
-A class with no pixel on either side has no score: it is nan, and no mean takes it in.
+A class that is absent from truth and prediction has no score: it is nan, and means leave it out.
 """
 
 from typing import Any
@@ -13,16 +13,16 @@ import numpy.typing as npt
 def confusion(
     truth: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: int, ignore: int | None = None
 ) -> npt.NDArray[np.int64]:
-    """Count the pixels of each true class (rows) that were given each predicted class (columns).
+    """Count the pixels of each true class (rows) and predicted class (columns).
 
     Parameters
     ----------
     truth, predicted
-        Class ids, integers, of one shape.
+        Integer class ids, arrays of the same shape.
     classes
         Number of classes K; ids run from 0 to K - 1.
     ignore
-        Where truth holds this id, nothing is counted, whatever was predicted there.
+        Pixels with this true id are not counted.
 
     Returns
     -------
@@ -31,10 +31,10 @@ def confusion(
     Raises
     ------
     ValueError
-        The shapes differ, or an id outside 0 ... K - 1 would be counted.
+        The shapes differ, or a counted id lies outside 0 ... K - 1.
     """
     if truth.shape != predicted.shape:
-        raise ValueError(f"truth has shape {truth.shape}, predicted {predicted.shape}; they must be one image")
+        raise ValueError(f"truth has shape {truth.shape}, predicted {predicted.shape}; they must be equal")
     if ignore is not None:
         counted = truth != ignore
         truth, predicted = truth[counted], predicted[counted]
@@ -46,36 +46,36 @@ def confusion(
 
 
 def iou(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Intersection over union of each class, (K,); nan where a class is in neither truth nor prediction."""
+    """Return the intersection over union of each class, (K,); nan for a class in neither truth nor prediction."""
     both, either = _both(confusion), _sizes(confusion) - _both(confusion)
     return _divide(both, either)
 
 
 def dice(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Dice (F1) of each class, (K,); nan where a class is in neither truth nor prediction."""
+    """Return the Dice score (F1) of each class, (K,); nan for a class in neither truth nor prediction."""
     return _divide(2 * _both(confusion), _sizes(confusion))
 
 
 def mean_iou(confusion: npt.NDArray[np.int64]) -> float:
-    """Mean IoU of the foreground classes (1 ... K - 1) that occur in truth or prediction; nan if none does."""
+    """Return the mean IoU of the foreground classes (1 ... K - 1) in truth or prediction; nan if there are none."""
     scores = iou(confusion)[1:]
     present = scores[~np.isnan(scores)]
     return float(present.mean()) if present.size else float("nan")
 
 
 def pixel_error(confusion: npt.NDArray[np.int64]) -> float:
-    """Share of the counted pixels that were given a wrong class; nan if none was counted."""
+    """Return the fraction of the counted pixels with a wrong class; nan if no pixel was counted."""
     total = int(confusion.sum())
     return (total - int(np.trace(confusion))) / total if total else float("nan")
 
 
 def _both(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Pixels that truth and prediction agree on, per class."""
+    """Return the pixels on which truth and prediction agree, per class."""
     return np.diagonal(confusion)
 
 
 def _sizes(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Pixels in truth plus pixels in prediction, per class."""
+    """Return the pixels in truth plus the pixels in prediction, per class."""
     sizes: npt.NDArray[np.int64] = confusion.sum(axis=0) + confusion.sum(axis=1)
     return sizes
 
@@ -88,8 +88,10 @@ def _divide(above: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> npt.N
 
 def _check_ids(name: str, ids: npt.NDArray[Any], classes: int, ignore: int | None) -> None:
     if not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"{name} holds {ids.dtype}, not integer class ids")
+        raise ValueError(f"{name} has type {ids.dtype}; class ids must be integers")
     for worst in (ids.min(), ids.max()) if ids.size else ():
         if not 0 <= worst < classes:
-            hint = "" if ignore is not None else "; is it the ignore id, which was not given?"
-            raise ValueError(f"{name} holds class id {worst}; with {classes} classes ids are 0 to {classes - 1}{hint}")
+            hint = "" if ignore is not None else "; if it is the ignore id, pass it as `ignore`"
+            raise ValueError(
+                f"{name} contains class id {worst}; the {classes} classes have ids 0 to {classes - 1}{hint}"
+            )

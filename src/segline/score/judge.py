@@ -1,50 +1,52 @@
-"""One image against its truth, and many images together: everything is counted first and divided last."""
+"""Score images against their ground truth: counts per image first, metrics of all images last."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from segline.score import boundaries, counts, detection, instances
+from segline.score import boundaries, counts, instances
 
 AP_IOU = 0.5
+DETECTION_BOX = 5  # px, side; so one noisy pixel is not an object, and 25 px score as high as a large object
 BY_IMAGE = "ap_50_by_image"
-# Of a whole; from ap_50 on where the labels allow.
-FIGURES = ("mean_iou", "pixel_error", "ap_50", BY_IMAGE, "seg", "pq", "v_rand", "v_info", "detection_auc")
+# Metrics of a set of images; from ap_50 on they depend on the kind of labels.
+METRICS = ("mean_iou", "pixel_error", "ap_50", BY_IMAGE, "seg", "pq", "v_rand", "v_info", "detection_auc")
 
 
-Figures = dict[str, float | None]
+Values = dict[str, float | None]  # by class name
 
 
 class Result(BaseModel):
-    """What test.json has to say; a figure is None where there was nothing to judge."""
+    """Content of test.json; a metric without a value is None."""
 
     model_config = ConfigDict(extra="allow")
 
     images: int
-    iou: Figures
-    dice: Figures
+    iou: Values
+    dice: Values
 
     @model_validator(mode="after")
-    def _figures_are_numbers(self) -> Self:
-        for name in FIGURES:
+    def _check_metrics(self) -> Self:
+        for name in METRICS:
             if not isinstance(getattr(self, name, None), float | int | None):
-                raise ValueError(f"{name} is no number")
+                raise ValueError(f"{name} is not a number")
         if self.iou.keys() != self.dice.keys():
-            raise ValueError("iou and dice are not of the same classes")
+            raise ValueError("iou and dice must have the same classes")
         return self
 
 
 @dataclass(frozen=True)
 class Score:
-    """What was counted on one image.
+    """Counts of one image.
 
-    ``matched``, ``seg`` (see `instances.seg`) and ``panoptic`` are there where the objects are labelled, ``v_rand`` and
-    ``v_info`` where the borders between cells are, ``detection_score`` (see `detection.score`) where the classes are.
+    ``matched``, ``seg`` (see `instances.seg`) and ``panoptic`` are set if objects are labelled, ``v_rand`` and
+    ``v_info`` if borders between cells are labelled, ``detection_score`` if classes are labelled.
     """
 
     confusion: npt.NDArray[np.int64]
@@ -56,12 +58,12 @@ class Score:
     detection_score: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON of the kind that knows NaN."""
+        """Return plain values for JSON that allows NaN."""
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The inverse of `as_dict`."""
+        """Make a score from the values of `as_dict`."""
         kinds: dict[str, Callable[..., Any]] = {"matched": instances.Matches, "panoptic": instances.Panoptic}
         kinds["seg"] = lambda *parts: parts
         named = {name: kind(*content[name]) for name, kind in kinds.items() if content[name] is not None}
@@ -78,7 +80,7 @@ def score(
     segments: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
     foreground: npt.NDArray[Any] | None = None,
 ) -> Score:
-    """Compare one image with its truth.
+    """Compare the prediction for one image with its ground truth.
 
     Parameters
     ----------
@@ -89,36 +91,68 @@ def score(
     ignore
         Pixels with this true class do not count.
     objects
-        (H, W) instance ids, true and predicted, where objects are labelled.
+        (H, W) instance ids, true and predicted, if objects are labelled.
     segments
-        (H, W) segment ids, true and (thinned) predicted, where class 0 is the border between cells.
+        (H, W) segment ids, true and (thinned) predicted, if class 0 is the border between cells.
     foreground
-        (H, W) predicted probability of not being background, where "any foreground at all?" is asked of the image.
+        (H, W) predicted probability of the foreground, to score whether the image contains any.
     """
     confusion = counts.confusion(classes, predicted, number, ignore)
     counted = np.ones(classes.shape, np.bool_) if ignore is None else classes != ignore
-    one = Score(confusion)
+    score = Score(confusion)
     if objects is not None:
-        true, found = (np.where(counted, ids, 0) for ids in objects)
-        matched = instances.matches(true, found, AP_IOU)
-        one = replace(one, matched=matched, seg=instances.seg(true, found), panoptic=instances.panoptic(true, found))
+        truth, found = (np.where(counted, ids, 0) for ids in objects)
+        matched = instances.matches(truth, found, AP_IOU)
+        seg, panoptic = instances.seg(truth, found), instances.panoptic(truth, found)
+        score = replace(score, matched=matched, seg=seg, panoptic=panoptic)
     if segments is not None:
         cells, parts = np.where(counted, segments[0], 0), segments[1]
-        one = replace(one, v_rand=boundaries.v_rand(cells, parts), v_info=boundaries.v_info(cells, parts))
+        score = replace(score, v_rand=boundaries.v_rand(cells, parts), v_info=boundaries.v_info(cells, parts))
     if foreground is not None:
-        one = replace(one, detection_score=detection.score(np.where(counted, foreground, 0)))
-    return one
+        score = replace(score, detection_score=detection_score(np.where(counted, foreground, 0)))
+    return score
+
+
+def detection_score(foreground: npt.NDArray[Any]) -> float:
+    """Return the largest mean of the foreground probability (H, W) in a box of 5 x 5 px: 0 to 1.
+
+    The score rates whether the image contains any foreground. The image is mirrored at its borders.
+    """
+    return float(cv2.blur(foreground.astype(np.float32), (DETECTION_BOX, DETECTION_BOX)).max())
+
+
+def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
+    """Return the area under the ROC curve: the probability that an image with foreground scores above one without.
+
+    Ties count half.
+
+    Parameters
+    ----------
+    scores : finite score of each image; only their order matters.
+    present : whether the image truly contains foreground.
+
+    Returns
+    -------
+    0.5 for guessing, 1 for a perfect order; nan if all images contain foreground, or none.
+    """
+    values, positive = np.asarray(scores, np.float64), np.asarray(present, np.bool_)
+    with_object, without = values[positive], np.sort(values[~positive])
+    if not with_object.size or not without.size:
+        return float("nan")
+    below, not_above = (np.searchsorted(without, with_object, side) for side in ("left", "right"))
+    # Only this division rounds.
+    return int(below.sum() + not_above.sum()) / (2 * with_object.size * without.size)
 
 
 def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]:
-    """All images together; nan (nothing there to be scored) is None.
+    """Return the metrics of all images together; a metric without a value (nan) is None.
 
-    Counts of pixels and objects are added over the images, so in ap_50 an image with many objects counts much. Means
-    over the images are ap_50_by_image, as in the Data Science Bowl 2018 (without images that hold no object, true or
-    predicted), and V^Rand and V^Info, as in the ISBI 2012 challenge. The ROC AUC of detection compares the images that
-    hold foreground with those that hold none.
+    Counts of pixels and objects are added over the images, so an image with many objects weighs more in ap_50. These
+    metrics are means over the images: ap_50_by_image, as in the Data Science Bowl 2018, which leaves out images without
+    true and predicted objects; V^Rand and V^Info, as in the ISBI 2012 challenge. detection_auc is the ROC AUC of the
+    detection scores of images with foreground against images without.
     """
-    confusion = np.sum([one.confusion for one in scores], axis=0)
+    confusion = np.sum([score.confusion for score in scores], axis=0)
     result: dict[str, Any] = {
         "mean_iou": counts.mean_iou(confusion),
         "pixel_error": counts.pixel_error(confusion),
@@ -130,40 +164,40 @@ def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]
     matched, jaccard, panoptic = (_sums(scores, name) for name in ("matched", "seg", "panoptic"))
     if matched:
         result["ap_50"] = instances.average_precision(*matched)
-        result[BY_IMAGE] = _mean([instances.average_precision(*one.matched) for one in scores if one.matched])
+        result[BY_IMAGE] = _mean([instances.average_precision(*score.matched) for score in scores if score.matched])
         result["seg"] = jaccard[0] / jaccard[1] if jaccard[1] else math.nan
         result["pq"] = instances.panoptic_quality(*panoptic)
     for name in ("v_rand", "v_info"):
-        values = [value for one in scores if (value := getattr(one, name)) is not None]
+        values = [value for score in scores if (value := getattr(score, name)) is not None]
         if values:
             result[name] = _mean(values)
-    asked = [(one.detection_score, bool(one.confusion[1:].any())) for one in scores if one.detection_score is not None]
-    if asked:
-        result["detection_auc"] = detection.auc(*zip(*asked, strict=True))
+    detections = [(s.detection_score, bool(s.confusion[1:].any())) for s in scores if s.detection_score is not None]
+    if detections:
+        result["detection_auc"] = detection_auc(*zip(*detections, strict=True))
     return {name: _without_nan(value) for name, value in result.items()}
 
 
-def row(one: Score, classes: Mapping[int, str]) -> dict[str, Any]:
-    """The figures of one image, flat, for a table."""
-    # An AUC needs more than one image, and of one image the mean over the images is the figure itself.
-    whole = total([replace(one, detection_score=None)], classes)
-    flat = {name: whole[name] for name in FIGURES if name in whole and name != BY_IMAGE}
+def row(score: Score, classes: Mapping[int, str]) -> dict[str, Any]:
+    """Return the metrics of one image as a flat row for a table."""
+    # An AUC needs several images; for one image, the mean over the images equals ap_50.
+    whole = total([replace(score, detection_score=None)], classes)
+    flat = {name: whole[name] for name in METRICS if name in whole and name != BY_IMAGE}
     flat |= {f"iou_{name}": value for name, value in whole["iou"].items()}
-    if one.matched is not None:
-        flat |= one.matched._asdict()
-    if one.detection_score is not None:
-        flat["detection_score"] = one.detection_score
+    if score.matched is not None:
+        flat |= score.matched._asdict()
+    if score.detection_score is not None:
+        flat["detection_score"] = score.detection_score
     return flat
 
 
 def _sums(scores: Sequence[Score], name: str) -> list[Any]:
-    """What was counted under `name`, added over the images; nothing where nothing was."""
-    counted = [value for one in scores if (value := getattr(one, name)) is not None]
+    """Add the counts `name` over the images; return an empty list if no image has any."""
+    counted = [value for score in scores if (value := getattr(score, name)) is not None]
     return [sum(parts) for parts in zip(*counted, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Mean of the values that are numbers; nan where none is."""
+    """Return the mean of the values that are not nan; nan if all are."""
     numbers = [value for value in values if not math.isnan(value)]
     return float(np.mean(numbers)) if numbers else math.nan
 

@@ -1,4 +1,4 @@
-"""Pictures for the eye: predictions drawn over images, errors tinted, and contact sheets of them.
+"""Pictures of predictions: outlines over the image, tinted errors, and contact sheets.
 
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
@@ -17,7 +17,7 @@ RGB = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 CLASS_COLOURS: tuple[Colour, ...] = ((240, 228, 66), (86, 180, 233), (0, 158, 115), (230, 159, 0), (255, 255, 255))
-"""Outlines of classes 1, 2, ...; a sixth class begins again."""
+"""Outlines of classes 1, 2, ...; a sixth class reuses the first colour."""
 MISSED: Colour = (0, 114, 178)
 """Tint of foreground that was predicted as background."""
 FALSE: Colour = (213, 94, 0)
@@ -26,31 +26,31 @@ CONFUSED: Colour = (204, 121, 167)
 """Tint of foreground that was predicted as another foreground class."""
 
 BRIGHTNESS = 0.75
-"""Of the image under the drawing; yellow would not show on white."""
+"""Factor for the image below the outlines; yellow would be invisible on white."""
 SATURATION = 0.5
-"""Of the image under the drawing, so that stains do not compete with the colours above."""
+"""Factor for the image below the outlines, so that stains do not compete with the colours above."""
 OPACITY = 0.7
-"""Of the tints."""
+"""Opacity of the tints."""
 MARGIN = 8
 TITLE_HEIGHT = 22
 KEY_WIDTH = 18
-"""Of a coloured square in the legend with the space before its name."""
+"""Width of a coloured square in the legend, with the space before its name."""
 FONT_SIZE = 14
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (32, 32, 32)
 
 
 def view(image: npt.NDArray[Any]) -> RGB:
-    """Stretch a raw image (H, W, C) of any type for the eye, to (H, W, 3).
+    """Stretch the contrast of a raw image (H, W, C) of any type for display; return (H, W, 3) uint8.
 
-    Three or more channels: the first three are red, green and blue; else the first is grey. One stretch for all, from
-    the 0.5 to the 99.5 percentile, so that hues stay. Values that are not finite count as 0.
+    Of three or more channels, the first three are red, green and blue; otherwise the first is grey. All channels get
+    the same stretch, from the 0.5 to the 99.5 percentile, so that hues stay. Values that are not finite count as 0.
     """
     shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     values = np.nan_to_num(shown.astype(np.float32), nan=0, posinf=0, neginf=0)
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     if low == high:
-        # Next to nothing but one value: the percentiles see only that one.
+        # Nearly all pixels have the same value, so both percentiles are equal.
         low, high = float(values.min()), float(values.max())
     stretched: RGB = np.clip((values - low) * (255 / (high - low or 1)), 0, 255).round().astype(np.uint8)
     return stretched if stretched.shape[2] == 3 else stretched.repeat(3, axis=2)
@@ -63,22 +63,22 @@ def overlay(
     ignore: int | None = None,
     objects: npt.NDArray[Any] | None = None,
 ) -> RGB:
-    """Outline the predicted classes, or objects, over the image and, where truth is given, tint what is wrong.
+    """Outline the predicted classes or objects over the image and, if `truth` is given, tint the errors.
 
     Parameters
     ----------
     image
         (H, W, C), any type.
     predicted, truth
-        (H, W) class ids, 0 = background. MISSED, FALSE and CONFUSED say which errors are told apart.
+        (H, W) class ids, 0 = background. The kinds of errors are described at MISSED, FALSE and CONFUSED.
     ignore
-        Where truth holds this id nothing is right or wrong: no tint, and the image is darkened.
+        Pixels with this true id get no tint and are darkened.
     objects
-        (H, W) ids of predicted objects, each to be outlined, in the colour of its class; 0 = background.
+        (H, W) ids of predicted objects, 0 = background. Each object is outlined in the colour of its class.
 
     Returns
     -------
-    (H, W, 3) uint8. Outlines lie inside their object, one pixel wide for images up to 600 pixels.
+    (H, W, 3) uint8. Outlines lie inside their object; they are one pixel wide for images up to 600 pixels.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def overlay(
     """
     for name, labels in (("predicted", predicted), ("truth", truth), ("objects", objects)):
         if labels is not None and labels.shape != image.shape[:2]:
-            raise ValueError(f"{name} has shape {labels.shape}, the image {image.shape[:2]}; they must be one image")
+            raise ValueError(f"{name} has shape {labels.shape}, the image {image.shape[:2]}; they must be equal")
     picture = _muted(view(image))
     if truth is not None:
         picture = _tinted(picture, predicted, truth, ignore)
@@ -98,7 +98,7 @@ def overlay(
 
 
 def legend(classes: Mapping[int, str], errors: bool = True) -> list[tuple[str, Colour]]:
-    """Name the colours of `overlay` for `gallery`: the foreground ones of `classes` (id -> name) and the errors."""
+    """Return names and colours for the legend: the foreground classes (of id -> name) and the kinds of errors."""
     names = {number: name for number, name in sorted(classes.items()) if number > 0}
     entries = [(name, CLASS_COLOURS[(number - 1) % len(CLASS_COLOURS)]) for number, name in names.items()]
     if errors:
@@ -111,10 +111,10 @@ def legend(classes: Mapping[int, str], errors: bool = True) -> list[tuple[str, C
 def gallery(
     panels: Sequence[tuple[str, RGB]], columns: int | None = None, legend: Sequence[tuple[str, Colour]] = ()
 ) -> RGB:
-    """Lay titled pictures (H, W, 3) uint8 of any sizes out on one sheet, row by row, with the legend below.
+    """Arrange titled pictures (H, W, 3) uint8 of any sizes on a sheet, row by row, with the legend below.
 
-    Pictures are scaled to fit squares of one size, 256 to 512 pixels: small ones by whole factors without smoothing.
-    Without `columns` the sheet is about as wide as high.
+    Pictures are scaled to fit equal squares of 256 to 512 pixels, small pictures by whole factors without smoothing.
+    Without `columns`, there are about as many columns as rows.
     """
     if not panels:
         raise ValueError("a gallery needs at least one panel")
@@ -141,7 +141,7 @@ def gallery(
 
 
 def _starts(sizes: Sequence[int], gap: int) -> list[int]:
-    """Where cells of these sizes begin, with a margin before the first; last, where the sheet ends."""
+    """Return the start of each cell, after a margin, and last the end of the sheet."""
     return [MARGIN, *(MARGIN + end for end in accumulate(size + gap for size in sizes))]
 
 
@@ -158,7 +158,7 @@ def _tinted(picture: RGB, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], 
     colours[wrong] = CONFUSED
     colours[wrong & (predicted == 0)] = MISSED
     colours[wrong & (truth == 0)] = FALSE
-    # Over grey, so that a tint looks the same on every stain.
+    # Over grey, so that a tint looks the same on all stains.
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
     tinted = np.where(wrong[..., np.newaxis], OPACITY * colours + (1 - OPACITY) * grey, picture)
     tinted[~counted] /= 3
@@ -166,10 +166,10 @@ def _tinted(picture: RGB, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], 
 
 
 def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Pixels near a lower id: between two classes or objects only the higher is outlined, the image's rim never is."""
+    """Return the pixels near a lower id: of two neighbours only the higher is outlined, and never the image's edge."""
     width = max(1, round(min(labels.shape) / 400))
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    # OpenCV knows no int32 here; float32 holds every id below 2**24 exactly.
+    # cv2.erode does not support int32; float32 is exact for ids below 2**24.
     numbers = labels.astype(np.float32)
     edges: npt.NDArray[np.bool_] = cv2.erode(numbers, cross, iterations=width) < numbers
     return edges
@@ -196,7 +196,7 @@ def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -
 
 
 def _legend_corners(names: Sequence[str], width: int) -> list[tuple[int, int]]:
-    """Where in a legend `width` pixels wide each entry begins: side by side, and on the next line what does not fit."""
+    """Return the position of each entry in a legend `width` pixels wide; entries that do not fit go to a new line."""
     font = ImageFont.load_default(FONT_SIZE)
     corners, x, y = [], MARGIN, 0
     for name in names:

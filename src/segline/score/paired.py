@@ -1,4 +1,4 @@
-"""Two models on the same images: how much better one is, and how sure that is, by a paired bootstrap over images."""
+"""Compare two models on the same images: gain and confidence interval by a paired bootstrap over images."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ from segline.score.judge import Score
 Metric = Literal["mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg", "pq", "v_rand", "v_info"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 LOWER_IS_BETTER = ("pixel_error",)
-CHUNK = 2**22  # numbers drawn at once
+CHUNK = 2**22  # random numbers drawn at a time
 
 Values = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A figure and the ends of its confidence interval; nan where there is nothing to be scored."""
+    """A metric and the ends of its confidence interval; nan if nothing can be scored."""
 
     value: float
     low: float
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Two models, and by how much the second is better: above 0 it is, whichever way the figure runs."""
+    """Metrics of two models, and the gain of the second, which is positive if the second is better."""
 
     first: Interval
     second: Interval
@@ -35,52 +35,52 @@ class Paired(NamedTuple):
 
 
 def value(scores: Sequence[Score], metric: Metric) -> float:
-    """The figure of all of these images together, as `judge.total` has it; nan where there is nothing to be scored."""
-    return float(_FIGURES[metric].divide(_table(scores, metric).sum(axis=0, keepdims=True))[0])
+    """Return the metric of all these images together, as in `judge.total`; nan if nothing can be scored."""
+    return float(_DEFINITIONS[metric].divide(_table(scores, metric).sum(axis=0, keepdims=True))[0])
 
 
 def known(scores: Sequence[Score], metric: Metric) -> bool:
-    """Whether `metric` was counted on all of these images, of which there is one at least."""
-    return bool(scores) and all(_FIGURES[metric].counts(one) is not None for one in scores)
+    """Return whether there are images and `metric` was counted on all of them."""
+    return bool(scores) and all(_DEFINITIONS[metric].counts(score) is not None for score in scores)
 
 
 def compare(
     first: Sequence[Score], second: Sequence[Score], metric: Metric, *, resamples: int, confidence: float, seed: int
 ) -> Paired:
-    """Compare two models by one figure of all images together, as `judge.total` has it.
+    """Compare two models by a metric of all images together, as in `judge.total`.
 
-    Images are drawn with replacement, as many as there are; what was counted on them is added and divided once, for
-    both models on the same draw. The ends are percentiles over all draws (Efron and Tibshirani 1993, ch. 13).
+    Each draw takes as many images as there are, with replacement; both models are scored on the same draw. The ends of
+    the interval are percentiles over all draws (Efron and Tibshirani 1993, ch. 13).
 
-    Where there is nothing in truth and nothing in prediction, a model has no figure. Where that is so with one of them
-    only, the other saw what is not there: the first then counts as perfect.
+    If truth and prediction are both empty, a model has no value. If only one model has no value, the other one has
+    predicted something that is not there: the model without a value then counts as perfect.
 
     Parameters
     ----------
     first, second
-        What was counted with each model on the same images, in the same order.
+        Scores of each model on the same images, in the same order.
     metric
-        One that is `known`.
+        A metric that is `known` for both models.
     """
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} images and {len(second)}; both models must answer the same ones")
-    one, other, divide = _table(first, metric), _table(second, metric), _FIGURES[metric].divide
-    drawn = [(divide(draw @ one), divide(draw @ other)) for draw in _draws(len(first), resamples, seed)]
-    ones, others = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        raise ValueError(f"{len(first)} images and {len(second)}; both models need scores for the same images")
+    counts, other_counts, divide = _table(first, metric), _table(second, metric), _DEFINITIONS[metric].divide
+    drawn = [(divide(draw @ counts), divide(draw @ other_counts)) for draw in _draws(len(first), resamples, seed)]
+    values, other_values = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     return Paired(
-        _interval(value(first, metric), ones, confidence),
-        _interval(value(second, metric), others, confidence),
-        _interval(gain(first, second, metric), _gain(ones, others, metric), confidence),
+        _interval(value(first, metric), values, confidence),
+        _interval(value(second, metric), other_values, confidence),
+        _interval(gain(first, second, metric), _gain(values, other_values, metric), confidence),
     )
 
 
 def gain(first: Sequence[Score], second: Sequence[Score], metric: Metric) -> float:
-    """How much better the second model is on all of these images together; nan where neither has a figure."""
+    """Return the gain of the second model on all these images together; nan if neither model has a value."""
     return float(_gain(np.array(value(first, metric)), np.array(value(second, metric)), metric))
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[Values]:
-    """How often each image is drawn, (some resamples, images) at a time."""
+    """Yield how often each image is drawn, as arrays (resamples of this chunk, images)."""
     generator = np.random.default_rng(seed)
     many = max(1, CHUNK // images)
     for start in range(0, resamples, many):
@@ -105,12 +105,12 @@ def _gain(first: Values, second: Values, metric: Metric) -> Values:
 
 
 def _table(scores: Sequence[Score], metric: Metric) -> Values:
-    """What is added over the images, a row each."""
-    return np.array([_FIGURES[metric].counts(one) for one in scores], np.float64)
+    """Return the counts of `metric`, one row per image."""
+    return np.array([_DEFINITIONS[metric].counts(score) for score in scores], np.float64)
 
 
 def _mean_iou(confusion: Values) -> Values:
-    """Of flattened matrices (N, K * K), exact up to 2**53 pixels."""
+    """Return the mean IoU of flattened confusion matrices (N, K * K); exact up to 2**53 pixels."""
     classes = math.isqrt(confusion.shape[1])
     matrices = confusion.reshape(-1, classes, classes)
     both = np.diagonal(matrices, axis1=1, axis2=2)
@@ -125,34 +125,40 @@ def _divide(above: Values, below: npt.NDArray[np.number]) -> Values:
 
 
 def _if_any(value: float | None) -> tuple[float, int] | None:
-    """One image's part in a mean over the images that have a value."""
+    """Return sum and number of an image's values for a mean over the images that have a value."""
     if value is None:
         return None
     return (0.0, 0) if math.isnan(value) else (value, 1)
 
 
-class _Figure(NamedTuple):
+class _Definition(NamedTuple):
     counts: Callable[[Score], Sequence[float] | None]
-    """What is added over the images; None where it was not counted."""
+    """Counts to be added over the images; None if the score has none."""
     divide: Callable[[Values], Values]
-    """Sums of that, a row a draw, to the figure of each draw."""
+    """Compute the metric of each draw from the summed counts, one row per draw."""
 
 
 def _quotient(sums: Values) -> Values:
     return _divide(sums[:, 0], sums[:, 1])
 
 
-_FIGURES: dict[Metric, _Figure] = {
-    "mean_iou": _Figure(lambda one: one.confusion.ravel().tolist(), _mean_iou),
-    "pixel_error": _Figure(
-        lambda one: (int(one.confusion.sum() - np.trace(one.confusion)), int(one.confusion.sum())), _quotient
+def _panoptic_quality(sums: Values) -> Values:
+    return _divide(sums[:, 0], sums @ np.array([0, 1, 0.5, 0.5]))
+
+
+_DEFINITIONS: dict[Metric, _Definition] = {
+    "mean_iou": _Definition(lambda score: score.confusion.ravel().tolist(), _mean_iou),
+    "pixel_error": _Definition(
+        lambda score: (int(score.confusion.sum() - np.trace(score.confusion)), int(score.confusion.sum())), _quotient
     ),
-    "ap_50": _Figure(lambda one: one.matched, lambda sums: _divide(sums[:, 0], sums.sum(axis=1))),
-    "ap_50_by_image": _Figure(
-        lambda one: _if_any(instances.average_precision(*one.matched)) if one.matched else None, _quotient
+    "ap_50": _Definition(lambda score: score.matched, lambda sums: _divide(sums[:, 0], sums.sum(axis=1))),
+    "ap_50_by_image": _Definition(
+        lambda score: _if_any(instances.average_precision(*score.matched)) if score.matched else None, _quotient
     ),
-    "seg": _Figure(lambda one: one.seg, _quotient),
-    "pq": _Figure(lambda one: one.panoptic, lambda sums: _divide(sums[:, 0], sums @ np.array([0, 1, 0.5, 0.5]))),
-    "v_rand": _Figure(lambda one: _if_any(one.v_rand), _quotient),
-    "v_info": _Figure(lambda one: _if_any(one.v_info), _quotient),
+    "seg": _Definition(lambda score: score.seg, _quotient),
+    "pq": _Definition(
+        lambda score: score.panoptic, lambda sums: _divide(sums[:, 0], sums @ np.array([0, 1, 0.5, 0.5]))
+    ),
+    "v_rand": _Definition(lambda score: _if_any(score.v_rand), _quotient),
+    "v_info": _Definition(lambda score: _if_any(score.v_info), _quotient),
 }

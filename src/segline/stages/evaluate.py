@@ -17,13 +17,13 @@ from segline.model.geometry import SizeError
 from segline.model.images import encode_png
 from segline.model.inference import Inference, Predictor, Probabilities, interpret, load_with
 from segline.model.objects import Separation, encode
-from segline.score import card, curves, judge
+from segline.score import card, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.text import MESSAGE, cut
 from segline.track import lineage
 from segline.track.recording import Dataset, metrics_of_test
 from segline.track.store import open_store
-from segline.train import choose, device
+from segline.train import charts, choose, device
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
@@ -55,7 +55,7 @@ def main() -> None:
     files.write_json(OUT / "test.json", result)
     files.write_table(OUT / "per_image.csv", pd.DataFrame(rows))
     best_epoch = files.read_record(MODEL / "metrics.json", Metrics, AGAIN).best_epoch
-    curves.draw(_history(MODEL / "history.csv"), best_epoch, OUT / "curves.png")
+    charts.draw_course(_history(MODEL / "history.csv"), best_epoch, OUT / "curves.png")
     files.write_bytes(OUT / "model_card.md", _card(predictor, prepared, result, best_epoch).encode())
     _log(prepared, result, names)
 

@@ -39,12 +39,12 @@ def main() -> None:
     for line in (*_searched(tuned), *device.warnings(tuned, where)):
         progress.note(line)
     prepared, store = Prepared.open(), open_store()
-    started = training.begin(prepared, tuned, where)
+    started = training.build(prepared, tuned, where)
     state, description = started.state, started.description
     with resume.claim(store.place.resume, _parts(tuned), progress.note) as claim, process.Deferred() as stop:
         kept = _kept(claim, state, tuned.train)
         watch = collapse.Watch(prepared.dataset.classes, tuned.train)
-        with _run(store, claim, prepared, tuned) as run, stop.rather():
+        with _run(store, claim, prepared, tuned) as run, stop.errors_as_stop():
             stop.check()
             show = partial(_picture, run, lambda: Predictor(state.network, description, Inference(), where), prepared)
             moments = loop.moments(state, started.tiles, started.validation, tuned.train, runtime.workers)
@@ -54,7 +54,7 @@ def main() -> None:
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
         # The checkpoint stays until DVC has stored the outputs: if DVC is killed before, it runs this stage again.
-        claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.asked))
+        claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.requested))
         stop.check()
 
 
@@ -71,7 +71,7 @@ def _parts(tuned: Tuned) -> dict[str, str]:
     return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
 
-def _kept(claim: resume.Claim, state: loop.State, settings: Train) -> keep.Kept:
+def _kept(claim: resume.Claim, state: training.State, settings: Train) -> keep.Kept:
     """Load the checkpoint of this training, if there is one, into `state`, and say where training starts."""
     recorded = lineage.locked(OUT / checkpoint.WEIGHTS)
     if recorded and claim.finished == recorded["md5"]:
@@ -81,7 +81,7 @@ def _kept(claim: resume.Claim, state: loop.State, settings: Train) -> keep.Kept:
     if kept.load(state):
         step = f", step {state.step} of the next" if state.step else ""
         progress.note(f"train: resumes after epoch {state.epoch} of {settings.epochs}{step}")
-    elif others := claim.others():
+    elif others := claim.differences():
         progress.note(f"train: starts from the beginning, as the interrupted training differs in {others}")
     return kept
 
@@ -100,7 +100,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
 
 
 def _shown(
-    moments: Iterable[loop.Step | loop.Epoch], state: loop.State, settings: Train, mode: progress.Mode
+    moments: Iterable[loop.Step | loop.Epoch], state: training.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
     """Yield the epochs among `moments`, and show the steps between them as progress."""
     steps, monitored = loop.steps_per_epoch(settings), ""
@@ -114,18 +114,18 @@ def _shown(
     with progress.meter("epoch", mode, settings.epochs * steps, state.epoch * steps + state.step) as meter:
         for moment in moments:
             if isinstance(moment, loop.Epoch):
-                meter.say(moment.epoch * steps, f"epoch {moment.epoch}/{settings.epochs} {moment.said()}")
+                meter.note(moment.epoch * steps, f"epoch {moment.epoch}/{settings.epochs} {moment.summary()}")
                 monitored = f"mean IoU {moment.validation_mean_iou:.3f}"
                 yield moment
             else:
-                meter.at(state.epoch * steps + moment.step, words)
+                meter.update(state.epoch * steps + moment.step, words)
 
 
 def _learn(
     run: StartedRun,
     kept: keep.Kept,
     watch: collapse.Watch,
-    state: loop.State,
+    state: training.State,
     *,
     epochs: Iterable[loop.Epoch],
     show: Callable[[int], None],
@@ -133,13 +133,13 @@ def _learn(
     """Train, and log each epoch; also log epochs that an interrupted training saved but did not log."""
     every = -(-kept.settings.epochs // PICTURES)
     for epoch in kept.epochs:
-        run.log(epoch.epoch, epoch.figures())
-        watch.see(epoch.epoch, epoch.collapsed)
+        run.log(epoch.epoch, epoch.metrics())
+        watch.update(epoch.epoch, epoch.collapsed)
     if state.epoch and not state.step and state.epoch % every == 0:
         show(state.epoch)
     for epoch in epochs:
-        run.log(epoch.epoch, epoch.figures())
-        if said := watch.see(epoch.epoch, epoch.collapsed):
+        run.log(epoch.epoch, epoch.metrics())
+        if said := watch.update(epoch.epoch, epoch.collapsed):
             progress.note(f"train: {said}")
         if epoch.epoch % every == 0:
             show(epoch.epoch)

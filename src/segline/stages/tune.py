@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from segline.params import Runtime
     from segline.track.recording import Run, StartedRun
     from segline.track.store import Store
-    from segline.train.search import Asked, Outcome, Search, State
-    from segline.train.space import Plan
+    from segline.train.search import OpenTrial, Search, State, TrialOutcome
+    from segline.train.space import SearchPlan
 
 OUT = params.TUNED_FILE.parent
 COLUMNS = ("number", "state", "value", "epochs", "reason")  # of trials.csv, before the settings
@@ -38,25 +38,25 @@ def main(join: str | None = None) -> None:
     if tune.trials == 0 and join is None:
         _write(base, [], {"trials": 0}, {})
         return
-    from segline.train.space import Plan
+    from segline.train.space import SearchPlan
 
-    plan = Plan(base, tune)
+    plan = SearchPlan(base, tune)
     if join is None:
         _search(plan, runtime)
     else:
         _work(plan, runtime, join)
 
 
-def _search(plan: "Plan", runtime: "Runtime") -> None:
+def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
     """Search with runtime.tune_workers processes, and write the best settings."""
+    from segline.process import helpers
     from segline.track.store import open_store
     from segline.train import charts, search, studies
-    from segline.train.workers import helpers
 
     store, key, total = open_store(), _key(plan), plan.tune.trials
     address = runtime.tune_storage or str(store.place.folder / "studies" / f"{key}.journal")
     found = search.Search(plan, *studies.open_storage(address, key), key)
-    found.lay_out(total)
+    found.add_trials(total)
     progress.note(f"tune: search {key}: {len(found.outcomes(total))} of {total} trials are done")
     shared = _share(runtime)
     with Deferred() as stop, _parent(store, plan, _mark(store, key, address)) as parent:
@@ -68,14 +68,14 @@ def _search(plan: "Plan", runtime: "Runtime") -> None:
         winner = search.best(outcomes, plan.tune)
         settings = plan.settings(winner.values) if winner.number else plan.base
         result = _result(plan, outcomes, winner)
-        _write(settings, _rows(plan, outcomes), result, dict(charts.pictures(found.copy(total))))
+        _write(settings, _rows(plan, outcomes), result, dict(charts.search_charts(found.copy(total))))
         parent.artifact(OUT, "tune")
         parent.tag({name: value for name, value in result.items() if value is not None})
         stop.check()
     progress.note(f"tune: {result['said']}")
 
 
-def _work(plan: "Plan", runtime: "Runtime", address: str) -> None:
+def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
     """Train trials of a search that another process runs, until none is left to train."""
     from segline.track.store import open_store
     from segline.train import search, studies
@@ -108,13 +108,13 @@ def _train_all(
             settings = params.flat(asked.trained.model_dump(exclude={"searched"}))
             with (
                 store.start_run(name, settings, parent=parent, key=f"{mark}/{asked.number}", again=True) as run,
-                stop.rather(),
+                stop.errors_as_stop(),
             ):
                 told = _train(asked, runtime, run, f"{name} of 0 to {found.total - 1}, epoch", stop)
             asked.tell(*told)  # at last: a run that was told of is never left open
 
 
-def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
+def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
     """Train one trial in its run; return its state, and the reason if it failed."""
     from segline.data.prepared import Prepared
     from segline.track.recording import OUTCOME_TAG
@@ -123,11 +123,11 @@ def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, sto
     settings = asked.trained.train
     state: State = "finished"
     reason = ""
-    started = training.begin(Prepared.open(), asked.trained, device.choose(runtime))
+    started = training.build(Prepared.open(), asked.trained, device.choose(runtime))
     epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers, check=stop.check)
     try:
-        for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.said):
-            run.log(epoch.epoch, epoch.figures())
+        for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.summary):
+            run.log(epoch.epoch, epoch.metrics())
             if asked.report(epoch):
                 state = "pruned"
                 break
@@ -145,7 +145,7 @@ def _train(asked: "Asked", runtime: "Runtime", run: "StartedRun", what: str, sto
     return state, reason
 
 
-def _key(plan: "Plan") -> str:
+def _key(plan: "SearchPlan") -> str:
     """Return the key of a search: a digest of settings, data, code and torch, on which its trials depend."""
     from segline.data.prepared import PREPARED, WEIGHTS
     from segline.track import lineage
@@ -163,7 +163,7 @@ def _share(runtime: "Runtime") -> "Runtime":
     return runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // runtime.tune_workers)})
 
 
-def _parent(store: "Store", plan: "Plan", mark: str) -> "AbstractContextManager[StartedRun]":
+def _parent(store: "Store", plan: "SearchPlan", mark: str) -> "AbstractContextManager[StartedRun]":
     """Start the run of the search, which contains the runs of its trials."""
     from segline.data.prepared import PREPARED, Prepared
     from segline.track import lineage
@@ -174,7 +174,7 @@ def _parent(store: "Store", plan: "Plan", mark: str) -> "AbstractContextManager[
     return store.start_run("study", params.flat(plan.content()), lineage.tags(), inputs, key=mark, again=True)
 
 
-def _result(plan: "Plan", outcomes: "list[Outcome]", winner: "Outcome") -> dict[str, Any]:
+def _result(plan: "SearchPlan", outcomes: "list[TrialOutcome]", winner: "TrialOutcome") -> dict[str, Any]:
     """Return the result of the search: the best trial beside trial 0, which has the values of params.yaml."""
     own, metric = outcomes[0].value, plan.tune.metric
     said = (
@@ -197,7 +197,7 @@ def _result(plan: "Plan", outcomes: "list[Outcome]", winner: "Outcome") -> dict[
     }
 
 
-def _rows(plan: "Plan", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
+def _rows(plan: "SearchPlan", outcomes: "list[TrialOutcome]") -> list[dict[str, Any]]:
     """Return a row for each trial: its outcome and the settings drawn for it."""
     names = sorted(plan.tune.space)
     return [

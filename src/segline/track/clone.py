@@ -1,4 +1,4 @@
-"""A clone of the project at a commit, in a separate folder: the user's working tree is never touched."""
+"""Clone the project at a commit into a separate folder, without any change of the user's working tree."""
 
 import subprocess
 import sys

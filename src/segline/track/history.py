@@ -1,4 +1,4 @@
-"""The history of the registry in registry.jsonl, which MLflow does not keep: registrations, promotions and rollbacks.
+"""Read and write registry.jsonl, the history of registrations, promotions and rollbacks, which MLflow does not keep.
 
 While the aliases follow a new line, a marker file in mlruns/ says so: after a kill the next command sets them again.
 The marker is empty. Only registry.jsonl says where the aliases belong, so that nobody who can write into mlruns/ can
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from segline import names
+from segline import files, names
 from segline.text import shown, visible
 from segline.track.entries import open_regular
 
@@ -234,8 +234,8 @@ def _ends_line(stream: Any) -> bool:
 def mark_move(folder: Path) -> None:
     """Create the marker in `folder`, and flush it to the disk, before the champion changes."""
     try:
-        with (folder / MARKER).open("wb") as stream:
-            os.fsync(stream.fileno())
+        (folder / MARKER).write_bytes(b"")
+        files.sync(folder / MARKER)
     except OSError as error:
         raise _marker_error(folder, error) from error
 

@@ -193,8 +193,8 @@ def gone(process: str) -> bool:
 
 def metrics_of_test(result: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics in test.json under unique names for MLflow, such as ``test_mean_iou``."""
-    figures = {name: float(value) for name, value in flat(result).items() if isinstance(value, int | float)}
-    return dict(zip(metric_names(list(figures)), figures.values(), strict=True))
+    metrics = {name: float(value) for name, value in flat(result).items() if isinstance(value, int | float)}
+    return dict(zip(metric_names(list(metrics)), metrics.values(), strict=True))
 
 
 def metric_names(names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The registry of a model: its versions, their aliases, and the history that MLflow does not keep."""
+"""Registry of a model: its versions, their aliases, and their history."""
 
 import json
 import re

@@ -1,1 +1,1 @@
-"""Loss, schedule, loop and checkpoints."""
+"""Train a network: loss, schedule, loop, checkpoints, and the search for settings."""

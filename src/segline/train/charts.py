@@ -1,53 +1,87 @@
-"""Pictures of a search: its history, what mattered, and how the settings go together; no network, no dates."""
+"""Charts as PNG: the course of a training, and the history of a search. Equal data give equal bytes."""
 
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-import optuna
-from matplotlib import pyplot as plt
-from optuna.exceptions import ExperimentalWarning
-from optuna.trial import TrialState
-from optuna.visualization import matplotlib as draw
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
 
 DPI = 100
 WIDTH, HEIGHT = 10, 6  # inches
-EACH = 2.6  # inches, of each of several plots side by side
+PANEL_WIDTH = 2.6  # inches, of each of several plots side by side
 NAME_SIZE = 9  # points, of the names below plots
-FEWEST = 2  # finished trials below which nothing can be compared
+MIN_TRIALS = 2  # finished trials needed for a comparison
+# Without the software version, on which the bytes would depend.
+METADATA = {"Software": None}
+
+COURSE = {
+    "loss": ("loss", "validation_loss"),
+    "metrics on validation": ("validation_mean_iou", "validation_pixel_error"),
+    "learning rate": ("learning_rate",),
+    "momentum": ("momentum",),
+}
 
 
-def pictures(study: optuna.Study) -> Iterator[tuple[str, bytes]]:
-    """Name and PNG of each picture that can be drawn of `study`; the same study gives the same bytes."""
+def draw_course(history: "pd.DataFrame", best_epoch: int, file: Path) -> None:
+    """Write a chart with loss, metrics, learning rate and momentum by epoch; a line marks the best epoch.
+
+    `history` has one row per epoch and the columns named in `COURSE`.
+    """
+    # Not pyplot: it is slow to import and keeps global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    for axes, (title, columns) in zip(figure.subplots(2, 2).flat, COURSE.items(), strict=True):
+        for column in columns:
+            axes.plot(history["epoch"], history[column], marker=".", label=column)
+        axes.axvline(best_epoch, color="grey", linestyle=":", label=f"kept: epoch {best_epoch}")
+        axes.set(title=title, xlabel="epoch")
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=DPI, metadata=METADATA)
+
+
+def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
+    """Yield name and PNG of each chart that can be drawn of `study`."""
+    from optuna.trial import TrialState
+    from optuna.visualization import matplotlib as draw
+
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     yield "history", _png(draw.plot_optimization_history, study)
     yield "curves", _png(draw.plot_intermediate_values, study)
-    if len(finished) < FEWEST:
+    if len(finished) < MIN_TRIALS:
         return
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
-    # By name: of importances that are equal the order would else be that of a set, another one in each process.
+    # Sorted names: else equal importances would come in the order of a set, which differs between processes.
     yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)
     yield "slices", _png(draw.plot_slice, study)
 
 
-def _png(plot: Callable[..., Any], study: optuna.Study, **options: Any) -> bytes:
-    """What Optuna draws, on a canvas without a window."""
+def _png(plot: Callable[..., Any], study: "optuna.Study", **options: Any) -> bytes:
+    """Draw a chart of Optuna without a window."""
+    from matplotlib import pyplot as plt
+    from optuna.exceptions import ExperimentalWarning
+
     stream = io.BytesIO()
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        # Of axes on which all values are one, and of names that leave no room.
+        # matplotlib warns about axes with a single value, and about long names.
         warnings.simplefilter("ignore", UserWarning)
         plt.switch_backend("agg")
         axes = plot(study, **options)
-        several = list(axes.flat) if hasattr(axes, "flat") else [axes]
-        for each in several:
-            each.xaxis.label.set_fontsize(NAME_SIZE)
-        figure = several[0].figure
-        figure.set_size_inches(max(WIDTH, EACH * len(several)), HEIGHT)
-        figure.savefig(stream, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+        panels = list(axes.flat) if hasattr(axes, "flat") else [axes]
+        for panel in panels:
+            panel.xaxis.label.set_fontsize(NAME_SIZE)
+        figure = panels[0].figure
+        figure.set_size_inches(max(WIDTH, PANEL_WIDTH * len(panels)), HEIGHT)
+        figure.savefig(stream, dpi=DPI, bbox_inches="tight", metadata=METADATA)
         plt.close(figure)
     return stream.getvalue()

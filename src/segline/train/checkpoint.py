@@ -1,4 +1,4 @@
-"""A training on disk: tensors as safetensors, the rest as JSON, nothing pickled, never half written."""
+"""Checkpoints: tensors as safetensors, the rest as JSON, no pickle; a checkpoint is complete or absent."""
 
 import math
 import os
@@ -15,24 +15,25 @@ from torch import Tensor
 
 from segline import files
 from segline.params import Train
-from segline.train.loop import Epoch, State
+from segline.train.loop import Epoch
 from segline.train.loss import LossSums
+from segline.train.training import State
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-UNDER_WAY = "under_way.safetensors"  # within an epoch: sums of its steps, torch's generators
+UNDER_WAY = "under_way.safetensors"  # within an epoch: loss sums of its steps, states of torch's generators
 REST = "state.json"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read; the message names it."""
+    """A checkpoint cannot be read; the message names it."""
 
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 
 class Rest(BaseModel):
-    """What state.json has to say."""
+    """Content of state.json."""
 
     epoch: Count
     step: Count
@@ -48,39 +49,38 @@ class Rest(BaseModel):
     def _epochs_in_order(self) -> Self:
         numbers = [epoch.epoch for epoch in self.epochs]
         if numbers and (numbers != sorted(set(numbers)) or numbers[-1] != self.epoch):
-            raise ValueError("the epochs are not those up to `epoch`")
+            raise ValueError("`epochs` must rise and end with `epoch`")
         return self
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a checkpoint holds: tensors by file and name, and the rest as JSON has it."""
+class CheckpointContent:
+    """Content of a checkpoint: tensors by file and name, and the rest as plain JSON values."""
 
     tensors: dict[str, dict[str, Tensor]]
     rest: dict[str, Any]
 
-    def copy(self) -> "Content":
-        """The same, which further training does not change."""
-        tensors = {file: {name: t.clone() for name, t in held.items()} for file, held in self.tensors.items()}
-        return Content(tensors, self.rest)
+    def copy(self) -> "CheckpointContent":
+        """Return a copy that further training does not change."""
+        tensors = {file: {name: t.clone() for name, t in named.items()} for file, named in self.tensors.items()}
+        return CheckpointContent(tensors, self.rest)
 
 
 def save(folder: Path, state: State, settings: Train) -> None:
-    """Write `state` to `folder`, replacing what is there only when all of it is written."""
+    """Save `state` in `folder`; a former checkpoint there is replaced only by a complete new one."""
     write(folder, take(state, settings))
 
 
 def load(folder: Path, state: State) -> None:
-    """Set `state`, freshly made by `loop.start` with the same settings, to what `folder` holds."""
+    """Restore the checkpoint in `folder` into `state`, an initial state made with the same settings."""
     give(read(folder), state)
 
 
-def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> Content:
-    """What of `state` must be kept, and `epochs`, its history; the tensors are the state's own.
+def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> CheckpointContent:
+    """Return the content of a checkpoint of `state` and its history `epochs`. Tensors are shared, not copied.
 
-    After an epoch the random state of a training is (seed, epoch): every tile and every dropout mask follows from it.
-    Within one it is that and torch's generators. Learning rate and momentum follow from the settings, the step and the
-    validation losses.
+    After an epoch, every tile and every dropout mask follows from (seed, epoch). Within an epoch the states of torch's
+    generators are needed too. Learning rate and momentum follow from the settings, the step and the validation losses.
     """
     optimizer, plain = split_tensors(state.optimizer.state_dict())
     tensors = {WEIGHTS: weights(state.network), OPTIMIZER: optimizer}
@@ -100,38 +100,38 @@ def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> Content
         "epochs": [_plain(asdict(epoch)) for epoch in epochs],
         "files": [*tensors],
     }
-    return Content(tensors, rest)
+    return CheckpointContent(tensors, rest)
 
 
-def history(content: Content) -> list[Epoch]:
-    """The epochs that were given to `take`."""
+def history(content: CheckpointContent) -> list[Epoch]:
+    """Return the epochs that were passed to `take`."""
     return [_epoch(values) for values in content.rest["epochs"]]
 
 
-def give(content: Content, state: State) -> None:
-    """Set `state`, freshly made by `loop.start` with the same settings, to `content`.
+def give(content: CheckpointContent, state: State) -> None:
+    """Restore `content` into `state`, an initial state made with the same settings.
 
     Raises
     ------
     CheckpointError
-        `content` is of another network, optimizer or form; `state` may hold parts of it.
+        `content` belongs to another network or optimizer, or is damaged; `state` may then be partly overwritten.
     """
     try:
         _give(content, state)
-    except Exception as error:  # whatever torch raises of tensors that are not this training's
-        raise CheckpointError(f"it does not fit the training: {type(error).__name__}: {error}") from error
+    except Exception as error:  # torch raises many types for tensors that do not fit
+        raise CheckpointError(f"the checkpoint does not fit the training: {type(error).__name__}: {error}") from error
 
 
-def _give(content: Content, state: State) -> None:
+def _give(content: CheckpointContent, state: State) -> None:
     rest = content.rest
     optimizer = join_tensors(content.tensors[OPTIMIZER], rest["optimizer"])
-    _doubt_optimizer(optimizer, state)
+    _check_optimizer(optimizer, state)
     under_way = content.tensors.get(UNDER_WAY, {})
     device = next(state.network.parameters()).device
     sums = {field.name: under_way[f"sums/{field.name}"].to(device) for field in fields(LossSums) if under_way}
     random = {name.removeprefix("random/"): t for name, t in under_way.items() if name.startswith("random/")}
     if "cpu" in random and (random["cpu"].shape, random["cpu"].dtype) != (torch.get_rng_state().shape, torch.uint8):
-        raise ValueError("random/cpu is no state of a generator")
+        raise ValueError("random/cpu is not the state of a generator")
     state.network.load_state_dict(content.tensors[WEIGHTS])
     state.optimizer.load_state_dict(optimizer)
     state.scaler.load_state_dict(rest["scaler"])
@@ -141,60 +141,60 @@ def _give(content: Content, state: State) -> None:
     state.random = random
 
 
-def _doubt_optimizer(saved: dict[str, Any], state: State) -> None:
-    """Refuse groups, names, types and shapes that the optimizer of `state` would only trip over in its next step."""
+def _check_optimizer(saved: dict[str, Any], state: State) -> None:
+    """Refuse groups, names, types and shapes on which the optimizer of `state` would fail only in its next step."""
     fresh, parameters = state.optimizer.state_dict(), list(state.network.parameters())
     for group, own in zip(saved["param_groups"], fresh["param_groups"], strict=True):
         if group.keys() != own.keys() or group["params"] != own["params"]:
-            raise ValueError("its groups of parameters are others")
+            raise ValueError("the parameter groups of the optimizer differ")
         for name, value in own.items():
             if isinstance(value, float | int) and not isinstance(group[name], float | int):
-                raise ValueError(f"{name} is {group[name]!r}")
+                raise ValueError(f"{name} is {group[name]!r}, not a number")
     for number, values in saved["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
-                raise ValueError(f"{name} of parameter {number} has shape {tuple(value.shape)}")
+                raise ValueError(f"{name} of parameter {number} has the wrong shape {tuple(value.shape)}")
 
 
-def write(folder: Path, content: Content) -> None:
-    """Write `content` to `folder`, replacing what is there only when all of it is on the disk."""
+def write(folder: Path, content: CheckpointContent) -> None:
+    """Write `content` to `folder`; a former checkpoint there is replaced only once the new one is on the disk."""
     with files.whole_folder(folder) as building:
         for name, tensors in content.tensors.items():
             save_file(tensors, building / name)
         files.write_json(building / REST, content.rest)
         for path in (*building.iterdir(), building):
-            _settle(path)
-    _settle(folder.parent)
+            _fsync(path)
+    _fsync(folder.parent)
 
 
-def read(folder: Path) -> Content:
-    """What `write` wrote.
+def read(folder: Path) -> CheckpointContent:
+    """Read a checkpoint written by `write`.
 
     Raises
     ------
     CheckpointError
-        It is damaged, or was being removed when the process ended.
+        The checkpoint is damaged, or was being removed when its process was killed.
     """
     try:
         files.read_record(folder / REST, Rest, "remove the folder")
         rest = files.read_json(folder / REST)
-        return Content({name: load_file(folder / name) for name in rest["files"]}, rest)
+        return CheckpointContent({name: load_file(folder / name) for name in rest["files"]}, rest)
     except (files.FileError, SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {error}") from error
 
 
 def save_weights(file: Path, network: torch.nn.Module) -> None:
-    """Write the weights of `network`, always in the same byte order and memory format."""
+    """Write the weights of `network` to `file`; equal weights give equal bytes."""
     save_file(weights(network), file)
 
 
 def weights(network: torch.nn.Module) -> dict[str, Tensor]:
-    """The weights of `network` by name, always in the same memory format."""
+    """Return the weights of `network` by name, on the CPU and contiguous."""
     return {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
 
 
 def split_tensors(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state as tensors by "parameter/name" and a rest that JSON can hold."""
+    """Split an optimizer's state into tensors by "parameter/name" and plain JSON values."""
     tensors = {}
     rest: dict[str, Any] = {"param_groups": content["param_groups"], "state": {}}
     for parameter, values in content["state"].items():
@@ -208,7 +208,7 @@ def split_tensors(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str,
 
 
 def join_tensors(tensors: dict[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `split_tensors`."""
+    """Join tensors and plain values to an optimizer's state; the inverse of `split_tensors`."""
     state: dict[int, dict[str, Any]] = {int(parameter): dict(values) for parameter, values in rest["state"].items()}
     for key, tensor in tensors.items():
         parameter, name = key.split("/", 1)
@@ -217,16 +217,16 @@ def join_tensors(tensors: dict[str, Tensor], rest: dict[str, Any]) -> dict[str, 
 
 
 def _generators(state: State) -> dict[str, Tensor]:
-    """The states of torch's generators, from which dropout draws."""
-    found = {"random/cpu": torch.get_rng_state()}
+    """Return the states of torch's generators, which dropout uses."""
+    states = {"random/cpu": torch.get_rng_state()}
     device = next(state.network.parameters()).device
     if device.type == "cuda":
-        found[f"random/{device.type}"] = torch.cuda.get_rng_state(device)
-    return found
+        states[f"random/{device.type}"] = torch.cuda.get_rng_state(device)
+    return states
 
 
 def _plain(values: Any) -> Any:
-    """`values` with words for numbers that JSON does not know; float() reads them."""
+    """Replace inf and nan, which JSON lacks, by texts that float() reads."""
     if isinstance(values, dict):
         return {name: _plain(value) for name, value in values.items()}
     if isinstance(values, list):
@@ -239,8 +239,8 @@ def _epoch(values: dict[str, Any]) -> Epoch:
     return Epoch(**numbers)
 
 
-def _settle(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk: a rename must not overtake its content."""
+def _fsync(path: Path) -> None:
+    """Flush a file or a folder to the disk (fsync), so that a rename does not reach the disk before the content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What of inference is chosen on the validation split: where borders close, and how objects that touch are parted."""
+"""Choose settings of inference on the validation split: the segment threshold and the separation of objects."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from segline.score.judge import AP_IOU
 Truth = npt.NDArray[np.uint8] | npt.NDArray[np.int32]  # (H, W)
 
 THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
-# From the mildest to the strongest, for the first of equally good ones is taken.
+# From the mildest to the strongest: of equally good settings the first is chosen.
 DEPTHS = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
 MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -25,21 +25,21 @@ MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 def segment_threshold(
     images: Iterable[tuple[Probabilities, Truth]], plain: Inference, thresholds: Sequence[float | None] = THRESHOLDS
 ) -> float | None:
-    """The segment threshold with the best mean V^Rand; None where none is better than leaving borders as they are.
+    """Return the segment threshold with the best mean V^Rand; None if no threshold improves it.
 
     Parameters
     ----------
     images:
-        Probabilities (K, H, W) and true classes (H, W), or IGNORE, of one image after the other.
+        Probabilities (K, H, W) and true classes (H, W), which may be IGNORE, of each image.
     plain:
-        The other settings.
+        The other settings of inference.
     """
     scores: dict[float | None, list[float]] = {threshold: [] for threshold in thresholds}
     for probabilities, classes in images:
         cells = segments((classes > 0) & (classes != IGNORE))
-        for threshold, found in scores.items():
+        for threshold, values in scores.items():
             labels = to_labels(probabilities, replace(plain, segment_threshold=threshold))
-            found.append(boundaries.v_rand(cells, thin(labels, 0)))
+            values.append(boundaries.v_rand(cells, thin(labels, 0)))
     return max(scores, key=lambda threshold: _mean(scores[threshold]))
 
 
@@ -50,25 +50,25 @@ def separation(
     min_areas: Sequence[int] = MIN_AREAS,
     min_probabilities: Sequence[float] = MIN_PROBABILITIES,
 ) -> Separation:
-    """The separation with the best AP of objects at IoU 0.5, all images pooled.
+    """Return the separation with the best AP of objects at IoU 0.5, counted over all images together.
 
     Parameters
     ----------
     images:
-        Probabilities (K, H, W), true classes (H, W), or IGNORE, and true instances (H, W) of one image after the other.
+        Probabilities (K, H, W), true classes (H, W), which may be IGNORE, and true instance ids (H, W) of each image.
     plain:
-        The other settings.
+        The other settings of inference.
     """
     choices = [Separation(*choice) for choice in product(depths, min_areas, min_probabilities)]
     counts = {choice: np.zeros(3, np.int64) for choice in choices}
-    for probabilities, classes, truth in images:
+    for probabilities, classes, instance_ids in images:
         labels = to_labels(probabilities, plain)
         counted = classes != IGNORE
-        true = np.where(counted, truth, 0)
+        truth = np.where(counted, instance_ids, 0)
         for depth in depths:
             objects = find(probabilities, labels, Separation(depth))
             area, probability = measured(objects, probabilities)
-            table = instances.overlaps(true, np.where(counted, objects, 0))
+            table = instances.overlaps(truth, np.where(counted, objects, 0))
             for choice in choices:
                 if choice.depth == depth:
                     keep = (area >= choice.min_area) & (probability >= choice.min_probability)
@@ -77,6 +77,6 @@ def separation(
 
 
 def _mean(values: list[float]) -> float:
-    """Mean of the values that are numbers; 0 where none is."""
+    """Return the mean of the values that are not nan; 0 if all are."""
     numbers = [value for value in values if not np.isnan(value)]
     return float(np.mean(numbers)) if numbers else 0.0

@@ -1,4 +1,4 @@
-"""Notices a training that predicts one class everywhere, and says so."""
+"""Detect and report a collapsed training, which predicts one class everywhere."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from segline.params import Train
 
 
 def collapsed(confusion: npt.NDArray[np.int64]) -> int | None:
-    """The class that every pixel was given, where the truth has several; None where there is no such class.
+    """Return the class predicted for every pixel although the ground truth has several; else None.
 
-    `confusion`: (K, K), true classes in rows, as `score.counts.confusion` has it.
+    `confusion`: (K, K), true classes in rows, as returned by `score.counts.confusion`.
     """
     predicted = np.flatnonzero(confusion.sum(axis=0))
     several = np.count_nonzero(confusion.sum(axis=1)) > 1
@@ -21,7 +21,7 @@ def collapsed(confusion: npt.NDArray[np.int64]) -> int | None:
 
 @dataclass
 class Spell:
-    """Epochs `first` to `last`, in which all validation pixels were given one class."""
+    """Epochs `first` to `last`, in which every validation pixel was predicted as class `class_id`."""
 
     class_id: int
     first: int
@@ -30,42 +30,39 @@ class Spell:
 
 @dataclass
 class Watch:
-    """The collapses of one training; `classes`: the names of the class ids."""
+    """Collapses of one training. `classes`: names by class id."""
 
     classes: Mapping[int, str]
     settings: Train
     spells: list[Spell] = field(default_factory=list)
-    epoch: int = 0  # the last one seen
+    epoch: int = 0  # latest epoch passed to `update`
 
-    def see(self, epoch: int, class_id: int | None) -> str | None:
-        """Take in what `collapsed` found in the next epoch; return what is to be said when it begins or ends."""
-        before = self._present()
+    def update(self, epoch: int, class_id: int | None) -> str | None:
+        """Record the result of `collapsed` for the next epoch; return a message when a collapse begins or ends."""
+        spell = self._current()
         self.epoch = epoch
         if class_id is None:
-            return None if before is None else f"epoch {epoch}: the validation predictions hold several classes again"
-        if before is not None and before.class_id == class_id:
-            before.last = epoch
+            return None if spell is None else f"epoch {epoch}: the validation predictions contain several classes again"
+        if spell is not None and spell.class_id == class_id:
+            spell.last = epoch
             return None
         self.spells.append(Spell(class_id, epoch, epoch))
         return f"epoch {epoch}: every validation pixel is predicted {self._name(class_id)}; the truth has other classes"
 
     def verdict(self, kept: int) -> str | None:
-        """What is wrong at the end, when epoch `kept` is the one that is used, and what to try; None if nothing is.
-
-        A collapse that ended is forgiven, unless the epoch that is used lies in it.
-        """
-        matter = [spell for spell in self.spells if spell is self._present() or spell.first <= kept <= spell.last]
-        if not matter:
+        """Return a warning with advice if the last epoch, or the used epoch `kept`, lies in a collapse; else None."""
+        relevant = [spell for spell in self.spells if spell is self._current() or spell.first <= kept <= spell.last]
+        if not relevant:
             return None
         return (
-            f"every validation pixel is predicted {' and '.join(map(self._describe, matter))} of {self.epoch} "
+            f"every validation pixel is predicted {' and '.join(map(self._describe, relevant))} of {self.epoch} "
             f"(epoch {kept} is used); try weights.density_balance: 1, a higher weights.class_balance (up to 1), "
             f"a lower train.learning_rate (now {self.settings.learning_rate:g}) or "
             f"more train.epochs (now {self.settings.epochs})"
         )
 
-    def _present(self) -> Spell | None:
-        """The spell that the last epoch seen is part of."""
+    def _current(self) -> Spell | None:
+        """Return the collapse that includes the latest epoch."""
         return self.spells[-1] if self.spells and self.spells[-1].last == self.epoch else None
 
     def _describe(self, spell: Spell) -> str:

@@ -1,4 +1,4 @@
-"""Which device computes, in which precision, and what to say when it cannot."""
+"""Choose the device and check that it supports the precision."""
 
 import torch
 
@@ -10,16 +10,16 @@ CPU_FEATURES = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "fp16": ("avx512_fp
 
 
 class DeviceError(ValueError):
-    """A device or precision that this machine does not have."""
+    """This machine lacks the device or the precision."""
 
 
 def choose(runtime: Runtime) -> str:
-    """The device that `runtime` names, `auto` resolved; sets torch's threads where they are given, and glibc's malloc.
+    """Return the device for `runtime`; also set torch's number of threads, if given, and keep freed memory.
 
     Raises
     ------
     DeviceError
-        The device is not there; the message says what is.
+        The machine lacks the device; the message lists its devices.
     """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
@@ -34,49 +34,49 @@ def choose(runtime: Runtime) -> str:
     if runtime.device in present or (runtime.device == "cuda" and "cuda:0" in present):
         return runtime.device
     raise DeviceError(
-        f"params.yaml: runtime.device = {runtime.device!r}: this machine has {', '.join(present)}; set one, or auto"
+        f"params.yaml: runtime.device = {runtime.device!r}: this machine has {', '.join(present)}; set one or auto"
     )
 
 
 def warnings(tuned: Tuned, device: str) -> list[str]:
-    """What a person should know before this training starts on `device`.
+    """Return warnings about training with these settings on `device`.
 
     Raises
     ------
     DeviceError
-        The device cannot compute in the precision asked for.
+        The device does not support the precision `train.amp`.
     """
-    found = [warning] if (warning := precision_warning(tuned.train.amp, device)) else []
+    messages = [warning] if (warning := precision_warning(tuned.train.amp, device)) else []
     if tuned.model.norm == "batch" and tuned.train.batch_size == 1:
-        found.append(
-            "train.batch_size = 1 with model.norm = batch: the statistics are those of a single tile and differ from "
-            "the ones used in prediction; set model.norm to none, or train.batch_size to 2 or more"
+        messages.append(
+            "train.batch_size = 1 with model.norm = batch: training normalizes by the statistics of a single tile, "
+            "prediction by those of many; set model.norm to none, or train.batch_size to 2 or more"
         )
-    return found
+    return messages
 
 
 def precision_warning(amp: Amp, device: str) -> str | None:
-    """What to say when `device` can only emulate `amp`, None when all is well.
+    """Return a warning if `device` only emulates the precision `amp`; else None.
 
     Raises
     ------
     DeviceError
-        The device cannot compute in this precision at all.
+        The device does not support this precision at all.
     """
     if amp == "off":
         return None
     if device == "mps" and amp == "bf16":
-        raise DeviceError("params.yaml: train.amp = 'bf16': mps has no mixed precision in bf16; set fp16 or off")
+        raise DeviceError("params.yaml: train.amp = 'bf16': mps does not support bf16; set fp16 or off")
     if device.startswith("cuda"):
         if amp == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             return _warning(amp, torch.cuda.get_device_name(device), "fp16")
         return None
     capabilities = torch.cpu.get_capabilities()
     if device == "cpu" and not any(capabilities.get(feature) for feature in CPU_FEATURES[amp]):
-        other = "bf16" if amp == "fp16" and precision_warning("bf16", device) is None else "off"
-        return _warning(amp, "this CPU", other)
+        instead = "bf16" if amp == "fp16" and precision_warning("bf16", device) is None else "off"
+        return _warning(amp, "this CPU", instead)
     return None
 
 
 def _warning(amp: str, device: str, instead: str) -> str:
-    return f"train.amp = {amp}: {device} must emulate it, which is slower than off; set train.amp to {instead}"
+    return f"train.amp = {amp}: {device} only emulates it, which is slower than off; set train.amp to {instead}"

@@ -1,4 +1,4 @@
-"""Which moments of a training are worth keeping on disk: the latest, from which it can go on, and the best epochs."""
+"""Keep checkpoints of a training: the latest, from which it can resume, and those of the best epochs."""
 
 import math
 import re
@@ -13,20 +13,21 @@ from safetensors import SafetensorError
 from segline.params import Train
 from segline.process import Deferred
 from segline.train import checkpoint
-from segline.train.loop import Epoch, State, Step
+from segline.train.loop import Epoch, Step
+from segline.train.training import State
 
-SECONDS = 300  # of an epoch that may be lost when the process is killed
-EVERY = "epoch-*"
+INTERVAL = 300  # seconds between two checkpoints within an epoch
+PATTERN = "epoch-*"
 
 
 class KeepError(RuntimeError):
-    """What a training must keep cannot be written; the message says what to do."""
+    """A needed checkpoint cannot be written or restored; the message says what to do."""
 
 
 def better(settings: Train, epoch: Epoch) -> float:
-    """What `train.monitor` says of an epoch, so that larger is better.
+    """Return the metric `train.monitor` of an epoch, with its sign chosen so that larger is better.
 
-    A mean IoU that is nan is right: there was no foreground, and none was found.
+    A mean IoU of nan counts as 1: no foreground is present, and none is predicted.
     """
     if settings.monitor == "loss":
         return -epoch.validation_loss
@@ -35,54 +36,54 @@ def better(settings: Train, epoch: Epoch) -> float:
 
 @dataclass
 class Kept:
-    """The history of a training, and its checkpoints in `folder`: one of the latest moment, one of each of the best.
+    """History of a training and its checkpoints in `folder`: the latest, and one for each of the best epochs.
 
-    They are named for finished epochs, epoch-00007, and, within one, for its steps too: epoch-00007-step-000120.
-    A checkpoint is there as a whole or not at all, and the latest never without the best ones that its history names:
-    whenever the process ends, `load` finds what to go on from.
+    A checkpoint is named by the number of finished epochs, epoch-00007, and within an epoch also by its finished
+    steps, epoch-00007-step-000120. It is complete or absent, and the checkpoints of the best epochs in its history are
+    written before it: whenever the process is killed, `load` finds a moment to resume from.
     """
 
     folder: Path
     settings: Train
     epochs: list[Epoch] = field(default_factory=list)
-    unsaved: dict[str, checkpoint.Content] = field(default_factory=dict)  # for want of room on the disk
+    unsaved: dict[str, checkpoint.CheckpointContent] = field(default_factory=dict)  # because the disk is full
 
     @property
     def best(self) -> list[Epoch]:
-        """The `train.keep_best` best epochs, best first; of equals, the earlier."""
+        """The `train.keep_best` best epochs, best first; the earlier of two equal ones comes first."""
         ranked = sorted(self.epochs, key=lambda epoch: (-better(self.settings, epoch), epoch.epoch))
         return ranked[: self.settings.keep_best]
 
     @property
     def weights(self) -> Path:
-        """The weights of the best epoch.
+        """File with the weights of the best epoch.
 
         Raises
         ------
         KeepError
-            There was no room to save them, and there is none now.
+            A checkpoint could not be written, and still cannot.
         """
-        if self.unsaved and (trouble := self._write()):
-            raise KeepError(f"{trouble}; make room on the disk, and the next start goes on from there")
+        if self.unsaved and (problem := self._write()):
+            raise KeepError(f"{problem}; make room on the disk, then start again: the training resumes from there")
         return self.folder / _name(self.best[0].epoch) / checkpoint.WEIGHTS
 
     def offer(self, epoch: Epoch, state: State) -> str | None:
-        """Take in `epoch` and save `state`, as it is after it; returns what to say where that failed."""
+        """Add `epoch` to the history and save the `state` after it; return a message if that failed."""
         self.epochs.append(epoch)
         return self.save(state)
 
     def save(self, state: State) -> str | None:
-        """Save `state`, as it is after some step; returns what to say where that failed.
+        """Save `state`; return a message if that failed.
 
-        The checkpoints before stay, and what belongs to the best epochs is held in memory and written next time.
+        After a failure the former checkpoints stay, and new ones of the best epochs wait in memory for the next save.
         """
         latest = _name(state.epoch, state.step)
         self.unsaved[latest] = checkpoint.take(state, self.settings, self.epochs)
         self.unsaved = {name: content for name, content in self.unsaved.items() if name in (latest, *self._best())}
-        if trouble := self._write():
+        if problem := self._write():
             self.unsaved = {name: content.copy() for name, content in self.unsaved.items()}
-            return trouble
-        for folder in self.folder.glob(EVERY):
+            return problem
+        for folder in self.folder.glob(PATTERN):
             if folder.name not in (latest, *self._best()) and _is_checkpoint(folder):
                 shutil.rmtree(folder)
         return None
@@ -90,31 +91,31 @@ class Kept:
     def keep(
         self, moments: Iterable[Step | Epoch], state: State, stop: Deferred, say: Callable[[str], None]
     ) -> Iterator[Step | Epoch]:
-        """Pass on `moments` of the training of `state`, saved: each epoch, and from time to time within one.
+        """Yield `moments` of the training of `state`, and save it after each epoch and every INTERVAL seconds.
 
-        When `stop` is asked for, save once more and leave; `say` is told what cannot be saved.
+        If `stop` is requested, save once more and exit. `say` gets a message for each failed save.
         """
         last = time.monotonic()
         for moment in moments:
             if isinstance(moment, Epoch):
-                _say(self.offer(moment, state), say)
+                _report(self.offer(moment, state), say)
                 last = time.monotonic()
-            elif time.monotonic() - last > SECONDS:
-                _say(self.save(state), say)
+            elif time.monotonic() - last > INTERVAL:
+                _report(self.save(state), say)
                 last = time.monotonic()
             yield moment
-            if stop.asked:
-                _say(self.save(state), say)
+            if stop.requested:
+                _report(self.save(state), say)
                 stop.check()
 
     def load(self, state: State) -> bool:
-        """Set `state`, freshly made by `loop.start`, to the latest moment that was saved; False where there is none."""
-        for partial in self.folder.glob(".*.partial"):  # the process ended while it was written
+        """Restore the latest checkpoint into `state`, an initial state; return False if there is none."""
+        for partial in self.folder.glob(".*.partial"):  # the process was killed while it wrote the checkpoint
             _remove(partial)
-        for folder in sorted(filter(_is_checkpoint, self.folder.glob(EVERY)), reverse=True):
+        for folder in sorted(filter(_is_checkpoint, self.folder.glob(PATTERN)), reverse=True):
             try:
                 content = checkpoint.read(folder)
-            except checkpoint.CheckpointError:  # the process ended while it was removed; an earlier one does as well
+            except checkpoint.CheckpointError:  # killed while it removed this one: use an earlier one
                 _remove(folder)
                 continue
             self.epochs = checkpoint.history(content)
@@ -125,14 +126,14 @@ class Kept:
                     checkpoint.give(content, state)
                 except checkpoint.CheckpointError as error:
                     raise KeepError(
-                        f"{folder}: {error}; remove {self.folder}, and the training starts afresh"
+                        f"{folder}: {error}; remove {self.folder} to start the training from the beginning"
                     ) from error
                 return True
         self.epochs = []
         return False
 
     def named(self) -> dict[str, Path]:
-        """The checkpoints of a finished training by what they are: last and best-00007."""
+        """Return the checkpoints of a finished training by name: last, best-00007, ..."""
         best = {f"best-{epoch.epoch:05d}": self.folder / _name(epoch.epoch) for epoch in self.best}
         return {"last": self.folder / _name(self.epochs[-1].epoch)} | best
 
@@ -140,13 +141,13 @@ class Kept:
         return [_name(epoch.epoch) for epoch in self.best]
 
     def _write(self) -> str | None:
-        """Write what is unsaved, the earliest first; returns what to say where that failed."""
+        """Write the unsaved checkpoints, the earliest first; return a message if that failed."""
         for name in sorted(self.unsaved):
             try:
                 if not (self.folder / name).exists():
                     checkpoint.write(self.folder / name, self.unsaved[name])
             except (OSError, SafetensorError) as error:
-                return f"checkpoint {self.folder / name} cannot be written: {error}; the one before it stays"
+                return f"checkpoint {self.folder / name} cannot be written: {error}; the former checkpoint stays"
             del self.unsaved[name]
         return None
 
@@ -156,16 +157,16 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, or a link, but not what that leads to."""
+    """Remove a folder, or a link without its target."""
     if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
     else:
         folder.unlink()
 
 
-def _say(trouble: str | None, say: Callable[[str], None]) -> None:
-    if trouble:
-        say(trouble)
+def _report(problem: str | None, say: Callable[[str], None]) -> None:
+    if problem:
+        say(problem)
 
 
 def _name(epoch: int, step: int = 0) -> str:

@@ -1,11 +1,11 @@
-"""The training loop, as a generator: `for epoch in fit(...)`. It neither logs nor saves; whoever runs it does.
+"""The training loop as a generator: `for epoch in fit(...)`. Logging and saving are left to its caller.
 
-`moments` is the same loop with a word after each step, so that its caller may show, save or leave there.
+`moments` is the same loop, which also yields after each step: its caller may show progress, save or stop there.
 """
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from time import perf_counter
 
 import numpy as np
@@ -17,45 +17,25 @@ from segline.data.dataset import IGNORE
 from segline.data.sampler import TrainingTiles, training_loader
 from segline.model.unet import UNet
 from segline.params import Train
-from segline.process import workers_unheard
+from segline.process import without_torch_sigchld
 from segline.score import counts
 from segline.train import schedule
 from segline.train.collapse import collapsed
 from segline.train.device import PRECISIONS
 from segline.train.loss import LossSums
-
-Batch = Sequence[Tensor]  # image (b, C, n, n), target (b, m, m), weights (b, m, m)
+from segline.train.training import Batch, State
 
 TINY = 1e-12
-CHECK_EVERY = 16  # steps between two looks at the loss: each one waits for the GPU
+CHECK_EVERY = 16  # steps between two checks that the loss is finite: each check waits for the GPU
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says what to change."""
-
-
-@dataclass
-class State:
-    """All that a training is between two steps.
-
-    At the end of an epoch random numbers follow from (seed, epoch, index); within one, torch's generators have gone on.
-    """
-
-    network: UNet
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    epoch: int = 0  # finished epochs
-    losses: list[float] = field(default_factory=list)
-    validation_losses: list[float] = field(default_factory=list)
-    step: int = 0  # finished steps of the epoch that is under way
-    sums: LossSums | None = None  # over those steps
-    seconds: float = 0.0  # that they took
-    random: dict[str, Tensor] = field(default_factory=dict)  # of torch's generators, when restored within an epoch
+    """The training cannot continue; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of epoch `epoch` was taken, the `step`th of `steps`; or, after the last one, a batch was judged."""
+    """Step `step` of `steps` in epoch `epoch` is done, or, after the last step, one more validation batch."""
 
     epoch: int
     step: int
@@ -64,9 +44,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave. Rates are read back from the optimizer at its first step.
+    """Metrics of one epoch. The learning rate and momentum are those of the optimizer at its first step.
 
-    ``collapsed``: the class that every validation pixel was given, although the truth has several.
+    ``collapsed``: the class predicted for every validation pixel, although the ground truth has several classes.
     """
 
     epoch: int
@@ -80,42 +60,16 @@ class Epoch:
     tiles_per_second: float
     collapsed: int | None = None
 
-    def figures(self) -> dict[str, float]:
-        """What is logged of it, by name."""
+    def metrics(self) -> dict[str, float]:
+        """Return the logged metrics by name."""
         return {name: value for name, value in asdict(self).items() if name not in ("epoch", "collapsed")}
 
-    def said(self) -> str:
-        """What a person who waits is told."""
+    def summary(self) -> str:
+        """Return the main metrics as a line for the terminal."""
         return (
             f"loss {self.loss:.4f} validation {self.validation_loss:.4f} mean IoU {self.validation_mean_iou:.3f} "
             f"pixel error {self.validation_pixel_error:.3f} {self.tiles_per_second:.1f} tiles/s"
         )
-
-
-def start(network: UNet, settings: Train, device: str) -> State:
-    """A training that has not begun."""
-    network = network.to(device)
-    if settings.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
-    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=settings.amp == "fp16")
-    return State(network, make_optimizer(network, settings), scaler)
-
-
-def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer:
-    """The optimizer that the settings name; `momentum` is the first beta of adam and adamw, and unused by adagrad."""
-    rate, decay, momentum = settings.learning_rate, settings.weight_decay, settings.momentum
-    parameters = network.parameters()
-    match settings.optimizer:
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
-        case "adagrad":
-            return torch.optim.Adagrad(parameters, lr=rate, weight_decay=decay)
-        case "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=rate, momentum=momentum, weight_decay=decay)
-        case "adam":
-            return torch.optim.Adam(parameters, lr=rate, betas=(momentum, 0.999), weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=rate, betas=(momentum, 0.999), weight_decay=decay)
 
 
 def fit(
@@ -127,18 +81,18 @@ def fit(
     *,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[Epoch]:
-    """Train `state` to its last epoch, in place, and yield after each.
+    """Train `state` in place up to its last epoch, and yield each epoch.
 
     Parameters
     ----------
     tiles:
         Training tiles, each a function of (seed, epoch, index).
     validation:
-        The batches judged after each epoch, always the same.
+        Batches on which the network is evaluated after each epoch, always the same.
     workers:
-        Processes that prepare tiles; the batches do not depend on it.
+        Number of processes that prepare tiles; the batches do not depend on it.
     check:
-        Called after each step and each batch judged; what it raises ends the training.
+        Called after each step and each validation batch; an exception that it raises stops the training.
 
     Raises
     ------
@@ -154,10 +108,10 @@ def fit(
 def moments(
     state: State, tiles: TrainingTiles, validation: Iterable[Batch], settings: Train, workers: int = 0
 ) -> Iterator[Step | Epoch]:
-    """As `fit`, and yield a Step after each step and each batch judged: `state` can be saved at all of them."""
+    """Train like `fit`, and also yield a Step after each step and validation batch: `state` can be saved there."""
     epochs = range(state.epoch, settings.epochs)
     loader = training_loader(tiles, batch_size=settings.batch_size, epochs=epochs, workers=workers, skip=state.step)
-    with workers_unheard():
+    with without_torch_sigchld():
         batches = iter(loader)
     steps = steps_per_epoch(settings)
     while state.epoch < settings.epochs:
@@ -167,19 +121,19 @@ def moments(
         yield from _train(state, batches, settings)
         confusion = np.zeros((state.network.classes, state.network.classes), np.int64)
         validation_loss = math.nan
-        for so_far in judge(state.network, validation, settings, confusion):
-            validation_loss = so_far
+        for loss in evaluate(state.network, validation, settings, confusion):
+            validation_loss = loss
             yield Step(state.epoch + 1, steps, steps)
         yield _close(state, settings, validation_loss, confusion, rates)
 
 
 def steps_per_epoch(settings: Train) -> int:
-    """Steps in an epoch; the last batch may be smaller."""
+    """Return the number of steps in an epoch; the last batch may be smaller."""
     return math.ceil(settings.tiles_per_epoch / settings.batch_size)
 
 
 def seed_generators(state: State, settings: Train) -> None:
-    """Set torch's generators, from which dropout draws, as (seed, epoch) has it, or as they were saved within one."""
+    """Seed torch's generators, which dropout uses, by (seed, epoch), or restore the states saved within an epoch."""
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, state.epoch)).generate_state(1)[0]))
     device = next(state.network.parameters()).device
     if "cpu" in state.random:
@@ -190,11 +144,11 @@ def seed_generators(state: State, settings: Train) -> None:
 
 
 def _train(state: State, batches: Iterator[Batch], settings: Train) -> Iterator[Step]:
-    """The steps of the epoch that are left."""
+    """Take the remaining steps of the epoch."""
     state.network.train()
     steps = steps_per_epoch(settings)
     while state.step < steps:
-        began = perf_counter()
+        start = perf_counter()
         batch = next(batches)
         set_rates(state, settings, state.epoch * steps + state.step, steps)
         sums = train_step(state, batch, settings)
@@ -202,14 +156,14 @@ def _train(state: State, batches: Iterator[Batch], settings: Train) -> Iterator[
         if state.step % CHECK_EVERY == 0 or state.step == steps - 1:
             refuse_not_finite(state.sums, state.epoch, state.step, settings)
         state.step += 1
-        state.seconds += perf_counter() - began
+        state.seconds += perf_counter() - start
         yield Step(state.epoch + 1, state.step, steps)
 
 
 def _close(
     state: State, settings: Train, validation_loss: float, confusion: npt.NDArray[np.int64], rates: tuple[float, float]
 ) -> Epoch:
-    """End the epoch that is under way."""
+    """Finish the current epoch and return its metrics."""
     assert state.sums is not None
     loss = float(state.sums.loss(settings.dice_weight))
     epoch = Epoch(
@@ -231,25 +185,25 @@ def _close(
 
 
 def set_rates(state: State, settings: Train, step: int, steps_per_epoch: int) -> None:
-    """Write the learning rate and momentum of `step` into the optimizer."""
+    """Set the learning rate and momentum of the optimizer to those of `step`."""
     momentum = schedule.momentum(settings, step, steps_per_epoch)
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.learning_rate(settings, step, steps_per_epoch, state.validation_losses)
         if "momentum" in group:
-            # rmsprop makes its buffer only if there is momentum at the first step.
+            # rmsprop allocates its buffer only if there is momentum at the first step.
             group["momentum"] = max(momentum, TINY) if settings.momentum else 0.0
         elif "betas" in group:
             group["betas"] = (momentum, group["betas"][1])
 
 
 def read_rates(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-    """Learning rate and momentum (first beta; 0 where there is none) that the optimizer really uses."""
+    """Return the optimizer's learning rate and momentum: the first beta for adam, 0 if it has neither."""
     group = optimizer.param_groups[0]
     return group["lr"], group.get("momentum", group.get("betas", (0.0,))[0])
 
 
 def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
-    """One step of the optimizer; returns the sums of its batch, without gradient."""
+    """Take one step of the optimizer; return the loss sums of its batch, without gradient."""
     state.optimizer.zero_grad(set_to_none=True)
     sums = forward(state.network, batch, settings)
     state.scaler.scale(sums.loss(settings.dice_weight)).backward()  # type: ignore[no-untyped-call]
@@ -262,7 +216,7 @@ def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
 
 
 def forward(network: UNet, batch: Batch, settings: Train, confusion: npt.NDArray[np.int64] | None = None) -> LossSums:
-    """Sums of the loss over `batch`; adds to `confusion` (K, K) where it is given."""
+    """Return the loss sums of `batch`, and add its predictions to `confusion` (K, K) if given."""
     device = next(network.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     image = batch[0].to(device, memory_format=memory_format, non_blocking=True)
@@ -276,18 +230,18 @@ def forward(network: UNet, batch: Batch, settings: Train, confusion: npt.NDArray
 
 
 def autocast(device: torch.device, settings: Train) -> torch.autocast:
-    """The precision that `train.amp` names."""
+    """Return the autocast context for the precision `train.amp`."""
     return torch.autocast(device.type, dtype=PRECISIONS.get(settings.amp), enabled=settings.amp != "off")
 
 
-def judge(
+def evaluate(
     network: UNet, batches: Iterable[Batch], settings: Train, confusion: npt.NDArray[np.int64]
 ) -> Iterator[float]:
-    """Judge `batches`: yield the loss over those so far, and add the last one to `confusion` (K, K)."""
+    """After each batch, yield the loss over all batches so far and add its predictions to `confusion` (K, K)."""
     network.eval()
     total: LossSums | None = None
     for batch in batches:
-        # Within the loop: it must not be on while the caller is at work.
+        # Inside the loop: inference mode must be off while the caller runs.
         with torch.inference_mode():
             sums = forward(network, batch, settings, confusion)
             total = sums if total is None else total + sums
@@ -296,7 +250,7 @@ def judge(
 
 
 def refuse_not_finite(sums: LossSums, epoch: int, step: int, settings: Train) -> None:
-    """Stop a training that has diverged."""
+    """Raise TrainingError if the loss has diverged."""
     if torch.isfinite(sums.cross_entropy):
         return
     advice = [f"lower train.learning_rate (now {settings.learning_rate:g}), for example to a tenth"]

@@ -1,4 +1,4 @@
-"""Weighted cross entropy and soft Dice, as sums that are divided once."""
+"""Weighted cross entropy and soft Dice, computed from sums over pixels that are divided once."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -12,10 +12,10 @@ from segline.data.dataset import IGNORE
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over pixels from which the loss follows; sums of several batches may be added.
+    """Sums over pixels that determine the loss; the sums of several batches may be added.
 
-    ``cross_entropy``: sum of w(x) * -log p. ``pixels``: how many count. ``overlap``, ``predicted``, ``true``: (K,),
-    sums of p * t, of p and of t for each class.
+    ``cross_entropy``: sum of w(x) * -log p. ``pixels``: number of pixels that are not IGNORE. ``overlap``,
+    ``predicted``, ``true``: (K,), sums of p * t, of p and of t for each class.
     """
 
     cross_entropy: Tensor
@@ -26,9 +26,10 @@ class LossSums:
 
     @classmethod
     def of(cls, logits: Tensor, target: Tensor, weights: Tensor) -> Self:
-        """Sums of a batch: `logits` (b, K, h, w), `target` (b, h, w) class ids or IGNORE, `weights` (b, h, w).
+        """Compute the sums of a batch: `logits` (b, K, h, w), `target` (b, h, w) ids or IGNORE, `weights` (b, h, w).
 
-        Computed in float32 whatever the precision of the logits. The weighted cross entropy is Ronneberger 2015, eq. 1.
+        All sums are in float32, whatever the precision of the logits. The weighted cross entropy is equation 1
+        of Ronneberger et al. 2015.
         """
         log_p = functional.log_softmax(logits.float(), dim=1)
         counts = target != IGNORE
@@ -46,14 +47,14 @@ class LossSums:
         )
 
     def __add__(self, other: Self) -> Self:
-        """Sums over the pixels of both."""
+        """Add the sums of two sets of pixels."""
         return type(self)(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def loss(self, dice_weight: float) -> Tensor:
-        """Mean weighted cross entropy + `dice_weight` * (1 - soft Dice).
+        """Return the mean weighted cross entropy + `dice_weight` * (1 - soft Dice).
 
-        Soft Dice is the mean over the classes of 2 sum(p t) / (sum(p) + sum(t)); one pixel's worth is added above and
-        below, so that a class that is absent and not predicted counts as right.
+        Soft Dice is the mean over the classes of (2 sum(p t) + 1) / (sum(p) + sum(t) + 1). Because of the 1, a class
+        that is neither present nor predicted scores 1.
         """
         cross_entropy = self.cross_entropy / self.pixels.clamp(min=1)
         if dice_weight == 0:

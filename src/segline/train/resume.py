@@ -1,4 +1,4 @@
-"""Where an unfinished training is kept until it goes on: one folder for all that shapes its result."""
+"""Folders of unfinished trainings: one for each combination of settings, data and code that shapes the result."""
 
 import fcntl
 import hashlib
@@ -20,28 +20,28 @@ PARTS = "parts.json"
 LOCK = "lock"
 RUN = "run.json"
 FINISHED = "finished.json"
-WAIT = 0.2  # seconds between two looks at a lock
-OTHERS = 3  # unfinished trainings of other settings that are kept, the latest
+POLL_INTERVAL = 0.2  # seconds between two attempts to lock
+OTHERS = 3  # number of unfinished trainings with other settings that are kept
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
-SHOWN = 3  # differences that are named
+SHOWN = 3  # number of differences listed in a message
 
 
 @dataclass
 class Claim:
-    """A folder that no other process uses, and what its content follows from, by name."""
+    """Folder of a training, locked by this process, and the parts of its cache key by name."""
 
     folder: Path
     parts: Mapping[str, str]
 
     @property
     def key(self) -> str:
-        """The md5 of the parts."""
+        """Cache key: MD5 of the parts."""
         return self.folder.name
 
     @property
     def run(self) -> str | None:
-        """Id of the run that belongs to the training."""
-        return self._record(RUN, "run", "a run of its own begins")
+        """Id of the MLflow run of the training."""
+        return self._record(RUN, "run", "the training gets a new run")
 
     @run.setter
     def run(self, run: str) -> None:
@@ -49,43 +49,43 @@ class Claim:
 
     @property
     def finished(self) -> str | None:
-        """MD5 of the model that the training ended with, where it came to its end."""
-        return self._record(FINISHED, "model", "the training is gone on with")
+        """MD5 of the trained model, if the training has finished."""
+        return self._record(FINISHED, "model", "the training resumes")
 
     def _record(self, name: str, field: str, otherwise: str) -> str | None:
-        """The one field of a file; FileError where it is damaged."""
+        """Return the only field of a file; raise FileError if the file is damaged."""
         file = self.folder / name
         if not file.exists():
             return None
-        found = files.read_record(file, dict[str, Word], f"remove it, and {otherwise}")
-        return found.get(field)
+        record = files.read_record(file, dict[str, Word], f"remove it, and {otherwise}")
+        return record.get(field)
 
     def finish(self, model_md5: str, keep: bool) -> None:
-        """Note that the training came to its end with this model; where need be, `keep` what it was made from."""
+        """Record that the training finished with this model; without `keep`, clear the folder instead."""
         if keep:
             files.write_json(self.folder / FINISHED, {"model": model_md5})
         else:
             self.clear()
 
     def clear(self) -> None:
-        """Remove what is in the folder: it is finished."""
+        """Remove the checkpoints and records of a finished training."""
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name not in (PARTS, LOCK):
                 path.unlink()
 
-    def others(self) -> str | None:
-        """What sets the latest unfinished training of other settings apart, in words; None where there is none."""
-        former = next((parts for folder in _kept(self.folder.parent) if (parts := self._others(folder))), None)
+    def differences(self) -> str | None:
+        """Describe how the latest other unfinished training differs from this one; None if there is none."""
+        former = next((parts for folder in _unfinished(self.folder.parent) if (parts := self._parts_of(folder))), None)
         if former is None:
             return None
         names = sorted(name for name in {*former, *self.parts} if former.get(name) != self.parts.get(name))
-        said = [f"{name} ({former.get(name, 'none')} before)" for name in names[:SHOWN]]
-        return ", ".join([*said, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else said)
+        texts = [f"{name} ({former.get(name, 'none')} before)" for name in names[:SHOWN]]
+        return ", ".join([*texts, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else texts)
 
-    def _others(self, folder: Path) -> Mapping[str, str] | None:
-        """What another training follows from; None of this one, and of one that is being removed at this moment."""
+    def _parts_of(self, folder: Path) -> Mapping[str, str] | None:
+        """Return the parts of another training; None for this training or for one that is just being removed."""
         if folder == self.folder:
             return None
         try:
@@ -94,9 +94,9 @@ class Claim:
             return None
 
     def prune(self) -> None:
-        """Remove all but the latest few unfinished trainings of other settings; what runs just now stays."""
+        """Remove all but the latest unfinished trainings with other settings; running trainings stay."""
         others = [folder for folder in _claims(self.folder.parent) if folder != self.folder]
-        for folder in set(others) - set(_kept(self.folder.parent)[: OTHERS + 1]):
+        for folder in set(others) - set(_unfinished(self.folder.parent)[: OTHERS + 1]):
             if lock := _lock(folder):
                 with lock:
                     _remove(folder)
@@ -104,18 +104,18 @@ class Claim:
 
 @contextmanager
 def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Claim]:
-    """The folder below `root` for a training that follows from `parts`, for this process alone.
+    """Lock the folder below `root` for a training with the cache key `parts`.
 
-    A process that has it is waited for, and `say` is told: it may be about to leave, or train the same elsewhere.
+    If another process holds the lock, tell `say` and wait: the other process may be stopping, or train the same model.
     """
     content = "".join(f"{name} {value}\n" for name, value in sorted(parts.items()))
     folder = root / hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
-    said = False
+    waiting = False
     while (lock := _lock(folder)) is None:
-        if not said:
-            say(f"another process trains by the same settings and data; waiting for its end ({folder})")
-        said = True
-        time.sleep(WAIT)
+        if not waiting:
+            say(f"another process trains with the same settings and data; waiting until it ends ({folder})")
+        waiting = True
+        time.sleep(POLL_INTERVAL)
     with lock:
         files.write_json(folder / PARTS, dict(sorted(parts.items())))
         yield Claim(folder, parts)
@@ -124,9 +124,9 @@ def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> I
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder whose lock this process has.
+    """Remove a folder that this process has locked.
 
-    The lock goes last, for without it another process may have the folder at once, with all that is still there.
+    The lock file goes last: once it is gone, another process may claim the folder with all that is still in it.
     """
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -134,34 +134,34 @@ def _remove(folder: Path) -> None:
         elif path.name != LOCK:
             path.unlink()
     (folder / LOCK).unlink()
-    with suppress(OSError):  # the next one has made its lock there already, or removed it with the folder
+    with suppress(OSError):  # another process has already claimed or removed the folder
         folder.rmdir()
 
 
 def _claims(root: Path) -> Iterator[Path]:
-    """The folders of trainings; what else lies beside them is left alone."""
+    """Yield the folders of trainings below `root`; other files and folders are ignored."""
     for path in root.iterdir():
         if re.fullmatch("[0-9a-f]{32}", path.name) and path.is_dir() and not path.is_symlink():
             yield path
 
 
-def _kept(root: Path) -> list[Path]:
-    """Folders that can be gone on from, the latest first; other processes may remove some meanwhile."""
-    found = {}
+def _unfinished(root: Path) -> list[Path]:
+    """Return the folders of trainings that can resume, latest first; other processes may remove some meanwhile."""
+    times = {}
     for folder in _claims(root):
         with suppress(FileNotFoundError):
             if any(folder.glob("epoch-*")) and not (folder / FINISHED).exists():
-                found[folder] = folder.stat().st_mtime
-    return sorted(found, key=lambda folder: found[folder], reverse=True)
+                times[folder] = folder.stat().st_mtime
+    return sorted(times, key=lambda folder: times[folder], reverse=True)
 
 
 def _lock(folder: Path) -> IO[str] | None:
-    """The open lock of `folder`, which is made where it is not there; None where another process has it.
+    """Create `folder` if needed and lock it; return the open lock file, or None if another process holds the lock.
 
-    A lock of POSIX ends with its process, however that ends, and the workers that it has forked do not share it.
+    A POSIX lock is released when its process ends, even by a kill, and forked workers do not inherit it.
     """
     while True:
-        with suppress(FileExistsError):  # `exist_ok` looks whether it is a folder, and fails where it is gone by then
+        with suppress(FileExistsError):  # `exist_ok` fails if the folder is removed meanwhile
             folder.mkdir(parents=True)
         with suppress(FileNotFoundError), ExitStack() as opened:
             stream = opened.enter_context((folder / LOCK).open("w"))
@@ -169,7 +169,7 @@ def _lock(folder: Path) -> IO[str] | None:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-            # Whoever had it may have removed the folder in the meantime, and this file with it.
+            # The former holder may have removed this file with the folder in the meantime.
             if os.path.samestat(os.fstat(stream.fileno()), (folder / LOCK).stat()):
                 opened.pop_all()
                 return stream

@@ -1,4 +1,4 @@
-"""Learning rate and momentum as pure functions of the step, so that a resumed training cannot differ."""
+"""Learning rate and momentum as pure functions of the step, so that a resumed training is identical."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ ONE_CYCLE_END = 1e4  # ... and ends at its start / 10,000 (Smith and Topin 2018)
 
 
 def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_losses: Sequence[float]) -> float:
-    """Learning rate of step `step` (from 0); `validation_losses` are those of the finished epochs, for plateau.
+    """Return the learning rate of step `step`, from 0; plateau uses the `validation_losses` of the finished epochs.
 
     step, exponential and plateau change between epochs, the others at every step.
     """
@@ -35,7 +35,7 @@ def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_l
 
 
 def _one_cycle(peak: float, step: int, total: int, warmup: float) -> float:
-    """A cosine up to the peak and a cosine down to nearly nothing."""
+    """Return the learning rate of one_cycle: a cosine up to `peak`, then a cosine down to nearly 0."""
     if total == 1:
         return peak
     turn = warmup * total - 1
@@ -50,7 +50,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """How often the loss went more than `patience` epochs without a new minimum; the count then starts afresh."""
+    """Count how often more than `patience` epochs passed without a new minimum; each time the wait restarts."""
     count, waited, best = 0, 0, math.inf
     for loss in losses:
         waited = 0 if loss < best else waited + 1
@@ -61,9 +61,10 @@ def drops(losses: Sequence[float], patience: int) -> int:
 
 
 def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
-    """Momentum of step `step`: linear from momentum_start to momentum, then constant.
+    """Return the momentum of step `step`: linear from momentum_start to momentum, then constant.
 
-    The effective rate is learning_rate / (1 - momentum): without a warm-up, 0.99 starts a hundred times too fast.
+    The effective rate is learning_rate / (1 - momentum): at momentum 0.99 a hundred times the learning rate, which is
+    too much for the first steps.
     """
     steps = settings.momentum_warmup_percent / 100 * settings.epochs * steps_per_epoch
     if step >= steps or settings.momentum_start >= settings.momentum:
@@ -72,9 +73,9 @@ def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
 
 
 def shortened(settings: Train, epochs: int) -> Train:
-    """The training made shorter or longer: at the same share of its way its learning rate is the same.
+    """Return the settings for a training of `epochs` epochs, with the learning rate curve scaled to that length.
 
-    Epochs between two drops are rounded.
+    The numbers of epochs between two drops are rounded.
     """
     ratio, schedule = epochs / settings.epochs, settings.schedule
     changes: dict[str, float] = {

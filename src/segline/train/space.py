@@ -1,4 +1,4 @@
-"""What a search may draw: the space of params.yaml laid beside its own settings, before any trial."""
+"""Search space: the settings that a search may draw, checked against params.yaml before any trial."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,23 +13,28 @@ from segline.train import schedule
 
 Value = bool | int | float | str
 KIND = "train.schedule.kind"
-SIZES = ("model.depth", "model.padding", "model.upsampling", "model.reduction")  # what says which tiles are legal
+SIZES = (
+    "model.depth",
+    "model.padding",
+    "model.upsampling",
+    "model.reduction",
+)  # decide which tile sizes are valid
 
 
 class SpaceError(ValueError):
-    """A search that cannot be made with these settings; the message names the setting and the way out."""
+    """The search space does not fit the settings; the message names the setting and the way out."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A search: ``base`` are params.yaml's own settings, which trial 0 takes.
+class SearchPlan:
+    """Plan of a search. Trial 0 uses ``base``, the settings of params.yaml.
 
     Raises
     ------
     SpaceError
-        A setting to draw means nothing with the others.
+        The other settings make a setting of the space meaningless.
     SizeError
-        A network that may be drawn cannot take tiles of train.tile.
+        A network that may be drawn does not accept tiles of size train.tile.
     """
 
     base: Tuned
@@ -40,37 +45,37 @@ class Plan:
         for name in self.tune.space:
             if KIND not in self.tune.space and not reads_schedule(name, (kind,)):
                 raise SpaceError(
-                    f"params.yaml: tune.space.{name} is not read by train.schedule.kind = {kind}; take it out, "
+                    f"params.yaml: tune.space.{name} has no effect with train.schedule.kind = {kind}; remove it, "
                     f"or add {KIND}: {{choices: [...]}}"
                 )
         self._check_sizes()
 
     @property
     def epochs(self) -> int:
-        """Epochs of a trial that runs to its end."""
+        """Number of epochs of a trial that is not pruned."""
         return self.tune.epochs or self.base.train.epochs
 
     def content(self) -> dict[str, Any]:
-        """All that makes this search another one than others; how many trials it has does not."""
+        """Return all settings that identify this search; the number of trials does not."""
         return {
             "base": self.base.model_dump(mode="json", exclude={"searched"}),
             "tune": self.tune.model_dump(mode="json", exclude={"trials"}),
         }
 
     def axes(self, kind: str) -> Iterator[Axis]:
-        """What is drawn after the decay schedule `kind`, always in the same order."""
+        """Yield the axes that are drawn with schedule `kind`, always in the same order."""
         for name in sorted(set(self.tune.space) - {KIND}):
             if reads_schedule(name, (kind,)):
                 yield self.tune.space[name]
 
-    def own(self) -> dict[str, Value]:
-        """What params.yaml itself says of the settings that can be drawn."""
+    def base_values(self) -> dict[str, Value]:
+        """Return the values of params.yaml for the settings that can be drawn."""
         kind = self.base.train.schedule.kind
         names = [*([KIND] if KIND in self.tune.space else []), *(axis.name for axis in self.axes(kind))]
         return {name: value_of(self.base, name) for name in names}
 
     def settings(self, values: Mapping[str, Value]) -> Tuned:
-        """The settings of a trial: params.yaml's own, and `values` by full name; ParamsError if they contradict."""
+        """Return the settings of params.yaml with `values` by full name; raise ParamsError if they contradict."""
         content = self.base.model_dump(mode="json")
         for name, value in values.items():
             *sections, last = name.split(".")
@@ -80,23 +85,23 @@ class Plan:
             inner[last] = value
         return params.check(Tuned, {**content, "searched": sorted(values)}, "this trial")
 
-    def in_small(self, settings: Tuned) -> Tuned:
-        """`settings` as a trial is trained: with its epochs."""
+    def shortened(self, settings: Tuned) -> Tuned:
+        """Return `settings` with the number of epochs of a trial."""
         return settings.model_copy(update={"train": schedule.shortened(settings.train, self.epochs)})
 
     def _check_sizes(self) -> None:
         options = [_options(self.tune.space[name]) if name in self.tune.space else [None] for name in SIZES]
-        for drawn in product(*options):
-            values = {name: value for name, value in zip(SIZES, drawn, strict=True) if value is not None}
+        for combination in product(*options):
+            values = {name: value for name, value in zip(SIZES, combination, strict=True) if value is not None}
             model = self.settings(values).model
-            said = "".join(f" with {name} = {value}" for name, value in values.items())
+            condition = "".join(f" with {name} = {value}" for name, value in values.items())
             Geometry(model.depth, model.padding, model.upsampling, model.reduction).check(
-                self.base.train.tile, f"params.yaml:{said} train.tile ="
+                self.base.train.tile, f"params.yaml:{condition} train.tile ="
             )
 
 
 def value_of(settings: Tuned, name: str) -> Value:
-    """The value of a setting by its full name."""
+    """Return the value of a setting by its full name."""
     value: Any = settings
     for part in name.split("."):
         value = getattr(value, part)
@@ -105,7 +110,7 @@ def value_of(settings: Tuned, name: str) -> Value:
 
 
 def bounds(axis: Axis) -> tuple[float, float]:
-    """Smallest and largest value that can be drawn: of steps that do not end at `high`, the last below it."""
+    """Return the smallest and largest value that can be drawn, the latter rounded down to a whole step."""
     assert axis.low is not None and axis.high is not None
     if axis.step is None:
         return axis.low, axis.high
@@ -113,7 +118,7 @@ def bounds(axis: Axis) -> tuple[float, float]:
 
 
 def holds(axis: Axis, value: Value) -> bool:
-    """Whether `value` could be drawn."""
+    """Return whether `value` can be drawn."""
     if axis.choices is not None:
         return value in axis.choices
     assert isinstance(value, int | float)
@@ -123,7 +128,7 @@ def holds(axis: Axis, value: Value) -> bool:
 
 
 def _options(axis: Axis) -> list[Value]:
-    """All values of an axis of choices or whole numbers."""
+    """Return all values of an axis of choices or whole numbers."""
     if axis.choices is not None:
         return list(axis.choices)
     low, high = bounds(axis)

@@ -1,4 +1,4 @@
-"""Where a search is kept, and which of its workers has which trial; both outlive a worker that is killed."""
+"""Storage of a search, and claims of its workers on trials; both survive the kill of a worker."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from segline import parse
 from segline.addresses import SETTING, hide, shown
 from segline.text import MESSAGE, cut
 
-ALONE = -1  # claimed like a trial by who makes trials
-CONNECT = 10  # seconds for the server to take a connection
+ALONE = -1  # claimed like a trial by the worker that creates trials
+CONNECT = 10  # seconds for the server to accept a connection
 FORM = "postgresql+psycopg://USER@HOST/NAME"
 
 
 class StudyError(RuntimeError):
-    """A search that cannot be opened or joined; the message says what to do."""
+    """The search cannot be opened or joined; the message says what to do."""
 
 
 class Claims(Protocol):
-    """Who works on which trial. A claim ends with its holder, however that ends."""
+    """Claims of workers on trials. A claim ends when its process ends, even by a kill."""
 
     def claim(self, number: int, wait: bool = False) -> AbstractContextManager[bool]:
-        """Hold trial `number` within a `with` block; False when another worker has it."""
+        """Claim trial `number` for a `with` block; yield False if another worker holds it."""
         ...
 
 
@@ -68,7 +68,7 @@ class PostgresClaims:
         """See `Claims`."""
         digest = hashlib.md5(f"{self.study} {number}".encode(), usedforsecurity=False).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
-        # Nothing waits in a transaction, which would keep the server from tidying up for as long as a trial takes.
+        # No transaction stays open for as long as a trial takes: it would block the clean-up (vacuum) of the server.
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if wait:
                 connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
@@ -77,8 +77,8 @@ class PostgresClaims:
                 yield bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({key})").scalar())
 
 
-class _WholeLines:
-    """The lock of a journal. It is freed when its holder is killed, and what that one left half written is cut off."""
+class _JournalLock:
+    """Lock of a journal. It is released when its holder is killed, and the next holder removes a partial last line."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
@@ -98,15 +98,15 @@ class _WholeLines:
 
 
 def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseStorage, Claims]:
-    """The storage at `address`, a journal's path or a database's address, and the claims on the trials of `study`.
+    """Open the storage at `address` (path of a journal, or address of a database) and the claims on trials of `study`.
 
-    Without `new`, a journal has to be there.
+    Without `new`, the journal must exist.
 
     Raises
     ------
     StudyError
-        There is no such journal; the database is of another kind, cannot be reached, or lacks its driver; the address
-        holds a password.
+        The journal is missing or damaged; the database is not PostgreSQL, cannot be reached or lacks its driver; the
+        address contains a password.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if "://" in address:
@@ -114,65 +114,65 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
     journal = Path(address)
     if not new and not journal.is_file():
         raise StudyError(
-            f"{shown(address)}: there is no such file; the journal of a search is mlruns/studies/*.journal in the "
-            f"folder where it runs, and a database is written {FORM}"
+            f"{shown(address)}: no such file; give the journal of the search, mlruns/studies/*.journal in the folder "
+            f"where it runs, or the address of its database, {FORM}"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
-    lock: Any = _WholeLines(journal)  # Optuna's base class of locks is not public
+    lock: Any = _JournalLock(journal)  # Optuna's base class of locks is not public
     backend: BaseJournalBackend = JournalFileBackend(str(journal), lock_obj=lock)
     try:
         if journal.exists():
-            _doubt(journal)
+            _check(journal)
         storage = JournalStorage(backend)
     except OSError:
         raise
-    except Exception as error:  # whatever Optuna meets in lines that it has not written
+    except Exception as error:  # Optuna raises many types for lines that it has not written
         raise StudyError(
-            f"{journal}: damaged, or no journal of a search ({type(error).__name__}: {cut(str(error), MESSAGE)}); move "
-            "it away, and the search begins afresh"
+            f"{journal} is damaged or not the journal of a search ({type(error).__name__}: "
+            f"{cut(str(error), MESSAGE)}); move it away to start the search from the beginning"
         ) from error
     return storage, FileClaims(journal.with_suffix(""))
 
 
-def _doubt(journal: Path) -> None:
-    """Refuse lines that are no JSON objects with a kind: Optuna would meet them later, in the middle of a trial."""
+def _check(journal: Path) -> None:
+    """Refuse lines that are not JSON objects with an op_code: Optuna would fail on them later, within a trial."""
     for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
-        said = parse.from_json(line, loose=True) if line else {"op_code": 0}
-        if not isinstance(said, dict) or type(said.get("op_code")) is not int:
-            raise ValueError(f"line {number}: no object with an op_code")
+        record = parse.from_json(line, loose=True) if line else {"op_code": 0}
+        if not isinstance(record, dict) or type(record.get("op_code")) is not int:
+            raise ValueError(f"line {number} is not an object with an op_code")
 
 
 def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
     url = _url(address)
     try:
-        # No pool: a connection that is kept would keep its locks, and may be cut while a trial is trained.
-        within = {"connect_timeout": CONNECT} if url.get_driver_name().startswith("psycopg") else {}
-        settings = {"poolclass": NullPool, "connect_args": {} if "connect_timeout" in url.query else within}
+        # No pool: an idle connection would keep its locks, and may be cut while a trial is trained.
+        timeout = {"connect_timeout": CONNECT} if url.get_driver_name().startswith("psycopg") else {}
+        settings = {"poolclass": NullPool, "connect_args": {} if "connect_timeout" in url.query else timeout}
         engine = create_engine(url, **settings)
-        # One after the other: of processes that make the same tables at once, all but one fail.
+        # Under a claim: if several processes create the same tables at once, all but one fail.
         with PostgresClaims(engine, "tables").claim(ALONE, wait=True):
             storage = RDBStorage(address, engine_kwargs=settings)
     except ImportError as error:
-        raise StudyError(f"{shown(address)}: {error}; pip install the driver that it names") from error
-    except Exception as error:  # whatever the driver raises when there is no server
+        raise StudyError(f"{shown(address)}: {error}; install this driver with pip") from error
+    except Exception as error:  # drivers raise many types when there is no server
         raise StudyError(f"{shown(address)}: cannot be opened: {hide(str(error), address)}") from error
     return storage, PostgresClaims(engine, study)
 
 
 def _url(address: str) -> URL:
-    shown = f"{address.partition('://')[0]}://..."  # there may be a password in it, anywhere
+    shown = f"{address.partition('://')[0]}://..."  # any other part may contain a password
     if not address.startswith("postgresql"):
         raise StudyError(
-            f"{shown}: workers share a journal file or a PostgreSQL database ({FORM}), whose locks end with their "
-            "holder; others have none"
+            f"{shown}: not supported; workers share a journal file or a PostgreSQL database ({FORM}), whose locks end "
+            "with their holder"
         )
     try:
         url = make_url(address)
-    except (ArgumentError, ValueError) as error:  # ValueError: of a port
-        raise StudyError(f"{shown}: this is no address of a database; write {FORM}") from error
+    except (ArgumentError, ValueError) as error:  # ValueError: of a wrong port
+        raise StudyError(f"{shown}: not an address of a database; write {FORM}") from error
     if url.password is not None or any(SETTING.match(f"{name}=x") and name != "passfile" for name in url.query):
         raise StudyError(
-            f"{shown}: leave the password out, for params.yaml and command lines are read by others; "
-            "it is taken from ~/.pgpass or PGPASSWORD"
+            f"{shown}: remove the password, because others can read params.yaml and command lines; "
+            "put it into ~/.pgpass or PGPASSWORD"
         )
     return url

@@ -1,34 +1,59 @@
-"""A training before its first step: network, tiles and validation tiles, as the settings say."""
+"""A training before its first step: network, optimizer, tiles and validation tiles, made from the settings."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from segline.data.dataset import IGNORE
 from segline.data.prepared import Prepared
 from segline.data.sampler import TrainingTiles, ValidationTiles
 from segline.model.inference import Description
-from segline.params import Tuned
-from segline.train import loop
+from segline.model.unet import UNet
+from segline.params import Train, Tuned
+from segline.train.loss import LossSums
+
+Batch = Sequence[Tensor]  # image (b, C, n, n), target (b, m, m), weights (b, m, m)
+
+
+@dataclass
+class State:
+    """The state of a training between two steps.
+
+    After an epoch, all random numbers follow from (seed, epoch, index). Within an epoch they also depend on torch's
+    generators, which have advanced since its start.
+    """
+
+    network: UNet
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    epoch: int = 0  # finished epochs
+    losses: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    step: int = 0  # finished steps of the current epoch
+    sums: LossSums | None = None  # over these steps
+    seconds: float = 0.0  # spent on these steps
+    random: dict[str, Tensor] = field(default_factory=dict)  # states of torch's generators, restored within an epoch
 
 
 @dataclass(frozen=True)
 class Training:
-    """What `loop.fit` needs; ``description`` says what the network is for."""
+    """The arguments of `loop.fit`, and the description of the network."""
 
-    state: loop.State
+    state: State
     tiles: TrainingTiles
-    validation: DataLoader[loop.Batch]
+    validation: DataLoader[Batch]
     description: Description
 
 
-def begin(prepared: Prepared, tuned: Tuned, device: str) -> Training:
-    """A training on `prepared` that has not begun; the same settings give the same one."""
+def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
+    """Build a training on `prepared`; the same settings build the same training."""
     dataset, settings = prepared.dataset, tuned.train
     description = Description(tuned.model.model_dump(), dataset.classes, dataset.labels, prepared.statistics)
     torch.manual_seed(settings.seed)
-    state = loop.start(description.build(), settings, device)
+    state = initial_state(description.build(), settings, device)
     output = state.network.geometry.output(settings.tile)
     tiles = TrainingTiles(
         *prepared.tile_sources("train"),
@@ -41,7 +66,7 @@ def begin(prepared: Prepared, tuned: Tuned, device: str) -> Training:
         ignore=IGNORE,
         density=prepared.density(),
     )
-    judged = ValidationTiles(
+    validation_tiles = ValidationTiles(
         *prepared.tile_sources("validation"),
         statistics=prepared.statistics,
         tile=settings.tile,
@@ -49,5 +74,31 @@ def begin(prepared: Prepared, tuned: Tuned, device: str) -> Training:
         most=settings.validation_tiles,
         ignore=IGNORE,
     )
-    validation: DataLoader[loop.Batch] = DataLoader(judged, batch_size=settings.batch_size)  # type: ignore[arg-type]
+    validation: DataLoader[Batch] = DataLoader(validation_tiles, batch_size=settings.batch_size)  # type: ignore[arg-type]
     return Training(state, tiles, validation, description)
+
+
+def initial_state(network: UNet, settings: Train, device: str) -> State:
+    """Return the state before the first step, with `network` moved to `device`."""
+    network = network.to(device)
+    if settings.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
+    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=settings.amp == "fp16")
+    return State(network, make_optimizer(network, settings), scaler)
+
+
+def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer:
+    """Make the optimizer. `momentum` is the first beta of adam and adamw; adagrad does not use it."""
+    rate, decay, momentum = settings.learning_rate, settings.weight_decay, settings.momentum
+    parameters = network.parameters()
+    match settings.optimizer:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+        case "adagrad":
+            return torch.optim.Adagrad(parameters, lr=rate, weight_decay=decay)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+        case "adam":
+            return torch.optim.Adam(parameters, lr=rate, betas=(momentum, 0.999), weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=rate, betas=(momentum, 0.999), weight_decay=decay)

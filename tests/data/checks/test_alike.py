@@ -1,4 +1,4 @@
-"""Images that are alike in two groups or splits, planted by copying and changing images."""
+"""Duplicates across groups and splits, planted by copying and changing images."""
 
 import shutil
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from segline.importing.bring import bring
 
 @pytest.fixture
 def folder(make_dataset: Callable[..., Path]) -> Path:
-    """Images of 96 x 96 px that differ: b and d have the same pixels, e is a brighter c."""
+    """Write six images of 96 x 96 px: b and d have the same pixels, e is a brighter c, a and f are unique."""
     folder = make_dataset(images=6, kinds=("classes",), labels="classes")
     for index, stem in enumerate("abcdef"):
         picture = np.random.default_rng(index).integers(0, 200, (8, 8), np.uint8)
@@ -30,7 +30,7 @@ def folder(make_dataset: Callable[..., Path]) -> Path:
     return folder
 
 
-def found(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
+def problems_of(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
     dataset = Dataset.open(folder)
     checked = per_dataset.inspect(dataset)
     if part_of:
@@ -40,36 +40,36 @@ def found(folder: Path, part_of: dict[str, str] | None = None) -> list[tuple[str
     return [(problem.level, problem.file, problem.message.partition(";")[0]) for problem in problems]
 
 
-def test_in_two_groups(folder: Path) -> None:
-    assert found(folder) == [
+def test_duplicates_in_two_groups_are_warnings(folder: Path) -> None:
+    assert problems_of(folder) == [
         ("warning", "images/b.png", "in group b: same pixels as images/d.png in d"),
         ("warning", "images/c.png", "in group c: looks like images/e.png in e"),
     ]
 
 
-def test_in_one_group_they_may_be(folder: Path) -> None:
+def test_duplicates_in_one_group_are_allowed(folder: Path) -> None:
     groups = {"a": "1", "b": "2", "c": "3", "d": "2", "e": "3", "f": "1"}
     lines = "".join(f"{stem},{group}\n" for stem, group in groups.items())
     (folder / "groups.csv").write_text(f"image,group\n{lines}")
-    assert found(folder) == []
+    assert problems_of(folder) == []
 
 
-def test_in_two_splits_the_same_pixels_are_an_error(folder: Path) -> None:
+def test_the_same_pixels_in_two_splits_are_an_error(folder: Path) -> None:
     splits = dict.fromkeys("ab", "train") | dict.fromkeys("cd", "test") | dict.fromkeys("ef", "validation")
-    assert found(folder, splits) == [
+    assert problems_of(folder, splits) == [
         ("error", "images/b.png", "in split train: same pixels as images/d.png in test"),
         ("warning", "images/c.png", "in split test: looks like images/e.png in validation"),
     ]
-    assert found(folder, dict.fromkeys("abcdef", "train")) == []
+    assert problems_of(folder, dict.fromkeys("abcdef", "train")) == []
 
 
-def test_images_of_one_value_may_be_many(folder: Path) -> None:
+def test_images_of_one_value_are_not_duplicates(folder: Path) -> None:
     for stem in "af":
         imagefiles.write_png(folder / "images" / f"{stem}.png", np.full((96, 96), 3, np.uint8))
-    assert len(found(folder)) == 2
+    assert len(problems_of(folder)) == 2
 
 
-def test_the_same_image_labelled_in_two_ways(folder: Path) -> None:
+def test_the_same_image_with_different_labels_is_a_warning(folder: Path) -> None:
     dataset = Dataset.open(folder)
     (problem,) = duplicates.contradictions(dataset, per_dataset.inspect(dataset))
     assert (problem.level, problem.file) == ("warning", "images/b.png")
@@ -87,13 +87,13 @@ def test_the_same_image_labelled_in_two_ways(folder: Path) -> None:
         (True, {"a": "1", "b": "1", "c": "3", "d": "1", "e": "5", "f": "6"}),
     ],
 )
-def test_groups_that_keep_alike_images_together(folder: Path, exactly: bool, groups: dict[str, str]) -> None:
+def test_groups_unite_similar_images(folder: Path, exactly: bool, groups: dict[str, str]) -> None:
     (folder / "groups.csv").write_text("image,group\na,1\nb,1\nc,3\nd,4\ne,5\nf,6\n")
     dataset = Dataset.open(folder)
     assert duplicates.groups(dataset, per_dataset.inspect(dataset), exactly=exactly) == groups
 
 
-def test_a_whole_group_follows_its_image(folder: Path) -> None:
+def test_uniting_an_image_unites_its_whole_group(folder: Path) -> None:
     (folder / "groups.csv").write_text("image,group\na,4\nb,1\nc,3\nd,4\ne,5\nf,4\n")
     imagefiles.write_png(folder / "images" / "f.png", np.full((96, 96), 3, np.uint8))  # it has no perceptual hash
     dataset = Dataset.open(folder)
@@ -101,7 +101,7 @@ def test_a_whole_group_follows_its_image(folder: Path) -> None:
     assert groups == {"a": "1", "b": "1", "c": "3", "d": "1", "e": "3", "f": "1"}
 
 
-def test_import_gives_the_same_pixels_one_group(folder: Path, tmp_path: Path) -> None:
+def test_import_groups_images_with_the_same_pixels(folder: Path, tmp_path: Path) -> None:
     for kind, name in (("images", "images"), ("classes", "masks")):
         shutil.copytree(folder / kind, tmp_path / "source" / name)
     made = bring(tmp_path / "source", "twice", raw=tmp_path / "raw")

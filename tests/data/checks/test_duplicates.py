@@ -1,4 +1,4 @@
-"""Alike images: what must stay alike after a change and what must not be, and the search against every pair."""
+"""Perceptual hashes of changed and of different images, and the search for duplicates against all pairs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +15,12 @@ from segline.data.checks.duplicates import MOST_BITS, code, digest, joined, part
 
 
 def bits(one: np.ndarray, other: np.ndarray) -> int:
-    """Bits in which two codes differ, counted by Python."""
+    """Count the bits in which two codes differ, in plain Python."""
     return sum((int(a) ^ int(b)).bit_count() for a, b in zip(one, other, strict=True))
 
 
 def cells(seed: int, shape: tuple[int, int] = (180, 200)) -> np.ndarray:
-    """Blurred discs at random places, uint8 (H, W, 1)."""
+    """Draw blurred discs at random places, uint8 (H, W, 1)."""
     rng = np.random.default_rng(seed)
     picture = np.full(shape, 40, np.uint8)
     for _ in range(25):
@@ -48,29 +48,29 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_image_stays_alike(change: str) -> None:
+def test_a_changed_image_stays_similar(change: str) -> None:
     for seed in range(5):
         assert bits(code(cells(seed)), code(CHANGES[change](cells(seed)))) <= MOST_BITS
 
 
-def test_other_images_of_the_same_kind_are_not_alike() -> None:
+def test_different_images_of_one_kind_are_not_similar() -> None:
     codes = [code(cells(seed)) for seed in range(40)]
     assert min(bits(a, b) for i, a in enumerate(codes) for b in codes[:i]) > MOST_BITS + 20
 
 
-def test_real_images_are_not_alike(shared_data: Callable[[str], Path]) -> None:
-    # Consecutive slices of tissue, and nuclei on black ground: nothing was recorded twice.
+def test_different_real_images_are_not_similar(shared_data: Callable[[str], Path]) -> None:
+    # These are consecutive slices of tissue, and nuclei on black ground; no image was recorded twice.
     for name in ("isbi2012", "dsb2018"):
         codes = [code(imagefiles.read_image(file)) for file in sorted((shared_data(name) / "images").iterdir())]
         assert (partners(np.array(codes), np.arange(len(codes))) == -1).all()
 
 
-def test_real_images_that_were_taken_twice(shared_data: Callable[[str], Path]) -> None:
-    # Looked at: these cells were cut out twice, 112 with all its pixels; the closest others differ in 60 bits.
+def test_real_images_recorded_twice_are_found(shared_data: Callable[[str], Path]) -> None:
+    # Confirmed by eye: these cells were cut out twice, 112 with identical pixels; others differ by 60 bits or more.
     images = sorted((shared_data("wbc") / "images").iterdir())
     raw = [imagefiles.read_image(file) for file in images]
-    found = partners(np.array([code(image) for image in raw]), np.arange(len(raw)))
-    pairs = {frozenset((images[one].stem, images[found[one]].stem)) for one in np.flatnonzero(found >= 0)}
+    partner_of = partners(np.array([code(image) for image in raw]), np.arange(len(raw)))
+    pairs = {frozenset((images[one].stem, images[partner_of[one]].stem)) for one in np.flatnonzero(partner_of >= 0)}
     assert pairs == {frozenset(pair) for pair in (("112", "139"), ("157", "158"), ("166", "171"), ("167", "169"))}
     same = twins([digest(image) for image in raw], range(len(raw)))
     assert {images[one].stem for one in same} == {"112", "139"}
@@ -86,7 +86,7 @@ def test_images_without_content_have_a_code(image: np.ndarray) -> None:
     assert (code(image).shape, code(image).dtype) == ((4,), np.uint64)
 
 
-def test_digest() -> None:
+def test_digest_depends_on_pixels_type_and_shape() -> None:
     image = cells(0)
     assert digest(image) == digest(image.copy()) == digest(np.asfortranarray(image))
     others = [image + 1, image.astype(np.uint16), image.reshape(200, 180, 1)]
@@ -94,53 +94,53 @@ def test_digest() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"x", b"y", b"z"]), st.integers(0, 2)), max_size=12))
-def test_twins(items: list[tuple[bytes, int]]) -> None:
-    found = twins([digest for digest, _ in items], [label for _, label in items])
+def test_twins_have_the_same_digest_and_another_label(items: list[tuple[bytes, int]]) -> None:
+    twin_of = twins([digest for digest, _ in items], [label for _, label in items])
     for index, (content, label) in enumerate(items):
         others = [i for i, (c, other) in enumerate(items) if c == content and other != label]
-        assert (index in found) == bool(others)
-        assert index not in found or found[index] in others
+        assert (index in twin_of) == bool(others)
+        assert index not in twin_of or twin_of[index] in others
 
 
 CODES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7), st.integers(0, 2)), max_size=40)
 
 
 def _codes(items: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """A few far centres with more or fewer bits flipped around them, and their labels."""
+    """Make codes around a few distant centres by flipping bits, and their labels."""
     centres = np.random.default_rng(0).integers(0, 2**62, (4, 4), dtype=np.uint64)
     codes = [centres[centre] ^ np.uint64((1 << 9 * flips) - 1) for centre, flips, _ in items]
     return np.array(codes, np.uint64).reshape(-1, 4), np.array([label for *_, label in items], np.intp)
 
 
 @given(CODES)
-def test_partners_are_found_for_all_that_have_one(items: list[tuple[int, int, int]]) -> None:
+def test_partners_equal_those_of_all_pairs(items: list[tuple[int, int, int]]) -> None:
     codes, labels = _codes(items)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "ROWS", 3)
         patch.setattr(duplicates, "COLUMNS", 5)
-        found = partners(codes, labels)
+        partner_of = partners(codes, labels)
     for index in range(len(items)):
         alike = [
             other
             for other in range(len(items))
             if bits(codes[index], codes[other]) <= MOST_BITS and labels[index] != labels[other]
         ]
-        assert found[index] in alike if alike else found[index] == -1
+        assert partner_of[index] in alike if alike else partner_of[index] == -1
 
 
 @given(CODES)
-def test_united_joins_what_is_alike_over_any_number_of_steps(items: list[tuple[int, int, int]]) -> None:
+def test_united_joins_similar_codes_along_any_chain(items: list[tuple[int, int, int]]) -> None:
     codes, labels = _codes(items)
     expected = labels.tolist()
-    for _ in items:  # as long as it may take to spread
+    for _ in items:  # enough rounds to spread labels along any chain
         for one in range(len(items)):
             for other in range(len(items)):
                 if bits(codes[one], codes[other]) <= MOST_BITS:
                     low, high = sorted((expected[one], expected[other]))
                     expected = [low if label == high else label for label in expected]
-    found = united(codes, labels)
-    assert [[a == b for a in found] for b in found] == [[a == b for a in expected] for b in expected]
+    united_labels = united(codes, labels)
+    assert [[a == b for a in united_labels] for b in united_labels] == [[a == b for a in expected] for b in expected]
 
 
-def test_joined() -> None:
+def test_joined_takes_the_smaller_label() -> None:
     assert joined(np.array([3, 1, 2, 3, 5]), [(0, 2), (2, 4)]).tolist() == [2, 1, 2, 2, 2]

@@ -1,4 +1,4 @@
-"""Faults of the files of one image: each is planted in a sound dataset, and must be named with file and value."""
+"""Problems of the files of one image, planted in a sound dataset; each must be named with file and value."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from segline.data.checks.per_image import examine
 from segline.data.dataset import Dataset
 
 
-def test_what_is_known_of_a_sound_image(make_dataset: Callable[..., Path]) -> None:
+def test_facts_about_a_sound_image(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     classes = imagefiles.read_labels(folder / "classes" / "b.png")
     classes[0, 0] = 9
@@ -26,7 +26,7 @@ def test_what_is_known_of_a_sound_image(make_dataset: Callable[..., Path]) -> No
     assert dict(checked.pixels) == {value: np.count_nonzero(classes == value) for value in (0, 1, 2)}
 
 
-def test_pixels_of_instances_alone(make_dataset: Callable[..., Path]) -> None:
+def test_pixels_are_counted_from_instances_alone(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset(kinds=("instances",), classes={0: "background", 1: "cell"})
     instances = imagefiles.read_labels(folder / "instances" / "b.png")
     pixels = dict(examine(Dataset.open(folder), "b").pixels)
@@ -114,7 +114,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_planted_faults(make_dataset: Callable[..., Path], fault: str) -> None:
+def test_a_planted_problem_is_reported(make_dataset: Callable[..., Path], fault: str) -> None:
     plant, level, file, says = FAULTS[fault]
     folder = make_dataset()
     plant(folder)

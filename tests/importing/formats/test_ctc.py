@@ -8,8 +8,8 @@ import pytest
 import tifffile
 
 from segline.data import imagefiles, labels
-from segline.importing.formats import Layout, LayoutError, Wishes
 from segline.importing.formats.ctc import recognise
+from segline.importing.layout import Layout, LayoutError, Options
 
 CELLS = np.array([[5, 5, 0, 9], [5, 0, 0, 9]], np.uint16)
 
@@ -29,8 +29,8 @@ def save(file: Path, array: np.ndarray) -> None:
     tifffile.imwrite(file, array.astype(np.uint16 if array.dtype.itemsize > 1 else np.uint8), photometric="minisblack")
 
 
-def found(source: Path, **wishes: object) -> Layout:
-    layout = recognise(source, Wishes(**wishes))  # type: ignore[arg-type]
+def found(source: Path, **options: object) -> Layout:
+    layout = recognise(source, Options(**options))  # type: ignore[arg-type]
     assert layout is not None
     return layout
 
@@ -79,27 +79,27 @@ def test_cells_without_outline_are_told_of(tmp_path: Path) -> None:
     truth(tmp_path, "01_GT/TRA", 0, 1, name="man_track")
     assert not any("TRA marks" in reason for reason in found(tmp_path).reasons)
     save(tmp_path / "01_GT/SEG/man_seg001.tif", np.where(CELLS == 9, 4, 0).astype(np.uint16))
-    assert any("mind: 1 of 4 cells that TRA marks" in reason for reason in found(tmp_path).reasons)
+    assert any("warning: 1 of 4 cells that TRA marks" in reason for reason in found(tmp_path).reasons)
 
 
 def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Wishes()) is None
-    assert recognise(tmp_path / "gone", Wishes()) is None
+    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path / "gone", Options()) is None
     save(tmp_path / "01" / "image.tif", CELLS)
     save(tmp_path / "images" / "t000.tif", CELLS)
-    assert recognise(tmp_path, Wishes()) is None
+    assert recognise(tmp_path, Options()) is None
 
 
 def test_what_cannot_be_meant(tmp_path: Path) -> None:
     frames(tmp_path, "01", range(3))
-    with pytest.raises(LayoutError, match=r"no 01_GT/SEG with man_seg.*test sets have no truth: take a training set"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match=r"no 01_GT/SEG with man_seg.*test sets have no truth: use a training set"):
+        recognise(tmp_path, Options())
     truth(tmp_path, "01_GT/TRA", 0, 1, 2, name="man_track")
-    with pytest.raises(LayoutError, match="TRA holds markers, which tell where each cell is but not its outline"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match="TRA holds markers, which give the place of each cell but not its outline"):
+        recognise(tmp_path, Options())
     truth(tmp_path, "01_GT/SEG", 1, 8)
     with pytest.raises(LayoutError, match=r"man_seg008\.tif has no frame of its number"):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
     assert list(found(tmp_path, skip_unpaired=True).images) == ["01_t001"]
 
 
@@ -107,27 +107,27 @@ def test_three_dimensions_are_refused(tmp_path: Path) -> None:
     frames(tmp_path, "01", range(3))
     save(tmp_path / "01" / "t000.tif", np.stack([CELLS] * 3))
     truth(tmp_path, "01_GT/SEG", 0)
-    with pytest.raises(LayoutError, match=r"t000\.tif has 3 slices; segline segments 2D images"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match=r"t000\.tif has 3 slices, but segline segments 2D images"):
+        recognise(tmp_path, Options())
     save(tmp_path / "01_GT/SEG/man_seg_000_012.tif", CELLS)
-    with pytest.raises(LayoutError, match=r"man_seg_000_012\.tif is one slice of a 3D image"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match=r"man_seg_000_012\.tif is a slice of a 3D image"):
+        recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize(
-    ("wishes", "says"),
+    ("options", "says"),
     [
-        (Wishes(labels="classes"), "--labels classes: SEG tells cells apart; leave it out"),
-        (Wishes(ignore=1), "--ignore"),
-        (Wishes(missing_as_background=True), "--missing-as-background: .* say which images are labelled"),
-        (Wishes(names={2: "b"}), "--class 2"),
+        (Options(labels="classes"), "--labels classes: SEG holds separate cells"),
+        (Options(ignore=1), "--ignore"),
+        (Options(missing_as_background=True), "--missing-as-background: .* list the labelled images"),
+        (Options(names={2: "b"}), "--class 2"),
     ],
 )
-def test_flags_that_cannot_be_honoured(tmp_path: Path, wishes: Wishes, says: str) -> None:
+def test_flags_that_cannot_be_honoured(tmp_path: Path, options: Options, says: str) -> None:
     frames(tmp_path, "01", range(3))
     truth(tmp_path, "01_GT/SEG", 0)
     with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, wishes)
+        recognise(tmp_path, options)
 
 
 def test_real_nuclei_come_back_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segline.data import imagefiles
-from segline.importing.formats import LayoutError, Wishes
 from segline.importing.formats.folders import recognise
+from segline.importing.layout import LayoutError, Options
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -37,7 +37,7 @@ def test_usual_folders(tmp_path: Path, images: str, masks: str) -> None:
     fill(tmp_path, f"{images}/b.png", f"{images}/a.jpg", f"{masks}/a.png", f"{masks}/b.png", "other/c.png")
     (tmp_path / images / "readme.txt").touch()
     (tmp_path / images / ".hidden.png").touch()
-    layout = recognise(tmp_path, Wishes())
+    layout = recognise(tmp_path, Options())
     assert layout is not None
     assert {stem: picture.file.name for stem, picture in layout.images.items()} == {"a": "a.jpg", "b": "b.png"}
     assert {stem: mask.file for stem, mask in layout.classes.items()} == {
@@ -51,13 +51,13 @@ def test_usual_folders(tmp_path: Path, images: str, masks: str) -> None:
 
 def test_the_exact_name_wins_and_others_are_told(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png", "masks/a.png", "masks_raw/a.png", "labels/a.png", "raw/a.png", "gt/")
-    layout = recognise(tmp_path, Wishes())
+    layout = recognise(tmp_path, Options())
     assert layout is not None
     assert layout.reasons[0] == (
-        "images from images/ (others would fit: --images 'raw/*'), "
-        "masks from masks/ (others would fit: --masks 'labels/*', --masks 'masks_raw/*'), paired by stem"
+        "images from images/ (alternatives: --images 'raw/*'), "
+        "masks from masks/ (alternatives: --masks 'labels/*', --masks 'masks_raw/*'), paired by stem"
     )
-    other = recognise(tmp_path, Wishes(masks="masks_raw/*"))
+    other = recognise(tmp_path, Options(masks="masks_raw/*"))
     assert other is not None
     assert other.classes["a"].file == tmp_path / "masks_raw" / "a.png"
 
@@ -66,38 +66,40 @@ def test_folders_without_images_are_passed_over(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png")
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(LayoutError, match=r"has images in images/, but no masks: no folder masks, .*there are images/"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(
+        LayoutError, match=r"has images in images/, but no masks: no folder masks, .*the folders are images/"
+    ):
+        recognise(tmp_path, Options())
     fill(tmp_path, "annotations/a.png")
-    assert recognise(tmp_path, Wishes()) is not None
+    assert recognise(tmp_path, Options()) is not None
 
 
 def test_masks_beside_images(tmp_path: Path) -> None:
     fill(tmp_path, "a.png", "a_mask.png", "b.png", "b_mask.png")
-    flat = recognise(tmp_path, Wishes())
+    flat = recognise(tmp_path, Options())
     assert flat is not None and flat.reasons[0].startswith("images and masks beside the images")
     fill(tmp_path / "up", *(f"images/{name}" for name in ("a.png", "a-seg.png")))
-    inner = recognise(tmp_path / "up", Wishes())
+    inner = recognise(tmp_path / "up", Options())
     assert inner is not None and inner.reasons[0].startswith("images from images/, masks beside")
     fill(tmp_path / "top", "a.png", "b.png", "masks/a.png", "masks/b.png")
-    top = recognise(tmp_path / "top", Wishes())
+    top = recognise(tmp_path / "top", Options())
     assert top is not None and top.reasons[0] == "images from the folder itself, masks from masks/, paired by stem"
 
 
 def test_groups_of_what_is_taken(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/a.png", "masks/b.png")
     (tmp_path / "groups.csv").write_text("image,group\na.png,1\nb,1\nc,2\n")
-    layout = recognise(tmp_path, Wishes(skip_unpaired=True))
+    layout = recognise(tmp_path, Options(skip_unpaired=True))
     assert layout is not None and layout.groups == {"a": "1", "b": "1"}
 
 
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (("masks/a.png",), "has masks in masks/, but no folder of images; say where they are, such as --images"),
+        (("masks/a.png",), "has masks in masks/, but no folder of images; give their patterns, such as --images"),
         (("images/a.png", "masks/a.png", "images/b.png"), r"1 of 2 images have no mask: b\.png"),
         (("images/a.png", "masks/a.png", "masks/c.png"), r"1 of 2 masks have no image: c\.png"),
-        (("a_images/a.png", "b_images/a.png"), "several folders for images: a_images/, b_images/; say where"),
+        (("a_images/a.png", "b_images/a.png"), "several folders for images: a_images/, b_images/; give their"),
         (
             ("images/train/a.png", "images/test/b.png", "masks/train/a.png", "masks/test/b.png"),
             r"images holds no image itself, .*such as test; take all with --images 'images/\*\*/\*' .* some .*test",
@@ -106,46 +108,49 @@ def test_groups_of_what_is_taken(tmp_path: Path) -> None:
             ("images/a.png", "annotations/trimaps/a.png"),
             r"all with --images 'images/\*' --masks 'annotations/\*\*/\*', or some with .*'annotations/trimaps/\*'",
         ),
-        (("images/a.png", "masks/a.webp"), r"no masks: .*\nnot read are 1 \.webp files; convert them to PNG or TIFF"),
-        (("images/a.webp", "masks/a.png"), r"no folder of images; .*\nnot read are 1 \.webp files"),
+        (
+            ("images/a.png", "masks/a.webp"),
+            r"no masks: .*\nimport does not read 1 \.webp files; convert them to PNG or TIFF",
+        ),
+        (("images/a.webp", "masks/a.png"), r"no folder of images; .*\nimport does not read 1 \.webp files"),
         (
             ("train/images/a.png", "train/masks/a.png", "val/images/b.png", "val/masks/b.png"),
-            r"in train, val, each apart; take all with --images '\*/images/\*' --masks '\*/masks/\*', or one with",
+            r"in train, val; take all with --images '\*/images/\*' --masks '\*/masks/\*', or one with",
         ),
     ],
 )
 def test_refusals(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
     fill(tmp_path, *names)
     with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize("names", [(), ("things/deep/a.png",), ("a.png", "b.png")])
 def test_no_such_layout(tmp_path: Path, names: tuple[str, ...]) -> None:
     fill(tmp_path, *names)
-    assert recognise(tmp_path, Wishes()) is None
-    assert recognise(tmp_path / "gone", Wishes()) is None
+    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path / "gone", Options()) is None
 
 
 def test_a_pattern_without_its_partner(tmp_path: Path) -> None:
     fill(tmp_path, "raw/a.png", "truth/a_t.png")
-    found = recognise(tmp_path, Wishes(masks="truth/*_t.png"))
+    found = recognise(tmp_path, Options(masks="truth/*_t.png"))
     assert found is not None and list(found.images) == ["a"]
     with pytest.raises(LayoutError, match="--masks is missing, and there is no folder masks"):
-        recognise(tmp_path, Wishes(images="raw/*"))
+        recognise(tmp_path, Options(images="raw/*"))
 
 
 def test_images_without_mask_as_background(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png", "images/b.png", "masks/a.png")
-    layout = recognise(tmp_path, Wishes(missing_as_background=True))
+    layout = recognise(tmp_path, Options(missing_as_background=True))
     assert layout is not None and set(layout.images) == set(layout.classes) == {"a", "b"}
     assert not layout.classes["b"].read().any()
 
 
 def test_real_faultless_tiles_have_no_mask(shared_data: Callable[[str], Path]) -> None:
     source = shared_data("magnetic_tile")
-    wishes = Wishes(masks="masks_raw/*", threshold=127, missing_as_background=True)
-    layout = recognise(source, wishes)
+    options = Options(masks="masks_raw/*", threshold=127, missing_as_background=True)
+    layout = recognise(source, options)
     assert layout is not None and len(layout.images) == len(layout.classes) == 500
     bare = [stem for stem, mask in layout.classes.items() if mask.file == layout.images[stem].file]
     assert len(bare) == 108 and not any(layout.classes[stem].read().any() for stem in bare[:5])
@@ -153,10 +158,10 @@ def test_real_faultless_tiles_have_no_mask(shared_data: Callable[[str], Path]) -
 
 def test_real_soft_masks_by_threshold(shared_data: Callable[[str], Path]) -> None:
     source = shared_data("magnetic_tile")
-    wishes = {"masks": "masks_raw/crack*", "images": "images/crack*"}
+    options = {"masks": "masks_raw/crack*", "images": "images/crack*"}
     with pytest.raises(LayoutError, match=r"crack.*pixels are grey, .*say --threshold 127"):
-        recognise(source, Wishes(**wishes))  # type: ignore[arg-type]
-    layout = recognise(source, Wishes(**wishes, threshold=127))  # type: ignore[arg-type]
+        recognise(source, Options(**options))  # type: ignore[arg-type]
+    layout = recognise(source, Options(**options, threshold=127))  # type: ignore[arg-type]
     assert layout is not None and layout.class_of == {0: 0, 1: 1}
     stem, mask = next(iter(layout.classes.items()))
     np.testing.assert_array_equal(mask.read(), imagefiles.read_labels(source / "masks_raw" / f"{stem}.png") > 127)
@@ -170,7 +175,7 @@ def test_masks_of_several_pages_beside_single_images_are_refused(tmp_path: Path)
         mask = np.zeros((2, 9, 9), np.uint8)
         tifffile.imwrite(_made(tmp_path / "masks") / f"{name}.tif", mask, photometric="minisblack")
     with pytest.raises(LayoutError, match=r"masks/a\.tif has 2 pages, but its image a\.tif has one.*one-hot"):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 def _made(folder: Path) -> Path:
@@ -187,7 +192,7 @@ def test_names_pair_in_any_composition(tmp_path: Path, forms: tuple[Any, Any], p
             imagefiles.write_png(tmp_path / kind / name, np.full((9, 9), number > 0, np.uint8))
     groups = "".join(f"{unicodedata.normalize('NFD', f'Prüf é {number}')},g{number}\n" for number in range(4))
     (tmp_path / "groups.csv").write_text("image,group\n" + groups)
-    found = recognise(tmp_path, Wishes(**patterns))  # type: ignore[arg-type]
+    found = recognise(tmp_path, Options(**patterns))  # type: ignore[arg-type]
     assert found is not None and found.groups is not None
     assert set(found.images) == set(found.groups) == {f"Prüf é {number}" for number in range(4)}
 
@@ -198,4 +203,4 @@ def test_two_files_of_one_name_in_two_compositions_are_both_named(tmp_path: Path
             name = unicodedata.normalize(form, "é.png")  # type: ignore[arg-type]
             imagefiles.write_png(tmp_path / kind / name, np.zeros((9, 9), np.uint8))
     with pytest.raises(LayoutError, match=r"images holds .*e\\u0301\.png.*NFC and NFD"):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())

@@ -1,4 +1,4 @@
-"""LabelMe JSON, judged by the pixels that its shapes were drawn around, and by words for what cannot be meant."""
+"""LabelMe JSON, judged by the pixels that the shapes were drawn around, and by error messages."""
 
 import base64
 import copy
@@ -14,8 +14,8 @@ from segline import files
 from segline.data import imagefiles, labels
 from segline.data.dataset import IGNORE
 from segline.files import FileError
-from segline.importing.formats import Layout, LayoutError, Wishes
 from segline.importing.formats.labelme import recognise
+from segline.importing.layout import Layout, LayoutError, Options
 from segline.model.images import encode_png
 
 HEIGHT, WIDTH = 8, 10
@@ -73,8 +73,8 @@ def write(folder: Path, *contents: object, names: str = "abc") -> None:
         imagefiles.write_png(folder / f"{name}.png", np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH))
 
 
-def found(source: Path, **wishes: Any) -> Layout:
-    layout = recognise(source, Wishes(**wishes))
+def found(source: Path, **options: Any) -> Layout:
+    layout = recognise(source, Options(**options))
     assert layout is not None
     return layout
 
@@ -93,7 +93,7 @@ def test_shapes_become_classes_and_instances(tmp_path: Path) -> None:
     assert any(reason.startswith("1 image file(s) have no JSON and were left out") for reason in layout.reasons)
 
 
-def test_classes_as_told(tmp_path: Path) -> None:
+def test_class_numbers_the_labels(tmp_path: Path) -> None:
     write(tmp_path, said(*SHAPES))
     layout = found(tmp_path, names={0: "glass", 1: "nucleus", 2: "cell", 3: "dirt", 4: "fibre"})
     assert dict(layout.names) == {0: "glass", 1: "nucleus", 2: "cell", 3: "dirt", 4: "fibre"}
@@ -101,7 +101,7 @@ def test_classes_as_told(tmp_path: Path) -> None:
     with pytest.raises(
         LayoutError, match=r"--class: labels cell, dirt have no class; name every label, .*--class 2=cell"
     ):
-        recognise(tmp_path, Wishes(names={1: "nucleus"}))
+        recognise(tmp_path, Options(names={1: "nucleus"}))
 
 
 def test_one_label_needs_no_classes(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_one_label_needs_no_classes(tmp_path: Path) -> None:
     assert (layout.classes, dict(layout.names)) == ({}, {0: "background", 1: "cell"})
 
 
-def test_what_is_to_be_ignored_does_not_count(tmp_path: Path) -> None:
+def test_pixels_of_ignored_shapes_do_not_count(tmp_path: Path) -> None:
     write(tmp_path, said(SHAPES[0], box("__ignore__", 2, 2, 6, 6)))
     layout = found(tmp_path)
     expected = np.zeros((HEIGHT, WIDTH), int)
@@ -120,7 +120,7 @@ def test_what_is_to_be_ignored_does_not_count(tmp_path: Path) -> None:
     assert layout.class_of == {0: 0, 1: 1, IGNORE: IGNORE}
 
 
-def test_masks_that_labelme_drew(tmp_path: Path) -> None:
+def test_masks_in_base64(tmp_path: Path) -> None:
     mask = np.array([[0, 1, 1], [1, 1, 0]], np.uint8) * 255
     encoded = base64.b64encode(encode_png(mask)).decode()
     write(tmp_path, said(shape("cell", "mask", (4, 5), (6, 6), mask=encoded)))
@@ -129,11 +129,11 @@ def test_masks_that_labelme_drew(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found(tmp_path).instances["a"].read(), expected)
     for spoilt in (None, "no base64!", base64.b64encode(b"no image").decode()):
         write(tmp_path, said(shape("cell", "mask", (4, 5), (6, 6), mask=spoilt)))
-        with pytest.raises(LayoutError, match=r"shapes\[0\] .cell.: mask is no image in base64"):
-            recognise(tmp_path, Wishes())
+        with pytest.raises(LayoutError, match=r"shapes\[0\] .cell.: mask is not an image in base64"):
+            recognise(tmp_path, Options())
     write(tmp_path, said(shape("cell", "mask", (8, 5), (10, 6), mask=encoded)))
     with pytest.raises(LayoutError, match="mask of 3x2 px at x 8, y 5 is not inside the image of 10x8 px"):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize("path", ["../images/a.png", "..\\images\\a.png", "C:\\gone\\a.png"])
@@ -145,37 +145,37 @@ def test_images_are_found_by_name(tmp_path: Path, path: str) -> None:
         assert found(source).images["a"].file == tmp_path / "images" / "a.png"
 
 
-def test_the_size_may_be_left_to_the_image(tmp_path: Path) -> None:
+def test_a_missing_size_is_taken_from_the_image(tmp_path: Path) -> None:
     content = said(*SHAPES)
     del content["imageHeight"], content["imageWidth"]
     write(tmp_path, content)
     np.testing.assert_array_equal(found(tmp_path).instances["a"].read(), picture(INSTANCES))
 
 
-def test_missing_images_are_left_out_when_told(tmp_path: Path) -> None:
+def test_missing_images_are_left_out_with_skip_unpaired(tmp_path: Path) -> None:
     write(tmp_path, said(*SHAPES), said(image="gone.png"))
     layout = found(tmp_path, skip_unpaired=True)
     assert set(layout.images) == {"a"}
 
 
-def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Wishes()) is None
+def test_other_json_is_not_recognised(tmp_path: Path) -> None:
+    assert recognise(tmp_path, Options()) is None
     files.write_json(tmp_path / "notes.json", {"shapes": 3})
     files.write_json(tmp_path / "list.json", [1, 2])
     (tmp_path / "broken.json").write_text('{"what": [')
-    assert recognise(tmp_path, Wishes()) is None
+    assert recognise(tmp_path, Options()) is None
 
 
 @pytest.mark.parametrize(("text", "says"), [("", "is empty"), ('{"note": 1}', "has no field shapes"), ("[", "has no")])
-def test_a_json_beside_its_image_is_not_passed_over(tmp_path: Path, text: str, says: str) -> None:
+def test_an_unreadable_json_beside_its_image_is_refused(tmp_path: Path, text: str, says: str) -> None:
     write(tmp_path, said(*SHAPES), said(*SHAPES, image="b.png"))
     (tmp_path / "b.json").write_text(text)
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(LayoutError, match=rf"b\.json: {says}.*, though it lies beside b\.png"):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
-def test_of_a_single_json_the_others_do_not_matter(tmp_path: Path) -> None:
+def test_a_single_json_is_imported_without_its_neighbours(tmp_path: Path) -> None:
     write(tmp_path, said(*SHAPES), {"note": 1})
     assert set(found(tmp_path / "a.json").images) == {"a"}
 
@@ -185,7 +185,7 @@ def test_images_without_json_as_background(tmp_path: Path) -> None:
     imagefiles.write_png(tmp_path / "b.png", np.zeros((3, 4), np.uint8))
     layout = found(tmp_path, missing_as_background=True)
     np.testing.assert_array_equal(layout.instances["b"].read(), np.zeros((3, 4)))
-    assert "1 image(s) without labels are background only, as told" in layout.reasons
+    assert "1 image(s) without labels are background only (--missing-as-background)" in layout.reasons
     assert any("1 image file(s) have no JSON and were left out" in reason for reason in found(tmp_path).reasons)
 
 
@@ -194,39 +194,45 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (polygon((1, 1), (2, 2)), r"shapes\[0\] .cell.: a polygon of 2 point"),
         (polygon(), r"shapes\[0\] .cell.: points .* are no list of|a polygon of"),
         (polygon((1, 1), (2, 2), (12, 3)), r"shapes\[0\] .cell.: point x 12, y 3 is outside the image of 10x8 px"),
-        (polygon((1.1, 1.1), (1.2, 1.1), (1.2, 1.2)), "no.* has an object .1 cover the centre of no pixel"),
+        (polygon((1.1, 1.1), (1.2, 1.1), (1.2, 1.2)), "no.* has an object .1 cover no pixel centre"),
         (polygon((1, 1), (2, 1e308), (2, 2)), "is outside the image"),
         (
             said(shape("cell", "line", (1, 1), (5, 5))),
-            "shape_type line is not read, for it is no area; outline",
+            "shape_type 'line' is not supported, because it encloses no area; outline",
         ),
-        (said(shape("cell", "point", (1, 1))), "shape_type point is not read, .*--skip-shapes"),
+        (said(shape("cell", "point", (1, 1))), "shape_type 'point' is not supported, .*--skip-shapes"),
         (said(shape("cell", "rectangle", (1, 1), (2, 2), (3, 3))), r"a rectangle of 3 point.s.; it needs 2 or 4:"),
         (said(shape("cell", "circle", (1, 1))), "a circle of 1 point"),
-        (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 cover the centre of no pixel"),
-        ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; \[\] says none: mend it"),
-        (said(shape("", "circle", (2, 2), (4, 4))), r"shapes\[0\]: label is ''; it names the class"),
-        (said(box("cell", 1, 1, 4, 4, group_id=[1])), r"group_id is \[1\], not a number"),
-        (said(box("background", 1, 1, 4, 4)), "a label is background, but background is what no shape covers"),
-        (said({"label": "cell", "shape_type": "polygon"}), r"points .* are no list of \[x, y\]"),
-        (said({"label": "cell", "points": "1 1 2 2", "shape_type": "polygon"}), "points 1 1 2 2 are no list"),
-        ({**said(*SHAPES), "shapes": ["cell"]}, r"shapes\[0\] is 'cell', not fields"),
-        (said(*SHAPES, image="c.png"), "imagePath 'c.png' is no image file below .*; add it"),
-        ({**said(*SHAPES), "imagePath": None}, "imagePath is None; it names the image"),
-        ({**said(*SHAPES, image="c.png"), "imageData": "iVBOR"}, "imageData has its pixels: labelme_export_json"),
-        ({**said(*SHAPES), "imageHeight": 10}, r"a\.json: says 10x10 px .* of .*a\.png, which is 10x8; it is another"),
+        (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 cover no pixel centre"),
+        ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; correct it, as \[\]"),
+        (said(shape("", "circle", (2, 2), (4, 4))), r"shapes\[0\]: label is ''; label must be the name of the class"),
+        (said(box("cell", 1, 1, 4, 4, group_id=[1])), r"group_id is \[1\]; group_id must be a number"),
+        (said(box("background", 1, 1, 4, 4)), "a label is background, but background is the pixels without any shape"),
+        (said({"label": "cell", "shape_type": "polygon"}), r"points is missing; points must be a list of \[x, y\]"),
+        (
+            said({"label": "cell", "points": "1 1 2 2", "shape_type": "polygon"}),
+            r"points is '1 1 2 2'; points must be a list",
+        ),
+        ({**said(*SHAPES), "shapes": ["cell"]}, r"shapes\[0\] is 'cell', not an object with the fields label, points"),
+        (said(*SHAPES, image="c.png"), "imagePath 'c.png' is not an image file below .*; add the image"),
+        ({**said(*SHAPES), "imagePath": None}, "imagePath is None; imagePath must be the name of the image"),
+        ({**said(*SHAPES, image="c.png"), "imageData": "iVBOR"}, "imageData holds its pixels: labelme_export_json"),
+        (
+            {**said(*SHAPES), "imageHeight": 10},
+            r"a\.json: gives the size 10x10 px .* for .*a\.png, which is 10x8; it is another",
+        ),
         (said(), "none of 1 images has an object"),
     ],
 )
-def test_what_cannot_be_meant(tmp_path: Path, content: object, says: str) -> None:
+def test_invalid_shapes_are_refused(tmp_path: Path, content: object, message: str) -> None:
     write(tmp_path, content)
-    with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match=message):
+        recognise(tmp_path, Options())
 
 
 NASTY = (None, True, -1, 0, 7, 2**70, 1e300, -0.5, "", "3", "../b.png", [], [[]], [None], [[1, 2]], {}, "mask")
@@ -240,7 +246,7 @@ NASTY = (None, True, -1, 0, 7, 2**70, 1e300, -0.5, "", "3", "../b.png", [], [[]]
     ),
     value=st.sampled_from(NASTY),
 )
-def test_whatever_a_field_holds_it_is_meant_or_refused(tmp_path: Path, number: int, field: str, value: object) -> None:
+def test_any_value_of_a_field_is_accepted_or_refused(tmp_path: Path, number: int, field: str, value: object) -> None:
     content = copy.deepcopy(said(*SHAPES))
     if field in content:
         content[field] = value
@@ -251,7 +257,7 @@ def test_whatever_a_field_holds_it_is_meant_or_refused(tmp_path: Path, number: i
     write(tmp_path, content)
     refused = ""
     try:
-        layout = recognise(tmp_path, Wishes())
+        layout = recognise(tmp_path, Options())
         for mask in (*layout.instances.values(), *layout.classes.values()) if layout else ():
             mask.read()
     except (LayoutError, FileError) as error:
@@ -259,34 +265,34 @@ def test_whatever_a_field_holds_it_is_meant_or_refused(tmp_path: Path, number: i
     assert not refused or "a.json" in refused or "has an object" in refused
 
 
-def test_two_files_of_one_image(tmp_path: Path) -> None:
+def test_two_files_of_one_image_are_refused(tmp_path: Path) -> None:
     write(tmp_path, said(*SHAPES), said(*SHAPES))
-    with pytest.raises(LayoutError, match=r"b\.json: imagePath is .*a\.png, as in a\.json; keep one of them"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match=r"b\.json: imagePath is .*a\.png, as in a\.json; keep one of the two files"):
+        recognise(tmp_path, Options())
 
 
-def test_a_cut_file_is_not_passed_over(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path, said(*SHAPES), said(*SHAPES, image="b.png"))
     (tmp_path / "b.json").write_text((tmp_path / "b.json").read_text()[:200])
     with pytest.raises(FileError, match=r"b\.json: not valid JSON"):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize(
-    ("wishes", "says"),
+    ("options", "message"),
     [
         ({"ignore": 3}, "--ignore: LabelMe shapes have no mask values"),
         ({"threshold": 3}, "--threshold"),
         ({"labels": "boundaries"}, "--labels boundaries"),
     ],
 )
-def test_flags_that_cannot_be_honoured(tmp_path: Path, wishes: dict[str, Any], says: str) -> None:
+def test_unsupported_options_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     write(tmp_path, said(*SHAPES))
-    with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, Wishes(**wishes))
+    with pytest.raises(LayoutError, match=message):
+        recognise(tmp_path, Options(**options))
 
 
-def test_real_nuclei_come_back(tmp_path, shared_data, outlines, alike) -> None:  # type: ignore[no-untyped-def]
+def test_outlines_of_real_nuclei_give_the_nuclei(tmp_path, shared_data, outlines, alike) -> None:  # type: ignore[no-untyped-def]
     source, whole = shared_data("dsb2018"), {}
     for mask in sorted((source / "masks").iterdir())[6:10]:
         instances = labels.renumber(imagefiles.read_labels(mask))[0]
@@ -310,14 +316,14 @@ def test_real_nuclei_come_back(tmp_path, shared_data, outlines, alike) -> None: 
 def test_four_points_of_an_oriented_rectangle_are_filled(tmp_path: Path, kind: str) -> None:
     corners = ((2, 1), (6, 3), (5, 6), (1, 4))
     write(tmp_path, said(shape("car", kind, *corners, direction=0.3)))
-    drawn = recognise(tmp_path, Wishes())
+    drawn = recognise(tmp_path, Options())
     write(tmp_path, said(shape("car", "polygon", *corners)))
-    expected = recognise(tmp_path, Wishes())
+    expected = recognise(tmp_path, Options())
     assert drawn is not None and expected is not None
     np.testing.assert_array_equal(drawn.instances["a"].read(), expected.instances["a"].read())
     write(tmp_path, said(shape("car", kind, *corners[:3])))
     with pytest.raises(LayoutError, match=f"a {kind} of 3 point.s.; it needs 4"):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize(
@@ -325,26 +331,26 @@ def test_four_points_of_an_oriented_rectangle_are_filled(tmp_path: Path, kind: s
     [("point", [(1, 1)]), ("line", [(1, 1), (5, 5)]), ("linestrip", [(1, 1), (5, 5), (7, 2)]), ("cuboid", [(1, 1)] * 8)]
     + [("polygon", [(1, 1)] * count) for count in (1, 2)],
 )
-def test_shapes_that_enclose_nothing_are_refused_by_name_and_left_out_when_told(
+def test_shapes_without_area_are_refused_or_skipped(
     tmp_path: Path, kind: str, points: list[tuple[float, float]]
 ) -> None:
     write(tmp_path, said(*SHAPES, shape("spot", kind, *points)))
-    with pytest.raises(LayoutError, match=rf"(shape_type|a) {kind} .*--skip-shapes leaves out"):
-        recognise(tmp_path, Wishes())
-    layout = recognise(tmp_path, Wishes(skip_shapes=True))
+    with pytest.raises(LayoutError, match=rf"(shape_type '|a ){kind}.*--skip-shapes leaves out"):
+        recognise(tmp_path, Options())
+    layout = recognise(tmp_path, Options(skip_shapes=True))
     assert layout is not None
-    assert f"1 shape(s) that enclose nothing are left out, as told: 1 {kind}" in layout.reasons
+    assert f"1 shape(s) that enclose no area are left out (--skip-shapes): 1 {kind}" in layout.reasons
     assert "spot" not in layout.names.values()
 
 
 @pytest.mark.parametrize("label", ["a\nb", "a\x1b[31m", "a\u202eb", "x" * 201])
-def test_labels_that_are_no_names_are_refused(tmp_path: Path, label: str) -> None:
+def test_invalid_class_names_are_refused(tmp_path: Path, label: str) -> None:
     write(tmp_path, said(box(label, 1, 1, 4, 4)))
     with pytest.raises(LayoutError, match=r"a\.json: shapes\[0\]: label .* choose another name"):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 def test_one_label_in_two_compositions_is_one_class(tmp_path: Path) -> None:
     write(tmp_path, said(box("Zelle é", 1, 1, 4, 4), box("Zelle e\u0301", 5, 1, 8, 4)))
-    layout = recognise(tmp_path, Wishes())
+    layout = recognise(tmp_path, Options())
     assert layout is not None and layout.names == {0: "background", 1: "Zelle é"}

@@ -8,18 +8,18 @@ import pytest
 from scipy import ndimage
 
 from segline.data.dataset import IGNORE
-from segline.importing.formats import LayoutError, Mask, Wishes
-from segline.importing.formats.census import Census, facts_of
-from segline.importing.formats.maskfile import numbers
-from segline.importing.formats.masks import Meaning, as_named, guess
+from segline.importing.formats.census import Census, counts_of
+from segline.importing.formats.masks import Meaning, guess, of_named
+from segline.importing.formats.pixels import numbers
+from segline.importing.layout import LayoutError, MaskSource, Options
 
 
 def census(masks: Iterable[np.ndarray]) -> Census:
-    return Census.of(facts_of(mask_of(array, f"{index}.png")) for index, array in enumerate(masks))
+    return Census.of(counts_of(mask_of(array, f"{index}.png")) for index, array in enumerate(masks))
 
 
-def mask_of(array: np.ndarray, name: str = "a.png") -> Mask:
-    return Mask(Path(name), lambda: array)
+def mask_of(array: np.ndarray, name: str = "a.png") -> MaskSource:
+    return MaskSource(Path(name), lambda: array)
 
 
 def discs(counts: Iterable[int], value: int | None = None, side: int = 96) -> list[np.ndarray]:
@@ -59,19 +59,19 @@ def semantic() -> list[np.ndarray]:
         (semantic(), "classes", "share the few values 0, 1, 2"),
         (discs([2, 2, 2, 2]), "classes", "few values"),  # cytoplasm and nucleus, say
         ([np.where(mask > 0, 3, 0).astype(np.uint8) for mask in discs([2, 4])] + semantic(), "classes", "few values"),
-        (discs([12, 20], value=255), "classes", "0, 255 only"),
-        (discs([12, 20], value=1), "classes", "0, 1 only"),
-        ([net(), net()], "boundaries", "connected net around 36 pieces"),
+        (discs([12, 20], value=255), "classes", "0, 255"),
+        (discs([12, 20], value=1), "classes", "hold only 0, 1"),
+        ([net(), net()], "boundaries", "connected net around 36 components"),
         ([net(1)], "boundaries", "connected net"),
-        ([255 - net()], "classes", "areas, not objects"),
-        ([many_classes(0), many_classes(17)], "classes", "several pieces"),
+        ([255 - net()], "classes", "areas rather than objects"),
+        ([many_classes(0), many_classes(17)], "classes", "several components"),
     ],
 )
 def test_guess(masks: list[np.ndarray], kind: str, why: str) -> None:
-    meaning = guess(census(masks), Wishes())
+    meaning = guess(census(masks), Options())
     assert meaning.labels == kind
     assert why in meaning.reasons[0]
-    assert "say --labels" in meaning.reasons[0]
+    assert "add --labels" in meaning.reasons[0]
 
 
 def tables(meaning: Meaning) -> tuple[dict[int, str], dict[int, int] | None]:
@@ -80,17 +80,17 @@ def tables(meaning: Meaning) -> tuple[dict[int, str], dict[int, int] | None]:
 
 def test_values_become_classes() -> None:
     binary = census(discs([3], value=255))
-    assert tables(guess(binary, Wishes())) == ({0: "background", 1: "object"}, {0: 0, 255: 1})
-    assert tables(guess(binary, Wishes(labels="boundaries"))) == ({0: "border", 1: "cell"}, {0: 0, 255: 1})
-    assert tables(guess(binary, Wishes(labels="instances"))) == ({0: "background", 1: "object"}, None)
-    assert guess(binary, Wishes(labels="instances")).joined
+    assert tables(guess(binary, Options())) == ({0: "background", 1: "object"}, {0: 0, 255: 1})
+    assert tables(guess(binary, Options(labels="boundaries"))) == ({0: "border", 1: "cell"}, {0: 0, 255: 1})
+    assert tables(guess(binary, Options(labels="instances"))) == ({0: "background", 1: "object"}, None)
+    assert guess(binary, Options(labels="instances")).label_components
     greys = census([np.array([[0, 100, 200]], np.uint8).repeat(3, 0).repeat(2, 1)])
-    assert tables(guess(greys, Wishes())) == (
+    assert tables(guess(greys, Options())) == (
         {0: "background", 1: "class 1", 2: "class 2"},
         {0: 0, 100: 1, 200: 2},
     )
     hole = census([np.array([[0, 1, 3, 0, 1]], np.uint8)])
-    assert tables(guess(hole, Wishes(names={3: "fibre", 4: "rare"}))) == (
+    assert tables(guess(hole, Options(names={3: "fibre", 4: "rare"}))) == (
         {0: "background", 1: "class 1", 2: "class 2", 3: "fibre", 4: "rare"},
         {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
     )
@@ -100,15 +100,15 @@ def test_values_become_classes() -> None:
 def test_255_beside_few_classes_is_ignored_only_when_told(rows: int) -> None:
     masks = semantic()
     masks[0][:rows] = 255
-    with pytest.raises(LayoutError, match=rf"255 beside small values .*255 \({64 * rows} px\)\. Say --ignore 255 if"):
-        guess(census(masks), Wishes())
-    meaning = guess(census(masks), Wishes(ignore=255))
+    with pytest.raises(LayoutError, match=rf"255 beside small values .*255 \({64 * rows} px\)\. Add --ignore 255 if"):
+        guess(census(masks), Options())
+    meaning = guess(census(masks), Options(ignore=255))
     assert tables(meaning) == (
         {0: "background", 1: "class 1", 2: "class 2"},
         {0: 0, 1: 1, 2: 2, 255: IGNORE},
     )
     assert "mask value 255 do not count" in meaning.reasons[-1]
-    assert tables(guess(census(semantic()), Wishes(ignore=2)))[1] == {0: 0, 1: 1, 2: IGNORE}
+    assert tables(guess(census(semantic()), Options(ignore=2)))[1] == {0: 0, 1: 1, 2: IGNORE}
 
 
 def _soft() -> np.ndarray:
@@ -120,13 +120,13 @@ def _soft() -> np.ndarray:
 @pytest.mark.parametrize(
     ("masks", "flags", "says"),
     [
-        ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds anything but 0, 0\.png for one"),
+        ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds a pixel other than 0, not even 0\.png"),
         ([*discs([3], value=255), _soft()], {}, r"1\.png: 9 pixels are grey"),
-        (semantic(), {"labels": "boundaries"}, "two values, border and cell; these hold 0, 1, 2"),
+        (semantic(), {"labels": "boundaries"}, "two values, border and cell, but these hold 0, 1, 2"),
         (discs([320]), {"labels": "classes"}, "321 classes are too many"),
-        (discs([30]), {"names": {2: "nucleus"}}, "instance masks know class 0 and 1 only"),
+        (discs([30]), {"names": {2: "nucleus"}}, "instance masks have only the classes 0 and 1"),
         (discs([30]), {"ignore": 7}, "--ignore 7"),
-        (discs([3], value=255), {"names": {2: "nucleus"}}, "there is no such class; there are 0, 1"),
+        (discs([3], value=255), {"names": {2: "nucleus"}}, "there is no such class; the classes are 0, 1"),
         (
             semantic(),
             {"names": {7: "x"}},
@@ -137,7 +137,7 @@ def _soft() -> np.ndarray:
 )
 def test_refusals(masks: list[np.ndarray], flags: dict[str, object], says: str) -> None:
     with pytest.raises(LayoutError, match=says):
-        guess(census(masks), Wishes(**flags))  # type: ignore[arg-type]
+        guess(census(masks), Options(**flags))  # type: ignore[arg-type]
 
 
 def test_a_line_of_greys_is_soft_though_it_has_no_core() -> None:
@@ -147,7 +147,7 @@ def test_a_line_of_greys_is_soft_though_it_has_no_core() -> None:
     mask[range(64), range(64)] = rng.integers(60, 200, 64)
     mask[0, 0] = 255
     with pytest.raises(LayoutError, match="63 pixels are grey"):
-        guess(census([mask]), Wishes())
+        guess(census([mask]), Options())
 
 
 def rectangles(seed: int, values: Iterable[int]) -> np.ndarray:
@@ -165,7 +165,7 @@ def test_blurred_masks_are_refused(sigma: float) -> None:
     counts = [np.count_nonzero((mask > 0) & (mask < 255)) for mask in masks]
     says = rf"{np.argmax(counts)}\.png: {max(counts)} pixels are grey.*blurred.*--threshold 127"
     with pytest.raises(LayoutError, match=says):
-        guess(census(mask.astype(np.uint8) for mask in masks), Wishes())
+        guess(census(mask.astype(np.uint8) for mask in masks), Options())
 
 
 @pytest.mark.parametrize(
@@ -179,28 +179,28 @@ def test_blurred_masks_are_refused(sigma: float) -> None:
     ],
 )
 def test_areas_of_any_grey_are_not_blurred(values: Iterable[int], kind: str) -> None:
-    assert guess(census(rectangles(seed, [*values, *values]) for seed in range(4)), Wishes()).labels == kind
+    assert guess(census(rectangles(seed, [*values, *values]) for seed in range(4)), Options()).labels == kind
 
 
 def test_what_is_said_to_be_but_is_not() -> None:
-    meaning = guess(census(semantic()), Wishes(ignore=77, names={3: "rare"}))
+    meaning = guess(census(semantic()), Options(ignore=77, names={3: "rare"}))
     assert meaning.names[3] == "rare"
     assert meaning.reasons[-2:] == ("no mask holds class 3", "--ignore 77: no mask holds 77")
     hole = census([np.kron(np.array([[0, 1, 3]], np.uint8), np.ones((4, 4), np.uint8))])
-    assert "no mask holds class 2" in guess(hole, Wishes()).reasons
-    trimap = guess(census([np.kron(np.array([[1, 2, 3]], np.uint8), np.ones((4, 4), np.uint8))]), Wishes())
-    assert trimap.reasons[-1].startswith("no mask holds background, class 0; if one of the values is that")
+    assert "no mask holds class 2" in guess(hole, Options()).reasons
+    trimap = guess(census([np.kron(np.array([[1, 2, 3]], np.uint8), np.ones((4, 4), np.uint8))]), Options())
+    assert trimap.reasons[-1].startswith("no mask holds background, class 0; if one of the values is background")
     masks = census([np.array([[0, 1]], np.uint8)])
-    found = as_named(masks, Wishes(ignore=9), {0: "", 1: "red", 2: "blue"})
+    found = of_named(masks, Options(ignore=9), {0: "", 1: "red", 2: "blue"})
     assert found.reasons[-2] == "no mask holds class 2"
-    assert found.reasons[-1].startswith("--ignore 9: no mask holds 9; colours that do not count have class ignore")
+    assert found.reasons[-1].startswith("--ignore 9: no mask holds 9; give ignored colours the class ignore")
 
 
 def test_two_ways_of_saying_foreground_are_no_255_that_does_not_count() -> None:
     masks = [*discs([3], value=1), *discs([4], value=255)]
-    with pytest.raises(LayoutError, match=r"do some say 255 where others say 1.*--ignore 255"):
-        guess(census(masks), Wishes())
-    assert guess(census(masks), Wishes(ignore=255)).names == {0: "background", 1: "object"}
+    with pytest.raises(LayoutError, match=r"do some use 255 where others use 1.*--ignore 255"):
+        guess(census(masks), Options())
+    assert guess(census(masks), Options(ignore=255)).names == {0: "background", 1: "object"}
 
 
 @pytest.mark.parametrize(
@@ -213,11 +213,73 @@ def test_two_ways_of_saying_foreground_are_no_255_that_does_not_count() -> None:
     ],
 )
 def test_real_masks_need_no_flag(shared_data, name: str, labels: str, classes: int) -> None:  # type: ignore[no-untyped-def]
-    meaning = guess(census(map(numbers, sorted((shared_data(name) / "masks").iterdir()))), Wishes())
+    meaning = guess(census(map(numbers, sorted((shared_data(name) / "masks").iterdir()))), Options())
     assert (meaning.labels, len(meaning.names)) == (labels, classes)
 
 
 def test_real_soft_masks_are_refused(shared_data) -> None:  # type: ignore[no-untyped-def]
     masks = sorted((shared_data("magnetic_tile") / "masks_raw").iterdir())
     with pytest.raises(LayoutError, match="anti-aliased"):
-        guess(census(map(numbers, masks[:100])), Wishes())
+        guess(census(map(numbers, masks[:100])), Options())
+
+
+def label_image(first: int, step: int, rows: int = 4, columns: int = 6, side: int = 24) -> np.ndarray:
+    """One object in each field of a grid, `side` px, shifted so that crops of the grid may cut it."""
+    ids = first + step * np.arange(rows * columns).reshape(rows, columns)
+    one = np.zeros((side, side), int)
+    one[4:18, 6:20] = 1
+    return np.kron(ids, np.ones((side, side), int)) * np.tile(one, (rows, columns))
+
+
+def crops(image: np.ndarray, side: int, shift: int = 0) -> list[np.ndarray]:
+    return [
+        image[y : y + side, x : x + side]
+        for y in range(shift, image.shape[0] - side + 1, side)
+        for x in range(shift, image.shape[1] - side + 1, side)
+    ]
+
+
+@pytest.mark.parametrize(("first", "step"), [(1000, 1), (300, 97), (20_000, 3), (70_000, 11), (250, 40)])
+@pytest.mark.parametrize("side", [24, 48])
+@pytest.mark.parametrize("count", [None, 2, 6])
+def test_crops_of_one_label_image_hold_objects(first: int, step: int, side: int, count: int | None) -> None:
+    masks = crops(label_image(first, step, 2, 6), side)[:count]
+    assert len(np.unique(masks)) <= 21
+    if len(np.unique(masks)) < 4:
+        return
+    meaning = guess(census(masks), Options())
+    assert meaning.labels == "instances"
+    assert "add --labels classes" in meaning.reasons[0]
+
+
+@pytest.mark.parametrize("first", [1000, 70_000])
+def test_crops_that_share_the_objects_on_their_border_hold_objects(first: int) -> None:
+    masks = crops(label_image(first, 7, 3, 5), 24, shift=12)
+    shared = [value for value in np.unique(masks) if value and sum(value in mask for mask in masks) > 1]
+    assert shared and len(np.unique(masks)) <= 21
+    assert guess(census(masks), Options()).labels == "instances"
+
+
+@pytest.mark.parametrize(("first", "step"), [(1, 1), (3, 1), (50, 17), (10, 10)])
+def test_ids_that_may_be_classes_are_asked_for(first: int, step: int) -> None:
+    """Classes that come in one image each look like objects cropped from one label image."""
+    masks = crops(label_image(first, step, 2, 4), 48)
+    with pytest.raises(LayoutError, match="--labels instances or --labels classes"):
+        guess(census(masks), Options())
+    assert guess(census(masks), Options(labels="instances")).labels == "instances"
+    assert guess(census(masks), Options(labels="classes")).labels == "classes"
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], [85, 170, 255], [1000, 2000, 3000]])
+def test_classes_that_come_again_are_classes(values: list[int]) -> None:
+    image = label_image(1, 1)
+    masks = [
+        np.asarray([0, *values])[(mask > 0) * (1 + (mask + place) % 3)] for place, mask in enumerate(crops(image, 48))
+    ]
+    assert guess(census(masks), Options()).labels == "classes"
+
+
+def test_a_class_in_several_pieces_is_a_class() -> None:
+    image = label_image(1000, 0, 4, 6)
+    masks = [mask + (mask > 0) * place for place, mask in enumerate(crops(image, 48))]
+    assert guess(census(masks), Options()).labels == "classes"

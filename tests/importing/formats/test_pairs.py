@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from segline.importing.formats import LayoutError, Wishes
 from segline.importing.formats.pairs import by_pattern, in_one_folder, in_two_folders
+from segline.importing.layout import LayoutError, Options
 
 
 def paths(folder: str, names: str) -> list[Path]:
@@ -28,13 +28,13 @@ def names(found: dict[str, Path]) -> dict[str, str]:
         ("000_img.png 001_img.png", "000_masks.png 001_masks.png", "without image or raw"),
         ("a_raw.tif im_b.tif", "a_labels.tif seg_b.tif", "without image or raw"),
         ("000_img.png 001_img.png", "000_img_cp_masks.png 001_img_cp_masks.png", "mask, label, seg or gt"),
-        ("21_training.tif 22_training.tif", "21_manual1.png 22_manual1.png", "what differs within the stems"),
-        ("p-01_x.tif p-02_x.tif", "q_01-y.png q_02-y.png", "what differs within the stems"),
+        ("21_training.tif 22_training.tif", "21_manual1.png 22_manual1.png", "the differing part of the stems"),
+        ("p-01_x.tif p-02_x.tif", "q_01-y.png q_02-y.png", "the differing part of the stems"),
     ],
 )
 def test_two_folders(images: str, masks: str, how: str) -> None:
-    found = in_two_folders(paths("i", images), paths("m", masks), Wishes())
-    assert how in found.how
+    found = in_two_folders(paths("i", images), paths("m", masks), Options())
+    assert how in found.rule
     assert list(names(dict(found.images)).values()) == sorted(images.split())
     assert list(names(dict(found.masks)).values()) == masks.split()
     assert list(found.images) == list(found.masks) == [Path(name).stem for name in sorted(images.split())]
@@ -47,43 +47,45 @@ def test_two_folders(images: str, masks: str, how: str) -> None:
         ("a.png", "a.png z.png", r"1 of 2 masks have no image: z\.png"),
         ("a.png b.png", "a_mask.png c_mask.png", r"1 of 2 images have no mask: b\.png; 1 of 2 masks.*: c_mask\.png"),
         ("001.png 002.png", "101.png 102.png", "2 of 2 images have no mask"),
-        ("a.png a.jpg", "a.png", r"a\.png and a\.jpg have one name, a"),
-        ("a.png", "a.png a.tif", r"a\.tif and a\.png have one name, a"),
+        ("a.png a.jpg", "a.png", r"a\.png and a\.jpg have the same name, a"),
+        ("a.png", "a.png a.tif", r"a\.tif and a\.png have the same name, a"),
     ],
 )
 def test_two_folders_that_do_not_pair(images: str, masks: str, says: str) -> None:
     with pytest.raises(LayoutError, match=says):
-        in_two_folders(paths("i", images), paths("m", masks), Wishes())
+        in_two_folders(paths("i", images), paths("m", masks), Options())
 
 
 def test_what_stays_alone_may_be_left_out() -> None:
-    found = in_two_folders(paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png"), Wishes(skip_unpaired=True))
+    found = in_two_folders(
+        paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png"), Options(skip_unpaired=True)
+    )
     assert (names(dict(found.images)), names(dict(found.masks))) == ({"a": "a.png"}, {"a": "a_gt.png"})
-    assert found.how.endswith(
+    assert found.rule.endswith(
         "2 of 3 images have no mask: b.png, c.png; 1 of 2 masks have no image: d_gt.png; left out"
     )
     with pytest.raises(LayoutError, match="1 of 1 images have no mask"):
-        in_two_folders(paths("i", "a.png"), paths("m", "b.png"), Wishes(skip_unpaired=True))
+        in_two_folders(paths("i", "a.png"), paths("m", "b.png"), Options(skip_unpaired=True))
 
 
 def test_images_without_mask_are_background_when_told() -> None:
     images, masks = paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png")
-    background = Wishes(missing_as_background=True)
+    background = Options(missing_as_background=True)
     found = in_two_folders(images, masks[:1], background)
     assert (list(found.images), names(dict(found.masks))) == (["a", "b", "c"], {"a": "a_gt.png"})
-    assert found.how.endswith("2 of 3 images have no mask: b.png, c.png; they hold background only, as told")
+    assert found.rule.endswith(
+        "2 of 3 images have no mask: b.png, c.png; they hold background only (--missing-as-background)"
+    )
     with pytest.raises(LayoutError, match="1 of 2 masks have no image"):
         in_two_folders(images, masks, background)
-    found = in_two_folders(images, masks, Wishes(missing_as_background=True, skip_unpaired=True))
+    found = in_two_folders(images, masks, Options(missing_as_background=True, skip_unpaired=True))
     assert list(found.images) == ["a", "b", "c"] and list(found.masks) == ["a"]
     with pytest.raises(LayoutError, match="3 of 3 images have no mask"):
         in_two_folders(images, masks[1:], background)
     beside = in_one_folder(paths("i", "a.jpg a.png b.jpg"), background)
     assert beside is not None and (list(beside.images), list(beside.masks)) == (["a", "b"], ["a"])
-    with pytest.raises(
-        LayoutError, match=r"1 of 2 images have no mask: b\.jpg.*need none with --missing-as-background"
-    ):
-        in_one_folder(paths("i", "a.jpg a.png b.jpg"), Wishes())
+    with pytest.raises(LayoutError, match=r"1 of 2 images have no mask: b\.jpg.*add --missing-as-background"):
+        in_one_folder(paths("i", "a.jpg a.png b.jpg"), Options())
 
 
 @pytest.mark.parametrize(
@@ -97,28 +99,28 @@ def test_images_without_mask_are_background_when_told() -> None:
     ],
 )
 def test_one_folder(files: str, pairs: dict[str, str]) -> None:
-    found = in_one_folder(paths("i", files), Wishes())
+    found = in_one_folder(paths("i", files), Options())
     assert found is not None
     assert names(dict(found.masks)) == pairs
     assert list(found.images) == list(pairs)
 
 
 def test_a_folder_without_masks() -> None:
-    assert in_one_folder(paths("i", "a.png b.png c_mask.png"), Wishes()) is None
-    assert in_one_folder(paths("i", "a.jpg b.jpg"), Wishes()) is None
-    assert in_one_folder([], Wishes()) is None
+    assert in_one_folder(paths("i", "a.png b.png c_mask.png"), Options()) is None
+    assert in_one_folder(paths("i", "a.jpg b.jpg"), Options()) is None
+    assert in_one_folder([], Options()) is None
 
 
 @pytest.mark.parametrize(
     ("files", "says"),
     [
         ("a.png a_mask.png b.png", r"1 of 2 images have no mask: b\.png"),
-        ("a.png a_mask.png a_label.png", r"a_mask\.png and a_label\.png have one name, a.*--masks '\*_mask\.png'"),
+        ("a.png a_mask.png a_label.png", r"a_mask\.png and a_label\.png have the same name, a.*--masks '\*_mask\.png'"),
     ],
 )
 def test_one_folder_that_does_not_pair(files: str, says: str) -> None:
     with pytest.raises(LayoutError, match=says):
-        in_one_folder(paths("i", files), Wishes())
+        in_one_folder(paths("i", files), Options())
 
 
 TREE = paths(
@@ -147,17 +149,17 @@ TREE = paths(
 def test_patterns(images: str, masks: str, pairs: dict[str, str] | None) -> None:
     if pairs is None:
         with pytest.raises(LayoutError, match="have no mask"):
-            by_pattern(Path("s"), TREE, images, masks, Wishes())
+            by_pattern(Path("s"), TREE, images, masks, Options())
         return
-    found = by_pattern(Path("s"), TREE, images, masks, Wishes())
+    found = by_pattern(Path("s"), TREE, images, masks, Options())
     assert {stem: file.relative_to("s").as_posix() for stem, file in found.masks.items()} == pairs
-    assert f"images {images}, masks {masks}" in found.how
+    assert f"images {images}, masks {masks}" in found.rule
 
 
 def test_all_files_of_two_folders() -> None:
-    found = by_pattern(Path("s"), [file for file in TREE if file.stem != "note"], "raw/*", "gt/*", Wishes())
+    found = by_pattern(Path("s"), [file for file in TREE if file.stem != "note"], "raw/*", "gt/*", Options())
     assert names(dict(found.masks)) == {"a_img": "a_seg.png", "b_img": "b_seg.png"}
-    assert found.how.startswith("images raw/*, masks gt/*, paired by stem, without image or raw")
+    assert found.rule.startswith("images raw/*, masks gt/*, paired by stem, without image or raw")
 
 
 def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
@@ -165,28 +167,28 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
     for file in files:
         file.parent.mkdir()
         file.touch()
-    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", Wishes()).masks)) == {"a": "a.png"}
+    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", Options()).masks)) == {"a": "a.png"}
     files[1] = files[1].rename(tmp_path / "gt" / "a_seg.png")
-    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", Wishes()).masks)) == {"a": "a_seg.png"}
+    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", Options()).masks)) == {"a": "a_seg.png"}
 
 
 @pytest.mark.parametrize(
     ("images", "masks", "says"),
     [
-        ("pictures/*", "gt/*_seg.png", r"--images 'pictures/\*' fits no file below s; there are .*\(17 in all\)"),
-        ("raw/*", "labels/*", r"--masks 'labels/\*' fits no file"),
+        ("pictures/*", "gt/*_seg.png", r"--images 'pictures/\*' matches no file below s; files there: .*\(17 in all\)"),
+        ("raw/*", "labels/*", r"--masks 'labels/\*' matches no file"),
         ("raw/*", "gt/*", "paired by stem, without image or raw.*; 1 of 3 images have no mask: note.png"),
         ("*/images/1.png", "*/masks/*.png", "2 of 2 images have no mask: 1.png, 1.png; 2 of 2 masks"),
-        ("raw/?_*.tif", "gt/*_seg.png", "have the same at"),
+        ("raw/?_*.tif", "gt/*_seg.png", "have the same text at"),
     ],
 )
 def test_patterns_that_do_not_pair(images: str, masks: str, says: str) -> None:
     with pytest.raises(LayoutError, match=says):
-        by_pattern(Path("s"), TREE, images, masks, Wishes())
+        by_pattern(Path("s"), TREE, images, masks, Options())
 
 
 def test_jpeg_2000_files_are_images_where_nothing_is_jpeg() -> None:
-    found = in_one_folder([Path("a.jp2"), Path("a.png"), Path("b.jp2"), Path("b.gif")], Wishes())
+    found = in_one_folder([Path("a.jp2"), Path("a.png"), Path("b.jp2"), Path("b.gif")], Options())
     assert found is not None
     assert found.images == {"a": Path("a.jp2"), "b": Path("b.jp2")}
     assert found.masks == {"a": Path("a.png"), "b": Path("b.gif")}

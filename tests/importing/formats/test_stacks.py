@@ -10,8 +10,8 @@ import tifffile
 from segline.data import imagefiles
 from segline.data.dataset import IGNORE, Dataset
 from segline.importing import bring
-from segline.importing.formats import Layout, LayoutError, Wishes
 from segline.importing.formats.stacks import recognise
+from segline.importing.layout import Layout, LayoutError, Options
 
 
 def volume(pages: int, side: int = 20) -> np.ndarray:
@@ -31,8 +31,8 @@ def save(file: Path, array: np.ndarray, **how: object) -> None:
     tifffile.imwrite(file, array, photometric="minisblack", **how)  # type: ignore[arg-type]
 
 
-def found(source: Path, **wishes: object) -> Layout:
-    layout = recognise(source, Wishes(**wishes))  # type: ignore[arg-type]
+def found(source: Path, **options: object) -> Layout:
+    layout = recognise(source, Options(**options))  # type: ignore[arg-type]
     assert layout is not None
     return layout
 
@@ -99,16 +99,16 @@ def test_a_stack_without_labels_is_left_out(tmp_path: Path) -> None:
 def test_labels_without_stack(tmp_path: Path) -> None:
     for name in ("a-volume.tif", "a-labels.tif", "b-labels.tif"):
         save(tmp_path / name, areas(4))
-    with pytest.raises(LayoutError, match=r"b-labels\.tif has no stack of images of its name"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match=r"b-labels\.tif has no stack of images with its name"):
+        recognise(tmp_path, Options())
     assert len(found(tmp_path, skip_unpaired=True).images) == 4
 
 
 def test_two_stacks_of_one_stem(tmp_path: Path) -> None:
     for name in ("images/a.tif", "images/a.tiff", "masks/a.tif"):
         save(tmp_path / name, areas(4))
-    with pytest.raises(LayoutError, match=r"a\.tiff and another stack have one stem"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match=r"a\.tiff and another stack have the same stem"):
+        recognise(tmp_path, Options())
 
 
 def test_flags_are_honoured(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_flags_are_honoured(tmp_path: Path) -> None:
     layout = found(tmp_path, ignore=2, names={1: "fibre"})
     assert (layout.class_of or {})[2] == IGNORE
     assert layout.names[1] == "fibre"
-    assert found(tmp_path, labels="instances", threshold=1.5).joined
+    assert found(tmp_path, labels="instances", threshold=1.5).label_components
 
 
 def test_channels_are_no_pages(tmp_path: Path) -> None:
@@ -129,21 +129,25 @@ def test_channels_are_no_pages(tmp_path: Path) -> None:
 
 
 def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Wishes()) is None
-    assert recognise(tmp_path / "gone", Wishes()) is None
+    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path / "gone", Options()) is None
     for name in "ab":
         save(tmp_path / "images" / f"{name}.tif", volume(1)[0])
         save(tmp_path / "masks" / f"{name}.tif", areas(1)[0])
     save(tmp_path / "c.tif", volume(1)[0])
     save(tmp_path / "c_mask.tif", areas(1)[0])
-    assert recognise(tmp_path, Wishes()) is None
-    assert recognise(tmp_path / "c.tif", Wishes()) is None
+    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path / "c.tif", Options()) is None
 
 
 @pytest.mark.parametrize(
     ("image", "label", "says"),
     [
-        (volume(4), areas(3), r"volume\.tif has 4 page.s., but its labels .*labels\.tif have 3; page n of one belongs"),
+        (
+            volume(4),
+            areas(3),
+            r"volume\.tif has 4 page.s., but its labels .*labels\.tif have 3; page n",
+        ),
         (volume(4, side=24), areas(4), r"pages of 24x24 px, but its labels .* 20x20"),
     ],
 )
@@ -151,24 +155,24 @@ def test_stacks_that_do_not_fit(tmp_path: Path, image: np.ndarray, label: np.nda
     save(tmp_path / "volume.tif", image)
     save(tmp_path / "labels.tif", label)
     with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 def test_stacks_that_cannot_be_paired(tmp_path: Path) -> None:
     save(tmp_path / "a.tif", volume(4))
-    with pytest.raises(LayoutError, match=r"has 4 pages, but no labels of their own .*; name them a-labels\.tif"):
-        recognise(tmp_path / "a.tif", Wishes())
+    with pytest.raises(LayoutError, match=r"has 4 pages, but no labels beside it; name them a-labels\.tif"):
+        recognise(tmp_path / "a.tif", Options())
     save(tmp_path / "b.tif", volume(4))
     save(tmp_path / "c-labels.tif", areas(4))
-    with pytest.raises(LayoutError, match="which belong together cannot be told from their names"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match="their names do not tell which belong together"):
+        recognise(tmp_path, Options())
 
 
 def test_colours_have_no_meaning_here(tmp_path: Path) -> None:
     save(tmp_path / "volume.tif", volume(4))
     save(tmp_path / "labels.tif", areas(4))
     with pytest.raises(LayoutError, match="--colour"):
-        recognise(tmp_path, Wishes(colours={(255, 0, 0): 1}))
+        recognise(tmp_path, Options(colours={(255, 0, 0): 1}))
 
 
 def test_real_slices_come_back_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:

@@ -15,7 +15,7 @@ from segline.model.metadata import Note
 
 OF_MASKS = "transparency"  # note about masks only: images with transparent pixels are refused
 NODATA = "nodata"
-MOST = 7  # messages of one kind: one for each way to turn an image
+MOST = 7  # largest number of messages of a kind: one for each way to turn an image
 
 
 def notes(file: Path) -> tuple[Note, ...]:

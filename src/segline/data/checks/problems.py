@@ -11,7 +11,7 @@ import numpy.typing as npt
 from segline.data.dataset import Dataset
 from segline.text import visible
 
-LINES = 50  # most lines of a table
+LINES = 50  # largest number of lines in a table
 EXAMPLES = 3  # files named for each kind of problem
 
 
@@ -55,7 +55,7 @@ def table(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPL
 
 
 def _line(text: str) -> str:
-    """Return `text` on one line: file names may contain control characters."""
+    """Escape line breaks and control characters, which file names may contain."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 

@@ -1,89 +1,58 @@
-"""Foreign layouts that import understands, one module each, and what each says of a folder."""
+"""Recognise the layout of a foreign source; one module per layout."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
-from segline.data import imagefiles
-from segline.data.dataset import Kind
-from segline.data.imagefiles import Labels
+from segline.data.dataset import SPEC
+from segline.importing.formats import coco, ctc, folders, labelme, mask_per_object, stacks, unsupported
+from segline.importing.layout import Layout, LayoutError, Mapper, Options, first_few
 
-Colour = tuple[int, int, int]  # red, green, blue, each 0 to 255
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-"""Like `map`; handed over by whoever has cores to use and progress to show."""
+# The most specific layout first.
+LAYOUTS: tuple[Callable[[Path, Options, Mapper], Layout | None], ...] = (
+    ctc.recognise,
+    mask_per_object.recognise,
+    coco.recognise,
+    labelme.recognise,
+    stacks.recognise,
+    folders.recognise,
+)
+SUPPORTED = """\
+  images/ and masks/ (or raw/, labels/, gt/, ...), one mask per image, names alike but for _mask, _label, -seg, ...
+  images and masks in one folder, as STEM.png and STEM_mask.png
+  one mask file per object, as STEM/images/ and STEM/masks/
+  01/ and 01_GT/SEG/, as in the Cell Tracking Challenge
+  COCO or LabelMe JSON with its images
+  multi-page TIFF with the images, and one with their labels"""
 
-READABLE = imagefiles.READABLE
 
+def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout:
+    """Return the layout of `source`, a folder or a single file; patterns in `options` rule out all other layouts.
 
-class LayoutError(ValueError):
-    """A folder that no layout fits, or that cannot be meant; the message says what was found and what to do."""
+    Parameters
+    ----------
+    mapper : like `map`; pass one that uses all cores and shows progress.
 
-
-def some(values: Sequence[object], most: int = 8) -> str:
-    """Join the first `most` values by commas, and say how many there are if these are not all."""
-    shown = ", ".join(str(value) for value in values[:most])
-    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the person says of the source; whatever is left out is guessed.
-
-    ``names`` by class id; ``ignore`` a mask value; ``threshold``: mask values above it are 1, others 0; ``colours``:
-    class id by colour, IGNORE for colours that do not count; ``images`` and ``masks``: patterns of files below the
-    source, `*` where they pair; ``group_by``: regular expression whose first parenthesis is the group in a stem;
-    ``skip_unpaired``: leave out what has no partner instead of refusing it; ``missing_as_background``: images without
-    labels hold background only; ``cut``: side in px of the blocks into which larger images are cut; ``crowd``: whether
-    crowds of COCO are ignored or count as objects; ``skip_shapes``: leave out shapes of LabelMe that enclose nothing.
+    Raises
+    ------
+    LayoutError, DatasetError, FileError
+        No layout fits, or a layout fits but its content is contradictory.
     """
-
-    labels: Kind | None = None
-    names: Mapping[int, str] = field(default_factory=dict)
-    ignore: int | None = None
-    threshold: float | None = None
-    colours: Mapping[Colour, int] = field(default_factory=dict)
-    images: str | None = None
-    masks: str | None = None
-    group_by: str | None = None
-    skip_unpaired: bool = False
-    missing_as_background: bool = False
-    cut: int | None = None
-    crowd: Literal["ignore", "objects"] | None = None
-    skip_shapes: bool = False
+    if not source.exists():
+        raise LayoutError(f"{source} does not exist; give an existing folder or file")
+    if (source / SPEC).exists():
+        raise LayoutError(f"{source} is already a dataset; copy it to data/raw and set data.source in params.yaml")
+    for recogniser in (folders.recognise,) if options.images or options.masks else LAYOUTS:
+        layout = recogniser(source, options, mapper)
+        if layout is not None:
+            return layout
+    raise LayoutError(
+        f"{source} {_content(source)}, which fits none of these layouts:\n{SUPPORTED}\n{folders.PATTERNS}; `*/` before "
+        f"them matches any folder, `**/` any nested folders{unsupported.hints(source)}"
+    )
 
 
-@dataclass(frozen=True)
-class Picture:
-    """Where the pixels of one image come from: a whole file, copied byte for byte, or one page of a stack."""
-
-    file: Path
-    page: int | None = None
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Where labels of one image come from: `read` opens `file` when called, and gives (H, W) integers."""
-
-    file: Path
-    read: Callable[[], Labels]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a foreign source holds, by stem, and how its masks are to be read.
-
-    There are class masks, instance masks or both. `class_of` gives the class of each value in a class mask, IGNORE for
-    pixels that do not count; None: the values are class ids already. `joined` makes every connected piece of an
-    instance mask an instance. `groups` by stem; None: each image is its own.
-    """
-
-    images: Mapping[str, Picture]
-    labels: Kind
-    names: Mapping[int, str]  # by class id
-    reasons: tuple[str, ...]
-    classes: Mapping[str, Mask] = field(default_factory=dict)
-    instances: Mapping[str, Mask] = field(default_factory=dict)
-    class_of: Mapping[int, int] | None = None
-    joined: bool = False
-    groups: Mapping[str, str] | None = None
+def _content(source: Path) -> str:
+    if not source.is_dir():
+        return "is a single file, but neither a multi-page TIFF nor COCO JSON"
+    names = [path.name + "/" * path.is_dir() for path in sorted(source.iterdir())]
+    return f"holds {first_few(names)}" if names else "is an empty folder"

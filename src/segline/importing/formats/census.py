@@ -1,4 +1,4 @@
-"""What is counted of masks before anyone says what they mean: mask by mask, then added up."""
+"""Statistics of masks whose meaning is not known yet: counted mask by mask, then added up."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,63 +14,66 @@ from segline.data import labels
 from segline.data.dataset import IGNORE
 from segline.data.imagefiles import Labels
 from segline.data.labels import grown, strips
-from segline.importing.formats import Mask
+from segline.importing.layout import MaskSource
 
-MOST_CLASSES = 20  # more values than this are taken for instance ids
-MOST_VALUES = 2**16  # more than this are not told apart
-FEWEST_NOISY, MOST_NOISY = 2, 4096  # values in a mask of which it is asked how their pixels lie
-SOFT = (8 / 255, 248 / 255)  # shares of white that neither black nor white become when compressed with losses
-# A net of borders: it is nearly all in one piece, and parts most of the image into many pieces.
+MOST_CLASSES = 20  # with more values than this, the values are instance ids
+MOST_VALUES = 2**16  # values that are counted separately
+FEWEST_NOISY, MOST_NOISY = 2, 4096  # number of values in a mask between which their texture is computed
+SOFT = (8 / 255, 248 / 255)  # shares of white that lossy compression of black and white stays outside of
+# A net of borders is nearly one component, and divides most of the image into many components.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is counted of one mask."""
+class MaskCounts:
+    """Statistics of one mask."""
 
     file: Path
     pixels: Mapping[int, int]  # by value
-    whole: int | None  # values above 0 that are one 4-connected piece each; None where there are too many values
-    pieces: int  # 4-connected pieces of what is not 0
-    net: float  # share of the zeros that lies in their largest 8-connected piece
-    blurred: int  # pixels above 0 and below the highest value that lie in no area of their own; see _blurred
-    # Pixels by value that lie in an area, in a line, at an edge (see texture); empty where values are one or too many.
+    whole: int | None  # values above 0 with one 4-connected component each; None for too many values
+    pieces: int  # 4-connected components of the pixels above 0
+    net: float  # share of the zeros in their largest 8-connected component
+    blurred: int  # pixels between 0 and the highest value that form no area of their own; see _blurred
+    # Pixels by value that lie in an area, in a line, at an edge (see Texture); empty for one value or too many.
     solid: Mapping[int, int] = field(default_factory=dict)
     linked: Mapping[int, int] = field(default_factory=dict)
     edge: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
-        """Of the pixels that are not 0."""
+        """Share of the pixels that are not 0."""
         return 1 - self.pixels.get(0, 0) / max(1, sum(self.pixels.values()))
 
     @property
     def is_net(self) -> bool:
-        """Whether the zeros are a net of borders around many pieces."""
+        """True if the zeros form a net of borders around many components."""
         return self.share >= NET_FOREGROUND and self.pieces >= NET_PIECES and self.net >= NET_SHARE
 
 
-def facts_of(source: Mask) -> Facts:
-    """Facts of one mask."""
+def counts_of(source: MaskSource) -> MaskCounts:
+    """Read one mask and return its statistics."""
     mask = source.read()
-    pixels = counted(mask)
+    pixels = pixel_counts(mask)
     above = [value for value in pixels if value > 0]
     whole = sum(_pieces(mask == value) == 1 for value in above) if len(above) <= MOST_CLASSES else None
     greys = (mask > 0) & (mask < max(IGNORE, max(pixels, default=0)))
     blurred = int(np.count_nonzero(greys & _blurred(mask))) if greys.any() else 0
-    facts = Facts(source.file, pixels, whole, _pieces(mask != 0), _largest_share(mask == 0), blurred)
+    counts = MaskCounts(source.file, pixels, whole, _pieces(mask != 0), _largest_share(mask == 0), blurred)
     if not FEWEST_NOISY <= len(pixels) <= MOST_NOISY:
-        return facts
-    found = of(mask)
+        return counts
+    texture = texture_of(mask)
     return replace(
-        facts, solid=counted(mask[found.solid]), linked=counted(mask[found.linked]), edge=counted(mask[found.edge])
+        counts,
+        solid=pixel_counts(mask[texture.solid]),
+        linked=pixel_counts(mask[texture.linked]),
+        edge=pixel_counts(mask[texture.edge]),
     )
 
 
-def counted(mask: Labels) -> dict[int, int]:
-    """Pixels by value, values in ascending order."""
+def pixel_counts(mask: Labels) -> dict[int, int]:
+    """Return the number of pixels by value, values in ascending order."""
     highest = int(mask.max(initial=0))
-    if highest < MOST_VALUES:  # much faster than sorting all pixels
+    if highest < MOST_VALUES:  # a histogram is much faster than sorting all pixels
         counts = labels.areas(np.atleast_2d(mask), highest + 1)
         values = np.flatnonzero(counts)
         counts = counts[values]
@@ -90,81 +93,83 @@ def _largest_share(region: Labels) -> float:
 
 
 def _blurred(mask: Labels) -> Labels:
-    """(H, W) bool: none of the four neighbours has the same value, or the values rise through the pixel."""
-    alone, slope = np.ones(mask.shape, np.bool_), np.zeros(mask.shape, np.bool_)
+    """Return (H, W) bool: no 4-neighbour has the same value, or values rise or fall through the pixel."""
+    isolated, slope = np.ones(mask.shape, np.bool_), np.zeros(mask.shape, np.bool_)
     for axis in (0, 1):
-        pixels, others, rising = (np.moveaxis(array, axis, 0) for array in (mask, alone, slope))
+        pixels, differing, monotonic = (np.moveaxis(array, axis, 0) for array in (mask, isolated, slope))
         up, down = pixels[1:] > pixels[:-1], pixels[1:] < pixels[:-1]
-        others[1:] &= up | down
-        others[:-1] &= up | down
-        rising[1:-1] |= up[1:] & up[:-1] | down[1:] & down[:-1]
-    return alone | slope
+        differing[1:] &= up | down
+        differing[:-1] &= up | down
+        monotonic[1:-1] |= up[1:] & up[:-1] | down[1:] & down[:-1]
+    return isolated | slope
 
 
 @dataclass
 class Census:
-    """The facts of all masks, added up one by one: its size does not grow with the number of masks."""
+    """Statistics of all masks, added up one by one; their size does not grow with the number of masks."""
 
     masks: int = 0
     first: Path | None = None
-    pixels: Counter[int] = field(default_factory=Counter)  # by value; of MOST_VALUES values at most
-    few_values: int = 0  # values that are in one piece or more, over masks with few of them ...
-    few_whole: int = 0  # ... and those in one piece
-    numbered: bool = True  # each such mask has the values 1 to n, for some n ...
-    numbers: set[int] = field(default_factory=set)  # ... and these are the n
+    pixels: Counter[int] = field(default_factory=Counter)  # by value, up to MOST_VALUES values
+    few_values: int = 0  # values above 0, summed over the masks with few values ...
+    few_whole: int = 0  # ... and those of them with one component
+    numbered: bool = True  # every mask with few values has the values 1 to n, for some n ...
+    numbers: set[int] = field(default_factory=set)  # ... and the set of these n
     pieces: int = 0
     share: float = 0.0
     nets: int = 0
     blurred: int = 0
     beside_ignore: int = 0  # masks that hold IGNORE and another value above 0
-    softest: tuple[int, Path | None] = (0, None)  # most pixels that are neither 0 nor 255, and the mask that has them
-    masks_of: Counter[int] = field(default_factory=Counter)  # masks that hold a value; of MOST_VALUES values at most
+    softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in a mask, and that mask
+    masks_of: Counter[int] = field(default_factory=Counter)  # masks by value that they hold, up to MOST_VALUES values
     filled: int = 0  # masks that hold a value above 0
-    # Pixels by value, over the masks with MOST_NOISY values at most: all, and those in an area, in a line, at an edge.
+    # Pixels by value over the masks with up to MOST_NOISY values: all, and those in an area, in a line, at an edge.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
     edge: Counter[int] = field(default_factory=Counter)
-    most_of: dict[int, tuple[int, Path]] = field(default_factory=dict)  # of few values, the mask with most pixels
+    most_of: dict[int, tuple[int, Path]] = field(
+        default_factory=dict
+    )  # most pixels of a value in one mask, and that mask
 
     @classmethod
-    def of(cls, masks: Iterable[Facts]) -> Self:
-        """All of `masks`, which are gone through once."""
+    def of(cls, masks: Iterable[MaskCounts]) -> Self:
+        """Return the sum over `masks`, which are iterated once."""
         census = cls()
-        for facts in masks:
-            census.add(facts)
+        for counts in masks:
+            census.add(counts)
         return census
 
-    def add(self, facts: Facts) -> None:
-        """One mask more."""
+    def add(self, counts: MaskCounts) -> None:
+        """Add the statistics of one mask."""
         self.masks += 1
-        self.first = self.first or facts.file
+        self.first = self.first or counts.file
         if len(self.pixels) < MOST_VALUES:
-            self.pixels.update(facts.pixels)
-            self.masks_of.update(facts.pixels.keys())
-        self.filled += any(facts.pixels.keys() - {0})
-        if facts.solid or facts.linked or facts.edge:
-            self.textured.update(facts.pixels)
-            self.solid.update(facts.solid)
-            self.linked.update(facts.linked)
-            self.edge.update(facts.edge)
+            self.pixels.update(counts.pixels)
+            self.masks_of.update(counts.pixels.keys())
+        self.filled += any(counts.pixels.keys() - {0})
+        if counts.solid or counts.linked or counts.edge:
+            self.textured.update(counts.pixels)
+            self.solid.update(counts.solid)
+            self.linked.update(counts.linked)
+            self.edge.update(counts.edge)
         if len(self.most_of) <= MOST_NOISY:
-            for value, count in facts.pixels.items():
-                self.most_of[value] = max(self.most_of.get(value, (0, facts.file)), (count, facts.file), key=_first)
-        if facts.whole is not None:
-            values = [value for value in facts.pixels if value > 0]
+            for value, count in counts.pixels.items():
+                self.most_of[value] = max(self.most_of.get(value, (0, counts.file)), (count, counts.file), key=_first)
+        if counts.whole is not None:
+            values = [value for value in counts.pixels if value > 0]
             self.few_values += len(values)
-            self.few_whole += facts.whole
+            self.few_whole += counts.whole
             self.numbered &= len(values) == max(values, default=0)
             self.numbers.add(len(values))
-        self.beside_ignore += IGNORE in facts.pixels and len(facts.pixels.keys() - {0, IGNORE}) > 0
-        self.pieces += facts.pieces
-        self.share += facts.share
-        self.nets += facts.is_net
-        self.blurred += facts.blurred
-        white = max(IGNORE, max(facts.pixels, default=0))
-        soft = sum(count for value, count in facts.pixels.items() if 0 < value < white)
-        self.softest = max(self.softest, (soft, facts.file), key=_first)
+        self.beside_ignore += IGNORE in counts.pixels and len(counts.pixels.keys() - {0, IGNORE}) > 0
+        self.pieces += counts.pieces
+        self.share += counts.share
+        self.nets += counts.is_net
+        self.blurred += counts.blurred
+        white = max(IGNORE, max(counts.pixels, default=0))
+        soft = sum(count for value, count in counts.pixels.items() if 0 < value < white)
+        self.softest = max(self.softest, (soft, counts.file), key=_first)
 
 
 def _first(pair: tuple[int, object]) -> int:
@@ -176,10 +181,10 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Texture:
-    """Pixels (H, W) bool that lie in an area, in a line, or at an edge.
+    """Masks (H, W) bool of the pixels in an area, in a line and at an edge.
 
-    `solid`: in a block of 2 x 2 pixels of one value. `linked`: two or more of the eight neighbours have the same value.
-    `edge`: above the least and below the highest of the eight neighbours.
+    `solid`: in a block of 2 x 2 equal pixels. `linked`: at least two of the eight neighbours have the same value.
+    `edge`: above the lowest and below the highest of the eight neighbours.
     """
 
     solid: Bools
@@ -187,16 +192,16 @@ class Texture:
     edge: Bools
 
 
-def of(mask: Labels) -> Texture:
-    """The texture of `mask`, strip by strip, so that a large mask needs little more memory."""
-    found = Texture(*(np.zeros(mask.shape, np.bool_) for _ in range(3)))
+def texture_of(mask: Labels) -> Texture:
+    """Return the texture of `mask`, computed in strips to save memory."""
+    texture = Texture(*(np.zeros(mask.shape, np.bool_) for _ in range(3)))
     for rows in strips(mask.shape):
         around, inner = grown(rows, 1, mask.shape[0])
         part = mask[around]
-        found.solid[rows] = _solid(part)[inner]
-        found.linked[rows] = _linked(part)[inner]
-        found.edge[rows] = _edge(part)[inner]
-    return found
+        texture.solid[rows] = _solid(part)[inner]
+        texture.linked[rows] = _linked(part)[inner]
+        texture.edge[rows] = _edge(part)[inner]
+    return texture
 
 
 def _solid(mask: Labels) -> Bools:

@@ -1,190 +1,377 @@
-"""Layout: COCO JSON, one file or several that list images, categories and the outline of each object."""
+"""Layout: COCO JSON, in which one or several files list images, categories and the outline of each object."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from segline import names
 from segline.data.dataset import IGNORE
-from segline.importing.formats import (
-    Each,
+from segline.importing.formats import lookup, object_lists, regions
+from segline.importing.formats.object_lists import ListSource, Object, ObjectList
+from segline.importing.formats.regions import Points, Region, Shape
+from segline.importing.formats.schemas import CocoAnnotation, CocoCategory, CocoImage, RunLengths, valid_items
+from segline.importing.layout import (
+    ImageSource,
     Layout,
     LayoutError,
-    Picture,
-    Wishes,
-    coco_json,
-    drawings,
-    finding,
-    flags,
-    some,
-    survey,
+    Mapper,
+    Options,
+    background_only,
+    first_few,
+    raise_errors,
+    refuse_options,
+    refuse_or_skip,
 )
-from segline.importing.formats.coco_json import Image, Said
-from segline.importing.formats.drawings import Sheet
+from segline.text import shown
 
-SIGNS = (b'"annotations"', b'"categories"', b'"file_name"')
+KEYS = (b'"annotations"', b'"categories"', b'"file_name"')
+LISTS = ("images", "annotations", "categories")
 BACKGROUND = "background"
-ELSE = "where masks are files, say --masks 'masks/*'"
 
 
-def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
-    """What `source`, a JSON file or a folder with some, holds; None when there is no COCO JSON.
+@dataclass(frozen=True)
+class Annotation:
+    """One object or a crowd of objects, as polygons or run lengths."""
+
+    name: str
+    label: str
+    crowd: bool
+    outline: tuple[Points, ...] | RunLengths
+
+    def region(self, shape: Shape, where: str) -> Region:
+        """Return the pixels in an image of `shape`; LayoutError, which begins with `where`, if they do not fit."""
+        if not isinstance(self.outline, RunLengths):
+            points = [object_lists.refuse_outside(polygon, shape, where) for polygon in self.outline]
+            return regions.union([regions.polygon(polygon, shape) for polygon in points])
+        counts = self.outline.counts
+        try:
+            runs = regions.decompress(counts, shape[0] * shape[1]) if isinstance(counts, str) else counts
+            return regions.region(runs, shape)
+        except regions.RunsError as error:
+            raise LayoutError(f"{where}: {error}; correct or remove the annotation") from error
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image, as listed in `file`, with its annotations."""
+
+    file: Path
+    file_name: str
+    shape: Shape
+    annotations: list[Annotation] = field(default_factory=list)
+
+    def objects(self, image_file: Path, crowds_are_objects: bool = False) -> ObjectList:
+        """Rasterise the annotations of the image, whose pixels are in `image_file`.
+
+        Raises
+        ------
+        LayoutError
+            The image file has another size, an outline lies outside the image, or run lengths do not fit.
+        """
+        object_lists.refuse_other_size(image_file, self.file, self.shape)
+        drawn = [(item, item.region(self.shape, f"{self.file}: {item.name}")) for item in self.annotations]
+        crowds = [region for item, region in drawn if item.crowd and not crowds_are_objects]
+        objects = [
+            Object(item.name, item.label, region) for item, region in drawn if crowds_are_objects or not item.crowd
+        ]
+        return ObjectList.without_slivers(self.file, self.shape, objects, crowds)
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """Content of one COCO file: names of categories by id, their supercategories, and images."""
+
+    file: Path
+    categories: Mapping[int, str]
+    supercategories: frozenset[str]
+    images: list[Image]
+    from_cvat: bool = False
+
+
+def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | None:
+    """Return the layout of `source`, a COCO file or a folder with some; None without COCO JSON.
 
     Categories become classes 1, 2, ... in the order of their ids. Polygons are filled by the rule of `regions`; where
-    objects overlap, the smaller one has the pixels. Crowds (iscrowd 1) do not count where no object is. Several files
-    are taken together. The JSON is read once.
+    objects overlap, the smaller object gets the pixels. Crowds (iscrowd 1) are ignored pixels where no object is.
+    Several files are merged. The JSON is read once.
 
     Raises
     ------
     LayoutError, FileError
-        A field that is missing or names what is not there, files that do not go together, a missing image, an outline
-        outside its image.
+        A field is missing or refers to something that does not exist, files contradict each other, an image is
+        missing, or an outline lies outside its image.
     """
-    said = _all(source)
-    if not said:
+    coco_files = _coco_files(source)
+    if not coco_files:
         return None
-    flags.refuse(wishes, "COCO annotations", "missing_as_background", "crowd")
-    _refuse_disagreeing(said)
-    there = finding.Images.below(source)
-    files, missing = _files(there, [image for one in said for image in one.images])
-    skipped = finding.refuse_or_skip(missing, wishes, "image(s) without file")
-    crowds = [one.crowd for image in files.values() for one in image.annotations]
-    counted = wishes.crowd == "objects"
-    if not counted:
-        _refuse_only_crowds(crowds, said)
-    names, why = _classes(said, list(files.values()))
-    left = there.left(files)
-    blank = left if wishes.missing_as_background else []
-    drawn = {file: Sheet(image.file, partial(image.drawing, file, counted)) for file, image in files.items()}
-    drawn |= {file: Sheet.blank(file) for file in blank}
-    stems = finding.stems(list(drawn), there.root)
-    sheets = dict(zip(stems, drawn.values(), strict=True))
-    return survey.layout(
-        there.root,
-        wishes,
-        pictures=dict(zip(stems, map(Picture, drawn), strict=True)),
-        sheets=sheets,
-        names=names,
-        found=survey.survey(sheets, each),
+    refuse_options(options, "COCO annotations", "missing_as_background", "crowd")
+    _refuse_different_categories(coco_files)
+    available = lookup.Images.below(source)
+    listed, errors = _image_files(available, [image for coco_file in coco_files for image in coco_file.images])
+    skipped = refuse_or_skip(errors, options, "image(s) without file")
+    crowds = [annotation.crowd for image in listed.values() for annotation in image.annotations]
+    crowds_are_objects = options.crowd == "objects"
+    if not crowds_are_objects:
+        _refuse_only_crowds(crowds, coco_files)
+    class_names, class_reason = _classes(coco_files, list(listed.values()))
+    unlisted = available.without(listed)
+    blank = unlisted if options.missing_as_background else []
+    sources = {
+        file: ListSource(image.file, partial(image.objects, file, crowds_are_objects)) for file, image in listed.items()
+    }
+    sources |= {file: ListSource.background(file) for file in blank}
+    stems = lookup.stems(list(sources), available.root)
+    lists = dict(zip(stems, sources.values(), strict=True))
+    return object_lists.layout(
+        available.root,
+        options,
+        images=dict(zip(stems, map(ImageSource, sources), strict=True)),
+        lists=lists,
+        names=class_names,
+        surveyed=object_lists.survey(lists, mapper),
         reasons=[
-            *_reasons(said, 0 if blank else len(left)),
-            why,
-            *_crowds(crowds, said, wishes),
-            *finding.blank(len(blank)),
+            *_reasons(coco_files, 0 if blank else len(unlisted)),
+            class_reason,
+            *_crowd_reasons(crowds, coco_files, options),
+            *background_only(len(blank)),
             *skipped,
         ],
     )
 
 
-def _reasons(said: Sequence[Said], left: int) -> list[str]:
-    lines = [f"COCO annotations of {some([one.file.name for one in said])}"]
-    if len(said) > 1:
-        counts = ", ".join(f"{one.file.name} {len(one.images)}" for one in said)
+def _reasons(coco_files: Sequence[CocoFile], unlisted: int) -> list[str]:
+    lines = [f"COCO annotations of {first_few([coco_file.file.name for coco_file in coco_files])}"]
+    if len(coco_files) > 1:
+        counts = ", ".join(f"{coco_file.file.name} {len(coco_file.images)}" for coco_file in coco_files)
         lines.append(
-            f"files taken together ({counts} images); to keep them apart, name images in prepare.validation and "
-            "prepare.test, or import one of them by its name"
+            f"merged files ({counts} images); to keep them apart, list images in prepare.validation and prepare.test, "
+            "or import a single file"
         )
-    if left:
+    if unlisted:
         lines.append(
-            f"{left} image file(s) are listed in no JSON and were left out; if they hold no object, say "
+            f"{unlisted} image file(s) are not listed in any JSON and were left out; if they hold no object, add "
             "--missing-as-background"
         )
     return lines
 
 
-def _all(source: Path) -> list[Said]:
-    """What each COCO file says; a folder whose first JSON is LabelMe's is left to that layout."""
-    said: list[Said] = []
-    faulty = []
-    for file, content in finding.contents(source, SIGNS):
-        if coco_json.is_coco(content):
-            said.append(coco_json.read(file, content))
-        elif isinstance(content, dict) and "shapes" in content and not said:
+def _coco_files(source: Path) -> list[CocoFile]:
+    """Return the content of each COCO file; none for a folder whose first JSON is a LabelMe file."""
+    coco_files: list[CocoFile] = []
+    errors = []
+    for file, content in lookup.json_contents(source, KEYS):
+        if _is_coco(content):
+            coco_files.append(_read(file, content))
+        elif isinstance(content, dict) and "shapes" in content and not coco_files:
             break
-        elif lacking := coco_json.lacks(content):
-            faulty.append(f"{file}: no list of {lacking}, which COCO needs; mend it, or, {ELSE}")
-    if not said:
-        drawings.refuse(faulty)
-    return said
+        elif missing := _missing_lists(content):
+            errors.append(
+                f"{file}: no list of {missing}, which COCO needs; add it, or, where masks are files, give --masks "
+                "'masks/*'"
+            )
+    if not coco_files:
+        raise_errors(errors)
+    return coco_files
 
 
-def _refuse_disagreeing(said: Sequence[Said]) -> None:
-    for other in said[1:]:
-        if other.categories != said[0].categories:
-            first, second = set(said[0].categories.items()), set(other.categories.items())
-            only = sorted(first ^ second)[0]
+def _is_coco(content: Any) -> bool:
+    """Return whether `content` has the fields of COCO instances; caption files have no categories and outlines."""
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations")
+    ):
+        return False
+    return "categories" in content or any(
+        isinstance(item, dict) and "segmentation" in item for item in content["annotations"][:1]
+    )
+
+
+def _missing_lists(content: Any) -> str | None:
+    """Return the names of the missing lists in incomplete COCO instances; None for any other content."""
+    if not isinstance(content, dict):
+        return None
+    first = {key: content[key][0] for key in LISTS if isinstance(content.get(key), list) and content[key]}
+    fields = {"images": ("file_name",), "annotations": ("segmentation", "category_id"), "categories": ("name", "id")}
+    typical = [key for key, item in first.items() if isinstance(item, dict) and set(fields[key]) <= set(item)]
+    if not {"images", "annotations"} & set(typical) or ("annotations" in first and "annotations" not in typical):
+        return None  # annotations of another kind, such as captions
+    return " and ".join(key for key in LISTS if not isinstance(content.get(key), list))
+
+
+def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
+    """Return the content of `file`, checked field by field; LayoutError lists the first errors."""
+    listed = content.get("categories")
+    if not isinstance(listed, list) or not listed:
+        raise LayoutError(f"{file}: categories is missing or empty; list the id and name of each class there")
+    errors: list[str] = []
+    invalid_images, invalid_categories = set[object](), set[object]()
+    categories, supercategories, images = dict[int, str](), set[str](), dict[object, Image]()
+    for category in valid_items(CocoCategory, listed, f"{file}: categories", errors, invalid_categories):
+        name = category.name.strip()
+        if fault := names.fault(name):
+            errors.append(f"{file}: categories: name {shown(category.name)} {fault}; rename it")
+        _add(categories, category.id, names.composed(name), f"{file}: categories", errors)
+        if category.supercategory != category.name:
+            supercategories.add(str(category.supercategory))
+    for item in valid_items(CocoImage, content["images"], f"{file}: images", errors, invalid_images):
+        _add(images, item.id, Image(file, item.file_name, (item.height, item.width)), f"{file}: images", errors)
+    for annotation in valid_items(CocoAnnotation, content["annotations"], f"{file}: annotations", errors, set()):
+        # A reference to an invalid entry would only repeat the error about that entry.
+        if _is_invalid(annotation.image_id, images, invalid_images) or _is_invalid(
+            annotation.category_id, categories, invalid_categories
+        ):
+            continue
+        try:
+            _annotate(annotation, images, categories, file)
+        except LayoutError as error:
+            errors.append(str(error))
+    raise_errors(errors)
+    return CocoFile(
+        file, categories, frozenset(supercategories), list(images.values()), _is_from_cvat(content["annotations"])
+    )
+
+
+def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
+    """Return whether `key` refers to an invalid entry, or may do so because the id of an entry is invalid."""
+    return key not in entries and (key in invalid or None in invalid)
+
+
+def _add(entries: dict[Any, Any], key: object, value: object, where: str, errors: list[str]) -> None:
+    if key in entries:
+        errors.append(f"{where}: id {key} occurs twice (1 and '1' are the same id); give each entry its own id")
+    entries[key] = value
+
+
+def _is_from_cvat(annotations: list[Any]) -> bool:
+    """Return whether annotations have the attribute occluded, which CVAT and Datumaro write."""
+    attributes = [item.get("attributes") for item in annotations[:1000] if isinstance(item, dict)]
+    return any(isinstance(item, dict) and "occluded" in item for item in attributes)
+
+
+def _annotate(item: CocoAnnotation, images: Mapping[Any, Image], categories: Mapping[int, str], file: Path) -> None:
+    """Add an annotation to its image."""
+    name = f"annotation {item.id}"
+    where = f"{file}: {name}"
+    if item.image_id not in images:
+        ids = f" (ids such as {next(iter(images))!r})" if images else ""
+        raise LayoutError(
+            f"{where}: image_id {shown(item.image_id)} is not in images{ids}; add the image or remove the annotation"
+        )
+    if item.category_id not in categories:
+        existing = first_few([f"{id_} {category}" for id_, category in categories.items()])
+        raise LayoutError(f"{where}: category_id {item.category_id} is not in categories ({existing}); correct it")
+    image = images[item.image_id]
+    outline = _outline(item.segmentation, image.shape, where)
+    image.annotations.append(Annotation(name, categories[item.category_id], item.iscrowd, outline))
+
+
+def _outline(segmentation: list[list[float]] | RunLengths, shape: Shape, where: str) -> tuple[Points, ...] | RunLengths:
+    if isinstance(segmentation, RunLengths):
+        if segmentation.size != shape:
+            height, width = (shown(side, 20) for side in segmentation.size)
             raise LayoutError(
-                f"{said[0].file} and {other.file} differ in categories, such as {only[0]} {only[1]!r}; make them "
-                "alike, or import one file by its name"
+                f"{where}: segmentation.size is {width}x{height} px in an image of {object_lists.size(shape)}; correct "
+                "or remove the annotation"
+            )
+        return segmentation
+    if not segmentation:
+        raise LayoutError(f"{where}: segmentation is empty; a box alone does not give pixels: outline or remove it")
+    for number, polygon in enumerate(segmentation):
+        if len(polygon) % 2:
+            raise LayoutError(
+                f"{where}: segmentation[{number}] has {len(polygon)} numbers, not pairs x, y; correct or remove it"
+            )
+        if len(polygon) < 6:
+            raise LayoutError(
+                f"{where}: segmentation[{number}] has {len(polygon) // 2} points, but a polygon needs at least 3 "
+                "to enclose an area: remove it"
+            )
+    return tuple(np.array(polygon, np.float64).reshape(-1, 2) for polygon in segmentation)
+
+
+def _refuse_different_categories(coco_files: Sequence[CocoFile]) -> None:
+    first = coco_files[0]
+    for second in coco_files[1:]:
+        if second.categories != first.categories:
+            differing = sorted(set(first.categories.items()) ^ set(second.categories.items()))[0]
+            raise LayoutError(
+                f"{first.file} and {second.file} differ in categories, such as {differing[0]} {differing[1]!r}; make "
+                "the categories equal, or import a single file"
             )
 
 
-def _files(there: finding.Images, listed: Sequence[Image]) -> tuple[dict[Path, Image], list[str]]:
-    """The image that each file is, and what is wrong where there is no file."""
-    missing, twice, found = [], [], dict[Path, Image]()
-    for image in listed:
+def _image_files(available: lookup.Images, images: Sequence[Image]) -> tuple[dict[Path, Image], list[str]]:
+    """Return the listed image of each file, and errors about images without a file."""
+    missing, repeated, image_of = [], [], dict[Path, Image]()
+    for image in images:
         try:
-            file = there.find(image.said, image.file, "file_name")
+            file = available.find(image.file_name, image.file, "file_name")
         except LayoutError as error:
             missing.append(str(error))
             continue
-        if file in found:
-            both = " and ".join(sorted({found[file].file.name, image.file.name}))
-            twice.append(f"{image.file}: {file} is listed twice, in {both}; keep one, or import one JSON by its name")
-        found[file] = image
-    drawings.refuse(twice)
-    return found, missing
+        if file in image_of:
+            both = " and ".join(sorted({image_of[file].file.name, image.file.name}))
+            repeated.append(f"{image.file}: {file} is listed twice, in {both}; keep one entry, or import a single JSON")
+        image_of[file] = image
+    raise_errors(repeated)
+    return image_of, missing
 
 
-def _refuse_only_crowds(crowds: Sequence[bool], said: Sequence[Said]) -> None:
+def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) -> None:
     if crowds and all(crowds):
         raise LayoutError(
-            f"{said[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so that none is an object. CVAT and "
-            "Datumaro write 1 for whatever is drawn with the brush: if these are objects, say --crowd objects, or set "
+            f"{coco_files[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so there is no object. CVAT and "
+            "Datumaro write 1 for all that is drawn with the brush: if these are objects, add --crowd objects, or set "
             "iscrowd to 0 where the outline is of one object"
         )
 
 
-def _crowds(crowds: Sequence[bool], said: Sequence[Said], wishes: Wishes) -> list[str]:
-    """What became of annotations with iscrowd 1."""
+def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: Options) -> list[str]:
+    """Return a line about the treatment of annotations with iscrowd 1, where there are some."""
     count, total = sum(crowds), len(crowds)
     if not count:
         return []
-    if wishes.crowd:
-        what = "are objects" if wishes.crowd == "objects" else "do not count"
-        return [f"{count} of {total} annotations have iscrowd 1 and {what}, as told"]
-    tool = "This looks like an export of CVAT, which writes" if any(one.cvat for one in said) else "CVAT writes"
-    lost = f"warning: {count} of {total} annotations have iscrowd 1 and are no objects: their pixels do not count"
-    way = "say --crowd objects if these are objects, --crowd ignore if not"
-    return [f"{lost}. {tool} 1 for whatever is drawn with the brush; {way}"]
+    if options.crowd:
+        treatment = "are objects" if options.crowd == "objects" else "are ignored pixels"
+        return [f"{count} of {total} annotations have iscrowd 1 and {treatment} (--crowd {options.crowd})"]
+    from_cvat = any(coco_file.from_cvat for coco_file in coco_files)
+    tool = "This looks like an export of CVAT, which writes" if from_cvat else "CVAT writes"
+    warning = f"warning: {count} of {total} annotations have iscrowd 1 and are not objects: their pixels do not count"
+    way_out = "add --crowd objects if these are objects, --crowd ignore if not"
+    return [f"{warning}. {tool} 1 for all that is drawn with the brush; {way_out}"]
 
 
-def _classes(said: Sequence[Said], listed: Sequence[Image]) -> tuple[dict[int, str], str]:
-    """Names by class id, and how categories became classes.
+def _classes(coco_files: Sequence[CocoFile], images: Sequence[Image]) -> tuple[dict[int, str], str]:
+    """Return names by class id, and a line about the classes of the categories.
 
-    Left out are a category that is only the heading of others, as some tools write one, and an unused `background`.
+    Unused categories are left out if they are supercategories, which some tools list as well, or `background`.
     """
-    used = {one.label for image in listed for one in image.annotations}
-    categories: Mapping[int, str] = dict(sorted(said[0].categories.items()))
+    file = coco_files[0].file
+    used = {annotation.label for image in images for annotation in image.annotations}
+    categories: Mapping[int, str] = dict(sorted(coco_files[0].categories.items()))
     if len(set(categories.values())) < len(categories):
-        raise LayoutError(f"{said[0].file}: categories {list(categories.values())}: two have one name; rename one")
-    headings = said[0].headings | {BACKGROUND}
-    dropped = [name for name in categories.values() if name not in used and _lowest(name) in map(_lowest, headings)]
-    clash = [name for name in used if _lowest(name) == BACKGROUND]
-    if clash:
+        raise LayoutError(f"{file}: categories {list(categories.values())} repeat a name; rename one category")
+    headings = {_normalised(name) for name in coco_files[0].supercategories | {BACKGROUND}}
+    dropped = [name for name in categories.values() if name not in used and _normalised(name) in headings]
+    background = [name for name in used if _normalised(name) == BACKGROUND]
+    if background:
         raise LayoutError(
-            f"{said[0].file}: category {clash[0]!r} has annotations, but background is what no object covers; "
+            f"{file}: category {background[0]!r} has annotations, but background is the pixels without any object; "
             "remove or rename them"
         )
     kept = {id_: name for id_, name in categories.items() if name not in dropped}
     if len(kept) >= IGNORE:
-        raise LayoutError(f"{said[0].file}: {len(kept)} categories; {IGNORE - 1} at most")
-    names = {0: BACKGROUND} | dict(enumerate(kept.values(), 1))
-    table = some([f"{id_} {name} -> {class_id}" for class_id, (id_, name) in enumerate(kept.items(), 1)])
+        raise LayoutError(f"{file}: {len(kept)} categories, but segline supports {IGNORE - 1} at most; remove some")
+    class_names = {0: BACKGROUND} | dict(enumerate(kept.values(), 1))
+    table = first_few([f"{id_} {name} -> {class_id}" for class_id, (id_, name) in enumerate(kept.items(), 1)])
     unused = [name for name in kept.values() if name not in used]
-    also = f"; left out: {', '.join(dropped)}" if dropped else ""
-    also += f"; without any object: {some(unused)}" if unused else ""
-    return names, f"categories to classes: {table}{also}"
+    notes = f"; left out: {', '.join(dropped)}" if dropped else ""
+    notes += f"; without any object: {first_few(unused)}" if unused else ""
+    return class_names, f"categories to classes: {table}{notes}"
 
 
-def _lowest(name: str) -> str:
+def _normalised(name: str) -> str:
     return name.strip().lower()

@@ -1,151 +1,289 @@
-"""What the values of masks mean: guessed from all of them, with the reason, or as flags say."""
+"""The layout of images with one mask each: kind of labels and class of each mask value, guessed or from options."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
+import numpy as np
+
+from segline.data import imagefiles
 from segline.data.dataset import IGNORE, Kind
-from segline.importing.formats import LayoutError, Wishes, kinds, noise, some
-from segline.importing.formats.census import MOST_CLASSES, Census
+from segline.data.imagefiles import Labels
+from segline.importing.formats import noise
+from segline.importing.formats.census import MOST_CLASSES, Census, counts_of
+from segline.importing.layout import ImageSource, Layout, LayoutError, Mapper, MaskSource, Options, first_few
+
+WHOLE = 0.95  # share of values with one component per mask, from which on the values may be objects
+PLAIN_IDS = 255  # larger values are object ids more often than class ids
+FEWEST_IDS = 3  # values that are needed to tell ids from classes by how often they recur
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """How masks are to be read; the fields are those of Layout."""
+    """Meaning of mask values; the fields are those of Layout."""
 
     labels: Kind
     names: Mapping[int, str]
     class_of: Mapping[int, int] | None
     reasons: tuple[str, ...]
-    joined: bool = False
+    label_components: bool = False
 
 
-def guess(census: Census, wishes: Wishes) -> Meaning:
-    """What the masks mean.
+def layout(
+    images: Mapping[str, ImageSource],
+    masks: Mapping[str, MaskSource],
+    options: Options,
+    *,
+    reasons: Sequence[str] = (),
+    groups: Mapping[str, str] | None = None,
+    named: Mapping[int, str] | None = None,
+    blank: Mapping[str, Path] | None = None,
+    mapper: Mapper = map,
+) -> Layout:
+    """Return the layout of `images` with one mask each, whose meaning is guessed from all masks or set by `options`.
+
+    Parameters
+    ----------
+    named : names by class id, where the masks are known to hold classes; IGNORE may be among the ids.
+    blank : image files without mask, which hold background only.
+
+    Raises
+    ------
+    LayoutError, FileError
+        A mask cannot be read, or its values are ambiguous.
+    """
+    if options.threshold is not None:
+        masks = {stem: MaskSource(mask.file, partial(_above, mask, options.threshold)) for stem, mask in masks.items()}
+        reasons = (*reasons, f"mask values above {options.threshold:g} are foreground (--threshold)")
+    census = Census.of(mapper(counts_of, [masks[stem] for stem in sorted(masks)]))
+    meaning = guess(census, options) if named is None else of_named(census, options, named)
+    if blank:
+        _refuse_no_background(meaning)
+        masks = {**masks, **{stem: MaskSource(file, partial(_background, file)) for stem, file in blank.items()}}
+    unmasked = Layout(
+        images,
+        meaning.labels,
+        meaning.names,
+        (*reasons, *meaning.reasons),
+        class_of=meaning.class_of,
+        label_components=meaning.label_components,
+        groups=groups,
+    )
+    return replace(unmasked, instances=masks) if meaning.class_of is None else replace(unmasked, classes=masks)
+
+
+def _above(mask: MaskSource, threshold: float) -> Labels:
+    return (mask.read() > threshold).astype(np.uint8)
+
+
+def _background(image: Path) -> Labels:
+    header = imagefiles.image_size(image)
+    return np.zeros((header.height, header.width), np.uint8)
+
+
+def _refuse_no_background(meaning: Meaning) -> None:
+    if meaning.labels == "boundaries":
+        raise LayoutError(
+            "--missing-as-background: class 0 is the border between cells here, not background; leave it out, or, if 0 "
+            "is plain background, add --labels classes"
+        )
+    if meaning.class_of is not None and meaning.class_of.get(0) == IGNORE:
+        raise LayoutError("--missing-as-background and --ignore 0: 0 is either background or ignored; leave one out")
+
+
+def guess(census: Census, options: Options) -> Meaning:
+    """Guess the meaning of mask values that are not known to be classes.
 
     Raises
     ------
     LayoutError
-        The masks are anti-aliased or noisy, hold nothing, can be meant in two ways, or are not what `wishes` say.
+        The masks are anti-aliased or noisy, hold nothing, are ambiguous, or contradict `options`.
     """
-    ignore = wishes.ignore
+    ignore = options.ignore
     values = sorted(set(census.pixels) - {ignore})
-    _refuse_empty(census, values, wishes)
-    noise.refuse_smooth(census, values, wishes)
-    noise.refuse_white_beside_ids(census, values, wishes)
-    kind, reason = _told(wishes.labels) if wishes.labels else kinds.guess(census, values)
+    _refuse_empty(census, values, options)
+    noise.refuse_smooth(census, values, options)
+    noise.refuse_white_beside_ids(census, values, options)
+    kind, reason = _requested(options.labels) if options.labels else guess_kind(census, values)
     if kind == "instances":
-        if wishes.labels:
+        if options.labels:
             noise.refuse_noisy_instances(census, values)
-        return _instances(values, reason, wishes.names, ignore)
-    noise.refuse_noisy_classes(census, values, wishes)
+        return _instances(values, reason, options.names, ignore)
+    noise.refuse_noisy_classes(census, values, options)
     if kind == "boundaries" and len(values) != 2:
-        raise LayoutError(f"labels boundaries need masks of two values, border and cell; these hold {some(values)}")
-    meaning = _classes(kind, values, reason, wishes.names, ignore)
-    return replace(meaning, reasons=(*meaning.reasons, *_absent(census, meaning, _idle(census, wishes))))
+        raise LayoutError(
+            f"labels: boundaries need masks of two values, border and cell, but these hold {first_few(values)}; choose "
+            "other --labels"
+        )
+    meaning = _classes(kind, values, reason, options.names, ignore)
+    return replace(meaning, reasons=(*meaning.reasons, *_absent(census, meaning, _useless_ignore(census, options))))
 
 
-def as_named(census: Census, wishes: Wishes, named: Mapping[int, str]) -> Meaning:
-    """The meaning of masks that hold classes `named`; only whether these are objects or areas is open.
+def of_named(census: Census, options: Options, named: Mapping[int, str]) -> Meaning:
+    """Return the meaning of masks that hold the classes `named`, where only the kind of labels is open.
 
     Raises
     ------
     LayoutError
-        The masks hold nothing, or `wishes` name a class that is none.
+        The masks hold nothing, or `options` name a class that does not exist.
     """
-    ignored = {IGNORE if wishes.ignore is None else wishes.ignore, IGNORE} & set(named)
+    ignored = {IGNORE if options.ignore is None else options.ignore, IGNORE} & set(named)
     present = sorted(set(census.pixels) - ignored)
-    _refuse_empty(census, present, wishes)
+    _refuse_empty(census, present, options)
     ids = range(max(1, *(set(named) - ignored)) + 1)
-    _refuse_strange(wishes.names, ids)
-    if wishes.labels:
-        kind, reason = _told(wishes.labels)
+    _refuse_unknown_classes(options.names, ids)
+    if options.labels:
+        kind, reason = _requested(options.labels)
     elif len(ids) == 2:
-        kind, reason = kinds.of_two_values(census, present)
+        kind, reason = kind_of_two_values(census, present)
     else:
         kind, reason = (
             "classes",
-            "labels: classes, by their colours; for objects, each piece one, say --labels instances",
+            "labels: classes, by their colours; if each component is an object, add --labels instances",
         )
-    usual = {0: "background"} | {class_id: f"class {class_id}" for class_id in ids[1:]}
-    names = {class_id: wishes.names.get(class_id) or named.get(class_id) or usual[class_id] for class_id in ids}
+    default = {0: "background"} | {class_id: f"class {class_id}" for class_id in ids[1:]}
+    names = {class_id: options.names.get(class_id) or named.get(class_id) or default[class_id] for class_id in ids}
     meaning = Meaning(kind, names, dict(zip(ids, ids, strict=True)) | dict.fromkeys(ignored, IGNORE), (reason,))
-    lines = [f"{line}; colours that do not count have class ignore in --colours" for line in _idle(census, wishes)]
-    return replace(meaning, reasons=(reason, *_absent(census, meaning, lines)))
+    notes = [f"{line}; give ignored colours the class ignore in --colours" for line in _useless_ignore(census, options)]
+    return replace(meaning, reasons=(reason, *_absent(census, meaning, notes)))
 
 
-def _told(labels: Kind) -> tuple[Kind, str]:
-    return labels, f"labels: {labels}, as told"
+def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
+    """Return the kind of labels in masks that hold `values`, and the reason.
+
+    Raises
+    ------
+    LayoutError
+        The values may be objects as well as classes.
+    """
+    if len(values) <= 2:
+        return kind_of_two_values(census, values)
+    otherwise = "; if not, add --labels"
+    whole = census.few_whole / max(1, census.few_values)
+    if len(values) - 1 > MOST_CLASSES:
+        if census.few_values and whole < 0.5 and values[-1] <= IGNORE:
+            return "classes", f"labels: classes, because most values form several components{otherwise} instances"
+        return "instances", f"labels: instances, because the masks hold {len(values) - 1} ids{otherwise} classes"
+    if census.numbered and len(census.numbers) > 2 and whole >= WHOLE:
+        why = "every mask numbers its objects 1 to n, n differs and each object is one component"
+        return "instances", f"labels: instances, because {why}{otherwise} classes"
+    ids = [value for value in values if value]
+    if len(ids) >= FEWEST_IDS and whole >= WHOLE and _recur_seldom(census, ids):
+        _refuse_ambiguous_ids(census, ids)
+        why = f"each of the {len(ids)} ids, such as {first_few(ids, 3)}, is one component and occurs in few masks"
+        return "instances", f"labels: instances, because {why}{otherwise} classes"
+    why = f"the masks share the few values {first_few(values)}"
+    return "classes", f"labels: classes, because {why}{otherwise} instances"
 
 
-def _refuse_empty(census: Census, values: Sequence[int], wishes: Wishes) -> None:
+def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
+    """Return the kind of labels in masks that hold at most two `values`, and the reason."""
+    if 2 * census.nets > census.masks:
+        pieces, share = census.pieces / census.masks, census.share / census.masks
+        why = f"0 is a connected net around {pieces:.0f} components per mask that cover {share:.0%} of it"
+        return "boundaries", f"labels: boundaries, because {why}; if 0 is plain background, add --labels classes"
+    why = f"the masks hold only {first_few(values)}, which are areas rather than objects"
+    return "classes", f"labels: classes, because {why}; if each component is an object, add --labels instances"
+
+
+def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
+    """Return whether each id is in one mask only, or in less than half of four or more masks, unlike a class.
+
+    Neighbouring crops of one label image share the objects that their border cuts, so ids may recur.
+    """
+    most = max(census.masks_of[value] for value in ids)
+    if most > 1:
+        return census.filled >= 4 and 2 * most <= census.filled
+    return census.filled > 1 or min(ids) > PLAIN_IDS
+
+
+def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
+    """Refuse small values, which may be object ids as well as classes of few images."""
+    if max(ids) > PLAIN_IDS:
+        return
+    raise LayoutError(
+        f"the {census.filled} masks that are not empty hold {first_few(ids)}, each as one component and in few masks: "
+        "these may be objects, cropped from one label image, or classes of few images; add --labels instances or "
+        "--labels classes"
+    )
+
+
+def _requested(labels: Kind) -> tuple[Kind, str]:
+    return labels, f"labels: {labels} (--labels)"
+
+
+def _refuse_empty(census: Census, values: Sequence[int], options: Options) -> None:
     if not set(values) - {0}:
-        above = "" if wishes.threshold is None else f" above {wishes.threshold:g}"
-        what = f"anything{above}" if above else "anything but 0"
-        raise LayoutError(f"no mask holds {what}, {census.first} for one; are these the right masks?")
+        pixels = "a pixel other than 0" if options.threshold is None else f"a pixel above {options.threshold:g}"
+        raise LayoutError(f"no mask holds {pixels}, not even {census.first}; are these the right masks?")
 
 
 def _instances(values: Sequence[int], reason: str, names: Mapping[int, str], ignore: int | None) -> Meaning:
     classes = {0: "background", 1: "object"} | dict(names)
     if set(classes) != {0, 1}:
-        raise LayoutError(f"--class {max(classes)}: instance masks know class 0 and 1 only; leave it out")
+        raise LayoutError(f"--class {max(classes)}: instance masks have only the classes 0 and 1; leave it out")
     if ignore is not None:
         raise LayoutError(
-            f"--ignore {ignore}: instance masks cannot say that pixels of value {ignore} do not count; leave it out, "
-            "and, where masks hold it, make these pixels 0"
+            f"--ignore {ignore}: instance masks cannot hold ignored pixels; leave the option out, and set pixels of "
+            f"value {ignore} to 0"
         )
     if len(values) > 2:
         return Meaning("instances", classes, None, (reason,))
-    return Meaning("instances", classes, None, (reason, "every connected piece is one object"), joined=True)
+    return Meaning(
+        "instances", classes, None, (reason, "every connected component is one object"), label_components=True
+    )
 
 
 def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int, str], ignore: int | None) -> Meaning:
     reasons = [reason]
     if values[-1] <= MOST_CLASSES:
         class_of = {value: value for value in range(max(values[-1], *names, 1) + 1)}
-        _refuse_holes(values, names)
+        _refuse_gaps(values, names)
     else:
         values = sorted({0, *values})
         class_of = {value: class_id for class_id, value in enumerate(values)}
-        reasons.append("mask values to classes: " + some([f"{value} -> {class_of[value]}" for value in values], IGNORE))
+        table = first_few([f"{value} -> {class_of[value]}" for value in values], IGNORE)
+        reasons.append(f"mask values to classes: {table}")
     if len(class_of) > IGNORE:
-        raise LayoutError(f"{len(class_of)} classes are too many; if the masks hold instances, say --labels instances")
-    _refuse_strange(names, sorted(class_of.values()))
+        raise LayoutError(f"{len(class_of)} classes are too many; if the masks hold instances, add --labels instances")
+    _refuse_unknown_classes(names, sorted(class_of.values()))
     if ignore is not None:
         class_of[ignore] = IGNORE
-        reasons.append(f"pixels of mask value {ignore} do not count")
-    usual = {0: "border", 1: "cell"} if kind == "boundaries" else {0: "background"} | _numbered(class_of.values())
-    return Meaning(kind, dict(sorted((usual | dict(names)).items())), class_of, tuple(reasons))
+        reasons.append(f"pixels of mask value {ignore} do not count (--ignore)")
+    default = {0: "border", 1: "cell"} if kind == "boundaries" else {0: "background"} | _numbered(class_of.values())
+    return Meaning(kind, dict(sorted((default | dict(names)).items())), class_of, tuple(reasons))
 
 
-def _refuse_holes(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """A class beyond all values of the masks may be rare, but those between would be made up."""
-    holes = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
-    if holes:
+def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
+    """Refuse a class name beyond the mask values if classes between have no name."""
+    gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
+    if gaps:
         raise LayoutError(
-            f"--class {max(names)}: the masks hold {some(values)}, and classes are numbered without a hole; name "
-            f"{some(holes)} too, or leave it out"
+            f"--class {max(names)}: the masks hold {first_few(values)}, and classes are numbered without gaps; name "
+            f"{first_few(gaps)} too, or leave it out"
         )
 
 
-def _absent(census: Census, meaning: Meaning, idle: Sequence[str]) -> list[str]:
-    """What is said to be, but is in no mask."""
-    seen = {class_id for value, class_id in (meaning.class_of or {}).items() if census.pixels[value]}
-    absent = [class_id for class_id in meaning.names if class_id and class_id not in seen]
-    lines = [f"no mask holds class {some(absent, IGNORE)}"] if absent else []
-    if 0 not in seen and meaning.labels == "classes":
-        lines.append("no mask holds background, class 0; if one of the values is that, say so with --colours")
-    return [*lines, *idle]
+def _absent(census: Census, meaning: Meaning, notes: Sequence[str]) -> list[str]:
+    """Return lines about classes that no mask holds, followed by `notes`."""
+    present = {class_id for value, class_id in (meaning.class_of or {}).items() if census.pixels[value]}
+    absent = [class_id for class_id in meaning.names if class_id and class_id not in present]
+    lines = [f"no mask holds class {first_few(absent, IGNORE)}"] if absent else []
+    if 0 not in present and meaning.labels == "classes":
+        lines.append("no mask holds background, class 0; if one of the values is background, list it with --colours")
+    return [*lines, *notes]
 
 
-def _idle(census: Census, wishes: Wishes) -> list[str]:
-    unseen = wishes.ignore is not None and not census.pixels[wishes.ignore]
-    return [f"--ignore {wishes.ignore}: no mask holds {wishes.ignore}"] if unseen else []
+def _useless_ignore(census: Census, options: Options) -> list[str]:
+    useless = options.ignore is not None and not census.pixels[options.ignore]
+    return [f"--ignore {options.ignore}: no mask holds {options.ignore}"] if useless else []
 
 
-def _refuse_strange(names: Mapping[int, str], classes: Sequence[int]) -> None:
-    strange = sorted(set(names) - set(classes))
-    if strange:
-        raise LayoutError(f"--class {strange[0]}: there is no such class; there are {some(classes)}")
+def _refuse_unknown_classes(names: Mapping[int, str], classes: Sequence[int]) -> None:
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise LayoutError(f"--class {unknown[0]}: there is no such class; the classes are {first_few(classes)}")
 
 
 def _numbered(ids: Iterable[int]) -> dict[int, str]:

@@ -1,13 +1,13 @@
-"""Objects as small masks within a large image: outlines filled by one rule, overlaps settled by one rule.
+"""Rasterise objects as small masks within a large image: polygons, discs and run lengths.
 
-A pixel is inside an outline when its centre is: pixel (x, y) has its centre at (x + 0.5, y + 0.5), as COCO and LabelMe
-count, where the image spans 0 to its width. A centre on the line belongs to the side right of it or below it, so two
-outlines along one line share no pixel and leave none out. Outlines that cross themselves are filled by the even-odd
-rule. Rectangles of whole pixels come out as pycocotools gives them; elsewhere it rounds to a fifth of a pixel first, so
-pixels whose centre is nearer to the line than that may differ. OpenCV's fillPoly and Pillow draw the line itself as
-well, which makes each object about half a pixel wider all around.
+A pixel is inside an outline when its centre is. Pixel (x, y) has its centre at (x + 0.5, y + 0.5), as in COCO and
+LabelMe, where the image spans 0 to its width. A centre on the line belongs to the side right of the line or below it,
+so outlines on both sides of a line share no pixel and leave no gap. Outlines that cross themselves are filled by the
+even-odd rule. Rectangles of whole pixels equal those of pycocotools. For other outlines pycocotools rounds to a fifth
+of a pixel first, so pixels whose centre is nearer to the line than that may differ. OpenCV's fillPoly and Pillow also
+draw the line itself, which makes each object about half a pixel wider on all sides.
 
-Where objects overlap, the smaller one has the pixels, and of two of one size the later.
+Where objects overlap, the smaller object gets the pixels, and of two objects of equal size the later one.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-Points = npt.NDArray[np.float64]  # (N, 2): x, y, from the upper left corner of the image on
+Points = npt.NDArray[np.float64]  # (N, 2): x, y from the upper left corner of the image
 Shape = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
 class Region:
-    """The pixels of an object: `inside` (h, w) bool, with its upper left pixel at row `top`, column `left`."""
+    """Pixels of an object: `inside` (h, w) bool, whose upper left pixel is at row `top`, column `left` of the image."""
 
     top: int
     left: int
@@ -31,7 +31,7 @@ class Region:
 
     @classmethod
     def of(cls, mask: npt.NDArray[np.bool_]) -> Self:
-        """The pixels that are True in `mask` (H, W), cut out of it."""
+        """Return the True pixels of `mask` (H, W) as a region, cropped to their bounding box."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not rows.size:
             return cls(0, 0, np.zeros((0, 0), bool))
@@ -45,27 +45,28 @@ class Region:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Where `inside` lies in the image."""
+        """Rows and columns of `inside` in the image."""
         height, width = self.inside.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
 
 @dataclass(frozen=True)
 class Painted:
-    """Objects in one label image: `labels` (H, W) int32, the k-th object is k, from 1 on.
+    """Objects in one label image: `labels` (H, W) int32, in which the k-th object has the value k, from 1.
 
-    `taken` pixels went from larger objects to smaller ones; of `gone` objects none was left.
+    `overlapping` counts the pixels that larger objects lost to smaller ones; `hidden` counts the objects without a
+    visible pixel.
     """
 
     labels: npt.NDArray[np.int32]
-    taken: int
-    gone: int
+    overlapping: int
+    hidden: int
 
 
 def polygon(points: Points, shape: Shape) -> Region:
-    """The pixels of an image of `shape` whose centres are inside the closed outline `points`."""
+    """Return the pixels of an image of `shape` whose centres are inside the closed outline `points`."""
     height, width = shape
-    # The first row or column whose centre is not above or left of a coordinate.
+    # Index of the first row or column whose centre is not above or left of a coordinate.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -76,9 +77,9 @@ def polygon(points: Points, shape: Shape) -> Region:
 
 
 def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Where the outline meets the line through the centres of each row from `top` to before `bottom`: row and x."""
+    """Return row and x of each crossing of the outline with the centre lines of rows `top` to `bottom` - 1."""
     following = np.roll(points, -1, axis=0)
-    # Taken downwards, an edge crosses at the same x, to the last bit, whichever of two neighbours it outlines.
+    # Oriented downwards, an edge that two neighbours share crosses at the same x, to the last bit, for both.
     down = points[:, 1] <= following[:, 1]
     x0, y0 = np.where(down[:, None], points, following).T
     x1, y1 = np.where(down[:, None], following, points).T
@@ -90,7 +91,7 @@ def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.in
 
 
 def disc(centre: Points, radius: float, shape: Shape) -> Region:
-    """The pixels of an image of `shape` whose centres are within `radius` of `centre` (x, y)."""
+    """Return the pixels of an image of `shape` whose centres are within `radius` of `centre` (x, y)."""
     (x, y), (height, width) = centre, shape
     columns = np.arange(max(0, int(x - radius)), min(width, int(x + radius) + 1))
     rows = np.arange(max(0, int(y - radius)), min(height, int(y + radius) + 1))
@@ -99,7 +100,7 @@ def disc(centre: Points, radius: float, shape: Shape) -> Region:
 
 
 def union(regions: Sequence[Region]) -> Region:
-    """The pixels that are in any of `regions`, one at least."""
+    """Return the pixels of all `regions`, of which there is at least one, as one region."""
     top, left = min(region.top for region in regions), min(region.left for region in regions)
     bottom, right = (max(region.window[axis].stop for region in regions) for axis in (0, 1))
     inside = np.zeros((bottom - top, right - left), bool)
@@ -110,42 +111,44 @@ def union(regions: Sequence[Region]) -> Region:
 
 
 def paint(regions: Sequence[Region], shape: Shape) -> Painted:
-    """All of `regions` in one label image of `shape`."""
+    """Draw `regions` into one label image of `shape`, larger ones first."""
     labels = np.zeros(shape, np.int32)
     areas = [region.area for region in regions]
     for index in sorted(range(len(regions)), key=lambda index: -areas[index]):
         labels[regions[index].window][regions[index].inside] = index + 1
-    gone = sum(not np.any(labels[region.window] == number) for number, region in enumerate(regions, 1))
-    return Painted(labels, sum(areas) - int(np.count_nonzero(labels)), gone)
+    hidden = sum(not np.any(labels[region.window] == number) for number, region in enumerate(regions, 1))
+    return Painted(labels, sum(areas) - int(np.count_nonzero(labels)), hidden)
 
 
-FIRST, BITS = 48, 5  # the character that is 0; bits of a number in one character
-LONGEST = 13  # characters of a number; what has more bits than 64 is no run length
+FIRST, BITS = 48, 5  # code of the character for 0; bits of a number per character
+LONGEST = 13  # characters of a number; a run length has at most 64 bits
 MORE, SIGN = 1 << BITS, 1 << (BITS - 1)
 
 
 class RunsError(ValueError):
-    """Run lengths that are no mask; the message says which and why."""
+    """Run lengths that do not encode a mask; the message gives the place and the reason."""
 
 
 def decompress(text: str, pixels: int | None = None) -> list[int]:
-    """Run lengths of COCO's compressed string: from the fourth on each is the change since the last but one.
+    """Return the run lengths in a compressed string of COCO.
+
+    From the fourth number on, the string holds the difference to the run length two places before.
 
     Parameters
     ----------
-    pixels : of the image, where they are known: a run beyond them is refused at once.
+    pixels : number of pixels in the image, where known; a longer run is refused at once.
 
     Raises
     ------
     RunsError
-        A character that is none of theirs, a number that breaks off or is absurd, or more runs than pixels.
+        A character is invalid, a number is incomplete or too long, or there are more runs than pixels.
     """
     counts: list[int] = []
     value = shift = 0
     for place, character in enumerate(text):
         bits = ord(character) - FIRST
         if not 0 <= bits < 2 * MORE:
-            raise RunsError(f"counts hold {character!r} at place {place}, which no run length has")
+            raise RunsError(f"counts hold {character!r} at place {place}, which is not used in run lengths")
         if shift >= LONGEST * BITS:
             raise RunsError(f"counts hold a number of more than {LONGEST} characters at place {place}")
         value |= (bits % MORE) << shift
@@ -161,17 +164,17 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
                 raise RunsError(f"counts hold more runs than the image has pixels, {pixels}")
         value = shift = 0
     if shift:
-        raise RunsError("counts break off within a number; the string was cut")
+        raise RunsError("counts end within a number; the string is truncated")
     return counts
 
 
 def region(counts: Sequence[int], shape: Shape) -> Region:
-    """The object that run lengths `counts` describe in an image of `shape`.
+    """Return the object that the run lengths `counts` encode in an image of `shape`, column by column.
 
     Raises
     ------
     RunsError
-        They do not add up to the pixels of the image, or one is below 0.
+        The runs do not add up to the pixels of the image, or a run is negative.
     """
     height, width = shape
     pixels = height * width
@@ -185,7 +188,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     if not runs[1::2].any():
         return Region.of(np.zeros(shape, bool))
     first, last = ends[0], ends[1::2][-1]
-    # Only the columns that the object is in are unfolded: many small objects of a large image stay cheap.
+    # Expand only the columns of the object, so that many small objects in a large image stay cheap.
     left, right = int(first // height), int(-(-last // height))
     stops = ends[1::2] - left * height
     starts = ends[::2][: stops.size] - left * height
@@ -193,13 +196,13 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     np.add.at(toggles, starts, 1)
     np.add.at(toggles, stops, -1)
     columns = np.cumsum(toggles[:-1], dtype=np.int8).astype(bool).reshape(right - left, height)
-    found = Region.of(columns.T)
-    return Region(found.top, found.left + left, found.inside)
+    cropped = Region.of(columns.T)
+    return Region(cropped.top, cropped.left + left, cropped.inside)
 
 
 def _check(counts: Sequence[int], pixels: int) -> None:
-    """Refuse a run that no image of so many pixels has, before anything is worked out with it."""
+    """Refuse a run that is negative or longer than the image, before anything is computed with it."""
     wrong = next((run for run in counts if not 0 <= run <= pixels), None)
     if wrong is not None:
-        said = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"
-        raise RunsError(f"counts hold a run of {said} pixels; the image has {pixels}")
+        length = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"
+        raise RunsError(f"counts hold a run of {length} pixels; the image has {pixels}")

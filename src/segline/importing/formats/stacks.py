@@ -1,4 +1,4 @@
-"""Layout: a multi-page TIFF with images and one with their labels, as ISBI 2012 publishes it; or several such pairs."""
+"""Layout: a multi-page TIFF of images with a multi-page TIFF of labels, as in ISBI 2012; one or several pairs."""
 
 import re
 from collections.abc import Sequence
@@ -7,122 +7,120 @@ from pathlib import Path
 
 from segline import names
 from segline.data import imagefiles
-from segline.importing.formats import (
-    Each,
+from segline.importing.formats import masks, object_lists, pairs
+from segline.importing.formats.folders import IMAGES, MASKS
+from segline.importing.grouping import series_groups
+from segline.importing.layout import (
+    ImageSource,
     Layout,
     LayoutError,
-    Mask,
-    Picture,
-    Wishes,
-    drawings,
-    finding,
-    flags,
-    masklayout,
-    pairs,
-    series,
-    some,
+    Mapper,
+    MaskSource,
+    Options,
+    first_few,
+    refuse_options,
+    refuse_or_skip,
 )
-from segline.importing.formats.folders import IMAGES, MASKS
 
 TIFF = (".tif", ".tiff")
-ASKED = 50
+MOST_OPENED = 50  # files that are opened to look for stacks
 VOLUME = "volumes?|vol|images?|imgs?|raw|stack"
 LABELS = "labels?|lbl|masks?|gt|ground[-_ ]?truth|seg|segmentations?|annotations?"
 
 
-def recognise(source: Path, wishes: Wishes, each: Each = map) -> Layout | None:
-    """What `source`, a stack or a folder with stacks, holds; None when no TIFF in it has several pages.
+def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | None:
+    """Return the layout of `source`, a stack or a folder with stacks; None if no TIFF in it has several pages.
 
-    A stack and its labels have names alike but for a word such as volume and labels, side by side or in images/ and
-    masks/. Page n of the one belongs to page n of the other.
+    A stack and its labels have names that differ in a word such as volume and labels, side by side or in images/ and
+    masks/. Page n of the stack belongs to page n of the labels.
 
     Raises
     ------
     LayoutError
-        Stacks without labels, or of other page counts or sizes than their labels.
+        A stack has no labels, or its labels have another number of pages or another size.
     """
-    found, images, strays = _pairs(source)
-    if not found:
+    labels_of, unlabelled, strays = _pairs(source)
+    if not labels_of:
         return None
-    flags.refuse(wishes, "the labels of stacks", "ignore", "threshold")
-    skipped = finding.refuse_or_skip(
-        [f"{label} has no stack of images of its name in {label.parent}; add it" for label in strays],
-        wishes,
+    refuse_options(options, "the labels of stacks", "ignore", "threshold")
+    skipped = refuse_or_skip(
+        [f"{label} has no stack of images with its name in {label.parent}; add it" for label in strays],
+        options,
         "stack(s) of labels",
     )
-    pictures, labels, stems = dict[str, Picture](), dict[str, Mask](), dict[str, list[str]]()
-    for image, label in found.items():
-        pages, name = _refuse_unlike(image, label), pairs.stem(image)
+    images, labels, stems = dict[str, ImageSource](), dict[str, MaskSource](), dict[str, list[str]]()
+    for image, label in labels_of.items():
+        pages, name = _common_pages(image, label), pairs.stem(image)
         if name in stems:
-            raise LayoutError(f"{image} and another stack have one stem; a stem names one: rename one, and its labels")
+            raise LayoutError(f"{image} and another stack have the same stem; rename one stack and its labels")
         stems[name] = [f"{name}_{page:0{len(str(pages - 1))}}" for page in range(pages)]
         for page, stem in enumerate(stems[name]):
-            pictures[stem] = Picture(image, page)
-            labels[stem] = Mask(label, partial(imagefiles.read_labels, label, page))
-    groups, why = series.groups(stems, "stack")
-    first, label = next(iter(found.items()))
-    more = f", and {len(found) - 1} more pairs of stacks" if len(found) > 1 else ""
-    reasons = [f"{first.name} with labels {label.name}, paired page by page{more}: {len(pictures)} pages", *skipped]
-    if images:
-        reasons.append(f"no labels for {some([file.name for file in images])}: left out")
-    return masklayout.layout(pictures, labels, wishes, reasons=[*reasons, why], groups=groups, each=each)
+            images[stem] = ImageSource(image, page)
+            labels[stem] = MaskSource(label, partial(imagefiles.read_labels, label, page))
+    groups, group_reason = series_groups(stems, "stack")
+    first, label = next(iter(labels_of.items()))
+    more = f", and {len(labels_of) - 1} more pairs of stacks" if len(labels_of) > 1 else ""
+    reasons = [f"{first.name} with labels {label.name}, paired page by page{more}: {len(images)} pages", *skipped]
+    if unlabelled:
+        reasons.append(f"no labels for {first_few([file.name for file in unlabelled])}: left out")
+    return masks.layout(images, labels, options, reasons=[*reasons, group_reason], groups=groups, mapper=mapper)
 
 
 def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:
-    """The labels of each stack, the stacks without labels, and the labels without stack."""
+    """Return the labels of each stack, the stacks without labels, and the labels without stack."""
     if source.is_file():
-        return _of_file(source), [], []
+        return _labels_of_file(source), [], []
     beside = _tiffs(source)
     labels = list(filter(_is_labels, beside))
     images = [file for file in beside if file not in labels]
     if not labels:
-        images, labels = (_tiffs(_inside(source, usual)) for usual in (IMAGES, MASKS))
-    # Some of many tell: opening 100,000 files to find no stack among them would take a minute.
-    asked = images[:: max(1, len(images) // ASKED)]
-    if not labels or not any(imagefiles.pages(file) > 1 for file in asked):
+        images, labels = (_tiffs(_first_existing(source, usual_names)) for usual_names in (IMAGES, MASKS))
+    # A sample is enough: opening 100,000 files to find no stack among them would take a minute.
+    sample = images[:: max(1, len(images) // MOST_OPENED)]
+    if not labels or not any(imagefiles.pages(file) > 1 for file in sample):
         return {}, [], []
-    found = _matched(images, labels)
-    if not found:
+    labels_of = _matched(images, labels)
+    if not labels_of:
         raise LayoutError(
-            f"{some(images)} and {some(labels)} are stacks, but which belong together cannot be told from their names; "
-            "name them alike but for a word, such as a-volume.tif and a-labels.tif"
+            f"{first_few(images)} and {first_few(labels)} are stacks, but their names do not tell which belong "
+            "together; give names that differ in one word, such as a-volume.tif and a-labels.tif"
         )
-    left = [file for file in labels if file not in found.values()]
-    return found, [file for file in images if file not in found], left
+    strays = [file for file in labels if file not in labels_of.values()]
+    return labels_of, [file for file in images if file not in labels_of], strays
 
 
-def _of_file(source: Path) -> dict[Path, Path]:
+def _labels_of_file(source: Path) -> dict[Path, Path]:
     if source.suffix.lower() not in TIFF or imagefiles.pages(source) < 2:
         return {}
-    found = _matched([source], list(filter(_is_labels, _tiffs(source.parent))))
-    if not found:
+    labels_of = _matched([source], list(filter(_is_labels, _tiffs(source.parent))))
+    if not labels_of:
         raise LayoutError(
-            f"{source} has {imagefiles.pages(source)} pages, but no labels of their own beside it; name them "
-            f"{_key(source, VOLUME)}-labels.tif, say"
+            f"{source} has {imagefiles.pages(source)} pages, but no labels beside it; name them "
+            f"{_key(source, VOLUME)}-labels.tif, for example"
         )
-    return found
+    return labels_of
 
 
 def _matched(images: Sequence[Path], labels: Sequence[Path]) -> dict[Path, Path]:
-    """Labels by image, where names are alike but for the words; or of one stack the only labels."""
+    """Return labels by image whose names differ only in the usual words; a single stack gets the only labels."""
     by_key = {_key(file, LABELS): file for file in labels}
-    found = {file: by_key[key] for file in images if (key := _key(file, VOLUME)) in by_key}
-    return found or (dict(zip(images, labels, strict=True)) if len(images) == len(labels) == 1 else {})
+    labels_of = {file: by_key[key] for file in images if (key := _key(file, VOLUME)) in by_key}
+    return labels_of or (dict(zip(images, labels, strict=True)) if len(images) == len(labels) == 1 else {})
 
 
-def _refuse_unlike(image: Path, label: Path) -> int:
-    """The pages that both have."""
-    pages, others = imagefiles.pages(image), imagefiles.pages(label)
-    if pages != others:
+def _common_pages(image: Path, label: Path) -> int:
+    """Return the number of pages of both stacks; raise LayoutError if their page numbers or sizes differ."""
+    pages, label_pages = imagefiles.pages(image), imagefiles.pages(label)
+    if pages != label_pages:
         raise LayoutError(
-            f"{image} has {pages} page(s), but its labels {label} have {others}; page n of one belongs to page n "
-            "of the other: take out what has no partner"
+            f"{image} has {pages} page(s), but its labels {label} have {label_pages}; page n of the stack belongs to "
+            "page n of the labels: remove pages without partner"
         )
-    shape, other = imagefiles.read_page(image, 0).shape[:2], imagefiles.read_labels(label, 0).shape
-    if shape != other:
+    shape, label_shape = imagefiles.read_page(image, 0).shape[:2], imagefiles.read_labels(label, 0).shape
+    if shape != label_shape:
         raise LayoutError(
-            f"{image} has pages of {drawings.size(shape)} px, but its labels {label} {drawings.size(other)}; "
-            "they are of one size: are these the labels of this stack?"
+            f"{image} has pages of {object_lists.size(shape)} px, but its labels {label} are "
+            f"{object_lists.size(label_shape)} px; both must have one size: are these the labels of this stack?"
         )
     return pages
 
@@ -132,15 +130,15 @@ def _is_labels(file: Path) -> bool:
 
 
 def _key(file: Path, words: str) -> str:
-    """The stem without one of `words`, which stands alone in it."""
+    """Return the stem without the first of `words` that stands alone in it."""
     stem = re.sub(rf"(?:^|[-_. ])(?:{words})(?=$|[-_. ])", "", names.composed(file.stem), count=1, flags=re.IGNORECASE)
     return stem.strip("-_. ")
 
 
 def _tiffs(folder: Path | None) -> list[Path]:
-    found = sorted(folder.iterdir()) if folder and folder.is_dir() else []
-    return [file for file in found if file.suffix.lower() in TIFF and file.name[0] != "." and file.is_file()]
+    files = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+    return [file for file in files if file.suffix.lower() in TIFF and file.name[0] != "." and file.is_file()]
 
 
-def _inside(folder: Path, usual: Sequence[str]) -> Path | None:
-    return next((folder / name for name in usual if (folder / name).is_dir()), None)
+def _first_existing(folder: Path, usual_names: Sequence[str]) -> Path | None:
+    return next((folder / name for name in usual_names if (folder / name).is_dir()), None)

@@ -8,8 +8,8 @@ import tifffile
 
 from segline import files
 from segline.data import imagefiles
-from segline.importing.formats import LayoutError, Wishes
-from segline.importing.formats.layouts import LAYOUTS, recognise
+from segline.importing.formats import LAYOUTS, recognise
+from segline.importing.layout import LayoutError, Options
 
 MASK = np.kron(np.eye(3, dtype=np.uint8), np.ones((4, 4), np.uint8))
 
@@ -44,8 +44,8 @@ LABELME = {
     [
         (("images/a.png", "masks/a.png"), "images from images/, masks from masks/, paired by stem"),
         (("a.png", "a_mask.png"), "images and masks beside the images"),
-        (("a/images/a.png", "a/masks/1.png", "b/images/b.png", "b/masks/1.png"), "one mask file an object"),
-        (("images/a.png", "masks/a/1.png"), "one mask file an object"),
+        (("a/images/a.png", "a/masks/1.png", "b/images/b.png", "b/masks/1.png"), "one mask file per object"),
+        (("images/a.png", "masks/a/1.png"), "one mask file per object"),
         (("labels.json", "images/a.png"), "COCO annotations of labels.json"),
         (("a.png", "a.json"), "LabelMe"),
         (("train-volume.tif", "train-labels.tif"), "train-volume.tif with labels train-labels.tif"),
@@ -53,42 +53,45 @@ LABELME = {
 )
 def test_each_is_taken_for_what_it_is(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:
     write(tmp_path, *names)
-    assert recognise(tmp_path, Wishes()).reasons[0].startswith(reason)
+    assert recognise(tmp_path, Options()).reasons[0].startswith(reason)
     taken = [ask.__module__.rpartition(".")[2] for ask in LAYOUTS if _fits(ask, tmp_path)]
     assert len(taken) == 1, "a source of one layout is no other layout"
 
 
 def _fits(ask, source: Path) -> bool:  # type: ignore[no-untyped-def]
     try:
-        return ask(source, Wishes(), map) is not None
+        return ask(source, Options(), map) is not None
     except LayoutError:
         return False
 
 
 def test_patterns_say_what_counts(tmp_path: Path) -> None:
     write(tmp_path, "labels.json", "images/a.png", "masks/a.png")
-    assert recognise(tmp_path, Wishes()).reasons[0].startswith("COCO")
-    assert recognise(tmp_path, Wishes(masks="masks/*")).reasons[0].startswith("images images/*, masks masks/*")
+    assert recognise(tmp_path, Options()).reasons[0].startswith("COCO")
+    assert recognise(tmp_path, Options(masks="masks/*")).reasons[0].startswith("images images/*, masks masks/*")
 
 
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        ((), r"is an empty folder, which is none of these:\n.*images/ and masks/(.|\n)*--images 'raw/\*_img\.tif'"),
-        (("things/deep/a.png", "b.png"), "holds b.png, things/, which is none of these"),
-        (("images/a.png", "masks/a.png", "dataset.yaml"), "is a dataset already"),
+        (
+            (),
+            r"is an empty folder, which fits none of these .*:\n.*images/ and masks/(.|\n)*--images 'raw/\*_img\.tif'",
+        ),
+        (("things/deep/a.png", "b.png"), "holds b.png, things/, which fits none of these layouts"),
+        (("images/a.png", "masks/a.png", "dataset.yaml"), "is already a dataset"),
     ],
 )
 def test_nothing_fits(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
     write(tmp_path, *names)
     with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 def test_single_files(tmp_path: Path) -> None:
     write(tmp_path, "a-volume.tif", "a-labels.tif", "b.png")
-    assert len(recognise(tmp_path / "a-volume.tif", Wishes()).images) == 5
-    with pytest.raises(LayoutError, match=r"b\.png is a single file, but no multi-page TIFF and no COCO JSON"):
-        recognise(tmp_path / "b.png", Wishes())
-    with pytest.raises(LayoutError, match="gone is not there"):
-        recognise(tmp_path / "gone", Wishes())
+    assert len(recognise(tmp_path / "a-volume.tif", Options()).images) == 5
+    with pytest.raises(LayoutError, match=r"b\.png is a single file, but neither a multi-page TIFF nor COCO JSON"):
+        recognise(tmp_path / "b.png", Options())
+    with pytest.raises(LayoutError, match="gone does not exist"):
+        recognise(tmp_path / "gone", Options())

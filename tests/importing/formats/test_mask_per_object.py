@@ -8,8 +8,8 @@ import pytest
 
 from segline import files
 from segline.data import imagefiles, labels
-from segline.importing.formats import LayoutError, Wishes
-from segline.importing.formats.objects import recognise
+from segline.importing.formats.mask_per_object import recognise
+from segline.importing.layout import LayoutError, Options
 
 CELLS = np.array(
     [
@@ -37,7 +37,7 @@ def test_files_become_one_label_image(tmp_path: Path, flat: bool) -> None:
     write(tmp_path, "a", CELLS, flat)
     write(tmp_path, "b", CELLS[::-1] * (CELLS[::-1] > 1), flat)
     write(tmp_path, "none", np.zeros_like(CELLS), flat)
-    layout = recognise(tmp_path, Wishes())
+    layout = recognise(tmp_path, Options())
     assert layout is not None
     assert (layout.labels, dict(layout.names)) == ("instances", {0: "background", 1: "object"})
     assert {stem: picture.file.name for stem, picture in layout.images.items()} == {
@@ -58,10 +58,10 @@ def test_overlaps_are_settled_and_counted(tmp_path: Path) -> None:
     wide = np.zeros_like(CELLS)
     wide[:2, :5] = 255
     imagefiles.write_png(tmp_path / "a" / "masks" / "0000.png", wide)
-    layout = recognise(tmp_path, Wishes())
+    layout = recognise(tmp_path, Options())
     assert layout is not None
     assert layout.instances["a"].read()[:2].tolist() == [[2, 2, 1, 1, 3, 3]] * 2
-    assert "objects overlap: 6 pixels went to the smaller one, or of one size the later" in layout.reasons
+    assert "objects overlap: 6 pixels went to the smaller object, or to the later of two equal ones" in layout.reasons
 
 
 def test_flags_are_honoured(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_flags_are_honoured(tmp_path: Path) -> None:
     soft = np.zeros_like(CELLS)
     soft[3, 1:3] = 100, 200
     imagefiles.write_png(tmp_path / "a" / "masks" / "0009.png", soft)
-    layout = recognise(tmp_path, Wishes(threshold=127, names={1: "nucleus"}, labels="classes"))
+    layout = recognise(tmp_path, Options(threshold=127, names={1: "nucleus"}, labels="classes"))
     assert layout is not None
     assert (layout.labels, dict(layout.names), layout.instances) == ("classes", {0: "background", 1: "nucleus"}, {})
     expected = CELLS > 0
@@ -80,24 +80,26 @@ def test_flags_are_honoured(tmp_path: Path) -> None:
 def test_what_is_unpaired_is_left_out_when_told(tmp_path: Path) -> None:
     write(tmp_path, "a", CELLS, flat=True)
     (tmp_path / "masks" / "b").mkdir()
-    layout = recognise(tmp_path, Wishes(skip_unpaired=True))
+    layout = recognise(tmp_path, Options(skip_unpaired=True))
     assert layout is not None
     assert list(layout.images) == ["a"]
-    assert any("1 image(s) or folder(s) of masks left out, as told" in reason for reason in layout.reasons)
+    assert any(
+        "1 image(s) or folder(s) of masks left out because of --skip-unpaired" in reason for reason in layout.reasons
+    )
 
 
 def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Wishes()) is None
-    assert recognise(tmp_path / "gone", Wishes()) is None
+    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path / "gone", Options()) is None
     for stem in ("a", "b"):
         for kind in ("images", "masks"):
             imagefiles.write_png(tmp_path / kind / f"{stem}.png", CELLS)
-    assert recognise(tmp_path, Wishes()) is None
+    assert recognise(tmp_path, Options()) is None
     for part in ("train", "test"):
         for kind in ("images", "masks"):
             for stem in ("a", "b"):
                 imagefiles.write_png(tmp_path / "parts" / part / kind / f"{stem}.png", CELLS)
-    assert recognise(tmp_path / "parts", Wishes()) is None
+    assert recognise(tmp_path / "parts", Options()) is None
 
 
 def spoil(folder: Path, what: str) -> None:
@@ -128,12 +130,15 @@ def spoil(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("no masks", r"b\.png has no folder of masks; .* as does --missing-as-background"),
-        ("two images", "a has 2 image.s. and a folder masks; each folder holds one image"),
-        ("empty", "masks: 0009.png: covers no pixel; remove"),
-        ("grey", r"0009\.png: 8 pixels are neither 0 nor 90, .* say --threshold"),
-        ("size of one", r"0009\.png: 4x6 px, but 0001\.png beside it 6x4; masks of one image are of its size"),
-        ("size of all", r"masks: says 6x4 px .* of .*a\.png, which is 4x6"),
+        ("no masks", r"b\.png has no folder of masks; .* --missing-as-background"),
+        ("two images", "a has 2 image.s. and a folder masks; put one image into"),
+        ("empty", "masks: 0009.png: covers no pixel; correct or remove"),
+        ("grey", r"0009\.png: 8 pixels are neither 0 nor 90, .* add --threshold"),
+        (
+            "size of one",
+            r"0009\.png is 4x6 px, but 0001\.png beside it is 6x4; masks of one image must be equally large",
+        ),
+        ("size of all", r"masks: gives the size 6x4 px .* for .*a\.png, which is 4x6"),
         ("damaged", r"0009\.png: "),
         ("nothing", "none of 1 images has an object"),
     ],
@@ -142,27 +147,27 @@ def test_what_cannot_be_meant(tmp_path: Path, what: str, says: str) -> None:
     write(tmp_path, "a", CELLS)
     spoil(tmp_path, what)
     with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize(
-    ("wishes", "says"),
+    ("options", "says"),
     [
-        (Wishes(ignore=3), "--ignore: files of one object each have no mask values"),
-        (Wishes(colours={(255, 0, 0): 1}), "--colour"),
-        (Wishes(labels="boundaries"), "--labels boundaries: objects are listed one by one"),
-        (Wishes(names={2: "nucleus"}), "--class 2: there is no such class; there are 0 background, 1 object"),
+        (Options(ignore=3), "--ignore: files of one object each have no mask values"),
+        (Options(colours={(255, 0, 0): 1}), "--colour"),
+        (Options(labels="boundaries"), "--labels boundaries: this source lists objects one by one"),
+        (Options(names={2: "nucleus"}), "--class 2: there is no such class; the classes are 0 background, 1 object"),
     ],
 )
-def test_flags_that_cannot_be_honoured(tmp_path: Path, wishes: Wishes, says: str) -> None:
+def test_flags_that_cannot_be_honoured(tmp_path: Path, options: Options, says: str) -> None:
     write(tmp_path, "a", CELLS)
     with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, wishes)
+        recognise(tmp_path, options)
 
 
 @pytest.mark.parametrize(
     ("extra", "says"),
-    [("image", r"b\.png has no folder of masks; an empty folder says"), ("masks", "has no image of its name")],
+    [("image", r"b\.png has no folder of masks; add an empty folder"), ("masks", "has no image of its name")],
 )
 def test_flat_files_without_partner(tmp_path: Path, extra: str, says: str) -> None:
     write(tmp_path, "a", CELLS, flat=True)
@@ -171,17 +176,17 @@ def test_flat_files_without_partner(tmp_path: Path, extra: str, says: str) -> No
     else:
         (tmp_path / "masks" / "b").mkdir()
     with pytest.raises(LayoutError, match=says):
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize("flat", [True, False])
 def test_images_without_masks_as_background(tmp_path: Path, flat: bool) -> None:
     write(tmp_path, "a", CELLS, flat=flat)
     imagefiles.write_png(tmp_path / ("images/b.png" if flat else "b/images/b.png"), CELLS)
-    layout = recognise(tmp_path, Wishes(missing_as_background=True))
+    layout = recognise(tmp_path, Options(missing_as_background=True))
     assert layout is not None and set(layout.images) == {"a", "b"}
     assert layout.instances["a"].read().any() and not layout.instances["b"].read().any()
-    assert "1 image(s) without labels are background only, as told" in layout.reasons
+    assert "1 image(s) without labels are background only (--missing-as-background)" in layout.reasons
 
 
 def test_only_the_first_errors_are_told(tmp_path: Path) -> None:
@@ -190,8 +195,8 @@ def test_only_the_first_errors_are_told(tmp_path: Path) -> None:
         spoil_one = tmp_path / stem / "masks" / "0009.png"
         imagefiles.write_png(spoil_one, np.zeros_like(CELLS))
     with pytest.raises(LayoutError) as caught:
-        recognise(tmp_path, Wishes())
-    assert str(caught.value).splitlines()[5:] == ["... and 2 more such"]
+        recognise(tmp_path, Options())
+    assert str(caught.value).splitlines()[5:] == ["... and 2 more errors like these"]
 
 
 def test_real_nuclei_come_back_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
@@ -199,7 +204,7 @@ def test_real_nuclei_come_back_exactly(tmp_path: Path, shared_data: Callable[[st
     for mask in sorted((shared_data("dsb2018") / "masks").iterdir())[:6]:
         whole[mask.stem] = labels.renumber(imagefiles.read_labels(mask))[0]
         write(tmp_path, mask.stem, whole[mask.stem])
-    layout = recognise(tmp_path, Wishes())
+    layout = recognise(tmp_path, Options())
     assert layout is not None
     for stem, expected in whole.items():
         np.testing.assert_array_equal(layout.instances[stem].read(), expected)

@@ -1,14 +1,17 @@
-"""Mask files as they were drawn, judged by Pillow's and tifffile's own writing."""
+"""MaskSource files as they were drawn, judged by Pillow's and tifffile's own writing."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from segline.importing.formats import LayoutError
-from segline.importing.formats.maskfile import Look, colours, greys, look, numbers
+from segline.importing.formats.pixels import Look, colours, greys, look, numbers, translated
+from segline.importing.layout import LayoutError
 
 COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 128, 255]], np.uint8)
 PACKED = np.array([0x000000, 0xFF0000, 0x0080FF])
@@ -86,6 +89,26 @@ def test_fractions_are_greys_only(tmp_path: Path) -> None:
 
 def test_lossy_masks_are_refused(tmp_path: Path) -> None:
     file = saved(tmp_path / "a.jpg", CLASSES)
-    with pytest.raises(LayoutError, match=r"a\.jpg: JPEG changes values.*--threshold 127"):
+    with pytest.raises(LayoutError, match=r"a\.jpg: JPEG compression changes values.*--threshold 127"):
         look(file)
     assert greys(file).shape == (2, 3)
+
+
+@pytest.mark.parametrize("offset", [0, 2**24])
+def test_translated(offset: int) -> None:
+    values = np.array([[3, 0], [7, 9]]) + offset
+    table = {3 + offset: 1, 0 + offset: 0, 9 + offset: 255}
+    found, known = translated(values, table)
+    np.testing.assert_array_equal(found, np.array([[1, 0], [0, 255]], np.uint8))
+    np.testing.assert_array_equal(known, [[True, True], [False, True]])
+    assert found.dtype == np.uint8
+
+
+@given(
+    arrays(np.int64, (3, 4), elements=st.integers(-2, 300)),
+    st.dictionaries(st.integers(0, 300), st.integers(0, 255), min_size=1),
+)
+def test_as_a_dict_says(values: np.ndarray, table: dict[int, int]) -> None:
+    found, known = translated(values, table)
+    assert known.ravel().tolist() == [value in table for value in values.ravel().tolist()]
+    assert found.ravel().tolist() == [table.get(value, 0) for value in values.ravel().tolist()]

@@ -9,8 +9,8 @@ import pytest
 
 from segline import files
 from segline.data import imagefiles
-from segline.importing.formats import LayoutError, Wishes
-from segline.importing.formats.layouts import recognise
+from segline.importing.formats import recognise
+from segline.importing.layout import LayoutError, Options
 
 REGION = {
     "shape_attributes": {"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]},
@@ -46,8 +46,8 @@ def test_the_tool_is_named_and_the_way_out(tmp_path: Path, name: str, content: A
     imagefiles.write_png(tmp_path / "images" / "a.png", np.zeros((9, 9), np.uint8))
     text = content if isinstance(content, str) else json.dumps(content)
     files.write_bytes(tmp_path / name, text.encode())
-    with pytest.raises(LayoutError, match=rf"this looks like an export of .*{tool}.*, which is not read: \w+"):
-        recognise(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match=rf"this looks like an export of .*{tool}.*, which import does not read: \w+"):
+        recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "[[1]]", '{"a": 1}', "1 2", "cells\n3", "\x00\xff"])
@@ -56,5 +56,5 @@ def test_other_files_are_no_exports(tmp_path: Path, name: str, text: str) -> Non
     imagefiles.write_png(tmp_path / "images" / "a.png", np.zeros((9, 9), np.uint8))
     (tmp_path / name).write_text(text)
     with pytest.raises(LayoutError) as refused:
-        recognise(tmp_path, Wishes())
+        recognise(tmp_path, Options())
     assert "export of" not in str(refused.value)

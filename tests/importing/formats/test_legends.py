@@ -8,9 +8,9 @@ from PIL import Image
 
 from segline.data import imagefiles
 from segline.data.dataset import IGNORE
-from segline.importing.formats import LayoutError, Wishes
 from segline.importing.formats.folders import recognise
-from segline.importing.formats.labelmap import read
+from segline.importing.formats.legends import read_csv, read_labelmap
+from segline.importing.layout import LayoutError, Options
 
 TEXT = """\
 # label:color_rgb:parts:actions
@@ -34,7 +34,7 @@ def export(folder: Path, text: str = TEXT, masks: str = "SegmentationClass") -> 
 
 
 def test_colours_and_names_are_those_of_the_map(tmp_path: Path) -> None:
-    found = recognise(export(tmp_path), Wishes())
+    found = recognise(export(tmp_path), Options())
     assert found is not None
     assert found.names == {0: "background", 1: "Zelle", 2: "kern: a"}
     mask = found.classes["0"].read()
@@ -44,10 +44,10 @@ def test_colours_and_names_are_those_of_the_map(tmp_path: Path) -> None:
 
 def test_flags_are_above_the_map(tmp_path: Path) -> None:
     export(tmp_path)
-    renamed = recognise(tmp_path, Wishes(names={1: "cell"}))
+    renamed = recognise(tmp_path, Options(names={1: "cell"}))
     assert renamed is not None and renamed.names[1] == "cell"
     table = {(0, 0, 0): 0, CELL: 1, NUCLEUS: 1, VOID: 0}
-    joined = recognise(tmp_path, Wishes(colours=table))
+    joined = recognise(tmp_path, Options(colours=table))
     assert joined is not None and set(joined.names) == {0, 1}
 
 
@@ -55,7 +55,7 @@ def test_a_palette_is_read_by_the_map(tmp_path: Path) -> None:
     export(tmp_path)
     for file in (tmp_path / "SegmentationClass").iterdir():
         Image.open(file).quantize(8).save(file)
-    found = recognise(tmp_path, Wishes())
+    found = recognise(tmp_path, Options())
     assert found is not None
     assert np.unique(found.classes["0"].read()).tolist() == [0, 1, 2, IGNORE]
 
@@ -64,7 +64,7 @@ def test_masks_of_numbers_need_no_map(tmp_path: Path) -> None:
     export(tmp_path)
     for file in (tmp_path / "SegmentationClass").iterdir():
         imagefiles.write_png(file, np.kron(np.array([[0, 1], [2, 0]], np.uint8), np.ones((15, 20), np.uint8)))
-    found = recognise(tmp_path, Wishes())
+    found = recognise(tmp_path, Options())
     assert found is not None and found.names == {0: "background", 1: "class 1", 2: "class 2"}
 
 
@@ -74,8 +74,8 @@ def test_masks_of_numbers_need_no_map(tmp_path: Path) -> None:
         ("cell", "'cell' is not NAME:RED,GREEN,BLUE:PARTS:ACTIONS"),
         ("cell:::", "is not NAME"),
         ("cell:1,2,300::", "is not NAME"),
-        ("cell:250,50,83::", "is there twice"),
-        ("Zelle:9,9,9::", "is there twice"),
+        ("cell:250,50,83::", "occurs twice"),
+        ("Zelle:9,9,9::", "occurs twice"),
         (":9,9,9::", "name '' is empty"),
         ("a\x1bb:9,9,9::", "control character"),
     ],
@@ -83,18 +83,52 @@ def test_masks_of_numbers_need_no_map(tmp_path: Path) -> None:
 def test_lines_that_cannot_be_meant(tmp_path: Path, line: str, says: str) -> None:
     (tmp_path / "labelmap.txt").write_text(TEXT + line + "\n")
     with pytest.raises(LayoutError, match=rf"labelmap\.txt, line 6.*{says}"):
-        read(tmp_path)
+        read_labelmap(tmp_path)
 
 
 def test_a_map_of_background_only(tmp_path: Path) -> None:
-    assert read(tmp_path) is None
+    assert read_labelmap(tmp_path) is None
     (tmp_path / "labelmap.txt").write_text("background:0,0,0::\n")
     with pytest.raises(LayoutError, match="names 0 classes"):
-        read(tmp_path)
+        read_labelmap(tmp_path)
 
 
 def test_a_colour_outside_the_map_is_refused(tmp_path: Path) -> None:
     export(tmp_path, TEXT.replace("51,221,255", "51,221,254"))
     found = recognise
-    with pytest.raises(LayoutError, match="that no class has: #33ddff"):
-        found(tmp_path, Wishes())
+    with pytest.raises(LayoutError, match="without a class: #33ddff"):
+        found(tmp_path, Options())
+
+
+def test_a_table_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "colours.csv"
+    file.write_text('colour,class,name\n#000000,0,\n#FF8000,1,cell\n"0, 0, 255",2,nucleus\n00ff00,ignore,void\n')
+    assert read_csv(file) == (
+        {(0, 0, 0): 0, (255, 128, 0): 1, (0, 0, 255): 2, (0, 255, 0): IGNORE},
+        {1: "cell", 2: "nucleus"},
+    )
+    file.write_text("class,colour\n1,#ff0000\n1,#00ff00\n")
+    assert read_csv(file) == ({(255, 0, 0): 1, (0, 255, 0): 1}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("color,class\n#000000,0\n", r"has no column colour, only color, class; give --colours"),
+        ("colour,name\n#000000,x\n", "has no column class"),
+        ("colour,class\n#00000,0\n", r"line 2: colour is '#00000'; write #rrggbb"),
+        ('colour,class\n#000000,0\n"1,2,300",1\n', "line 3: colour is '1,2,300'"),
+        ('colour,class\n"1,2",1\n', "colour is '1,2'"),
+        ('colour,class\n"1,-2,3",1\n', "colour is '1,-2,3'"),
+        ("colour,class\n#000000,zero\n", "class is 'zero'; write a number from 0 to 254, or ignore"),
+        ("colour,class\n#000000,256\n", "class is '256'"),
+        ("colour,class\n#000000,0\n#000000,1\n", "line 3: #000000 already has class 0"),
+        ("colour,class,name\n#000000,0,a\n#000001,0,b\n", "class 0 already has the name 'a', not 'b'"),
+        ("colour,class\n", "has no line"),
+        ("colour,class\n#000000,ignore\n", "no class other than ignore"),
+    ],
+)
+def test_tables_that_are_none(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "colours.csv").write_text(text)
+    with pytest.raises(LayoutError, match=f"colours.csv.*{says}"):
+        read_csv(tmp_path / "colours.csv")

@@ -66,7 +66,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     with folder(tmp_path / "new", "key") as filled:
         (filled / "a").write_text("1")
         for key in ("key", "other key"):
-            with pytest.raises(BusyError, match="another import of new is going on"), folder(tmp_path / "new", key):
+            with pytest.raises(BusyError, match="another import of new is running"), folder(tmp_path / "new", key):
                 pass
         with folder(tmp_path / "other", "key"):
             pass

@@ -1,40 +1,57 @@
-"""Exports of other tools that are not read, known by what is in them, and how to convert them."""
+"""Hints about files that import cannot read: image types, and exports of other tools, which it tells by content."""
 
 import json
+import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-LOOKED_AT = 20  # files of a kind
+UNREADABLE = (
+    ".webp", ".heic", ".npy", ".npz", ".mat", ".h5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif",
+)  # fmt: skip
+MOST_FILES = 20  # files per suffix that are examined
 HEAD = 4096  # bytes
-LARGEST = 50_000_000  # bytes of a JSON that is read for a hint
+LARGEST = 50_000_000  # bytes of a JSON file that is read for a hint
 
 COCO = "export it as COCO with polygons or masks"
-WAYS = {
+CONVERSIONS = {
     "VIA (VGG Image Annotator)": "export it in VIA by Annotation > Export Annotations (COCO format)",
     "Supervisely": "export it in Supervisely by the app Export to COCO, or Export as Masks",
-    "QuPath (GeoJSON)": "export label images in QuPath by a script with LabeledImageServer, one image each",
+    "QuPath (GeoJSON)": "export label images in QuPath by a script with LabeledImageServer, one per image",
     "Label Studio": "export it in Label Studio as COCO, or brush labels as PNG",
     "Labelbox": f"{COCO}, by Labelbox's Python package",
     "CVAT (XML)": "export it in CVAT as COCO 1.0 or Segmentation mask 1.1",
-    "Pascal VOC boxes (XML)": "boxes say not which pixels are of an object: label masks or polygons",
-    "YOLO (text)": "convert it to COCO; boxes (five numbers a line) say not which pixels are of an object",
+    "Pascal VOC boxes (XML)": "boxes do not say which pixels belong to an object: label masks or polygons",
+    "YOLO (text)": "convert it to COCO; boxes (five numbers per line) do not say which pixels belong to an object",
 }
 
 
-def hint(source: Path) -> str:
-    """A line that names the tools whose exports lie below `source`, and says how to convert them; or nothing."""
-    found = dict.fromkeys(tool for kind, tell in TELL.items() for file in _some(source, kind) if (tool := tell(file)))
-    return "".join(f"\nthis looks like an export of {tool}, which is not read: {WAYS[tool]}" for tool in found)
+def hints(folder: Path) -> str:
+    """Return lines about unreadable images and foreign exports below `folder`, with the way to convert them."""
+    endings = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
+    unreadable = [f"{endings[ending]} {ending}" for ending in UNREADABLE if endings[ending]]
+    line = f"\nimport does not read {', '.join(unreadable)} files; convert them to PNG or TIFF" if unreadable else ""
+    return line + foreign_exports(folder)
 
 
-def _some(source: Path, kind: str) -> list[Path]:
+def foreign_exports(source: Path) -> str:
+    """Return a line per foreign tool with exports below `source`, with the way to convert them."""
+    tools = dict.fromkeys(
+        tool for suffix, tool_of in TOOL_OF.items() for file in _files(source, suffix) if (tool := tool_of(file))
+    )
+    return "".join(
+        f"\nthis looks like an export of {tool}, which import does not read: {CONVERSIONS[tool]}" for tool in tools
+    )
+
+
+def _files(source: Path, suffix: str) -> list[Path]:
     folder = source if source.is_dir() else source.parent
-    return [file for file in islice(sorted(folder.rglob(f"*{kind}")), LOOKED_AT) if file.is_file()]
+    return [file for file in islice(sorted(folder.rglob(f"*{suffix}")), MOST_FILES) if file.is_file()]
 
 
-def _json(file: Path) -> str | None:
+def _json_tool(file: Path) -> str | None:
     try:
         content = json.loads(file.read_bytes()) if file.stat().st_size < LARGEST else None
     except (OSError, ValueError, RecursionError):
@@ -54,7 +71,7 @@ def _json(file: Path) -> str | None:
 
 
 def _first_region(value: Any) -> Mapping[str, Any]:
-    """The first region of an image as VIA writes it, in a list or, in version 1, by number."""
+    """Return the first region of an image in a VIA export: from a list or, in version 1, from a numbered mapping."""
     regions = value.get("regions") if isinstance(value, dict) else None
     listed = list(regions.values()) if isinstance(regions, dict) else regions
     return listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
@@ -68,29 +85,29 @@ def _head(file: Path) -> str:
         return ""
 
 
-def _csv(file: Path) -> str | None:
+def _csv_tool(file: Path) -> str | None:
     return "VIA (VGG Image Annotator)" if "region_shape_attributes" in _head(file) else None
 
 
-def _xml(file: Path) -> str | None:
+def _xml_tool(file: Path) -> str | None:
     head = _head(file)
     if "<annotations>" in head and "<version>" in head:
         return "CVAT (XML)"
     return "Pascal VOC boxes (XML)" if "<annotation>" in head or "<bndbox>" in head else None
 
 
-def _text(file: Path) -> str | None:
+def _text_tool(file: Path) -> str | None:
     lines = [line.split() for line in _head(file).splitlines()[:3]]
-    numbers = [[part for part in line if part.replace(".", "", 1).isdecimal()] for line in lines]
-    rows = [len(found) for line, found in zip(lines, numbers, strict=True) if len(line) == len(found)]
+    numeric = [[part for part in line if part.replace(".", "", 1).isdecimal()] for line in lines]
+    rows = [len(numbers) for line, numbers in zip(lines, numeric, strict=True) if len(line) == len(numbers)]
     return "YOLO (text)" if rows and len(rows) == len(lines) and min(rows) >= 5 else None
 
 
-TELL: Mapping[str, Callable[[Path], str | None]] = {
-    ".json": _json,
-    ".geojson": _json,
+TOOL_OF: Mapping[str, Callable[[Path], str | None]] = {
+    ".json": _json_tool,
+    ".geojson": _json_tool,
     ".ndjson": lambda file: "Labelbox" if "data_row" in _head(file) else None,
-    ".csv": _csv,
-    ".xml": _xml,
-    ".txt": _text,
+    ".csv": _csv_tool,
+    ".xml": _xml_tool,
+    ".txt": _text_tool,
 }

@@ -1,0 +1,119 @@
+"""Find the JSON files of annotations, and the image files that they name."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from segline import files, names, parse
+from segline.files import FileError
+from segline.importing.formats.folders import IMAGES
+from segline.importing.layout import READABLE, LayoutError, first_few
+
+
+def json_files(source: Path) -> list[Path]:
+    """Return the JSON files of `source`: the file itself, or those in the folder and its direct subfolders."""
+    if source.suffix.lower() == ".json":
+        return [source]
+    files_ = [file for pattern in ("*.json", "*/*.json") for file in sorted(source.glob(pattern))]
+    return [file for file in files_ if not file.name.startswith(".")]
+
+
+def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, Any]]:
+    """Yield each JSON file of `source` with its content; skip invalid JSON that holds none of `keys`.
+
+    Raises
+    ------
+    FileError
+        A file is invalid JSON, but one of `keys` in it shows that it holds annotations.
+    """
+    for file in json_files(source):
+        try:
+            yield file, files.read_json(file, parse.DATA_SIZE, loose=True)
+        except FileError:
+            if not file.is_file() or file.stat().st_size > parse.DATA_SIZE:
+                raise  # reading a pipe might never end
+            if any(key in files.read_bytes(file) for key in keys):
+                raise
+
+
+@dataclass(frozen=True)
+class Images:
+    """Image files below a folder, by file name in NFC."""
+
+    root: Path
+    by_name: Mapping[str, Sequence[Path]]
+
+    @classmethod
+    def below(cls, source: Path) -> Self:
+        """Return the images that annotations in `source` may name; for a file, those beside it or its folder."""
+        root = source
+        if source.is_file():
+            root = source.parent.parent if source.parent.name in ("annotations", "labels", "json") else source.parent
+        by_name: dict[str, list[Path]] = {}
+        for file in sorted(root.rglob("*")):
+            if file.suffix.lower() in READABLE and not file.name.startswith("."):
+                by_name.setdefault(names.composed(file.name), []).append(file)
+        return cls(root, by_name)
+
+    def find(self, name: str, annotations: Path, field: str) -> Path:
+        """Return the image that the file `annotations` calls `name` in `field`.
+
+        Of several images with that name, take the one whose folders match `name` best, then the one beside
+        `annotations`, then the one in a folder for images.
+
+        Raises
+        ------
+        LayoutError
+            No image has that name, or several match equally well.
+        """
+        parts = PurePosixPath(names.composed(name).replace("\\", "/")).parts
+        candidates = self.by_name.get(parts[-1], ()) if parts else ()
+        if not candidates:
+            readable = Path(name).suffix.lower() in READABLE
+            way_out = (
+                "add the image, or remove its annotations"
+                if readable
+                else f"convert the image to one of {', '.join(READABLE)}"
+            )
+            raise LayoutError(f"{annotations}: {field} {name!r} is not an image file below {self.root}; {way_out}")
+
+        def closeness(file: Path) -> tuple[int, bool, bool]:
+            own_parts = PurePosixPath(names.composed(file.as_posix())).parts
+            pairs = zip(reversed(own_parts), reversed(parts), strict=False)
+            common = next((count for count, (own, named) in enumerate(pairs) if own != named), len(parts))
+            return common, file.parent == annotations.parent, file.parent.name in IMAGES
+
+        best = max(map(closeness, candidates))
+        closest = [file for file in candidates if closeness(file) == best]
+        if len(closest) > 1:
+            if len({names.composed(str(file)) for file in closest}) == 1:
+                raise LayoutError(f"{annotations}: {field} {name!r} may be either file: {names.differ(closest)}")
+            raise LayoutError(f"{annotations}: {field} {name!r} may be {first_few(closest)}; add its folder to {field}")
+        return closest[0]
+
+    def without(self, used: Collection[Path]) -> list[Path]:
+        """Return the image files that are not among `used`."""
+        return sorted(file for same_name in self.by_name.values() for file in same_name if file not in used)
+
+
+def stems(images: Sequence[Path], root: Path) -> list[str]:
+    """Return a unique stem per image: its own, or, if two are equal, all with their folders below `root` in front.
+
+    Raises
+    ------
+    LayoutError
+        Two files of one folder have the same stem.
+    """
+    unique = [names.composed(file.stem) for file in images]
+    if len(set(unique)) < len(unique):
+        unique = [names.composed("_".join(file.relative_to(root).with_suffix("").parts)) for file in images]
+    repeated = [stem for stem, count in Counter(unique).items() if count > 1]
+    if repeated:
+        same = first_few([file for file, stem in zip(images, unique, strict=True) if stem == repeated[0]])
+        raise LayoutError(
+            f"{same} have the same stem, but a stem must name one image: rename one file, and "
+            "its name in the annotations"
+        )
+    return unique

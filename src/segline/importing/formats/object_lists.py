@@ -1,0 +1,278 @@
+"""Layouts whose labels list the objects of each image one by one: from the lists to a layout of label images."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from segline.data import imagefiles
+from segline.data.dataset import GROUPS, IGNORE, Kind, read_groups
+from segline.data.imagefiles import Labels
+from segline.files import FileError
+from segline.importing.formats.regions import Painted, Points, Region, Shape, paint
+from segline.importing.layout import (
+    ImageSource,
+    Layout,
+    LayoutError,
+    Mapper,
+    MaskSource,
+    Options,
+    raise_errors,
+)
+
+TOLERANCE = 1.0  # px that a point may lie outside its image: tools write the border itself, or round
+NO_SHAPES: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object: its name in the file, its class, its pixels."""
+
+    name: str
+    label: str
+    region: Region
+
+
+@dataclass(frozen=True)
+class ObjectList:
+    """Objects of one image of `shape`, and `ignored` regions, whose pixels do not count where no object is.
+
+    `slivers` counts further objects, too thin to cover the centre of a pixel. `skipped` counts the shapes, by their
+    kind, that --skip-shapes left out.
+    """
+
+    file: Path
+    shape: Shape
+    objects: Sequence[Object]
+    ignored: Sequence[Region] = ()
+    slivers: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def without_slivers(
+        cls,
+        file: Path,
+        shape: Shape,
+        objects: Sequence[Object],
+        ignored: Sequence[Region],
+        skipped: Mapping[str, int] = NO_SHAPES,
+    ) -> Self:
+        """Return a list of those `objects` that cover a pixel."""
+        visible = [listed for listed in objects if listed.region.area]
+        return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
+
+    def painted(self) -> Painted:
+        """Draw all objects into one label image, numbered from 1 in their order."""
+        return paint([listed.region for listed in self.objects], self.shape)
+
+
+@dataclass(frozen=True)
+class ListSource:
+    """Source of one image's object list: `read` opens `file` when called."""
+
+    file: Path
+    read: Callable[[], ObjectList]
+
+    @classmethod
+    def background(cls, image: Path) -> Self:
+        """Return an empty list for an image that holds background only."""
+        return cls(image, lambda: ObjectList(image, image_shape(image), ()))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Totals over all object lists: objects by class, images, images without objects, overlaps and slivers."""
+
+    objects: Counter[str]
+    images: int
+    empty: int
+    ignored: int
+    overlapping: int
+    hidden: int
+    slivers: int
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def reasons(self) -> list[str]:
+        """Return a line per fact that the user should know."""
+        several = len(self.objects) > 1
+        kinds = ": " + ", ".join(f"{count} {label}" for label, count in self.objects.most_common()) if several else ""
+        none = f"; {self.empty} image(s) have none" if self.empty else ""
+        lines = [f"{self.objects.total()} objects in {self.images} images{kinds}{none}"]
+        if self.overlapping:
+            hidden = f"; {self.hidden} object(s) are hidden by others and left out" if self.hidden else ""
+            lines.append(
+                f"objects overlap: {self.overlapping} pixels went to the smaller object, or to the later of two equal "
+                f"ones{hidden}"
+            )
+        if self.slivers:
+            lines.append(f"{self.slivers} object(s) cover no pixel centre and are left out")
+        if self.skipped:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common())
+            lines.append(f"{self.skipped.total()} shape(s) that enclose no area are left out (--skip-shapes): {kinds}")
+        if self.ignored:
+            lines.append(f"{self.ignored} region(s) of crowds or __ignore__: their pixels do not count")
+        return lines
+
+
+def survey(lists: Mapping[str, ListSource], mapper: Mapper) -> Survey:
+    """Read every object list once and add up their content.
+
+    Raises
+    ------
+    LayoutError
+        Some lists are faulty, or there is no object at all.
+    """
+    results = list(mapper(_survey_of, [lists[stem] for stem in sorted(lists)]))
+    raise_errors([error for error in results if isinstance(error, str)])
+    surveys = [result for result in results if isinstance(result, Survey)]
+    objects: Counter[str] = sum((part.objects for part in surveys), Counter())
+    empty, ignored, overlapping, hidden, slivers = (
+        sum(getattr(part, field) for part in surveys)
+        for field in ("empty", "ignored", "overlapping", "hidden", "slivers")
+    )
+    if not objects:
+        thin = f" ({slivers} cover no pixel centre; coordinates must be pixels)" if slivers else ""
+        raise LayoutError(f"none of {len(surveys)} images has an object{thin}; are these the right labels?")
+    skipped: Counter[str] = sum((part.skipped for part in surveys), Counter())
+    return Survey(objects, len(surveys), empty, ignored, overlapping, hidden, slivers, skipped)
+
+
+def _survey_of(source: ListSource) -> Survey | str:
+    """Return the survey of one object list, or the error message if it is faulty."""
+    try:
+        listed = source.read()
+    except (LayoutError, FileError) as error:
+        return str(error)
+    painted = listed.painted()
+    labels = Counter(item.label for item in listed.objects)
+    empty, ignored = int(not listed.objects), len(listed.ignored)
+    return Survey(
+        labels, 1, empty, ignored, painted.overlapping, painted.hidden, listed.slivers, Counter(listed.skipped)
+    )
+
+
+def layout(
+    source: Path,
+    options: Options,
+    *,
+    images: Mapping[str, ImageSource],
+    lists: Mapping[str, ListSource],
+    names: Mapping[int, str],
+    surveyed: Survey,
+    reasons: Sequence[str],
+) -> Layout:
+    """Return the layout of listed objects, whose labels are the `names` of classes from 1 on.
+
+    The layout has instance masks, and class masks too where there are several classes or ignored regions; with
+    --labels classes it has class masks only. Groups come from groups.csv in `source`.
+
+    Raises
+    ------
+    LayoutError
+        The objects do not support an option.
+    """
+    kind, reason = _kind(options)
+    with_classes = kind == "classes" or len(names) > 2 or surveyed.ignored > 0
+    ids = {name: class_id for class_id, name in names.items()}
+    ignored = {IGNORE: IGNORE} if surveyed.ignored else {}
+    return Layout(
+        images,
+        kind,
+        renamed(names, options),
+        (*reasons, reason, *surveyed.reasons()),
+        classes=_masks(lists, partial(_classes, ids=ids)) if with_classes else {},
+        instances=_masks(lists, _instances) if kind == "instances" else {},
+        class_of={class_id: class_id for class_id in names} | ignored if with_classes else None,
+        groups=read_groups(source / GROUPS, images) if (source / GROUPS).exists() else None,
+    )
+
+
+def _kind(options: Options) -> tuple[Kind, str]:
+    """Return the kind of labels and the reason."""
+    if options.labels == "boundaries":
+        raise LayoutError(
+            "--labels boundaries: this source lists objects one by one, not borders; leave the option out"
+        )
+    if options.labels:
+        return options.labels, f"labels: {options.labels} (--labels)"
+    return "instances", "labels: instances, because objects are listed one by one; for areas, add --labels classes"
+
+
+def renamed(names: Mapping[int, str], options: Options) -> dict[int, str]:
+    """Return `names` by class id, with the names of --class in their place.
+
+    Raises
+    ------
+    LayoutError
+        --class names a class that does not exist.
+    """
+    unknown = sorted(set(options.names) - set(names))
+    if unknown:
+        existing = ", ".join(f"{class_id} {name}" for class_id, name in sorted(names.items()))
+        raise LayoutError(f"--class {unknown[0]}: there is no such class; the classes are {existing}")
+    return dict(sorted({**names, **options.names}.items()))
+
+
+def _masks(lists: Mapping[str, ListSource], labels_of: Callable[[ObjectList], Labels]) -> dict[str, MaskSource]:
+    return {stem: MaskSource(source.file, partial(_read, source, labels_of)) for stem, source in lists.items()}
+
+
+def _read(source: ListSource, labels_of: Callable[[ObjectList], Labels]) -> Labels:
+    return labels_of(source.read())
+
+
+def _instances(listed: ObjectList) -> Labels:
+    return listed.painted().labels
+
+
+def _classes(listed: ObjectList, ids: Mapping[str, int]) -> Labels:
+    instances = listed.painted().labels
+    classes: Labels = np.array([0, *(ids[item.label] for item in listed.objects)], np.uint8)[instances]
+    for region in listed.ignored:
+        part, objects = classes[region.window], instances[region.window] > 0
+        part[region.inside & ~objects] = IGNORE
+    return classes
+
+
+def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
+    """Raise LayoutError if `file` gives a size other than that of `image`; call this before drawing anything."""
+    actual = image_shape(image)
+    if actual != shape:
+        raise LayoutError(
+            f"{file}: gives the size {size(shape)} px (width x height) for {image}, which is {size(actual)}; it is "
+            "another image, or was resized or rotated later: use the image that was labelled"
+            f"{imagefiles.turned(image)}"
+        )
+
+
+def refuse_outside(points: Points, shape: Shape, where: str) -> Points:
+    """Return `points` (N, 2) if all lie in an image of `shape`, or at most a pixel outside it.
+
+    Raises
+    ------
+    LayoutError
+        A point lies outside; the message begins with `where`.
+    """
+    outside = (points < -TOLERANCE) | (points > np.array(shape[::-1]) + TOLERANCE)
+    if outside.any():
+        x, y = points[outside.any(axis=1)][0]
+        raise LayoutError(
+            f"{where}: point x {x:g}, y {y:g} is outside the image of {size(shape)} px; coordinates must be pixels of "
+            "this image: correct or remove the outline"
+        )
+    return points
+
+
+def image_shape(file: Path) -> Shape:
+    """Return height and width of an image file."""
+    header = imagefiles.image_size(file)
+    return header.height, header.width
+
+
+def size(shape: Sequence[int]) -> str:
+    """Return width x height of (height, width) as text."""
+    return f"{shape[1]}x{shape[0]}"

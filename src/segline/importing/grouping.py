@@ -1,0 +1,99 @@
+"""Groups of similar images, which stay together in one split: from series, from a pattern, or from equal pixels."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from segline import files, names
+from segline.data.checks import duplicates
+from segline.data.checks.problems import Checked
+from segline.data.dataset import GROUPS, Dataset
+from segline.importing.layout import Layout, LayoutError, Options, first_few
+
+FEWEST_SERIES = 3  # series that can stay whole: one each for training, validation and test
+RUNS = 10  # runs of neighbours into which fewer series are cut altogether
+
+
+def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[str, str], str]:
+    """Group images that follow one another, as slices or in time; return the group of each stem, and the reason.
+
+    With at least three series, each is a group. Fewer could not be split, and a random split would separate
+    neighbours, which look alike; so each series is cut into runs of neighbours.
+
+    Parameters
+    ----------
+    series : stems in their order, by the name of the series; each stem begins with that name and `_`.
+    kind : the kind of series, such as stack, for the reason.
+    """
+    if len(series) >= FEWEST_SERIES:
+        whole = {stem: name for name, stems in series.items() for stem in stems}
+        return whole, f"groups: each {kind} is a group, because images of one {kind} look alike"
+    total = sum(map(len, series.values()))
+    length = max(min(2, total // FEWEST_SERIES), -(-total // RUNS))
+    if length < 2:
+        single = {stem: stem for stems in series.values() for stem in stems}
+        return single, (
+            f"warning: {total} images are too few to group; neighbours look alike, and may be in different splits"
+        )
+    groups = {
+        stem: _run_name(name, run.tolist())
+        for name, stems in series.items()
+        for run in np.array_split(np.array(stems), max(1, round(len(stems) / length)))
+        for stem in run.tolist()
+    }
+    return groups, (
+        f"groups: runs of about {length} consecutive images, because neighbours look alike and {len(series)} {kind}(s) "
+        "are too few to keep each whole; where two runs meet, neighbours may still be in different splits: for a "
+        "stricter test, list consecutive runs of groups.csv in prepare.test and prepare.validation"
+    )
+
+
+def _run_name(series: str, run: Sequence[str]) -> str:
+    return run[0] if len(run) == 1 else f"{run[0]}-{run[-1].removeprefix(f'{series}_')}"
+
+
+def pattern_groups(layout: Layout, options: Options) -> tuple[dict[str, str] | None, list[str]]:
+    """Return groups by --group-by with the reason, or without this option the groups of the layout.
+
+    Raises
+    ------
+    LayoutError
+        --group-by is not a regular expression, or does not match all stems.
+    """
+    if options.group_by is None:
+        return None if layout.groups is None else dict(layout.groups), []
+    try:
+        pattern = re.compile(names.composed(options.group_by))
+    except re.error as error:
+        raise LayoutError(f"--group-by {options.group_by!r} is not a regular expression: {error}") from error
+    matches = {stem: pattern.search(stem) for stem in layout.images}
+    unmatched = [stem for stem, match in matches.items() if not match]
+    if unmatched:
+        raise LayoutError(
+            f"--group-by {options.group_by!r} finds no group in {first_few(unmatched, 5)}; give a regular expression "
+            r"whose first parenthesis is the group, such as '^(patient\d+)_'"
+        )
+    groups = {stem: match[1] if match.groups() else match[0] for stem, match in matches.items() if match}
+    return groups, [f"groups: the part of the names that {options.group_by} matches (--group-by)"]
+
+
+def with_twins_joined(folder: Path, dataset: Dataset, checked: Sequence[Checked]) -> tuple[Dataset, list[str]]:
+    """Join the groups of images with equal pixels, because prepare refuses to split these; return a line about it."""
+    groups = duplicates.groups(dataset, checked, exactly=True)
+    joined = sorted(stem for stem, group in groups.items() if group != dataset.groups[stem])
+    if not joined:
+        return dataset, []
+    write(folder / GROUPS, groups)
+    return replace(dataset, groups=groups), [
+        f"groups: {first_few(joined, 5)} joined the group of the image with the same pixels"
+    ]
+
+
+def write(file: Path, groups: Mapping[str, str]) -> None:
+    """Write groups.csv with the columns image and group."""
+    import pandas as pd
+
+    files.write_table(file, pd.DataFrame(sorted(groups.items()), columns=["image", "group"]))

@@ -1,0 +1,126 @@
+"""The layout of a foreign source: its images, its masks and their meaning, as every format module describes them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from segline.data import imagefiles
+from segline.data.dataset import Kind
+from segline.data.imagefiles import Labels
+
+Colour = tuple[int, int, int]  # red, green, blue, each 0 to 255
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+"""A function like `map`, which may use all cores and show progress."""
+
+READABLE = imagefiles.READABLE
+MOST_ERRORS = 5  # errors that a message lists
+
+
+class LayoutError(ValueError):
+    """A source without a known layout, or with contradictory content; the message names the file and the way out."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The user's statements about the source; import guesses everything that is left out.
+
+    ``names``: class names by class id. ``ignore``: mask value of pixels that do not count. ``threshold``: mask values
+    above it are 1, others 0. ``colours``: class id by colour, IGNORE for colours that do not count. ``images``,
+    ``masks``: patterns of files below the source; files pair by the text at `*`. ``group_by``: regular expression whose
+    first parenthesis is the group in a stem. ``skip_unpaired``: leave out files without partner instead of refusing
+    them. ``missing_as_background``: images without labels hold background only. ``cut``: side in px of the blocks into
+    which larger images are cut. ``crowd``: treat crowds of COCO as ignored pixels or as objects. ``skip_shapes``: leave
+    out LabelMe shapes that enclose no area.
+    """
+
+    labels: Kind | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    ignore: int | None = None
+    threshold: float | None = None
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+    images: str | None = None
+    masks: str | None = None
+    group_by: str | None = None
+    skip_unpaired: bool = False
+    missing_as_background: bool = False
+    cut: int | None = None
+    crowd: Literal["ignore", "objects"] | None = None
+    skip_shapes: bool = False
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Source of one image's pixels: a whole file, which is copied byte for byte, or one page of a stack."""
+
+    file: Path
+    page: int | None = None
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """Source of one image's labels: `read` opens `file` when called, and returns (H, W) integers."""
+
+    file: Path
+    read: Callable[[], Labels]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Images and masks of a foreign source by stem, and the rules for reading the masks.
+
+    A layout has class masks, instance masks or both. `class_of` gives the class of each value in a class mask, IGNORE
+    for pixels that do not count; None means that the values are class ids. With `label_components`, every connected
+    component of an instance mask is an instance. `groups` are by stem; None means that each image is its own group.
+    """
+
+    images: Mapping[str, ImageSource]
+    labels: Kind
+    names: Mapping[int, str]  # by class id
+    reasons: tuple[str, ...]
+    classes: Mapping[str, MaskSource] = field(default_factory=dict)
+    instances: Mapping[str, MaskSource] = field(default_factory=dict)
+    class_of: Mapping[int, int] | None = None
+    label_components: bool = False
+    groups: Mapping[str, str] | None = None
+
+
+def first_few(values: Sequence[object], most: int = 8) -> str:
+    """Join the first `most` values by commas, and add the total number where values are left out."""
+    shown = ", ".join(str(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
+
+
+def raise_errors(errors: Sequence[str]) -> None:
+    """Raise LayoutError with the first of `errors` and the number of the rest; return where there are none."""
+    if errors:
+        rest = [f"... and {len(errors) - MOST_ERRORS} more errors like these"] if len(errors) > MOST_ERRORS else []
+        raise LayoutError("\n".join([*errors[:MOST_ERRORS], *rest]))
+
+
+def refuse_or_skip(errors: Sequence[str], options: Options, files: str) -> list[str]:
+    """Raise `errors` about `files` without partner; with --skip-unpaired, return a line about them instead."""
+    if not options.skip_unpaired:
+        raise_errors(errors)
+    return [f"{len(errors)} {files} left out because of --skip-unpaired: {errors[0]}"] if errors else []
+
+
+def background_only(count: int) -> list[str]:
+    """Return a line about `count` images that hold background only by --missing-as-background; none for 0."""
+    return [f"{count} image(s) without labels are background only (--missing-as-background)"] if count else []
+
+
+def refuse_options(options: Options, labels: str, *supported: str) -> None:
+    """Raise LayoutError for an option that `labels` do not support, instead of ignoring it.
+
+    `labels` and `names` are checked by each layout.
+    """
+    for name in ("ignore", "threshold", "colours"):
+        if name not in supported and getattr(options, name) not in (None, {}):
+            raise LayoutError(f"--{name}: {labels} have no mask values; leave the option out")
+    if options.crowd and "crowd" not in supported:
+        raise LayoutError(f"--crowd: {labels} have no crowds, only COCO has; leave the option out")
+    if options.skip_shapes and "skip_shapes" not in supported:
+        raise LayoutError(f"--skip-shapes: {labels} are not LabelMe shapes; leave the option out")
+    if options.missing_as_background and "missing_as_background" not in supported:
+        raise LayoutError(f"--missing-as-background: {labels} list the labelled images; leave the option out")
