@@ -21,7 +21,7 @@ DOORS = {
     "mlflow": ("track/", "model/served.py"),
     "optuna": ("train/search.py", "train/studies.py", "train/charts.py"),
     "albumentations": ("data/albumentations_transform.py",),
-    "dvc": ("track/elsewhere.py",),  # its reader of settings, for the addresses of remotes
+    "dvc": ("track/clone.py",),  # its reader of settings, for the addresses of remotes
     "zarr": ("data/omezarr.py", "data/writers.py"),
 }
 OTHER_SPELLINGS = re.compile(r"(.*_)?lr|learn(ing)?_?rate", re.IGNORECASE)
