@@ -126,7 +126,7 @@ def test_repro_resumes(project: Any, model: dict[str, str], how: Callable[[psuti
     assert runs(project) == ["FINISHED"]
     assert steps(project) == set()
     # DVC has the model now: a forced run trains it again from the beginning.
-    assert "goes on" not in project.run("dvc", "repro", "--force", "--single-item", "train")
+    assert "resumes" not in project.run("dvc", "repro", "--force", "--single-item", "train")
     assert runs(project) == ["FINISHED", "FINISHED"]
     assert killed.outputs(project.folder) == model
 

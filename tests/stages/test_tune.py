@@ -253,7 +253,7 @@ def test_pruned_and_diverged_trials_are_not_failed_runs(project: Path, monkeypat
 
 
 def _second_is_worse(asked: Any, epoch: loop.Epoch) -> bool:
-    asked._figures.append(epoch.validation_loss)
+    asked._values.append(epoch.validation_loss)
     asked._trial.report(epoch.validation_loss, epoch.epoch)
     return bool(asked.number == 1)
 
