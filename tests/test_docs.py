@@ -116,6 +116,15 @@ def test_files_in_architecture_exist(repository: Path) -> None:
     assert [name for name in sorted(names) if not (repository / "src/segline" / name).exists()] == []
 
 
+def test_names_in_architecture_exist_in_their_files(repository: Path) -> None:
+    page = (repository / "docs/architecture.md").read_text()
+    places = re.findall(r"`([\w/]+\.py)`, `([\w.]+)`", page)
+    places = [(file, name) for file, name in places if not name.endswith(".py")]
+    assert len(places) > 2
+    sources = {file: (repository / "src/segline" / file).read_text() for file, _ in places}
+    assert [(file, name) for file, name in places if not all(part in sources[file] for part in name.split("."))] == []
+
+
 def test_the_glossary_is_sorted_and_explains_each_term_once(repository: Path) -> None:
     page = (repository / "docs/glossary.md").read_text()
     terms = [term for term in TERM.findall(page) if term != "term"]
