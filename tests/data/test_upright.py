@@ -329,9 +329,9 @@ def test_masks_whose_numbers_compression_changed_are_refused(name: str, source: 
             tifffile.imwrite(path, mask(number), compression="jpeg")
         else:
             Image.fromarray(mask(number)).save(path, **({"irreversible": True} if name == "a.jp2" else {}))
-    with pytest.raises(FileError, match="JPEG compression changes values"):
+    with pytest.raises(FileError, match="JPEG changes values"):
         read_labels(source / "masks" / f"0{name[1:]}")
-    with pytest.raises(LayoutError, match="JPEG compression changes values"):
+    with pytest.raises(LayoutError, match="JPEG changes values"):
         imported(source)
     classes, _ = Dataset.open(imported(source, Options(threshold=127)).folder).truth("0")
     assert np.array_equal(classes > 0, mask(0) > 0)
