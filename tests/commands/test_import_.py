@@ -1,4 +1,4 @@
-"""The import command, judged by what it tells and by real datasets where a machine has them."""
+"""The import command, judged by its printed lines and by real datasets where available."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_lines(source: Path) -> None:
     ]
 
 
-def test_problems_are_told(source: Path) -> None:
+def test_problems_are_listed(source: Path) -> None:
     imagefiles.write_png(source / "images" / "b.png", np.arange(24, dtype=np.uint16).reshape(4, 6))
     lines = run(source, "small", mode="off")
     assert any("images/b.png" in line and "uint16" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Import, judged by the bytes of source and target, before and after."""
+"""Import, judged by the bytes of source and target before and after."""
 
 import hashlib
 import signal
@@ -82,7 +82,7 @@ def test_all_of_it(tmp_path: Path, source: Path) -> None:
     ]
 
 
-def test_pieces_of_a_binary_mask_as_instances(tmp_path: Path, source: Path) -> None:
+def test_components_of_a_binary_mask_as_instances(tmp_path: Path, source: Path) -> None:
     for file in (source / "masks").iterdir():
         imagefiles.write_png(file, (np.random.default_rng(0).random((20, 16)) > 0.6).astype(np.uint8) * 255)
     made = bring(source, "small", Options(labels="instances"), raw=tmp_path / "raw")
@@ -122,7 +122,7 @@ def _in_two_compositions(source: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "says"),
+    ("spoil", "error", "message"),
     [
         (_other_size, UnfitError, r"instances/c\.png +6x5 px, but its image is 16x20 px"),
         (lambda source: (source / "images" / "c.png").write_bytes(b"x"), UnfitError, r"images/c\.png +not a readable"),
@@ -132,19 +132,19 @@ def _in_two_compositions(source: Path) -> None:
         (_in_two_compositions, LayoutError, "the same name in two normalization forms"),
     ],
 )
-def test_nothing_of_it(tmp_path: Path, source: Path, spoil: object, error: type, says: str) -> None:
+def test_nothing_of_it(tmp_path: Path, source: Path, spoil: object, error: type, message: str) -> None:
     bring(source, "small", raw=tmp_path / "raw")
     before = tree(tmp_path / "raw")
     spoil(source)  # type: ignore[operator]
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         bring(source, "small", raw=tmp_path / "raw", replace=True)
     assert tree(tmp_path / "raw") == before
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         bring(source, "new", raw=tmp_path / "raw")
     assert [folder.name for folder in (tmp_path / "raw").iterdir()] == ["small"]
 
 
-def test_a_folder_that_is_there_is_replaced_on_demand_only(tmp_path: Path, source: Path) -> None:
+def test_an_existing_folder_is_replaced_only_with_replace(tmp_path: Path, source: Path) -> None:
     bring(source, "small", raw=tmp_path / "raw")
     with pytest.raises(DatasetError, match="small already exists; add --replace"):
         bring(source, "small", raw=tmp_path / "raw")
@@ -154,7 +154,7 @@ def test_a_folder_that_is_there_is_replaced_on_demand_only(tmp_path: Path, sourc
     assert Dataset.open(tmp_path / "raw" / "small").stems == ["a", "b", "c", "d"]
 
 
-def test_of_two_imports_of_a_name_the_first_has_it(tmp_path: Path, source: Path) -> None:
+def test_of_two_imports_with_one_name_the_second_is_refused(tmp_path: Path, source: Path) -> None:
     raw = tmp_path / "raw"
 
     def other(what: str, memory: object) -> Mapper:
@@ -180,7 +180,7 @@ def test_of_two_imports_of_a_name_the_first_has_it(tmp_path: Path, source: Path)
     assert sorted(path.name for path in raw.iterdir()) == ["late", "small"]
 
 
-def test_what_was_understood_is_told_with_errors(tmp_path: Path, source: Path) -> None:
+def test_errors_list_the_reasons_of_guesses(tmp_path: Path, source: Path) -> None:
     for kind in ("masks_fov", "masks"):
         for name in "abcde":
             imagefiles.write_png(source / kind / f"{name}.png", np.full((20, 16), 255, np.uint8))
@@ -199,7 +199,7 @@ def test_images_without_mask_as_background(tmp_path: Path, source: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a b", "ä"])
-def test_names_that_are_none(tmp_path: Path, source: Path, name: str) -> None:
+def test_invalid_names_are_refused(tmp_path: Path, source: Path, name: str) -> None:
     with pytest.raises(DatasetError, match="--name"):
         bring(source, name, raw=tmp_path / "raw")
 
@@ -212,7 +212,7 @@ def test_source_and_target_stay_apart(tmp_path: Path, source: Path) -> None:
     assert tree(tmp_path) == before
 
 
-def test_mixed_images_come_in_with_their_problems(tmp_path: Path, source: Path) -> None:
+def test_mixed_images_are_imported_with_problems(tmp_path: Path, source: Path) -> None:
     imagefiles.write_png(source / "images" / "c.png", np.arange(320, dtype=np.uint16).reshape(20, 16))
     made = bring(source, "small", raw=tmp_path / "raw")
     errors = [problem for problem in made.problems if problem.level == "error"]
@@ -252,7 +252,7 @@ def _until(count: int) -> Callable[[str, object], Mapper]:
     return each
 
 
-def test_an_interrupted_import_goes_on(tmp_path: Path, source: Path) -> None:
+def test_an_interrupted_import_resumes(tmp_path: Path, source: Path) -> None:
     whole = tree(bring(source, "whole", raw=tmp_path / "whole", licence="x").folder)
     raw = tmp_path / "raw"
     with pytest.raises(Killed):
@@ -274,7 +274,7 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["file", "flag"])
-def test_another_import_begins_afresh(tmp_path: Path, source: Path, change: str) -> None:
+def test_another_import_starts_with_an_empty_folder(tmp_path: Path, source: Path, change: str) -> None:
     raw = tmp_path / "raw"
     with pytest.raises(Killed):
         bring(source, "small", raw=raw, mapper_for=_until(3))

@@ -1,4 +1,4 @@
-"""Single images and masks as they are written, judged by reading them back and by the bytes they came from."""
+"""Written images and masks, judged by reading them back and by the bytes of the source."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_a_file_is_copied_byte_for_byte(tmp_path: Path) -> None:
         (np.uint8, 5, ".tif"),
     ],
 )
-def test_a_page_becomes_a_file_of_its_own(tmp_path: Path, dtype: type, channels: int, suffix: str) -> None:
+def test_a_page_becomes_a_separate_file(tmp_path: Path, dtype: type, channels: int, suffix: str) -> None:
     shape = (3, 7, 6) if channels == 1 else (3, channels, 7, 6) if channels > 3 else (3, 7, 6, 3)
     stack = (np.random.default_rng(0).random(shape) * 200).astype(dtype)
     axes = {3: "ZYX", 4: "ZCYX" if channels > 3 else "ZYXS"}[stack.ndim]

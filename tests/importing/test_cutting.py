@@ -1,4 +1,4 @@
-"""Blocks of large images, judged by putting them together again."""
+"""Blocks of large images, judged by reassembling the images."""
 
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def test_interrupted_between_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert tree(made) == tree(undisturbed)
 
 
-def test_labels_of_another_size(tmp_path: Path) -> None:
+def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
     source = source_of(tmp_path / "source", "a", (50, 60))
     imagefiles.write_png(source / "masks" / "a.png", np.ones((40, 60), np.uint8))
     with pytest.raises(LayoutError, match=r"a\.png is 60x40 px, but its image a\.tif is 60x50"):

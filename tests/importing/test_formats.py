@@ -1,4 +1,4 @@
-"""Which layout a source is taken for, judged by sources of one layout each."""
+"""Recognition of layouts, judged by sources of one layout each."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ LABELME = {
         (("train-volume.tif", "train-labels.tif"), "train-volume.tif with labels train-labels.tif"),
     ],
 )
-def test_each_is_taken_for_what_it_is(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:
+def test_each_layout_is_recognised(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:
     write(tmp_path, *names)
     assert recognise(tmp_path, Options()).reasons[0].startswith(reason)
     taken = [ask.__module__.rpartition(".")[2] for ask in LAYOUTS if _fits(ask, tmp_path)]
@@ -65,14 +65,14 @@ def _fits(ask, source: Path) -> bool:  # type: ignore[no-untyped-def]
         return False
 
 
-def test_patterns_say_what_counts(tmp_path: Path) -> None:
+def test_patterns_select_the_files(tmp_path: Path) -> None:
     write(tmp_path, "labels.json", "images/a.png", "masks/a.png")
     assert recognise(tmp_path, Options()).reasons[0].startswith("COCO")
     assert recognise(tmp_path, Options(masks="masks/*")).reasons[0].startswith("images images/*, masks masks/*")
 
 
 @pytest.mark.parametrize(
-    ("names", "says"),
+    ("names", "message"),
     [
         (
             (),
@@ -82,9 +82,9 @@ def test_patterns_say_what_counts(tmp_path: Path) -> None:
         (("images/a.png", "masks/a.png", "dataset.yaml"), "is already a dataset"),
     ],
 )
-def test_nothing_fits(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
+def test_nothing_fits(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
     write(tmp_path, *names)
-    with pytest.raises(LayoutError, match=says):
+    with pytest.raises(LayoutError, match=message):
         recognise(tmp_path, Options())
 
 

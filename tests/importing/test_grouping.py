@@ -1,4 +1,4 @@
-"""Groups of images that follow one another, judged by laws, and by the splits that come of them."""
+"""Groups of consecutive images, judged by laws, and by the splits that the groups allow."""
 
 from itertools import pairwise
 

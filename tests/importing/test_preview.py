@@ -84,7 +84,7 @@ def test_lines(make_dataset: Callable[..., Path]) -> None:
     ]
 
 
-def test_one_size_one_type_no_groups(make_dataset: Callable[..., Path]) -> None:
+def test_lines_of_one_size_one_type_and_no_groups(make_dataset: Callable[..., Path]) -> None:
     dataset = Dataset.open(make_dataset(images=2))
     checked = [Checked(stem, ("uint8", 3), (10, 20)) for stem in "ab"]
     lines = list(preview.lines(dataset, checked))

@@ -1,4 +1,4 @@
-"""A folder in the making, judged by what is left when its filling ends in each way."""
+"""A staged folder, judged by the files that remain after success, errors and kills."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_filling_goes_on(tmp_path: Path, interruption: type[BaseException]) -> None:
+def test_an_interrupted_filling_resumes(tmp_path: Path, interruption: type[BaseException]) -> None:
     with pytest.raises(interruption):
         fill(tmp_path / "new", interruption())
     assert not (tmp_path / "new").exists()
@@ -45,7 +45,7 @@ def test_an_interrupted_filling_goes_on(tmp_path: Path, interruption: type[BaseE
     assert tree(tmp_path) == {"new/a": "1", "new/b": "2"}
 
 
-def test_another_key_begins_afresh(tmp_path: Path) -> None:
+def test_another_key_starts_with_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path / "new", KeyboardInterrupt())
     with folder(tmp_path / "new", "other key") as filled:
@@ -53,7 +53,7 @@ def test_another_key_begins_afresh(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
-def test_without_key_what_is_there_is_not_trusted(tmp_path: Path) -> None:
+def test_files_without_key_are_not_kept(tmp_path: Path) -> None:
     """As when the process was killed before it had written the key."""
     (tmp_path / ".new.partial" / "new").mkdir(parents=True)
     (tmp_path / ".new.partial" / "new" / "a").write_text("half")

@@ -158,7 +158,7 @@ def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
 def _write(
     folder: Path, layout: Layout, spec: Spec, plan: cutting.Plan, mapper_for: MapperFactory
 ) -> tuple[int, int | None]:
-    """Write the missing files of the dataset; return the number of images that existed, and that of instances."""
+    """Write the missing files of the dataset; return the numbers of existing images and of instances."""
     mapper = mapper_for("write", lambda stem: _memory(layout.images[stem]))
     counts = _write_pixels(folder, layout, plan.blocks, mapper)
     if plan.groups is not None:

@@ -1,4 +1,4 @@
-"""Outlines of objects, as a person with a good hand would draw them: what polygon layouts are tested with."""
+"""Exact outlines of objects, as test data for polygon layouts."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def _outer(contour: np.ndarray) -> bool:
 
 @pytest.fixture
 def outlines() -> Callable[[np.ndarray], Outlines]:
-    """The outlines (N, 2) of each object of a label image, x and y in pixels from the corner; one a piece."""
+    """Return the outlines (N, 2) of each object of a label image, x and y in pixels; one per component."""
 
     def around(instances: np.ndarray) -> Outlines:
         found = []
@@ -32,7 +32,7 @@ def outlines() -> Callable[[np.ndarray], Outlines]:
 
 @pytest.fixture
 def alike() -> Callable[[np.ndarray, np.ndarray], float]:
-    """The lowest IoU of an object of the second label image with the object of the same number in the first."""
+    """Return the lowest IoU between objects of the same number in two label images."""
 
     def lowest(found: np.ndarray, expected: np.ndarray) -> float:
         return min(

@@ -1,4 +1,4 @@
-"""What is pixel_counts of masks, judged by scipy and by counting all masks at once."""
+"""Statistics of masks, judged by scipy and by counting all masks at once."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def mask(array: np.ndarray, name: str = "a.png") -> MaskSource:
     return MaskSource(Path(name), lambda: array)
 
 
-def test_facts_are_counts() -> None:
+def test_counts_of_a_small_mask() -> None:
     found = counts_of(mask(np.array([[1, 0, 1, 2], [0, 0, 2, 2], [3, 0, 0, 0]], np.uint8)))
     assert found.pixels == {0: 6, 1: 2, 2: 3, 3: 1}
     assert (found.whole, found.pieces, found.net, found.blurred) == (2, 3, 1, 3)
@@ -25,7 +25,7 @@ def test_facts_are_counts() -> None:
 
 @settings(max_examples=30)
 @given(arrays(np.uint8, (7, 9), elements=st.integers(0, 5)))
-def test_facts_as_scipy_counts(array: np.ndarray) -> None:
+def test_counts_equal_those_of_scipy(array: np.ndarray) -> None:
     found = counts_of(mask(array))
     assert found.pieces == ndimage.label(array)[1]
     assert found.whole == sum(ndimage.label(array == value)[1] == 1 for value in np.unique(array) if value)
@@ -40,7 +40,7 @@ def test_facts_as_scipy_counts(array: np.ndarray) -> None:
 
 @settings(max_examples=20)
 @given(arrays(np.int32, (4, 5), elements=st.integers(0, 2**31 - 1)))
-def test_values_beyond_16_bits_are_counted_alike(array: np.ndarray) -> None:
+def test_values_beyond_16_bits_are_counted(array: np.ndarray) -> None:
     values, counts = np.unique(array, return_counts=True)
     assert pixel_counts(array) == dict(zip(values.tolist(), counts.tolist(), strict=True))
     small = array % 7

@@ -58,7 +58,7 @@ def test_objects_by_colour(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.mask(mask).read(), [[BLACK, RED], [GREEN, WHITE]])
 
 
-def test_too_many_colours_say_how_to_give_the_table() -> None:
+def test_too_many_colours_are_refused_with_the_way_out() -> None:
     drawn = dict.fromkeys(range(1, 30), 1)
     looks = [Look(Path("a.png"), None, drawn, drawn), Look(Path("b.png"), None, {99: 1}, {99: 1})]
     key(looks, Options())
@@ -107,7 +107,7 @@ def painted(*colours: int) -> np.ndarray:
 
 @pytest.mark.parametrize("noise", [0xFE0000, 0xFF0203, 0xF50000, 0x800000, 0x7F8000, 0x000001, 0x0A0A0A, 0x1234AA])
 @pytest.mark.parametrize("run", [1, 3])
-def test_colours_that_nobody_drew_are_refused(tmp_path: Path, noise: int, run: int) -> None:
+def test_noise_colours_are_refused(tmp_path: Path, noise: int, run: int) -> None:
     mask = painted(RED, GREEN)
     mask[4, 4 : 4 + run] = noise
     looks = [look(rgb(tmp_path / "a.png", mask)), look(rgb(tmp_path / "b.png", painted(RED, GREEN)))]
@@ -127,7 +127,7 @@ def test_colours_changed_by_compression_are_refused(tmp_path: Path, quality: int
 
 @pytest.mark.parametrize("line", [1, 2])
 @pytest.mark.parametrize("rare", [0x800000, 0x0000FF, 0x7F7F00])
-def test_a_line_of_a_colour_of_its_own_is_a_class(tmp_path: Path, rare: int, line: int) -> None:
+def test_a_line_of_one_colour_is_a_class(tmp_path: Path, rare: int, line: int) -> None:
     mask = painted(RED, GREEN)
     mask[60 : 60 + line, 2:60] = rare
     if line == 2 or rare == 0x0000FF:

@@ -1,4 +1,4 @@
-"""Folders as the Cell Tracking Challenge names them, judged by the masks that were put there."""
+"""Folders of the Cell Tracking Challenge, judged by the masks that were written into them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def found(source: Path, **options: object) -> Layout:
     return layout
 
 
-def test_gold_truth_is_taken_where_it_is(tmp_path: Path) -> None:
+def test_gold_truth_is_preferred(tmp_path: Path) -> None:
     frames(tmp_path, "01", range(10))
     frames(tmp_path, "02", range(5), digits=4)
     truth(tmp_path, "01_GT/SEG", 2, 7)
@@ -73,7 +73,7 @@ def test_silver_truth_only_where_there_is_no_gold(tmp_path: Path) -> None:
     assert list(found(tmp_path).images) == ["02_t001"]
 
 
-def test_cells_without_outline_are_told_of(tmp_path: Path) -> None:
+def test_cells_without_outline_are_reported(tmp_path: Path) -> None:
     frames(tmp_path, "01", range(3))
     truth(tmp_path, "01_GT/SEG", 0, 1)
     truth(tmp_path, "01_GT/TRA", 0, 1, name="man_track")
@@ -90,7 +90,7 @@ def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
     assert recognise(tmp_path, Options()) is None
 
 
-def test_what_cannot_be_meant(tmp_path: Path) -> None:
+def test_faulty_sources_are_refused(tmp_path: Path) -> None:
     frames(tmp_path, "01", range(3))
     with pytest.raises(LayoutError, match=r"no 01_GT/SEG with man_seg.*test sets have no truth: use a training set"):
         recognise(tmp_path, Options())
@@ -115,7 +115,7 @@ def test_three_dimensions_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (Options(labels="classes"), "--labels classes: SEG holds separate cells"),
         (Options(ignore=1), "--ignore"),
@@ -123,14 +123,14 @@ def test_three_dimensions_are_refused(tmp_path: Path) -> None:
         (Options(names={2: "b"}), "--class 2"),
     ],
 )
-def test_flags_that_cannot_be_honoured(tmp_path: Path, options: Options, says: str) -> None:
+def test_unsupported_options_are_refused(tmp_path: Path, options: Options, message: str) -> None:
     frames(tmp_path, "01", range(3))
     truth(tmp_path, "01_GT/SEG", 0)
-    with pytest.raises(LayoutError, match=says):
+    with pytest.raises(LayoutError, match=message):
         recognise(tmp_path, options)
 
 
-def test_real_nuclei_come_back_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
+def test_real_nuclei_are_imported_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
     whole = {}
     for number, mask in enumerate(sorted((shared_data("dsb2018") / "masks").iterdir())[:4]):
         instances = labels.renumber(imagefiles.read_labels(mask))[0]

@@ -1,4 +1,4 @@
-"""Folders of images and masks, judged by what was put into them."""
+"""Folders of images and masks, judged by the files that were written into them."""
 
 import unicodedata
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def test_usual_folders(tmp_path: Path, images: str, masks: str) -> None:
     np.testing.assert_array_equal(layout.classes["a"].read(), [[0, 1], [2, 1]])
 
 
-def test_the_exact_name_wins_and_others_are_told(tmp_path: Path) -> None:
+def test_the_exact_name_wins_and_alternatives_are_listed(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png", "masks/a.png", "masks_raw/a.png", "labels/a.png", "raw/a.png", "gt/")
     layout = recognise(tmp_path, Options())
     assert layout is not None
@@ -62,7 +62,7 @@ def test_the_exact_name_wins_and_others_are_told(tmp_path: Path) -> None:
     assert other.classes["a"].file == tmp_path / "masks_raw" / "a.png"
 
 
-def test_folders_without_images_are_passed_over(tmp_path: Path) -> None:
+def test_folders_without_images_are_ignored(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png")
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
@@ -86,7 +86,7 @@ def test_masks_beside_images(tmp_path: Path) -> None:
     assert top is not None and top.reasons[0] == "images from the folder itself, masks from masks/, paired by stem"
 
 
-def test_groups_of_what_is_taken(tmp_path: Path) -> None:
+def test_groups_of_imported_images_only(tmp_path: Path) -> None:
     fill(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/a.png", "masks/b.png")
     (tmp_path / "groups.csv").write_text("image,group\na.png,1\nb,1\nc,2\n")
     layout = recognise(tmp_path, Options(skip_unpaired=True))
@@ -94,7 +94,7 @@ def test_groups_of_what_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "says"),
+    ("names", "message"),
     [
         (("masks/a.png",), "has masks in masks/, but no folder of images; give their patterns, such as --images"),
         (("images/a.png", "masks/a.png", "images/b.png"), r"1 of 2 images have no mask: b\.png"),
@@ -119,14 +119,14 @@ def test_groups_of_what_is_taken(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_refusals(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
+def test_refusals(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
     fill(tmp_path, *names)
-    with pytest.raises(LayoutError, match=says):
+    with pytest.raises(LayoutError, match=message):
         recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize("names", [(), ("things/deep/a.png",), ("a.png", "b.png")])
-def test_no_such_layout(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_other_layouts_are_not_recognised(tmp_path: Path, names: tuple[str, ...]) -> None:
     fill(tmp_path, *names)
     assert recognise(tmp_path, Options()) is None
     assert recognise(tmp_path / "gone", Options()) is None

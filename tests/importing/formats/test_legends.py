@@ -1,4 +1,4 @@
-"""labelmap.txt of CVAT, judged by colours and names written by hand."""
+"""Legends: labelmap.txt of CVAT and CSV tables, judged by colours and names written by hand."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_a_palette_is_read_by_the_map(tmp_path: Path) -> None:
     assert np.unique(found.classes["0"].read()).tolist() == [0, 1, 2, IGNORE]
 
 
-def test_masks_of_numbers_need_no_map(tmp_path: Path) -> None:
+def test_masks_of_numbers_ignore_the_label_map(tmp_path: Path) -> None:
     export(tmp_path)
     for file in (tmp_path / "SegmentationClass").iterdir():
         imagefiles.write_png(file, np.kron(np.array([[0, 1], [2, 0]], np.uint8), np.ones((15, 20), np.uint8)))
@@ -69,7 +69,7 @@ def test_masks_of_numbers_need_no_map(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("cell", "'cell' is not NAME:RED,GREEN,BLUE:PARTS:ACTIONS"),
         ("cell:::", "is not NAME"),
@@ -80,9 +80,9 @@ def test_masks_of_numbers_need_no_map(tmp_path: Path) -> None:
         ("a\x1bb:9,9,9::", "control character"),
     ],
 )
-def test_lines_that_cannot_be_meant(tmp_path: Path, line: str, says: str) -> None:
+def test_invalid_lines_are_refused(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "labelmap.txt").write_text(TEXT + line + "\n")
-    with pytest.raises(LayoutError, match=rf"labelmap\.txt, line 6.*{says}"):
+    with pytest.raises(LayoutError, match=rf"labelmap\.txt, line 6.*{message}"):
         read_labelmap(tmp_path)
 
 
@@ -112,7 +112,7 @@ def test_a_table_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("color,class\n#000000,0\n", r"has no column colour, only color, class; give --colours"),
         ("colour,name\n#000000,x\n", "has no column class"),
@@ -128,7 +128,7 @@ def test_a_table_is_read(tmp_path: Path) -> None:
         ("colour,class\n#000000,ignore\n", "no class other than ignore"),
     ],
 )
-def test_tables_that_are_none(tmp_path: Path, text: str, says: str) -> None:
+def test_invalid_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "colours.csv").write_text(text)
-    with pytest.raises(LayoutError, match=f"colours.csv.*{says}"):
+    with pytest.raises(LayoutError, match=f"colours.csv.*{message}"):
         read_csv(tmp_path / "colours.csv")

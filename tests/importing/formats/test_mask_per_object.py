@@ -1,4 +1,4 @@
-"""One mask file an object, judged by the label images that the files were cut from."""
+"""One mask file per object, judged by the label images that the files were cut from."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_overlaps_are_settled_and_counted(tmp_path: Path) -> None:
     assert "objects overlap: 6 pixels went to the smaller object, or to the later of two equal ones" in layout.reasons
 
 
-def test_flags_are_honoured(tmp_path: Path) -> None:
+def test_options_are_applied(tmp_path: Path) -> None:
     write(tmp_path, "a", CELLS)
     soft = np.zeros_like(CELLS)
     soft[3, 1:3] = 100, 200
@@ -77,7 +77,7 @@ def test_flags_are_honoured(tmp_path: Path) -> None:
     np.testing.assert_array_equal(layout.classes["a"].read(), expected)
 
 
-def test_what_is_unpaired_is_left_out_when_told(tmp_path: Path) -> None:
+def test_skip_unpaired_leaves_out_unpaired_files(tmp_path: Path) -> None:
     write(tmp_path, "a", CELLS, flat=True)
     (tmp_path / "masks" / "b").mkdir()
     layout = recognise(tmp_path, Options(skip_unpaired=True))
@@ -128,7 +128,7 @@ def spoil(folder: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "says"),
+    ("what", "message"),
     [
         ("no masks", r"b\.png has no folder of masks; .* --missing-as-background"),
         ("two images", "a has 2 image.s. and a folder masks; put one image into"),
@@ -143,15 +143,15 @@ def spoil(folder: Path, what: str) -> None:
         ("nothing", "none of 1 images has an object"),
     ],
 )
-def test_what_cannot_be_meant(tmp_path: Path, what: str, says: str) -> None:
+def test_faulty_sources_are_refused(tmp_path: Path, what: str, message: str) -> None:
     write(tmp_path, "a", CELLS)
     spoil(tmp_path, what)
-    with pytest.raises(LayoutError, match=says):
+    with pytest.raises(LayoutError, match=message):
         recognise(tmp_path, Options())
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (Options(ignore=3), "--ignore: files of one object each have no mask values"),
         (Options(colours={(255, 0, 0): 1}), "--colour"),
@@ -159,23 +159,23 @@ def test_what_cannot_be_meant(tmp_path: Path, what: str, says: str) -> None:
         (Options(names={2: "nucleus"}), "--class 2: there is no such class; the classes are 0 background, 1 object"),
     ],
 )
-def test_flags_that_cannot_be_honoured(tmp_path: Path, options: Options, says: str) -> None:
+def test_unsupported_options_are_refused(tmp_path: Path, options: Options, message: str) -> None:
     write(tmp_path, "a", CELLS)
-    with pytest.raises(LayoutError, match=says):
+    with pytest.raises(LayoutError, match=message):
         recognise(tmp_path, options)
 
 
 @pytest.mark.parametrize(
-    ("extra", "says"),
+    ("extra", "message"),
     [("image", r"b\.png has no folder of masks; add an empty folder"), ("masks", "has no image of its name")],
 )
-def test_flat_files_without_partner(tmp_path: Path, extra: str, says: str) -> None:
+def test_flat_files_without_partner(tmp_path: Path, extra: str, message: str) -> None:
     write(tmp_path, "a", CELLS, flat=True)
     if extra == "image":
         imagefiles.write_png(tmp_path / "images" / "b.png", CELLS)
     else:
         (tmp_path / "masks" / "b").mkdir()
-    with pytest.raises(LayoutError, match=says):
+    with pytest.raises(LayoutError, match=message):
         recognise(tmp_path, Options())
 
 
@@ -189,7 +189,7 @@ def test_images_without_masks_as_background(tmp_path: Path, flat: bool) -> None:
     assert "1 image(s) without labels are background only (--missing-as-background)" in layout.reasons
 
 
-def test_only_the_first_errors_are_told(tmp_path: Path) -> None:
+def test_only_the_first_errors_are_listed(tmp_path: Path) -> None:
     for stem in "abcdefg":
         write(tmp_path, stem, CELLS)
         spoil_one = tmp_path / stem / "masks" / "0009.png"
@@ -199,7 +199,7 @@ def test_only_the_first_errors_are_told(tmp_path: Path) -> None:
     assert str(caught.value).splitlines()[5:] == ["... and 2 more errors like these"]
 
 
-def test_real_nuclei_come_back_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
+def test_real_nuclei_are_imported_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
     whole = {}
     for mask in sorted((shared_data("dsb2018") / "masks").iterdir())[:6]:
         whole[mask.stem] = labels.renumber(imagefiles.read_labels(mask))[0]

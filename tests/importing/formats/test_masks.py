@@ -1,4 +1,4 @@
-"""What masks are taken for, judged by masks whose meaning is known."""
+"""The guessed meaning of masks, judged by masks whose meaning is known."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_values_become_classes() -> None:
 
 
 @pytest.mark.parametrize("rows", [8, 1])
-def test_255_beside_few_classes_is_ignored_only_when_told(rows: int) -> None:
+def test_255_beside_few_classes_needs_an_option(rows: int) -> None:
     masks = semantic()
     masks[0][:rows] = 255
     with pytest.raises(LayoutError, match=rf"255 beside small values .*255 \({64 * rows} px\)\. Add --ignore 255 if"):
@@ -118,7 +118,7 @@ def _soft() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("masks", "flags", "says"),
+    ("masks", "flags", "message"),
     [
         ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds a pixel other than 0, not even 0\.png"),
         ([*discs([3], value=255), _soft()], {}, r"1\.png: 9 pixels are grey"),
@@ -135,12 +135,12 @@ def _soft() -> np.ndarray:
         (semantic(), {"names": {3: "x", 5: "y"}}, "--class 5: .* name 4 too"),
     ],
 )
-def test_refusals(masks: list[np.ndarray], flags: dict[str, object], says: str) -> None:
-    with pytest.raises(LayoutError, match=says):
+def test_refusals(masks: list[np.ndarray], flags: dict[str, object], message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
         guess(census(masks), Options(**flags))  # type: ignore[arg-type]
 
 
-def test_a_line_of_greys_is_soft_though_it_has_no_core() -> None:
+def test_a_line_of_greys_is_a_soft_edge() -> None:
     """A crack of one pixel is all edge: no pixel reaches 255 but few."""
     rng = np.random.default_rng(0)
     mask = np.zeros((64, 64), np.uint8)
@@ -163,8 +163,8 @@ def rectangles(seed: int, values: Iterable[int]) -> np.ndarray:
 def test_blurred_masks_are_refused(sigma: float) -> None:
     masks = [np.rint(ndimage.gaussian_filter(rectangles(seed, [255] * 4) + 0.0, sigma)) for seed in range(4)]
     counts = [np.count_nonzero((mask > 0) & (mask < 255)) for mask in masks]
-    says = rf"{np.argmax(counts)}\.png: {max(counts)} pixels are grey.*blurred.*--threshold 127"
-    with pytest.raises(LayoutError, match=says):
+    message = rf"{np.argmax(counts)}\.png: {max(counts)} pixels are grey.*blurred.*--threshold 127"
+    with pytest.raises(LayoutError, match=message):
         guess(census(mask.astype(np.uint8) for mask in masks), Options())
 
 
@@ -178,11 +178,11 @@ def test_blurred_masks_are_refused(sigma: float) -> None:
         (range(1, 200), "instances"),
     ],
 )
-def test_areas_of_any_grey_are_not_blurred(values: Iterable[int], kind: str) -> None:
+def test_grey_areas_are_not_taken_for_blur(values: Iterable[int], kind: str) -> None:
     assert guess(census(rectangles(seed, [*values, *values]) for seed in range(4)), Options()).labels == kind
 
 
-def test_what_is_said_to_be_but_is_not() -> None:
+def test_absent_classes_and_values_are_reported() -> None:
     meaning = guess(census(semantic()), Options(ignore=77, names={3: "rare"}))
     assert meaning.names[3] == "rare"
     assert meaning.reasons[-2:] == ("no mask holds class 3", "--ignore 77: no mask holds 77")
@@ -196,7 +196,7 @@ def test_what_is_said_to_be_but_is_not() -> None:
     assert found.reasons[-1].startswith("--ignore 9: no mask holds 9; give ignored colours the class ignore")
 
 
-def test_two_ways_of_saying_foreground_are_no_255_that_does_not_count() -> None:
+def test_two_foreground_values_in_different_masks_are_refused() -> None:
     masks = [*discs([3], value=1), *discs([4], value=255)]
     with pytest.raises(LayoutError, match=r"do some use 255 where others use 1.*--ignore 255"):
         guess(census(masks), Options())
@@ -271,7 +271,7 @@ def test_ids_that_may_be_classes_are_asked_for(first: int, step: int) -> None:
 
 
 @pytest.mark.parametrize("values", [[1, 2, 3], [85, 170, 255], [1000, 2000, 3000]])
-def test_classes_that_come_again_are_classes(values: list[int]) -> None:
+def test_recurring_values_are_classes(values: list[int]) -> None:
     image = label_image(1, 1)
     masks = [
         np.asarray([0, *values])[(mask > 0) * (1 + (mask + place) % 3)] for place, mask in enumerate(crops(image, 48))

@@ -1,4 +1,4 @@
-"""Values that nobody drew, judged by masks to which noise of a known kind was added."""
+"""Noise values, judged by masks with noise of a known kind."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -76,7 +76,7 @@ def first_only(masks: Masks, change: Callable[[np.ndarray], np.ndarray]) -> Mask
         lambda mask: np.where((mask == mask.max()) & (np.indices(mask.shape)[1] < 20), mask.max() - 1, mask),
     ],
 )
-def test_noise_is_no_class(drawn: list[int], everywhere: bool, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_noise_is_not_a_class(drawn: list[int], everywhere: bool, change: Callable[[np.ndarray], np.ndarray]) -> None:
     masks = areas(drawn)
     noisy = [change(mask) for mask in masks] if everywhere else first_only(masks, change)
     if set(np.unique(noisy[0])) <= {0, *drawn}:
@@ -104,7 +104,7 @@ def test_a_few_pixels_near_black_and_white_are_refused_by_value(noise: list[int]
 
 
 @pytest.mark.parametrize("labels", [None, "classes", "boundaries", "instances"])
-def test_noise_is_refused_whatever_the_labels_are_said_to_be(labels: str | None) -> None:
+def test_noise_is_refused_with_any_labels_option(labels: str | None) -> None:
     masks = [scattered(scattered(mask, 254), 1, seed=1) for mask in areas([255])]
     with pytest.raises(LayoutError, match=r"\.png: the masks hold 0, 1, 254, 255, but .*--threshold 127"):
         guess(census(masks), Options(labels=labels))  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def test_a_ring_between_two_values_is_a_class() -> None:
 
 @pytest.mark.parametrize("top", [40, 250, 3000])
 @pytest.mark.parametrize("side", [1, 2, 5])
-def test_objects_of_any_size_are_no_noise(top: int, side: int) -> None:
+def test_objects_of_any_size_are_not_noise(top: int, side: int) -> None:
     masks = []
     for seed in range(4):
         ids = np.random.default_rng(seed).choice(top, 36, replace=False) + 1

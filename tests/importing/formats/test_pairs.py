@@ -41,7 +41,7 @@ def test_two_folders(images: str, masks: str, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "masks", "says"),
+    ("images", "masks", "message"),
     [
         ("a.png b.png c.png", "a.png c.png", r"paired by stem; 1 of 3 images have no mask: b\.png\. .*--skip-unpaired"),
         ("a.png", "a.png z.png", r"1 of 2 masks have no image: z\.png"),
@@ -51,12 +51,12 @@ def test_two_folders(images: str, masks: str, how: str) -> None:
         ("a.png", "a.png a.tif", r"a\.tif and a\.png have the same name, a"),
     ],
 )
-def test_two_folders_that_do_not_pair(images: str, masks: str, says: str) -> None:
-    with pytest.raises(LayoutError, match=says):
+def test_two_folders_that_do_not_pair(images: str, masks: str, message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
         in_two_folders(paths("i", images), paths("m", masks), Options())
 
 
-def test_what_stays_alone_may_be_left_out() -> None:
+def test_skip_unpaired_leaves_out_single_files() -> None:
     found = in_two_folders(
         paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png"), Options(skip_unpaired=True)
     )
@@ -68,7 +68,7 @@ def test_what_stays_alone_may_be_left_out() -> None:
         in_two_folders(paths("i", "a.png"), paths("m", "b.png"), Options(skip_unpaired=True))
 
 
-def test_images_without_mask_are_background_when_told() -> None:
+def test_missing_as_background_keeps_images_without_mask() -> None:
     images, masks = paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png")
     background = Options(missing_as_background=True)
     found = in_two_folders(images, masks[:1], background)
@@ -112,14 +112,14 @@ def test_a_folder_without_masks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "says"),
+    ("files", "message"),
     [
         ("a.png a_mask.png b.png", r"1 of 2 images have no mask: b\.png"),
         ("a.png a_mask.png a_label.png", r"a_mask\.png and a_label\.png have the same name, a.*--masks '\*_mask\.png'"),
     ],
 )
-def test_one_folder_that_does_not_pair(files: str, says: str) -> None:
-    with pytest.raises(LayoutError, match=says):
+def test_one_folder_that_does_not_pair(files: str, message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
         in_one_folder(paths("i", files), Options())
 
 
@@ -173,7 +173,7 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "masks", "says"),
+    ("images", "masks", "message"),
     [
         ("pictures/*", "gt/*_seg.png", r"--images 'pictures/\*' matches no file below s; files there: .*\(17 in all\)"),
         ("raw/*", "labels/*", r"--masks 'labels/\*' matches no file"),
@@ -182,8 +182,8 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
         ("raw/?_*.tif", "gt/*_seg.png", "have the same text at"),
     ],
 )
-def test_patterns_that_do_not_pair(images: str, masks: str, says: str) -> None:
-    with pytest.raises(LayoutError, match=says):
+def test_patterns_that_do_not_pair(images: str, masks: str, message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
         by_pattern(Path("s"), TREE, images, masks, Options())
 
 

@@ -1,4 +1,4 @@
-"""MaskSource files as they were drawn, judged by Pillow's and tifffile's own writing."""
+"""Pixels of mask files, judged by files that Pillow and tifffile wrote."""
 
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def test_fractions_are_greys_only(tmp_path: Path) -> None:
 
 def test_lossy_masks_are_refused(tmp_path: Path) -> None:
     file = saved(tmp_path / "a.jpg", CLASSES)
-    with pytest.raises(LayoutError, match=r"a\.jpg: JPEG compression changes values.*--threshold 127"):
+    with pytest.raises(LayoutError, match=r"a\.jpg: JPEG changes values.*--threshold 127"):
         look(file)
     assert greys(file).shape == (2, 3)
 
@@ -108,7 +108,7 @@ def test_translated(offset: int) -> None:
     arrays(np.int64, (3, 4), elements=st.integers(-2, 300)),
     st.dictionaries(st.integers(0, 300), st.integers(0, 255), min_size=1),
 )
-def test_as_a_dict_says(values: np.ndarray, table: dict[int, int]) -> None:
+def test_translation_equals_a_dict(values: np.ndarray, table: dict[int, int]) -> None:
     found, known = translated(values, table)
     assert known.ravel().tolist() == [value in table for value in values.ravel().tolist()]
     assert found.ravel().tolist() == [table.get(value, 0) for value in values.ravel().tolist()]

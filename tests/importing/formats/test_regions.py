@@ -1,4 +1,4 @@
-"""Outlines filled, judged point by point in exact fractions and by what pycocotools makes of them; overlaps by hand."""
+"""Filled outlines, judged in exact fractions and by pycocotools; overlaps by hand; run lengths by the COCO API."""
 
 import itertools
 from fractions import Fraction
@@ -91,7 +91,7 @@ def whole(region: Region, shape: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", COCO_API)
-def test_polygons_come_out_as_pycocotools_gives_them(name: str) -> None:
+def test_polygons_equal_those_of_pycocotools(name: str) -> None:
     points, expected = COCO_API[name]
     np.testing.assert_array_equal(whole(polygon(np.array(points, float), SHAPE), SHAPE), picture(expected))
 
@@ -127,7 +127,7 @@ def test_outlines_along_one_line_share_no_pixel_and_leave_none_out(line: list[tu
     assert (whole(above, SHAPE) ^ whole(below, SHAPE)).all()
 
 
-def test_disc_is_what_is_near_enough() -> None:
+def test_disc_holds_the_pixels_within_the_radius() -> None:
     y, x = np.mgrid[:10, :12] + 0.5
     for centre, radius in (((4.25, 5.5), 3.1), ((0.0, 0.0), 4.0), ((11.5, 9.5), 0.2), ((6.0, 5.0), 30.0)):
         expected = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 <= radius**2
@@ -153,7 +153,7 @@ def box(top: int, left: int, height: int, width: int) -> Region:
     return Region(top, left, np.ones((height, width), bool))
 
 
-def test_the_smaller_object_has_the_pixels_whatever_the_order() -> None:
+def test_the_smaller_object_gets_the_pixels_in_any_order() -> None:
     cell, nucleus = box(1, 1, 6, 6), box(3, 3, 2, 2)
     for order in ([cell, nucleus], [nucleus, cell]):
         painted = paint(order, SHAPE)
@@ -162,7 +162,7 @@ def test_the_smaller_object_has_the_pixels_whatever_the_order() -> None:
         assert np.count_nonzero(painted.labels == order.index(cell) + 1) == 32
 
 
-def test_of_one_size_the_later_has_the_pixels_and_what_vanishes_is_counted() -> None:
+def test_of_two_equal_objects_the_later_gets_the_pixels() -> None:
     painted = paint([box(0, 0, 2, 2), box(0, 0, 2, 2), box(4, 4, 1, 3), box(4, 5, 1, 3)], SHAPE)
     assert (painted.overlapping, painted.hidden) == (4 + 2, 1)
     assert painted.labels[0, 0] == 2
@@ -170,7 +170,7 @@ def test_of_one_size_the_later_has_the_pixels_and_what_vanishes_is_counted() -> 
     assert painted.labels.dtype == np.int32
 
 
-def test_a_large_image_costs_what_its_objects_cost() -> None:
+def test_memory_of_a_large_image_depends_on_its_objects() -> None:
     region = polygon(np.array([[19_990.0, 5.0], [19_999.0, 5.0], [19_999.0, 9.0]]), (20_000, 20_000))
     assert region.inside.size < 50
     assert regions.disc(np.array([100.0, 19_999.0]), 4.0, (20_000, 20_000)).inside.size < 100
@@ -232,7 +232,7 @@ def test_runs_of_zero_length_are_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "says"),
+    ("counts", "message"),
     [
         ([4, 1], "add up to 5 pixels, but the image has 3x2 = 6"),
         ([], "add up to 0 pixels"),
@@ -241,16 +241,16 @@ def test_runs_of_zero_length_are_allowed() -> None:
         ([2**62, 2**62, 2**62, 2**62, 6], "a run of 4611686018427387904"),
     ],
 )
-def test_runs_that_are_no_mask(counts: list[int], says: str) -> None:
-    with pytest.raises(RunsError, match=says):
+def test_invalid_run_lengths_are_refused(counts: list[int], message: str) -> None:
+    with pytest.raises(RunsError, match=message):
         region(counts, (2, 3))
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("4 1", "' ' at place 1"), ("41é", "'é' at place 2"), ("4P", "within a number")]
+    ("text", "message"), [("4 1", "' ' at place 1"), ("41é", "'é' at place 2"), ("4P", "within a number")]
 )
-def test_strings_that_are_no_runs(text: str, says: str) -> None:
-    with pytest.raises(RunsError, match=says):
+def test_invalid_run_length_strings_are_refused(text: str, message: str) -> None:
+    with pytest.raises(RunsError, match=message):
         decompress(text)
 
 

@@ -1,4 +1,4 @@
-"""Stacks of images and of labels, judged by the pages that were put into them."""
+"""Stacks of images and of labels, judged by the pages that were written into them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +111,7 @@ def test_two_stacks_of_one_stem(tmp_path: Path) -> None:
         recognise(tmp_path, Options())
 
 
-def test_flags_are_honoured(tmp_path: Path) -> None:
+def test_options_are_applied(tmp_path: Path) -> None:
     save(tmp_path / "volume.tif", volume(4))
     save(tmp_path / "labels.tif", areas(4))
     layout = found(tmp_path, ignore=2, names={1: "fibre"})
@@ -120,7 +120,7 @@ def test_flags_are_honoured(tmp_path: Path) -> None:
     assert found(tmp_path, labels="instances", threshold=1.5).label_components
 
 
-def test_channels_are_no_pages(tmp_path: Path) -> None:
+def test_channels_are_not_pages(tmp_path: Path) -> None:
     save(tmp_path / "volume.tif", np.stack([volume(4)] * 2, axis=1), imagej=True, metadata={"axes": "ZCYX"})
     save(tmp_path / "labels.tif", areas(4))
     layout = found(tmp_path)
@@ -141,7 +141,7 @@ def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "label", "says"),
+    ("image", "label", "message"),
     [
         (
             volume(4),
@@ -151,10 +151,10 @@ def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
         (volume(4, side=24), areas(4), r"pages of 24x24 px, but its labels .* 20x20"),
     ],
 )
-def test_stacks_that_do_not_fit(tmp_path: Path, image: np.ndarray, label: np.ndarray, says: str) -> None:
+def test_stacks_that_do_not_fit(tmp_path: Path, image: np.ndarray, label: np.ndarray, message: str) -> None:
     save(tmp_path / "volume.tif", image)
     save(tmp_path / "labels.tif", label)
-    with pytest.raises(LayoutError, match=says):
+    with pytest.raises(LayoutError, match=message):
         recognise(tmp_path, Options())
 
 
@@ -168,14 +168,14 @@ def test_stacks_that_cannot_be_paired(tmp_path: Path) -> None:
         recognise(tmp_path, Options())
 
 
-def test_colours_have_no_meaning_here(tmp_path: Path) -> None:
+def test_colours_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "volume.tif", volume(4))
     save(tmp_path / "labels.tif", areas(4))
     with pytest.raises(LayoutError, match="--colour"):
         recognise(tmp_path, Options(colours={(255, 0, 0): 1}))
 
 
-def test_real_slices_come_back_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
+def test_real_slices_are_imported_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
     source = shared_data("isbi2012")
     images, masks = (sorted((source / kind).iterdir())[:9] for kind in ("images", "masks"))
     save(tmp_path / "train-volume.tif", np.stack([imagefiles.read_image(file)[..., 0] for file in images]))

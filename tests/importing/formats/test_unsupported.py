@@ -1,4 +1,4 @@
-"""Exports of other tools, each as its documentation shows it."""
+"""Hints about exports of other tools, with examples from the documentation of each tool."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ HEADER = "filename,file_size,file_attributes,region_count,region_id,region_shape
         ("labels/a.txt", "0 0.5 0.5 0.1 0.2\n1 0.1 0.2 0.3 0.4\n", "YOLO"),
     ],
 )
-def test_the_tool_is_named_and_the_way_out(tmp_path: Path, name: str, content: Any, tool: str) -> None:
+def test_the_hint_names_the_tool_and_the_way_out(tmp_path: Path, name: str, content: Any, tool: str) -> None:
     imagefiles.write_png(tmp_path / "images" / "a.png", np.zeros((9, 9), np.uint8))
     text = content if isinstance(content, str) else json.dumps(content)
     files.write_bytes(tmp_path / name, text.encode())
@@ -52,7 +52,7 @@ def test_the_tool_is_named_and_the_way_out(tmp_path: Path, name: str, content: A
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "[[1]]", '{"a": 1}', "1 2", "cells\n3", "\x00\xff"])
 @pytest.mark.parametrize("name", ["a.json", "a.xml", "a.txt", "a.csv"])
-def test_other_files_are_no_exports(tmp_path: Path, name: str, text: str) -> None:
+def test_other_files_give_no_hint(tmp_path: Path, name: str, text: str) -> None:
     imagefiles.write_png(tmp_path / "images" / "a.png", np.zeros((9, 9), np.uint8))
     (tmp_path / name).write_text(text)
     with pytest.raises(LayoutError) as refused:

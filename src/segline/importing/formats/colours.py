@@ -45,7 +45,7 @@ class Key:
 
 
 def key(looks: Iterable[Look], options: Options, labelmap: LabelMap | None = None) -> Key:
-    """Return the way to read masks with `looks`, which are iterated once, and with the `labelmap` of their source.
+    """Decide how to read masks from their `looks`, which are iterated once, and the `labelmap` of their source.
 
     Raises
     ------

@@ -256,7 +256,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse a class name beyond the mask values if classes between have no name."""
+    """Refuse names of classes above the mask values if the classes in between have no name."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(

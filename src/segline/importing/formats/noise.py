@@ -19,7 +19,7 @@ SPECKS = 100  # ... and the same for values that are small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
-    """Return the noise among `values`, which are ascending."""
+    """Return the noise values among `values`, which are in ascending order."""
     top = values[-1]
     small = top <= MOST_CLASSES
     near = 0 if small else ceil(NEAR * top)

@@ -1,4 +1,4 @@
-"""Layouts whose labels list the objects of each image one by one: from the lists to a layout of label images."""
+"""Turn lists of objects, one list per image, into a layout with label images."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

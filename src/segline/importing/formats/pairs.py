@@ -161,7 +161,7 @@ def _expression(pattern: str) -> str:
 
 
 def _without(words: str) -> Naming:
-    """Return a naming by the stem without one of `words` at its end or, if there is none, at its start."""
+    """Return a function that strips one of `words` from the end of a stem or, if there is none, from its start."""
     after = re.compile(rf"(.+?)[-_. ](?:{words})", re.IGNORECASE)
     before = re.compile(rf"(?:{words})[-_. ](.+)", re.IGNORECASE)
 
@@ -173,7 +173,7 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a naming by the stem without the words with which all stems begin and end."""
+    """Return a function that strips the words with which all stems begin and end."""
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)

@@ -50,7 +50,7 @@ def look(file: Path) -> Look:
     """
     if file.suffix.lower() in LOSSY or not imagefiles.is_exact(file):
         raise LayoutError(
-            f"{file}: JPEG compression changes values, so ids are unreliable; {TO_SAVE}, or, if they show only "
+            f"{file}: JPEG changes values, so ids are unreliable; {TO_SAVE}, or, if they show only "
             "foreground on black, add --threshold 127"
         )
     if imagefiles.image_size(file).channels == 1 and not imagefiles.has_grey_palettes(file):

@@ -40,7 +40,7 @@ class Region:
 
     @property
     def area(self) -> int:
-        """Number of pixels."""
+        """Number of pixels in the region."""
         return int(np.count_nonzero(self.inside))
 
     @property

@@ -125,7 +125,7 @@ class LabelMeShape(BaseModel):
 
 
 def validated(model: type[Model], content: object, where: str) -> Model:
-    """Return `content` as `model`.
+    """Check `content` against `model` and return it as a model.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def validated(model: type[Model], content: object, where: str) -> Model:
 def valid_items(
     model: type[Model], items: list[Any], where: str, errors: list[str], invalid_ids: set[object]
 ) -> Iterator[Model]:
-    """Yield the valid ones of `items`; append messages about the others to `errors`, and their ids to `invalid_ids`.
+    """Yield the valid `items`; append messages about the others to `errors`, and their ids to `invalid_ids`.
 
     The id of an invalid item is None where it is missing or invalid itself.
     """

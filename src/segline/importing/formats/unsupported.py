@@ -1,4 +1,4 @@
-"""Hints about files that import cannot read: image types, and exports of other tools, which it tells by content."""
+"""Hints about files that import cannot read: image types, and exports of other tools, recognised by content."""
 
 import json
 import os
