@@ -1,4 +1,4 @@
-"""Bad input through the real commands: each ends in a named error that says what and where, and leaves no trace."""
+"""Bad input to the real commands: each ends with an error that names the file and the problem, and writes nothing."""
 
 import contextlib
 import io
@@ -56,30 +56,30 @@ labels: classes
 
 
 def picture(seed: int) -> np.ndarray:
-    """(40, 48) uint8; no two are alike."""
+    """Return an image (40, 48) uint8 that differs for each seed."""
     coarse = np.random.default_rng(seed).integers(20, 230, (10, 12), np.uint8)
     return np.asarray(cv2.resize(coarse, (48, 40), interpolation=cv2.INTER_CUBIC))
 
 
 def classes(seed: int) -> np.ndarray:
-    """(40, 48) uint8: rectangles of 1 and 2 on 0."""
+    """Return a mask (40, 48) uint8 with rectangles of 1 and 2 on 0."""
     labels = np.zeros((40, 48), np.uint8)
     labels[4:16, 4 : 20 + seed], labels[24:36, 8:30] = 1, 2
     return labels
 
 
 def soft(seed: int) -> np.ndarray:
-    """(40, 48) uint8: an anti-aliased disc of 255 on 0."""
+    """Return a mask (40, 48) uint8 with an anti-aliased disc of 255 on 0."""
     disc = cv2.circle(np.zeros((40, 48), np.uint8), (16 + seed, 20), 9, 255, -1)
     return np.asarray(cv2.GaussianBlur(disc, (0, 0), 1))
 
 
 def colourful(seed: int) -> np.ndarray:
-    """(40, 48, 3) uint8 of thousands of colours."""
+    """Return a mask (40, 48, 3) uint8 with thousands of colours."""
     return np.random.default_rng(seed).integers(0, 255, (40, 48, 3), np.uint8)
 
 
-# What is done to a sound project
+# Faults to plant in a valid project
 
 
 def nothing(root: Path) -> None:
@@ -87,7 +87,7 @@ def nothing(root: Path) -> None:
 
 
 def put(name: str, content: np.ndarray | bytes | str) -> Plant:
-    """Writes a file: pixels in the format of its suffix, bytes and text as they are."""
+    """Write a file: an array in the format of the suffix, bytes and text unchanged."""
 
     def plant(root: Path) -> None:
         file = root / name
@@ -107,7 +107,7 @@ def edit(name: str, change: Callable[[bytes], bytes]) -> Plant:
 
 
 def half(name: str) -> Plant:
-    """Cuts a file off."""
+    """Truncate a file to its first half."""
     return edit(name, lambda content: content[: len(content) // 2])
 
 
@@ -120,17 +120,17 @@ def move(one: str, other: str) -> Plant:
 
 
 def instead(name: str, other: str, content: np.ndarray | bytes | str) -> Plant:
-    """Puts file `other` in the place of file `name`."""
+    """Replace the file `name` by a new file `other`."""
     return several(remove(name), put(other, content))
 
 
 def link(name: str, target: str) -> Plant:
-    """Puts a link in the place of a file."""
+    """Replace a file by a symbolic link."""
     return several(remove(name), lambda root: (root / name).symlink_to(target))
 
 
 def folder(name: str) -> Plant:
-    """Puts a folder in the place of a file."""
+    """Replace a file by a folder."""
     return several(remove(name), lambda root: (root / name).mkdir())
 
 
@@ -139,7 +139,7 @@ def pipe(name: str) -> Plant:
 
 
 def every(folder: str, make: Callable[[int], np.ndarray], suffix: str = ".png") -> Plant:
-    """Puts a file of each stem in the place of those in `folder`."""
+    """Replace the files in `folder` by a new file for each stem."""
     made = (put(f"{folder}/{stem}{suffix}", make(index)) for index, stem in enumerate(STEMS))
     return several(remove(folder), *made)
 
@@ -149,7 +149,7 @@ def several(*plants: Plant) -> Plant:
 
 
 def only(*plants: Plant) -> Plant:
-    """Puts what `plants` make in the place of the foreign folder."""
+    """Replace the source folder by the files that `plants` create."""
     return several(remove("source"), *plants)
 
 
@@ -162,7 +162,7 @@ def groups(*lines: str) -> str:
 
 
 def bomb() -> bytes:
-    """A PNG of 60,000 x 60,000 px in 200 bytes."""
+    """Return a PNG that declares 60,000 x 60,000 px in 200 bytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -172,11 +172,11 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-# Foreign layouts other than images/ and masks/
+# Layouts other than images/ and masks/
 
 
 def coco(change: Callable[[dict[str, Any]], object] = bool) -> Plant:
-    """COCO JSON with a triangle on each image; `change` spoils it."""
+    """Write COCO JSON with a triangle on each image; `change` damages the JSON."""
     content: dict[str, Any] = {
         "images": [
             {"id": 10 + index, "file_name": f"{stem}.png", "height": 40, "width": 48}
@@ -205,7 +205,7 @@ def runs(height: int, width: int, *counts: int) -> Plant:
 
 
 def labelme(change: Callable[[dict[str, Any]], object] = bool) -> Plant:
-    """LabelMe JSON with a triangle on each image; `change` spoils that of c."""
+    """Write LabelMe JSON with a triangle on each image; `change` damages the file of image c."""
     made = []
     for stem in STEMS:
         content: dict[str, Any] = {
@@ -229,7 +229,7 @@ def shape(**fields: object) -> Plant:
 
 
 def objects(spoil: Plant) -> Plant:
-    """One mask an object: source/STEM/images/STEM.png and source/STEM/masks/0.png, 1.png."""
+    """Write one mask per object: source/STEM/images/STEM.png and source/STEM/masks/0.png, 1.png."""
     made = []
     for index, stem in enumerate(STEMS):
         made.append(put(f"source/{stem}/images/{stem}.png", picture(index)))
@@ -238,26 +238,26 @@ def objects(spoil: Plant) -> Plant:
 
 
 def tracked(spoil: Plant) -> Plant:
-    """Cell Tracking Challenge: source/01/t000.tif and source/01_GT/SEG/man_seg000.tif, ..."""
+    """Write the layout of the Cell Tracking Challenge: source/01/t000.tif and source/01_GT/SEG/man_seg000.tif, ..."""
     frames = [put(f"source/01/t{index:03}.tif", picture(index)) for index in range(6)]
     truth = [put(f"source/01_GT/SEG/man_seg{index:03}.tif", classes(index).astype(np.uint16)) for index in range(6)]
     return only(*frames, *truth, spoil)
 
 
 def stack(labels: np.ndarray) -> Plant:
-    """Six pages of images, and `labels`."""
+    """Write a stack of six images, and the stack `labels`."""
     pages = np.stack([picture(index) for index in range(6)])
     return only(put("source/train-volume.tif", pages), put("source/train-labels.tif", labels))
 
 
 def prepared(spoil: Plant) -> Plant:
-    """After stage prepare has run."""
+    """Run stage prepare, then plant the fault."""
     return lambda root: (cli.app(["prepare"], standalone_mode=False), spoil(root))
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to a sound project, the command that then refuses, the class of its error, and what it says."""
+    """A fault to plant, the command that must refuse it, the error class, and parts of the message."""
 
     plant: Plant
     command: str
@@ -266,17 +266,17 @@ class Fault:
 
 
 def faults(command: str, error: type[Exception], rows: dict[str, tuple[Any, ...]], place: str = "") -> dict[str, Fault]:
-    """Faults of one command, planted below folder `place`; `error` where a row has no class of its own."""
-    found = {}
+    """Return the faults of one command, planted in folder `place`; `error` is the class for rows without one."""
+    table = {}
     for name, (plant, *says) in rows.items():
         kind = says.pop(0) if isinstance(says[0], type) else error
         planted = (lambda root, plant=plant: plant(root / place)) if place else plant
-        found[f"{command.split(maxsplit=1)[0]}: {name}"] = Fault(planted, command, kind, tuple(says))
-    return found
+        table[f"{command.split(maxsplit=1)[0]}: {name}"] = Fault(planted, command, kind, tuple(says))
+    return table
 
 
 def flags(command: str, rows: dict[str, tuple[Any, ...]]) -> dict[str, Fault]:
-    """Faults of the command line alone: class of the error, and what it says."""
+    """Return the faults of command-line options: error class, and parts of the message."""
     return {
         f"{command} {flag}": Fault(nothing, f"{command} {flag}", error, tuple(says))
         for flag, (error, *says) in rows.items()
@@ -309,13 +309,13 @@ def twofold(said: dict[str, Any]) -> None:
 
 
 def nested(root: Path) -> None:
-    """Moves images and masks into folders of their folders."""
+    """Move images and masks into subfolders."""
     for kind in ("images", "masks"):
         several(move(f"source/{kind}", "moved"), put(f"source/{kind}/deep/a.png", FLAT), remove("moved"))(root)
 
 
 def both(name: str) -> Plant:
-    """Calls image and mask c otherwise."""
+    """Rename the image and the mask c."""
     return several(*(move(f"source/{kind}/c.png", f"source/{kind}/{name}.png") for kind in ("images", "masks")))
 
 
@@ -490,7 +490,7 @@ def listed(*lines: str) -> Plant:
 
 
 def pairs(*stems: str) -> Plant:
-    """Removes images with their labels."""
+    """Remove images and their labels."""
     return several(*(remove(f"{kind}/{stem}.png") for kind in ("images", "classes") for stem in stems))
 
 
@@ -499,12 +499,12 @@ def renamed(one: str, other: str) -> Plant:
 
 
 def away(name: str) -> Plant:
-    """Puts a link in the place of a file, which moves out of the dataset."""
+    """Move a file out of the dataset, and replace it by a symbolic link."""
     return several(move(name, "../moved.png"), lambda root: (root / name).symlink_to("../../moved.png"))
 
 
 def ones(root: Path) -> None:
-    """Adds instances of class 1 alone."""
+    """Add instances of class 1 only."""
     for index, stem in enumerate(STEMS):
         put(f"instances/{stem}.png", np.uint8(classes(index) == 1))(root)
 
@@ -514,7 +514,7 @@ def blank(*stems: str) -> Plant:
 
 
 def planar(stem: str) -> Plant:
-    """Puts a TIFF of two channels in the place of an image."""
+    """Replace an image by a TIFF with two channels."""
     pixels = np.stack([picture(2), picture(3)])
     options = {"photometric": "minisblack", "planarconfig": "separate"}
     return several(remove(f"{stem}.png"), lambda root: tifffile.imwrite(root / f"{stem}.tif", pixels, **options))
@@ -663,7 +663,7 @@ STAGES = (
         "preset isbi2012", ParamsError, {"wrong params.yaml": (setting("a: 1"), "params.yaml: a is not a setting")}
     )
     | flags("preset", {"nonsense": (PresetError, "there is no preset 'nonsense'", "isbi2012")})
-    | flags("summary", {"": (SummaryError, "data/reports/test.json is not there yet")})
+    | flags("summary", {"": (SummaryError, "data/reports/test.json does not exist yet")})
 )
 PREDICT = faults(
     "predict in --model models:/x@champion --out out",
@@ -688,7 +688,7 @@ FAULTS = IMAGES | SOURCES | LAYOUTS | COLOURS | IMPORT_FLAGS | CHECK | SETTINGS 
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which nothing is wrong: a foreign folder, a dataset and params.yaml."""
+    """A valid project: a source folder, a dataset and params.yaml."""
     root = tmp_path_factory.mktemp("sound")
     put("params.yaml", PARAMS)(root)
     put("data/raw/small/dataset.yaml", SPEC)(root)
@@ -701,14 +701,14 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the sound project, as the working directory; models label every pixel 0."""
+    """A copy of the valid project as the working directory; models label every pixel 0."""
     shutil.copytree(sound, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
 
 
 def tree(root: Path) -> dict[bytes, bytes]:
-    """Every path below `root`, with the bytes of files and the targets of links."""
+    """Return every path below `root`, with the bytes of files and the targets of links."""
     found = {}
     for path in root.rglob("*"):
         if path.is_symlink():
@@ -718,13 +718,15 @@ def tree(root: Path) -> dict[bytes, bytes]:
     return found
 
 
-def test_there_are_enough() -> None:
+def test_the_tables_have_no_duplicate_names_and_at_least_60_faults() -> None:
     tables = (IMAGES, SOURCES, LAYOUTS, COLOURS, IMPORT_FLAGS, CHECK, SETTINGS, STAGES, PREDICT)
-    assert len(FAULTS) == sum(map(len, tables)) >= 60, "names of faults are used once"
+    assert len(FAULTS) == sum(map(len, tables)) >= 60, "the name of a fault occurs twice"
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_fault(name: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_refused_and_nothing_is_written(
+    name: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fault, app, raised = FAULTS[name], cli.app, list[Exception]()
     fault.plant(project)
     before = tree(project)
@@ -749,34 +751,34 @@ def test_fault(name: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr("sys.argv", ["segline", *shlex.split(fault.command)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 1
     assert [type(error) for error in raised] == [fault.error]
-    assert [part for part in fault.says if part not in said] == [], said
-    assert "Traceback" not in said
+    assert [part for part in fault.says if part not in message] == [], message
+    assert "Traceback" not in message
     assert tree(project) == before
 
 
-# What hypothesis makes: it is sound, or refused by an error of segline's that leaves no trace
+# Random input: it is valid, or refused with an error of segline and nothing is written
 
 
 def refusal(command: str, root: Path) -> Exception | None:
-    """The error that a command ends in, if it does, which is then of segline's and left no trace."""
+    """Run a command, and return its error, if any, which must be a class of segline; nothing may be written."""
     before = tree(root)
     try:
         cli.app(shlex.split(command), standalone_mode=False)
     except Exception as error:
-        found = error
+        refused = error
     else:
         return None
-    assert type(found).__module__.startswith("segline."), repr(found)
+    assert type(refused).__module__.startswith("segline."), repr(refused)
     assert tree(root) == before
-    return found
+    return refused
 
 
 @pytest.fixture(scope="module")
 def scratch(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
-    """Makes a fresh copy of the sound project and goes there."""
+    """Return a function that changes to a fresh copy of the valid project."""
     root = tmp_path_factory.mktemp("scratch") / "project"
 
     def fresh() -> Path:
@@ -808,7 +810,9 @@ HOW = st.sampled_from(("cut", "overwritten", "inserted"))
 
 @settings(max_examples=60)
 @given(st.sampled_from(sorted(FILES)), HOW, st.integers(0, 2500), st.binary(max_size=8))
-def test_a_damaged_file_is_named(scratch: Callable[[], Path], name: str, how: str, at: int, content: bytes) -> None:
+def test_a_damaged_file_is_read_or_named(
+    scratch: Callable[[], Path], name: str, how: str, at: int, content: bytes
+) -> None:
     root, data = scratch(), FILES[name]
     at %= len(data)
     rest = {"cut": b"", "overwritten": content + data[at + len(content) :], "inserted": content + data[at:]}[how]
@@ -827,7 +831,7 @@ def test_a_damaged_file_is_named(scratch: Callable[[], Path], name: str, how: st
     st.none() | st.integers(-1, 300),
     st.sampled_from(("instances", "classes", "boundaries", "boxes")),
 )
-def test_class_tables(
+def test_a_random_class_table_is_used_or_refused(
     scratch: Callable[[], Path], rows: list[tuple[Any, Any]], ignore: int | None, labels: str
 ) -> None:
     root, table = scratch(), dict(rows)
@@ -850,7 +854,7 @@ JUNK = st.sampled_from((None, True, -1, 0, 0.5, 1e300, float("nan"), "", "x", "a
 
 
 def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in what JSON says."""
+    """Yield the path of every value in a JSON document."""
     if path:
         yield path
     for key in content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ():
@@ -859,7 +863,7 @@ def places(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 @settings(max_examples=80)
 @given(st.sampled_from((coco, labelme)), st.data())
-def test_annotations_with_junk(
+def test_annotations_with_random_values_are_used_or_refused(
     scratch: Callable[[], Path], layout: Callable[[Callable[[Any], object]], Plant], data: st.DataObject
 ) -> None:
     def spoil(content: Any) -> None:
@@ -883,7 +887,9 @@ VALUES = st.sampled_from((0, 1, 2, 3, 7, 20, 127, 128, 254, 255, 256, 65535, 2**
     st.sampled_from(["uint8", "uint16", "int16", "uint32", "int64", "float32"]),
     st.integers(0, 9),
 )
-def test_masks_of_any_values(scratch: Callable[[], Path], values: list[float], dtype: str, seed: int) -> None:
+def test_masks_of_random_values_are_used_or_refused(
+    scratch: Callable[[], Path], values: list[float], dtype: str, seed: int
+) -> None:
     root, rng = scratch(), np.random.default_rng(seed)
     remove("source/masks")(root)
     for stem in STEMS:
