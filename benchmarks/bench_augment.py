@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from segline.data.augment import coordinates, draw, grey, grid, warp
-from segline.data.sampler import TrainingTiles
+from segline.data.tile_sampler import TrainingTiles
 from segline.model.images import Statistics, normalise, scale
 from segline.params import Augment
 

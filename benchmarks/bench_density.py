@@ -19,7 +19,7 @@ from segline import files
 from segline.data.borders import class_weights
 from segline.data.density import Density, cells
 from segline.data.prepared import Arrays
-from segline.data.sampler import TrainingTiles
+from segline.data.tile_sampler import TrainingTiles
 from segline.model.images import Statistics
 from segline.params import Augment
 

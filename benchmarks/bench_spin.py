@@ -103,7 +103,7 @@ def train(seconds: float) -> None:
     from segline import params
     from segline.model.unet import UNet
     from segline.train import loop
-    from segline.train.training import initial_state
+    from segline.train.setup import initial_state
 
     torch.set_num_threads(THREADS)
     model, settings = params.read(params.Model), params.read(params.Train)

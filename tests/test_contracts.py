@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -164,29 +163,6 @@ def test_a_leak_that_cannot_be_followed_is_refused(house: Path, line: str) -> No
     append(house / "src/segline/model/__init__.py", line)
     with pytest.raises(ValueError, match=r"model/__init__\.py:\d+: "):
         leaks_of_the_shipped_room(house)
-
-
-# One name per thing
-
-SHARED = {"Content", "Dataset", "Image", "Options", "Place", "Source"}  # still to be renamed
-
-
-def twins(root: Path) -> set[str]:
-    """Return the stems of modules, and the names of public classes, that occur more than once in segline."""
-    files = [file for file in (root / "src/segline").rglob("*.py") if file.name != "__init__.py"]
-    trees = [ast.parse(file.read_text()) for file in (root / "src/segline").rglob("*.py")]
-    classes = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
-    names = Counter([*(file.stem for file in files), *(name for name in classes if not name.startswith("_"))])
-    return {name for name, count in names.items() if count > 1}
-
-
-def test_no_two_modules_and_no_two_classes_have_one_name(repository: Path) -> None:
-    assert twins(repository) - SHARED == set()
-
-
-def test_a_second_module_or_class_of_one_name_is_found(house: Path) -> None:
-    (house / "src/segline/score/watershed.py").write_text("class Tuned: ...\n")
-    assert {"watershed", "Tuned"} <= twins(house)
 
 
 # One spelling per value

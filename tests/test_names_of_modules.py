@@ -11,31 +11,11 @@ import pytest
 
 PACKAGE = Path("src/segline")
 ENDINGS = ("ions", "ion", "ings", "ing", "ers", "er", "ed", "es", "s", "e")
-STAGE = "the stage, and the module for its"
 SIMILAR_MODULES = {
-    "objects": "importing/formats/objects.py and model/objects.py: to be renamed",
-    "predict predicted predicting": "commands/: to be merged into one path for prediction",
-    "serve served": "commands/serve.py, and model/served.py, a file name that registered versions carry",
-    "prepare prepared": f"{STAGE} arrays",
-    "sample sampler": "the stage that draws the default dataset, and the sampler of tiles: to be renamed",
-    "tiled tiling": "data/tiled.py and model/tiling.py: to be renamed",
-    "judge judging": "score/judge.py and gate/judging.py: to be renamed",
-    "paired pairs": "importing/formats/pairs.py and score/paired.py: to be renamed",
-    "train trained training": f"{STAGE} results and steps: to be renamed",
+    "serve served": "the command, and model/served.py, a file name that registered versions carry",
+    "prepare prepared": "the stage, and its arrays",
 }
-SHARED_CLASSES = {
-    "Wishes": "options of an import, and options of a prediction: to be renamed",
-    "Said": "commands/predicting.py and importing/formats/coco_json.py: to be renamed",
-    "Dataset": "a dataset folder, and MLflow's record of a dataset: to be renamed",
-    "Drawing": "data/synthetic.py and importing/formats/drawings.py: to be renamed",
-    "Place": "data/georeference.py, data/sampler.py and track/location.py: to be renamed",
-    "Axis": "data/omezarr.py and params.py: to be renamed",
-    "Outcome": "gate/champion.py and train/search.py: to be renamed",
-    "Plan": "importing/cutting.py and train/space.py: to be renamed",
-    "Facts": "importing/formats/census.py and model/metadata.py: to be renamed",
-    "Image": "importing/formats/coco_json.py and track/trained.py: to be renamed",
-    "Content": "serve/answering.py, track/trust.py and train/checkpoint.py: to be renamed",
-}
+SHARED_CLASSES: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")

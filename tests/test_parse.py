@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from segline import files, params, parse
-from segline.commands.records import Line
+from segline.commands.prediction_records import Line
 from segline.data.dataset import DatasetError, read_spec
 from segline.model.saved import Description, Inference, ModelError
 from segline.parse import ParseError, from_json, from_yaml

@@ -305,7 +305,7 @@ def predict(
 ) -> None:
     """Label images with a registered model. docs/predict.md describes the results."""
     from segline.commands import predict as command
-    from segline.commands.records import PredictOptions
+    from segline.commands.prediction_records import PredictOptions
 
     options = PredictOptions(instances, probabilities, overlays, int(views or 0))
     command.main(images, model, out, "auto", options, trust=trust)

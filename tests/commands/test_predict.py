@@ -14,7 +14,7 @@ import zarr
 from PIL import Image
 
 from segline.commands import predict
-from segline.commands.records import LOCK, RECORDS, PredictOptions, Records, RecordsError
+from segline.commands.prediction_records import LOCK, RECORDS, PredictOptions, Records, RecordsError
 from segline.data import imagefiles
 from segline.model.images import decode, encode_png
 from segline.model.objects import components, encode, encode_probabilities

@@ -15,7 +15,7 @@ import zarr
 from safetensors.torch import save_file
 
 from segline.commands import predict
-from segline.commands.records import PredictOptions
+from segline.commands.prediction_records import PredictOptions
 from segline.data.imagefiles import read_image
 from segline.data.omezarr import Chunks
 from segline.data.sources import OpenImage

@@ -22,7 +22,7 @@ from segline.data.imagefiles import image_size, read_image, read_labels
 from segline.data.sources import open_image
 from segline.files import FileError
 from segline.importing.bring import Imported, bring
-from segline.importing.layout import LayoutError, Options
+from segline.importing.layout import ImportOptions, LayoutError
 from segline.model.images import ImageError
 
 SHAPE = (24, 40)
@@ -71,7 +71,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def imported(source: Path, options: Options | None = None) -> Imported:
+def imported(source: Path, options: ImportOptions | None = None) -> Imported:
     return bring(source, "x", options, raw=source.parent / "raw", replace=True)
 
 
@@ -129,7 +129,7 @@ def test_blocks_and_pages_are_upright(source: Path) -> None:
     for number in range(4):
         write(source / "images" / f"a{number}.tif", image(number), 6)
         write(source / "masks" / f"a{number}.png", mask(number))
-    dataset = Dataset.open(imported(source, Options(cut=20)).folder)
+    dataset = Dataset.open(imported(source, ImportOptions(cut=20)).folder)
     left, right = (dataset.image(f"a0_r{row}_c{column}") for row, column in ((0, 0), (0, 1)))
     assert np.array_equal(np.concatenate([left, right], axis=1), image(0)[: left.shape[0]])
 
@@ -248,7 +248,7 @@ def test_blocks_keep_the_number_of_missing_values(source: Path) -> None:
         path = source / "images" / f"a{number}.tif"
         tifffile.imwrite(path, pixels, extratags=nodata("0"), photometric="rgb", metadata=None)
         write(source / "masks" / f"a{number}.png", mask(number))
-    made = imported(source, Options(cut=20))
+    made = imported(source, ImportOptions(cut=20))
     assert sum("nodata" in problem.message for problem in made.problems) == 8
     assert np.array_equal(Dataset.open(made.folder).image("a0_r0_c0")[:5], np.zeros((5, 20, 3)))
 
@@ -314,7 +314,7 @@ def test_a_gif_or_bmp_whose_first_colour_is_white_is_read_by_its_colours(source:
             drawn = Image.fromarray((mask(number) == 0).astype(np.uint8), "P")
             drawn.putpalette([0, 0, 0, 255, 255, 255][::-1])
             drawn.save(source / "masks" / f"a{number}{suffix}")
-        classes, _ = Dataset.open(imported(source, Options(masks=f"masks/*{suffix}")).folder).truth("a0")
+        classes, _ = Dataset.open(imported(source, ImportOptions(masks=f"masks/*{suffix}")).folder).truth("a0")
         with Image.open(source / f"masks/a0{suffix}") as shown:
             assert np.array_equal(classes > 0, np.array(shown.convert("L")) > 0)
 
@@ -332,7 +332,7 @@ def test_masks_with_lossy_compression_are_refused(name: str, source: Path) -> No
         read_labels(source / "masks" / f"0{name[1:]}")
     with pytest.raises(LayoutError, match="JPEG changes values"):
         imported(source)
-    classes, _ = Dataset.open(imported(source, Options(threshold=127)).folder).truth("0")
+    classes, _ = Dataset.open(imported(source, ImportOptions(threshold=127)).folder).truth("0")
     assert np.array_equal(classes > 0, mask(0) > 0)
 
 

@@ -18,7 +18,7 @@ from segline.data import imagefiles
 from segline.data.checks.problems import UnfitError
 from segline.data.dataset import Dataset, DatasetError
 from segline.importing.bring import bring
-from segline.importing.layout import LayoutError, Mapper, Options
+from segline.importing.layout import ImportOptions, LayoutError, Mapper
 from segline.importing.staging import BusyError
 
 
@@ -48,7 +48,12 @@ def test_all_of_it(tmp_path: Path, source: Path) -> None:
     (source / "groups.csv").write_text("image,defect,group\na.png,x,1\nb,x,1\nc,y,2\nd,y,2\ne,z,03\n")
     before = tree(source)
     made = bring(
-        source, "small", Options(names={1: "cell"}), raw=tmp_path / "raw", licence="CC0-1.0", origin="a microscope"
+        source,
+        "small",
+        ImportOptions(names={1: "cell"}),
+        raw=tmp_path / "raw",
+        licence="CC0-1.0",
+        origin="a microscope",
     )
     assert tree(source) == before
     after = tree(made.folder)
@@ -85,7 +90,7 @@ def test_all_of_it(tmp_path: Path, source: Path) -> None:
 def test_components_of_a_binary_mask_as_instances(tmp_path: Path, source: Path) -> None:
     for file in (source / "masks").iterdir():
         imagefiles.write_png(file, (np.random.default_rng(0).random((20, 16)) > 0.6).astype(np.uint8) * 255)
-    made = bring(source, "small", Options(labels="instances"), raw=tmp_path / "raw")
+    made = bring(source, "small", ImportOptions(labels="instances"), raw=tmp_path / "raw")
     found = Dataset.open(made.folder).truth("a")[1]
     assert found.max() == ndimage.label(imagefiles.read_labels(source / "masks" / "a.png"))[1]
     assert "every connected component is one object" in made.reasons
@@ -95,7 +100,7 @@ def test_ignored_pixels(tmp_path: Path, source: Path) -> None:
     for file in (source / "masks").iterdir():
         mask = np.tile(np.array([0, 1, 2, 255], np.uint8), (20, 4))
         imagefiles.write_png(file, mask)
-    made = bring(source, "small", Options(ignore=255), raw=tmp_path / "raw")
+    made = bring(source, "small", ImportOptions(ignore=255), raw=tmp_path / "raw")
     assert made.spec.ignore == 255
     assert [line.count("33.333% of the pixels, in 5 images") for line in made.table[-3:]] == [1, 1, 1]
     np.testing.assert_array_equal(Dataset.open(made.folder).truth("a")[0], mask)
@@ -175,7 +180,7 @@ def test_of_two_imports_with_one_name_the_second_is_refused(tmp_path: Path, sour
         return map
 
     with pytest.raises(DatasetError, match="late already exists"):
-        bring(source, "late", Options(names={1: "cell"}), raw=raw, mapper_for=late)
+        bring(source, "late", ImportOptions(names={1: "cell"}), raw=raw, mapper_for=late)
     assert tree(made.folder) == before == {**tree(raw / "late"), "dataset.yaml": before["dataset.yaml"]}
     assert sorted(path.name for path in raw.iterdir()) == ["late", "small"]
 
@@ -192,7 +197,7 @@ def test_images_without_mask_as_background(tmp_path: Path, source: Path) -> None
     (source / "masks" / "c.png").unlink()
     with pytest.raises(LayoutError, match=r"have no mask: c\.png.* --missing-as-background"):
         bring(source, "small", raw=tmp_path / "raw")
-    made = bring(source, "small", Options(missing_as_background=True), raw=tmp_path / "raw")
+    made = bring(source, "small", ImportOptions(missing_as_background=True), raw=tmp_path / "raw")
     assert made.images == 5
     assert not Dataset.open(made.folder).truth("c")[1].any()
     assert "1 of 5 images have no mask: c.png; they hold background only (--missing-as-background)" in made.reasons[0]
@@ -221,13 +226,13 @@ def test_mixed_images_are_imported_with_problems(tmp_path: Path, source: Path) -
 
 def test_groups_by_name(tmp_path: Path, source: Path) -> None:
     (source / "groups.csv").write_text("image,group\na,1\nb,1\nc,2\nd,2\ne,2\n")
-    made = bring(source, "small", Options(group_by="^([a-c]|d|e)"), raw=tmp_path / "raw")
+    made = bring(source, "small", ImportOptions(group_by="^([a-c]|d|e)"), raw=tmp_path / "raw")
     assert Dataset.open(made.folder).groups == {name: name for name in "abcde"}
     assert made.reasons[-1] == "groups: the part of the names that ^([a-c]|d|e) matches (--group-by)"
     with pytest.raises(LayoutError, match=r"--group-by '\^\[a-c\]' finds no group in d, e"):
-        bring(source, "other", Options(group_by="^[a-c]"), raw=tmp_path / "raw")
+        bring(source, "other", ImportOptions(group_by="^[a-c]"), raw=tmp_path / "raw")
     with pytest.raises(LayoutError, match=r"--group-by '\(' is not a regular expression: missing \)"):
-        bring(source, "other", Options(group_by="("), raw=tmp_path / "raw")
+        bring(source, "other", ImportOptions(group_by="("), raw=tmp_path / "raw")
     assert [folder.name for folder in (tmp_path / "raw").iterdir()] == ["small"]
 
 
@@ -280,7 +285,7 @@ def test_another_import_starts_with_an_empty_folder(tmp_path: Path, source: Path
         bring(source, "small", raw=raw, mapper_for=_until(3))
     if change == "file":
         imagefiles.write_png(source / "images" / "a.png", np.zeros((20, 16), np.uint8) + 7)
-    made = bring(source, "small", Options(names={1: "cell"} if change == "flag" else {}), raw=raw)
+    made = bring(source, "small", ImportOptions(names={1: "cell"} if change == "flag" else {}), raw=raw)
     assert made.resumed == 0
     assert tree(made.folder / "images") == tree(source / "images")
 

@@ -13,7 +13,7 @@ from segline.data import imagefiles
 from segline.data.dataset import Dataset
 from segline.importing.bring import bring
 from segline.importing.cutting import WHOLE, plan, windows
-from segline.importing.layout import ImageSource, Layout, LayoutError, Options
+from segline.importing.layout import ImageSource, ImportOptions, Layout, LayoutError
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(16, 200))
@@ -71,7 +71,7 @@ def together(dataset: Dataset, name: str, rows: int, columns: int) -> tuple[np.n
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_one_image_becomes_a_dataset(tmp_path: Path, dtype: type) -> None:
     source = source_of(tmp_path / "source", "a", (50, 60), dtype)
-    made = bring(source, "one", Options(labels="instances", cut=20), raw=tmp_path / "raw")
+    made = bring(source, "one", ImportOptions(labels="instances", cut=20), raw=tmp_path / "raw")
     assert made.images == 9
     dataset = Dataset.open(made.folder)
     image, ids = together(dataset, "a", 3, 3)
@@ -84,7 +84,7 @@ def test_one_image_becomes_a_dataset(tmp_path: Path, dtype: type) -> None:
 
 def test_blocks_of_one_image_are_one_group(tmp_path: Path) -> None:
     source = source_of(tmp_path / "source", "abcd", (50, 60))
-    made = bring(source, "four", Options(labels="instances", cut=30), raw=tmp_path / "raw")
+    made = bring(source, "four", ImportOptions(labels="instances", cut=30), raw=tmp_path / "raw")
     dataset = Dataset.open(made.folder)
     assert len(dataset.stems) == 16
     assert {stem: stem[0] for stem in dataset.stems} == dataset.groups
@@ -92,7 +92,7 @@ def test_blocks_of_one_image_are_one_group(tmp_path: Path) -> None:
 
 def test_an_image_that_is_small_enough_is_copied(tmp_path: Path) -> None:
     source = source_of(tmp_path / "source", "abcd", (50, 60))
-    made = bring(source, "four", Options(labels="instances", cut=60), raw=tmp_path / "raw")
+    made = bring(source, "four", ImportOptions(labels="instances", cut=60), raw=tmp_path / "raw")
     for name in "abcd":
         assert files.md5(made.folder / "images" / f"{name}.tif") == files.md5(source / "images" / f"{name}.tif")
     assert "cut: no image is larger than 60 px" in made.reasons
@@ -100,7 +100,7 @@ def test_an_image_that_is_small_enough_is_copied(tmp_path: Path) -> None:
 
 def test_interrupted_between_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(tmp_path / "source", "a", (50, 60))
-    options = Options(labels="instances", cut=20)
+    options = ImportOptions(labels="instances", cut=20)
     undisturbed = bring(source, "one", options, raw=tmp_path / "other").folder
     write, seen = imagefiles.write_png, []
 
@@ -122,7 +122,7 @@ def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
     source = source_of(tmp_path / "source", "a", (50, 60))
     imagefiles.write_png(source / "masks" / "a.png", np.ones((40, 60), np.uint8))
     with pytest.raises(LayoutError, match=r"a\.png is 60x40 px, but its image a\.tif is 60x50"):
-        bring(source, "one", Options(labels="instances", cut=20), raw=tmp_path / "raw")
+        bring(source, "one", ImportOptions(labels="instances", cut=20), raw=tmp_path / "raw")
     assert not (tmp_path / "raw" / "one").exists()
 
 

@@ -9,7 +9,7 @@ import tifffile
 from segline import files
 from segline.data import imagefiles
 from segline.importing.formats import LAYOUTS, recognise
-from segline.importing.layout import LayoutError, Options
+from segline.importing.layout import ImportOptions, LayoutError
 
 MASK = np.kron(np.eye(3, dtype=np.uint8), np.ones((4, 4), np.uint8))
 
@@ -53,22 +53,22 @@ LABELME = {
 )
 def test_each_layout_is_recognised(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:
     write(tmp_path, *names)
-    assert recognise(tmp_path, Options()).reasons[0].startswith(reason)
+    assert recognise(tmp_path, ImportOptions()).reasons[0].startswith(reason)
     taken = [ask.__module__.rpartition(".")[2] for ask in LAYOUTS if _fits(ask, tmp_path)]
     assert len(taken) == 1, "a source of one layout is no other layout"
 
 
 def _fits(ask, source: Path) -> bool:  # type: ignore[no-untyped-def]
     try:
-        return ask(source, Options(), map) is not None
+        return ask(source, ImportOptions(), map) is not None
     except LayoutError:
         return False
 
 
 def test_patterns_select_the_files(tmp_path: Path) -> None:
     write(tmp_path, "labels.json", "images/a.png", "masks/a.png")
-    assert recognise(tmp_path, Options()).reasons[0].startswith("COCO")
-    assert recognise(tmp_path, Options(masks="masks/*")).reasons[0].startswith("images images/*, masks masks/*")
+    assert recognise(tmp_path, ImportOptions()).reasons[0].startswith("COCO")
+    assert recognise(tmp_path, ImportOptions(masks="masks/*")).reasons[0].startswith("images images/*, masks masks/*")
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_patterns_select_the_files(tmp_path: Path) -> None:
 def test_nothing_fits(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
     write(tmp_path, *names)
     with pytest.raises(LayoutError, match=message):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_single_files(tmp_path: Path) -> None:
     write(tmp_path, "a-volume.tif", "a-labels.tif", "b.png")
-    assert len(recognise(tmp_path / "a-volume.tif", Options()).images) == 5
+    assert len(recognise(tmp_path / "a-volume.tif", ImportOptions()).images) == 5
     with pytest.raises(LayoutError, match=r"b\.png is a single file, but neither a multi-page TIFF nor COCO JSON"):
-        recognise(tmp_path / "b.png", Options())
+        recognise(tmp_path / "b.png", ImportOptions())
     with pytest.raises(LayoutError, match="gone does not exist"):
-        recognise(tmp_path / "gone", Options())
+        recognise(tmp_path / "gone", ImportOptions())

@@ -12,7 +12,7 @@ from mlflow.types import ColSpec, Schema
 
 from segline.model.served import entries, to_bytes
 from segline.serve import invocation
-from segline.serve.invocation import Options
+from segline.serve.invocation import AnswerOptions
 from segline.serve.refusals import RefusedError
 from segline.track.registry import Answer
 
@@ -40,7 +40,7 @@ def test_a_request_is_parsed_as_mlflow_parses_it(content: dict[str, Any]) -> Non
     data = next(iter(theirs.data.values())) if isinstance(theirs.data, dict) else theirs.data
     ours = invocation.parse(json.dumps(content).encode())
     assert ours.images == [to_bytes(entry) for entry in entries(data)]
-    assert ours.options == Options(**(theirs.params or {}))
+    assert ours.options == AnswerOptions(**(theirs.params or {}))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_request_is_parsed_as_mlflow_parses_it(content: dict[str, Any]) -> Non
     ],
 )
 def test_further_spellings_of_a_request_are_parsed(content: dict[str, Any]) -> None:
-    assert invocation.parse(json.dumps(content).encode()) == ([A], Options())
+    assert invocation.parse(json.dumps(content).encode()) == ([A], AnswerOptions())
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_answer_equals_mlflows_answer() -> None:
 
     table = pd.DataFrame({"labels": [A, B], "instances": [B, A], "probabilities": [A, B]}, dtype=object)
     theirs = json.loads(json.dumps(_get_jsonable_obj(table, pandas_orient="records"), cls=NumpyEncoder))
-    options = Options(instances=True, probabilities=True)
+    options = AnswerOptions(instances=True, probabilities=True)
     ours = json.loads(invocation.answer([Answer(A, B, A), Answer(B, A, B)], options))
     assert [{name: base64.b64decode(text) for name, text in record.items()} for record in ours["predictions"]] == [
         {name: base64.b64decode(text) for name, text in record.items()} for record in theirs

@@ -15,7 +15,7 @@ import tifffile
 import torch
 from safetensors.torch import save_file
 
-from segline.commands.records import LOCK
+from segline.commands.prediction_records import LOCK
 from segline.gate import champion
 from segline.model.images import Statistics, encode_png
 from segline.model.inference import Description, Inference, load

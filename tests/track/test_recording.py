@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
 from segline.params import flat
-from segline.track.recording import MAX_PARAM, MAX_TAG, Dataset, Run, StartedRun, metric_names, metrics_of_test
+from segline.track.recording import MAX_PARAM, MAX_TAG, LoggedDataset, Run, StartedRun, metric_names, metrics_of_test
 from segline.track.store import Store
 
 
@@ -60,7 +60,9 @@ def test_metrics_of_an_epoch_are_logged_in_one_call(run: StartedRun, monkeypatch
 
 
 def test_datasets_are_logged_as_inputs(store: Store, run: StartedRun) -> None:
-    run.datasets([Dataset("train", "cells", "ab" * 16 + ".dir", "data/prepared"), Dataset("test", "cells", "c", "x")])
+    run.datasets(
+        [LoggedDataset("train", "cells", "ab" * 16 + ".dir", "data/prepared"), LoggedDataset("test", "cells", "c", "x")]
+    )
     run.datasets([])
     inputs = store.client.get_run(run.id).inputs.dataset_inputs
     assert {(entry.tags[0].value, entry.dataset.name, entry.dataset.digest) for entry in inputs} == {

@@ -305,7 +305,7 @@ def test_a_file_replaced_after_the_check_is_not_loaded(
 ) -> None:
     decide, package = answers.checked, next((folder / "code").iterdir())
 
-    def slow(*arguments: Any, **named: Any) -> trust.Content:
+    def slow(*arguments: Any, **named: Any) -> trust.VersionContent:
         content = decide(*arguments, **named)
         alter_weights(folder)
         plant_source(folder, package, tmp_path / "ran")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from segline.data.sampler import TrainingTiles
+from segline.data.tile_sampler import TrainingTiles
 from segline.model.images import Statistics
 from segline.model.unet import UNet
 from segline.params import Augment, Train
 from segline.train import loop
-from segline.train.training import initial_state
+from segline.train.setup import initial_state
 
 STATISTICS = Statistics("uint8", 1, (0.5,), (0.3,))
 SIDE = 16

@@ -9,7 +9,7 @@ import torch
 
 from segline.data.borders import class_weights
 from segline.data.density import Density, cells
-from segline.data.sampler import ValidationTiles
+from segline.data.tile_sampler import ValidationTiles
 from segline.params import Train
 from segline.train.collapse import Watch, collapsed
 

@@ -15,7 +15,7 @@ from segline.commands.models import open_registry
 from segline.data import imagefiles
 from segline.gate.heldout import HeldOut, HeldOutError
 from segline.gate.rules import same_interface
-from segline.score import paired
+from segline.score import bootstrap
 from segline.score.judge import Score
 from segline.score.overlay import gallery, legend
 from segline.track.answers import Loaded, load_model
@@ -71,9 +71,11 @@ def main(
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
     """Return, for each metric that both have, its value for the first, for the second, and the gain of the second."""
-    names = [name for name in paired.METRICS if all(paired.known(scores, name) for scores in both)]
+    names = [name for name in bootstrap.METRICS if all(bootstrap.known(scores, name) for scores in both)]
     results = {
-        name: paired.compare(*both, metric=name, resamples=gate.resamples, confidence=gate.confidence, seed=gate.seed)
+        name: bootstrap.compare(
+            *both, metric=name, resamples=gate.resamples, confidence=gate.confidence, seed=gate.seed
+        )
         for name in names
     }
     return {
@@ -82,9 +84,9 @@ def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
     }
 
 
-def most_different(both: Both, metric: paired.Metric) -> list[int]:
+def most_different(both: Both, metric: bootstrap.Metric) -> list[int]:
     """Return the indices of at most `SHOWN` images on which two versions differ, greatest difference first."""
-    gains = [abs(paired.gain([first], [second], metric)) for first, second in zip(*both, strict=True)]
+    gains = [abs(bootstrap.gain([first], [second], metric)) for first, second in zip(*both, strict=True)]
     return sorted((index for index, gain in enumerate(gains) if gain > 0), key=lambda index: -gains[index])[:SHOWN]
 
 
@@ -129,7 +131,7 @@ def _of_groups(both: Both, groups: list[str], gate: params.Gate) -> Iterator[tup
 
 
 def _draw(
-    folder: Path, held_out: HeldOut, entrants: Mapping[str, tuple[Loaded, list[Score]]], metric: paired.Metric
+    folder: Path, held_out: HeldOut, entrants: Mapping[str, tuple[Loaded, list[Score]]], metric: bootstrap.Metric
 ) -> int:
     """Draw the ground truth and both answers for the images that differ most; return the number of images."""
     models, scores = zip(*entrants.values(), strict=True)
@@ -138,7 +140,7 @@ def _draw(
         name = held_out.names[index]
         image = held_out.encoded(name)
         titles = [
-            f"{title}: {metric} {paired.value([version_scores[index]], metric):.4f}"
+            f"{title}: {metric} {bootstrap.value([version_scores[index]], metric):.4f}"
             for title, (_, version_scores) in entrants.items()
         ]
         panels = [held_out.picture(name, model(image)) for model in models]

@@ -11,7 +11,7 @@ from segline.data.checks import per_dataset
 from segline.data.synthetic import NAME as DRAWN
 from segline.importing import bring
 from segline.importing.formats import legends
-from segline.importing.layout import Mapper, Options
+from segline.importing.layout import ImportOptions, Mapper
 from segline.params import PARAMS_FILE
 
 
@@ -38,7 +38,7 @@ def run(
     classes : names as ID=NAME.
     colours : CSV file with the class of each colour.
     licence, origin, replace : see `bring.bring`.
-    options : the other fields of Options.
+    options : the other fields of ImportOptions.
     """
     _refuse_values(name, options.get("ignore"))
     class_of, legend_names = legends.read_csv(names.on_disk(colours)) if colours else ({}, {})
@@ -46,7 +46,7 @@ def run(
         imported = bring.bring(
             source,
             name,
-            Options(colours=class_of, names=legend_names | _class_names(classes), **options),
+            ImportOptions(colours=class_of, names=legend_names | _class_names(classes), **options),
             licence=licence,
             origin=origin,
             replace=replace,

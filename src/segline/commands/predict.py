@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segline import failure, files, progress
-from segline.commands.records import RECORDS, SUFFIXES, PredictOptions, Records, Request
+from segline.commands.prediction_records import RECORDS, SUFFIXES, PredictOptions, Records, Request
 from segline.commands.scratch import scratch_folder
 from segline.data import omezarr, writers
 from segline.data.checks import filenotes

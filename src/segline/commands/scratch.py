@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segline import files
-from segline.commands.records import Request
+from segline.commands.prediction_records import Request
 from segline.model.images import ImageError
 from segline.text import MESSAGE, cut
 from segline.track.registry import RegistryError

@@ -12,7 +12,7 @@ from segline import files
 from segline.commands.models import open_registry
 from segline.text import visible
 from segline.track import versions
-from segline.track.versions import Image
+from segline.track.versions import SplitImage
 
 
 class UsesError(ValueError):
@@ -54,7 +54,7 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
         say(f"versions {', '.join(without_list)} have no list of their images and could not be searched")
 
 
-def match(image: Image, name: str, md5: str | None) -> str:
+def match(image: SplitImage, name: str, md5: str | None) -> str:
     """Return whether an image of a version matches by content or by name; empty if it does not match.
 
     Parameters

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from segline.params import Gate
-from segline.score import paired
+from segline.score import bootstrap
 from segline.score.judge import Score
 from segline.text import visible
 from segline.track.verdict import Check, Verdict, at_least, at_most
@@ -60,7 +60,7 @@ def compare(champion: Sequence[Score], challenger: Sequence[Score], groups: Sequ
     """
     if reasons := tuple(_undecidable(champion, challenger, gate)):
         return Verdict((), reasons)
-    result = paired.compare(
+    result = bootstrap.compare(
         champion, challenger, gate.metric, resamples=gate.resamples, confidence=gate.confidence, seed=gate.seed
     )
     detail = (
@@ -94,7 +94,9 @@ def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: G
     """Yield the reasons why these scores cannot decide which model is better."""
     if len(challenger) < gate.min_images:
         yield f"there are {len(challenger)} test images, gate.min_images requires {gate.min_images}"
-    available = [name for name in paired.METRICS if paired.known(champion, name) and paired.known(challenger, name)]
+    available = [
+        name for name in bootstrap.METRICS if bootstrap.known(champion, name) and bootstrap.known(challenger, name)
+    ]
     if gate.metric not in available:
         yield f"gate.metric = {gate.metric} is not available for both models; use {', '.join(available)}"
 
@@ -107,7 +109,7 @@ def _worst_group(
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     gains = {
-        group: paired.gain([champion[i] for i in indices], [challenger[i] for i in indices], gate.metric)
+        group: bootstrap.gain([champion[i] for i in indices], [challenger[i] for i in indices], gate.metric)
         for group, indices in members.items()
         if len(indices) >= gate.min_group_images
     }

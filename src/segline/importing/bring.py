@@ -14,7 +14,7 @@ from segline.data.checks import per_dataset
 from segline.data.checks.problems import Problem
 from segline.data.dataset import GROUPS, IGNORE, NAME, READING, SPEC, Dataset, DatasetError, Spec, spec_of, write_spec
 from segline.importing import converting, cutting, formats, grouping, preview, source_notes, staging
-from segline.importing.layout import Layout, Mapper, Options
+from segline.importing.layout import ImportOptions, Layout, Mapper
 from segline.text import shown
 
 RAW = Path("data/raw")
@@ -65,7 +65,7 @@ def _header_memory(item: Any) -> int:
 def bring(
     source: Path,
     name: str,
-    options: Options | None = None,
+    options: ImportOptions | None = None,
     *,
     licence: str = "",
     origin: str = "",
@@ -90,7 +90,7 @@ def bring(
     DatasetError, LayoutError, FileError, UnfitError, BusyError
         The target exists already or is being made, or `source` is faulty; nothing is left behind.
     """
-    options, source, target = options or Options(), names.on_disk(source), raw / _checked(name)
+    options, source, target = options or ImportOptions(), names.on_disk(source), raw / _checked(name)
     _refuse_target(source, target, replace)
     layout = formats.recognise(source, options, mapper_for("read masks", _memory))
     source_notes.refuse_misplaced_masks(layout, mapper_for("compare places", _header_memory))

@@ -11,7 +11,7 @@ from segline import files, names
 from segline.data.checks import duplicates
 from segline.data.checks.problems import Checked
 from segline.data.dataset import GROUPS, Dataset
-from segline.importing.layout import Layout, LayoutError, Options, first_few
+from segline.importing.layout import ImportOptions, Layout, LayoutError, first_few
 
 FEWEST_SERIES = 3  # series that can stay whole: one each for training, validation and test
 RUNS = 10  # runs of neighbours into which fewer series are cut altogether
@@ -55,7 +55,7 @@ def _run_name(series: str, run: Sequence[str]) -> str:
     return run[0] if len(run) == 1 else f"{run[0]}-{run[-1].removeprefix(f'{series}_')}"
 
 
-def pattern_groups(layout: Layout, options: Options) -> tuple[dict[str, str] | None, list[str]]:
+def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, str] | None, list[str]]:
     """Return groups by --group-by with the reason, or without this option the groups of the layout.
 
     Raises

@@ -22,7 +22,7 @@ class LayoutError(ValueError):
 
 
 @dataclass(frozen=True)
-class Options:
+class ImportOptions:
     """The user's statements about the source; import guesses everything that is left out.
 
     ``names``: class names by class id. ``ignore``: mask value of pixels that do not count. ``threshold``: mask values
@@ -98,7 +98,7 @@ def raise_errors(errors: Sequence[str]) -> None:
         raise LayoutError("\n".join([*errors[:MOST_ERRORS], *rest]))
 
 
-def refuse_or_skip(errors: Sequence[str], options: Options, files: str) -> list[str]:
+def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
     """Raise `errors` about `files` without partner; with --skip-unpaired, return a line about them instead."""
     if not options.skip_unpaired:
         raise_errors(errors)
@@ -110,7 +110,7 @@ def background_only(count: int) -> list[str]:
     return [f"{count} image(s) without labels are background only (--missing-as-background)"] if count else []
 
 
-def refuse_options(options: Options, labels: str, *supported: str) -> None:
+def refuse_options(options: ImportOptions, labels: str, *supported: str) -> None:
     """Raise LayoutError for an option that `labels` do not support, instead of ignoring it.
 
     `labels` and `names` are checked by each layout.

@@ -11,7 +11,7 @@ from segline.model.images import decode, encode_png, header
 from segline.model.tiling import Source
 from segline.serve import invocation
 from segline.serve.following import Serving
-from segline.serve.invocation import Invocation, Options
+from segline.serve.invocation import AnswerOptions, Invocation
 from segline.serve.refusals import RefusedError
 from segline.track.registry import Answer, RegistryError
 from segline.track.rows import InMemory
@@ -19,14 +19,14 @@ from segline.track.rows import InMemory
 Output = Literal["labels", "instances", "probabilities", "overlay"]
 
 
-class Content(NamedTuple):
+class DecodedImage(NamedTuple):
     """Body of a response."""
 
     data: bytes
     media_type: str
 
 
-def picture(serving: Serving, image: bytes, output: Output, views: int, most_pixels: int) -> Content:
+def picture(serving: Serving, image: bytes, output: Output, views: int, most_pixels: int) -> DecodedImage:
     """Answer an image with the requested output image; `views` is the number of views to average.
 
     Raises
@@ -34,7 +34,7 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
     RefusedError
         The bytes are not an image, or the image is too large or does not fit the model.
     """
-    asked = Options(probabilities=output == "probabilities", views=invocation.check_views(views))
+    asked = AnswerOptions(probabilities=output == "probabilities", views=invocation.check_views(views))
     with _refused():
         _pixels_left(image, most_pixels, most_pixels)
         answer = _answer(serving, image, asked)
@@ -42,12 +42,12 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
             pixels = decode(image)
             height, width = pixels.shape[:2]
             source = Source(height, width, lambda rows, columns: pixels[rows, columns])
-            return Content(encode_png(writers.picture(source, InMemory(answer))), "image/png")
+            return DecodedImage(encode_png(writers.picture(source, InMemory(answer))), "image/png")
     data = answer.probabilities or (answer.labels if output == "labels" else invocation.instance_image(answer))
-    return Content(data, "image/png" if data.startswith(b"\x89PNG") else "image/tiff")
+    return DecodedImage(data, "image/png" if data.startswith(b"\x89PNG") else "image/tiff")
 
 
-def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Content:
+def predictions(serving: Serving, request: Invocation, most_pixels: int) -> DecodedImage:
     """Answer a request in MLflow's JSON with JSON; RefusedError as in `picture`, with the number of the image."""
     images, asked = request
     left, answers = most_pixels, []
@@ -57,7 +57,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Cont
     for number, image in enumerate(images):
         with _refused(number):
             answers.append(_answer(serving, image, asked))
-    return Content(invocation.answer(answers, asked), "application/json")
+    return DecodedImage(invocation.answer(answers, asked), "application/json")
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
@@ -73,7 +73,7 @@ def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
     return left - size.height * size.width
 
 
-def _answer(serving: Serving, image: bytes, asked: Options) -> Answer:
+def _answer(serving: Serving, image: bytes, asked: AnswerOptions) -> Answer:
     return serving.answer(image, views=asked.views, probabilities=asked.probabilities)
 
 

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from segline.serve import answering, body, invocation, openapi, refusals, reports
 from segline.serve.access import Access, Guard
-from segline.serve.answering import Content, Output
+from segline.serve.answering import DecodedImage, Output
 from segline.serve.following import Follower, Serving
 from segline.serve.refusals import RefusedError
 
@@ -89,7 +89,7 @@ class _Queue:
         finally:
             self._waiting -= 1
 
-    async def answer(self, work: Callable[[], Content]) -> Content:
+    async def answer(self, work: Callable[[], DecodedImage]) -> DecodedImage:
         """Run `work` in the thread that labels images."""
         return await asyncio.get_running_loop().run_in_executor(self._answers, work)
 
@@ -101,7 +101,7 @@ class _Queue:
 class _Delivery(Response):
     """Response that keeps its place in the queue until the client has received it."""
 
-    def __init__(self, content: Content, serving: Serving, place: ExitStack) -> None:
+    def __init__(self, content: DecodedImage, serving: Serving, place: ExitStack) -> None:
         headers = {"Model-Version": f"{quote(serving.name, safe='')}/{serving.number}"}
         super().__init__(b"", media_type=content.media_type, headers=headers)
         self.headers["Content-Length"] = str(len(content.data))
@@ -126,7 +126,7 @@ def _add_invocations(app: FastAPI, follower: Follower, limits: Limits) -> None:
             place.enter_context(queue.place())
             images = await _read_images(request, limits, queue)
 
-            def work() -> Content:
+            def work() -> DecodedImage:
                 used.append(follower.serving)
                 if isinstance(images, invocation.Invocation):
                     return answering.predictions(used[0], images, limits.pixels)

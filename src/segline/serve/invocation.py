@@ -14,7 +14,7 @@ FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 MAX_IMAGES = 1000  # in one request
 
 
-class Options(NamedTuple):
+class AnswerOptions(NamedTuple):
     """Images to return beside the label image, and the number of views to average.
 
     `views` 0 stands for the number that the model was evaluated with.
@@ -29,7 +29,7 @@ class Invocation(NamedTuple):
     """Images of a request, as bytes of image files, and its options."""
 
     images: list[bytes]
-    options: Options
+    options: AnswerOptions
 
 
 def parse(body: bytes | bytearray) -> Invocation:
@@ -55,7 +55,7 @@ def parse(body: bytes | bytearray) -> Invocation:
     return Invocation([_image(number, row, document) for number, row in enumerate(rows)], options)
 
 
-def answer(answers: Iterable[Answer], options: Options) -> bytes:
+def answer(answers: Iterable[Answer], options: AnswerOptions) -> bytes:
     """Write the JSON that MLflow's own server would answer: one record per image, each image file as base64.
 
     The JSON is joined from pieces, because json.dumps of a long string holds Python's lock.
@@ -128,13 +128,15 @@ def _image(number: int, entry: Any, document: base64_json.Document) -> bytes:
         raise RefusedError(400, f"image {number}: not valid base64 of an image file") from None
 
 
-def _options(params: Any) -> Options:
+def _options(params: Any) -> AnswerOptions:
     """Check `params` and return them as options; the defaults if `params` is None."""
     if params is None:
-        return Options()
-    if not isinstance(params, dict) or set(params) - set(Options._fields):
-        raise RefusedError(400, f"params must be an object with no other fields than {', '.join(Options._fields)}")
-    options = Options(**params)
+        return AnswerOptions()
+    if not isinstance(params, dict) or set(params) - set(AnswerOptions._fields):
+        raise RefusedError(
+            400, f"params must be an object with no other fields than {', '.join(AnswerOptions._fields)}"
+        )
+    options = AnswerOptions(**params)
     for name, flag in (("instances", options.instances), ("probabilities", options.probabilities)):
         if not isinstance(flag, bool):
             raise RefusedError(400, f"params.{name} must be true or false")

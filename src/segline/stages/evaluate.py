@@ -21,7 +21,7 @@ from segline.score import card, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.text import MESSAGE, cut
 from segline.track import lineage
-from segline.track.recording import Dataset, metrics_of_test
+from segline.track.recording import LoggedDataset, metrics_of_test
 from segline.track.store import open_store
 from segline.train import charts, choose, device
 
@@ -160,7 +160,7 @@ def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best
 def _log(prepared: Prepared, result: dict[str, Any], names: list[str]) -> None:
     """Add metrics and pictures to the run that trained the model."""
     run = open_store().train_run(MODEL, params.TUNED_FILE)
-    run.datasets([Dataset("test", prepared.dataset.name, lineage.digest(PREPARED), str(PREPARED))])
+    run.datasets([LoggedDataset("test", prepared.dataset.name, lineage.digest(PREPARED), str(PREPARED))])
     run.log(0, metrics_of_test(result))
     panels = [(name, imagefiles.read_image(OUT / "overlays" / f"{name}.png")) for name in names[:SHOWN]]
     run.picture(gallery(panels, legend=legend(prepared.dataset.classes)), "test")

@@ -18,9 +18,9 @@ from segline.model.inference import Description, Inference, Predictor
 from segline.params import Train, Tuned, flat
 from segline.score.overlay import gallery, overlay
 from segline.track import lineage
-from segline.track.recording import Dataset, Run, StartedRun
+from segline.track.recording import LoggedDataset, Run, StartedRun
 from segline.track.store import Store, open_store
-from segline.train import checkpoint, collapse, device, keep, loop, resume, training
+from segline.train import checkpoint, collapse, device, keep, loop, resume, setup
 
 OUT = Path("data/model")
 PICTURES = 5  # pictures of validation images, spread over the epochs of a run
@@ -39,7 +39,7 @@ def main() -> None:
     for line in (*_searched(tuned), *device.warnings(tuned, where)):
         progress.note(line)
     prepared, store = Prepared.open(), open_store()
-    started = training.build(prepared, tuned, where)
+    started = setup.build(prepared, tuned, where)
     state, description = started.state, started.description
     with resume.claim(store.place.resume, _parts(tuned), progress.note) as claim, process.Deferred() as stop:
         kept = _kept(claim, state, tuned.train)
@@ -71,7 +71,7 @@ def _parts(tuned: Tuned) -> dict[str, str]:
     return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
 
-def _kept(claim: resume.Claim, state: training.State, settings: Train) -> keep.Kept:
+def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept:
     """Load the checkpoint of this training, if there is one, into `state`, and say where training starts."""
     recorded = lineage.locked(OUT / checkpoint.WEIGHTS)
     if recorded and claim.finished == recorded["md5"]:
@@ -90,7 +90,7 @@ def _kept(claim: resume.Claim, state: training.State, settings: Train) -> keep.K
 def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) -> Iterator[StartedRun]:
     """Start the run of this training with its settings, tags and data, or reopen the run of an interrupted training."""
     digest = lineage.digest(PREPARED)
-    inputs = [Dataset(split, prepared.dataset.name, digest, str(PREPARED)) for split in ("train", "validation")]
+    inputs = [LoggedDataset(split, prepared.dataset.name, digest, str(PREPARED)) for split in ("train", "validation")]
     content, tags = flat(tuned.model_dump(exclude={"searched"})), lineage.tags(torch.get_num_threads())
     with store.start_run("train", content, tags, inputs, key=store.here(claim.key), former=claim.run) as run:
         claim.run = run.id
@@ -100,7 +100,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
 
 
 def _shown(
-    moments: Iterable[loop.Step | loop.Epoch], state: training.State, settings: Train, mode: progress.Mode
+    moments: Iterable[loop.Step | loop.Epoch], state: setup.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
     """Yield the epochs among `moments`, and show the steps between them as progress."""
     steps, monitored = loop.steps_per_epoch(settings), ""
@@ -125,7 +125,7 @@ def _learn(
     run: StartedRun,
     kept: keep.Kept,
     watch: collapse.Watch,
-    state: training.State,
+    state: setup.State,
     *,
     epochs: Iterable[loop.Epoch],
     show: Callable[[int], None],

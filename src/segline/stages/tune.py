@@ -118,12 +118,12 @@ def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str,
     """Train one trial in its run; return its state, and the reason if it failed."""
     from segline.data.prepared import Prepared
     from segline.track.recording import OUTCOME_TAG
-    from segline.train import device, loop, training
+    from segline.train import device, loop, setup
 
     settings = asked.trained.train
     state: State = "finished"
     reason = ""
-    started = training.build(Prepared.open(), asked.trained, device.choose(runtime))
+    started = setup.build(Prepared.open(), asked.trained, device.choose(runtime))
     epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers, check=stop.check)
     try:
         for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.summary):
@@ -167,10 +167,10 @@ def _parent(store: "Store", plan: "SearchPlan", mark: str) -> "AbstractContextMa
     """Start the run of the search, which contains the runs of its trials."""
     from segline.data.prepared import PREPARED, Prepared
     from segline.track import lineage
-    from segline.track.recording import Dataset
+    from segline.track.recording import LoggedDataset
 
     digest, name = lineage.digest(PREPARED), Prepared.open().dataset.name
-    inputs = [Dataset(split, name, digest, str(PREPARED)) for split in ("train", "validation")]
+    inputs = [LoggedDataset(split, name, digest, str(PREPARED)) for split in ("train", "validation")]
     return store.start_run("study", params.flat(plan.content()), lineage.tags(), inputs, key=mark, again=True)
 
 

@@ -17,7 +17,7 @@ from segline import names, progress
 from segline.track import modules
 from segline.track.history import HISTORY, RegistryError
 from segline.track.store import Store
-from segline.track.trust import Content, checked, known, misplaced
+from segline.track.trust import VersionContent, checked, known, misplaced
 
 SERVED = "served.py"  # in the package: the module with the class that answers
 PARAMS = ("instances", "probabilities", "views")  # parameters; the code of an early version may lack some
@@ -45,7 +45,7 @@ class Example(NamedTuple):
 class Loaded:
     """A loaded version; a call with an encoded image returns its answer."""
 
-    def __init__(self, content: Content, folder: Path) -> None:
+    def __init__(self, content: VersionContent, folder: Path) -> None:
         """Run the code in `content` on the files in `folder`, a private copy; errors of this code are passed on."""
         self.folder = folder
         """Private copy, which is removed together with this object."""

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 from mlflow import MlflowClient
-from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import LoggedDataset as DatasetEntity
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.multimedia import compress_image_size, convert_to_pil_image
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
@@ -42,7 +42,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass(frozen=True)
-class Dataset:
+class LoggedDataset:
     """An input of a run; ``context`` is train, validation or test, ``digest`` an md5, ``source`` a path or address."""
 
     context: str
@@ -88,7 +88,7 @@ class Run:
         if any(len(value) > MAX_PARAM for value in values.values()):
             self.client.log_text(self.id, json.dumps(values, indent=2, ensure_ascii=False), "params.json")
 
-    def datasets(self, datasets: Sequence[Dataset]) -> None:
+    def datasets(self, datasets: Sequence[LoggedDataset]) -> None:
         """Log the datasets that the run uses."""
         if not datasets:
             return

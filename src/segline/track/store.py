@@ -23,7 +23,7 @@ from segline.track import lineage
 from segline.track.creation import create
 from segline.track.faults import StoreError, restore
 from segline.track.location import ROOT_TAG, Place, check_schema, locate, opening, recorded_root, relocate
-from segline.track.recording import ERROR_TAG, OUTCOME_TAG, PROCESS_TAG, Dataset, Run, StartedRun, gone, process
+from segline.track.recording import ERROR_TAG, OUTCOME_TAG, PROCESS_TAG, LoggedDataset, Run, StartedRun, gone, process
 from segline.track.shared import open_shared
 from segline.track.snapshot import copied
 
@@ -45,7 +45,7 @@ class Store:
         name: str,
         params: Mapping[str, object] | None = None,
         tags: Mapping[str, object] | None = None,
-        datasets: Sequence[Dataset] = (),
+        datasets: Sequence[LoggedDataset] = (),
         parent: str | None = None,
         *,
         key: str | None = None,

@@ -31,7 +31,7 @@ SHOWN = 8  # damaged files that a message names
 
 
 @dataclass(frozen=True)
-class Content:
+class VersionContent:
     """Content of the folder of a version, read once."""
 
     md5s: Mapping[str, str]
@@ -64,7 +64,7 @@ class Content:
         return packaging.version_md5(files, self.code_md5)
 
 
-def read(folder: Path, copy: Path | None = None) -> Content:
+def read(folder: Path, copy: Path | None = None) -> VersionContent:
     """Read the folder of a version; copy weights, settings, example and image list into `copy`, a private folder.
 
     Raises
@@ -94,10 +94,10 @@ def read(folder: Path, copy: Path | None = None) -> Content:
     package = packages.pop() if len(packages) == 1 else ""
     start = f"{CODE}{package}/"
     inner = {path.removeprefix(start): source for path, source in sources.items() if path.startswith(start)}
-    return Content(md5s, others, inner, package, sum(sizes))
+    return VersionContent(md5s, others, inner, package, sum(sizes))
 
 
-def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: Path | None = None) -> Content:
+def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: Path | None = None) -> VersionContent:
     """Read a version with `read`, and check that it may be trusted.
 
     Parameters
@@ -137,7 +137,7 @@ def is_sound(store: Store, version: ModelVersion) -> bool:
         return False
 
 
-def contradiction(version: ModelVersion, content: Content, history: Path) -> str:
+def contradiction(version: ModelVersion, content: VersionContent, history: Path) -> str:
     """Describe a contradiction between the files of a version and its tag ``version.md5``; empty if there is none."""
     tag = version.tags.get(VERSION_MD5, "")
     claim = f"tag {VERSION_MD5} is {shown(tag)}" if tag else f"it has no tag {VERSION_MD5}"
@@ -150,7 +150,7 @@ def contradiction(version: ModelVersion, content: Content, history: Path) -> str
     return f"{claim}, but its files have md5 {content.md5}: they were altered; {intact.way_out(version)}"
 
 
-def unrecorded(version: ModelVersion, content: Content, history: Path) -> str:
+def unrecorded(version: ModelVersion, content: VersionContent, history: Path) -> str:
     """Say that registry.jsonl has no line for a version, and what to do; empty if it has one."""
     if content.md5 in known(version.name, history):
         return ""

@@ -33,7 +33,7 @@ MAX_TABLE = 2**27  # bytes of an image list
 
 
 @dataclass(frozen=True)
-class Image:
+class SplitImage:
     """An image in the data of a version: its stem, its file in the dataset, the md5 of the file, and its split."""
 
     image: str
@@ -120,7 +120,7 @@ def log_metrics(
     store.client.log_batch(run.id, logged)
 
 
-def images(store: Store, version: ModelVersion) -> list[Image] | None:
+def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
     """Return the training, validation and test images of a version; None if the version has no readable list."""
     try:
         logged = store.client.get_logged_model(_model_id(version))
@@ -131,7 +131,7 @@ def images(store: Store, version: ModelVersion) -> list[Image] | None:
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except (MlflowException, OSError, ValueError, csv.Error):  # also if the list or the address was edited
         return None
-    return [Image(*(row.get(name) or "" for name in ("image", "file", "md5", "split"))) for row in rows]
+    return [SplitImage(*(row.get(name) or "" for name in ("image", "file", "md5", "split"))) for row in rows]
 
 
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:

@@ -17,7 +17,7 @@ from segline import files
 from segline.params import Train
 from segline.train.loop import Epoch
 from segline.train.loss import LossSums
-from segline.train.training import State
+from segline.train.setup import State
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"

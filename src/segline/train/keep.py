@@ -14,7 +14,7 @@ from segline.params import Train
 from segline.process import Deferred
 from segline.train import checkpoint
 from segline.train.loop import Epoch, Step
-from segline.train.training import State
+from segline.train.setup import State
 
 INTERVAL = 300  # seconds between two checkpoints within an epoch
 PATTERN = "epoch-*"

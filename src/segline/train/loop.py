@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from segline.data.dataset import IGNORE
-from segline.data.sampler import TrainingTiles, training_loader
+from segline.data.tile_sampler import TrainingTiles, training_loader
 from segline.model.unet import UNet
 from segline.params import Train
 from segline.process import without_torch_sigchld
@@ -23,7 +23,7 @@ from segline.train import schedule
 from segline.train.collapse import collapsed
 from segline.train.device import PRECISIONS
 from segline.train.loss import LossSums
-from segline.train.training import Batch, State
+from segline.train.setup import Batch, State
 
 TINY = 1e-12
 CHECK_EVERY = 16  # steps between two checks that the loss is finite: each check waits for the GPU

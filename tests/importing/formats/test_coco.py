@@ -18,7 +18,7 @@ from segline.data.dataset import IGNORE, Dataset
 from segline.files import FileError
 from segline.importing import bring
 from segline.importing.formats.coco import recognise
-from segline.importing.layout import Layout, LayoutError, Options
+from segline.importing.layout import ImportOptions, Layout, LayoutError
 
 HEIGHT, WIDTH = 8, 10
 
@@ -75,7 +75,7 @@ def write(folder: Path, content: object, images: tuple[str, ...] = ("a.png", "b.
 
 
 def found(source: Path, **options: Any) -> Layout:
-    layout = recognise(source, Options(**options))
+    layout = recognise(source, ImportOptions(**options))
     assert layout is not None
     return layout
 
@@ -175,7 +175,7 @@ def test_of_two_files_with_one_name_the_closer_is_chosen(tmp_path: Path) -> None
     content["images"][0]["file_name"] = "a.png"
     files.write_json(tmp_path / "all.json", content)
     with pytest.raises(LayoutError, match=r"file_name 'a\.png' may be .*add its folder to file_name"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_several_files_are_merged(tmp_path: Path) -> None:
@@ -216,15 +216,15 @@ def test_missing_images_are_left_out_with_skip_unpaired(tmp_path: Path) -> None:
 
 
 def test_other_json_is_not_recognised(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
     files.write_json(tmp_path / "notes.json", {"images": 3})
     files.write_json(tmp_path / "results.json", [{"image_id": 3}])
     files.write_json(tmp_path / "captions.json", {"images": [], "annotations": [{"caption": "a cell"}]})
     files.write_json(tmp_path / "numbers.json", {"images": [1], "annotations": [2]})
     (tmp_path / "broken.json").write_text('{"images": [')
-    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
     files.write_json(tmp_path / "a.json", {"shapes": [], "imagePath": "a.png"})
-    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
 
 
 def change(content: dict[str, Any], path: str, value: object) -> None:
@@ -329,7 +329,7 @@ def test_invalid_fields_are_refused(tmp_path: Path, path: str, value: object, me
     change(content, path, value)
     write(tmp_path, content)
     with pytest.raises(LayoutError, match=message):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 NASTY = (None, True, -1, 0, 7, 2**70, 1e300, -0.5, "", "3", "../a.png", [], [[]], [None], [[1, 2]], {}, {"size": []})
@@ -352,7 +352,7 @@ def test_any_value_of_a_field_is_accepted_or_refused(tmp_path: Path, place: str,
     write(tmp_path, content)
     refused = ""
     try:
-        layout = recognise(tmp_path, Options())
+        layout = recognise(tmp_path, ImportOptions())
         for mask in (*layout.instances.values(), *layout.classes.values()) if layout else ():
             mask.read()
     except (LayoutError, FileError) as error:
@@ -371,7 +371,7 @@ def test_slivers_are_left_out(tmp_path: Path) -> None:
     content["annotations"] = content["annotations"][:1]
     write(tmp_path, content)
     with pytest.raises(LayoutError, match=r"none of 2 images has an object \(1 cover no pixel centre; coord"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_images_without_annotations_as_background(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_a_missing_list_is_named(tmp_path: Path, key: str) -> None:
     write(tmp_path, content)
     imagefiles.write_png(tmp_path / "masks" / "a.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     with pytest.raises(LayoutError, match=rf"all\.json: (no list of )?{key}\b"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     write(tmp_path, example(), name="whole.json")
     (tmp_path / "all.json").rename(tmp_path / "test_info.json")
     if key != "categories":
@@ -405,7 +405,7 @@ def test_nan_in_an_outline_is_refused(tmp_path: Path) -> None:
     write(tmp_path, example())
     (tmp_path / "all.json").write_text(json.dumps(content))
     with pytest.raises(LayoutError, match=r"\(id 11\): segmentation\[0\]\[2\] is nan"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     for length in (len(text) // 2, text.index("b.png")):  # the latter is before any annotation
         (tmp_path / "all.json").write_text(text[:length])
         with pytest.raises(FileError, match=r"all\.json: not valid JSON"):
-            recognise(tmp_path, Options())
+            recognise(tmp_path, ImportOptions())
 
 
 def test_contradictory_files_are_refused(tmp_path: Path) -> None:
@@ -425,10 +425,10 @@ def test_contradictory_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         LayoutError, match=r"differ in categories, such as 7 '(dot|nucleus)'; make the categories equal"
     ):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     write(tmp_path, example(), name="other.json")
     with pytest.raises(LayoutError, match=r"a\.png is listed twice, in all\.json and other\.json"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_contradictory_files_are_refused(tmp_path: Path) -> None:
 def test_unsupported_options_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     write(tmp_path, example())
     with pytest.raises(LayoutError, match=message):
-        recognise(tmp_path, Options(**options))
+        recognise(tmp_path, ImportOptions(**options))
 
 
 def test_the_json_is_read_once(tmp_path: Path) -> None:
@@ -502,7 +502,7 @@ def test_one_fault_has_one_message(tmp_path: Path, path: str, value: object, fie
     change(content, path, value)
     write(tmp_path, content)
     with pytest.raises(LayoutError, match=field) as refused:
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     assert "is not in" not in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
@@ -527,7 +527,7 @@ def test_nothing_but_crowds_may_be_objects(tmp_path: Path) -> None:
     content["annotations"] = [CROWD]
     write(tmp_path, content)
     with pytest.raises(LayoutError, match=r"CVAT .* --crowd objects"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     assert found(tmp_path, crowd="objects").instances["a"].read().max() == 1
 
 

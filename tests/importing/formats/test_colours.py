@@ -9,7 +9,7 @@ from PIL import Image
 from segline.data.dataset import IGNORE
 from segline.importing.formats.colours import key
 from segline.importing.formats.pixels import Look, look
-from segline.importing.layout import LayoutError, Options
+from segline.importing.layout import ImportOptions, LayoutError
 
 BLACK, RED, GREEN, WHITE = 0x000000, 0xFF0000, 0x00FF00, 0xFFFFFF
 
@@ -22,16 +22,16 @@ def drawn(file: Path, rows: list[list[int]]) -> Path:
 
 def test_guess_by_the_order_of_codes(tmp_path: Path) -> None:
     masks = [drawn(tmp_path / "a.png", [[BLACK, RED]]), drawn(tmp_path / "b.png", [[GREEN, RED]])]
-    found = key(map(look, masks), Options())
+    found = key(map(look, masks), ImportOptions())
     assert found.classes == {BLACK: 0, GREEN: 1, RED: 2}
     assert found.names == {0: "background", 1: "#00ff00", 2: "#ff0000"}
     assert "#000000 -> 0, #00ff00 -> 1, #ff0000 -> 2" in found.reasons[0] and "--colours FILE.csv" in found.reasons[0]
     np.testing.assert_array_equal(found.mask(masks[1]).read(), np.array([[1, 2]], np.uint8))
-    assert found == key(map(look, reversed(masks)), Options())
+    assert found == key(map(look, reversed(masks)), ImportOptions())
 
 
 def test_one_colour_is_an_object_and_black_may_be_absent() -> None:
-    found = key([Look(Path("a"), None, {RED: 9})], Options())
+    found = key([Look(Path("a"), None, {RED: 9})], ImportOptions())
     assert found.names == {0: "background", 1: "object"}
     assert "no mask holds black" in found.reasons[-1]
 
@@ -39,21 +39,21 @@ def test_one_colour_is_an_object_and_black_may_be_absent() -> None:
 def test_table(tmp_path: Path) -> None:
     masks = [drawn(tmp_path / "a.png", [[BLACK, RED], [GREEN, WHITE]])]
     colours = {(0, 0, 0): 0, (255, 0, 0): 2, (0, 255, 0): 1, (255, 255, 255): IGNORE}
-    found = key(map(look, masks), Options(colours=colours, names={2: "nucleus"}))
+    found = key(map(look, masks), ImportOptions(colours=colours, names={2: "nucleus"}))
     np.testing.assert_array_equal(found.mask(masks[0]).read(), [[0, 2], [1, IGNORE]])
     assert found.names is not None and found.names[2] == "nucleus"
 
 
 def test_a_colour_without_class_is_named_with_file_and_pixels(tmp_path: Path) -> None:
     mask = drawn(tmp_path / "a.png", [[BLACK, RED], [GREEN, GREEN]])
-    found = key([look(mask)], Options(colours={(0, 0, 0): 0, (255, 0, 0): 1}))
+    found = key([look(mask)], ImportOptions(colours={(0, 0, 0): 0, (255, 0, 0): 1}))
     with pytest.raises(LayoutError, match=r"a\.png: 1 colour\(s\) without a class: #00ff00 \(2 px\); .*--colours"):
         found.mask(mask).read()
 
 
 def test_objects_by_colour(tmp_path: Path) -> None:
     mask = drawn(tmp_path / "a.png", [[BLACK, RED], [GREEN, WHITE]])
-    found = key([look(mask)], Options(labels="instances"))
+    found = key([look(mask)], ImportOptions(labels="instances"))
     assert found.names is None
     np.testing.assert_array_equal(found.mask(mask).read(), [[BLACK, RED], [GREEN, WHITE]])
 
@@ -61,10 +61,10 @@ def test_objects_by_colour(tmp_path: Path) -> None:
 def test_too_many_colours_are_refused_with_the_way_out() -> None:
     drawn = dict.fromkeys(range(1, 30), 1)
     looks = [Look(Path("a.png"), None, drawn, drawn), Look(Path("b.png"), None, {99: 1}, {99: 1})]
-    key(looks, Options())
+    key(looks, ImportOptions())
     many = [*looks, Look(Path("c.png"), None, dict.fromkeys(range(100, 140), 1))]
     with pytest.raises(LayoutError, match=r"hold 70 colours, c\.png alone 40, .*--colours FILE\.csv, .*colour.*class"):
-        key(many, Options())
+        key(many, ImportOptions())
 
 
 def palette(**colours: int) -> Look:
@@ -88,7 +88,7 @@ def palette(**colours: int) -> Look:
     ],
 )
 def test_reading_of_palettes(looks: list[Look], reading: str) -> None:
-    assert key(looks, Options()).reading == reading
+    assert key(looks, ImportOptions()).reading == reading
 
 
 def rgb(file: Path, packed: np.ndarray) -> Path:
@@ -112,9 +112,9 @@ def test_noise_colours_are_refused(tmp_path: Path, noise: int, run: int) -> None
     mask[4, 4 : 4 + run] = noise
     looks = [look(rgb(tmp_path / "a.png", mask)), look(rgb(tmp_path / "b.png", painted(RED, GREEN)))]
     with pytest.raises(LayoutError, match=rf"a\.png: #{noise:06x} \({run} px\) is rare and lie.*--colours"):
-        key(looks, Options())
+        key(looks, ImportOptions())
     number = sorted([RED, GREEN, noise]).index(noise) + 1
-    assert len(key(looks, Options(names={number: "spot"})).classes) == 4
+    assert len(key(looks, ImportOptions(names={number: "spot"})).classes) == 4
 
 
 @pytest.mark.parametrize("quality", [60, 90, 97])
@@ -122,7 +122,7 @@ def test_colours_changed_by_compression_are_refused(tmp_path: Path, quality: int
     Image.open(rgb(tmp_path / "a.png", painted(RED, GREEN, 0x0000FF))).save(tmp_path / "a.jpg", quality=quality)
     Image.open(tmp_path / "a.jpg").save(tmp_path / "a.png")
     with pytest.raises(LayoutError, match="compress"):
-        key([look(tmp_path / "a.png")], Options())
+        key([look(tmp_path / "a.png")], ImportOptions())
 
 
 @pytest.mark.parametrize("line", [1, 2])
@@ -131,7 +131,7 @@ def test_a_line_of_one_colour_is_a_class(tmp_path: Path, rare: int, line: int) -
     mask = painted(RED, GREEN)
     mask[60 : 60 + line, 2:60] = rare
     if line == 2 or rare == 0x0000FF:
-        assert len(key([look(rgb(tmp_path / "a.png", mask))], Options()).classes) == 4
+        assert len(key([look(rgb(tmp_path / "a.png", mask))], ImportOptions()).classes) == 4
 
 
 CITYSCAPES = (0x804080, 0xF423E8, 0x464646, 0x66669C, 0xBE9999, 0x999999, 0xFAAA1E, 0xDC143C, 0xFF0000)
@@ -143,7 +143,7 @@ def test_colours_of_cityscapes_are_classes(tmp_path: Path, colours: tuple[int, .
     mask = painted(*colours)
     mask[:16, :16] = 0
     mask[:3, :3] = colours[0]  # rare, but an area
-    assert len(key([look(rgb(tmp_path / "a.png", mask))], Options()).classes) == len(colours) + 1
+    assert len(key([look(rgb(tmp_path / "a.png", mask))], ImportOptions()).classes) == len(colours) + 1
 
 
 def test_void_of_the_palette_of_pascal_voc_does_not_count(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_void_of_the_palette_of_pascal_voc_does_not_count(tmp_path: Path) -> Non
         shown[1], shown[255] = [128, 0, 0], void
         image.putpalette(shown.tobytes())
         image.save(tmp_path / f"{name}.png")
-    found = key([look(tmp_path / "voc.png")], Options())
+    found = key([look(tmp_path / "voc.png")], ImportOptions())
     assert (found.reading, found.ignore) == ("numbers", 255)
     assert "ignored pixels in Pascal VOC" in found.reasons[-1]
-    assert key([look(tmp_path / "voc.png")], Options(ignore=1)).ignore is None
-    assert key([look(tmp_path / "other.png")], Options()).ignore is None
+    assert key([look(tmp_path / "voc.png")], ImportOptions(ignore=1)).ignore is None
+    assert key([look(tmp_path / "other.png")], ImportOptions()).ignore is None

@@ -9,7 +9,7 @@ import tifffile
 
 from segline.data import imagefiles, labels
 from segline.importing.formats.ctc import recognise
-from segline.importing.layout import Layout, LayoutError, Options
+from segline.importing.layout import ImportOptions, Layout, LayoutError
 
 CELLS = np.array([[5, 5, 0, 9], [5, 0, 0, 9]], np.uint16)
 
@@ -30,7 +30,7 @@ def save(file: Path, array: np.ndarray) -> None:
 
 
 def found(source: Path, **options: object) -> Layout:
-    layout = recognise(source, Options(**options))  # type: ignore[arg-type]
+    layout = recognise(source, ImportOptions(**options))  # type: ignore[arg-type]
     assert layout is not None
     return layout
 
@@ -83,23 +83,23 @@ def test_cells_without_outline_are_reported(tmp_path: Path) -> None:
 
 
 def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Options()) is None
-    assert recognise(tmp_path / "gone", Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
+    assert recognise(tmp_path / "gone", ImportOptions()) is None
     save(tmp_path / "01" / "image.tif", CELLS)
     save(tmp_path / "images" / "t000.tif", CELLS)
-    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
 
 
 def test_faulty_sources_are_refused(tmp_path: Path) -> None:
     frames(tmp_path, "01", range(3))
     with pytest.raises(LayoutError, match=r"no 01_GT/SEG with man_seg.*test sets have no truth: use a training set"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     truth(tmp_path, "01_GT/TRA", 0, 1, 2, name="man_track")
     with pytest.raises(LayoutError, match="TRA holds markers, which give the place of each cell but not its outline"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     truth(tmp_path, "01_GT/SEG", 1, 8)
     with pytest.raises(LayoutError, match=r"man_seg008\.tif has no frame of its number"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     assert list(found(tmp_path, skip_unpaired=True).images) == ["01_t001"]
 
 
@@ -108,22 +108,22 @@ def test_three_dimensions_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "01" / "t000.tif", np.stack([CELLS] * 3))
     truth(tmp_path, "01_GT/SEG", 0)
     with pytest.raises(LayoutError, match=r"t000\.tif has 3 slices, but segline segments 2D images"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     save(tmp_path / "01_GT/SEG/man_seg_000_012.tif", CELLS)
     with pytest.raises(LayoutError, match=r"man_seg_000_012\.tif is a slice of a 3D image"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(labels="classes"), "--labels classes: SEG holds separate cells"),
-        (Options(ignore=1), "--ignore"),
-        (Options(missing_as_background=True), "--missing-as-background: .* list the labelled images"),
-        (Options(names={2: "b"}), "--class 2"),
+        (ImportOptions(labels="classes"), "--labels classes: SEG holds separate cells"),
+        (ImportOptions(ignore=1), "--ignore"),
+        (ImportOptions(missing_as_background=True), "--missing-as-background: .* list the labelled images"),
+        (ImportOptions(names={2: "b"}), "--class 2"),
     ],
 )
-def test_unsupported_options_are_refused(tmp_path: Path, options: Options, message: str) -> None:
+def test_unsupported_options_are_refused(tmp_path: Path, options: ImportOptions, message: str) -> None:
     frames(tmp_path, "01", range(3))
     truth(tmp_path, "01_GT/SEG", 0)
     with pytest.raises(LayoutError, match=message):

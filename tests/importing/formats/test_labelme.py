@@ -15,7 +15,7 @@ from segline.data import imagefiles, labels
 from segline.data.dataset import IGNORE
 from segline.files import FileError
 from segline.importing.formats.labelme import recognise
-from segline.importing.layout import Layout, LayoutError, Options
+from segline.importing.layout import ImportOptions, Layout, LayoutError
 from segline.model.images import encode_png
 
 HEIGHT, WIDTH = 8, 10
@@ -74,7 +74,7 @@ def write(folder: Path, *contents: object, names: str = "abc") -> None:
 
 
 def found(source: Path, **options: Any) -> Layout:
-    layout = recognise(source, Options(**options))
+    layout = recognise(source, ImportOptions(**options))
     assert layout is not None
     return layout
 
@@ -101,7 +101,7 @@ def test_class_numbers_the_labels(tmp_path: Path) -> None:
     with pytest.raises(
         LayoutError, match=r"--class: labels cell, dirt have no class; name every label, .*--class 2=cell"
     ):
-        recognise(tmp_path, Options(names={1: "nucleus"}))
+        recognise(tmp_path, ImportOptions(names={1: "nucleus"}))
 
 
 def test_one_label_needs_no_classes(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_masks_in_base64(tmp_path: Path) -> None:
     for spoilt in (None, "no base64!", base64.b64encode(b"no image").decode()):
         write(tmp_path, said(shape("cell", "mask", (4, 5), (6, 6), mask=spoilt)))
         with pytest.raises(LayoutError, match=r"shapes\[0\] .cell.: mask is not an image in base64"):
-            recognise(tmp_path, Options())
+            recognise(tmp_path, ImportOptions())
     write(tmp_path, said(shape("cell", "mask", (8, 5), (10, 6), mask=encoded)))
     with pytest.raises(LayoutError, match="mask of 3x2 px at x 8, y 5 is not inside the image of 10x8 px"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 @pytest.mark.parametrize("path", ["../images/a.png", "..\\images\\a.png", "C:\\gone\\a.png"])
@@ -159,11 +159,11 @@ def test_missing_images_are_left_out_with_skip_unpaired(tmp_path: Path) -> None:
 
 
 def test_other_json_is_not_recognised(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
     files.write_json(tmp_path / "notes.json", {"shapes": 3})
     files.write_json(tmp_path / "list.json", [1, 2])
     (tmp_path / "broken.json").write_text('{"what": [')
-    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
 
 
 @pytest.mark.parametrize(("text", "says"), [("", "is empty"), ('{"note": 1}', "has no field shapes"), ("[", "has no")])
@@ -172,7 +172,7 @@ def test_an_unreadable_json_beside_its_image_is_refused(tmp_path: Path, text: st
     (tmp_path / "b.json").write_text(text)
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(LayoutError, match=rf"b\.json: {says}.*, though it lies beside b\.png"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_a_single_json_is_imported_without_its_neighbours(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
 def test_invalid_shapes_are_refused(tmp_path: Path, content: object, message: str) -> None:
     write(tmp_path, content)
     with pytest.raises(LayoutError, match=message):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 NASTY = (None, True, -1, 0, 7, 2**70, 1e300, -0.5, "", "3", "../b.png", [], [[]], [None], [[1, 2]], {}, "mask")
@@ -257,7 +257,7 @@ def test_any_value_of_a_field_is_accepted_or_refused(tmp_path: Path, number: int
     write(tmp_path, content)
     refused = ""
     try:
-        layout = recognise(tmp_path, Options())
+        layout = recognise(tmp_path, ImportOptions())
         for mask in (*layout.instances.values(), *layout.classes.values()) if layout else ():
             mask.read()
     except (LayoutError, FileError) as error:
@@ -268,14 +268,14 @@ def test_any_value_of_a_field_is_accepted_or_refused(tmp_path: Path, number: int
 def test_two_files_of_one_image_are_refused(tmp_path: Path) -> None:
     write(tmp_path, said(*SHAPES), said(*SHAPES))
     with pytest.raises(LayoutError, match=r"b\.json: imagePath is .*a\.png, as in a\.json; keep one of the two files"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path, said(*SHAPES), said(*SHAPES, image="b.png"))
     (tmp_path / "b.json").write_text((tmp_path / "b.json").read_text()[:200])
     with pytest.raises(FileError, match=r"b\.json: not valid JSON"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 def test_unsupported_options_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     write(tmp_path, said(*SHAPES))
     with pytest.raises(LayoutError, match=message):
-        recognise(tmp_path, Options(**options))
+        recognise(tmp_path, ImportOptions(**options))
 
 
 def test_outlines_of_real_nuclei_give_the_nuclei(tmp_path, shared_data, outlines, alike) -> None:  # type: ignore[no-untyped-def]
@@ -316,14 +316,14 @@ def test_outlines_of_real_nuclei_give_the_nuclei(tmp_path, shared_data, outlines
 def test_four_points_of_an_oriented_rectangle_are_filled(tmp_path: Path, kind: str) -> None:
     corners = ((2, 1), (6, 3), (5, 6), (1, 4))
     write(tmp_path, said(shape("car", kind, *corners, direction=0.3)))
-    drawn = recognise(tmp_path, Options())
+    drawn = recognise(tmp_path, ImportOptions())
     write(tmp_path, said(shape("car", "polygon", *corners)))
-    expected = recognise(tmp_path, Options())
+    expected = recognise(tmp_path, ImportOptions())
     assert drawn is not None and expected is not None
     np.testing.assert_array_equal(drawn.instances["a"].read(), expected.instances["a"].read())
     write(tmp_path, said(shape("car", kind, *corners[:3])))
     with pytest.raises(LayoutError, match=f"a {kind} of 3 point.s.; it needs 4"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 @pytest.mark.parametrize(
@@ -336,8 +336,8 @@ def test_shapes_without_area_are_refused_or_skipped(
 ) -> None:
     write(tmp_path, said(*SHAPES, shape("spot", kind, *points)))
     with pytest.raises(LayoutError, match=rf"(shape_type '|a ){kind}.*--skip-shapes leaves out"):
-        recognise(tmp_path, Options())
-    layout = recognise(tmp_path, Options(skip_shapes=True))
+        recognise(tmp_path, ImportOptions())
+    layout = recognise(tmp_path, ImportOptions(skip_shapes=True))
     assert layout is not None
     assert f"1 shape(s) that enclose no area are left out (--skip-shapes): 1 {kind}" in layout.reasons
     assert "spot" not in layout.names.values()
@@ -347,10 +347,10 @@ def test_shapes_without_area_are_refused_or_skipped(
 def test_invalid_class_names_are_refused(tmp_path: Path, label: str) -> None:
     write(tmp_path, said(box(label, 1, 1, 4, 4)))
     with pytest.raises(LayoutError, match=r"a\.json: shapes\[0\]: label .* choose another name"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_one_label_in_two_compositions_is_one_class(tmp_path: Path) -> None:
     write(tmp_path, said(box("Zelle é", 1, 1, 4, 4), box("Zelle e\u0301", 5, 1, 8, 4)))
-    layout = recognise(tmp_path, Options())
+    layout = recognise(tmp_path, ImportOptions())
     assert layout is not None and layout.names == {0: "background", 1: "Zelle é"}

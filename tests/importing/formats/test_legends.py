@@ -10,7 +10,7 @@ from segline.data import imagefiles
 from segline.data.dataset import IGNORE
 from segline.importing.formats.folders import recognise
 from segline.importing.formats.legends import read_csv, read_labelmap
-from segline.importing.layout import LayoutError, Options
+from segline.importing.layout import ImportOptions, LayoutError
 
 TEXT = """\
 # label:color_rgb:parts:actions
@@ -34,7 +34,7 @@ def export(folder: Path, text: str = TEXT, masks: str = "SegmentationClass") -> 
 
 
 def test_colours_and_names_are_those_of_the_map(tmp_path: Path) -> None:
-    found = recognise(export(tmp_path), Options())
+    found = recognise(export(tmp_path), ImportOptions())
     assert found is not None
     assert found.names == {0: "background", 1: "Zelle", 2: "kern: a"}
     mask = found.classes["0"].read()
@@ -44,10 +44,10 @@ def test_colours_and_names_are_those_of_the_map(tmp_path: Path) -> None:
 
 def test_flags_are_above_the_map(tmp_path: Path) -> None:
     export(tmp_path)
-    renamed = recognise(tmp_path, Options(names={1: "cell"}))
+    renamed = recognise(tmp_path, ImportOptions(names={1: "cell"}))
     assert renamed is not None and renamed.names[1] == "cell"
     table = {(0, 0, 0): 0, CELL: 1, NUCLEUS: 1, VOID: 0}
-    joined = recognise(tmp_path, Options(colours=table))
+    joined = recognise(tmp_path, ImportOptions(colours=table))
     assert joined is not None and set(joined.names) == {0, 1}
 
 
@@ -55,7 +55,7 @@ def test_a_palette_is_read_by_the_map(tmp_path: Path) -> None:
     export(tmp_path)
     for file in (tmp_path / "SegmentationClass").iterdir():
         Image.open(file).quantize(8).save(file)
-    found = recognise(tmp_path, Options())
+    found = recognise(tmp_path, ImportOptions())
     assert found is not None
     assert np.unique(found.classes["0"].read()).tolist() == [0, 1, 2, IGNORE]
 
@@ -64,7 +64,7 @@ def test_masks_of_numbers_ignore_the_label_map(tmp_path: Path) -> None:
     export(tmp_path)
     for file in (tmp_path / "SegmentationClass").iterdir():
         imagefiles.write_png(file, np.kron(np.array([[0, 1], [2, 0]], np.uint8), np.ones((15, 20), np.uint8)))
-    found = recognise(tmp_path, Options())
+    found = recognise(tmp_path, ImportOptions())
     assert found is not None and found.names == {0: "background", 1: "class 1", 2: "class 2"}
 
 
@@ -97,7 +97,7 @@ def test_a_colour_outside_the_map_is_refused(tmp_path: Path) -> None:
     export(tmp_path, TEXT.replace("51,221,255", "51,221,254"))
     found = recognise
     with pytest.raises(LayoutError, match="without a class: #33ddff"):
-        found(tmp_path, Options())
+        found(tmp_path, ImportOptions())
 
 
 def test_a_table_is_read(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from segline import files
 from segline.data import imagefiles, labels
 from segline.importing.formats.mask_per_object import recognise
-from segline.importing.layout import LayoutError, Options
+from segline.importing.layout import ImportOptions, LayoutError
 
 CELLS = np.array(
     [
@@ -37,7 +37,7 @@ def test_files_become_one_label_image(tmp_path: Path, flat: bool) -> None:
     write(tmp_path, "a", CELLS, flat)
     write(tmp_path, "b", CELLS[::-1] * (CELLS[::-1] > 1), flat)
     write(tmp_path, "none", np.zeros_like(CELLS), flat)
-    layout = recognise(tmp_path, Options())
+    layout = recognise(tmp_path, ImportOptions())
     assert layout is not None
     assert (layout.labels, dict(layout.names)) == ("instances", {0: "background", 1: "object"})
     assert {stem: picture.file.name for stem, picture in layout.images.items()} == {
@@ -58,7 +58,7 @@ def test_overlaps_are_settled_and_counted(tmp_path: Path) -> None:
     wide = np.zeros_like(CELLS)
     wide[:2, :5] = 255
     imagefiles.write_png(tmp_path / "a" / "masks" / "0000.png", wide)
-    layout = recognise(tmp_path, Options())
+    layout = recognise(tmp_path, ImportOptions())
     assert layout is not None
     assert layout.instances["a"].read()[:2].tolist() == [[2, 2, 1, 1, 3, 3]] * 2
     assert "objects overlap: 6 pixels went to the smaller object, or to the later of two equal ones" in layout.reasons
@@ -69,7 +69,7 @@ def test_options_are_applied(tmp_path: Path) -> None:
     soft = np.zeros_like(CELLS)
     soft[3, 1:3] = 100, 200
     imagefiles.write_png(tmp_path / "a" / "masks" / "0009.png", soft)
-    layout = recognise(tmp_path, Options(threshold=127, names={1: "nucleus"}, labels="classes"))
+    layout = recognise(tmp_path, ImportOptions(threshold=127, names={1: "nucleus"}, labels="classes"))
     assert layout is not None
     assert (layout.labels, dict(layout.names), layout.instances) == ("classes", {0: "background", 1: "nucleus"}, {})
     expected = CELLS > 0
@@ -80,7 +80,7 @@ def test_options_are_applied(tmp_path: Path) -> None:
 def test_skip_unpaired_leaves_out_unpaired_files(tmp_path: Path) -> None:
     write(tmp_path, "a", CELLS, flat=True)
     (tmp_path / "masks" / "b").mkdir()
-    layout = recognise(tmp_path, Options(skip_unpaired=True))
+    layout = recognise(tmp_path, ImportOptions(skip_unpaired=True))
     assert layout is not None
     assert list(layout.images) == ["a"]
     assert any(
@@ -89,17 +89,17 @@ def test_skip_unpaired_leaves_out_unpaired_files(tmp_path: Path) -> None:
 
 
 def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Options()) is None
-    assert recognise(tmp_path / "gone", Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
+    assert recognise(tmp_path / "gone", ImportOptions()) is None
     for stem in ("a", "b"):
         for kind in ("images", "masks"):
             imagefiles.write_png(tmp_path / kind / f"{stem}.png", CELLS)
-    assert recognise(tmp_path, Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
     for part in ("train", "test"):
         for kind in ("images", "masks"):
             for stem in ("a", "b"):
                 imagefiles.write_png(tmp_path / "parts" / part / kind / f"{stem}.png", CELLS)
-    assert recognise(tmp_path / "parts", Options()) is None
+    assert recognise(tmp_path / "parts", ImportOptions()) is None
 
 
 def spoil(folder: Path, what: str) -> None:
@@ -147,19 +147,22 @@ def test_faulty_sources_are_refused(tmp_path: Path, what: str, message: str) -> 
     write(tmp_path, "a", CELLS)
     spoil(tmp_path, what)
     with pytest.raises(LayoutError, match=message):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(ignore=3), "--ignore: files of one object each have no mask values"),
-        (Options(colours={(255, 0, 0): 1}), "--colour"),
-        (Options(labels="boundaries"), "--labels boundaries: this source lists objects one by one"),
-        (Options(names={2: "nucleus"}), "--class 2: there is no such class; the classes are 0 background, 1 object"),
+        (ImportOptions(ignore=3), "--ignore: files of one object each have no mask values"),
+        (ImportOptions(colours={(255, 0, 0): 1}), "--colour"),
+        (ImportOptions(labels="boundaries"), "--labels boundaries: this source lists objects one by one"),
+        (
+            ImportOptions(names={2: "nucleus"}),
+            "--class 2: there is no such class; the classes are 0 background, 1 object",
+        ),
     ],
 )
-def test_unsupported_options_are_refused(tmp_path: Path, options: Options, message: str) -> None:
+def test_unsupported_options_are_refused(tmp_path: Path, options: ImportOptions, message: str) -> None:
     write(tmp_path, "a", CELLS)
     with pytest.raises(LayoutError, match=message):
         recognise(tmp_path, options)
@@ -176,14 +179,14 @@ def test_flat_files_without_partner(tmp_path: Path, extra: str, message: str) ->
     else:
         (tmp_path / "masks" / "b").mkdir()
     with pytest.raises(LayoutError, match=message):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 @pytest.mark.parametrize("flat", [True, False])
 def test_images_without_masks_as_background(tmp_path: Path, flat: bool) -> None:
     write(tmp_path, "a", CELLS, flat=flat)
     imagefiles.write_png(tmp_path / ("images/b.png" if flat else "b/images/b.png"), CELLS)
-    layout = recognise(tmp_path, Options(missing_as_background=True))
+    layout = recognise(tmp_path, ImportOptions(missing_as_background=True))
     assert layout is not None and set(layout.images) == {"a", "b"}
     assert layout.instances["a"].read().any() and not layout.instances["b"].read().any()
     assert "1 image(s) without labels are background only (--missing-as-background)" in layout.reasons
@@ -195,7 +198,7 @@ def test_only_the_first_errors_are_listed(tmp_path: Path) -> None:
         spoil_one = tmp_path / stem / "masks" / "0009.png"
         imagefiles.write_png(spoil_one, np.zeros_like(CELLS))
     with pytest.raises(LayoutError) as caught:
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     assert str(caught.value).splitlines()[5:] == ["... and 2 more errors like these"]
 
 
@@ -204,7 +207,7 @@ def test_real_nuclei_are_imported_exactly(tmp_path: Path, shared_data: Callable[
     for mask in sorted((shared_data("dsb2018") / "masks").iterdir())[:6]:
         whole[mask.stem] = labels.renumber(imagefiles.read_labels(mask))[0]
         write(tmp_path, mask.stem, whole[mask.stem])
-    layout = recognise(tmp_path, Options())
+    layout = recognise(tmp_path, ImportOptions())
     assert layout is not None
     for stem, expected in whole.items():
         np.testing.assert_array_equal(layout.instances[stem].read(), expected)

@@ -11,7 +11,7 @@ from segline.data.dataset import IGNORE
 from segline.importing.formats.census import Census, counts_of
 from segline.importing.formats.masks import Meaning, guess, of_named
 from segline.importing.formats.pixels import numbers
-from segline.importing.layout import LayoutError, MaskSource, Options
+from segline.importing.layout import ImportOptions, LayoutError, MaskSource
 
 
 def census(masks: Iterable[np.ndarray]) -> Census:
@@ -68,7 +68,7 @@ def semantic() -> list[np.ndarray]:
     ],
 )
 def test_guess(masks: list[np.ndarray], kind: str, why: str) -> None:
-    meaning = guess(census(masks), Options())
+    meaning = guess(census(masks), ImportOptions())
     assert meaning.labels == kind
     assert why in meaning.reasons[0]
     assert "add --labels" in meaning.reasons[0]
@@ -80,17 +80,17 @@ def tables(meaning: Meaning) -> tuple[dict[int, str], dict[int, int] | None]:
 
 def test_values_become_classes() -> None:
     binary = census(discs([3], value=255))
-    assert tables(guess(binary, Options())) == ({0: "background", 1: "object"}, {0: 0, 255: 1})
-    assert tables(guess(binary, Options(labels="boundaries"))) == ({0: "border", 1: "cell"}, {0: 0, 255: 1})
-    assert tables(guess(binary, Options(labels="instances"))) == ({0: "background", 1: "object"}, None)
-    assert guess(binary, Options(labels="instances")).label_components
+    assert tables(guess(binary, ImportOptions())) == ({0: "background", 1: "object"}, {0: 0, 255: 1})
+    assert tables(guess(binary, ImportOptions(labels="boundaries"))) == ({0: "border", 1: "cell"}, {0: 0, 255: 1})
+    assert tables(guess(binary, ImportOptions(labels="instances"))) == ({0: "background", 1: "object"}, None)
+    assert guess(binary, ImportOptions(labels="instances")).label_components
     greys = census([np.array([[0, 100, 200]], np.uint8).repeat(3, 0).repeat(2, 1)])
-    assert tables(guess(greys, Options())) == (
+    assert tables(guess(greys, ImportOptions())) == (
         {0: "background", 1: "class 1", 2: "class 2"},
         {0: 0, 100: 1, 200: 2},
     )
     hole = census([np.array([[0, 1, 3, 0, 1]], np.uint8)])
-    assert tables(guess(hole, Options(names={3: "fibre", 4: "rare"}))) == (
+    assert tables(guess(hole, ImportOptions(names={3: "fibre", 4: "rare"}))) == (
         {0: "background", 1: "class 1", 2: "class 2", 3: "fibre", 4: "rare"},
         {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
     )
@@ -101,14 +101,14 @@ def test_255_beside_few_classes_needs_an_option(rows: int) -> None:
     masks = semantic()
     masks[0][:rows] = 255
     with pytest.raises(LayoutError, match=rf"255 beside small values .*255 \({64 * rows} px\)\. Add --ignore 255 if"):
-        guess(census(masks), Options())
-    meaning = guess(census(masks), Options(ignore=255))
+        guess(census(masks), ImportOptions())
+    meaning = guess(census(masks), ImportOptions(ignore=255))
     assert tables(meaning) == (
         {0: "background", 1: "class 1", 2: "class 2"},
         {0: 0, 1: 1, 2: 2, 255: IGNORE},
     )
     assert "mask value 255 do not count" in meaning.reasons[-1]
-    assert tables(guess(census(semantic()), Options(ignore=2)))[1] == {0: 0, 1: 1, 2: IGNORE}
+    assert tables(guess(census(semantic()), ImportOptions(ignore=2)))[1] == {0: 0, 1: 1, 2: IGNORE}
 
 
 def _soft() -> np.ndarray:
@@ -137,7 +137,7 @@ def _soft() -> np.ndarray:
 )
 def test_refusals(masks: list[np.ndarray], flags: dict[str, object], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        guess(census(masks), Options(**flags))  # type: ignore[arg-type]
+        guess(census(masks), ImportOptions(**flags))  # type: ignore[arg-type]
 
 
 def test_a_line_of_greys_is_a_soft_edge() -> None:
@@ -147,7 +147,7 @@ def test_a_line_of_greys_is_a_soft_edge() -> None:
     mask[range(64), range(64)] = rng.integers(60, 200, 64)
     mask[0, 0] = 255
     with pytest.raises(LayoutError, match="63 pixels are grey"):
-        guess(census([mask]), Options())
+        guess(census([mask]), ImportOptions())
 
 
 def rectangles(seed: int, values: Iterable[int]) -> np.ndarray:
@@ -165,7 +165,7 @@ def test_blurred_masks_are_refused(sigma: float) -> None:
     counts = [np.count_nonzero((mask > 0) & (mask < 255)) for mask in masks]
     message = rf"{np.argmax(counts)}\.png: {max(counts)} pixels are grey.*blurred.*--threshold 127"
     with pytest.raises(LayoutError, match=message):
-        guess(census(mask.astype(np.uint8) for mask in masks), Options())
+        guess(census(mask.astype(np.uint8) for mask in masks), ImportOptions())
 
 
 @pytest.mark.parametrize(
@@ -179,19 +179,19 @@ def test_blurred_masks_are_refused(sigma: float) -> None:
     ],
 )
 def test_grey_areas_are_not_taken_for_blur(values: Iterable[int], kind: str) -> None:
-    assert guess(census(rectangles(seed, [*values, *values]) for seed in range(4)), Options()).labels == kind
+    assert guess(census(rectangles(seed, [*values, *values]) for seed in range(4)), ImportOptions()).labels == kind
 
 
 def test_absent_classes_and_values_are_reported() -> None:
-    meaning = guess(census(semantic()), Options(ignore=77, names={3: "rare"}))
+    meaning = guess(census(semantic()), ImportOptions(ignore=77, names={3: "rare"}))
     assert meaning.names[3] == "rare"
     assert meaning.reasons[-2:] == ("no mask holds class 3", "--ignore 77: no mask holds 77")
     hole = census([np.kron(np.array([[0, 1, 3]], np.uint8), np.ones((4, 4), np.uint8))])
-    assert "no mask holds class 2" in guess(hole, Options()).reasons
-    trimap = guess(census([np.kron(np.array([[1, 2, 3]], np.uint8), np.ones((4, 4), np.uint8))]), Options())
+    assert "no mask holds class 2" in guess(hole, ImportOptions()).reasons
+    trimap = guess(census([np.kron(np.array([[1, 2, 3]], np.uint8), np.ones((4, 4), np.uint8))]), ImportOptions())
     assert trimap.reasons[-1].startswith("no mask holds background, class 0; if one of the values is background")
     masks = census([np.array([[0, 1]], np.uint8)])
-    found = of_named(masks, Options(ignore=9), {0: "", 1: "red", 2: "blue"})
+    found = of_named(masks, ImportOptions(ignore=9), {0: "", 1: "red", 2: "blue"})
     assert found.reasons[-2] == "no mask holds class 2"
     assert found.reasons[-1].startswith("--ignore 9: no mask holds 9; give ignored colours the class ignore")
 
@@ -199,8 +199,8 @@ def test_absent_classes_and_values_are_reported() -> None:
 def test_two_foreground_values_in_different_masks_are_refused() -> None:
     masks = [*discs([3], value=1), *discs([4], value=255)]
     with pytest.raises(LayoutError, match=r"do some use 255 where others use 1.*--ignore 255"):
-        guess(census(masks), Options())
-    assert guess(census(masks), Options(ignore=255)).names == {0: "background", 1: "object"}
+        guess(census(masks), ImportOptions())
+    assert guess(census(masks), ImportOptions(ignore=255)).names == {0: "background", 1: "object"}
 
 
 @pytest.mark.parametrize(
@@ -213,14 +213,14 @@ def test_two_foreground_values_in_different_masks_are_refused() -> None:
     ],
 )
 def test_real_masks_need_no_flag(shared_data, name: str, labels: str, classes: int) -> None:  # type: ignore[no-untyped-def]
-    meaning = guess(census(map(numbers, sorted((shared_data(name) / "masks").iterdir()))), Options())
+    meaning = guess(census(map(numbers, sorted((shared_data(name) / "masks").iterdir()))), ImportOptions())
     assert (meaning.labels, len(meaning.names)) == (labels, classes)
 
 
 def test_real_soft_masks_are_refused(shared_data) -> None:  # type: ignore[no-untyped-def]
     masks = sorted((shared_data("magnetic_tile") / "masks_raw").iterdir())
     with pytest.raises(LayoutError, match="anti-aliased"):
-        guess(census(map(numbers, masks[:100])), Options())
+        guess(census(map(numbers, masks[:100])), ImportOptions())
 
 
 def label_image(first: int, step: int, rows: int = 4, columns: int = 6, side: int = 24) -> np.ndarray:
@@ -247,7 +247,7 @@ def test_crops_of_one_label_image_hold_objects(first: int, step: int, side: int,
     assert len(np.unique(masks)) <= 21
     if len(np.unique(masks)) < 4:
         return
-    meaning = guess(census(masks), Options())
+    meaning = guess(census(masks), ImportOptions())
     assert meaning.labels == "instances"
     assert "add --labels classes" in meaning.reasons[0]
 
@@ -257,7 +257,7 @@ def test_crops_that_share_the_objects_on_their_border_hold_objects(first: int) -
     masks = crops(label_image(first, 7, 3, 5), 24, shift=12)
     shared = [value for value in np.unique(masks) if value and sum(value in mask for mask in masks) > 1]
     assert shared and len(np.unique(masks)) <= 21
-    assert guess(census(masks), Options()).labels == "instances"
+    assert guess(census(masks), ImportOptions()).labels == "instances"
 
 
 @pytest.mark.parametrize(("first", "step"), [(1, 1), (3, 1), (50, 17), (10, 10)])
@@ -265,9 +265,9 @@ def test_ids_that_may_be_classes_are_asked_for(first: int, step: int) -> None:
     """Classes that come in one image each look like objects cropped from one label image."""
     masks = crops(label_image(first, step, 2, 4), 48)
     with pytest.raises(LayoutError, match="--labels instances or --labels classes"):
-        guess(census(masks), Options())
-    assert guess(census(masks), Options(labels="instances")).labels == "instances"
-    assert guess(census(masks), Options(labels="classes")).labels == "classes"
+        guess(census(masks), ImportOptions())
+    assert guess(census(masks), ImportOptions(labels="instances")).labels == "instances"
+    assert guess(census(masks), ImportOptions(labels="classes")).labels == "classes"
 
 
 @pytest.mark.parametrize("values", [[1, 2, 3], [85, 170, 255], [1000, 2000, 3000]])
@@ -276,10 +276,10 @@ def test_recurring_values_are_classes(values: list[int]) -> None:
     masks = [
         np.asarray([0, *values])[(mask > 0) * (1 + (mask + place) % 3)] for place, mask in enumerate(crops(image, 48))
     ]
-    assert guess(census(masks), Options()).labels == "classes"
+    assert guess(census(masks), ImportOptions()).labels == "classes"
 
 
 def test_a_class_in_several_pieces_is_a_class() -> None:
     image = label_image(1000, 0, 4, 6)
     masks = [mask + (mask > 0) * place for place, mask in enumerate(crops(image, 48))]
-    assert guess(census(masks), Options()).labels == "classes"
+    assert guess(census(masks), ImportOptions()).labels == "classes"

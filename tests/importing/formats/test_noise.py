@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from segline.importing.formats.census import Census, counts_of
 from segline.importing.formats.masks import guess
-from segline.importing.layout import LayoutError, MaskSource, Options
+from segline.importing.layout import ImportOptions, LayoutError, MaskSource
 
 Masks = list[np.ndarray]
 
@@ -82,7 +82,7 @@ def test_noise_is_not_a_class(drawn: list[int], everywhere: bool, change: Callab
     if set(np.unique(noisy[0])) <= {0, *drawn}:
         return
     with pytest.raises(LayoutError, match=r"--threshold|--colours"):
-        guess(census(noisy), Options())
+        guess(census(noisy), ImportOptions())
 
 
 @settings(max_examples=50, deadline=None)
@@ -97,7 +97,7 @@ def test_a_few_pixels_near_black_and_white_are_refused_by_value(noise: list[int]
     for index, value in enumerate(noise):
         masks[index % len(masks)][10, 3 * index : 3 * index + pixels] = value * scale
     with pytest.raises(LayoutError) as refused:
-        guess(census(masks), Options())
+        guess(census(masks), ImportOptions())
     assert f"--threshold {127 if scale == 1 else 255 * scale // 2}" in str(refused.value) or "--ignore 255" in str(
         refused.value
     )
@@ -107,12 +107,12 @@ def test_a_few_pixels_near_black_and_white_are_refused_by_value(noise: list[int]
 def test_noise_is_refused_with_any_labels_option(labels: str | None) -> None:
     masks = [scattered(scattered(mask, 254), 1, seed=1) for mask in areas([255])]
     with pytest.raises(LayoutError, match=r"\.png: the masks hold 0, 1, 254, 255, but .*--threshold 127"):
-        guess(census(masks), Options(labels=labels))  # type: ignore[arg-type]
+        guess(census(masks), ImportOptions(labels=labels))  # type: ignore[arg-type]
 
 
 def test_noise_that_is_named_is_a_class() -> None:
     masks = [scattered(scattered(mask, 254), 1, seed=1) for mask in areas([255])]
-    meaning = guess(census(masks), Options(names={1: "dust", 2: "scratch"}))
+    meaning = guess(census(masks), ImportOptions(names={1: "dust", 2: "scratch"}))
     assert meaning.names == {0: "background", 1: "dust", 2: "scratch", 3: "class 3"}
 
 
@@ -122,19 +122,19 @@ def test_255_is_not_ignored_by_guess(count: int, small: list[int]) -> None:
     masks = areas(small)
     masks[0].flat[:count] = 255
     with pytest.raises(LayoutError, match="--ignore 255"):
-        guess(census(masks), Options())
-    assert len(guess(census(masks), Options(ignore=255)).names) == len(small) + 1
+        guess(census(masks), ImportOptions())
+    assert len(guess(census(masks), ImportOptions(ignore=255)).names) == len(small) + 1
     foreground = [scattered(mask, value) for mask in areas([255]) for value in small]
     with pytest.raises(LayoutError, match="--threshold 127"):
-        guess(census(foreground), Options())
+        guess(census(foreground), ImportOptions())
 
 
 @pytest.mark.parametrize("values", [[1], [1, 2], [1, 3]])
 def test_specks_of_a_further_small_value_are_refused(values: list[int]) -> None:
     masks = first_only(areas(values), lambda mask: scattered(mask, 5, 4))
     with pytest.raises(LayoutError, match=r"5 \(4 px\) is rare .*name it: --class 5=NAME"):
-        guess(census(masks), Options())
-    assert guess(census(masks), Options(names={3: "a", 4: "b", 5: "speck"})).names[5] == "speck"
+        guess(census(masks), ImportOptions())
+    assert guess(census(masks), ImportOptions(names={3: "a", 4: "b", 5: "speck"})).names[5] == "speck"
 
 
 def crack(mask: np.ndarray, value: int, width: int = 1) -> np.ndarray:
@@ -153,7 +153,7 @@ def test_a_rare_class_of_lines_or_spots_is_a_class(width: int, drawn: list[int],
     masks[0][30:], masks[1][30:] = 0, 0
     masks[0] = crack(masks[0], rare, width)
     masks[1][60:63, 60:63] = rare
-    assert guess(census(masks), Options()).labels == "classes"
+    assert guess(census(masks), ImportOptions()).labels == "classes"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_rare_class_of_lines_or_spots_is_a_class(width: int, drawn: list[int],
     ],
 )
 def test_clean_classes_are_taken(masks: Masks) -> None:
-    meaning = guess(census(masks), Options())
+    meaning = guess(census(masks), ImportOptions())
     assert meaning.labels == "classes"
     assert len(meaning.names) == len(np.unique(masks))
 
@@ -180,7 +180,7 @@ def test_a_ring_between_two_values_is_a_class() -> None:
         masks.append(
             np.where(cells, np.where(ndimage.binary_erosion(cells, iterations=2), 255, 128), 0).astype(np.uint8)
         )
-    assert len(guess(census(masks), Options()).names) == 3
+    assert len(guess(census(masks), ImportOptions()).names) == 3
 
 
 @pytest.mark.parametrize("top", [40, 250, 3000])
@@ -194,6 +194,6 @@ def test_objects_of_any_size_are_not_noise(top: int, side: int) -> None:
             y, x = divmod(place, 6)
             mask[10 * y : 10 * y + side, 10 * x : 10 * x + side + place % 3] = number
         masks.append(mask)
-    assert guess(census(masks), Options(labels="instances")).labels == "instances"
+    assert guess(census(masks), ImportOptions(labels="instances")).labels == "instances"
     if side > 1:
-        assert guess(census(masks), Options()).labels == "instances"
+        assert guess(census(masks), ImportOptions()).labels == "instances"

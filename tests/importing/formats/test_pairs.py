@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segline.importing.formats.pairs import by_pattern, in_one_folder, in_two_folders
-from segline.importing.layout import LayoutError, Options
+from segline.importing.layout import ImportOptions, LayoutError
 
 
 def paths(folder: str, names: str) -> list[Path]:
@@ -33,7 +33,7 @@ def names(found: dict[str, Path]) -> dict[str, str]:
     ],
 )
 def test_two_folders(images: str, masks: str, how: str) -> None:
-    found = in_two_folders(paths("i", images), paths("m", masks), Options())
+    found = in_two_folders(paths("i", images), paths("m", masks), ImportOptions())
     assert how in found.rule
     assert list(names(dict(found.images)).values()) == sorted(images.split())
     assert list(names(dict(found.masks)).values()) == masks.split()
@@ -53,24 +53,24 @@ def test_two_folders(images: str, masks: str, how: str) -> None:
 )
 def test_two_folders_that_do_not_pair(images: str, masks: str, message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        in_two_folders(paths("i", images), paths("m", masks), Options())
+        in_two_folders(paths("i", images), paths("m", masks), ImportOptions())
 
 
 def test_skip_unpaired_leaves_out_single_files() -> None:
     found = in_two_folders(
-        paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png"), Options(skip_unpaired=True)
+        paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png"), ImportOptions(skip_unpaired=True)
     )
     assert (names(dict(found.images)), names(dict(found.masks))) == ({"a": "a.png"}, {"a": "a_gt.png"})
     assert found.rule.endswith(
         "2 of 3 images have no mask: b.png, c.png; 1 of 2 masks have no image: d_gt.png; left out"
     )
     with pytest.raises(LayoutError, match="1 of 1 images have no mask"):
-        in_two_folders(paths("i", "a.png"), paths("m", "b.png"), Options(skip_unpaired=True))
+        in_two_folders(paths("i", "a.png"), paths("m", "b.png"), ImportOptions(skip_unpaired=True))
 
 
 def test_missing_as_background_keeps_images_without_mask() -> None:
     images, masks = paths("i", "a.png b.png c.png"), paths("m", "a_gt.png d_gt.png")
-    background = Options(missing_as_background=True)
+    background = ImportOptions(missing_as_background=True)
     found = in_two_folders(images, masks[:1], background)
     assert (list(found.images), names(dict(found.masks))) == (["a", "b", "c"], {"a": "a_gt.png"})
     assert found.rule.endswith(
@@ -78,14 +78,14 @@ def test_missing_as_background_keeps_images_without_mask() -> None:
     )
     with pytest.raises(LayoutError, match="1 of 2 masks have no image"):
         in_two_folders(images, masks, background)
-    found = in_two_folders(images, masks, Options(missing_as_background=True, skip_unpaired=True))
+    found = in_two_folders(images, masks, ImportOptions(missing_as_background=True, skip_unpaired=True))
     assert list(found.images) == ["a", "b", "c"] and list(found.masks) == ["a"]
     with pytest.raises(LayoutError, match="3 of 3 images have no mask"):
         in_two_folders(images, masks[1:], background)
     beside = in_one_folder(paths("i", "a.jpg a.png b.jpg"), background)
     assert beside is not None and (list(beside.images), list(beside.masks)) == (["a", "b"], ["a"])
     with pytest.raises(LayoutError, match=r"1 of 2 images have no mask: b\.jpg.*add --missing-as-background"):
-        in_one_folder(paths("i", "a.jpg a.png b.jpg"), Options())
+        in_one_folder(paths("i", "a.jpg a.png b.jpg"), ImportOptions())
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_missing_as_background_keeps_images_without_mask() -> None:
     ],
 )
 def test_one_folder(files: str, pairs: dict[str, str]) -> None:
-    found = in_one_folder(paths("i", files), Options())
+    found = in_one_folder(paths("i", files), ImportOptions())
     assert found is not None
     assert names(dict(found.masks)) == pairs
     assert list(found.images) == list(pairs)
 
 
 def test_a_folder_without_masks() -> None:
-    assert in_one_folder(paths("i", "a.png b.png c_mask.png"), Options()) is None
-    assert in_one_folder(paths("i", "a.jpg b.jpg"), Options()) is None
-    assert in_one_folder([], Options()) is None
+    assert in_one_folder(paths("i", "a.png b.png c_mask.png"), ImportOptions()) is None
+    assert in_one_folder(paths("i", "a.jpg b.jpg"), ImportOptions()) is None
+    assert in_one_folder([], ImportOptions()) is None
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_folder_without_masks() -> None:
 )
 def test_one_folder_that_does_not_pair(files: str, message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        in_one_folder(paths("i", files), Options())
+        in_one_folder(paths("i", files), ImportOptions())
 
 
 TREE = paths(
@@ -149,15 +149,15 @@ TREE = paths(
 def test_patterns(images: str, masks: str, pairs: dict[str, str] | None) -> None:
     if pairs is None:
         with pytest.raises(LayoutError, match="have no mask"):
-            by_pattern(Path("s"), TREE, images, masks, Options())
+            by_pattern(Path("s"), TREE, images, masks, ImportOptions())
         return
-    found = by_pattern(Path("s"), TREE, images, masks, Options())
+    found = by_pattern(Path("s"), TREE, images, masks, ImportOptions())
     assert {stem: file.relative_to("s").as_posix() for stem, file in found.masks.items()} == pairs
     assert f"images {images}, masks {masks}" in found.rule
 
 
 def test_all_files_of_two_folders() -> None:
-    found = by_pattern(Path("s"), [file for file in TREE if file.stem != "note"], "raw/*", "gt/*", Options())
+    found = by_pattern(Path("s"), [file for file in TREE if file.stem != "note"], "raw/*", "gt/*", ImportOptions())
     assert names(dict(found.masks)) == {"a_img": "a_seg.png", "b_img": "b_seg.png"}
     assert found.rule.startswith("images raw/*, masks gt/*, paired by stem, without image or raw")
 
@@ -167,9 +167,9 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
     for file in files:
         file.parent.mkdir()
         file.touch()
-    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", Options()).masks)) == {"a": "a.png"}
+    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", ImportOptions()).masks)) == {"a": "a.png"}
     files[1] = files[1].rename(tmp_path / "gt" / "a_seg.png")
-    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", Options()).masks)) == {"a": "a_seg.png"}
+    assert names(dict(by_pattern(tmp_path, files, "raw", "gt/", ImportOptions()).masks)) == {"a": "a_seg.png"}
 
 
 @pytest.mark.parametrize(
@@ -184,11 +184,11 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
 )
 def test_patterns_that_do_not_pair(images: str, masks: str, message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        by_pattern(Path("s"), TREE, images, masks, Options())
+        by_pattern(Path("s"), TREE, images, masks, ImportOptions())
 
 
 def test_jpeg_2000_files_are_images_where_nothing_is_jpeg() -> None:
-    found = in_one_folder([Path("a.jp2"), Path("a.png"), Path("b.jp2"), Path("b.gif")], Options())
+    found = in_one_folder([Path("a.jp2"), Path("a.png"), Path("b.jp2"), Path("b.gif")], ImportOptions())
     assert found is not None
     assert found.images == {"a": Path("a.jp2"), "b": Path("b.jp2")}
     assert found.masks == {"a": Path("a.png"), "b": Path("b.gif")}

@@ -11,7 +11,7 @@ from segline.data import imagefiles
 from segline.data.dataset import IGNORE, Dataset
 from segline.importing import bring
 from segline.importing.formats.stacks import recognise
-from segline.importing.layout import Layout, LayoutError, Options
+from segline.importing.layout import ImportOptions, Layout, LayoutError
 
 
 def volume(pages: int, side: int = 20) -> np.ndarray:
@@ -32,7 +32,7 @@ def save(file: Path, array: np.ndarray, **how: object) -> None:
 
 
 def found(source: Path, **options: object) -> Layout:
-    layout = recognise(source, Options(**options))  # type: ignore[arg-type]
+    layout = recognise(source, ImportOptions(**options))  # type: ignore[arg-type]
     assert layout is not None
     return layout
 
@@ -100,7 +100,7 @@ def test_labels_without_stack(tmp_path: Path) -> None:
     for name in ("a-volume.tif", "a-labels.tif", "b-labels.tif"):
         save(tmp_path / name, areas(4))
     with pytest.raises(LayoutError, match=r"b-labels\.tif has no stack of images with its name"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     assert len(found(tmp_path, skip_unpaired=True).images) == 4
 
 
@@ -108,7 +108,7 @@ def test_two_stacks_of_one_stem(tmp_path: Path) -> None:
     for name in ("images/a.tif", "images/a.tiff", "masks/a.tif"):
         save(tmp_path / name, areas(4))
     with pytest.raises(LayoutError, match=r"a\.tiff and another stack have the same stem"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_options_are_applied(tmp_path: Path) -> None:
@@ -129,15 +129,15 @@ def test_channels_are_not_pages(tmp_path: Path) -> None:
 
 
 def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
-    assert recognise(tmp_path, Options()) is None
-    assert recognise(tmp_path / "gone", Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
+    assert recognise(tmp_path / "gone", ImportOptions()) is None
     for name in "ab":
         save(tmp_path / "images" / f"{name}.tif", volume(1)[0])
         save(tmp_path / "masks" / f"{name}.tif", areas(1)[0])
     save(tmp_path / "c.tif", volume(1)[0])
     save(tmp_path / "c_mask.tif", areas(1)[0])
-    assert recognise(tmp_path, Options()) is None
-    assert recognise(tmp_path / "c.tif", Options()) is None
+    assert recognise(tmp_path, ImportOptions()) is None
+    assert recognise(tmp_path / "c.tif", ImportOptions()) is None
 
 
 @pytest.mark.parametrize(
@@ -155,24 +155,24 @@ def test_stacks_that_do_not_fit(tmp_path: Path, image: np.ndarray, label: np.nda
     save(tmp_path / "volume.tif", image)
     save(tmp_path / "labels.tif", label)
     with pytest.raises(LayoutError, match=message):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_stacks_that_cannot_be_paired(tmp_path: Path) -> None:
     save(tmp_path / "a.tif", volume(4))
     with pytest.raises(LayoutError, match=r"has 4 pages, but no labels beside it; name them a-labels\.tif"):
-        recognise(tmp_path / "a.tif", Options())
+        recognise(tmp_path / "a.tif", ImportOptions())
     save(tmp_path / "b.tif", volume(4))
     save(tmp_path / "c-labels.tif", areas(4))
     with pytest.raises(LayoutError, match="their names do not tell which belong together"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 def test_colours_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "volume.tif", volume(4))
     save(tmp_path / "labels.tif", areas(4))
     with pytest.raises(LayoutError, match="--colour"):
-        recognise(tmp_path, Options(colours={(255, 0, 0): 1}))
+        recognise(tmp_path, ImportOptions(colours={(255, 0, 0): 1}))
 
 
 def test_real_slices_are_imported_exactly(tmp_path: Path, shared_data: Callable[[str], Path]) -> None:

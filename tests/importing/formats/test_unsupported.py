@@ -10,7 +10,7 @@ import pytest
 from segline import files
 from segline.data import imagefiles
 from segline.importing.formats import recognise
-from segline.importing.layout import LayoutError, Options
+from segline.importing.layout import ImportOptions, LayoutError
 
 REGION = {
     "shape_attributes": {"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]},
@@ -47,7 +47,7 @@ def test_the_hint_names_the_tool_and_the_way_out(tmp_path: Path, name: str, cont
     text = content if isinstance(content, str) else json.dumps(content)
     files.write_bytes(tmp_path / name, text.encode())
     with pytest.raises(LayoutError, match=rf"this looks like an export of .*{tool}.*, which import does not read: \w+"):
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "[[1]]", '{"a": 1}', "1 2", "cells\n3", "\x00\xff"])
@@ -56,5 +56,5 @@ def test_other_files_give_no_hint(tmp_path: Path, name: str, text: str) -> None:
     imagefiles.write_png(tmp_path / "images" / "a.png", np.zeros((9, 9), np.uint8))
     (tmp_path / name).write_text(text)
     with pytest.raises(LayoutError) as refused:
-        recognise(tmp_path, Options())
+        recognise(tmp_path, ImportOptions())
     assert "export of" not in str(refused.value)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from segline.data.dataset import SPEC
 from segline.importing.formats import coco, ctc, folders, labelme, mask_per_object, stacks, unsupported
-from segline.importing.layout import Layout, LayoutError, Mapper, Options, first_few
+from segline.importing.layout import ImportOptions, Layout, LayoutError, Mapper, first_few
 
 # The most specific layout first.
-LAYOUTS: tuple[Callable[[Path, Options, Mapper], Layout | None], ...] = (
+LAYOUTS: tuple[Callable[[Path, ImportOptions, Mapper], Layout | None], ...] = (
     ctc.recognise,
     mask_per_object.recognise,
     coco.recognise,
@@ -25,7 +25,7 @@ SUPPORTED = """\
   multi-page TIFF with the images, and one with their labels"""
 
 
-def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout:
+def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout:
     """Return the layout of `source`, a folder or a single file; patterns in `options` rule out all other layouts.
 
     Parameters

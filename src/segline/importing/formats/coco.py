@@ -16,10 +16,10 @@ from segline.importing.formats.regions import Points, Region, Shape
 from segline.importing.formats.schemas import CocoAnnotation, CocoCategory, CocoImage, RunLengths, valid_items
 from segline.importing.layout import (
     ImageSource,
+    ImportOptions,
     Layout,
     LayoutError,
     Mapper,
-    Options,
     background_only,
     first_few,
     raise_errors,
@@ -56,7 +56,7 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class Image:
+class ListedImage:
     """One image, as listed in `file`, with its annotations."""
 
     file: Path
@@ -88,11 +88,11 @@ class CocoFile:
     file: Path
     categories: Mapping[int, str]
     supercategories: frozenset[str]
-    images: list[Image]
+    images: list[ListedImage]
     from_cvat: bool = False
 
 
-def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | None:
+def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source`, a COCO file or a folder with some; None without COCO JSON.
 
     Categories become classes 1, 2, ... in the order of their ids. Polygons are filled by the rule of `regions`; where
@@ -208,7 +208,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
         raise LayoutError(f"{file}: categories is missing or empty; list the id and name of each class there")
     errors: list[str] = []
     invalid_images, invalid_categories = set[object](), set[object]()
-    categories, supercategories, images = dict[int, str](), set[str](), dict[object, Image]()
+    categories, supercategories, images = dict[int, str](), set[str](), dict[object, ListedImage]()
     for category in valid_items(CocoCategory, listed, f"{file}: categories", errors, invalid_categories):
         name = category.name.strip()
         if fault := names.fault(name):
@@ -217,7 +217,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
         if category.supercategory != category.name:
             supercategories.add(str(category.supercategory))
     for item in valid_items(CocoImage, content["images"], f"{file}: images", errors, invalid_images):
-        _add(images, item.id, Image(file, item.file_name, (item.height, item.width)), f"{file}: images", errors)
+        _add(images, item.id, ListedImage(file, item.file_name, (item.height, item.width)), f"{file}: images", errors)
     for annotation in valid_items(CocoAnnotation, content["annotations"], f"{file}: annotations", errors, set()):
         # A reference to an invalid entry would only repeat the error about that entry.
         if _is_invalid(annotation.image_id, images, invalid_images) or _is_invalid(
@@ -251,7 +251,9 @@ def _is_from_cvat(annotations: list[Any]) -> bool:
     return any(isinstance(item, dict) and "occluded" in item for item in attributes)
 
 
-def _annotate(item: CocoAnnotation, images: Mapping[Any, Image], categories: Mapping[int, str], file: Path) -> None:
+def _annotate(
+    item: CocoAnnotation, images: Mapping[Any, ListedImage], categories: Mapping[int, str], file: Path
+) -> None:
     """Add an annotation to its image."""
     name = f"annotation {item.id}"
     where = f"{file}: {name}"
@@ -303,9 +305,9 @@ def _refuse_different_categories(coco_files: Sequence[CocoFile]) -> None:
             )
 
 
-def _image_files(available: lookup.Images, images: Sequence[Image]) -> tuple[dict[Path, Image], list[str]]:
+def _image_files(available: lookup.Images, images: Sequence[ListedImage]) -> tuple[dict[Path, ListedImage], list[str]]:
     """Return the listed image of each file, and errors about images without a file."""
-    missing, repeated, image_of = [], [], dict[Path, Image]()
+    missing, repeated, image_of = [], [], dict[Path, ListedImage]()
     for image in images:
         try:
             file = available.find(image.file_name, image.file, "file_name")
@@ -329,7 +331,7 @@ def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) 
         )
 
 
-def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: Options) -> list[str]:
+def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: ImportOptions) -> list[str]:
     """Return a line about the treatment of annotations with iscrowd 1, where there are some."""
     count, total = sum(crowds), len(crowds)
     if not count:
@@ -344,7 +346,7 @@ def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], optio
     return [f"{warning}. {tool} 1 for all that is drawn with the brush; {way_out}"]
 
 
-def _classes(coco_files: Sequence[CocoFile], images: Sequence[Image]) -> tuple[dict[int, str], str]:
+def _classes(coco_files: Sequence[CocoFile], images: Sequence[ListedImage]) -> tuple[dict[int, str], str]:
     """Return names by class id, and a line about the classes of the categories.
 
     Unused categories are left out if they are supercategories, which some tools list as well, or `background`.

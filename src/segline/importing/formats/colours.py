@@ -15,7 +15,7 @@ from segline.data.imagefiles import Labels
 from segline.importing.formats import noise, pixels
 from segline.importing.formats.legends import CSV, LabelMap
 from segline.importing.formats.pixels import GREY, Look, Packed, translated
-from segline.importing.layout import Colour, LayoutError, MaskSource, Options, first_few
+from segline.importing.layout import Colour, ImportOptions, LayoutError, MaskSource, first_few
 
 NEAR = 10  # levels of a channel, of 256: distance by which lossy compression changes a colour
 MOST_COLOURS = 32  # in all masks; more colours than this cannot be classes
@@ -44,7 +44,7 @@ class Key:
         return MaskSource(file, partial(getattr(pixels, self.reading), file))
 
 
-def key(looks: Iterable[Look], options: Options, labelmap: LabelMap | None = None) -> Key:
+def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None = None) -> Key:
     """Decide how to read masks from their `looks`, which are iterated once, and the `labelmap` of their source.
 
     Raises
@@ -74,13 +74,13 @@ def key(looks: Iterable[Look], options: Options, labelmap: LabelMap | None = Non
     return _guessed(total, options)
 
 
-def _is_of(total: "_Total", labelmap: LabelMap, options: Options) -> bool:
+def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
     """Return whether masks in colour belong to a label map; objects may have colours of their own instead."""
     unlisted = set(total.pixels) - {_packed(colour) for colour in labelmap.classes}
     return bool(total.coloured or total.palette) and not (unlisted and options.labels == "instances")
 
 
-def _of_numbers(total: "_Total", options: Options) -> Key:
+def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
     reasons = ("palette indices are the values",) if total.palette else ()
     if options.ignore is not None or total.palette.get(IGNORE) != VOID:
         return Key("numbers", reasons)
@@ -130,7 +130,7 @@ def _first(pair: tuple[int, Path]) -> int:
     return pair[0]
 
 
-def _guessed(total: _Total, options: Options) -> Key:
+def _guessed(total: _Total, options: ImportOptions) -> Key:
     shown = sorted(set(total.pixels) - {0})
     if len(shown) > MOST_COLOURS:
         count, file = total.most
@@ -153,7 +153,7 @@ def _guessed(total: _Total, options: Options) -> Key:
     return Key("colours", tuple(reasons), classes, class_names)
 
 
-def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: Options) -> None:
+def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportOptions) -> None:
     """Refuse noise colours, unless --class names each of them as a class."""
     noisy = [colour for colour in sorted(total.pixels) if colour and _is_noise(total, colour)]
     if not noisy or all(classes[colour] in options.names for colour in noisy):

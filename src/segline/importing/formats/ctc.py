@@ -11,11 +11,11 @@ from segline.importing.formats.object_lists import renamed
 from segline.importing.grouping import series_groups
 from segline.importing.layout import (
     ImageSource,
+    ImportOptions,
     Layout,
     LayoutError,
     Mapper,
     MaskSource,
-    Options,
     refuse_options,
     refuse_or_skip,
 )
@@ -26,7 +26,7 @@ GOLD, SILVER = "GT", "ST"
 Frames = dict[str, dict[int, Path]]  # file by number of the frame, by sequence
 
 
-def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | None:
+def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source` if its sequences and frames are named as in the challenge; None otherwise.
 
     Frames with gold truth (GT) are taken; silver truth (ST), made by programs, only if no sequence has gold truth. The

@@ -14,10 +14,10 @@ from segline.importing.formats.pairs import Pairs
 from segline.importing.layout import (
     READABLE,
     ImageSource,
+    ImportOptions,
     Layout,
     LayoutError,
     Mapper,
-    Options,
     first_few,
     refuse_options,
 )
@@ -33,7 +33,7 @@ MASKS = (
 PATTERNS = "give their patterns, such as --images 'raw/*_img.tif' --masks 'gt/*_seg.png', `*` being what both share"
 
 
-def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | None:
+def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source` if it holds images and masks as single files; None without folders of these.
 
     Folders are recognised by their usual names, in any case; exact names go before names that contain such a word.
@@ -93,12 +93,12 @@ def _refuse_stacks(paired: Pairs) -> None:
             )
 
 
-def _is_partial(options: Options) -> bool:
+def _is_partial(options: ImportOptions) -> bool:
     """Return whether some images of the source may be left out."""
     return bool(options.images or options.masks or options.skip_unpaired)
 
 
-def _pairs(source: Path, options: Options) -> Pairs | None:
+def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
     """Return the images and masks of `source`, paired; None if it holds neither."""
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
@@ -123,7 +123,7 @@ def _pairs(source: Path, options: Options) -> Pairs | None:
     return replace(paired, rule=f"images from {origin}, masks from {_chosen(mask_folders, 'masks')}, {paired.rule}")
 
 
-def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Path], options: Options) -> Pairs:
+def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Path], options: ImportOptions) -> Pairs:
     paired = pairs.in_one_folder(_files(images), options)
     if paired is None:
         folders = first_few(sorted(f"{path.name}/" for path in source.iterdir() if path.is_dir()))

@@ -18,10 +18,10 @@ from segline.importing.formats.regions import Points, Region, Shape, disc, polyg
 from segline.importing.formats.schemas import LabelMeShape, validated
 from segline.importing.layout import (
     ImageSource,
+    ImportOptions,
     Layout,
     LayoutError,
     Mapper,
-    Options,
     background_only,
     first_few,
     raise_errors,
@@ -41,7 +41,7 @@ SKIP = "--skip-shapes leaves out shapes that enclose no area"
 IGNORED, BACKGROUND = "__ignore__", "background"
 
 
-def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | None:
+def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source`, a LabelMe file or a folder with some; None without LabelMe JSON.
 
     Labels become classes 1, 2, ... in alphabetical order, or as numbered by --class; pixels of `__ignore__` do not
@@ -227,7 +227,7 @@ def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Reg
     return Region(int(top), int(left), mask)
 
 
-def _classes(labels: Counter[str], options: Options) -> tuple[dict[int, str], str]:
+def _classes(labels: Counter[str], options: ImportOptions) -> tuple[dict[int, str], str]:
     """Return names by class id, and a line about the classes of the labels."""
     if labels[BACKGROUND] or labels["_background_"]:
         raise LayoutError(

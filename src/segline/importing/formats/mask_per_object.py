@@ -21,10 +21,10 @@ from segline.importing.formats.regions import Region
 from segline.importing.layout import (
     READABLE,
     ImageSource,
+    ImportOptions,
     Layout,
     LayoutError,
     Mapper,
-    Options,
     background_only,
     first_few,
     refuse_options,
@@ -35,7 +35,7 @@ LABEL = "object"
 
 
 @dataclass(frozen=True)
-class Source:
+class ObjectFolder:
     """Image and mask folder by stem, images without mask folder by stem, and errors about the rest."""
 
     pairs: dict[str, tuple[Path, Path]]
@@ -44,7 +44,7 @@ class Source:
     folder_per_image: bool
 
 
-def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | None:
+def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source` if each object has its own mask file; None otherwise.
 
     Pixels above the threshold, or above 0, are the object. Where objects overlap, the smaller object gets the pixels.
@@ -85,7 +85,7 @@ def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | 
     )
 
 
-def _folder_per_image(source: Path) -> Source | None:
+def _folder_per_image(source: Path) -> ObjectFolder | None:
     """Return the content of STEM/images/FILE and STEM/masks/; None for any other source."""
     folders = {
         names.composed(folder.name): (_first_existing(folder, IMAGES), _first_existing(folder, MASKS))
@@ -103,10 +103,10 @@ def _folder_per_image(source: Path) -> Source | None:
         if len(files) != 1
     ]
     pairs = {stem: (image, masks) for stem, image in single.items() if (masks := folders[stem][1])}
-    return Source(pairs, {stem: image for stem, image in single.items() if stem not in pairs}, errors, True)
+    return ObjectFolder(pairs, {stem: image for stem, image in single.items() if stem not in pairs}, errors, True)
 
 
-def _two_folders(source: Path) -> Source | None:
+def _two_folders(source: Path) -> ObjectFolder | None:
     """Return the content of images/STEM.* and masks/STEM/; None for any other source."""
     image_folder, mask_folder = _first_existing(source, IMAGES), _first_existing(source, MASKS)
     if not image_folder or not mask_folder:
@@ -121,7 +121,7 @@ def _two_folders(source: Path) -> Source | None:
     errors = [
         f"{masks[stem]} has no image of its name in {image_folder}; add it" for stem in masks if stem not in images
     ]
-    return Source(pairs, {stem: image for stem, image in images.items() if stem not in masks}, errors, False)
+    return ObjectFolder(pairs, {stem: image for stem, image in images.items() if stem not in masks}, errors, False)
 
 
 def _first_existing(folder: Path, usual_names: tuple[str, ...]) -> Path | None:

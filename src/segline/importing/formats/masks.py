@@ -12,7 +12,7 @@ from segline.data.dataset import IGNORE, Kind
 from segline.data.imagefiles import Labels
 from segline.importing.formats import noise
 from segline.importing.formats.census import MOST_CLASSES, Census, counts_of
-from segline.importing.layout import ImageSource, Layout, LayoutError, Mapper, MaskSource, Options, first_few
+from segline.importing.layout import ImageSource, ImportOptions, Layout, LayoutError, Mapper, MaskSource, first_few
 
 WHOLE = 0.95  # share of values with one component per mask, from which on the values may be objects
 PLAIN_IDS = 255  # larger values are object ids more often than class ids
@@ -33,7 +33,7 @@ class Meaning:
 def layout(
     images: Mapping[str, ImageSource],
     masks: Mapping[str, MaskSource],
-    options: Options,
+    options: ImportOptions,
     *,
     reasons: Sequence[str] = (),
     groups: Mapping[str, str] | None = None,
@@ -92,7 +92,7 @@ def _refuse_no_background(meaning: Meaning) -> None:
         raise LayoutError("--missing-as-background and --ignore 0: 0 is either background or ignored; leave one out")
 
 
-def guess(census: Census, options: Options) -> Meaning:
+def guess(census: Census, options: ImportOptions) -> Meaning:
     """Guess the meaning of mask values that are not known to be classes.
 
     Raises
@@ -120,7 +120,7 @@ def guess(census: Census, options: Options) -> Meaning:
     return replace(meaning, reasons=(*meaning.reasons, *_absent(census, meaning, _useless_ignore(census, options))))
 
 
-def of_named(census: Census, options: Options, named: Mapping[int, str]) -> Meaning:
+def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -> Meaning:
     """Return the meaning of masks that hold the classes `named`, where only the kind of labels is open.
 
     Raises
@@ -213,7 +213,7 @@ def _requested(labels: Kind) -> tuple[Kind, str]:
     return labels, f"labels: {labels} (--labels)"
 
 
-def _refuse_empty(census: Census, values: Sequence[int], options: Options) -> None:
+def _refuse_empty(census: Census, values: Sequence[int], options: ImportOptions) -> None:
     if not set(values) - {0}:
         pixels = "a pixel other than 0" if options.threshold is None else f"a pixel above {options.threshold:g}"
         raise LayoutError(f"no mask holds {pixels}, not even {census.first}; are these the right masks?")
@@ -275,7 +275,7 @@ def _absent(census: Census, meaning: Meaning, notes: Sequence[str]) -> list[str]
     return [*lines, *notes]
 
 
-def _useless_ignore(census: Census, options: Options) -> list[str]:
+def _useless_ignore(census: Census, options: ImportOptions) -> list[str]:
     useless = options.ignore is not None and not census.pixels[options.ignore]
     return [f"--ignore {options.ignore}: no mask holds {options.ignore}"] if useless else []
 

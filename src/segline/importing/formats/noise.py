@@ -8,7 +8,7 @@ from math import ceil
 
 from segline.data.dataset import IGNORE
 from segline.importing.formats.census import MOST_CLASSES, SOFT, Census
-from segline.importing.layout import LayoutError, Options, first_few
+from segline.importing.layout import ImportOptions, LayoutError, first_few
 
 NEAR = 8 / 255  # of the highest value: distance by which lossy compression changes a value
 MOST_SHADES = 256  # values up to which all pairs are compared
@@ -59,7 +59,7 @@ def _without_area(census: Census, value: int, foreground: int, small: bool, seve
     return edges or (specks and RARE * pixels < foreground)
 
 
-def refuse_smooth(census: Census, values: Sequence[int], options: Options) -> None:
+def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions) -> None:
     """Refuse many grey values if most of them are soft edges or noise.
 
     Raises
@@ -108,7 +108,7 @@ def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[in
     return 2 * len(noise) > len(greys) and 4 * solid > textured
 
 
-def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Options) -> None:
+def refuse_white_beside_ids(census: Census, values: Sequence[int], options: ImportOptions) -> None:
     """Refuse 255 beside small values, unless `options` define it as ignored, foreground or an object.
 
     Raises
@@ -134,7 +134,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Opti
     )
 
 
-def refuse_noisy_classes(census: Census, values: Sequence[int], options: Options) -> None:
+def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
     """Refuse noise among few values, unless `options` name each noise value as a class.
 
     Raises

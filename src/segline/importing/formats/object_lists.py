@@ -16,11 +16,11 @@ from segline.files import FileError
 from segline.importing.formats.regions import Painted, Points, Region, Shape, paint
 from segline.importing.layout import (
     ImageSource,
+    ImportOptions,
     Layout,
     LayoutError,
     Mapper,
     MaskSource,
-    Options,
     raise_errors,
 )
 
@@ -157,7 +157,7 @@ def _survey_of(source: ListSource) -> Survey | str:
 
 def layout(
     source: Path,
-    options: Options,
+    options: ImportOptions,
     *,
     images: Mapping[str, ImageSource],
     lists: Mapping[str, ListSource],
@@ -191,7 +191,7 @@ def layout(
     )
 
 
-def _kind(options: Options) -> tuple[Kind, str]:
+def _kind(options: ImportOptions) -> tuple[Kind, str]:
     """Return the kind of labels and the reason."""
     if options.labels == "boundaries":
         raise LayoutError(
@@ -202,7 +202,7 @@ def _kind(options: Options) -> tuple[Kind, str]:
     return "instances", "labels: instances, because objects are listed one by one; for areas, add --labels classes"
 
 
-def renamed(names: Mapping[int, str], options: Options) -> dict[int, str]:
+def renamed(names: Mapping[int, str], options: ImportOptions) -> dict[int, str]:
     """Return `names` by class id, with the names of --class in their place.
 
     Raises

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segline import names
 from segline.data.imagefiles import JPEG_2000, LOSSY
-from segline.importing.layout import READABLE, LayoutError, Options, first_few
+from segline.importing.layout import READABLE, ImportOptions, LayoutError, first_few
 
 MASK_WORDS = "(?:cp_)?masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|annotations?"
 IMAGE_WORDS = "images?|img|im|raw"
@@ -32,7 +32,7 @@ def stem(file: Path) -> str:
     return names.composed(file.stem).removesuffix(".ome")
 
 
-def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: Options) -> Pairs:
+def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: ImportOptions) -> Pairs:
     """Pair by the first rule that pairs all files; if there is none, by the rule that pairs the most.
 
     Raises
@@ -62,7 +62,7 @@ def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: Optio
     return _pairs(image_by_name, mask_by_name, rule, options)
 
 
-def in_one_folder(files: Sequence[Path], options: Options) -> Pairs | None:
+def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
     """Pair `a` or `a_img` with `a_mask`, `mask_a` and the like, or `a.jpg` with `a.png`; None if no file is a mask.
 
     Raises
@@ -83,7 +83,7 @@ def in_one_folder(files: Sequence[Path], options: Options) -> Pairs | None:
     return _pairs(_by_name(images, stem if whole_stems else of_image, refuse=True), mask_by_name, rule, options)
 
 
-def _by_file_type(files: Sequence[Path], options: Options) -> Pairs | None:
+def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
     """Pair JPEG images, or if there are none, JPEG 2000 images, with the rest; None if a mask lacks its image."""
     types = LOSSY if any(file.suffix.lower() in LOSSY for file in files) else JPEG_2000
     images = [file for file in files if file.suffix.lower() in types]
@@ -94,7 +94,7 @@ def _by_file_type(files: Sequence[Path], options: Options) -> Pairs | None:
     return _pairs(image_by_name, mask_by_name, "masks beside the images, which are the JPEG files", options)
 
 
-def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, options: Options) -> Pairs:
+def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, options: ImportOptions) -> Pairs:
     """Pair files below `source` that match the patterns `images` and `masks` with the same text at `*`.
 
     `*` matches any text without `/`, `**/` any folders, `?` a single character; a `*` at the end also matches the file
@@ -205,7 +205,7 @@ def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dic
     return by_name
 
 
-def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], rule: str, options: Options) -> Pairs:
+def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], rule: str, options: ImportOptions) -> Pairs:
     both, bare, stray = set(images) & set(masks), set(images) - set(masks), set(masks) - set(images)
     if bare:
         rule += f"; {_unpaired('images', 'mask', bare, images)}"

@@ -12,11 +12,11 @@ from segline.importing.formats.folders import IMAGES, MASKS
 from segline.importing.grouping import series_groups
 from segline.importing.layout import (
     ImageSource,
+    ImportOptions,
     Layout,
     LayoutError,
     Mapper,
     MaskSource,
-    Options,
     first_few,
     refuse_options,
     refuse_or_skip,
@@ -28,7 +28,7 @@ VOLUME = "volumes?|vol|images?|imgs?|raw|stack"
 LABELS = "labels?|lbl|masks?|gt|ground[-_ ]?truth|seg|segmentations?|annotations?"
 
 
-def recognise(source: Path, options: Options, mapper: Mapper = map) -> Layout | None:
+def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source`, a stack or a folder with stacks; None if no TIFF in it has several pages.
 
     A stack and its labels have names that differ in a word such as volume and labels, side by side or in images/ and

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from segline.params import Gate
-from segline.score import judge, paired
+from segline.score import bootstrap, judge
 from segline.score.instances import Matches, Panoptic
 from segline.score.judge import Score
 
@@ -39,19 +39,19 @@ def pixels(right: int, wrong: int) -> Score:
     return Score(np.array([[0, 0], [wrong, right]]))
 
 
-@pytest.mark.parametrize("metric", paired.METRICS)
-def test_values_agree_with_judge(metric: paired.Metric) -> None:
+@pytest.mark.parametrize("metric", bootstrap.METRICS)
+def test_values_agree_with_judge(metric: bootstrap.Metric) -> None:
     first, second = random_scores(20, 0), random_scores(20, 1)
-    result = paired.compare(first, second, metric, **SETTINGS)
+    result = bootstrap.compare(first, second, metric, **SETTINGS)
     assert result.first.value == pytest.approx(judge.total(first, CLASSES)[metric])
     assert result.second.value == pytest.approx(judge.total(second, CLASSES)[metric])
     sign = -1 if metric == "pixel_error" else 1
     assert result.gain.value == pytest.approx(sign * (result.second.value - result.first.value))
-    assert result.gain.value == paired.gain(first, second, metric)
+    assert result.gain.value == bootstrap.gain(first, second, metric)
 
 
-@pytest.mark.parametrize("metric", paired.METRICS)
-def test_ends_are_percentiles_of_explicit_draws(metric: paired.Metric) -> None:
+@pytest.mark.parametrize("metric", bootstrap.METRICS)
+def test_ends_are_percentiles_of_explicit_draws(metric: bootstrap.Metric) -> None:
     first, second = random_scores(7, 0), random_scores(7, 1)
     drawn = np.random.default_rng(3).integers(0, 7, (50, 7))
     gains = []
@@ -61,7 +61,7 @@ def test_ends_are_percentiles_of_explicit_draws(metric: paired.Metric) -> None:
         )
         gain = second_value - first_value
         gains.append(-gain if metric == "pixel_error" else gain)
-    result = paired.compare(first, second, metric, resamples=50, confidence=0.8, seed=3)
+    result = bootstrap.compare(first, second, metric, resamples=50, confidence=0.8, seed=3)
     assert result.gain[1:] == pytest.approx(np.percentile(gains, [10, 90]))
 
 
@@ -70,7 +70,7 @@ def test_ends_agree_with_scipy() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.random(60), rng.random(60)
     scores = [[Score(np.eye(2, dtype=np.int64), v_rand=value) for value in values] for values in (first, second)]
-    ours = paired.compare(*scores, "v_rand", resamples=20_000, confidence=0.95, seed=1)
+    ours = bootstrap.compare(*scores, "v_rand", resamples=20_000, confidence=0.95, seed=1)
     settings = {"n_resamples": 20_000, "method": "percentile", "rng": 2}
     for values, interval in ((first, ours.first), (second, ours.second), (second - first, ours.gain)):
         theirs = stats.bootstrap((values,), np.mean, **settings).confidence_interval
@@ -78,19 +78,22 @@ def test_ends_agree_with_scipy() -> None:
         assert interval.high == pytest.approx(theirs.high, abs=0.004)
 
 
-@pytest.mark.parametrize("metric", paired.METRICS)
-def test_a_model_has_no_gain_over_itself(metric: paired.Metric) -> None:
+@pytest.mark.parametrize("metric", bootstrap.METRICS)
+def test_a_model_has_no_gain_over_itself(metric: bootstrap.Metric) -> None:
     scores = random_scores(9, 0)
-    result = paired.compare(scores, scores, metric, **SETTINGS)
+    result = bootstrap.compare(scores, scores, metric, **SETTINGS)
     assert result.gain == (0, 0, 0)
     assert result.first == result.second
     assert result.first.low < result.first.value < result.first.high
 
 
-@pytest.mark.parametrize("metric", paired.METRICS)
-def test_the_gain_changes_its_sign_when_the_models_are_swapped(metric: paired.Metric) -> None:
+@pytest.mark.parametrize("metric", bootstrap.METRICS)
+def test_the_gain_changes_its_sign_when_the_models_are_swapped(metric: bootstrap.Metric) -> None:
     first, second = random_scores(9, 0), random_scores(9, 1)
-    forth, back = paired.compare(first, second, metric, **SETTINGS), paired.compare(second, first, metric, **SETTINGS)
+    forth, back = (
+        bootstrap.compare(first, second, metric, **SETTINGS),
+        bootstrap.compare(second, first, metric, **SETTINGS),
+    )
     assert (forth.first, forth.second) == (back.second, back.first)
     assert forth.gain == pytest.approx((-back.gain.value, -back.gain.high, -back.gain.low))
 
@@ -99,44 +102,44 @@ def test_pairs_are_kept_together() -> None:
     """A gain that is equal on all images is certain, however much the images differ."""
     first = [pixels(10 * n, 1000 - 10 * n) for n in range(1, 50)]
     second = [pixels(10 * n + 5, 995 - 10 * n) for n in range(1, 50)]
-    result = paired.compare(first, second, "mean_iou", **SETTINGS)
+    result = bootstrap.compare(first, second, "mean_iou", **SETTINGS)
     assert result.gain == pytest.approx((0.005, 0.005, 0.005))
     assert result.first.high - result.first.low > 0.05
 
 
 def test_large_images_count_more() -> None:
     large, small = pixels(900, 100), pixels(0, 10)
-    result = paired.compare([large, small], [large, large], "mean_iou", **SETTINGS)
+    result = bootstrap.compare([large, small], [large, large], "mean_iou", **SETTINGS)
     assert result.first == pytest.approx((900 / 1010, 0, 0.9))
 
 
 def test_the_gain_of_models_without_a_value() -> None:
     nothing, seen, missed = (Score(np.array(table)) for table in ([[9, 0], [0, 0]], [[8, 1], [0, 0]], [[5, 0], [4, 0]]))
-    assert np.isnan(paired.compare([nothing], [nothing], "mean_iou", **SETTINGS)).all()
-    assert paired.gain([nothing], [seen], "mean_iou") == -1  # the second predicts an object that does not exist
-    assert paired.gain([seen], [nothing], "mean_iou") == 1
-    assert paired.gain([nothing, missed], [nothing, missed], "mean_iou") == 0
+    assert np.isnan(bootstrap.compare([nothing], [nothing], "mean_iou", **SETTINGS)).all()
+    assert bootstrap.gain([nothing], [seen], "mean_iou") == -1  # the second predicts an object that does not exist
+    assert bootstrap.gain([seen], [nothing], "mean_iou") == 1
+    assert bootstrap.gain([nothing, missed], [nothing, missed], "mean_iou") == 0
 
 
 def test_many_images_are_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = random_scores(9, 0), random_scores(9, 1)
-    whole = paired.compare(first, second, "ap_50", **SETTINGS)
-    monkeypatch.setattr(paired, "CHUNK", 100)
-    parts = paired.compare(first, second, "ap_50", **SETTINGS)
+    whole = bootstrap.compare(first, second, "ap_50", **SETTINGS)
+    monkeypatch.setattr(bootstrap, "CHUNK", 100)
+    parts = bootstrap.compare(first, second, "ap_50", **SETTINGS)
     assert parts.gain == whole.gain
 
 
 def test_a_metric_without_counts_is_not_known() -> None:
     scores = random_scores(3, 0)
     plain = [Score(score.confusion) for score in scores]
-    assert [metric for metric in paired.METRICS if paired.known(plain, metric)] == ["mean_iou", "pixel_error"]
-    assert all(paired.known(scores, metric) for metric in paired.METRICS)
-    assert not paired.known([], "mean_iou")
+    assert [metric for metric in bootstrap.METRICS if bootstrap.known(plain, metric)] == ["mean_iou", "pixel_error"]
+    assert all(bootstrap.known(scores, metric) for metric in bootstrap.METRICS)
+    assert not bootstrap.known([], "mean_iou")
     with pytest.raises(ValueError, match="3 images and 2"):
-        paired.compare(scores, scores[:2], "mean_iou", **SETTINGS)
+        bootstrap.compare(scores, scores[:2], "mean_iou", **SETTINGS)
 
 
 def test_the_metrics_are_those_of_the_gate_and_judge() -> None:
-    assert get_args(Gate.model_fields["metric"].annotation) == paired.METRICS
+    assert get_args(Gate.model_fields["metric"].annotation) == bootstrap.METRICS
     # Without detection_auc: a registered model does not return probabilities.
-    assert set(paired.METRICS) == set(judge.METRICS) - {"detection_auc"}
+    assert set(bootstrap.METRICS) == set(judge.METRICS) - {"detection_auc"}

@@ -158,7 +158,7 @@ def _one_thread(_worker: int) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class TilePlace:
     """Position of a validation tile: image, top left pixel of its output, and the rows and columns that it counts."""
 
     image: int
@@ -220,11 +220,11 @@ class ValidationTiles(Dataset[Sample]):
         return to_network(warp(whole, image, "linear"), self.statistics), target, weights
 
 
-def _cover(number: int, image: Array, output: int) -> list[Place]:
+def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
     """Return the places of tiles that cover the image `number`, in a shuffled but fixed order."""
     height, width = image.shape[:2]
     places = [
-        Place(number, row, column, rows, columns)
+        TilePlace(number, row, column, rows, columns)
         for (row, rows), (column, columns) in product(_shares(height, output), _shares(width, output))
     ]
     # Without the shuffle, an even selection could take the same corner of every image.
@@ -239,7 +239,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
     return [(min(max(0, (a + b - output) // 2), last), range(a, b)) for a, b in pairwise(bounds)]
 
 
-def _even(places: list[list[Place]], most: int) -> list[Place]:
+def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:
     """Return at most `most` of all places, evenly spaced, so that each image keeps its share."""
     every = [place for image in places for place in image]
     count = min(most, len(every))

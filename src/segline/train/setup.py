@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from segline.data.dataset import IGNORE
 from segline.data.prepared import Prepared
-from segline.data.sampler import TrainingTiles, ValidationTiles
+from segline.data.tile_sampler import TrainingTiles, ValidationTiles
 from segline.model.inference import Description
 from segline.model.unet import UNet
 from segline.params import Train, Tuned

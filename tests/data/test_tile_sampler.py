@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from segline.data.borders import class_weights
 from segline.data.density import Density, cells
-from segline.data.sampler import EpochBatches, TrainingTiles, ValidationTiles, training_loader
+from segline.data.tile_sampler import EpochBatches, TrainingTiles, ValidationTiles, training_loader
 from segline.model.images import Statistics, to_network
 from segline.params import Augment
 
@@ -269,7 +269,7 @@ def test_images_that_differ_from_the_statistics_are_refused(statistics):
 
 
 def test_cutting_tiles_does_not_import_albumentations():
-    code = "import sys, segline.data.sampler; print('albumentations' in sys.modules)"
+    code = "import sys, segline.data.tile_sampler; print('albumentations' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
 

@@ -13,7 +13,7 @@ import zarr
 
 from segline import files
 from segline.commands import scratch as scratch_module
-from segline.commands.records import LOCK, RECORDS, Line, PredictOptions, Records, RecordsError, Request
+from segline.commands.prediction_records import LOCK, RECORDS, Line, PredictOptions, Records, RecordsError, Request
 from segline.data import writers
 from segline.files import FileError
 
@@ -127,7 +127,7 @@ def test_a_link_that_is_made_later_is_not_followed(out: Path) -> None:
 
 
 def test_the_lock_holds_whatever_the_temporary_folder_is(out: Path, repository: Path) -> None:
-    code = f"from segline.commands.records import *; Records(Path({str(out)!r})).__enter__()"
+    code = f"from segline.commands.prediction_records import *; Records(Path({str(out)!r})).__enter__()"
     environment = os.environ | {"PYTHONPATH": f"{repository / 'src'}", "TMPDIR": str(out.parent)}
 
     def second_process() -> bytes:
