@@ -451,7 +451,7 @@ COLOURS = faults(
         "no column of colours": (put("colours.csv", "a,b\n1,2\n"), "colours.csv has no column colour, only a, b"),
         "no colour": (table("#zzz,1"), "colours.csv, line 2: colour is '#zzz'"),
         "no class of a colour": (table("#000000,999"), "colours.csv, line 2: class is '999'"),
-        "a colour of two classes": (table("#000000,0", "#000000,1"), "colours.csv, line 3: #000000 is class 0"),
+        "a colour of two classes": (table("#000000,0", "#000000,1"), "colours.csv, line 3: #000000 already has class 0"),
         "colours of no class": (table("#000000,0", "#ff0000,1"), "source/masks/a.png: 2 colour(s)", "#020202"),
     },
 )
@@ -469,7 +469,7 @@ IMPORT_FLAGS = flags(
         "--name new --class 1=x --class 1=y": (ImportFlagError, "--class 1 is given twice"),
         "--name new --class 1=x --class 2=x": (DatasetError, "'x', 'x'", "two classes have one name"),
         "--name new --labels instances --class 2=y": (LayoutError, "--class 2", "leave it out"),
-        "--name new --labels instances --ignore 2": (LayoutError, "--ignore 2", "leave it out"),
+        "--name new --labels instances --ignore 2": (LayoutError, "--ignore 2", "leave the option out"),
         "--name new --ignore -3": (ImportFlagError, "--ignore -3"),
         "--name new --labels boundaries": (LayoutError, "boundaries need masks of two values", "0, 1, 2"),
         "--name new --threshold 900": (LayoutError, "no mask holds a pixel above 900", "source/masks/a.png"),
