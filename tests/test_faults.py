@@ -448,10 +448,10 @@ COLOURS = faults(
     LayoutError,
     {
         "no table of colours": (nothing, FileError, "colours.csv: cannot be read"),
-        "no column of colours": (put("colours.csv", "a,b\n1,2\n"), "colours.csv has no column colour, but a, b"),
-        "no colour": (table("#zzz,1"), "colours.csv, line 2: colour '#zzz'"),
-        "no class of a colour": (table("#000000,999"), "colours.csv, line 2: class '999'"),
-        "a colour of two classes": (table("#000000,0", "#000000,1"), "colours.csv, line 3: #000000 is class 0"),
+        "no column of colours": (put("colours.csv", "a,b\n1,2\n"), "colours.csv has no column colour, only a, b"),
+        "no colour": (table("#zzz,1"), "colours.csv, line 2: colour is '#zzz'"),
+        "no class of a colour": (table("#000000,999"), "colours.csv, line 2: class is '999'"),
+        "a colour of two classes": (table("#000000,0", "#000000,1"), "colours.csv, line 3: #000000 already has class 0"),
         "colours of no class": (table("#000000,0", "#ff0000,1"), "source/masks/a.png: 2 colour(s)", "#020202"),
     },
 )
@@ -462,23 +462,23 @@ IMPORT_FLAGS = flags(
         "--name ''": (DatasetError, "--name ''"),
         "--name 'a\n'": (DatasetError, "--name 'a\\n'"),
         "--name cells": (ImportFlagError, "--name cells", "choose another name"),
-        "--name small": (DatasetError, "data/raw/small is there already", "--replace"),
+        "--name small": (DatasetError, "data/raw/small already exists", "--replace"),
         "--name new --class nucleus": (ImportFlagError, "--class 'nucleus'", "--class 1=nucleus"),
         "--name new --class one=nucleus": (ImportFlagError, "--class 'one=nucleus'"),
         "--name new --class 1=": (ImportFlagError, "--class '1='"),
         "--name new --class 1=x --class 1=y": (ImportFlagError, "--class 1 is given twice"),
         "--name new --class 1=x --class 2=x": (DatasetError, "'x', 'x'", "two classes have the same name"),
         "--name new --labels instances --class 2=y": (LayoutError, "--class 2", "leave it out"),
-        "--name new --labels instances --ignore 2": (LayoutError, "--ignore 2", "leave it out"),
+        "--name new --labels instances --ignore 2": (LayoutError, "--ignore 2", "leave the option out"),
         "--name new --ignore -3": (ImportFlagError, "--ignore -3"),
         "--name new --labels boundaries": (LayoutError, "boundaries need masks of two values", "0, 1, 2"),
-        "--name new --threshold 900": (LayoutError, "no mask holds anything above 900", "source/masks/a.png"),
-        "--name new --images 'raw/*'": (LayoutError, "--images 'raw/*' fits no file below source", "images/a.png"),
+        "--name new --threshold 900": (LayoutError, "no mask holds a pixel above 900", "source/masks/a.png"),
+        "--name new --images 'raw/*'": (LayoutError, "--images 'raw/*' matches no file below source", "images/a.png"),
         "--name new --images '*/*' --masks 'masks/*'": (LayoutError, "images */*, masks masks/*", "have no mask"),
-        "--name new --group-by '(('": (LayoutError, "--group-by '((' is no regular expression"),
+        "--name new --group-by '(('": (LayoutError, "--group-by '((' is not a regular expression"),
         "--name new --group-by 'patient(.)'": (LayoutError, "--group-by 'patient(.)' finds no group in a"),
     },
-) | flags("import", {"data --name new": (DatasetError, "data and data/raw/new lie in one another")})
+) | flags("import", {"data --name new": (DatasetError, "data and data/raw/new are nested")})
 
 
 def spec(old: str, new: str) -> Plant:
