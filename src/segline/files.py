@@ -246,7 +246,7 @@ def _encoded(path: Path, text: str) -> bytes:
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - 20) : error.end + 20]
         raise FileError(
-            f"{path}: {shown(around)} is not valid Unicode and cannot be written; rename the file with this name"
+            f"{path}: {shown(around)} is not valid Unicode and cannot be written; give that file another name"
         ) from None
 
 

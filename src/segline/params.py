@@ -556,7 +556,9 @@ class Tuned(Section):
             value: object = self.model_dump(exclude={"searched"})
             for part in name.split("."):
                 if not isinstance(value, dict) or part not in value:
-                    raise ValueError(f"searched lists {shown(name)}, which is not a setting; run stage tune again")
+                    raise ValueError(
+                        f"the list `searched` names {shown(name)}, which is not a setting; run stage tune again"
+                    )
                 value = value[part]
             if isinstance(value, dict):
                 raise ValueError(f"searched lists {shown(name)}, which is a section; run stage tune again")

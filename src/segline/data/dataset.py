@@ -95,7 +95,9 @@ class Dataset:
             )
         if not classes and (not instances or spec.labels != "instances"):
             wanted = "instances or classes" if spec.labels == "instances" else "classes"
-            raise DatasetError(f"{folder} has no label images in {wanted}; labels: {spec.labels} in {SPEC} needs them")
+            raise DatasetError(
+                f"{folder} has no label images in {wanted}, which `labels: {spec.labels}` in {SPEC} requires"
+            )
         if not classes and len(spec.classes) > 2:
             raise DatasetError(
                 f"{folder} has {len(spec.classes)} classes, but no folder named classes with their label images"

@@ -124,7 +124,9 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
     if labels.dtype.kind == "f":
         labels = _integers(labels, path)
     if labels.size and (labels.min() < 0 or labels.max() > LARGEST_ID):
-        raise FileError(f"{path}: ids from {labels.min()} to {labels.max()}; ids go from 0 to {LARGEST_ID}")
+        raise FileError(
+            f"{path}: the ids range from {labels.min()} to {labels.max()}; they must lie between 0 and {LARGEST_ID}"
+        )
     return labels
 
 

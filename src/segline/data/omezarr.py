@@ -233,12 +233,17 @@ class Chunks:
                 f"{len(names)} axes ({', '.join(names)}) for an array of {len(self._shape)}; convert the image"
             )
         if array.dtype.kind not in "buif":
-            raise ImageError(f"pixels of type {array.dtype}; convert them to integers or real numbers")
+            raise ImageError(
+                f"pixels of type {array.dtype} are not supported; convert them to integers or real numbers"
+            )
         for name, length in zip(names, self._shape, strict=True):
             if length < 1:
                 raise ImageError(f"axis {name} is empty")
             if name in "tz" and length > 1:
-                raise ImageError(f"axis {name} has a length of {length}; save each image as an OME-Zarr of its own")
+                raise ImageError(
+                    f"axis {name} has a length of {length}, but only 1 is supported; save each image as a separate "
+                    f"OME-Zarr"
+                )
             if name == "c" and length > CHANNELS:
                 raise ImageError(f"{length} channels; segline reads at most {CHANNELS}")
         size = int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize

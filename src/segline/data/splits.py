@@ -174,6 +174,7 @@ def _refuse_too_few(
         raise SplitError(f"{counts[split]} {split} image(s), but at least {fewest} are needed; {way}")
     if counts["train"] < 1:
         raise SplitError(
-            f"no training image is left of {whole} ({counts['validation']} validation, {counts['test']} test); "
-            "add images or groups, lower prepare.val_percent and prepare.test_percent, or name fewer images"
+            f"{counts['validation']} images for validation and {counts['test']} for the test leave no training image "
+            f"of {whole}; add images or groups, lower prepare.val_percent and prepare.test_percent, or name fewer "
+            f"images"
         )

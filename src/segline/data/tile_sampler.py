@@ -68,7 +68,9 @@ class TrainingTiles(Dataset[Sample]):
     ) -> None:
         _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
         if density is not None and len(density) != len(images):
-            raise ValueError(f"{len(images)} images, but a density of {len(density)} images; run stage weights again")
+            raise ValueError(
+                f"there are {len(images)} images, but density maps of {len(density)} images; run stage weights again"
+            )
         self.images, self.targets, self.weights = images, targets, weights
         self.density = density
         self.statistics = statistics

@@ -106,7 +106,8 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
             ids, count = labels.renumber(ids)
             if count > MOST_INSTANCES:
                 raise LayoutError(
-                    f"{mask.file}: {count} instances, but an image may have {MOST_INSTANCES} at most; cut it by --cut"
+                    f"{mask.file} has {count} instances, but an image may have {MOST_INSTANCES} at most; cut the "
+                    f"image with --cut"
                 )
         return ids.astype(np.uint16)
 

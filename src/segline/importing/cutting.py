@@ -95,4 +95,4 @@ def _refuse_equal_names(blocks: Mapping[str, Windows]) -> None:
     names = Counter(name for windows_of in blocks.values() for name in windows_of)
     repeated = [name for name, count in names.items() if count > 1]
     if repeated:
-        raise LayoutError(f"--cut: {repeated[0]} names a block and another image; rename the image")
+        raise LayoutError(f"--cut: {repeated[0]} would be the name of a block and of another image; rename that image")

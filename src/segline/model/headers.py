@@ -183,7 +183,7 @@ def jpeg(data: bytes) -> Header:
             if following is None:
                 raise ImageError("the file is truncated: the end of its last scan is missing")
             if scans > SCANS:
-                raise ImageError(f"the file has more than {SCANS} scans; save it again")
+                raise ImageError(f"the JPEG has more than {SCANS} scans; save it as a baseline JPEG")
             at = following.start()
     raise ImageError(f"the file has more than {MARKERS} parts; save it again")
 

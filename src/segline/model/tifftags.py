@@ -60,7 +60,7 @@ def _kinds(stream: BinaryIO) -> dict[int, int]:
         if not offset:
             break
         if offset in kind_of:
-            raise ImageError("the file is damaged: its directories form a cycle")
+            raise ImageError("the file is damaged: its TIFF directories (IFDs) form a cycle")
         (tags,) = _read(stream, offset, form.entries)
         if tags > MOST_TAGS:
             raise ImageError(f"the file is damaged: a directory has {tags} tags, more than {MOST_TAGS}")

@@ -63,7 +63,10 @@ def compare(
         A metric that is `known` for both models.
     """
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} images and {len(second)}; both models need scores for the same images")
+        raise ValueError(
+            f"one model has scores of {len(first)} images, the other of {len(second)}; both need scores of the same "
+            f"images"
+        )
     counts, other_counts, divide = _table(first, metric), _table(second, metric), _DEFINITIONS[metric].divide
     drawn = [(divide(draw @ counts), divide(draw @ other_counts)) for draw in _draws(len(first), resamples, seed)]
     values, other_values = (np.concatenate(parts) for parts in zip(*drawn, strict=True))

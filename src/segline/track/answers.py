@@ -158,7 +158,9 @@ def _private_folder() -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix="segline-version-"))
     except OSError as error:
-        raise RegistryError(f"no folder for a copy of the version can be made ({error}); set TMPDIR") from error
+        raise RegistryError(
+            f"cannot create a temporary folder for a copy of the version ({error}); set TMPDIR to a writable folder"
+        ) from error
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:

@@ -134,7 +134,9 @@ def locate() -> Place:
         uri = sqlite_address(database)
     place = Place(root, uri)
     if place.own and (refused := set("%?#") & set(str(root))):
-        raise StoreError(f"MLflow cannot keep runs in {root}: rename the folder without {' '.join(sorted(refused))}")
+        raise StoreError(
+            f"MLflow cannot store runs in {root}; rename the folder so that its path has no {' '.join(sorted(refused))}"
+        )
     return place
 
 

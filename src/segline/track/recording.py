@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.multimedia import compress_image_size, convert_to_pil_image
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES

@@ -146,7 +146,7 @@ def _check_optimizer(saved: dict[str, Any], state: State) -> None:
     fresh, parameters = state.optimizer.state_dict(), list(state.network.parameters())
     for group, own in zip(saved["param_groups"], fresh["param_groups"], strict=True):
         if group.keys() != own.keys() or group["params"] != own["params"]:
-            raise ValueError("the parameter groups of the optimizer differ")
+            raise ValueError("the parameter groups of the optimizer differ from those of the checkpoint")
         for name, value in own.items():
             if isinstance(value, float | int) and not isinstance(group[name], float | int):
                 raise ValueError(f"{name} is {group[name]!r}, not a number")

@@ -280,7 +280,9 @@ def _outline(segmentation: list[list[float]] | RunLengths, shape: Shape, where: 
             )
         return segmentation
     if not segmentation:
-        raise LayoutError(f"{where}: segmentation is empty; a box alone does not give pixels: outline or remove it")
+        raise LayoutError(
+            f"{where}: segmentation is empty; a box alone does not define pixels: outline the object, or remove it"
+        )
     for number, polygon in enumerate(segmentation):
         if len(polygon) % 2:
             raise LayoutError(
@@ -326,8 +328,8 @@ def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) 
     if crowds and all(crowds):
         raise LayoutError(
             f"{coco_files[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so there is no object. CVAT and "
-            "Datumaro write 1 for all that is drawn with the brush: if these are objects, add --crowd objects, or set "
-            "iscrowd to 0 where the outline is of one object"
+            "Datumaro write 1 for everything drawn with the brush. If these are objects, add --crowd objects, or set "
+            "iscrowd to 0 for each annotation that outlines one object"
         )
 
 
@@ -343,7 +345,7 @@ def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], optio
     tool = "This looks like an export of CVAT, which writes" if from_cvat else "CVAT writes"
     warning = f"warning: {count} of {total} annotations have iscrowd 1 and are not objects: their pixels do not count"
     way_out = "add --crowd objects if these are objects, --crowd ignore if not"
-    return [f"{warning}. {tool} 1 for all that is drawn with the brush; {way_out}"]
+    return [f"{warning}. {tool} 1 for everything drawn with the brush; {way_out}"]
 
 
 def _classes(coco_files: Sequence[CocoFile], images: Sequence[ListedImage]) -> tuple[dict[int, str], str]:

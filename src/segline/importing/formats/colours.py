@@ -135,8 +135,10 @@ def _guessed(total: _Total, options: ImportOptions) -> Key:
     if len(shown) > MOST_COLOURS:
         count, file = total.most
         raise LayoutError(
-            f"the masks hold {len(shown)} colours, {file} alone {count}, which are too many for classes. If edges are "
-            f"smoothed or compressed with losses, save the masks without; otherwise give the classes with {CSV}; if "
+            f"the masks hold {len(shown)} colours ({count} in {file} alone), too many for classes. If edges are "
+            f"smoothed "
+            f"or the compression is lossy, save the masks without smoothing and lossless; otherwise give the classes "
+            f"with {CSV}; if "
             "each colour is an object, add --labels instances"
         )
     classes = {0: 0} | {colour: class_id for class_id, colour in enumerate(shown, 1)}

@@ -42,7 +42,9 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
         return None
     refuse_options(options, "the masks of the Cell Tracking Challenge")
     if options.labels not in (None, "instances"):
-        raise LayoutError(f"--labels {options.labels}: SEG holds separate cells, which are instances; leave it out")
+        raise LayoutError(
+            f"--labels {options.labels}: the SEG folder holds separate cells, which are instances; omit this option"
+        )
     kind, truth = _truth(source, frames)
     _refuse_volumes(frames, truth)
     errors = [
@@ -114,8 +116,9 @@ def _truth(source: Path, frames: Frames) -> tuple[str, Frames]:
     markers = [folder for sequence in frames if (folder := source / f"{sequence}_{GOLD}" / "TRA").is_dir()]
     if markers:
         raise LayoutError(
-            f"{markers[0]} holds markers, which give the place of each cell but not its outline, and there is no SEG "
-            f"folder with man_seg*.tif; put it in {first}_{GOLD}/SEG, or silver truth in _{SILVER}/SEG"
+            f"{markers[0]} holds markers, which give the place of each cell but not its outline, and no SEG folder "
+            f"with man_seg*.tif was found; add the gold truth as {first}_{GOLD}/SEG, or the silver truth as "
+            f"{first}_{SILVER}/SEG"
         )
     raise LayoutError(
         f"{source} has sequences ({', '.join(frames)}), but no {first}_{GOLD}/SEG with man_seg*.tif; the challenge's "

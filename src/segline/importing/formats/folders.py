@@ -83,7 +83,7 @@ def _refuse_stacks(paired: Pairs) -> None:
             raise LayoutError(
                 f"{mask} has {mask_pages} pages, but its image {image.name} has one. If each page is a class "
                 "(one-hot), save one page whose values are the ids of classes; if only one page is the mask, save it. "
-                "Pages are supported only in a stack of labels beside a stack of images with equally many pages"
+                "Pages are supported only if a stack of images has a stack of labels with the same number of pages"
             )
         if image_pages > 1:
             raise LayoutError(
@@ -216,6 +216,9 @@ def _refuse_splits(source: Path) -> None:
     if complete:
         split, images_name, masks_name = complete[0]
         raise LayoutError(
-            f"{source} has separate images and masks in {first_few([name for name, _, _ in complete])}; take all with "
-            f"--images '*/{images_name}/*' --masks '*/{masks_name}/*', or one with segline import {source / split}"
+            f"{source} has subsets with their own images and masks: {first_few([name for name, _, _ in complete])}; "
+            f"import "
+            "all with "
+            f"--images '*/{images_name}/*' --masks '*/{masks_name}/*', or one subset with segline import "
+            f"{source / split}"
         )

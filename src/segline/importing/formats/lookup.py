@@ -89,7 +89,9 @@ class Images:
         closest = [file for file in candidates if closeness(file) == best]
         if len(closest) > 1:
             if len({names.composed(str(file)) for file in closest}) == 1:
-                raise LayoutError(f"{annotations}: {field} {name!r} may be either file: {names.differ(closest)}")
+                raise LayoutError(
+                    f"{annotations}: {field} {name!r} matches more than one file: {names.differ(closest)}"
+                )
             raise LayoutError(f"{annotations}: {field} {name!r} may be {first_few(closest)}; add its folder to {field}")
         return closest[0]
 

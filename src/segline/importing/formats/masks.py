@@ -85,7 +85,8 @@ def _background(image: Path) -> Labels:
 def _refuse_no_background(meaning: Meaning) -> None:
     if meaning.labels == "boundaries":
         raise LayoutError(
-            "--missing-as-background: class 0 is the border between cells here, not background; leave it out, or, if 0 "
+            "--missing-as-background: class 0 is the border between cells here, not background; omit this option, "
+            "or, if 0 "
             "is plain background, add --labels classes"
         )
     if meaning.class_of is not None and meaning.class_of.get(0) == IGNORE:
@@ -203,9 +204,9 @@ def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(
-        f"the {census.filled} masks that are not empty hold {first_few(ids)}, each as one component and in few masks: "
-        "these may be objects, cropped from one label image, or classes of few images; add --labels instances or "
-        "--labels classes"
+        f"the {census.filled} masks that are not empty hold {first_few(ids)}. Each of these values is one component "
+        "and occurs in few masks, so they may be objects (cropped from one label image) or rare classes; add "
+        "--labels instances or --labels classes"
     )
 
 
@@ -222,7 +223,7 @@ def _refuse_empty(census: Census, values: Sequence[int], options: ImportOptions)
 def _instances(values: Sequence[int], reason: str, names: Mapping[int, str], ignore: int | None) -> Meaning:
     classes = {0: "background", 1: "object"} | dict(names)
     if set(classes) != {0, 1}:
-        raise LayoutError(f"--class {max(classes)}: instance masks have only the classes 0 and 1; leave it out")
+        raise LayoutError(f"--class {max(classes)}: instance masks have only the classes 0 and 1; omit this option")
     if ignore is not None:
         raise LayoutError(
             f"--ignore {ignore}: instance masks cannot hold ignored pixels; leave the option out, and set pixels of "

@@ -197,8 +197,9 @@ def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dic
                 raise LayoutError(names.differ([by_name[name], file]))
             if refuse:
                 raise LayoutError(
-                    f"{file} and {by_name[name].name} have the same name, {name}, but a name must have one image and "
-                    "one mask; rename or remove one, or choose with --images and --masks, such as --masks '*_mask.png'"
+                    f"{file} and {by_name[name].name} have the same name, {name}, but each name may have only one "
+                    "image and one mask; rename or remove one, or select files with --images and --masks, such as "
+                    "--masks '*_mask.png'"
                 )
             return {}
         by_name[name] = file

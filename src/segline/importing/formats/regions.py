@@ -179,7 +179,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     height, width = shape
     pixels = height * width
     if len(counts) > 2 * pixels + 2:
-        raise RunsError(f"counts hold {len(counts)} runs; the image has {pixels} pixels")
+        raise RunsError(f"counts hold {len(counts)} runs, which is more than the {pixels} pixels of the image")
     _check(counts, pixels)
     if sum(counts) != pixels:
         raise RunsError(f"counts add up to {sum(counts)} pixels, but the image has {width}x{height} = {pixels}")
@@ -205,4 +205,4 @@ def _check(counts: Sequence[int], pixels: int) -> None:
     wrong = next((run for run in counts if not 0 <= run <= pixels), None)
     if wrong is not None:
         length = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"
-        raise RunsError(f"counts hold a run of {length} pixels; the image has {pixels}")
+        raise RunsError(f"counts hold a run of {length} pixels, but the image has only {pixels}")
