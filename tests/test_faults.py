@@ -451,7 +451,10 @@ COLOURS = faults(
         "no column of colours": (put("colours.csv", "a,b\n1,2\n"), "colours.csv has no column colour, only a, b"),
         "no colour": (table("#zzz,1"), "colours.csv, line 2: colour is '#zzz'"),
         "no class of a colour": (table("#000000,999"), "colours.csv, line 2: class is '999'"),
-        "a colour of two classes": (table("#000000,0", "#000000,1"), "colours.csv, line 3: #000000 already has class 0"),
+        "a colour of two classes": (
+            table("#000000,0", "#000000,1"),
+            "colours.csv, line 3: #000000 already has class 0",
+        ),
         "colours of no class": (table("#000000,0", "#ff0000,1"), "source/masks/a.png: 2 colour(s)", "#020202"),
     },
 )

@@ -1,4 +1,8 @@
-"""Read and write files, each completely or not at all. No other module of segline opens files for writing."""
+"""Read and write the files of a project: each is written completely or not at all.
+
+Other modules open files for writing only to append to registry.jsonl and predictions.jsonl, to hold locks, to write
+into private temporary folders, and, in the shipped room `model`, to keep the maps of an out-of-core image.
+"""
 
 import csv
 import errno
@@ -101,14 +105,29 @@ def temporary_name(path: Path, kind: str = "partial") -> Path:
 
     A file that a killed process left there is removed when `path` is written again.
     """
-    digest = hashlib.md5(os.fsencode(path.name), usedforsecurity=False).hexdigest()
+    digest = bytes_md5(os.fsencode(path.name))
     return path.with_name(f".{digest[:16]}.{kind}")
 
 
 def md5(path: Path) -> str:
     """Return the MD5 of a file, 32 hexadecimal digits, as DVC computes it."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        return stream_md5(file)
+
+
+def stream_md5(stream: BinaryIO, copy: BinaryIO | None = None) -> str:
+    """Return the MD5 of a stream; write its bytes to `copy`, if given."""
+    md5 = hashlib.md5(usedforsecurity=False)
+    while chunk := stream.read(2**20):
+        md5.update(chunk)
+        if copy is not None:
+            copy.write(chunk)
+    return md5.hexdigest()
+
+
+def bytes_md5(content: bytes) -> str:
+    """Return the MD5 of bytes."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def sync(path: Path) -> None:

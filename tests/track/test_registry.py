@@ -12,13 +12,13 @@ import mlflow.pyfunc
 import pandas as pd
 import pytest
 
+from segline.files import md5 as file_md5
 from segline.gate import champion
 from segline.gate.rules import floors
 from segline.params import Gate
-from segline.track.lineage import file_md5
 from segline.track.packaging import Parts, ShippingError
 from segline.track.recording import StartedRun
-from segline.track.registry import Answer, Registered, Registry, RegistryError, load_model
+from segline.track.registry import Answer, Md5s, Registered, Registry, RegistryError, load_model
 from segline.track.store import Store, open_store
 from segline.track.verdict import Verdict
 
@@ -64,7 +64,7 @@ def answer(store: Store, uri: str, image: bytes) -> bytes:
 def test_first_model_that_passes_is_challenger_and_champion(
     store: Store, register: Callable[..., Registered], parts: Parts, run: StartedRun
 ) -> None:
-    assert register() == Registered("cells", "1", ("challenger", "champion"), created=True)
+    assert register() == Registered("cells", "1", ("challenger", "champion"), True, Md5s.of(parts))
     version = store.client.get_model_version_by_alias("cells", "champion")
     assert TAGS.items() <= version.tags.items()
     assert version.tags["version.md5"] == parts.md5
@@ -103,8 +103,8 @@ def test_registering_a_former_version_again_finds_it(
     separation = '"separation": {"depth": 1.0, "min_area": 3}'
     inference.write_text(f'{{"threshold": null, {separation}, "views": 1, "tile": 32}}')
     assert register().version == "1"
-    assert register(parts=tiled) == Registered("cells", "2", ("challenger",), created=True)
-    assert register() == Registered("cells", "1", ("challenger", "champion"), created=False)
+    assert register(parts=tiled) == Registered("cells", "2", ("challenger",), True, Md5s.of(tiled))
+    assert register() == Registered("cells", "1", ("challenger", "champion"), False, Md5s.of(parts))
 
 
 def test_models_of_different_names_are_independent(store: Store, register: Callable[..., Registered]) -> None:

@@ -64,7 +64,7 @@ def registry(store: Store) -> Registry:
 @pytest.fixture
 def folder(registry: Registry) -> Path:
     """Return the folder of version 1 in the store."""
-    return intact.files(registry.store, registry.version("1"))
+    return intact.version_folder(registry.store, registry.version("1"))
 
 
 def wrong(registry: Registry) -> list[str]:
@@ -202,6 +202,15 @@ def plant_source(folder: Path, package: Path, ran: Path) -> None:  # noqa: ARG00
     (package / "served.py").write_text(evil((package / "served.py").read_text(), ran))
 
 
+def plant_statements_in_a_comment(folder: Path, package: Path, ran: Path) -> None:
+    """Hide statements in a comment that is code under the encoding that the file declares."""
+    hidden = f"+AAo-import pathlib; pathlib.Path({str(ran)!r}).touch()+AAo-#"
+    source = (package / "served.py").read_bytes()
+    (package / "served.py").write_bytes(b"#\r#\r# coding: utf-7 " + hidden.encode() + b"\n" + source)
+    sources = packaging.read_sources(package)
+    package.rename(folder / "code" / packaging.package_name(sources, by_bytes=False))
+
+
 def plant_second_package(folder: Path, package: Path, ran: Path) -> None:
     second = folder / "code" / "segline_model_0123456789ab"
     shutil.copytree(package, second)
@@ -254,6 +263,7 @@ PLANTS = [
     plant_entry,
     plant_loader,
     plant_source,
+    plant_statements_in_a_comment,
     plant_second_package,
     plant_extension,
     linked_weights,
@@ -330,7 +340,7 @@ def test_a_version_that_points_to_the_files_of_another_is_refused(registry: Regi
     for source in ("/", "file:///etc", "models:/m-0", "https://example.org/x", "runs:/../x", ""):
         version._source = source
         with pytest.raises(RegistryError, match="its files are missing"):
-            intact.files(store, version)
+            intact.version_folder(store, version)
 
 
 def test_an_alias_set_by_hand_leads_to_a_warning(
@@ -355,7 +365,7 @@ def test_a_full_temporary_folder_is_reported(registry: Registry, monkeypatch: py
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("segline.track.lineage.stream_md5", full)
+    monkeypatch.setattr("segline.track.files.stream_md5", full)
     with pytest.raises(RegistryError, match=r"has no room .* set TMPDIR"):
         load_model(registry.store, CHAMPION)
 

@@ -99,7 +99,8 @@ def _predict(path: Path, version: Loaded, model: str, records: Records, options:
             return False
         with _answered(image, version, request, records.out, show) as answer:
             if options.instances and not answer.has_instances:
-                raise RegistryError(rows.NO_INSTANCES)  # before files of an earlier version are removed
+                raise RegistryError(rows.NO_INSTANCES)
+            _ = image.georeference  # a damaged one is refused here, before files of an earlier version are removed
             stem = records.make_room(request) / request.stem
             written = {
                 kind: writers.write(stem.with_name(stem.name + ending), kind, answer, image).name

@@ -49,7 +49,7 @@ def register(
     with registry.store.place.lock("registry"):
         registry.settle()
         if registry.holder(CHAMPION) is None:
-            md5s, held = Md5s.of(parts), champions(registry.history())
+            md5s, held = registered.md5s, champions(registry.history())
             if held and held[-1] == md5s.version:
                 registry.set_aliases()
             elif not held and verdict.passed:

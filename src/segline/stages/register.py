@@ -37,7 +37,12 @@ def main() -> None:
         metrics=metrics_of_test(result),
     )
     # No version number and no alias: they differ between stores, but DVC needs the same output on every machine.
-    record = {"name": name, "version_md5": parts.md5, "code_md5": parts.code_md5, "floors": verdict.as_dict()}
+    record = {
+        "name": name,
+        "version_md5": registered.md5s.version,
+        "code_md5": parts.code_md5,
+        "floors": verdict.as_dict(),
+    }
     files.write_json(REPORTS / "registration.json", record)
     aliases = ", ".join(f"@{alias}" for alias in registered.aliases)
     state = "is new" if registered.created else "existed already"

@@ -1,6 +1,5 @@
 """Stage tune: the settings of train, found by a search or taken from params.yaml."""
 
-import hashlib
 import json
 import os
 from contextlib import AbstractContextManager, ExitStack, closing
@@ -152,7 +151,7 @@ def _key(plan: "SearchPlan") -> str:
 
     settings = json.dumps(plan.content(), sort_keys=True).encode()
     data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
-    own = {"settings": hashlib.md5(settings, usedforsecurity=False).hexdigest(), "torch": version("torch")}
+    own = {"settings": files.bytes_md5(settings), "torch": version("torch")}
     return lineage.combined_md5({**own, **data, **lineage.code("tune")})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from segline import files
 from segline.track import git, identity, lineage
 from segline.track.tags import CODE_FILES, table, unreadable
 
@@ -210,7 +211,7 @@ def _yaml_md5(text: bytes, without: str = "") -> str:
     content = _parsed(text)
     if isinstance(content, dict):
         content = {name: value for name, value in content.items() if name != without}
-    return lineage.bytes_md5(json.dumps(content, sort_keys=True, default=str).encode())
+    return files.bytes_md5(json.dumps(content, sort_keys=True, default=str).encode())
 
 
 def _parsed(text: bytes) -> Any:
@@ -227,4 +228,4 @@ def _spellings(content: bytes) -> frozenset[str]:
     """
     text = git.lf(content)
     versions = (content, text, text.replace(b"\n", b"\r\n"))
-    return frozenset({identity.of_source(content), *map(lineage.bytes_md5, versions)})
+    return frozenset({identity.of_source(content), *map(files.bytes_md5, versions)})

@@ -11,10 +11,25 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from segline import files
 from segline.track.git import lf
 
 LARGEST = 2**20  # bytes of source that are parsed; the syntax tree of a planted 16 MiB file would take gigabytes
 IGNORED_FIELDS = ("ctx", "kind", "type_comment")  # of syntax nodes: implied by the position, or without an effect
+
+
+def text_of(source: bytes) -> str:
+    """Return the text of a Python file, which is UTF-8 whatever a coding comment declares.
+
+    The digest is of this text, and `modules` compiles this text. A file whose comments could hide statements under
+    another encoding is therefore read in one way only.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        The bytes are not UTF-8.
+    """
+    return source.decode("utf-8-sig")
 
 
 @lru_cache(maxsize=1024)
@@ -27,7 +42,7 @@ def of_source(source: bytes) -> str:
     try:
         if len(source) > LARGEST:
             raise ValueError("too large to parse")
-        tree = ast.parse(source)
+        tree = ast.parse(text_of(source))
         for token in _tokens(tree):
             digest.update(f"{token}\n".encode())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -39,13 +54,13 @@ def of_file(path: str, content: bytes) -> str:
     """Return the identity of the file at `path`: of its code if it is a Python file, else of its lines."""
     if path.endswith(".py"):
         return of_source(content)
-    return hashlib.md5(lf(content), usedforsecurity=False).hexdigest()
+    return files.bytes_md5(lf(content))
 
 
 def of_sources(sources: Mapping[str, bytes]) -> str:
     """Return the identity of a package, given its Python files by their paths in it."""
     lines = "".join(f"{path} {of_source(source)}\n" for path, source in sorted(sources.items()))
-    return hashlib.md5(lines.encode(), usedforsecurity=False).hexdigest()
+    return files.bytes_md5(lines.encode())
 
 
 def of_folder(folder: Path) -> str:

@@ -1,7 +1,6 @@
 """Lineage of a result: its commit, its data and weights by MD5, its stage and its machine."""
 
 import getpass
-import hashlib
 import json
 import os
 import platform
@@ -10,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ruamel.yaml import YAML
 
+from segline import files
 from segline.track import identity
 from segline.track.git import call as run_git
 
@@ -139,46 +139,25 @@ def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
 def content_md5(path: Path) -> str:
     """Return the MD5 of a file, or of a folder with all files in it, computed as DVC does."""
     if not path.is_dir():
-        return file_md5(path)
-    return listing_md5({f.relative_to(path).as_posix(): file_md5(f) for f in path.rglob("*") if f.is_file()})
+        return files.md5(path)
+    return listing_md5({f.relative_to(path).as_posix(): files.md5(f) for f in path.rglob("*") if f.is_file()})
 
 
 def listing_md5(md5s: Mapping[str, str]) -> str:
     """Return the MD5 of a folder from the MD5s of its files by their paths in it, computed as DVC does."""
     listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return files.bytes_md5(json.dumps(listing, sort_keys=True).encode()) + ".dir"
 
 
 def model_md5(folder: Path) -> str:
     """Return the MD5 that identifies a trained model: that of its weights.safetensors, as in dvc.lock."""
-    return file_md5(folder / "weights.safetensors")
+    return files.md5(folder / "weights.safetensors")
 
 
 def combined_md5(parts: Mapping[str, str]) -> str:
     """Return one MD5 of named parts, independent of their order."""
     lines = "".join(f"{name} {md5}\n" for name, md5 in sorted(parts.items()))
-    return hashlib.md5(lines.encode(), usedforsecurity=False).hexdigest()
-
-
-def file_md5(file: Path) -> str:
-    """Return the MD5 of a file."""
-    with file.open("rb") as stream:
-        return stream_md5(stream)
-
-
-def stream_md5(stream: BinaryIO, copy: BinaryIO | None = None) -> str:
-    """Return the MD5 of a stream; write its bytes to `copy`, if given."""
-    md5 = hashlib.md5(usedforsecurity=False)
-    while chunk := stream.read(2**20):
-        md5.update(chunk)
-        if copy is not None:
-            copy.write(chunk)
-    return md5.hexdigest()
-
-
-def bytes_md5(content: bytes) -> str:
-    """Return the MD5 of bytes."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return files.bytes_md5(lines.encode())
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:

@@ -1,6 +1,5 @@
 """Locate the store of a project: its root, its MLflow database, and the addresses in it after a move of the folder."""
 
-import hashlib
 import os
 import sqlite3
 import tempfile
@@ -13,6 +12,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
+from segline import files
 from segline.failure import WRITABLE
 from segline.track.faults import PATIENCE, StoreError, explain, head, other_schema
 
@@ -236,7 +236,7 @@ def sqlite_address(database: Path) -> str:
 
 def _private(name: str, root: Path) -> Path:
     """Return the path of a temporary file of this user for the project at `root`."""
-    key = hashlib.md5(str(root).encode(errors="surrogateescape"), usedforsecurity=False).hexdigest()
+    key = files.bytes_md5(str(root).encode(errors="surrogateescape"))
     return Path(tempfile.gettempdir(), f"segline-{os.getuid()}-{key}-{name}")
 
 

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import decode_source, module_from_spec, spec_from_loader
+from importlib.util import module_from_spec, spec_from_loader
 from types import CodeType, ModuleType
+
+from segline.track.identity import text_of
 
 
 class SourcePackage(MetaPathFinder, InspectLoader):
@@ -37,7 +39,7 @@ class SourcePackage(MetaPathFinder, InspectLoader):
         file = self._file(fullname)
         if file is None:
             raise ImportError(f"{self.name} has no module {fullname}", name=fullname)
-        return decode_source(self.sources[file])
+        return text_of(self.sources[file])
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile a module."""

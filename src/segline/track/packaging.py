@@ -21,7 +21,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from packaging.version import Version
 
 import segline.model
-from segline import parse
+from segline import files, parse
 from segline.model.images import Raw, decode, encode_png
 from segline.model.objects import suffix
 from segline.score.instances import Matches, matches
@@ -98,8 +98,8 @@ class Parts:
     @cached_property
     def md5(self) -> str:
         """MD5 of all that decides the answers of the version: weights, description, inference settings and code."""
-        files = {name: lineage.file_md5(self.model / name) for name in MODEL_FILES}
-        return version_md5({**files, SETTINGS: lineage.file_md5(self.inference)}, self.code_md5)
+        md5s = {name: files.md5(self.model / name) for name in MODEL_FILES}
+        return version_md5({**md5s, SETTINGS: files.md5(self.inference)}, self.code_md5)
 
     @property
     def package(self) -> str:
@@ -121,9 +121,9 @@ class Parts:
         return content
 
 
-def version_md5(files: Mapping[str, str], code: str) -> str:
+def version_md5(md5s: Mapping[str, str], code: str) -> str:
     """Combine the md5s of `MODEL_FILES` and `SETTINGS`, given by name, and of the code into that of a version."""
-    return lineage.combined_md5({**files, "code": code})
+    return lineage.combined_md5({**md5s, "code": code})
 
 
 def package_name(sources: Mapping[str, bytes], *, by_bytes: bool) -> str:
@@ -152,7 +152,7 @@ def read_sources(room: Path) -> dict[str, bytes]:
 
 def bytes_md5(sources: Mapping[str, bytes]) -> str:
     """Return the MD5 of Python files by their paths and their exact bytes."""
-    return lineage.listing_md5({path: lineage.bytes_md5(source) for path, source in sources.items()})[:32]
+    return lineage.listing_md5({path: files.bytes_md5(source) for path, source in sources.items()})[:32]
 
 
 def requirements() -> list[str]:

@@ -1,6 +1,5 @@
 """Write a run: its params, metrics, pictures and datasets, in few calls to MLflow."""
 
-import hashlib
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.multimedia import compress_image_size, convert_to_pil_image
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
+from segline import files
 from segline.addresses import hide
 from segline.params import flat
 
@@ -211,7 +211,7 @@ def metric_names(names: Sequence[str]) -> list[str]:
     # Names without a change come first, so that no other name can take theirs.
     for name, short in sorted(zip(names, plain, strict=True), key=lambda pair: pair[1] != unchanged[pair[0]]):
         keeps = times[short.casefold()] == 1 or short == unchanged[name]
-        metric, digits = short[:MAX_METRIC], hashlib.md5(name.encode()).hexdigest()
+        metric, digits = short[:MAX_METRIC], files.bytes_md5(name.encode())
         if not keeps or len(short) > MAX_METRIC or metric.casefold() in taken:
             metric = next(
                 longer

@@ -44,16 +44,6 @@ __all__ = [
 MANY = 10_000  # versions that MLflow lists at once
 
 
-@dataclass(frozen=True)
-class Registered:
-    """Result of a registration; ``created`` is False if the version existed already."""
-
-    name: str
-    version: str
-    aliases: tuple[str, ...]
-    created: bool
-
-
 class Md5s(NamedTuple):
     """The md5s of a version and of its weights, both computed from files."""
 
@@ -64,6 +54,17 @@ class Md5s(NamedTuple):
     def of(cls, parts: Parts) -> Self:
         """Compute the md5s of the version that `parts` make."""
         return cls(parts.md5, lineage.model_md5(parts.model))
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Result of a registration; ``created`` is False if the version existed already."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    created: bool
+    md5s: Md5s
 
 
 class Registry:
@@ -125,11 +126,11 @@ class Registry:
             else:
                 self.record(Md5s.of(parts), "registered")
                 versions.update_origin(self.store, version, tags, records)
-            versions.log_metrics(self.store, version, run, metrics or {}, tags)
             if alias:
                 self.client.set_registered_model_alias(self.name, CHALLENGER, version.version)
+            versions.log_metrics(self.store, version, run, metrics or {}, tags)
             number = str(version.version)
-            return Registered(self.name, number, self.aliases(number), created)
+            return Registered(self.name, number, self.aliases(number), created, Md5s.of(parts))
 
     def find(self, md5: str) -> ModelVersion | None:
         """Return the version of this md5, if there is one."""

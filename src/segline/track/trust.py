@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 from mlflow.entities.model_registry import ModelVersion
 
-from segline import progress
+from segline import files, progress
 from segline.text import shown
-from segline.track import entries, intact, lineage, packaging
+from segline.track import entries, intact, packaging
 from segline.track.history import CHAMPION, HISTORY, PREVIOUS, RegistryError, champions, read_history
 from segline.track.store import Store
 from segline.track.tags import VERSION_MD5
@@ -58,10 +58,10 @@ class VersionContent:
     @property
     def md5(self) -> str:
         """MD5 of the version, from weights, description, settings and code; empty if one of them is missing."""
-        files = {name: self.md5s[f"{MODEL}{name}"] for name in FILES if f"{MODEL}{name}" in self.md5s}
-        if len(files) < len(FILES) or not self.code_md5:
+        md5s = {name: self.md5s[f"{MODEL}{name}"] for name in FILES if f"{MODEL}{name}" in self.md5s}
+        if len(md5s) < len(FILES) or not self.code_md5:
             return ""
-        return packaging.version_md5(files, self.code_md5)
+        return packaging.version_md5(md5s, self.code_md5)
 
 
 def read(folder: Path, copy: Path | None = None) -> VersionContent:
@@ -80,13 +80,13 @@ def read(folder: Path, copy: Path | None = None) -> VersionContent:
         sizes.append(os.fstat(stream.fileno()).st_size)
         if path.startswith(CODE) and path.endswith(".py") and sizes[-1] <= MAX_SOURCE:
             sources[path] = stream.read()
-            md5s[path] = lineage.bytes_md5(sources[path])
+            md5s[path] = files.bytes_md5(sources[path])
         elif copy is not None and (path.startswith((MODEL, EXAMPLE)) or path == IMAGES):
             (copy / path).parent.mkdir(parents=True, exist_ok=True)
             with (copy / path).open("xb") as target:
-                md5s[path] = lineage.stream_md5(stream, target)
+                md5s[path] = files.stream_md5(stream, target)
         else:
-            md5s[path] = lineage.stream_md5(stream)
+            md5s[path] = files.stream_md5(stream)
 
     others = entries.visit(folder, take)
     md5s.pop(intact.META, None)
@@ -109,7 +109,7 @@ def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: P
     RegistryError
         Files are missing or altered, or registry.jsonl has no line for the version.
     """
-    folder = intact.files(store, version)
+    folder = intact.version_folder(store, version)
     label = f"{version.name} version {version.version}"
     try:
         content = read(folder, copy)
@@ -132,7 +132,7 @@ def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: P
 def is_sound(store: Store, version: ModelVersion) -> bool:
     """Return whether the files of a version match the md5 in its tag."""
     try:
-        return read(intact.files(store, version)).md5 == version.tags.get(VERSION_MD5)
+        return read(intact.version_folder(store, version)).md5 == version.tags.get(VERSION_MD5)
     except (OSError, RegistryError):
         return False
 

@@ -17,6 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from segline import progress
 from segline.track import commits, intact
 from segline.track.entries import open_regular
 from segline.track.history import RegistryError
@@ -104,7 +105,12 @@ def log_metrics(
     tags : the dataset is that of the tags ``dataset`` and ``data.md5``, as in the inputs of the run.
     """
     model_id = _model_id(version)
-    if not metrics or store.client.get_logged_model(model_id).metrics:
+    try:
+        if not metrics or store.client.get_logged_model(model_id).metrics:
+            return
+    except MlflowException as error:  # the logged model was deleted on MLflow's page; predictions do not need it
+        label = f"{version.name} version {version.version}"
+        progress.note(f"warning: {label} has no metrics on MLflow's page of models: {error.message}")
         return
     dataset = {"dataset_name": tags.get("dataset"), "dataset_digest": tags.get("data.md5")}
     if not all(dataset.values()):

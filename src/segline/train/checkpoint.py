@@ -1,7 +1,6 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, no pickle; a checkpoint is complete or absent."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -163,8 +162,8 @@ def write(folder: Path, content: CheckpointContent) -> None:
             save_file(tensors, building / name)
         files.write_json(building / REST, content.rest)
         for path in (*building.iterdir(), building):
-            _fsync(path)
-    _fsync(folder.parent)
+            files.sync(path)
+    files.sync(folder.parent)
 
 
 def read(folder: Path) -> CheckpointContent:
@@ -237,12 +236,3 @@ def _plain(values: Any) -> Any:
 def _epoch(values: dict[str, Any]) -> Epoch:
     numbers: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in values.items()}
     return Epoch(**numbers)
-
-
-def _fsync(path: Path) -> None:
-    """Flush a file or a folder to the disk (fsync), so that a rename does not reach the disk before the content."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,6 @@
 """Folders of unfinished trainings: one for each combination of settings, data and code that shapes the result."""
 
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -109,7 +108,7 @@ def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> I
     If another process holds the lock, tell `say` and wait: the other process may be stopping, or train the same model.
     """
     content = "".join(f"{name} {value}\n" for name, value in sorted(parts.items()))
-    folder = root / hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
+    folder = root / files.bytes_md5(content.encode())
     waiting = False
     while (lock := _lock(folder)) is None:
         if not waiting:
