@@ -365,7 +365,7 @@ def test_a_full_temporary_folder_is_reported(registry: Registry, monkeypatch: py
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("segline.track.files.stream_md5", full)
+    monkeypatch.setattr("segline.files.stream_md5", full)
     with pytest.raises(RegistryError, match=r"has no room .* set TMPDIR"):
         load_model(registry.store, CHAMPION)
 
