@@ -1,4 +1,4 @@
-"""The command line. Each command imports its code when it runs, so that --help answers at once."""
+"""The `segline` command line. Each command imports its modules only when it runs, so that --help is fast."""
 
 import logging
 import sys
@@ -23,21 +23,21 @@ app.add_typer(cli_models.app, name="models")
 
 
 def main() -> None:
-    """Run one command. Print errors that the user can fix as one message without a traceback.
+    """Run one command. Print an error that the user can fix as a single message without a traceback.
 
     These errors are exceptions of classes that segline defines (ParamsError, ImageError, ...), and errors that `_known`
     explains, such as a full disk or a locked database. All other exceptions are bugs and keep their traceback.
     Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """
     process.install()
-    # MLflow logs a traceback of each database error and also raises it; the raised error is explained below.
+    # MLflow logs each database error with a traceback, and also raises the error, which is explained below.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
         try:
             app()
         except Exception as error:
             ours = type(error).__module__.startswith("segline.")
-            # A full disk causes later errors, such as "its files are missing"; report the full disk instead.
+            # A full disk can cause a later error, such as "its files are missing". The full disk is reported instead.
             caused = failure.is_full(error) and failure.AGAIN.split(",", maxsplit=1)[0] not in str(error)
             message = str(error) if ours and not caused else _known(error)
             if message is None:
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _known(error: Exception) -> str | None:
-    """Return the message for an error of a file, of MLflow or of a database; None for a bug of segline."""
+    """Return a message that explains an error of the file system, MLflow or a database; None for a bug in segline."""
     if message := failure.explain(error):
         return message
     from segline.track import faults, location
@@ -65,7 +65,7 @@ def _known(error: Exception) -> str | None:
 
 
 def _folder(name: str) -> Path:
-    """Parse a folder option. Refuse an empty name, as from an unset variable, which `Path` would read as `.`."""
+    """Parse a folder option. Refuse an empty name, which often comes from an unset variable: `Path` reads it as `.`."""
     if not name:
         raise typer.BadParameter("the name is empty; give a folder, or `.` for the current one")
     return Path(name)

@@ -1,4 +1,4 @@
-"""The commands `segline models ...`. Each command imports its code when it runs."""
+"""The subcommands of `segline models`. Each command imports its modules only when it runs."""
 
 from pathlib import Path
 from typing import Annotated

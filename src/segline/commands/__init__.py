@@ -1,1 +1,1 @@
-"""One thin file a command that a person types."""
+"""The commands that a user types, each in a short file of its own."""

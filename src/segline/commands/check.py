@@ -11,20 +11,20 @@ from segline.model.geometry import Geometry
 
 
 class GroupsFileError(ValueError):
-    """Raised when the file for groups cannot be written; the message says what to do."""
+    """The groups file cannot be written; the message says what to do."""
 
 
 def main(
     folder: Path | None, groups: Path | None, every: bool, mode: progress.Mode, say: Callable[[str], None]
 ) -> None:
-    """Check a dataset, and write a groups file for it if wanted.
+    """Check a dataset; if `groups` is given, also write a groups file for the dataset.
 
     Parameters
     ----------
     folder : dataset folder; None takes data.source of params.yaml.
-    groups : file to write, in the form of groups.csv, with groups that keep similar images together.
+    groups : file to write in the format of groups.csv; its groups keep similar images together.
     every : name every file, not only some examples of each kind of problem.
-    say : function that shows the table if it has no errors.
+    say : function that prints the warnings and a summary if there are no errors.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def main(
     DatasetError, GroupsFileError, ParamsError
         There is no dataset, the groups file exists already, or params.yaml is wrong.
     """
-    # A dataset can be checked without params.yaml; only its splits cannot.
+    # A dataset can be checked without params.yaml, except for its splits and its fit to the network.
     settings = params.load(params.Params, params.PARAMS_FILE) if not folder or params.PARAMS_FILE.exists() else None
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
@@ -61,10 +61,10 @@ def main(
 def _of_settings(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], settings: params.Params
 ) -> Iterator[per_dataset.Problem]:
-    """Yield the problems of the dataset with the splits and the network that params.yaml sets."""
+    """Yield the problems that the dataset has with the splits and the network that are set in params.yaml."""
     prepare = settings.prepare
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
-        # params.yaml names images of another dataset.
+        # params.yaml describes another dataset, so its validation and test images do not apply.
         prepare = prepare.model_copy(update={"validation": (), "test": ()})
     if len(dataset.images) >= splits.FEWEST_IMAGES:
         try:
@@ -77,7 +77,7 @@ def _of_settings(
 def _too_small(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], model: params.Model
 ) -> Iterator[per_dataset.Problem]:
-    """Yield the images whose shorter side, mirrored once, is too short for the context of the network."""
+    """Yield a warning for each image whose shorter side, even mirrored once, is too short for the network's context."""
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     for image in checked:
         side = min(image.size or (geometry.smallest,))

@@ -1,4 +1,4 @@
-"""`segline models compare`: print metrics of two versions with intervals; draw the images that differ most."""
+"""`segline models compare`: print metrics and intervals of two versions, and draw the predictions that differ most."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from segline.score.overlay import gallery, legend
 from segline.track.answers import Loaded, load_model
 from segline.track.registry import ModelVersion, Registry
 
-SHOWN = 8  # images to draw
+SHOWN = 8  # number of images to draw
 
 Both = tuple[list[Score], list[Score]]
 
@@ -29,9 +29,9 @@ Both = tuple[list[Score], list[Score]]
 def main(
     first: str, second: str, name: str, *, out: Path, as_json: bool, console: Console, say: Callable[[str], None]
 ) -> None:
-    """Compare two versions on the current test images; each version answers with its own code.
+    """Compare two versions on the current test images; each version predicts with its own code.
 
-    Pictures and all metrics are written to OUT/FIRST-SECOND, named by the numbers of the versions.
+    Pictures and all metrics are written to OUT/FIRST-SECOND, where FIRST and SECOND are the version numbers.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def main(
 
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
-    """Return, for each metric that both have, its value for the first, for the second, and the gain of the second."""
+    """Return both values and the gain of the second version, with intervals, for each metric that both have."""
     names = [name for name in bootstrap.METRICS if all(bootstrap.known(scores, name) for scores in both)]
     results = {
         name: bootstrap.compare(
@@ -85,13 +85,13 @@ def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
 
 
 def most_different(both: Both, metric: bootstrap.Metric) -> list[int]:
-    """Return the indices of at most `SHOWN` images on which two versions differ, greatest difference first."""
+    """Return the indices of at most `SHOWN` images where two versions differ in `metric`, largest difference first."""
     gains = [abs(bootstrap.gain([first], [second], metric)) for first, second in zip(*both, strict=True)]
     return sorted((index for index, gain in enumerate(gains) if gain > 0), key=lambda index: -gains[index])[:SHOWN]
 
 
 def tables(content: dict[str, Any], metric: str) -> Iterator[Table]:
-    """Yield a table of all metrics on all images, and a table of the main metric on each group."""
+    """Yield a table of all metrics over all images, and a table of the main metric for each group of images."""
     first, second = (f"version {version['version']}" for version in content["versions"])
     title = f"{content['name']}: {content['test']['images']} test images, {content['confidence']:.0%} intervals"
     whole = Table("", first, second, "gain", title=Text(title, style="table.title"), title_justify="left")
@@ -109,7 +109,7 @@ def tables(content: dict[str, Any], metric: str) -> Iterator[Table]:
 
 
 def interval(numbers: Sequence[float | None]) -> Text:
-    """Format a value with the ends of its interval."""
+    """Format a value together with the two ends of its confidence interval."""
     value, low, high = ("-" if number is None else f"{number:.4f}" for number in numbers)
     return Text(f"{value} ({low} to {high})")
 
@@ -121,7 +121,7 @@ def _load(registry: Registry, version: ModelVersion, held_out: HeldOut) -> Loade
 
 
 def _of_groups(both: Both, groups: list[str], gate: params.Gate) -> Iterator[tuple[str, Any]]:
-    """Yield the metrics of each group, unless each image is its own group."""
+    """Yield the metrics of each group of images; yield nothing if every group has only one image."""
     if len(set(groups)) == len(groups):
         return
     for group in sorted(set(groups)):
@@ -133,7 +133,7 @@ def _of_groups(both: Both, groups: list[str], gate: params.Gate) -> Iterator[tup
 def _draw(
     folder: Path, held_out: HeldOut, entrants: Mapping[str, tuple[Loaded, list[Score]]], metric: bootstrap.Metric
 ) -> int:
-    """Draw the ground truth and both answers for the images that differ most; return the number of images."""
+    """Draw the ground truth and both predictions for the images that differ most; return the number of images."""
     models, scores = zip(*entrants.values(), strict=True)
     shown = most_different((scores[0], scores[-1]), metric)
     for number, index in enumerate(shown, 1):

@@ -1,4 +1,4 @@
-"""`segline import SOURCE --name NAME`: import a foreign source into data/raw/NAME."""
+"""`segline import SOURCE --name NAME`: import images and labels from SOURCE into data/raw/NAME."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from segline.params import PARAMS_FILE
 
 
 class ImportFlagError(ValueError):
-    """An option of import with an invalid value; the message names the option and a valid value."""
+    """An option of `segline import` has an invalid value; the message names the option and a valid value."""
 
 
 def run(
@@ -31,11 +31,11 @@ def run(
     mode: progress.Mode = "auto",
     **options: Any,
 ) -> list[str]:
-    """Import `source` and return the lines to print: the result, the guesses, and the next commands.
+    """Import `source` and return the lines to print: the result, the guesses about the source, and the next commands.
 
     Parameters
     ----------
-    classes : names as ID=NAME.
+    classes : class names as ID=NAME.
     colours : CSV file with the class of each colour.
     licence, origin, replace : see `bring.bring`.
     options : the other fields of ImportOptions.
@@ -72,7 +72,7 @@ def _mapper(step: str, memory: bring.Memory, mode: progress.Mode) -> Mapper:
 
 
 def _class_names(flags: Sequence[str]) -> dict[int, str]:
-    """Return the names of classes by id."""
+    """Return the class names by id, parsed from the values of --class."""
     pairs = [_class_name(flag) for flag in flags]
     repeated = [class_id for class_id, count in Counter(class_id for class_id, _ in pairs).items() if count > 1]
     if repeated:

@@ -1,4 +1,4 @@
-"""`segline models list`: list the versions of a model; select the model for all commands."""
+"""`segline models list`: list the versions of a model. `open_registry` selects the model for every command."""
 
 import json
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from segline.track.history import HISTORY, read_history
 from segline.track.registry import VERSION_TAG, ModelVersion, Registry, RegistryError
 from segline.track.store import Store, open_store
 
-SHORT = 8  # characters of an md5
+SHORT = 8  # characters of an md5 or run id in the table
 MAIN = "mean_iou"
 
 
 def open_registry(name: str = "", store: Store | None = None) -> Registry:
-    """Open the model of a name; without a name, the model of params.yaml or of the dataset, else the only model.
+    """Open the model `name`. Without a name, open the model named by params.yaml or the dataset, else the only model.
 
     Raises
     ------
     RegistryError
-        There is no model of this name, or there are several models and no name.
+        There is no such model, or `name` is empty and there are several models.
     """
     store = store or open_store()
     names = sorted(model.name for model in store.client.search_registered_models(max_results=1000))
@@ -50,14 +50,14 @@ def open_registry(name: str = "", store: Store | None = None) -> Registry:
 
 
 def _expected() -> list[str]:
-    """Return the model names that stage register would use here: of params.yaml, then of the dataset."""
+    """Return the names that stage register may give a model here: that of params.yaml, then that of the dataset."""
     set_name = params.read(params.Registration).name if params.PARAMS_FILE.exists() else ""
     spec = PREPARED / SPEC
     return [name for name in (set_name, read_spec(spec).name if spec.exists() else "") if name]
 
 
 def list_(name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """Print the versions, newest first."""
+    """Print the model versions, newest first, as a table or as JSON."""
     registry = open_registry(name)
     rows = [row(registry, version) for version in registry.versions()]
     if as_json:
@@ -81,7 +81,7 @@ def list_(name: str, as_json: bool, console: Console, say: Callable[[str], None]
 
 
 def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
-    """Summarize a version."""
+    """Summarize a model version as a dictionary, for the table or for JSON."""
     return {
         "name": registry.name,
         "version": int(version.version),
@@ -95,13 +95,13 @@ def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
 
 
 def main_metric(version: ModelVersion) -> float | None:
-    """Return the main metric from the verdict of the version; its run may have made several versions."""
+    """Return the main metric from the version's verdict, because one run may have produced several versions."""
     verdict = tags.verdict(version.tags)
     return next((check.value for check in verdict.checks if check.name == MAIN), None) if verdict else None
 
 
 def state(version: ModelVersion) -> str:
-    """Return the verdict: passed, failed or cannot decide; - without a verdict, ? if its tag was edited."""
+    """Return the word of the verdict, such as "passed"; "-" if there is no verdict, "?" if its tag was edited."""
     verdict = tags.verdict(version.tags)
     if verdict is None:
         return "?" if tags.GATE in version.tags else "-"
@@ -109,5 +109,5 @@ def state(version: ModelVersion) -> str:
 
 
 def local_time(iso: str) -> str:
-    """Format a time in the local time zone."""
+    """Format an ISO 8601 time in the local time zone."""
     return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"

@@ -1,4 +1,4 @@
-"""`segline predict`: predict images with a registered model, by the code in its package."""
+"""`segline predict`: predict images with a registered model, using the code in the model's package."""
 
 import glob
 import os
@@ -44,20 +44,20 @@ def main(
     - OUT/STEM_probabilities.tif: float32, a plane for each class.
     - OUT/STEM_overlay.png: a picture.
 
-    The results of a GeoTIFF are GeoTIFFs at the same place on Earth, of an out-of-core image tiled TIFFs, and of an
-    OME-Zarr image OME-Zarr images of the same version, OUT/STEM.ome.zarr. Files of an earlier call are not written
-    again, and a stopped call is resumed.
+    The results of a GeoTIFF are GeoTIFFs at the same place on Earth. The results of an out-of-core image are tiled
+    TIFFs. The results of an OME-Zarr image are OME-Zarr images of the same NGFF version, OUT/STEM.ome.zarr. Files that
+    an earlier call has written are not written again, and an interrupted call is resumed.
 
     Parameters
     ----------
-    images : files, folders whose files are taken, or patterns such as ``scans/**/*.tif``.
+    images : files, folders that contain images, or patterns such as ``scans/**/*.tif``.
     model : address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``.
     trust : use a version without a line in registry.jsonl, on the user's responsibility.
 
     Raises
     ------
     PredictError
-        There are no images, two images would have one result file, results would replace an image or a foreign file,
+        There are no images, two images would have the same result file, results would replace an image or foreign file,
         or a file is not an image. In the last case the other images are predicted all the same.
     """
     options = options or PredictOptions()
@@ -91,7 +91,7 @@ def main(
 
 
 def _predict(path: Path, version: Loaded, model: str, records: Records, options: PredictOptions, *, show: Show) -> bool:
-    """Predict one image and write its files; return False if an earlier call wrote them."""
+    """Predict one image and write the result files; return False if an earlier call has written these files."""
     with open_image(path) as image:
         kinds = tuple(options.endings)
         request = Request(omezarr.stem(path), image.md5(), version.md5, options.views, kinds, model)
@@ -112,7 +112,7 @@ def _predict(path: Path, version: Loaded, model: str, records: Records, options:
 
 @contextmanager
 def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, show: Show) -> Iterator[AnswerByRows]:
-    """Yield the version's answer to an image: in memory, or out-of-core in a scratch folder of `out`."""
+    """Yield the version's prediction of an image, made in memory, or out-of-core with a scratch folder in `out`."""
     if rows.by_windows(version, image.height, image.width):
         with scratch_folder(out, request) as folder:
             size = (image.height, image.width)
@@ -123,7 +123,7 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
 
 
 def _check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Refuse results that cannot be written or would replace foreign files, before anything is written."""
+    """Before anything is written, refuse results that cannot be written or that would replace foreign files."""
     stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in options.endings.values()]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise PredictError(f"two images would be written to {twice[0]}; rename one image, or use two folders as --out")
@@ -133,10 +133,10 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, options: Pre
         raise PredictError(f"--out {out} is a file; name a folder")
     for path in paths:
         _check_length(path, options)
-    # The suffix is not known before the image is read.
+    # The suffix of a result file is not known before the image is read.
     targets = {_real(out) / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES}
     for path in paths:
-        # The result may replace a link, the file behind the link, or a folder above an image within zarr.
+        # A result must not replace an input link, the file behind that link, or a Zarr folder that contains the input.
         places = _real(path.parent) / path.name, _real(path)
         if any(targets & {place, *place.parents} for place in places):
             raise PredictError(f"{path}: its labels would take its place in {out}; name another folder as --out")
@@ -148,7 +148,7 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, options: Pre
 
 
 def _check_length(path: Path, options: PredictOptions) -> None:
-    """Refuse an image whose result files would have too long names."""
+    """Refuse an image if the names of its result files would be too long."""
     suffix = writers.SUFFIX if omezarr.is_zarr(path) else ".png"
     for ending in options.endings.values():
         name = f"{omezarr.stem(path)}{ending}{suffix}"
@@ -159,7 +159,7 @@ def _check_length(path: Path, options: PredictOptions) -> None:
 
 
 def _paths(images: list[str]) -> list[Path]:
-    """List the named images, each once; links of other names count as images of their own."""
+    """List the named images, each once; a link with another file name counts as a separate image."""
     if "" in images:
         raise PredictError("the name of an image is empty; name files, folders or patterns, and `.` for this folder")
     paths = [path for name in images for path in _expanded(name)]
@@ -167,12 +167,12 @@ def _paths(images: list[str]) -> list[Path]:
 
 
 def _real(path: Path) -> Path:
-    """Resolve links; `Path.resolve` fails on links that form a circle."""
+    """Resolve links, including links that form a cycle, on which `Path.resolve` fails."""
     return Path(os.path.realpath(path))
 
 
 def _expanded(name: str) -> Iterator[Path]:
-    """Yield the images of a file, folder or pattern."""
+    """Yield the images that `name` stands for: one file, the images in a folder, or the matches of a pattern."""
     path = Path(name)
     if omezarr.is_zarr(path):
         yield path
@@ -186,6 +186,6 @@ def _expanded(name: str) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Return whether the path is a file outside of OME-Zarr folders, an OME-Zarr image, or a broken link."""
-    broken = path.is_symlink() and not path.exists()  # taken, so that a message names it
+    """Return whether `path` is a file, a broken link or an OME-Zarr image, and is not inside an OME-Zarr image."""
+    broken = path.is_symlink() and not path.exists()  # accepted, so that a later message names the link
     return (broken or path.is_file() or omezarr.is_zarr(path)) and not any(map(omezarr.is_zarr, path.parents))

@@ -1,4 +1,4 @@
-"""predictions.jsonl: the record of the requests of `segline predict` and of the files written for them."""
+"""predictions.jsonl: a record of the requests to `segline predict` and of the files written for each request."""
 
 import errno
 import json
@@ -18,19 +18,19 @@ from segline.data.writers import SUFFIX, check_own_zarr, remove_zarr
 
 RECORDS = "predictions.jsonl"
 LOCK = ".segline-predict.lock"
-SUFFIXES = (".png", ".tif", SUFFIX)  # of result files
+SUFFIXES = (".png", ".tif", SUFFIX)  # suffixes of result files
 ENDINGS = {"labels": "", "instances": "_instances", "probabilities": "_probabilities", "overlays": "_overlay"}
-SAME = ("image_md5", "version_md5", "views")  # requests with equal values have equal labels
-NAMED = 5  # malformed lines that a message names
+SAME = ("image_md5", "version_md5", "views")  # fields; requests with equal values in these fields have equal labels
+NAMED = 5  # number of malformed lines that a message lists
 
 
 class RecordsError(ValueError):
-    """The folder of the results cannot be used; the message has the reason."""
+    """The results folder cannot be used; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of predictions.jsonl: the files of an image by kind, and the image and version that they came from.
+    """A line of predictions.jsonl: the result files of an image by kind, and the image and version they came from.
 
     A line without `image_md5` records that the files were removed.
     """
@@ -44,7 +44,7 @@ class Line:
 
     @classmethod
     def read(cls, text: bytes) -> Self:
-        """Parse a line; ValueError where segline cannot have written it.
+        """Parse a line; raise ValueError if segline cannot have written this line.
 
         Only file names that segline itself gives are accepted, because the listed files may be removed. Pydantic cannot
         check the line: its strings are Unicode, and file names need not be.
@@ -71,19 +71,19 @@ class Line:
         return self.image_md5 is None and not self.files
 
     def text(self) -> bytes:
-        """Return the line as JSON in ASCII: a file name need not be UTF-8."""
+        """Return the line as ASCII JSON, because a file name may contain bytes that are not UTF-8."""
         content = {name: value for name, value in asdict(self).items() if value is not None}
         return json.dumps(content).encode() + b"\n"
 
 
 def _is_md5(value: object) -> bool:
-    # Versions of an early segline have an empty md5.
+    # Model versions that were registered by an early release of segline have an empty md5.
     return isinstance(value, str) and re.fullmatch("([0-9a-f]{32})?", value) is not None
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Files to write beside the labels, and the number of views to average; 0 for the version's own number."""
+    """Files to write besides the label images, and the number of views to average (0: as in the model's evaluation)."""
 
     instances: bool = False
     probabilities: bool = False
@@ -92,13 +92,13 @@ class PredictOptions:
 
     @property
     def endings(self) -> dict[str, str]:
-        """File name endings after the stem, by kind."""
+        """File name endings that follow the stem, by kind of result file."""
         return {kind: ending for kind, ending in ENDINGS.items() if kind == "labels" or getattr(self, kind)}
 
 
 @dataclass(frozen=True)
 class Request:
-    """An image and the requested kinds of files; equal requests have equal results."""
+    """An image, the version that predicts it, and the kinds of files to write; equal requests have equal results."""
 
     stem: str
     image_md5: str
@@ -106,11 +106,11 @@ class Request:
     views: int
     kinds: tuple[str, ...]
     model: str
-    """Address of the version, for readers of the file."""
+    """Model address, recorded only for people who read predictions.jsonl."""
 
 
 class Records:
-    """Records of a folder, which belongs to one process at a time; the last line of an image is valid."""
+    """Records of a results folder, which one process at a time may use. Only the last line about an image counts."""
 
     def __init__(self, out: Path) -> None:
         self.out, self._file = out, out / RECORDS
@@ -138,13 +138,13 @@ class Records:
         self._release()
 
     def _hold(self) -> None:
-        """Take the lock. It lies in the folder itself, so that processes of every user and temp folder find it."""
+        """Acquire the lock. The lock file is in the results folder, so that the processes of all users find it."""
         missing = [folder for folder in (self.out, *self.out.parents) if not folder.exists()]
         self.out.mkdir(parents=True, exist_ok=True)
         self._made = missing
         if not os.access(self.out, os.W_OK):
             return  # read-only: finished images are still recognised
-        self._lock = FileLock(self.out / LOCK, timeout=0, mode=0o666)  # for every user who may write to the folder
+        self._lock = FileLock(self.out / LOCK, timeout=0, mode=0o666)  # any user of the folder may lock it
         try:
             self._lock.acquire()
         except Timeout:
@@ -160,7 +160,7 @@ class Records:
     def _release(self) -> None:
         if self._lock is None:
             return
-        # The lock file stays, so that no race can remove a lock in use; only an empty new folder is removed.
+        # The lock file stays, because another process may hold it. Only a new folder without results is removed.
         if self._made and not self._file.exists() and [path.name for path in self.out.iterdir()] == [LOCK]:
             with suppress(OSError):
                 (self.out / LOCK).unlink()
@@ -173,7 +173,7 @@ class Records:
                 folder.rmdir()
 
     def _read(self) -> Iterator[tuple[str, Line]]:
-        """Yield the lines by stem, and warn of lines that segline cannot have written."""
+        """Yield each line with its stem, and warn about lines that segline cannot have written."""
         if self._file.is_symlink():
             raise RecordsError(f"{self._file} is a link; remove it, or name another folder as --out")
         if not self._file.exists():
@@ -183,14 +183,14 @@ class Records:
         except (parse.ParseError, OSError) as error:
             raise RecordsError(f"{self._file}: {error}; move it away, or name another folder as --out") from None
         malformed = []
-        # Not `splitlines`: file names may contain characters that it treats as line ends.
+        # `splitlines` would also split at other characters, which file names may contain.
         for number, text in enumerate(content.split(b"\n"), 1):
             if not text.strip():
                 continue
             try:
                 line = Line.read(text)
                 yield line.stem, line
-            except ValueError:  # ParseError among them
+            except ValueError:  # includes ParseError
                 malformed.append(number)
         if malformed:
             more = f" and {len(malformed) - NAMED} more" * (len(malformed) > NAMED)
@@ -205,7 +205,7 @@ class Records:
         return all(kind in line.files and (self.out / line.files[kind]).exists() for kind in request.kinds)
 
     def make_room(self, request: Request) -> Path:
-        """Remove the recorded files of another image, version or number of views under this stem; return the folder.
+        """Remove the files recorded for the stem if their image, version or number of views differs; return the folder.
 
         Raises
         ------
@@ -224,19 +224,19 @@ class Records:
         if stale:
             for path in stale:
                 _remove(path)
-            # If the process is killed now, new files must not be taken for the files of the last line.
+            # This line records the removal: after a crash, new files must not be mistaken for the removed files.
             self._note(Line(stem=request.stem, files={}))
         return self.out
 
     def add(self, request: Request, written: dict[str, str]) -> None:
-        """Record the files of an image by kind."""
+        """Record the files, by kind, that were written for an image."""
         line = self._lines.get(request.stem)
         former = line.files if line and _alike(line, request) else {}
         fields = {key: value for key, value in asdict(request).items() if key != "kinds"}
         self._note(Line(files=former | written, **fields))
 
     def _note(self, line: Line | None) -> None:
-        """Append a line; None only creates the file."""
+        """Append `line` to the file, or only create the file if `line` is None."""
         with files.written(self._file):
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(self._file, flags, 0o666), "r+b", buffering=0) as stream:
@@ -252,7 +252,7 @@ class Records:
 
 
 def _append(handle: int, text: bytes, end: int) -> None:
-    """Append `text` whole; on a full disk cut the file back to its former length of `end` bytes."""
+    """Append all of `text`; on an error, such as a full disk, cut the file back to its former length of `end` bytes."""
     try:
         left = memoryview(text)
         while left:

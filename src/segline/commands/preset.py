@@ -1,4 +1,4 @@
-"""`segline preset NAME`: write the settings of a known dataset into params.yaml, and keep its comments."""
+"""`segline preset NAME`: write the settings for a known dataset into params.yaml, and keep the comments there."""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -22,15 +22,15 @@ class PresetError(ValueError):
 
 
 def names() -> list[str]:
-    """List the presets; `default` resets every setting except `runtime`."""
+    """Return the names of the presets; preset `default` resets every setting except those in section `runtime`."""
     shipped = [Path(entry.name).stem for entry in files("segline.presets").iterdir() if entry.name.endswith(".yaml")]
     return [DEFAULT, *sorted(shipped)]
 
 
 def settings(name: str) -> dict[str, Any]:
-    """Return the complete sections of params.yaml that preset `name` sets: its values, and defaults for the rest.
+    """Return the params.yaml sections that preset `name` mentions, with defaults for the settings that it leaves out.
 
-    The result does not depend on the present params.yaml. Sections that the preset does not mention are left out.
+    The result does not depend on the current params.yaml. Sections that the preset does not mention are left out.
     """
     if name not in names():
         raise PresetError(f"there is no preset {name!r}; choose one of {', '.join(names())}")
@@ -47,7 +47,7 @@ def _merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(name: str, file: Path = PARAMS_FILE) -> list[str]:
-    """Write preset `name` into `file`, completely or not at all, and return a line for each changed setting."""
+    """Write preset `name` into `file` atomically; return one line of text for each changed setting."""
     sections = settings(name)
     load(Params, file)
     yaml = YAML()
@@ -79,7 +79,7 @@ def _is_section(key: str, value: object) -> bool:
 
 
 def _replace(mapping: CommentedMap, wanted: dict[str, Any]) -> None:
-    """Replace the content of `mapping` in place, which keeps the comment beside its name."""
+    """Replace the content of `mapping` in place, so that the comment beside the name of the mapping stays."""
     for key in set(mapping) - set(wanted):
         del mapping[key]
     for key, value in wanted.items():

@@ -24,7 +24,7 @@ def promote(
     as_json: bool = False,
     trust: bool = False,
 ) -> int:
-    """Judge a version, make it champion if it passes, and print the result; return the exit code."""
+    """Judge a version, make it the champion if it passes the gate, and print the result; return the exit code."""
     outcome = champion.promote(open_registry(name), which, reason=reason, force=force, dry_run=dry_run, trust=trust)
     if as_json:
         content = {"version": int(outcome.version.version), "promoted": outcome.promoted, "notices": outcome.notices}
@@ -71,7 +71,7 @@ def _sentence(outcome: champion.Outcome, dry_run: bool) -> str:
 
 
 def rollback(reason: str, to: str, name: str, say: Callable[[str], None]) -> None:
-    """Make a former champion champion again."""
+    """Make a former champion the champion again."""
     registry = open_registry(name)
     version, last = champion.rollback(registry, reason, to)
     replaced = registry.find(last.version_md5)

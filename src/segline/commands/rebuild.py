@@ -1,4 +1,4 @@
-"""`segline models rebuild`: make a version again in a clone from its commit and data, and compare the models."""
+"""`segline models rebuild`: reproduce a version in a clone from its commit and data, and compare the two models."""
 
 import contextlib
 import os
@@ -21,12 +21,12 @@ from segline.track.store import open_store
 
 SAME, DIFFERENT, UNDECIDED = 0, 1, 2
 MODEL, PREPARED, RESULT = Path("data/model"), Path("data/prepared"), Path("data/reports/test.json")
-# Tags of the environment that bit equality depends on.
+# Environment tags: a rebuilt model is expected to be bit-identical only if all of these are equal.
 KIND = ("env.cpu", "env.torch", "env.numpy", "env.python")
 
 
 class RebuildError(RuntimeError):
-    """Raised if a version cannot be made again; the message says why."""
+    """A version cannot be rebuilt; the message says why."""
 
     exit_code = UNDECIDED
 
@@ -48,7 +48,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
     Raises
     ------
     RebuildError
-        No commit made the version, or its pipeline fails.
+        No commit is known that made the version, or the pipeline of that commit fails.
     """
     store = open_store()
     registry = open_registry(name, store)
@@ -70,9 +70,9 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
 
 
 def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
-    """Run all stages up to evaluate without the run cache, with the recorded number of threads."""
+    """Run all stages up to evaluate in the clone, without the run cache and with the recorded number of threads."""
     file = clone.project / "params.yaml"
-    content = files.read_yaml(file)  # without the schema, since another version of segline may have written it
+    content = files.read_yaml(file)  # read without the schema, as another release of segline may have written it
     data = content.get("data") if isinstance(content, dict) else None
     source = data.get("source") if isinstance(data, dict) else None
     if not isinstance(source, str):
@@ -81,7 +81,7 @@ def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
         )
     yaml = YAML()
     settings = yaml.load(file.read_text(encoding="utf-8-sig"))
-    if (threads := tags.get("env.threads", "")).isdecimal() and len(threads) < 5:  # a tag may be edited
+    if (threads := tags.get("env.threads", "")).isdecimal() and len(threads) < 5:  # users can edit tags
         settings.setdefault("runtime", {})["threads"] = int(threads)
         yaml.dump(settings, file)
     if (clone.project / f"{source}.dvc").is_file():  # otherwise a stage generates the dataset

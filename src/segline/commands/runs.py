@@ -17,17 +17,17 @@ from segline.track.store import Store, open_store
 MAIN = ("test_mean_iou", "validation_mean_iou")  # the first of these metrics that a run has is shown
 SHORT = 8  # characters of an id
 COLOURS = {"RUNNING": "cyan", "FINISHED": "green", "FAILED": "red", "KILLED": "yellow", "pruned": "yellow"}
-UNITS = ((86400, "d"), (3600, "h"), (60, "min"))  # in seconds; shorter durations are shown in seconds
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"))  # sizes in seconds; durations below 1 min are shown in seconds
 
 
 @dataclass(frozen=True)
 class Row:
-    """Summary of a run; times in seconds since 1970, ``ended`` is None while the run is RUNNING."""
+    """Summary of an MLflow run. Times are in seconds since 1970; ``ended`` is None while the run is in progress."""
 
     id: str
     name: str
     state: str
-    """MLflow's status; pruned for a trial that the search stopped early, which MLflow calls KILLED."""
+    """MLflow's status, but "pruned" instead of KILLED for a trial that the search stopped early."""
     started: float
     ended: float | None
     metrics: dict[str, float]
@@ -48,7 +48,7 @@ def main(count: int, as_json: bool, console: Console, say: Callable[[str], None]
 
 
 def latest(store: Store, count: int) -> list[Row]:
-    """Return the runs that were started last, newest first."""
+    """Return at most `count` runs, those that started last, newest first."""
     runs = store.client.search_runs([store.experiment_id], order_by=["start_time DESC"], max_results=count)
     return [
         Row(
@@ -56,7 +56,7 @@ def latest(store: Store, count: int) -> list[Row]:
             name=run.info.run_name,
             state=run.data.tags.get(OUTCOME_TAG, run.info.status) if run.info.status == "KILLED" else run.info.status,
             started=run.info.start_time / 1000,
-            # A resumed run still has its former end time.
+            # MLflow keeps the former end time of a run that was resumed.
             ended=run.info.end_time / 1000 if run.info.end_time and run.info.status != "RUNNING" else None,
             metrics={name: value for name, value in run.data.metrics.items() if not name.startswith("system/")},
             parent=run.data.tags.get("mlflow.parentRunId"),
@@ -66,7 +66,7 @@ def latest(store: Store, count: int) -> list[Row]:
 
 
 def table(rows: list[Row], now: float) -> Table:
-    """Return a table with a line for each run; the duration of a RUNNING run lasts until `now`."""
+    """Return a table with one row per run; the duration of a run in progress is counted until `now`."""
     content = Table("run", "name", "state", "started", "duration", "metric")
     for row in rows:
         started = datetime.fromtimestamp(row.started, UTC).astimezone()
@@ -82,15 +82,15 @@ def table(rows: list[Row], now: float) -> Table:
 
 
 def metric(row: Row) -> str:
-    """Return the name and value of the main metric of a run; empty if it has none."""
+    """Return the name and value of the main metric of a run; an empty text if the run has none."""
     return next((f"{name} {row.metrics[name]:.4f}" for name in MAIN if name in row.metrics), "")
 
 
 def duration(seconds: float) -> str:
-    """Format a duration in its largest unit: 42 s, 3.5 min."""
+    """Format a duration in the largest suitable unit, such as 42 s or 3.5 min."""
     return next((f"{seconds / size:.1f} {unit}" for size, unit in UNITS if seconds >= size), f"{seconds:.0f} s")
 
 
 def _json_row(row: Row) -> dict[str, Any]:
-    # JSON has no nan.
+    # JSON has no nan, so nan becomes None.
     return vars(row) | {"metrics": {name: v if v == v else None for name, v in row.metrics.items()}}  # noqa: PLR0124

@@ -1,4 +1,4 @@
-"""The hidden folder beside the results in which `segline predict` works on an out-of-core image."""
+"""The scratch folder: a hidden folder beside the results, where `segline predict` works on an out-of-core image."""
 
 import os
 import re
@@ -18,7 +18,7 @@ OWN = re.compile(r"key\.json|journal\.json|sum-[0-9]+\.npy|ids\.npy|\..+\.partia
 
 @contextmanager
 def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
-    """Yield the folder of `request`, with the files of a stopped call; remove it if no error occurs.
+    """Yield the folder of `request`, with the files of an interrupted call; remove the folder if no error occurs.
 
     Files for another image, version or number of views are removed first.
 
@@ -45,13 +45,13 @@ def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
 
 
 def scratch_path(out: Path, stem: str) -> Path:
-    """Return the path of the folder for an image."""
+    """Return the path of the scratch folder for the image `stem`."""
     name = f".{stem}.windows"
     return out / name if len(os.fsencode(name)) <= files.NAME_MAX else files.temporary_name(out / stem, "windows")
 
 
 def _is_of(scratch: Path, key: dict[str, object]) -> bool:
-    """Return whether the folder was made for `key`."""
+    """Return whether the scratch folder was made for the image, version and views in `key`."""
     try:
         return bool(files.read_json(scratch / KEY) == key)
     except files.FileError:
@@ -59,7 +59,7 @@ def _is_of(scratch: Path, key: dict[str, object]) -> bool:
 
 
 def check_own(scratch: Path) -> None:
-    """Refuse a folder with foreign content, because segline writes to the folder and removes it in the end.
+    """Refuse a folder with foreign content, because segline writes to the folder and removes it at the end.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def _foreign(scratch: Path) -> Iterator[Path]:
 
 
 def remove(scratch: Path) -> None:
-    """Remove the files in `scratch`, each by its name, and then the folder."""
+    """Remove each file in `scratch`, and then the empty folder."""
     check_own(scratch)
     if scratch.is_dir():
         for path in scratch.iterdir():

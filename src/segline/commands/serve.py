@@ -1,4 +1,4 @@
-"""`segline serve`: answer images over HTTP with a registered model, in one process that follows its alias."""
+"""`segline serve`: label images over HTTP with a registered model, in one process that follows the model's alias."""
 
 import resource
 import signal
@@ -19,10 +19,10 @@ from segline.serve.protocol import CONNECTIONS, Connection
 from segline.track.store import open_store
 
 GRACE_PERIOD = 60  # seconds for requests in progress when the server shuts down
-ACCEPTED_AT_ONCE = 16  # connections that uvicorn accepts before it serves them
+ACCEPTED_AT_ONCE = 16  # connections that uvicorn accepts in one batch before it serves them
 BACKLOG = 1024  # connections that wait to be accepted
-RESERVED_FILES = 64  # for the model, the registry and the log, beside the connections
-MIN_CONNECTIONS = 16  # below this limit the server does not start
+RESERVED_FILES = 64  # open files for the model, the registry and the log, besides those for connections
+MIN_CONNECTIONS = 16  # with a lower connection limit the server does not start
 HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin")]
 LOG: dict[str, Any] = {
     "version": 1,
@@ -64,10 +64,10 @@ def main(
 
     Parameters
     ----------
-    model : address such as ``models:/cells@champion``, whose alias is followed, or ``models:/cells/3``.
+    model : model address. ``models:/cells@champion`` follows the alias; ``models:/cells/3`` stays with version 3.
     port : 0 for any free port.
     say : called with the address of the server, and with each change of version.
-    allowed_hosts : host names to accept in Host and Origin beside the server's own.
+    allowed_hosts : host names to accept in Host and Origin besides the server's own.
     trust : also serve versions without a line in registry.jsonl; the user vouches for them.
 
     Raises
@@ -114,7 +114,7 @@ def _configuration(app: FastAPI) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with a longer backlog than the number of connections that it accepts at once."""
+    """uvicorn's server with a backlog that is longer than the number of connections accepted at once."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the server, then lengthen the backlog."""
@@ -124,12 +124,12 @@ class _Server(uvicorn.Server):
 
 
 def connection_limit() -> int:
-    """Return how many connections may be open at once; raise the soft limit of open files if necessary.
+    """Return how many connections may be open at once; increase the soft limit on open files if necessary.
 
     Raises
     ------
     ServeError
-        The limit of open files leaves fewer than MIN_CONNECTIONS.
+        The limit on open files leaves room for fewer than MIN_CONNECTIONS connections.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = _open_files() + RESERVED_FILES + ACCEPTED_AT_ONCE
@@ -159,7 +159,7 @@ def _host_names(texts: Sequence[str]) -> frozenset[str]:
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind a socket to `host` and `port`, without listening yet, because loading a model takes seconds."""
+    """Bind a socket to `host` and `port`. The caller starts listening later, because loading a model takes seconds."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -176,7 +176,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextmanager
 def _signals_handled() -> Iterator[None]:
-    """Ignore the signal that uvicorn raises again after it has shut down on that signal."""
+    """Ignore the SIGTERM or SIGINT that uvicorn raises a second time after it has shut down."""
     former = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

@@ -15,12 +15,12 @@ from segline.text import visible
 from segline.track import commits, intact, tags, versions
 from segline.track.registry import VERSION_TAG, ModelVersion, Registry
 
-MAX_SHOWN = 10_000  # characters of a value
+MAX_SHOWN = 10_000  # maximum number of printed characters of a value
 MD5S = ("model.md5", "code.md5", "data.md5", "test.md5")
 
 
 def main(which: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """Print commit, data, params, environment, run, verdict, files and images of a version."""
+    """Print the commit, data, params, environment, run, verdict, files and images of a version."""
     registry = open_registry(name)
     version = registry.version(which)
     content = facts(registry, version)
@@ -92,7 +92,7 @@ def _pairs(title: str, content: dict[str, Any]) -> Table:
 
 
 def _cell(value: object) -> Text:
-    """Make a value from outside safe to print: without markup and control characters."""
+    """Return an untrusted value as text that is safe to print, without markup and control characters."""
     return Text(visible(str(value)[:MAX_SHOWN]), overflow="fold")
 
 

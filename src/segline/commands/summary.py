@@ -50,7 +50,7 @@ def main(console: Console) -> None:
         console.print(Text(f"warning: in training, {warning}", style="yellow"))
     if comparison := _text_field(SEARCH, "said"):
         console.print(Text(f"search: {comparison}"))
-    # Text, because rich would take a name or a path in square brackets for markup.
+    # Rich would read a name or path in square brackets as markup, so these lines are passed as Text.
     console.print(Text(registered(record["name"], record["version_md5"])))
     console.print(Text(f"next: {command()} ui"))
 
@@ -73,7 +73,7 @@ def table(result: dict[str, Any], name: str) -> Table:
 
 
 def rounded(value: float | None) -> str:
-    """Format a metric with four digits; a dash if the metric is undefined."""
+    """Format a metric with four decimals; return a dash if the metric is undefined."""
     return "-" if value is None else f"{value:.4f}"
 
 
@@ -91,7 +91,7 @@ def registered(name: str, md5: str) -> str:
 
 
 def command() -> str:
-    """Return how to call segline from here: its name if its environment is active, otherwise its path."""
+    """Return the command that starts segline: the bare name in an active environment, otherwise a relative path."""
     if "VIRTUAL_ENV" in os.environ:
         return "segline"
     return os.path.relpath(Path(sys.executable).with_name("segline"))

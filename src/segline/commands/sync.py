@@ -14,11 +14,11 @@ from segline.track.store import open_store
 
 
 class SyncError(RuntimeError):
-    """Raised if versions could not be restored; the message gives a reason for each."""
+    """Some versions could not be restored; the message gives the reason for each version."""
 
 
 def main(register: Callable[[str], str], say: Callable[[str], None]) -> None:
-    """Restore the versions that registry.jsonl names and the store lacks, then set the aliases; repeatable.
+    """Restore each version that was ever champion and is missing in the store, then set the aliases; safe to repeat.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def _restore(
 
 @contextlib.contextmanager
 def _working_in(folder: Path, root: Path) -> Iterator[None]:
-    """Work in `folder` with the store of the project at `root`, as in a queued experiment of DVC."""
+    """Change to `folder`, but use the store of the project at `root`, as a queued DVC experiment does."""
     before = os.environ.get("DVC_ROOT")
     os.environ["DVC_ROOT"] = str(root)
     try:

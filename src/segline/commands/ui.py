@@ -1,4 +1,4 @@
-"""`segline ui`: show MLflow's page for the project's store, by a small server that stops with the command."""
+"""`segline ui`: show MLflow's page for the project's store, with a small server that stops when the command ends."""
 
 import os
 import signal
@@ -16,8 +16,8 @@ from segline.track.location import Place
 from segline.track.store import open_store
 
 HOST = "127.0.0.1"
-START_TIMEOUT = 120  # seconds until the server must answer; about 15 are usual
-GRACE_PERIOD = 10  # seconds until the server must have stopped
+START_TIMEOUT = 120  # seconds in which the server must be ready; about 15 are usual
+GRACE_PERIOD = 10  # seconds in which the server must stop
 
 
 class PageError(RuntimeError):
@@ -25,7 +25,7 @@ class PageError(RuntimeError):
 
 
 def main(port: int, say: Callable[[str], None]) -> None:
-    """Show MLflow's page until interrupted; call `say` with its address.
+    """Show MLflow's page until interrupted; call `say` with the address of the page.
 
     Raises
     ------
@@ -50,10 +50,10 @@ def main(port: int, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run MLflow's server on the store at `place`, and stop it with all its processes when the block ends."""
+    """Run MLflow's server on the store at `place`; stop the server and its processes when the with statement ends."""
     _check_free(port)
-    # Job execution would start a dozen processes that segline does not need; the warnings concern MLflow's own code.
-    # The address is not an argument: it may hold a password, and every user can list the arguments of a process.
+    # Job execution is off, because it would start a dozen unneeded processes. The warnings concern MLflow's own code.
+    # The store's address may contain a password. It is not an argument, because every user can list arguments.
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": place.uri,
@@ -75,7 +75,7 @@ def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def command(place: Place, port: int) -> list[str]:
-    """Return the command line of MLflow's server; the addresses of its stores are in its environment."""
+    """Return the command line that starts MLflow's server; environment variables give the addresses of the stores."""
     artifacts = ["--default-artifact-root", str(place.artifacts), "--artifacts-destination", str(place.artifacts)]
     network = ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     return [sys.executable, "-m", "mlflow", "server", *artifacts, *network]
@@ -95,7 +95,7 @@ def _check_free(port: int) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
-    """Wait until the server answers."""
+    """Wait until MLflow's server answers on `port`; raise PageError if it does not."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -16,11 +16,11 @@ from segline.track.versions import SplitImage
 
 
 class UsesError(ValueError):
-    """Raised if the argument is not an image."""
+    """The argument IMAGE is empty or a folder."""
 
 
 def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """List the versions whose data holds an image, identified by its content or by its file name.
+    """List the versions whose data contains the given image, which is identified by content or by file name.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 
 def match(image: SplitImage, name: str, md5: str | None) -> str:
-    """Return whether an image of a version matches by content or by name; empty if it does not match.
+    """Return how an image of a version matches: "content", "name" or "name, other content"; empty if not at all.
 
     Parameters
     ----------

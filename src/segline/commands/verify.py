@@ -18,7 +18,7 @@ FOREIGN = Finding(
 
 
 def main(name: str, as_json: bool, say: Callable[[str], None]) -> int:
-    """Print the problems of all models, or of one; return the exit code, 1 if there are problems."""
+    """Print the problems of one model, or of all models; return exit code 1 if there are problems, otherwise 0."""
     store = open_store()
     known = {model.name for model in store.client.search_registered_models(max_results=1000)}
     known |= {line.name for line in read_history(store.place.root / HISTORY)}  # the store of a new clone is empty

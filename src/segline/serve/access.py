@@ -1,4 +1,4 @@
-"""Check Host and Origin of requests, so that pages of other sites cannot use this server through a browser."""
+"""Check the Host and Origin headers of requests, so that web pages of other sites cannot use this server."""
 
 import ipaddress
 import re
@@ -13,16 +13,16 @@ from segline.serve.refusals import RefusedError
 
 _AUTHORITY = re.compile(r"(?P<host>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/]+)", re.ASCII)
-OWN_SITE = {"same-origin", "none"}  # values of Sec-Fetch-Site; none: the user typed or bookmarked the address
+OWN_SITE = {"same-origin", "none"}  # accepted in Sec-Fetch-Site; "none": the user typed the URL or used a bookmark
 
 
 @dataclass(frozen=True)
 class Access:
-    """Decide whether to answer a request, by its headers.
+    """Rule that accepts or refuses a request by its Host, Origin and Sec-Fetch-Site headers.
 
     Attributes
     ----------
-    loopback : the server listens on a loopback address, so Host must be a loopback name.
+    loopback : True if the server listens on a loopback address. Host must then be a loopback name or an allowed name.
     allowed : further host names to accept. If there are any, Host must be one of them or a loopback name, whatever
         address the server listens on.
     """
@@ -31,7 +31,7 @@ class Access:
     allowed: frozenset[str] = field(default=frozenset())
 
     def check(self, method: str, hosts: Sequence[str], origins: Sequence[str], sites: Sequence[str]) -> None:
-        """Raise RefusedError if a request with these values of Host, Origin and Sec-Fetch-Site must be refused."""
+        """Raise RefusedError if the Host, Origin or Sec-Fetch-Site headers of a request are not acceptable."""
         if len(hosts) > 1 or len(origins) > 1:
             raise RefusedError(400, "the request has more than one Host or Origin header")
         authority = _authority(hosts[0]) if hosts else None
@@ -61,13 +61,13 @@ class Access:
 
 
 class Guard:
-    """ASGI middleware that applies `access` to each request, before anything else reads the request."""
+    """ASGI middleware that checks each request with `access` before any other code reads the request."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request to the application, or refuse it."""
+        """Pass the request to the application, or send a refusal."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             values = (headers.getlist(name) for name in ("host", "origin", "sec-fetch-site"))
@@ -92,7 +92,7 @@ def is_loopback_address(address: str) -> bool:
 
 
 def host_name(text: str) -> str:
-    """Normalise a host name or IP address; raise ValueError if `text` is neither or has a port."""
+    """Return a host name or IP address in normal form; raise ValueError if `text` is neither, or includes a port."""
     authority = _authority(text)
     if authority is None or ":" in text.rpartition("]")[2]:
         raise ValueError(text)
@@ -100,7 +100,7 @@ def host_name(text: str) -> str:
 
 
 def _authority(text: str) -> tuple[str, str] | None:
-    """Split HOST:PORT into the host, in lower case without a final dot, and the port (default 80); None if invalid."""
+    """Split HOST:PORT into a lower-case host without final dot and a port (default 80); return None if invalid."""
     match = _AUTHORITY.fullmatch(text.lower())
     if match is None or int(match["port"] or 80) > 65535:
         return None
@@ -108,5 +108,5 @@ def _authority(text: str) -> tuple[str, str] | None:
 
 
 def _is_loopback(host: str) -> bool:
-    # The port is not checked: an SSH tunnel or a container may change it, and no page can choose the name in Host.
+    # The port is not checked, because an SSH tunnel or container may change it. A web page cannot forge the host name.
     return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host.strip("[]"))

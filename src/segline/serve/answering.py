@@ -1,4 +1,4 @@
-"""Answer images with the served version, one at a time; images that are too large are refused before decoding."""
+"""Predict images with the served model version, one at a time; refuse images that are too large before decoding."""
 
 import io
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ Output = Literal["labels", "instances", "probabilities", "overlay"]
 
 
 class DecodedImage(NamedTuple):
-    """Body of a response."""
+    """Body of an HTTP response, with its media type."""
 
     data: bytes
     media_type: str
 
 
 def picture(serving: Serving, image: bytes, output: Output, views: int, most_pixels: int) -> DecodedImage:
-    """Answer an image with the requested output image; `views` is the number of views to average.
+    """Predict an image and return the requested output image; `views` is the number of views to average.
 
     Raises
     ------
@@ -48,7 +48,13 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
 
 
 def predictions(serving: Serving, request: Invocation, most_pixels: int) -> DecodedImage:
-    """Answer a request in MLflow's JSON with JSON; RefusedError as in `picture`, with the number of the image."""
+    """Predict the images of a request in MLflow's JSON format, and return the results as JSON.
+
+    Raises
+    ------
+    RefusedError
+        As in `picture`; the message gives the number of the image.
+    """
     images, asked = request
     left, answers = most_pixels, []
     for number, image in enumerate(images):
@@ -61,7 +67,13 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Subtract an image's pixels from the `left` pixels of a request; RefusedError if the image has more."""
+    """Return `left`, the number of pixels that a request may still use, minus the number of pixels in `image`.
+
+    Raises
+    ------
+    RefusedError
+        The image has more than `left` pixels.
+    """
     size = header(io.BytesIO(image))
     if size.height * size.width > left:
         raise RefusedError(
@@ -79,7 +91,7 @@ def _answer(serving: Serving, image: bytes, asked: AnswerOptions) -> Answer:
 
 @contextmanager
 def _refused(number: int | None = None) -> Iterator[None]:
-    """Turn errors of an image into RefusedError; in a request of several images the message has its number."""
+    """Turn errors about an image into RefusedError; if `number` is given, the message begins with that image number."""
     name = "" if number is None else f"image {number}: "
     try:
         yield

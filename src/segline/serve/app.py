@@ -1,4 +1,4 @@
-"""Routes of the server: label images, one request at a time, and report on the version that answers."""
+"""Routes of the server: label images, one request at a time, and describe the model version in use."""
 
 import asyncio
 import json
@@ -27,27 +27,27 @@ from segline.serve.refusals import RefusedError
 T = TypeVar("T")
 
 POLL_INTERVAL = 3  # seconds between two checks of the alias
-LAST_CHECK = 1  # seconds that the shutdown waits for a check in progress
-# Requests in work, from the first byte of the body to the last byte of the answer: each may hold both in memory.
+LAST_CHECK = 1  # seconds that the shutdown waits for an unfinished check of the alias
+# Maximum number of requests in progress. Each may hold its whole body and its whole response in memory.
 MAX_REQUESTS = 32
-PIECE = 2**18  # bytes of an answer passed to the connection at once, which then waits for the client
+PIECE = 2**18  # bytes of a response that are passed to the connection before it waits for the client
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request: bytes of its body, and pixels of all its images together."""
+    """Limits of one request: number of bytes in its body, and number of pixels in all its images together."""
 
     bytes: int
     pixels: int
 
 
 def build(follower: Follower, limits: Limits, access: Access) -> FastAPI:
-    """Build the application that answers with the version of `follower`, and polls its alias while it runs."""
+    """Build the web application: it serves the version that `follower` holds, and polls the alias for a new one."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
-        # A daemon thread: otherwise a registry that does not respond would delay the shutdown.
+        # The thread is a daemon, because otherwise an unresponsive registry would delay the shutdown.
         poller = threading.Thread(target=_poll, args=(follower, stop), daemon=True, name="polls the alias")
         poller.start()
         yield
@@ -68,9 +68,9 @@ def _poll(follower: Follower, stop: threading.Event) -> None:
 
 
 class _Queue:
-    """Queue of requests for the thread that labels images: only one, because torch uses all cores for one image.
+    """Queue of requests for the single thread that labels images; one is enough, because torch uses all cores.
 
-    A second thread parses forms and JSON, so that neither the event loop nor the images wait for the parsing.
+    A second thread parses forms and JSON, so that parsing delays neither the event loop nor the labelling.
     """
 
     def __init__(self) -> None:
@@ -94,12 +94,12 @@ class _Queue:
         return await asyncio.get_running_loop().run_in_executor(self._answers, work)
 
     async def parse(self, work: Callable[[], T]) -> T:
-        """Run `work` in the thread that parses."""
+        """Run `work` in the thread that parses forms and JSON."""
         return await asyncio.get_running_loop().run_in_executor(self._parses, work)
 
 
 class _Delivery(Response):
-    """Response that keeps its place in the queue until the client has received it."""
+    """Response that keeps the place of its request in the queue until the whole response is sent."""
 
     def __init__(self, content: DecodedImage, serving: Serving, place: ExitStack) -> None:
         headers = {"Model-Version": f"{quote(serving.name, safe='')}/{serving.number}"}
@@ -120,7 +120,7 @@ def _add_invocations(app: FastAPI, follower: Follower, limits: Limits) -> None:
 
     @app.post("/invocations", response_class=Response, responses=openapi.RESPONSES, openapi_extra=openapi.REQUEST)
     async def invocations(request: Request, output: Output = "labels", views: int = 0) -> Response:
-        """Label images: answer an image or a form with an image, and JSON with JSON."""
+        """Label images. The response to an image or a form is an image; the response to JSON is JSON."""
         used: list[Serving] = []
         with ExitStack() as place:
             place.enter_context(queue.place())
@@ -137,7 +137,7 @@ def _add_invocations(app: FastAPI, follower: Follower, limits: Limits) -> None:
 
 
 async def _read_images(request: Request, limits: Limits, queue: _Queue) -> invocation.Invocation | bytes:
-    """Read the body of `request`: the bytes of one image file, or the images and options of MLflow's JSON."""
+    """Read the body of `request`; return the bytes of one image file, or the images and options in MLflow's JSON."""
     media_type = _media_type(request)
     content = await body.read(request, limits.bytes)
     content_type = request.headers["content-type"]
@@ -167,12 +167,12 @@ def _add_reports(app: FastAPI, follower: Follower) -> None:
     @app.get("/ping", response_model=reports.Health)
     @app.get("/health", response_model=reports.Health)
     async def health() -> Response:
-        """Report whether the model answers, and whether it is the version that holds the alias."""
+        """Report whether the server answers, and whether its model version still holds the alias."""
         return _report(reports.health(follower))
 
     @app.get("/version", response_model=reports.Version)
     async def version() -> Response:
-        """Report the model version that answers."""
+        """Report the model version that answers requests."""
         return _report(reports.version(follower))
 
     @cache
@@ -190,7 +190,7 @@ def _add_reports(app: FastAPI, follower: Follower) -> None:
 
 
 def _report(report: pydantic.BaseModel) -> Response:
-    """Encode `report` as JSON in ASCII."""
+    """Return a response that contains `report` as ASCII JSON."""
     return Response(json.dumps(report.model_dump()), media_type="application/json")
 
 

@@ -11,18 +11,18 @@ from typing import Any
 
 from segline.serve.refusals import RefusedError
 
-MAX_PARTS = 100_000  # objects, lists and entries in a request; base64 has none of the characters that make them
-LONG_STRING = 4096  # bytes; a longer string is cut out
+MAX_PARTS = 100_000  # total of objects, lists and entries in a request; base64 has no braces, brackets or commas
+LONG_STRING = 4096  # bytes; longer strings are cut out before parsing
 MAX_SKELETON = 8_000_000  # bytes of JSON without the strings that were cut out
 PIECE = 2**18  # characters decoded at once
-MAX_BACKSLASHES = 64  # in a row; base64 has none
+MAX_BACKSLASHES = 64  # consecutive backslashes in a string; base64 has none
 
 
 class Document:
-    """A JSON document whose long strings were cut out: `content` holds a placeholder, such as ``#0``, for each."""
+    """JSON document whose long strings were cut out; `content` has a placeholder, such as ``#0``, for each of them."""
 
     def __init__(self, body: bytes | bytearray) -> None:
-        """Parse `body`.
+        """Parse the JSON in `body`, and cut out the long strings.
 
         Raises
         ------
@@ -42,7 +42,7 @@ class Document:
             raise RefusedError(400, f"the body is not valid JSON: {error}") from None
 
     def decode(self, entry: str) -> bytes | None:
-        """Decode the base64 string for which `entry` is the placeholder; None if `entry` is not a placeholder.
+        """Decode the base64 string that placeholder `entry` stands for; return None if `entry` is not a placeholder.
 
         Each string is returned only once, so that a small request cannot use one large string many times.
 
@@ -55,7 +55,7 @@ class Document:
         return None if string is None else _decode(string)
 
     def _cut(self, body: bytes | bytearray) -> bytes:
-        """Replace the long strings of `body` by ``"#0"``, ``"#1"`` ...; base64 never contains ``#``."""
+        """Replace the long strings of `body` with placeholders ``"#0"``, ``"#1"`` ...; base64 never contains ``#``."""
         view, copied = memoryview(body), 0
         skeleton: list[bytes | memoryview] = []
         start = body.find(b'"')
@@ -71,7 +71,7 @@ class Document:
 
 
 def encode(data: bytes) -> list[bytes]:
-    """Encode `data` as base64, in pieces to be joined."""
+    """Encode `data` as base64; return pieces that the caller joins."""
     step = 3 * (PIECE // 4)
     return [base64.b64encode(data[start : start + step]) for start in range(0, len(data), step)]
 
@@ -86,7 +86,7 @@ def _check_parts(body: bytes | bytearray) -> None:
 
 
 def _closing_quote(body: bytes | bytearray, start: int) -> int:
-    """Find the index of the quote that closes the string whose content starts at `start`; -1 if there is none."""
+    """Return the index of the quote that closes the string whose content starts at `start`; -1 if there is none."""
     end = body.find(b'"', start)
     while end >= 0:
         before = body[max(start, end - MAX_BACKSLASHES) : end]
@@ -100,7 +100,7 @@ def _closing_quote(body: bytes | bytearray, start: int) -> int:
 
 
 def _decode(string: memoryview) -> bytes:
-    """Decode a base64 string as written in JSON, with escapes and blanks."""
+    """Decode a base64 string as it is written in JSON, where it may contain escapes and white space."""
     decoded, pending, start = [], "", 0
     while start < len(string):
         end = min(start + PIECE, len(string))

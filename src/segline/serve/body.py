@@ -1,6 +1,6 @@
-"""Read the body of a request, within limits of size and time, and extract the file from an uploaded form.
+"""Read the body of a request, within limits on size and time, and extract the file from an uploaded form.
 
-`read` runs on the event loop and only collects bytes; `extract_file` parses, so a thread of its own runs it.
+`read` runs on the event loop and only collects bytes. `extract_file` parses the body, so it runs in another thread.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from segline.serve.refusals import RefusedError
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-BODY_TIMEOUT = 60  # seconds for a whole body
-IDLE_TIMEOUT = 10  # seconds without a byte of the body
-MAX_FIELDS = 8  # of a form, beside the file
+BODY_TIMEOUT = 60  # seconds in which a whole body must arrive
+IDLE_TIMEOUT = 10  # longest pause between two pieces of a body, seconds
+MAX_FIELDS = 8  # number of fields in a form, besides the file
 PIECE = 65_536  # bytes parsed at once, so that other threads get their turn
 
 
@@ -55,14 +55,14 @@ async def read(request: Request, max_bytes: int) -> bytearray:
 
 
 def extract_file(body: bytes | bytearray, content_type: str) -> bytes:
-    """Extract the bytes of the only file in a form, whatever its field, name or type is.
+    """Extract the bytes of the only file in a form; ignore the file's field, name and type.
 
     Names and texts of the form are never decoded.
 
     Raises
     ------
     RefusedError
-        The body is not a form, is truncated, or holds no file or several.
+        The body is not a form, is truncated, or holds no file or more than one.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -82,7 +82,7 @@ def extract_file(body: bytes | bytearray, content_type: str) -> bytes:
 
 
 class _FileCollector:
-    """Collect the bytes of the file while python-multipart parses a form."""
+    """Collector that python-multipart calls while it parses a form; `content` holds the bytes of the file."""
 
     def __init__(self) -> None:
         self.content: bytearray | None = None

@@ -1,4 +1,4 @@
-"""Follow an alias: load its new version beside the old one, and switch only after the new version has answered."""
+"""Follow an alias: load a new version beside the old one, and switch after a successful test prediction."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ from segline.track.registry import Answer, Registry, RegistryError, load_model, 
 from segline.track.store import Store
 from segline.track.tags import image_form
 
-RETRY = 60  # seconds before a version that could not be loaded is tried again
-SIDE = 64  # px of the blank image that a version must answer before it is used
+RETRY = 60  # seconds until a version that failed to load is tried again
+SIDE = 64  # px per side of the blank image that a version must predict before it is used
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A loaded version that has answered a blank image."""
+    """A loaded model version that is ready to answer requests."""
 
     name: str
     number: str
@@ -28,31 +28,31 @@ class Serving:
 
 
 class LoadedModel(Protocol):
-    """A model that answers images, such as `track.answers.Loaded`."""
+    """A model that predicts images, such as `track.answers.Loaded`."""
 
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer: ...
 
 
 class Follower:
-    """Hold the version at an address, and follow its alias whenever `check` is called.
+    """Holder of the model version that a model address names; `check` loads another version if the alias has moved.
 
     Only one thread at a time may call `check`; any thread may read the attributes.
     """
 
     serving: Serving
     aliases: tuple[str, ...]
-    """Aliases of the version that answers, at the last check."""
+    """Aliases of the version in use, as of the last successful check."""
     checked: str
     """Time of the last successful check: UTC, ISO 8601."""
     problem: str | None
-    """Reason why the alias may name another version, or None. Clients read it, so it holds no file names."""
+    """Reason why the version in use may no longer hold the alias, or None. Clients see this text: no file names."""
 
     def __init__(self, store: Store, address: str, say: Callable[[str], None], *, trust: bool = False) -> None:
-        """Load the version at `address`.
+        """Load the model version that `address` names.
 
         Parameters
         ----------
-        say : called with a message when another version takes over, or cannot.
+        say : called with a message when another version replaces the one in use, and when a check fails.
         trust : also load versions without a line in registry.jsonl; the user vouches for them.
 
         Raises
@@ -77,12 +77,12 @@ class Follower:
             self._switch_to(number)
 
     def _look_up(self) -> str | None:
-        """Return the number of the version that should answer; None if the registry cannot be read."""
+        """Return the number of the version that should be in use; None if the registry cannot be read."""
         try:
             number = self._current_number()
             if number == self.serving.number:
                 self._note_success()
-        except Exception as error:  # an unreachable registry is no reason to stop answering
+        except Exception as error:  # an unreachable registry must not stop the server
             self._note_problem("the registry cannot be read", error)
             return None
         return number
@@ -90,7 +90,7 @@ class Follower:
     def _switch_to(self, number: str) -> None:
         try:
             new = self._load(number)
-        except Exception as error:  # a damaged version is no reason to stop answering
+        except Exception as error:  # a damaged version must not stop the server
             self._failed = (number, time.monotonic())
             self._note_problem(f"version {number} holds @{self._alias} but cannot be loaded", error)
             return
@@ -99,7 +99,7 @@ class Follower:
         self._look_up()
 
     def _current_number(self) -> str:
-        """Look up the number of the version that the address names at present."""
+        """Return the number of the version that the address names at present."""
         if not self._alias:
             return str(self._number)
         version = Registry(self.store, self.name).holder(self._alias)
@@ -108,7 +108,7 @@ class Follower:
         return str(version.version)
 
     def _load(self, number: str) -> Serving:
-        """Load a version, and let it answer a blank image of the form that it was trained on."""
+        """Load a version, and test it on a blank image with the channels and data type of its training images."""
         answer = load_model(self.store, f"models:/{self.name}/{number}", trust=self._trust, alias=self._alias)
         tags = dict(self.store.client.get_model_version(self.name, number).tags)
         if form := image_form(tags):
@@ -123,7 +123,7 @@ class Follower:
         self.problem = self._reported = None
 
     def _note_problem(self, problem: str, error: Exception) -> None:
-        """Set `problem`; report `error`, which may name files, only in the log, and only once."""
+        """Set `problem`. Write `error` only to the log, because it may name files, and do not repeat the same error."""
         if (problem, str(error)) != self._reported:
             self._say(f"{self.name}: {problem} ({error}); version {self.serving.number} continues to answer")
         self._reported = (problem, str(error))

@@ -1,4 +1,4 @@
-"""MLflow's JSON format: parse the images and options of a request, and write the answer."""
+"""MLflow's JSON format: parse the images and options of a request, and write the response."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ from segline.serve.refusals import RefusedError
 from segline.track.registry import Answer
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-MAX_IMAGES = 1000  # in one request
+MAX_IMAGES = 1000  # images in one request
 
 
 class AnswerOptions(NamedTuple):
-    """Images to return beside the label image, and the number of views to average.
+    """Options of a request: images to return besides the label image, and the number of views to average.
 
-    `views` 0 stands for the number that the model was evaluated with.
+    A `views` of 0 stands for the number that the model was evaluated with.
     """
 
     instances: bool = False
@@ -26,7 +26,7 @@ class AnswerOptions(NamedTuple):
 
 
 class Invocation(NamedTuple):
-    """Images of a request, as bytes of image files, and its options."""
+    """Images of a request, as bytes of image files, and the options of the request."""
 
     images: list[bytes]
     options: AnswerOptions
@@ -56,7 +56,7 @@ def parse(body: bytes | bytearray) -> Invocation:
 
 
 def answer(answers: Iterable[Answer], options: AnswerOptions) -> bytes:
-    """Write the JSON that MLflow's own server would answer: one record per image, each image file as base64.
+    """Return the JSON that MLflow's own server would send: one record per image, with image files in base64.
 
     The JSON is joined from pieces, because json.dumps of a long string holds Python's lock.
     """
@@ -91,7 +91,7 @@ def check_views(views: Any) -> int:
 
 
 def _rows(name: str, content: Any) -> list[Any]:
-    """Return one entry per image from the content of the format `name`."""
+    """Return one entry per image from `content`, which has the JSON format `name`, such as dataframe_split."""
     match name, content:
         case "dataframe_split", {"data": list(rows)}:
             return [_only_entry(row, list) for row in rows]
@@ -108,7 +108,7 @@ def _rows(name: str, content: Any) -> list[Any]:
 
 
 def _only_entry(row: Any, *kinds: type[list[Any] | dict[str, Any] | str]) -> Any:
-    """Return the only entry of a row."""
+    """Return the only entry of a row, or the row itself if the row is a string."""
     if isinstance(row, kinds):
         if isinstance(row, str):
             return row
@@ -129,7 +129,7 @@ def _image(number: int, entry: Any, document: base64_json.Document) -> bytes:
 
 
 def _options(params: Any) -> AnswerOptions:
-    """Check `params` and return them as options; the defaults if `params` is None."""
+    """Check `params` and return the options; return the default options if `params` is None."""
     if params is None:
         return AnswerOptions()
     if not isinstance(params, dict) or set(params) - set(AnswerOptions._fields):

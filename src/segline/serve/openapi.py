@@ -1,4 +1,4 @@
-"""OpenAPI description of requests, answers and refusals of `/invocations`."""
+"""OpenAPI description of the requests and responses of `/invocations`, including refusals."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pydantic
 
 from segline.model.tiling import VIEWS
 
-API_VERSION = "1"  # of the interface described here
+API_VERSION = "1"  # version of the interface that is described here
 BASE64 = {"type": "string", "contentEncoding": "base64", "description": "bytes of an image file"}
 BINARY = {"type": "string", "format": "binary"}
 

@@ -1,6 +1,6 @@
-"""Protect uvicorn's HTTP/1.1 from slow, silent and hostile clients: deadlines, a connection limit, stricter parsing.
+"""Protect uvicorn from slow, silent and hostile HTTP clients by deadlines, a connection limit and strict parsing.
 
-uvicorn sets no deadline for the head of a request or for the delivery of an answer, never closes a waiting connection,
+uvicorn sets no deadline for the head of a request or for the delivery of a response, never closes a waiting connection,
 and drops a client that closes its sending side. tests/serve/test_protocol.py checks the internals of uvicorn and h11
 that this module uses.
 """
@@ -15,22 +15,22 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD = 10  # seconds for the head of a request, from the connection or the end of the previous answer
-REST = 5  # seconds for the rest of a body that was refused before it arrived
-DELIVERY = 120  # seconds in which a client must receive an answer
-LINGER = 2  # seconds in which a client that violates the protocol may still read the reason
-CLOSING = 10  # seconds for the last bytes of an answer on a connection that is being closed
+HEAD = 10  # seconds for the head of a request, counted from the connection or from the end of the previous response
+REST = 5  # seconds for the remaining body of a request that was refused before the whole body arrived
+DELIVERY = 120  # seconds in which a client must receive a response
+LINGER = 2  # seconds in which a client that violated the protocol can still read why it was refused
+CLOSING = 10  # seconds for the last bytes of a response on a connection that is being closed
 ENDING = 5  # seconds that replace longer deadlines while the server shuts down
 TICK = 0.5  # seconds between two checks of a connection's deadline
 
-HEAD_BYTES = 16_384  # of the request line and headers, of a chunk header, of the trailers
-LINES = 100  # in the request line and headers
+HEAD_BYTES = 16_384  # most bytes of each of these: the request line with headers, a chunk header, the trailers
+LINES = 100  # number of lines in a request head or in trailers
 READ = 16_384  # bytes read at once, so that no client holds the event loop for long
-CHUNKS = 200  # of a body that may be small
-CHUNK = 64  # bytes of each further chunk, on average
-CONNECTIONS = 64  # open at once; a client may wait for the requests of all others
+CHUNKS = 200  # number of chunks in a body that may have any size
+CHUNK = 64  # bytes that all further chunks must have on average
+CONNECTIONS = 64  # number open at once; a client may have to wait for the requests of all others
 ROOM = 8  # connections closed at once when there are too many
-FRESH = 1  # seconds; a connection that has waited for less is closed last
+FRESH = 1  # seconds; connections that have waited for a shorter time are closed last
 WAITING_FOR_CLIENT = {"head", "rest", "delivery", "lingering", "closing"}
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
@@ -38,17 +38,17 @@ _LAST_CHUNK = re.compile(rb"\s{0,2}0{1,20}\s{0,2}(?:;[^\n]*)?\n")
 
 
 class Parser(h11.Connection):
-    """Server side of h11 that also refuses requests that are expensive to parse or ambiguous."""
+    """Server-side h11 parser that also refuses ambiguous requests and requests that are expensive to parse."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self.refusal: h11.RemoteProtocolError | None = None
-        """Error in the last event, if it was invalid."""
+        """Protocol error that the client has made, or None."""
         self._chunks = self._bytes = 0
         self._between_chunks = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Return the next event, with NEED_DATA in place of ConnectionClosed, which uvicorn does not support."""
+        """Return the next event; replace ConnectionClosed, which uvicorn does not support, with NEED_DATA."""
         try:
             if self.their_state is h11.IDLE:
                 self._check_lines(0)
@@ -65,7 +65,7 @@ class Parser(h11.Connection):
         return h11.NEED_DATA if isinstance(event, h11.ConnectionClosed) else event
 
     def _check_lines(self, start: int) -> None:
-        """Refuse a request head, or trailers, with too many lines; `start` is the index of their first byte."""
+        """Refuse a request head or trailers with too many lines; `start` is their offset in the received data."""
         received = self.trailing_data[0]
         end = _END_OF_HEAD.search(received, start)
         if received.count(b"\n", start, end.start() if end else len(received)) >= LINES:
@@ -92,7 +92,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     """Connection to a client, with a deadline for each phase in which the server waits for the client."""
 
     def __init__(self, *args: Any, limit: int = CONNECTIONS, **kwargs: Any) -> None:
-        """Create the protocol; at most `limit` connections are open at once."""
+        """Create the protocol of one connection; `limit` is the server's maximum number of open connections."""
         super().__init__(*args, **kwargs)
         self.conn = self._parser = Parser()
         self._limit = limit
@@ -103,7 +103,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept the connection; if there are too many, close those that have waited longest for their clients."""
+        """Accept a connection; if too many are open, close those that have waited longest for their clients."""
         super().connection_made(transport)
         self._watch()
         connections = [c for c in self.connections if isinstance(c, Connection) and not c._aborted]
@@ -119,7 +119,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
-        """Return the buffer that the transport reads into, of READ bytes."""
+        """Return the buffer of READ bytes that the transport reads into."""
         return self._input
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -128,7 +128,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self.data_received(bytes(self._input[:nbytes]))
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer a client that has closed its sending side; return whether the connection stays open for the answer."""
+        """Handle a client that closed its sending side; return True to keep the connection open for the response."""
         if self._refused or self.transport.is_closing():
             return False
         self._half_closed = True
@@ -137,7 +137,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return not (self._refused or self.transport.is_closing())
 
     def handle_events(self) -> None:
-        """Handle the parsed events."""
+        """Handle the parsed events, unless the request was refused or the connection is closing."""
         if self._refused or self.transport.is_closing():
             return
         super().handle_events()
@@ -151,7 +151,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._refuse(status, f"the request is not valid HTTP: {error or msg}")
 
     def shutdown(self) -> None:
-        """Finish the current request, if it has arrived completely, and close the connection."""
+        """Finish the current request if its whole body has arrived, otherwise refuse it; then close the connection."""
         self._ending = True
         if not self._answering():
             self.transport.close()
@@ -167,7 +167,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _phase_now(self) -> str:
-        """Return the phase of the connection."""
+        """Return the name of the connection's current phase, such as head, body or delivery."""
         if self.transport.is_closing():
             return "closing"
         if self._refused:
@@ -181,7 +181,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return "head" if self.conn.their_state is h11.IDLE else "rest"
 
     def _watch(self) -> None:
-        """Record since when the connection is in its phase, and close it after the deadline of the phase."""
+        """Record when the current phase began, and close the connection if the deadline of that phase has passed."""
         phase = self._phase_now()
         if (phase, self.cycle) != self._phase:
             self._phase, self._since = (phase, self.cycle), time.monotonic()
@@ -196,7 +196,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching = None if self._aborted else self.loop.call_later(TICK, self._watch)
 
     def _deadline(self, phase: str) -> float:
-        """Return the seconds that the connection may be in `phase`; the application sets the deadline of bodies."""
+        """Return how many seconds `phase` may last; infinite for "work" and for "body", which `body.read` limits."""
         deadlines = {"head": HEAD, "rest": REST, "delivery": DELIVERY, "lingering": LINGER, "closing": CLOSING}
         seconds = deadlines.get(phase, float("inf"))
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds
@@ -217,7 +217,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             oldest._abort()
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Send the reason, unless an answer has started, and close the connection."""
+        """Send the reason of the refusal, unless a response has started, and close the connection."""
         self._refused = True
         answer_started = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
         if self.cycle is not None:

@@ -1,4 +1,4 @@
-"""Refuse requests: the exception to raise, and the HTTP response with the status and the reason."""
+"""Refusal of requests: the exception to raise, and the HTTP response with status and reason."""
 
 import json
 from collections.abc import Mapping

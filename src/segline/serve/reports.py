@@ -1,4 +1,4 @@
-"""Describe the version that answers: health and version as JSON, and an HTML page to try the model."""
+"""Reports about the served model version: health and version as JSON, and an HTML page to try the model."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -17,7 +17,7 @@ POLICY = "default-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsaf
 
 
 class Health(pydantic.BaseModel):
-    """Health of the server; ``status`` is ok, or degraded if another version may hold the alias by now."""
+    """Health of the server. ``status`` is "ok", or "degraded" if the served version may no longer hold the alias."""
 
     status: str
     model: str
@@ -27,7 +27,7 @@ class Health(pydantic.BaseModel):
 
 
 class Version(pydantic.BaseModel):
-    """The model version that answers."""
+    """The model version that answers requests."""
 
     name: str
     version: str
@@ -37,7 +37,7 @@ class Version(pydantic.BaseModel):
 
 
 class Page(HTMLResponse):
-    """An HTML page whose Content-Security-Policy allows resources of this server only."""
+    """HTML page whose Content-Security-Policy header allows only resources of this server."""
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """Add the Content-Security-Policy to the usual headers."""
@@ -45,14 +45,14 @@ class Page(HTMLResponse):
 
 
 def health(follower: Follower) -> Health:
-    """Report the health of the version that `follower` holds."""
+    """Report the health of the server, and which model version `follower` holds."""
     serving, problem = follower.serving, follower.problem
     status = "degraded" if problem else "ok"
     return Health(status=status, model=serving.name, version=serving.number, checked=follower.checked, problem=problem)
 
 
 def version(follower: Follower) -> Version:
-    """Report the version that `follower` holds."""
+    """Report the model version that `follower` holds."""
     serving = follower.serving
     return Version(
         name=serving.name,
@@ -64,7 +64,7 @@ def version(follower: Follower) -> Version:
 
 
 def page(follower: Follower) -> str:
-    """Render the HTML page for the version that `follower` holds."""
+    """Render the HTML page for the model version that `follower` holds."""
     serving = follower.serving
     colours = [(name, f"rgb{colour}") for name, colour in legend(classes(serving.tags), errors=False)]
     return _template().render(serving=serving, aliases=follower.aliases, colours=colours)
