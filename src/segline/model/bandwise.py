@@ -42,9 +42,7 @@ class Sums:
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
         """Add some pixels: their object ids, indices in the image, class ids and background probabilities."""
         self.area += np.bincount(ids, minlength=self.area.size)
-        np.add.at(
-            self.background, ids, background.astype(np.float64)
-        )  # pixel by pixel, so that sums round as in memory
+        np.add.at(self.background, ids, background.astype(np.float64))  # pixel by pixel: sums round as in memory
         np.add.at(self.votes.reshape(-1), ids.astype(np.int64) * self.votes.shape[1] + labels, 1)
         fresh = np.flatnonzero(self.first[ids] < 0)[::-1]
         self.first[ids[fresh]] = places[fresh]  # for equal ids numpy keeps the value that is written last

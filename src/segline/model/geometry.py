@@ -13,7 +13,7 @@ class Geometry:
 
     All sizes are pixels along one axis. The network of the paper is ``Geometry(4, "valid", "transposed")``:
     572 in, 388 out, 92 px of context on each side (Ronneberger 2015, fig. 1). `reduction` is the space-to-depth factor:
-    the network processes a block of `reduction` x `reduction` pixels as one pixel, so it multiplies every size.
+    the network processes a block of `reduction` x `reduction` pixels as one, so `reduction` multiplies every size.
     """
 
     depth: int

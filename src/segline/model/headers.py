@@ -10,17 +10,12 @@ from typing import NamedTuple
 LARGEST = 2**32  # largest size of decoded pixels, bytes; fits 20,000 x 20,000 px of four channels with 16 bits
 DEFLATE = 1032  # largest expansion, bytes per compressed byte: 2 bits can stand for 258 bytes
 JPEG = 1400  # largest expansion: 1 bit can stand for a block of 8 x 8, with colour subsampled 4 x 4
-SCANS, MARKERS = (
-    100,
-    10_000,
-)  # largest numbers allowed in a JPEG; a decoder goes through the whole image once for each scan
+SCANS, MARKERS = 100, 10_000  # largest numbers in a JPEG; decoding goes over the image once for each scan
 
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples per pixel, by colour type
 PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-AFTER_SCAN = re.compile(
-    rb"\xff[^\x00\xd0-\xd7\xff]"
-)  # a marker that is not a stuffed byte, a restart marker or a fill byte
+AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # marker, but no stuffed byte, restart or fill byte
 BASELINE, PROGRESSIVE, FRAMES = (0xC0, 0xC1), 0xC2, set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SCAN, END = 0xDA, 0xD9
 

@@ -205,9 +205,7 @@ def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * np.uint8(255)
     dtype = np.dtype(pixels.dtype.name if pixels.dtype.name in RANGES else np.float32)
-    with np.errstate(
-        over="ignore"
-    ):  # values beyond float32 become infinite, and `segline check` refuses infinite values
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite; `segline check` refuses them
         return np.ascontiguousarray(pixels, dtype)
 
 
@@ -239,7 +237,7 @@ def as_channels(raw: Raw, channels: int) -> Raw:
     Raises
     ------
     ImageError
-        The number of channels differs in any other case.
+        The number of channels differs in any other way.
     """
     if raw.shape[2] == channels:
         return raw

@@ -55,7 +55,7 @@ class Predictor:
         self.device = device
 
     def probabilities(self, raw: Raw) -> Probabilities:
-        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over the number of views in the settings.
+        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views that the settings ask for.
 
         Raises
         ------

@@ -38,7 +38,7 @@ class Contents(NamedTuple):
 
 
 class _Size(NamedTuple):
-    """Size of a codestream and its tiles, px, number of channels and tiles, and number of bits per sample."""
+    """Size of a codestream and of its tiles in px, and the numbers of channels, of bits per sample and of tiles."""
 
     height: int
     width: int

@@ -108,7 +108,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return why images must be predicted whole (empty if they need not), and how many bytes of memory this needs."""
+        """Return why images must be predicted whole (empty if not needed), and how much memory this takes, bytes."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 

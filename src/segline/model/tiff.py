@@ -222,7 +222,7 @@ def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
 
 
 def _doubt_parts(page: tifffile.TiffPage, size: int, parts: int) -> int:
-    """Refuse a page if a strip or tile lies outside the `size` bytes of the file; return the size of all parts, bytes."""
+    """Refuse a page if a strip or tile lies outside the file of `size` bytes; return the total size of all parts."""
     offsets, lengths = page.dataoffsets, page.databytecounts
     if len(lengths) != parts or len(offsets) != parts:
         raise ImageError(f"the file is damaged: it lists {len(offsets)} of {parts} strips or tiles")

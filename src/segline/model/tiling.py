@@ -87,7 +87,7 @@ def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan unpadded windows: kept pixels start at 0 in the first window, and one step later in each further window."""
+    """Plan unpadded windows; the first window keeps pixels from 0 on, and each further window from one step later."""
     context = geometry.margin + geometry.fringe
     whole = geometry.at_least(length + 2 * context)
     size = min(size or whole, whole)

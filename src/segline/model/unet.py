@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .geometry import Geometry
 
-GROUPS = 8  # number of channel groups for norm = group, if it divides the number of channels
+GROUPS = 8  # largest number of channel groups for norm = group; the number used divides the channels
 
 
 class UNet(nn.Module):
