@@ -105,7 +105,7 @@ def _sum(folder: Path, number: int) -> Path:
 
 
 def _add(part: Part, views: int, folder: Path, number: int) -> None:
-    """Add one part to the sum in its file; map the files anew each time, because a mapping keeps pages in memory."""
+    """Add one part to the sum in its file; map the files anew each time, because a mapping keeps data in memory."""
     place = (slice(None), part.rows, part.columns)
     value = part.probabilities / np.float32(views)
     if number:

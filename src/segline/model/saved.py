@@ -103,7 +103,7 @@ class Inference:
 
 
 def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
-    """Read the weights from `file`, by name, and check that their shapes fit the network of `description`.
+    """Read the weights, tensors by name, from `file`, and check that their shapes fit the network of `description`.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from .headers import ImageError
 from .metadata import Metadata
 
 # Largest expansion of each accepted compression, bytes per compressed byte.
-# Other compressions are rare, or their data declare sizes of their own (JPEG 2000, WebP, JPEG XL, LERC).
+# Other compressions are refused: rare ones, and those whose data declare sizes (JPEG 2000, WebP, JPEG XL, LERC).
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1: grey with black as 0, 2: RGB
@@ -47,7 +47,7 @@ class Stored(NamedTuple):
 
     @property
     def black_is_zero(self) -> Pixels:
-        """Numbers with 0 as black, inverted if 0 is stored as white; ImageError if they cannot be inverted."""
+        """Pixel numbers with 0 as black, inverted if 0 is stored as white; ImageError if they cannot be inverted."""
         bits = self.white_is_zero
         return metadata.inverted(self.numbers, bits, self.alpha) if bits else self.numbers
 

@@ -46,7 +46,7 @@ class Passes(NamedTuple):
 
 
 class Land(NamedTuple):
-    """Ids and heights of some pixels."""
+    """Preliminary ids and heights of some pixels."""
 
     ids: Ids
     heights: Heights
