@@ -28,7 +28,7 @@ class Served(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the predictor from artifact ``model`` onto the device in MLFLOW_DEFAULT_PREDICTION_DEVICE, or the CPU."""
+        """Load the predictor from artifact ``model`` onto the device in MLFLOW_DEFAULT_PREDICTION_DEVICE or CPU."""
         # This import is late because torch takes a second to load, and registration does not need torch.
         from .inference import load
 

@@ -61,7 +61,7 @@ class UNet(nn.Module):
         self.whole_image_norm = norm in ("instance", "group")
         self.dropout = nn.Dropout(dropout)
         widths = [width * 2**level for level in range(depth + 1)]
-        # Bilinear up-sampling does not change the number of channels, so each level passes half as many channels upwards.
+        # Bilinear up-sampling keeps the number of channels, so each level passes half as many channels upwards.
         passed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
         bottom = [*widths[:-1], passed_up[-1]]
         ins = [in_channels * reduction**2, *widths[:-1]]
