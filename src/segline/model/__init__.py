@@ -1,1 +1,1 @@
-"""What a registered model carries with it; imports nothing else of segline, so that it can be shipped whole."""
+"""Code that is packaged with every registered model; it imports nothing from the rest of segline."""

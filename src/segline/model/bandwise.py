@@ -1,4 +1,7 @@
-"""Objects of an out-of-core image, equal to `objects.find`: found in files, band by band, and joined between bands."""
+"""Find the objects of an out-of-core image band by band, and join them across bands.
+
+The result equals the result of `objects.find`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,33 +14,33 @@ from .maps import Maps, Show
 from .objects import Separation, distances, heights, reach, steps
 from .watershed import Ids, Watershed, bands, check_count
 
-MARGIN = 64  # rows above and below that are searched first for the nearest background
+MARGIN = 64  # rows above and below a band in which the nearest background is searched first
 
 Kinds = npt.NDArray[np.uint8]
 
 
 class Table(NamedTuple):
-    """Objects and classes by the ids in the file."""
+    """Object and class of each id in the file of ids."""
 
     total: int
     """Number of objects."""
     objects: Ids
-    """Object of each id, numbered from 1; 0 is background."""
+    """Number of the object of each id, from 1; 0 is background."""
     classes: Kinds
-    """Class of each id: the class of most pixels of its object."""
+    """Class of each id: the most frequent class among the pixels of its object."""
 
 
 class Sums:
-    """Pixel counts and sums of N objects."""
+    """Pixel counts and probability sums of N objects."""
 
     def __init__(self, count: int, classes: int) -> None:
         self.area = np.zeros(count, np.int64)
-        self.background = np.zeros(count)  # sum of the background probabilities
+        self.background = np.zeros(count)  # sum of the background probabilities of the pixels
         self.first = np.full(count, -1)  # index of the first pixel, row by row
-        self.votes = np.zeros((count, classes), np.int64)  # pixels of each class
+        self.votes = np.zeros((count, classes), np.int64)  # number of pixels of each class
 
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
-        """Count pixels, given by object id, index in the image, class id and background probability."""
+        """Add some pixels: their object ids, indices in the image, class ids and background probabilities."""
         self.area += np.bincount(ids, minlength=self.area.size)
         np.add.at(self.background, ids, background.astype(np.float64))  # pixel by pixel: sums round as in memory
         np.add.at(self.votes.reshape(-1), ids.astype(np.int64) * self.votes.shape[1] + labels, 1)
@@ -46,12 +49,12 @@ class Sums:
 
 
 def find(maps: Maps, separation: Separation, show: Show) -> Table:
-    """Write component ids into the file of `maps`, and return the objects that the ids belong to.
+    """Find the objects: write preliminary ids into the file of `maps`, and return the object of each id.
 
     Raises
     ------
     ImageError
-        The image has more components than int32 has numbers.
+        The image has more components than int32 can count.
     """
     maps.create_ids()
 
@@ -79,16 +82,17 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
 
 
 def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Callable[[slice, Ids], None]) -> Ids:
-    """Number the pixels of an image (`height`, `width`) so that pixels of different components have different ids.
+    """Give preliminary ids to the pixels of an image (`height`, `width`); no two components share an id.
 
     Parameters
     ----------
-    kinds : returns the kinds (h, W) of some rows; 4-connected pixels of one kind are a component, 0 is background.
-    write : receives the ids of some rows.
+    kinds : function that returns the kinds (h, W) of some rows; 4-connected pixels of one kind are a component, and
+        kind 0 is background.
+    write : function that receives the ids of some rows.
 
     Returns
     -------
-    For each id the lowest id of its component; 0 is background.
+    For each id, the lowest id of its component; 0 is background.
     """
     count, joined = 0, dict[int, int]()
     above: tuple[Kinds, Ids] | None = None
@@ -108,7 +112,7 @@ def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Ca
 
 
 def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
-    """Number the components of one band from `count` + 1; return ids and the highest id."""
+    """Number the components of one band from `count` + 1; return the ids of the pixels and the highest id."""
     ids = np.zeros(kind.shape, np.int32)
     for value in range(1, int(kind.max(initial=0)) + 1):
         mask = (kind == value).view(np.uint8)
@@ -119,7 +123,7 @@ def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
 
 
 def _join(joined: dict[int, int], first: int, second: int) -> None:
-    """Join the components of two ids: every id but the lowest of a component points to a lower id."""
+    """Join the components of two ids: in `joined`, each id except the lowest of its component points to a lower id."""
     low, high = sorted((_lowest(joined, first), _lowest(joined, second)))
     if low < high:
         joined[high] = low
@@ -133,7 +137,7 @@ def _lowest(joined: dict[int, int], number: int) -> int:
 
 
 def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
-    """Return the heights of some rows and of the rows directly above and below; -1 outside of the image."""
+    """Return the heights of `rows`, of the row above and of the row below; -1 outside the image."""
     around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
     ground = heights(_distances(maps, around), maps.probabilities(around))
     missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)
@@ -141,7 +145,7 @@ def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
 
 
 def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
-    """Return the distances of some rows as in the whole image.
+    """Measure the distance to the background for `rows`, with the same result as in the whole image.
 
     The margin grows until no background outside the window can be nearer than the background inside.
     """
@@ -159,7 +163,7 @@ def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
 
 
 def _count(maps: Maps, component: Ids, count: int, show: Show) -> Sums:
-    """Count the pixels of each object, in the order of the rows."""
+    """Count the pixels of each object, from the first row of the image to the last."""
     sums = Sums(count, maps.classes)
     for rows in bands(maps.height, maps.width):
         objects = component[maps.ids(rows)].ravel()

@@ -1,4 +1,4 @@
-"""Read orientation, density and similar metadata from EXIF, XMP and PNG chunks; every offset is checked."""
+"""Read the orientation, density and similar metadata of an image from EXIF, XMP and PNG chunks; check every offset."""
 
 import re
 import struct
@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 MOST = 2**20  # largest number of bytes read from a metadata block
 MOST_ENTRIES = 4096
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION = 274, 282, 283
-WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}  # struct format by TIFF type
+WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}  # struct format of each integer type of TIFF
 RATIONAL = 5
 XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*(\d{1,9})")
 SCAN, END = 0xDA, 0xD9
@@ -18,25 +18,25 @@ JFIF, EXIF, XMP, MPF = b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 RAW_PROFILES = (
     b"Raw profile type exif",
     b"Raw profile type APP1",
-)  # keywords under which ImageMagick stores EXIF in PNG
-PALETTE, OPAQUE = b"\3", 255  # colour type of a PNG with a palette, and its opaque alpha
+)  # keywords under which ImageMagick stores EXIF data in a PNG
+PALETTE, OPAQUE = b"\3", 255  # colour type of a PNG with a palette, and the alpha of an opaque colour
 PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"pHYs", b"acTL", b"tRNS")
 
-Density = tuple[float, float]  # pixels per unit of length, in x and in y
+Density = tuple[float, float]  # number of pixels per unit of length, in x and in y
 
 
 class Notes(NamedTuple):
-    """Metadata of a PNG or JPEG about its geometry; None where nothing is declared."""
+    """Metadata about the geometry of a PNG or JPEG; None where the file declares nothing."""
 
     orientation: int | None = None
     density: Density | None = None
-    frames: int = 1  # frames of an animation
+    frames: int = 1  # number of frames of an animation
     several: bool = False  # whether further pictures follow the first
     clear: bool = False  # whether a colour or index other than 0 is declared transparent
 
 
 def of_tiff(data: bytes) -> tuple[int | None, Density | None]:
-    """Return orientation and density from the first directory of EXIF data; None where missing or damaged."""
+    """Return the orientation and density in the first directory of EXIF data; each is None if missing or damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
         return None, None
@@ -65,13 +65,13 @@ def _ratio(data: bytes, offset: int, order: str) -> float:
 
 
 def of_xmp(data: bytes) -> int | None:
-    """Return the orientation in XMP metadata, or None."""
+    """Return the orientation in XMP metadata, or None if there is none."""
     match = XMP_ORIENTATION.search(data[:MOST])
     return int(match[1]) if match else None
 
 
 def of_jpeg(data: bytes) -> Notes:
-    """Return the metadata before the first scan of a JPEG; EXIF overrides XMP, JFIF's density overrides EXIF's."""
+    """Return the metadata before the first scan of a JPEG; EXIF overrides XMP, but a JFIF density overrides EXIF."""
     exif: tuple[int | None, Density | None] = None, None
     xmp: int | None = None
     density: Density | None = None
@@ -90,7 +90,7 @@ def of_jpeg(data: bytes) -> Notes:
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and content of each part before the first scan; stop at a damaged part."""
+    """Yield the marker and content of each segment of a JPEG before the first scan; stop at a damaged segment."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (SCAN, END):
         marker = data[at + 1]
@@ -105,7 +105,7 @@ def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def of_png(stream: BinaryIO) -> Notes:
-    """Return the metadata in the chunks of a PNG, anywhere in the file; of a damaged file, those before the damage."""
+    """Return the metadata in all chunks of a PNG; if the file is damaged, only those before the damage."""
     exif: tuple[int | None, Density | None] = None, None
     xmp: int | None = None
     density: Density | None = None
@@ -131,7 +131,7 @@ def of_png(stream: BinaryIO) -> Notes:
 
 
 def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and content of the metadata chunks, without reading the pixels."""
+    """Yield the kind and content of each metadata chunk of a PNG, without reading the pixels."""
     at = 8
     while True:
         stream.seek(at)
@@ -145,7 +145,7 @@ def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _text(kind: bytes, part: bytes) -> bytes:
-    """Return the text of a PNG chunk with XMP, or with EXIF written by ImageMagick; empty for other chunks."""
+    """Return the text of a PNG chunk that holds XMP, or EXIF written by ImageMagick; empty for other chunks."""
     keyword, _, rest = part.partition(b"\0")
     if kind == b"iTXt" and keyword == b"XML:com.adobe.xmp":
         packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
@@ -160,7 +160,7 @@ def _text(kind: bytes, part: bytes) -> bytes:
 
 
 def _profile(text: bytes) -> bytes:
-    """Return the EXIF data of a raw profile: a name, a length, then hexadecimal digits."""
+    """Return the EXIF data in a raw profile, which consists of a name, a length and hexadecimal digits."""
     digits = b"".join(text.split(b"\n")[3:]).replace(b" ", b"")
     try:
         return bytes.fromhex(digits.decode("ascii")).removeprefix(EXIF)

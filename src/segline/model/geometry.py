@@ -1,19 +1,19 @@
-"""Size arithmetic of the U-Net: legal input sizes, output size, stride and context."""
+"""Size arithmetic for the U-Net: legal input sizes, output size, stride and context."""
 
 from dataclasses import dataclass
 
 
 class SizeError(ValueError):
-    """Raised for a size that the network cannot take; the message names the nearest legal sizes."""
+    """Raised for an input size that does not fit the network; the message names the nearest legal sizes."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Size arithmetic of a U-Net with `depth` 2x2 poolings and two 3x3 convolutions at each step.
+    """Size arithmetic for a U-Net with `depth` 2x2 poolings and two 3x3 convolutions at each level.
 
     All sizes are pixels along one axis. The network of the paper is ``Geometry(4, "valid", "transposed")``:
     572 in, 388 out, 92 px of context on each side (Ronneberger 2015, fig. 1). `reduction` is the space-to-depth factor:
-    the network processes blocks of that many pixels a side as one, so every size is multiplied by it.
+    the network processes a block of `reduction` x `reduction` pixels as one, so `reduction` multiplies every size.
     """
 
     depth: int
@@ -23,19 +23,19 @@ class Geometry:
 
     @property
     def stride(self) -> int:
-        """Shift equivariance, px: the output shifts with the input for multiples of this value only."""
+        """Stride, px: a shift of the input by a multiple of the stride shifts the output by the same distance."""
         return self.reduction << self.depth
 
     @property
     def margin(self) -> int:
-        """Pixels by which the output is smaller than the input, on each side."""
+        """Number of pixels by which the output is smaller than the input, on each side."""
         return 0 if self.padding == "same" else 6 * self.stride - 4 * self.reduction
 
     @property
     def fringe(self) -> int:
-        """Outermost output pixels, on each side, that an artificial border of the input changes.
+        """Width, in output pixels, of the zone on each side that changes if the input ends at an artificial border.
 
-        Zero padding spreads inwards from the border of a tile; bilinear up-sampling repeats the edge.
+        The effect of zero padding spreads inwards from the border of a tile. Bilinear up-sampling repeats the edge.
         Unpadded convolutions with transposed up-sampling have no fringe.
         """
         padding = 2 if self.padding == "same" else 0
@@ -50,22 +50,22 @@ class Geometry:
 
     @property
     def smallest(self) -> int:
-        """Smallest legal input size."""
+        """Smallest legal input size, px."""
         if self.padding == "same":
             return self.stride
         bottom = next(side for side in range(1, 5) if (side - 4 << self.depth) + 4 >= 1)
         return self.stride * bottom + 2 * self.margin - 4 * (self.stride - self.reduction)
 
     def legal(self, size: int) -> bool:
-        """Return whether an input of `size` fits the poolings without remainder."""
+        """Return whether the poolings divide an input of `size` px without remainder."""
         return size >= self.smallest and (size - self.smallest) % self.stride == 0
 
     def at_least(self, size: int) -> int:
-        """Return the smallest legal input size that is not below `size`."""
+        """Return the smallest legal input size, px, that is at least `size`."""
         return self.smallest + max(0, -(-(size - self.smallest) // self.stride)) * self.stride
 
     def output(self, size: int) -> int:
-        """Return the output size for an input of `size`.
+        """Return the output size, px, for an input of `size` px.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Read GIF files of one frame: indices into the palette of the file or of the frame."""
+"""Read GIF files with one frame, as colours or as indices into the palette."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from .headers import Header, ImageError
 
 LZW = 2560  # largest expansion, bytes per compressed byte, as in TIFF
 EXTENSION, FRAME, END = 0x21, 0x2C, 0x3B
-CONTROL = 0xF9  # extension that declares a transparent colour
+CONTROL = 0xF9  # kind of extension that declares a transparent colour
 
 Colours = npt.NDArray[np.uint8]  # (N, 3)
 
@@ -26,24 +26,24 @@ class _Frame(NamedTuple):
 
 
 def header(data: bytes) -> Header:
-    """Return the header of a GIF; a grey palette counts as grey, because GIF has no grey of its own.
+    """Return the header of a GIF; an image with a grey palette counts as grey, because GIF has no type for grey images.
 
     Raises
     ------
     ImageError
-        The GIF is truncated or damaged, has several frames, or its frame does not fill it.
+        The GIF is truncated or damaged, has several frames, or its frame does not fill the image.
     """
     frame = _frame(data)
     return Header(frame.height, frame.width, 1 if _is_grey(frame.palette) else 3, "uint8")
 
 
 def clear(data: bytes) -> bool:
-    """Return whether a colour other than the first is declared transparent; ImageError as in `header`."""
+    """Return whether a GIF declares a colour other than the first as transparent; ImageError as in `header`."""
     return bool(_frame(data).clear)
 
 
 def density(start: bytes) -> tuple[float, float] | None:
-    """Return the pixels per unit of length in x and y from the first bytes of a GIF; None if not declared."""
+    """Return the number of pixels per unit of length in x and y from the first bytes of a GIF; None if not declared."""
     ratio = start[12] if len(start) > 12 else 0
     return (1.0, (ratio + 15) / 64) if ratio else None
 
@@ -60,7 +60,7 @@ def numbers(data: bytes) -> tuple[npt.NDArray[np.uint8], Colours]:
 
 
 def shown(data: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-    """Return colours or greys (H, W, C), and an opacity (H, W) of 0 or 255 if a transparent colour is declared."""
+    """Return colours or greys (H, W, C), and their opacity (H, W), 0 or 255, or None if no colour is transparent."""
     indices, palette = numbers(data)
     clear = _frame(data).clear
     pixels = palette[indices]
@@ -73,7 +73,7 @@ def _is_grey(palette: Colours) -> bool:
 
 
 def _frame(data: bytes) -> _Frame:
-    """Walk over all parts of the file and return its frame."""
+    """Read all parts of a GIF and return its only frame."""
     if len(data) < 13:
         raise ImageError("the file is truncated")
     width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
@@ -106,7 +106,7 @@ def _frame(data: bytes) -> _Frame:
 
 
 def _palette(data: bytes, at: int, flags: int) -> tuple[Colours, int]:
-    """Return the palette at byte `at`, which is empty unless `flags` declare it, and the byte where it ends."""
+    """Return the palette at offset `at` and the offset of its end; the palette is empty unless `flags` declares one."""
     end = at + 3 * 2 ** ((flags & 7) + 1) * (flags >> 7)
     if end > len(data):
         raise ImageError("the file is truncated")
@@ -114,7 +114,7 @@ def _palette(data: bytes, at: int, flags: int) -> tuple[Colours, int]:
 
 
 def _after_blocks(data: bytes, at: int) -> int:
-    """Return the byte after a chain of blocks, each of which begins with its length."""
+    """Return the offset of the first byte after a chain of data blocks; each block begins with its length."""
     while length := _byte(data, at):
         at += 1 + length
     return at + 1

@@ -1,4 +1,4 @@
-"""Read and validate the headers of image files before any pixels are decoded."""
+"""Read and validate the headers of image files before decoding any pixels."""
 
 import re
 import struct
@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-LARGEST = 2**32  # bytes of pixels; 20,000 x 20,000 px of four channels with 16 bits fit
-DEFLATE = 1032  # largest expansion, bytes per compressed byte: a match of 258 bytes in 2 bits
-JPEG = 1400  # largest expansion: a block of 8 x 8 in 1 bit, colour subsampled 4 x 4
-SCANS, MARKERS = 100, 10_000  # largest numbers in a JPEG; each scan costs a pass over the image
+LARGEST = 2**32  # largest size of decoded pixels, bytes; fits 20,000 x 20,000 px of four channels with 16 bits
+DEFLATE = 1032  # largest expansion, bytes per compressed byte: 2 bits can stand for 258 bytes
+JPEG = 1400  # largest expansion: 1 bit can stand for a block of 8 x 8, with colour subsampled 4 x 4
+SCANS, MARKERS = 100, 10_000  # largest numbers in a JPEG; decoding goes over the image once for each scan
 
-PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples per pixel, by colour type
 PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker other than a stuffed byte, a restart or filling
+AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # marker, but no stuffed byte, restart or fill byte
 BASELINE, PROGRESSIVE, FRAMES = (0xC0, 0xC1), 0xC2, set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SCAN, END = 0xDA, 0xD9
 
 
 class ImageError(ValueError):
-    """Raised for bytes or pixels that cannot be used; the message gives the cause and the requirement."""
+    """Raised for an image file or pixels that cannot be used; the message gives the cause and the requirement."""
 
 
 class Header(NamedTuple):
@@ -35,7 +35,7 @@ class Header(NamedTuple):
 
 @contextmanager
 def reading(form: str) -> Iterator[None]:
-    """Turn every exception in the block into an ImageError that names the image format."""
+    """Turn every exception raised inside the with block into an ImageError that names the image format."""
     try:
         yield
     except ImageError as error:
@@ -52,7 +52,8 @@ def doubt(height: int, width: int, stored: int, decoded: int, most: float) -> No
 
     Parameters
     ----------
-    stored, decoded : bytes of its pixels, uncompressed in the file format and decoded in memory.
+    stored : number of bytes of the uncompressed pixels in the file format.
+    decoded : number of bytes of the decoded pixels in memory.
     most : largest number of bytes to which the compressed bytes can expand.
     """
     if height <= 0 or width <= 0:
@@ -67,12 +68,12 @@ def doubt(height: int, width: int, stored: int, decoded: int, most: float) -> No
 
 
 def png(data: bytes, size: int) -> Header:
-    """Return the header of a PNG of `size` bytes that begins with `data`, at least 33 bytes.
+    """Return the header of a PNG file of `size` bytes; `data` is the start of the file, at least 33 bytes.
 
     Raises
     ------
     ImageError
-        The header is damaged, or the pixels are more than deflate can compress into the file.
+        The header is damaged, or declares more pixels than deflate can compress into the file.
     """
     if len(data) < 33 or data[8:16] != b"\0\0\0\rIHDR":
         raise ImageError("the file is truncated, or its beginning is not that of a PNG")
@@ -89,7 +90,7 @@ def png(data: bytes, size: int) -> Header:
 
 
 def png_pixels(data: bytes, transparency: bool = True) -> bytes:
-    """Return the PNG `data` with only the chunks of its pixels: without colour profile, orientation and text.
+    """Keep only the chunks of the PNG `data` that define its pixels; drop colour profile, orientation and text.
 
     Raises
     ------
@@ -117,14 +118,14 @@ def png_pixels(data: bytes, transparency: bool = True) -> bytes:
 
 
 def bmp(data: bytes, size: int) -> Header:
-    """Return the header of a BMP of `size` bytes that begins with `data`: all bytes, or at least 1,200.
+    """Return the header of a BMP file of `size` bytes; `data` is the whole file, or at least its first 1,200 bytes.
 
-    BMP has no grey: an image with a grey palette counts as grey.
+    BMP has no type for grey images, so an image with a grey palette counts as grey.
 
     Raises
     ------
     ImageError
-        The BMP is truncated, compressed, or of a rare kind.
+        The BMP is truncated, compressed, or of a rare type.
     """
     if len(data) < 54:
         raise ImageError("the file is truncated")
@@ -141,7 +142,7 @@ def bmp(data: bytes, size: int) -> Header:
 
 
 def bmp_density(data: bytes) -> tuple[float, float] | None:
-    """Return the pixels per metre in x and y from the first bytes of a BMP; None if they are missing."""
+    """Return the number of pixels per metre in x and y from the first bytes of a BMP; None if not declared."""
     if len(data) < 46:
         return None
     x, y = struct.unpack_from("<ii", data, 38)
@@ -149,14 +150,14 @@ def bmp_density(data: bytes) -> tuple[float, float] | None:
 
 
 def jpeg(data: bytes) -> Header:
-    """Return the header of a JPEG after a scan of all its parts, which is the only way to detect truncation.
+    """Return the header of a JPEG after reading all its segments; only this detects a truncated file.
 
-    JPEG has no checksums, so damage inside a scan stays undetected if it keeps the markers.
+    JPEG has no checksums, so damage inside a scan stays undetected if the markers are intact.
 
     Raises
     ------
     ImageError
-        The JPEG is truncated or damaged, not grey or three colours of 8 bits, or of a rare kind.
+        The JPEG is truncated or damaged, is not grey or three colours with 8 bits each, or is of a rare type.
     """
     header, scans, at = None, 0, 2
     for _ in range(MARKERS):
@@ -165,7 +166,7 @@ def jpeg(data: bytes) -> Header:
         marker = data[at + 1]
         if data[at] != 0xFF:
             raise ImageError(f"the file is damaged at byte {at}")
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # fill byte
             at += 1
             continue
         if marker == END:
@@ -189,7 +190,7 @@ def jpeg(data: bytes) -> Header:
 
 
 def _frame(data: bytes, at: int) -> Header:
-    """Return the header from the JPEG frame at byte `at`."""
+    """Read the header from the JPEG frame that starts at offset `at`."""
     if len(data) < at + 10:
         raise ImageError("the file is truncated")
     marker, bits, height, width, channels = struct.unpack_from(">xB2xBHHB", data, at)

@@ -1,15 +1,15 @@
 """Decode images to raw pixels, normalise them for the network, and encode labels as PNG.
 
 Types. Every image is decoded to (H, W, C), uint8, uint16 or float32. bool becomes 0 and 255; every other type becomes
-float32 with its values kept (whole numbers beyond 2**24 are rounded). Palettes become RGB. An alpha channel is
-dropped if it is opaque everywhere, else the image is refused. `metadata` decides about all other metadata: pixels are
-upright, and 0 is black.
+float32 with the same values (whole numbers beyond 2**24 are rounded). Palettes become RGB. An alpha channel is
+dropped if it is opaque everywhere; otherwise the image is refused. Module `metadata` decides about all other metadata:
+pixels are turned upright, and 0 is black.
 
-Bounds. The size in a header is validated before anything is allocated. P is the size of the pixels in bytes, stored or
-decoded, whichever is larger. P is at most 4 GiB (`headers.LARGEST`) and at most k times the file: k is 1 for BMP and
-uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate, 2,560 for LZW and GIF, 64 for PackBits, 32,768 for zstd
-and JPEG 2000; times the growth by bits, palettes and conversion to float32 (at most 32). Decoding needs at most 64 MiB
-+ 64 x the file + 4 P; the directories of a TIFF may list as much as 64 x the file.
+Bounds. The size in a header is validated before anything is allocated. P is the number of bytes of the pixels, stored
+or decoded, whichever is larger. P is at most 4 GiB (`headers.LARGEST`) and at most k times the size of the file. k is 1
+for BMP and uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate, 2,560 for LZW and GIF, 64 for PackBits, and
+32,768 for zstd and JPEG 2000; times the growth by bits, palettes and conversion to float32 (at most 32). Decoding needs
+at most 64 MiB + 64 x the file size + 4 P; the directories of a TIFF may list up to 64 x the file size.
 """
 
 import io
@@ -43,12 +43,15 @@ MAGIC = (
     | dict.fromkeys(TIFF_MAGIC, "TIFF")
 )
 FORMATS = "PNG, JPEG, BMP, GIF, JPEG 2000 or TIFF"
-START = 1200  # first bytes of a PNG or BMP, which contain its size and type
+START = 1200  # number of first bytes of a PNG or BMP that contain the size and type of the image
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Type, channels, mean and standard deviation of the training images, in units of the type's range."""
+    """Type and number of channels of the training images, and mean and standard deviation of each channel.
+
+    Means and deviations are in units of the type's range.
+    """
 
     dtype: str
     channels: int
@@ -57,7 +60,7 @@ class Statistics:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """Return the statistics in `content`, read from JSON; KeyError, TypeError or ValueError if it is damaged."""
+        """Read the statistics from the JSON object `content`; KeyError, TypeError or ValueError if they are damaged."""
         read = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
         if read.dtype not in ("uint8", "uint16", "float32") or type(read.channels) is not int or read.channels < 1:
             raise ValueError(f"dtype {read.dtype!r:.80} or channels {read.channels!r:.80} do not describe images")
@@ -68,14 +71,14 @@ class Statistics:
 
 
 def decode(data: bytes) -> Raw:
-    """Decode an image file to pixels (H, W, C), uint8, uint16 or float32, by the rules of this module.
+    """Decode an image file to pixels (H, W, C), uint8, uint16 or float32, by the rules in the module docstring.
 
-    Channels are in the order red, green, blue.
+    Colour channels are in the order red, green, blue.
 
     Raises
     ------
     ImageError
-        The bytes are not a supported image, are damaged or truncated, declare more pixels than they can hold, or hold
+        `data` is not a supported image, is damaged or truncated, declares more pixels than it can hold, or holds
         several pages; or the type, the colours or the alpha channel are not supported.
     """
     form = form_of(data)
@@ -89,14 +92,14 @@ def decode(data: bytes) -> Raw:
 
 
 def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
-    """Decode one page of a TIFF to pixels (H, W, C), the only page if `page` is None; errors as in `decode`."""
+    """Decode one page of a TIFF to pixels (H, W, C); None means the only page. Errors as in `decode`."""
     from . import tiff
 
     return pixels_of(tiff.read(stream, page))
 
 
 def pixels_of(stored: "tiff.Stored") -> Raw:
-    """Return the pixels (H, W, C) of stored TIFF numbers, or of a window of them; ImageError if they are invalid."""
+    """Convert the stored numbers of a TIFF, or of a window in it, to pixels (H, W, C); ImageError if this fails."""
     if stored.palette is not None:
         pixels: Raw = stored.palette[stored.numbers[..., 0]]
     else:
@@ -105,7 +108,7 @@ def pixels_of(stored: "tiff.Stored") -> Raw:
 
 
 def header(stream: BinaryIO) -> Header:
-    """Return the size and type that `decode` would return, without decoding; errors as in `decode`."""
+    """Return the size and type of the pixels that `decode` would return, without decoding; errors as in `decode`."""
     form = form_of(stream.read(START))
     if form != "TIFF":
         with headers.reading(form):
@@ -120,12 +123,12 @@ def header(stream: BinaryIO) -> Header:
 
 
 def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
-    """Return the decisions about the metadata of an image file, without decoding.
+    """Return the decisions about the metadata of an image file, without decoding its pixels.
 
     Raises
     ------
     ImageError
-        `metadata` refuses the image, or the file is not an image.
+        Module `metadata` refuses the image, or the file is not an image.
     """
     stream.seek(0)
     start = stream.read(START)
@@ -149,7 +152,7 @@ def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
 
 
 def form_of(start: bytes) -> str:
-    """Return the image format from the first bytes of a file; ImageError if they match no supported format."""
+    """Return the image format from the first bytes of a file; raise ImageError if the format is not supported."""
     for magic, form in MAGIC.items():
         if start.startswith(magic):
             return form
@@ -170,7 +173,7 @@ def _stored(stream: BinaryIO, form: str) -> Header:
 
 
 def _decoded(data: bytes, form: str, size: Header) -> tuple[Raw, tuple[int, ...]]:
-    """Decode the stored pixels (H, W, C), palettes as colours; return them and the indices of the alpha channels."""
+    """Decode the stored pixels (H, W, C), with the palette applied; return them and the indices of alpha channels."""
     if form == "GIF":
         shown, opaque = gif.shown(data)
         return (shown, ()) if opaque is None else (np.dstack([shown, opaque]), (shown.shape[2],))
@@ -187,7 +190,7 @@ def _decoded(data: bytes, form: str, size: Header) -> tuple[Raw, tuple[int, ...]
 
 
 def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
-    """Convert `pixels` (H, W, C) to one of the three types and remove the channels `alpha`."""
+    """Convert `pixels` (H, W, C) to uint8, uint16 or float32, and remove the channels `alpha`."""
     for channel in alpha:
         opaque = 1 if pixels.dtype.kind in "bf" else np.iinfo(pixels.dtype).max
         transparent = int(np.count_nonzero(pixels[..., channel] != opaque))
@@ -202,7 +205,7 @@ def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * np.uint8(255)
     dtype = np.dtype(pixels.dtype.name if pixels.dtype.name in RANGES else np.float32)
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which check refuses
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite; `segline check` refuses them
         return np.ascontiguousarray(pixels, dtype)
 
 
@@ -215,13 +218,13 @@ def encode_png(labels: npt.NDArray[Any]) -> bytes:
 
 
 def scale(raw: Raw) -> npt.NDArray[np.float32]:
-    """Divide `raw` (H, W, C) by the range of its type, as float32: equal pixels always give equal values."""
+    """Divide `raw` (H, W, C) by the range of its type, in float32, so that equal pixels always give equal values."""
     return raw.astype(np.float32) / np.float32(RANGES[raw.dtype.name])
 
 
 def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Return the network input (C, H, W) of `scaled` (H, W, C): subtract the training mean, divide by its deviation."""
-    # The channel axis moves first: numpy is slow if its innermost loop runs over a few channels.
+    """Turn `scaled` (H, W, C) into network input (C, H, W): subtract the training mean and divide by the deviation."""
+    # The channel axis becomes the first, because numpy is slow if its innermost loop is over a few channels.
     planes = np.array(np.moveaxis(scaled, -1, 0), order="C")
     planes -= np.asarray(statistics.mean, np.float32)[:, None, None]
     planes /= np.asarray(statistics.std, np.float32)[:, None, None]
@@ -229,12 +232,12 @@ def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.ND
 
 
 def as_channels(raw: Raw, channels: int) -> Raw:
-    """Return `raw` (H, W, C) with `channels` channels: grey becomes RGB with three equal channels.
+    """Return `raw` (H, W, C) with `channels` channels; a grey image becomes RGB with three equal channels.
 
     Raises
     ------
     ImageError
-        Any other difference.
+        The number of channels differs in any other way.
     """
     if raw.shape[2] == channels:
         return raw
@@ -244,12 +247,12 @@ def as_channels(raw: Raw, channels: int) -> Raw:
 
 
 def to_network(raw: Raw, statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Return the network input (C, H, W) of `raw` (H, W, C); a model for RGB takes grey as three equal channels.
+    """Turn `raw` (H, W, C) into network input (C, H, W); for an RGB model, a grey image becomes three equal channels.
 
     Raises
     ------
     ImageError
-        Type or channels differ from the training images.
+        The type or the number of channels differs from the training images.
     """
     suits = raw.shape[2] == statistics.channels or (raw.shape[2], statistics.channels) == (1, 3)
     if raw.dtype.name != statistics.dtype or not suits:

@@ -1,4 +1,4 @@
-"""Predict labels and objects of an image; evaluation, `segline predict` and the server share this code."""
+"""Predict labels and objects of an image; used by evaluation, `segline predict` and the server."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,8 +30,8 @@ __all__ = [
     "to_labels",
 ]
 
-MEMORY_BUDGET = 3 * 2**28  # bytes of activations in one forward pass; larger images are predicted in tiles
-ACTIVATIONS = 9  # float32 maps of `width` channels in memory at once, measured at the last skip connection
+MEMORY_BUDGET = 3 * 2**28  # bytes of activations in one forward pass; larger images are predicted in windows
+ACTIVATIONS = 9  # number of float32 maps with `width` channels in memory at once, measured at the last skip connection
 
 Probabilities = npt.NDArray[np.float32]  # (K, H, W)
 
@@ -42,7 +42,7 @@ class Prediction(NamedTuple):
     labels: npt.NDArray[np.uint8]
     """Class ids (H, W)."""
     objects: Objects
-    """Objects (H, W), numbered from 1; 0 is background."""
+    """Object ids (H, W), numbered from 1; 0 is background."""
 
 
 class Predictor:
@@ -55,12 +55,12 @@ class Predictor:
         self.device = device
 
     def probabilities(self, raw: Raw) -> Probabilities:
-        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views of the settings.
+        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views that the settings ask for.
 
         Raises
         ------
         ImageError
-            Type or number of channels differ from the training images.
+            The type or the number of channels differs from the training images.
         """
         source = Source(raw.shape[0], raw.shape[1], lambda rows, columns: raw[rows, columns])
         mean = np.zeros((len(self.description.classes), *raw.shape[:2]), np.float32)
@@ -78,7 +78,7 @@ class Predictor:
         return self.predict(raw).labels
 
     def with_views(self, views: int) -> Self:
-        """Return a predictor that averages another number of views.
+        """Return the same predictor, but with `views` views to average.
 
         Raises
         ------
@@ -99,18 +99,18 @@ class Predictor:
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
-        """Predict a view by overlapping windows, one row of windows after another, starting with row `first`.
+        """Predict a view in overlapping windows, one row of windows after another, starting at row `first`.
 
-        Each pixel is in exactly one part. The result equals one forward pass over the whole mirrored view.
+        Each pixel is in exactly one part. The result equals one forward pass over the whole view with mirrored borders.
         """
         rows, columns = self.plan(source.height, source.width, view)
         for row in rows[first:]:
             yield self._row(source, view, row, columns)
 
     def plan(self, height: int, width: int, view: int) -> tuple[list[tiling.Span], list[tiling.Span]]:
-        """Plan the rows and columns of windows over a view of an image of `height` x `width` px."""
+        """Plan the rows and columns of windows that cover a view of an image of `height` x `width` px."""
         tile, geometry = self._tile(height, width), self.network.geometry
-        rows, columns = (  # a tile size from the settings is not changed
+        rows, columns = (  # a tile size that the settings give is not changed
             tiling.plan(length, tile and (self.inference.tile or tiling.fitted(length, tile, geometry)), geometry)
             for length in view_size(view, height, width)
         )
@@ -126,25 +126,25 @@ class Predictor:
                 yield window.decided(output, source)
 
     def memory(self, height: int, width: int) -> int:
-        """Estimate the bytes that `predict` needs for an image of `height` x `width` px."""
+        """Estimate how many bytes `predict` needs for an image of `height` x `width` px."""
         activations = 4 * ACTIVATIONS * int(self.description.network["width"]) * height * width
         labels = (12 * len(self.description.classes) + 60) * height * width
         return labels + (activations if self.network.whole_image_norm else min(activations, MEMORY_BUDGET))
 
     def _forward(self, inputs: torch.Tensor) -> Probabilities:
-        """Return probabilities (b, K, h, w) of a batch of windows."""
+        """Predict the probabilities (b, K, h, w) of a batch of windows."""
         with torch.inference_mode():
             logits = self.network(inputs.to(self.device))
             probabilities: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
         return probabilities
 
     def _pixels(self) -> int:
-        """Return the number of pixels that one forward pass may have."""
+        """Return the largest number of input pixels of one forward pass."""
         reduction = self.network.geometry.reduction**2
         return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 
     def _tile(self, height: int, width: int) -> int | None:
-        """Return the side of a window, px; None for the whole image, which instance and group norm always need."""
+        """Return the side of a window, px; None means the whole image, which instance and group norm require."""
         if self.network.whole_image_norm:
             return None
         if self.inference.tile:
@@ -161,27 +161,27 @@ def load(folder: Path, device: str = "cpu") -> Predictor:
     Raises
     ------
     ModelError
-        A file is missing, damaged, or does not fit the other files.
+        A file is missing or damaged, or does not fit the other files.
     """
     return load_with(folder, Inference.read(folder / "inference.json"), device)
 
 
 def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predictor:
-    """Load weights.safetensors and model.json from `folder` into a predictor with the settings `inference`."""
+    """Load a predictor from weights.safetensors and model.json in `folder`, with the settings `inference`."""
     description = Description.read(folder / "model.json")
     tensors = weights(folder / "weights.safetensors", description)
     network = description.build()
     network.load_state_dict(tensors)
-    # channels_last is faster; torch's annotations lack this argument.
+    # The memory format channels_last is faster. The type annotations of torch lack this argument.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, description, inference, device)
 
 
 def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray[np.uint8]:
-    """Turn probabilities into class ids (H, W) by the thresholds of `inference`.
+    """Turn probabilities into class ids (H, W), using the thresholds of `inference`.
 
-    A border that is faint in one place joins two cells. With a segment threshold, the cells are the components above
-    this threshold, and the thinnest line between two cells becomes border as well.
+    Two cells would be joined where the border between them is faint. With a segment threshold, the cells are the
+    components above this threshold, and a line one pixel wide between two cells becomes border as well.
     """
     labels: npt.NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
     if inference.threshold is not None:
@@ -193,10 +193,10 @@ def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray
 
 
 def interpret(probabilities: Probabilities, inference: Inference) -> Prediction:
-    """Turn probabilities into labels and objects by the settings of `inference`.
+    """Turn probabilities into labels and objects, using the settings `inference`.
 
-    With a separation each object gets one class, and only objects are foreground. Without a separation the objects are
-    the connected components of each class.
+    With a separation, each object gets one class, and all pixels outside objects become background. Without a
+    separation, the objects are the connected components of each class.
     """
     labels = to_labels(probabilities, inference)
     objects = find(probabilities, labels, inference.separation or Separation())

@@ -1,7 +1,8 @@
 """Validate JPEG 2000 files (JP2 and bare codestreams) before OpenJPEG decodes them.
 
-Not supported are palettes, colours other than grey and RGB, channels of different size or type, signed numbers, and
-structures for which OpenJPEG needs far more memory than the pixels: tiny precincts and code-blocks, very many layers.
+Not supported are palettes, colours other than grey and RGB, channels of different size or type, and signed numbers.
+Tiny precincts, tiny code-blocks and very many layers are refused as well, because OpenJPEG would need far more memory
+for them than for the pixels.
 """
 
 import struct
@@ -16,16 +17,16 @@ from .headers import Header, ImageError
 
 BOXES, CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 MAGIC = (BOXES, CODESTREAM)
-RATIO = 32768  # largest expansion, bytes per compressed byte; it admits an empty image of 8 megapixels
+RATIO = 32768  # largest expansion, bytes per compressed byte; a blank image of 8 megapixels is still accepted
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
-# Bytes that OpenJPEG needs for a tile, for a channel in it and for a precinct; FEW is the allowance for small images.
+# Bytes that OpenJPEG needs for a tile, a channel of a tile and a precinct; FEW bytes are allowed for every image.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
-SMALLEST_BLOCK = 2  # exponent of 2, minus 2, of the smallest code-block
+SMALLEST_BLOCK = 2  # smallest accepted code-block, as stored: log2 of its side, minus 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 GREY, RGB = 17, 16  # values of EnumCS
-EXIF = b"JpgTiffExif->JP2"  # UUID of the box with EXIF
-GEOTIFF = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")  # UUID of the box with a GeoTIFF
+EXIF = b"JpgTiffExif->JP2"  # UUID of the box that holds EXIF data
+GEOTIFF = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03")  # UUID of the box that holds a GeoTIFF
 
 
 class Contents(NamedTuple):
@@ -37,7 +38,7 @@ class Contents(NamedTuple):
 
 
 class _Size(NamedTuple):
-    """Size of a codestream and of its tiles, px, and the bits of its samples."""
+    """Size of a codestream and of its tiles in px, and the numbers of channels, of bits per sample and of tiles."""
 
     height: int
     width: int
@@ -53,17 +54,18 @@ class _Size(NamedTuple):
 
 
 def header(data: bytes) -> Contents:
-    """Return the size, type and alpha channels of a JPEG 2000 file after a walk over all its parts.
+    """Return the size, type and alpha channels of a JPEG 2000 file, after validating all its headers.
 
     Raises
     ------
     ImageError
-        The file is truncated, damaged, not supported (see above), or declares more pixels than it can hold.
+        The file is truncated, damaged or not supported (see the module docstring), or declares more pixels than it can
+        hold.
     """
     alpha, codestream = _boxes(data) if data.startswith(BOXES) else ((), data)
     size = _size(codestream)
     item = 1 if size.bits <= 8 else 2
-    # OpenJPEG holds two copies of 4 bytes for each sample.
+    # OpenJPEG keeps two copies of each sample, with 4 bytes each.
     headers.doubt(size.height, size.width, size.samples * item, size.samples * 4, RATIO * len(data))
     reversible = True
     for marker, part in _markers(codestream):
@@ -85,7 +87,7 @@ def header(data: bytes) -> Contents:
 
 
 def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
-    """Decode to pixels (H, W, C) with alpha; return them and the indices of alpha channels. Errors as in `header`."""
+    """Decode to pixels (H, W, C), and return them with the indices of their alpha channels; errors as in `header`."""
     contents = header(data)
     pixels: npt.NDArray[Any] = imagecodecs.jpeg2k_decode(data, planar=False, numthreads=1)
     size = contents.size
@@ -93,7 +95,7 @@ def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
 
 
 def note(data: bytes, uuid: bytes) -> bytes:
-    """Return the content of the first box with `uuid` in a JP2 (EXIF, or the GeoTIFF of its georeference), or b""."""
+    """Return the content of the first JP2 box with `uuid`, such as EXIF or GEOTIFF; b"" if there is none."""
     for kind, at, end in _each_box(data, 0, len(data)) if data.startswith(BOXES) else ():
         if kind == b"uuid" and data[at : at + 16] == uuid:
             return data[at + 16 : end]
@@ -101,7 +103,7 @@ def note(data: bytes, uuid: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> tuple[tuple[int, ...], bytes]:
-    """Return the alpha channels of a JP2 and its codestream; refuse unsupported colours."""
+    """Return the indices of the alpha channels of a JP2, and its codestream; refuse unsupported colours."""
     alpha: list[int] = []
     for kind, at, end in _each_box(data, 0, len(data)):
         if kind == b"jp2c":
@@ -140,7 +142,7 @@ def _each_box(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]
 
 
 def _size(data: bytes) -> _Size:
-    """Return the size that a codestream declares."""
+    """Read and validate the size that a codestream declares."""
     if not data.startswith(CODESTREAM) or len(data) < 42:
         raise ImageError("the file is truncated")
     right, bottom, left, top, wide, high, _, _, channels = struct.unpack_from(">8IH", data, 8)
@@ -163,7 +165,7 @@ def _size(data: bytes) -> _Size:
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each marker and its content in all headers of a codestream; packets are skipped by the lengths of tiles."""
+    """Yield each marker and its content from all headers of a codestream; skip the compressed data of each tile."""
     at, tile = 2, 0
     while True:
         if at + 2 > len(data):
@@ -173,7 +175,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         if marker == SOD:
             (length,) = struct.unpack_from(">I", data, tile + 6)
-            if length == 0 and data.endswith(b"\xff\xd9"):  # the last tile: to the end
+            if length == 0 and data.endswith(b"\xff\xd9"):  # length 0: the last tile extends to the end of the file
                 return
             if not tile or length < at + 2 - tile:
                 raise ImageError(f"the file is damaged at byte {tile}")
@@ -191,7 +193,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
-    """Refuse tiny precincts and code-blocks; `style` begins with the number of levels."""
+    """Refuse tiny precincts and code-blocks; `style` is the coding style, which begins with the number of levels."""
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(

@@ -1,4 +1,4 @@
-"""Maps of an out-of-core image in files: probabilities averaged over views, class ids and component ids, by rows."""
+"""Store the maps of an out-of-core image in files: mean probabilities over the views, class ids and component ids."""
 
 import json
 import os
@@ -14,23 +14,23 @@ from .inference import Inference, Predictor, Probabilities, to_labels
 from .tiling import VIEWS, Part, Source
 
 Show = Callable[[str, int, int], None]
-"""Function that is called with the name of a step, the number of finished parts and the number of all parts."""
+"""Function that shows progress: takes the name of a step, the number of finished parts and the number of all parts."""
 
 JOURNAL = "journal.json"
 
 
 class Maps:
-    """Memory-mapped files; touched pages stay in memory until `release`."""
+    """Memory-mapped files of an image; the memory pages that were read or written stay in memory until `release`."""
 
     def __init__(self, probabilities: Path, inference: Inference) -> None:
-        """Map `probabilities`, an .npy file (K, H, W) float32; the file of the ids will lie beside it."""
+        """Map `probabilities`, an .npy file (K, H, W) float32; the file of ids will be ids.npy in the same folder."""
         self._probabilities, self._ids = probabilities, probabilities.with_name("ids.npy")
         self._inference = inference
         self._mapped = dict[Path, npt.NDArray[Any]]()
         self.classes, self.height, self.width = np.load(probabilities, mmap_mode="r").shape
 
     def release(self) -> None:
-        """Unmap the files, which frees their memory."""
+        """Unmap the files to free their memory."""
         self._mapped.clear()
 
     def _map(self, file: Path) -> npt.NDArray[Any]:
@@ -39,41 +39,42 @@ class Maps:
         return self._mapped[file]
 
     def probabilities(self, rows: slice) -> Probabilities:
-        """Read class probabilities (K, h, W)."""
+        """Read the class probabilities (K, h, W) of some rows."""
         return np.array(self._map(self._probabilities)[:, rows])
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Compute class ids (h, W) from the probabilities of each pixel alone."""
+        """Compute the class ids (h, W) of some rows, each from the probabilities of its pixel alone."""
         return to_labels(self.probabilities(rows), self._inference)
 
     def create_ids(self) -> None:
-        """Preallocate the file of the ids."""
+        """Preallocate the file of ids."""
         preallocate(self._ids, np.int32, (self.height, self.width))
 
     def ids(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Read ids (h, W)."""
+        """Read the ids (h, W) of some rows."""
         return np.array(self._map(self._ids)[rows])
 
     def write_ids(self, rows: slice, ids: npt.NDArray[np.int32]) -> None:
-        """Write ids (h, W) of some rows."""
+        """Write the ids (h, W) of some rows."""
         self._map(self._ids)[rows] = ids
 
 
 class Finished(NamedTuple):
-    """Numbers of finished views, and of finished rows of windows in the next view."""
+    """Number of finished views, and number of finished rows of windows in the next view."""
 
     views: int
     rows: int
 
 
 def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> Path:
-    """Write the mean probabilities over the views into a file of `folder`; resume a call that was stopped.
+    """Write the mean probabilities over the views into a file in `folder`; continue after an interrupted call.
 
-    Each view adds to the sum of the views before and writes into a new file, so that rows can be computed again.
+    Each view adds its probabilities to the sum of the views before, and writes the new sum into a new file. So rows can
+    be computed again after an interruption.
 
     Returns
     -------
-    Path of an .npy file, (K, H, W) float32, equal to the last bit to `Predictor.probabilities`.
+    Path of an .npy file, (K, H, W) float32, whose content is bit-identical to `Predictor.probabilities`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     views = VIEWS[predictor.inference.views]
@@ -104,7 +105,7 @@ def _sum(folder: Path, number: int) -> Path:
 
 
 def _add(part: Part, views: int, folder: Path, number: int) -> None:
-    """Write the sum with one more part. Each call maps the file anew: touched pages stay as long as the mapping."""
+    """Add one part to the sum in its file; map the files anew each time, because a mapping keeps data in memory."""
     place = (slice(None), part.rows, part.columns)
     value = part.probabilities / np.float32(views)
     if number:
@@ -117,7 +118,7 @@ def _read(journal: Path) -> Finished:
 
 
 def _write(journal: Path, finished: Finished, file: Path) -> None:
-    """Record finished rows once their values in `file` are on the disk."""
+    """Record `finished` in the journal, after the values in `file` have reached the disk."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary = journal.with_name(f".{journal.name}.partial")
@@ -126,7 +127,7 @@ def _write(journal: Path, finished: Finished, file: Path) -> None:
 
 
 def preallocate(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
-    """Write an .npy file of zeros and reserve its disk space: a full disk would kill a process that writes by mmap."""
+    """Write an .npy file of zeros and reserve its disk space: on a full disk, a write by mmap kills the process."""
     array: npt.NDArray[Any] = open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     del array
     if hasattr(os, "posix_fallocate"):

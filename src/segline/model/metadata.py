@@ -1,4 +1,4 @@
-"""Decide about the metadata of an image file: honour it, warn of it, or refuse the file.
+"""Decide about the metadata of an image file: honour the metadata, warn about them, or refuse the file.
 
 All decisions are made here, for images and masks, in training and prediction. docs/import.md contains the same table.
 
@@ -28,7 +28,7 @@ from .headers import ImageError
 
 Pixels = npt.NDArray[Any]
 
-# For each orientation: whether to reverse the stored rows, to reverse the columns, and then to exchange both.
+# For each orientation: whether to reverse the stored rows, to reverse the columns, and then to swap rows and columns.
 TURNS = {
     1: (False, False, False),
     2: (False, True, False),
@@ -39,20 +39,20 @@ TURNS = {
     7: (True, True, True),
     8: (False, True, True),
 }
-FIRST_EXCHANGED = 5  # orientations from here on exchange height and width
+FIRST_EXCHANGED = 5  # orientations from this one on exchange height and width
 SQUARE = 0.01  # largest relative difference between the sides of a square pixel
 TO_STRIP = "if the labels were made on the unturned pixels, remove the orientation (exiftool -Orientation= FILE)"
 
 
 class Note(NamedTuple):
-    """Message to the user about metadata of a file: its subject, and the decision."""
+    """Message to the user about metadata of a file: the kind of metadata, and the decision about them."""
 
     kind: str
     message: str
 
 
 class Facts(NamedTuple):
-    """Metadata of a file about the geometry and meaning of its pixels."""
+    """Metadata of a file that describe the geometry and meaning of its pixels."""
 
     orientation: int | None = None
     density: tuple[float, float] | None = None  # pixels per unit of length, in x and y
@@ -63,12 +63,12 @@ class Facts(NamedTuple):
     georeferenced: bool = False
     nodata: str = ""
     scaled: str = ""
-    validity: bool = False  # whether a page is a mask of valid pixels
+    validity: bool = False  # whether a page of the file is a mask of valid pixels
     rarely_turned: bool = False  # whether viewers differ in whether they turn the image
 
 
 class Metadata(NamedTuple):
-    """Decisions about `Facts`: an orientation 1 to 8, the number for missing values, and notes to the user."""
+    """What was decided from `Facts`: the orientation (1 to 8), the number for missing values, and notes to the user."""
 
     orientation: int = 1
     nodata: float | None = None
@@ -76,7 +76,7 @@ class Metadata(NamedTuple):
 
 
 def decide(facts: Facts) -> Metadata:
-    """Decide about the metadata of a file, by the table of this module.
+    """Decide, by the module's table, whether to honour the metadata of a file, warn about them, or refuse the file.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
 
 
 def number(text: str) -> float | None:
-    """Return the declared number for missing values, or None."""
+    """Parse the declared number for missing values; None if `text` is not a number."""
     try:
         return float(text.strip("\0 \t\r\n").replace(",", "."))
     except ValueError:
@@ -140,7 +140,7 @@ def number(text: str) -> float | None:
 
 
 def holds(dtype: npt.DTypeLike, nodata: float) -> bool:
-    """Return whether an image of type `dtype` can contain the number for missing values."""
+    """Return whether an image of type `dtype` can contain `nodata`, the number for missing values."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return True
@@ -150,7 +150,7 @@ def holds(dtype: npt.DTypeLike, nodata: float) -> bool:
 
 
 def missing(pixels: Pixels, nodata: float) -> npt.NDArray[np.bool_]:
-    """Return a mask of the pixels that equal the number for missing values, which may be NaN."""
+    """Return a mask of the pixels that equal `nodata`, the number for missing values; it may be NaN."""
     if np.isnan(nodata):
         return np.isnan(pixels)
     if not holds(pixels.dtype, nodata):
@@ -161,19 +161,19 @@ def missing(pixels: Pixels, nodata: float) -> npt.NDArray[np.bool_]:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn `pixels` (H, W, ...) as viewers show them: (W, H, ...) for `orientation` 5 to 8."""
+    """Turn stored `pixels` (H, W, ...) upright; the result is (W, H, ...) for `orientation` 5 to 8."""
     backward, mirrored, exchanged = TURNS[orientation]
     turned = pixels[:: -1 if backward else 1, :: -1 if mirrored else 1]
     return np.ascontiguousarray(np.swapaxes(turned, 0, 1) if exchanged else turned)
 
 
 def size(height: int, width: int, orientation: int) -> tuple[int, int]:
-    """Return the height and width of the upright image that is stored as `height` x `width`, or the reverse."""
+    """Convert the height and width of the stored image to those of the upright image, or the reverse."""
     return (width, height) if TURNS[orientation][2] else (height, width)
 
 
 def stored_window(rows: slice, columns: slice, height: int, width: int, orientation: int) -> tuple[slice, slice]:
-    """Return the stored rows and columns, within `height` x `width` px, of a window of the upright image."""
+    """Convert a window of the upright image to rows and columns of the stored image of `height` x `width` px."""
     backward, mirrored, exchanged = TURNS[orientation]
     down, along = (columns, rows) if exchanged else (rows, columns)
     return (_backward(down, height) if backward else down), (_backward(along, width) if mirrored else along)
@@ -184,12 +184,12 @@ def _backward(part: slice, length: int) -> slice:
 
 
 def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
-    """Invert `pixels` (H, W, C) of `bits` bits from white as 0 to black as 0; channels `alpha` stay.
+    """Invert `pixels` (H, W, C) with `bits` bits so that 0 means black instead of white; keep the `alpha` channels.
 
     Raises
     ------
     ImageError
-        The type has no maximum, or there are several channels.
+        The type has no maximum, or there are several channels besides alpha.
     """
     if pixels.dtype.kind not in "bu" or pixels.shape[2] - len(alpha) != 1:
         raise ImageError(
@@ -203,9 +203,9 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask of `bits` bits with 0 as white if its writer may not have inverted the values.
+    """Refuse a mask that declares 0 as white (`bits` bits) if its writer may not have inverted the values.
 
-    tifffile, also through scikit-image, declares every array of bool as WhiteIsZero and inverts nothing.
+    tifffile, also when called by scikit-image, declares every bool array as WhiteIsZero and inverts nothing.
     """
     most, highest = 2**bits - 1, int(stored.max(initial=0))
     if bits == 1 and writer.startswith("tifffile"):

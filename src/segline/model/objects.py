@@ -1,6 +1,6 @@
-"""Objects in a prediction: connected components of a class, or parts of components that a watershed separates.
+"""Find objects in a prediction: connected components of a class, or parts of components separated by a watershed.
 
-Objects are (H, W) int32 ids, numbered from 1; 0 is background.
+An array of objects holds int32 ids (H, W), numbered from 1; 0 is background.
 """
 
 import io
@@ -17,17 +17,17 @@ from .watershed import Watershed, bands
 Objects = npt.NDArray[np.int32]
 Labels = npt.NDArray[np.uint8]  # class ids (H, W)
 
-STEPS = 64  # heights are multiples of 1/64 px, so that equal heights are equal on every machine
-REACH = 1024  # px; distances to the background are not measured beyond it
+STEPS = 64  # heights are rounded to multiples of 1/64 px, so that they are equal on every machine
+REACH = 1024  # largest distance to the background that is measured, px
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Settings that separate touching objects; a part of inference.json.
+    """Settings in inference.json that control how touching objects are separated.
 
-    ``depth``: px; two peaks of the landscape are two objects if the pass between them is more than ``depth`` lower than
-    both; None for connected components. ``min_area``: px; smaller objects are removed. ``min_probability``: objects
-    with a lower mean probability of foreground are removed.
+    ``depth``: px; two peaks of the height map (see `heights`) are two objects if the pass between them is more than
+    ``depth`` lower than both; None for connected components. ``min_area``: px; smaller objects are removed.
+    ``min_probability``: objects with a lower mean probability of foreground are removed.
     """
 
     depth: float | None = None
@@ -36,7 +36,7 @@ class Separation:
 
 
 def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Separation) -> Objects:
-    """Find the objects (H, W) in the class ids `labels` (H, W), which were computed from `probabilities` (K, H, W)."""
+    """Find the objects (H, W) in `labels` (H, W); these are class ids computed from `probabilities` (K, H, W)."""
     objects = components(labels) if separation.depth is None else parted(probabilities, labels, separation.depth)
     area, probability = measured(objects, probabilities)
     return selected(objects, (area >= separation.min_area) & (probability >= separation.min_probability))
@@ -52,10 +52,10 @@ def components(labels: Labels) -> Objects:
 
 
 def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float) -> Objects:
-    """Separate the foreground of `labels` by a watershed of the landscape from `heights`.
+    """Separate the foreground of `labels` into objects by a watershed on the height map of `heights`.
 
-    Each peak that rises more than `depth` above the pass to a higher peak grows into an object. So every connected
-    component of the foreground becomes one or more objects, and each of its pixels belongs to one object.
+    Each peak that rises more than `depth` px above the pass to a higher peak becomes an object. So every connected
+    component of the foreground becomes one or more objects, and each foreground pixel belongs to one object.
 
     Returns
     -------
@@ -74,10 +74,10 @@ def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float)
 
 
 def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """Compute the landscape (H, W) for the watershed, in 1 / `STEPS` px; -1 in the background.
+    """Compute the height map (H, W) for the watershed, in units of 1 / `STEPS` px; -1 in the background.
 
-    The height is the distance to the background, px, times the probability of the likeliest foreground class. It is
-    low in a neck, along a faint line, and where two classes meet.
+    The height is the distance to the background, px, times the probability of the likeliest foreground class. Heights
+    are low in a neck, along a faint line, and where two classes meet. docs/decisions.md calls this map the landscape.
     """
     ground: npt.NDArray[np.int32] = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
     ground[distance == 0] = -1
@@ -85,32 +85,32 @@ def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.flo
 
 
 def distances(inside: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
-    """Measure the distance (H, W) of each pixel to the nearest pixel outside, px; at most `most`."""
+    """Measure the distance (H, W) from each pixel to the nearest pixel that is not `inside`, in px, at most `most`."""
     distance = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(distance, np.float32(most))
 
 
 def reach(height: int, width: int) -> int:
-    """Return the distance to the background, px, at which distances in an image of this size are cut off."""
+    """Return the largest distance to the background that is measured in an image of `height` x `width` px."""
     return min(REACH, height + width)
 
 
 def steps(depth: float) -> int:
-    """Convert a depth in px to a difference of `heights`."""
+    """Convert a depth in px to a difference in the units of `heights`, at least 1."""
     return max(1, round(depth * STEPS))
 
 
 def measured(
     objects: Objects, probabilities: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the area (N,) of each id in `objects`, px, and its mean probability of foreground (N,)."""
+    """Return, for each id in `objects`, its area (N,) in px and its mean foreground probability (N,)."""
     ids = objects.ravel()
     area = np.bincount(ids)
     return area, 1 - np.bincount(ids, probabilities[0].ravel()) / np.maximum(area, 1)
 
 
 def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
-    """Keep the objects whose id is True in `keep` (N,); number them from 1 by their first pixel, row by row."""
+    """Keep the objects whose entry in `keep` (N,) is True; renumber them from 1 in the order of their first pixels."""
     kept = np.flatnonzero(keep & (np.bincount(objects.ravel(), minlength=keep.size) > 0))
     kept = kept[kept > 0]
     first = np.zeros(keep.size, np.int64)
@@ -118,14 +118,14 @@ def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
     for row in range(objects.shape[0] - 1, -1, -1):
         first[objects[row, ::-1]] = (
             row * objects.shape[1] + columns
-        )  # for equal ids numpy keeps the value that is written last
+        )  # for equal ids, numpy keeps the value that is written last
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)
     return numbers[objects]
 
 
 def class_labels(objects: Objects, labels: Labels) -> Labels:
-    """Give each object the class of most of its pixels; everything else becomes background. Class ids (H, W)."""
+    """Return class ids (H, W): each object gets the most frequent class of its pixels, and all else is background."""
     classes = int(labels.max(initial=0)) + 1
     count = int(objects.max(initial=0)) + 1
     votes = np.bincount(objects.ravel() * classes + labels.ravel(), minlength=count * classes).reshape(count, classes)
@@ -135,7 +135,7 @@ def class_labels(objects: Objects, labels: Labels) -> Labels:
 
 
 def encode(objects: npt.NDArray[Any]) -> bytes:
-    """Encode `objects` as 16-bit PNG, or as 32-bit TIFF if there are more than 65,535."""
+    """Encode `objects` as a 16-bit PNG, or as a 32-bit TIFF if there are more than 65,535 objects."""
     if objects.max(initial=0) < 2**16:
         return encode_png(objects.astype(np.uint16))
     import tifffile
@@ -146,7 +146,7 @@ def encode(objects: npt.NDArray[Any]) -> bytes:
 
 
 def encode_probabilities(probabilities: npt.NDArray[np.float32]) -> bytes:
-    """Encode class probabilities (K, H, W) as TIFF with a plane for each class."""
+    """Encode class probabilities (K, H, W) as a TIFF with one plane per class."""
     import tifffile
 
     stream = io.BytesIO()
@@ -163,43 +163,44 @@ def encode_probabilities(probabilities: npt.NDArray[np.float32]) -> bytes:
 
 
 def suffix(encoded: bytes) -> str:
-    """Return the file suffix of an encoded PNG or TIFF: .png or .tif."""
+    """Return the file suffix for an encoded PNG or TIFF: .png or .tif."""
     return ".png" if encoded.startswith(b"\x89PNG") else ".tif"
 
 
 def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Number the 4-connected components of `cells` (H, W) from 1; 0 elsewhere."""
+    """Number the 4-connected components of `cells` (H, W) from 1; all other pixels are 0."""
     numbered = cv2.connectedComponents(np.ascontiguousarray(cells).view(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1]
     return numbered.astype(np.int32, copy=False)
 
 
 def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int32]:
-    """Grow the segments above the threshold until a line one pixel wide is left between them.
+    """Grow the segments above the threshold until only a line one pixel wide is left between them.
 
-    Only the segments above the threshold grow, as in the ISBI 2012 challenge, at the same pace in all directions: no
-    pixel changes its segment, and a border that does not separate two segments vanishes.
+    Only the segments above the threshold grow, as in the ISBI 2012 challenge, and all at the same speed in all
+    directions. No pixel changes its segment, and a border that does not separate two segments vanishes.
 
     Parameters
     ----------
     foreground_probability
-        (H, W) float, probability of not being border.
+        (H, W) float, probability that a pixel is not border.
     threshold
-        A pixel belongs to a segment when its probability is larger.
+        A pixel belongs to a segment if its probability is larger than the threshold.
 
     Returns
     -------
     (H, W) int32
-        Segments numbered from 1; 0 is the line. If no pixel is above the threshold, all are 0.
+        Segments numbered from 1; 0 is the line. If no pixel is above the threshold, all pixels are 0.
     """
     return _grown(segments(foreground_probability > float(threshold)))
 
 
 def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Grow all segments by one pixel at a time; pixels where two segments would meet become the line.
+    """Grow all segments one pixel at a time; a pixel where two segments would meet becomes part of the line.
 
-    Each step decides the white squares of a chessboard, then the black squares. Squares of one colour do not touch, so
-    the order of the pixels does not matter, and no segment grows from an undecided pixel. Every segment stays
-    4-connected, and every pixel of the line touches two segments (scikit-image's watershed_line guarantees neither).
+    Pixels are coloured like a chessboard. Each step decides the white pixels, then the black pixels. Pixels of one
+    colour do not touch, so the order of the pixels does not matter, and no segment grows from an undecided pixel. Every
+    segment stays 4-connected, and every pixel of the line touches two segments (scikit-image's watershed_line
+    guarantees neither).
     """
     if seeds.max(initial=0) <= 1:
         return np.full_like(seeds, seeds.max(initial=0))
@@ -219,7 +220,7 @@ def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return the only id beside 0 in each row (N, 4); 0 where a row has several ids."""
+    """Return, for each row of `ids` (N, 4), its only id other than 0; return 0 if the row has no such id or several."""
     highest = ids.max(axis=1)
     lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
     return np.where(lowest == highest, highest, 0).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Predict an out-of-core image by way of files, equal to the last bit to `Predictor.predict` in memory."""
+"""Predict an out-of-core image with maps in files; the result is bit-identical to `Predictor.predict` in memory."""
 
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +15,17 @@ from .tiling import Source
 
 
 class OutOfCorePrediction:
-    """Labels, objects and probabilities of an image, by rows."""
+    """Labels, objects and probabilities of an out-of-core image; each call returns those of some rows."""
 
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
-        """Predict `source` into files in `folder`; resume a call that was stopped.
+        """Predict `source` and write the maps into `folder`; continue after an interrupted call.
 
-        The files need 4 K + 4 bytes per pixel, and 4 K more where several views are averaged.
+        The files need 4 K + 4 bytes per pixel for K classes, and 4 K more if several views are averaged.
 
         Raises
         ------
         ImageError
-            The model's settings need the whole image at once, or the image's type or channels are not the model's.
+            The model's settings need the whole image at once, or the image's type or channels do not fit the model.
         """
         if reason := predictor.needs_whole:
             raise ImageError(
@@ -35,31 +35,31 @@ class OutOfCorePrediction:
         self._maps = Maps(averaged(predictor, source, folder, show), predictor.inference)
 
     def probabilities(self, rows: slice) -> Probabilities:
-        """Return class probabilities (K, h, W) of some rows."""
+        """Return the class probabilities (K, h, W) of some rows."""
         self._maps.release()
         return self._maps.probabilities(rows)
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return class ids (h, W) of some rows; errors as in `predict`."""
+        """Return the class ids (h, W) of some rows; errors as in `predict`."""
         self._maps.release()
         if self._inference.separation is None:
             return self._maps.labels(rows)
-        table = self._table  # before the ids are read: finding the objects writes the ids
+        table = self._table  # computed before the ids are read, because it writes the ids
         return table.classes[self._maps.ids(rows)]
 
     def objects(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return objects (h, W) of some rows; errors as in `predict`."""
+        """Return the objects (h, W) of some rows; errors as in `predict`."""
         self._maps.release()
         table = self._table
         return table.objects[self._maps.ids(rows)]
 
     def predict(self, rows: slice) -> Prediction:
-        """Return labels and objects of some rows.
+        """Return the labels and objects of some rows.
 
         Raises
         ------
         ImageError
-            The image has more components than int32 has numbers.
+            The image has more components than int32 can count.
         """
         return Prediction(self.labels(rows), self.objects(rows))
 

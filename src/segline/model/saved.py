@@ -1,4 +1,4 @@
-"""Read and write a model on disk: model.json, inference.json and the weights, validated before use."""
+"""Read and write a model on disk: model.json, inference.json and the weights. All are validated before use."""
 
 import json
 import math
@@ -16,8 +16,8 @@ from .objects import Separation
 from .tiling import VIEWS
 from .unet import UNet
 
-LARGEST = 2**20  # largest size of a JSON file of a model, bytes
-WIDEST = 2**17  # largest number of channels of the lowest level
+LARGEST = 2**20  # largest size of model.json or inference.json, bytes
+WIDEST = 2**17  # largest number of channels at the lowest level
 REMEDY = "the file is damaged or belongs to another model; copy it again, or train the model again"
 
 
@@ -27,7 +27,7 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Description:
-    """Content of model.json: all that is needed, besides the weights, to build the network and its input."""
+    """Content of model.json: what is needed, besides the weights, to build the network and its input."""
 
     network: dict[str, Any]
     classes: dict[int, str]
@@ -36,12 +36,12 @@ class Description:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Read the description in `file`; ModelError if it is damaged."""
+        """Read the description from `file`; raise ModelError if the file is damaged."""
         with _named(file):
             content = _read(file)
             network, classes = content["network"], content["classes"]
             _doubt(isinstance(network, dict) and all(NETWORK.get(k, _never)(v) for k, v in network.items()), "network")
-            # Memory grows with this product; a damaged number must not allocate all memory.
+            # The network's memory grows with this product, so a damaged number could allocate all memory.
             _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "network.width")
             _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "classes")
             _doubt(list(classes) == [str(number) for number in range(len(classes))], "classes")
@@ -51,7 +51,7 @@ class Description:
             return cls(network, {int(k): name for k, name in classes.items()}, content["labels"], statistics)
 
     def encoded(self) -> bytes:
-        """Return the content of model.json."""
+        """Encode the description as the content of model.json."""
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
     def write(self, file: Path) -> None:
@@ -67,11 +67,11 @@ class Description:
 class Inference:
     """Content of inference.json: settings that turn probabilities into labels and objects.
 
-    ``threshold`` : foreground is above this probability; None takes the likeliest class.
-    ``segment_threshold`` : borders are closed between cells that are apart above this probability; None: never.
+    ``threshold`` : a pixel is foreground above this probability; None takes the likeliest class.
+    ``segment_threshold`` : a border is closed between cells that are separate above this probability; None: never.
     ``separation`` : how touching objects are separated; None if the model does not predict objects.
-    ``views`` : number of `VIEWS` to average.
-    ``tile`` : side of the network's input, px; 0 for as few windows as `MEMORY_BUDGET` allows.
+    ``views`` : number of views to average, a key of `VIEWS`.
+    ``tile`` : side of a window, px; 0 chooses windows as large as `MEMORY_BUDGET` allows.
     """
 
     threshold: float | None = None
@@ -82,7 +82,7 @@ class Inference:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Read the settings in `file`; ModelError if it is damaged."""
+        """Read the settings from `file`; raise ModelError if the file is damaged."""
         with _named(file):
             content = _read(file)
             separation = content.pop("separation", None)
@@ -94,7 +94,7 @@ class Inference:
             return cls(**content, separation=Separation(**separation))
 
     def encoded(self) -> bytes:
-        """Return the content of inference.json."""
+        """Encode the settings as the content of inference.json."""
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
     def write(self, file: Path) -> None:
@@ -103,7 +103,7 @@ class Inference:
 
 
 def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
-    """Return the weights in `file` by name, after a check of their shapes against the network in `description`.
+    """Read the weights, tensors by name, from `file`, and check that their shapes fit the network of `description`.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
     """
     with _named(file):
         tensors = load_file(file)
-    with torch.device("meta"):  # shapes without memory
+    with torch.device("meta"):  # a network with shapes, but without memory for weights
         wanted = description.build().state_dict()
     for name in sorted({*wanted, *tensors}):
         shapes = [tuple(state[name].shape) if name in state else "none" for state in (tensors, wanted)]
@@ -127,12 +127,12 @@ def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Turn every error about a damaged file in the block into a ModelError that names the file."""
+    """Turn every error about a damaged file, raised inside the with block, into a ModelError that names the file."""
     try:
         yield
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # SafetensorError, and errors from JSON values of wrong types
+    except Exception as error:  # SafetensorError, or an error caused by a JSON value of a wrong type
         message = " ".join(f"{error}".split())[:200] if not isinstance(error, KeyError) else f"{error} is missing"
         raise ModelError(f"{file}: {message}; {REMEDY}") from error
 
@@ -159,7 +159,7 @@ def _real(value: object, low: float, high: float = math.inf) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type, operator]
 
 
-def _never(value: object) -> bool:  # noqa: ARG001  the check of an unknown name
+def _never(value: object) -> bool:  # noqa: ARG001  check for a setting with an unknown name
     return False
 
 

@@ -1,4 +1,4 @@
-"""MLflow interface of a registered model: encoded images in, encoded label, instance and probability images out."""
+"""MLflow interface of a registered model: takes encoded images, returns encoded predictions."""
 
 import base64
 import binascii
@@ -21,43 +21,44 @@ COLUMNS = ("labels", "instances", "probabilities")
 
 
 class Served(PythonModel):
-    """A pyfunc model: each row is one encoded image, such as PNG, and its answer a uint8 PNG of class ids.
+    """A pyfunc model: each input row is an encoded image, such as PNG; each output row is a uint8 PNG of class ids.
 
-    The parameters ``instances`` and ``probabilities`` add columns of these names: images of instance ids and of class
-    probabilities. ``views`` is the number of views to average, 0 for the number in inference.json.
+    The parameters ``instances`` and ``probabilities`` add columns of these names, which hold images of instance ids and
+    of class probabilities. ``views`` is the number of views to average, or 0 for the number in inference.json.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the network of artifact ``model`` to MLFLOW_DEFAULT_PREDICTION_DEVICE or the CPU."""
-        # Imported late: torch takes a second, and registering does not need it.
+        """Load the predictor from artifact ``model`` onto the device in MLFLOW_DEFAULT_PREDICTION_DEVICE or CPU."""
+        # This import is late because torch takes a second to load, and registration does not need torch.
         from .inference import load
 
         device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or "cpu"
         self.predictor = load(Path(context.artifacts["model"]), device)
 
-    # MLflow derives no signature of its own from this type only; callers may pass other types, see `entries`.
+    # The type hint pd.DataFrame keeps MLflow from deriving a signature. Callers may pass other types, see `entries`.
     def predict(
         self,
         context: PythonModelContext,  # noqa: ARG002
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict the images of `model_input`; answer with column ``labels`` and the columns that `params` request.
+        """Predict the images in `model_input`; return the column ``labels`` and the columns that `params` requests.
 
         Parameters
         ----------
         model_input
-            A DataFrame whose first column holds the images, a list of them, or one image; each as bytes, or as base64
-            text.
+            A DataFrame whose first column holds the images, or a list of images, or one image. Each image is bytes or
+            base64 text.
         params
             ``instances``: true adds the column ``instances``: 16-bit PNG, or 32-bit TIFF for more than 65,535 ids.
-            ``probabilities``: true adds the column ``probabilities``: float32 TIFF, a plane for each class.
+            ``probabilities``: true adds the column ``probabilities``: float32 TIFF with one plane per class.
             ``views``: number of views to average, 1, 4 or 8; 0 for the number in the model's settings.
 
         Raises
         ------
         MlflowException
-            An entry is not a readable image or does not fit the model; the message has its number and the reason.
+            An entry is not a readable image or does not fit the model; the message gives the entry's number and the
+            reason.
         """
         options = params or {}
         columns = [name for name in COLUMNS if name == "labels" or options.get(name)]
@@ -89,11 +90,11 @@ class Served(PythonModel):
 
         Parameters
         ----------
-        size : height and width, px.
-        read : returns pixels (h, w, C) of some rows and columns.
-        folder : for files as large as the image; a call that was stopped is resumed from its files.
+        size : height and width of the image, px.
+        read : function that returns the pixels (h, w, C) of given rows and columns.
+        folder : folder for files as large as the image; an interrupted call continues from its files.
         views : number of views to average, 1, 4 or 8; 0 for the number in the model's settings.
-        show : receives the name of a step, the number of finished parts and the number of all parts.
+        show : function that receives the name of a step, the number of finished parts and the number of all parts.
 
         Raises
         ------
@@ -107,7 +108,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return why images cannot be predicted by windows, empty if they can, and the bytes for one in memory."""
+        """Return why images must be predicted whole (empty if not needed), and how much memory this takes, bytes."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 
@@ -131,7 +132,7 @@ def to_bytes(entry: Any) -> bytes:
     if not isinstance(entry, bytes | bytearray | str):
         raise ImageError(f"{type(entry).__name__}, not bytes; send the bytes of an image file, base64 in JSON")
     try:
-        # MLflow passes some base64 text as bytes; no image file consists of letters and digits alone.
+        # MLflow passes some base64 text as bytes. An image file always has bytes that base64 does not use.
         return base64.b64decode("".join(entry.split()) if isinstance(entry, str) else entry, validate=True)
     except (binascii.Error, ValueError):
         if isinstance(entry, str):

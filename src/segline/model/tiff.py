@@ -1,4 +1,4 @@
-"""Read the pictures of a TIFF: group its directories into pictures, validate their headers, decode the pixels."""
+"""Read the pictures in a TIFF: group directories (IFDs) into pictures, validate their headers, decode the pixels."""
 
 import logging
 import math
@@ -14,14 +14,14 @@ from . import headers, metadata, tifftags
 from .headers import ImageError
 from .metadata import Metadata
 
-# Largest expansion by compression, bytes per compressed byte. Other compressions are refused: their data declare sizes
-# of their own (JPEG 2000, WebP, JPEG XL, LERC), or they are rare.
+# Largest expansion of each accepted compression, bytes per compressed byte.
+# Other compressions are refused: rare ones, and those whose data declare sizes (JPEG 2000, WebP, JPEG XL, LERC).
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1: grey with black as 0, 2: RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
 ALPHAS = (1, 2)  # values of ExtraSamples
-# Turns off the forty dialects of tifffile: their metadata can make tifffile load any amount of data.
+# These flags turn off the forty dialects of tifffile, whose metadata can make tifffile load any amount of data.
 PLAIN: dict[str, Any] = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 
 Pixels = npt.NDArray[Any]
@@ -31,30 +31,30 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class Stored(NamedTuple):
-    """Numbers (H, W, C) as stored, and their meaning."""
+    """Pixel numbers (H, W, C) as stored in a TIFF, and how to interpret them."""
 
     numbers: Pixels
     alpha: tuple[int, ...]
     """Indices of the alpha channels."""
     palette: npt.NDArray[np.uint8] | None
-    """Colours (N, 3) of a palette."""
+    """Colours (N, 3) of the palette; None without a palette."""
     white_is_zero: int = 0
-    """Bits of each number if 0 is white, else 0."""
+    """Number of bits per value if 0 is white, else 0."""
     orientation: int = 1
-    """Orientation 1 to 8 of the TIFF standard."""
+    """Orientation as in the TIFF standard, 1 to 8."""
     writer: str = ""
-    """Program that wrote the file."""
+    """Name of the program that wrote the file."""
 
     @property
     def black_is_zero(self) -> Pixels:
-        """Numbers with black as 0: inverted if 0 is white; ImageError if they cannot be inverted."""
+        """Pixel numbers with 0 as black, inverted if 0 is stored as white; ImageError if they cannot be inverted."""
         bits = self.white_is_zero
         return metadata.inverted(self.numbers, bits, self.alpha) if bits else self.numbers
 
 
 @contextmanager
 def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
-    """Open a TIFF and yield it with the offsets of the directories of its full images."""
+    """Open a TIFF; yield the file and the offsets of the directories that hold full images."""
     with headers.reading("TIFF"):
         offsets = tifftags.full_images(stream)
         stream.seek(0)
@@ -63,7 +63,7 @@ def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
 
 
 def count(stream: BinaryIO) -> int:
-    """Return the number of pictures, without channels, smaller copies and masks.
+    """Count the pictures in a TIFF; planes of channels, smaller copies and validity masks do not count.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def count(stream: BinaryIO) -> int:
 
 
 def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int, np.dtype[Any]]:
-    """Return the height and width of the upright picture, its channels without alpha, and its stored type."""
+    """Return the height and width of the upright picture, its number of channels without alpha, and its stored type."""
     with opened(stream) as (file, offsets):
         pages = page_planes(file, offsets, picture)
         first = pages[0]
@@ -86,12 +86,13 @@ def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int,
 
 
 def read(stream: BinaryIO, picture: int | None = None) -> Stored:
-    """Read the picture with number `picture`, or the only picture for None.
+    """Read the stored numbers of the picture with index `picture`; None means the only picture.
 
     Raises
     ------
     ImageError
-        The stream is not a TIFF, is damaged or incomplete, has several pictures for None, or is not supported.
+        The stream is not a TIFF, is damaged or incomplete, or is not supported; or it has several pictures, and
+        `picture` is None.
     """
     with opened(stream) as (file, offsets):
         pages = page_planes(file, offsets, picture)
@@ -100,7 +101,7 @@ def read(stream: BinaryIO, picture: int | None = None) -> Stored:
 
 
 def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
-    """Return how to interpret the numbers of a picture, as `Stored` without numbers; `pages` are its planes."""
+    """Return how to interpret the numbers of a picture with the planes `pages`, as a `Stored` without numbers."""
     first = pages[0]
     white = first.bitspersample if tifftags.white_is_zero(first) else 0
     return Stored(
@@ -114,13 +115,13 @@ def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
 
 
 def is_exact(stream: BinaryIO, picture: int | None = None) -> bool:
-    """Return whether a picture is stored without JPEG compression, which changes numbers; errors as in `read`."""
+    """Return whether a picture is stored without JPEG, a lossy compression; errors as in `read`."""
     with opened(stream) as (file, offsets):
         return all(page.compression != JPEG for page in page_planes(file, offsets, picture, whole=False))
 
 
 def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
-    """Return the decisions about the metadata of a picture, without decoding; errors as in `read`."""
+    """Return the decisions about the metadata of a picture, without decoding its pixels; errors as in `read`."""
     with opened(stream) as (file, offsets):
         page = page_planes(file, offsets, picture, whole=False)[0]
         stream.seek(0)
@@ -128,7 +129,7 @@ def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
 
 
 def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
-    """Return, for each picture, the offsets of its directories, one for each plane."""
+    """Return, for each picture, the offsets of its directories; each directory holds one plane."""
     first = _page(file, offsets[0])
     axes, sizes = tifftags.order(first.description, first.samplesperpixel, len(offsets))
     if math.prod(sizes) != len(offsets):
@@ -144,11 +145,11 @@ def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
 def page_planes(
     file: tifffile.TiffFile, offsets: list[int], picture: int | None, whole: bool = True
 ) -> list[tifffile.TiffPage]:
-    """Return the directories of a picture, one for each plane, in the order of its channels.
+    """Validate and return the directories of a picture, one for each plane, in the order of the channels.
 
     Parameters
     ----------
-    whole : refuse pictures too large to decode whole; False to read windows.
+    whole : whether to refuse pictures that are too large to decode at once; False to read windows.
 
     Raises
     ------
@@ -182,7 +183,7 @@ def _page(file: tifffile.TiffFile, offset: int) -> tifffile.TiffPage:
 
 
 def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole: bool) -> None:
-    """Refuse a page that is not supported, lacks strips or tiles, or is too large for its bytes."""
+    """Refuse a page that is not supported, lacks strips or tiles, or declares more pixels than its data can hold."""
     if page.compression not in RATIOS or page.predictor not in PREDICTORS or page.jpegheader is not None:
         kind = f"compression {_name(page.compression)}, predictor {_name(page.predictor)}"
         raise ImageError(f"{kind} is not supported; write it with deflate or LZW")
@@ -208,7 +209,7 @@ def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole:
 
 
 def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
-    """Return the required number of strips or tiles, and the rows and columns of each."""
+    """Return how many strips or tiles a page must have, and the number of rows and columns of each."""
     height, width, depth = page.imagelength, page.imagewidth, page.imagedepth
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
     sizes = (height, width, rows, columns, page.samplesperpixel)
@@ -221,7 +222,7 @@ def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
 
 
 def _doubt_parts(page: tifffile.TiffPage, size: int, parts: int) -> int:
-    """Refuse a page with strips or tiles outside the `size` bytes of the file; return the bytes of all parts."""
+    """Refuse a page if a strip or tile lies outside the file of `size` bytes; return the total size of all parts."""
     offsets, lengths = page.dataoffsets, page.databytecounts
     if len(lengths) != parts or len(offsets) != parts:
         raise ImageError(f"the file is damaged: it lists {len(offsets)} of {parts} strips or tiles")
@@ -234,7 +235,7 @@ def _doubt_parts(page: tifffile.TiffPage, size: int, parts: int) -> int:
 
 
 def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, columns: int) -> None:
-    """Refuse JPEG strips or tiles that are truncated, or larger than the page declares."""
+    """Refuse a page with JPEG strips or tiles that are truncated, or larger than the page declares."""
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.filehandle.seek(offset)
         part = headers.jpeg(file.filehandle.read(length))
@@ -243,7 +244,7 @@ def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, co
 
 
 def _bytes(dtype: np.dtype[Any]) -> int:
-    """Return the bytes of a number, stored or decoded, whichever is larger."""
+    """Return the number of bytes per value, stored or decoded, whichever is larger."""
     return dtype.itemsize if dtype.name in ("bool", "uint8", "uint16") else max(4, dtype.itemsize)
 
 
@@ -252,15 +253,15 @@ def _name(value: Any) -> str:
 
 
 def numbers_of(page: tifffile.TiffPage) -> Pixels:
-    """Decode the numbers (H, W, C) of a validated page."""
-    numbers = page.asarray(squeeze=False, maxworkers=1)  # (planes, 1, H, W, channels of a plane)
+    """Decode the stored numbers (H, W, C) of a page that was validated."""
+    numbers = page.asarray(squeeze=False, maxworkers=1)  # shape (planes, 1, H, W, channels per plane)
     if page.photometric == PALETTE:
         numbers = numbers.astype(np.uint8 if numbers.dtype.kind == "b" else numbers.dtype, copy=False)
     return np.moveaxis(numbers[:, 0], 0, -2).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
 
 
 def alpha_of(pages: list[tifffile.TiffPage]) -> tuple[int, ...]:
-    """Return the indices of the alpha channels; none where each channel is a page."""
+    """Return the indices of the alpha channels of a picture; there are none if each channel is a page of its own."""
     if len(pages) > 1:
         return ()
     extra, samples = pages[0].extrasamples, pages[0].samplesperpixel
@@ -268,11 +269,11 @@ def alpha_of(pages: list[tifffile.TiffPage]) -> tuple[int, ...]:
 
 
 def palette_of(page: tifffile.TiffPage) -> npt.NDArray[np.uint8] | None:
-    """Return the colours (N, 3) of a page with a palette, else None."""
+    """Return the palette colours (N, 3) of a page, or None if the page has no palette."""
     if page.photometric != PALETTE:
         return None
     colours = np.asarray(page.colormap, np.uint16).T
     if colours.shape != (2**page.bitspersample, 3) or page.samplesperpixel != 1:
         raise ImageError(f"the palette has {len(colours)} colours instead of {2**page.bitspersample}")
-    # The standard requires 16 bits, but some writers use 8.
+    # The TIFF standard requires palettes with 16 bits per value, but some programs write 8 bits.
     return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Read the directories and tags of a TIFF: the order of its planes, and metadata such as orientation or density."""
+"""Read the directories (IFDs) and tags of a TIFF: the order of its planes, and metadata such as the orientation."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ MOST_TAGS = 4096
 
 
 class _Form(NamedTuple):
-    """Struct formats of a TIFF: number of entries, entry (tag, type, number of values, value), and offset."""
+    """Struct formats of a TIFF: the number of entries, an entry (tag, type, number of values, value), and an offset."""
 
     entries: struct.Struct
     entry: struct.Struct
@@ -29,7 +29,7 @@ class _Form(NamedTuple):
 
 
 def full_images(stream: BinaryIO) -> list[int]:
-    """Return the offsets of the directories of full images, at least one; ImageError as in `_kinds`."""
+    """Return the offsets of the directories that hold full images, at least one; ImageError as in `_kinds`."""
     offsets = [offset for offset, kind in _kinds(stream).items() if not kind & (SMALLER_COPY | MASK)]
     if not offsets:
         raise ImageError("the file contains no image")
@@ -42,7 +42,7 @@ def has_validity_mask(stream: BinaryIO) -> bool:
 
 
 def _kinds(stream: BinaryIO) -> dict[int, int]:
-    """Return the NewSubfileType of each directory by its offset, in file order.
+    """Return the NewSubfileType of each directory, keyed by the offset of the directory, in file order.
 
     tifffile cannot be used: it loops forever if more than a hundred directories form a cycle, and it loads the same
     bytes again for every tag that refers to them.
@@ -77,7 +77,7 @@ def _kinds(stream: BinaryIO) -> dict[int, int]:
 def _kind(entries: list[tuple[int, int, int, int]], form: _Form) -> int:
     """Return the NewSubfileType of a directory, or its equivalent for the older SubfileType."""
     for tag, kind, _, stored in entries:
-        # A two-byte value is left-aligned in the four bytes of the entry.
+        # In an entry, a two-byte value is left-aligned in a field of four bytes.
         value = stored >> 16 if kind == SHORT and form.offset.format.startswith(">") else stored
         if tag == NEW_SUBFILE_TYPE:
             return value
@@ -102,12 +102,12 @@ def _read(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[int, ...]:
 
 
 def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
-    """Return the names and sizes of the axes that `planes` directories cover, slowest first; channels are called C.
+    """Return the names and sizes of the axes along which `planes` directories are arranged, slowest first; C: channels.
 
     Parameters
     ----------
-    description : of the first directory, written by OME, ImageJ or tifffile.
-    samples : channels within a directory, which OME and ImageJ include in their channels.
+    description : ImageDescription of the first directory, as OME, ImageJ or tifffile write it.
+    samples : number of channels within a directory; OME and ImageJ include them in their number of channels.
     """
     if description.startswith("ImageJ="):
         return _imagej(description, samples)
@@ -154,21 +154,21 @@ def _attributes(text: str) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="([^"]*)"', text))
 
 
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # tag and value
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # tag, and its value for 0 as white
 PIXEL_SCALE = 33550
-GEOREFERENCE = (PIXEL_SCALE, 33922, 34264, 50844)  # also tiepoints, transformation and RPC coefficients
+GEOREFERENCE = (PIXEL_SCALE, 33922, 34264, 50844)  # pixel scale, tiepoints, transformation and RPC coefficients
 XMP, GDAL_METADATA, GDAL_NODATA = 700, 42112, 42113
 SCALING = re.compile(r'<Item [^>]{0,200}role="(scale|offset)"[^>]{0,200}>([^<]{1,40})<')
 PHYSICAL = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]{1,40})"')
 
 
 def size_of(page: tifffile.TiffPage) -> tuple[int, int]:
-    """Return the height and width of the upright page, px."""
+    """Return the height and width of a page after it is turned upright, px."""
     return metadata.size(page.imagelength, page.imagewidth, metadata_of(page).orientation)
 
 
 def metadata_of(page: tifffile.TiffPage, validity: bool = False) -> Metadata:
-    """Return the decisions about the metadata of a page.
+    """Return the decisions about the metadata of a TIFF page.
 
     Raises
     ------
@@ -194,18 +194,18 @@ def metadata_of(page: tifffile.TiffPage, validity: bool = False) -> Metadata:
 
 
 def white_is_zero(page: tifffile.TiffPage) -> bool:
-    """Return whether a page declares 0 as white; without a declaration 0 is black, as in libtiff."""
+    """Return whether a page declares that 0 is white; without a declaration, 0 is black, as in libtiff."""
     return page.photometric == WHITE_IS_ZERO and PHOTOMETRIC in page.tags
 
 
 def _occurs(page: tifffile.TiffPage, nodata: str) -> bool:
-    """Return whether the type of the page can hold its declared number for missing values."""
+    """Return whether pixels of the page's type can equal `nodata`, the declared number for missing values."""
     value = metadata.number(nodata)
     return value is not None and page.dtype is not None and metadata.holds(page.dtype, value)
 
 
 def _density(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Return the pixels per unit of length in x and y, from GeoTIFF's scale, OME's physical size or the resolution."""
+    """Return the number of pixels per unit of length in x and y, from GeoTIFF tags, OME metadata or the resolution."""
     scale = page.tags.valueof(PIXEL_SCALE)
     if isinstance(scale, tuple) and len(scale) == 3:
         return _inverse(scale[0], scale[1])
@@ -226,7 +226,7 @@ def _inverse(width: float, height: float) -> tuple[float, float] | None:
 
 
 def _scaling(text: object) -> str:
-    """Return the scale or offset of values in GDAL's metadata, unless it is 1 or 0; empty if there is none."""
+    """Describe the scale (other than 1) or offset (other than 0) of values in GDAL metadata; empty if there is none."""
     for role, value in SCALING.findall(text[:100_000]) if isinstance(text, str) else ():
         number = metadata.number(value)
         if number is not None and number != (1 if role == "scale" else 0):

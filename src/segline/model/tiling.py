@@ -1,6 +1,6 @@
-"""Overlap-tile geometry: eight views of an image, and the windows of each view that give each part of the output.
+"""Overlap-tile geometry: eight views of an image, and for each part of the output the input window in a view.
 
-Pure index arithmetic.
+This module computes only indices.
 """
 
 from collections.abc import Callable
@@ -14,31 +14,31 @@ from .geometry import Geometry, SizeError
 from .images import Raw, Statistics, to_network
 
 VIEWS = {1: (0,), 4: (0, 2, 4, 6), 8: tuple(range(8))}
-"""Views to average, by their number and as `make_view` counts them; 4: the views that keep rows as rows."""
+"""Views to average, numbered as in `make_view`, for each number of views; 4: the views that keep rows as rows."""
 
 
 def make_view(image: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
-    """Return one of the eight rotations and mirrorings of `image` (C, H, W); view 0 is the image itself."""
+    """Return one of the eight rotations and mirror images of `image` (C, H, W); view 0 is the image itself."""
     turned = np.rot90(image, view % 4, axes=(1, 2))
     return np.ascontiguousarray(turned[:, :, ::-1] if view >= 4 else turned)
 
 
 def undo_view(output: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
-    """Invert `make_view`."""
+    """Undo `make_view` for a network output (K, h, w)."""
     return np.rot90(output[:, :, ::-1] if view >= 4 else output, -(view % 4), axes=(1, 2))
 
 
 def view_size(view: int, height: int, width: int) -> tuple[int, int]:
-    """Return height and width of a view of an image of `height` x `width` px."""
+    """Return the height and width of a view, for an image of `height` x `width` px."""
     return (height, width) if view % 2 == 0 else (width, height)
 
 
 def to_image(view: int, rows: slice, columns: slice, height: int, width: int) -> tuple[slice, slice]:
-    """Convert `rows` and `columns` of a view to rows and columns of the image (`height` x `width` px)."""
+    """Convert `rows` and `columns` of a view to rows and columns of the image of `height` x `width` px."""
     if view >= 4:
         columns = _mirrored(columns, view_size(view, height, width)[1])
     for side in (width, height, width)[: view % 4][::-1]:
-        # The first row of an image turned by a quarter was its last column.
+        # After a quarter turn, the first row of the image is its former last column.
         rows, columns = columns, _mirrored(rows, side)
     return rows, columns
 
@@ -49,11 +49,11 @@ def _mirrored(span: slice, length: int) -> slice:
 
 @dataclass(frozen=True)
 class Span:
-    """One window along one axis.
+    """Extent of a window along one axis.
 
-    ``start`` to ``stop``: the input, in pixels of the image, which is mirrored beyond its border. ``keep`` to ``end``:
-    the pixels of the image that this window decides. ``offset``: the position of the first of these pixels in the
-    network's output.
+    ``start`` to ``stop``: the input, in pixels of the image; beyond its border, the image is mirrored. ``keep`` to
+    ``end``: the pixels of the image whose output is kept from this window. ``offset``: the position of the first of
+    these pixels in the network's output.
     """
 
     start: int
@@ -64,15 +64,15 @@ class Span:
 
     @property
     def kept(self) -> slice:
-        """Decided pixels, as a slice of the network's output."""
+        """Kept pixels, as a slice of the network's output."""
         return slice(self.offset, self.offset + self.end - self.keep)
 
 
 def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan windows of one size that cover an axis of `length` px; each pixel is kept from exactly one window.
+    """Plan windows of equal size that cover an axis of `length` px; each pixel is kept from exactly one window.
 
-    Steps are multiples of the stride and no window's fringe is kept, so the result equals the result of one window
-    over the whole axis. `size` None plans this one window.
+    Steps are multiples of the stride, and no window's fringe is kept. So the result equals that of one window over the
+    whole axis. If `size` is None, plan this one window.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan unpadded windows: the kept pixels of the first window start at 0, of each further window one step later."""
+    """Plan unpadded windows; the first window keeps pixels from 0 on, and each further window from one step later."""
     context = geometry.margin + geometry.fringe
     whole = geometry.at_least(length + 2 * context)
     size = min(size or whole, whole)
@@ -103,8 +103,8 @@ def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]
 
 
 def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan padded windows inside the image, rounded up to the stride: zeros enter only at the image's true border."""
-    # Two strides at least: instance norm cannot normalise a lowest level of one pixel.
+    """Plan padded windows inside the image (rounded up to the stride), so zero padding occurs only at its border."""
+    # The size is at least two strides: instance norm cannot normalise one pixel at the lowest level.
     whole = geometry.at_least(max(length, 2 * geometry.stride))
     size = min(size or whole, whole)
     context = geometry.at_least(geometry.fringe)
@@ -121,14 +121,14 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def smallest(geometry: Geometry) -> int:
-    """Return the smallest tile, px, whose windows can advance."""
+    """Return the smallest window size, px, that can advance by one stride."""
     if geometry.padding == "same":
         return 2 * geometry.at_least(geometry.fringe) + geometry.stride
     return geometry.at_least(2 * (geometry.margin + geometry.fringe) + geometry.stride)
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Shrink `size` as far as the number of windows that cover `length` px stays the same: less is computed twice."""
+    """Shrink `size` as far as possible without more windows to cover `length` px, so that the windows overlap less."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:
@@ -142,7 +142,7 @@ def _refuse(size: int, geometry: Geometry) -> None:
 
 
 def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-    """Mirror `indices` into 0 ... length - 1 as often as needed, without repeating the edge."""
+    """Map `indices` into 0 ... length - 1 by mirroring at the edges, without repeating the edge pixel."""
     if length == 1:
         return np.zeros_like(indices)
     folded = np.abs(indices) % (2 * length - 2)
@@ -151,14 +151,14 @@ def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
 
 
 def reach(span: Span, length: int) -> tuple[slice, npt.NDArray[np.int64]]:
-    """Return the pixels of an axis of `length` px that a window reads, and the index into them of each window pixel."""
+    """Return which pixels of an axis of `length` px a window reads, and for each window pixel its index among them."""
     indices = fold(np.arange(span.start, span.stop), length)
     first = int(indices.min())
     return slice(first, int(indices.max()) + 1), indices - first
 
 
 class Source(NamedTuple):
-    """An image that is read by parts."""
+    """An image whose rows and columns are read on demand."""
 
     height: int
     width: int
@@ -175,14 +175,14 @@ class Part(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A window over a view."""
+    """A window of a view."""
 
     view: int
     row: Span
     column: Span
 
     def inputs(self, source: Source, statistics: Statistics) -> npt.NDArray[np.float32]:
-        """Return the network's input (C, h, w); the image is mirrored beyond its border."""
+        """Read the network's input (C, h, w) for the window; mirror the image beyond its border."""
         height, width = source.height, source.width
         tall, wide = view_size(self.view, height, width)
         rows, row_indices = reach(self.row, tall)
@@ -192,7 +192,7 @@ class Window(NamedTuple):
         return image[:, row_indices[:, None], column_indices]
 
     def decided(self, output: npt.NDArray[np.float32], source: Source) -> Part:
-        """Return the part of the image that the window decides, from the network's output (K, h, w)."""
+        """Return the kept pixels of the network's output (K, h, w), with their rows and columns in the image."""
         kept = output[:, self.row.kept, self.column.kept]
         rows, columns = slice(self.row.keep, self.row.end), slice(self.column.keep, self.column.end)
         return Part(*to_image(self.view, rows, columns, source.height, source.width), undo_view(kept, self.view))

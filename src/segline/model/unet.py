@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from .geometry import Geometry
 
-GROUPS = 8  # groups of channels for norm = group, where the width allows it
+GROUPS = 8  # largest number of channel groups for norm = group; the number used divides the channels
 
 
 class UNet(nn.Module):
-    """Contracting and expanding path with copy-and-crop; returns logits.
+    """U-Net with a contracting path, an expanding path and skip connections (copy and crop); returns logits.
 
     ``UNet(1, 2, width=64, depth=4, padding="valid", norm="none")`` is the network of the paper: 31,030,658 parameters.
 
     Parameters
     ----------
     in_channels, classes:
-        Channels of the image, and number of classes including the background.
+        Number of channels of the image, and number of classes including the background.
     width:
-        Channels of the first level; every level doubles them.
+        Number of channels at the first level; each further level has twice as many.
     depth:
         Number of 2x2 poolings.
     padding:
@@ -33,11 +33,12 @@ class UNet(nn.Module):
     upsampling:
         ``transposed`` 2x2 convolution, or ``bilinear`` with the channels halved in the convolutions that follow.
     dropout:
-        Probability, at the end of the contracting path (its last two levels, as in the released network).
+        Dropout probability at the last two levels of the contracting path, as in the released network.
     reduction:
-        Space-to-depth factor: side of the blocks of pixels that the network processes as one. The pixels of a block
-        become channels, and the channels of the last convolution become pixels again (sub-pixel convolution, Shi 2016).
-        The cost falls by reduction**2, and the receptive field grows by reduction. 1: off.
+        Space-to-depth factor: side, px, of the square of pixels that the network processes as one pixel. The pixels of
+        a square become channels, and the last convolution's channels become pixels again (sub-pixel convolution, Shi
+        2016). The cost falls by a factor of reduction**2, and the receptive field grows by a factor of reduction.
+        1: off.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class UNet(nn.Module):
         self.whole_image_norm = norm in ("instance", "group")
         self.dropout = nn.Dropout(dropout)
         widths = [width * 2**level for level in range(depth + 1)]
-        # Bilinear up-sampling keeps the channels, so the level below passes up half as many.
+        # Bilinear up-sampling keeps the number of channels, so each level passes half as many channels upwards.
         passed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
         bottom = [*widths[:-1], passed_up[-1]]
         ins = [in_channels * reduction**2, *widths[:-1]]
@@ -80,14 +81,14 @@ class UNet(nn.Module):
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits (b, classes, h', w') of `image` (b, in_channels, h, w).
+        """Compute the logits (b, classes, h', w') for `image` (b, in_channels, h, w).
 
         Raises
         ------
         SizeError
-            The sides of the image are not legal, see `Geometry.check`.
+            The height or width of the image is not legal, see `Geometry.check`.
         ValueError
-            `image` does not have four axes, or not `in_channels` channels.
+            `image` does not have four axes, or does not have `in_channels` channels.
         """
         if image.ndim != 4 or image.shape[1] != self.in_channels:
             raise ValueError(f"the network takes shape (b, {self.in_channels}, h, w), not {tuple(image.shape)}")
@@ -109,10 +110,10 @@ class UNet(nn.Module):
 
 
 def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding: str, norm: str) -> nn.Sequential:
-    """Build two 3x3 convolutions, each followed by the normalisation and ReLU."""
+    """Build two 3x3 convolutions, each followed by normalisation and ReLU."""
     layers: list[nn.Module] = []
     for i, o in ((in_channels, mid_channels), (mid_channels, out_channels)):
-        # A bias before a normalisation that subtracts the mean would have no effect.
+        # A bias has no effect before a normalisation layer, because the layer subtracts the mean.
         layers.append(nn.Conv2d(i, o, kernel_size=3, padding=1 if padding == "same" else 0, bias=norm == "none"))
         if norm != "none":
             layers.append(normalisation(norm, o))
@@ -121,7 +122,7 @@ def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding:
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:
-    """Build the layer for the setting `norm`, with learned scale and shift."""
+    """Build the normalisation layer that the setting `norm` names, with learned scale and shift."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "instance":
@@ -130,17 +131,20 @@ def normalisation(norm: str, channels: int) -> nn.Module:
 
 
 def centre_crop(skip: Tensor, height: int, width: int) -> Tensor:
-    """Return the central (height, width) of `skip` (b, c, h, w); the paper crops 4, 16, 40 and 88 px a side."""
+    """Crop `skip` (b, c, h, w) to its central `height` x `width`; the paper crops 4, 16, 40 and 88 px on each side."""
     top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
     return skip[:, :, top : top + height, left : left + width]
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw weights from N(0, sqrt(2 / fan_in)), fan_in = inputs of one output value (Ronneberger 2015, section 3)."""
+    """Initialise weights with samples from N(0, sqrt(2 / fan_in)), as in Ronneberger 2015, section 3.
+
+    fan_in is the number of inputs of one output value.
+    """
     if isinstance(module, nn.Conv2d):
         fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
     elif isinstance(module, nn.ConvTranspose2d):
-        fan_in = module.in_channels  # stride equals kernel: one tap reaches each output
+        fan_in = module.in_channels  # the stride equals the kernel size, so each output value has one input pixel
     else:
         return
     nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))

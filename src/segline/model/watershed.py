@@ -1,9 +1,9 @@
-"""A watershed that reads an image some rows at a time; the objects do not depend on the number of rows.
+"""A watershed that reads an image a few rows at a time; the objects do not depend on how many rows are read at once.
 
-Each pixel belongs to the peak at the end of its steepest way up, along 4-connected pixels (a watershed cut; Cousty,
-Bertrand, Najman and Couprie 2009). Tie-breaking: of pixels of equal height the first, row by row, counts as higher.
-A peak that rises by no more than a step above the pass to a higher peak belongs to the object across that pass
-(extended maxima; Soille 2003, ch. 6.3.5).
+Each pixel belongs to the peak at the end of its steepest uphill path along 4-connected pixels (a watershed cut; Cousty,
+Bertrand, Najman and Couprie 2009). Tie-breaking: among pixels of equal height, the first, row by row, counts as higher.
+A pass is the highest point between two peaks. A peak that rises by no more than a step above the pass to a higher peak
+belongs to the object on the other side of that pass (extended maxima; Soille 2003, ch. 6.3.5).
 """
 
 from array import array
@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from .headers import ImageError
 
-BAND = 2**22  # pixels that are processed together
-LISTED = 2**16  # passes that are converted to Python numbers at once
+BAND = 2**22  # number of pixels that are processed together
+LISTED = 2**16  # number of passes that are converted to Python numbers at once
 LARGEST_ID = np.iinfo(np.int32).max
 
 Ids = npt.NDArray[np.int32]
@@ -24,21 +24,21 @@ Heights = npt.NDArray[np.int32]
 
 
 def bands(stop: int, width: int, start: int = 0) -> Iterator[slice]:
-    """Yield the rows from `start` to `stop` of an image in bands of about `BAND` pixels."""
+    """Divide the rows of an image from `start` to `stop` into bands of about `BAND` pixels."""
     rows = max(1, BAND // width)
     for top in range(start, stop, rows):
         yield slice(top, min(top + rows, stop))
 
 
 def check_count(count: int) -> int:
-    """Return `count`; ImageError where int32 has fewer numbers."""
+    """Return `count`; raise ImageError if it exceeds the range of int32."""
     if count > LARGEST_ID:
         raise ImageError(f"more than {LARGEST_ID} separate parts; cut the image")
     return count
 
 
 class Passes(NamedTuple):
-    """Pairs of ids that touch, and the height of the pass between them."""
+    """Pairs of ids that touch, and the height of the pass between the two ids of each pair."""
 
     first: Ids
     second: Ids
@@ -46,42 +46,42 @@ class Passes(NamedTuple):
 
 
 class Land(NamedTuple):
-    """Ids and heights of some pixels."""
+    """Preliminary ids and heights of some pixels."""
 
     ids: Ids
     heights: Heights
 
 
 class LastRow(NamedTuple):
-    """The last row of a band, and the columns in which ways leave it downward."""
+    """The last row of a band, and the columns where uphill paths continue into the next band."""
 
     land: Land
     downward: npt.NDArray[np.intp]
 
 
 class Watershed:
-    """Objects of a landscape that is added from the top, some rows at a time."""
+    """Watershed objects of a height map that is added from the top, a few rows at a time."""
 
     def __init__(self) -> None:
         self._count = 0
         self._heights: list[Heights] = [np.zeros(1, np.int32)]
-        """Height of each id's pixel: a peak, or the last pixel of a way up that leaves the rows."""
+        """Height of the pixel of each id: a peak, or the last pixel of an uphill path before it leaves its band."""
         self._onward: list[tuple[Ids, Ids]] = []
-        """Ids of ways that leave their rows, and the ids in which these ways continue."""
+        """Ids of uphill paths that leave their band, and the ids in which these paths continue."""
         self._passes: list[Passes] = []
         self._last: LastRow | None = None
 
     def add(self, heights: Heights) -> Ids:
-        """Return preliminary ids (h, W) of the next rows; 0 is background. `objects` joins them to objects.
+        """Return preliminary ids (h, W) for the next rows; 0 is background. `objects` joins these ids into objects.
 
         Parameters
         ----------
-        heights : (h + 2, W), with the row above and the row below; negative outside of all objects and of the image.
+        heights : (h + 2, W), with the row above and the row below; negative in the background and outside the image.
 
         Raises
         ------
         ImageError
-            There are more ids than int32 has numbers.
+            There are more ids than int32 can count.
         """
         inside, own = heights[1:-1] >= 0, heights[1:-1]
         uphill = _uphill(heights)
@@ -102,7 +102,7 @@ class Watershed:
         return ids
 
     def _join(self, ids: Ids, own: Heights, uphill: Ids) -> None:
-        """Continue ways from the previous rows into these rows, and from these rows into the previous rows."""
+        """Connect the uphill paths that cross, in either direction, between the previous band and this band."""
         width = ids.shape[1]
         if self._last is not None:
             above, downward = self._last
@@ -114,11 +114,11 @@ class Watershed:
         self._last = LastRow(Land(ids[-1].copy(), own[-1].copy()), leaving)
 
     def objects(self, step: int) -> Ids:
-        """Return for each id the lowest id of its object.
+        """Return, for each id, the lowest id of its object.
 
         Parameters
         ----------
-        step : a peak that rises by more than `step` above the pass to a higher peak is an object.
+        step : a peak that rises by more than `step` above the pass to a higher peak is a separate object.
         """
         peaks = np.arange(self._count + 1, dtype=np.int32)
         for leaving, onward in self._onward:
@@ -129,11 +129,11 @@ class Watershed:
 
 
 def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
-    """Return the index change (h, W) from each pixel to its highest neighbour; 0 at a peak."""
+    """Return, for each pixel (h, W), the index of its highest neighbour minus its own index; 0 at a peak."""
     width = heights.shape[1]
     padded = np.pad(heights, ((0, 0), (1, 1)), constant_values=-1)
     highest, change = padded[:-2, 1:-1].copy(), np.full((heights.shape[0] - 2, width), -width, np.int32)
-    # In the order of their indices: of neighbours of equal height the first wins.
+    # Neighbours are visited in index order, so the first wins among neighbours of equal height.
     for neighbour, by in (
         (padded[1:-1, :-2], -1),
         (padded[1:-1, 1:-1], 0),
@@ -147,7 +147,7 @@ def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
 
 
 def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Return for each pixel (h * W,) the index of the last pixel of its way up within these rows."""
+    """Return, for each pixel (h * W,), the index of the last pixel of its uphill path within this band."""
     height, width = uphill.shape
     change = np.where(inside, uphill, 0)
     change[0, change[0] == -width] = 0
@@ -156,7 +156,7 @@ def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Follow `pointers`, the next step of each way, to the end of each way."""
+    """Follow `pointers`, which hold the next index of each entry, until every entry points to the end of its path."""
     while True:
         further = pointers[pointers]
         if np.array_equal(further, pointers):
@@ -165,13 +165,13 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Return the passes between pixels of different ids; `shifted` holds the next pixel of each pixel in `land`."""
+    """Return the passes between neighbours with different ids; `shifted` holds a neighbour of each pixel in `land`."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 
 
 def _highest(*passes: Passes) -> Passes:
-    """Keep the highest pass of each pair of ids, the lower id first, sorted by the ids."""
+    """Keep only the highest pass of each pair of ids; put the lower id first, and sort the pairs by their ids."""
     first_ids, second_ids, height = (np.concatenate(parts) for parts in zip(*passes, strict=True))
     pairs = np.minimum(first_ids, second_ids).astype(np.int64) << 32 | np.maximum(first_ids, second_ids)
     order = np.lexsort((-height, pairs))
@@ -184,11 +184,11 @@ def _highest(*passes: Passes) -> Passes:
 
 
 def _merged(heights: Heights, passes: Passes, step: int) -> Ids:
-    """Return for each peak's id the lowest id of its object.
+    """Return, for each id of a peak, the lowest id of its object.
 
-    Like a falling sea: from the highest pass to the lowest, each pass joins two islands, which are named by their
-    highest peaks. If the lower of the two peaks rises by no more than `step`, no other peak of its island does. Then
-    the whole island joins the object on the other side of the pass.
+    The sea level falls from the highest pass to the lowest, and each pass joins two islands. Each island is named after
+    its highest peak. If the lower of the two peaks rises by no more than `step` above the pass, no other peak of its
+    island rises more. Then the whole island joins the object on the other side of the pass.
     """
     peaks, islands, objects = array("i", heights.tolist()), *(array("i", range(heights.size)) for _ in range(2))
     for left, right, height in _from_the_highest(passes):
