@@ -32,7 +32,7 @@ class Clone:
         self.project = folder / root.resolve().relative_to(top.resolve())
         """Folder of the project in the clone."""
         try:
-            # Read here, because DVC resolves relative paths against this project's .dvc, not against the clone's.
+            # The configuration is read here, since DVC resolves its relative paths against this .dvc, not the clone's.
             self._config = Config(str(root / ".dvc"))
         except ConfigError as error:
             raise CloneError(f"{root / '.dvc'}: {error}") from error
@@ -41,11 +41,11 @@ class Clone:
     def check_out(self, commit: str) -> None:
         """Check out the files of a commit."""
         _run(["git", "checkout", "--quiet", "--force", "--detach", commit], self._top())
-        _run(["git", "clean", "-ffdxq"], self._top())  # removes the data of the former commit, which git ignores
+        _run(["git", "clean", "-ffdxq"], self._top())  # checkout leaves ignored files, such as data
         dvc = self.project / ".dvc"
         if not dvc.is_dir():
             raise CloneError(f"commit {commit[:10]} is not a DVC project")
-        # git does not copy DVC's local configuration into the clone, and the committed one may lack the remote.
+        # The clone lacks DVC's local configuration, which git ignores; the committed configuration may lack the remote.
         with Config(str(dvc)).edit("local") as config:
             config["cache"]["dir"] = self._cache
             config["remote"] = self._config["remote"]
@@ -76,7 +76,7 @@ class Clone:
                 ) from error
 
     def lock(self) -> dict[str, Any]:
-        """Return the stages in dvc.lock."""
+        """Return the stages in the clone's dvc.lock by name; empty if there is no dvc.lock."""
         file = self.project / "dvc.lock"
         if not file.is_file():
             return {}

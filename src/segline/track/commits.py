@@ -90,7 +90,7 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Origin:
     commits = repository.commits()
     md5s = [tags[name].removesuffix(".dir") for name in ("model.md5", "data.md5") if tags.get(name)]
     locked = repository.locking(commits, md5s)
-    commits.sort(key=lambda commit: commit not in locked)  # the sort is stable, so each half stays newest first
+    commits.sort(key=lambda commit: commit not in locked)  # the sort is stable, so both groups stay newest first
     code, matched = table(tags, CODE_FILES), set()
     for start in range(0, len(commits), BATCH):
         batch = commits[start : start + BATCH]
@@ -154,7 +154,7 @@ class _Repository:
         return {commit for commit, name in zip(commits, objects, strict=True) if name and self._matches[path, name]}
 
     def locking(self, commits: Sequence[str], md5s: Sequence[str]) -> set[str]:
-        """Return the commits whose dvc.lock names all of `md5s`; none if there are no md5s."""
+        """Return the commits whose dvc.lock names all of `md5s`; return an empty set if `md5s` is empty."""
         wanted = [md5.encode() for md5 in md5s]
         return self.where(commits, "dvc.lock", lambda text: bool(wanted) and all(md5 in text for md5 in wanted))
 

@@ -1,4 +1,4 @@
-"""Safely read a folder that other users may write to: links, FIFOs and devices are reported but never opened."""
+"""Read a folder that other users may write to; report links, FIFOs and devices, but never open them."""
 
 import os
 import stat

@@ -12,7 +12,7 @@ from segline.addresses import hide, shown
 from segline.failure import WRITABLE
 
 PATIENCE = 30  # seconds that a command waits for a database that another program has locked
-# Packages, by module name, whose name differs from the name of their module.
+# Name of the package that provides each of these modules; other packages are named like their module.
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
 LOCKED = re.compile(r"(database|database table|database schema) is locked|locking protocol", re.IGNORECASE)
 DAMAGED = re.compile(r"not a database|malformed|file is encrypted", re.IGNORECASE)

@@ -23,9 +23,9 @@ from segline.track.entries import open_regular
 HISTORY = "registry.jsonl"
 MARKER = "promotion.json"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-MAX_LINE = 2**16  # bytes
-MAX_FILE = 2**26  # bytes; enough for about 200,000 lines
-MAX_REASON = 5_000  # characters; JSON may need 12 bytes for each character
+MAX_LINE = 2**16  # bytes; maximum length of a line
+MAX_FILE = 2**26  # bytes; maximum size of the file, which is enough for about 200,000 lines
+MAX_REASON = 5_000  # characters; maximum length of a reason, since JSON may need 12 bytes for each character
 
 
 class RegistryError(ValueError):
@@ -185,7 +185,7 @@ def _write(stream: Any, content: bytes) -> None:
 
 
 def champions(lines: Sequence[Promotion]) -> list[str]:
-    """Return the md5s of the current champion (last), of @previous (before it) and of earlier champions.
+    """Return the md5s of the champions, oldest first: @champion is the last and @previous the one before it.
 
     A promotion appends its version. A rollback removes all versions after the one that it returns to.
     """

@@ -57,7 +57,7 @@ def _tokens(tree: ast.AST) -> Iterator[str]:
     """Yield node names, lengths and values of a syntax tree in preorder; different trees give different sequences.
 
     Neither `ast.dump` nor bytecode would do, because both change with the Python version. The function uses a stack
-    instead of recursion, so that the result does not depend on the depth of the calling stack.
+    instead of recursion, so that the result does not depend on how deep the call stack already is.
     """
     todo: list[object] = [tree]
     while todo:

@@ -49,7 +49,7 @@ def files(store: Store, version: ModelVersion) -> Path:
     RegistryError
         The files are missing.
     """
-    address = str(version.source)  # should be models:/ followed by the id of the logged model
+    address = str(version.source)  # expected: models:/ followed by the id of the logged model
     lost = f"{version.name} version {version.version}: its files are missing"
     if not re.fullmatch(r"models:/[\w-]+", address, re.ASCII):
         raise RegistryError(f"{lost}: its address {shown(address)} is not that of a logged model; {way_out(version)}")

@@ -81,7 +81,7 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy that uses the MD5 rule of earlier seglines, if its MD5 is in `md5s`; otherwise return self."""
+        """Return a copy with the MD5 rule of earlier seglines if `md5s` holds the copy's MD5; otherwise return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
@@ -105,7 +105,8 @@ class Parts:
     def package(self) -> str:
         """Name of the Python package with the shipped code.
 
-        Each version has its own package name. Under a common name, two versions in one process would share one code.
+        Each version has its own package name. Under a common name, two versions in one process would share the code
+        of one of them.
         """
         return package_name(self.sources, by_bytes=self.by_bytes)
 
@@ -135,7 +136,7 @@ def package_name(sources: Mapping[str, bytes], *, by_bytes: bool) -> str:
 
 
 def version_code(package: str, sources: Mapping[str, bytes]) -> str:
-    """Compute the MD5 of a version's code by the rule that `package` implies; empty if `sources` have another name.
+    """Compute the MD5 of a version's code by the rule that the name `package` implies; empty if the name is wrong.
 
     The rule is the code digest or, in versions that an earlier segline registered, the MD5 of the bytes. Whoever
     renames a package to change the rule gets an MD5 that no line of registry.jsonl has.

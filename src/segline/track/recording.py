@@ -31,12 +31,12 @@ from segline.params import flat
 MAX_PARAM = 6000  # characters; MLflow refuses a longer param
 MAX_TAG = 8000  # characters of a tag's value that segline keeps
 MAX_METRIC = 250  # characters of a metric's name
-SHORT_DIGEST = 8  # MD5 digits appended to distinguish two equal names
+SHORT_DIGEST = 8  # number of MD5 digits that are appended to tell equal names apart
 ERROR_TAG = "error"
 OUTCOME_TAG = "outcome"  # value "pruned": the search stopped this trial early, and its status is KILLED
 PROCESS_TAG = "process"  # host, process id and start time of the process that writes the run
 SAME_START = 60  # seconds; setting the clock may shift the start time of a process by less than this
-BATCH = 100  # params or tags that MLflow accepts at once
+BATCH = 100  # number of params or tags that MLflow accepts in one call
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -80,7 +80,7 @@ class Run:
             self.client.log_batch(self.id, tags=entries[start : start + BATCH])
 
     def params(self, params: Mapping[str, object]) -> None:
-        """Log flat params; if MLflow cannot hold a value, cut it there and keep all values in params.json."""
+        """Log flat params; if a value is too long for MLflow, cut it and store all full values in params.json."""
         values = {name: str(value) for name, value in params.items()}
         entries = [Param(name, _cut(value)) for name, value in values.items()]
         for start in range(0, len(entries), BATCH):
@@ -179,7 +179,7 @@ def process() -> str:
 
 
 def gone(process: str) -> bool:
-    """Return whether the process with this identifier has ended; False if it runs on another machine."""
+    """Return whether the process with this identifier has ended; False for a process of another machine."""
     host, number, start = process.rsplit(" ", 2)
     if host != platform.node():
         return False

@@ -136,7 +136,7 @@ class Registry:
         if not is_md5(md5):
             return None
         matches = self.client.search_model_versions(f"name = {_quoted(self.name)} and tags.`{VERSION_TAG}` = '{md5}'")
-        if len(matches) > 1:  # somebody edited a tag
+        if len(matches) > 1:  # several matches mean that somebody edited a tag
             matches.sort(key=lambda version: (not trust.is_sound(self.store, version), int(version.version)))
         return matches[0] if matches else None
 

@@ -48,7 +48,7 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
     CloneError
         The data of the commit is neither in the cache nor in a remote.
     NoCommitError
-        There is no such commit.
+        No known commit holds what the version was made from.
     """
     try:
         candidates = commits.locking(version.model_md5, place.root)
@@ -72,7 +72,7 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return both MD5s, by the current and by the earlier rule, of the version that the checked-out commit makes.
+    """Return the MD5s, by the current and by the earlier rule, of the version made from the checked-out commit.
 
     The MD5s are computed from the commit's dvc.lock and code. The result is empty if the commit has no model.
     """

@@ -19,7 +19,7 @@ Read = Callable[[slice, slice], npt.NDArray[Any]]
 Show = Callable[[str, int, int], None]
 
 LARGE = 2**24  # pixels; larger images are predicted out-of-core if the version can do so
-OLD = 200  # bytes per pixel that a version needs in memory if its code cannot estimate them
+OLD = 200  # assumed memory, bytes per pixel, for a version whose code cannot estimate its memory
 NO_INSTANCES = "the version was registered by an earlier segline, without instances; register the model again"
 
 
@@ -51,7 +51,7 @@ class InMemory:
         return np.moveaxis(decode(self._answer.probabilities), -1, 0)
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return class ids (h, W)."""
+        """Return class ids (h, W) of the given rows."""
         return self._labels[rows]
 
     def instances(self, rows: slice) -> npt.NDArray[np.int32]:
@@ -59,7 +59,7 @@ class InMemory:
         return self._instances[rows]
 
     def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Return class probabilities (K, h, W)."""
+        """Return class probabilities (K, h, W) of the given rows."""
         return self._probabilities[:, rows]
 
     @property
@@ -80,19 +80,19 @@ class OutOfCore:
         """Return None, because an out-of-core prediction is not encoded as an image file."""
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return class ids (h, W)."""
+        """Return class ids (h, W) of the given rows."""
         with _registry_errors(self._errors):
             labels: npt.NDArray[np.uint8] = self._prediction.labels(rows)
         return labels
 
     def instances(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return instance ids (h, W)."""
+        """Return instance ids (h, W) of the given rows."""
         with _registry_errors(self._errors):
             instances: npt.NDArray[np.int32] = self._prediction.objects(rows)
         return instances
 
     def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Return class probabilities (K, h, W)."""
+        """Return class probabilities (K, h, W) of the given rows."""
         probabilities: npt.NDArray[np.float32] = self._prediction.probabilities(rows)
         return probabilities
 

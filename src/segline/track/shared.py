@@ -27,7 +27,8 @@ CONNECT_ARGUMENT = {
     "pyodbc": "timeout",
     "pysqlite": "timeout",
 }
-# These limits hold only while a store is opened. Later requests have MLflow's limits, to survive a server restart.
+# Limits for HTTP requests while a store is opened.
+# Later requests use MLflow's own limits, so that training survives a server restart.
 FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE)}
 
 
@@ -57,7 +58,7 @@ def open_shared(place: Place) -> tuple[MlflowClient, str]:
 
 
 def _experiment(client: MlflowClient, place: Place) -> str:
-    """Find or create the experiment MLFLOW_EXPERIMENT_NAME (default: the name of the project folder); return its id."""
+    """Find or create the experiment that MLFLOW_EXPERIMENT_NAME (default: the project folder) names; return its id."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

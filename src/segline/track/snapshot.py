@@ -19,7 +19,7 @@ _folders: dict[Path, Path] = {}  # temporary folders by project; they are remove
 def copied(place: Place) -> Place:
     """Copy the database of `place` to a temporary folder where MLflow may write; return a `Place` for the copy.
 
-    Each process makes only one copy of a project's database, so it does not see later changes of the database.
+    Each process makes only one copy of a project's database, so the process does not see later changes.
 
     Raises
     ------

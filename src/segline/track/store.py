@@ -92,7 +92,7 @@ class Store:
         return StartedRun(self.client, made.info.run_id, self.place.uri)
 
     def _resume(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
-        """Set run `former`, or else the latest run with this key, to RUNNING and return it; None if there is none."""
+        """Set the run `former`, or else the latest matching run, to RUNNING; return the run, or None if none matches."""
         ids: list[str] = [
             run.info.run_id
             for run in self._of_key(key)
@@ -128,7 +128,7 @@ class Store:
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:
-        """Set runs to KILLED whose process on this machine has died; do nothing in a copy of a read-only store."""
+        """Set unfinished runs to KILLED if their process on this machine has ended; skip a read-only store."""
         if self.place.copy is not None:
             return
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):

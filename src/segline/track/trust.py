@@ -152,7 +152,7 @@ def contradiction(version: ModelVersion, content: VersionContent, history: Path)
 
 
 def unrecorded(version: ModelVersion, content: VersionContent, history: Path) -> str:
-    """Return what to do if registry.jsonl has no line for a version; return an empty text if there is a line."""
+    """Return advice if registry.jsonl has no line for a version; return an empty text if there is a line."""
     if content.md5 in known(version.name, history):
         return ""
     return (
