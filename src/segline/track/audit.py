@@ -89,7 +89,7 @@ def _alias_names(version: ModelVersion) -> list[Finding]:
 
 
 def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Promotion]) -> list[Finding]:
-    """Find aliases @champion and @previous that contradict the history, and a champion that never passed the gate."""
+    """Find @champion or @previous on a wrong version, and a champion that neither passed the gate nor was forced."""
     held = champions(lines)
     findings = []
     for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):

@@ -20,7 +20,7 @@ class Clone:
     """A clone of the project's repository that shares its git objects, its DVC cache and its DVC remotes."""
 
     def __init__(self, root: Path, folder: Path) -> None:
-        """Clone the repository that holds the project at `root` into `folder`, which must be new or empty.
+        """Clone into `folder` (new or empty) the repository that holds the project at `root`.
 
         Raises
         ------

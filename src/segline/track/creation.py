@@ -80,7 +80,7 @@ def _adopt(place: Place) -> None:
 
 
 def _keep_default_inside(database: Path, place: Place) -> None:
-    """Point MLflow's experiment 0 to the project; otherwise its artifacts would go to the working directory."""
+    """Let MLflow's experiment 0 keep its artifacts in the project, not in the working directory as by default."""
     with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (str(place.artifacts / "0"),)

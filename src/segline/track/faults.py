@@ -158,7 +158,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def busy(error: sqlite3.Error) -> bool:
-    """Return whether the lock of another program caused the error."""
+    """Return whether the error means that another program has locked the database."""
     return bool(LOCKED.search(str(error)))
 
 

@@ -43,7 +43,7 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# Stage evaluate may use a GPU and the packed model a CPU, so their predictions of the example may differ slightly.
+# Stage `evaluate` may use a GPU and the packed model a CPU, so their predictions of the example may differ slightly.
 TOLERANCE = 0.001  # largest share of pixels that may differ
 OBJECT_TOLERANCE = 3  # objects that may always differ: one object cut in two is one missing and two extra objects
 OBJECT_SHARE = 0.01  # share of the matched objects that may differ, if this is more than OBJECT_TOLERANCE

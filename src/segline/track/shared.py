@@ -58,7 +58,7 @@ def open_shared(place: Place) -> tuple[MlflowClient, str]:
 
 
 def _experiment(client: MlflowClient, place: Place) -> str:
-    """Find or create the experiment that MLFLOW_EXPERIMENT_NAME (default: the project folder) names; return its id."""
+    """Find or create the experiment (MLFLOW_EXPERIMENT_NAME, or else the name of the project folder); return its id."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
     experiment = client.get_experiment_by_name(name)
     if experiment is None:

@@ -92,7 +92,7 @@ class Store:
         return StartedRun(self.client, made.info.run_id, self.place.uri)
 
     def _resume(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
-        """Set the run `former`, or else the latest matching run, to RUNNING; return the run, or None if none matches."""
+        """Set run `former`, or else the latest matching run, to RUNNING; return the run, or None if none matches."""
         ids: list[str] = [
             run.info.run_id
             for run in self._of_key(key)

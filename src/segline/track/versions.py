@@ -46,7 +46,7 @@ def log(
     store: Store, name: str, parts: Parts, run: Run, records: Mapping[str, bytes]
 ) -> tuple[LoggedModel, dict[str, str]]:
     """Log a model as an output of its run; return the logged model and the md5s of the logged files."""
-    # The name of a logged model may hold fewer kinds of characters than the name of a registered model.
+    # MLflow forbids more characters in the name of a logged model than in the name of a registered model.
     plain = re.sub(r"[^\w -]", "_", name)
     client = store.client
     if store.place.own:  # on a team's server, another machine may be registering the same model right now
