@@ -1,1 +1,1 @@
-"""Decide which version may become champion, and give the reasons for a refusal."""
+"""Decide whether a model version may become champion, and give the reasons if it may not."""

@@ -1,4 +1,4 @@
-"""Change the champion: at the first registration, by a promotion or by a rollback; each change goes to the history."""
+"""Change the champion by a first registration, a promotion or a rollback, and record each change in the history."""
 
 import json
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from segline.track.verdict import Verdict, at_least
 
 
 class PromotionError(RegistryError):
-    """Raised if a promotion or rollback is not possible; the message says what to do."""
+    """Raised if a promotion or rollback is impossible; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of `promote`; ``notices`` tell the user the next steps."""
+    """Result of `promote`; ``notices`` tell the user what to do next."""
 
     version: ModelVersion
     former: ModelVersion | None
@@ -40,10 +40,11 @@ def register(
     records: Mapping[str, bytes] | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> Registered:
-    """Register a version as challenger; see `Registry.register`.
+    """Register a version as challenger, and make it champion if it is the first version that passes.
 
-    If the model never had a champion and the version passed `verdict`, the verdict of the floors, it becomes champion.
-    If the version is champion in the history and only the alias is missing, the alias is set again.
+    The parameters are those of `Registry.register`; `verdict` is the verdict on the minimum metrics. If the model never
+    had a champion and the verdict is passed, the version becomes champion. If the version is champion in the history
+    and only the alias is missing, the alias is set again.
     """
     registered = registry.register(parts, run, verdict, tags, description, records=records, metrics=metrics)
     with registry.store.place.lock("registry"):
@@ -66,21 +67,21 @@ def promote(
     dry_run: bool = False,
     trust: bool = False,
 ) -> Outcome:
-    """Judge a version, and make it champion if the gate and its lineage allow it, or if `force` is set.
+    """Judge a version, and make it champion if it passes the gate and has a known commit, or if `force` is set.
 
-    The verdict is kept with the version in any case. A dry run changes nothing.
+    The verdict is stored with the version in any case, except that a dry run changes nothing.
 
     Parameters
     ----------
-    which : number, alias or start of the md5 of the version.
+    which : the version's number, an alias, or the start of its md5.
     trust : accept a version without a line in registry.jsonl, on the user's responsibility; a promotion adds the line.
 
     Raises
     ------
     PromotionError
-        The version is champion already, it is forced without a reason, or the reason is not valid text.
+        The version is already the champion, `force` has no reason, or the reason is not valid text.
     RegistryError
-        There is no such version, or it may not be trusted.
+        There is no such version, or the version may not be trusted.
     """
     if force and not reason.strip():
         raise PromotionError("--force needs --reason TEXT: the reason to promote a model that may fail the gate")
@@ -102,7 +103,7 @@ def promote(
             registry.settle()
             current = registry.holder(CHAMPION)
             if promoted and (current and current.version) != (former and former.version):
-                continue  # another version became champion meanwhile: judge against that one
+                continue  # another version became champion meanwhile, so compare with that version
             _keep(registry, version, verdict)
             if promoted:
                 why = reason or "passed the gate"
@@ -113,16 +114,16 @@ def promote(
 
 
 def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersion, Promotion]:
-    """Make the previous champion, or the former champion that `to` names, champion again.
+    """Make the previous champion, or the former champion named by `to`, champion again.
 
     Returns
     -------
-    The new champion, and the last line of the history, which names the version that it replaces.
+    The new champion, and the last line about a champion before the rollback, which names the replaced version.
 
     Raises
     ------
     PromotionError
-        There is no former champion, the named version never was champion, or the reason is empty or not valid text.
+        There is no former champion, the named version was never champion, or the reason is empty or not valid text.
     RegistryError
         The version may not be trusted.
     """
@@ -159,7 +160,7 @@ def _check_reason(reason: str) -> None:
 
 
 def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:
-    """Return the champion before the current one."""
+    """Return the version that was champion before the current champion."""
     held = champions(lines)
     if len(held) < 2:
         raise PromotionError(f"{registry.name} has no champion before this one; name a version with --to VERSION")
@@ -185,7 +186,7 @@ def _notices(origin: commits.Origin) -> tuple[str, ...]:
 
 
 def _keep(registry: Registry, version: ModelVersion, verdict: Verdict) -> None:
-    """Store a verdict with its version: as JSON in a tag, and on MLflow's page below the model card."""
+    """Store a verdict with its version, as JSON in a tag and as text below the model card on MLflow's page."""
     client, (name, number) = registry.client, (registry.name, version.version)
     client.set_model_version_tag(name, number, "gate", json.dumps(verdict.as_dict()))
     card = (version.description or "").split("\n## Gate: ")[0]

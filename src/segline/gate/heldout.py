@@ -1,4 +1,4 @@
-"""Judge a challenger and the champion on the current test images; each model answers with its own code."""
+"""Judge a challenger and the champion on the current test images; each model predicts with its own code."""
 
 import json
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ from segline.track.answers import Answer, Loaded, load_model
 from segline.track.registry import IMAGES, VERSION_TAG, ModelVersion, Registry, RegistryError
 from segline.track.verdict import Check, Verdict
 
-SCORES = "scores"  # folder in mlruns for the scores of a version on a test split
-SMALLEST = 2  # test images for the checks of a model without comparison
-SHORT = 8  # digits of an md5
+SCORES = "scores"  # folder in mlruns that caches the scores of each version on each test split
+SMALLEST = 2  # number of (the smallest) test images for the self-check
+SHORT = 8  # number of md5 digits that a message shows
 
 
 class HeldOutError(ValueError):
-    """Raised if the test images, or the answers of a version to them, are missing."""
+    """Raised if the test images are missing or a version fails to predict them."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The test split of data/prepared; ``md5`` is the md5 of its content, ``mode`` the display of progress."""
+    """The test split of data/prepared; ``md5`` identifies its content, and ``mode`` selects the progress display."""
 
     prepared: Prepared
     md5: str
@@ -46,7 +46,7 @@ class HeldOut:
 
     @classmethod
     def open(cls, mode: progress.Mode) -> Self:
-        """Open the test split; raise HeldOutError if it is missing or incomplete."""
+        """Open the test split; raise HeldOutError if the split is missing or incomplete."""
         missing = f"there are no test images in {PREPARED}; run `dvc pull` or `dvc repro prepare`"
         try:
             prepared = Prepared.open()
@@ -70,24 +70,24 @@ class HeldOut:
 
     @property
     def interface(self) -> dict[str, str]:
-        """Classes, channels and dtype of the images, in the format of the tags of a version."""
+        """Classes, number of channels and dtype of the test images, in the format of a version's tags."""
         statistics = self.prepared.statistics
         classes = json.dumps(self.prepared.dataset.classes)
         return {"classes": classes, "channels": str(statistics.channels), "dtype": statistics.dtype}
 
     def encoded(self, name: str) -> bytes:
-        """Return an image as the bytes of an image file."""
+        """Return the test image `name`, encoded as an image file."""
         return packaging.encode(self.prepared.image(name))
 
     def smallest(self, count: int) -> list[bytes]:
-        """Return the smallest test images, encoded."""
+        """Return the `count` smallest test images, each encoded as an image file."""
         names = sorted(self.names, key=lambda name: (self.prepared.image(name).size, name))
         return [self.encoded(name) for name in names[:count]]
 
     def scores(self, registry: Registry, version: ModelVersion, model: Loaded) -> list[Score]:
-        """Score the answers of `model`, the loaded `version`, to all test images.
+        """Score the predictions of all test images by `model`, which is the loaded `version`.
 
-        The scores are cached in mlruns/scores by the md5 of the version, of the images and of the scoring code.
+        The scores are cached in mlruns/scores; the cache key holds the md5s of version, images and scoring code.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class HeldOut:
         return scores
 
     def learned_by(self, model: Loaded) -> list[str]:
-        """Return the test images that the image list of a model has in its training or validation split."""
+        """Return the test images that a model's image list has in its training or validation split."""
         image_list, manifest = model.folder / IMAGES, self.prepared.manifest
         if not image_list.exists() or "md5" not in manifest:
             return []
@@ -116,11 +116,11 @@ class HeldOut:
         return manifest.loc[(manifest["split"] == "test") & manifest["md5"].isin(learned), "image"].tolist()
 
     def picture(self, name: str, answer: Answer) -> RGB:
-        """Draw an image with the outlines of the answer; wrong pixels are tinted."""
+        """Draw a test image with the outlines of a prediction, and tint the wrong pixels."""
         return self._overlay(name, _labels(answer), _objects(answer))
 
     def true_picture(self, name: str) -> RGB:
-        """Draw an image with the outlines of its ground truth."""
+        """Draw a test image with the outlines of the ground truth."""
         classes = self.prepared.classes(name)
         return self._overlay(name, np.where(classes == IGNORE, 0, classes), self.prepared.instances(name))
 
@@ -142,9 +142,9 @@ class HeldOut:
 def judge(
     registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, *, trust: bool = False
 ) -> Verdict:
-    """Judge a challenger by the floors, by the checks of `selfcheck` and against the champion, if there is one.
+    """Judge a challenger by the minimum metrics, by the self-check and against the champion, if there is one.
 
-    If the gate cannot decide, the verdict holds the reasons; nothing is raised.
+    If the gate cannot decide, no error is raised, and the verdict holds the reasons.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def judge(
 
 
 def load(registry: Registry, version: ModelVersion, *, trust: bool = False) -> Loaded:
-    """Load the model of a version; raise RegistryError if it may not be trusted."""
+    """Load the model of a version; raise RegistryError if the version may not be trusted."""
     return load_model(registry.store, f"models:/{registry.name}/{version.version}", trust=trust)
 
 
@@ -191,7 +191,7 @@ def _judge(
 def _against(
     registry: Registry, champion: ModelVersion, scores: list[Score], held_out: HeldOut, settings: params.Gate
 ) -> Verdict:
-    """Compare the scores of the challenger with those of the champion."""
+    """Compare the challenger's scores with the champion's scores on the same images."""
     model = load(registry, champion)
     verdict = rules.compare(held_out.scores(registry, champion, model), scores, held_out.groups, settings)
     if learned := held_out.learned_by(model):
@@ -200,7 +200,7 @@ def _against(
 
 
 def _facts(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
-    """Describe the test images in a verdict."""
+    """Return a verdict without checks, whose facts describe the test images."""
     facts = {"test.md5": held_out.md5, "images": str(len(held_out.names))}
     if champion and champion.tags.get("test.md5") != held_out.md5:
         facts["note"] = "the champion was registered with other test images; it is scored on the current ones"
@@ -212,7 +212,7 @@ def _label(version: ModelVersion) -> str:
 
 
 def _cached(file: Path, count: int) -> list[Score] | None:
-    """Read the cached scores; return None if the file is missing or damaged, or has not `count` scores."""
+    """Read cached scores; return None if the file is missing or damaged, or does not hold `count` scores."""
     if not file.exists():
         return None
     try:
@@ -231,6 +231,6 @@ def _objects(answer: Answer) -> npt.NDArray[np.int32] | None:
 
 
 def _scoring_md5() -> str:
-    """Return the identity of the code that scores."""
+    """Return one digest of the code that computes scores: segline.score, segline.model and segline.data.truth."""
     rooms = {room.name: identity.of_folder(room) for room in (Path(segline.score.__file__).parent, packaging.ROOM)}
     return lineage.combined_md5({**rooms, "truth": identity.of_source(Path(truth.__file__).read_bytes())})

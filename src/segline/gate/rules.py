@@ -1,4 +1,4 @@
-"""Rules of the gate: the floors that each model must reach, and the comparison of a challenger with the champion."""
+"""Rules of the gate: minimum metrics for every model, and the comparison of a challenger with the champion."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +10,11 @@ from segline.text import visible
 from segline.track.verdict import Check, Verdict, at_least, at_most
 
 INTERFACE = ("classes", "channels", "dtype")  # tags that describe the input and the output of a model
-SHOWN = 5  # groups that a message names
+SHOWN = 5  # number of groups that a message names
 
 
 def floors(metrics: Mapping[str, float | None], gate: Gate) -> Verdict:
-    """Check the metrics in test.json against the minimum and maximum that `gate` sets.
+    """Check the test metrics against the minimum and the maximum in the settings `gate`.
 
     A metric that is missing, null or nan fails. A value equal to its limit passes.
     """
@@ -27,12 +27,12 @@ def floors(metrics: Mapping[str, float | None], gate: Gate) -> Verdict:
 
 
 def same_interface(challenger: Mapping[str, str], other: Mapping[str, str], other_name: str) -> Verdict:
-    """Check by their tags that two models accept the same images and predict the same classes.
+    """Check that two models accept the same kind of images and predict the same classes, according to their tags.
 
     Parameters
     ----------
     challenger, other : tags of the two models.
-    other_name : used in the reasons, for example "champion".
+    other_name : name of the other model in the reasons, for example "champion".
     """
     values = {
         name: tuple(visible(tags.get(name, "not known"))[:200] for tags in (challenger, other)) for name in INTERFACE
@@ -56,7 +56,7 @@ def compare(champion: Sequence[Score], challenger: Sequence[Score], groups: Sequ
     champion, challenger
         Scores of the two models on the same images.
     groups
-        Group of each image.
+        Name of the group that each image belongs to.
     """
     if reasons := tuple(_undecidable(champion, challenger, gate)):
         return Verdict((), reasons)
@@ -74,13 +74,13 @@ def compare(champion: Sequence[Score], challenger: Sequence[Score], groups: Sequ
 
 
 def refusals(verdict: Verdict) -> list[str]:
-    """Return a reason for each failed check, with the value, the limit and the setting."""
+    """Return one reason for each failed check, with value, limit and setting."""
     return [_refusal(check) for check in verdict.checks if not check.passed]
 
 
 def _refusal(check: Check) -> str:
     detail = f": {check.detail}" if check.detail else ""
-    if detail and not check.setting:  # a fixed limit says less than the detail
+    if detail and not check.setting:  # without a setting, the detail says more than the limit
         return f"{check.name}{detail}"
     limit = f"{'minimum' if check.bound == '>=' else 'maximum'} {check.limit:g}"
     relation = "below" if check.bound == ">=" else "above"
@@ -91,7 +91,7 @@ def _refusal(check: Check) -> str:
 
 
 def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: Gate) -> Iterator[str]:
-    """Yield the reasons why these scores cannot decide which model is better."""
+    """Yield each reason why these scores cannot show which model is better."""
     if len(challenger) < gate.min_images:
         yield f"there are {len(challenger)} test images, gate.min_images requires {gate.min_images}"
     available = [
@@ -104,7 +104,7 @@ def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: G
 def _worst_group(
     champion: Sequence[Score], challenger: Sequence[Score], groups: Sequence[str], gate: Gate
 ) -> list[Check]:
-    """Check the group that loses most; return no check if no group has enough images."""
+    """Check the group of images on which the challenger loses most; no check if every group is too small."""
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)

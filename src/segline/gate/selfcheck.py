@@ -1,4 +1,4 @@
-"""Check a packed model without comparison: its answer to the example, batches, odd sizes, speed and size."""
+"""Self-check of a packed model: prediction of the example, batches, odd image sizes, speed and package size."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +10,11 @@ from segline.track import packaging
 from segline.track.answers import Loaded
 from segline.track.verdict import Check, Verdict, at_least, at_most
 
-TIMES = 3  # timed answers, after the first ones have warmed the model up
+TIMES = 3  # number of timed predictions; earlier predictions have warmed the model up
 
 
 def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
-    """Check a model without a comparison with others.
+    """Check that a packed model repeats its example and handles batches and odd sizes, within time and size limits.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
     Raises
     ------
     RegistryError
-        The package of the model holds no example.
+        The model's package holds no example.
     """
     example = model.example
     measures: dict[str, Callable[[], Iterator[Check]]] = {
@@ -36,7 +36,7 @@ def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
     for name, measure in measures.items():
         try:
             checks += measure()
-        except Exception as error:  # the code in the package may raise anything
+        except Exception as error:  # the code in the package may raise any error
             checks.append(Check(name, None, 0, passed=False, detail=f"{type(error).__name__}: {error}"))
     if gate.max_megabytes:
         size = model.size / 1e6
@@ -47,7 +47,7 @@ def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
 
 
 def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
-    """Compare the answer to the example with the stored one, and measure its time."""
+    """Compare the prediction of the example with the stored prediction, and time the model."""
     image, expected = model.example
     answer = model(image)
     share = packaging.other_pixels(answer.labels, expected.labels)
@@ -65,7 +65,7 @@ def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
 
 
 def _batch(model: Loaded, images: Sequence[bytes]) -> Iterator[Check]:
-    """Check that a batch gets the same answers as single images."""
+    """Check that a batch gets the same predictions as its images one by one."""
     together = model.each(images)
     wrong = sum(answer != model(image) for answer, image in zip(together, images, strict=True))
     detail = f"{wrong} of {len(images)}, compared with single images"
@@ -73,7 +73,7 @@ def _batch(model: Loaded, images: Sequence[bytes]) -> Iterator[Check]:
 
 
 def _odd_size(model: Loaded, image: bytes) -> Iterator[Check]:
-    """Check that an image with odd sides is answered at its full size."""
+    """Check that the prediction of an image with odd sides has the size of the image."""
     raw = decode(image)
     height, width = (max(1, side - 1 - side % 2) for side in raw.shape[:2])
     full = decode(model(packaging.encode(raw[:height, :width])).labels).shape[:2] == (height, width)

@@ -1,1 +1,1 @@
-"""MLflow runs, lineage, gate and registry: the only rooms that know MLflow."""
+"""Record MLflow runs, lineage and model versions, and read them back."""

@@ -1,4 +1,4 @@
-"""Load a registered version and let it answer images by the code in its package."""
+"""Load a registered model version and predict images with it, using the code in its package."""
 
 import os
 import re
@@ -19,36 +19,36 @@ from segline.track.history import HISTORY, RegistryError
 from segline.track.store import Store
 from segline.track.trust import VersionContent, checked, known, misplaced
 
-SERVED = "served.py"  # in the package: the module with the class that answers
-PARAMS = ("instances", "probabilities", "views")  # parameters; the code of an early version may lack some
-DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # the code in the package reads it
+SERVED = "served.py"  # module in the package; holds the class that predicts images
+PARAMS = ("instances", "probabilities", "views")  # prediction parameters; the code of an early version may lack some
+DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # environment variable that the code in the package reads
 
 
 class Answer(NamedTuple):
-    """Encoded answer of a registered version to one image."""
+    """Encoded prediction of one image by a registered model version."""
 
     labels: bytes
     """PNG of class ids."""
     instances: bytes | None = None
-    """Image file of instance ids; None from a version without instances."""
+    """Image file of instance ids; None if the version predicts no instances."""
     probabilities: bytes | None = None
     """TIFF of class probabilities; None if they were not requested."""
 
 
 class Example(NamedTuple):
-    """The example image in a version's package, and the answer expected at registration."""
+    """The example image in a version's package, and the prediction that was stored at registration."""
 
     image: bytes
     answer: Answer
 
 
 class Loaded:
-    """A loaded version; a call with an encoded image returns its answer."""
+    """A loaded model version; calling this object with an encoded image returns the prediction."""
 
     def __init__(self, content: VersionContent, folder: Path) -> None:
-        """Run the code in `content` on the files in `folder`, a private copy; errors of this code are passed on."""
+        """Load the model with the code in `content` from `folder`, a private copy; any error of that code is raised."""
         self.folder = folder
-        """Private copy, which is removed together with this object."""
+        """Private copy of the version's files; it is removed together with this object."""
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         artifacts = folder / "artifacts"
         context: Any = PythonModelContext  # MLflow's class has no types
@@ -57,13 +57,13 @@ class Loaded:
         """Model object from the version's own code."""
         self.served.load_context(self._context)
         self.md5 = content.md5
-        """MD5 of the version: weights, settings and code."""
+        """MD5 that identifies the version; it covers weights, settings and code."""
         self.size = content.size
         """Size of the package, bytes."""
         self._params = {name for name in PARAMS if f'"{name}"'.encode() in content.sources[SERVED]}
 
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer:
-        """Answer an image; `views` is the number of views to average, 0 for the number in the version's settings.
+        """Predict an encoded image, averaged over `views` views; 0 takes the number from the version's settings.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Loaded:
         return self._ask([image], params)[0]
 
     def each(self, images: Sequence[bytes]) -> list[Answer]:
-        """Answer several images in one call of the model."""
+        """Predict several encoded images in one call of the model."""
         return self._ask(images, {})
 
     def _ask(self, images: Sequence[bytes], params: dict[str, int]) -> list[Answer]:
@@ -93,7 +93,7 @@ class Loaded:
 
     @property
     def example(self) -> Example:
-        """Example in the package; RegistryError where it is missing."""
+        """Example image and expected prediction from the package; RegistryError if a file is missing."""
         folder = self.folder / "artifacts" / "example"
         try:
             instances = [file.read_bytes() for file in folder.glob("instances.*")]
@@ -104,7 +104,7 @@ class Loaded:
 
 
 class Address(NamedTuple):
-    """Parts of a registry address: model, and either alias or version number; the unused part is empty."""
+    """Parts of a model URI: model name, and either alias or version number; the unused field is empty."""
 
     name: str
     alias: str
@@ -112,7 +112,7 @@ class Address(NamedTuple):
 
 
 def parse_address(address: str) -> Address:
-    """Parse an address such as ``models:/cells@champion`` or ``models:/cells/3``; RegistryError for other text."""
+    """Parse a model URI such as ``models:/cells@champion`` or ``models:/cells/3``; RegistryError for other text."""
     match = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if match is None:
         raise RegistryError(f"--model {address}: give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version")
@@ -120,20 +120,20 @@ def parse_address(address: str) -> Address:
 
 
 def load_model(store: Store, address: str, *, trust: bool = False, alias: str = "") -> Loaded:
-    """Load the version at an address such as ``models:/cells@champion``.
+    """Load the version that a model URI such as ``models:/cells@champion`` names.
 
-    The version answers by the code in its package, not by segline's. Only checked files are used, from a private copy:
-    the folder in the store may change meanwhile.
+    The version predicts with the code in its package, not with segline's. Only checked files are used, from a private
+    copy, because the folder in the store may change meanwhile.
 
     Parameters
     ----------
     trust : use a version without a line in registry.jsonl, on the user's responsibility.
-    alias : alias by which the version was found, if the address holds its number.
+    alias : alias by which the version was found, if the model URI holds its number.
 
     Raises
     ------
     RegistryError
-        The address is malformed, the version does not exist or may not be trusted, or its code fails on this machine.
+        The URI is malformed, the version does not exist or may not be trusted, or its code fails on this machine.
     """
     name, named, number = parse_address(address)
     client = store.client
@@ -164,7 +164,7 @@ def _private_folder() -> Path:
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
-    """Warn if an alias differs from registry.jsonl; refuse the version if registry.jsonl has no line of it either."""
+    """Warn if registry.jsonl puts the alias on another version; refuse the version if the file has no line for it."""
     history = store.place.root / HISTORY
     if doubt := misplaced(alias, name, md5, history):
         if md5 not in known(name, history):
@@ -173,7 +173,7 @@ def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
 
 
 def _load_hint() -> str:
-    """Suggest a cause if a version with correct files cannot be loaded."""
+    """Suggest why a version whose files are intact could not be loaded."""
     if device := os.environ.get(DEVICE):
         return f"{DEVICE} is {device}: set it to a device that this machine has, such as cpu, or unset it"
     return "its files are as registered: see whether the packages of its requirements.txt are installed"

@@ -1,4 +1,4 @@
-"""Check a registry for problems: in the files, in the aliases, and against the history."""
+"""Find problems of a registry: damaged files, edited tags, and aliases that contradict the history."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem and its fix; a note is a recommendation, not a problem."""
+    """A problem and its fix, or, if `note` is True, only a recommendation."""
 
     version: str
-    """Number of the version; empty if the finding is about no version."""
+    """Version number; empty if the finding does not concern a single version."""
     what: str
     note: bool = False
 
 
 def verify(registry: Registry) -> list[Finding]:
-    """Return all findings about the versions of a model, notes last."""
+    """Check all versions of a model; return the findings, with the recommendations last."""
     versions, lines = registry.versions(), registry.history()
     findings = [finding for version in versions for finding in _files(registry, version)]
     findings += [finding for version in versions for finding in (*_tags(version), *_alias_names(version))]
@@ -32,7 +32,7 @@ def verify(registry: Registry) -> list[Finding]:
 
 
 def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
-    """Check the files of a version by the rules by which predict and serve refuse a version."""
+    """Check the files of a version by the same rules as `segline predict` and `segline serve`."""
     number = str(version.version)
     try:
         content = trust.read(intact.version_folder(registry.store, version))
@@ -43,7 +43,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     damage = intact.damage(content.md5s, content.others, version)
     problems = [text if text.endswith("delete it") else f"{text}; {intact.way_out(version)}" for text in damage]
     history = registry.history_file
-    # An altered or missing file also changes the md5 of the version: report it once.
+    # An altered or missing file also changes the version's md5, so only the file is reported.
     if problem := trust.contradiction(version, content, history):
         problems += [] if damage else [problem]
     elif problem := trust.unrecorded(version, content, history):
@@ -53,7 +53,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
 
 
 def _tags(version: ModelVersion) -> list[Finding]:
-    """Check the tags of a version, which anybody can edit on MLflow's page."""
+    """Check the tags of a version, since anybody can edit them on MLflow's page."""
     number, own_tags = str(version.version), version.tags
     edited = [
         Finding(number, f"tag {name} is {shown(own_tags.get(name, ''))}, which is not valid: somebody edited it")
@@ -68,7 +68,7 @@ def _tags(version: ModelVersion) -> list[Finding]:
 
 
 def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
-    """Find versions with the same md5 in their tags."""
+    """Find versions whose tags hold the same md5."""
     numbers: dict[str, list[str]] = {}
     for version in versions:
         numbers.setdefault(version.tags.get(VERSION_TAG, ""), []).append(str(version.version))
@@ -80,7 +80,7 @@ def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
 
 
 def _alias_names(version: ModelVersion) -> list[Finding]:
-    """Find aliases that differ from those of segline only in upper and lower case."""
+    """Find aliases that differ from segline's aliases only in upper and lower case."""
     wrong = [alias for alias in version.aliases if alias.lower() in ALIASES and alias not in ALIASES]
     return [
         Finding(str(version.version), f"@{alias} is not @{alias.lower()}: MLflow distinguishes them; delete it")
@@ -89,7 +89,7 @@ def _alias_names(version: ModelVersion) -> list[Finding]:
 
 
 def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Promotion]) -> list[Finding]:
-    """Find differences between @champion, @previous and the history, and a champion without a passing verdict."""
+    """Find @champion or @previous on a wrong version, and a champion that neither passed the gate nor was forced."""
     held = champions(lines)
     findings = []
     for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):
@@ -104,7 +104,7 @@ def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Pro
 
 
 def _misplaced(registry: Registry, alias: str, holder: ModelVersion | None, md5: str | None) -> Finding:
-    """Report an alias that is not on the version of the history."""
+    """Report an alias that is not on the version named by the history."""
     expected = registry.find(md5) if md5 else None
     if md5 and expected is None:
         return Finding("", f"{HISTORY}: @{alias} is md5 {md5}, which is not in this store; run `segline models sync`")
@@ -125,7 +125,7 @@ def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """List the files that should be committed."""
+    """Recommend files to commit: what @champion and @previous were made from, and registry.jsonl."""
     root = registry.store.place.root
     notes = []
     for version in versions:

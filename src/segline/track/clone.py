@@ -1,4 +1,4 @@
-"""Clone the project at a commit into a separate folder, without any change of the user's working tree."""
+"""Clone the project at a commit into a separate folder; the user's working tree stays unchanged."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ class Clone:
     """A clone of the project's repository that shares its git objects, its DVC cache and its DVC remotes."""
 
     def __init__(self, root: Path, folder: Path) -> None:
-        """Clone the repository that holds the project at `root` into `folder`, which must be new or empty.
+        """Clone into `folder` (new or empty) the repository that holds the project at `root`.
 
         Raises
         ------
@@ -32,7 +32,7 @@ class Clone:
         self.project = folder / root.resolve().relative_to(top.resolve())
         """Folder of the project in the clone."""
         try:
-            # DVC reads paths relative to .dvc as absolute paths of this project, not of the clone.
+            # The configuration is read here, since DVC resolves its relative paths against this .dvc, not the clone's.
             self._config = Config(str(root / ".dvc"))
         except ConfigError as error:
             raise CloneError(f"{root / '.dvc'}: {error}") from error
@@ -41,11 +41,11 @@ class Clone:
     def check_out(self, commit: str) -> None:
         """Check out the files of a commit."""
         _run(["git", "checkout", "--quiet", "--force", "--detach", commit], self._top())
-        _run(["git", "clean", "-ffdxq"], self._top())  # data of the former commit, which git ignores
+        _run(["git", "clean", "-ffdxq"], self._top())  # checkout leaves ignored files, such as data
         dvc = self.project / ".dvc"
         if not dvc.is_dir():
             raise CloneError(f"commit {commit[:10]} is not a DVC project")
-        # git ignores the local configuration; that of the commit may lack the remote.
+        # The clone lacks DVC's local configuration, which git ignores; the committed configuration may lack the remote.
         with Config(str(dvc)).edit("local") as config:
             config["cache"]["dir"] = self._cache
             config["remote"] = self._config["remote"]
@@ -53,12 +53,12 @@ class Clone:
                 config["core"]["remote"] = remote
 
     def fetch(self, paths: Iterable[str]) -> None:
-        """Restore the data at `paths`, outputs in dvc.lock or .dvc files, from the cache or else from the remote.
+        """Restore the data at `paths` (outputs in dvc.lock or .dvc files) from the DVC cache or the remote.
 
         Raises
         ------
         CloneError
-            The data is in neither.
+            The data is neither in the cache nor in the remote.
         """
         wanted = [path for path in paths if not (self.project / path).exists()]
         if not wanted:
@@ -76,7 +76,7 @@ class Clone:
                 ) from error
 
     def lock(self) -> dict[str, Any]:
-        """Return the stages in dvc.lock."""
+        """Return the stages in the clone's dvc.lock by name; empty if there is no dvc.lock."""
         file = self.project / "dvc.lock"
         if not file.is_file():
             return {}

@@ -1,4 +1,4 @@
-"""Find the commit that a version was made from by its content: a run precedes its commit and cannot name it."""
+"""Find a version's commit by comparing file contents; the run cannot name the commit, which is made after the run."""
 
 import json
 import os
@@ -18,24 +18,24 @@ from segline.track.tags import CODE_FILES, table, unreadable
 CODE, PARAMS, PIPELINE = "closure.md5", "params.md5", "pipeline.md5"
 TAGS = (CODE, CODE_FILES, PARAMS, PIPELINE)
 LAST = "register"
-UNSHAPING = "runtime"  # section of params.yaml that does not change results
-BATCH = 128  # commits per call of git
-SHOWN = 3  # differing files that a message names
-MISSING = frozenset({""})  # md5 of a missing file
+UNSHAPING = "runtime"  # section of params.yaml that does not affect results
+BATCH = 128  # number of commits that one call of git reads
+SHOWN = 3  # number of differing files that a message names
+MISSING = frozenset({""})  # digest that stands for a missing file
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The commit that a version was made from; if there is none, ``why`` is the reason."""
+    """The commit that a version was made from; without a commit, ``why`` gives the reason."""
 
     commit: str | None
     locked: bool = False
-    """True if dvc.lock of the commit names the model and the data."""
+    """True if dvc.lock in the commit names the model and the data."""
     why: str = ""
 
 
 def here(folder: Path = Path()) -> dict[str, str]:
-    """Return the tags by which `find` recognizes the commit of a version that this checkout makes."""
+    """Return tags for a version made in this checkout; `find` later recognizes its commit by them."""
     settings = git.stored(folder, ["dvc.yaml", "params.yaml"])
     pipeline = settings.get("dvc.yaml", b"")
     paths = lineage.code_files(_deps(pipeline), folder)
@@ -50,7 +50,7 @@ def here(folder: Path = Path()) -> dict[str, str]:
 
 
 def find(tags: Mapping[str, str], root: Path) -> Origin:
-    """Find the newest commit whose code, params.yaml and dvc.yaml have the content that a version was made from.
+    """Find the newest commit that holds the code, params.yaml and dvc.yaml that a version was made from.
 
     Commits whose dvc.lock names the model and the data of the version take precedence. Only commits that a clone gets
     are searched: branches, tags, remote branches and HEAD, but not stashes and DVC experiments without a branch.
@@ -72,7 +72,7 @@ def find(tags: Mapping[str, str], root: Path) -> Origin:
 
 
 def locking(model_md5: str, root: Path) -> list[str]:
-    """Return the commits that changed dvc.lock and whose dvc.lock names the md5 of the weights, newest first.
+    """Return the commits that changed dvc.lock and name the md5 of the weights in it, newest first.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Origin:
     commits = repository.commits()
     md5s = [tags[name].removesuffix(".dir") for name in ("model.md5", "data.md5") if tags.get(name)]
     locked = repository.locking(commits, md5s)
-    commits.sort(key=lambda commit: commit not in locked)  # the sort is stable: the newest first in both parts
+    commits.sort(key=lambda commit: commit not in locked)  # the sort is stable, so both groups stay newest first
     code, matched = table(tags, CODE_FILES), set()
     for start in range(0, len(commits), BATCH):
         batch = commits[start : start + BATCH]
@@ -111,12 +111,12 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Origin:
 
 
 def _is_code(path: str) -> bool:
-    # A line break in the path would be another request to git.
+    # git would read a line break in the path as the start of a second request.
     return path.startswith(lineage.CODE) and path.isprintable()
 
 
 def _reason(commits: Sequence[str], differing: Sequence[str]) -> str:
-    """Return the reason why no commit matches a version."""
+    """Explain why no commit matches a version."""
     if not commits:
         return "there is no commit yet"
     if not differing:
@@ -125,14 +125,14 @@ def _reason(commits: Sequence[str], differing: Sequence[str]) -> str:
 
 
 class _Repository:
-    """Content of the commits of a repository, read in few calls of git."""
+    """Reader for the files in a repository's commits, which needs only a few calls of git."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.prefix = os.fsdecode(git.call(root, "rev-parse", "--show-prefix").removesuffix(b"\n"))
-        self._md5s: dict[str, frozenset[str]] = {}  # by git object, for both kinds of line ends
-        self._suspects: set[str] = set()  # files that differed in some commit: they are compared first
-        self._matches: dict[tuple[str, str], bool] = {}  # by path and git object
+        self._md5s: dict[str, frozenset[str]] = {}  # digests by git object, for LF and for CRLF line endings
+        self._suspects: set[str] = set()  # files that differed in some commit; they are compared first
+        self._matches: dict[tuple[str, str], bool] = {}  # results of `where` by path and git object
 
     @property
     def shallow(self) -> bool:
@@ -140,7 +140,7 @@ class _Repository:
         return git.call(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def commits(self, changing: str = "") -> list[str]:
-        """Return the commits that a clone gets, newest first; with a path, only commits that changed that file."""
+        """Return the commits that a clone gets, newest first; with `changing`, only those that changed that file."""
         refs = ["--branches", "--tags", "--remotes"]
         if self._objects(["HEAD"])[0]:
             refs.append("HEAD")
@@ -148,30 +148,30 @@ class _Repository:
         return git.call(self.root, "rev-list", *refs, *paths).decode().split()
 
     def where(self, commits: Sequence[str], path: str, matches: Callable[[bytes], bool]) -> set[str]:
-        """Return the commits in which the content of the file at `path` matches."""
+        """Return the commits in which `matches` accepts the content of the file at `path`."""
         objects = self._objects([f"{commit}:{self.prefix}{path}" for commit in commits])
         new = {name for name in objects if name and (path, name) not in self._matches}
         self._matches |= {(path, name): matches(content) for name, content in git.contents(self.root, new).items()}
         return {commit for commit, name in zip(commits, objects, strict=True) if name and self._matches[path, name]}
 
     def locking(self, commits: Sequence[str], md5s: Sequence[str]) -> set[str]:
-        """Return the commits whose dvc.lock names all of `md5s`; none if there are no md5s."""
+        """Return the commits whose dvc.lock names all of `md5s`; return an empty set if `md5s` is empty."""
         wanted = [md5.encode() for md5 in md5s]
         return self.where(commits, "dvc.lock", lambda text: bool(wanted) and all(md5 in text for md5 in wanted))
 
     def with_code(self, commits: Sequence[str], code: Mapping[str, str]) -> str | None:
-        """Return the first of `commits` in which the files of `code` have these md5s."""
+        """Return the first of `commits` in which every file has the digest given in `code` (path -> digest)."""
         for paths in (sorted(self._suspects & {*code}), sorted(code)):
             wrong = self._differing(commits, paths, code)
             commits = [commit for commit in commits if not wrong[commit]]
         return commits[0] if commits else None
 
     def differing(self, commit: str, code: Mapping[str, str]) -> list[str]:
-        """Return the files of `code` that have another md5 in `commit`."""
+        """Return the files whose digest in `commit` differs from the one in `code` (path -> digest)."""
         return self._differing([commit], sorted(code), code)[commit]
 
     def _differing(self, commits: Sequence[str], paths: Sequence[str], code: Mapping[str, str]) -> dict[str, list[str]]:
-        """Return, by commit, the files of `paths` whose md5 is not that in `code`."""
+        """Return, for each commit, those of `paths` whose digest differs from the one in `code`."""
         objects = self._objects([f"{commit}:{self.prefix}{path}" for commit in commits for path in paths])
         self._read(objects)
         wrong: dict[str, list[str]] = {commit: [] for commit in commits}
@@ -187,7 +187,7 @@ class _Repository:
         self._md5s |= {name: _spellings(content) for name, content in git.contents(self.root, new).items()}
 
     def _objects(self, revisions: Sequence[str]) -> list[str | None]:
-        """Return git's object names of revisions; None for missing objects."""
+        """Return git's object name for each revision; None if the object is missing."""
         if not revisions:
             return []
         answers = git.call(self.root, "cat-file", "--batch-check", "--buffer", lines=revisions).splitlines()
@@ -195,7 +195,7 @@ class _Repository:
 
 
 def _deps(pipeline: bytes) -> list[object]:
-    """Return the dependencies that a dvc.yaml names for the stages up to register."""
+    """Return the dependencies of all stages up to register, given the content of dvc.yaml."""
     content = _parsed(pipeline)
     stages: dict[str, Any] = content.get("stages", {}) if isinstance(content, dict) else {}
     deps: list[object] = []
@@ -207,7 +207,7 @@ def _deps(pipeline: bytes) -> list[object]:
 
 
 def _yaml_md5(text: bytes, without: str = "") -> str:
-    """Return the md5 of the content of a YAML file, independent of comments and order, without one section."""
+    """Return the md5 of YAML content without section `without`; comments and the order of keys do not count."""
     content = _parsed(text)
     if isinstance(content, dict):
         content = {name: value for name, value in content.items() if name != without}
@@ -222,9 +222,10 @@ def _parsed(text: bytes) -> Any:
 
 
 def _spellings(content: bytes) -> frozenset[str]:
-    """Return the digests by which a version may have recorded a file.
+    """Return all digests under which a version may have recorded a file.
 
-    They are its identity as Python, and, for other texts and older versions, its MD5 as it is, with LF and with CRLF.
+    These are the code digest of a Python file and, for other files and older versions, the MD5 of the bytes as they
+    are, with LF and with CRLF line endings.
     """
     text = git.lf(content)
     versions = (content, text, text.replace(b"\n", b"\r\n"))

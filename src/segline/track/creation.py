@@ -1,4 +1,4 @@
-"""Create the project's database; a process that is killed meanwhile leaves nothing that disturbs the next one."""
+"""Create the project's database so that a killed process leaves nothing behind that disturbs the next process."""
 
 import os
 import sqlite3
@@ -16,15 +16,15 @@ from segline import files
 from segline.track.faults import PATIENCE, StoreError, head
 from segline.track.location import ROOT_TAG, Place, check_schema, sqlite_address
 
-# Without it, MLflow opens the page for traces of language models.
+# Without this tag, MLflow's page opens with the view for traces of language models.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-BESIDE = ("-journal", "-wal", "-shm")  # files that SQLite keeps with a database
-# Tables that are empty in a new store, which holds only MLflow's experiment 0.
+BESIDE = ("-journal", "-wal", "-shm")  # endings of the files that SQLite keeps beside a database
+# Tables that are empty in a new store, because a new store holds only MLflow's experiment 0.
 VALUABLE = ("runs", "registered_models", "model_versions", "logged_models", "trace_info")
 
 
 def create(place: Place, say: Callable[[str], None]) -> None:
-    """Create the project's database and experiment, or only the experiment in a complete database of MLflow.
+    """Create the project's database and experiment; if MLflow has created the database, add the experiment only.
 
     The caller holds the lock `open`. The database is created under another name and renamed when it is complete. An
     incomplete database, which a killed process left, is renamed, and `say` prints its new name.
@@ -70,7 +70,7 @@ def _make(place: Place, database: Path) -> None:
 
 
 def _adopt(place: Place) -> None:
-    """Create the project's experiment in a database that MLflow has created."""
+    """Add the project's experiment to a complete database that MLflow created."""
     _keep_default_inside(place.database, place)
     client = MlflowClient(place.uri, registry_uri=place.uri)
     if experiment := client.get_experiment_by_name(place.root.name):
@@ -80,7 +80,7 @@ def _adopt(place: Place) -> None:
 
 
 def _keep_default_inside(database: Path, place: Place) -> None:
-    """Move MLflow's experiment 0 into the project: MLflow would write its artifacts below the working directory."""
+    """Let MLflow's experiment 0 keep its artifacts in the project, not in the working directory as by default."""
     with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (str(place.artifacts / "0"),)
@@ -95,7 +95,7 @@ def _tables(database: Path) -> set[str]:
 
 
 def _complete(database: Path) -> bool:
-    """Return whether the database has the current schema of MLflow and its default experiment."""
+    """Return whether the database has the schema and the default experiment of the installed MLflow."""
     with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
         try:
             revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -108,7 +108,7 @@ def _complete(database: Path) -> bool:
 
 
 def _valuable(database: Path, tables: set[str]) -> str:
-    """Describe what users have put into a database; empty if it holds nothing."""
+    """Describe what users have put into a database; return an empty text if there is nothing to lose."""
     queries = {table: f"SELECT COUNT(*) FROM {table}" for table in VALUABLE if table in tables}
     if "experiments" in tables:
         queries["experiments"] = "SELECT COUNT(*) FROM experiments WHERE name != 'Default'"

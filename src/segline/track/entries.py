@@ -1,4 +1,4 @@
-"""Read a folder that other users may write to: report every entry, and never open a link, FIFO or device."""
+"""Read a folder that other users may write to; report links, FIFOs and devices, but never open them."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from typing import BinaryIO
 CACHE = "a bytecode cache"
 CACHES = ("__pycache__",)
 BYTECODE = (".pyc", ".pyo")
-DEEPEST = 32  # nested folders; os.fwalk keeps each of them open
+DEEPEST = 32  # maximum depth of nested folders, since os.fwalk keeps each of them open
 KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a FIFO",
@@ -22,15 +22,15 @@ Read = Callable[[str, BinaryIO], None]
 
 
 def visit(folder: Path, read: Read) -> dict[str, str]:
-    """Call `read` with the path in `folder` and the open stream of each regular file; return all other entries.
+    """Call `read` with the relative path and the open stream of each regular file; return all other entries.
 
     Bytecode caches are neither read nor entered. Folders are opened by descriptor, so that a link that replaces a
     folder meanwhile is not followed.
 
     Returns
     -------
-    The kind of each other entry by its path in `folder`: a bytecode cache, a link, a FIFO, a socket, a device, an empty
-    folder, or a folder too deep.
+    The kind of each other entry by its path relative to `folder`: a bytecode cache, a link, a FIFO, a socket, a device,
+    an empty folder, or a folder too deep.
 
     Raises
     ------
@@ -62,14 +62,14 @@ def visit(folder: Path, read: Read) -> dict[str, str]:
 
 @contextmanager
 def open_regular(name: str | Path, folder: int | None = None) -> Iterator[BinaryIO]:
-    """Open a regular file for reading, relative to the descriptor `folder`; a link is not followed.
+    """Open a regular file for reading, without following a link; `folder` is the descriptor of its folder.
 
     Raises
     ------
     OSError
         The file cannot be read, or is not a regular file.
     """
-    # O_NONBLOCK: opening a FIFO without a writer would block forever.
+    # Without O_NONBLOCK, opening a FIFO that has no writer would block forever.
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

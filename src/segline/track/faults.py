@@ -1,4 +1,4 @@
-"""Explain errors of a store in one message with a fix, instead of a traceback."""
+"""Explain store errors in one message that says what to do, instead of a traceback."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from segline.addresses import hide, shown
 from segline.failure import WRITABLE
 
 PATIENCE = 30  # seconds that a command waits for a database that another program has locked
-# Packages whose name differs from the name of their module.
+# Name of the package that provides each of these modules; other packages are named like their module.
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
 LOCKED = re.compile(r"(database|database table|database schema) is locked|locking protocol", re.IGNORECASE)
 DAMAGED = re.compile(r"not a database|malformed|file is encrypted", re.IGNORECASE)
@@ -20,9 +20,9 @@ READ_ONLY = re.compile(r"readonly database|read-only", re.IGNORECASE)
 FULL = re.compile(r"disk is full|no space left", re.IGNORECASE)
 SCHEMA = re.compile(r"schema \(found version (\w+)|Can't locate revision identified by '(\w+)'")
 DELETED = re.compile(r"The (experiment|run) (\S+) must be in the 'active' state", re.IGNORECASE)
-# Error classes of MLflow and requests: a server answered with an error, or did not answer.
+# Classes of errors that mean that a server responded with an error, or did not respond.
 SERVERS = ("RestException", "ConnectionError", "Timeout", "MaxRetryError", "SSLError")
-LONGEST = 300  # characters of another program's error message
+LONGEST = 300  # maximum number of characters of another program's error message
 GONE = re.compile(r"(no (such )?(experiment|run)\b.*(id|name)|run (with id=)?'?\w{32}'? not found)", re.IGNORECASE)
 
 
@@ -31,7 +31,7 @@ class StoreError(RuntimeError):
 
 
 def explain(error: BaseException, address: str, name: str = "") -> StoreError | None:
-    """Explain an error that the store at `address` raised; return None for an unknown kind of error.
+    """Explain an error raised by the store at `address`; return None for an unknown kind of error.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def _of_database(errors: list[BaseException]) -> bool:
 
 
 def _database(text: str, where: str) -> str:
-    """Explain an error of a database; return an empty text for other errors."""
+    """Explain a database error; return an empty text for an unknown error."""
     first = text.splitlines()[0][:200] if text else "no reason given"
     if "Can't load plugin" in text:
         return f"{where}: SQLAlchemy does not support this kind of database ({first}); check MLFLOW_TRACKING_URI"
@@ -91,13 +91,13 @@ def _deleted(text: str, address: str, where: str) -> str:
 
 
 def restore(kind: str, number: str, address: str) -> str:
-    """Return the command that restores a deleted experiment or run."""
+    """Return the mlflow command that restores a deleted experiment or run."""
     option = "-x" if kind == "experiment" else "--run-id"
     return f"MLFLOW_TRACKING_URI={shlex.quote(shown(address))} mlflow {kind}s restore {option} {number}"
 
 
 def other_schema(revision: str, address: str, where: str) -> StoreError:
-    """Return the error for a store that another version of MLflow wrote."""
+    """Return the error for a store whose schema belongs to an older or newer release of MLflow."""
     here = version("mlflow")
     if _known(revision):
         upgrade = f"mlflow db upgrade {shlex.quote(shown(address))}"
@@ -113,7 +113,7 @@ def other_schema(revision: str, address: str, where: str) -> StoreError:
 
 @lru_cache(maxsize=1)
 def head() -> str:
-    """Return the schema revision of the installed MLflow."""
+    """Return the database schema revision of the installed MLflow."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     return str(_get_latest_schema_revision())  # type: ignore[no-untyped-call]
@@ -139,7 +139,7 @@ def _driver(error: ImportError) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all errors that caused it."""
+    """Yield an error, and all errors that caused it or are wrapped in it."""
     seen: set[int] = set()
     open_: list[Any] = [error]
     while open_:
@@ -148,7 +148,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(cause))
         yield cause
-        # Errors of SQLAlchemy, MLflow and urllib3 hold others in these attributes.
+        # SQLAlchemy, MLflow and urllib3 keep the original error in these attributes.
         open_ += [
             cause.__cause__,
             cause.__context__,
@@ -158,12 +158,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def busy(error: sqlite3.Error) -> bool:
-    """Return whether the lock of another program caused the error."""
+    """Return whether the error means that another program has locked the database."""
     return bool(LOCKED.search(str(error)))
 
 
 def at_the_edge(error: Exception, address: str, name: str) -> StoreError | None:
-    """Explain an error of MLflow, a database or a server that reached the command line; None for other errors.
+    """Explain an uncaught error of MLflow, a database or a server; return None for other errors.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def at_the_edge(error: Exception, address: str, name: str) -> StoreError | None:
 
 
 def reason(error: BaseException, address: str) -> str:
-    """Return the message of an error in one line without secrets; for an unreachable server, the cause."""
+    """Return an error's message in one line, without secrets; for an unreachable server, return the cause."""
     errors = list(_chain(error))
     unreached = (
         [cause for cause in errors if not type(cause).__module__.startswith("mlflow")] if _of_server(errors) else []
@@ -193,5 +193,5 @@ def reason(error: BaseException, address: str) -> str:
 
 
 def _of_server(errors: list[BaseException]) -> bool:
-    """Return whether a server answered with an error, or could not be reached."""
+    """Return whether a server responded with an error, or could not be reached."""
     return any(type(cause).__name__ in SERVERS for cause in errors)

@@ -1,4 +1,4 @@
-"""Run git as a child process, in an environment without the variables of an enclosing git, DVC or MLflow."""
+"""Run git as a child process, without the environment variables that an enclosing git, DVC or MLflow has set."""
 
 import os
 import subprocess
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# The variables of git that identify the user and configure access to servers. All others name a repository, as in the
-# hooks that git starts, or change the output of commands.
+# These git variables identify the user or configure access to servers, so a child process keeps them.
+# All other git variables are dropped: they name a repository, as in git hooks, or change the output of commands.
 USERS_GIT = (
     "GIT_ASKPASS",
     "GIT_AUTHOR_",
@@ -25,13 +25,13 @@ USERS_GIT = (
 )
 USERS_DVC = ("DVC_GLOBAL_CONFIG_DIR", "DVC_NO_ANALYTICS", "DVC_SITE_CACHE_DIR", "DVC_SYSTEM_CONFIG_DIR")
 OTHERS = ("DVC_", "GIT_", "MLFLOW_")
-# Override user settings that run other programs, write, or refuse to store a file with mixed line ends.
+# Override user settings that make git run other programs, change its output, or reject files with mixed line endings.
 SETTINGS = ("core.fsmonitor=false", "core.safecrlf=false", "log.showSignature=false", "core.quotePath=false")
-TEXT = 8000  # bytes at the start of a file in which a zero makes git treat it as binary
+TEXT = 8000  # git treats a file as binary if a zero byte is among its first TEXT bytes
 
 
 def surroundings() -> dict[str, str]:
-    """Return the environment without the variables that tell DVC, MLflow or git about a project or repository."""
+    """Return the environment variables, except those that point DVC, MLflow or git to a project or repository."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -42,12 +42,12 @@ def surroundings() -> dict[str, str]:
 def call(
     folder: Path, *arguments: str, lines: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> bytes:
-    """Run git in `folder` and return its output; the repository of `folder` is used even if GIT_DIR names another.
+    """Run git in `folder` and return its output; a repository that holds `folder` overrides GIT_DIR.
 
     Parameters
     ----------
     lines : lines for the standard input of git.
-    environment : further variables for git.
+    environment : additional environment variables for git.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def call(
 
 
 def contents(folder: Path, names: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, bytes]:
-    """Return the content of git objects by their names."""
+    """Return the content of each git object, by object name."""
     wanted = sorted(set(names))
     objects: dict[str, bytes] = {}
     answer = call(folder, "cat-file", "--batch", "--buffer", lines=wanted, environment=environment)
@@ -78,10 +78,10 @@ def contents(folder: Path, names: Iterable[str], environment: Mapping[str, str] 
 
 
 def stored(folder: Path, paths: Sequence[str]) -> dict[str, bytes]:
-    """Return the content of the existing files at `paths`, relative to `folder`, as git would store it.
+    """Return the content that git would store for each existing file at `paths`, relative to `folder`.
 
-    git undoes the line ends, filters and encodings of .gitattributes and core.autocrlf. Nothing is written to the
-    repository. Outside of a repository, the content of the file is returned.
+    git undoes the line endings, filters and encodings of .gitattributes and core.autocrlf. Nothing is written to the
+    repository. Outside of a repository, the content of the file is returned unchanged.
     """
     existing = [path for path in paths if (folder / path).is_file()]
     try:
@@ -96,12 +96,12 @@ def stored(folder: Path, paths: Sequence[str]) -> dict[str, bytes]:
 
 
 def lf(content: bytes) -> bytes:
-    """Replace the line ends of a text by LF; content that git treats as binary is not changed."""
+    """Replace CRLF line endings with LF; content that git treats as binary is not changed."""
     return content if b"\0" in content[:TEXT] else content.replace(b"\r\n", b"\n")
 
 
 def refusal(error: OSError | subprocess.CalledProcessError, folder: Path) -> str:
-    """Explain why git failed, and what to do."""
+    """Return a message that explains why git failed and what to do."""
     if isinstance(error, OSError):
         return "there is no git on PATH"
     messages = error.stderr.decode(errors="replace").strip().splitlines()
@@ -115,7 +115,7 @@ def refusal(error: OSError | subprocess.CalledProcessError, folder: Path) -> str
 
 
 def _named_repository(folder: Path) -> dict[str, str]:
-    """Return the user's GIT_DIR and GIT_WORK_TREE, a bare repository with a work tree, if there is no other."""
+    """Return GIT_DIR and GIT_WORK_TREE if both are absolute paths and no parent of `folder` is a repository."""
     absolute = folder.absolute()
     if any((parent / ".git").exists() for parent in (absolute, *absolute.parents)):
         return {}

@@ -1,6 +1,6 @@
 """Read and write registry.jsonl, the history of registrations, promotions and rollbacks, which MLflow does not keep.
 
-While the aliases follow a new line, a marker file in mlruns/ says so: after a kill the next command sets them again.
+A marker file in mlruns/ exists while a promotion is in progress, so that after a kill the next command completes it.
 The marker is empty. Only registry.jsonl says where the aliases belong, so that nobody who can write into mlruns/ can
 promote a version or make it trusted.
 """
@@ -23,35 +23,35 @@ from segline.track.entries import open_regular
 HISTORY = "registry.jsonl"
 MARKER = "promotion.json"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-MAX_LINE = 2**16  # bytes
-MAX_FILE = 2**26  # bytes; about 200,000 lines
-MAX_REASON = 5_000  # characters; JSON may need 12 bytes for each
+MAX_LINE = 2**16  # bytes; maximum length of a line
+MAX_FILE = 2**26  # bytes; maximum size of the file, which is enough for about 200,000 lines
+MAX_REASON = 5_000  # characters; maximum length of a reason, since JSON may need 12 bytes for each character
 
 
 class RegistryError(ValueError):
-    """Raised if the registry cannot do something; the message says what to change."""
+    """Raised if a registry operation is not possible; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """One line of registry.jsonl: a version got an alias.
+    """One line of registry.jsonl, which records that a version got an alias.
 
-    The line also makes the version of this md5 trusted: versions without a line are refused.
+    The line also makes the version with this md5 trusted, because versions without a line are refused.
     """
 
     time: str
     name: str
     alias: str
-    """challenger for the action register, else champion"""
+    """``challenger`` if the action is ``register``, else ``champion``."""
     version_md5: str
     model_md5: str
     commit: str
-    """Commit whose content made the version; empty if it is not known."""
+    """Commit that the version was made from; empty if the commit is not known."""
     dirty: str
     who: str
     reason: str
     action: str = "promote"
-    """register, promote or rollback"""
+    """``register``, ``promote`` or ``rollback``."""
     forced: bool = False
 
 
@@ -67,7 +67,7 @@ def _name(text: str) -> str:
 
 
 def _text(value: object) -> object:
-    # JSON can escape half of a surrogate pair, which cannot be printed.
+    # JSON can hold half of a surrogate pair as an escape, and such text cannot be printed.
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -75,7 +75,7 @@ Hex32 = Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
 
 
 class _Line(BaseModel):
-    """Schema of a line."""
+    """Schema of a line in registry.jsonl."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -93,7 +93,7 @@ class _Line(BaseModel):
 
 
 def read_history(file: Path) -> list[Promotion]:
-    """Read the lines of registry.jsonl, oldest first; empty lines are skipped.
+    """Read all lines of registry.jsonl, oldest first, and skip empty lines.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def read_history(file: Path) -> list[Promotion]:
     if len(content) > MAX_FILE:
         raise RegistryError(f"{file} is larger than the maximum of {MAX_FILE} bytes; restore it from git")
     promotions = []
-    # splitlines() would also split at Unicode line separators, which a reason may hold.
+    # splitlines() would also split at Unicode line separators, which the field `reason` may contain.
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -122,7 +122,7 @@ def read_history(file: Path) -> list[Promotion]:
 
 
 def parse(line: bytes) -> Promotion:
-    """Parse a line; raise ValueError with a printable message if it is invalid."""
+    """Parse a line of registry.jsonl; raise ValueError with a printable message if the line is invalid."""
     if len(line) > MAX_LINE:
         raise ValueError(f"the line has {len(line)} bytes, more than the maximum of {MAX_LINE}")
     try:
@@ -143,12 +143,12 @@ def parse(line: bytes) -> Promotion:
 
 
 def text(line: Promotion) -> bytes:
-    """Return the bytes of a line; lone surrogates become JSON escapes."""
+    """Encode a line for registry.jsonl; lone surrogates become JSON escapes."""
     return json.dumps(asdict(line), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def append(file: Path, line: Promotion) -> None:
-    """Append a line and flush it to the disk; after an error the file is unchanged.
+    """Append a line to `file` and flush the file to the disk; after an error the file is unchanged.
 
     Raises
     ------
@@ -171,9 +171,9 @@ def append(file: Path, line: Promotion) -> None:
 
 
 def _write(stream: Any, content: bytes) -> None:
-    """Append all of the content or nothing."""
+    """Append the content atomically: after an error, cut the file back to its former length."""
     end = stream.tell()
-    if end and not _ends_line(stream):  # the file was edited by hand
+    if end and not _ends_line(stream):  # somebody edited the file and left the last line without a line end
         content = b"\n" + content
     try:
         if stream.write(content) != len(content):
@@ -185,9 +185,9 @@ def _write(stream: Any, content: bytes) -> None:
 
 
 def champions(lines: Sequence[Promotion]) -> list[str]:
-    """Return the md5s of the champions that a rollback can return to: @champion is the last, @previous the one before.
+    """Return the md5s of the champions, oldest first: @champion is the last and @previous the one before it.
 
-    A promotion appends its version; a rollback removes all versions after the one that it returns to.
+    A promotion appends its version. A rollback removes all versions after the one that it returns to.
     """
     held: list[str] = []
     for line in lines:
@@ -202,7 +202,7 @@ def champions(lines: Sequence[Promotion]) -> list[str]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object; raise ValueError if a key is repeated."""
+    """Build a dict from the pairs of a JSON object; raise ValueError if a key is repeated."""
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a key is repeated")
@@ -210,7 +210,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """Describe the first invalid field."""
+    """Describe the first invalid field of a line."""
     first = error.errors(include_url=False)[0]
     field = visible(".".join(str(part) for part in first["loc"]))[:80]
     if first["type"] == "missing":
@@ -232,7 +232,7 @@ def _ends_line(stream: Any) -> bool:
 
 
 def mark_move(folder: Path) -> None:
-    """Create the marker in `folder`, and flush it to the disk, before the champion changes."""
+    """Create the marker file for a change of the champion in `folder`, and flush it to the disk."""
     try:
         (folder / MARKER).write_bytes(b"")
         files.sync(folder / MARKER)
@@ -241,12 +241,12 @@ def mark_move(folder: Path) -> None:
 
 
 def move_is_marked(folder: Path) -> bool:
-    """Return whether a change of the champion was started and not completed."""
+    """Return whether a change of the champion was started but not completed."""
     return os.path.lexists(folder / MARKER)
 
 
 def clear_mark(folder: Path) -> None:
-    """Remove the marker."""
+    """Remove the marker file for a change of the champion."""
     try:
         (folder / MARKER).unlink(missing_ok=True)
     except OSError as error:

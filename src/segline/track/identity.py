@@ -1,8 +1,8 @@
-"""Identity of code: digests that change with the code, and not with its comments, docstrings and layout.
+"""Code digests, which change if code changes but not if comments, docstrings or layout change.
 
-The resume key of a training, the key of a search, the MD5 of a version, the search for a version's commit and the
-score cache all compare code by these digests. They tell code apart by what it does. Whether a file was tampered with
-is a different question, which the MD5s of the files themselves answer (see `trust` and `intact`).
+The resume key of a training run, the key of a search, the MD5 of a version, the search for a version's commit and the
+score cache all compare code by these digests. They tell code apart by what it does. Tampering is detected by other
+digests: the MD5s of the files themselves (see `trust` and `intact`).
 """
 
 import ast
@@ -14,8 +14,8 @@ from pathlib import Path
 from segline import files
 from segline.track.git import lf
 
-LARGEST = 2**20  # bytes of source that are parsed; the syntax tree of a planted 16 MiB file would take gigabytes
-IGNORED_FIELDS = ("ctx", "kind", "type_comment")  # of syntax nodes: implied by the position, or without an effect
+LARGEST = 2**20  # bytes; larger files are not parsed, since the syntax tree of a 16 MiB file would take gigabytes
+IGNORED_FIELDS = ("ctx", "kind", "type_comment")  # fields of syntax nodes that are implied or have no effect
 
 
 def text_of(source: bytes) -> str:
@@ -34,9 +34,9 @@ def text_of(source: bytes) -> str:
 
 @lru_cache(maxsize=1024)
 def of_source(source: bytes) -> str:
-    """Return the identity of one Python file: the MD5 of its syntax tree without docstrings.
+    """Return the code digest of a Python file, which is the MD5 of its syntax tree without docstrings.
 
-    Bytes that are not Python, or too large to parse, have the identity of their exact content.
+    If the source is not valid Python or too large to parse, the digest is computed from its exact bytes.
     """
     digest = hashlib.md5(usedforsecurity=False)
     try:
@@ -51,35 +51,35 @@ def of_source(source: bytes) -> str:
 
 
 def of_file(path: str, content: bytes) -> str:
-    """Return the identity of the file at `path`: of its code if it is a Python file, else of its lines."""
+    """Return the code digest of a Python file, or the MD5 (with LF line endings) of any other file."""
     if path.endswith(".py"):
         return of_source(content)
     return files.bytes_md5(lf(content))
 
 
 def of_sources(sources: Mapping[str, bytes]) -> str:
-    """Return the identity of a package, given its Python files by their paths in it."""
+    """Return the code digest of a package, given the content of its Python files by their paths in the package."""
     lines = "".join(f"{path} {of_source(source)}\n" for path, source in sorted(sources.items()))
     return files.bytes_md5(lines.encode())
 
 
 def of_folder(folder: Path) -> str:
-    """Return the identity of the Python files in `folder` and below."""
+    """Return the combined code digest of all Python files in `folder` and its subfolders."""
     return of_sources({file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.py")})
 
 
 def _tokens(tree: ast.AST) -> Iterator[str]:
-    """Yield the tokens of a syntax tree in preorder, lengths included, so that different trees give different tokens.
+    """Yield node names, lengths and values of a syntax tree in preorder; different trees give different sequences.
 
-    Neither `ast.dump` nor bytecode would do: both change with the Python version. A stack instead of recursion keeps
-    the result independent of the depth at which it is called.
+    Neither `ast.dump` nor bytecode would do, because both change with the Python version. The function uses a stack
+    instead of recursion, so that the result does not depend on how deep the call stack already is.
     """
     todo: list[object] = [tree]
     while todo:
         item = todo.pop()
         if isinstance(item, ast.AST):
             fields = [(name, value) for name, value in ast.iter_fields(item) if name not in IGNORED_FIELDS]
-            # Python versions differ in the empty fields that a node has.
+            # Empty fields are left out, because Python versions differ in them.
             present = [(name, value) for name, value in fields if value is not None and value != []]
             yield f"{type(item).__name__} {len(present)}"
             for name, value in reversed(present):
@@ -93,7 +93,7 @@ def _tokens(tree: ast.AST) -> Iterator[str]:
 
 
 def _is_text(statement: object) -> bool:
-    """Return whether a statement is a bare string: a docstring, or the explanation below a field."""
+    """Return whether a statement is only a string, such as a docstring or the explanation below a field."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

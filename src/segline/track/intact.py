@@ -1,4 +1,4 @@
-"""Check that the folder of a version holds exactly the files that were registered."""
+"""Check that a version's folder holds exactly the files that were registered."""
 
 import re
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ META = "registered_model_meta"  # MLflow writes this file into the folder when i
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Return the md5 of every regular file in `folder` by path; bytecode is skipped, and no link is followed."""
+    """Return the md5 of every regular file in `folder`, by path; bytecode and links are skipped."""
     return read(folder)[0]
 
 
 def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the md5s of the regular files in `folder` and the kinds of its other entries, both by path."""
+    """Return two dicts by path: the md5s of the regular files in `folder`, and the kinds of all other entries."""
     md5s: dict[str, str] = {}
 
     def add(path: str, stream: BinaryIO) -> None:
@@ -38,24 +38,24 @@ def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def recorded(version: ModelVersion) -> dict[str, str]:
-    """Return the md5s of the files of a version from its tag; empty without a readable tag."""
+    """Return the md5s of a version's files as recorded in its tag; empty if the tag is missing or invalid."""
     return tags.table(version.tags, FILES_TAG)
 
 
 def version_folder(store: Store, version: ModelVersion) -> Path:
-    """Return the folder of the files of a version; files on a server are downloaded.
+    """Return the folder that holds a version's files; if they are on a server, download them first.
 
     Raises
     ------
     RegistryError
         The files are missing.
     """
-    address = str(version.source)  # models:/ followed by the id of the logged model
+    address = str(version.source)  # expected: models:/ followed by the id of the logged model
     lost = f"{version.name} version {version.version}: its files are missing"
     if not re.fullmatch(r"models:/[\w-]+", address, re.ASCII):
         raise RegistryError(f"{lost}: its address {shown(address)} is not that of a logged model; {way_out(version)}")
     try:
-        if store.place.own:  # a download by MLflow writes into the folder, which fails in a read-only project
+        if store.place.own:  # no download: MLflow would write into the folder, which fails in a read-only project
             location = store.client.get_logged_model(address.removeprefix("models:/")).artifact_location
             folder = Path(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
         else:
@@ -73,10 +73,10 @@ def version_folder(store: Store, version: ModelVersion) -> Path:
 
 
 def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVersion) -> list[str]:
-    """List the altered, missing and added entries of a version's folder, compared with its tag.
+    """List the entries of a version's folder that are altered, missing or added, compared with the version's tag.
 
-    Bytecode caches are ignored, since segline never uses them. Without a readable tag, only entries that are not files
-    are listed, since segline writes files only.
+    Bytecode caches are ignored, since segline never uses them. If the tag is missing or invalid, only entries that are
+    not files are listed, since segline writes only files.
     """
     expected = recorded(version)
     odd = [
@@ -105,7 +105,7 @@ def caches(others: Mapping[str, str]) -> list[str]:
 
 
 def way_out(version: ModelVersion) -> str:
-    """Say how to restore the files of a version."""
+    """Return the advice on how to restore the files of a version."""
     return (
         f"restore them from a copy of mlruns, or delete version {version.version} on MLflow's page and register the "
         "model again (dvc repro -f -s register, with its data/model)"

@@ -1,4 +1,4 @@
-"""Lineage of a result: its commit, its data and weights by MD5, its stage and its machine."""
+"""Lineage of a result: the commit, the MD5s of data and weights, the pipeline stage and the machine."""
 
 import getpass
 import json
@@ -20,13 +20,13 @@ from segline.track.git import call as run_git
 LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
-CODE = ("src/", "requirements.txt")  # how paths of code and of the list of packages start
-# Every run changes these files, and they do not shape its result.
+CODE = ("src/", "requirements.txt")  # how the paths of code files and of the package list start
+# Every run of the pipeline changes these files, but they do not affect its results.
 RECORDS = ("dvc.lock", "registry.jsonl", "data/model/metrics.json", "data/reports/test.json")
 
 
 def tags(threads: int | None = None) -> dict[str, str]:
-    """Return the tags of a run: code, data, stage and machine, read in the working directory (a stage's checkout)."""
+    """Return the lineage tags for an MLflow run: code and data in the working directory, stage and machine."""
     known = {"data.md5": PREPARED, "weights.md5": WEIGHTS, "lock.md5": LOCK}
     return {
         **git(),
@@ -38,7 +38,7 @@ def tags(threads: int | None = None) -> dict[str, str]:
 
 
 def git() -> dict[str, str]:
-    """Return the tags for the commit and for a dirty working tree; changes of `RECORDS` do not count as dirty."""
+    """Return the tags `git.commit` and `git.dirty`; changes in `RECORDS` do not make the working tree dirty."""
     commit = _git("rev-parse", "--verify", "HEAD")
     changes = _git(
         "status", "--porcelain", "--untracked-files=normal", "--", ".", *(f":(exclude){name}" for name in RECORDS)
@@ -49,13 +49,13 @@ def git() -> dict[str, str]:
 
 
 def uncommitted(file: Path) -> bool:
-    """Return whether a file is new or changed against the checked-out commit; False if git cannot tell."""
+    """Return whether a file is new or changed since the checked-out commit; False if git fails."""
     arguments = ("status", "--porcelain", "--untracked-files=normal", "--", file.name)
     return file.exists() and bool(_git(*arguments, folder=file.parent))
 
 
 def who() -> str:
-    """Return the name of the user: user.name of git, else the login."""
+    """Return the user's name: git's user.name, or else the login name."""
     if name := _git("config", "user.name"):
         return name
     try:
@@ -65,7 +65,7 @@ def who() -> str:
 
 
 def environment(threads: int | None = None) -> dict[str, str]:
-    """Return the tags for the conditions of bit equality: Python, packages, CPU and number of threads of torch."""
+    """Return the tags that must be equal for bit-identical results: Python, packages, CPU and torch threads."""
     facts = {"env.python": platform.python_version(), "env.system": platform.platform(), "env.cpu": cpu_model()}
     facts["env.cores"] = str(os.cpu_count())
     for package in ("torch", "numpy", "mlflow"):
@@ -89,10 +89,10 @@ def cpu_model() -> str:
 
 
 def digest(path: Path, lock: Path = LOCK) -> str:
-    """Return the MD5 that DVC has for a file or folder, from dvc.lock if it is up to date, else computed.
+    """Return the MD5 that DVC gives a file or folder, read from dvc.lock if that is up to date, else computed.
 
-    The lock is up to date if it is newer than every file and agrees in size and number of files. Both ways give the
-    same digest, which for folders ends in ``.dir``.
+    The lock is up to date if it is newer than every file and agrees in size and number of files. Reading and computing
+    give the same digest, which for folders ends in ``.dir``.
 
     Raises
     ------
@@ -106,28 +106,28 @@ def digest(path: Path, lock: Path = LOCK) -> str:
 
 
 def locked(path: Path, lock: Path = LOCK) -> dict[str, Any] | None:
-    """Return the entry of `path` among the outputs in dvc.lock, or None."""
+    """Return the entry in dvc.lock for the output `path`; None if there is no entry."""
     if not lock.is_file():
         return None
     outs = _locked_outputs(lock.read_text())
     return next((out for out in outs if out["path"] == path.as_posix() and "md5" in out), None)
 
 
-@lru_cache(maxsize=1)  # a run needs several outputs, and reading the lock takes a quarter of a second
+@lru_cache(maxsize=1)  # a process looks up several outputs, and parsing the lock takes a quarter of a second
 def _locked_outputs(lock: str) -> tuple[dict[str, Any], ...]:
     stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
     return tuple(out for stage in stages.values() for out in stage.get("outs", ()))
 
 
 def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """Return the identity of each file in the rooms that dvc.yaml lists for a stage, by path."""
+    """Return, by path, the code digest of each code file that dvc.yaml lists as a dependency of `stage`."""
     stages = (YAML(typ="safe", pure=True).load(pipeline.read_text()) or {}).get("stages", {})
     paths = [path for path in code_files(stages.get(stage, {}).get("deps", ())) if Path(path).is_file()]
     return {path: identity.of_file(path, Path(path).read_bytes()) for path in paths}
 
 
 def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
-    """Return the paths of the code among the dependencies of stages; a folder stands for the Python files in it."""
+    """Return the paths of the code files among `deps`; a folder stands for all Python files in it."""
     paths: set[str] = set()
     for dep in deps:
         if isinstance(dep, str) and dep.startswith(CODE):
@@ -137,31 +137,31 @@ def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
 
 
 def content_md5(path: Path) -> str:
-    """Return the MD5 of a file, or of a folder with all files in it, computed as DVC does."""
+    """Compute the MD5 of a file, or of a folder with all files in it, as DVC does."""
     if not path.is_dir():
         return files.md5(path)
     return listing_md5({f.relative_to(path).as_posix(): files.md5(f) for f in path.rglob("*") if f.is_file()})
 
 
 def listing_md5(md5s: Mapping[str, str]) -> str:
-    """Return the MD5 of a folder from the MD5s of its files by their paths in it, computed as DVC does."""
+    """Compute a folder's MD5, as DVC does, from the MD5s of its files by their relative paths."""
     listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
     return files.bytes_md5(json.dumps(listing, sort_keys=True).encode()) + ".dir"
 
 
 def model_md5(folder: Path) -> str:
-    """Return the MD5 that identifies a trained model: that of its weights.safetensors, as in dvc.lock."""
+    """Return the MD5 that identifies a trained model, which is the MD5 of weights.safetensors, as in dvc.lock."""
     return files.md5(folder / "weights.safetensors")
 
 
 def combined_md5(parts: Mapping[str, str]) -> str:
-    """Return one MD5 of named parts, independent of their order."""
+    """Combine the MD5s in `parts` (name -> MD5) into one MD5, which does not depend on their order."""
     lines = "".join(f"{name} {md5}\n" for name, md5 in sorted(parts.items()))
     return files.bytes_md5(lines.encode())
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether `entry` of dvc.lock describes the present content of `path`, as far as size and times tell."""
+    """Return whether sizes and times suggest that `entry` of dvc.lock still describes the content of `path`."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")
@@ -171,7 +171,7 @@ def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
 
 
 def _git(*arguments: str, folder: Path = Path()) -> str | None:
-    """Return the output of git; None if there is no git, or if it fails."""
+    """Run git and return its output; None if git is missing or fails."""
     try:
         return run_git(folder, *arguments).decode(errors="replace").strip()
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""Locate the store of a project: its root, its MLflow database, and the addresses in it after a move of the folder."""
+"""Locate a project's root and its MLflow database, and update the paths in the database if the folder was moved."""
 
 import os
 import sqlite3
@@ -17,8 +17,8 @@ from segline.failure import WRITABLE
 from segline.track.faults import PATIENCE, StoreError, explain, head, other_schema
 
 ROOT_TAG = "segline.root"
-OPENING = 120  # seconds that a process waits while another process opens the store
-# Every column in which MLflow keeps the absolute address of an artifact.
+OPENING = 120  # maximum number of seconds that a process waits while another process opens the store
+# All tables and columns in which MLflow keeps absolute paths or URIs of artifacts.
 ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -30,10 +30,10 @@ ADDRESSES = (
 
 @dataclass(frozen=True)
 class Place:
-    """The store of a project.
+    """Project folder and the URI of the MLflow store that the project uses.
 
-    ``uri`` is the address of the project's own ``mlruns/mlflow.db``, or MLFLOW_TRACKING_URI. ``copy`` is the folder of
-    a temporary copy of the own database, if the project is read-only.
+    ``uri`` is the URI of the project's own ``mlruns/mlflow.db``, or MLFLOW_TRACKING_URI. ``copy`` is the folder with a
+    temporary copy of the project's own database, if the project is read-only.
     """
 
     root: Path
@@ -42,7 +42,7 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        """Folder of MLflow's files."""
+        """Folder in the project for MLflow's files."""
         return self.root / "mlruns"
 
     @property
@@ -52,22 +52,22 @@ class Place:
 
     @property
     def artifacts(self) -> Path:
-        """Folder of the artifacts in the project's own store."""
+        """Folder for artifacts in the project's own store."""
         return self.folder / "artifacts"
 
     @property
     def resume(self) -> Path:
-        """Folder of the checkpoints of unfinished trainings."""
+        """Folder for the checkpoints of unfinished training runs."""
         return self.folder / "resume"
 
     @property
     def own(self) -> bool:
-        """True if the runs are in the project's own store, not on a team's server."""
+        """True if MLflow runs are kept in the project's own store, not on a team's server."""
         return self.uri == sqlite_address(self.database)
 
     @property
     def writable(self) -> bool:
-        """True if this user may write to the project's store; SQLite also writes into its folder."""
+        """True if this user may write to the store's database and to its folder, where SQLite adds files."""
         if not self.folder.is_dir():
             return os.access(self.root, os.W_OK)
         database = self.folder / "mlflow.db"
@@ -76,17 +76,17 @@ class Place:
         return all(os.access(path, os.W_OK) for path in paths if path.exists())
 
     def refuse_read_only(self) -> None:
-        """Raise StoreError if the store is a temporary copy, in which changes would be lost."""
+        """Raise StoreError if the store is only a temporary copy, because changes to a copy would be lost."""
         if self.copy is not None:
             raise StoreError(f"{self.folder} is read-only here; {WRITABLE}")
 
     def lock(self, name: str) -> FileLock:
-        """Return a lock between the processes of this project; it is released when its holder ends or is killed.
+        """Return the lock `name` for this project's processes; it is released when the process that holds it ends.
 
         Raises
         ------
         StoreError
-            The project is read-only, and the lock is for writing.
+            The project is read-only, and `name` is a lock for writing (any lock except ``open``).
         """
         if name == "open" and not self.writable:
             return FileLock(_private(f"{name}.lock", self.root))
@@ -98,12 +98,12 @@ class Place:
 
 @contextmanager
 def opening(place: Place) -> Iterator[None]:
-    """Hold the lock for creating, relocating or first opening a store.
+    """Hold the lock that a process needs to create, relocate or open a store.
 
     Raises
     ------
     StoreError
-        Another process holds the lock for too long.
+        Another process has held the lock for more than `OPENING` seconds.
     """
     lock = place.lock("open")
     try:
@@ -120,12 +120,12 @@ def opening(place: Place) -> Iterator[None]:
 
 
 def locate() -> Place:
-    """Locate the store of the project that holds the working directory; MLFLOW_TRACKING_URI takes precedence.
+    """Locate the project that holds the working directory, and its store; MLFLOW_TRACKING_URI overrides the store.
 
     Raises
     ------
     StoreError
-        There is no project here, or its path cannot be part of the address of a database.
+        There is no project here, or its path has characters that a database URI cannot contain.
     """
     root = project_root()
     database = root / "mlruns" / "mlflow.db"
@@ -141,14 +141,14 @@ def locate() -> Place:
 
 
 def project_root() -> Path:
-    """Return the folder of the project: DVC_ROOT if it is set, else the nearest parent folder with dvc.yaml or .dvc.
+    """Return the project folder: DVC_ROOT if it is set, else the nearest folder upwards with dvc.yaml or .dvc.
 
     In `dvc exp run --temp` and `--queue` the stages run in a clone, and DVC sets DVC_ROOT to the main checkout.
 
     Raises
     ------
     StoreError
-        There is no such folder.
+        DVC_ROOT is not a folder, or no folder upwards holds dvc.yaml or .dvc.
     """
     if root := os.environ.get("DVC_ROOT"):
         if not Path(root).is_dir():
@@ -164,23 +164,23 @@ def project_root() -> Path:
 
 
 def recorded_root(database: Path) -> str | None:
-    """Return the project folder that a database was written for; None if the database is new or incomplete.
+    """Return the project folder recorded in a database; None if the database is new or incomplete.
 
     Raises
     ------
     StoreError
-        The database cannot be read, or another program has locked it for too long.
+        The database cannot be read, or another program has locked the database for too long.
     """
     return _first(database, "SELECT value FROM experiment_tags WHERE key = ?", ROOT_TAG)
 
 
 def check_schema(database: Path) -> None:
-    """Refuse a database that another version of MLflow wrote, before MLflow alters it.
+    """Raise StoreError if the database has the schema of another MLflow release, before MLflow alters the database.
 
     Raises
     ------
     StoreError
-        The schema differs; the message names the command for the upgrade, or the required MLflow.
+        The schema differs; the message names the command for the upgrade, or asks for a newer MLflow.
     """
     revision = _first(database, "SELECT version_num FROM alembic_version")
     if revision is not None and revision != head():
@@ -188,10 +188,10 @@ def check_schema(database: Path) -> None:
 
 
 def _first(database: Path, query: str, *values: str) -> str | None:
-    """Return the first value of a query; None without a result, without the file or without the table."""
+    """Return the first value that a query gives; None if the database file, the table or the row is missing."""
     if not database.is_file():
         return None
-    # Opened for writing, so that SQLite rolls back an incomplete transaction of a killed process.
+    # The database is opened for writing, so that SQLite can roll back a transaction that a killed process left.
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)) as connection:
             row = connection.execute(query, values).fetchone()
@@ -205,10 +205,10 @@ def _first(database: Path, query: str, *values: str) -> str | None:
 
 
 def relocate(database: Path, old: Path, new: Path) -> Path:
-    """Replace the folder `old` by `new` in all addresses, in one transaction; return a backup made before.
+    """Replace the project folder `old` with `new` in all paths of the database; return the backup made before.
 
-    MLflow stores absolute addresses: after a move of the folder, models would not load, and new runs would be written
-    to the old folder.
+    All replacements are one transaction. MLflow stores absolute paths: after a move of the folder, models would not
+    load, and new runs would be written to the old folder.
     """
     backup = database.with_name(f"mlflow-before-move-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.db")
     with (
@@ -216,7 +216,7 @@ def relocate(database: Path, old: Path, new: Path) -> Path:
         closing(sqlite3.connect(database)) as reader,
         closing(sqlite3.connect(backup)) as copy,
     ):
-        connection.execute("BEGIN IMMEDIATE")  # before the backup, which would wait for another writer forever
+        connection.execute("BEGIN IMMEDIATE")  # lock first: the backup would wait for another writer forever
         reader.backup(copy)
         for before, after in ((f"{old}/", f"{new}/"), (_file(old), _file(new))):
             for table, column in ADDRESSES:
@@ -230,12 +230,12 @@ def relocate(database: Path, old: Path, new: Path) -> Path:
 
 
 def sqlite_address(database: Path) -> str:
-    """Return the address of a SQLite database for SQLAlchemy."""
+    """Return the SQLAlchemy URI of a SQLite database."""
     return f"sqlite:///{database}"
 
 
 def _private(name: str, root: Path) -> Path:
-    """Return the path of a temporary file of this user for the project at `root`."""
+    """Return the path of a temporary file for this user and the project at `root`."""
     key = files.bytes_md5(str(root).encode(errors="surrogateescape"))
     return Path(tempfile.gettempdir(), f"segline-{os.getuid()}-{key}-{name}")
 

@@ -1,4 +1,4 @@
-"""Import a package from source text in memory, so that no file can change between its check and its import."""
+"""Import a package from source text in memory, so that no file can change between the check and the import."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from segline.track.identity import text_of
 
 
 class SourcePackage(MetaPathFinder, InspectLoader):
-    """A package whose modules are compiled from `sources`: file contents by path in the package.
+    """Importer that compiles a package's modules from `sources`, the file contents by path in the package.
 
     sys.path and bytecode are not used. Modules stay importable until the process exits, because the package imports
     some of its modules late.
@@ -26,23 +26,23 @@ class SourcePackage(MetaPathFinder, InspectLoader):
         path: Sequence[str] | None = None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return the import spec of a module of the package; None for other modules."""
+        """Return the import spec of a module in the package; None for a module outside of it."""
         file = self._file(fullname)
         return spec_from_loader(fullname, self, origin=self._origin(file)) if file else None
 
     def is_package(self, fullname: str) -> bool:
-        """Return whether a module is a package."""
+        """Return whether `fullname` names a package, not a plain module."""
         return (self._file(fullname) or "").endswith("__init__.py")
 
     def get_source(self, fullname: str) -> str:
-        """Return the source text of a module, for the import and for tracebacks."""
+        """Return the source text of a module, which Python uses for the import and for tracebacks."""
         file = self._file(fullname)
         if file is None:
             raise ImportError(f"{self.name} has no module {fullname}", name=fullname)
         return text_of(self.sources[file])
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile a module."""
+        """Compile a module from its source text."""
         return self.source_to_code(self.get_source(fullname), self._origin(self._file(fullname) or ""))
 
     def _file(self, fullname: str) -> str | None:
@@ -62,12 +62,12 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
     Raises
     ------
     ImportError
-        The process already has a package of this name with other sources.
+        The process has already imported a package with this name and other sources.
     """
     finders = (finder for finder in sys.meta_path if isinstance(finder, SourcePackage))
     package = next((finder for finder in finders if finder.name == name), None)
     if package is None:
-        # MLflow may have imported the package from files.
+        # Remove modules that MLflow may have imported from the files on disk.
         for imported in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
             del sys.modules[imported]
         package = SourcePackage(name, sources)
@@ -79,7 +79,7 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
 
 
 def _imported(package: SourcePackage, fullname: str) -> ModuleType:
-    """Return a module of the package; run its code if it was not imported before."""
+    """Import a module of the package, or return it if it was imported before."""
     if fullname in sys.modules:
         return sys.modules[fullname]
     spec = package.find_spec(fullname)

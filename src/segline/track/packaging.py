@@ -32,7 +32,7 @@ from segline.track.history import RegistryError
 ROOM = Path(segline.model.__file__).parent
 MODEL_FILES = ("weights.safetensors", "model.json")
 SETTINGS = "inference.json"
-# The imports of segline.model, and imagecodecs, which tifffile needs for compressed files; a test compares.
+# Packages that segline.model imports (a test checks the list), and imagecodecs, which tifffile needs for compression.
 PACKAGES = (
     "imagecodecs",
     "mlflow",
@@ -43,11 +43,10 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# Allowed differences between evaluate, perhaps on a GPU, and the package on a CPU: a share of the pixels, and the
-# objects of one different cut (two objects instead of one), or a share of the objects if there are many.
-TOLERANCE = 0.001
-OBJECT_TOLERANCE = 3
-OBJECT_SHARE = 0.01
+# Stage `evaluate` may use a GPU and the packed model a CPU, so their predictions of the example may differ slightly.
+TOLERANCE = 0.001  # largest share of pixels that may differ
+OBJECT_TOLERANCE = 3  # objects that may always differ: one object cut in two is one missing and two extra objects
+OBJECT_SHARE = 0.01  # share of the matched objects that may differ, if this is more than OBJECT_TOLERANCE
 ENTRY = '''\
 """Run by MLflow to load this model; all of its code is in code/{package}."""
 
@@ -60,16 +59,17 @@ set_model(Served())
 
 
 class ShippingError(ValueError):
-    """Raised if a packed model answers otherwise than the evaluated one; the message says what to do."""
+    """Raised if a packed model and the evaluated model predict differently; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a version: the trained model, its inference settings, its code, and an example with its answer.
+    """Everything that a version is made from: trained model, inference settings, code, and an example prediction.
 
-    ``model`` is the folder of weights.safetensors and model.json, ``inference`` the file inference.json, ``example`` an
-    encoded image, ``answer`` the PNG of its labels, ``instances`` the image file of its instance ids, ``room`` the
-    folder of the code that is shipped, ``by_bytes`` the rule for its MD5 (see `version_code`).
+    ``model`` is the folder with weights.safetensors and model.json, and ``inference`` is the file inference.json.
+    ``example`` is an encoded image, ``answer`` the PNG of its labels, and ``instances`` the image file of its instance
+    ids. ``room`` is the folder with the code to ship. ``by_bytes`` selects the rule for the MD5 of the code (see
+    `version_code`).
     """
 
     model: Path
@@ -81,31 +81,32 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return the parts under the MD5 that an earlier segline gave them, if it is among `md5s`; else unchanged."""
+        """Return a copy with the MD5 rule of earlier seglines if `md5s` holds the copy's MD5; otherwise return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
     @cached_property
     def sources(self) -> dict[str, bytes]:
-        """Python files of the shipped code, as they are shipped, by their paths in `room`."""
+        """Content of the shipped Python files, by their paths in `room`."""
         return read_sources(self.room)
 
     @cached_property
     def code_md5(self) -> str:
-        """MD5 of the shipped code, as it enters the MD5 of the version."""
+        """MD5 of the shipped code, from which the MD5 of the version is computed."""
         return bytes_md5(self.sources) if self.by_bytes else identity.of_sources(self.sources)
 
     @cached_property
     def md5(self) -> str:
-        """MD5 of all that decides the answers of the version: weights, description, inference settings and code."""
+        """MD5 of everything that determines predictions: weights, model.json, inference settings and code."""
         md5s = {name: files.md5(self.model / name) for name in MODEL_FILES}
         return version_md5({**md5s, SETTINGS: files.md5(self.inference)}, self.code_md5)
 
     @property
     def package(self) -> str:
-        """Name of the package of the shipped code.
+        """Name of the Python package with the shipped code.
 
-        Each version has its own name. Under a common name, two versions in a process would share the code of one.
+        Each version has its own package name. Under a common name, two versions in one process would share the code
+        of one of them.
         """
         return package_name(self.sources, by_bytes=self.by_bytes)
 
@@ -122,23 +123,23 @@ class Parts:
 
 
 def version_md5(md5s: Mapping[str, str], code: str) -> str:
-    """Combine the md5s of `MODEL_FILES` and `SETTINGS`, given by name, and of the code into that of a version."""
+    """Compute a version's md5 from the md5 of its code and the md5s of `MODEL_FILES` and `SETTINGS` by file name."""
     return lineage.combined_md5({**md5s, "code": code})
 
 
 def package_name(sources: Mapping[str, bytes], *, by_bytes: bool) -> str:
-    """Return the name of the package that holds `sources`.
+    """Return the name of the Python package that holds `sources`.
 
-    It follows from their bytes, so that two versions which differ in a comment can be loaded in one process.
+    The name is computed from the bytes, so that one process can load two versions that differ only in a comment.
     """
     return f"segline_model_{'' if by_bytes else 'v2_'}{bytes_md5(sources)[:12]}"
 
 
 def version_code(package: str, sources: Mapping[str, bytes]) -> str:
-    """Return the MD5 of code that enters the MD5 of a version; empty if `package` is not the name of `sources`.
+    """Compute the MD5 of a version's code by the rule that the name `package` implies; empty if the name is wrong.
 
-    The name of the package says by which rule: the identity of the code, or, in versions of earlier seglines, its
-    bytes. Whoever renames a package to change the rule gets an MD5 that no line of registry.jsonl has.
+    The rule is the code digest or, in versions that an earlier segline registered, the MD5 of the bytes. Whoever
+    renames a package to change the rule gets an MD5 that no line of registry.jsonl has.
     """
     if package == package_name(sources, by_bytes=False):
         return identity.of_sources(sources)
@@ -146,23 +147,23 @@ def version_code(package: str, sources: Mapping[str, bytes]) -> str:
 
 
 def read_sources(room: Path) -> dict[str, bytes]:
-    """Return the Python files in `room`, with LF as their line ends, by their paths in it."""
+    """Return the content of the Python files in `room`, with LF line endings, by path relative to `room`."""
     return {file.relative_to(room).as_posix(): lf(file.read_bytes()) for file in room.rglob("*.py")}
 
 
 def bytes_md5(sources: Mapping[str, bytes]) -> str:
-    """Return the MD5 of Python files by their paths and their exact bytes."""
+    """Return one MD5 of all Python files, computed from their paths and exact bytes."""
     return lineage.listing_md5({path: files.bytes_md5(source) for path, source in sources.items()})[:32]
 
 
 def requirements() -> list[str]:
-    """Return the packages that the shipped code imports, pinned to the installed versions."""
-    # Without the local part: PyPI has torch 2.13.0, but not 2.13.0+cpu.
+    """Return the requirements of the shipped code: each package pinned to the installed version."""
+    # A local version suffix is dropped, because PyPI has torch 2.13.0, but not 2.13.0+cpu.
     return [f"{package}=={Version(version(package)).public}" for package in PACKAGES]
 
 
 def encode(raw: Raw) -> bytes:
-    """Encode `raw` (H, W, C) as an image file without loss: as PNG if possible, else as TIFF."""
+    """Encode `raw` (H, W, C) as a lossless image file: PNG if possible, else TIFF."""
     channels = raw.shape[2]
     if raw.dtype != np.float32 and channels in (1, 3):
         return encode_png(raw[..., 0] if channels == 1 else raw)
@@ -175,7 +176,7 @@ def encode(raw: Raw) -> bytes:
 
 
 def pack(parts: Parts, folder: Path, metadata: Model | None = None) -> None:
-    """Write an MLflow model of `parts` into `folder`, which must be new or empty."""
+    """Write `parts` as an MLflow model into `folder`, which must be new or empty."""
     with TemporaryDirectory() as place:
         staging = Path(place)
         _stage(parts, staging)
@@ -196,12 +197,12 @@ def pack(parts: Parts, folder: Path, metadata: Model | None = None) -> None:
 
 
 def check(folder: Path, parts: Parts) -> None:
-    """Let the model packed in `folder` answer its example with its own code, and compare the answers.
+    """Run the model packed in `folder` on its example image, and compare the prediction with the expected one.
 
     Raises
     ------
     ShippingError
-        The answer differs from the expected one.
+        The prediction differs from the expected one.
     """
     with _importable(folder / "code", parts.package):
         image = pd.DataFrame({"image": [parts.example]}, dtype=object)
@@ -222,24 +223,24 @@ def check(folder: Path, parts: Parts) -> None:
 
 
 def other_pixels(labels: bytes, expected: bytes) -> float:
-    """Return the share of pixels that differ between two encoded label images; 1 if their sizes differ."""
+    """Return the share of differing pixels in two encoded label images; return 1 if the sizes differ."""
     actual, wanted = decode(labels), decode(expected)
     return float((actual != wanted).mean()) if actual.shape == wanted.shape else 1.0
 
 
 def matched_objects(instances: bytes, expected: bytes) -> Matches:
-    """Match the objects of two encoded instance images whose IoU is at least 0.9."""
+    """Match the objects in two encoded instance images; two objects match if their IoU is at least 0.9."""
     actual, wanted = (decode(file)[..., 0].astype(np.int32) for file in (instances, expected))
     return matches(wanted, actual, 0.9)
 
 
 def most_other(objects: Matches) -> float:
-    """Return the allowed number of objects that differ, given the matched objects."""
+    """Return how many objects may differ, given the number of matched objects."""
     return max(OBJECT_TOLERANCE, OBJECT_SHARE * objects.tp)
 
 
 def _signature() -> ModelSignature:
-    """Describe input and output: encoded image to label image, with instances and probabilities on request."""
+    """Return MLflow's description of input (encoded image), outputs and parameters of the packed model."""
     optional = ("instances", "probabilities")
     answer = Schema([ColSpec("binary", "labels"), *(ColSpec("binary", name, required=False) for name in optional)])
     flags = [ParamSpec(name, "boolean", default=False) for name in optional]
@@ -248,7 +249,7 @@ def _signature() -> ModelSignature:
 
 
 def _stage(parts: Parts, staging: Path) -> None:
-    """Write the files of the package into `staging`."""
+    """Write all files that go into the MLflow model to the folder `staging`."""
     for path, source in parts.sources.items():
         target = staging / "code" / parts.package / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -266,7 +267,7 @@ def _stage(parts: Parts, staging: Path) -> None:
 
 @contextmanager
 def _importable(folder: Path, package: str) -> Iterator[None]:
-    """Allow imports of `package` from `folder`; unload it afterwards, since the folder is temporary."""
+    """Make `package` importable from the temporary `folder`, and unload the package at the end of the with block."""
     known, path = package in sys.modules, sys.path[:]
     sys.path.insert(0, str(folder))
     try:

@@ -1,4 +1,4 @@
-"""Write a run: its params, metrics, pictures and datasets, in few calls to MLflow."""
+"""Write the params, metrics, pictures and datasets of an MLflow run in few calls to MLflow."""
 
 import json
 import os
@@ -28,22 +28,22 @@ from segline import files
 from segline.addresses import hide
 from segline.params import flat
 
-MAX_PARAM = 6000  # characters; MLflow refuses more
-MAX_TAG = 8000
-MAX_METRIC = 250  # characters of a name
-SHORT_DIGEST = 8  # digits of an MD5 that distinguish two names
+MAX_PARAM = 6000  # characters; MLflow refuses a longer param
+MAX_TAG = 8000  # characters of a tag's value that segline keeps
+MAX_METRIC = 250  # characters of a metric's name
+SHORT_DIGEST = 8  # number of MD5 digits that are appended to tell equal names apart
 ERROR_TAG = "error"
-OUTCOME_TAG = "outcome"  # pruned: a trial that the search stopped early; its status is KILLED
-PROCESS_TAG = "process"  # host, number and start time of the process that writes the run
-SAME_START = 60  # seconds by which the start time of a process may shift when the clock is set
-BATCH = 100  # params or tags that MLflow accepts at once
+OUTCOME_TAG = "outcome"  # value "pruned": the search stopped this trial early, and its status is KILLED
+PROCESS_TAG = "process"  # host, process id and start time of the process that writes the run
+SAME_START = 60  # seconds; setting the clock may shift the start time of a process by less than this
+BATCH = 100  # number of params or tags that MLflow accepts in one call
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass(frozen=True)
 class LoggedDataset:
-    """An input of a run; ``context`` is train, validation or test, ``digest`` an md5, ``source`` a path or address."""
+    """An input of a run; ``context`` is train, validation or test, ``digest`` an md5, ``source`` a path or URI."""
 
     context: str
     name: str
@@ -52,7 +52,7 @@ class LoggedDataset:
 
 
 class Run:
-    """A run to write to; writing does not change the status of a finished run."""
+    """An existing MLflow run; writing to a finished run does not change its status."""
 
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client = client
@@ -60,27 +60,27 @@ class Run:
 
     @property
     def status(self) -> str:
-        """MLflow's status: RUNNING, FINISHED, FAILED or KILLED."""
+        """Status of the run in MLflow: RUNNING, FINISHED, FAILED or KILLED."""
         return str(self.client.get_run(self.id).info.status)
 
     def environment(self) -> dict[str, str]:
-        """Return the tags about the machine and the packages; none for a restored run."""
+        """Return the run's tags about machine and packages; empty if the run was restored from DVC's files."""
         tags: dict[str, str] = self.client.get_run(self.id).data.tags
         return {name: value for name, value in tags.items() if name.startswith("env.")}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch, or of the whole run as step 0, in one batch: each call of MLflow takes 23 ms."""
+        """Log the metrics of an epoch, or of the whole run as step 0, in one call, since each call takes 23 ms."""
         now = _now()
         self.client.log_batch(self.id, [Metric(name, float(value), now, step) for name, value in metrics.items()])
 
     def tag(self, tags: Mapping[str, object]) -> None:
-        """Set tags; values longer than MLflow accepts are cut."""
+        """Set tags of the run; cut values that are longer than MLflow accepts."""
         entries = [RunTag(name, str(value)[:MAX_TAG]) for name, value in tags.items()]
         for start in range(0, len(entries), BATCH):
             self.client.log_batch(self.id, tags=entries[start : start + BATCH])
 
     def params(self, params: Mapping[str, object]) -> None:
-        """Log flat params; values too long for MLflow are cut, and all values are kept in params.json."""
+        """Log flat params; if a value is too long for MLflow, cut it and store all full values in params.json."""
         values = {name: str(value) for name, value in params.items()}
         entries = [Param(name, _cut(value)) for name, value in values.items()]
         for start in range(0, len(entries), BATCH):
@@ -89,7 +89,7 @@ class Run:
             self.client.log_text(self.id, json.dumps(values, indent=2, ensure_ascii=False), "params.json")
 
     def datasets(self, datasets: Sequence[LoggedDataset]) -> None:
-        """Log the datasets that the run uses."""
+        """Log the datasets that the run uses as inputs."""
         if not datasets:
             return
         inputs = [
@@ -102,16 +102,16 @@ class Run:
         self.client.log_inputs(self.id, inputs)
 
     def picture(self, image: npt.NDArray[np.uint8], name: str, step: int | None = None) -> None:
-        """Log a picture (H, W, 3) or (H, W); with a step, as part of a series that MLflow's page can play.
+        """Log a picture (H, W, 3) or (H, W); pictures with a step form a series that MLflow's page can play.
 
-        A repeated picture replaces the former one; MLflow's log_image would add a second one.
+        A picture with the same name and step replaces the former one, whereas MLflow's log_image would add another.
         """
         if step is None:
             self.client.log_image(self.id, image, artifact_file=f"pictures/{name}.png")
             return
         started = self.client.get_run(self.id).info.start_time
         fixed_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{self.id} {name} {step}")
-        stem = f"{name}+step+{step}+timestamp+{started}+{fixed_id}"  # the format that MLflow's page parses
+        stem = f"{name}+step+{step}+timestamp+{started}+{fixed_id}"  # the file name format that MLflow's page parses
         full_size = convert_to_pil_image(image)
         with tempfile.TemporaryDirectory() as folder:
             full_size.save(Path(folder, f"{stem}.png"))
@@ -120,7 +120,7 @@ class Run:
         self.tag({MLFLOW_LOGGED_IMAGES: True})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or the content of a folder, into `folder` of the run."""
+        """Copy a file, or the content of a folder, into `folder` among the run's artifacts."""
         if path.is_dir():
             self.client.log_artifacts(self.id, str(path), folder)
         else:
@@ -131,34 +131,34 @@ class Run:
         return name in self.client.get_run(self.id).data.metrics
 
     def history(self, name: str) -> list[tuple[int, float]]:
-        """Return (step, value) of all points of the metric `name`."""
+        """Return all logged points of the metric `name` as pairs (step, value)."""
         return [(metric.step, metric.value) for metric in self.client.get_metric_history(self.id, name)]
 
 
 class StartedRun(Run):
-    """A run that this process writes; `Store.start_run` starts and ends it."""
+    """A run that this process writes; `Store.start_run` starts and ends the run."""
 
     def __init__(self, client: MlflowClient, run_id: str, address: str, logged: set[int] | None = None) -> None:
         super().__init__(client, run_id)
-        self.logged = logged or set()  # steps, including those of an earlier process
+        self.logged = logged or set()  # steps with metrics, including steps logged by an earlier process
         self._monitor: Any = None  # MLflow's monitor has no types
         self._address = address
         self.ended = False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch, unless the step was logged before: MLflow would keep both points."""
+        """Log the metrics of an epoch, unless its step was logged before, because MLflow would keep both points."""
         if step not in self.logged:
             super().log(step, metrics)
             self.logged.add(step)
 
     def watch_system(self) -> None:
-        """Log the use of CPU, memory, disk, network and GPU every ten seconds until the run ends."""
+        """Log the use of CPU, memory, disk, network and GPU every ten seconds, until the run ends."""
         monitor: Any = SystemMetricsMonitor
         self._monitor = monitor(self.id, tracking_uri=self._address, resume_logging=True)
         self._monitor.start()
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """End the run."""
+        """End the run with `status`, and stop logging the use of the system."""
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
@@ -167,19 +167,19 @@ class StartedRun(Run):
 
     def fail(self, error: BaseException) -> None:
         """End the run after an error: FAILED after an exception, KILLED after an interrupt or exit."""
-        with suppress(Exception):  # report the error that ended the run, not a failure to write to the store
+        with suppress(Exception):  # the caller reports the error that ended the run, not a later failure of the store
             if isinstance(error, Exception):
                 self.tag({ERROR_TAG: hide(f"{type(error).__name__}: {error}")})
             self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
 
 
 def process() -> str:
-    """Return an identifier of this process that is unique among all machines."""
+    """Return an identifier of this process (host, process id, start time) that is unique across machines."""
     return f"{platform.node()} {os.getpid()} {psutil.Process().create_time():.0f}"
 
 
 def gone(process: str) -> bool:
-    """Return whether a process of this machine has ended; False for processes of other machines."""
+    """Return whether the process with this identifier has ended; False for a process of another machine."""
     host, number, start = process.rsplit(" ", 2)
     if host != platform.node():
         return False
@@ -198,17 +198,17 @@ def metrics_of_test(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def metric_names(names: Sequence[str]) -> list[str]:
-    """Return a name that MLflow accepts for each of `names`; all are different, also if case is ignored.
+    """Turn each of `names` into a metric name that MLflow accepts; the results differ even if case is ignored.
 
-    Names of classes are free, but names of metrics are not: characters except letters, digits, _ and - become _. If
-    several names become equal, one that needed no change keeps its name; the others end in eight digits of their MD5.
+    Class names may hold any character, but metric names may not: characters except letters, digits, _ and - become _.
+    If several names become equal, a name that needed no change stays as it is, and the others get eight MD5 digits.
     """
     plain = ["test_" + re.sub(r"[^\w\-]", "_", name) for name in names]
     unchanged = {name: f"test_{name.replace('.', '_', 1)}" for name in names}
     times = Counter(name.casefold() for name in plain)
     taken: set[str] = set()
     spelled = {}
-    # Names without a change come first, so that no other name can take theirs.
+    # Names that need no change are handled first, so that no other name can become equal to them.
     for name, short in sorted(zip(names, plain, strict=True), key=lambda pair: pair[1] != unchanged[pair[0]]):
         keeps = times[short.casefold()] == 1 or short == unchanged[name]
         metric, digits = short[:MAX_METRIC], files.bytes_md5(name.encode())

@@ -1,4 +1,4 @@
-"""Registry of a model: its versions, their aliases, and their history."""
+"""Registry of a model, with its versions, their aliases and their history."""
 
 import json
 import re
@@ -41,18 +41,18 @@ __all__ = [
     "read_history",
 ]
 
-MANY = 10_000  # versions that MLflow lists at once
+MANY = 10_000  # maximum number of versions that MLflow lists at once
 
 
 class Md5s(NamedTuple):
-    """The md5s of a version and of its weights, both computed from files."""
+    """MD5 of a version and MD5 of its weights, both computed from files."""
 
     version: str
     model: str
 
     @classmethod
     def of(cls, parts: Parts) -> Self:
-        """Compute the md5s of the version that `parts` make."""
+        """Compute the md5s of a version that is made from `parts`."""
         return cls(parts.md5, lineage.model_md5(parts.model))
 
 
@@ -68,10 +68,10 @@ class Registered:
 
 
 class Registry:
-    """The versions of one model."""
+    """The registered versions of one model."""
 
     def __init__(self, store: Store, name: str) -> None:
-        """Open the registry of the registered model `name`.
+        """Open the registry for the model `name`.
 
         Raises
         ------
@@ -97,17 +97,17 @@ class Registry:
         metrics: Mapping[str, float] | None = None,
         alias: bool = True,
     ) -> Registered:
-        """Make a version of `parts`, unless one of the same md5 exists, and give it the alias challenger.
+        """Make a version from `parts`, unless one with this md5 exists, and give it the alias challenger.
 
         Repeated and simultaneous calls have the same result as one call.
 
         Parameters
         ----------
-        tags : origin of the version.
-        description : shown on MLflow's page.
-        records : content of further files to keep with the version, by name.
+        tags : tags that describe the origin of the version.
+        description : text for the version on MLflow's page.
+        records : content of additional files to keep with the version, by name.
         metrics : test metrics, by which MLflow's page of models ranks the versions.
-        alias : False leaves all aliases as they are, because the history says where they belong.
+        alias : False leaves all aliases unchanged, for callers that set them from the history.
         """
         records = records or {}
         with self.store.place.lock("registry"):
@@ -118,7 +118,7 @@ class Registry:
             created = version is None
             if version is None:
                 logged, md5s = versions.log(self.store, self.name, parts, run, records)
-                self.record(Md5s.of(parts), "registered")  # first, so that no version is ever without its line
+                self.record(Md5s.of(parts), "registered")  # recorded first, so that no version ever lacks its line
                 all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(
                     self.store, self.name, parts, run, logged, tags=all_tags, description=description
@@ -133,16 +133,16 @@ class Registry:
             return Registered(self.name, number, self.aliases(number), created, Md5s.of(parts))
 
     def find(self, md5: str) -> ModelVersion | None:
-        """Return the version of this md5, if there is one."""
+        """Return the version whose tag holds this md5; None if there is no such version."""
         if not is_md5(md5):
             return None
         matches = self.client.search_model_versions(f"name = {_quoted(self.name)} and tags.`{VERSION_TAG}` = '{md5}'")
-        if len(matches) > 1:  # somebody edited a tag
+        if len(matches) > 1:  # several matches mean that somebody edited a tag
             matches.sort(key=lambda version: (not trust.is_sound(self.store, version), int(version.version)))
         return matches[0] if matches else None
 
     def holder(self, alias: str) -> ModelVersion | None:
-        """Return the version that holds an alias, if there is one."""
+        """Return the version that holds an alias; None if no version holds it."""
         try:
             return self.client.get_model_version_by_alias(self.name, alias)
         except MlflowException as error:
@@ -151,19 +151,19 @@ class Registry:
             raise
 
     def aliases(self, number: str) -> tuple[str, ...]:
-        """Return the aliases of a version, sorted."""
+        """Return the sorted aliases of the version with this number."""
         return tuple(sorted(self.client.get_model_version(self.name, number).aliases))
 
     def versions(self) -> list[ModelVersion]:
         """Return all versions with their aliases, newest first."""
         versions = self.client.search_model_versions(f"name = {_quoted(self.name)}", max_results=MANY)
         holders: dict[str, object] = self.client.get_registered_model(self.name).aliases if versions else {}
-        for version in versions:  # the search leaves the aliases out
+        for version in versions:  # MLflow's search returns versions without their aliases
             version.aliases = [alias for alias, number in holders.items() if str(number) == str(version.version)]
         return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
     def version(self, which: str) -> ModelVersion:
-        """Return the version that `which` names: its number, an alias with or without @, or the start of its md5.
+        """Find the version that `which` names by its number, an alias with or without @, or the start of its md5.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class Registry:
         raise RegistryError(f"{self.name} has no version {which}; there are {known or 'none'}")
 
     def run(self, version: ModelVersion) -> MlflowRun | None:
-        """Return the run that made a version; None if it was deleted."""
+        """Return the MLflow run that made a version; None if the run was deleted."""
         try:
             return self.client.get_run(version.run_id or "")
         except MlflowException:
@@ -200,17 +200,17 @@ class Registry:
 
     @property
     def history_file(self) -> Path:
-        """Path of registry.jsonl of the project."""
-        # In the folder of the store, not in the checkout: DVC deletes the clone of a queued experiment.
+        """Path of the project's registry.jsonl."""
+        # The file is not in the current checkout, which may be a clone that DVC deletes after a queued experiment.
         return self.store.place.root / HISTORY
 
     def record(self, md5s: Md5s, reason: str) -> None:
-        """Add a line for a version to registry.jsonl, unless it has one; the caller holds the lock."""
+        """Add a line to registry.jsonl, unless the version already has one; the caller holds the lock `registry`."""
         if md5s.version not in {line.version_md5 for line in self.history()}:
             history.append(self.history_file, self._line(md5s, CHALLENGER, "register", reason))
 
     def settle(self) -> None:
-        """Complete a change of the champion that a kill interrupted; the caller holds the lock."""
+        """Complete a change of champion that a killed process left unfinished; the caller holds the lock `registry`."""
         if history.move_is_marked(self.store.place.folder):
             for name in {line.name for line in read_history(self.history_file)}:
                 Registry(self.store, name).set_aliases()
@@ -219,26 +219,27 @@ class Registry:
     def set_champion(
         self, md5s: Md5s, action: str, reason: str, *, commit: str | None = None, forced: bool = False
     ) -> None:
-        """Write to registry.jsonl that a version becomes champion, then set the aliases; the caller holds the lock.
+        """Record a new champion in registry.jsonl, then set the aliases; the caller holds the lock `registry`.
 
-        The line is the promotion. If this process is killed after it, the next command sets the aliases.
+        The line in registry.jsonl is the promotion. If this process is killed after writing the line, the next command
+        sets the aliases.
 
         Parameters
         ----------
-        commit : commit whose content made the version; None: the commit of this checkout, if it is clean.
+        commit : commit that the version was made from; None stands for the checked-out commit, if it is clean.
         """
         line = self._line(md5s, CHAMPION, action, reason, commit, forced=forced)
         history.mark_move(self.store.place.folder)
         try:
             history.append(self.history_file, line)
             self.set_aliases()
-        except RegistryError:  # the line was not written: there is nothing to complete
+        except RegistryError:  # the line was not written, so there is nothing to complete
             history.clear_mark(self.store.place.folder)
             raise
         history.clear_mark(self.store.place.folder)
 
     def set_aliases(self) -> None:
-        """Set @champion and @previous as in the history, if the store holds the versions."""
+        """Set @champion and @previous as the history says; delete an alias whose version the store lacks."""
         held = history.champions(self.history())
         for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):
             version = self.find(held[place]) if len(held) >= -place else None
@@ -276,5 +277,5 @@ class Registry:
 
 
 def _quoted(name: str) -> str:
-    """Quote a name for a filter of MLflow, which accepts both kinds of quotes but no escapes."""
+    """Quote a name for an MLflow filter; the filter accepts single and double quotes but no escapes."""
     return f'"{name}"' if "'" in name else f"'{name}'"

@@ -1,4 +1,4 @@
-"""Restore the registry from registry.jsonl: versions that the store lacks, and the aliases of the history."""
+"""Restore a registry from registry.jsonl: find the versions that the store lacks, and set the aliases."""
 
 import subprocess
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ STAGE = "register"
 
 
 class NoCommitError(ValueError):
-    """Raised if no known commit made a version; the message says what is missing."""
+    """Raised if no known commit holds what a version was made from; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A version that the history names and the store lacks."""
+    """A version that the history names but the store lacks."""
 
     name: str
     version_md5: str
@@ -28,9 +28,9 @@ class Lost:
 
 
 def lost(registry: Registry) -> list[Lost]:
-    """Return the versions to restore, in the order in which they first became champion.
+    """Return the former champions that the store lacks, in the order in which they first became champion.
 
-    A version that was only registered is not restored: nobody chose it.
+    A version that was registered but never became champion is not restored, because nobody chose it.
     """
     promoted = {
         line.version_md5: Lost(line.name, line.version_md5, line.model_md5)
@@ -41,14 +41,14 @@ def lost(registry: Registry) -> list[Lost]:
 
 
 def check_out(clone: Clone, place: Place, version: Lost) -> str:
-    """Check out in `clone` the commit that made a version, with its data; return the commit.
+    """Check out, in `clone`, the commit that a version was made from, and its data; return the commit.
 
     Raises
     ------
     CloneError
         The data of the commit is neither in the cache nor in a remote.
     NoCommitError
-        There is no such commit.
+        No known commit holds what the version was made from.
     """
     try:
         candidates = commits.locking(version.model_md5, place.root)
@@ -72,9 +72,9 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return the MD5s, by today's rule and by that of earlier seglines, of the version that a commit registers.
+    """Return the MD5s, by the current and by the earlier rule, of the version made from the checked-out commit.
 
-    They follow from its dvc.lock and its code; empty: the commit has no model.
+    The MD5s are computed from the commit's dvc.lock and code. The result is empty if the commit has no model.
     """
     outs = {out["path"]: out.get("md5") for stage in clone.lock().values() for out in stage.get("outs", ())}
     md5s = {name: outs.get(MODEL.format(name)) for name in packaging.MODEL_FILES}
@@ -88,7 +88,7 @@ def version_md5s(clone: Clone) -> set[str]:
 
 
 def aliases(registry: Registry) -> list[str]:
-    """Set @champion and @previous as at the end of the history; return the changes."""
+    """Set @champion and @previous as the history says; return a message for each changed alias."""
     with registry.store.place.lock("registry"):
         before = {alias: _number(registry, alias) for alias in (CHAMPION, PREVIOUS)}
         registry.set_aliases()
@@ -102,5 +102,5 @@ def _number(registry: Registry, alias: str) -> str:
 
 
 def names(lines: list[Promotion]) -> list[str]:
-    """Return the models in a history without repetition, in the order of their first lines."""
+    """Return the distinct model names in a history, in the order of their first lines."""
     return list(dict.fromkeys(line.name for line in lines))

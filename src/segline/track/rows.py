@@ -1,4 +1,4 @@
-"""Answers of a registered version by rows, in memory or out-of-core."""
+"""Predict an image with a registered version, in memory or out-of-core, and read the prediction by rows."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -18,20 +18,20 @@ from segline.track.history import RegistryError
 Read = Callable[[slice, slice], npt.NDArray[Any]]
 Show = Callable[[str, int, int], None]
 
-LARGE = 2**24  # pixels; larger images are predicted out-of-core
-OLD = 200  # bytes per pixel that a version needs in memory if its code cannot estimate them
+LARGE = 2**24  # pixels; larger images are predicted out-of-core if the version can do so
+OLD = 200  # assumed memory, bytes per pixel, for a version whose code cannot estimate its memory
 NO_INSTANCES = "the version was registered by an earlier segline, without instances; register the model again"
 
 
 class InMemory:
-    """Answer of a version to an encoded image, by rows."""
+    """Prediction of an encoded image, held in memory and read by rows."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.has_instances = answer.instances is not None
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return labels, instances or probabilities as the version encoded them."""
+        """Return the image file that the version encoded; `kind` is labels, instances or probabilities."""
         encoded: bytes | None = getattr(self._answer, kind, None)
         return encoded
 
@@ -51,15 +51,15 @@ class InMemory:
         return np.moveaxis(decode(self._answer.probabilities), -1, 0)
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return class ids (h, W)."""
+        """Return class ids (h, W) of the given rows."""
         return self._labels[rows]
 
     def instances(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return instance ids (h, W); RegistryError where the version has none."""
+        """Return instance ids (h, W) of the given rows; RegistryError if the version predicts no instances."""
         return self._instances[rows]
 
     def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Return class probabilities (K, h, W)."""
+        """Return class probabilities (K, h, W) of the given rows."""
         return self._probabilities[:, rows]
 
     @property
@@ -69,7 +69,7 @@ class InMemory:
 
 
 class OutOfCore:
-    """Answer of a version to an out-of-core image, by rows; RegistryError where the version refuses the image."""
+    """Prediction of an out-of-core image, read by rows; RegistryError if the version refuses the image."""
 
     has_instances = True
 
@@ -77,22 +77,22 @@ class OutOfCore:
         self._prediction, self._errors = prediction, errors
 
     def encoded(self, kind: str) -> None:
-        """Return None: no encoded image exists."""
+        """Return None, because an out-of-core prediction is not encoded as an image file."""
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return class ids (h, W)."""
+        """Return class ids (h, W) of the given rows."""
         with _registry_errors(self._errors):
             labels: npt.NDArray[np.uint8] = self._prediction.labels(rows)
         return labels
 
     def instances(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return instance ids (h, W)."""
+        """Return instance ids (h, W) of the given rows."""
         with _registry_errors(self._errors):
             instances: npt.NDArray[np.int32] = self._prediction.objects(rows)
         return instances
 
     def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Return class probabilities (K, h, W)."""
+        """Return class probabilities (K, h, W) of the given rows."""
         probabilities: npt.NDArray[np.float32] = self._prediction.probabilities(rows)
         return probabilities
 
@@ -105,7 +105,7 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return why a version cannot predict by windows, empty if it can, and the bytes to predict an image in memory."""
+    """Return why a version cannot predict window by window (empty if it can), and the bytes needed without windows."""
     served = version.served
     if not hasattr(served, "large"):
         reason = "the version was registered by an earlier segline, which had no windows; register the model again"
@@ -115,7 +115,7 @@ def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
 
 
 def by_windows(version: Loaded, height: int, width: int) -> bool:
-    """Decide whether an image is predicted out-of-core.
+    """Decide whether an image of this size must be predicted out-of-core.
 
     Raises
     ------
@@ -136,28 +136,28 @@ def by_windows(version: Loaded, height: int, width: int) -> bool:
 def out_of_core(
     version: Loaded, size: tuple[int, int], read: Read, folder: Path, *, views: int, show: Show
 ) -> OutOfCore:
-    """Let a version predict an image of `size` (height, width, px) window by window.
+    """Predict an image of `size` (height, width, px) window by window with a loaded version.
 
     Parameters
     ----------
-    read : returns pixels (h, w, C) of some rows and columns.
-    folder : for files as large as the image; a call that was stopped is resumed from its files.
+    read : returns the pixels (h, w, C) of the given rows and columns.
+    folder : for files as large as the image; an interrupted call is resumed from the files in this folder.
     views : number of views to average, 1, 4 or 8; 0 for the number in the version's settings.
-    show : receives the name of a step, the number of finished parts and the number of all parts.
+    show : called with the name of a step, the number of finished parts and the total number of parts.
 
     Raises
     ------
     RegistryError
         The image does not fit the model.
     """
-    errors = sys.modules[type(version.served).__module__].ImageError  # of the version's package, not segline's
+    errors = sys.modules[type(version.served).__module__].ImageError  # the version's own class, not segline's
     with _registry_errors(errors):
         return OutOfCore(version.served.large(size, read, folder, views, show), errors)
 
 
 @contextmanager
 def _registry_errors(errors: type[Exception]) -> Iterator[None]:
-    """Turn the version's own ImageError into RegistryError."""
+    """Turn an ImageError raised by the version's own code into RegistryError."""
     try:
         yield
     except errors as error:

@@ -1,4 +1,4 @@
-"""Open a team's store, set by MLFLOW_TRACKING_URI, within a bounded time, or refuse it in one message."""
+"""Open the team's store that MLFLOW_TRACKING_URI names; fail with a single message if it does not respond in time."""
 
 import os
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from segline.track.faults import PATIENCE, StoreError, explain, head, other_sche
 from segline.track.location import Place, opening
 
 TRACKING, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
-CONNECT = 10  # seconds for a database server to accept a connection; MLflow would try for minutes
-# Name of the timeout argument of each database driver.
+CONNECT = 10  # seconds to wait until a database server accepts a connection; MLflow would try for minutes
+# Name of the argument by which each database driver accepts a timeout.
 CONNECT_ARGUMENT = {
     "psycopg2": "connect_timeout",
     "psycopg": "connect_timeout",
@@ -27,24 +27,25 @@ CONNECT_ARGUMENT = {
     "pyodbc": "timeout",
     "pysqlite": "timeout",
 }
-# For the first request to a server. Later requests keep MLflow's timeouts, so that training survives a restart.
+# Limits for HTTP requests while a store is opened.
+# Later requests use MLflow's own limits, so that training survives a server restart.
 FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE)}
 
 
 def open_shared(place: Place) -> tuple[MlflowClient, str]:
-    """Return a client of the store at `place.uri` and the id of the project's experiment there.
+    """Return an MLflow client for the store at `place.uri`, and the id of the project's experiment in that store.
 
     Raises
     ------
     StoreError
-        The address of runs or of models cannot be used, or the experiment was deleted.
+        The URI of the runs or of the models cannot be used, or the experiment was deleted.
     """
     registry = os.environ.get(REGISTRY) or place.uri
     with _few_requests():
         with (
             _explained(TRACKING, place.uri),
             opening(place),
-        ):  # simultaneous first connections would damage a new database
+        ):  # locked, since simultaneous first connections would damage a new database
             _reach(TRACKING, place.uri)
             client = MlflowClient(place.uri, registry_uri=registry)
         with _explained(TRACKING, place.uri):
@@ -57,13 +58,13 @@ def open_shared(place: Place) -> tuple[MlflowClient, str]:
 
 
 def _experiment(client: MlflowClient, place: Place) -> str:
-    """Return the id of the experiment MLFLOW_EXPERIMENT_NAME, by default named like the folder; create it if needed."""
+    """Find or create the experiment (MLFLOW_EXPERIMENT_NAME, or else the name of the project folder); return its id."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
             return str(client.create_experiment(name))
-        except MlflowException:  # another machine may have created it meanwhile
+        except MlflowException:  # another machine may have created the experiment meanwhile
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
@@ -76,12 +77,12 @@ def _experiment(client: MlflowClient, place: Place) -> str:
 
 
 def _reach(variable: str, address: str) -> None:
-    """Check that a database accepts a connection, and that it is empty or has the schema of this MLflow."""
+    """Check that a database accepts a connection, and that it is empty or has the installed MLflow's schema."""
     if address.partition("://")[0].partition("+")[0] not in DATABASE_ENGINES:
         return
     url = make_url(address)
     if url.drivername.startswith("sqlite") and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)  # as MLflow does
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)  # MLflow also creates this folder
     argument = CONNECT_ARGUMENT.get(url.get_driver_name())
     patience = PATIENCE if url.drivername.startswith("sqlite") else CONNECT
     arguments = {argument: patience} if argument and argument not in url.query else {}
@@ -96,12 +97,12 @@ def _reach(variable: str, address: str) -> None:
 
 @contextmanager
 def _explained(variable: str, address: str) -> Iterator[None]:
-    """Turn any error of the store whose address `variable` sets into one message."""
+    """Turn any error of the store that the environment variable `variable` names into one StoreError."""
     try:
         yield
     except StoreError:
         raise
-    except Exception as error:  # from MLflow, a driver or the network
+    except Exception as error:  # MLflow, a database driver or the network may raise any error
         name = f"{variable} = {shown(address)}"
         if known := explain(error, address, name):
             raise known from None
@@ -114,7 +115,7 @@ def _explained(variable: str, address: str) -> Iterator[None]:
 
 @contextmanager
 def _few_requests() -> Iterator[None]:
-    """Make MLflow give up on a server soon, unless the user has set these variables."""
+    """Limit MLflow's retries and timeout inside the with block; values set by the user take precedence."""
     added = {name: value for name, value in FIRST_REQUEST.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -1,4 +1,4 @@
-"""Copy the database of a read-only project, such as an archive, a shared mount or the folder of another user."""
+"""Copy the database of a read-only project, such as an archive, a shared mount or another user's folder."""
 
 import atexit
 import os
@@ -13,18 +13,18 @@ from segline.track.creation import BESIDE
 from segline.track.faults import PATIENCE, busy, explain
 from segline.track.location import Place, sqlite_address
 
-_folders: dict[Path, Path] = {}  # by project; removed when this process ends
+_folders: dict[Path, Path] = {}  # temporary folders by project; they are removed when this process ends
 
 
 def copied(place: Place) -> Place:
-    """Return `place` with a copy of its database in a temporary folder, which MLflow may write to.
+    """Copy the database of `place` to a temporary folder where MLflow may write; return a `Place` for the copy.
 
-    Each process makes one copy, which later changes of the database do not reach.
+    Each process makes only one copy of a project's database, so the process does not see later changes.
 
     Raises
     ------
     StoreError
-        Another program has locked the database, or it cannot be read.
+        Another program has locked the database, or the database cannot be read.
     """
     if place.folder not in _folders:
         folder = Path(mkdtemp(prefix="segline-read-only-"))
@@ -41,7 +41,7 @@ def copied(place: Place) -> Place:
 
 
 def _copy(database: Path, target: Path) -> None:
-    """Copy a database while others may write to it."""
+    """Copy a database to which other processes may write at the same time."""
     try:
         with (
             closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as source,
@@ -50,14 +50,14 @@ def _copy(database: Path, target: Path) -> None:
             source.execute("BEGIN")
             source.execute(
                 "SELECT COUNT(*) FROM sqlite_master"
-            )  # waits for a writer with a timeout; a backup would wait forever
+            )  # this query waits for a writer with a timeout, whereas a backup would wait forever
             source.backup(copy)
             return
     except sqlite3.OperationalError as error:
         if busy(error):
             raise
-    # A killed process left a journal or write-ahead log, which SQLite cannot apply in a read-only folder. It applies
-    # them to the copy.
+    # A killed process left a journal or write-ahead log, which SQLite cannot apply in a read-only folder.
+    # Therefore the database is copied with its journal and log, and SQLite applies them to the copy.
     target.unlink(missing_ok=True)
     for ending in ("", *BESIDE[:2]):
         file = database.with_name(database.name + ending)

@@ -1,4 +1,4 @@
-"""Open the project's experiment in its MLflow store, create or relocate it if needed, and find its runs."""
+"""Open the project's MLflow store (create or relocate it if needed), and start, resume and find runs in it."""
 
 import csv
 import logging
@@ -32,7 +32,7 @@ KEY_TAG = "resume.key"
 
 
 class Store:
-    """The project's experiment in its store."""
+    """The project's experiment in an MLflow store."""
 
     def __init__(self, place: Place, client: MlflowClient, experiment_id: str) -> None:
         self.place = place
@@ -52,22 +52,22 @@ class Store:
         former: str | None = None,
         again: bool = False,
     ) -> Iterator[StartedRun]:
-        """Start a run, or resume the unfinished run of this key.
+        """Start an MLflow run, or resume the unfinished run that has this key.
 
-        The run ends with the block: FINISHED, FAILED after an exception, KILLED after an interrupt or exit. A run that
-        `finish` has ended in the block keeps its status.
+        The end of the with block ends the run: FINISHED, FAILED after an exception, KILLED after an interrupt or exit.
+        If the block itself calls `finish`, the run keeps the status given there.
 
         Parameters
         ----------
-        parent : id of the run that the new run is a part of.
-        key : identifies everything that shapes the result; a later process with the same key resumes the run.
-        former : id of the run to resume, finished or not, if it is known.
-        again : resume a finished run, too.
+        parent : id of the parent run, such as the run of a search.
+        key : identifies everything that affects the result; a later process with the same key resumes the run.
+        former : id of the run to resume, finished or not, if the id is known.
+        again : resume the run even if it is finished.
         """
         self.place.refuse_read_only()
         run = None
         try:
-            with Deferred() as signals:  # otherwise a signal could leave a new run RUNNING
+            with Deferred() as signals:  # signals wait, because a signal here could leave a new run RUNNING
                 run = self._resume(key, parent, former, again) if key else None
                 run = run or self._make(name, parent, key)
                 run.params(params or {})
@@ -92,7 +92,7 @@ class Store:
         return StartedRun(self.client, made.info.run_id, self.place.uri)
 
     def _resume(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
-        """Set the run to resume, `former` or else the latest, to RUNNING, and return it; None if there is none."""
+        """Set run `former`, or else the latest matching run, to RUNNING; return the run, or None if none matches."""
         ids: list[str] = [
             run.info.run_id
             for run in self._of_key(key)
@@ -113,22 +113,22 @@ class Store:
         return StartedRun(self.client, run_id, self.place.uri, logged)
 
     def _of_key(self, key: str) -> list[MlflowRun]:
-        """Return the runs of this key, latest first."""
+        """Return the runs that have this key, latest first."""
         condition = f"tags.`{KEY_TAG}` = '{key}'"
         runs: list[MlflowRun] = self.client.search_runs([self.experiment_id], condition, order_by=["start_time DESC"])
         return runs
 
     def latest(self, key: str) -> Run | None:
-        """Return the latest run of this key."""
+        """Return the latest run that has this key; None if there is none."""
         runs = self._of_key(key)
         return Run(self.client, runs[0].info.run_id) if runs else None
 
     def here(self, key: str) -> str:
-        """Make a key unique for this folder, so that two checkouts do not share a run on a team's server."""
+        """Extend a key by machine and folder if the store is shared, so that two checkouts never share a run."""
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:
-        """Set runs of dead processes of this machine to KILLED; do nothing in a copy of a read-only store."""
+        """Set unfinished runs to KILLED if their process on this machine has ended; skip a read-only store."""
         if self.place.copy is not None:
             return
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
@@ -136,24 +136,24 @@ class Store:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def find(self, model_md5: str) -> Run | None:
-        """Return the latest run that made the model of this md5."""
+        """Return the latest run that trained the model with this md5; None if there is none."""
         runs = self.client.search_runs(
             [self.experiment_id], f"tags.`{MODEL_TAG}` = '{model_md5}'", order_by=["start_time DESC"], max_results=1
         )
         return Run(self.client, runs[0].info.run_id) if runs else None
 
     def train_run(self, model: Path, settings: Path) -> Run:
-        """Return the run that trained the model in folder `model`.
+        """Return the run that trained the model in the folder `model`.
 
-        If the store lacks the run, as in a new clone, it is restored from the files that DVC keeps: `settings`, the
-        tuned params, and history.csv of the model. A restored run has the tag ``restored``.
+        If the store lacks the run, as in a new clone, the run is restored from files that DVC keeps: `settings` (the
+        tuned params) and the model's history.csv. A restored run has the tag ``restored``.
         """
         model_md5 = lineage.model_md5(model)
         with self.place.lock("restore"):
             return self.find(model_md5) or self._restore(model_md5, model, settings)
 
     def _restore(self, model_md5: str, model: Path, settings: Path) -> Run:
-        # Without the schema: the file records former settings, which are not used again.
+        # The settings are not validated, because they are only logged and may come from an earlier segline.
         params = flat(YAML(typ="safe", pure=True).load(settings.read_text()))
         known = {name: value for name, value in lineage.tags().items() if name.endswith("md5")}
         with self.start_run("train", params, {**known, "restored": "true"}) as run:
@@ -164,29 +164,29 @@ class Store:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make this store MLflow's store for the whole process, since some functions of MLflow accept no client."""
+        """Make this store the default store of the process, since some MLflow functions accept no client."""
         variable = os.environ.get("MLFLOW_TRACKING_URI")
         mlflow.set_tracking_uri(self.place.uri)
         try:
             yield
         finally:
-            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None is allowed, but not in the declared type
+            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # MLflow accepts None despite the declared type
             if variable is not None:
                 os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
 def open_store() -> Store:
-    """Open the store of the project that holds the working directory; create or relocate it if needed.
+    """Open the store of the project that holds the working directory; create or relocate the store if needed.
 
-    For a read-only project this is a copy of the store, and writing is refused.
+    For a read-only project, a copy of the store is opened, and writing is refused.
 
     Raises
     ------
     StoreError
-        There is no project here, its experiment was deleted, or MLFLOW_TRACKING_URI is not the address of a store.
+        There is no project here, its experiment was deleted, or the store in MLFLOW_TRACKING_URI cannot be used.
     """
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
-    # This logger prints each error of a database with a traceback and with the address, which may hold a password.
+    # This logger prints every database error with a traceback and the URI, which may hold a password.
     logging.getLogger("mlflow.store.db.utils").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL"))
     place = locate()
     if not place.own:
@@ -219,7 +219,7 @@ def _own_experiment(client: MlflowClient, place: Place) -> str:
 
 
 def _history(file: Path) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield (epoch, metrics) for each row of a training history; cells that are not numbers are skipped."""
+    """Yield (epoch, metrics) for each row of history.csv; skip cells that are not numbers."""
     with file.open(newline="") as stream:
         for row in csv.DictReader(stream):
             epoch = int(row.pop("epoch"))

@@ -1,4 +1,4 @@
-"""Read the tags of a version; anyone can edit them on MLflow's page, so each value is checked before use."""
+"""Read the tags of a version, and validate each value, because anyone can edit tags on MLflow's page."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _VERDICT = TypeAdapter(Verdict)
 
 
 def verdict(tags: Mapping[str, str]) -> Verdict | None:
-    """Return the verdict in tag ``gate``; None without the tag or with an invalid value."""
+    """Return the verdict stored in the tag ``gate``; None if the tag is missing or invalid."""
     try:
         return _VERDICT.validate_json(tags.get(GATE, ""))
     except ValidationError:
@@ -29,7 +29,7 @@ def verdict(tags: Mapping[str, str]) -> Verdict | None:
 
 
 def table(tags: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return the JSON object in a tag of `TABLES`; empty without the tag or with an invalid value."""
+    """Return the JSON object stored in the tag `name`, one of `TABLES`; empty if the tag is missing or invalid."""
     try:
         return _TABLE.validate_json(tags.get(name, ""))
     except ValidationError:
@@ -37,13 +37,13 @@ def table(tags: Mapping[str, str], name: str) -> dict[str, str]:
 
 
 def classes(tags: Mapping[str, str]) -> dict[int, str]:
-    """Return the class names by id in tag ``classes``; empty if the value is invalid."""
+    """Return the class names by class id, stored in the tag ``classes``; empty if the tag is missing or invalid."""
     names = table(tags, CLASSES)
     return {int(number): name for number, name in names.items()} if all(map(_is_number, names)) else {}
 
 
 def image_form(tags: Mapping[str, str]) -> tuple[int, str] | None:
-    """Return channels and dtype of the images that a version accepts; None without valid tags."""
+    """Return the number of channels and the dtype of images that a version accepts; None if a tag is invalid."""
     channels, dtype = tags.get("channels", ""), tags.get("dtype", "")
     valid = _is_number(channels) and 0 < int(channels) <= MAX_CHANNELS and dtype in DTYPES
     return (int(channels), dtype) if valid else None
@@ -55,7 +55,7 @@ def is_md5(text: object) -> bool:
 
 
 def unreadable(tags: Mapping[str, str]) -> list[str]:
-    """Return the names of the tags with invalid values."""
+    """Return the sorted names of all tags whose values are invalid."""
     names = [name for name in TABLES if name in tags and not table(tags, name) and tags[name].strip() != "{}"]
     names += [CLASSES] if table(tags, CLASSES) and not classes(tags) else []
     names += [GATE] if GATE in tags and verdict(tags) is None else []

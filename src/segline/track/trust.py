@@ -1,8 +1,8 @@
-"""Decide whether a registered version may be trusted, and copy its weights, settings and code to a private folder.
+"""Decide whether a registered version may be trusted, and copy its files to a private folder.
 
-Anyone who can write into mlruns/ can alter the files of a version, and anyone who can open MLflow's page can edit its
-tags. Neither can alter registry.jsonl in git unnoticed. Therefore the md5 of a version is computed again from its
-weights, settings and code, and a line of registry.jsonl must hold it. Exactly the hashed bytes are loaded.
+Anyone who can write into mlruns/ can alter the files of a version, and anyone who can open MLflow's page can edit the
+tags. Nobody can alter registry.jsonl in git unnoticed. Therefore the md5 of a version is computed again from its
+weights, settings and code, and a line of registry.jsonl must hold this md5. Exactly the hashed bytes are loaded.
 """
 
 import errno
@@ -25,39 +25,39 @@ from segline.track.tags import VERSION_MD5
 MODEL, EXAMPLE, CODE = "artifacts/model/", "artifacts/example/", "code/"
 FILES = (*packaging.MODEL_FILES, packaging.SETTINGS)
 IMAGES = "images.csv"
-MAX_SOURCE = 2**24  # bytes of a Python file to read into memory
-PLACES = {CHAMPION: -1, PREVIOUS: -2}  # index in the list of champions
-SHOWN = 8  # damaged files that a message names
+MAX_SOURCE = 2**24  # bytes; a larger Python file is not read into memory
+PLACES = {CHAMPION: -1, PREVIOUS: -2}  # index of each alias in the list returned by `champions`
+SHOWN = 8  # number of damaged files that a message names
 
 
 @dataclass(frozen=True)
 class VersionContent:
-    """Content of the folder of a version, read once."""
+    """Content of a version's folder, from a single pass over the files."""
 
     md5s: Mapping[str, str]
-    """The md5s of all regular files, by path."""
+    """MD5 of each regular file, by path."""
     others: Mapping[str, str]
-    """Kinds of the entries that are not files, by path."""
+    """Kind of each other entry, such as a link or a bytecode cache, by path."""
     sources: Mapping[str, bytes]
-    """Content of the Python files of the package, by path in the package."""
+    """Content of each Python file in the version's package, by path in the package."""
     package: str
-    """Name of the package; empty unless there is exactly one."""
+    """Name of the Python package in the folder; empty unless the folder holds exactly one package."""
     size: int
-    """Size of all regular files in bytes."""
+    """Total size of all regular files, bytes."""
 
     @property
     def code_md5(self) -> str:
-        """MD5 of the code, as it enters the MD5 of the version; empty if the package does not bear its name."""
+        """MD5 of the code for the version's MD5; empty if the package name does not match the code."""
         return packaging.version_code(self.package, self.sources)
 
     @property
     def model_md5(self) -> str:
-        """MD5 of the weights."""
+        """MD5 of the weights file; empty if the file is missing."""
         return self.md5s.get(f"{MODEL}{packaging.MODEL_FILES[0]}", "")
 
     @property
     def md5(self) -> str:
-        """MD5 of the version, from weights, description, settings and code; empty if one of them is missing."""
+        """MD5 of the version, computed from weights, model.json, settings and code; empty if any is missing."""
         md5s = {name: self.md5s[f"{MODEL}{name}"] for name in FILES if f"{MODEL}{name}" in self.md5s}
         if len(md5s) < len(FILES) or not self.code_md5:
             return ""
@@ -65,7 +65,7 @@ class VersionContent:
 
 
 def read(folder: Path, copy: Path | None = None) -> VersionContent:
-    """Read the folder of a version; copy weights, settings, example and image list into `copy`, a private folder.
+    """Read a version's folder; copy weights, settings, example and image list into the private folder `copy`.
 
     Raises
     ------
@@ -98,11 +98,12 @@ def read(folder: Path, copy: Path | None = None) -> VersionContent:
 
 
 def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: Path | None = None) -> VersionContent:
-    """Read a version with `read`, and check that it may be trusted.
+    """Read a version's files, check that the version may be trusted, and return the content.
 
     Parameters
     ----------
     trust : accept a version without a line in registry.jsonl, on the user's responsibility.
+    copy : private folder for a copy of the files (see `read`).
 
     Raises
     ------
@@ -138,7 +139,7 @@ def is_sound(store: Store, version: ModelVersion) -> bool:
 
 
 def contradiction(version: ModelVersion, content: VersionContent, history: Path) -> str:
-    """Describe a contradiction between the files of a version and its tag ``version.md5``; empty if there is none."""
+    """Describe how a version's files contradict its tag ``version.md5``; return an empty text if they agree."""
     tag = version.tags.get(VERSION_MD5, "")
     claim = f"tag {VERSION_MD5} is {shown(tag)}" if tag else f"it has no tag {VERSION_MD5}"
     if not content.md5:
@@ -151,7 +152,7 @@ def contradiction(version: ModelVersion, content: VersionContent, history: Path)
 
 
 def unrecorded(version: ModelVersion, content: VersionContent, history: Path) -> str:
-    """Say that registry.jsonl has no line for a version, and what to do; empty if it has one."""
+    """Return advice if registry.jsonl has no line for a version; return an empty text if there is a line."""
     if content.md5 in known(version.name, history):
         return ""
     return (
@@ -162,12 +163,12 @@ def unrecorded(version: ModelVersion, content: VersionContent, history: Path) ->
 
 
 def known(name: str, history: Path) -> set[str]:
-    """Return the md5s of all versions of a model in registry.jsonl."""
+    """Return the md5s of all versions that registry.jsonl lists for the model `name`."""
     return {line.version_md5 for line in read_history(history) if line.name == name}
 
 
 def misplaced(alias: str, name: str, md5: str, history: Path) -> str:
-    """Say that an alias is on another version than in registry.jsonl; empty if they agree."""
+    """Report an alias that is on another version than registry.jsonl says; return an empty text if they agree."""
     if alias not in PLACES:
         return ""
     held = champions([line for line in read_history(history) if line.name == name])

@@ -1,4 +1,4 @@
-"""The verdict of the gate on a version: checks with values and limits, and reasons why it could not decide."""
+"""Verdict of the gate on a version: checks with values and limits, and reasons why the gate could not decide."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 @dataclass(frozen=True)
 class Check:
-    """One measured value and its limit."""
+    """A measured value compared with its limit."""
 
     name: str
     value: float | None
@@ -16,16 +16,16 @@ class Check:
     passed: bool
     bound: Literal[">=", "<="] = ">="
     detail: str = ""
-    """Explanation of the value, in words."""
+    """Explanation of the measured value, in words."""
     setting: str = ""
-    """Setting in params.yaml that gives the limit; empty if the limit is fixed."""
+    """Name of the setting in params.yaml that gives the limit; empty if the limit is fixed."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks of a version; it passes when every check passes and nothing is undecided.
+    """Result of all checks of a version. The version passes if every check passes and nothing is undecided.
 
-    ``undecided`` holds the reasons why the gate cannot judge, ``facts`` describes the models and images it judged.
+    ``undecided`` holds the reasons why the gate cannot decide. ``facts`` describes the compared models and test images.
     """
 
     checks: tuple[Check, ...]
@@ -39,31 +39,31 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0: passed, 1: failed, 2: undecided."""
+        """Exit code of a command: 0 passed, 1 failed, 2 undecided."""
         return 2 if self.undecided else int(not self.passed)
 
     @property
     def word(self) -> str:
-        """The verdict in one or two words."""
+        """The verdict in words: passed, failed or cannot decide."""
         return ("passed", "failed", "cannot decide")[self.exit_code]
 
     def __add__(self, other: "Verdict") -> "Verdict":
-        """Combine the checks, reasons and facts of two verdicts."""
+        """Combine two verdicts into one with the checks, reasons and facts of both."""
         return Verdict(self.checks + other.checks, self.undecided + other.undecided, {**self.facts, **other.facts})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the verdict as a JSON object."""
+        """Return the verdict as a dict that can be stored as JSON."""
         checks = [asdict(check) for check in self.checks]
         return {"passed": self.passed, "checks": checks, "undecided": [*self.undecided], "facts": {**self.facts}}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Read the result of `as_dict`, also in the format of earlier versions of segline."""
+        """Build a verdict from the result of `as_dict`; dicts written by earlier seglines may lack keys."""
         checks = tuple(Check(**check) for check in content.get("checks", ()))
         return cls(checks, tuple(content.get("undecided", ())), content.get("facts", {}))
 
     def markdown(self) -> str:
-        """Return the verdict as a section in Markdown with a table of the checks."""
+        """Return the verdict as a Markdown section with a table of the checks."""
         rows = [
             f"| {_one_line(check.name)} | {_digits(check.value)} | {check.bound} {_digits(check.limit)} | "
             f"{'passed' if check.passed else '**failed**'} | {_one_line(check.detail)} |"
@@ -78,13 +78,13 @@ class Verdict:
 
 
 def at_least(name: str, value: float | None, limit: float, detail: str = "", setting: str = "") -> Check:
-    """Check that a value reaches a minimum; a missing value or nan fails."""
+    """Check that a value is at least `limit`; a missing value or nan fails."""
     number = _number(value)
     return Check(name, number, limit, number is not None and number >= limit, ">=", detail, setting)
 
 
 def at_most(name: str, value: float | None, limit: float, detail: str = "", setting: str = "") -> Check:
-    """Check that a value does not exceed a maximum; a missing value or nan fails."""
+    """Check that a value is at most `limit`; a missing value or nan fails."""
     number = _number(value)
     return Check(name, number, limit, number is not None and number <= limit, "<=", detail, setting)
 
@@ -98,5 +98,5 @@ def _digits(value: float | None) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Escape a text so that it stays in its cell of a Markdown table."""
+    """Escape a text so that it fits into one cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").split())

@@ -1,4 +1,4 @@
-"""Write a model into the registry: its files with their md5s, the tags about its origin, metrics and image list."""
+"""Write a model version into MLflow's registry: files and their md5s, tags about its origin, metrics, image list."""
 
 import csv
 import io
@@ -29,13 +29,13 @@ from segline.track.trust import IMAGES
 
 VERSION_TAG = VERSION_MD5
 LINKS = "mlflow.modelVersions"
-MAX_DESCRIPTION = 5000  # characters that MLflow's table has room for
-MAX_TABLE = 2**27  # bytes of an image list
+MAX_DESCRIPTION = 5000  # maximum number of characters that MLflow stores
+MAX_TABLE = 2**27  # maximum number of bytes that are read from an image list
 
 
 @dataclass(frozen=True)
 class SplitImage:
-    """An image in the data of a version: its stem, its file in the dataset, the md5 of the file, and its split."""
+    """An image from the data of a version: its stem, its file in the dataset, the file's md5, and its split."""
 
     image: str
     file: str
@@ -46,11 +46,11 @@ class SplitImage:
 def log(
     store: Store, name: str, parts: Parts, run: Run, records: Mapping[str, bytes]
 ) -> tuple[LoggedModel, dict[str, str]]:
-    """Log a model as an output of its run; return the logged model and the md5s of its files."""
-    # MLflow allows fewer characters here than in the name of a registered model.
+    """Log a model as an output of its run; return the logged model and the md5s of the logged files."""
+    # MLflow forbids more characters in the name of a logged model than in the name of a registered model.
     plain = re.sub(r"[^\w -]", "_", name)
     client = store.client
-    if store.place.own:  # on a team's server another machine may be registering the same model
+    if store.place.own:  # on a team's server, another machine may be registering the same model right now
         _fail_abandoned(store, parts.md5)
     logged = client.create_logged_model(
         store.experiment_id, plain, run.id, {VERSION_TAG: parts.md5}, model_type="segmentation"
@@ -75,7 +75,7 @@ def enter(
     tags: Mapping[str, str],
     description: str,
 ) -> ModelVersion:
-    """Make a version of a logged model."""
+    """Create a registered version of the model `name` from a logged model."""
     client = store.client
     with store.current():
         version = client.create_model_version(
@@ -95,14 +95,14 @@ def enter(
 def log_metrics(
     store: Store, version: ModelVersion, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> None:
-    """Log test metrics with the logged model of a version, by which MLflow's page of models ranks the versions.
+    """Log test metrics for a version's logged model; MLflow's page of models can then rank versions by them.
 
-    A model that has metrics keeps them. A metric that the run has logged before keeps its timestamp and step there,
-    so that MLflow does not add a second point to the chart of the run.
+    If the model already has metrics, nothing is logged. A metric that the run has logged before keeps the timestamp
+    and step of that point, so that MLflow does not add a second point to the chart of the run.
 
     Parameters
     ----------
-    tags : the dataset is that of the tags ``dataset`` and ``data.md5``, as in the inputs of the run.
+    tags : tags of the version; ``dataset`` and ``data.md5`` name the dataset of the metrics, as in the run's inputs.
     """
     model_id = _model_id(version)
     try:
@@ -127,7 +127,7 @@ def log_metrics(
 
 
 def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
-    """Return the training, validation and test images of a version; None if the version has no readable list."""
+    """Return the training, validation and test images of a version; None if its image list cannot be read."""
     try:
         logged = store.client.get_logged_model(_model_id(version))
         with store.current():  # only this file is fetched from a server, not the weights
@@ -135,15 +135,15 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
         with open_regular(Path(file)) as stream:
             text = stream.read(MAX_TABLE).decode()
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (MlflowException, OSError, ValueError, csv.Error):  # also if the list or the address was edited
+    except (MlflowException, OSError, ValueError, csv.Error):  # the list or its address may have been edited
         return None
     return [SplitImage(*(row.get(name) or "" for name in ("image", "file", "md5", "split"))) for row in rows]
 
 
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
-    """Replace the tags about the origin of a version by those of a new registration, unless a commit has the old ones.
+    """Replace a version's origin tags with the tags of a new registration, unless a commit matches the old tags.
 
-    The same model may come from other code or params, and those of its first registration may never be committed.
+    The same model may be made again from other code or params, and the first code or params may never be committed.
     """
     if all(version.tags.get(name) == tags.get(name) for name in commits.TAGS):
         return
@@ -161,14 +161,14 @@ def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], 
                     f"{version.name} version {version.version}: {name} cannot be stored ({error}); "
                     f"{intact.way_out(version)}"
                 ) from error
-        if md5s:  # otherwise the tag was edited, and with only these md5s all other files would count as added
+        if md5s:  # without valid md5s the tag stays, since all other files would count as added
             new_tags[intact.FILES_TAG] = json.dumps({**md5s, **intact.listing(Path(folder))})
     for name, value in new_tags.items():
         store.client.set_model_version_tag(version.name, version.version, name, value)
 
 
 def described(card: str, verdict: str = "") -> str:
-    """Return a model card with a verdict below it; the card is cut to the length that MLflow allows."""
+    """Return a model card followed by a verdict, and cut the card so that MLflow accepts the length."""
     room = max(MAX_DESCRIPTION - len(verdict) - 1, 0)
     if len(card) > room:
         end = "\n\n... (the whole card is data/reports/model_card.md)"
@@ -181,7 +181,7 @@ def _model_id(version: ModelVersion) -> str:
 
 
 def _fail_abandoned(store: Store, md5: str) -> None:
-    """Mark logged models of the same md5 without a version as failed; killed registrations leave them."""
+    """Mark logged models with this md5 as failed if a killed registration left them without a version."""
     logged_models = store.client.search_logged_models([store.experiment_id], f"tags.`{VERSION_TAG}` = '{md5}'")
     for logged in logged_models:
         if LINKS not in logged.tags and str(logged.status) != "FAILED":
@@ -189,7 +189,7 @@ def _fail_abandoned(store: Store, md5: str) -> None:
 
 
 def _upload(store: Store, parts: Parts, run: Run, logged: LoggedModel, records: Mapping[str, bytes]) -> dict[str, str]:
-    """Pack a model, check its answer to its example, and upload it; return the md5s of its files."""
+    """Pack a model, check its prediction of the example, and upload the files; return the md5s of the files."""
     metadata = Model(
         artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run.id, model_id=logged.model_id
     )
