@@ -1,4 +1,4 @@
-"""Read and write files, each completely or not at all. No other module of segline opens files for writing."""
+"""Read files, and write files atomically. No other module of segline opens files for writing."""
 
 import csv
 import errno
@@ -26,12 +26,12 @@ BUFFER = 2**20  # bytes read at a time
 
 
 class FileError(ValueError):
-    """A file that cannot be used; the message names the file, the problem and the way out."""
+    """Raised when a file cannot be used; the message names the file and the problem, and says what to do."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading; FileError if that fails."""
+    """Open a file for reading; raise FileError if that fails."""
     try:
         with path.open("rb") as stream:
             yield stream
@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a file; FileError if it cannot be read."""
+    """Return the bytes of a file; raise FileError if the file cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -48,7 +48,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
-    """Write a file under a temporary name, then rename it: a reader finds the old file or the new one, never a part.
+    """Write a file atomically: write to a temporary file, then rename it, so that no reader finds a partial file.
 
     Parameters
     ----------
@@ -65,14 +65,13 @@ def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
 def partial(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; rename it to `path` on success, remove it on failure.
 
-    An OSError names `path`.
+    An OSError names `path` instead of the temporary path.
     """
     temporary = temporary_name(path)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(
-            missing_ok=True
-        )  # left by a killed process; writing to a link there would change the file that it leads to
+        # A killed process may have left the file. If it were a link, writing would change the target of the link.
+        temporary.unlink(missing_ok=True)
         try:
             yield temporary
             temporary.replace(path)
@@ -84,7 +83,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Put the name `path` into each OSError of the block that names no file or a temporary file."""
+    """Add the file name `path` to an OSError raised in the with block that names no file or a temporary file."""
     try:
         yield
     except OSError as error:
@@ -97,7 +96,7 @@ def written(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path, kind: str = "partial") -> Path:
-    """Return a hidden path beside `path`, with a name of at most 25 bytes that depends on the name of `path` alone.
+    """Return a hidden path in the folder of `path`, with a name of at most 25 bytes made from `path.name` and `kind`.
 
     A file that a killed process left there is removed when `path` is written again.
     """
@@ -112,7 +111,7 @@ def md5(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -121,7 +120,7 @@ def sync(path: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy the bytes of a file, all or none, without its times and permissions.
+    """Copy the content of a file atomically, without its times and permissions.
 
     Raises
     ------
@@ -143,7 +142,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Write the rows in `parts`, one part after the other, as one .npy array; one part is in memory at a time."""
+    """Write one .npy array from `parts`, consecutive groups of its rows; only one part is in memory at a time."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -152,7 +151,7 @@ def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: 
 
 
 def load_array(path: Path) -> npt.NDArray[Any]:
-    """Map the array in an .npy file into memory, read-only; only the parts that are used are read."""
+    """Memory-map the array in an .npy file, read-only; only the data that is used is read."""
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # for a damaged header numpy raises any error of Python's parser
@@ -162,7 +161,7 @@ def load_array(path: Path) -> npt.NDArray[Any]:
 
 
 def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = False) -> Any:
-    """Return the content of a JSON file; FileError if `parse` refuses it or it has more than `largest` bytes.
+    """Read a JSON file; raise FileError if `parse` refuses the content or the file has more than `largest` bytes.
 
     Parameters
     ----------
@@ -172,7 +171,7 @@ def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = Fal
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:
-    """Return the content of a JSON file that segline wrote, as `form`, a type that pydantic can check.
+    """Read a JSON file that segline wrote and convert the content to `form`, a type that pydantic can check.
 
     Raises
     ------
@@ -201,17 +200,17 @@ def _parsed(path: Path, parser: Callable[[bytes], Any], largest: int) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, its keys in the given order; ValueError for NaN, which JSON does not have."""
+    """Write `value` as JSON with its keys in the given order; raise ValueError for NaN, which JSON does not have."""
     write_bytes(path, _encoded(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file; FileError if `parse` refuses it."""
+    """Read a YAML file; raise FileError if `parse` refuses the content."""
     return _parsed(path, parse.from_yaml, parse.YAML_SIZE)
 
 
 def write_yaml(path: Path, value: Any) -> None:
-    """Write `value` as YAML, its keys in the given order."""
+    """Write `value` as YAML with its keys in the given order."""
     from ruamel.yaml import YAML
 
     yaml, text = YAML(), io.BytesIO()
@@ -221,7 +220,7 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 def read_table(path: Path) -> "pd.DataFrame":
-    """Read a CSV file, with every value as text: 007 stays 007, NA stays NA."""
+    """Read a CSV file and keep every value as text: 007 stays 007, NA stays NA."""
     import pandas as pd
 
     try:
@@ -252,7 +251,7 @@ def _encoded(path: Path, text: str) -> bytes:
 
 @contextmanager
 def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, object]], None]]:
-    """Yield a function that writes one row of a CSV file, given its values by column."""
+    """Yield a function that writes one row of a CSV file from a mapping of columns to values."""
     with partial(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -260,7 +259,7 @@ def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mappi
 
 
 def make_folder(path: Path) -> None:
-    """Make an empty folder and its parents; it replaces an existing folder or link, but not the target of a link."""
+    """Make an empty folder and its parents; replace an existing folder or link, but not the target of a link."""
     if path.is_symlink():
         path.unlink()
     if path.exists():
@@ -270,7 +269,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder to fill; on success it replaces `target`, on failure nothing changes."""
+    """Yield a temporary folder to fill; on success it replaces `target`, on failure `target` stays unchanged."""
     building = temporary_name(target)
     with written(target):
         try:
@@ -283,7 +282,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`; a former `target` is removed only after that."""
+    """Rename `folder` to `target`; remove a former `target` only after the renaming."""
     former = temporary_name(target, "former")
     if former.is_symlink():
         former.unlink()
