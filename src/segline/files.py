@@ -21,7 +21,7 @@ from segline.text import LONGEST, MESSAGE, cut, shown
 if TYPE_CHECKING:
     import pandas as pd
 T = TypeVar("T")
-NAME_MAX = 255  # bytes of a file's name, of POSIX
+NAME_MAX = 255  # largest number of bytes in a file name, by POSIX
 BUFFER = 2**20  # bytes read at a time
 
 
@@ -70,7 +70,7 @@ def partial(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A killed process may have left the file. If it were a link, writing would change the target of the link.
+        # A killed process may have left a temporary file. If that is a link, writing would change the link's target.
         temporary.unlink(missing_ok=True)
         try:
             yield temporary
@@ -83,7 +83,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Add the file name `path` to an OSError raised in the with block that names no file or a temporary file."""
+    """Set the file name of an OSError raised in the with block to `path`, unless the error names some other file."""
     try:
         yield
     except OSError as error:

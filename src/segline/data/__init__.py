@@ -1,1 +1,1 @@
-"""Data from the dataset folder to prepared arrays, weight maps and tiles; `checks` finds problems in a dataset."""
+"""Turn a dataset folder into prepared arrays, weight maps and tiles; `checks` finds problems in a dataset."""

@@ -56,7 +56,7 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
             max_scale=max_scale,
         )
         self.tile = tile
-        # To serialise a transform, albumentations reads the attributes that have the names of its arguments.
+        # To serialise a transform, albumentations reads the attributes named like the arguments of the constructor.
         for name in set(self.InitSchema.model_fields) & set(Augment.model_fields):
             setattr(self, name, getattr(self.settings, name))
 
@@ -82,5 +82,5 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
         return warp(place, img, "linear")
 
     def apply_to_mask(self, mask: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:
-        """Cut the tile from a mask: floats with linear interpolation, all other types with nearest."""
+        """Cut the tile from a mask: floats with linear interpolation, all other types with nearest-neighbour."""
         return warp(place, mask, "linear" if np.issubdtype(mask.dtype, np.floating) else "nearest")

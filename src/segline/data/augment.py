@@ -22,7 +22,7 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# With any other number of channels, OpenCV 5 rounds the coordinates to 1/32 px.
+# OpenCV 5 uses exact coordinates only for these numbers of channels; otherwise it rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
@@ -145,7 +145,7 @@ def _upsample(control: Float, side: int) -> Float:
 
 
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
-    """Mirror coordinates outside the image, in place; return their grid.
+    """Mirror the coordinates that lie outside the image back into the image, in place; return their grid.
 
     The coordinates are relative to the first pixel of the unchanged tile.
     """
@@ -213,7 +213,7 @@ def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
 
 def _remap(part: Array, place: Grid, interpolation: Interpolation) -> Array:
     def remap(pixels: Array) -> Array:
-        # The border mode has no effect: neighbours beyond the last pixel have weight 0.
+        # OpenCV's border mode has no effect here: neighbours beyond the last pixel have weight 0.
         return cv2.remap(pixels, place.columns, place.rows, FLAGS[interpolation], borderMode=cv2.BORDER_REPLICATE)
 
     if part.ndim == 2:
@@ -232,7 +232,7 @@ def apply(parameters: Parameters, array: Array, interpolation: Interpolation) ->
 
 
 def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float:
-    """Change the contrast of `scaled` (H, W, C) about the values `pivot` (C) and its brightness, and add noise.
+    """Change the contrast of `scaled` (H, W, C) about `pivot` (C), change the brightness, and add noise.
 
     All values are in units of the type's range. They are not clipped, because network inputs do not saturate and float
     images have no range. The transforms of albumentations would round integers, clip float32 to 0...1, fail on noise

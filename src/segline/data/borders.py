@@ -46,7 +46,7 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
 
 
 class Terms(TypedDict):
-    """Constants in the formula for the weight of a pixel.
+    """Kind and constants of the formula for the weight of a pixel.
 
     With d1 and d2 the distances in px from a pixel to the nearest and the second nearest cell (0 inside a cell,
     infinite where there are fewer cells), e = w0 exp(-(d1 + d2)^2 / (2 sigma^2)) and w_c the weight of the class:
@@ -146,7 +146,7 @@ def _weigh(
     ignore: int | None,
     terms: Terms,
 ) -> npt.NDArray[np.float64]:
-    """Return the weights of the pixels `inner` of a block of the image; the rest of the block is margin."""
+    """Return the weights of a block of the image without its margin, that is, of the pixels in `inner`."""
     inside = target[inner]
     ignored = np.zeros(inside.shape, bool) if ignore is None else inside == ignore
     weights = _table(inside, terms["class_weights"], ignored)[inside]
@@ -218,7 +218,7 @@ def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray
     words = [sum(1 << bit for bit in word) for word in islice(combinations(range(bits), bits // 2), count)]
     codes: Labels = np.array([0, *words], np.int32 if bits < 32 else np.int64)[numbers]
 
-    smallest: list[Distances] = []  # ascending; the smallest distances of the bits so far
+    smallest: list[Distances] = []  # the smallest distances of the bits so far, in ascending order
     spare = np.empty(numbers.shape, np.float32)
     for bit in range(bits):
         distance = _distance((codes & (1 << bit)) == 0)

@@ -18,7 +18,7 @@ from segline.text import MESSAGE, cut, shown
 IGNORE = 255  # class id of ignored pixels in memory, whatever id the dataset uses
 SPEC, GROUPS = "dataset.yaml", "groups.csv"
 MOST = 20  # largest number of wrong fields in a message
-READING, LABELS = 4, 16  # bytes of memory: for a byte of an image, and for a pixel of labels
+READING, LABELS = 4, 16  # bytes of memory needed for a byte of an image, and for a pixel of labels
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 Kind = Literal["instances", "classes", "boundaries"]
@@ -76,7 +76,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the dataset in `folder` without checking its image files, which the room `checks` does.
+        """Open the dataset in `folder`; the image files are not checked here, but in the room `checks`.
 
         Raises
         ------

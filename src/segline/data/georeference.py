@@ -67,12 +67,14 @@ def tags(image: bytes) -> list[Tag]:
     from segline.model import tiff, tifftags
 
     with tiff.opened(io.BytesIO(geotiff_)) as (file, _):
-        tifftags.metadata_of(file.pages.first)  # or says that its orientation and georeference exclude each other
+        tifftags.metadata_of(
+            file.pages.first
+        )  # raises ImageError if the file has both an orientation and a georeference
         return tags_of(file)
 
 
 def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
-    """Read the GeoTIFF tags of an open TIFF."""
+    """Read the GeoTIFF tags of the first page of an open TIFF."""
     present = [file.pages.first.tags.get(code) for code in TAGS]
     return [Tag(tag.code, int(tag.dtype), tag.count, tag.value) for tag in present if tag is not None]
 
@@ -114,7 +116,7 @@ def _place(values: dict[int, Any]) -> Position | None:
 
 
 def apart(image: Path, labels: Path) -> str:
-    """Describe how the positions of an image and its equally large labels differ; empty if equal or unknown.
+    """Describe how the positions of an image and its equally large labels differ; an empty text means equal or unknown.
 
     Raises
     ------

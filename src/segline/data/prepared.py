@@ -155,7 +155,7 @@ def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
 
 @dataclass(frozen=True)
 class Moments:
-    """Type and number of pixels of some images, with the sum and the sum of squares of each channel.
+    """Pixel type and number of pixels of some images, with the sum and the sum of squares of each channel.
 
     The sums are whole numbers if the pixel type is an integer type.
     """

@@ -132,7 +132,7 @@ def _draw_in_turn(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[s
 
 
 def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
-    """Choose groups with about `wanted` images: all that fit, in order, then the smallest other one if it helps."""
+    """Choose groups with about `wanted` images: all that fit, in order, then the smallest other group if that helps."""
     drawn: set[str] = set()
     count = 0
     for group, size in sizes.items():

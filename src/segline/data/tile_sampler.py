@@ -36,11 +36,11 @@ class TrainingTiles(Dataset[Sample]):
     ----------
     images, targets, weights : arrays (H, W, C) raw, (H, W) uint8, (H, W) float32, one of each for an image. They may be
         memory-mapped; only the pixels that a tile needs are read.
-    statistics : of the training images.
+    statistics : statistics of the training images.
     settings : kinds and limits of the augmentation.
     tile : side n of the network's input, px.
     output : side m of the network's output, px, centred in the input; n with same padding.
-    tiles_per_epoch, seed : see above; seed >= 0.
+    tiles_per_epoch, seed : number of tiles in an epoch, and seed >= 0 of the random choices.
     ignore : class id whose pixels get weight 0.
     density : density of the centre of a tile over the pixels of these images.
 
@@ -153,7 +153,7 @@ def training_loader(
 
 
 def _one_thread(_worker: int) -> None:
-    # OpenCV's threads do not survive the fork, and the workers already run in parallel.
+    # OpenCV's threads do not survive the fork of a worker process, and the workers already run in parallel.
     cv2.setNumThreads(0)
 
 

@@ -119,7 +119,7 @@ def layer(kind: str, answer: AnswerByRows, image: OpenImage) -> Layer:
 
 
 def picture(image: Readable, answer: AnswerByRows, longest: int | None = None) -> RGB:
-    """Draw the outlines of the prediction over the image; the picture's longer side has at most `longest` px if given.
+    """Draw the outlines of the prediction over the image; `longest` limits the longer side of the picture, px.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.N
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the mean of each square of `step` x `step` px in a band of rows; `wide` squares give (wide, C)."""
+    """Return the means (wide, C) of the `wide` squares of `step` x `step` px in a band of `step` rows."""
     pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
     means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
     return means

@@ -70,7 +70,7 @@ def _write_all(
 
 
 def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Row, Moments]:
-    """Write the arrays of one image; return the image's row of the manifest, without the split, and its moments."""
+    """Write the arrays of one image; return its manifest row, without the split, and the moments of its pixels."""
     form, of_image = _write_image(dataset.image(stem), channels, folder / f"images/{stem}.npy")
     row = {
         "image": stem,

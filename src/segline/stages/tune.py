@@ -85,10 +85,10 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
     mark = _mark(store, key, address)
     store.end_stale()
     with Deferred() as stop, ExitStack() as stack:
-        with store.place.lock("study"):  # of several processes that join at once, one makes the run
+        with store.place.lock("study"):  # if several processes join at once, only one starts the run
             parent: Run | None = store.latest(mark)
             if parent is None or parent.status not in ("RUNNING", "FINISHED"):
-                # No search run is usable: the search uses another machine's store, or its process was killed.
+                # This store has no usable run of the search: the search uses another store, or its process was killed.
                 parent = stack.enter_context(_parent(store, plan, mark))
         _train_all(found, runtime, store, mark, parent.id, stop=stop, wait=False)
         stop.check()
@@ -111,7 +111,7 @@ def _train_all(
                 stop.errors_as_stop(),
             ):
                 told = _train(asked, runtime, run, f"{name} of 0 to {found.total - 1}, epoch", stop)
-            asked.tell(*told)  # at last: a run that was told of is never left open
+            asked.tell(*told)  # told last, so that a trial known as finished has no open run
 
 
 def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":

@@ -1,4 +1,4 @@
-"""Stage weights: a border weight map for each training and validation image, and the density of tile centres."""
+"""Stage weights: compute the border weight maps of training and validation images, and the density of tile centres."""
 
 from pathlib import Path
 from typing import Any
