@@ -123,8 +123,8 @@ class Dataset:
         """Return the class ids (H, W), IGNORE at ignored pixels, and the instance ids (H, W), 0 for background.
 
         Without a folder `classes`, every instance is of class 1. Without a folder `instances`, the connected components
-        of each class are the instances. In a boundary dataset, components are 4-connected, because a boundary separates
-        diagonal neighbours. For areas, they are 8-connected, so that a crack one pixel wide stays one component.
+        of each class are the instances. For areas (`labels: classes`), components are 8-connected, so that a crack one
+        pixel wide stays one component. Otherwise they are 4-connected, because a boundary separates diagonal neighbours.
         """
         if not self.classes:
             instances = imagefiles.read_labels(self.instances[stem]).astype(np.int32)

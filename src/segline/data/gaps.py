@@ -13,12 +13,8 @@ Pixels = npt.NDArray[np.intp]  # positions in a flattened image
 APART, OPEN, KEPT, GONE = range(4)  # touches no other instance; touches one and is undecided, kept, or now background
 HIGHEST_ID = 1 << 20  # higher ids are renumbered first, because tables of instances are as long as the highest id
 
-_FORWARD = (
-    (0, 1),
-    (1, -1),
-    (1, 0),
-    (1, 1),
-)  # half of the eight neighbours, to visit each pair of neighbouring pixels once
+# Half of the eight neighbours suffice, to visit each pair of neighbouring pixels once.
+_FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:

@@ -67,9 +67,8 @@ def tags(image: bytes) -> list[Tag]:
     from segline.model import tiff, tifftags
 
     with tiff.opened(io.BytesIO(geotiff_)) as (file, _):
-        tifftags.metadata_of(
-            file.pages.first
-        )  # raises ImageError if the file has both an orientation and a georeference
+        # This call raises ImageError if the file has both an orientation and a georeference.
+        tifftags.metadata_of(file.pages.first)
         return tags_of(file)
 
 

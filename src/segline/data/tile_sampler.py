@@ -234,7 +234,7 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
     """Return the start and the counted range of each output along an axis of `length` px.
 
-    All outputs lie inside the axis if one output fits.
+    If the axis is at least as long as an output, all outputs lie inside the axis.
     """
     count = -(-length // output)
     bounds = [length * index // count for index in range(count + 1)]
