@@ -124,7 +124,7 @@ class Dataset:
 
         Without a folder `classes`, every instance is of class 1. Without a folder `instances`, the connected components
         of each class are the instances. For areas (`labels: classes`), components are 8-connected, so that a crack one
-        pixel wide stays one component. Otherwise they are 4-connected, because a boundary separates diagonal neighbours.
+        pixel wide stays one component. Otherwise they are 4-connected, as a boundary separates diagonal neighbours.
         """
         if not self.classes:
             instances = imagefiles.read_labels(self.instances[stem]).astype(np.int32)

@@ -93,7 +93,7 @@ def _plain(settings: params.Evaluate) -> Inference:
 
 
 def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
-    """Add the settings that separate cells to the inference settings, from params.yaml or by validation images."""
+    """Add the settings that separate cells: take them from params.yaml or choose them on validation images."""
     plain, kind = predictor.inference, prepared.dataset.labels
     if kind == "classes":
         return plain

@@ -1,4 +1,4 @@
-"""Stage register: add the model to the registry; the first with the minimum metrics becomes champion."""
+"""Stage register: add the model to the registry; the first model with the minimum metrics becomes champion."""
 
 import json
 from pathlib import Path
