@@ -25,17 +25,17 @@ from segline.text import LONGEST, MESSAGE, cut, shown
 if TYPE_CHECKING:
     import pandas as pd
 T = TypeVar("T")
-NAME_MAX = 255  # bytes of a file's name, of POSIX
+NAME_MAX = 255  # largest number of bytes in a file name, by POSIX
 BUFFER = 2**20  # bytes read at a time
 
 
 class FileError(ValueError):
-    """A file that cannot be used; the message names the file, the problem and the way out."""
+    """Raised when a file cannot be used; the message names the file and the problem, and says what to do."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading; FileError if that fails."""
+    """Open a file for reading; raise FileError if that fails."""
     try:
         with path.open("rb") as stream:
             yield stream
@@ -44,7 +44,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a file; FileError if it cannot be read."""
+    """Return the bytes of a file; raise FileError if the file cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -52,7 +52,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
-    """Write a file under a temporary name, then rename it: a reader finds the old file or the new one, never a part.
+    """Write a file atomically: write to a temporary file, then rename it, so that no reader finds a partial file.
 
     Parameters
     ----------
@@ -69,14 +69,13 @@ def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
 def partial(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; rename it to `path` on success, remove it on failure.
 
-    An OSError names `path`.
+    An OSError names `path` instead of the temporary path.
     """
     temporary = temporary_name(path)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(
-            missing_ok=True
-        )  # left by a killed process; writing to a link there would change the file that it leads to
+        # A killed process may have left a temporary file. If that is a link, writing would change the link's target.
+        temporary.unlink(missing_ok=True)
         try:
             yield temporary
             temporary.replace(path)
@@ -88,7 +87,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Put the name `path` into each OSError of the block that names no file or a temporary file."""
+    """Set the file name of an OSError raised in the with block to `path`, unless the error names some other file."""
     try:
         yield
     except OSError as error:
@@ -101,7 +100,7 @@ def written(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path, kind: str = "partial") -> Path:
-    """Return a hidden path beside `path`, with a name of at most 25 bytes that depends on the name of `path` alone.
+    """Return a hidden path in the folder of `path`, with a name of at most 25 bytes made from `path.name` and `kind`.
 
     A file that a killed process left there is removed when `path` is written again.
     """
@@ -131,7 +130,7 @@ def bytes_md5(content: bytes) -> str:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,7 +139,7 @@ def sync(path: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy the bytes of a file, all or none, without its times and permissions.
+    """Copy the content of a file atomically, without its times and permissions.
 
     Raises
     ------
@@ -162,7 +161,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Write the rows in `parts`, one part after the other, as one .npy array; one part is in memory at a time."""
+    """Write one .npy array from `parts`, consecutive groups of its rows; only one part is in memory at a time."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -171,7 +170,7 @@ def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: 
 
 
 def load_array(path: Path) -> npt.NDArray[Any]:
-    """Map the array in an .npy file into memory, read-only; only the parts that are used are read."""
+    """Memory-map the array in an .npy file, read-only; only the data that is used is read."""
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # for a damaged header numpy raises any error of Python's parser
@@ -181,7 +180,7 @@ def load_array(path: Path) -> npt.NDArray[Any]:
 
 
 def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = False) -> Any:
-    """Return the content of a JSON file; FileError if `parse` refuses it or it has more than `largest` bytes.
+    """Read a JSON file; raise FileError if `parse` refuses the content or the file has more than `largest` bytes.
 
     Parameters
     ----------
@@ -191,7 +190,7 @@ def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = Fal
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:
-    """Return the content of a JSON file that segline wrote, as `form`, a type that pydantic can check.
+    """Read a JSON file that segline wrote and convert the content to `form`, a type that pydantic can check.
 
     Raises
     ------
@@ -220,17 +219,17 @@ def _parsed(path: Path, parser: Callable[[bytes], Any], largest: int) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, its keys in the given order; ValueError for NaN, which JSON does not have."""
+    """Write `value` as JSON with its keys in the given order; raise ValueError for NaN, which JSON does not have."""
     write_bytes(path, _encoded(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"))
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file; FileError if `parse` refuses it."""
+    """Read a YAML file; raise FileError if `parse` refuses the content."""
     return _parsed(path, parse.from_yaml, parse.YAML_SIZE)
 
 
 def write_yaml(path: Path, value: Any) -> None:
-    """Write `value` as YAML, its keys in the given order."""
+    """Write `value` as YAML with its keys in the given order."""
     from ruamel.yaml import YAML
 
     yaml, text = YAML(), io.BytesIO()
@@ -240,7 +239,7 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 def read_table(path: Path) -> "pd.DataFrame":
-    """Read a CSV file, with every value as text: 007 stays 007, NA stays NA."""
+    """Read a CSV file and keep every value as text: 007 stays 007, NA stays NA."""
     import pandas as pd
 
     try:
@@ -271,7 +270,7 @@ def _encoded(path: Path, text: str) -> bytes:
 
 @contextmanager
 def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, object]], None]]:
-    """Yield a function that writes one row of a CSV file, given its values by column."""
+    """Yield a function that writes one row of a CSV file from a mapping of columns to values."""
     with partial(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -279,7 +278,7 @@ def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mappi
 
 
 def make_folder(path: Path) -> None:
-    """Make an empty folder and its parents; it replaces an existing folder or link, but not the target of a link."""
+    """Make an empty folder and its parents; replace an existing folder or link, but not the target of a link."""
     if path.is_symlink():
         path.unlink()
     if path.exists():
@@ -289,7 +288,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder to fill; on success it replaces `target`, on failure nothing changes."""
+    """Yield a temporary folder to fill; on success it replaces `target`, on failure `target` stays unchanged."""
     building = temporary_name(target)
     with written(target):
         try:
@@ -302,7 +301,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`; a former `target` is removed only after that."""
+    """Rename `folder` to `target`; remove a former `target` only after the renaming."""
     former = temporary_name(target, "former")
     if former.is_symlink():
         former.unlink()

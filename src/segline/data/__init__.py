@@ -1,1 +1,1 @@
-"""From the dataset folder to prepared arrays, weight maps and tiles; `checks` reports problems of a dataset."""
+"""Turn a dataset folder into prepared arrays, weight maps and tiles; `checks` finds problems in a dataset."""

@@ -15,9 +15,9 @@ from segline.params import Augment
 
 
 class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
-    """Random tile, mirrored, rotated, zoomed and smoothly deformed in one interpolation.
+    """Random tile of an image: mirrored, rotated, zoomed and smoothly deformed in one interpolation.
 
-    It accepts ``image`` (linear) and ``mask`` (integers nearest, floats linear). Pass a weight map as
+    The transform accepts ``image`` (linear) and ``mask`` (integers nearest, floats linear). Pass a weight map as
     ``Compose([...], additional_targets={"weights": "mask"}, strict=True)``. The centre of the tile is uniform over the
     image, which is mirrored beyond its borders. The arguments are the settings of `segline.params.Augment`.
 
@@ -56,17 +56,17 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
             max_scale=max_scale,
         )
         self.tile = tile
-        # albumentations serialises a transform by the attributes named like its arguments.
+        # To serialise a transform, albumentations reads the attributes named like the arguments of the constructor.
         for name in set(self.InitSchema.model_fields) & set(Augment.model_fields):
             setattr(self, name, getattr(self.settings, name))
 
     @property
     def targets(self) -> dict[str, Any]:
-        """Methods for image, mask and the additional targets that map to them."""
+        """Methods that transform the targets image and mask; an additional target uses one of the two methods."""
         return {"image": self.apply, "mask": self.apply_to_mask}
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the source coordinates of each pixel of the tile."""
+        """Choose a tile at random; return the source coordinates of its pixels."""
         unknown = sorted(set(data) - set(self._key2func) - {"applied_transforms"})
         if unknown:
             raise ValueError(
@@ -78,9 +78,9 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
         return {"place": grid(draw(self.random_generator, self.settings, self.tile, centre), height, width)}
 
     def apply(self, img: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:
-        """Return the tile (tile, tile) or (tile, tile, C) of an image, linear."""
+        """Cut the tile from an image with linear interpolation; return (tile, tile) or (tile, tile, C)."""
         return warp(place, img, "linear")
 
     def apply_to_mask(self, mask: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:
-        """Return the tile of a mask: floats linear, all other types nearest."""
+        """Cut the tile from a mask: floats with linear interpolation, all other types with nearest-neighbour."""
         return warp(place, mask, "linear" if np.issubdtype(mask.dtype, np.floating) else "nearest")

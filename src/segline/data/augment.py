@@ -1,4 +1,4 @@
-"""Random augmentation of a training tile: draw the parameters first, then apply them as pure functions."""
+"""Augment a training tile: sample random parameters first, then apply them with pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# For all other numbers of channels, OpenCV 5 rounds the coordinates to 1/32 px.
+# OpenCV 5 uses exact coordinates only for these numbers of channels; otherwise it rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """All changes of one tile.
+    """Parameters of all changes that augmentation makes to one tile.
 
     Attributes
     ----------
     tile : side of the square tile, px.
     centre : row and column of the image pixel at [tile // 2, tile // 2] of the unchanged tile.
     rotation : degrees, counter-clockwise as seen.
-    mirror : left and right exchanged, after the rotation.
+    mirror : whether left and right are exchanged, after the rotation.
     scale : zoom; 2 shows every object twice as large.
     displacements : (2, grid, grid) float32, px of the image; rows, then columns.
     contrast, brightness : factor and summand of the grey values, in units of the type's range.
@@ -56,9 +56,9 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Source coordinates of each tile pixel in an image of one size; made by `grid` or `window`, used by `warp`.
+    """Image coordinates at which `warp` samples the pixels of a tile; `grid` and `window` compute them.
 
-    ``part`` : rows and columns of the image that are needed.
+    ``part`` : rows and columns of the image that the tile needs.
     ``rows`` and ``columns`` : (n, n) float32, px, inside the image, relative to the first pixel of ``part``. Relative
     coordinates keep float32 exact to 1e-4 px, even far from the corner of a large image.
     """
@@ -68,17 +68,17 @@ class Grid:
     columns: Float
 
     def inner(self, side: int) -> "Grid":
-        """Return the centred part with `side` px a side, which is the output of unpadded convolutions."""
+        """Return the grid of the centred square with sides of `side` px, which unpadded convolutions keep."""
         margin = (self.rows.shape[0] - side) // 2
         inside = slice(margin, margin + side)
         return Grid(self.part, self.rows[inside, inside], self.columns[inside, inside])
 
 
 def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[int, int]) -> Parameters:
-    """Draw the parameters of the tile with side `tile` px around the pixel `centre`.
+    """Sample random parameters for the tile with sides of `tile` px around the pixel `centre`.
 
-    Every setting has its own draws: changing the noise does not change the geometry for a seed.
-    Zooms are uniform in the logarithm, so that enlarging by a factor is as likely as reducing by it.
+    Every setting uses its own random numbers: with the same seed, other noise does not change the geometry.
+    The logarithm of the zoom is uniform, so that enlarging by a factor is as likely as reducing by this factor.
     """
     noise_seed = int(rng.integers(2**63))
     mirrored = bool(rng.random() < 0.5)
@@ -101,22 +101,23 @@ def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[i
 
 
 def grid(parameters: Parameters, height: int, width: int) -> Grid:
-    """Return the source coordinates of the tile in an image of `height` x `width` px, mirrored beyond its borders."""
+    """Return the source coordinates of a tile in an image of `height` x `width` px that is mirrored at its borders."""
     rows, columns = coordinates(parameters)
     return _mirrored(rows, columns, parameters.centre, height, width)
 
 
 def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
-    """Return the grid of the unchanged tile with side `tile` px around `centre`, with which `warp` copies exactly."""
+    """Return the grid of the unchanged tile with sides of `tile` px around `centre`; `warp` copies it exactly."""
     rows, columns = np.indices((tile, tile), np.float32)
     return _mirrored(rows, columns, centre, height, width)
 
 
 def coordinates(parameters: Parameters) -> tuple[Float, Float]:
-    """Compose crop, mirror, rotation, zoom and displacement: source = middle + R (mirrored offset) / scale + d.
+    """Return the source coordinates of a tile: source = middle + R (mirrored offset) / scale + d.
 
-    d is the smooth deformation of the paper (Ronneberger 2015, 3.1): random displacements on a coarse grid whose cells
-    divide the tile, bicubically up-sampled. The edge is repeated beyond the outermost control points.
+    The formula composes crop, mirror, rotation, zoom and displacement. d is the smooth deformation of the paper
+    (Ronneberger 2015, 3.1): random displacements on a coarse grid whose cells divide the tile, bicubically up-sampled.
+    The edge is repeated beyond the outermost control points.
 
     Returns
     -------
@@ -144,17 +145,20 @@ def _upsample(control: Float, side: int) -> Float:
 
 
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
-    """Mirror coordinates, relative to the first pixel of the unchanged tile, in place; return their grid."""
+    """Mirror the coordinates that lie outside the image back into the image, in place; return their grid.
+
+    The coordinates are relative to the first pixel of the unchanged tile.
+    """
     origin = [middle - rows.shape[0] // 2 for middle in centre]
     return Grid((_mirror(rows, origin[0], height), _mirror(columns, origin[1], width)), rows, columns)
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror `places` + `origin` into 0 ... length - 1 in place; the edge is not repeated.
+    """Mirror `places` in place so that `places` + `origin` is in 0 ... length - 1; the edge is not repeated.
 
     Returns
     -------
-    The part of the axis that is needed; `places` then are relative to its start.
+    The slice of the axis that is needed. Afterwards, `places` are relative to the start of the slice.
     """
     low, high = -origin, length - 1 - origin
     first, last = places.min(), places.max()
@@ -186,14 +190,15 @@ def _mirror_often(places: Float, low: int, length: int) -> None:
 
 
 def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
-    """Sample `array` (H, W) or (H, W, C) at the coordinates of the grid: (n, n) or (n, n, C), of the same type.
+    """Sample `array` (H, W) or (H, W, C) at the grid's coordinates; return (n, n) or (n, n, C) of the same type.
 
     Only the part under the grid is read from a memory-mapped array. Interpolated integers are rounded.
 
     Raises
     ------
     TypeError
-        The type does not support the interpolation: uint8, uint16, float32 do; nearest also bool, int16, int32.
+        The type does not support the interpolation. Both interpolations support uint8, uint16 and float32; nearest also
+        supports bool, int16 and int32.
     """
     if array.dtype.name not in TYPES[interpolation]:
         known = ", ".join(TYPES[interpolation])
@@ -208,7 +213,7 @@ def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
 
 def _remap(part: Array, place: Grid, interpolation: Interpolation) -> Array:
     def remap(pixels: Array) -> Array:
-        # The border mode has no effect: neighbours beyond the last pixel have weight 0.
+        # OpenCV's border mode has no effect here: neighbours beyond the last pixel have weight 0.
         return cv2.remap(pixels, place.columns, place.rows, FLAGS[interpolation], borderMode=cv2.BORDER_REPLICATE)
 
     if part.ndim == 2:
@@ -219,12 +224,15 @@ def _remap(part: Array, place: Grid, interpolation: Interpolation) -> Array:
 
 
 def apply(parameters: Parameters, array: Array, interpolation: Interpolation) -> Array:
-    """Return the tile (tile, tile) or (tile, tile, C) of `array`. For several arrays, `warp` one grid."""
+    """Cut the augmented tile, (tile, tile) or (tile, tile, C), from `array`.
+
+    To cut the same tile from several arrays, call `grid` once and `warp` for each array.
+    """
     return warp(grid(parameters, *array.shape[:2]), array, interpolation)
 
 
 def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float:
-    """Return `scaled` (H, W, C) with changed contrast about `pivot` (C), brightness and noise.
+    """Change the contrast of `scaled` (H, W, C) about `pivot` (C), change the brightness, and add noise.
 
     All values are in units of the type's range. They are not clipped, because network inputs do not saturate and float
     images have no range. The transforms of albumentations would round integers, clip float32 to 0...1, fail on noise
@@ -233,10 +241,10 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
     height, width, channels = scaled.shape
     shift = np.asarray(pivot, np.float32) * np.float32(1 - parameters.contrast) + np.float32(parameters.brightness)
     changed = np.multiply(scaled, np.float32(parameters.contrast), order="C")
-    # Row by row: numpy is four times slower if its innermost loop runs over three channels.
+    # The shift is added to whole rows: numpy is four times slower if its innermost loop runs over three channels.
     changed.reshape(height, width * channels)[:] += np.tile(shift, width)
     if parameters.noise > 0:
-        # 16 random bits select a quantile: normal to 4.3 sigma, and five times faster than standard_normal.
+        # 16 random bits select a normal quantile, up to 4.3 sigma: five times faster than `standard_normal`.
         bits = np.random.default_rng(parameters.noise_seed).integers(2**16, size=scaled.shape, dtype=np.uint16)
         changed += (_normal_quantiles() * np.float32(parameters.noise)).take(bits)
     return changed
@@ -244,5 +252,5 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
 
 @cache
 def _normal_quantiles() -> Float:
-    """Return the middles of 65,536 equal shares of the standard normal distribution."""
+    """Split the standard normal distribution into 65,536 intervals of equal probability; return the median of each."""
     return np.fromiter(map(NormalDist().inv_cdf, (np.arange(2**16) + 0.5) / 2**16), np.float32)

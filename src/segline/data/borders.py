@@ -15,15 +15,15 @@ from segline.data.labels import Labels, foreground, grown, parts, renumber
 
 Distances = npt.NDArray[np.float32]  # (H, W), px
 
-SIDE = 512  # px of a block: smaller blocks have more margin, larger blocks exceed the processor's cache
+SIDE = 512  # px, side of a block: smaller blocks have more margin, larger blocks exceed the processor's cache
 
 
 def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArray[np.float64]:
-    """Return w_c, proportional to frequency ** -balance, with mean 1 over the pixels.
+    """Return the weight w_c of each class, proportional to frequency ** -balance, with mean 1 over all pixels.
 
     Parameters
     ----------
-    pixels_per_class : (K,) pixels of each class over the training images.
+    pixels_per_class : (K,) number of pixels of each class in the training images.
     balance : 0 gives every class 1, 1 gives every class the same share of the loss.
 
     Returns
@@ -46,7 +46,7 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
 
 
 class Terms(TypedDict):
-    """Terms of a weight.
+    """Kind and constants of the formula for the weight of a pixel.
 
     With d1 and d2 the distances in px from a pixel to the nearest and the second nearest cell (0 inside a cell,
     infinite where there are fewer cells), e = w0 exp(-(d1 + d2)^2 / (2 sigma^2)) and w_c the weight of the class:
@@ -72,13 +72,13 @@ def weight_map(
 ) -> npt.NDArray[np.float32]:
     """Return the weight of each pixel in the loss.
 
-    Touching instances of one class are separated first, and the gap is background. A cell is all pixels of one
+    Touching instances of one class are separated first, and the gap is background. A cell consists of the pixels of one
     instance that are neither background nor ignored. No distance is cut off or approximated: the map is computed in
     blocks, with a margin so wide that cells beyond it are lost in the rounding.
 
     Parameters
     ----------
-    classes : (H, W) class ids, 0 = background; before or after `gaps.separate`, the map is the same.
+    classes : (H, W) class ids, 0 = background; the map is the same before and after `gaps.separate`.
     instances : (H, W) instance ids, 0 = background, in any numbering.
     ignore : class id with weight 0.
     terms : see `Terms`.
@@ -95,14 +95,14 @@ def weight_map(
 
 
 def bands(height: int) -> list[slice]:
-    """Divide the rows of an image into the bands for `weight_band`, which start at multiples of 16."""
+    """Divide the rows of an image into bands for `weight_band`; each band starts at a multiple of 16."""
     return parts(height, SIDE, 16)
 
 
 def weight_band(
     target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
 ) -> npt.NDArray[np.float32]:
-    """Return some rows of `weight_map`, bit-identical, for a target with separated instances.
+    """Return the given rows of the weight map, bit-identical to `weight_map`, for a target with separated instances.
 
     Only these rows and a margin are read from the arrays, which may be memory-mapped.
     """
@@ -119,10 +119,10 @@ def weight_band(
 
 
 def _reach(terms: Terms) -> int:
-    """Return the distance in px from a cell beyond which the cell changes no weight.
+    """Return the distance, in px, beyond which a cell does not change the weight of a pixel.
 
-    Beyond it, each term is lost in rounding: in float64 beside the least value that it is added to or, if that is 0, in
-    float32.
+    Beyond this distance, each term is lost in rounding: the term is too small for float64 next to the smallest value
+    that it is added to or, if that value is 0, too small for float32.
     """
     if terms["kind"] == "none":
         return 0
@@ -146,7 +146,7 @@ def _weigh(
     ignore: int | None,
     terms: Terms,
 ) -> npt.NDArray[np.float64]:
-    """Return the weights of the part `inner` of a block."""
+    """Return the weights of a block of the image without its margin, that is, of the pixels in `inner`."""
     inside = target[inner]
     ignored = np.zeros(inside.shape, bool) if ignore is None else inside == ignore
     weights = _table(inside, terms["class_weights"], ignored)[inside]
@@ -170,7 +170,7 @@ def _falloff(distances: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np
 def _table(
     target: npt.NDArray[np.uint8], weights: Sequence[float] | npt.NDArray[np.float64], ignored: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """Return the weight of each class id, (256,) float64."""
+    """Return a table (256,) float64 with the weight of each class id."""
     highest = int(target.max(initial=0, where=~ignored))
     if highest >= len(weights):
         raise ValueError(
@@ -194,12 +194,12 @@ def _check_widths(kind: str, sigma: float, background_sigma: float) -> None:
 
 
 def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the distances to the nearest and the second nearest instance.
+    """Return the distances of each pixel to the nearest and to the second nearest instance.
 
     Every instance gets a different codeword of t bits with h = t // 2 bits set (t is about log2 n: 12 for 600). For
     each bit, one distance transform measures the distance to all instances with this bit set. Exactly h of these t
     distances belong to the nearest instance, and at least one other to the second nearest. So, in ascending order,
-    number 0 is d1 and number h is d2. The cost does not depend on the shape of the instances, and little on their
+    distance 0 is d1 and distance h is d2. The cost does not depend on the shape of the instances, and little on their
     number.
 
     Parameters
@@ -218,7 +218,7 @@ def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray
     words = [sum(1 << bit for bit in word) for word in islice(combinations(range(bits), bits // 2), count)]
     codes: Labels = np.array([0, *words], np.int32 if bits < 32 else np.int64)[numbers]
 
-    smallest: list[Distances] = []  # ascending; the smallest distances of the bits so far
+    smallest: list[Distances] = []  # the smallest distances of the bits so far, in ascending order
     spare = np.empty(numbers.shape, np.float32)
     for bit in range(bits):
         distance = _distance((codes & (1 << bit)) == 0)
@@ -232,13 +232,13 @@ def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray
 
 
 def _distance(outside: npt.NDArray[np.bool_]) -> Distances:
-    """Return the Euclidean distance of each pixel to the nearest pixel that is not outside."""
+    """Return the Euclidean distance of each pixel to the nearest pixel where `outside` is False."""
     return np.asarray(
         cv2.distanceTransform(outside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32
     )
 
 
 def _exact(distances: Distances) -> npt.NDArray[np.float64]:
-    """Return the distances without the rounding of float32 (up to 2,000 px): their squares are whole numbers."""
+    """Remove the float32 rounding errors from distances up to 2,000 px, whose squares are whole numbers."""
     squares = np.square(distances, dtype=np.float64)
     return np.sqrt(np.rint(squares, out=squares), out=squares)

@@ -1,4 +1,4 @@
-"""Read a dataset folder: dataset.yaml, groups.csv, the files of each image, and the meaning of its labels."""
+"""Read a dataset folder: dataset.yaml, groups.csv, image files and label files."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from segline.text import MESSAGE, cut, shown
 IGNORE = 255  # class id of ignored pixels in memory, whatever id the dataset uses
 SPEC, GROUPS = "dataset.yaml", "groups.csv"
 MOST = 20  # largest number of wrong fields in a message
-READING, LABELS = 4, 16  # bytes of memory: for a byte of an image, and for a pixel of labels
+READING, LABELS = 4, 16  # bytes of memory needed for a byte of an image, and for a pixel of labels
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 Kind = Literal["instances", "classes", "boundaries"]
@@ -26,7 +26,7 @@ Truth = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]  # classes (H, W), i
 
 
 class DatasetError(ValueError):
-    """Raised when a dataset folder cannot be used; the message names file, field and value, and a remedy."""
+    """Raised when a dataset folder cannot be used; the message names the file, field and value, and says what to do."""
 
 
 class Spec(BaseModel):
@@ -65,7 +65,7 @@ class Spec(BaseModel):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Dataset folder; `images`, `instances` and `classes` map each stem to its file."""
+    """Dataset folder; `images`, `instances` and `classes` map the stem of each image to a file."""
 
     folder: Path
     spec: Spec
@@ -76,7 +76,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the dataset in `folder`; its files are not checked (see the room `checks`).
+        """Open the dataset in `folder`; the image files are not checked here, but in the room `checks`.
 
         Raises
         ------
@@ -110,11 +110,11 @@ class Dataset:
         return sorted(self.images)
 
     def image(self, stem: str) -> Raw:
-        """Return the raw pixels (H, W, C)."""
+        """Read the raw pixels (H, W, C) of an image."""
         return imagefiles.read_image(self.images[stem])
 
     def memory(self, stem: str) -> int:
-        """Estimate the memory, in bytes, to read an image and its labels and to separate its instances."""
+        """Estimate the bytes of memory needed to read an image and its labels and to separate the instances."""
         try:
             height, width, channels, dtype = imagefiles.image_size(self.images[stem])
         except files.FileError:
@@ -122,11 +122,11 @@ class Dataset:
         return height * width * max(READING * channels * np.dtype(dtype).itemsize, LABELS)
 
     def truth(self, stem: str) -> Truth:
-        """Return classes (H, W), with ignored pixels as IGNORE, and instances (H, W), 0 for background.
+        """Return the class ids (H, W), IGNORE at ignored pixels, and the instance ids (H, W), 0 for background.
 
-        Without a folder classes, every instance is of class 1. Without a folder instances, the connected components of
-        each class are the instances. Components are 4-connected between boundaries, which separate diagonal neighbours,
-        and 8-connected for areas, so that a crack one pixel wide stays one component.
+        Without a folder `classes`, every instance is of class 1. Without a folder `instances`, the connected components
+        of each class are the instances. For areas (`labels: classes`), components are 8-connected, so that a crack one
+        pixel wide stays one component. Otherwise they are 4-connected, as a boundary separates diagonal neighbours.
         """
         if not self.classes:
             instances = imagefiles.read_labels(self.instances[stem]).astype(np.int32)
@@ -143,7 +143,7 @@ class Dataset:
 
 
 def read_spec(file: Path) -> Spec:
-    """Read and check dataset.yaml in `file`; DatasetError if it is wrong."""
+    """Read and check the dataset.yaml at `file`; raise DatasetError if a field is wrong."""
     content = files.read_yaml(file)
     if not isinstance(content, dict):
         raise DatasetError(
@@ -153,7 +153,7 @@ def read_spec(file: Path) -> Spec:
 
 
 def spec_of(content: Mapping[str, object], file: str) -> Spec:
-    """Return `content` as Spec; a DatasetError names `file` if the content does not fit."""
+    """Convert `content` to a Spec; if a field is wrong, raise a DatasetError that names `file`."""
     try:
         return Spec.model_validate(content)
     except ValidationError as error:
@@ -176,12 +176,12 @@ def _explained(error: ValidationError) -> Iterator[str]:
 
 
 def write_spec(file: Path, spec: Spec) -> None:
-    """Write `spec` in a form that `read_spec` reads back unchanged."""
+    """Write `spec` to `file`, from which `read_spec` reads an equal Spec."""
     files.write_yaml(file, spec.model_dump())
 
 
 def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
-    """Return the files of `folder` by stem in NFC, in alphabetical order; an empty dict if the folder is missing.
+    """Map the stem (in NFC) of each file in `folder` to its path, in alphabetical order; empty if `folder` is missing.
 
     Hidden files, folders and pipes are skipped, and so are files without one of the `suffixes`, if these are given.
 
@@ -196,7 +196,7 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
     except OSError as error:
         raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
     for file in listed:
-        # Reading a pipe would block forever. A broken link is kept: its reader reports the error.
+        # Pipes are skipped: reading one would block forever. Broken links are kept: reading one reports the error.
         wanted = not suffixes or file.suffix.lower() in suffixes
         if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue
@@ -212,7 +212,7 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
 
 
 def read_groups(file: Path, images: Mapping[str, object], others: bool = False) -> dict[str, str]:
-    """Return the group of each image: from groups.csv (columns image and group), or the image itself without the file.
+    """Read the group of each image from groups.csv (columns image, group); without the file, each image is a group.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def read_groups(file: Path, images: Mapping[str, object], others: bool = False) 
     Raises
     ------
     DatasetError
-        A column is missing, or an image is missing, unknown, listed twice or without group.
+        A column is missing, or an image is missing, unknown, listed twice or without a group.
     """
     if not file.exists():
         return {stem: stem for stem in images}

@@ -1,4 +1,4 @@
-"""Draw the centres of training tiles from a density over the pixels, stored as sums over coarse cells."""
+"""Sample the centres of training tiles from a probability density over the pixels, stored as sums over grid cells."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,11 @@ Float = npt.NDArray[np.float64]
 
 
 class Density:
-    """Probability density of the centre of a training tile, over the pixels of all training images.
+    """Probability of each pixel of the training images to be the centre of a training tile.
 
-    The density of a pixel is that of its class plus, if its class has any, the mean of the border term over its cell.
-    A draw reads only the sums of an image and one cell of its classes, so images may be larger than memory.
+    The density of a pixel is the density of its class; if that is above 0, the mean border term of the cell is added.
+    To sample a pixel, only the sums of an image and one cell of its classes are read, so images may be larger than
+    memory.
 
     Falk 2019 uses a density of 1 on objects, 0.1 on background and 0 on ignored pixels. The border term is an addition
     of segline.
@@ -48,7 +49,7 @@ class Density:
         return len(self.classes)
 
     def draw(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """Draw an image and one of its pixels; return its index, and row and column of the pixel."""
+        """Sample an image and one of its pixels at random; return the image's index and the pixel's row and column."""
         image = _pick(rng, self._ends)
         ends, border = self.sums[image]
         row, column = divmod(_pick(rng, ends.ravel()), ends.shape[1])
@@ -60,7 +61,7 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Return the sums of one image that `Density` needs.
+    """Return the sums over the cells of one image, as `Density` needs them.
 
     Parameters
     ----------
@@ -71,17 +72,17 @@ def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Flo
     Returns
     -------
     (2, rows, columns) float64, for each cell: the cumulative density of all cells up to this cell, row by row; and the
-    border term of each pixel in the cell.
+    border term that is added to each pixel of the cell.
     """
     table, borders = _table(of_class), np.broadcast_to(border, classes.shape)
     bands = [slice(top, top + CELL) for top in range(0, len(classes), CELL)]
-    # Band by band: the density of a whole image needs eight times the memory of its classes.
+    # Bands save memory: the density of a whole image needs eight times the memory of its classes.
     sums, added = np.stack([_band(table[classes[band]], borders[band]) for band in bands], axis=1)
     return np.stack([np.cumsum(sums).reshape(sums.shape), added])
 
 
 def _band(density: Float, border: Array) -> Float:
-    """Return the density of each cell in a band of rows, border term included, and its mean border term.
+    """Return, for each cell in a band of rows, the total density with the border term, and the mean border term.
 
     Returns
     -------
@@ -95,12 +96,12 @@ def _band(density: Float, border: Array) -> Float:
 
 
 def _table(of_class: Sequence[float] | Float) -> Float:
-    """Return the density of each class id, (256,); 0 for other ids."""
+    """Return a table (256,) with the density of each class id; 0 for ids without a class."""
     table = np.zeros(IGNORE + 1)
     table[: len(of_class)] = of_class
     return table
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """Draw an index with probability proportional to the increment of the cumulative sums `ends`."""
+    """Sample an index with a probability proportional to the increment of the cumulative sums `ends` at this index."""
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

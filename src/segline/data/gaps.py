@@ -10,14 +10,15 @@ from segline.data.labels import Labels, foreground, grown, renumber, strips
 
 Pixels = npt.NDArray[np.intp]  # positions in a flattened image
 
-APART, OPEN, KEPT, GONE = range(4)  # touches no other instance; or touches one: undecided, kept, becomes background
+APART, OPEN, KEPT, GONE = range(4)  # touches no other instance; touches one and is undecided, kept, or now background
 HIGHEST_ID = 1 << 20  # higher ids are renumbered first, because tables of instances are as long as the highest id
 
-_FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))  # half of the eight neighbours, to visit every pair of pixels once
+# Half of the eight neighbours suffice, to visit each pair of neighbouring pixels once.
+_FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:
-    """Return the classes with background between touching (8-neighbour) instances of one class.
+    """Return the class ids with a gap of background between touching (8-neighbour) instances of the same class.
 
     Instances are processed in order of their untouched pixels, fewest first; each keeps the pixels that touch no pixel
     kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of the gap could be
@@ -63,9 +64,9 @@ def _check(classes: Labels, instances: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Window:
-    """Some rows, `inner`, with a row above and below if there is one, flattened, and their touching pixels.
+    """Flattened rows of an image, with the row above and the row below if they exist, and the touching pixels.
 
-    `first` and `second` are the pairs of neighbouring pixels of one class in two cells.
+    `first[i]` and `second[i]` are neighbouring pixels of the same class in different cells.
     """
 
     around: slice
@@ -85,11 +86,11 @@ class _Scene:
     last: tuple[slice, _Window] | None = None  # cached: a small image fits one window
 
     def cells(self, rows: slice) -> Labels:
-        """Return the instances in some rows, 0 outside the foreground."""
+        """Return the instance ids in `rows`, 0 outside the foreground."""
         return np.where(foreground(self.classes[rows], self.ignore), self.instances[rows], 0)
 
     def window(self, rows: slice) -> _Window:
-        """Return the window of some rows."""
+        """Return the window that contains `rows`, if possible from the cache."""
         if self.last is None or self.last[0] != rows:
             height, width = self.classes.shape
             around, inside = grown(rows, 1, height)
@@ -100,11 +101,11 @@ class _Scene:
 
 
 def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tuple[Pixels, Pixels]:
-    """Return the pairs of touching pixels in flattened rows."""
+    """Return the pairs of touching pixels of one class in different cells, as positions in flattened rows."""
     first, second = [], []
     for dy, dx in _FORWARD:
         step = dy * width + dx
-        # In flattened rows, the end of a row meets the beginning of the next; these few pairs are removed below.
+        # In flattened rows, the last pixel of a row precedes the first of the next. Such false pairs are removed below.
         start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
         end = start + step
         touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])
@@ -127,7 +128,7 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A strip may wait for its neighbours; the open pixel with the lowest rank never waits.
+            # A strip may wait for its neighbours. The loop ends, because the open pixel of the lowest rank never waits.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -138,7 +139,7 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial state (H, W), and for each cell its area and its number of untouched pixels."""
+    """Return the initial state of all pixels (H, W), and the area and the number of untouched pixels of each cell."""
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
     area = np.zeros(length, np.int64)
@@ -156,10 +157,10 @@ def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """Decide the open pixels in some rows as far as possible, in `state`; return whether all are decided.
+    """Decide as many open pixels of `rows` as possible and update `state`; return whether all are decided.
 
-    A pixel is kept if no touching pixel of lower rank is kept. In rounds, all pixels that wait for no other pixel are
-    kept at once, which gives the same result as cell by cell.
+    A pixel is kept if no touching pixel of lower rank is kept. In each round, all pixels that wait for no other pixel
+    are kept at once. The result is the same as if the cells were processed one by one.
     """
     if not (state[rows] == OPEN).any():
         return True
@@ -186,7 +187,7 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
 
 
 def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.int64]:
-    """Return for each cell the number of its pixels that become background."""
+    """Count the pixels of each cell that become background."""
     gone = np.zeros(length, np.int64)
     for rows in strips(state.shape):
         gone += np.bincount(scene.cells(rows)[state[rows] == GONE], minlength=length)
@@ -194,7 +195,7 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """Mark rivals as gone so that each protected cell, in order, keeps the pixel with the fewest rivals."""
+    """For each protected cell in turn, choose its pixel with the fewest rivals, and mark these rivals as gone."""
     if not protected:
         return
     states = state.reshape(-1)
@@ -212,7 +213,7 @@ def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[
 
 
 def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
-    """Return the pixels of some cells in row order, and the cell of each pixel."""
+    """Return the pixels of the `chosen` cells, row by row, and the cell of each pixel."""
     wanted = np.zeros(int(scene.instances.max(initial=0)) + 1, bool)
     wanted[chosen] = True
     pixels, owners = [], []
@@ -225,7 +226,7 @@ def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
 
 
 def _rivals(scene: _Scene, pixels: Pixels) -> Pixels:
-    """Return (N, 8) the neighbours of each pixel in another cell of its class, or -1."""
+    """Return an array (N, 8) of the neighbours of each pixel that lie in another cell of its class; -1 elsewhere."""
     height, width = scene.classes.shape
     y, x = (axis[:, None] for axis in np.divmod(pixels, width))
     down, right = np.array([(dy, dx) for sign in (1, -1) for dy, dx in np.multiply(sign, _FORWARD)]).T

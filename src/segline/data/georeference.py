@@ -1,4 +1,4 @@
-"""Position of an image on Earth: read the GeoTIFF tags of an image and write them to its labels."""
+"""Read the GeoTIFF tags of an image, which give its position on Earth, and write them to its label files."""
 
 import io
 from pathlib import Path
@@ -15,9 +15,16 @@ from segline.model.images import TIFF_MAGIC
 if TYPE_CHECKING:
     import tifffile
 
-# ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams and
-# RPCCoefficientTag. GDAL_NODATA is not copied: labels have no missing values.
-TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
+# The tag GDAL_NODATA is not copied, because labels have no missing values.
+TAGS = (
+    33550,  # ModelPixelScale
+    33922,  # ModelTiepoint
+    34264,  # ModelTransformation
+    34735,  # GeoKeyDirectory
+    34736,  # GeoDoubleParams
+    34737,  # GeoAsciiParams
+    50844,  # RPCCoefficientTag
+)
 PIXEL_SCALE, TIEPOINTS, TRANSFORMATION, KEYS = TAGS[:4]
 RASTER_TYPE, PIXEL_IS_POINT = 1025, 2
 SYSTEMS, USER_DEFINED = (1024, 2048, 3072), 32767  # GeoKeys: model type, geographic and projected system
@@ -26,7 +33,7 @@ NEAR = 0.05  # px; allowed distance between an image and its labels, because wri
 
 
 class Tag(NamedTuple):
-    """A TIFF tag in tifffile's order: code, type, number of values, values, and whether only the first page has it."""
+    """TIFF tag, its fields in tifffile's order. `once` tells whether only the first page has the tag."""
 
     code: int
     dtype: int
@@ -36,7 +43,7 @@ class Tag(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Position of the pixels of an image.
+    """Position of an image in a coordinate reference system.
 
     `matrix` (2, 3) maps (column, row, 1), counted from the outer corner of the first pixel, to coordinates; `system`
     has the GeoKeys of the coordinate reference system.
@@ -47,7 +54,7 @@ class Position(NamedTuple):
 
 
 def tags(image: bytes) -> list[Tag]:
-    """Read the GeoTIFF tags of an encoded image; empty without a georeference, and for formats other than TIFF and JP2.
+    """Return the GeoTIFF tags of an encoded TIFF or JP2 image; an empty list without tags or for another format.
 
     Raises
     ------
@@ -60,18 +67,19 @@ def tags(image: bytes) -> list[Tag]:
     from segline.model import tiff, tifftags
 
     with tiff.opened(io.BytesIO(geotiff_)) as (file, _):
-        tifftags.metadata_of(file.pages.first)  # or says that its orientation and georeference exclude each other
+        # This call raises ImageError if the file has both an orientation and a georeference.
+        tifftags.metadata_of(file.pages.first)
         return tags_of(file)
 
 
 def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
-    """Read the GeoTIFF tags of an open TIFF."""
+    """Read the GeoTIFF tags of the first page of an open TIFF."""
     present = [file.pages.first.tags.get(code) for code in TAGS]
     return [Tag(tag.code, int(tag.dtype), tag.count, tag.value) for tag in present if tag is not None]
 
 
 def place_of(path: Path) -> Position | None:
-    """Read the position of an image file; None without a georeference, or with one of control points only.
+    """Read the position of an image file; None if there is no georeference, or if it consists only of control points.
 
     Raises
     ------
@@ -107,12 +115,12 @@ def _place(values: dict[int, Any]) -> Position | None:
 
 
 def apart(image: Path, labels: Path) -> str:
-    """Describe how the positions of an image and its labels, of one size, differ; empty if equal or unknown.
+    """Describe how the positions of an image and its equally large labels differ; an empty text means equal or unknown.
 
     Raises
     ------
     FileError
-        As in `place_of`.
+        A file cannot be read, is damaged, or has an orientation tag as well.
     """
     if not {image.suffix.lower(), labels.suffix.lower()} <= GEOREFERENCED:
         return ""
@@ -140,7 +148,7 @@ def apart(image: Path, labels: Path) -> str:
 
 
 def geotiff(labels: npt.NDArray[Any], georeference: list[Tag]) -> bytes:
-    """Encode `labels` (H, W), or planes (K, H, W), as GeoTIFF compressed by deflate."""
+    """Encode `labels`, (H, W) or planes (K, H, W), as a GeoTIFF with deflate compression."""
     import tifffile
 
     stream, options = io.BytesIO(), dict[str, Any](extratags=georeference)

@@ -25,7 +25,7 @@ MAGIC = 12  # bytes that identify a format
 
 
 def read_image(path: Path) -> Raw:
-    """Read the upright pixels (H, W, C), uint8, uint16 or float32, of an image file.
+    """Read the pixels (H, W, C) of an image file, turned upright, as uint8, uint16 or float32.
 
     Raises
     ------
@@ -33,18 +33,18 @@ def read_image(path: Path) -> Raw:
         The file is missing, is not an image, or is a stack of several pages.
     """
     with named(path), opened(path) as stream:
-        # A TIFF is read by parts; other formats are decoded from all bytes.
+        # Of a TIFF, only the needed parts are read. All other formats are decoded from the bytes of the whole file.
         return decode_page(stream) if form(stream) == "TIFF" else decode(stream.read())
 
 
 def read_page(path: Path, page: int) -> Raw:
-    """Read the pixels (H, W, C) of one page of a TIFF, counted from 0; FileError as in `read_image`."""
+    """Read the pixels (H, W, C) of one page of a TIFF, counted from 0; raise FileError as `read_image` does."""
     with named(path), opened(path) as stream:
         return decode_page(stream, page)
 
 
 def pages(path: Path) -> int:
-    """Count the images in a file: of a TIFF stack the slices and time points, each with all channels.
+    """Count the images in a file; in a TIFF stack, each slice or time point is one image with all its channels.
 
     Raises
     ------
@@ -60,13 +60,16 @@ def pages(path: Path) -> int:
 
 
 def image_size(path: Path) -> Header:
-    """Read height, width, channels and type of an image without decoding it; FileError as in `read_image`."""
+    """Read the height, width, number of channels and type of an image from its header, without decoding the pixels.
+
+    The function raises FileError as `read_image` does.
+    """
     with named(path), opened(path) as stream:
         return header(stream)
 
 
 def describe(path: Path, page: int | None = None) -> Metadata:
-    """Interpret the metadata of an image file without decoding it.
+    """Interpret the metadata of an image file without decoding the pixels.
 
     Raises
     ------
@@ -89,19 +92,22 @@ def turned(path: Path) -> str:
 
 
 def has_grey_palettes(path: Path) -> bool:
-    """Return whether the format stores grey only by palettes, whose order is arbitrary; FileError as above."""
+    """Return whether the format (BMP, GIF) stores grey images only with palettes, whose order is arbitrary.
+
+    The function raises FileError as `read_image` does.
+    """
     with named(path), opened(path) as stream:
         return form(stream) in ("BMP", "GIF")
 
 
 def is_exact(path: Path) -> bool:
-    """Return whether an image file is lossless; FileError as in `read_image`."""
+    """Return whether an image file is lossless; raise FileError as `read_image` does."""
     with named(path), opened(path) as stream:
         return labelfile.is_exact(stream)
 
 
 def read_labels(path: Path, page: int | None = None) -> Labels:
-    """Read the upright labels (H, W), of an integer type, of an image file; of a palette its indices.
+    """Read the labels (H, W) of an image file, turned upright, as integers; a palette image gives palette indices.
 
     Parameters
     ----------
@@ -133,7 +139,7 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
 def read_mask(path: Path, page: int | None = None) -> labelfile.Written:
     """Read a mask: numbers (H, W) or colours (H, W, 3), and the palette (N, 3) if the numbers are indices.
 
-    See `labelfile.decode`; FileError where it raises ImageError.
+    The values are those of `labelfile.decode`; its ImageError becomes a FileError.
     """
     with named(path), opened(path) as stream:
         return labelfile.decode(stream, page)
@@ -146,13 +152,13 @@ def _integers(labels: Labels, path: Path) -> Labels:
             f"{path}: {wrong.size} pixels are not integers, such as {wrong[0]}; labels are ids; save the labels as "
             "integers, or, if they are probabilities of foreground, import them with --threshold 0.5"
         )
-    # An id beyond int64 would wrap; a clipped id is still refused as too large.
+    # An id beyond int64 would wrap around. A clipped id is still above LARGEST_ID, so the caller refuses it.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Turn an ImageError within the block into a FileError that names the file."""
+    """Turn an ImageError raised in the with block into a FileError that names the file."""
     try:
         yield
     except ImageError as error:
@@ -160,7 +166,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def form(stream: BinaryIO) -> str:
-    """Return the format name of `form_of`; rewind the stream."""
+    """Return the name of the image format, found by `form_of`, and rewind the stream."""
     form = form_of(stream.read(MAGIC))
     stream.seek(0)
     return form

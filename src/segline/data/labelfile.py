@@ -1,4 +1,4 @@
-"""Decode label images to the stored values: numbers, indices of a palette, or colours."""
+"""Decode label images into their stored values: numbers, palette indices or colours."""
 
 import io
 from typing import Any, BinaryIO, NamedTuple
@@ -14,16 +14,16 @@ LARGEST_IMAGE = 2**32  # pixels; replaces Pillow's limit, because the header was
 
 
 class Written(NamedTuple):
-    """Numbers (H, W) of any type or colours (H, W, C), and the palette (N, 3) if the numbers are indices."""
+    """Stored values: numbers (H, W) or colours (H, W, C), and the palette (N, 3) if the numbers are palette indices."""
 
     numbers: npt.NDArray[Any]
     palette: npt.NDArray[np.uint8] | None = None
 
 
 def decode(stream: BinaryIO, page: int | None = None) -> Written:
-    """Decode the upright stored values of an image file; black and white is 0 and 1.
+    """Decode the stored values of an image file, turned upright; a black-and-white image gives 0 and 1.
 
-    Pixels that are transparent by an alpha channel become 0; transparency in metadata (tRNS) is ignored.
+    Pixels that an alpha channel makes transparent become 0; transparency in metadata (tRNS) is ignored.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def decode(stream: BinaryIO, page: int | None = None) -> Written:
 
 
 def is_exact(stream: BinaryIO, page: int | None = None) -> bool:
-    """Return whether an image file is lossless: JPEG changes values, also within other formats.
+    """Return whether an image file is lossless. JPEG compression is lossy, also within a TIFF.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def _indexed(data: bytes) -> Written:
 
 
 def _flat(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return `pixels` in native byte order, (H, W) if there is one channel, with 0 and 1 for bool."""
+    """Return `pixels` in native byte order: (H, W) if there is one channel, and 0 and 1 instead of bool."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     return pixels.astype(np.uint8 if pixels.dtype.kind == "b" else pixels.dtype.newbyteorder("="), copy=False)

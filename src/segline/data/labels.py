@@ -1,4 +1,4 @@
-"""Label images of classes and instances; strips and parts, to process a large array with little memory."""
+"""Functions for images of class ids and instance ids; large arrays are processed in strips to save memory."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -13,7 +13,7 @@ STRIP = 1 << 19  # pixels in a strip: its intermediate results fit the processor
 
 
 def strips(shape: tuple[int, ...], pixels: int = STRIP) -> Iterator[slice]:
-    """Yield the rows of an array (H, W, ...) in strips of at most `pixels` pixels, but at least one row."""
+    """Divide an array (H, W, ...) into strips of rows; each strip has at most `pixels` pixels, but at least one row."""
     height, width = shape[:2]
     rows = max(1, pixels // max(1, width))
     for start in range(0, height, rows):
@@ -21,7 +21,7 @@ def strips(shape: tuple[int, ...], pixels: int = STRIP) -> Iterator[slice]:
 
 
 def parts(length: int, most: int, step: int = 1) -> list[slice]:
-    """Divide an axis into parts of about equal size, at most `most` long.
+    """Divide an axis of `length` elements into parts of about equal size, each with at most `most` elements.
 
     Each part starts at a multiple of `step`, which divides `most`.
     """
@@ -32,13 +32,13 @@ def parts(length: int, most: int, step: int = 1) -> list[slice]:
 
 
 def grown(part: slice, margin: int, length: int) -> tuple[slice, slice]:
-    """Return `part` of an axis extended by a margin where there is room, and the position of `part` within."""
+    """Return `part` extended by `margin` on both sides (within the axis), and the position of `part` in the result."""
     start = max(0, part.start - margin)
     return slice(start, min(part.stop + margin, length)), slice(part.start - start, part.stop - start)
 
 
 def components(classes: Labels, ignore: int | None = None, connectivity: Literal[4, 8] = 4) -> npt.NDArray[np.int32]:
-    """Return the connected components of each class but the background as instances.
+    """Return instance ids: each connected component of a class other than background is an instance.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def foreground(classes: Labels, ignore: int | None = None) -> npt.NDArray[np.boo
 
 
 def ids(labels: Labels) -> npt.NDArray[np.int64]:
-    """Return the ids above 0 in `labels` (H, W), ascending.
+    """Return the ids above 0 that occur in `labels` (H, W), in ascending order.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def ids(labels: Labels) -> npt.NDArray[np.int64]:
 
 
 def areas(labels: Labels, length: int) -> npt.NDArray[np.int64]:
-    """Return the number of pixels (`length`,) of ids 0, 1, ... in `labels` (H, W); all ids are below `length`."""
+    """Return an array (`length`,) with the number of pixels of each id in `labels` (H, W), all below `length`."""
     total = np.zeros(length, np.int64)
     for rows in strips(labels.shape):
         counts = np.bincount(labels[rows].ravel())
@@ -100,7 +100,7 @@ def areas(labels: Labels, length: int) -> npt.NDArray[np.int64]:
 
 
 def renumber(instances: Labels) -> tuple[npt.NDArray[np.int32], int]:
-    """Return the instances numbered 1..n in the order of their ids, and n.
+    """Renumber instances to 1..n in the order of their ids; return the new ids (H, W) and n.
 
     Parameters
     ----------
@@ -133,5 +133,5 @@ def _highest(labels: Labels) -> int:
 
 
 def _table_limit(labels: Labels) -> int:
-    """Return the highest id for which a table of all ids is not larger than the image."""
+    """Return the highest id for which a table with an entry for each id is not larger than the image."""
     return max(labels.size, 1 << 16)

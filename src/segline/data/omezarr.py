@@ -32,7 +32,7 @@ class _Part(BaseModel):
 
 
 class ZarrAxis(_Part):
-    """Axis of an array."""
+    """Axis of an OME-Zarr array: name, type and unit."""
 
     name: str
     type: str | None = None
@@ -40,14 +40,14 @@ class ZarrAxis(_Part):
 
 
 class Transformation(_Part):
-    """Conversion of indices to positions, with a number for each axis."""
+    """Transformation of pixel indices to positions, with one number for each axis."""
 
     type: Literal["scale", "translation", "identity"]
     scale: tuple[float, ...] = ()
     translation: tuple[float, ...] = ()
 
     def picked(self, axes: tuple[int, ...], channels: bool) -> dict[str, Any]:
-        """Reduce a scale or translation to these axes; prepend a neutral value for channels where requested."""
+        """Reduce a scale or translation to `axes`; with `channels`, prepend a neutral value for the channel axis."""
         before = {"scale": [1.0], "translation": [0.0]}[self.type] if channels else []
         numbers = self.scale if self.type == "scale" else self.translation
         return {"type": self.type, self.type: before + [numbers[axis] for axis in axes]}
@@ -57,7 +57,7 @@ Transformations = Annotated[tuple[Transformation, ...], Field(alias="coordinateT
 
 
 class Level(_Part):
-    """Resolution level of a pyramid."""
+    """One resolution level of a pyramid."""
 
     path: str
     transformations: Transformations = ()
@@ -74,7 +74,7 @@ class Pyramid(_Part):
 
 @dataclass(frozen=True)
 class Frame:
-    """Location and metadata of an image; its labels take over version, axes and scale."""
+    """Path and metadata of an OME-Zarr image; predictions for the image get the same version, axes and scale."""
 
     path: Path
     version: str
@@ -82,7 +82,7 @@ class Frame:
 
     @property
     def array(self) -> Path:
-        """Folder of level 0."""
+        """Folder of level 0, the array with the full resolution."""
         return self.path / self.pyramid.datasets[0].path
 
     @property
@@ -103,7 +103,7 @@ def stem(path: Path) -> str:
 
 
 def read(path: Path) -> Frame:
-    """Read the metadata of an image.
+    """Read the metadata of an OME-Zarr image.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def read(path: Path) -> Frame:
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
-    """Return the NGFF metadata, and the version that is common to all of it."""
+    """Return the NGFF metadata, and the version if the metadata state one version for all parts."""
     for name in ("zarr.json", ".zattrs"):
         if (path / name).is_file():
             content = files.read_json(path / name)
@@ -141,7 +141,7 @@ def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
 
 
 def _advice(path: Path, content: dict[str, Any]) -> str:
-    """Say what a folder without an image contains, and what to name instead."""
+    """Say what a folder that is not an image contains, and which folder the user should name instead."""
     if "plate" in content:
         return "a plate of many images; name the fields, such as its A/1/0"
     if "well" in content:
@@ -155,7 +155,7 @@ def _advice(path: Path, content: dict[str, Any]) -> str:
 
 
 def _check(frame: Frame) -> None:
-    """Refuse unsupported axes, paths outside of the folder, and transformations of another length."""
+    """Refuse unsupported axes, paths that lead out of the folder, and transformations without one number per axis."""
     pyramid, names = frame.pyramid, frame.names
     if names[-2:] != ["y", "x"] or len(set(names)) < len(names) or not set(names) <= set("tczyx"):
         raise FileError(
@@ -172,7 +172,7 @@ def _check(frame: Frame) -> None:
 
 
 def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return axes (channels if requested, y, x), the transformations of level 0, and those of all levels."""
+    """Return the axes (channels if requested, y, x), and the transformations of level 0 and of all levels."""
     kept = ([ZarrAxis(name="c", type="channel")] if channels else []) + [
         axis.model_copy(update={"type": axis.type or "space"}) for axis in frame.pyramid.axes[-2:]
     ]
@@ -187,7 +187,7 @@ def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[
 
 
 def md5(path: Path) -> str:
-    """Digest the metadata and all files of level 0 with their names; FileError as in `read`."""
+    """Return the MD5 of the metadata and of all files of level 0 with their names; raise FileError as `read` does."""
     digest = hashlib.md5()
     for file in _content(read(path)):
         with files.opened(file):
@@ -205,10 +205,10 @@ CHANNELS = 1024  # more than any camera has; a damaged number could exhaust the 
 
 
 class Chunks:
-    """The pixels of an open image; decoded chunks are kept."""
+    """Pixels of an open OME-Zarr image; the latest decoded chunks are kept in memory."""
 
     def __init__(self, frame: Frame) -> None:
-        """Open the array; FileError if it is missing, or its axes, type or chunks are unsupported."""
+        """Open the array; raise FileError if the array is missing, or its axes, type or chunks are not supported."""
         import zarr
 
         self._frame = frame
@@ -251,7 +251,7 @@ class Chunks:
             raise ImageError(f"chunks of {size / 2**30:.1f} GiB; write smaller chunks, such as 1,024 x 1,024 px")
 
     def read(self, rows: slice, columns: slice) -> Raw:
-        """Read pixels (h, w, C): uint8, uint16 or float32."""
+        """Read the pixels (h, w, C) in `rows` and `columns` as uint8, uint16 or float32."""
         channels = self._shape[self._frame.names.index("c")] if "c" in self._frame.names else 1
         pixels = np.empty((channels, rows.stop - rows.start, columns.stop - columns.start), self._array.dtype)
         window = (slice(0, channels), rows, columns)
@@ -268,12 +268,12 @@ class Chunks:
 
     @property
     def _sides(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of a chunk."""
+        """Number of channels, rows and columns in a chunk."""
         chunks = dict(zip(self._frame.names, self._array.chunks, strict=True))
         return chunks.get("c", 1), chunks["y"], chunks["x"]
 
     def _chunk(self, index: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Read a chunk (C, h, w); chunks at the border are cut to the image."""
+        """Read a chunk (C, h, w), or take it from memory; chunks that reach beyond the image are cut to its size."""
         if index not in self._kept:
             parts = {
                 name: slice(n * side, (n + 1) * side) for name, n, side in zip("cyx", index, self._sides, strict=True)
@@ -292,5 +292,5 @@ class Chunks:
 
 
 def _overlapping(window: slice, side: int) -> range:
-    """Return the numbers of the chunks that overlap `window` along one axis."""
+    """Return the indices of the chunks that overlap `window` along one axis."""
     return range(window.start // side, -(-window.stop // side))

@@ -1,4 +1,4 @@
-"""Read the outputs of stages prepare and weights; compute the statistics of the training images."""
+"""Read the outputs of the stages prepare and weights; compute the statistics of the training images."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ BLOCK = 1 << 20  # pixels summed at once, to bound the memory
 
 
 class Arrays(Sequence[npt.NDArray[Any]]):
-    """Sequence of array files, each opened when it is indexed: thousands of arrays need only one open file."""
+    """Sequence of arrays in files. A file is opened only when its array is indexed, so few files are open at once."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], npt.NDArray[Any]]) -> None:
         self.names = names
@@ -60,7 +60,7 @@ class Arrays(Sequence[npt.NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared dataset. Images are named by their stem, and memory-mapped at each access."""
+    """Prepared dataset. Its methods take the stem of an image and memory-map an array at each call."""
 
     folder: Path
     manifest: "pd.DataFrame"
@@ -86,23 +86,23 @@ class Prepared:
         return cls(folder, manifest, read_spec(folder / SPEC), statistics)
 
     def names(self, split: str) -> list[str]:
-        """Return the images of a split: train, validation or test."""
+        """Return the stems of the images in a split: train, validation or test."""
         return self.manifest.loc[self.manifest["split"] == split, "image"].tolist()
 
     def image(self, name: str) -> Raw:
-        """Return the raw pixels (H, W, C)."""
+        """Return the raw pixels (H, W, C) of an image."""
         return self._array("images", name)
 
     def target(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return the target of the network (H, W): classes with gaps between touching instances, or IGNORE."""
+        """Return the network's target (H, W): class ids with gaps between touching instances, or IGNORE."""
         return self._array("targets", name)
 
     def classes(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return the true classes (H, W), or IGNORE."""
+        """Return the true class ids (H, W), IGNORE at ignored pixels."""
         return self._array("classes", name)
 
     def instances(self, name: str) -> npt.NDArray[np.int32]:
-        """Return the true instances (H, W), 0 for background."""
+        """Return the true instance ids (H, W), 0 for background."""
         return self._array("instances", name)
 
     def weights(self, name: str) -> npt.NDArray[np.float32]:
@@ -110,12 +110,12 @@ class Prepared:
         return _array(WEIGHTS / f"{name}.npy", np.float32, 2)
 
     def tile_sources(self, split: str) -> tuple[Arrays, Arrays, Arrays]:
-        """Return the images, targets and weight maps of a split, as the tile samplers take them."""
+        """Return the images, targets and weight maps of a split, as the tile samplers need them."""
         names = self.names(split)
         return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
 
     def density(self) -> Density | None:
-        """Return the density from which training tiles are drawn; None if they are drawn uniformly."""
+        """Return the density from which the centres of training tiles are sampled; None if they are uniform."""
         common = (WEIGHTS / DENSITY).with_suffix(".json")
         if not common.exists():
             return None
@@ -155,7 +155,10 @@ def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
 
 @dataclass(frozen=True)
 class Moments:
-    """Type, pixels, and sum and sum of squares of each channel of some images; whole numbers for integer types."""
+    """Pixel type and number of pixels of some images, with the sum and the sum of squares of each channel.
+
+    The sums are whole numbers if the pixel type is an integer type.
+    """
 
     dtype: str
     pixels: int
@@ -163,7 +166,7 @@ class Moments:
     squares: tuple[Number, ...]
 
     def __add__(self, other: Self) -> Self:
-        """Return the exact moments of both sets of images, which share type and channels."""
+        """Return the exact moments of two sets of images combined; both sets have the same type and channels."""
         assert self.dtype == other.dtype and len(self.sums) == len(other.sums)
         sums, squares = (
             tuple(Fraction(a) + Fraction(b) for a, b in zip(*pair, strict=True))
@@ -175,7 +178,7 @@ class Moments:
 def moments(image: Raw) -> Moments:
     """Return the moments of an image (H, W, C).
 
-    A grey image among RGB images is passed in three channels, by `images.as_channels`.
+    In a dataset of grey and RGB images, `images.as_channels` must first convert grey images to three channels.
     """
     flat = image.reshape(-1, image.shape[2])
     blocks = [_sums(flat[start : start + BLOCK]) for start in range(0, len(flat), BLOCK)]
@@ -191,11 +194,11 @@ def _sums(pixels: Raw) -> tuple[list[int | float], list[int | float]]:
 
 
 def statistics(parts: Iterable[Moments]) -> Statistics:
-    """Return the statistics of all images together, which share type and channels.
+    """Return the statistics of all images together; the images have the same type and number of channels.
 
     A constant channel gets a standard deviation of 1, so that dividing by it leaves zeros.
     """
-    # Fractions round nothing before the last step, so the result does not depend on the order of the images.
+    # Exact fractions avoid rounding until the last step, so the result does not depend on the order of the images.
     total = reduce(Moments.__add__, parts)
     mean, std = [], []
     for first, second in zip(total.sums, total.squares, strict=True):

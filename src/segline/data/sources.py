@@ -1,6 +1,6 @@
-"""Open an image of any size once and read it by rows and columns.
+"""Open an image of any size once, and read any rows and columns of the image.
 
-TIFF is read by its strips or tiles and OME-Zarr by its chunks. Every other image, and a TIFF whose strips or tiles are
+A TIFF is read in strips or tiles, and OME-Zarr in chunks. Every other image, and a TIFF whose strips or tiles are
 too large, is decoded as a whole at the first read.
 """
 
@@ -28,23 +28,23 @@ KEPT = 2**26  # bytes of decoded strips and tiles that are kept for the next win
 
 
 class Readable(Protocol):
-    """An image whose pixels are read by parts."""
+    """Image of which any rows and columns can be read."""
 
     @property
     def height(self) -> int:
-        """Height, px."""
+        """Height of the image, px."""
 
     @property
     def width(self) -> int:
-        """Width, px."""
+        """Width of the image, px."""
 
     @property
     def read(self) -> Callable[[slice, slice], Raw]:
-        """Function that reads the pixels (h, w, C) of some rows and columns; FileError where a part is damaged."""
+        """Function that reads the pixels (h, w, C) of some rows and columns; raises FileError if a part is damaged."""
 
 
 class OpenImage(Readable, Protocol):
-    """An open image file or OME-Zarr image; its pixels are those of `imagefiles.read_image`."""
+    """Open image file or OME-Zarr image, with the pixels that `imagefiles.read_image` would return."""
 
     @property
     def frame(self) -> omezarr.Frame | None:
@@ -52,18 +52,18 @@ class OpenImage(Readable, Protocol):
 
     @property
     def georeference(self) -> list[Tag]:
-        """GeoTIFF tags; empty where the image has none."""
+        """GeoTIFF tags; an empty list if the image has none."""
 
     def encoded(self) -> bytes:
-        """Return the whole image as the bytes of a file."""
+        """Return the whole image, encoded as an image file."""
 
     def md5(self) -> str:
-        """Digest the content, 32 hexadecimal digits."""
+        """Return the MD5 of the content, 32 hexadecimal digits."""
 
 
 @contextmanager
 def open_image(path: Path) -> Iterator[OpenImage]:
-    """Open an image file or an OME-Zarr folder; decode nothing yet.
+    """Open an image file or an OME-Zarr folder without decoding any pixels.
 
     Raises
     ------
@@ -84,12 +84,12 @@ def open_image(path: Path) -> Iterator[OpenImage]:
 
 
 class EncodedImage:
-    """An image file that is decoded as a whole at the first read."""
+    """Image file that is decoded as a whole at the first read."""
 
     frame = None
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
-        """Read the header; ImageError where the file is not an image."""
+        """Read the header; raise ImageError if the file is not an image."""
         self.path, self._stream = path, stream
         self.height, self.width = self._size()
 
@@ -98,12 +98,12 @@ class EncodedImage:
 
     @cached_property
     def georeference(self) -> list[Tag]:
-        """GeoTIFF tags, of JPEG 2000 too."""
+        """GeoTIFF tags; a JPEG 2000 file can have them, too."""
         with named(self.path):
             return tags(self.encoded())
 
     def read(self, rows: slice, columns: slice) -> Raw:
-        """Read pixels (h, w, C); FileError where the file is damaged."""
+        """Read the pixels (h, w, C) in `rows` and `columns`; raise FileError if the file is damaged."""
         return self._pixels[rows, columns]
 
     @cached_property
@@ -120,26 +120,26 @@ class EncodedImage:
         return self._stream.read()
 
     def md5(self) -> str:
-        """Digest the bytes of the file."""
+        """Return the MD5 of the file."""
         return md5(self.path)
 
 
 class ZarrImage:
-    """An OME-Zarr image, read by its chunks."""
+    """OME-Zarr image that is read chunk by chunk."""
 
     def __init__(self, path: Path) -> None:
-        """Read the metadata; FileError as in `omezarr.read` and `Chunks`."""
+        """Read the metadata; raise FileError as `omezarr.read` and `Chunks` do."""
         self.path, self.frame = path, omezarr.read(path)
         self._chunks = Chunks(self.frame)
         self.height, self.width = self._chunks.height, self._chunks.width
         self.georeference: list[Tag] = []
 
     def read(self, rows: slice, columns: slice) -> Raw:
-        """Read pixels (h, w, C); FileError where a chunk is damaged."""
+        """Read the pixels (h, w, C) in `rows` and `columns`; raise FileError if a chunk is damaged."""
         return self._chunks.read(rows, columns)
 
     def encoded(self) -> bytes:
-        """Encode the pixels as TIFF; ImageError where the image is larger than a file may be."""
+        """Encode the pixels as a TIFF; raise ImageError if the image is too large for one file."""
         line = self.read(slice(0, 1), slice(0, self.width))
         size = line.nbytes * self.height
         headers.doubt(self.height, self.width, size, size, size)
@@ -147,15 +147,15 @@ class ZarrImage:
         return geotiff(raw[..., 0] if raw.shape[2] == 1 else np.moveaxis(raw, -1, 0), [])
 
     def md5(self) -> str:
-        """Digest the metadata and the files of level 0, with their names."""
+        """Return the MD5 of the metadata and of the files of level 0 with their names."""
         return omezarr.md5(self.path)
 
 
 class TiffImage(EncodedImage):
-    """A TIFF; strips or tiles are decoded when they are needed, and the latest are kept."""
+    """TIFF file whose strips or tiles are decoded when they are needed; the latest ones are kept in memory."""
 
     def _size(self) -> tuple[int, int]:
-        """Take from the pages everything that needs the open TIFF."""
+        """Read from the TIFF's pages everything that later reads need; return the height and width of the image."""
         with tiff.opened(self._stream) as (file, offsets):
             self._pages = pages = tiff.page_planes(file, offsets, None, whole=False)
             self.georeference = tags_of(file)
@@ -171,7 +171,7 @@ class TiffImage(EncodedImage):
             return tifftags.size_of(pages[0])
 
     def read(self, rows: slice, columns: slice) -> Raw:
-        """Read pixels (h, w, C); FileError where a strip or tile is damaged."""
+        """Read the pixels (h, w, C) in `rows` and `columns`; raise FileError if a strip or tile is damaged."""
         if not self._by_segments:
             return super().read(rows, columns)
         page, orientation = self._pages[0], self._meaning.orientation
@@ -187,7 +187,7 @@ class TiffImage(EncodedImage):
         return decode_page(self._stream)  # reads only the parts of the file that it needs
 
     def _plane(self, number: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        """Read numbers (h, w, C) of one directory."""
+        """Read the stored numbers (h, w, C) of one TIFF page."""
         page = self._pages[number]
         if _contiguous(page):
             return self._mapped(page, rows, columns)
@@ -203,7 +203,10 @@ class TiffImage(EncodedImage):
         return plane
 
     def _mapped(self, page: tifffile.TiffPage, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        """Read contiguous numbers. Each call maps the file anew: touched pages stay as long as the mapping."""
+        """Read the numbers of a page that can be memory-mapped.
+
+        Each call maps the file again, because what was read stays in memory until the map is closed.
+        """
         assert page.dtype is not None
         planar = page.planarconfig == tiff.PLANAR
         size = (page.imagelength, page.imagewidth)
@@ -214,7 +217,7 @@ class TiffImage(EncodedImage):
         return np.array(part, page.dtype)
 
     def _decoded(self, number: int, index: int) -> Any:
-        """Return a strip or tile (1, h, w, C), its position, and its shape."""
+        """Decode a strip or tile, or take it from memory; return its pixels (1, h, w, C), position and shape."""
         if (number, index) not in self._kept:
             page = self._pages[number]
             self._stream.seek(page.dataoffsets[index])
@@ -227,19 +230,19 @@ class TiffImage(EncodedImage):
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
-    """Return whether parts of the page can be read alone."""
+    """Return whether the page can be read in parts: it can be memory-mapped, or its strips or tiles are small."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     assert page.dtype is not None
     return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT
 
 
 def _contiguous(page: tifffile.TiffPage) -> bool:
-    """Return whether the numbers lie in the file as in memory."""
+    """Return whether the page can be memory-mapped: its numbers are uncompressed and contiguous in the file."""
     return bool(page.is_contiguous) and page.bitspersample in (8, 16, 32, 64) and not page.is_tiled
 
 
 def _overlapping(page: tifffile.TiffPage, rows: slice, columns: slice) -> Iterator[int]:
-    """Yield the numbers of the strips or tiles that overlap a window."""
+    """Yield the indices of the strips or tiles that overlap the window of `rows` and `columns`."""
     tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     down, across = -(-page.imagelength // tall), -(-page.imagewidth // wide)
     planes = page.samplesperpixel if page.planarconfig == tiff.PLANAR else 1
@@ -250,6 +253,6 @@ def _overlapping(page: tifffile.TiffPage, rows: slice, columns: slice) -> Iterat
 
 
 def _common(window: slice, start: int, length: int) -> tuple[slice, slice]:
-    """Return the pixels that a window and a segment share along one axis, counted from the start of each."""
+    """Return the overlap of a window and a segment along one axis, as a slice of the window and one of the segment."""
     first, last = max(window.start, start), min(window.stop, start + length)
     return slice(first - window.start, last - window.start), slice(first - start, last - start)

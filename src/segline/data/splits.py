@@ -1,4 +1,4 @@
-"""Assign images to training, validation and test, by name or by percentage; a group stays in one split."""
+"""Assign images to training, validation and test, by name or by percentage; a group is never divided."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -18,7 +18,7 @@ PERCENT = {"validation": "val_percent", "test": "test_percent"}
 
 
 class SplitError(ValueError):
-    """Raised when the splits cannot be made; the message names the setting and a remedy."""
+    """Raised when the splits cannot be made; the message names the setting and says what to do."""
 
 
 def assign(
@@ -32,21 +32,22 @@ def assign(
 ) -> dict[str, Split]:
     """Return the split of each image, in alphabetical order of the images.
 
-    A split named by images or groups consists of them. Any other split is drawn from the remaining groups: its
-    percentage, rounded up, then filled with whole groups to its minimum. The order of the images does not matter.
+    If `validation` or `test` names images or groups, the split consists of these. Any other split is chosen at random
+    from the remaining groups: its percentage, rounded up, then filled with whole groups to its minimum. The order of
+    the images does not matter.
 
     Parameters
     ----------
     groups : image -> group; all images of a group go into one split.
     val_percent, test_percent : share of all images, approximated if groups are large.
     validation, test : names of images or groups.
-    seed : seed of the draw by percentage.
+    seed : seed of the random choice of groups.
 
     Raises
     ------
     SplitError
-        A name is unknown, in two splits or splits a group; or whole groups do not make two validation images, one
-        test image and one training image.
+        A name is unknown, is in two splits or would divide a group; or the groups cannot give two validation images,
+        one test image and one training image.
     """
     named = {"validation": _members(groups, "validation", validation), "test": _members(groups, "test", test)}
     _refuse_overlap(groups, named["validation"], named["test"])
@@ -69,7 +70,7 @@ def assign(
 
 
 def _members(groups: Mapping[str, str], split: str, listed_names: Sequence[str]) -> set[str]:
-    """Return the groups that `listed_names` name, directly or by one of their images."""
+    """Return the groups in `listed_names`, where each name is a group or an image of a group."""
     listed = [composed(name) for name in listed_names]
     known = set(groups.values())
     for name in listed:
@@ -103,9 +104,9 @@ def _refuse_overlap(groups: Mapping[str, str], validation: set[str], test: set[s
 
 
 def _draw(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[str]]:
-    """Draw groups for each wanted split so that training images are left, as close to `wanted` as possible.
+    """Choose groups for each split so that training images are left and the image counts are close to `wanted`.
 
-    Several draws are compared, because the split that draws first may take the groups that another split needs.
+    Several choices are compared, because the split that is filled first may take groups that another split needs.
     """
     total = sum(sizes.values())
     aims = [wanted, {split: FEWEST[split] for split in wanted}]
@@ -131,7 +132,7 @@ def _draw_in_turn(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[s
 
 
 def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
-    """Return groups of about `wanted` images: in the given order while they fit, then the smallest if it helps."""
+    """Choose groups with about `wanted` images: all that fit, in order, then the smallest other group if that helps."""
     drawn: set[str] = set()
     count = 0
     for group, size in sizes.items():
@@ -141,11 +142,11 @@ def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
     rest = {group: size for group, size in sizes.items() if group not in drawn}
     if count < wanted and rest:
         smallest = min(rest, key=lambda group: rest[group])
-        # With the group, the count exceeds `wanted` by less than it falls short without.
+        # The smallest group is added if the excess with this group is less than the shortfall without it.
         if count + rest[smallest] - wanted < wanted - count:
             drawn.add(smallest)
         elif count < fewest:
-            # At most one image was drawn and no other group fitted, so the smallest group alone is enough.
+            # At most one image was chosen and no other group fits, so the smallest group alone reaches the minimum.
             drawn = {smallest}
     return drawn
 

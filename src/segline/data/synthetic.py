@@ -1,4 +1,4 @@
-"""Draw the embedded default dataset: phase-contrast-like images of two classes of touching cells."""
+"""Render the synthetic default dataset: images that look like phase contrast, with two classes of touching cells."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -33,13 +33,13 @@ class Cell:
 
     @property
     def radius(self) -> float:
-        """Radius of the circle of the same area, px."""
+        """Radius, px, of the circle that has the same area as the cell."""
         return float(np.sqrt(self.length * self.breadth))
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Image (H, W) uint8 with its ground truth: instances (H, W) int32, classes (H, W) uint8."""
+    """Synthetic image (H, W) uint8 with its ground truth: instances (H, W) int32, classes (H, W) uint8."""
 
     image: npt.NDArray[np.uint8]
     instances: Instances
@@ -47,9 +47,9 @@ class Drawing:
 
 
 def draw(seed: int, index: int, min_size: int = 256, max_size: int = 320) -> Drawing:
-    """Draw image `index` of the dataset with `seed`; its sides are `min_size` to `max_size` px.
+    """Render image `index` of the dataset with seed `seed`; each side has `min_size` to `max_size` px.
 
-    The classes differ in texture, and on average in outline, size and brightness, with overlap. Every instance is
+    The classes differ in texture and, on average, in outline, size and brightness. Every instance is
     4-connected; instances are numbered 1..n.
     """
     rng = np.random.default_rng((seed, index))
@@ -63,7 +63,7 @@ def draw(seed: int, index: int, min_size: int = 256, max_size: int = 320) -> Dra
 
 
 def _scatter(rng: np.random.Generator, height: int, width: int) -> list[Cell]:
-    """Place cells in clusters: most cells are placed beside an earlier cell, so close that they touch."""
+    """Place cells in clusters: most cells are placed so close to an earlier cell that the two touch."""
     share = rng.uniform(0.4, 0.6)
     wanted = int(height * width * rng.uniform(0.55, 0.9) / (np.pi * 20**2))
     cells: list[Cell] = []
@@ -84,7 +84,7 @@ def _scatter(rng: np.random.Generator, height: int, width: int) -> list[Cell]:
 
 
 def _fits(cell: Cell, cells: list[Cell]) -> bool:
-    """Return whether the new cell covers no earlier cell completely."""
+    """Return whether the new cell is so far from all earlier cells that no cell covers another completely."""
     return all(
         np.hypot(cell.x - earlier.x, cell.y - earlier.y) > 0.72 * (cell.radius + earlier.radius) for earlier in cells
     )
@@ -99,7 +99,7 @@ def _cell(rng: np.random.Generator, kind: int, x: float, y: float) -> Cell:
 
 
 def _settle(cells: list[Cell], height: int, width: int, rng: np.random.Generator) -> tuple[Instances, Field]:
-    """Return the instances, and the depth of each pixel in its cell: 1 in the middle, 0 on the outline.
+    """Return the instance ids, and the depth of each pixel in its cell: 1 in the middle, 0 on the outline.
 
     A pixel belongs to the cell in which it lies deepest, so that neighbours share a border and no cells overlap.
     """
@@ -130,7 +130,7 @@ def _keep_largest_piece(patch: Instances, number: int) -> None:
 
 
 def box_of(cell: Cell, height: int, width: int) -> Box:
-    """Return the part of an image that the cell may reach."""
+    """Return the rows and columns of an image that the cell may reach."""
     reach = 1.5 * cell.length + 2
     top, left = max(0, int(cell.y - reach)), max(0, int(cell.x - reach))
     bottom, right = max(top, min(height, int(cell.y + reach) + 1)), max(left, min(width, int(cell.x + reach) + 1))
@@ -138,7 +138,7 @@ def box_of(cell: Cell, height: int, width: int) -> Box:
 
 
 def local(cell: Cell, box: Box, bent: tuple[Field, Field] | None = None) -> tuple[Field, Field]:
-    """Return coordinates along and across the cell, in its half axes, of the pixels in `box` moved by `bent` px."""
+    """Return the position of the pixels in `box`, shifted by `bent` px, along and across the cell, in half axes."""
     rows, columns = box
     x: npt.NDArray[Any] = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(cell.x)
     y: npt.NDArray[Any] = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(cell.y)
@@ -150,7 +150,7 @@ def local(cell: Cell, box: Box, bent: tuple[Field, Field] | None = None) -> tupl
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, sigma: float) -> Field:
-    """Draw Gaussian noise of correlation length `sigma` px, with mean 0 and standard deviation 1."""
+    """Sample Gaussian noise with a correlation length of `sigma` px, mean 0 and standard deviation 1."""
     step = max(1, int(sigma / 2))
     noise = rng.standard_normal((height // step + 8, width // step + 8), dtype=np.float32)
     noise = _blur(noise, sigma / step)
@@ -180,7 +180,7 @@ def photograph(
 
 
 def _scene(cells: list[Cell], instances: npt.NDArray[np.int32], depth: Field, rng: np.random.Generator) -> Field:
-    """Render the cells as an ideal microscope would show them; background 0."""
+    """Render the cells as an ideal microscope would show them; the background is 0."""
     height, width = depth.shape
     thickness, look = np.zeros_like(depth), np.zeros_like(depth)
     grain = smooth_noise(rng, height, width, 1.3) - smooth_noise(rng, height, width, 3)
@@ -215,7 +215,7 @@ def _with_nucleus(texture: Field, cell: Cell, u: Field, v: Field, rng: np.random
 
 
 def _fibres(rng: np.random.Generator, cell: Cell, shape: tuple[int, ...]) -> Field:
-    """Draw streaks along the cell, with standard deviation of about 1."""
+    """Render random streaks along the cell, with a standard deviation of about 1."""
     side = int(np.ceil(np.hypot(shape[0], shape[1]))) + 4
     streaks = cv2.GaussianBlur(rng.standard_normal((side, side), dtype=np.float32), (0, 0), sigmaX=7, sigmaY=1.1)
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), -np.degrees(cell.angle), 1)
@@ -225,12 +225,12 @@ def _fibres(rng: np.random.Generator, cell: Cell, shape: tuple[int, ...]) -> Fie
 
 
 def _phase(thickness: Field, rng: np.random.Generator) -> Field:
-    """Render phase contrast, thickness minus its surroundings: dark bodies with bright halos."""
+    """Render the phase contrast, in which thick bodies are dark and have bright halos."""
     return np.asarray(-0.75 * (_blur(thickness, 1.2) - 0.85 * _blur(thickness, rng.uniform(6, 9))), np.float32)
 
 
 def _membranes(instances: npt.NDArray[np.int32], rng: np.random.Generator) -> Field:
-    """Draw bright lines between instances, strong in some places and absent in others."""
+    """Render bright lines between instances, strong in some places and absent in others."""
     edge = np.zeros(instances.shape, np.float32)
     edge[:, 1:] += instances[:, 1:] != instances[:, :-1]
     edge[1:] += instances[1:] != instances[:-1]
@@ -239,7 +239,7 @@ def _membranes(instances: npt.NDArray[np.int32], rng: np.random.Generator) -> Fi
 
 
 def _debris(height: int, width: int, rng: np.random.Generator) -> Field:
-    """Draw specks with halos, and larger specks out of focus."""
+    """Render specks with halos, and larger specks that are out of focus."""
     specks, far = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
     for _ in range(rng.integers(6, 16)):
         y, x = int(rng.integers(0, height)), int(rng.integers(0, width))
@@ -252,7 +252,7 @@ def _debris(height: int, width: int, rng: np.random.Generator) -> Field:
 
 
 def _light(height: int, width: int, rng: np.random.Generator) -> Field:
-    """Draw uneven illumination of about 1: a slope, darker corners, slow waves."""
+    """Render uneven illumination with values of about 1: a gradient, darker corners and slow waves."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     slope_x, slope_y = rng.normal(0, 0.12, 2)
     corners = rng.uniform(0, 0.15) * (x * x + y * y)

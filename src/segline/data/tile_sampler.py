@@ -18,17 +18,17 @@ from segline.model.images import Statistics, normalise, scale, to_network
 from segline.params import Augment
 
 Array = npt.NDArray[Any]
-# Network input (C, n, n) float32, target (m, m) uint8, weights (m, m) float32.
+# A sample holds the network input (C, n, n) float32, the target (m, m) uint8 and the weights (m, m) float32.
 Sample = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
 
 class TrainingTiles(Dataset[Sample]):
-    """Augmented tiles; each is a pure function of (seed, epoch, index).
+    """Augmented training tiles; each tile is a pure function of (seed, epoch, index).
 
     The item ``epoch * tiles_per_epoch + index`` is the tile `index` of `epoch`, whichever process reads it and in
     whatever order. `training_loader` reads the items in ascending order.
 
-    Without a density, the centre of a tile is uniform over the pixels of all images, so large images are drawn more
+    Without a density, the centre of a tile is uniform over the pixels of all images, so large images are chosen more
     often. Images are mirrored beyond their borders, so every pixel is equally likely to be in a tile. The outermost
     pixels are half as likely, because the mirror does not repeat them.
 
@@ -36,11 +36,11 @@ class TrainingTiles(Dataset[Sample]):
     ----------
     images, targets, weights : arrays (H, W, C) raw, (H, W) uint8, (H, W) float32, one of each for an image. They may be
         memory-mapped; only the pixels that a tile needs are read.
-    statistics : of the training images.
+    statistics : statistics of the training images.
     settings : kinds and limits of the augmentation.
     tile : side n of the network's input, px.
     output : side m of the network's output, px, centred in the input; n with same padding.
-    tiles_per_epoch, seed : see above; seed >= 0.
+    tiles_per_epoch, seed : number of tiles in an epoch, and seed >= 0 of the random choices.
     ignore : class id whose pixels get weight 0.
     density : density of the centre of a tile over the pixels of these images.
 
@@ -100,7 +100,7 @@ class TrainingTiles(Dataset[Sample]):
         return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """Draw an image and one of its pixels: from the density, or uniformly over the pixels of all images."""
+        """Sample an image and one of its pixels from the density, or uniformly from the pixels of all images."""
         if self.density is not None:
             return self.density.draw(rng)
         pixel = int(rng.integers(self._ends[-1]))
@@ -111,9 +111,9 @@ class TrainingTiles(Dataset[Sample]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Item numbers of epochs in batches; a batch never spans two epochs, so the last one may be smaller.
+    """Batches of the item numbers of all epochs, in order; the last batch of an epoch may be smaller.
 
-    The first `skip` batches of the first epoch are left out.
+    A batch never spans two epochs. The first `skip` batches of the first epoch are left out.
     """
 
     def __init__(self, tiles_per_epoch: int, batch_size: int, epochs: range, skip: int = 0) -> None:
@@ -123,7 +123,7 @@ class EpochBatches(Sampler[list[int]]):
         self.skip = skip
 
     def __len__(self) -> int:
-        """Return the number of batches in all epochs."""
+        """Return the number of batches in all epochs, without the skipped batches."""
         return len(self.epochs) * -(-self.tiles_per_epoch // self.batch_size) - self.skip
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -137,7 +137,7 @@ class EpochBatches(Sampler[list[int]]):
 def training_loader(
     tiles: TrainingTiles, *, batch_size: int, epochs: range, workers: int, skip: int = 0
 ) -> "DataLoader[Sample]":
-    """Load the batches of `epochs` in order; the batches do not depend on the number of worker processes.
+    """Return a loader of the batches of `epochs`, in order; the number of workers does not change the batches.
 
     One iterator serves all epochs, so workers start once and prepare the next epoch during validation. Use
     ``batches = iter(loader)``, then ``itertools.islice(batches, steps)`` for an epoch, where steps is
@@ -149,19 +149,19 @@ def training_loader(
         batch_sampler=EpochBatches(len(tiles), batch_size, epochs, skip),
         num_workers=workers,
         worker_init_fn=_one_thread,
-        # Without its own generator, a loader draws from torch's global generator, and a resumed run differs.
+        # Without a generator, the loader would use torch's global one, and a resumed training run would differ.
         generator=torch.Generator(),
     )
 
 
 def _one_thread(_worker: int) -> None:
-    # OpenCV's threads do not survive the fork, and the workers already run in parallel.
+    # OpenCV's threads do not survive the fork of a worker process, and the workers already run in parallel.
     cv2.setNumThreads(0)
 
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Position of a validation tile: image, top left pixel of its output, and the rows and columns that it counts."""
+    """Position of a validation tile: image number, top left pixel of the output, and the counted rows and columns."""
 
     image: int
     row: int
@@ -171,10 +171,10 @@ class TilePlace:
 
 
 class ValidationTiles(Dataset[Sample]):
-    """Fixed tiles without augmentation whose outputs cover the images; at most `most` tiles, spread over all images.
+    """Fixed tiles without augmentation, whose outputs cover the images; at most `most` tiles, spread over all images.
 
     Every pixel counts at most once. Each tile counts an equal share of its image, in the middle of its output. The rest
-    of its output has target `ignore` and weight 0: a neighbour counts these pixels, or they lie outside the image.
+    of the output has target `ignore` and weight 0: another tile counts these pixels, or they lie outside the image.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class ValidationTiles(Dataset[Sample]):
 
 
 def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
-    """Return the places of tiles that cover the image `number`, in a shuffled but fixed order."""
+    """Return the positions of the tiles that cover image number `number`, in a shuffled but fixed order."""
     height, width = image.shape[:2]
     places = [
         TilePlace(number, row, column, rows, columns)
@@ -234,7 +234,10 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """Return the start and the counted range of each output along an axis; outputs lie inside a long enough axis."""
+    """Return the start and the counted range of each output along an axis of `length` px.
+
+    If the axis is at least as long as an output, all outputs lie inside the axis.
+    """
     count = -(-length // output)
     bounds = [length * index // count for index in range(count + 1)]
     last = max(0, length - output)
@@ -242,7 +245,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:
-    """Return at most `most` of all places, evenly spaced, so that each image keeps its share."""
+    """Return at most `most` of the positions of all tiles, evenly spaced, so that each image keeps its share."""
     every = [place for image in places for place in image]
     count = min(most, len(every))
     return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]

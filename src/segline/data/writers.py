@@ -1,4 +1,4 @@
-"""Write labels, instances, probabilities and overlays of an image: plain PNG or TIFF, GeoTIFF, tiled TIFF or OME-Zarr.
+"""Write the prediction for an image as plain PNG or TIFF, GeoTIFF, tiled TIFF or OME-Zarr.
 
 Tiled TIFF and OME-Zarr are written from the top down, one row of tiles or chunks in memory at a time.
 """
@@ -36,44 +36,44 @@ Rows = Callable[[slice], npt.NDArray[Any]]
 
 
 class AnswerByRows(Protocol):
-    """Answer of a registered version, in memory or out-of-core; `rows` selects rows of the upright image."""
+    """Prediction by a registered version, in memory or out-of-core; `rows` selects rows of the upright image."""
 
     @property
     def has_instances(self) -> bool:
-        """Whether the version answers with instances."""
+        """Whether the version predicts instances."""
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return class ids (h, W)."""
+        """Return the class ids (h, W) in `rows`."""
 
     def instances(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return instance ids (h, W)."""
+        """Return the instance ids (h, W) in `rows`."""
 
     def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Return class probabilities (K, h, W)."""
+        """Return the class probabilities (K, h, W) in `rows`."""
 
     @property
     def count(self) -> int:
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return labels, instances or probabilities as the version encoded them; None for an out-of-core answer."""
+        """Return labels, instances or probabilities as the version encoded them; None for an out-of-core prediction."""
 
 
 class Layer(NamedTuple):
-    """Pixels to write."""
+    """Pixels of an output, which are written from the top down."""
 
     rows: Rows
-    """Function that returns some rows, (h, W), or (K, h, W) of planes."""
+    """Function that returns the pixels of some rows: (h, W), or (K, h, W) for K planes."""
     shape: tuple[int, ...]
-    """(H, W), or (K, H, W)."""
+    """Shape of all pixels: (H, W), or (K, H, W) for K planes."""
     dtype: npt.DTypeLike
 
 
 def write(stem: Path, kind: str, answer: AnswerByRows, image: OpenImage) -> Path:
-    """Write labels, instances, probabilities or overlays of `image`; return `stem` with the suffix of the format.
+    """Write the labels, instances, probabilities or overlays of `image`; return the path, `stem` with a suffix.
 
-    OME-Zarr stays OME-Zarr, and an out-of-core answer becomes a tiled TIFF. An answer in memory becomes a GeoTIFF where
-    the image has a georeference; otherwise the version's own encoded answer is written unchanged.
+    For an OME-Zarr image the output is OME-Zarr. An out-of-core prediction becomes a tiled TIFF. A prediction in memory
+    becomes a GeoTIFF if the image has a georeference; otherwise it is written as the version encoded it.
     """
     encoded = answer.encoded(kind)
     if kind == "overlays":
@@ -107,7 +107,7 @@ def _path(stem: Path, ending: str) -> Path:
 
 
 def layer(kind: str, answer: AnswerByRows, image: OpenImage) -> Layer:
-    """Return the pixels of labels, instances or probabilities."""
+    """Return the layer of the given kind: labels, instances or probabilities."""
     size = (image.height, image.width)
     if kind == "labels":
         return Layer(answer.labels, size, np.uint8)
@@ -119,12 +119,12 @@ def layer(kind: str, answer: AnswerByRows, image: OpenImage) -> Layer:
 
 
 def picture(image: Readable, answer: AnswerByRows, longest: int | None = None) -> RGB:
-    """Draw the outlines of the answer over the image; where given, the longer side has at most `longest` px.
+    """Draw the outlines of the prediction over the image; `longest` limits the longer side of the picture, px.
 
     Raises
     ------
     ImageError
-        The answer has another size than the upright image.
+        The prediction differs in size from the upright image.
     """
     height, width = image.height, image.width
     step = min(math.ceil(max(height, width) / (longest or max(height, width))), height, width)
@@ -151,14 +151,14 @@ def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.N
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the means (wide, C) of squares of `step` px a side."""
+    """Return the means (wide, C) of the `wide` squares of `step` x `step` px in a band of `step` rows."""
     pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
     means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
     return means
 
 
 def write_tiled(path: Path, layer: Layer, georeference: list[Tag]) -> None:
-    """Write a TIFF of tiles of 512 px, compressed by deflate, whole or not at all; K planes become one picture."""
+    """Write a TIFF atomically, with tiles of 512 px and deflate compression; K planes become one image."""
     import tifffile
 
     rows, shape, dtype = layer
@@ -184,7 +184,7 @@ def write_tiled(path: Path, layer: Layer, georeference: list[Tag]) -> None:
 
 
 def _tiles(rows: Rows, shape: tuple[int, ...], planes: int) -> Iterator[npt.NDArray[Any]]:
-    """Yield the tiles plane by plane from the top left; tiles at the right and bottom are padded."""
+    """Yield the tiles of each plane, row by row; tiles at the right and bottom edges are padded."""
     height, width = shape[-2:]
     for plane in range(planes):
         for top in range(0, height, SIDE):
@@ -197,10 +197,10 @@ def _tiles(rows: Rows, shape: tuple[int, ...], planes: int) -> Iterator[npt.NDAr
 
 
 def write_zarr(path: Path, layer: Layer, frame: omezarr.Frame, *, labels: bool) -> None:
-    """Write an OME-Zarr image of the NGFF version of `frame`, in chunks of 512 px; whole or not at all.
+    """Write an OME-Zarr image atomically, in chunks of 512 px and in the NGFF version that `frame` names.
 
-    Each further level has every second row and column of the level before, until one chunk holds all: ids are not
-    averaged. K planes become K channels.
+    Each further level has every second row and column of the level before, until one chunk holds the whole level.
+    Values are not averaged, because they may be ids. K planes become K channels.
 
     Parameters
     ----------
@@ -235,12 +235,12 @@ def write_zarr(path: Path, layer: Layer, frame: omezarr.Frame, *, labels: bool) 
 
 
 def check_own_zarr(path: Path) -> None:
-    """Refuse to replace a folder that is not an OME-Zarr image from `write_zarr`.
+    """Refuse to replace a folder that `write_zarr` did not write.
 
     Raises
     ------
     FileError
-        The folder holds another file or link, or its metadata does not name segline as its writer.
+        The folder holds a foreign file or a link, or its metadata does not name segline as its writer.
     """
     if path.is_dir() and not path.is_symlink() and not _is_ours(path):
         raise files.FileError(
@@ -250,13 +250,13 @@ def check_own_zarr(path: Path) -> None:
 
 
 def remove_zarr(path: Path) -> None:
-    """Remove an OME-Zarr image of `write_zarr`; any other folder stays and raises FileError."""
+    """Remove an OME-Zarr image that `write_zarr` wrote; leave any other folder in place and raise FileError."""
     check_own_zarr(path)
     shutil.rmtree(path)
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether metadata names segline as writer and the folder holds only zarr's own files and chunk folders."""
+    """Return whether metadata name segline as the writer, and the folder holds only zarr files and chunk folders."""
     if not _is_marked(path / "zarr.json") and not _is_marked(path / ".zattrs"):
         return False
     for place, folders, names in os.walk(path):
@@ -279,7 +279,7 @@ def _is_marked(metadata: Path) -> bool:
 
 
 def _filled(group: "Group", name: str, rows: Rows, shape: tuple[int, ...], **options: Any) -> "Array[Any]":
-    """Create an array of a group, in chunks, and fill it from the top."""
+    """Create a chunked array in a zarr group and fill the array from the top down."""
     array = group.create_array(name, shape=shape, chunks=(1, SIDE, SIDE)[-len(shape) :], fill_value=0, **options)
     for top in range(0, shape[-2], SIDE):
         part = slice(top, min(top + SIDE, shape[-2]))
@@ -288,7 +288,7 @@ def _filled(group: "Group", name: str, rows: Rows, shape: tuple[int, ...], **opt
 
 
 def _halved(array: "Array[Any]") -> Rows:
-    """Return a function that reads every second row and column, one plane in memory at a time."""
+    """Return a function that reads every second row and column of `array`, with one plane in memory at a time."""
 
     def rows(part: slice) -> npt.NDArray[Any]:
         double = slice(2 * part.start, min(2 * part.stop, array.shape[-2]))
@@ -299,7 +299,7 @@ def _halved(array: "Array[Any]") -> Rows:
 
 
 def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
-    """Convert a transformation of level 0 to a level whose pixels are `by` times as large; the first pixel stays."""
+    """Convert a transformation of level 0 for a level with pixels `by` times as large; the first pixel stays."""
     if transformation["type"] != "scale":
         return transformation
     *channels, y, x = transformation["scale"]
@@ -307,7 +307,7 @@ def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
 
 
 def _versioned(content: dict[str, Any], version: str) -> dict[str, Any]:
-    """Add the version: NGFF 0.4 has it in each part, NGFF 0.5 once above all parts."""
+    """Add the NGFF version to the metadata: NGFF 0.4 states it in each part, NGFF 0.5 once for all parts."""
     if version == "0.4":
         content["multiscales"][0]["version"] = version
         if "image-label" in content:

@@ -1,1 +1,1 @@
-"""The stages of dvc.yaml, one file for each: read settings and data, call the rooms below, write the outputs."""
+"""Stages of dvc.yaml, one file each: a stage reads settings and data, calls other rooms and writes its outputs."""

@@ -33,13 +33,13 @@ CHOSEN_ON = 2**24  # pixels of validation images that suffice to choose settings
 
 
 class Metrics(BaseModel):
-    """Fields of metrics.json that evaluate reads."""
+    """Fields of metrics.json that stage evaluate reads."""
 
     best_epoch: Annotated[int, Field(ge=1)]
 
 
 def main() -> None:
-    """Write predictions, metrics and pictures of the test split to data/reports, and add them to the run of train."""
+    """Write predictions, metrics and pictures of the test split to data/reports; add results to the training run."""
     settings, runtime = params.read(params.Evaluate), params.read(params.Runtime)
     prepared = Prepared.open()
     predictor = load_with(MODEL, _plain(settings), device.choose(runtime))
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _history(file: Path) -> pd.DataFrame:
-    """Read the metrics of each epoch."""
+    """Read the metrics of each epoch from `file`."""
     try:
         history: pd.DataFrame = files.read_table(file).apply(pd.to_numeric)
     except ValueError as error:
@@ -72,7 +72,7 @@ def _history(file: Path) -> pd.DataFrame:
 
 
 def _check_tile(predictor: Predictor, tile: int) -> None:
-    """Refuse a tile size that the network cannot take; note if the tile size has no effect."""
+    """Refuse a tile size that the network cannot use; print a note if the tile size has no effect."""
     geometry = predictor.network.geometry
     if not tile:
         return
@@ -87,13 +87,13 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
 
 
 def _plain(settings: params.Evaluate) -> Inference:
-    """Return the inference settings of params.yaml, without the settings that separate cells."""
+    """Return the inference settings from params.yaml, except the settings that separate cells."""
     threshold = None if settings.threshold == "argmax" else float(settings.threshold)
     return Inference(threshold, views=settings.views, tile=settings.tile)
 
 
 def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
-    """Add the settings that separate cells: from params.yaml, or chosen on the validation split by `choose`."""
+    """Add the settings that separate cells: take them from params.yaml or choose them on validation images."""
     plain, kind = predictor.inference, prepared.dataset.labels
     if kind == "classes":
         return plain
@@ -110,7 +110,7 @@ def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate,
 def _separation(
     predictor: Predictor, plain: Inference, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode
 ) -> Separation:
-    """Return the settings that separate touching objects; values that are not set are chosen on validation images."""
+    """Return the settings that separate touching objects; `auto` settings are chosen on the validation images."""
     depth, area, probability = settings.watershed_depth, settings.min_area, settings.min_probability
     depths = choose.DEPTHS if depth == "auto" else (None if depth == "off" else float(depth),)
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)
@@ -124,7 +124,7 @@ def _separation(
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
-    """Predict validation images: all, or evenly spread images if there are more pixels than `CHOSEN_ON`."""
+    """Predict all validation images, or an even selection if they have more than `CHOSEN_ON` pixels."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):
@@ -132,7 +132,7 @@ def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -
 
 
 def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
-    """Predict one image, write its labels, its instances and its overlay, and score it."""
+    """Predict one image, write its labels, instances and overlay, and score the prediction."""
     raw = prepared.image(name)
     probabilities = predictor.probabilities(raw)
     labels, objects = interpret(probabilities, predictor.inference)
@@ -158,7 +158,7 @@ def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best
 
 
 def _log(prepared: Prepared, result: dict[str, Any], names: list[str]) -> None:
-    """Add metrics and pictures to the run that trained the model."""
+    """Add the test metrics, a picture and the reports to the MLflow run that trained the model."""
     run = open_store().train_run(MODEL, params.TUNED_FILE)
     run.datasets([LoggedDataset("test", prepared.dataset.name, lineage.digest(PREPARED), str(PREPARED))])
     run.log(0, metrics_of_test(result))

@@ -1,4 +1,4 @@
-"""Stage prepare: check the dataset, split it, write arrays that can be memory-mapped."""
+"""Stage prepare: check the dataset, assign images to splits, and write arrays that can be memory-mapped."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,7 @@ KINDS = ("images", "targets", "classes", "instances")
 
 
 def main() -> None:
-    """Write data/prepared from the dataset that data.source in params.yaml names."""
+    """Write data/prepared from the dataset folder that the setting data.source names."""
     settings, runtime = params.read(params.Prepare), params.read(params.Runtime)
     dataset = Dataset.open(Path(params.read(params.Data).source))
     checked = per_dataset.inspect(
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
-    """The split of each image, once nothing is wrong with the images and with the splits; warnings are shown."""
+    """Return the split of each image; refuse errors in the images and the splits, and show warnings."""
     found = per_dataset.judge(dataset, checked)
     per_dataset.refuse_errors(found)
     split = splits.assign(dataset.groups, **settings.model_dump())
@@ -60,7 +60,7 @@ def _write_all(
     results = progress.each(write, dataset.stems, "prepare", mode, dataset.memory)
     train: Moments | None = None
     with files.table_writer(folder / MANIFEST, _columns(dataset)) as add:
-        # Rows are written one by one and not kept, as a dataset may have very many images.
+        # Rows are written one by one and not kept, because a dataset may have very many images.
         for stem, (row, of_image) in zip(dataset.stems, results, strict=True):
             add({**row, "split": split[stem]})
             if split[stem] == "train":
@@ -70,7 +70,7 @@ def _write_all(
 
 
 def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Row, Moments]:
-    """Write the arrays of one image; return its row of the manifest without the split, and its moments."""
+    """Write the arrays of one image; return its manifest row, without the split, and the moments of its pixels."""
     form, of_image = _write_image(dataset.image(stem), channels, folder / f"images/{stem}.npy")
     row = {
         "image": stem,
@@ -82,7 +82,7 @@ def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Ro
 
 
 def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
-    """Write an image with `channels` channels; return size and type of its source, and moments of the written array."""
+    """Write an image with `channels` channels; return its original size and type, and moments of the written array."""
     written = as_channels(image, channels)
     files.save_array(file, written)
     form: Row = {"height": image.shape[0], "width": image.shape[1], "channels": image.shape[2]}
@@ -90,7 +90,7 @@ def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
 
 
 def _write_labels(dataset: Dataset, stem: str, folder: Path) -> Row:
-    """Write classes, instances and targets; return the number of instances and the pixels of each class."""
+    """Write classes, instances and targets; return the number of instances and the number of pixels of each class."""
     classes, instances = dataset.truth(stem)
     files.save_array(folder / f"classes/{stem}.npy", classes)
     files.save_array(folder / f"instances/{stem}.npy", instances)

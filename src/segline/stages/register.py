@@ -1,4 +1,4 @@
-"""Stage register: add the model to the registry; it becomes the first champion if it reaches the floors."""
+"""Stage register: add the model to the registry; the first model with the minimum metrics becomes champion."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def main() -> None:
         records={IMAGES: _images(prepared)},
         metrics=metrics_of_test(result),
     )
-    # No version number and no alias: they differ between stores, but DVC needs the same output on every machine.
+    # The record has no version number and no alias, because they differ between machines and DVC needs equal outputs.
     record = {
         "name": name,
         "version_md5": registered.md5s.version,
@@ -54,7 +54,7 @@ def main() -> None:
 def again(name: str) -> str:
     """Register the model in data/model as `name` with the code of this checkout, and move no alias.
 
-    If its training run has to be restored, the run gets the test metrics, too. Returns the number of the version.
+    If the training run has no test metrics, because it was restored, they are added. Return the version number.
     """
     prepared, result = Prepared.open(), _result()
     store = open_store()
@@ -79,7 +79,7 @@ def again(name: str) -> str:
 
 
 def _result() -> dict[str, Any]:
-    """Read the metrics of the test split."""
+    """Read the test metrics that stage evaluate wrote."""
     file = REPORTS / "test.json"
     files.read_record(file, Result, "remove it, and `dvc repro` writes it")
     return dict(files.read_json(file))
@@ -94,7 +94,7 @@ def _parts(prepared: Prepared, room: Path = packaging.ROOM) -> packaging.Parts:
 
 
 def _example(prepared: Prepared) -> tuple[bytes, bytes, bytes]:
-    """Return the smallest test image, encoded, and the label image and instance image that evaluate wrote for it."""
+    """Return three encoded images: the smallest test image, and its label image and instance ids from evaluate."""
     name = min(prepared.names("test"), key=lambda name: (prepared.image(name).size, name))
     png, tiff = (REPORTS / "instances" / f"{name}{suffix}" for suffix in (".png", ".tif"))
     labels = files.read_bytes(REPORTS / "predictions" / f"{name}.png")
@@ -102,14 +102,14 @@ def _example(prepared: Prepared) -> tuple[bytes, bytes, bytes]:
 
 
 def _images(prepared: Prepared) -> bytes:
-    """Return a CSV table of the training, validation and test images with their md5s."""
+    """Return a CSV table of all images with their files, MD5s and splits."""
     columns = [column for column in COLUMNS if column in prepared.manifest]
     table: str = prepared.manifest[columns].to_csv(index=False, lineterminator="\n")
     return table.encode()
 
 
 def _tags(prepared: Prepared) -> dict[str, str]:
-    """Return the tags about the origin of a version."""
+    """Return the tags that tell from which model, data and code a version was made."""
     return {
         "model.md5": lineage.model_md5(MODEL),
         "data.md5": lineage.digest(PREPARED),

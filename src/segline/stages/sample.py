@@ -1,4 +1,4 @@
-"""Stage sample: draw the embedded default dataset."""
+"""Stage sample: render the synthetic default dataset."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ OUT = Path("data/raw") / synthetic.NAME
 
 
 def main() -> None:
-    """Write data/raw/cells: drawn images with instances and classes, by section sample of params.yaml."""
+    """Write synthetic images with instances and classes to data/raw/cells; params.yaml sets their number and size."""
     settings, runtime = params.read(params.Sample), params.read(params.Runtime)
     with files.whole_folder(OUT) as folder:
         for kind in ("images", "instances", "classes"):

@@ -1,4 +1,4 @@
-"""Stage train: fit the network, keep its best epoch and log it; an interrupted training is resumed."""
+"""Stage train: fit the network, log each epoch and keep the best one; resume an interrupted training run."""
 
 import math
 import os
@@ -30,9 +30,10 @@ NOT_IN_HISTORY = ("tiles_per_second", "collapsed")
 
 
 def main() -> None:
-    """Train on data/prepared and data/weights, by the settings in data/tune/best.yaml; write data/model and a run.
+    """Train on data/prepared and data/weights with the settings in data/tune/best.yaml; write data/model.
 
-    An interrupted training with the same settings, data and code is resumed.
+    Settings and metrics are logged to an MLflow run. An interrupted training run with the same settings, data and code
+    is resumed.
     """
     tuned, runtime = params.read_tuned(), params.read(params.Runtime)
     where = device.choose(runtime)
@@ -53,29 +54,29 @@ def main() -> None:
             stop.check()
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
-        # The checkpoint stays until DVC has stored the outputs: if DVC is killed before, it runs this stage again.
+        # The checkpoint stays until DVC has stored the outputs. If DVC is killed before that, it runs this stage again.
         claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.requested))
         stop.check()
 
 
 def _searched(tuned: Tuned) -> list[str]:
-    """Return a line for each setting that comes from the search."""
+    """Return a message for each setting whose value comes from the search."""
     values = flat(tuned.model_dump())
     return [f"train: {name} = {values[name]} comes from the search" for name in tuned.searched]
 
 
 def _parts(tuned: Tuned) -> dict[str, str]:
-    """Return all settings, data and code that shape the result, as named values: the resume key."""
+    """Return the content of the resume key: all settings, and digests of the data and code that shape the result."""
     settings = {name: str(value) for name, value in flat(tuned.model_dump(exclude={"searched"})).items()}
     data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
     return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
 
 def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept:
-    """Load the checkpoint of this training, if there is one, into `state`, and say where training starts."""
+    """Load the checkpoint of this training run, if there is one, into `state`; show where the training starts."""
     recorded = lineage.locked(OUT / checkpoint.WEIGHTS)
     if recorded and claim.finished == recorded["md5"]:
-        claim.clear()  # DVC has stored its outputs, so the user wants a new training
+        claim.clear()  # DVC has stored its outputs, so the user wants a new training run
     claim.prune()
     kept = keep.Kept(claim.folder, settings)
     if kept.load(state):
@@ -88,7 +89,7 @@ def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept
 
 @contextmanager
 def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) -> Iterator[StartedRun]:
-    """Start the run of this training with its settings, tags and data, or reopen the run of an interrupted training."""
+    """Start an MLflow run with settings, tags and data; if the training was interrupted, reopen its MLflow run."""
     digest = lineage.digest(PREPARED)
     inputs = [LoggedDataset(split, prepared.dataset.name, digest, str(PREPARED)) for split in ("train", "validation")]
     content, tags = flat(tuned.model_dump(exclude={"searched"})), lineage.tags(torch.get_num_threads())
@@ -102,7 +103,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
 def _shown(
     moments: Iterable[loop.Step | loop.Epoch], state: setup.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
-    """Yield the epochs among `moments`, and show the steps between them as progress."""
+    """Yield the epochs among `moments`; show the steps between epochs as progress."""
     steps, monitored = loop.steps_per_epoch(settings), ""
 
     def words() -> str:
@@ -130,7 +131,7 @@ def _learn(
     epochs: Iterable[loop.Epoch],
     show: Callable[[int], None],
 ) -> None:
-    """Train, and log each epoch; also log epochs that an interrupted training saved but did not log."""
+    """Train and log each epoch; first log the epochs that an interrupted training run saved."""
     every = -(-kept.settings.epochs // PICTURES)
     for epoch in kept.epochs:
         run.log(epoch.epoch, epoch.metrics())
@@ -156,7 +157,7 @@ def _picture(run: Run, predictor: Callable[[], Predictor], prepared: Prepared, e
 
 
 def _finish(run: Run, kept: keep.Kept, description: Description, collapsed: str | None) -> None:
-    """Write data/model, and complete the run."""
+    """Write data/model; add tags and, if requested, checkpoints to the MLflow run."""
     if collapsed:
         progress.note(f"train: {collapsed}")
         run.tag({"collapsed": collapsed})
@@ -168,7 +169,7 @@ def _finish(run: Run, kept: keep.Kept, description: Description, collapsed: str 
 
 
 def _write(kept: keep.Kept, description: Description, collapsed: str | None) -> None:
-    """Write data/model; equal inputs give equal bytes on every machine."""
+    """Write data/model; equal inputs give byte-identical files on every machine."""
     files.make_folder(OUT)
     files.copy(kept.weights, OUT / checkpoint.WEIGHTS)
     files.write_bytes(OUT / "model.json", description.encoded())
@@ -183,5 +184,5 @@ def _write(kept: keep.Kept, description: Description, collapsed: str | None) -> 
 
 
 def _or_none(metric: float) -> float | None:
-    """Return a metric for JSON, which does not have nan."""
+    """Return None for nan, which JSON does not have; return any other metric unchanged."""
     return None if math.isnan(metric) else metric

@@ -1,4 +1,4 @@
-"""Stage weights: a border weight map for each training and validation image, and the density of tile centres."""
+"""Stage weights: compute the border weight maps of training and validation images, and the density of tile centres."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ STEPS = 6  # values in the colour scale of the montage
 
 
 def main() -> None:
-    """Write data/weights from data/prepared, by the settings in section weights of params.yaml."""
+    """Write data/weights from data/prepared, with the settings in section `weights` of params.yaml."""
     settings, runtime = params.read(params.Weights), params.read(params.Runtime)
     prepared = Prepared.open()
     of_class = borders.class_weights(_train_pixels(prepared), settings.class_balance)
@@ -52,10 +52,10 @@ def _terms(settings: params.Weights, of_class: npt.NDArray[np.float64]) -> borde
 
 
 def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) -> None:
-    """Write the weight map of one image band by band, so that memory holds one band of the map and its sources."""
+    """Write the weight map of one image band by band, so that only one band is in memory at a time."""
 
     def weigh(rows: slice) -> npt.NDArray[np.float32]:
-        # Reopened for each band, so that the memory mapped for the previous band is freed.
+        # The arrays are reopened for each band, so that the memory mapped for the previous band is freed.
         target, instances = prepared.target(name), prepared.instances(name)
         return borders.weight_band(target, instances, rows, ignore=prepared.dataset.ignore, **terms)
 
@@ -66,7 +66,7 @@ def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) 
 def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode: progress.Mode) -> None:
     """Write the density of tile centres: how likely each pixel of the training images is the centre of a tile."""
     of_class = borders.class_weights(_train_pixels(prepared), settings.density_balance)
-    # With class weights of 0 the map is the border term alone.
+    # With class weights of 0, the weight map consists of the border term alone.
     border_term: borders.Terms = {**_terms(settings, np.zeros_like(of_class)), "w0": settings.density_border}
 
     def write(name: str) -> None:
@@ -91,7 +91,7 @@ def _train_pixels(prepared: Prepared) -> list[int]:
 
 
 def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.float32]]) -> RGB:
-    """Draw a row for each image: the image, its target and its weight map; of a large image the middle."""
+    """Draw one row for each image: image, target and weight map; show only the middle of a large image."""
     top = max(float(weights.max()) for weights in maps) or 1.0
     panels: list[tuple[str, RGB]] = []
     for name, weights in zip(names, maps, strict=True):
@@ -105,7 +105,7 @@ def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.flo
 
 
 def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Crop the middle of (H, W, ...); in a large image scaled down, gaps of one pixel would not be visible."""
+    """Crop an array (H, W, ...) to its middle; scaling it down instead would hide gaps of one pixel."""
     rows, columns = (slice(max(0, side - SHOWN_SIDE) // 2, (side + SHOWN_SIDE) // 2) for side in pixels.shape[:2])
     return pixels[rows, columns]
 
@@ -119,6 +119,6 @@ def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
 
 
 def _heat(share: npt.NDArray[np.float32]) -> RGB:
-    """Colour values from 0 to 1 (H, W) by viridis, a perceptually uniform colour map."""
+    """Colour values from 0 to 1 (H, W) with viridis, a perceptually uniform colour map."""
     levels = np.clip(np.rint(share * 255), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1]).astype(np.uint8)
