@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "..."
-# URL parameters that hold no secret. Any other parameter may hold one, because names differ between servers.
+# URL parameters that hold no secret. Any other parameter may hold one, because parameter names differ between servers.
 PLAIN = {
     *("host", "hostaddr", "port", "user", "dbname", "database", "service", "region"),
     *("charset", "driver", "encrypt", "timeout", "connect_timeout", "application_name", "mode", "cache"),

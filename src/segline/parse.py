@@ -117,7 +117,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _count(events: Iterator[Any]) -> None:
-    """Raise ParseError if the document is too deep, or too large with aliases expanded; do not build the document."""
+    """Raise ParseError if the document is nested too deeply, or has too many values once aliases are expanded.
+
+    The events of the parser suffice for this check, so a document that fails it is never built.
+    """
     from ruamel.yaml import events as kinds
 
     sizes: dict[str, int] = {}  # number of values below each anchor, aliases expanded

@@ -104,7 +104,7 @@ def only(table: Overlaps, keep: npt.NDArray[np.bool_]) -> Overlaps:
 
 
 def average_precision(tp: int, fp: int, fn: int) -> float:
-    """Return AP = TP / (TP + FP + FN), as in the Data Science Bowl 2018; nan without true and predicted objects."""
+    """Return AP = TP / (TP + FP + FN), as in the Data Science Bowl 2018; nan if there are no objects."""
     return tp / (tp + fp + fn) if tp + fp + fn else float("nan")
 
 
@@ -130,7 +130,7 @@ def panoptic(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Panoptic:
 
 
 def panoptic_quality(iou_sum: float, tp: int, fp: int, fn: int) -> float:
-    """Return PQ of one class (Kirillov et al. 2019, eq. 1); nan without true and predicted objects."""
+    """Return the panoptic quality PQ of one class (Kirillov et al. 2019, eq. 1); nan if there are no objects."""
     return iou_sum / (tp + fp / 2 + fn / 2) if tp + fp + fn else float("nan")
 
 

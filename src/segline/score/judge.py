@@ -122,7 +122,7 @@ def detection_score(foreground: npt.NDArray[Any]) -> float:
 
 
 def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
-    """Return the area under the ROC curve: the probability that an image with foreground scores above one without.
+    """Return the ROC AUC: the probability that an image with foreground has a higher score than an image without.
 
     Ties count half.
 

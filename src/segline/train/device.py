@@ -39,7 +39,7 @@ def choose(runtime: Runtime) -> str:
 
 
 def warnings(tuned: Tuned, device: str) -> list[str]:
-    """Return warnings about training with these settings on `device`.
+    """Return warnings about training with the settings `tuned` on `device`.
 
     Raises
     ------

@@ -91,7 +91,7 @@ class Kept:
     def keep(
         self, moments: Iterable[Step | Epoch], state: State, stop: Deferred, say: Callable[[str], None]
     ) -> Iterator[Step | Epoch]:
-        """Yield the steps and epochs in `moments`; save `state` after each epoch, else every INTERVAL seconds.
+        """Yield the steps and epochs in `moments`; save `state` after each epoch and every INTERVAL seconds between.
 
         If `stop` is requested, save once more and exit. `say` gets a message for each failed save.
         """

@@ -108,7 +108,7 @@ def fit(
 def moments(
     state: State, tiles: TrainingTiles, validation: Iterable[Batch], settings: Train, workers: int = 0
 ) -> Iterator[Step | Epoch]:
-    """Train like `fit`, but also yield a Step after each step and validation batch: `state` can be saved there."""
+    """Train like `fit`, but also yield a Step after each step and validation batch: `state` can be saved then."""
     epochs = range(state.epoch, settings.epochs)
     loader = training_loader(tiles, batch_size=settings.batch_size, epochs=epochs, workers=workers, skip=state.step)
     with without_torch_sigchld():

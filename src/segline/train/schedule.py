@@ -50,7 +50,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often more than `patience` epochs passed without a new minimum; each time, restart at 0 epochs."""
+    """Count how often more than `patience` epochs passed without a new minimum; each time, recount from 0."""
     count, waited, best = 0, 0, math.inf
     for loss in losses:
         waited = 0 if loss < best else waited + 1

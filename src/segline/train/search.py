@@ -67,7 +67,7 @@ class OpenTrial:
         if not math.isfinite(value):
             raise TrainingError(f"the validation loss is not finite in epoch {epoch.epoch}")
         self._values.append(value)
-        # A repeated trial has already reported its first epochs, and was not pruned in them.
+        # A trial that is repeated because its worker was killed has already reported its first epochs.
         if epoch.epoch not in self._reported:
             self._trial.report(value, epoch.epoch)
         # Trial 0 is never pruned, because the other trials are compared with it.

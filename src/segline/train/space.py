@@ -118,7 +118,7 @@ def bounds(axis: Axis) -> tuple[float, float]:
 
 
 def holds(axis: Axis, value: Value) -> bool:
-    """Return whether `value` lies on the axis."""
+    """Return whether `value` is one of the possible values of the axis."""
     if axis.choices is not None:
         return value in axis.choices
     assert isinstance(value, int | float)
