@@ -14,7 +14,9 @@ class DeviceError(ValueError):
 
 
 def choose(runtime: Runtime) -> str:
-    """Return the torch device for `runtime`. Also set torch's number of threads, if given; call `keep_freed_memory`.
+    """Return the torch device for `runtime`.
+
+    Also set torch's number of threads, if given, and make malloc keep freed memory.
 
     Raises
     ------

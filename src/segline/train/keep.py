@@ -91,9 +91,9 @@ class Kept:
     def keep(
         self, moments: Iterable[Step | Epoch], state: State, stop: Deferred, say: Callable[[str], None]
     ) -> Iterator[Step | Epoch]:
-        """Yield the steps and epochs in `moments`; save `state` after each epoch and every INTERVAL seconds between.
+        """Yield the steps and epochs in `moments`, and save `state` regularly.
 
-        If `stop` is requested, save once more and exit. `say` gets a message for each failed save.
+        `state` is saved after each epoch, and within an epoch every INTERVAL seconds. If `stop` is requested, save once more and exit. `say` gets a message for each failed save.
         """
         last = time.monotonic()
         for moment in moments:

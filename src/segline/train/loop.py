@@ -108,7 +108,10 @@ def fit(
 def moments(
     state: State, tiles: TrainingTiles, validation: Iterable[Batch], settings: Train, workers: int = 0
 ) -> Iterator[Step | Epoch]:
-    """Train like `fit`, but also yield a Step after each step and validation batch: `state` can be saved then."""
+    """Train like `fit`, but also yield a Step after each step and each validation batch.
+
+    The caller may save `state` at each Step.
+    """
     epochs = range(state.epoch, settings.epochs)
     loader = training_loader(tiles, batch_size=settings.batch_size, epochs=epochs, workers=workers, skip=state.step)
     with without_torch_sigchld():
@@ -197,7 +200,10 @@ def set_rates(state: State, settings: Train, step: int, steps_per_epoch: int) ->
 
 
 def read_rates(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-    """Return the optimizer's learning rate and momentum. For adam, momentum is the first beta; for adagrad, 0."""
+    """Return the optimizer's learning rate and momentum.
+
+    For adam and adamw, the momentum is the first beta; for adagrad, it is 0.
+    """
     group = optimizer.param_groups[0]
     return group["lr"], group.get("momentum", group.get("betas", (0.0,))[0])
 

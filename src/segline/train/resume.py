@@ -53,7 +53,13 @@ class Claim:
         return self._record(FINISHED, "model", "the training resumes")
 
     def _record(self, name: str, field: str, otherwise: str) -> str | None:
-        """Return `field` from the JSON file `name`; None without a file. Raise FileError if the file is damaged."""
+        """Return the value of `field` in the JSON file `name`; None if there is no file.
+
+        Raises
+        ------
+        FileError
+            The file is damaged.
+        """
         file = self.folder / name
         if not file.exists():
             return None
@@ -85,7 +91,7 @@ class Claim:
         return ", ".join([*texts, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else texts)
 
     def _parts_of(self, folder: Path) -> Mapping[str, str] | None:
-        """Return the parts recorded in `folder`; None for the own folder, or if `folder` is being removed."""
+        """Return the parts recorded in `folder`; None if this claim owns `folder`, or if `folder` is being removed."""
         if folder == self.folder:
             return None
         try:
@@ -94,7 +100,7 @@ class Claim:
             return None
 
     def prune(self) -> None:
-        """Remove the folders of other training runs, except the `OTHERS` latest unfinished ones and locked ones."""
+        """Remove the folders of other training runs, except locked ones and the `OTHERS` latest unfinished ones."""
         others = [folder for folder in _claims(self.folder.parent) if folder != self.folder]
         for folder in set(others) - set(_unfinished(self.folder.parent)[: OTHERS + 1]):
             if lock := _lock(folder):

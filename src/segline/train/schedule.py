@@ -50,7 +50,10 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often more than `patience` epochs passed without a new minimum; each time, recount from 0."""
+    """Count how often more than `patience` epochs passed without a new minimum of the loss.
+
+    After each such time, the epochs are counted from 0 again.
+    """
     count, waited, best = 0, 0, math.inf
     for loss in losses:
         waited = 0 if loss < best else waited + 1
