@@ -93,7 +93,8 @@ class Kept:
     ) -> Iterator[Step | Epoch]:
         """Yield the steps and epochs in `moments`, and save `state` regularly.
 
-        `state` is saved after each epoch, and within an epoch every INTERVAL seconds. If `stop` is requested, save once more and exit. `say` gets a message for each failed save.
+        `state` is saved after each epoch, and within an epoch every INTERVAL seconds.
+        If `stop` is requested, `state` is saved once more before the exit. `say` gets a message for each failed save.
         """
         last = time.monotonic()
         for moment in moments:
