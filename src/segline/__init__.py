@@ -1,9 +1,9 @@
-"""segline: from raw images to a registered segmentation model."""
+"""segline: a pipeline from raw images to a registered segmentation model."""
 
 import os
 
-# Switch off telemetry, update checks and progress bars of libraries: before any library is imported, and only if the
-# user has not set these variables.
+# Switch off telemetry, update checks and progress bars of libraries, unless the user has set these variables.
+# This code comes first, because the libraries read these variables when they are imported.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DVC_NO_ANALYTICS": "true",
@@ -12,8 +12,9 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-# Threads of a matrix library spin while they wait for each other. By default they spin so long that one other busy
-# program halves the speed of a training; a short spin costs nothing on an idle machine (benchmarks/bench_spin.py).
+# Threads of matrix libraries wait for each other in a busy loop, and go to sleep only after a set time.
+# The default time of this busy loop is so long that another busy program halves the training speed.
+# A short busy loop costs nothing on an idle machine (measured by benchmarks/bench_spin.py).
 # OpenMP libraries read these variables only once, when they are loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU: rounds of a busy loop, a few microseconds

@@ -1,4 +1,4 @@
-"""Entry point of `python -m segline ...`, by which dvc.yaml starts each stage."""
+"""Entry point of `python -m segline ...`, the command with which dvc.yaml starts each stage."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Hide passwords and tokens in addresses of servers, databases and remotes, and in messages."""
+"""Hide passwords and tokens in URLs of servers, databases and remotes, and in messages."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "..."
-# Parameters of an address that hold no secret. Every other parameter may: their names differ between servers.
+# URL parameters that hold no secret. Any other parameter may hold one, because parameter names differ between servers.
 PLAIN = {
     *("host", "hostaddr", "port", "user", "dbname", "database", "service", "region"),
     *("charset", "driver", "encrypt", "timeout", "connect_timeout", "application_name", "mode", "cache"),
@@ -17,7 +17,7 @@ ADDRESS = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s'\"<>()]*[^\s'\"<>():.,;]")
 SECRET_NAME = (
     r"[\w.-]*(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|signature|credential)[\w.-]*"
 )
-# `password=...` in the syntax of libpq, ODBC and query strings; the value may be quoted.
+# Match `password=...` in the syntax of libpq, ODBC and query strings; the value may be quoted.
 SETTING = re.compile(rf"\b({SECRET_NAME})(\s*=\s*)('(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[^\s&;,'\"]+)", re.IGNORECASE)
 QUERY = re.compile(r"\?(?=[\w.-]+=)")
 SECRET_VARIABLE = re.compile(r"(?:PASSWORD|PASSWD|TOKEN|SECRET|API_KEY|ACCESS_KEY)", re.IGNORECASE)
@@ -26,7 +26,7 @@ LONG = 11  # characters; a longer user name may be a token
 
 
 def shown(address: str) -> str:
-    """Return `address` with ``...`` in place of passwords, tokens, and parameters that may hold secrets.
+    """Return the URL `address` with ``...`` in place of passwords, tokens, and parameters that may hold secrets.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def shown(address: str) -> str:
 def hide(text: str, *addresses: str) -> str:
     """Return `text`, such as an error message, with ``...`` in place of secrets.
 
-    Secrets are searched in the addresses within `text`, in `addresses`, in the environment and in the command line.
+    The secrets come from URLs within `text`, from `addresses`, from the environment and from the command line.
     Each secret is hidden as it is, percent-encoded and decoded.
     """
     text = ADDRESS.sub(lambda match: shown(match[0]), text)
@@ -69,7 +69,7 @@ def hide(text: str, *addresses: str) -> str:
 
 
 def secrets(address: str) -> Iterator[str]:
-    """Yield the secrets in `address`, as written there."""
+    """Yield the passwords, tokens and other secrets that the URL `address` contains."""
     scheme, separator, rest = address.partition("://")
     if not separator:
         yield from (match[3].strip("'\"") for match in SETTING.finditer(address))
@@ -81,7 +81,7 @@ def secrets(address: str) -> Iterator[str]:
             yield name
         if colon:
             yield password
-            # A parser may mistake a part of the password for the host or the port, and quote that part.
+            # A library may mistake a piece of the password for the host or port, and show this piece in its message.
             parts = re.split(r"[/?#@:]", f"{password}/{unquote(password)}")
             yield from (part for part in parts if len(part) > SHORT)
     for part in rest.partition("#")[0].partition("?")[2].split("&"):
@@ -91,7 +91,7 @@ def secrets(address: str) -> Iterator[str]:
 
 
 def _user(rest: str) -> tuple[str | None, str]:
-    """Split the text after ``://`` into user:password and the rest; a password may contain unencoded / ? and @."""
+    """Split the text after ``://`` into user:password and the rest. The password may contain unencoded / ? and @."""
     head = QUERY.split(rest, maxsplit=1)[0]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if not authority or "@" not in rest:

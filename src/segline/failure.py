@@ -1,4 +1,4 @@
-"""Explain errors of the operating system, such as a full disk, in one message with the file and the remedy."""
+"""Explain operating system errors, such as a full disk, in one message that names the file and the remedy."""
 
 import errno
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from segline.text import MESSAGE, cut, shown
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Messages of libraries that hide the error number: SQLite, safetensors, numpy's `tofile`.
+# Messages about a full disk from libraries that hide the error number: SQLite, safetensors, numpy's `tofile`.
 FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "database or disk is full", "requested and")
 WRITABLE = "only commands that read can run here; to train, register or promote, copy the project to a writable folder"
 AGAIN = "free space on the disk, then repeat the command"
@@ -18,7 +18,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> str | None:
-    """Return the message for `error`; None if the operating system did not cause it."""
+    """Return a message about `error` for the user; None if the operating system did not cause the error."""
     if is_full(error):
         named = [cause for cause in _causes(error) if isinstance(cause, OSError)]
         if named:

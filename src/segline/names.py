@@ -12,7 +12,7 @@ from segline.text import shown
 
 LONGEST = 200  # characters; MLflow allows 250 in the name of a metric, which contains the name of a class
 REFUSED = ("Cc", "Cs", "Cf", "Zl", "Zp")  # control, surrogate, format, line and paragraph separator
-# Joiners occur in words of some scripts, in emoji, and in flags of regions.
+# These format characters are allowed: joiners (some scripts, emoji), and tag characters (emoji flags of regions).
 JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xE0020, 0xE0080)))
 
 
@@ -26,7 +26,7 @@ def composed(text: str) -> str:
 
 
 def fault(name: str) -> str | None:
-    """Return the problem of a name; None for a name that is printable, on one line, trimmed and not too long."""
+    """Return what is wrong with a name; None for a name that is printable, on one line, trimmed and not too long."""
     if not name.strip():
         return "is empty"
     forbidden = next(
@@ -76,7 +76,7 @@ def is_model(name: str) -> bool:
 
 
 def on_disk(path: Path) -> Path:
-    """Return the existing file or folder that `path` names in any normalization form; `path` if there is none.
+    """Return the existing file or folder whose path equals `path` in NFC; return `path` itself if there is none.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def on_disk(path: Path) -> Path:
 
 
 def differ(paths: Sequence[Path]) -> str:
-    """Return the message about two files whose names differ only in their normalization form."""
+    """Return the error message for two files whose names differ only in their normalization form."""
     return (
         f"{paths[0].parent} contains {paths[0].name!a} and {paths[1].name!a}: the same name in two normalization forms "
         "(NFC and NFD, Unicode UAX #15), which look alike; rename or remove one of them"

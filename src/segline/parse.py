@@ -1,4 +1,4 @@
-"""Parse untrusted YAML and JSON within limits of size and depth; every failure is a ParseError."""
+"""Parse untrusted YAML and JSON within limits of size and depth. Every invalid document raises ParseError."""
 
 import json
 import os
@@ -52,8 +52,8 @@ def from_json(data: bytes | str, *, surrogates: bool = False, loose: bool = Fals
 
     Parameters
     ----------
-    loose : allow NaN, infinities and integers of any size, for a caller that checks each number itself and can name
-        its place.
+    loose : allow NaN, infinities and integers of any size, for a caller that checks each number itself and can say
+        where it is.
     surrogates : allow strings with lone surrogates, Python's form of file names that are not valid UTF-8.
 
     Raises
@@ -75,7 +75,7 @@ def from_json(data: bytes | str, *, surrogates: bool = False, loose: bool = Fals
 
 
 def from_yaml(data: bytes | str) -> Any:
-    """Return the content of a YAML document, with YAML's own types only.
+    """Return the content of a YAML document that uses only YAML's own types.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def from_yaml(data: bytes | str) -> Any:
         raise ParseError(f"not valid YAML: {cut(str(error), MESSAGE)}") from error
     except UnicodeDecodeError as error:
         raise ParseError(f"not valid YAML: not valid UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from error
-    # Constructors of ruamel.yaml do not wrap errors of float(), datetime() and dictionaries, nor AttributeErrors.
+    # Values can also make ruamel.yaml raise errors other than YAMLError, such as those of float() and datetime().
     except Exception as error:
         raise ParseError(f"not valid YAML: {cut(f'{type(error).__name__}: {error}', MESSAGE)}") from error
     _check_values(content, surrogates=False, largest=LARGEST)
@@ -117,7 +117,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _count(events: Iterator[Any]) -> None:
-    """Refuse a document that is too deep, or too large once its aliases are expanded, before it is built."""
+    """Raise ParseError if the document is nested too deeply, or has too many values once aliases are expanded.
+
+    The events of the parser suffice for this check, so a document that fails it is never built.
+    """
     from ruamel.yaml import events as kinds
 
     sizes: dict[str, int] = {}  # number of values below each anchor, aliases expanded
@@ -147,7 +150,7 @@ def _count(events: Iterator[Any]) -> None:
 
 
 def _check_values(content: Any, surrogates: bool, largest: int | None) -> None:
-    """Refuse strings, numbers and depths that Python can hold but files, terminals or 64-bit integers cannot."""
+    """Raise ParseError for strings with invalid characters, integers above `largest`, and nesting that is too deep."""
     level, depth = [content], 0
     while level:
         depth += 1

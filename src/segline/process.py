@@ -1,4 +1,4 @@
-"""How this process stops (SIGTERM, Ctrl-C, death of its parent), its helper processes, and its freed memory."""
+"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent), its helper processes, and its freed memory."""
 
 import ctypes
 import math
@@ -20,10 +20,10 @@ SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")  # DVC may start a stage t
 
 
 class Terminate:
-    """Handler of SIGTERM: raise SystemExit, so that partial files are removed and no run stays RUNNING.
+    """SIGTERM handler that raises SystemExit, so that partial files are removed and no MLflow run stays RUNNING.
 
-    A further SIGTERM within the grace period does not interrupt the clean-up. A later one is acted on again: Python
-    drops a SystemExit that hits a destructor or the callback of a weak reference.
+    A further SIGTERM within the grace period does not interrupt the clean-up. After the grace period, SIGTERM is obeyed
+    again, because Python drops a SystemExit that is raised in a destructor or in the callback of a weak reference.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Terminate:
 
     @property
     def cleaning_up(self) -> bool:
-        """Whether a stop has begun less than a grace period ago."""
+        """Whether a stop has begun less than GRACE_PERIOD seconds ago."""
         return time.monotonic() - self._stop_time < GRACE_PERIOD
 
     def __call__(self, number: int, _: FrameType | None) -> None:
@@ -39,15 +39,15 @@ class Terminate:
             self.exit(number)
 
     def exit(self, number: int) -> None:
-        """Start the grace period and exit as after signal `number`."""
+        """Start the grace period, then exit with the exit code for signal `number`."""
         self._stop_time = time.monotonic()
         sys.exit(128 + number)
 
 
 def install(parent: int | None = None) -> None:
-    """Handle SIGTERM. A DVC stage, and a helper process of `parent`, also stops when its parent has ended.
+    """Install the SIGTERM handler. A DVC stage, or a helper process of `parent`, also stops when its parent ends.
 
-    Nobody would take the results of a stage whose DVC was killed.
+    If DVC is killed, nobody would use the results of the stage that it started.
     """
     signal.signal(signal.SIGTERM, Terminate())
     if parent is None and "DVC_STAGE" in os.environ:
@@ -57,7 +57,7 @@ def install(parent: int | None = None) -> None:
 
 
 def _stop_with_parent(parent: int) -> None:
-    """Send this process a SIGTERM when `parent` has ended, or, if that is a shell, when the shell's parent has."""
+    """Send SIGTERM to this process when `parent` ends or, if `parent` is a shell, when the parent of the shell ends."""
     ancestors = _ancestors()
     if ancestors[0] == parent:
         while _ancestors() == ancestors:
@@ -66,7 +66,7 @@ def _stop_with_parent(parent: int) -> None:
 
 
 def _ancestors() -> list[int]:
-    """Return the id of the parent and, above a shell, the ids up to the first process that is not a shell.
+    """Return the process ids from the parent up to the first ancestor that is not a shell.
 
     A process whose parent ends gets another parent, so the list changes when one of these processes ends.
     """
@@ -82,10 +82,10 @@ def _ancestors() -> list[int]:
 
 
 class Deferred:
-    """Block in which the first SIGTERM or Ctrl-C is only recorded, until `check` acts on it. A second acts at once.
+    """Context that only records the first SIGTERM or Ctrl-C until `check` acts on it. A second signal acts at once.
 
     Otherwise a signal could interrupt a database transaction, or hit a destructor, where Python drops exceptions.
-    Outside the main thread, which alone receives signals, the block has no effect.
+    Outside the main thread, which alone receives signals, the context has no effect.
     """
 
     def __init__(self) -> None:
@@ -101,9 +101,9 @@ class Deferred:
 
     @contextmanager
     def errors_as_stop(self) -> Iterator[None]:
-        """Exit as `check` does if the block fails because the same signal has killed its worker processes.
+        """If the body of the with statement fails because a signal killed worker processes, exit as `check` does.
 
-        torch raises a RuntimeError or OSError for a killed worker, maybe before the signal arrives here.
+        torch raises a RuntimeError or OSError for a killed worker, possibly before the signal reaches this process.
         """
         try:
             yield
@@ -116,7 +116,7 @@ class Deferred:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # An ignored signal stays ignored: Ctrl-C is not meant for the background jobs of a shell.
+            # A signal that is ignored stays ignored, because Ctrl-C is not meant for the background jobs of a shell.
             numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
             self._former = {number: signal.signal(number, self._record) for number in numbers}
         return self
@@ -134,7 +134,7 @@ class Deferred:
         self._restore()
 
     def _restore(self) -> None:
-        # A signal may interrupt this method and call it again: the handlers are then restored twice.
+        # A signal may interrupt this method and call it again. Restoring the handlers twice is harmless.
         former, self._former = self._former, {}
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -142,10 +142,10 @@ class Deferred:
 
 @contextmanager
 def without_torch_sigchld() -> Iterator[None]:
-    """Undo torch's handler of SIGCHLD after this block, which starts the workers of a DataLoader.
+    """Remove the SIGCHLD handler that torch installs when the body of the with statement starts DataLoader workers.
 
-    The handler raises an exception wherever this process is when a worker dies, even in a database transaction. torch
-    also notices dead workers when it waits for their batches, which is soon enough.
+    When a worker dies, the handler would raise an exception wherever this process is, even in a database transaction.
+    torch also notices dead workers when it waits for their batches, which is soon enough.
     """
     former = signal.getsignal(signal.SIGCHLD)
     yield
@@ -154,12 +154,14 @@ def without_torch_sigchld() -> Iterator[None]:
 
 
 class HelperError(RuntimeError):
-    """A helper process has failed; its own message stands above."""
+    """A helper process has failed; it has already printed its own message."""
 
 
 @contextmanager
 def helpers(count: int, check: Callable[[], None], work: Callable[..., None], *arguments: Any) -> Iterator[None]:
-    """Run `work(*arguments)` in `count` processes beside the block, then wait for them; stop them if the block fails.
+    """Run `work(*arguments)` in `count` processes during the body of the with statement, then wait for the processes.
+
+    If the body fails, the processes are stopped.
 
     Parameters
     ----------
@@ -196,7 +198,7 @@ def helpers(count: int, check: Callable[[], None], work: Callable[..., None], *a
 
 
 def _help(work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Run `work` in a helper process, which stops with its parent."""
+    """Run `work` in a helper process that stops when its parent process ends."""
     from multiprocessing import parent_process
 
     parent = parent_process()
@@ -211,10 +213,10 @@ LARGEST_THRESHOLD = 2**31 - 1  # bytes; glibc's limit
 
 
 def keep_freed_memory() -> None:
-    """Make glibc's malloc keep freed memory instead of returning it to the system. Other platforms: no effect.
+    """Make glibc's malloc keep freed memory instead of returning it to the system. On other platforms, do nothing.
 
     A training step frees and allocates some 50 MB, a window of a large image 1 GB. The system clears each page that
-    it hands out again: 13 to 35 % of the time of a step, half the time of a window.
+    it hands out again, which takes 13 to 35 % of the time of a step and half the time of a window.
     """
     if platform.libc_ver()[0] == "glibc":
         malloc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Show the progress of a task (a bar in a terminal, plain lines elsewhere), and work on many items with all cores.
+"""Show the progress of a task (a bar in a terminal, else plain lines), and process many items on all cores.
 
 All output goes to standard error and never into a result.
 """
@@ -25,9 +25,9 @@ R = TypeVar("R")
 
 Mode = Literal["auto", "bar", "lines", "off"]
 
-INTERVALS = {"bar": 0.2, "lines": 15, "off": math.inf}  # seconds between two updates of what is shown
+INTERVALS = {"bar": 0.2, "lines": 15, "off": math.inf}  # seconds between two updates of the display
 AHEAD = 16  # items per core that may be finished ahead of a slow item; their results wait in memory
-# Linux, control groups of version 2 and 1.
+# Files with the memory limit of a Linux container: for control groups version 2, and for version 1.
 CONTAINER_LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -44,7 +44,7 @@ def _console() -> "Console":
 
 
 class Meter:
-    """Progress of a task of `total` steps; made by `meter`."""
+    """Progress display for a task with `total` steps; created by `meter`."""
 
     def __init__(self, task: str, mode: str, total: int, done: int, bar: "Progress | None") -> None:
         self.total, self.done = total, done
@@ -54,7 +54,7 @@ class Meter:
         self._row = bar.add_task(task, total=total, completed=done, words="") if bar else None
 
     def update(self, done: int, words: Callable[[], str]) -> None:
-        """Record that `done` steps are done. `words` describes the state and is called only when it is shown."""
+        """Record that `done` steps are done. `words` returns a text about the state; it is called only when needed."""
         self.done = done
         if time.monotonic() - self._last_shown < INTERVALS[self._mode]:
             return
@@ -66,7 +66,7 @@ class Meter:
             self.note(done, f"{self._task} {words()}")
 
     def note(self, done: int, line: str) -> None:
-        """Record that `done` steps are done, and print a line; without a bar it ends with the time left."""
+        """Record that `done` steps are done, and print `line`. Without a bar, the time left is added to the line."""
         self.done = done
         if self._bar:
             assert self._row is not None
@@ -77,7 +77,7 @@ class Meter:
             note(" ".join(filter(None, [line, self.time_left()])))
 
     def time_left(self) -> str:
-        """Return the estimated time left, or an empty text if it is unknown or below a second."""
+        """Return the estimated time left, or an empty string if it is unknown or below a second."""
         if self.done == self._first_done:
             return ""
         elapsed = time.monotonic() - self._start
@@ -89,7 +89,7 @@ class Meter:
 
 @contextmanager
 def meter(task: str, mode: Mode, total: int, done: int = 0) -> Iterator[Meter]:
-    """Show the progress of `task`, of whose `total` steps `done` were done before."""
+    """Show the progress of `task`, which has `total` steps; `done` of these steps were finished earlier."""
     if mode == "auto":
         mode = "bar" if sys.stderr.isatty() else "lines"
     if mode != "bar":
@@ -120,7 +120,7 @@ def track(
     task : name shown beside the numbers.
     mode : auto shows a bar in a terminal and lines elsewhere.
     total : number of items; may be left out for a sequence.
-    describe : gives each item a line of its own, printed before the item is yielded.
+    describe : returns a text about an item, which is printed as a line before the item is yielded.
     """
     if total is None:
         assert isinstance(items, Sequence)
@@ -145,10 +145,10 @@ def each(
     mode: Mode,
     memory: Callable[[T], int] | None = None,
 ) -> Iterator[R]:
-    """Yield `function(item)` for each item, in the order of the items, computed by all cores and shown like `track`.
+    """Yield `function(item)` for each item, in order, computed on all cores; show the progress as `track` does.
 
-    It uses threads: `function` must spend its time in code that releases Python's lock (OpenCV, numpy, files). The
-    first error is raised here, and items that have not been started are dropped.
+    Items are processed in threads: `function` must spend its time in code that releases Python's lock (OpenCV, numpy,
+    files). The first error is raised here, and items that have not been started are dropped.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def each(
 
 
 def _in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T], limit: int) -> Iterator[R]:
-    """Yield results in the order of the items; at most `limit` items are started or done but not yet yielded."""
+    """Yield results in the order of the items. At most `limit` items are started or finished but not yet yielded."""
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
@@ -182,7 +182,7 @@ def _in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T], limit:
 
 
 class _MemoryBudget:
-    """Memory shared by threads; a thread waits until enough of it is free."""
+    """Memory budget shared by threads; a thread waits until enough memory is free."""
 
     def __init__(self, size: int) -> None:
         self.size = self.free = size
@@ -190,7 +190,7 @@ class _MemoryBudget:
 
     @contextmanager
     def reserve(self, needed: int) -> Iterator[None]:
-        """Hold `needed` bytes, or the whole budget if that is less."""
+        """Reserve `needed` bytes, or the whole budget if the budget is smaller."""
         held = min(needed, self.size)
         with self.changed:
             self.changed.wait_for(lambda: held <= self.free)
@@ -209,7 +209,7 @@ def _cores() -> int:
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this process may use: the machine's, or the limit of its container."""
+    """Return the memory that this process may use, in bytes: that of the machine, or the limit of its container."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (limit.read_text().strip() for limit in CONTAINER_LIMITS if limit.exists())
     return min([machine, *(int(limit) for limit in limits if limit.isdigit())])

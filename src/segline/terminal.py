@@ -1,4 +1,4 @@
-"""Print safely: control characters in names and messages are escaped before they reach the terminal."""
+"""Print safely: escape control characters in names and messages before they reach the terminal."""
 
 import io
 import os
@@ -16,12 +16,15 @@ RED = "\x1b[31m{}\x1b[0m"
 
 
 class Escaping(io.TextIOWrapper):
-    """Stream that escapes control characters. `trusted` is the stream below, for code that writes them on purpose."""
+    """Output stream that escapes control characters.
+
+    ``trusted`` is the wrapped stream, for code that writes control characters on purpose.
+    """
 
     trusted: TextIO
 
     def write(self, text: str) -> int:
-        """Write `text`; return its length."""
+        """Write `text` with control characters escaped; return the length of `text`."""
         with self._name_stream():
             super().write(visible(text))
         return len(text)
@@ -33,7 +36,7 @@ class Escaping(io.TextIOWrapper):
 
     @contextmanager
     def _name_stream(self) -> Iterator[None]:
-        """Name the stream in an OSError, which otherwise has no file name."""
+        """Set the file name of an OSError, which otherwise has none, to the name of the stream."""
         try:
             yield
         except OSError as error:
@@ -43,9 +46,9 @@ class Escaping(io.TextIOWrapper):
 
 @contextmanager
 def safe() -> Iterator[None]:
-    """Escape control characters, and characters that the encoding lacks, in all output of the block.
+    """Escape control characters, and characters that the encoding lacks, in all output inside the with statement.
 
-    The output is flushed at the end of the block, and lost without an error if its reader, such as `head`, has exited.
+    The output is flushed at the end. If its reader, such as `head`, has exited, the output is lost without an error.
     """
     former = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = streams = _escaping(sys.stdout), _escaping(sys.stderr)
@@ -65,7 +68,7 @@ def _close(stream: Escaping) -> None:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     with suppress(OSError, ValueError):
-        stream.detach()  # otherwise the stream below would be closed too
+        stream.detach()  # otherwise the wrapped stream would be closed too
 
 
 def _escaping(stream: TextIO) -> TextIO:
@@ -87,7 +90,7 @@ def _trusted(stream: Any) -> IO[str]:
 
 
 def say(text: str) -> None:
-    """Print to standard output without click, which removes text that looks like terminal codes."""
+    """Print to standard output without click.echo, which would remove text that looks like terminal codes."""
     print(visible(text), flush=True)  # noqa: T201
 
 
@@ -99,7 +102,7 @@ def fail(message: str) -> None:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Return a console of rich that prints text literally: without markup, emoji or foreign control characters."""
+    """Return a rich console that prints text literally: no markup, no emoji, and control characters escaped."""
     from rich.console import Console
     from rich.segment import Segment
 
@@ -108,7 +111,7 @@ def console(*, stderr: bool = False) -> "Console":
 
         @property
         def file(self) -> IO[str]:  # read each time: sys.stdout and sys.stderr may be replaced
-            """Stream for the output: the one below an `Escaping` stream."""
+            """Output stream; for an `Escaping` stream, the stream that it wraps."""
             return _trusted(super().file)
 
         @file.setter

@@ -5,7 +5,7 @@ import reprlib
 
 LONGEST = 80  # characters of a value in a message
 MESSAGE = 500  # characters of a library's message
-# C0 except tab and line feed, DEL, C1, direction marks, line separators, surrogates, and characters without a glyph.
+# Matches controls (C0 except tab and LF, DEL, C1), direction marks, separators, surrogates, glyphless characters.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
@@ -14,7 +14,7 @@ _JOINERS = "\u200c\u200d"  # some scripts and emoji need them
 
 
 def visible(text: str) -> str:
-    """Return `text` with an escape such as ``\\x1b`` for each control character and each invisible character.
+    """Replace each control character and each invisible character in `text` with an escape such as ``\\x1b``.
 
     Tab and line feed stay. The result can be encoded in UTF-8.
     """
@@ -41,7 +41,7 @@ def _escape(character: str) -> str:
         return character
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not valid UTF-8
         code -= 0xDC00
-    # DEL becomes \u007f, which is valid JSON: json.dumps leaves DEL as it is, and --json output passes through here.
+    # Write DEL as \u007f, which is valid JSON: json.dumps leaves DEL as it is, and --json output passes through here.
     return (
         f"\\x{code:02x}" if code < 0x100 and code != 0x7F else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     )

@@ -1,1 +1,1 @@
-"""Compare predictions with the ground truth: counts, metrics, pictures. All inputs are plain values."""
+"""Compare predictions with the ground truth: counts, metrics and pictures. All inputs are arrays or plain values."""

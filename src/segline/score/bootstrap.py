@@ -13,13 +13,13 @@ from segline.score.judge import Score
 Metric = Literal["mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg", "pq", "v_rand", "v_info"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 LOWER_IS_BETTER = ("pixel_error",)
-CHUNK = 2**22  # random numbers drawn at a time
+CHUNK = 2**22  # random numbers generated at a time
 
 Values = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A metric and the ends of its confidence interval; nan if nothing can be scored."""
+    """Value of a metric, and ends of its confidence interval; nan if no image can be scored."""
 
     value: float
     low: float
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Metrics of two models, and the gain of the second, which is positive if the second is better."""
+    """Metric of the first model, metric of the second model, and gain: positive if the second model is better."""
 
     first: Interval
     second: Interval
@@ -35,22 +35,22 @@ class Paired(NamedTuple):
 
 
 def value(scores: Sequence[Score], metric: Metric) -> float:
-    """Return the metric of all these images together, as in `judge.total`; nan if nothing can be scored."""
+    """Return the metric over all images together, computed as in `judge.total`; nan if no image can be scored."""
     return float(_DEFINITIONS[metric].divide(_table(scores, metric).sum(axis=0, keepdims=True))[0])
 
 
 def known(scores: Sequence[Score], metric: Metric) -> bool:
-    """Return whether there are images and `metric` was counted on all of them."""
+    """Return whether there is at least one score and all scores have the counts for `metric`."""
     return bool(scores) and all(_DEFINITIONS[metric].counts(score) is not None for score in scores)
 
 
 def compare(
     first: Sequence[Score], second: Sequence[Score], metric: Metric, *, resamples: int, confidence: float, seed: int
 ) -> Paired:
-    """Compare two models by a metric of all images together, as in `judge.total`.
+    """Compare two models by a metric over all images together, computed as in `judge.total`.
 
-    Each draw takes as many images as there are, with replacement; both models are scored on the same draw. The ends of
-    the interval are percentiles over all draws (Efron and Tibshirani 1993, ch. 13).
+    Each resample picks as many images as there are, with replacement. Both models are scored on the same resamples. The
+    ends of the interval are percentiles over all resamples (Efron and Tibshirani 1993, ch. 13).
 
     If truth and prediction are both empty, a model has no value. If only one model has no value, the other one has
     predicted something that is not there: the model without a value then counts as perfect.
@@ -78,12 +78,12 @@ def compare(
 
 
 def gain(first: Sequence[Score], second: Sequence[Score], metric: Metric) -> float:
-    """Return the gain of the second model on all these images together; nan if neither model has a value."""
+    """Return the gain of the second model over all images together; nan if neither model has a value."""
     return float(_gain(np.array(value(first, metric)), np.array(value(second, metric)), metric))
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[Values]:
-    """Yield how often each image is drawn, as arrays (resamples of this chunk, images)."""
+    """Yield how often each resample contains each image, in chunks: arrays (resamples in the chunk, images)."""
     generator = np.random.default_rng(seed)
     many = max(1, CHUNK // images)
     for start in range(0, resamples, many):
@@ -113,7 +113,7 @@ def _table(scores: Sequence[Score], metric: Metric) -> Values:
 
 
 def _mean_iou(confusion: Values) -> Values:
-    """Return the mean IoU of flattened confusion matrices (N, K * K); exact up to 2**53 pixels."""
+    """Return the mean IoU (N,) of each flattened confusion matrix (N, K * K); counts are exact up to 2**53 pixels."""
     classes = math.isqrt(confusion.shape[1])
     matrices = confusion.reshape(-1, classes, classes)
     both = np.diagonal(matrices, axis1=1, axis2=2)
@@ -128,7 +128,7 @@ def _divide(above: Values, below: npt.NDArray[np.number]) -> Values:
 
 
 def _if_any(value: float | None) -> tuple[float, int] | None:
-    """Return sum and number of an image's values for a mean over the images that have a value."""
+    """Return the sum and count that an image adds to a mean over images: (value, 1), or (0, 0) if the value is nan."""
     if value is None:
         return None
     return (0.0, 0) if math.isnan(value) else (value, 1)
@@ -136,9 +136,9 @@ def _if_any(value: float | None) -> tuple[float, int] | None:
 
 class _Definition(NamedTuple):
     counts: Callable[[Score], Sequence[float] | None]
-    """Counts to be added over the images; None if the score has none."""
+    """Return the counts that are added over the images; None if the score lacks them."""
     divide: Callable[[Values], Values]
-    """Compute the metric of each draw from the summed counts, one row per draw."""
+    """Compute the metric of each resample from the summed counts, which have one row per resample."""
 
 
 def _quotient(sums: Values) -> Values:

@@ -1,8 +1,8 @@
-"""V^Rand and V^Info: agreement of the segments between borders.
+"""Compute V^Rand and V^Info, which measure how well true and predicted segments agree. Segments lie between borders.
 
 Definitions: Arganda-Carreras et al. 2015 (the ISBI 2012 challenge), foreground-restricted and after thinning.
-Segments are (H, W) integer ids, 0 = border. Only the n pixels with a true segment count. A counted pixel on a predicted
-border is a predicted segment of one pixel.
+Segments are (H, W) integer ids, 0 = border. Only the n pixels that lie in a true segment are counted. A counted pixel
+on a predicted border is a predicted segment of one pixel.
 """
 
 import math
@@ -31,14 +31,14 @@ def v_info(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
 
 
 class _Sizes(NamedTuple):
-    """Segment sizes in pixels within the true foreground; border pixels are counted apart, as segments of one pixel."""
+    """Segment sizes within the true foreground, px. Pixels on predicted borders are counted separately."""
 
     together: npt.NDArray[np.int64]
-    """Pixels shared by a true and a predicted segment, one entry per pair."""
+    """Number of pixels shared by a true and a predicted segment, one entry per pair."""
     truth: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     lines: int
-    """Pixels on a predicted border."""
+    """Number of pixels on a predicted border; each is a segment of one pixel."""
 
 
 def _sizes(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> _Sizes:
@@ -54,7 +54,7 @@ def _sizes(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
 
 
 def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the sum of pixels for each distinct id."""
+    """Return, for each distinct id in `ids`, the sum of the entries of `pixels` with this id."""
     sums = np.bincount(np.unique(ids, return_inverse=True)[1], weights=pixels)
     return sums.astype(np.int64)
 
@@ -62,7 +62,7 @@ def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.ND
 def _rand(sizes: _Sizes) -> float:
     if not sizes.truth.size:
         return float("nan")
-    # All three sums, multiplied by n * n, are integers: only this division rounds.
+    # Sums of squared sizes are used instead of probabilities: they are integers, so only this division rounds.
     together = _squares(sizes.together) + sizes.lines
     return 2 * together / (_squares(sizes.truth) + _squares(sizes.predicted) + sizes.lines)
 

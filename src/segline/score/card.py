@@ -1,4 +1,4 @@
-"""The model card: a Markdown page about a model, its training data and its metrics."""
+"""Render the model card: a Markdown page about a model, its training data and its metrics."""
 
 import re
 from collections.abc import Mapping
@@ -65,9 +65,9 @@ def _literal(name: str) -> str:
 
 
 def render(**facts: Mapping[str, Any] | int) -> str:
-    """Return the card as Markdown.
+    """Return the model card as Markdown text.
 
-    `facts`: dataset (name, classes, licence, source), splits (name: images), result (of `judge.total`), statistics,
+    `facts`: dataset (name, classes, licence, source), splits (name: images), result (from `judge.total`), statistics,
     inference, settings (flat, by full name) and best_epoch.
     """
     from jinja2 import Environment, StrictUndefined
@@ -81,5 +81,5 @@ def render(**facts: Mapping[str, Any] | int) -> str:
 
 
 def _on_one_line(value: object) -> object:
-    """Replace line breaks by spaces; they would end a row of a table or an entry of a list."""
+    """Replace line breaks with spaces, because a line break would end a table row or a list entry."""
     return " ".join(value.split()) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
-"""Confusion matrices of pixels, and the metrics computed from them.
+"""Count pixels in confusion matrices, and compute metrics from the matrices.
 
 Confusion matrices of tiles, images and workers are added with ``+``; only the sum is divided.
-A class that is absent from truth and prediction has no score: it is nan, and means leave it out.
+The score of a class that is absent from truth and prediction is nan. Means over classes skip this class.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 def confusion(
     truth: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: int, ignore: int | None = None
 ) -> npt.NDArray[np.int64]:
-    """Count the pixels of each true class (rows) and predicted class (columns).
+    """Count the pixels for each pair of true class (row) and predicted class (column).
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def confusion(
         truth, predicted = truth[counted], predicted[counted]
     _check_ids("truth", truth, classes, ignore)
     _check_ids("predicted", predicted, classes, ignore)
-    # intp first: uint8 class ids would wrap around in the product.
+    # Convert to intp first, because uint8 class ids would overflow in the product.
     cells = truth.astype(np.intp).ravel() * classes + predicted.ravel()
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
@@ -57,25 +57,25 @@ def dice(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 
 def mean_iou(confusion: npt.NDArray[np.int64]) -> float:
-    """Return the mean IoU of the foreground classes (1 ... K - 1) in truth or prediction; nan if there are none."""
+    """Return the mean IoU of those foreground classes that occur in truth or prediction; nan if there are none."""
     scores = iou(confusion)[1:]
     present = scores[~np.isnan(scores)]
     return float(present.mean()) if present.size else float("nan")
 
 
 def pixel_error(confusion: npt.NDArray[np.int64]) -> float:
-    """Return the fraction of the counted pixels with a wrong class; nan if no pixel was counted."""
+    """Return the fraction of counted pixels whose predicted class is wrong; nan if no pixel was counted."""
     total = int(confusion.sum())
     return (total - int(np.trace(confusion))) / total if total else float("nan")
 
 
 def _both(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the pixels on which truth and prediction agree, per class."""
+    """Return, for each class, the number of pixels on which truth and prediction agree."""
     return np.diagonal(confusion)
 
 
 def _sizes(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the pixels in truth plus the pixels in prediction, per class."""
+    """Return, for each class, the number of true pixels plus the number of predicted pixels."""
     sizes: npt.NDArray[np.int64] = confusion.sum(axis=0) + confusion.sum(axis=1)
     return sizes
 

@@ -1,7 +1,7 @@
-"""Match true and predicted objects: AP, PQ and SEG, from one sparse table of overlaps.
+"""Match true and predicted objects, and compute AP, PQ and SEG, from a sparse table of overlaps.
 
 All functions take label images: (H, W) integer ids, 0 = background, ids need not be consecutive. To ignore pixels, set
-both images to 0 there. Counts of several images are added; only the sum is divided.
+both images to 0 there. Counts of several images are added before anything is divided.
 """
 
 import math
@@ -13,22 +13,22 @@ import numpy.typing as npt
 Integers = npt.NDArray[np.int64]
 
 LARGEST_ID = 2**31 - 1
-"""Up to this id, a pair of ids fits into an int64."""
+"""Largest id for which a pair of ids, encoded as one number, fits into an int64."""
 
 
 class Overlaps(NamedTuple):
-    """Non-zero cells of a contingency table, including the background (id 0); one row per pair of ids."""
+    """Sparse contingency table: one row per pair of ids that share pixels. Background (id 0) is included."""
 
     truth: Integers
     """True id of the pair, (N,), in rising order."""
     predicted: Integers
     """Predicted id of the pair, (N,)."""
     pixels: Integers
-    """Pixels with both ids, (N,)."""
+    """Number of pixels with both ids, (N,)."""
     truth_area: Integers
-    """Pixels with the true id, whatever the prediction, (N,)."""
+    """Number of pixels with the true id, whatever the prediction, (N,)."""
     predicted_area: Integers
-    """Pixels with the predicted id, (N,)."""
+    """Number of pixels with the predicted id, whatever the truth, (N,)."""
 
 
 class Matches(NamedTuple):
@@ -49,7 +49,7 @@ class Panoptic(NamedTuple):
 
 
 def overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlaps:
-    """Count the pixels shared by each pair of ids; memory grows with the pairs that overlap, not with all pairs.
+    """Count the pixels shared by each pair of ids. Memory grows only with the number of pairs that overlap.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def matches(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], iou: float) ->
 
 
 def matches_of(table: Overlaps, iou: float) -> Matches:
-    """Match like `matches`, from a table of overlaps."""
+    """Match objects as `matches` does, but from a table of overlaps."""
     if not 0 < iou <= 1:
         raise ValueError(f"iou = {iou} is not a valid threshold; it must be above 0 and at most 1")
     pairs, scores = _object_pairs(table)
@@ -96,7 +96,7 @@ def matches_of(table: Overlaps, iou: float) -> Matches:
 
 
 def only(table: Overlaps, keep: npt.NDArray[np.bool_]) -> Overlaps:
-    """Return the table with the predicted objects that are False in `keep` (ids,) turned into background.
+    """Turn each predicted object whose entry in `keep` (ids,) is False into background; return the new table.
 
     The area of the background is not updated: no metric of objects uses it.
     """
@@ -104,15 +104,15 @@ def only(table: Overlaps, keep: npt.NDArray[np.bool_]) -> Overlaps:
 
 
 def average_precision(tp: int, fp: int, fn: int) -> float:
-    """Return AP = TP / (TP + FP + FN), as in the Data Science Bowl 2018; nan without true and predicted objects."""
+    """Return AP = TP / (TP + FP + FN), as in the Data Science Bowl 2018; nan if there are no objects."""
     return tp / (tp + fp + fn) if tp + fp + fn else float("nan")
 
 
 def seg(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> tuple[float, int]:
-    """Return the parts of SEG: the sum of the true objects' Jaccard indices, and the number of true objects.
+    """Return two numbers for SEG: the sum of the true objects' Jaccard indices, and the number of true objects.
 
-    A true object is scored against the prediction that covers more than half of it; without one it scores 0 (Cell
-    Tracking Challenge). SEG is the sum over all images divided by the number over all images.
+    A true object is scored against the predicted object that covers more than half of it; without such an object it
+    scores 0 (Cell Tracking Challenge). SEG is the sum over all images divided by the number over all images.
     """
     table = overlaps(truth, predicted)
     pairs, scores = _object_pairs(table)
@@ -130,12 +130,12 @@ def panoptic(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Panoptic:
 
 
 def panoptic_quality(iou_sum: float, tp: int, fp: int, fn: int) -> float:
-    """Return PQ of one class (Kirillov et al. 2019, eq. 1); nan without true and predicted objects."""
+    """Return the panoptic quality PQ of one class (Kirillov et al. 2019, eq. 1); nan if there are no objects."""
     return iou_sum / (tp + fp / 2 + fn / 2) if tp + fp + fn else float("nan")
 
 
 def _object_pairs(table: Overlaps) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return the rows of the table that pair two objects, and their IoU."""
+    """Return the indices of the rows that pair two objects (not background), and the IoU of each pair."""
     pairs = np.flatnonzero((table.truth > 0) & (table.predicted > 0))
     shared = table.pixels[pairs]
     return pairs, shared / (table.truth_area[pairs] + table.predicted_area[pairs] - shared)
@@ -146,7 +146,7 @@ def _objects(ids: Integers) -> int:
 
 
 def _areas(ids: Integers, pixels: Integers) -> Integers:
-    """Return the total pixels of each row's id."""
+    """Return, for each row, the total number of pixels with the row's id."""
     _, place = np.unique(ids, return_inverse=True)
     # bincount adds weights as float64, which is exact below 2**53 pixels.
     return np.bincount(place, weights=pixels).astype(np.int64)[place]
@@ -157,7 +157,7 @@ def _largest_matching(truth: Integers, predicted: Integers) -> int:
     rows, columns = np.unique(truth, return_inverse=True)[1], np.unique(predicted, return_inverse=True)[1]
     if np.bincount(rows).max(initial=0) <= 1 and np.bincount(columns).max(initial=0) <= 1:
         return int(truth.size)
-    # Only needed at or below IoU 0.5: other callers need not import scipy.
+    # Import scipy only here, because it is needed only at or below IoU 0.5.
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 

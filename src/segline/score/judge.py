@@ -1,4 +1,4 @@
-"""Score images against their ground truth: counts per image first, metrics of all images last."""
+"""Score images against their ground truth: count per image first, then compute metrics over all images."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from segline.score import boundaries, counts, instances
 AP_IOU = 0.5
 DETECTION_BOX = 5  # px, side; so one noisy pixel is not an object, and 25 px score as high as a large object
 BY_IMAGE = "ap_50_by_image"
-# Metrics of a set of images; from ap_50 on they depend on the kind of labels.
+# Metrics over a set of images. The first two always exist; the kind of labels decides which of the others exist.
 METRICS = ("mean_iou", "pixel_error", "ap_50", BY_IMAGE, "seg", "pq", "v_rand", "v_info", "detection_auc")
 
 
@@ -43,7 +43,7 @@ class Result(BaseModel):
 
 @dataclass(frozen=True)
 class Score:
-    """Counts of one image.
+    """Counts of one image, from which all metrics are computed.
 
     ``matched``, ``seg`` (see `instances.seg`) and ``panoptic`` are set if objects are labelled, ``v_rand`` and
     ``v_info`` if borders between cells are labelled, ``detection_score`` if classes are labelled.
@@ -58,12 +58,12 @@ class Score:
     detection_score: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON that allows NaN."""
+        """Return all counts as plain values for JSON; some values may be nan."""
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Make a score from the values of `as_dict`."""
+        """Make a Score from the values returned by `as_dict`."""
         kinds: dict[str, Callable[..., Any]] = {"matched": instances.Matches, "panoptic": instances.Panoptic}
         kinds["seg"] = lambda *parts: parts
         named = {name: kind(*content[name]) for name, kind in kinds.items() if content[name] is not None}
@@ -114,7 +114,7 @@ def score(
 
 
 def detection_score(foreground: npt.NDArray[Any]) -> float:
-    """Return the largest mean of the foreground probability (H, W) in a box of 5 x 5 px: 0 to 1.
+    """Return the largest mean that the foreground probability (H, W) has in any box of 5 x 5 px: 0 to 1.
 
     The score rates whether the image contains any foreground. The image is mirrored at its borders.
     """
@@ -122,7 +122,7 @@ def detection_score(foreground: npt.NDArray[Any]) -> float:
 
 
 def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
-    """Return the area under the ROC curve: the probability that an image with foreground scores above one without.
+    """Return the ROC AUC: the probability that an image with foreground has a higher score than an image without.
 
     Ties count half.
 
@@ -140,12 +140,12 @@ def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
     if not with_object.size or not without.size:
         return float("nan")
     below, not_above = (np.searchsorted(without, with_object, side) for side in ("left", "right"))
-    # Only this division rounds.
+    # The counts are integers, so only this division rounds.
     return int(below.sum() + not_above.sum()) / (2 * with_object.size * without.size)
 
 
 def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]:
-    """Return the metrics of all images together; a metric without a value (nan) is None.
+    """Return the metrics over all images together; a metric without a value (nan) is None.
 
     Counts of pixels and objects are added over the images, so an image with many objects weighs more in ap_50. These
     metrics are means over the images: ap_50_by_image, as in the Data Science Bowl 2018, which leaves out images without
@@ -179,7 +179,7 @@ def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]
 
 def row(score: Score, classes: Mapping[int, str]) -> dict[str, Any]:
     """Return the metrics of one image as a flat row for a table."""
-    # An AUC needs several images; for one image, the mean over the images equals ap_50.
+    # Omit the AUC, which needs several images, and ap_50_by_image, which equals ap_50 for a single image.
     whole = total([replace(score, detection_score=None)], classes)
     flat = {name: whole[name] for name in METRICS if name in whole and name != BY_IMAGE}
     flat |= {f"iou_{name}": value for name, value in whole["iou"].items()}
@@ -191,13 +191,13 @@ def row(score: Score, classes: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _sums(scores: Sequence[Score], name: str) -> list[Any]:
-    """Add the counts `name` over the images; return an empty list if no image has any."""
+    """Add the counts in the field `name` over the images; return an empty list if no image has this field."""
     counted = [value for score in scores if (value := getattr(score, name)) is not None]
     return [sum(parts) for parts in zip(*counted, strict=True)]
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Return the mean of the values that are not nan; nan if all are."""
+    """Return the mean of the values that are not nan; nan if all values are nan."""
     numbers = [value for value in values if not math.isnan(value)]
     return float(np.mean(numbers)) if numbers else math.nan
 

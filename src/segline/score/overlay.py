@@ -1,4 +1,4 @@
-"""Pictures of predictions: outlines over the image, tinted errors, and contact sheets.
+"""Draw pictures of predictions: outlines over the image, tinted errors, and contact sheets.
 
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart.
 """
@@ -17,7 +17,7 @@ RGB = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 CLASS_COLOURS: tuple[Colour, ...] = ((240, 228, 66), (86, 180, 233), (0, 158, 115), (230, 159, 0), (255, 255, 255))
-"""Outlines of classes 1, 2, ...; a sixth class reuses the first colour."""
+"""Outline colours of classes 1, 2, ...; a sixth class reuses the first colour."""
 MISSED: Colour = (0, 114, 178)
 """Tint of foreground that was predicted as background."""
 FALSE: Colour = (213, 94, 0)
@@ -26,15 +26,15 @@ CONFUSED: Colour = (204, 121, 167)
 """Tint of foreground that was predicted as another foreground class."""
 
 BRIGHTNESS = 0.75
-"""Factor for the image below the outlines; yellow would be invisible on white."""
+"""Brightness factor for the image below the outlines; yellow outlines would be invisible on white."""
 SATURATION = 0.5
-"""Factor for the image below the outlines, so that stains do not compete with the colours above."""
+"""Saturation factor for the image below the outlines, so that stains do not compete with the colours above."""
 OPACITY = 0.7
 """Opacity of the tints."""
 MARGIN = 8
 TITLE_HEIGHT = 22
 KEY_WIDTH = 18
-"""Width of a coloured square in the legend, with the space before its name."""
+"""Width of a coloured square in the legend and of the gap before the name, px."""
 FONT_SIZE = 14
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (32, 32, 32)
@@ -44,13 +44,13 @@ def view(image: npt.NDArray[Any]) -> RGB:
     """Stretch the contrast of a raw image (H, W, C) of any type for display; return (H, W, 3) uint8.
 
     Of three or more channels, the first three are red, green and blue; otherwise the first is grey. All channels get
-    the same stretch, from the 0.5 to the 99.5 percentile, so that hues stay. Values that are not finite count as 0.
+    the same stretch, from the 0.5 to the 99.5 percentile, so that hues are kept. Values that are not finite count as 0.
     """
     shown = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     values = np.nan_to_num(shown.astype(np.float32), nan=0, posinf=0, neginf=0)
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     if low == high:
-        # Nearly all pixels have the same value, so both percentiles are equal.
+        # Use the extremes if nearly all pixels have the same value, because both percentiles are then equal.
         low, high = float(values.min()), float(values.max())
     stretched: RGB = np.clip((values - low) * (255 / (high - low or 1)), 0, 255).round().astype(np.uint8)
     return stretched if stretched.shape[2] == 3 else stretched.repeat(3, axis=2)
@@ -98,7 +98,7 @@ def overlay(
 
 
 def legend(classes: Mapping[int, str], errors: bool = True) -> list[tuple[str, Colour]]:
-    """Return names and colours for the legend: the foreground classes (of id -> name) and the kinds of errors."""
+    """Return names and colours for the legend: foreground classes (`classes` maps id to name) and kinds of errors."""
     names = {number: name for number, name in sorted(classes.items()) if number > 0}
     entries = [(name, CLASS_COLOURS[(number - 1) % len(CLASS_COLOURS)]) for number, name in names.items()]
     if errors:
@@ -141,7 +141,7 @@ def gallery(
 
 
 def _starts(sizes: Sequence[int], gap: int) -> list[int]:
-    """Return the start of each cell, after a margin, and last the end of the sheet."""
+    """Return the start of each cell of the sheet along one axis, px, and as last entry the end of the sheet."""
     return [MARGIN, *(MARGIN + end for end in accumulate(size + gap for size in sizes))]
 
 
@@ -158,7 +158,7 @@ def _tinted(picture: RGB, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], 
     colours[wrong] = CONFUSED
     colours[wrong & (predicted == 0)] = MISSED
     colours[wrong & (truth == 0)] = FALSE
-    # Over grey, so that a tint looks the same on all stains.
+    # Mix each tint with grey, so that the tint looks the same on all stains.
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
     tinted = np.where(wrong[..., np.newaxis], OPACITY * colours + (1 - OPACITY) * grey, picture)
     tinted[~counted] /= 3
@@ -166,17 +166,17 @@ def _tinted(picture: RGB, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], 
 
 
 def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return the pixels near a lower id: of two neighbours only the higher is outlined, and never the image's edge."""
+    """Return the outline pixels. Where two ids touch, only the higher id is outlined; the edge of the image is not."""
     width = max(1, round(min(labels.shape) / 400))
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    # cv2.erode does not support int32; float32 is exact for ids below 2**24.
+    # Use float32, which is exact for ids below 2**24, because cv2.erode does not support int32.
     numbers = labels.astype(np.float32)
     edges: npt.NDArray[np.bool_] = cv2.erode(numbers, cross, iterations=width) < numbers
     return edges
 
 
 def _fitted(picture: RGB, side: int) -> RGB:
-    """Scale a picture so that its longer side fits."""
+    """Scale a picture so that its longer side is at most `side` pixels."""
     height, width = picture.shape[:2]
     scale = side / max(height, width)
     if scale >= 1:
@@ -186,7 +186,7 @@ def _fitted(picture: RGB, side: int) -> RGB:
 
 
 def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -> None:
-    """Write one line, cut to `width` pixels."""
+    """Write one line of text, shortened to `width` pixels if necessary."""
     font = ImageFont.load_default(FONT_SIZE)
     if font.getlength(text) > width:
         while text and font.getlength(text + "...") > width:
@@ -196,7 +196,7 @@ def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -
 
 
 def _legend_corners(names: Sequence[str], width: int) -> list[tuple[int, int]]:
-    """Return the position of each entry in a legend `width` pixels wide; entries that do not fit go to a new line."""
+    """Return the position of each entry in a legend `width` px wide; an entry that does not fit starts a new line."""
     font = ImageFont.load_default(FONT_SIZE)
     corners, x, y = [], MARGIN, 0
     for name in names:

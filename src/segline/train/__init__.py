@@ -1,1 +1,1 @@
-"""Train a network: loss, schedule, loop, checkpoints, and the search for settings."""
+"""Train a network: loss, learning rate schedule, training loop, checkpoints, and search for better settings."""

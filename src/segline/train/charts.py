@@ -1,4 +1,4 @@
-"""Charts as PNG: the course of a training, and the history of a search. Equal data give equal bytes."""
+"""Draw PNG charts of the metrics of a training run, and of the trials of a search. Equal data give equal bytes."""
 
 import io
 import warnings
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 DPI = 100
 WIDTH, HEIGHT = 10, 6  # inches
-PANEL_WIDTH = 2.6  # inches, of each of several plots side by side
-NAME_SIZE = 9  # points, of the names below plots
+PANEL_WIDTH = 2.6  # inches, width of each plot if several plots stand side by side
+NAME_SIZE = 9  # points, font size of the names below plots
 MIN_TRIALS = 2  # finished trials needed for a comparison
-# Without the software version, on which the bytes would depend.
+# Omit the software version from the PNG file, so that equal charts have equal bytes.
 METADATA = {"Software": None}
 
 COURSE = {
@@ -29,11 +29,11 @@ COURSE = {
 
 
 def draw_course(history: "pd.DataFrame", best_epoch: int, file: Path) -> None:
-    """Write a chart with loss, metrics, learning rate and momentum by epoch; a line marks the best epoch.
+    """Write a chart of loss, metrics, learning rate and momentum per epoch. A vertical line marks the best epoch.
 
     `history` has one row per epoch and the columns named in `COURSE`.
     """
-    # Not pyplot: it is slow to import and keeps global state.
+    # Use Figure instead of pyplot, which is slow to import and keeps global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
@@ -48,7 +48,7 @@ def draw_course(history: "pd.DataFrame", best_epoch: int, file: Path) -> None:
 
 
 def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
-    """Yield name and PNG of each chart that can be drawn of `study`."""
+    """Yield the name and the PNG bytes of each chart for which `study` has enough finished trials."""
     from optuna.trial import TrialState
     from optuna.visualization import matplotlib as draw
 
@@ -58,7 +58,7 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
     if len(finished) < MIN_TRIALS:
         return
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
-    # Sorted names: else equal importances would come in the order of a set, which differs between processes.
+    # Sort the names: the order of a set differs between processes, and would order equal importances in the chart.
     yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)
@@ -66,7 +66,7 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
 
 
 def _png(plot: Callable[..., Any], study: "optuna.Study", **options: Any) -> bytes:
-    """Draw a chart of Optuna without a window."""
+    """Draw an Optuna chart without opening a window; return its PNG bytes."""
     from matplotlib import pyplot as plt
     from optuna.exceptions import ExperimentalWarning
 

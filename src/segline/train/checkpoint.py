@@ -1,4 +1,4 @@
-"""Checkpoints: tensors as safetensors, the rest as JSON, no pickle; a checkpoint is complete or absent."""
+"""Write checkpoints atomically, and read them: tensors as safetensors, other values as JSON, no pickle."""
 
 import math
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ from segline.train.setup import State
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
-UNDER_WAY = "under_way.safetensors"  # within an epoch: loss sums of its steps, states of torch's generators
+UNDER_WAY = "under_way.safetensors"  # only within an epoch: loss sums so far, and states of torch's random generators
 REST = "state.json"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read; the message names it."""
+    """A checkpoint cannot be read, or does not fit the training run."""
 
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 
 class Rest(BaseModel):
-    """Content of state.json."""
+    """Content of state.json: all values of a checkpoint that are not tensors."""
 
     epoch: Count
     step: Count
@@ -54,7 +54,7 @@ class Rest(BaseModel):
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """Content of a checkpoint: tensors by file and name, and the rest as plain JSON values."""
+    """Content of a checkpoint: tensors by file and name, and all other values as plain JSON values."""
 
     tensors: dict[str, dict[str, Tensor]]
     rest: dict[str, Any]
@@ -66,7 +66,7 @@ class CheckpointContent:
 
 
 def save(folder: Path, state: State, settings: Train) -> None:
-    """Save `state` in `folder`; a former checkpoint there is replaced only by a complete new one."""
+    """Save `state` in `folder`. A former checkpoint there stays until the new one is complete."""
     write(folder, take(state, settings))
 
 
@@ -76,10 +76,10 @@ def load(folder: Path, state: State) -> None:
 
 
 def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> CheckpointContent:
-    """Return the content of a checkpoint of `state` and its history `epochs`. Tensors are shared, not copied.
+    """Return the checkpoint content for `state` and the finished `epochs`. Tensors on the CPU are shared with `state`.
 
-    After an epoch, every tile and every dropout mask follows from (seed, epoch). Within an epoch the states of torch's
-    generators are needed too. Learning rate and momentum follow from the settings, the step and the validation losses.
+    Between epochs, (seed, epoch) determines every later tile and dropout mask. Within an epoch, the states of torch's
+    random generators are also needed. Settings, step and validation losses determine learning rate and momentum.
     """
     optimizer, plain = split_tensors(state.optimizer.state_dict())
     tensors = {WEIGHTS: weights(state.network), OPTIMIZER: optimizer}
@@ -117,7 +117,7 @@ def give(content: CheckpointContent, state: State) -> None:
     """
     try:
         _give(content, state)
-    except Exception as error:  # torch raises many types for tensors that do not fit
+    except Exception as error:  # torch raises many exception types for tensors that do not fit
         raise CheckpointError(f"the checkpoint does not fit the training: {type(error).__name__}: {error}") from error
 
 
@@ -141,7 +141,7 @@ def _give(content: CheckpointContent, state: State) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], state: State) -> None:
-    """Refuse groups, names, types and shapes on which the optimizer of `state` would fail only in its next step."""
+    """Raise ValueError for groups, names, types or shapes that would make the optimizer fail only at its next step."""
     fresh, parameters = state.optimizer.state_dict(), list(state.network.parameters())
     for group, own in zip(saved["param_groups"], fresh["param_groups"], strict=True):
         if group.keys() != own.keys() or group["params"] != own["params"]:
@@ -156,7 +156,7 @@ def _check_optimizer(saved: dict[str, Any], state: State) -> None:
 
 
 def write(folder: Path, content: CheckpointContent) -> None:
-    """Write `content` to `folder`; a former checkpoint there is replaced only once the new one is on the disk."""
+    """Write `content` to `folder`. A former checkpoint there is replaced only when the new one is on the disk."""
     with files.whole_folder(folder) as building:
         for name, tensors in content.tensors.items():
             save_file(tensors, building / name)
@@ -172,7 +172,7 @@ def read(folder: Path) -> CheckpointContent:
     Raises
     ------
     CheckpointError
-        The checkpoint is damaged, or was being removed when its process was killed.
+        The checkpoint is damaged, or incomplete because a process was killed while removing it.
     """
     try:
         files.read_record(folder / REST, Rest, "remove the folder")
@@ -193,7 +193,7 @@ def weights(network: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def split_tensors(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimizer's state into tensors by "parameter/name" and plain JSON values."""
+    """Split an optimizer's state into tensors, with keys "parameter/name", and plain JSON values."""
     tensors = {}
     rest: dict[str, Any] = {"param_groups": content["param_groups"], "state": {}}
     for parameter, values in content["state"].items():
@@ -207,7 +207,7 @@ def split_tensors(content: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str,
 
 
 def join_tensors(tensors: dict[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
-    """Join tensors and plain values to an optimizer's state; the inverse of `split_tensors`."""
+    """Join tensors and plain values into an optimizer's state. This is the inverse of `split_tensors`."""
     state: dict[int, dict[str, Any]] = {int(parameter): dict(values) for parameter, values in rest["state"].items()}
     for key, tensor in tensors.items():
         parameter, name = key.split("/", 1)
@@ -216,7 +216,7 @@ def join_tensors(tensors: dict[str, Tensor], rest: dict[str, Any]) -> dict[str, 
 
 
 def _generators(state: State) -> dict[str, Tensor]:
-    """Return the states of torch's generators, which dropout uses."""
+    """Return the states of torch's random generators, which dropout uses."""
     states = {"random/cpu": torch.get_rng_state()}
     device = next(state.network.parameters()).device
     if device.type == "cuda":
@@ -225,7 +225,7 @@ def _generators(state: State) -> dict[str, Tensor]:
 
 
 def _plain(values: Any) -> Any:
-    """Replace inf and nan, which JSON lacks, by texts that float() reads."""
+    """Replace each inf and nan, which JSON lacks, with a string that float() can read."""
     if isinstance(values, dict):
         return {name: _plain(value) for name, value in values.items()}
     if isinstance(values, list):

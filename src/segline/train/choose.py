@@ -1,4 +1,4 @@
-"""Choose settings of inference on the validation split: the segment threshold and the separation of objects."""
+"""Choose inference settings on the validation split: the segment threshold, or how touching objects are separated."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from segline.score.judge import AP_IOU
 Truth = npt.NDArray[np.uint8] | npt.NDArray[np.int32]  # (H, W)
 
 THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
-# From the mildest to the strongest: of equally good settings the first is chosen.
+# Values go from the mildest to the strongest, because the first of several equally good settings is chosen.
 DEPTHS = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
 MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -25,14 +25,14 @@ MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 def segment_threshold(
     images: Iterable[tuple[Probabilities, Truth]], plain: Inference, thresholds: Sequence[float | None] = THRESHOLDS
 ) -> float | None:
-    """Return the segment threshold with the best mean V^Rand; None if no threshold improves it.
+    """Return the segment threshold with the best mean V^Rand; None if the mean is best without a threshold.
 
     Parameters
     ----------
     images:
-        Probabilities (K, H, W) and true classes (H, W), which may be IGNORE, of each image.
+        For each image: probabilities (K, H, W), and true classes (H, W), where IGNORE marks ignored pixels.
     plain:
-        The other settings of inference.
+        The other inference settings.
     """
     scores: dict[float | None, list[float]] = {threshold: [] for threshold in thresholds}
     for probabilities, classes in images:
@@ -50,14 +50,15 @@ def separation(
     min_areas: Sequence[int] = MIN_AREAS,
     min_probabilities: Sequence[float] = MIN_PROBABILITIES,
 ) -> Separation:
-    """Return the separation with the best AP of objects at IoU 0.5, counted over all images together.
+    """Return the separation settings with the best object AP at IoU 0.5, computed from counts added over all images.
 
     Parameters
     ----------
     images:
-        Probabilities (K, H, W), true classes (H, W), which may be IGNORE, and true instance ids (H, W) of each image.
+        For each image: probabilities (K, H, W), true classes (H, W), where IGNORE marks ignored pixels, and true
+        instance ids (H, W).
     plain:
-        The other settings of inference.
+        The other inference settings.
     """
     choices = [Separation(*choice) for choice in product(depths, min_areas, min_probabilities)]
     counts = {choice: np.zeros(3, np.int64) for choice in choices}
@@ -77,6 +78,6 @@ def separation(
 
 
 def _mean(values: list[float]) -> float:
-    """Return the mean of the values that are not nan; 0 if all are."""
+    """Return the mean of the values that are not nan; 0 if all values are nan."""
     numbers = [value for value in values if not np.isnan(value)]
     return float(np.mean(numbers)) if numbers else 0.0

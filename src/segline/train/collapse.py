@@ -1,4 +1,4 @@
-"""Detect and report a collapsed training, which predicts one class everywhere."""
+"""Detect and report a collapse: the network predicts one class for every pixel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from segline.params import Train
 
 
 def collapsed(confusion: npt.NDArray[np.int64]) -> int | None:
-    """Return the class predicted for every pixel although the ground truth has several; else None.
+    """Return the class id that is predicted for every pixel while the ground truth has several classes; else None.
 
     `confusion`: (K, K), true classes in rows, as returned by `score.counts.confusion`.
     """
@@ -30,7 +30,7 @@ class Spell:
 
 @dataclass
 class Watch:
-    """Collapses of one training. `classes`: names by class id."""
+    """Collapses during one training run. ``classes`` maps class ids to names."""
 
     classes: Mapping[int, str]
     settings: Train
@@ -50,7 +50,7 @@ class Watch:
         return f"epoch {epoch}: every validation pixel is predicted {self._name(class_id)}; the truth has other classes"
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning with advice if the last epoch, or the used epoch `kept`, lies in a collapse; else None."""
+        """Return a warning with advice if the latest epoch or the used epoch `kept` lies in a collapse; else None."""
         relevant = [spell for spell in self.spells if spell is self._current() or spell.first <= kept <= spell.last]
         if not relevant:
             return None
@@ -62,7 +62,7 @@ class Watch:
         )
 
     def _current(self) -> Spell | None:
-        """Return the collapse that includes the latest epoch."""
+        """Return the collapse (epochs that predict one class everywhere) that includes the latest epoch, if any."""
         return self.spells[-1] if self.spells and self.spells[-1].last == self.epoch else None
 
     def _describe(self, spell: Spell) -> str:

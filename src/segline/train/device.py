@@ -1,4 +1,4 @@
-"""Choose the device and check that it supports the precision."""
+"""Choose the torch device, and check that it supports the precision `train.amp`."""
 
 import torch
 
@@ -10,16 +10,18 @@ CPU_FEATURES = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "fp16": ("avx512_fp
 
 
 class DeviceError(ValueError):
-    """This machine lacks the device or the precision."""
+    """This machine lacks the chosen device, or the device does not support the chosen precision."""
 
 
 def choose(runtime: Runtime) -> str:
-    """Return the device for `runtime`; also set torch's number of threads, if given, and keep freed memory.
+    """Return the torch device for `runtime`.
+
+    Also set torch's number of threads, if given, and make malloc keep freed memory.
 
     Raises
     ------
     DeviceError
-        The machine lacks the device; the message lists its devices.
+        The machine lacks the device; the message lists the devices that it has.
     """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
@@ -39,7 +41,7 @@ def choose(runtime: Runtime) -> str:
 
 
 def warnings(tuned: Tuned, device: str) -> list[str]:
-    """Return warnings about training with these settings on `device`.
+    """Return warnings about training with the settings `tuned` on `device`.
 
     Raises
     ------

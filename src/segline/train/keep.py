@@ -1,4 +1,4 @@
-"""Keep checkpoints of a training: the latest, from which it can resume, and those of the best epochs."""
+"""Keep two kinds of checkpoints of a training run: the latest, to resume from, and those of the best epochs."""
 
 import math
 import re
@@ -25,9 +25,9 @@ class KeepError(RuntimeError):
 
 
 def better(settings: Train, epoch: Epoch) -> float:
-    """Return the metric `train.monitor` of an epoch, with its sign chosen so that larger is better.
+    """Return the metric `train.monitor` of an epoch; a loss is negated, so that a larger value is always better.
 
-    A mean IoU of nan counts as 1: no foreground is present, and none is predicted.
+    A mean IoU of nan counts as 1, because it means that no foreground is present or predicted.
     """
     if settings.monitor == "loss":
         return -epoch.validation_loss
@@ -36,21 +36,21 @@ def better(settings: Train, epoch: Epoch) -> float:
 
 @dataclass
 class Kept:
-    """History of a training and its checkpoints in `folder`: the latest, and one for each of the best epochs.
+    """Finished epochs of a training run, and its checkpoints in `folder`: the latest, and those of the best epochs.
 
-    A checkpoint is named by the number of finished epochs, epoch-00007, and within an epoch also by its finished
-    steps, epoch-00007-step-000120. It is complete or absent, and the checkpoints of the best epochs in its history are
-    written before it: whenever the process is killed, `load` finds a moment to resume from.
+    A checkpoint is named by the number of finished epochs (epoch-00007) and, within an epoch, also by the number of
+    finished steps (epoch-00007-step-000120). It is written atomically, after the checkpoints of the best epochs in its
+    history. So `load` finds a checkpoint to resume from, whenever the process is killed.
     """
 
     folder: Path
     settings: Train
     epochs: list[Epoch] = field(default_factory=list)
-    unsaved: dict[str, checkpoint.CheckpointContent] = field(default_factory=dict)  # because the disk is full
+    unsaved: dict[str, checkpoint.CheckpointContent] = field(default_factory=dict)  # by name; could not be written yet
 
     @property
     def best(self) -> list[Epoch]:
-        """The `train.keep_best` best epochs, best first; the earlier of two equal ones comes first."""
+        """The `train.keep_best` best epochs, best first. Of two equally good epochs, the earlier one comes first."""
         ranked = sorted(self.epochs, key=lambda epoch: (-better(self.settings, epoch), epoch.epoch))
         return ranked[: self.settings.keep_best]
 
@@ -61,21 +61,21 @@ class Kept:
         Raises
         ------
         KeepError
-            A checkpoint could not be written, and still cannot.
+            A checkpoint could not be written, and a second attempt failed too.
         """
         if self.unsaved and (problem := self._write()):
             raise KeepError(f"{problem}; make room on the disk, then start again: the training resumes from there")
         return self.folder / _name(self.best[0].epoch) / checkpoint.WEIGHTS
 
     def offer(self, epoch: Epoch, state: State) -> str | None:
-        """Add `epoch` to the history and save the `state` after it; return a message if that failed."""
+        """Add `epoch` to the history and save `state`; return a message if the checkpoint cannot be written."""
         self.epochs.append(epoch)
         return self.save(state)
 
     def save(self, state: State) -> str | None:
-        """Save `state`; return a message if that failed.
+        """Save `state` as the latest checkpoint; return a message if it cannot be written.
 
-        After a failure the former checkpoints stay, and new ones of the best epochs wait in memory for the next save.
+        After a failure, former checkpoints stay. New checkpoints of the best epochs wait in memory for the next save.
         """
         latest = _name(state.epoch, state.step)
         self.unsaved[latest] = checkpoint.take(state, self.settings, self.epochs)
@@ -91,9 +91,10 @@ class Kept:
     def keep(
         self, moments: Iterable[Step | Epoch], state: State, stop: Deferred, say: Callable[[str], None]
     ) -> Iterator[Step | Epoch]:
-        """Yield `moments` of the training of `state`, and save it after each epoch and every INTERVAL seconds.
+        """Yield the steps and epochs in `moments`, and save `state` regularly.
 
-        If `stop` is requested, save once more and exit. `say` gets a message for each failed save.
+        `state` is saved after each epoch, and within an epoch every INTERVAL seconds.
+        If `stop` is requested, `state` is saved once more before the exit. `say` gets a message for each failed save.
         """
         last = time.monotonic()
         for moment in moments:
@@ -109,13 +110,13 @@ class Kept:
                 stop.check()
 
     def load(self, state: State) -> bool:
-        """Restore the latest checkpoint into `state`, an initial state; return False if there is none."""
+        """Restore the latest complete checkpoint into `state`, an initial state; return False if there is none."""
         for partial in self.folder.glob(".*.partial"):  # the process was killed while it wrote the checkpoint
             _remove(partial)
         for folder in sorted(filter(_is_checkpoint, self.folder.glob(PATTERN)), reverse=True):
             try:
                 content = checkpoint.read(folder)
-            except checkpoint.CheckpointError:  # killed while it removed this one: use an earlier one
+            except checkpoint.CheckpointError:  # a process was killed while removing it: try an earlier one
                 _remove(folder)
                 continue
             self.epochs = checkpoint.history(content)
@@ -133,7 +134,7 @@ class Kept:
         return False
 
     def named(self) -> dict[str, Path]:
-        """Return the checkpoints of a finished training by name: last, best-00007, ..."""
+        """Return the checkpoint folders of a finished training run by name: last, best-00007, ..."""
         best = {f"best-{epoch.epoch:05d}": self.folder / _name(epoch.epoch) for epoch in self.best}
         return {"last": self.folder / _name(self.epochs[-1].epoch)} | best
 
@@ -141,7 +142,7 @@ class Kept:
         return [_name(epoch.epoch) for epoch in self.best]
 
     def _write(self) -> str | None:
-        """Write the unsaved checkpoints, the earliest first; return a message if that failed."""
+        """Write the unsaved checkpoints, the earliest first; return a message if one of them cannot be written."""
         for name in sorted(self.unsaved):
             try:
                 if not (self.folder / name).exists():
@@ -157,7 +158,7 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, or a link without its target."""
+    """Remove a folder, a file or a symbolic link; the target of a link stays."""
     if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
     else:

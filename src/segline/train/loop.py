@@ -1,6 +1,6 @@
-"""The training loop as a generator: `for epoch in fit(...)`. Logging and saving are left to its caller.
+"""Run the training loop as a generator: `for epoch in fit(...)`. The caller does the logging and saving.
 
-`moments` is the same loop, which also yields after each step: its caller may show progress, save or stop there.
+`moments` is the same loop, but also yields after each step, so that the caller can show progress, save or stop.
 """
 
 import math
@@ -35,7 +35,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Step `step` of `steps` in epoch `epoch` is done, or, after the last step, one more validation batch."""
+    """Event: step `step` of `steps` in `epoch` is done. After the last step, each validation batch yields it again."""
 
     epoch: int
     step: int
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Metrics of one epoch. The learning rate and momentum are those of the optimizer at its first step.
+    """Metrics of one epoch. The learning rate and momentum are those of the epoch's first optimizer step.
 
     ``collapsed``: the class predicted for every validation pixel, although the ground truth has several classes.
     """
@@ -65,7 +65,7 @@ class Epoch:
         return {name: value for name, value in asdict(self).items() if name not in ("epoch", "collapsed")}
 
     def summary(self) -> str:
-        """Return the main metrics as a line for the terminal."""
+        """Return the main metrics as one line of text for the terminal."""
         return (
             f"loss {self.loss:.4f} validation {self.validation_loss:.4f} mean IoU {self.validation_mean_iou:.3f} "
             f"pixel error {self.validation_pixel_error:.3f} {self.tiles_per_second:.1f} tiles/s"
@@ -81,16 +81,16 @@ def fit(
     *,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[Epoch]:
-    """Train `state` in place up to its last epoch, and yield each epoch.
+    """Train `state` in place until `settings.epochs` epochs are done; yield the metrics of each epoch.
 
     Parameters
     ----------
     tiles:
-        Training tiles, each a function of (seed, epoch, index).
+        Training tiles; (seed, epoch, index) determines each tile.
     validation:
-        Batches on which the network is evaluated after each epoch, always the same.
+        Batches on which the network is evaluated after each epoch. They are the same for every epoch.
     workers:
-        Number of processes that prepare tiles; the batches do not depend on it.
+        Number of processes that prepare tiles. The batches do not depend on this number.
     check:
         Called after each step and each validation batch; an exception that it raises stops the training.
 
@@ -108,7 +108,10 @@ def fit(
 def moments(
     state: State, tiles: TrainingTiles, validation: Iterable[Batch], settings: Train, workers: int = 0
 ) -> Iterator[Step | Epoch]:
-    """Train like `fit`, and also yield a Step after each step and validation batch: `state` can be saved there."""
+    """Train like `fit`, but also yield a Step after each step and each validation batch.
+
+    The caller may save `state` at each Step.
+    """
     epochs = range(state.epoch, settings.epochs)
     loader = training_loader(tiles, batch_size=settings.batch_size, epochs=epochs, workers=workers, skip=state.step)
     with without_torch_sigchld():
@@ -128,12 +131,12 @@ def moments(
 
 
 def steps_per_epoch(settings: Train) -> int:
-    """Return the number of steps in an epoch; the last batch may be smaller."""
+    """Return the number of steps in an epoch; the batch of the last step may be smaller."""
     return math.ceil(settings.tiles_per_epoch / settings.batch_size)
 
 
 def seed_generators(state: State, settings: Train) -> None:
-    """Seed torch's generators, which dropout uses, by (seed, epoch), or restore the states saved within an epoch."""
+    """Seed torch's random generators (used by dropout) with (seed, epoch), or restore states saved within an epoch."""
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, state.epoch)).generate_state(1)[0]))
     device = next(state.network.parameters()).device
     if "cpu" in state.random:
@@ -144,7 +147,7 @@ def seed_generators(state: State, settings: Train) -> None:
 
 
 def _train(state: State, batches: Iterator[Batch], settings: Train) -> Iterator[Step]:
-    """Take the remaining steps of the epoch."""
+    """Train for the remaining steps of the epoch; yield a Step after each one."""
     state.network.train()
     steps = steps_per_epoch(settings)
     while state.step < steps:
@@ -185,25 +188,28 @@ def _close(
 
 
 def set_rates(state: State, settings: Train, step: int, steps_per_epoch: int) -> None:
-    """Set the learning rate and momentum of the optimizer to those of `step`."""
+    """Set the optimizer's learning rate and momentum to the scheduled values for `step`."""
     momentum = schedule.momentum(settings, step, steps_per_epoch)
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.learning_rate(settings, step, steps_per_epoch, state.validation_losses)
         if "momentum" in group:
-            # rmsprop allocates its buffer only if there is momentum at the first step.
+            # Use TINY instead of 0: rmsprop allocates its buffer only if the momentum is above 0 at the first step.
             group["momentum"] = max(momentum, TINY) if settings.momentum else 0.0
         elif "betas" in group:
             group["betas"] = (momentum, group["betas"][1])
 
 
 def read_rates(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-    """Return the optimizer's learning rate and momentum: the first beta for adam, 0 if it has neither."""
+    """Return the optimizer's learning rate and momentum.
+
+    For adam and adamw, the momentum is the first beta; for adagrad, it is 0.
+    """
     group = optimizer.param_groups[0]
     return group["lr"], group.get("momentum", group.get("betas", (0.0,))[0])
 
 
 def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
-    """Take one step of the optimizer; return the loss sums of its batch, without gradient."""
+    """Take one optimizer step on `batch`; return the loss sums of the batch, without gradients."""
     state.optimizer.zero_grad(set_to_none=True)
     sums = forward(state.network, batch, settings)
     state.scaler.scale(sums.loss(settings.dice_weight)).backward()  # type: ignore[no-untyped-call]
@@ -216,7 +222,7 @@ def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
 
 
 def forward(network: UNet, batch: Batch, settings: Train, confusion: npt.NDArray[np.int64] | None = None) -> LossSums:
-    """Return the loss sums of `batch`, and add its predictions to `confusion` (K, K) if given."""
+    """Return the loss sums of `batch`. If `confusion` (K, K) is given, also count the predictions in it."""
     device = next(network.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     image = batch[0].to(device, memory_format=memory_format, non_blocking=True)
@@ -237,11 +243,11 @@ def autocast(device: torch.device, settings: Train) -> torch.autocast:
 def evaluate(
     network: UNet, batches: Iterable[Batch], settings: Train, confusion: npt.NDArray[np.int64]
 ) -> Iterator[float]:
-    """After each batch, yield the loss over all batches so far and add its predictions to `confusion` (K, K)."""
+    """After each batch, count its predictions in `confusion` (K, K), and yield the loss over all batches so far."""
     network.eval()
     total: LossSums | None = None
     for batch in batches:
-        # Inside the loop: inference mode must be off while the caller runs.
+        # Enter inference mode for each batch anew: it must be off while the caller of this generator runs.
         with torch.inference_mode():
             sums = forward(network, batch, settings, confusion)
             total = sums if total is None else total + sums
@@ -250,7 +256,7 @@ def evaluate(
 
 
 def refuse_not_finite(sums: LossSums, epoch: int, step: int, settings: Train) -> None:
-    """Raise TrainingError if the loss has diverged."""
+    """Raise TrainingError with advice if the loss is inf or nan."""
     if torch.isfinite(sums.cross_entropy):
         return
     advice = [f"lower train.learning_rate (now {settings.learning_rate:g}), for example to a tenth"]

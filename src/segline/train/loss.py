@@ -1,4 +1,4 @@
-"""Weighted cross entropy and soft Dice, computed from sums over pixels that are divided once."""
+"""Compute weighted cross entropy and soft Dice from sums over all pixels."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -12,7 +12,7 @@ from segline.data.dataset import IGNORE
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over pixels that determine the loss; the sums of several batches may be added.
+    """Sums over pixels from which the loss is computed. The sums of several batches can be added.
 
     ``cross_entropy``: sum of w(x) * -log p. ``pixels``: number of pixels that are not IGNORE. ``overlap``,
     ``predicted``, ``true``: (K,), sums of p * t, of p and of t for each class.

@@ -1,4 +1,4 @@
-"""Folders of unfinished trainings: one for each combination of settings, data and code that shapes the result."""
+"""Manage the folders of unfinished training runs: one folder for each combination of settings, data and code."""
 
 import fcntl
 import os
@@ -20,26 +20,26 @@ LOCK = "lock"
 RUN = "run.json"
 FINISHED = "finished.json"
 POLL_INTERVAL = 0.2  # seconds between two attempts to lock
-OTHERS = 3  # number of unfinished trainings with other settings that are kept
+OTHERS = 3  # number of unfinished training runs with other settings that are kept
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
 SHOWN = 3  # number of differences listed in a message
 
 
 @dataclass
 class Claim:
-    """Folder of a training, locked by this process, and the parts of its cache key by name."""
+    """Folder of a training run, locked by this process, and the named values that form the resume key."""
 
     folder: Path
     parts: Mapping[str, str]
 
     @property
     def key(self) -> str:
-        """Cache key: MD5 of the parts."""
+        """Resume key: MD5 of all parts; also the name of the folder."""
         return self.folder.name
 
     @property
     def run(self) -> str | None:
-        """Id of the MLflow run of the training."""
+        """Id of the MLflow run that records this training; None if there is none yet."""
         return self._record(RUN, "run", "the training gets a new run")
 
     @run.setter
@@ -48,11 +48,17 @@ class Claim:
 
     @property
     def finished(self) -> str | None:
-        """MD5 of the trained model, if the training has finished."""
+        """MD5 of the trained model; None until the training has finished."""
         return self._record(FINISHED, "model", "the training resumes")
 
     def _record(self, name: str, field: str, otherwise: str) -> str | None:
-        """Return the only field of a file; raise FileError if the file is damaged."""
+        """Return the value of `field` in the JSON file `name`; None if there is no file.
+
+        Raises
+        ------
+        FileError
+            The file is damaged.
+        """
         file = self.folder / name
         if not file.exists():
             return None
@@ -60,14 +66,14 @@ class Claim:
         return record.get(field)
 
     def finish(self, model_md5: str, keep: bool) -> None:
-        """Record that the training finished with this model; without `keep`, clear the folder instead."""
+        """Record that the training finished with the model `model_md5`; without `keep`, clear the folder instead."""
         if keep:
             files.write_json(self.folder / FINISHED, {"model": model_md5})
         else:
             self.clear()
 
     def clear(self) -> None:
-        """Remove the checkpoints and records of a finished training."""
+        """Remove all checkpoints and records from the folder of a finished training run."""
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -75,7 +81,7 @@ class Claim:
                 path.unlink()
 
     def differences(self) -> str | None:
-        """Describe how the latest other unfinished training differs from this one; None if there is none."""
+        """Describe how this training run differs from the latest other unfinished one; None if there is no other."""
         former = next((parts for folder in _unfinished(self.folder.parent) if (parts := self._parts_of(folder))), None)
         if former is None:
             return None
@@ -84,7 +90,7 @@ class Claim:
         return ", ".join([*texts, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else texts)
 
     def _parts_of(self, folder: Path) -> Mapping[str, str] | None:
-        """Return the parts of another training; None for this training or for one that is just being removed."""
+        """Return the parts recorded in `folder`; None if this claim owns `folder`, or if `folder` is being removed."""
         if folder == self.folder:
             return None
         try:
@@ -93,7 +99,7 @@ class Claim:
             return None
 
     def prune(self) -> None:
-        """Remove all but the latest unfinished trainings with other settings; running trainings stay."""
+        """Remove the folders of other training runs, except locked ones and the `OTHERS` latest unfinished ones."""
         others = [folder for folder in _claims(self.folder.parent) if folder != self.folder]
         for folder in set(others) - set(_unfinished(self.folder.parent)[: OTHERS + 1]):
             if lock := _lock(folder):
@@ -103,9 +109,10 @@ class Claim:
 
 @contextmanager
 def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Claim]:
-    """Lock the folder below `root` for a training with the cache key `parts`.
+    """Lock the folder below `root` for the training run whose resume key consists of `parts`.
 
-    If another process holds the lock, tell `say` and wait: the other process may be stopping, or train the same model.
+    If another process holds the lock, call `say` once and wait. That process may be stopping, or training the same
+    model.
     """
     content = "".join(f"{name} {value}\n" for name, value in sorted(parts.items()))
     folder = root / files.bytes_md5(content.encode())
@@ -125,7 +132,7 @@ def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> I
 def _remove(folder: Path) -> None:
     """Remove a folder that this process has locked.
 
-    The lock file goes last: once it is gone, another process may claim the folder with all that is still in it.
+    The lock file is removed last: as soon as it is gone, another process may claim the folder with its content.
     """
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -138,14 +145,14 @@ def _remove(folder: Path) -> None:
 
 
 def _claims(root: Path) -> Iterator[Path]:
-    """Yield the folders of trainings below `root`; other files and folders are ignored."""
+    """Yield the folders of training runs in `root`; skip other files and folders."""
     for path in root.iterdir():
         if re.fullmatch("[0-9a-f]{32}", path.name) and path.is_dir() and not path.is_symlink():
             yield path
 
 
 def _unfinished(root: Path) -> list[Path]:
-    """Return the folders of trainings that can resume, latest first; other processes may remove some meanwhile."""
+    """Return the folders of training runs that can resume, latest first. Other processes may remove some meanwhile."""
     times = {}
     for folder in _claims(root):
         with suppress(FileNotFoundError):
@@ -168,7 +175,7 @@ def _lock(folder: Path) -> IO[str] | None:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-            # The former holder may have removed this file with the folder in the meantime.
+            # The former holder of the lock may have removed the lock file together with its folder in the meantime.
             if os.path.samestat(os.fstat(stream.fileno()), (folder / LOCK).stat()):
                 opened.pop_all()
                 return stream

@@ -1,4 +1,4 @@
-"""Learning rate and momentum as pure functions of the step, so that a resumed training is identical."""
+"""Compute learning rate and momentum without hidden state, so that a resumed training run gives the same result."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ ONE_CYCLE_END = 1e4  # ... and ends at its start / 10,000 (Smith and Topin 2018)
 
 
 def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_losses: Sequence[float]) -> float:
-    """Return the learning rate of step `step`, from 0; plateau uses the `validation_losses` of the finished epochs.
+    """Return the learning rate of `step`, counted from 0. Only plateau needs `validation_losses`, one for each epoch.
 
-    step, exponential and plateau change between epochs, the others at every step.
+    The schedules step, exponential and plateau change the rate between epochs, all others at every step.
     """
     schedule, peak = settings.schedule, settings.learning_rate
     epoch, total = step // steps_per_epoch, settings.epochs * steps_per_epoch
@@ -35,7 +35,7 @@ def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_l
 
 
 def _one_cycle(peak: float, step: int, total: int, warmup: float) -> float:
-    """Return the learning rate of one_cycle: a cosine up to `peak`, then a cosine down to nearly 0."""
+    """Return the one_cycle learning rate: a cosine up to `peak`, then a cosine down to nearly 0."""
     if total == 1:
         return peak
     turn = warmup * total - 1
@@ -50,7 +50,10 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often more than `patience` epochs passed without a new minimum; each time the wait restarts."""
+    """Count how often more than `patience` epochs passed without a new minimum of the loss.
+
+    After each such time, the epochs are counted from 0 again.
+    """
     count, waited, best = 0, 0, math.inf
     for loss in losses:
         waited = 0 if loss < best else waited + 1
@@ -61,7 +64,7 @@ def drops(losses: Sequence[float], patience: int) -> int:
 
 
 def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
-    """Return the momentum of step `step`: linear from momentum_start to momentum, then constant.
+    """Return the momentum of `step`: it rises linearly from momentum_start to momentum, then stays constant.
 
     The effective rate is learning_rate / (1 - momentum): at momentum 0.99 a hundred times the learning rate, which is
     too much for the first steps.
@@ -73,9 +76,9 @@ def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
 
 
 def shortened(settings: Train, epochs: int) -> Train:
-    """Return the settings for a training of `epochs` epochs, with the learning rate curve scaled to that length.
+    """Return the settings for a training run of `epochs` epochs, with the learning rate curve scaled to that length.
 
-    The numbers of epochs between two drops are rounded.
+    The scaled step_epochs and patience are rounded to whole epochs.
     """
     ratio, schedule = epochs / settings.epochs, settings.schedule
     changes: dict[str, float] = {

@@ -1,7 +1,7 @@
-"""Search for better settings by ask and tell: draw the values of each trial, record its outcome, find the best.
+"""Search for better settings with Optuna: sample the values of each trial, record its outcome, and find the best trial.
 
-A trial's values follow from the seed, its number and the trials that finished before it. So a search that was
-interrupted, or extended later, has the same trials as an uninterrupted one.
+The seed, the number of a trial and the trials that finished before determine the values of the trial. So a search that
+was interrupted, or extended later, has the same trials as an uninterrupted one.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from segline.train.studies import ALONE, Claims, StudyError
 
 State = Literal["finished", "pruned", "failed"]
 
-TOTAL, REASON = "trials", "reason"  # attributes of a study and of a trial
+TOTAL, REASON = "trials", "reason"  # user attributes: TOTAL of a study, REASON of a trial
 POLL_INTERVAL = 0.5  # seconds between two checks of the trials of other workers
 
 
@@ -40,12 +40,12 @@ class TrialOutcome:
     state: State
     value: float | None
     epochs: int
-    values: dict[str, Value]  # drawn values by full name
-    reason: str = ""  # of a failure
+    values: dict[str, Value]  # sampled values by full setting name
+    reason: str = ""  # why the trial failed
 
 
 class OpenTrial:
-    """A trial to train. ``settings`` are for a full training, ``trained`` for the shorter training of the trial."""
+    """A trial to be trained. ``settings`` are for a full training run, ``trained`` for the shorter run of the trial."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
@@ -56,7 +56,7 @@ class OpenTrial:
         self._values: list[float] = []
 
     def report(self, epoch: Epoch) -> bool:
-        """Record an epoch; return True if the trial should be pruned because others are better.
+        """Record the objective of an epoch; return True if the trial should be pruned because other trials are better.
 
         Raises
         ------
@@ -67,10 +67,10 @@ class OpenTrial:
         if not math.isfinite(value):
             raise TrainingError(f"the validation loss is not finite in epoch {epoch.epoch}")
         self._values.append(value)
-        # A repeated trial has reported its first epochs before, and was not pruned there.
+        # A trial that is repeated because its worker was killed has already reported its first epochs.
         if epoch.epoch not in self._reported:
             self._trial.report(value, epoch.epoch)
-        # Trial 0 is never pruned: the others are compared with it.
+        # Trial 0 is never pruned, because the other trials are compared with it.
         return self.number > 0 and epoch.epoch >= max(self._reported, default=0) and self._trial.should_prune()
 
     @property
@@ -79,18 +79,18 @@ class OpenTrial:
         return max(self._values) if self._plan.tune.direction == "maximize" else min(self._values)
 
     def tell(self, state: State, reason: str = "") -> None:
-        """Finish the trial in the study; an outcome that another worker has recorded meanwhile stays."""
+        """Record the outcome of the trial in the study, unless another worker has already recorded one."""
         if reason:
             self._trial.set_user_attr(REASON, reason)
         if state == "finished":
             self._study.tell(self._trial, self.value, skip_if_finished=True)
         else:
-            # A failed trial too counts as pruned: the sampler learns from pruned trials, but ignores failed ones.
+            # Record failed trials as pruned, because the sampler learns from pruned trials but ignores failed ones.
             self._study.tell(self._trial, state=TrialState.PRUNED, skip_if_finished=True)
 
 
 class Search:
-    """A study in its storage, shared by any number of workers."""
+    """An Optuna study in its storage, shared by any number of workers."""
 
     def __init__(self, plan: SearchPlan, storage: BaseStorage, claims: Claims, name: str) -> None:
         self.plan, self.claims, self.storage = plan, claims, storage
@@ -100,13 +100,13 @@ class Search:
             study_name=name,
             direction=plan.tune.direction,
             pruner=_pruner(plan),
-            sampler=RandomSampler(seed=0),  # replaced before each draw
+            sampler=RandomSampler(seed=0),  # replaced before each sampling
             load_if_exists=True,
         )
 
     @classmethod
     def joined(cls, plan: SearchPlan, storage: BaseStorage, claims: Claims, name: str) -> "Search":
-        """Join a search that another worker has started; raise StudyError if none has these settings and data."""
+        """Join the search `name` that another worker has started; raise StudyError if it is not in the storage."""
         names = optuna.get_all_study_names(storage)
         if name not in names:
             raise StudyError(
@@ -116,7 +116,7 @@ class Search:
         return cls(plan, storage, claims, name)
 
     def add_trials(self, total: int) -> None:
-        """Add trials until there are `total`; more trials than that stay as they are."""
+        """Add trials until the study has `total` trials. If it already has more, keep them all."""
         self._total = total
         with self.claims.claim(ALONE, wait=True):
             self.study.set_user_attr(TOTAL, total)
@@ -125,11 +125,11 @@ class Search:
 
     @property
     def total(self) -> int:
-        """Number of trials that this worker has asked for; for a worker that joined, the number in the study."""
+        """Number of trials passed to `add_trials`; for a worker that joined, the number stored in the study."""
         return self._total if self._total is not None else int(self.study.user_attrs.get(TOTAL, 0))
 
     def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[OpenTrial]:
-        """Yield the trials that this worker has to train; each is claimed until the next one is taken.
+        """Yield the trials that this worker must train. Each trial stays claimed until the next one is requested.
 
         Parameters
         ----------
@@ -161,11 +161,11 @@ class Search:
         return study
 
     def _ask(self, number: int) -> OpenTrial | None:
-        """Draw the values of trial `number`, which this worker has claimed; return None if the trial is finished."""
+        """Sample the values of trial `number`, claimed by this worker; return None if there is nothing to train."""
         frozen = self._trials()[number]
         if frozen.state.is_finished():
             return None
-        # A RUNNING trial with a free claim was left by a worker that was killed.
+        # A trial that is RUNNING although nobody else has claimed it was left by a killed worker, and is trained again.
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         self.study.sampler = self._sampler(number, "")
@@ -180,9 +180,9 @@ class Search:
         return OpenTrial(self.study, trial, settings, self.plan)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
-        """Draw values by full name; trial 0 takes the values of params.yaml that lie in the space."""
+        """Sample values by full setting name. Trial 0 takes the values of params.yaml that lie in the search space."""
         values: dict[str, Value] = {}
-        _ = trial.relative_params  # Optuna draws these together: do it before the samplers for single names are set
+        _ = trial.relative_params  # sampled jointly, so before `_suggest` sets samplers for single names
         kind = self.plan.tune.space.get(KIND)
         base = self.plan.base.train.schedule.kind
         if kind and (trial.number or holds(kind, base)):
@@ -193,13 +193,13 @@ class Search:
         return values
 
     def _base_values(self) -> dict[str, Value]:
-        """Return the values of params.yaml that lie in the space."""
+        """Return the values of params.yaml that lie in the search space, by full setting name."""
         return {
             name: value for name, value in self.plan.base_values().items() if holds(self.plan.tune.space[name], value)
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # One sampler per name: a repeated trial may already have some of its values, but not others.
+        # Use one sampler per setting name, because a repeated trial may already have values for some names only.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))
@@ -229,14 +229,14 @@ class Search:
 
 
 def objective(tune: Tune, epoch: Epoch) -> float:
-    """Return the objective of an epoch. A mean IoU of nan counts as 1: no foreground is present or predicted."""
+    """Return the objective of an epoch. A mean IoU of nan (no foreground present or predicted) counts as 1."""
     if tune.metric == "loss":
         return epoch.validation_loss
     return 1.0 if math.isnan(epoch.validation_mean_iou) else epoch.validation_mean_iou
 
 
 def best(outcomes: list[TrialOutcome], tune: Tune) -> TrialOutcome:
-    """Return the best finished trial, the earlier of two equal ones.
+    """Return the best finished trial; of two equally good trials, return the earlier one.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A training before its first step: network, optimizer, tiles and validation tiles, made from the settings."""
+"""Build all parts of a training run before its first step: network, optimizer, training tiles, validation tiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ Batch = Sequence[Tensor]  # image (b, C, n, n), target (b, m, m), weights (b, m,
 
 @dataclass
 class State:
-    """The state of a training between two steps.
+    """State of a training run between two steps.
 
-    After an epoch, all random numbers follow from (seed, epoch, index). Within an epoch they also depend on torch's
-    generators, which have advanced since its start.
+    Between epochs, (seed, epoch, index) determines all later random numbers. Within an epoch, they also depend on
+    torch's random generators, which have advanced since the start of the epoch.
     """
 
     network: UNet
@@ -33,14 +33,14 @@ class State:
     losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     step: int = 0  # finished steps of the current epoch
-    sums: LossSums | None = None  # over these steps
-    seconds: float = 0.0  # spent on these steps
-    random: dict[str, Tensor] = field(default_factory=dict)  # states of torch's generators, restored within an epoch
+    sums: LossSums | None = None  # loss sums over these steps
+    seconds: float = 0.0  # time spent on these steps
+    random: dict[str, Tensor] = field(default_factory=dict)  # states of torch's random generators to restore
 
 
 @dataclass(frozen=True)
 class Training:
-    """The arguments of `loop.fit`, and the description of the network."""
+    """Arguments for `loop.fit`, and the description of the network."""
 
     state: State
     tiles: TrainingTiles
@@ -49,7 +49,7 @@ class Training:
 
 
 def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
-    """Build a training on `prepared`; the same settings build the same training."""
+    """Build a training run on the prepared dataset. Equal settings and data give an equal training run."""
     dataset, settings = prepared.dataset, tuned.train
     description = Description(tuned.model.model_dump(), dataset.classes, dataset.labels, prepared.statistics)
     torch.manual_seed(settings.seed)
@@ -88,7 +88,7 @@ def initial_state(network: UNet, settings: Train, device: str) -> State:
 
 
 def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer:
-    """Make the optimizer. `momentum` is the first beta of adam and adamw; adagrad does not use it."""
+    """Make the optimizer. For adam and adamw, the first beta is `momentum`. adagrad has no momentum."""
     rate, decay, momentum = settings.learning_rate, settings.weight_decay, settings.momentum
     parameters = network.parameters()
     match settings.optimizer:

@@ -1,4 +1,4 @@
-"""Search space: the settings that a search may draw, checked against params.yaml before any trial."""
+"""Define the search space: the settings that a search varies, checked against params.yaml before the first trial."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,23 +18,23 @@ SIZES = (
     "model.padding",
     "model.upsampling",
     "model.reduction",
-)  # decide which tile sizes are valid
+)  # these settings decide which tile sizes are valid
 
 
 class SpaceError(ValueError):
-    """The search space does not fit the settings; the message names the setting and the way out."""
+    """The search space does not fit the settings; the message names the setting and the remedy."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Plan of a search. Trial 0 uses ``base``, the settings of params.yaml.
+    """Base settings and search settings. Trial 0 uses ``base``, the settings of params.yaml.
 
     Raises
     ------
     SpaceError
-        The other settings make a setting of the space meaningless.
+        A setting of the search space has no effect together with the other settings.
     SizeError
-        A network that may be drawn does not accept tiles of size train.tile.
+        A network in the search space does not accept tiles of size train.tile.
     """
 
     base: Tuned
@@ -56,26 +56,26 @@ class SearchPlan:
         return self.tune.epochs or self.base.train.epochs
 
     def content(self) -> dict[str, Any]:
-        """Return all settings that identify this search; the number of trials does not."""
+        """Return the settings that identify this search: all settings except the number of trials."""
         return {
             "base": self.base.model_dump(mode="json", exclude={"searched"}),
             "tune": self.tune.model_dump(mode="json", exclude={"trials"}),
         }
 
     def axes(self, kind: str) -> Iterator[Axis]:
-        """Yield the axes that are drawn with schedule `kind`, always in the same order."""
+        """Yield the axes that a trial with schedule `kind` uses, always in the same order."""
         for name in sorted(set(self.tune.space) - {KIND}):
             if reads_schedule(name, (kind,)):
                 yield self.tune.space[name]
 
     def base_values(self) -> dict[str, Value]:
-        """Return the values of params.yaml for the settings that can be drawn."""
+        """Return the values that params.yaml has for the searched settings, by full setting name."""
         kind = self.base.train.schedule.kind
         names = [*([KIND] if KIND in self.tune.space else []), *(axis.name for axis in self.axes(kind))]
         return {name: value_of(self.base, name) for name in names}
 
     def settings(self, values: Mapping[str, Value]) -> Tuned:
-        """Return the settings of params.yaml with `values` by full name; raise ParamsError if they contradict."""
+        """Return the base settings, updated with `values` by full name; raise ParamsError if the result is invalid."""
         content = self.base.model_dump(mode="json")
         for name, value in values.items():
             *sections, last = name.split(".")
@@ -86,7 +86,7 @@ class SearchPlan:
         return params.check(Tuned, {**content, "searched": sorted(values)}, "this trial")
 
     def shortened(self, settings: Tuned) -> Tuned:
-        """Return `settings` with the number of epochs of a trial."""
+        """Return `settings`, shortened to the number of epochs of a trial."""
         return settings.model_copy(update={"train": schedule.shortened(settings.train, self.epochs)})
 
     def _check_sizes(self) -> None:
@@ -101,7 +101,7 @@ class SearchPlan:
 
 
 def value_of(settings: Tuned, name: str) -> Value:
-    """Return the value of a setting by its full name."""
+    """Return the value of the setting with the full name `name`."""
     value: Any = settings
     for part in name.split("."):
         value = getattr(value, part)
@@ -110,7 +110,7 @@ def value_of(settings: Tuned, name: str) -> Value:
 
 
 def bounds(axis: Axis) -> tuple[float, float]:
-    """Return the smallest and largest value that can be drawn, the latter rounded down to a whole step."""
+    """Return the smallest and the largest value of an axis; the largest value is rounded down to a whole step."""
     assert axis.low is not None and axis.high is not None
     if axis.step is None:
         return axis.low, axis.high
@@ -118,7 +118,7 @@ def bounds(axis: Axis) -> tuple[float, float]:
 
 
 def holds(axis: Axis, value: Value) -> bool:
-    """Return whether `value` can be drawn."""
+    """Return whether `value` is one of the possible values of the axis."""
     if axis.choices is not None:
         return value in axis.choices
     assert isinstance(value, int | float)
@@ -128,7 +128,7 @@ def holds(axis: Axis, value: Value) -> bool:
 
 
 def _options(axis: Axis) -> list[Value]:
-    """Return all values of an axis of choices or whole numbers."""
+    """Return all values of an axis that consists of choices or whole numbers."""
     if axis.choices is not None:
         return list(axis.choices)
     low, high = bounds(axis)

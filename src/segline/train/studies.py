@@ -1,4 +1,4 @@
-"""Storage of a search, and claims of its workers on trials; both survive the kill of a worker."""
+"""Open the storage of a search, and let workers claim trials. Storage and claims stay intact if a worker is killed."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from segline import parse
 from segline.addresses import SETTING, hide, shown
 from segline.text import MESSAGE, cut
 
-ALONE = -1  # claimed like a trial by the worker that creates trials
+ALONE = -1  # instead of a trial number, claimed by a worker that creates trials or tables
 CONNECT = 10  # seconds for the server to accept a connection
 FORM = "postgresql+psycopg://USER@HOST/NAME"
 
@@ -27,15 +27,15 @@ class StudyError(RuntimeError):
 
 
 class Claims(Protocol):
-    """Claims of workers on trials. A claim ends when its process ends, even by a kill."""
+    """Locks with which workers claim trials. A claim ends when the process of the worker ends, even if it is killed."""
 
     def claim(self, number: int, wait: bool = False) -> AbstractContextManager[bool]:
-        """Claim trial `number` for a `with` block; yield False if another worker holds it."""
+        """Claim trial `number`; yield False if another worker holds the claim. With `wait`, wait until it is free."""
         ...
 
 
 class FileClaims:
-    """Claims as locked files, for workers that share a file system."""
+    """Claims made by locking files, for workers that share a file system."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class FileClaims:
 
     @contextmanager
     def claim(self, number: int, wait: bool = False) -> Iterator[bool]:
-        """See `Claims`."""
+        """Claim trial `number` as described in `Claims.claim`."""
         lock = FileLock(self.folder / f"{'alone' if number == ALONE else f'trial-{number}'}.lock")
         try:
             lock.acquire(blocking=wait)
@@ -57,7 +57,7 @@ class FileClaims:
 
 
 class PostgresClaims:
-    """Claims as advisory locks of a PostgreSQL server, which frees them when a worker's connection ends."""
+    """Claims made by advisory locks of a PostgreSQL server, which frees a lock when the worker's connection ends."""
 
     def __init__(self, engine: Engine, study: str) -> None:
         self.engine = engine
@@ -65,10 +65,10 @@ class PostgresClaims:
 
     @contextmanager
     def claim(self, number: int, wait: bool = False) -> Iterator[bool]:
-        """See `Claims`."""
+        """Claim trial `number` as described in `Claims.claim`."""
         digest = hashlib.md5(f"{self.study} {number}".encode(), usedforsecurity=False).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
-        # No transaction stays open for as long as a trial takes: it would block the clean-up (vacuum) of the server.
+        # Use AUTOCOMMIT: a transaction that stays open for a whole trial would block the server's clean-up (vacuum).
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if wait:
                 connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
@@ -78,7 +78,7 @@ class PostgresClaims:
 
 
 class _JournalLock:
-    """Lock of a journal. It is released when its holder is killed, and the next holder removes a partial last line."""
+    """Lock for a journal file. Killing its holder frees the lock, and the next holder removes a partial last line."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
@@ -98,9 +98,9 @@ class _JournalLock:
 
 
 def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseStorage, Claims]:
-    """Open the storage at `address` (path of a journal, or address of a database) and the claims on trials of `study`.
+    """Open the storage at `address` (path of a journal, or URL of a database) and the claims on trials of `study`.
 
-    Without `new`, the journal must exist.
+    If `new` is False, the journal must already exist.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
         storage = JournalStorage(backend)
     except OSError:
         raise
-    except Exception as error:  # Optuna raises many types for lines that it has not written
+    except Exception as error:  # Optuna raises many exception types for lines that it has not written
         raise StudyError(
             f"{journal} is damaged or not the journal of a search ({type(error).__name__}: "
             f"{cut(str(error), MESSAGE)}); move it away to start the search from the beginning"
@@ -135,7 +135,7 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
 
 
 def _check(journal: Path) -> None:
-    """Refuse lines that are not JSON objects with an op_code: Optuna would fail on them later, within a trial."""
+    """Raise ValueError if a line is not a JSON object with an op_code; Optuna would fail only later, in a trial."""
     for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
         record = parse.from_json(line, loose=True) if line else {"op_code": 0}
         if not isinstance(record, dict) or type(record.get("op_code")) is not int:
@@ -145,16 +145,16 @@ def _check(journal: Path) -> None:
 def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
     url = _url(address)
     try:
-        # No pool: an idle connection would keep its locks, and may be cut while a trial is trained.
+        # Use no connection pool: an idle connection would keep its locks, and may be cut while a trial is trained.
         timeout = {"connect_timeout": CONNECT} if url.get_driver_name().startswith("psycopg") else {}
         settings = {"poolclass": NullPool, "connect_args": {} if "connect_timeout" in url.query else timeout}
         engine = create_engine(url, **settings)
-        # Under a claim: if several processes create the same tables at once, all but one fail.
+        # Create the tables under a claim: if several processes create the same tables at once, all but one fail.
         with PostgresClaims(engine, "tables").claim(ALONE, wait=True):
             storage = RDBStorage(address, engine_kwargs=settings)
     except ImportError as error:
         raise StudyError(f"{shown(address)}: {error}; install this driver with pip") from error
-    except Exception as error:  # drivers raise many types when there is no server
+    except Exception as error:  # drivers raise many exception types when there is no server
         raise StudyError(f"{shown(address)}: cannot be opened: {hide(str(error), address)}") from error
     return storage, PostgresClaims(engine, study)
 
@@ -168,7 +168,7 @@ def _url(address: str) -> URL:
         )
     try:
         url = make_url(address)
-    except (ArgumentError, ValueError) as error:  # ValueError: of a wrong port
+    except (ArgumentError, ValueError) as error:  # ValueError is raised for a wrong port
         raise StudyError(f"{shown}: not an address of a database; write {FORM}") from error
     if url.password is not None or any(SETTING.match(f"{name}=x") and name != "passfile" for name in url.query):
         raise StudyError(
