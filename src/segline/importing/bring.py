@@ -52,7 +52,7 @@ def _memory(item: Any) -> int:
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):
-        return 0  # reading the file reports the error
+        return 0  # a later step that reads the file reports the error
     return height * width * max(READING * channels * np.dtype(dtype).itemsize, MASK_PIXEL)
 
 
@@ -148,7 +148,7 @@ def _spec(layout: Layout, name: str, licence: str, origin: str) -> Spec:
 
 
 def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
-    """Raise UnfitError if files have errors; add the reasons for all guesses, as a wrong guess may be the cause."""
+    """Raise UnfitError if files have errors; the message adds the reasons for all guesses, as one may be wrong."""
     try:
         per_dataset.refuse_errors([problem for problem in problems if not problem.of_set])
     except per_dataset.UnfitError as error:

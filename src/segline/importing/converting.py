@@ -130,7 +130,10 @@ def _write_labels(
 
 
 def _values(mask: MaskSource, image: ImageSource | None, windows: Windows) -> Labels:
-    """Return the values of a mask. If its image is cut, compare the two sizes here; otherwise a later check does."""
+    """Return the values of a mask; if the image is cut, check that mask and image are equally large.
+
+    A later check compares the sizes of images that are not cut.
+    """
     values = mask.read()
     if image is not None and len(windows) > 1 and values.shape != (size := imagefiles.image_size(image.file)[:2]):
         raise LayoutError(

@@ -14,7 +14,7 @@ Windows = Mapping[str, Window]  # by stem of the block
 
 WHOLE: Window = (slice(None), slice(None))
 SMALLEST = 16  # px; smallest side of a block
-LONGEST_NAME = 255  # bytes of a file name on common file systems
+LONGEST_NAME = 255  # bytes; longest file name on common file systems
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Plan:
 
 
 def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Plan:
-    """Plan to cut each image larger than `side` px into equal blocks of at most `side` px; None cuts nothing.
+    """Plan to cut each image larger than `side` px into equal blocks of at most `side` px (None: no cut).
 
     Blocks of one image stay in the group of the image, because neighbouring blocks share objects. If there are fewer
     groups than the splits need, each block is a group.

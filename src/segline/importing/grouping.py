@@ -81,7 +81,7 @@ def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, st
 
 
 def with_twins_joined(folder: Path, dataset: Dataset, checked: Sequence[Checked]) -> tuple[Dataset, list[str]]:
-    """Unite the groups of images with equal pixels, which prepare refuses to split; return the dataset and a line."""
+    """Unite the groups of images with equal pixels, which prepare refuses to split; return the dataset and a note."""
     groups = duplicates.groups(dataset, checked, exactly=True)
     joined = sorted(stem for stem, group in groups.items() if group != dataset.groups[stem])
     if not joined:

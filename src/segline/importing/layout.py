@@ -14,7 +14,7 @@ Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 """A function like `map`, which may use all cores and show progress."""
 
 READABLE = imagefiles.READABLE
-MOST_ERRORS = 5  # errors that a message lists
+MOST_ERRORS = 5  # largest number of errors that a message lists
 
 
 class LayoutError(ValueError):

@@ -75,7 +75,7 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Diagonal contact matters only where a lower run starts in the right column; elsewhere the runs also overlap.
+        # Two runs touch only at a corner if a new run of the lower row starts in the right-hand one of the two columns.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -103,7 +103,7 @@ def _counts(labels: Labels, largest: int) -> Counts:
 
 
 def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Yield a problem if, by the histogram `values` of class ids, all pixels are ignored or none is foreground."""
+    """Yield a problem if the histogram `values` of class ids shows only ignored pixels, or no foreground."""
     if set(values) == {spec.ignore}:
         yield Problem("warning", name, "every pixel is ignored", kind="labels ignored everywhere")
     elif not set(values) - {0, spec.ignore}:
@@ -143,7 +143,7 @@ def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[P
 
 
 def _between(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Return a mask (H, W) of the pixels above the lowest and below the highest of their eight neighbours.
+    """Return a mask (H, W) of the pixels with a value above the lowest and below the highest of their eight neighbours.
 
     Smoothing leaves such values at edges.
     """

@@ -17,10 +17,10 @@ Indices = npt.NDArray[np.intp]  # (N,)
 
 SIDE, WAVES = 64, 16  # side of the reduced image, px; number of its lowest frequencies used along each axis
 COARSE = 512  # px; side of a first reduction in the image's own type, which avoids a large float copy
-# Images are similar if at most this many of 255 bits differ. Different images of one kind differed by 58 bits or more.
+# Images are similar if at most MOST_BITS of 255 bits differ. Different images of one kind differed by 58 or more.
 # More than nine in ten images stay similar after JPEG quality 30, 10 % brightening, halving, or a shift by 1 %.
 MOST_BITS = 40
-ROWS, COLUMNS = 16, 2048  # number of pairs compared at once, chosen to fit the CPU cache
+ROWS, COLUMNS = 16, 2048  # rows and columns of pairs that are compared at once, to fit the CPU cache
 
 
 def digest(image: Raw) -> bytes:

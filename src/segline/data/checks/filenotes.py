@@ -19,7 +19,7 @@ MOST = 7  # most messages of one kind, because an image can be rotated or mirror
 
 
 def notes(file: Path) -> tuple[Note, ...]:
-    """Return the metadata notes on a file; none if the file is unreadable, because reading it reports the error."""
+    """Return the metadata notes on a file; an unreadable file has none, because another check reports it."""
     try:
         return imagefiles.describe(file, 0).notes
     except FileError:

@@ -20,7 +20,7 @@ __all__ = ["Checked", "Each", "Problem", "UnfitError", "name_of", "refuse_errors
 
 KINDS = ("images", "instances", "classes")
 WINDOWS_FORBIDS = re.compile(r'[<>:"|?*\\]|[. ]$')
-# End of a path in DVC's cache, to which DVC's links lead if cache.type is symlink.
+# Matches the end of a path in DVC's cache. DVC makes links to such paths if cache.type is symlink.
 # The start of the path varies: DVC 3 adds files/md5, and the setting cache.dir can move the cache anywhere.
 DVC_CACHE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}$")
 
@@ -131,7 +131,7 @@ def _unpaired(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
-    """Yield problems if images differ in type or number of channels, because a network accepts only one of each.
+    """Yield problems if images differ in type or number of channels, because a network needs these to be equal.
 
     A mixture of grey and RGB images is a warning: grey images are read as RGB.
     """

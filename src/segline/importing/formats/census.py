@@ -1,4 +1,4 @@
-"""Compute statistics of masks whose meaning is not known yet, mask by mask, and sum them over all masks."""
+"""Compute statistics of masks whose meaning is unknown, mask by mask, and sum them over all masks."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ class MaskCounts:
     """Statistics of one mask."""
 
     file: Path
-    pixels: Mapping[int, int]  # by value
+    pixels: Mapping[int, int]  # number of pixels of each value
     whole: int | None  # number of values above 0 that form one 4-connected component; None for too many values
     pieces: int  # number of 4-connected components of the pixels above 0
     net: float  # share of all zeros that lies in their largest 8-connected component
@@ -110,7 +110,7 @@ class Census:
 
     masks: int = 0
     first: Path | None = None
-    pixels: Counter[int] = field(default_factory=Counter)  # number by value, up to MOST_VALUES values
+    pixels: Counter[int] = field(default_factory=Counter)  # number of pixels of each value, up to MOST_VALUES values
     few_values: int = 0  # number of values above 0, summed over the masks with few values
     few_whole: int = 0  # number of these values that form one component
     numbered: bool = True  # True if every mask with few values has the values 1 to n, for some n
@@ -181,7 +181,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Texture:
-    """Masks (H, W) bool of the pixels that lie in an area, in a line and at an edge.
+    """Masks (H, W) bool that mark the pixels in areas, in lines and at edges.
 
     `solid`: the pixel is in a block of 2 x 2 equal pixels. `linked`: at least two of the eight neighbours have the same
     value as the pixel. `edge`: the pixel is above the lowest and below the highest of the eight neighbours.

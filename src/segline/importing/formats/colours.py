@@ -17,7 +17,7 @@ from segline.importing.formats.legends import CSV, LabelMap
 from segline.importing.formats.pixels import GREY, Look, Packed, translated
 from segline.importing.layout import Colour, ImportOptions, LayoutError, MaskSource, first_few
 
-NEAR = 10  # of 255 levels of a channel: largest change of a colour by lossy compression
+NEAR = 10  # largest change of a colour by lossy compression, in levels (0 to 255) of one channel
 MOST_COLOURS = 32  # largest number of colours in all masks together for colours to be classes
 VOID = 0xE0E0C0  # the colour of index 255 (ignored pixels) in the Pascal VOC palette
 
@@ -26,7 +26,7 @@ Reading = Literal["numbers", "greys", "colours"]
 
 @dataclass(frozen=True)
 class Key:
-    """Decision how to read all masks of a source: as numbers, greys or colours.
+    """Decision on how to read all masks of a source: as numbers, greys or colours.
 
     If colours mean classes, `classes` holds the class id of each colour, and `names` the name of each class id.
     `ignore` is the mask value of ignored pixels, if palettes show it.
@@ -39,7 +39,7 @@ class Key:
     ignore: int | None = None
 
     def mask(self, file: Path) -> MaskSource:
-        """Return the source of the mask in `file`."""
+        """Return a MaskSource that reads the mask in `file` as decided."""
         if self.names is not None:
             return MaskSource(file, partial(_classes, file, self.classes))
         return MaskSource(file, partial(getattr(pixels, self.reading), file))
@@ -93,14 +93,12 @@ def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
 
 @dataclass
 class _Total:
-    """Sum of the looks of all masks."""
+    """Counts of colours and palettes, summed over the looks of all masks."""
 
     pixels: Counter[Packed] = field(default_factory=Counter)
     solid: Counter[Packed] = field(default_factory=Counter)
     linked: Counter[Packed] = field(default_factory=Counter)
-    most_of: dict[Packed, tuple[int, Path]] = field(
-        default_factory=dict
-    )  # largest number of pixels in one mask, and that mask
+    most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)  # most pixels in one mask, and that mask
     palette: dict[int, Packed] = field(default_factory=dict)
     conflict: bool = False  # True if two masks give one index different colours
     coloured: int = 0

@@ -95,7 +95,7 @@ def _refuse_stacks(paired: Pairs) -> None:
 
 
 def _is_partial(options: ImportOptions) -> bool:
-    """Return whether some images of the source may be left out."""
+    """Return whether `options` allow images of the source to be left out."""
     return bool(options.images or options.masks or options.skip_unpaired)
 
 

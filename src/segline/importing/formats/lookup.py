@@ -33,7 +33,7 @@ def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, A
             yield file, files.read_json(file, parse.DATA_SIZE, loose=True)
         except FileError:
             if not file.is_file() or file.stat().st_size > parse.DATA_SIZE:
-                raise  # only such a file is not searched for keys: reading a pipe might never end
+                raise  # searching a pipe for keys might never end
             if any(key in files.read_bytes(file) for key in keys):
                 raise
 
@@ -47,7 +47,7 @@ class Images:
 
     @classmethod
     def below(cls, source: Path) -> Self:
-        """Return the images that annotations in `source` may name.
+        """Return the image files that annotations in `source` may refer to.
 
         If `source` is a file, these are the images below its folder. If that folder is named annotations, labels or
         json, they are the images below the parent folder.

@@ -36,7 +36,7 @@ LABEL = "object"
 
 @dataclass(frozen=True)
 class ObjectFolder:
-    """Content of a source: image and mask folder by stem, images without mask folder, and errors about the rest."""
+    """Content of a source: image and mask folder of each stem, images without mask folder, and errors."""
 
     pairs: dict[str, tuple[Path, Path]]
     bare: dict[str, Path]

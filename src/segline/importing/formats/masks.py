@@ -21,7 +21,7 @@ FEWEST_IDS = 3  # fewest values that tell object ids from class ids by how often
 
 @dataclass(frozen=True)
 class Meaning:
-    """Meaning of mask values; the fields have the same meaning as in Layout."""
+    """Meaning of the mask values of a source; Layout describes the fields."""
 
     labels: Kind
     names: Mapping[int, str]
@@ -256,7 +256,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse class names for ids above the largest mask value if ids in between have no name."""
+    """Refuse class names for ids above the largest mask value if ids between the two have no name."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(

@@ -10,7 +10,7 @@ from segline.data.dataset import IGNORE
 from segline.importing.formats.census import MOST_CLASSES, SOFT, Census
 from segline.importing.layout import ImportOptions, LayoutError, first_few
 
-NEAR = 8 / 255  # of the highest value: largest change of a value by lossy compression
+NEAR = 8 / 255  # largest change of a value by lossy compression, as a share of the highest value
 MOST_SHADES = 256  # largest number of values for which all pairs are compared
 STRETCHED = 200  # if the highest value is at least this, values are shades of grey, not class ids
 CLOSE, CLOSE_RARE = 3, 2  # a shade this close to another one, and this many times rarer, is noise
@@ -36,7 +36,7 @@ def noisy(census: Census, values: Sequence[int]) -> list[int]:
 
 
 def _beside_another(census: Census, values: Sequence[int], value: int, near: int) -> bool:
-    """Return whether a much more frequent value lies within `near` of `value`."""
+    """Return whether a much more frequent value differs from `value` by at most `near`."""
     solid = 2 * census.solid[value] >= max(1, census.textured[value])
     if (values[-1] < STRETCHED and solid) or len(values) > MOST_SHADES:
         return False

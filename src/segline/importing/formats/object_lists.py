@@ -192,7 +192,7 @@ def layout(
 
 
 def _kind(options: ImportOptions) -> tuple[Kind, str]:
-    """Return the kind of labels and the reason."""
+    """Choose the kind of labels, instances unless --labels says otherwise; return the kind and the reason."""
     if options.labels == "boundaries":
         raise LayoutError(
             "--labels boundaries: this source lists objects one by one, not borders; leave the option out"

@@ -17,7 +17,7 @@ Naming = Callable[[Path], str]  # returns the name that an image and its mask sh
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and masks, both by the stem of the image, and a text that describes the rule that paired them.
+    """Images and masks, both by the stem of the image, and a description of the rule that paired them.
 
     An image without mask holds background only.
     """
@@ -183,7 +183,7 @@ def _without_shared(files: Sequence[Path]) -> Naming:
 
 def _shared_words(stems: Sequence[str]) -> str:
     """Return the common prefix of all stems, up to the end of a word."""
-    first, last = min(stems, default=""), max(stems, default="")  # a prefix of these two is a prefix of all
+    first, last = min(stems, default=""), max(stems, default="")  # a prefix that these two share is shared by all stems
     length = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     word_end = max(first.rfind(sign, 0, length) for sign in "-_. ")
     return first[: word_end + 1]

@@ -106,7 +106,7 @@ def colours(file: Path) -> npt.NDArray[np.int32]:
 
 
 def _drawn(file: Path) -> tuple[Pixels, npt.NDArray[np.int32] | None]:
-    """Return the pixels and, if they are palette indices, the packed colours of the palette."""
+    """Read the pixels of a mask and, if these are palette indices, the packed colours of the palette."""
     pixels, palette = imagefiles.read_mask(file)
     if palette is not None:
         shown = np.zeros((256, 3), np.uint8)

@@ -66,7 +66,7 @@ class Painted:
 def polygon(points: Points, shape: Shape) -> Region:
     """Rasterise a closed outline: return the pixels, in an image of `shape`, whose centres are inside `points`."""
     height, width = shape
-    # Each bound is the index of the first row or column whose pixel centre is at or beyond the coordinate.
+    # Each bound is the first row or column whose pixel centre is at the coordinate, or right of it or below it.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -77,7 +77,7 @@ def polygon(points: Points, shape: Shape) -> Region:
 
 
 def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return row and x of each point where the outline crosses the centre line of a row, `top` to `bottom` - 1."""
+    """Return (row, x) of the points where the outline crosses the centre lines of rows `top` to `bottom` - 1."""
     following = np.roll(points, -1, axis=0)
     # Orient all edges downwards, so that polygons that share an edge compute bit-identical x values along this edge.
     down = points[:, 1] <= following[:, 1]
