@@ -1,1 +1,1 @@
-"""Import foreign layouts into a dataset folder, completely or not at all."""
+"""Import data of foreign layouts into a dataset folder, atomically."""

@@ -1,4 +1,4 @@
-"""Bring a foreign source into a dataset folder, completely or not at all; the source is only read."""
+"""Import a foreign source into a dataset folder atomically, without changing the source."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,9 +27,9 @@ MapperFactory = Callable[[str, Memory], Mapper]
 
 @dataclass(frozen=True)
 class Imported:
-    """Result of an import: folder, specification, reasons for all guesses, number of images, table and problems.
+    """Result of an import: dataset folder, specification, reasons for all guesses, counts, content table and problems.
 
-    `resumed` of the images were already there from an interrupted import.
+    `table` describes the content, line by line. `resumed` is the number of images left by an interrupted import.
     """
 
     folder: Path
@@ -48,16 +48,16 @@ def _serial(step: str, memory: Memory) -> Mapper:
 
 
 def _memory(item: Any) -> int:
-    """Estimate the bytes needed to examine `item`, a file or an object with a `file`."""
+    """Estimate the memory, in bytes, needed to examine `item`, which is a path or an object with a `file` path."""
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):
-        return 0  # reading the file reports the error
+        return 0  # a later step that reads the file reports the error
     return height * width * max(READING * channels * np.dtype(dtype).itemsize, MASK_PIXEL)
 
 
 def _header_memory(item: Any) -> int:
-    """Return 0: the header of a file needs negligible memory."""
+    """Return 0, because reading the header of a file needs negligible memory."""
     del item
     return 0
 
@@ -73,13 +73,13 @@ def bring(
     raw: Path = RAW,
     mapper_for: MapperFactory = _serial,
 ) -> Imported:
-    """Make the dataset folder `raw`/`name` from `source`; images are copied byte for byte.
+    """Import `source` into the dataset folder `raw`/`name`; copy whole image files byte for byte.
 
     An interrupted import leaves data/raw/.NAME.partial, and the same call on the same files resumes there.
 
     Parameters
     ----------
-    options : statements about the source that replace guesses.
+    options : what the user states about the source, in place of guesses.
     licence, origin : values of licence and source in dataset.yaml.
     replace : whether an existing folder may be replaced.
     mapper_for : returns a function like `map` for a named step, given the memory that each item needs; pass one whose
@@ -88,7 +88,7 @@ def bring(
     Raises
     ------
     DatasetError, LayoutError, FileError, UnfitError, BusyError
-        The target exists already or is being made, or `source` is faulty; nothing is left behind.
+        The target exists already, another import is writing it, or `source` is faulty; nothing is left behind.
     """
     options, source, target = options or ImportOptions(), names.on_disk(source), raw / _checked(name)
     _refuse_target(source, target, replace)
@@ -100,7 +100,7 @@ def bring(
     spec = _spec(layout, name, licence, origin)
     key = staging.fingerprint(source, _used_files(layout), options, spec.model_dump())
     with staging.folder(target, key) as folder:
-        _refuse_target(source, target, replace)  # again, because another import may have finished meanwhile
+        _refuse_target(source, target, replace)  # checked again, because another import may have finished meanwhile
         resumed, instances = _write(folder, layout, spec, plan, mapper_for)
         dataset = Dataset.open(folder)
         checked = per_dataset.inspect(dataset, mapper_for("check", dataset.memory))
@@ -148,7 +148,7 @@ def _spec(layout: Layout, name: str, licence: str, origin: str) -> Spec:
 
 
 def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
-    """Refuse unfit files, and give the reasons for all guesses: these may have picked the wrong masks."""
+    """Raise UnfitError if files have errors; the message adds the reasons for all guesses, as one may be wrong."""
     try:
         per_dataset.refuse_errors([problem for problem in problems if not problem.of_set])
     except per_dataset.UnfitError as error:
@@ -158,7 +158,7 @@ def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
 def _write(
     folder: Path, layout: Layout, spec: Spec, plan: cutting.Plan, mapper_for: MapperFactory
 ) -> tuple[int, int | None]:
-    """Write the missing files of the dataset; return the numbers of existing images and of instances."""
+    """Write the missing dataset files; return the number of images already there, and the number of instances."""
     mapper = mapper_for("write", lambda stem: _memory(layout.images[stem]))
     counts = _write_pixels(folder, layout, plan.blocks, mapper)
     if plan.groups is not None:

@@ -1,4 +1,4 @@
-"""Write one image of a foreign layout and its masks as files of a dataset; existing files are kept."""
+"""Write one image of a foreign layout and its masks as dataset files; keep files that exist."""
 
 import io
 from collections.abc import Callable
@@ -20,7 +20,7 @@ MOST_INSTANCES = np.iinfo(np.uint16).max
 
 
 def write_image(image: ImageSource, folder: Path, windows: Windows) -> bool:
-    """Copy a file byte for byte, or write its blocks or one page; return whether all of it existed already."""
+    """Copy an image file, or write its blocks or one page of it; return whether all output files existed already."""
     whole = image.page is None and list(windows.values()) == [WHOLE]
     suffixes = (image.file.suffix,) if whole else (".png", ".tif")
     missing = [stem for stem in windows if not any((folder / f"{stem}{suffix}").exists() for suffix in suffixes)]
@@ -37,7 +37,7 @@ def write_image(image: ImageSource, folder: Path, windows: Windows) -> bool:
 
 
 def _write_pixels(pixels: Raw, folder: Path, stem: str, nodata: float | None) -> None:
-    """Write (H, W, C) as PNG, or as TIFF if PNG cannot hold the pixels or the value of missing pixels."""
+    """Write `pixels` (H, W, C) as PNG, or as TIFF if PNG cannot store the pixels or the nodata value."""
     if nodata is None and pixels.dtype != np.float32 and pixels.shape[2] in (1, 3):
         files.write_bytes(folder / f"{stem}.png", encode_png(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
     else:
@@ -45,7 +45,7 @@ def _write_pixels(pixels: Raw, folder: Path, stem: str, nodata: float | None) ->
 
 
 def _tiff(pixels: Raw, nodata: float | None) -> bytes:
-    """Return deterministic TIFF bytes of (H, W, C), with the value of missing pixels if there is one."""
+    """Encode `pixels` (H, W, C) as deterministic TIFF bytes, with the nodata value if there is one."""
     import tifffile
 
     stream = io.BytesIO()
@@ -63,7 +63,7 @@ def _tiff(pixels: Raw, nodata: float | None) -> bytes:
 
 
 def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> None:
-    """Write the class ids of one image or its blocks as uint8.
+    """Write the class ids of one image, or of its blocks, as uint8 label images.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> 
 
 
 def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -> int:
-    """Write the instance ids of one image or its blocks as uint16; return the number of instances.
+    """Write the instance ids of one image, or of its blocks, as uint16 label images; return the number of instances.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write the missing blocks and return them by name; the mask is read only if a block is missing."""
+    """Write the missing blocks of a mask and return these blocks by stem; read the mask only if a block is missing."""
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
     if not missing:
         return {}
@@ -131,7 +131,10 @@ def _write_labels(
 
 
 def _values(mask: MaskSource, image: ImageSource | None, windows: Windows) -> Labels:
-    """Return the values of a mask; check its size here if the image is cut, otherwise a later check does."""
+    """Return the values of a mask; if the image is cut, check that mask and image are equally large.
+
+    A later check compares the sizes of images that are not cut.
+    """
     values = mask.read()
     if image is not None and len(windows) > 1 and values.shape != (size := imagefiles.image_size(image.file)[:2]):
         raise LayoutError(

@@ -1,4 +1,4 @@
-"""Cut large images into blocks, each a separate image, so that one image suffices for train, validation and test."""
+"""Cut large images into blocks that become separate images, so that one large image can fill all three splits."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,13 +13,16 @@ Window = tuple[slice, slice]  # rows, columns
 Windows = Mapping[str, Window]  # by stem of the block
 
 WHOLE: Window = (slice(None), slice(None))
-SMALLEST = 16  # px; side of a block
-LONGEST_NAME = 255  # bytes of a file name on common file systems
+SMALLEST = 16  # px; smallest side of a block
+LONGEST_NAME = 255  # bytes; longest file name on common file systems
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Blocks of each image by its stem, groups of the blocks (None: each is its own), and lines about the cut."""
+    """Plan of a cut: the blocks of each image by its stem, the group of each block, and lines for the user.
+
+    `groups` is None if each block is its own group.
+    """
 
     blocks: Mapping[str, Windows]
     groups: dict[str, str] | None
@@ -27,10 +30,10 @@ class Plan:
 
 
 def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Plan:
-    """Plan to cut every image larger than `side` px into equal blocks of at most that side; None cuts nothing.
+    """Plan to cut each image larger than `side` px into equal blocks of at most `side` px (None: no cut).
 
-    Blocks of one image stay in its group, because neighbours share objects. If there are fewer groups than the splits
-    need, each block is a group.
+    Blocks of one image stay in the group of the image, because neighbouring blocks share objects. If there are fewer
+    groups than the splits need, each block is a group.
 
     Raises
     ------
@@ -62,7 +65,7 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
 
 
 def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
-    """Return the blocks of an image, STEM_rROW_cCOLUMN, of at most `side` px; their sizes differ by at most 1 px."""
+    """Divide an image into blocks of at most `side` px, named STEM_rROW_cCOLUMN; block sizes differ by at most 1 px."""
     rows, columns = _parts(height, side), _parts(width, side)
     if len(rows) == len(columns) == 1:
         return {stem: WHOLE}
@@ -75,7 +78,7 @@ def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
 
 
 def _parts(length: int, side: int) -> list[slice]:
-    """Divide `length` px into parts of at most `side` px."""
+    """Divide `length` px into nearly equal slices of at most `side` px."""
     count = ceil(length / side)
     return [slice(index * length // count, (index + 1) * length // count) for index in range(count)]
 

@@ -1,4 +1,4 @@
-"""Groups of similar images, which stay together in one split: from series, from a pattern, or from equal pixels."""
+"""Group similar images, which must stay in one split: images of a series, of a name pattern, or with equal pixels."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from segline.data.checks.problems import Checked
 from segline.data.dataset import GROUPS, Dataset
 from segline.importing.layout import ImportOptions, Layout, LayoutError, first_few
 
-FEWEST_SERIES = 3  # series that can stay whole: one each for training, validation and test
-RUNS = 10  # runs of neighbours into which fewer series are cut altogether
+FEWEST_SERIES = 3  # smallest number of series that stay whole: one each for training, validation and test
+RUNS = 10  # approximate total number of runs of consecutive images, if there are fewer series
 
 
 def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[str, str], str]:
-    """Group images that follow one another, as slices or in time; return the group of each stem, and the reason.
+    """Group consecutive images, such as slices or time points; return the group of each stem, and the reason.
 
-    With at least three series, each is a group. Fewer could not be split, and a random split would separate
-    neighbours, which look alike; so each series is cut into runs of neighbours.
+    If there are at least three series, each series is a group. Fewer series cannot fill three splits, and a random
+    split would separate neighbours, which look alike. So each of them is cut into runs of consecutive images.
 
     Parameters
     ----------
-    series : stems in their order, by the name of the series; each stem begins with that name and `_`.
-    kind : the kind of series, such as stack, for the reason.
+    series : stems in order, by the name of the series; each stem begins with this name and `_`.
+    kind : word for a series in the reason, such as stack.
     """
     if len(series) >= FEWEST_SERIES:
         whole = {stem: name for name, stems in series.items() for stem in stems}
@@ -56,7 +56,7 @@ def _run_name(series: str, run: Sequence[str]) -> str:
 
 
 def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, str] | None, list[str]]:
-    """Return groups by --group-by with the reason, or without this option the groups of the layout.
+    """Return the groups that --group-by defines, with the reason; without this option, the groups of the layout.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, st
 
 
 def with_twins_joined(folder: Path, dataset: Dataset, checked: Sequence[Checked]) -> tuple[Dataset, list[str]]:
-    """Join the groups of images with equal pixels, because prepare refuses to split these; return a line about it."""
+    """Unite the groups of images with equal pixels, which prepare refuses to split; return the dataset and a note."""
     groups = duplicates.groups(dataset, checked, exactly=True)
     joined = sorted(stem for stem, group in groups.items() if group != dataset.groups[stem])
     if not joined:

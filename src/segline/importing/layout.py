@@ -1,4 +1,4 @@
-"""The layout of a foreign source: its images, its masks and their meaning, as every format module describes them."""
+"""Common description of a foreign source: its images, its masks and what the mask values mean."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,24 +14,24 @@ Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 """A function like `map`, which may use all cores and show progress."""
 
 READABLE = imagefiles.READABLE
-MOST_ERRORS = 5  # errors that a message lists
+MOST_ERRORS = 5  # largest number of errors that a message lists
 
 
 class LayoutError(ValueError):
-    """A source without a known layout, or with contradictory content; the message names the file and the way out."""
+    """Raised for a source of unknown layout or contradictory content; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """The user's statements about the source; import guesses everything that is left out.
+    """What the user states about the source; import guesses everything that the user does not state.
 
     ``names``: class names by class id. ``ignore``: mask value of pixels that do not count. ``threshold``: mask values
-    above it are 1, others 0. ``colours``: class id by colour, IGNORE for colours that do not count. ``images``,
-    ``masks``: patterns of files below the source; files pair by the text at `*`. ``group_by``: regular expression whose
-    first parenthesis is the group in a stem. ``skip_unpaired``: leave out files without partner instead of refusing
-    them. ``missing_as_background``: images without labels hold background only. ``cut``: side in px of the blocks into
-    which larger images are cut. ``crowd``: treat crowds of COCO as ignored pixels or as objects. ``skip_shapes``: leave
-    out LabelMe shapes that enclose no area.
+    above the threshold become 1, others 0. ``colours``: class id by colour, IGNORE for colours that do not count.
+    ``images``, ``masks``: patterns of files below the source; an image and a mask with the same text at `*` are a pair.
+    ``group_by``: regular expression; the text in its first parenthesis is the group of a stem. ``skip_unpaired``: leave
+    out files without partner instead of refusing them. ``missing_as_background``: images without labels hold background
+    only. ``cut``: side in px of the blocks into which larger images are cut. ``crowd``: treat COCO crowds as ignored
+    pixels or as objects. ``skip_shapes``: leave out LabelMe shapes that enclose no area.
     """
 
     labels: Kind | None = None
@@ -51,7 +51,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Source of one image's pixels: a whole file, which is copied byte for byte, or one page of a stack."""
+    """Source of the pixels of one image: a whole file, or one page of a multi-page file."""
 
     file: Path
     page: int | None = None
@@ -59,7 +59,7 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class MaskSource:
-    """Source of one image's labels: `read` opens `file` when called, and returns (H, W) integers."""
+    """Source of the labels of one image: calling `read` opens `file` and returns integer labels (H, W)."""
 
     file: Path
     read: Callable[[], Labels]
@@ -67,7 +67,7 @@ class MaskSource:
 
 @dataclass(frozen=True)
 class Layout:
-    """Images and masks of a foreign source by stem, and the rules for reading the masks.
+    """Images and masks of a foreign source, by stem, and the meaning of the mask values.
 
     A layout has class masks, instance masks or both. `class_of` gives the class of each value in a class mask, IGNORE
     for pixels that do not count; None means that the values are class ids. With `label_components`, every connected
@@ -86,34 +86,35 @@ class Layout:
 
 
 def first_few(values: Sequence[object], most: int = 8) -> str:
-    """Join the first `most` values by commas, and add the total number where values are left out."""
+    """Join the first `most` values by commas, and add the total number if values are left out."""
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
 
 def raise_errors(errors: Sequence[str]) -> None:
-    """Raise LayoutError with the first of `errors` and the number of the rest; return where there are none."""
+    """Raise LayoutError with the first few `errors` and the number of the others; do nothing if there are no errors."""
     if errors:
         rest = [f"... and {len(errors) - MOST_ERRORS} more errors like these"] if len(errors) > MOST_ERRORS else []
         raise LayoutError("\n".join([*errors[:MOST_ERRORS], *rest]))
 
 
 def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
-    """Raise `errors` about `files` without partner; with --skip-unpaired, return a line about them instead."""
+    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return a line about them instead."""
     if not options.skip_unpaired:
         raise_errors(errors)
     return [f"{len(errors)} {files} left out because of --skip-unpaired: {errors[0]}"] if errors else []
 
 
 def background_only(count: int) -> list[str]:
-    """Return a line about `count` images that hold background only by --missing-as-background; none for 0."""
+    """Return a line about the `count` images that --missing-as-background declares as background; no line if 0."""
     return [f"{count} image(s) without labels are background only (--missing-as-background)"] if count else []
 
 
 def refuse_options(options: ImportOptions, labels: str, *supported: str) -> None:
-    """Raise LayoutError for an option that `labels` do not support, instead of ignoring it.
+    """Raise LayoutError if the user set an option that this kind of source does not support.
 
-    `labels` and `names` are checked by each layout.
+    `labels` describes the labels in the message, and `supported` lists the supported options. Each format module checks
+    the options `labels` and `names` itself.
     """
     for name in ("ignore", "threshold", "colours"):
         if name not in supported and getattr(options, name) not in (None, {}):

@@ -19,15 +19,16 @@ SIDE = 320  # px; larger images are shrunk before drawing, so that outlines stay
 
 
 def contact_sheet(dataset: Dataset, checked: Sequence[Checked]) -> RGB:
-    """Draw a picture (H, W, 3) of the `chosen` images, deterministically."""
+    """Draw a contact sheet (H, W, 3) of the images that `chosen` selects, with outlined labels."""
     panels = [(stem, _panel(dataset, stem)) for stem in chosen(checked)]
     return overlay.gallery(panels, legend=overlay.legend(dataset.spec.classes, errors=False))
 
 
 def chosen(checked: Sequence[Checked], most: int = PANELS) -> list[str]:
-    """Choose stems from all over the dataset: of each of `most` equal parts the image with the most new classes.
+    """Divide the dataset into at most `most` equal parts; choose from each part the image with the most new classes.
 
-    Ties go to the image with the most classes, then to the first.
+    A class is new if no image chosen before shows it. Among equal images, the one with more classes wins, then the
+    first. Return the stems of the chosen images.
     """
     stems: list[str] = []
     shown: set[int] = set()
@@ -64,7 +65,7 @@ def _fitted(image: Raw) -> Raw:
 
 
 def _nearest(values: Labels, shape: Sequence[int]) -> Labels:
-    """Resample `values` (H, W) to `shape` by nearest neighbours."""
+    """Resample `values` (H, W) to `shape` by nearest-neighbour interpolation."""
     rows, columns = (np.arange(new) * old // new for new, old in zip(shape[:2], values.shape, strict=True))
     nearest: Labels = values[rows[:, None], columns]
     return nearest
@@ -74,7 +75,7 @@ CHANNELS = {1: "grey", 3: "RGB"}
 
 
 def lines(dataset: Dataset, checked: Sequence[Checked], instances: int | None = None) -> Iterator[str]:
-    """Yield a table of images, sizes, pixel types, groups, instances if counted, and the share of each class."""
+    """Yield the lines of a table: images, sizes, pixel types, groups, instances (if counted) and class shares."""
     rows = [("images", _images(checked)), ("pixels", _pixel_types(checked)), ("labels", dataset.spec.labels)]
     groups = len(set(dataset.groups.values()))
     if groups < len(dataset.groups):

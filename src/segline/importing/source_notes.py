@@ -1,4 +1,4 @@
-"""Notes about the metadata of source files, and masks whose georeference contradicts their image."""
+"""Report the metadata of source files, and refuse masks that are georeferenced elsewhere than their image."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,11 +11,11 @@ from segline.model.metadata import Note
 
 
 def notes(layout: Layout, mapper: Mapper) -> tuple[list[str], set[str]]:
-    """Return lines about notes in images and masks, and the kinds of image notes that they cover."""
+    """Return lines about the metadata of images and masks, and the kinds of image notes that these lines cover."""
     images = _readable(image.file for image in layout.images.values())
     masks = _readable(mask.file for sources in (layout.classes, layout.instances) for mask in sources.values())
     notes_of = dict(zip([*images, *masks], mapper(filenotes.notes, [*images, *masks]), strict=True))
-    # The check of the pixels reports missing values, because only the pixels show whether these occur.
+    # The pixel check reports missing values, because only the pixels show whether missing values occur.
     of_images = [(file, tuple(note for note in notes_of[file] if not _needs_pixels(note))) for file in images]
     kinds = {note.kind for _, file_notes in of_images for note in file_notes}
     of_masks = [(file, notes_of[file]) for file in masks]
@@ -27,12 +27,12 @@ def _needs_pixels(note: Note) -> bool:
 
 
 def _readable(used: Iterable[Path]) -> list[Path]:
-    """Return the distinct image files among `used`; other files, such as JSON, and folders have no notes."""
+    """Return the distinct image files among `used`; JSON files and folders have no metadata to report."""
     return [file for file in dict.fromkeys(used) if file.suffix.lower() in imagefiles.READABLE and file.is_file()]
 
 
 def refuse_misplaced_masks(layout: Layout, mapper: Mapper) -> None:
-    """Refuse masks whose georeference gives another place than that of their image.
+    """Refuse masks whose georeferenced location differs from the location of their image.
 
     Raises
     ------
@@ -49,13 +49,13 @@ def refuse_misplaced_masks(layout: Layout, mapper: Mapper) -> None:
 
 
 def _misplacement(pair: tuple[Path, Path]) -> str:
-    """Return the error about a mask in another place than its image, or an empty text."""
+    """Return an error message if the mask is georeferenced elsewhere than its image, and an empty text otherwise."""
     image, mask = pair
     try:
         if imagefiles.image_size(image)[:2] != imagefiles.image_size(mask)[:2]:
-            return ""  # the comparison of all sizes reports it later
+            return ""  # a later check reports different sizes
         distance = georeference.apart(image, mask)
     except FileError:
-        return ""  # reading the file reports it later
+        return ""  # a later step reports unreadable files
     way_out = "use the mask of this place, or, if the georeference is wrong, save the mask without it"
     return f"{mask}: {distance}; {way_out}" if distance else ""

@@ -1,4 +1,4 @@
-"""Fill a dataset folder beside its final place; an interrupted import resumes there."""
+"""Fill a dataset folder next to its final path, so that an interrupted import can resume."""
 
 import hashlib
 import os
@@ -12,20 +12,20 @@ from filelock import FileLock, Timeout
 from segline import files
 
 PACKAGE = Path(files.__file__).parent
-CODE = (PACKAGE / "importing", PACKAGE / "data", PACKAGE / "model")  # the result of an import depends on these rooms
+CODE = (PACKAGE / "importing", PACKAGE / "data", PACKAGE / "model")  # these packages determine the result of an import
 
 
 class BusyError(RuntimeError):
-    """Another process is filling the folder; the message names the folder and the way out."""
+    """Raised if another process is filling the folder; the message names the folder and what to do."""
 
 
 @contextmanager
 def folder(target: Path, key: str) -> Iterator[Path]:
-    """Provide a folder to fill, which replaces `target` after success.
+    """Provide a temporary folder to fill, and move it to `target` after success.
 
-    An error removes the folder. If the process is killed or interrupted, the folder stays, and the next call with the
-    same `key` continues with its files; another key starts with an empty folder. So each file must be written
-    atomically, and existing files need not be written again.
+    An error removes the folder. If the process is killed or interrupted, the folder stays. The next call with the same
+    `key` continues with the files in the folder, while a call with another key starts with an empty folder. So the
+    caller must write each file atomically, and need not write existing files again.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def folder(target: Path, key: str) -> Iterator[Path]:
 
 @contextmanager
 def _alone(workshop: Path, name: str) -> Iterator[None]:
-    """Hold the lock of `workshop`, a file in that folder; the system releases it when the process ends."""
+    """Hold a lock file in the folder `workshop`; the system releases the lock when the process ends."""
     if workshop.is_symlink():
         raise BusyError(f"{workshop} is a link, but import fills and empties this folder; remove the link")
     workshop.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _alone(workshop: Path, name: str) -> Iterator[None]:
 
 
 def _filled(workshop: Path, name: str, key: str) -> Path:
-    """Return the folder to fill; empty it first if it was started with another key."""
+    """Return the folder to fill; empty it first if an import with another key began it, or if it holds links."""
     mark, filled = workshop / "key", workshop / name
     if not mark.is_file() or files.read_bytes(mark) != key.encode() or _holds_links(filled):
         files.make_folder(filled)
@@ -81,11 +81,11 @@ def _holds_links(folder: Path) -> bool:
 
 
 def fingerprint(source: Path, used: Iterable[Path], *settings: object) -> str:
-    """Return a SHA-256 digest of `settings`, of name, size and time of each file, and of the code of segline.
+    """Return a SHA-256 digest of `settings`, of segline's code, and of path, size and modification time of each file.
 
     Parameters
     ----------
-    used : files and folders to include besides those below `source`.
+    used : files and folders to include in addition to the files below `source`.
     """
     digest = hashlib.sha256(repr(settings).encode())
     for module in sorted(file for folder in CODE for file in folder.rglob("*.py")):
@@ -107,6 +107,6 @@ def _add(digest: "hashlib._Hash", path: Path) -> None:
     try:
         state = path.stat()
         version = f"{state.st_size} {state.st_mtime_ns}"
-    except OSError:  # such as a broken link; reading reports it if the file is needed
+    except OSError:  # for example, a broken link; reading the file later reports the error
         version = "gone"
     digest.update(os.fsencode(path) + b"\0" + version.encode() + b"\n")

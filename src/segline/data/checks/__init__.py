@@ -1,1 +1,1 @@
-"""Checks of a dataset before training: each image, its labels, its duplicates, the whole dataset."""
+"""Check a dataset before training: each image, its labels, its duplicates, and the whole dataset."""

@@ -1,4 +1,4 @@
-"""Check the label images of one image, each alone and both together."""
+"""Check the label images of one image: instances, classes, and whether the two agree."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,17 +12,17 @@ from segline.data.labels import Labels, foreground, renumber
 
 Counts = npt.NDArray[np.intp]
 
-TINY = 4  # px; smaller objects are mostly slips of the mouse
-SMOOTH = 3  # this many values that lie between others show a smoothed mask, not a wrong value
+TINY = 4  # px; smaller objects are mostly accidental mouse clicks
+SMOOTH = 3  # fewest values between others that show a smoothed mask rather than wrong values
 PIXELS = 1 << 22  # pixels processed at once, to bound the memory for a large image
 WAY_OUT = "save it without smoothing as PNG or TIFF, or import it again with --threshold"
 
 
 def pieces(instances: Labels, count: int) -> Counts:
-    """Count the 8-connected pieces of instances 0 to `count`; the background counts as 0.
+    """Count the 8-connected pieces of each instance 1 to `count`; entry 0, the background, is 0.
 
-    Each row is cut into runs of one instance; runs that touch from row to row are joined. So one pass over the rows is
-    enough, whatever the number and shape of the instances.
+    Each row is divided into runs of pixels of one instance, and runs that touch between rows are joined. So one pass
+    over the rows is enough, whatever the number and shape of the instances.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """Yield, for each block of rows, the instance of each run and the pairs of touching runs of one instance."""
+    """Yield, by block of rows, the instance of each run of pixels, and the pairs of touching runs of one instance."""
     height, width = instances.shape
     rows = max(1, PIXELS // max(1, width))
     total = 0
@@ -64,9 +64,9 @@ def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
 
 
 def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tuple[Counts, Counts]:
-    """Return the pairs of touching runs, where they begin to overlap or touch by a corner.
+    """Return the pairs of pixel runs of one instance that touch between two rows, at a side or only at a corner.
 
-    A pair may occur a few times.
+    The same pair may occur a few times.
     """
     upper, lower = part[:-1], part[1:]
     begins = starts[:-1] | starts[1:]
@@ -75,7 +75,7 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Runs touch by a corner alone only where a run of the lower row begins at the right pixel.
+        # Two runs touch only at a corner if a new run of the lower row starts in the right-hand one of the two columns.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -85,7 +85,7 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
 
 
 def histogram(labels: Labels) -> dict[int, int]:
-    """Return the number of pixels of each value in `labels`, by value."""
+    """Return the number of pixels of each value in `labels`."""
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         values, counts = np.unique(labels, return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -103,7 +103,7 @@ def _counts(labels: Labels, largest: int) -> Counts:
 
 
 def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Check the histogram of class ids `values`: labels that are ignored or background everywhere."""
+    """Yield a problem if the histogram `values` of class ids shows only ignored pixels, or no foreground."""
     if set(values) == {spec.ignore}:
         yield Problem("warning", name, "every pixel is ignored", kind="labels ignored everywhere")
     elif not set(values) - {0, spec.ignore}:
@@ -111,7 +111,7 @@ def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Prob
 
 
 def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Check class ids (H, W) with histogram `values` for ids that are not in dataset.yaml, wrong or smoothed."""
+    """Check class ids (H, W), with their histogram `values`, for ids missing from dataset.yaml and for smoothing."""
     unknown = {value: count for value, count in values.items() if value not in spec.classes and value != spec.ignore}
     if not unknown:
         if len(values) > SMOOTH:
@@ -129,9 +129,9 @@ def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec
 
 
 def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
-    """Yield a problem if most values occur only between a lower and a higher value, as in an anti-aliased mask.
+    """Yield a problem if most values occur only between lower and higher neighbours, as in an anti-aliased mask.
 
-    `areas` are the pixels of value 0, 1, ...
+    `areas` holds the number of pixels of each value 0, 1, ...
     """
     between = _between(labels)
     present = np.flatnonzero(areas[1:]) + 1
@@ -143,7 +143,7 @@ def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[P
 
 
 def _between(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Return a mask (H, W) of the values above the least and below the largest of their eight neighbours.
+    """Return a mask (H, W) of the pixels with a value above the lowest and below the highest of their eight neighbours.
 
     Smoothing leaves such values at edges.
     """
@@ -180,7 +180,10 @@ def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) 
 
 
 def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str) -> Iterator[Problem]:
-    """Yield a problem if areas (N,), of numbers 1 to N, are below `TINY` pixels."""
+    """Yield a problem if some areas are smaller than `TINY` pixels.
+
+    `areas` (N,) holds the areas of the numbers 1 to N in `numbered`.
+    """
     tiny = areas < TINY
     if tiny.any():
         first = _first(numbered == tiny.argmax() + 1)
@@ -189,7 +192,7 @@ def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str
 
 
 def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterator[Problem]:
-    """Check classes and instances (H, W) against each other: unmatched pixels, and instances of two classes."""
+    """Check whether classes and instances (H, W) agree: no unmatched pixels, and no instances of two classes."""
     areas = foreground(classes, spec.ignore)
     cells = instances > 0
     if spec.ignore is not None:
@@ -215,6 +218,6 @@ def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterat
 
 
 def _first(mask: npt.NDArray[np.bool_]) -> str:
-    """Return the position of the first pixel in `mask`."""
+    """Return the position of the first True pixel in `mask`, as text."""
     y, x = divmod(int(mask.argmax()), mask.shape[1])
     return f"x {x}, y {y}"

@@ -16,15 +16,15 @@ Codes = npt.NDArray[np.uint64]  # (N, 4)
 Indices = npt.NDArray[np.intp]  # (N,)
 
 SIDE, WAVES = 64, 16  # side of the reduced image, px; number of its lowest frequencies used along each axis
-COARSE = 512  # px; first reduction, in the image's own type: it avoids a float copy of a large image
-# Of 255 bits. More than nine in ten images stay within it after recompression (quality 30), brightening by a tenth,
-# halving, or a shift by 1 % of the side. Different images of one kind differed by at least 58 bits.
+COARSE = 512  # px; side of a first reduction in the image's own type, which avoids a large float copy
+# Images are similar if at most MOST_BITS of 255 bits differ. Different images of one kind differed by 58 or more.
+# More than nine in ten images stay similar after JPEG quality 30, 10 % brightening, halving, or a shift by 1 %.
 MOST_BITS = 40
-ROWS, COLUMNS = 16, 2048  # pairs compared at once, to fit the cache
+ROWS, COLUMNS = 16, 2048  # rows and columns of pairs that are compared at once, to fit the CPU cache
 
 
 def digest(image: Raw) -> bytes:
-    """Return the MD5 of type, shape and pixels."""
+    """Return an MD5 digest of the type, shape and pixels of an image."""
     md5 = hashlib.md5(f"{image.dtype} {image.shape}".encode(), usedforsecurity=False)
     md5.update(np.ascontiguousarray(image).data)
     return md5.digest()
@@ -33,8 +33,8 @@ def digest(image: Raw) -> bytes:
 def code(image: Raw) -> Codes:
     """Return the perceptual hash (4,) uint64 of an image (H, W, C); similar images differ in few bits.
 
-    The bits are the signs of the 255 lowest frequencies of the reduced grey image about their median (pHash: Zauner
-    2010). The 63 frequencies used there are too few to distinguish single cells on a plain ground.
+    Each bit tells whether one of the 255 lowest frequencies of the reduced grey image is above their median (pHash:
+    Zauner 2010). The 63 frequencies of the original pHash are too few to distinguish single cells on a plain ground.
     """
     reduced = _reduced(image)
     if not np.isfinite(reduced).all():
@@ -44,10 +44,10 @@ def code(image: Raw) -> Codes:
 
 
 def _reduced(image: Raw) -> npt.NDArray[np.float64]:
-    """Return the sum of the channels, reduced to (SIDE, SIDE)."""
+    """Sum the channels of an image, and reduce the sum to (SIDE, SIDE)."""
     height, width, channels = image.shape
     size = min(width, COARSE), min(height, COARSE)
-    # OpenCV resizes at most four channels at once.
+    # OpenCV can resize at most four channels at once.
     parts = [image] if channels <= 4 else [image[..., channel] for channel in range(channels)]
     total = np.zeros((SIDE, SIDE))
     for part in parts:
@@ -58,7 +58,7 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
 
 
 def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
-    """Map each index to an index with the same digest and another label, if there is one."""
+    """Map each index to an index that has the same digest but another label, if there is one."""
     by_digest: dict[bytes, list[int]] = {}
     for index, key in enumerate(digests):
         by_digest.setdefault(key, []).append(index)
@@ -71,9 +71,9 @@ def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
 
 
 def partners(codes: Codes, labels: Indices) -> Indices:
-    """Return for each code the index of a similar code with another label, or -1.
+    """Return, for each code, the index of a similar code with another label, or -1 if there is none.
 
-    Every pair is compared, so no pair is missed. 100,000 codes take about 15 s of one core (benchmarks/bench_check.py).
+    Every pair is compared, so no pair is missed. 100,000 codes take about 15 s on one core (benchmarks/bench_check.py).
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def partners(codes: Codes, labels: Indices) -> Indices:
 
 
 def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
-    """Return a mask (R, C) of the words (4, R) and (4, C) that differ in few bits; None if no pair does."""
+    """Compare the codes (4, R) and (4, C); return a mask (R, C) of similar pairs, or None if there are none."""
     bits = np.zeros((ours.shape[1], theirs.shape[1]), np.uint8)
     for mine, yours in zip(ours, theirs, strict=True):
         bits += np.bitwise_count(mine[:, None] ^ yours)
@@ -107,7 +107,7 @@ def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
 
 
 def united(codes: Codes, labels: Indices) -> Indices:
-    """Return `labels` (N,), united until no two similar codes differ in label (Boruvka 1926)."""
+    """Return `labels` (N,), merged until any two similar codes have the same label (Boruvka 1926)."""
     while True:
         partner_of = partners(codes, labels)
         with_partner = np.flatnonzero(partner_of >= 0)
@@ -117,7 +117,7 @@ def united(codes: Codes, labels: Indices) -> Indices:
 
 
 def joined(labels: Indices, pairs: Iterable[tuple[int, int]]) -> Indices:
-    """Return `labels` (N,) where the two labels of each pair of indices are replaced by the smaller."""
+    """Return `labels` (N,) after merging, for each pair of indices, the larger label into the smaller one."""
     labels = labels.copy()
     for index, partner in pairs:
         low, high = sorted((labels[index], labels[partner]))
@@ -132,14 +132,14 @@ WAY_OUT = f"give both the same group in {GROUPS}"
 def problems(
     dataset: Dataset, checked: Sequence[Checked], part_of: Mapping[str, str], what: Literal["group", "split"]
 ) -> Iterator[Problem]:
-    """Yield a problem for images that are alike in two parts: training on one would spoil the judgement on the other.
+    """Yield a problem for each pair of similar images in different groups or splits, which would bias test scores.
 
     Images of one value are skipped, because many of them can be alike.
 
     Parameters
     ----------
     part_of : group or split of each image.
-    what : kind of the parts. The same pixels in two splits are an error, all other cases are warnings.
+    what : whether `part_of` holds groups or splits. Equal pixels in two splits are an error, all else are warnings.
     """
     images = [image for image in checked if image.code is not None]
     names = [name_of(dataset, dataset.images[image.stem]) for image in images]
@@ -172,11 +172,11 @@ def contradictions(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Pro
 
 
 def groups(dataset: Dataset, checked: Sequence[Checked], *, exactly: bool = False) -> dict[str, str]:
-    """Return the group of each image, where groups with similar images are united.
+    """Return the group of each image, after uniting the groups that hold similar images.
 
     Parameters
     ----------
-    exactly : unite only groups with images of the same pixels.
+    exactly : unite groups only if they hold images with exactly the same pixels.
     """
     images = [image for image in checked if image.code is not None]
     names, labels = np.unique([dataset.groups[image.stem] for image in images], return_inverse=True)
@@ -198,7 +198,7 @@ def _numbers(parts: Sequence[str]) -> Indices:
 
 
 def _once(pairs: Mapping[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield each pair of an index and its partner; mutual partners only once."""
+    """Yield each pair of an index and its partner; yield mutual partners only once."""
     return (
         (index, partner) for index, partner in sorted(pairs.items()) if index < partner or pairs.get(partner) != index
     )

@@ -1,4 +1,4 @@
-"""Report the metadata of image files: as problems of a dataset and as lines of an import."""
+"""Report image metadata: as problems when a dataset is checked, and as lines of output when it is imported."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,13 +13,13 @@ from segline.model import metadata
 from segline.model.images import Raw
 from segline.model.metadata import Note
 
-OF_MASKS = "transparency"  # note about masks only: images with transparent pixels are refused
+OF_MASKS = "transparency"  # kind of note for masks only, because images with transparent pixels are refused
 NODATA = "nodata"
-MOST = 7  # largest number of messages of a kind: one for each way to turn an image
+MOST = 7  # most messages of one kind, because an image can be rotated or mirrored in 7 ways
 
 
 def notes(file: Path) -> tuple[Note, ...]:
-    """Return the notes on a file. An unreadable file has none: its reader reports the error."""
+    """Return the metadata notes on a file; an unreadable file has none, because another check reports it."""
     try:
         return imagefiles.describe(file, 0).notes
     except FileError:
@@ -27,7 +27,7 @@ def notes(file: Path) -> tuple[Note, ...]:
 
 
 def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Problem]:
-    """Yield warnings about the metadata of `file`, and of an image also errors about its missing values.
+    """Yield warnings about the metadata of `file` and, for an image, problems caused by missing values.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Proble
         if note.kind not in (OF_MASKS, NODATA):
             yield Problem("warning", name, note.message, kind=note.kind)
     nodata = metadata_of_file.nodata
-    if nodata is not None and not np.isnan(nodata):  # the check of pixels reports NaN
+    if nodata is not None and not np.isnan(nodata):  # the pixel check reports NaN
         yield from _missing(name, image, nodata)
 
 
 def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
-    """Yield the problem of missing values in an image: an error if their value lies far from all other values."""
+    """Yield a problem if an image has missing values: an error if `nodata` is far from other values, else a warning."""
     missing = metadata.missing(image, nodata)
     count = int(np.count_nonzero(missing))
     if not count:
@@ -64,7 +64,7 @@ def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
 
 
 def _far(values: Raw, nodata: float) -> bool:
-    """Return whether `nodata` lies further from `values` than these lie from each other."""
+    """Return whether `nodata` is further from the range of `values` than this range is wide."""
     if not values.size:
         return False
     low, high = float(values.min()), float(values.max())
@@ -72,7 +72,7 @@ def _far(values: Raw, nodata: float) -> bool:
 
 
 def lines(what: str, noted: Iterable[tuple[Path, tuple[Note, ...]]]) -> list[str]:
-    """Return a line for each different note on files called `what`, at most `MOST` of each kind."""
+    """Return one line for each different note, at most `MOST` for each kind; `what` names the files in the lines."""
     counts = Counter(note for _, file_notes in noted for note in file_notes)
     texts: list[str] = []
     for kind in dict.fromkeys(note.kind for note in counts):

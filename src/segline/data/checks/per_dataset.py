@@ -1,4 +1,4 @@
-"""Check a whole dataset: its tables, file names and links, the form of its images, its classes and its splits."""
+"""Check a whole dataset: its tables, file names, links, image types, classes and splits."""
 
 import os
 import re
@@ -20,15 +20,15 @@ __all__ = ["Checked", "Each", "Problem", "UnfitError", "name_of", "refuse_errors
 
 KINDS = ("images", "instances", "classes")
 WINDOWS_FORBIDS = re.compile(r'[<>:"|?*\\]|[. ]$')
-# Target of the links that DVC makes if cache.type is symlink: below files/md5 of the cache for DVC 3, in the cache
-# itself for DVC 2. The setting cache.dir can move the cache anywhere.
+# Matches the end of a path in DVC's cache. DVC makes links to such paths if cache.type is symlink.
+# The start of the path varies: DVC 3 adds files/md5, and the setting cache.dir can move the cache anywhere.
 DVC_CACHE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 Each = Callable[[Callable[[str], Checked], Sequence[str]], Iterator[Checked]]
 
 
 def problems(dataset: Dataset, each: Each = map) -> list[Problem]:
-    """Return all problems of `dataset` before it is split: `judge` of the result of `inspect`."""
+    """Inspect `dataset` and return all its problems, except problems of splits."""
     return judge(dataset, inspect(dataset, each))
 
 
@@ -57,7 +57,7 @@ def judge(dataset: Dataset, checked: Sequence[Checked]) -> list[Problem]:
 
 
 def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str, str]) -> list[Problem]:
-    """Return the problems of splits (train, validation, test): duplicates across splits, classes absent from one."""
+    """Return the problems of splits (train, validation, test): duplicates across splits, classes missing in a split."""
     problems_of_splits = list(duplicates.problems(dataset, checked, splits, "split"))
     for split in sorted(set(splits.values())):
         problems_of_splits += _absent(
@@ -67,7 +67,7 @@ def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str,
 
 
 def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
-    """Open the dataset in `folder` and return it with all problems of dataset.yaml, groups.csv and stems.
+    """Open the dataset in `folder` and return it with all problems of dataset.yaml, groups.csv and file stems.
 
     The dataset is None if it cannot be used. If only groups.csv is wrong, each image of the dataset is its own group.
 
@@ -109,7 +109,7 @@ def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..
 
 
 def _lines(folder: Path, name: str, message: str) -> list[Problem]:
-    """Return one problem for each line of `message` that begins with the path of its file, without that path.
+    """Split `message` into problems, one for each line that begins with the path of a file; remove these paths.
 
     Lines without a path continue the problem before them.
     """
@@ -118,7 +118,7 @@ def _lines(folder: Path, name: str, message: str) -> list[Problem]:
 
 
 def _unpaired(dataset: Dataset) -> Iterator[Problem]:
-    """Yield the images without label image, and the label images without image."""
+    """Yield a problem for each image without label image, and for each label image without image."""
     for kind, label_files in (("instances", dataset.instances), ("classes", dataset.classes)):
         if not label_files:
             continue
@@ -131,7 +131,7 @@ def _unpaired(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
-    """Yield a problem if images differ in type or channels, because a network takes one form.
+    """Yield problems if images differ in type or number of channels, because a network needs these to be equal.
 
     A mixture of grey and RGB images is a warning: grey images are read as RGB.
     """
@@ -162,7 +162,7 @@ def _as_colour(form: tuple[str, int]) -> tuple[str, int]:
 
 
 def _absent(dataset: Dataset, checked: Sequence[Checked], where: str) -> Iterator[Problem]:
-    """Yield the classes without pixels.
+    """Yield a problem for each class without pixels.
 
     Nothing is reported if labels are missing or unusable, because they may contain these classes.
     """
@@ -188,7 +188,7 @@ def _too_few(dataset: Dataset) -> Iterator[Problem]:
 
 
 def portability(dataset: Dataset) -> Iterator[Problem]:
-    """Yield the problems of file names and links that fail on another machine, without opening a file."""
+    """Yield a problem for each file name or link that would fail on another machine; open no file."""
     yield from _colliding(dataset)
     labels = [*dataset.instances.values(), *dataset.classes.values()]
     for file in (dataset.folder / SPEC, dataset.folder / GROUPS, *dataset.images.values(), *labels):
@@ -198,7 +198,7 @@ def portability(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _colliding(dataset: Dataset) -> Iterator[Problem]:
-    """Yield the images whose stems differ only by case or by Unicode composition."""
+    """Yield a problem for each image whose stem differs from another stem only by case or Unicode composition."""
     first: dict[str, str] = {}
     for stem in dataset.stems:
         earlier = first.setdefault(unicodedata.normalize("NFC", stem).casefold(), stem)
@@ -221,10 +221,10 @@ def _name(name: str, file: Path) -> Iterator[Problem]:
 
 
 def _link(name: str, file: Path, folder: Path) -> Iterator[Problem]:
-    """Yield a problem if `file` is a link out of the dataset, except into DVC's cache."""
+    """Yield a problem if `file` links to a target outside the dataset, except into DVC's cache."""
     if not (file.is_symlink() or file.parent.is_symlink()):
         return
-    # Unlike Path.resolve, this survives links that lead to themselves.
+    # Unlike Path.resolve, os.path.realpath does not fail for a link that points to itself.
     target = Path(os.path.realpath(file))
     if not target.is_relative_to(os.path.realpath(folder)) and not DVC_CACHE.search(target.as_posix()):
         message = f"a link to {target}, outside the dataset; other machines lack that file: copy it into the dataset"

@@ -40,7 +40,7 @@ def examine(dataset: Dataset, stem: str) -> Checked:
 
 
 def _unreadable(name: str, error: FileError) -> Problem:
-    # The table already names the file.
+    # The table names the file already, so the message omits the name.
     return Problem("error", name, str(error).partition(": ")[2] or str(error), kind="files that cannot be read")
 
 
@@ -49,7 +49,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _image(dataset: Dataset, stem: str) -> Checked:
-    """Check the image file alone; its pixels are released before the labels are read."""
+    """Check the image file alone, so that its pixels are freed before the labels are read."""
     name = name_of(dataset, dataset.images[stem])
     try:
         image = dataset.image(stem)
@@ -80,7 +80,7 @@ def _pixels(name: str, image: Raw) -> Problem | None:
 
 
 def _with_labels(dataset: Dataset, checked: Checked, labels: dict[str, Labels]) -> Checked:
-    """Return `checked` with facts and problems of its labels, which are readable and fit the image."""
+    """Return `checked` with the facts and problems of its labels, which must be readable and fit the image."""
     spec, stem = dataset.spec, checked.stem
     problems_of_labels: list[Problem] = []
     values: dict[int, int] = {}

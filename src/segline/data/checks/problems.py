@@ -1,4 +1,4 @@
-"""Problems of a dataset, the table that shows them, and the error that stops the line."""
+"""Problems of a dataset, the table that shows them, and the error that stops the pipeline."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from segline.data.dataset import Dataset
 from segline.text import visible
 
 LINES = 50  # largest number of lines in a table
-EXAMPLES = 3  # files named for each kind of problem
+EXAMPLES = 3  # largest number of files named for each kind of problem
 
 
 class UnfitError(ValueError):
@@ -21,10 +21,10 @@ class UnfitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Problem of one file. An error stops the line, a warning does not.
+    """Problem of one file. An error stops the pipeline; a warning does not.
 
-    `kind` names the problem in a few words, to sum up many files; `count` is the number of affected pixels or
-    instances.
+    `kind` names the problem in a few words, so that one line can sum up many files. `count` is the number of
+    affected pixels or instances.
     """
 
     level: Literal["error", "warning"]
@@ -36,7 +36,10 @@ class Problem:
 
 
 def refuse_errors(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> None:
-    """Raise UnfitError with the table of `problems` if they contain an error; parameters as in `table`."""
+    """Raise UnfitError with a table of `problems` if one of them is an error.
+
+    `most` and `examples` are passed to `table`.
+    """
     errors = sum(problem.level == "error" for problem in problems)
     if errors:
         lines = table(problems, most, examples)
@@ -44,7 +47,7 @@ def refuse_errors(problems: Sequence[Problem], most: int = LINES, examples: int 
 
 
 def table(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> str:
-    """Return a table of problems, errors first: level, file and message, at most `most` lines.
+    """Return a text table of problems, errors first, with level, file and message, in at most `most` lines.
 
     If more than `examples` files share a kind of problem, the table names `examples` files and counts the others.
     """
@@ -60,12 +63,12 @@ def _line(text: str) -> str:
 
 
 def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
-    """Yield the problems, errors first, grouped by kind; one line sums up the files beyond the examples."""
+    """Yield the problems, errors first, grouped by kind; one line per kind sums up the files beyond the examples."""
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)
     for (_, kind), same in sorted(kinds.items(), key=lambda item: item[0][0]):
-        # A summary line in place of a single problem would save nothing.
+        # A single problem beyond the examples is shown, because a summary line would be as long.
         shown = same if len(same) <= examples + 1 else same[:examples]
         yield from shown
         if len(shown) < len(same):
@@ -75,7 +78,7 @@ def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Facts about one image after its files were read. A field stays empty where a file could not be read.
+    """Facts about one image, from reading its files; a field stays empty if its file could not be read.
 
     Attributes
     ----------

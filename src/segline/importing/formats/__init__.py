@@ -1,4 +1,4 @@
-"""Recognise the layout of a foreign source; one module per layout."""
+"""Recognise the layout of a foreign source; each layout has its own module."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from segline.data.dataset import SPEC
 from segline.importing.formats import coco, ctc, folders, labelme, mask_per_object, stacks, unsupported
 from segline.importing.layout import ImportOptions, Layout, LayoutError, Mapper, first_few
 
-# The most specific layout first.
+# The functions that recognise a layout; the most specific layout comes first.
 LAYOUTS: tuple[Callable[[Path, ImportOptions, Mapper], Layout | None], ...] = (
     ctc.recognise,
     mask_per_object.recognise,
@@ -26,7 +26,9 @@ SUPPORTED = """\
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout:
-    """Return the layout of `source`, a folder or a single file; patterns in `options` rule out all other layouts.
+    """Recognise the layout of `source`, a folder or a single file.
+
+    If `options` hold file patterns, only the layout in `folders` is tried.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Statistics of masks whose meaning is not known yet: counted mask by mask, then added up."""
+"""Compute statistics of masks whose meaning is unknown, mask by mask, and sum them over all masks."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ from segline.data.imagefiles import Labels
 from segline.data.labels import grown, strips
 from segline.importing.layout import MaskSource
 
-MOST_CLASSES = 20  # with more values than this, the values are instance ids
-MOST_VALUES = 2**16  # values that are counted separately
-FEWEST_NOISY, MOST_NOISY = 2, 4096  # number of values in a mask between which their texture is computed
-SOFT = (8 / 255, 248 / 255)  # shares of white that lossy compression of black and white stays outside of
-# A net of borders is nearly one component, and divides most of the image into many components.
+MOST_CLASSES = 20  # more values than this are usually instance ids
+MOST_VALUES = 2**16  # largest number of values that are counted separately
+FEWEST_NOISY, MOST_NOISY = 2, 4096  # fewest and most values of a mask whose texture is computed
+SOFT = (8 / 255, 248 / 255)  # shares of white: lossy compression keeps black below, white above
+# Borders form a net if nearly all of them are one component, around many components that fill most of the image.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
 
@@ -29,12 +29,12 @@ class MaskCounts:
     """Statistics of one mask."""
 
     file: Path
-    pixels: Mapping[int, int]  # by value
-    whole: int | None  # values above 0 with one 4-connected component each; None for too many values
-    pieces: int  # 4-connected components of the pixels above 0
-    net: float  # share of the zeros in their largest 8-connected component
-    blurred: int  # pixels between 0 and the highest value that form no area of their own; see _blurred
-    # Pixels by value that lie in an area, in a line, at an edge (see Texture); empty for one value or too many.
+    pixels: Mapping[int, int]  # number of pixels of each value
+    whole: int | None  # number of values above 0 that form one 4-connected component; None for too many values
+    pieces: int  # number of 4-connected components of the pixels above 0
+    net: float  # share of all zeros that lies in their largest 8-connected component
+    blurred: int  # number of pixels between 0 and the highest value that form no area; see _blurred
+    # Number of pixels of each value in areas, in lines and at edges (see Texture); empty for one or too many values.
     solid: Mapping[int, int] = field(default_factory=dict)
     linked: Mapping[int, int] = field(default_factory=dict)
     edge: Mapping[int, int] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def counts_of(source: MaskSource) -> MaskCounts:
 
 
 def pixel_counts(mask: Labels) -> dict[int, int]:
-    """Return the number of pixels by value, values in ascending order."""
+    """Return the number of pixels of each value, in ascending order of the values."""
     highest = int(mask.max(initial=0))
     if highest < MOST_VALUES:  # a histogram is much faster than sorting all pixels
         counts = labels.areas(np.atleast_2d(mask), highest + 1)
@@ -93,7 +93,7 @@ def _largest_share(region: Labels) -> float:
 
 
 def _blurred(mask: Labels) -> Labels:
-    """Return (H, W) bool: no 4-neighbour has the same value, or values rise or fall through the pixel."""
+    """Return a mask (H, W), True where no 4-neighbour has the same value, or values rise or fall across the pixel."""
     isolated, slope = np.ones(mask.shape, np.bool_), np.zeros(mask.shape, np.bool_)
     for axis in (0, 1):
         pixels, differing, monotonic = (np.moveaxis(array, axis, 0) for array in (mask, isolated, slope))
@@ -106,35 +106,35 @@ def _blurred(mask: Labels) -> Labels:
 
 @dataclass
 class Census:
-    """Statistics of all masks, added up one by one; their size does not grow with the number of masks."""
+    """Statistics of all masks, summed mask by mask, so that memory does not grow with the number of masks."""
 
     masks: int = 0
     first: Path | None = None
-    pixels: Counter[int] = field(default_factory=Counter)  # by value, up to MOST_VALUES values
-    few_values: int = 0  # values above 0, summed over the masks with few values ...
-    few_whole: int = 0  # ... and those of them with one component
-    numbered: bool = True  # every mask with few values has the values 1 to n, for some n ...
-    numbers: set[int] = field(default_factory=set)  # ... and the set of these n
+    pixels: Counter[int] = field(default_factory=Counter)  # number of pixels of each value, up to MOST_VALUES values
+    few_values: int = 0  # number of values above 0, summed over the masks with few values
+    few_whole: int = 0  # number of these values that form one component
+    numbered: bool = True  # True if every mask with few values has the values 1 to n, for some n
+    numbers: set[int] = field(default_factory=set)  # every n of these masks
     pieces: int = 0
     share: float = 0.0
     nets: int = 0
     blurred: int = 0
-    beside_ignore: int = 0  # masks that hold IGNORE and another value above 0
+    beside_ignore: int = 0  # number of masks that hold IGNORE and another value above 0
     softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in a mask, and that mask
-    masks_of: Counter[int] = field(default_factory=Counter)  # masks by value that they hold, up to MOST_VALUES values
-    filled: int = 0  # masks that hold a value above 0
-    # Pixels by value over the masks with up to MOST_NOISY values: all, and those in an area, in a line, at an edge.
+    masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold each value
+    filled: int = 0  # number of masks that hold a value above 0
+    # Number of pixels of each value in masks of 2 to MOST_NOISY values: all, in areas, in lines and at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
     edge: Counter[int] = field(default_factory=Counter)
     most_of: dict[int, tuple[int, Path]] = field(
         default_factory=dict
-    )  # most pixels of a value in one mask, and that mask
+    )  # for each value, its largest number of pixels in one mask, and that mask
 
     @classmethod
     def of(cls, masks: Iterable[MaskCounts]) -> Self:
-        """Return the sum over `masks`, which are iterated once."""
+        """Sum the statistics of `masks`, which are iterated once."""
         census = cls()
         for counts in masks:
             census.add(counts)
@@ -181,10 +181,10 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Texture:
-    """Masks (H, W) bool of the pixels in an area, in a line and at an edge.
+    """Masks (H, W) bool that mark the pixels in areas, in lines and at edges.
 
-    `solid`: in a block of 2 x 2 equal pixels. `linked`: at least two of the eight neighbours have the same value.
-    `edge`: above the lowest and below the highest of the eight neighbours.
+    `solid`: the pixel is in a block of 2 x 2 equal pixels. `linked`: at least two of the eight neighbours have the same
+    value as the pixel. `edge`: the pixel is above the lowest and below the highest of the eight neighbours.
     """
 
     solid: Bools
@@ -193,7 +193,7 @@ class Texture:
 
 
 def texture_of(mask: Labels) -> Texture:
-    """Return the texture of `mask`, computed in strips to save memory."""
+    """Compute the texture of `mask`, in strips to save memory."""
     texture = Texture(*(np.zeros(mask.shape, np.bool_) for _ in range(3)))
     for rows in strips(mask.shape):
         around, inner = grown(rows, 1, mask.shape[0])

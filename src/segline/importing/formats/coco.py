@@ -1,4 +1,4 @@
-"""Layout: COCO JSON, in which one or several files list images, categories and the outline of each object."""
+"""COCO layout: one or several JSON files that list images, categories and the outline of each object."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +43,13 @@ class Annotation:
     outline: tuple[Points, ...] | RunLengths
 
     def region(self, shape: Shape, where: str) -> Region:
-        """Return the pixels in an image of `shape`; LayoutError, which begins with `where`, if they do not fit."""
+        """Rasterise the object or crowd in an image of `shape`.
+
+        Raises
+        ------
+        LayoutError
+            The outline does not fit the image; the message begins with `where`.
+        """
         if not isinstance(self.outline, RunLengths):
             points = [object_lists.refuse_outside(polygon, shape, where) for polygon in self.outline]
             return regions.union([regions.polygon(polygon, shape) for polygon in points])
@@ -57,7 +63,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ListedImage:
-    """One image, as listed in `file`, with its annotations."""
+    """Image that the COCO file `file` lists, with its annotations."""
 
     file: Path
     file_name: str
@@ -65,7 +71,7 @@ class ListedImage:
     annotations: list[Annotation] = field(default_factory=list)
 
     def objects(self, image_file: Path, crowds_are_objects: bool = False) -> ObjectList:
-        """Rasterise the annotations of the image, whose pixels are in `image_file`.
+        """Rasterise the annotations of the image in `image_file`.
 
         Raises
         ------
@@ -83,7 +89,7 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """Content of one COCO file: names of categories by id, their supercategories, and images."""
+    """Content of one COCO file: category names by id, names of supercategories, and listed images."""
 
     file: Path
     categories: Mapping[int, str]
@@ -93,11 +99,11 @@ class CocoFile:
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source`, a COCO file or a folder with some; None without COCO JSON.
+    """Return the layout of `source`, a COCO file or a folder of COCO files; None if it holds no COCO JSON.
 
-    Categories become classes 1, 2, ... in the order of their ids. Polygons are filled by the rule of `regions`; where
-    objects overlap, the smaller object gets the pixels. Crowds (iscrowd 1) are ignored pixels where no object is.
-    Several files are merged. The JSON is read once.
+    Categories become classes 1, 2, ... in the order of their ids. Polygons are filled as the module `regions`
+    describes; where objects overlap, the smaller object gets the pixels. Crowds (iscrowd 1) are ignored pixels where
+    no object is. Several files are merged. The JSON is read once.
 
     Raises
     ------
@@ -160,7 +166,7 @@ def _reasons(coco_files: Sequence[CocoFile], unlisted: int) -> list[str]:
 
 
 def _coco_files(source: Path) -> list[CocoFile]:
-    """Return the content of each COCO file; none for a folder whose first JSON is a LabelMe file."""
+    """Read all COCO files in `source`; return an empty list if a LabelMe file comes first."""
     coco_files: list[CocoFile] = []
     errors = []
     for file, content in lookup.json_contents(source, KEYS):
@@ -179,7 +185,7 @@ def _coco_files(source: Path) -> list[CocoFile]:
 
 
 def _is_coco(content: Any) -> bool:
-    """Return whether `content` has the fields of COCO instances; caption files have no categories and outlines."""
+    """Return whether `content` is COCO with objects; COCO caption files have neither categories nor outlines."""
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
@@ -190,7 +196,7 @@ def _is_coco(content: Any) -> bool:
 
 
 def _missing_lists(content: Any) -> str | None:
-    """Return the names of the missing lists in incomplete COCO instances; None for any other content."""
+    """Return the names of the lists that incomplete COCO content lacks; None if the content is not COCO."""
     if not isinstance(content, dict):
         return None
     first = {key: content[key][0] for key in LISTS if isinstance(content.get(key), list) and content[key]}
@@ -202,7 +208,7 @@ def _missing_lists(content: Any) -> str | None:
 
 
 def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
-    """Return the content of `file`, checked field by field; LayoutError lists the first errors."""
+    """Validate the content of `file` field by field and return it; raise LayoutError with the first few errors."""
     listed = content.get("categories")
     if not isinstance(listed, list) or not listed:
         raise LayoutError(f"{file}: categories is missing or empty; list the id and name of each class there")
@@ -219,7 +225,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
     for item in valid_items(CocoImage, content["images"], f"{file}: images", errors, invalid_images):
         _add(images, item.id, ListedImage(file, item.file_name, (item.height, item.width)), f"{file}: images", errors)
     for annotation in valid_items(CocoAnnotation, content["annotations"], f"{file}: annotations", errors, set()):
-        # A reference to an invalid entry would only repeat the error about that entry.
+        # Skip a reference to an invalid entry, because an error already reports that entry.
         if _is_invalid(annotation.image_id, images, invalid_images) or _is_invalid(
             annotation.category_id, categories, invalid_categories
         ):
@@ -235,7 +241,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether `key` refers to an invalid entry, or may do so because the id of an entry is invalid."""
+    """Return whether `key` refers to an invalid entry, or may do so because some entry has an invalid id."""
     return key not in entries and (key in invalid or None in invalid)
 
 
@@ -246,7 +252,7 @@ def _add(entries: dict[Any, Any], key: object, value: object, where: str, errors
 
 
 def _is_from_cvat(annotations: list[Any]) -> bool:
-    """Return whether annotations have the attribute occluded, which CVAT and Datumaro write."""
+    """Return whether CVAT or Datumaro wrote the annotations, as the attribute `occluded` shows."""
     attributes = [item.get("attributes") for item in annotations[:1000] if isinstance(item, dict)]
     return any(isinstance(item, dict) and "occluded" in item for item in attributes)
 
@@ -308,7 +314,7 @@ def _refuse_different_categories(coco_files: Sequence[CocoFile]) -> None:
 
 
 def _image_files(available: lookup.Images, images: Sequence[ListedImage]) -> tuple[dict[Path, ListedImage], list[str]]:
-    """Return the listed image of each file, and errors about images without a file."""
+    """Return the listed image that belongs to each image file, and an error for each listed image without a file."""
     missing, repeated, image_of = [], [], dict[Path, ListedImage]()
     for image in images:
         try:
@@ -334,7 +340,7 @@ def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) 
 
 
 def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: ImportOptions) -> list[str]:
-    """Return a line about the treatment of annotations with iscrowd 1, where there are some."""
+    """Return a line that says how annotations with iscrowd 1 are treated; no line if there are none."""
     count, total = sum(crowds), len(crowds)
     if not count:
         return []
@@ -349,9 +355,9 @@ def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], optio
 
 
 def _classes(coco_files: Sequence[CocoFile], images: Sequence[ListedImage]) -> tuple[dict[int, str], str]:
-    """Return names by class id, and a line about the classes of the categories.
+    """Return the class names by id, and a line that says which category became which class.
 
-    Unused categories are left out if they are supercategories, which some tools list as well, or `background`.
+    A category without objects is left out if it is a supercategory, which some tools list as well, or `background`.
     """
     file = coco_files[0].file
     used = {annotation.label for image in images for annotation in image.annotations}

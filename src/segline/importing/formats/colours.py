@@ -1,4 +1,4 @@
-"""Decide how to read the masks of a source: as numbers, as greys, or as colours with a class each."""
+"""Decide how to read the masks of a source: as numbers, as greys, or as colours that stand for classes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,18 +17,19 @@ from segline.importing.formats.legends import CSV, LabelMap
 from segline.importing.formats.pixels import GREY, Look, Packed, translated
 from segline.importing.layout import Colour, ImportOptions, LayoutError, MaskSource, first_few
 
-NEAR = 10  # levels of a channel, of 256: distance by which lossy compression changes a colour
-MOST_COLOURS = 32  # in all masks; more colours than this cannot be classes
-VOID = 0xE0E0C0  # the colour of index 255, ignored pixels, in the palette of Pascal VOC
+NEAR = 10  # largest change of a colour by lossy compression, in levels (0 to 255) of one channel
+MOST_COLOURS = 32  # largest number of colours in all masks together for colours to be classes
+VOID = 0xE0E0C0  # the colour of index 255 (ignored pixels) in the Pascal VOC palette
 
 Reading = Literal["numbers", "greys", "colours"]
 
 
 @dataclass(frozen=True)
 class Key:
-    """Way to read all masks of a source, with `classes` by colour and `names` by class id if colours mean classes.
+    """Decision on how to read all masks of a source: as numbers, greys or colours.
 
-    `ignore` is a mask value of ignored pixels, known from its palette.
+    If colours mean classes, `classes` holds the class id of each colour, and `names` the name of each class id.
+    `ignore` is the mask value of ignored pixels, if palettes show it.
     """
 
     reading: Reading
@@ -38,14 +39,14 @@ class Key:
     ignore: int | None = None
 
     def mask(self, file: Path) -> MaskSource:
-        """Return the source of the mask in `file`."""
+        """Return a MaskSource that reads the mask in `file` as decided."""
         if self.names is not None:
             return MaskSource(file, partial(_classes, file, self.classes))
         return MaskSource(file, partial(getattr(pixels, self.reading), file))
 
 
 def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None = None) -> Key:
-    """Decide how to read masks from their `looks`, which are iterated once, and the `labelmap` of their source.
+    """Decide how masks must be read, given their `looks` (iterated once) and the `labelmap` of their source.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None
 
 
 def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
-    """Return whether masks in colour belong to a label map; objects may have colours of their own instead."""
+    """Return whether the masks have the colours of a label map, rather than one colour for each object."""
     unlisted = set(total.pixels) - {_packed(colour) for colour in labelmap.classes}
     return bool(total.coloured or total.palette) and not (unlisted and options.labels == "instances")
 
@@ -92,17 +93,17 @@ def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
 
 @dataclass
 class _Total:
-    """Looks of all masks, added up one by one."""
+    """Counts of colours and palettes, summed over the looks of all masks."""
 
     pixels: Counter[Packed] = field(default_factory=Counter)
     solid: Counter[Packed] = field(default_factory=Counter)
     linked: Counter[Packed] = field(default_factory=Counter)
     most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)  # most pixels in one mask, and that mask
     palette: dict[int, Packed] = field(default_factory=dict)
-    conflict: bool = False  # the same index has two colours
+    conflict: bool = False  # True if two masks give one index different colours
     coloured: int = 0
-    greys: int = 0  # masks with three equal channels
-    most: tuple[int, Path] = (0, Path())  # most colours in one mask, and that mask
+    greys: int = 0  # number of masks whose three channels are equal
+    most: tuple[int, Path] = (0, Path())  # largest number of colours in one mask, and that mask
 
     def add(self, look: Look) -> None:
         self.coloured += look.coloured
@@ -120,7 +121,7 @@ class _Total:
 
     @property
     def dark_last(self) -> bool:
-        """True if the palette is grey, but higher indices are not always lighter: greys and indices differ in order."""
+        """True if the palette is grey, but its greys do not ascend with the index."""
         shown = [colour for _, colour in sorted(self.palette.items())]
         unique = len(set(shown)) == len(shown)
         return unique and shown != sorted(shown) and not any(colour % GREY for colour in shown)
@@ -156,7 +157,7 @@ def _guessed(total: _Total, options: ImportOptions) -> Key:
 
 
 def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportOptions) -> None:
-    """Refuse noise colours, unless --class names each of them as a class."""
+    """Refuse noise colours, unless --class names the class of each noise colour."""
     noisy = [colour for colour in sorted(total.pixels) if colour and _is_noise(total, colour)]
     if not noisy or all(classes[colour] in options.names for colour in noisy):
         return
@@ -171,7 +172,7 @@ def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportO
 
 
 def _is_noise(total: _Total, colour: Packed) -> bool:
-    """Return whether a colour is close to a more frequent colour, or forms no area but mixtures or specks."""
+    """Return whether a colour is close to a more frequent one, or occurs only in blends or specks, not in areas."""
     count = total.pixels[colour]
     count_of = {other: other_count for other, other_count in total.pixels.items() if other != colour}
     for other, other_count in count_of.items():
@@ -188,7 +189,7 @@ def _is_noise(total: _Total, colour: Packed) -> bool:
 
 
 def _is_mixture(colour: Packed, first: Packed, second: Packed) -> bool:
-    """Return whether `colour` is a mixture of `first` and `second`, as smoothing produces."""
+    """Return whether `colour` is a blend of `first` and `second`, such as smoothing produces."""
     start, end, point = (np.array(_channels(packed), float) for packed in (first, second, colour))
     way = end - start
     share = float((point - start) @ way / (way @ way))

@@ -1,4 +1,4 @@
-"""Layout: Cell Tracking Challenge, with sequences 01, 02, ... and their ground truth in 01_GT/SEG or 01_ST/SEG."""
+"""Cell Tracking Challenge layout: sequences 01, 02, ... with their ground truth in 01_GT/SEG or 01_ST/SEG."""
 
 import re
 from functools import partial
@@ -23,14 +23,14 @@ from segline.importing.layout import (
 FRAME, SEGMENTED, SLICE = r"t(\d{3,})\.tiff?", r"man_seg(\d{3,})\.tiff?", r"man_seg_\d+_\d+\.tiff?"
 GOLD, SILVER = "GT", "ST"
 
-Frames = dict[str, dict[int, Path]]  # file by number of the frame, by sequence
+Frames = dict[str, dict[int, Path]]  # the file of each frame, by sequence and frame number
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source` if its sequences and frames are named as in the challenge; None otherwise.
 
-    Frames with gold truth (GT) are taken; silver truth (ST), made by programs, only if no sequence has gold truth. The
-    markers in TRA are not a segmentation.
+    Frames with gold truth (GT) are imported. If no sequence has gold truth, frames with silver truth (ST), which
+    programs made, are imported instead. The markers in TRA are not a segmentation.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def _truth_reasons(kind: str, truth: Frames) -> list[str]:
 
 
 def _frames(source: Path) -> Frames:
-    """Return the frames of each sequence that has some."""
+    """Return the frames by sequence and frame number; leave out sequences without frames."""
     folders = sorted(source.iterdir()) if source.is_dir() else []
     numbered = {folder.name: _numbered(folder, FRAME) for folder in folders if re.fullmatch(r"\d\d", folder.name)}
     return {name: frames for name, frames in numbered.items() if frames}
@@ -100,7 +100,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 def _truth(source: Path, frames: Frames) -> tuple[str, Frames]:
-    """Return the kind of truth, gold if any sequence has it, otherwise silver, and its files."""
+    """Return the kind of truth and its files: gold truth if any sequence has it, otherwise silver truth."""
     for kind in (GOLD, SILVER):
         folders = {sequence: source / f"{sequence}_{kind}" / "SEG" for sequence in frames}
         for folder in folders.values():
@@ -135,7 +135,7 @@ def _refuse_volumes(frames: Frames, truth: Frames) -> None:
 
 
 def _unsegmented_cells(source: Path, truth: Frames, mapper: Mapper) -> list[str]:
-    """Return a warning about cells that TRA marks and SEG does not outline: training takes them as background."""
+    """Return a warning if TRA marks cells that SEG does not outline, because training treats them as background."""
     pairs = [
         (file, marker)
         for sequence, masks in truth.items()
@@ -156,7 +156,7 @@ def _digits(file: Path) -> str:
 
 
 def _count_unsegmented(pair: tuple[Path, Path]) -> tuple[int, int]:
-    """Return the number of marked cells without outline in one frame, and the number of all marked cells."""
+    """Return, for one frame, the number of marked cells without outline and the number of all marked cells."""
     outlined, markers = (imagefiles.read_labels(file) for file in pair)
     if outlined.shape != markers.shape:
         return 0, 0

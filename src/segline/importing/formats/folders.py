@@ -1,4 +1,4 @@
-"""Layout: images and masks as single files, in two folders, in one folder, or matched by patterns."""
+"""Folder layout: one file per image and per mask, in two folders, in one folder, or matched by patterns."""
 
 import os
 import re
@@ -34,9 +34,10 @@ PATTERNS = "give their patterns, such as --images 'raw/*_img.tif' --masks 'gt/*_
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if it holds images and masks as single files; None without folders of these.
+    """Return the layout of `source` if it holds one file per image and per mask; None otherwise.
 
-    Folders are recognised by their usual names, in any case; exact names go before names that contain such a word.
+    Folders are recognised by usual names, in upper or lower case. A folder with exactly such a name is preferred to a
+    folder whose name only contains it.
 
     Raises
     ------
@@ -73,7 +74,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
 
 def _refuse_stacks(paired: Pairs) -> None:
-    """Refuse files of several pages: in this layout, each image and each mask is a file of one page."""
+    """Refuse files of several pages, because each image and each mask must be a file of one page."""
     for stem, image in paired.images.items():
         mask = paired.masks.get(stem, image)
         image_pages, mask_pages = (
@@ -94,12 +95,12 @@ def _refuse_stacks(paired: Pairs) -> None:
 
 
 def _is_partial(options: ImportOptions) -> bool:
-    """Return whether some images of the source may be left out."""
+    """Return whether `options` allow images of the source to be left out."""
     return bool(options.images or options.masks or options.skip_unpaired)
 
 
 def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
-    """Return the images and masks of `source`, paired; None if it holds neither."""
+    """Pair the images and masks of `source`; return None if it holds no pairs and no folders with usual names."""
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
         mask_pattern = options.masks or _default_pattern(_find(source, MASKS), "masks")
@@ -136,9 +137,10 @@ def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Pat
 
 
 def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[Path]:
-    """Return the folders in `source` that are named by one of `words` or contain one (and none of `but`), best first.
+    """Return the folders in `source` whose name is one of `words` or contains one, best match first.
 
-    Folders count only if they or their subfolders hold readable images.
+    A name that only contains one of `words` must contain none of `but`. Folders count only if they or their subfolders
+    hold readable images.
     """
     ranked: list[tuple[int, int, Path]] = []
     for folder in _folders(source):
@@ -156,7 +158,7 @@ def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[P
 
 
 def _chosen(candidates: Sequence[Path], option: str) -> str:
-    """Return the name of the chosen folder, and the options that choose the other candidates."""
+    """Return the name of the chosen folder, and the options that would choose the other candidates."""
     alternatives = [f"--{option} '{folder.name}/*'" for folder in candidates[1:]]
     return f"{candidates[0].name}/" + (f" (alternatives: {first_few(alternatives, 3)})" if alternatives else "")
 
@@ -173,7 +175,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     """Return the files in `folder` that may be images, in alphabetical order."""
-    # Path.is_file returns False for a link to itself, os.DirEntry.is_file raises.
+    # Path.is_file returns False for a link that points to itself, whereas os.DirEntry.is_file raises an error.
     return [file for file in sorted(folder.iterdir()) if _may_be_image(file.name) and file.is_file()]
 
 
@@ -189,7 +191,7 @@ def _may_be_image(name: str) -> bool:
 
 
 def _refuse_nested(source: Path, images: Path, mask_folder: Path) -> None:
-    """Refuse images or masks in subfolders of their folder."""
+    """Refuse a folder of images or masks if all its files are in subfolders."""
     all_images, all_masks = (_pattern(source, folder, nested=True) for folder in (images, mask_folder))
     some_images, some_masks = (_pattern(source, folder, nested=False) for folder in (images, mask_folder))
     for folder in (images, mask_folder):
@@ -202,7 +204,10 @@ def _refuse_nested(source: Path, images: Path, mask_folder: Path) -> None:
 
 
 def _pattern(source: Path, folder: Path, nested: bool) -> str:
-    """Return the pattern of the files in `folder` or, if it holds none, in all its subfolders or in the first."""
+    """Return a glob pattern for the files in `folder` or, if there are none, for the files in its subfolders.
+
+    The pattern covers all subfolders if `nested`, otherwise only the first one.
+    """
     name = folder.relative_to(source).as_posix()
     if _files(folder):
         return f"{name}/*"
@@ -210,7 +215,7 @@ def _pattern(source: Path, folder: Path, nested: bool) -> str:
 
 
 def _refuse_splits(source: Path) -> None:
-    """Refuse folders in `source` that have their own images and masks, such as train and test."""
+    """Refuse a source whose subfolders, such as train and test, have their own folders of images and masks."""
     splits = [(split, _find(split, IMAGES, but=MASKS), _find(split, MASKS)) for split in _folders(source)]
     complete = [(split.name, images[0].name, masks_[0].name) for split, images, masks_ in splits if images and masks_]
     if complete:

@@ -1,4 +1,4 @@
-"""Layout: LabelMe, one JSON file per image, with polygons, rectangles, circles and masks."""
+"""LabelMe layout: one JSON file per image, with polygons, rectangles, circles and masks."""
 
 import base64
 import binascii
@@ -32,7 +32,7 @@ from segline.model.images import ImageError, decode
 from segline.text import shown
 
 KEYS = (b'"shapes"',)
-# Number of points by kind of shape; a polygon has 3 or more.
+# Allowed numbers of points for each kind of shape; a polygon has 3 or more points.
 POINTS = {
     "polygon": (), "rectangle": (2, 4), "circle": (2,), "mask": (2,),
     "rotation": (4,), "oriented_rectangle": (4,), "quadrilateral": (4,),
@@ -42,11 +42,11 @@ IGNORED, BACKGROUND = "__ignore__", "background"
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source`, a LabelMe file or a folder with some; None without LabelMe JSON.
+    """Return the layout of `source`, a LabelMe file or a folder of LabelMe files; None if it holds no LabelMe JSON.
 
     Labels become classes 1, 2, ... in alphabetical order, or as numbered by --class; pixels of `__ignore__` do not
-    count. Shapes of one label and `group_id` are one object. Outlines are filled by the rule of `regions`; where
-    objects overlap, the smaller object gets the pixels.
+    count. Shapes with the same label and `group_id` are one object. Outlines are filled as the module `regions`
+    describes; where objects overlap, the smaller object gets the pixels.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
 
 def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
-    """Yield each LabelMe file, its imagePath, and whether it also holds the image's pixels."""
+    """Yield each LabelMe file, its imagePath, and whether the file also holds the pixels of the image."""
     for file, content in lookup.json_contents(source, KEYS):
         if isinstance(content, dict) and "shapes" in content:
             if isinstance(content["shapes"], list):
@@ -101,7 +101,7 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
 
 
 def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
-    """Refuse a JSON file beside its image that is not LabelMe's: it may be truncated, or of another tool."""
+    """Refuse JSON files beside images that are not LabelMe files: they may be truncated, or written by another tool."""
     beside = {image: image.with_suffix(".json") for image in unlabelled}
     raise_errors(
         [
@@ -116,7 +116,7 @@ def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
 def _json_by_image(
     documents: Sequence[tuple[Path, object, bool]], available: lookup.Images
 ) -> tuple[dict[Path, Path], list[str]]:
-    """Return the JSON file of each image, and errors about JSON files without image."""
+    """Return the JSON file of each image, and an error for each JSON file without image."""
     missing, repeated, json_of = [], [], dict[Path, Path]()
     for file, name, has_pixels in documents:
         try:
@@ -143,7 +143,7 @@ def _image(file: Path, name: object, has_pixels: bool, available: lookup.Images)
 
 
 def _read(file: Path, image: Path, skip: bool = False) -> ObjectList:
-    """Return the objects of one image; `skip` leaves out shapes that enclose no area."""
+    """Read the objects of one image; if `skip`, leave out shapes that enclose no area."""
     content = files.read_json(file, parse.DATA_SIZE, loose=True)
     shape = content.get("imageHeight"), content.get("imageWidth")
     if not all(isinstance(side, int) and side > 0 for side in shape):
@@ -168,7 +168,10 @@ def _read(file: Path, image: Path, skip: bool = False) -> ObjectList:
 
 
 def _kind_without_area(item: Any) -> str | None:
-    """Return the kind of a shape that encloses no area: an unsupported kind, or a polygon of less than 3 points."""
+    """Return the kind of a shape that encloses no area; None for any other shape.
+
+    Such a shape is of an unsupported kind, or a polygon of fewer than 3 points.
+    """
     if not isinstance(item, dict):
         return None
     kind, points = item.get("shape_type") or "polygon", item.get("points")
@@ -177,7 +180,7 @@ def _kind_without_area(item: Any) -> str | None:
 
 
 def _labelled_region(item: Any, shape: Shape, where: str) -> tuple[str, object, Region]:
-    """Return label, group and pixels of one shape."""
+    """Return the label, the group and the pixels of one shape."""
     fields = validated(LabelMeShape, item, where)
     kind = fields.shape_type or "polygon"
     try:
@@ -212,7 +215,7 @@ def _region(kind: str, points: Points, mask: Any, shape: Shape, where: str) -> R
 
 
 def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Region:
-    """Return the pixels of a mask in base64, whose upper left pixel is the first point."""
+    """Decode a mask in base64; the upper left pixel of the mask is at the first of `points`."""
     try:
         mask = decode(base64.b64decode(encoded))[..., 0] > 0
     except (TypeError, binascii.Error, ImageError) as error:
@@ -228,7 +231,7 @@ def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Reg
 
 
 def _classes(labels: Counter[str], options: ImportOptions) -> tuple[dict[int, str], str]:
-    """Return names by class id, and a line about the classes of the labels."""
+    """Return the class names by id, and a line that says which label became which class."""
     if labels[BACKGROUND] or labels["_background_"]:
         raise LayoutError(
             f"a label is {BACKGROUND}, but background is the pixels without any shape; remove or rename these shapes"

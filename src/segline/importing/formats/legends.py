@@ -1,4 +1,4 @@
-"""Legends of colour masks, which give the class of each colour: a CSV file for --colours, or labelmap.txt."""
+"""Read the legend of colour masks, which gives each colour a class: a CSV file (--colours) or labelmap.txt."""
 
 import re
 from collections.abc import Mapping
@@ -13,21 +13,23 @@ from segline.text import shown
 COLUMNS = ("colour", "class")
 CSV = "--colours FILE.csv, a table with the columns colour (#rrggbb), class (id) and name"
 
-LABELMAP = "labelmap.txt"  # CVAT and Datumaro write it beside masks of Pascal VOC
+LABELMAP = "labelmap.txt"  # CVAT and Datumaro write this file beside Pascal VOC masks
 LINE = re.compile(r"(?P<name>.*?):\s*(?P<colour>\d+\s*,\s*\d+\s*,\s*\d+)\s*(:|$)")
 BACKGROUND, VOID = "background", ("void", "ignored", "ignore")
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Class id by colour, IGNORE for ignored pixels, and name by class id."""
+    """Class id of each colour (IGNORE for ignored pixels), and name of each class id."""
 
     classes: Mapping[Colour, int]
     names: Mapping[int, str]
 
 
 def read_labelmap(source: Path) -> LabelMap | None:
-    """Read labelmap.txt in `source`; None without that file. Classes are numbered in its order, background is 0.
+    """Read labelmap.txt in `source`; return None if there is no such file.
+
+    Background is class 0. The other classes are numbered in the order of the file.
 
     Raises
     ------
@@ -79,9 +81,10 @@ def _labelmap_line(line: str, where: str) -> tuple[Colour, str]:
 
 
 def read_csv(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
-    """Return class by colour and name by class of a CSV file with the columns colour, class and, optionally, name.
+    """Read a colour table in CSV; return the class id of each colour, and the name of each class id.
 
-    A colour is #rrggbb or red,green,blue. Class 255, or `ignore`, is for ignored pixels.
+    The columns are colour, class and, optionally, name. A colour is #rrggbb or red,green,blue. Class 255, or `ignore`,
+    is for ignored pixels.
 
     Raises
     ------

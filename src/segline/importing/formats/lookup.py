@@ -1,4 +1,4 @@
-"""Find the JSON files of annotations, and the image files that they name."""
+"""Find JSON files with annotations, and the image files that the annotations name."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from segline.importing.layout import READABLE, LayoutError, first_few
 
 
 def json_files(source: Path) -> list[Path]:
-    """Return the JSON files of `source`: the file itself, or those in the folder and its direct subfolders."""
+    """Return `source` itself if it is a JSON file, otherwise the JSON files in the folder and its direct subfolders."""
     if source.suffix.lower() == ".json":
         return [source]
     files_ = [file for pattern in ("*.json", "*/*.json") for file in sorted(source.glob(pattern))]
@@ -21,7 +21,7 @@ def json_files(source: Path) -> list[Path]:
 
 
 def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, Any]]:
-    """Yield each JSON file of `source` with its content; skip invalid JSON that holds none of `keys`.
+    """Yield each JSON file in `source` with its content; skip invalid JSON files in which none of `keys` occurs.
 
     Raises
     ------
@@ -33,21 +33,25 @@ def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, A
             yield file, files.read_json(file, parse.DATA_SIZE, loose=True)
         except FileError:
             if not file.is_file() or file.stat().st_size > parse.DATA_SIZE:
-                raise  # reading a pipe might never end
+                raise  # searching a pipe for keys might never end
             if any(key in files.read_bytes(file) for key in keys):
                 raise
 
 
 @dataclass(frozen=True)
 class Images:
-    """Image files below a folder, by file name in NFC."""
+    """Image files below the folder `root`, by file name in Unicode form NFC."""
 
     root: Path
     by_name: Mapping[str, Sequence[Path]]
 
     @classmethod
     def below(cls, source: Path) -> Self:
-        """Return the images that annotations in `source` may name; for a file, those beside it or its folder."""
+        """Return the image files that annotations in `source` may refer to.
+
+        If `source` is a file, these are the images below its folder. If that folder is named annotations, labels or
+        json, they are the images below the parent folder.
+        """
         root = source
         if source.is_file():
             root = source.parent.parent if source.parent.name in ("annotations", "labels", "json") else source.parent
@@ -58,10 +62,10 @@ class Images:
         return cls(root, by_name)
 
     def find(self, name: str, annotations: Path, field: str) -> Path:
-        """Return the image that the file `annotations` calls `name` in `field`.
+        """Find the image that the file `annotations` refers to as `name` in its field `field`.
 
-        Of several images with that name, take the one whose folders match `name` best, then the one beside
-        `annotations`, then the one in a folder for images.
+        If several images have that name, the one whose folders match `name` best is chosen. Among equal ones, the image
+        beside `annotations` is preferred, then the image in a folder for images.
 
         Raises
         ------
@@ -101,7 +105,9 @@ class Images:
 
 
 def stems(images: Sequence[Path], root: Path) -> list[str]:
-    """Return a unique stem per image: its own, or, if two are equal, all with their folders below `root` in front.
+    """Return a unique stem for each image.
+
+    If two images have the same stem, the names of the folders below `root` precede every stem.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Layout: one mask file per object, as published by the Data Science Bowl 2018.
+"""Mask-per-object layout: one mask file for each object, as in the Data Science Bowl 2018.
 
 The source has either one folder per image, STEM/images/FILE and STEM/masks/*, or two folders, images/STEM.* and
 masks/STEM/*.
@@ -36,7 +36,7 @@ LABEL = "object"
 
 @dataclass(frozen=True)
 class ObjectFolder:
-    """Image and mask folder by stem, images without mask folder by stem, and errors about the rest."""
+    """Content of a source: image and mask folder of each stem, images without mask folder, and errors."""
 
     pairs: dict[str, tuple[Path, Path]]
     bare: dict[str, Path]
@@ -47,12 +47,13 @@ class ObjectFolder:
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source` if each object has its own mask file; None otherwise.
 
-    Pixels above the threshold, or above 0, are the object. Where objects overlap, the smaller object gets the pixels.
+    Pixels above the threshold, or above 0 without a threshold, belong to the object. Where objects overlap, the smaller
+    object gets the pixels.
 
     Raises
     ------
     LayoutError, DatasetError
-        An image has no masks, or masks no image; a mask file is empty, grey or of another size.
+        An image has no masks, or masks have no image; a mask file is empty, grey or of another size.
     """
     if not source.is_dir():
         return None
@@ -86,7 +87,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
 
 def _folder_per_image(source: Path) -> ObjectFolder | None:
-    """Return the content of STEM/images/FILE and STEM/masks/; None for any other source."""
+    """Read a source with folders STEM/images/ and STEM/masks/; return None for any other source."""
     folders = {
         names.composed(folder.name): (_first_existing(folder, IMAGES), _first_existing(folder, MASKS))
         for folder in sorted(source.iterdir())
@@ -107,7 +108,7 @@ def _folder_per_image(source: Path) -> ObjectFolder | None:
 
 
 def _two_folders(source: Path) -> ObjectFolder | None:
-    """Return the content of images/STEM.* and masks/STEM/; None for any other source."""
+    """Read a source with files images/STEM.* and folders masks/STEM/; return None for any other source."""
     image_folder, mask_folder = _first_existing(source, IMAGES), _first_existing(source, MASKS)
     if not image_folder or not mask_folder:
         return None
@@ -129,7 +130,7 @@ def _first_existing(folder: Path, usual_names: tuple[str, ...]) -> Path | None:
 
 
 def _read(image: Path, folder: Path, threshold: float | None) -> ObjectList:
-    """Return the objects of one image, one per file in `folder`."""
+    """Read the objects of one image, one object per file in `folder`."""
     mask_files = list(by_stem(folder, READABLE).values())
     if not mask_files:
         return ObjectList(folder, object_lists.image_shape(image), ())

@@ -1,4 +1,4 @@
-"""The layout of images with one mask each: kind of labels and class of each mask value, guessed or from options."""
+"""Build the layout of images with one mask each; the meaning of the mask values is guessed or set by options."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +14,14 @@ from segline.importing.formats import noise
 from segline.importing.formats.census import MOST_CLASSES, Census, counts_of
 from segline.importing.layout import ImageSource, ImportOptions, Layout, LayoutError, Mapper, MaskSource, first_few
 
-WHOLE = 0.95  # share of values with one component per mask, from which on the values may be objects
+WHOLE = 0.95  # smallest share of values with a single component per mask for the values to be object ids
 PLAIN_IDS = 255  # larger values are object ids more often than class ids
-FEWEST_IDS = 3  # values that are needed to tell ids from classes by how often they recur
+FEWEST_IDS = 3  # fewest values that tell object ids from class ids by how often they recur
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """Meaning of mask values; the fields are those of Layout."""
+    """Meaning of the mask values of a source; Layout describes the fields."""
 
     labels: Kind
     names: Mapping[int, str]
@@ -41,7 +41,7 @@ def layout(
     blank: Mapping[str, Path] | None = None,
     mapper: Mapper = map,
 ) -> Layout:
-    """Return the layout of `images` with one mask each, whose meaning is guessed from all masks or set by `options`.
+    """Return the layout of `images` with one mask each; guess what mask values mean, or take it from `options`.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
     Raises
     ------
     LayoutError
-        The masks are anti-aliased or noisy, hold nothing, are ambiguous, or contradict `options`.
+        The masks are anti-aliased, noisy, empty or ambiguous, or contradict `options`.
     """
     ignore = options.ignore
     values = sorted(set(census.pixels) - {ignore})
@@ -122,12 +122,12 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
 
 
 def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -> Meaning:
-    """Return the meaning of masks that hold the classes `named`, where only the kind of labels is open.
+    """Return the meaning of masks that hold the classes `named`; decide only the kind of labels.
 
     Raises
     ------
     LayoutError
-        The masks hold nothing, or `options` name a class that does not exist.
+        The masks are empty, or `options` name a class that does not exist.
     """
     ignored = {IGNORE if options.ignore is None else options.ignore, IGNORE} & set(named)
     present = sorted(set(census.pixels) - ignored)
@@ -151,12 +151,12 @@ def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -
 
 
 def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """Return the kind of labels in masks that hold `values`, and the reason.
+    """Guess the kind of labels in masks that hold `values`; return the kind and the reason.
 
     Raises
     ------
     LayoutError
-        The values may be objects as well as classes.
+        The values may be either object ids or class ids.
     """
     if len(values) <= 2:
         return kind_of_two_values(census, values)
@@ -179,7 +179,7 @@ def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
 
 
 def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """Return the kind of labels in masks that hold at most two `values`, and the reason."""
+    """Guess the kind of labels in masks that hold at most two `values`; return the kind and the reason."""
     if 2 * census.nets > census.masks:
         pieces, share = census.pieces / census.masks, census.share / census.masks
         why = f"0 is a connected net around {pieces:.0f} components per mask that cover {share:.0%} of it"
@@ -189,9 +189,9 @@ def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str
 
 
 def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
-    """Return whether each id is in one mask only, or in less than half of four or more masks, unlike a class.
+    """Return whether each id is in only one mask, or in at most half of four or more masks, unlike a class id.
 
-    Neighbouring crops of one label image share the objects that their border cuts, so ids may recur.
+    Neighbouring crops of one label image share the objects that their border cuts, so object ids may recur.
     """
     most = max(census.masks_of[value] for value in ids)
     if most > 1:
@@ -200,7 +200,7 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse small values, which may be object ids as well as classes of few images."""
+    """Refuse ids of at most `PLAIN_IDS`, which may be either object ids or classes that few images show."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(
@@ -257,7 +257,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse names of classes above the mask values if the classes in between have no name."""
+    """Refuse class names for ids above the largest mask value if ids between the two have no name."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(
@@ -267,7 +267,7 @@ def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
 
 
 def _absent(census: Census, meaning: Meaning, notes: Sequence[str]) -> list[str]:
-    """Return lines about classes that no mask holds, followed by `notes`."""
+    """Return lines about the classes that no mask holds, followed by `notes`."""
     present = {class_id for value, class_id in (meaning.class_of or {}).items() if census.pixels[value]}
     absent = [class_id for class_id in meaning.names if class_id and class_id not in present]
     lines = [f"no mask holds class {first_few(absent, IGNORE)}"] if absent else []

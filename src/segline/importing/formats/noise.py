@@ -1,6 +1,6 @@
-"""Detect and refuse noise values in masks, which compression, smoothing or resizing leave beside drawn values.
+"""Detect and refuse noise in masks: values that compression, smoothing or resizing adds to the drawn values.
 
-A noise value is never taken for a class. A drawn value, even a rare one, forms areas or lines.
+A noise value is never imported as a class. A drawn value, even a rare one, forms areas or lines.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from segline.data.dataset import IGNORE
 from segline.importing.formats.census import MOST_CLASSES, SOFT, Census
 from segline.importing.layout import ImportOptions, LayoutError, first_few
 
-NEAR = 8 / 255  # of the highest value: distance by which lossy compression changes a value
-MOST_SHADES = 256  # values up to which all pairs are compared
-STRETCHED = 200  # from this highest value on, values are shades of grey rather than class ids
-CLOSE, CLOSE_RARE = 3, 2  # distance and rarity at which a shade of grey is the same as its neighbour
-RARE = 20  # times rarer than a close value, or than the foreground, from which on a value may be noise ...
-SPECKS = 100  # ... and the same for values that are small numbers
+NEAR = 8 / 255  # largest change of a value by lossy compression, as a share of the highest value
+MOST_SHADES = 256  # largest number of values for which all pairs are compared
+STRETCHED = 200  # if the highest value is at least this, values are shades of grey, not class ids
+CLOSE, CLOSE_RARE = 3, 2  # a shade this close to another one, and this many times rarer, is noise
+RARE = 20  # a value may be noise if it is this many times rarer than a close value, or than the foreground
+SPECKS = 100  # the same factor for masks whose values are small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
@@ -36,7 +36,7 @@ def noisy(census: Census, values: Sequence[int]) -> list[int]:
 
 
 def _beside_another(census: Census, values: Sequence[int], value: int, near: int) -> bool:
-    """Return whether a much more frequent value lies within `near` of `value`."""
+    """Return whether a much more frequent value differs from `value` by at most `near`."""
     solid = 2 * census.solid[value] >= max(1, census.textured[value])
     if (values[-1] < STRETCHED and solid) or len(values) > MOST_SHADES:
         return False
@@ -49,7 +49,7 @@ def _beside_another(census: Census, values: Sequence[int], value: int, near: int
 
 
 def _without_area(census: Census, value: int, foreground: int, small: bool, several: bool) -> bool:
-    """Return whether `value` forms no areas, but edges between two values, or specks."""
+    """Return whether `value` forms no areas, but only specks or edges between two other values."""
     pixels, textured = census.pixels[value], census.textured[value]
     if not several or 4 * census.solid[value] >= textured:
         return False
@@ -60,7 +60,7 @@ def _without_area(census: Census, value: int, foreground: int, small: bool, seve
 
 
 def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse many grey values if most of them are soft edges or noise.
+    """Refuse masks of many grey values if most of these values are soft edges or noise.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions)
 
 
 def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
-    """Return whether there are many values, but most pixels are black or white."""
+    """Return whether the masks hold many values although most pixels are black or white."""
     top = values[-1]
     if top < STRETCHED or len(values) <= MOST_CLASSES + 1 or 2 * census.masks_of[top] < census.filled:
         return False
@@ -96,9 +96,9 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 
 
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
-    """Return whether there are many values, most of them noise beside a few that form areas.
+    """Return whether the masks hold many values, of which a few form areas and most are noise.
 
-    Objects of one pixel each are not noise, because no value beside them forms areas.
+    Objects of one pixel each are not noise, because no other value forms areas.
     """
     if len(values) <= MOST_CLASSES + 1:
         return False
@@ -109,12 +109,12 @@ def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[in
 
 
 def refuse_white_beside_ids(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse 255 beside small values, unless `options` define it as ignored, foreground or an object.
+    """Refuse the value 255 beside small values, unless `options` say what 255 means.
 
     Raises
     ------
     LayoutError
-        255 may be ignored pixels, foreground beside noise, or noise.
+        The value 255 may mean ignored pixels, foreground beside noise, or noise.
     """
     small = [value for value in values if 0 < value < IGNORE]
     if values[-1] != IGNORE or not small or small[-1] > MOST_CLASSES or options.labels == "instances":
@@ -135,7 +135,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
 
 
 def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse noise among few values, unless `options` name each noise value as a class.
+    """Refuse masks of few values if some are noise, unless --class names each noise value.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportO
 
 
 def refuse_noisy_instances(census: Census, values: Sequence[int]) -> None:
-    """Refuse instance masks in which one value fills nearly the whole foreground and noise lies beside it.
+    """Refuse instance masks that hold noise, if one value fills nearly the whole foreground.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def _with_0(values: Sequence[int]) -> list[int]:
 
 
 def _noise_message(census: Census, values: Sequence[int], noise: Sequence[int]) -> str:
-    """Return a message about the noise values, the mask with most of their pixels, and the option that helps."""
+    """Return a message that names the noise values, the mask with most noise pixels, and the option that helps."""
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in noise], 5)
     file = max((census.most_of[value] for value in noise), key=lambda pixels_and_file: pixels_and_file[0])[1]
     rest = [value for value in values if value not in noise]

@@ -24,7 +24,7 @@ from segline.importing.layout import (
     raise_errors,
 )
 
-TOLERANCE = 1.0  # px that a point may lie outside its image: tools write the border itself, or round
+TOLERANCE = 1.0  # px that a point may lie outside its image, because tools round or write the border itself
 NO_SHAPES: Mapping[str, int] = {}
 
 
@@ -39,10 +39,10 @@ class Object:
 
 @dataclass(frozen=True)
 class ObjectList:
-    """Objects of one image of `shape`, and `ignored` regions, whose pixels do not count where no object is.
+    """Objects in one image of `shape`, and `ignored` regions: their pixels do not count unless an object covers them.
 
-    `slivers` counts further objects, too thin to cover the centre of a pixel. `skipped` counts the shapes, by their
-    kind, that --skip-shapes left out.
+    `slivers` is the number of further objects that are too thin to cover the centre of a pixel. `skipped` is the number
+    of shapes of each kind that --skip-shapes left out.
     """
 
     file: Path
@@ -61,18 +61,18 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Return a list of those `objects` that cover a pixel."""
+        """Build a list of those `objects` that cover a pixel; count the others as slivers."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
     def painted(self) -> Painted:
-        """Draw all objects into one label image, numbered from 1 in their order."""
+        """Draw all objects into one label image, with the ids 1, 2, ... in the order of the list."""
         return paint([listed.region for listed in self.objects], self.shape)
 
 
 @dataclass(frozen=True)
 class ListSource:
-    """Source of one image's object list: `read` opens `file` when called."""
+    """Source of the object list of one image: calling `read` opens `file`."""
 
     file: Path
     read: Callable[[], ObjectList]
@@ -97,7 +97,7 @@ class Survey:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def reasons(self) -> list[str]:
-        """Return a line per fact that the user should know."""
+        """Return one line for each fact that the user should know."""
         several = len(self.objects) > 1
         kinds = ": " + ", ".join(f"{count} {label}" for label, count in self.objects.most_common()) if several else ""
         none = f"; {self.empty} image(s) have none" if self.empty else ""
@@ -119,7 +119,7 @@ class Survey:
 
 
 def survey(lists: Mapping[str, ListSource], mapper: Mapper) -> Survey:
-    """Read every object list once and add up their content.
+    """Read every object list once and sum the counts of all lists.
 
     Raises
     ------
@@ -165,15 +165,15 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of listed objects, whose labels are the `names` of classes from 1 on.
+    """Return the layout of listed objects; the label of an object is the name of its class in `names`.
 
-    The layout has instance masks, and class masks too where there are several classes or ignored regions; with
-    --labels classes it has class masks only. Groups come from groups.csv in `source`.
+    The layout has instance masks and, if there are several classes or ignored regions, class masks. With
+    --labels classes it has only class masks. Groups come from groups.csv in `source`.
 
     Raises
     ------
     LayoutError
-        The objects do not support an option.
+        `options` hold an option that lists of objects do not support.
     """
     kind, reason = _kind(options)
     with_classes = kind == "classes" or len(names) > 2 or surveyed.ignored > 0
@@ -192,7 +192,7 @@ def layout(
 
 
 def _kind(options: ImportOptions) -> tuple[Kind, str]:
-    """Return the kind of labels and the reason."""
+    """Choose the kind of labels, instances unless --labels says otherwise; return the kind and the reason."""
     if options.labels == "boundaries":
         raise LayoutError(
             "--labels boundaries: this source lists objects one by one, not borders; leave the option out"
@@ -203,7 +203,7 @@ def _kind(options: ImportOptions) -> tuple[Kind, str]:
 
 
 def renamed(names: Mapping[int, str], options: ImportOptions) -> dict[int, str]:
-    """Return `names` by class id, with the names of --class in their place.
+    """Return `names` by class id; names that --class gives replace those in `names`.
 
     Raises
     ------
@@ -239,7 +239,10 @@ def _classes(listed: ObjectList, ids: Mapping[str, int]) -> Labels:
 
 
 def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
-    """Raise LayoutError if `file` gives a size other than that of `image`; call this before drawing anything."""
+    """Raise LayoutError if `shape`, as stated in `file`, differs from the size of `image`.
+
+    Call this before drawing anything.
+    """
     actual = image_shape(image)
     if actual != shape:
         raise LayoutError(
@@ -250,7 +253,7 @@ def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
 
 
 def refuse_outside(points: Points, shape: Shape, where: str) -> Points:
-    """Return `points` (N, 2) if all lie in an image of `shape`, or at most a pixel outside it.
+    """Return `points` (N, 2) if all of them lie inside an image of `shape`, or at most one pixel outside.
 
     Raises
     ------
@@ -268,11 +271,11 @@ def refuse_outside(points: Points, shape: Shape, where: str) -> Points:
 
 
 def image_shape(file: Path) -> Shape:
-    """Return height and width of an image file."""
+    """Return the height and width of an image file."""
     header = imagefiles.image_size(file)
     return header.height, header.width
 
 
 def size(shape: Sequence[int]) -> str:
-    """Return width x height of (height, width) as text."""
+    """Format a shape (height, width) as the text WIDTHxHEIGHT."""
     return f"{shape[1]}x{shape[0]}"

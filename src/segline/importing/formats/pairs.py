@@ -1,4 +1,4 @@
-"""Pair images with masks by the names of their files."""
+"""Pair images with masks by their file names."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -12,12 +12,12 @@ from segline.importing.layout import READABLE, ImportOptions, LayoutError, first
 MASK_WORDS = "(?:cp_)?masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|annotations?"
 IMAGE_WORDS = "images?|img|im|raw"
 
-Naming = Callable[[Path], str]  # from a file to the name that an image and its mask share
+Naming = Callable[[Path], str]  # returns the name that an image and its mask share
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and masks by the stem of the image, and a text about the rule that paired them.
+    """Images and masks, both by the stem of the image, and a description of the rule that paired them.
 
     An image without mask holds background only.
     """
@@ -28,12 +28,12 @@ class Pairs:
 
 
 def stem(file: Path) -> str:
-    """Return the file name without its endings, in NFC."""
+    """Return the file name in Unicode form NFC, without suffix and without `.ome` before it."""
     return names.composed(file.stem).removesuffix(".ome")
 
 
 def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: ImportOptions) -> Pairs:
-    """Pair by the first rule that pairs all files; if there is none, by the rule that pairs the most.
+    """Pair images and masks by the first name rule that pairs all files; if there is none, by the rule with most pairs.
 
     Raises
     ------
@@ -63,7 +63,9 @@ def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: Impor
 
 
 def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
-    """Pair `a` or `a_img` with `a_mask`, `mask_a` and the like, or `a.jpg` with `a.png`; None if no file is a mask.
+    """Pair images and masks that share a folder; return None if no file is a mask.
+
+    For example, `a` or `a_img` pairs with `a_mask` or `mask_a`, and `a.jpg` with `a.png`.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 
 
 def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
-    """Pair JPEG images, or if there are none, JPEG 2000 images, with the rest; None if a mask lacks its image."""
+    """Pair JPEG (or else JPEG 2000) files as images with all other files as masks; None if a mask has no image."""
     types = LOSSY if any(file.suffix.lower() in LOSSY for file in files) else JPEG_2000
     images = [file for file in files if file.suffix.lower() in types]
     masks = [file for file in files if file.suffix.lower() not in types]
@@ -95,11 +97,11 @@ def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 
 
 def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, options: ImportOptions) -> Pairs:
-    """Pair files below `source` that match the patterns `images` and `masks` with the same text at `*`.
+    """Pair files below `source` that match the patterns `images` and `masks` and have the same text at `*`.
 
     `*` matches any text without `/`, `**/` any folders, `?` a single character; a `*` at the end also matches the file
-    ending. A pattern that names a folder matches the files in it. Files that match `masks` are not images. Two whole
-    folders with different names in them are paired as in `in_two_folders`.
+    ending. A pattern that names a folder matches the files in it. Files that match `masks` are not images. If both
+    patterns match whole folders and the file names differ, `in_two_folders` pairs the files.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def _is_folder(pattern: str) -> bool:
 
 
 def _matching(source: Path, files: Sequence[Path], option: str, pattern: str) -> dict[str, Path]:
-    """Return those of `files` that match `pattern`, by the text at `*`."""
+    """Return the `files` that match `pattern`, by the text that `*` stands for."""
     expression = re.compile(_expression(names.composed(pattern)))
     by_text: dict[str, Path] = {}
     for file in files:
@@ -149,7 +151,7 @@ def _matching(source: Path, files: Sequence[Path], option: str, pattern: str) ->
 
 
 def _expression(pattern: str) -> str:
-    """Return the pattern as a regular expression with one group per star."""
+    """Convert a file pattern to a regular expression with one group per star."""
     pattern = pattern.removeprefix("./") + ("/*" if pattern.endswith("**") else "")
     ending = next((ending for ending in ("*.*", ".*", "*") if pattern.endswith(ending)), "")
     body = pattern.removesuffix(ending)
@@ -161,7 +163,7 @@ def _expression(pattern: str) -> str:
 
 
 def _without(words: str) -> Naming:
-    """Return a function that strips one of `words` from the end of a stem or, if there is none, from its start."""
+    """Return a function that strips one of `words` from the end of a stem or, failing that, from its start."""
     after = re.compile(rf"(.+?)[-_. ](?:{words})", re.IGNORECASE)
     before = re.compile(rf"(?:{words})[-_. ](.+)", re.IGNORECASE)
 
@@ -173,7 +175,7 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a function that strips the words with which all stems begin and end."""
+    """Return a function that strips the words that all stems share at their start and end."""
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)
@@ -181,14 +183,14 @@ def _without_shared(files: Sequence[Path]) -> Naming:
 
 def _shared_words(stems: Sequence[str]) -> str:
     """Return the common prefix of all stems, up to the end of a word."""
-    first, last = min(stems, default=""), max(stems, default="")  # a prefix of these two is a prefix of all
+    first, last = min(stems, default=""), max(stems, default="")  # a prefix that these two share is shared by all stems
     length = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     word_end = max(first.rfind(sign, 0, length) for sign in "-_. ")
     return first[: word_end + 1]
 
 
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
-    """Return `files` by name; if two have the same name, raise LayoutError or, without `refuse`, return nothing."""
+    """Return `files` by name; if two have the same name, raise LayoutError (`refuse`) or return an empty mapping."""
     by_name: dict[str, Path] = {}
     for file in files:
         name = naming(file)

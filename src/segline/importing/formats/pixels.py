@@ -1,4 +1,4 @@
-"""Read mask files as drawn: as numbers, palette indices, greys or colours; and translate values to class ids."""
+"""Read mask files as numbers, palette indices, greys or colours, and translate these values to class ids."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from segline.files import FileError
 from segline.importing.formats.census import MOST_VALUES, pixel_counts, texture_of
 from segline.importing.layout import LayoutError
 
-GREY = 0x010101  # times 0 ... 255: a packed grey
+GREY = 0x010101  # a packed grey is this number times 0 to 255
 TO_SAVE = "save the masks as PNG or TIFF, one number per pixel"
 
 Packed = int  # a colour as 0xRRGGBB
@@ -28,20 +28,20 @@ class Look:
     """Palette and colours of one mask; both are empty for a mask of plain numbers."""
 
     file: Path
-    palette: Mapping[int, Packed] | None = None  # colour by index that occurs
+    palette: Mapping[int, Packed] | None = None  # colour of each index that occurs
     pixels: Mapping[Packed, int] = field(default_factory=dict)
-    # Pixels by colour that lie in an area, in a line (see Texture).
+    # Number of pixels of each colour in areas and in lines (see Texture).
     solid: Mapping[Packed, int] = field(default_factory=dict, compare=False)
     linked: Mapping[Packed, int] = field(default_factory=dict, compare=False)
 
     @property
     def coloured(self) -> bool:
-        """True if the mask has colours without a palette, and some are not grey."""
+        """True if the mask has no palette and some of its colours are not grey."""
         return self.palette is None and any(colour % GREY for colour in self.pixels)
 
 
 def look(file: Path) -> Look:
-    """Return palette and colours of the mask in `file`; of a mask of plain numbers only the header is read.
+    """Return the palette and colours of the mask in `file`; for a mask of plain numbers, read only the header.
 
     Raises
     ------
@@ -66,7 +66,10 @@ def look(file: Path) -> Look:
 
 
 def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[Counter[Packed]]:
-    """Count pixels by colour: all, those in an area, and those in a line; `places` (H, W) are indices into `shown`."""
+    """Count the pixels of each colour: all pixels, those in areas and those in lines.
+
+    `places` (H, W) holds, for each pixel, the index of its colour in `shown`.
+    """
     texture = texture_of(places)
     counts = [Counter[Packed]() for _ in range(3)]
     for total, chosen in zip(counts, (places.ravel(), places[texture.solid], places[texture.linked]), strict=True):
@@ -76,20 +79,20 @@ def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[C
 
 
 def numbers(file: Path) -> Labels:
-    """Return the number of each pixel (H, W): the stored number, the palette index, or the grey."""
+    """Read each pixel (H, W) as a number: the stored number, the palette index, or the grey."""
     if imagefiles.image_size(file).channels == 1:
         return imagefiles.read_labels(file)
     return _grey(file, _drawn(file)[0])
 
 
 def greys(file: Path) -> Labels:
-    """Return the grey of each pixel (H, W): the stored number, or the grey that the palette shows."""
+    """Read each pixel (H, W) as a grey: the stored number, or the grey that the palette shows."""
     pixels, palette = _drawn(file)
     return _grey(file, pixels if palette is None else _unpacked(palette[pixels]))
 
 
 def colours(file: Path) -> npt.NDArray[np.int32]:
-    """Return the packed colour of each pixel (H, W); numbers become greys."""
+    """Read each pixel (H, W) as a packed colour; plain numbers become greys."""
     pixels, palette = _drawn(file)
     if palette is not None:
         return palette[pixels]
@@ -103,7 +106,7 @@ def colours(file: Path) -> npt.NDArray[np.int32]:
 
 
 def _drawn(file: Path) -> tuple[Pixels, npt.NDArray[np.int32] | None]:
-    """Return the pixels and, if they are palette indices, the packed colours of the palette."""
+    """Read the pixels of a mask and, if these are palette indices, the packed colours of the palette."""
     pixels, palette = imagefiles.read_mask(file)
     if palette is not None:
         shown = np.zeros((256, 3), np.uint8)
@@ -139,10 +142,10 @@ def _unpacked(packed: npt.NDArray[np.int32]) -> Pixels:
 
 
 def translated(values: Labels, table: Mapping[int, int]) -> tuple[Labels, npt.NDArray[np.bool_]]:
-    """Return `values` (H, W) by `table` as uint8, 0 for values outside it, and whether the table has each value."""
+    """Translate `values` (H, W) by `table` to uint8, unknown values to 0; also return a mask of the known values."""
     keys = np.array(sorted(table))
     classes = np.array([table[key] for key in keys.tolist()], np.uint8)
-    place_of = np.zeros(keys[-1] + 1 if keys[-1] < MOST_VALUES else 0, np.intp)  # a search costs ten times as much
+    place_of = np.zeros(keys[-1] + 1 if keys[-1] < MOST_VALUES else 0, np.intp)  # searchsorted takes ten times as long
     if place_of.size:
         place_of[keys] = np.arange(len(keys))
     translation, known = np.empty(values.shape, np.uint8), np.empty(values.shape, np.bool_)

@@ -1,4 +1,4 @@
-"""Rasterise objects as small masks within a large image: polygons, discs and run lengths.
+"""Rasterise objects (polygons, discs, run lengths) as small masks within a large image.
 
 A pixel is inside an outline when its centre is. Pixel (x, y) has its centre at (x + 0.5, y + 0.5), as in COCO and
 LabelMe, where the image spans 0 to its width. A centre on the line belongs to the side right of the line or below it,
@@ -7,7 +7,7 @@ even-odd rule. Rectangles of whole pixels equal those of pycocotools. For other 
 of a pixel first, so pixels whose centre is nearer to the line than that may differ. OpenCV's fillPoly and Pillow also
 draw the line itself, which makes each object about half a pixel wider on all sides.
 
-Where objects overlap, the smaller object gets the pixels, and of two objects of equal size the later one.
+Where objects overlap, the smaller object gets the pixels. Of two objects of equal size, the later one gets them.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Shape = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class Region:
-    """Pixels of an object: `inside` (h, w) bool, whose upper left pixel is at row `top`, column `left` of the image."""
+    """Pixels of an object: a mask `inside` (h, w) bool, placed at row `top` and column `left` of the image."""
 
     top: int
     left: int
@@ -31,7 +31,7 @@ class Region:
 
     @classmethod
     def of(cls, mask: npt.NDArray[np.bool_]) -> Self:
-        """Return the True pixels of `mask` (H, W) as a region, cropped to their bounding box."""
+        """Return the True pixels of `mask` (H, W) as a region, cropped to the bounding box of these pixels."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not rows.size:
             return cls(0, 0, np.zeros((0, 0), bool))
@@ -52,10 +52,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Painted:
-    """Objects in one label image: `labels` (H, W) int32, in which the k-th object has the value k, from 1.
+    """Label image of objects: in `labels` (H, W) int32, object k has the value k, counted from 1.
 
-    `overlapping` counts the pixels that larger objects lost to smaller ones; `hidden` counts the objects without a
-    visible pixel.
+    `overlapping` is the number of pixels that larger objects lost to smaller ones, and `hidden` the number of objects
+    without a visible pixel.
     """
 
     labels: npt.NDArray[np.int32]
@@ -64,9 +64,9 @@ class Painted:
 
 
 def polygon(points: Points, shape: Shape) -> Region:
-    """Return the pixels of an image of `shape` whose centres are inside the closed outline `points`."""
+    """Rasterise a closed outline: return the pixels, in an image of `shape`, whose centres are inside `points`."""
     height, width = shape
-    # Index of the first row or column whose centre is not above or left of a coordinate.
+    # Each bound is the first row or column whose pixel centre is at the coordinate, or right of it or below it.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -77,9 +77,9 @@ def polygon(points: Points, shape: Shape) -> Region:
 
 
 def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return row and x of each crossing of the outline with the centre lines of rows `top` to `bottom` - 1."""
+    """Return (row, x) of the points where the outline crosses the centre lines of rows `top` to `bottom` - 1."""
     following = np.roll(points, -1, axis=0)
-    # Oriented downwards, an edge that two neighbours share crosses at the same x, to the last bit, for both.
+    # Orient all edges downwards, so that polygons that share an edge compute bit-identical x values along this edge.
     down = points[:, 1] <= following[:, 1]
     x0, y0 = np.where(down[:, None], points, following).T
     x1, y1 = np.where(down[:, None], following, points).T
@@ -91,7 +91,7 @@ def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.in
 
 
 def disc(centre: Points, radius: float, shape: Shape) -> Region:
-    """Return the pixels of an image of `shape` whose centres are within `radius` of `centre` (x, y)."""
+    """Rasterise a disc: return the pixels, in an image of `shape`, with centres within `radius` of `centre` (x, y)."""
     (x, y), (height, width) = centre, shape
     columns = np.arange(max(0, int(x - radius)), min(width, int(x + radius) + 1))
     rows = np.arange(max(0, int(y - radius)), min(height, int(y + radius) + 1))
@@ -100,7 +100,7 @@ def disc(centre: Points, radius: float, shape: Shape) -> Region:
 
 
 def union(regions: Sequence[Region]) -> Region:
-    """Return the pixels of all `regions`, of which there is at least one, as one region."""
+    """Unite one or more `regions` into a single region."""
     top, left = min(region.top for region in regions), min(region.left for region in regions)
     bottom, right = (max(region.window[axis].stop for region in regions) for axis in (0, 1))
     inside = np.zeros((bottom - top, right - left), bool)
@@ -111,7 +111,7 @@ def union(regions: Sequence[Region]) -> Region:
 
 
 def paint(regions: Sequence[Region], shape: Shape) -> Painted:
-    """Draw `regions` into one label image of `shape`, larger ones first."""
+    """Draw `regions` into one label image of `shape`, larger regions first, so that smaller ones stay visible."""
     labels = np.zeros(shape, np.int32)
     areas = [region.area for region in regions]
     for index in sorted(range(len(regions)), key=lambda index: -areas[index]):
@@ -120,23 +120,23 @@ def paint(regions: Sequence[Region], shape: Shape) -> Painted:
     return Painted(labels, sum(areas) - int(np.count_nonzero(labels)), hidden)
 
 
-FIRST, BITS = 48, 5  # code of the character for 0; bits of a number per character
-LONGEST = 13  # characters of a number; a run length has at most 64 bits
+FIRST, BITS = 48, 5  # code of the character that means 0; number of bits that each character holds
+LONGEST = 13  # most characters of a number, because a run length has at most 64 bits
 MORE, SIGN = 1 << BITS, 1 << (BITS - 1)
 
 
 class RunsError(ValueError):
-    """Run lengths that do not encode a mask; the message gives the place and the reason."""
+    """Raised for run lengths that do not encode a mask; the message gives the position and the reason."""
 
 
 def decompress(text: str, pixels: int | None = None) -> list[int]:
-    """Return the run lengths in a compressed string of COCO.
+    """Decode a compressed COCO string into run lengths.
 
-    From the fourth number on, the string holds the difference to the run length two places before.
+    From the fourth number on, the string holds the difference from the run length two positions earlier.
 
     Parameters
     ----------
-    pixels : number of pixels in the image, where known; a longer run is refused at once.
+    pixels : number of pixels in the image, if known; a longer run length is refused at once.
 
     Raises
     ------
@@ -169,12 +169,12 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
 
 
 def region(counts: Sequence[int], shape: Shape) -> Region:
-    """Return the object that the run lengths `counts` encode in an image of `shape`, column by column.
+    """Decode the run lengths `counts` of an object in an image of `shape`; the runs go column by column.
 
     Raises
     ------
     RunsError
-        The runs do not add up to the pixels of the image, or a run is negative.
+        The run lengths do not add up to the number of pixels of the image, or a run length is negative.
     """
     height, width = shape
     pixels = height * width
@@ -201,7 +201,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
 
 
 def _check(counts: Sequence[int], pixels: int) -> None:
-    """Refuse a run that is negative or longer than the image, before anything is computed with it."""
+    """Raise RunsError for a run length that is negative or exceeds the number of `pixels`, before it is used."""
     wrong = next((run for run in counts if not 0 <= run <= pixels), None)
     if wrong is not None:
         length = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"

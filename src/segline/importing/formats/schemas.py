@@ -1,4 +1,4 @@
-"""Fields of COCO and LabelMe JSON as pydantic models, with messages about missing and invalid fields."""
+"""Pydantic models of COCO and LabelMe JSON, with error messages about missing and invalid fields."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Discriminator, Field, FiniteFloat, PlainValidato
 from segline.importing.layout import LayoutError
 from segline.text import shown
 
-LONGEST = 60  # characters of a value in a message
+LONGEST = 60  # most characters of a value that a message shows
 LARGEST_SIDE = 2**31  # px
 WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.0+)?")
 
@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def _whole_number(value: object) -> int:
-    """Return a whole number as int, however it is written: 1, 1.0 or "1"."""
+    """Convert a whole number, written as 1, 1.0 or "1", to int."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -28,7 +28,7 @@ def _whole_number(value: object) -> int:
 
 
 def _identifier(value: object) -> int | float | str:
-    """Return an id, whole numbers as int, so that 1 and "1" are the same id."""
+    """Convert an id: whole numbers become int, so that 1 and "1" are the same id."""
     try:
         return _whole_number(value)
     except ValueError:
@@ -72,7 +72,7 @@ Text = Annotated[str, PlainValidator(_text)]
 
 
 class RunLengths(BaseModel):
-    """Run lengths of a COCO mask, as a list or as a compressed string, and its size (height, width)."""
+    """Run lengths of a COCO mask, as a list or a compressed string, and the size of the mask (height, width)."""
 
     size: tuple[WholeNumber, WholeNumber]
     counts: list[WholeNumber] | str
@@ -85,7 +85,7 @@ Segmentation = Annotated[
 
 
 class CocoCategory(BaseModel):
-    """An entry of categories in a COCO file."""
+    """Entry in the list `categories` of a COCO file."""
 
     id: WholeNumber = Field(description="a whole number")
     name: Text = Field(description="a text")
@@ -93,7 +93,7 @@ class CocoCategory(BaseModel):
 
 
 class CocoImage(BaseModel):
-    """An entry of images in a COCO file."""
+    """Entry in the list `images` of a COCO file."""
 
     id: Identifier = Field(description="a number or a text")
     file_name: Text = Field(description="a text")
@@ -102,7 +102,7 @@ class CocoImage(BaseModel):
 
 
 class CocoAnnotation(BaseModel):
-    """An entry of annotations in a COCO file."""
+    """Entry in the list `annotations` of a COCO file."""
 
     image_id: Identifier = Field(description="a number or a text")
     category_id: WholeNumber = Field(description="a whole number")
@@ -115,7 +115,7 @@ class CocoAnnotation(BaseModel):
 
 
 class LabelMeShape(BaseModel):
-    """An entry of shapes in a LabelMe file."""
+    """Entry in the list `shapes` of a LabelMe file."""
 
     label: Text = Field(description="the name of the class")
     group_id: Annotated[Any, PlainValidator(_scalar)] = Field(None, description="a number")
@@ -125,12 +125,13 @@ class LabelMeShape(BaseModel):
 
 
 def validated(model: type[Model], content: object, where: str) -> Model:
-    """Check `content` against `model` and return it as a model.
+    """Validate `content` and return it as an instance of `model`.
 
     Raises
     ------
     LayoutError
-        A field is missing or invalid; the message begins with `where` and names the field, its value and its type.
+        A field is missing or invalid; the message begins with `where` and names the field, its value, and what the
+        field must be.
     """
     try:
         return model.model_validate(content)
@@ -148,9 +149,9 @@ def validated(model: type[Model], content: object, where: str) -> Model:
 def valid_items(
     model: type[Model], items: list[Any], where: str, errors: list[str], invalid_ids: set[object]
 ) -> Iterator[Model]:
-    """Yield the valid `items`; append messages about the others to `errors`, and their ids to `invalid_ids`.
+    """Yield the valid `items`; append messages about invalid items to `errors`, and their ids to `invalid_ids`.
 
-    The id of an invalid item is None where it is missing or invalid itself.
+    If the id itself is missing or invalid, None is added to `invalid_ids`.
     """
     for number, item in enumerate(items):
         place = f"{where}[{number}]"
@@ -172,6 +173,6 @@ def _identifier_or_none(value: object) -> int | float | str | None:
 
 
 def _joined(path: tuple[int | str, ...]) -> str:
-    """Return the path of a field as text, such as segmentation[0][3]; without the tags of a union."""
+    """Return the path of a field as text, such as segmentation[0][3], without the tags of pydantic unions."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part not in ("polygons", "runs")]
     return "".join(parts).removeprefix(".")

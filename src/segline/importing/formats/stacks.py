@@ -1,4 +1,4 @@
-"""Layout: a multi-page TIFF of images with a multi-page TIFF of labels, as in ISBI 2012; one or several pairs."""
+"""Stack layout: pairs of multi-page TIFF files, one with images and one with their labels, as in ISBI 2012."""
 
 import re
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ from segline.importing.layout import (
 )
 
 TIFF = (".tif", ".tiff")
-MOST_OPENED = 50  # files that are opened to look for stacks
+MOST_OPENED = 50  # approximate number of files opened to look for stacks
 VOLUME = "volumes?|vol|images?|imgs?|raw|stack"
 LABELS = "labels?|lbl|masks?|gt|ground[-_ ]?truth|seg|segmentations?|annotations?"
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source`, a stack or a folder with stacks; None if no TIFF in it has several pages.
+    """Return the layout of `source`, a stack or a folder of stacks; None if no TIFF file has several pages.
 
-    A stack and its labels have names that differ in a word such as volume and labels, side by side or in images/ and
-    masks/. Page n of the stack belongs to page n of the labels.
+    The names of a stack and its labels differ in one word, such as volume and labels. The two files are in one folder,
+    or in images/ and masks/. Page n of the stack belongs to page n of the labels.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
 
 def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:
-    """Return the labels of each stack, the stacks without labels, and the labels without stack."""
+    """Return the label file of each stack, the stacks without label file, and the label files without stack."""
     if source.is_file():
         return _labels_of_file(source), [], []
     beside = _tiffs(source)
@@ -75,7 +75,7 @@ def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:
     images = [file for file in beside if file not in labels]
     if not labels:
         images, labels = (_tiffs(_first_existing(source, usual_names)) for usual_names in (IMAGES, MASKS))
-    # A sample is enough: opening 100,000 files to find no stack among them would take a minute.
+    # Opening a sample of the files is enough; opening 100,000 files to look for stacks would take a minute.
     sample = images[:: max(1, len(images) // MOST_OPENED)]
     if not labels or not any(imagefiles.pages(file) > 1 for file in sample):
         return {}, [], []
@@ -102,14 +102,17 @@ def _labels_of_file(source: Path) -> dict[Path, Path]:
 
 
 def _matched(images: Sequence[Path], labels: Sequence[Path]) -> dict[Path, Path]:
-    """Return labels by image whose names differ only in the usual words; a single stack gets the only labels."""
+    """Pair each stack of images with the label file whose name differs only in words such as volume and labels.
+
+    A single stack and a single label file are a pair whatever their names.
+    """
     by_key = {_key(file, LABELS): file for file in labels}
     labels_of = {file: by_key[key] for file in images if (key := _key(file, VOLUME)) in by_key}
     return labels_of or (dict(zip(images, labels, strict=True)) if len(images) == len(labels) == 1 else {})
 
 
 def _common_pages(image: Path, label: Path) -> int:
-    """Return the number of pages of both stacks; raise LayoutError if their page numbers or sizes differ."""
+    """Return the number of pages of a stack and its labels; raise LayoutError if page counts or page sizes differ."""
     pages, label_pages = imagefiles.pages(image), imagefiles.pages(label)
     if pages != label_pages:
         raise LayoutError(
@@ -130,7 +133,7 @@ def _is_labels(file: Path) -> bool:
 
 
 def _key(file: Path, words: str) -> str:
-    """Return the stem without the first of `words` that stands alone in it."""
+    """Return the stem of `file` without the first word that matches the regular expression `words`."""
     stem = re.sub(rf"(?:^|[-_. ])(?:{words})(?=$|[-_. ])", "", names.composed(file.stem), count=1, flags=re.IGNORECASE)
     return stem.strip("-_. ")
 

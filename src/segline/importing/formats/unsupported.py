@@ -1,4 +1,4 @@
-"""Hints about files that import cannot read: image types, and exports of other tools, recognised by content."""
+"""Give hints about files that import cannot read: unsupported image types, and exports of other tools."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from typing import Any
 UNREADABLE = (
     ".webp", ".heic", ".npy", ".npz", ".mat", ".h5", ".nii", ".gz", ".dcm", ".czi", ".nd2", ".lif",
 )  # fmt: skip
-MOST_FILES = 20  # files per suffix that are examined
-HEAD = 4096  # bytes
-LARGEST = 50_000_000  # bytes of a JSON file that is read for a hint
+MOST_FILES = 20  # largest number of files examined for each suffix
+HEAD = 4096  # bytes read from the start of a file
+LARGEST = 50_000_000  # bytes; larger JSON files are not read for a hint
 
 COCO = "export it as COCO with polygons or masks"
 CONVERSIONS = {
@@ -29,7 +29,7 @@ CONVERSIONS = {
 
 
 def hints(folder: Path) -> str:
-    """Return lines about unreadable images and foreign exports below `folder`, with the way to convert them."""
+    """Return hints about unreadable images and exports of other tools below `folder`, and how to convert them."""
     endings = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
     unreadable = [f"{endings[ending]} {ending}" for ending in UNREADABLE if endings[ending]]
     line = f"\nimport does not read {', '.join(unreadable)} files; convert them to PNG or TIFF" if unreadable else ""
@@ -37,7 +37,7 @@ def hints(folder: Path) -> str:
 
 
 def foreign_exports(source: Path) -> str:
-    """Return a line per foreign tool with exports below `source`, with the way to convert them."""
+    """Return one line for each other tool that has exports below `source`, and how to convert these exports."""
     tools = dict.fromkeys(
         tool for suffix, tool_of in TOOL_OF.items() for file in _files(source, suffix) if (tool := tool_of(file))
     )
@@ -71,7 +71,7 @@ def _json_tool(file: Path) -> str | None:
 
 
 def _first_region(value: Any) -> Mapping[str, Any]:
-    """Return the first region of an image in a VIA export: from a list or, in version 1, from a numbered mapping."""
+    """Return the first region of an image in a VIA export; its regions are a list or, in VIA 1, a numbered mapping."""
     regions = value.get("regions") if isinstance(value, dict) else None
     listed = list(regions.values()) if isinstance(regions, dict) else regions
     return listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
