@@ -62,9 +62,9 @@ def _write(file: Path, array: np.ndarray) -> None:
         ("lossy.jpg", np.zeros((2, 2), np.uint8), "JPEG changes values"),
         ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels are not integers, such as 0\.5"),
         ("nan.tif", np.array([[0, np.nan]], np.float32), "are not integers, such as nan"),
-        ("minus.tif", np.array([[0, -2]], np.int16), "ids from -2 to 0"),
+        ("minus.tif", np.array([[0, -2]], np.int16), "the ids range from -2 to 0"),
         ("huge.tif", np.array([[0, 2**31]], np.uint32), "2147483648"),
-        ("big.tif", np.array([[0, 1e30]], np.float32), "ids from 0"),
+        ("big.tif", np.array([[0, 1e30]], np.float32), "the ids range from 0"),
         ("stack.tif", np.zeros((3, 4, 5), np.uint8), "a stack of 3 pages"),
     ],
 )

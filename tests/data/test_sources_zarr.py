@@ -99,8 +99,8 @@ def test_a_damaged_chunk_is_named(form: int, tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, npt.NDArray[Any]]] = {
-    "axis z has a length of 3; save": ("zyx", RGB),
-    "axis t has a length of 3; save": ("tyx", RGB),
+    "axis z has a length of 3, but only 1 is supported; save": ("zyx", RGB),
+    "axis t has a length of 3, but only 1 is supported; save": ("tyx", RGB),
     r"3 axes \(c, y, x\) for an array of 2": ("cyx", GREY),
     "pixels of type complex64": ("yx", GREY.astype(np.complex64)),
     "axis c is empty": ("cyx", RGB[:0]),

@@ -316,5 +316,5 @@ def test_batches_by_a_density_are_the_same_for_any_number_of_workers_and_after_a
 
 def test_a_density_of_other_images_is_refused():
     arrays, density = rare()
-    with pytest.raises(ValueError, match="2 images, but a density of 1 images; run stage weights again"):
+    with pytest.raises(ValueError, match="2 images, but density maps of 1 images; run stage weights again"):
         training([part * 2 for part in arrays], density=density)

@@ -189,7 +189,7 @@ def test_errors_list_the_reasons_of_guesses(tmp_path: Path, source: Path) -> Non
     for kind in ("masks_fov", "masks"):
         for name in "abcde":
             imagefiles.write_png(source / kind / f"{name}.png", np.full((20, 16), 255, np.uint8))
-    with pytest.raises(UnfitError, match=r"nothing to tell apart(.|\n)*the source:\n  .*--masks 'masks_fov/\*'"):
+    with pytest.raises(UnfitError, match=r"needs two classes to learn(.|\n)*the source:\n  .*--masks 'masks_fov/\*'"):
         bring(source, "small", raw=tmp_path / "raw")
 
 

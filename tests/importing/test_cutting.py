@@ -138,7 +138,7 @@ def test_refusals(tmp_path: Path) -> None:
         {0: "background", 1: "cell"},
         (),
     )
-    with pytest.raises(LayoutError, match="a_r0_c1 names a block and another image"):
+    with pytest.raises(LayoutError, match="a_r0_c1 would be the name of a block and of another image"):
         plan(twins, None, 30)
 
 

@@ -232,7 +232,7 @@ def test_tags_that_all_refer_to_the_whole_file_are_refused() -> None:
         ('<OME><Pixels DimensionOrder="XYCZT" SizeC="1" SizeZ="1000000000" SizeT="1"/>', "1 x 1000000000 x 1 planes"),
         (
             '<OME><Pixels DimensionOrder="XYCZT" SizeC="9" SizeZ="1" SizeT="1"/>',
-            r"1 x 1 x 9 planes \(TZC\), but it contains 2",
+            r"1 x 1 x 9 planes \(TZC\), but the file has 2",
         ),
         ("<OME></OME>", "no element Pixels"),
         (
@@ -240,7 +240,7 @@ def test_tags_that_all_refer_to_the_whole_file_are_refused() -> None:
             "order of its planes contradicts",
         ),
         ("ImageJ=1.53\nimages=900000000\nslices=900000000\n", "900000000 x 1 planes"),
-        ('{"shape": [5, 30, 40], "axes": "CYX"}', r"5 planes \(C\), but it contains 2"),
+        ('{"shape": [5, 30, 40], "axes": "CYX"}', r"5 planes \(C\), but the file has 2"),
     ],
 )
 def test_metadata_that_contradict_the_file_are_refused(metadata: str, words: str) -> None:

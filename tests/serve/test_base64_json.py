@@ -114,7 +114,7 @@ def test_json_with_short_strings_equals_json_loads(value: Any, ascii_only: bool)
         (b'"' + b"\\" * 10_000 + b'"', 400, "backslashes in a row"),
         (b'"' * 500_000, 413, "more than 100000 parts"),
         (b'"' + b"A" * 10_000, 400, "not valid JSON"),
-        (b"1" * 9_000_000, 413, "beside its base64 strings"),
+        (b"1" * 9_000_000, 413, "apart from its base64 strings"),
     ],
 )
 def test_invalid_json_is_refused(body: bytes, status: int, reason: str) -> None:

@@ -59,7 +59,7 @@ class Spec(BaseModel):
         if self.ignore in self.classes:
             raise ValueError(f"ignore {self.ignore} is the id of a class; use another id, such as {IGNORE}")
         if self.labels == "boundaries" and len(self.classes) != 2:
-            raise ValueError(f"labels: boundaries need two classes, border and cell, not {len(self.classes)}")
+            raise ValueError(f"labels: boundaries needs exactly two classes, border and cell, not {len(self.classes)}")
         return self
 
 

@@ -134,7 +134,7 @@ def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
     axes, sizes = tifftags.order(first.description, first.samplesperpixel, len(offsets))
     if math.prod(sizes) != len(offsets):
         raise ImageError(
-            f"the metadata declare {' x '.join(map(str, sizes))} planes ({axes}), but it contains {len(offsets)}"
+            f"the metadata declare {' x '.join(map(str, sizes))} planes ({axes}), but the file has {len(offsets)}"
         )
     if "C" not in axes:
         return [[offset] for offset in offsets]

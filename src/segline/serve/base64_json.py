@@ -33,7 +33,7 @@ class Document:
         self._strings: dict[str, memoryview] = {}
         skeleton = self._cut(body)
         if len(skeleton) > MAX_SKELETON:
-            raise RefusedError(413, f"the JSON has more than {MAX_SKELETON / 1e6:g} MB beside its base64 strings")
+            raise RefusedError(413, f"the JSON has more than {MAX_SKELETON / 1e6:g} MB apart from its base64 strings")
         try:
             self.content: Any = json.loads(skeleton.decode("utf-8-sig"))
         except RecursionError:

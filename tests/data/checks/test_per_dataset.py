@@ -197,7 +197,7 @@ def test_a_dataset_without_labels_is_an_error(make_dataset: Callable[..., Path],
     assert as_tuples(reported)[0] == (
         "error",
         "small",
-        "has no label images in instances or classes; labels: instances in dataset.yaml needs them",
+        "has no label images in instances or classes, which `labels: instances` in dataset.yaml requires",
     )
     assert len(reported) == 1 + bool(groups)
 

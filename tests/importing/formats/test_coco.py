@@ -300,7 +300,11 @@ RUNS = "annotations.2.segmentation"
         ("images.0.width", "10 px", r"images\[0\] .id 1.: width is '10 px'"),
         (f"{RUNS}.counts", [10**4000, 81], r"annotation 13: counts hold a run of more than 10\^30 pixels"),
         (f"{RUNS}.counts", [-(10**4000), 81], r"annotation 13: counts hold a run of less than -10\^30 pixels"),
-        (f"{RUNS}.counts", [0] * 1000, "annotation 13: counts hold 1000 runs; the image has 80 pixels"),
+        (
+            f"{RUNS}.counts",
+            [0] * 1000,
+            "annotation 13: counts hold 1000 runs, which is more than the 80 pixels",
+        ),
         (f"{RUNS}.counts", [True, 79], r"\(id 13\): segmentation\.counts.* is True"),
         (
             f"{RUNS}.counts",

@@ -117,7 +117,7 @@ def test_three_dimensions_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ImportOptions(labels="classes"), "--labels classes: SEG holds separate cells"),
+        (ImportOptions(labels="classes"), "--labels classes: the SEG folder holds separate cells"),
         (ImportOptions(ignore=1), "--ignore"),
         (ImportOptions(missing_as_background=True), "--missing-as-background: .* list the labelled images"),
         (ImportOptions(names={2: "b"}), "--class 2"),

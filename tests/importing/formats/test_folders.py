@@ -115,7 +115,7 @@ def test_groups_of_imported_images_only(tmp_path: Path) -> None:
         (("images/a.webp", "masks/a.png"), r"no folder of images; .*\nimport does not read 1 \.webp files"),
         (
             ("train/images/a.png", "train/masks/a.png", "val/images/b.png", "val/masks/b.png"),
-            r"in train, val; take all with --images '\*/images/\*' --masks '\*/masks/\*', or one with",
+            r"masks: train, val; import all with --images '\*/images/\*' --masks '\*/masks/\*', or one subset with",
         ),
     ],
 )
@@ -159,7 +159,7 @@ def test_real_faultless_tiles_have_no_mask(shared_data: Callable[[str], Path]) -
 def test_real_soft_masks_by_threshold(shared_data: Callable[[str], Path]) -> None:
     source = shared_data("magnetic_tile")
     options = {"masks": "masks_raw/crack*", "images": "images/crack*"}
-    with pytest.raises(LayoutError, match=r"crack.*pixels are grey, .*say --threshold 127"):
+    with pytest.raises(LayoutError, match=r"crack.*pixels are grey, .*add --threshold 127"):
         recognise(source, ImportOptions(**options))  # type: ignore[arg-type]
     layout = recognise(source, ImportOptions(**options, threshold=127))  # type: ignore[arg-type]
     assert layout is not None and layout.class_of == {0: 0, 1: 1}
@@ -202,5 +202,5 @@ def test_two_files_of_one_name_in_two_compositions_are_both_named(tmp_path: Path
         for form in ("NFC", "NFD"):
             name = unicodedata.normalize(form, "é.png")  # type: ignore[arg-type]
             imagefiles.write_png(tmp_path / kind / name, np.zeros((9, 9), np.uint8))
-    with pytest.raises(LayoutError, match=r"images holds .*e\\u0301\.png.*NFC and NFD"):
+    with pytest.raises(LayoutError, match=r"images contains .*e\\u0301\.png.*NFC and NFD"):
         recognise(tmp_path, ImportOptions())

@@ -209,7 +209,7 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         (said(shape("cell", "rectangle", (1, 1), (2, 2), (3, 3))), r"a rectangle of 3 point.s.; it needs 2 or 4:"),
         (said(shape("cell", "circle", (1, 1))), "a circle of 1 point"),
         (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 cover no pixel centre"),
-        ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; correct it, as \[\]"),
+        ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; correct it \(use \[\] if"),
         (said(shape("", "circle", (2, 2), (4, 4))), r"shapes\[0\]: label is ''; label must be the name of the class"),
         (said(box("cell", 1, 1, 4, 4, group_id=[1])), r"group_id is \[1\]; group_id must be a number"),
         (said(box("background", 1, 1, 4, 4)), "a label is background, but background is the pixels without any shape"),

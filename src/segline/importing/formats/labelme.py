@@ -95,8 +95,8 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
                 yield file, content.get("imagePath"), bool(content.get("imageData"))
             elif "imagePath" in content:
                 raise LayoutError(
-                    f"{file}: shapes is {shown(content['shapes'], 40)}, not a list; correct it, as [] if there is no "
-                    "object"
+                    f"{file}: shapes is {shown(content['shapes'], 40)}, not a list; correct it (use [] if there are no "
+                    "objects)"
                 )
 
 

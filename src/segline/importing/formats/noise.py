@@ -128,8 +128,8 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in (*small, IGNORE)])
     middle = IGNORE // 2 if census.pixels[IGNORE] > sum(census.pixels[value] for value in small) else 0
     raise LayoutError(
-        f"{census.most_of[IGNORE][1]}: the masks hold {counts}. Here {IGNORE} may mean ignored pixels, and {IGNORE} or "
-        f"the small values may be noise. Add --ignore {IGNORE} if these pixels do not count, "
+        f"{census.most_of[IGNORE][1]}: the masks hold {counts}. {IGNORE} may be the ignore label; or else {IGNORE} "
+        f"or the small values may be noise. Add --ignore {IGNORE} if these pixels should be ignored, "
         f"--threshold {middle} if there is only foreground, or give the class of each value with --colours"
     )
 
