@@ -34,7 +34,7 @@ def test_spec_survives_writing_and_reading(tmp_path: Path) -> None:
         ({"ignore": 1}, "ignore 1 is the id of a class"),
         ({"ignore": 300}, "ignore = 300"),
         ({"labels": "boxes"}, "labels = 'boxes'"),
-        ({"labels": "boundaries", "classes": {0: "a", 1: "b", 2: "c"}}, "need two classes"),
+        ({"labels": "boundaries", "classes": {0: "a", 1: "b", 2: "c"}}, "needs exactly two classes"),
         ({"license": "CC0"}, "license is not a field; the fields are name, classes, ignore, labels, licence, source"),
     ],
 )
