@@ -52,7 +52,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
-    """Write a file atomically. It is renamed from a temporary file, so that no reader finds a partial file.
+    """Write a file atomically. Write a temporary file first and rename it, so that no reader finds a partial file.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Make an OSError from the with block name `path`, unless the error names another file of the user."""
+    """Let an OSError raised in the with block report `path` as its file, unless the error names some other file."""
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ def written(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path, kind: str = "partial") -> Path:
-    """Return a hidden path in the folder of `path`. Its name depends on `path.name` and `kind`, with at most 25 bytes.
+    """Return a hidden path in the folder of `path`. Its name, at most 25 bytes, is made from `path.name` and `kind`.
 
     A file that a killed process left there is removed when `path` is written again.
     """
@@ -248,7 +248,7 @@ def read_table(path: Path) -> "pd.DataFrame":
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except parse.ParseError as error:
         raise FileError(f"{path}: {error}") from error
-    except (ValueError, OverflowError, MemoryError) as error:  # ParserError and UnicodeDecodeError among them
+    except (ValueError, OverflowError, MemoryError) as error:  # includes ParserError and UnicodeDecodeError
         raise FileError(f"{path}: not a readable table: {cut(str(error), MESSAGE)}") from error
 
 
@@ -258,7 +258,7 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def _encoded(path: Path, text: str) -> bytes:
-    """Encode `text` as UTF-8; `path` is the file that `text` is for."""
+    """Encode `text` as UTF-8. An error names `path`, the file to which `text` will be written."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -56,7 +56,7 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
             max_scale=max_scale,
         )
         self.tile = tile
-        # albumentations serialises a transform from attributes that have the names of the constructor's arguments.
+        # To save a transform, albumentations reads attributes with the same names as the constructor's arguments.
         for name in set(self.InitSchema.model_fields) & set(Augment.model_fields):
             setattr(self, name, getattr(self.settings, name))
 

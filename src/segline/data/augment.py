@@ -70,7 +70,9 @@ class Grid:
     columns: Float
 
     def inner(self, side: int) -> "Grid":
-        """Return the grid of the central square with sides of `side` px. Unpadded convolutions keep only this."""
+        """Return the grid of the central square with sides of `side` px.
+
+        Unpadded convolutions keep only this square."""
         margin = (self.rows.shape[0] - side) // 2
         inside = slice(margin, margin + side)
         return Grid(self.part, self.rows[inside, inside], self.columns[inside, inside])
@@ -118,11 +120,12 @@ def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
 
 
 def coordinates(parameters: Parameters) -> tuple[Float, Float]:
-    """Return the source coordinates of a tile: source = middle + R (mirrored offset) / scale + d.
+    """Return the source coordinates of a tile, relative to the first pixel of the unchanged tile.
 
-    The formula composes crop, mirror, rotation, zoom and displacement. d is the smooth deformation of the paper
-    (Ronneberger 2015, 3.1): random displacements on a coarse grid whose cells divide the tile, bicubically up-sampled.
-    The edge is repeated beyond the outermost control points.
+    The formula source = middle + R (mirrored offset) / scale + d composes crop, mirror, rotation R, zoom and
+    displacement d. d is the smooth deformation of the paper (Ronneberger 2015, 3.1): random displacements on a coarse
+    grid, bicubically up-sampled. The cells of this grid divide the tile. The edge is repeated beyond the outermost
+    control points.
 
     Returns
     -------
@@ -159,7 +162,7 @@ def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int,
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror the coordinates `places`, in place, so that each of `places` + `origin` is in 0 ... length - 1.
+    """Mirror `places`, in place, at the ends of an axis, so that all `places` + `origin` are in 0 ... length - 1.
 
     The edge is not repeated.
 

@@ -102,7 +102,7 @@ def bands(height: int) -> list[slice]:
 def weight_band(
     target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
 ) -> npt.NDArray[np.float32]:
-    """Return some rows of the weight map of a target with separated instances, bit-identical to `weight_map`.
+    """Return some rows of the weight map for a target with separated instances. They are identical to `weight_map`.
 
     Only these rows and a margin are read from the arrays, which may be memory-mapped.
     """

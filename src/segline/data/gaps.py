@@ -10,7 +10,7 @@ from segline.data.labels import Labels, foreground, grown, renumber, strips
 
 Pixels = npt.NDArray[np.intp]  # positions of pixels in a flattened image
 
-APART, OPEN, KEPT, GONE = range(4)  # states: not touching another instance; undecided, kept, removed
+APART, OPEN, KEPT, GONE = range(4)  # pixel states: touches no other instance; undecided; kept; now background
 HIGHEST_ID = 1 << 20  # if ids are higher, instances are renumbered, because a table is as long as the highest id
 
 # Four of the eight neighbours are enough to visit each pair of neighbouring pixels once.
@@ -20,10 +20,11 @@ _FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))
 def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:
     """Return the class ids with a gap of background between touching (8-neighbour) instances of the same class.
 
-    Instances are processed in order of their untouched pixels, fewest first; each keeps the pixels that touch no pixel
-    kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of the gap could be
-    given back. If an instance would lose all its pixels, other instances give way to one of them. It vanishes only
-    where this is impossible, for example between two instances of one pixel each. A second call changes nothing.
+    Instances are processed in order of their number of untouched pixels, fewest first. Each instance keeps the pixels
+    that touch no pixel kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of
+    the gap could be given back. If an instance would lose all its pixels, other instances give way to one of them. It
+    vanishes only where this is impossible, for example between two instances of one pixel each. A second call changes
+    nothing.
 
     The memory beyond arguments and result is one byte for each pixel: the work is done in strips.
 
@@ -64,7 +65,7 @@ def _check(classes: Labels, instances: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Window:
-    """Some rows of an image and the pairs of touching pixels; includes the row above and the row below, if any.
+    """Some rows of an image, with the row above and the row below if these exist, and the pairs of touching pixels.
 
     The rows are flattened. `first[i]` and `second[i]` are neighbouring pixels of the same class in different instances.
     """
@@ -169,7 +170,7 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
     earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
     first = np.where(earlier, window.first, window.second)
     second = np.where(earlier, window.second, window.first)
-    # Pixels above and below the rows may touch pixels outside the window, so they are not decided here.
+    # Pixels in the row above and the row below may touch pixels outside the window, so they are not decided here.
     undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
     waits = np.zeros(states.size, bool)
     while True:
@@ -195,7 +196,7 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """For each protected instance in turn, choose the pixel with the fewest rivals; turn these into background.
+    """For each protected instance in turn, choose the pixel with the fewest rivals; mark the rivals as gone.
 
     The rivals of a pixel are the neighbours that `_rivals` returns.
     """

@@ -111,7 +111,7 @@ def _place(values: dict[int, Any]) -> Position | None:
         matrix = np.array([[scale[0], 0, x - column * scale[0]], [0, -scale[1], y + row * scale[1]]], float)
     else:
         return None
-    if system.get(RASTER_TYPE) == PIXEL_IS_POINT:  # in this case, whole numbers are the centres of pixels
+    if system.get(RASTER_TYPE) == PIXEL_IS_POINT:  # in this case, whole numbers refer to the centres of pixels
         matrix[:, 2] -= matrix[:, :2].sum(axis=1) / 2
     return Position(matrix, system)
 

@@ -136,5 +136,5 @@ def _highest(labels: Labels) -> int:
 
 
 def _table_limit(labels: Labels) -> int:
-    """Return the highest id for which a table of all ids has no more entries than the image has pixels."""
+    """Return the highest id for which a table indexed by id may be made: the number of pixels, but at least 65,536."""
     return max(labels.size, 1 << 16)

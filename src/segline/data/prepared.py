@@ -158,7 +158,7 @@ def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
 
 @dataclass(frozen=True)
 class Moments:
-    """Pixel type of some images, number of their pixels, and sum and sum of squares of each channel.
+    """Moments of some images: pixel type, number of pixels, and the sum and the sum of squares of each channel.
 
     The sums are whole numbers if the pixel type is an integer type.
     """

@@ -217,7 +217,7 @@ class TiffImage(EncodedImage):
         return np.array(part, page.dtype)
 
     def _decoded(self, number: int, index: int) -> Any:
-        """Decode a strip or tile, or take it from memory; return its pixels (1, h, w, C), its position and its shape."""
+        """Decode a strip or tile, or take it from memory; return its pixels (1, h, w, C), position and shape."""
         if (number, index) not in self._kept:
             page = self._pages[number]
             self._stream.seek(page.dataoffsets[index])
@@ -230,14 +230,14 @@ class TiffImage(EncodedImage):
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
-    """Return whether parts of the page can be read: if it can be memory-mapped, or if its strips or tiles are small."""
+    """Return whether the page can be read in parts. It must allow memory-mapping, or have small strips or tiles."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     assert page.dtype is not None
     return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT
 
 
 def _contiguous(page: tifffile.TiffPage) -> bool:
-    """Return whether the page can be memory-mapped, because its values are uncompressed and contiguous in the file."""
+    """Return whether the page can be memory-mapped. Its values must be uncompressed and contiguous in the file."""
     return bool(page.is_contiguous) and page.bitspersample in (8, 16, 32, 64) and not page.is_tiled
 
 

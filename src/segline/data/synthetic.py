@@ -138,7 +138,7 @@ def box_of(cell: Cell, height: int, width: int) -> Box:
 
 
 def local(cell: Cell, box: Box, bent: tuple[Field, Field] | None = None) -> tuple[Field, Field]:
-    """Return two coordinates of the pixels in `box`: along and across the cell, in half axes.
+    """Return two coordinates of the pixels in `box`: along and across the cell, measured in half axes.
 
     Before the conversion, `bent` shifts the pixels, in px.
     """

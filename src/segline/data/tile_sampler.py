@@ -100,7 +100,7 @@ class TrainingTiles(Dataset[Sample]):
         return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """Sample a pixel of an image, with the density or, if there is none, uniformly from all pixels of all images."""
+        """Sample an image and a pixel in it: from the density if there is one, else uniformly over all pixels."""
         if self.density is not None:
             return self.density.draw(rng)
         pixel = int(rng.integers(self._ends[-1]))
@@ -149,7 +149,7 @@ def training_loader(
         batch_sampler=EpochBatches(len(tiles), batch_size, epochs, skip),
         num_workers=workers,
         worker_init_fn=_one_thread,
-        # Without an own generator, the loader would use torch's global one; then a resumed training run would differ.
+        # Without this generator, the loader would use torch's global one; then a resumed training run would differ.
         generator=torch.Generator(),
     )
 
@@ -245,7 +245,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:
-    """Select at most `most` tile positions, evenly from all images in turn, so that each image keeps its share."""
+    """Select at most `most` tile positions at even steps from the list of all, so that each image keeps its share."""
     every = [place for image in places for place in image]
     count = min(most, len(every))
     return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]

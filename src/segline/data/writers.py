@@ -72,8 +72,9 @@ class Layer(NamedTuple):
 def write(stem: Path, kind: str, answer: AnswerByRows, image: OpenImage) -> Path:
     """Write one output for `image` to a path that is `stem` plus a suffix; return this path.
 
-    `kind` is labels, instances, probabilities or overlays. For an OME-Zarr image the output is OME-Zarr. An out-of-core prediction becomes a tiled TIFF. A prediction in memory
-    becomes a GeoTIFF if the image has a georeference; otherwise it is written as the version encoded it.
+    `kind` is labels, instances, probabilities or overlays. For an OME-Zarr image, the output is OME-Zarr.
+    An out-of-core prediction becomes a tiled TIFF. A prediction in memory becomes a GeoTIFF if the image has a
+    georeference; otherwise it is written as the version encoded it.
     """
     encoded = answer.encoded(kind)
     if kind == "overlays":
@@ -256,7 +257,7 @@ def remove_zarr(path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether segline wrote the folder, by its metadata, and the folder holds nothing but zarr files."""
+    """Return whether the metadata name segline as the writer of the folder, and the folder holds only zarr files."""
     if not _is_marked(path / "zarr.json") and not _is_marked(path / ".zattrs"):
         return False
     for place, folders, names in os.walk(path):

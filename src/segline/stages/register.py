@@ -36,7 +36,7 @@ def main() -> None:
         records={IMAGES: _images(prepared)},
         metrics=metrics_of_test(result),
     )
-    # The record omits version number and alias: these differ between machines, but DVC needs equal outputs.
+    # The record omits version number and alias, because these differ between machines and DVC needs equal outputs.
     record = {
         "name": name,
         "version_md5": registered.md5s.version,

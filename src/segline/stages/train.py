@@ -1,4 +1,4 @@
-"""Stage train: fit the network, log each epoch and keep the best one; resume an interrupted training run."""
+"""Stage train: fit the network, log each epoch and keep the best epoch; resume an interrupted training run."""
 
 import math
 import os

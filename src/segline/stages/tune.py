@@ -114,7 +114,7 @@ def _train_all(
 
 
 def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
-    """Train one trial and log it to an MLflow run; return two values: its state, and the reason for a failure."""
+    """Train one trial and log it to an MLflow run; return its state, and the reason if the trial failed."""
     from segline.data.prepared import Prepared
     from segline.track.recording import OUTCOME_TAG
     from segline.train import device, loop, setup

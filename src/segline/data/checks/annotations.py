@@ -162,7 +162,7 @@ def _between(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def of_instances(name: str, instances: Labels) -> Iterator[Problem]:
-    """Check instance ids (H, W) for smoothed masks, tiny instances and instances in several pieces."""
+    """Yield problems if instance ids (H, W) show a smoothed mask, tiny instances or instances in several pieces."""
     numbered, count = renumber(instances)
     areas = _counts(numbered, count)
     for problem in _smoothed(name, numbered, areas, "ids"):
@@ -177,7 +177,7 @@ def of_instances(name: str, instances: Labels) -> Iterator[Problem]:
 
 
 def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Check class ids (H, W) of a dataset without instances for tiny areas."""
+    """Yield a problem if class ids (H, W) show tiny areas. This check is for datasets without instances."""
     connectivity = 8 if spec.labels == "classes" else 4
     for class_id in sorted(set(values) - {0, spec.ignore}):
         area = (classes == class_id).astype(np.uint8)

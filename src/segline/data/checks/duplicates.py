@@ -16,8 +16,8 @@ Codes = npt.NDArray[np.uint64]  # (N, 4)
 Indices = npt.NDArray[np.intp]  # (N,)
 
 SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies used along each axis
-COARSE = 512  # px, side after the first reduction; this keeps the image's type, which avoids a large float copy
-# Images are similar if at most MOST_BITS of 255 bits differ. Different images of one kind differed by 58 or more.
+COARSE = 512  # px, side after a first reduction, which keeps the image's type to avoid a large float copy
+# Images are similar if at most MOST_BITS of 255 bits differ. Different images of the same kind differ in 58 or more.
 # More than nine in ten images stay similar after JPEG quality 30, 10 % brightening, halving, or a shift by 1 %.
 MOST_BITS = 40
 ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
@@ -58,7 +58,7 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
 
 
 def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
-    """Find images with the same digest but different labels; map the index of each image to the index of another."""
+    """Find images with equal digests but different labels; map the index of each to an index with another label."""
     by_digest: dict[bytes, list[int]] = {}
     for index, key in enumerate(digests):
         by_digest.setdefault(key, []).append(index)
@@ -198,7 +198,7 @@ def _numbers(parts: Sequence[str]) -> Indices:
 
 
 def _once(pairs: Mapping[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield each pair of indices; if (a, b) and (b, a) both occur, yield only one of them."""
+    """Yield each pair of indices; if both (a, b) and (b, a) occur, yield only one of them."""
     return (
         (index, partner) for index, partner in sorted(pairs.items()) if index < partner or pairs.get(partner) != index
     )

@@ -19,7 +19,7 @@ MOST = 7  # most messages shown for one kind of note; enough for the 7 ways to r
 
 
 def notes(file: Path) -> tuple[Note, ...]:
-    """Return the notes on the metadata of a file; none if the file cannot be read, which another check reports."""
+    """Return the notes on the metadata of a file. An unreadable file has no notes; another check reports it."""
     try:
         return imagefiles.describe(file, 0).notes
     except FileError:
@@ -47,7 +47,7 @@ def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Proble
 
 
 def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
-    """Yield an error if missing values (`nodata`) are far from all others; yield a warning if they are near."""
+    """Yield a problem for missing values (`nodata`): an error for floats far from all other values, else a warning."""
     missing = metadata.missing(image, nodata)
     count = int(np.count_nonzero(missing))
     if not count:
@@ -64,7 +64,7 @@ def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
 
 
 def _far(values: Raw, nodata: float) -> bool:
-    """Return whether `nodata` is far from `values`: its distance to their range exceeds the width of the range."""
+    """Return whether the distance from `nodata` to the range of `values` is greater than the width of this range."""
     if not values.size:
         return False
     low, high = float(values.min()), float(values.max())

@@ -109,7 +109,7 @@ def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..
 
 
 def _lines(folder: Path, name: str, message: str) -> list[Problem]:
-    """Split `message` into problems. A line that begins with the path of a file starts a problem without this path.
+    """Split `message` into problems, one for each line that begins with the path of a file. The path is removed.
 
     Lines without a path continue the problem before them.
     """
@@ -131,7 +131,7 @@ def _unpaired(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
-    """Yield problems if images differ in pixel type or number of channels; a network needs images of one kind.
+    """Yield problems if images differ in pixel type or number of channels, because a network needs equal ones.
 
     A mixture of grey and RGB images is a warning: grey images are read as RGB.
     """
@@ -188,7 +188,7 @@ def _too_few(dataset: Dataset) -> Iterator[Problem]:
 
 
 def portability(dataset: Dataset) -> Iterator[Problem]:
-    """Yield a problem for each file name or link that would fail on another machine; open no file."""
+    """Yield a problem for each file name or link that would fail on another machine. No file is opened."""
     yield from _colliding(dataset)
     labels = [*dataset.instances.values(), *dataset.classes.values()]
     for file in (dataset.folder / SPEC, dataset.folder / GROUPS, *dataset.images.values(), *labels):

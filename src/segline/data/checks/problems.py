@@ -47,7 +47,7 @@ def refuse_errors(problems: Sequence[Problem], most: int = LINES, examples: int 
 
 
 def table(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> str:
-    """Return a text table of problems, errors first, with level, file and message, in at most `most` lines.
+    """Return a text table of problems, errors first, in at most `most` lines. A line has level, file and message.
 
     If more than `examples` files share a kind of problem, the table names `examples` files and counts the others.
     """
