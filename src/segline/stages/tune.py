@@ -75,7 +75,7 @@ def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
 
 
 def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
-    """Train trials of a search that another process leads, until no trial is left."""
+    """Train trials of a search that another process started, until no trial is left."""
     from segline.track.store import open_store
     from segline.train import search, studies
 

@@ -13,7 +13,7 @@ from segline.data.labels import Labels, foreground, renumber
 Counts = npt.NDArray[np.intp]
 
 TINY = 4  # px; smaller objects are mostly accidental mouse clicks
-SMOOTH = 3  # a mask with at least this many in-between values counts as smoothed
+SMOOTH = 3  # only a mask with at least this many in-between values counts as smoothed
 PIXELS = 1 << 22  # number of pixels processed at once, to limit the memory for a large image
 WAY_OUT = "save it without smoothing as PNG or TIFF, or import it again with --threshold"
 
