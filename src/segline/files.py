@@ -1,4 +1,4 @@
-"""Read and write the files of a project: each is written completely or not at all.
+"""Read and write the files of a project. Each file is written completely or not at all.
 
 Other modules open files for writing only to append to registry.jsonl and predictions.jsonl, to hold locks, to write
 into private temporary folders, and, in the shipped room `model`, to keep the maps of an out-of-core image.
@@ -25,8 +25,8 @@ from segline.text import LONGEST, MESSAGE, cut, shown
 if TYPE_CHECKING:
     import pandas as pd
 T = TypeVar("T")
-NAME_MAX = 255  # largest number of bytes in a file name, by POSIX
-BUFFER = 2**20  # bytes read at a time
+NAME_MAX = 255  # largest number of bytes in a file name on most file systems
+BUFFER = 2**20  # number of bytes read at a time
 
 
 class FileError(ValueError):
@@ -52,7 +52,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
-    """Write a file atomically: write to a temporary file, then rename it, so that no reader finds a partial file.
+    """Write a file atomically. Write a temporary file first and rename it, so that no reader finds a partial file.
 
     Parameters
     ----------
@@ -87,11 +87,11 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Set the file name of an OSError raised in the with block to `path`, unless the error names some other file."""
+    """Let an OSError raised in the with block report `path` as its file, unless the error names some other file."""
     try:
         yield
     except OSError as error:
-        if error.errno is None and "requested and" in str(error):  # numpy's `tofile` on a full disk
+        if error.errno is None and "requested and" in str(error):  # numpy's `tofile` raises this on a full disk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         names = {None, str(temporary_name(path)), str(temporary_name(path, "former"))}
         if error.errno is not None and (None if error.filename is None else str(error.filename)) in names:
@@ -100,7 +100,7 @@ def written(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path, kind: str = "partial") -> Path:
-    """Return a hidden path in the folder of `path`, with a name of at most 25 bytes made from `path.name` and `kind`.
+    """Return a hidden path in the folder of `path`. Its name, at most 25 bytes, is made from `path.name` and `kind`.
 
     A file that a killed process left there is removed when `path` is written again.
     """
@@ -115,7 +115,7 @@ def md5(path: Path) -> str:
 
 
 def stream_md5(stream: BinaryIO, copy: BinaryIO | None = None) -> str:
-    """Return the MD5 of a stream; write its bytes to `copy`, if given."""
+    """Return the MD5 of a stream; if `copy` is given, also write the stream to `copy`."""
     md5 = hashlib.md5(usedforsecurity=False)
     while chunk := stream.read(2**20):
         md5.update(chunk)
@@ -130,7 +130,7 @@ def bytes_md5(content: bytes) -> str:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
+    """Force a file, or the list of entries of a folder, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -161,7 +161,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Write one .npy array from `parts`, consecutive groups of its rows; only one part is in memory at a time."""
+    """Write one .npy array from `parts`, which are groups of rows in order; one part is in memory at a time."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -170,10 +170,10 @@ def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: 
 
 
 def load_array(path: Path) -> npt.NDArray[Any]:
-    """Memory-map the array in an .npy file, read-only; only the data that is used is read."""
+    """Memory-map the array in an .npy file, read-only. Only the data that is used is read from the disk."""
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # for a damaged header numpy raises any error of Python's parser
+    except Exception as error:  # for a damaged header, numpy can raise any error of Python's parser
         message = cut(f"{error}", MESSAGE)
         raise FileError(f"{path}: not a readable array ({message}); remove it, and `dvc repro` writes it") from error
     return array
@@ -190,7 +190,7 @@ def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = Fal
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:
-    """Read a JSON file that segline wrote and convert the content to `form`, a type that pydantic can check.
+    """Read a JSON file that segline wrote; convert the content to the type `form`, which pydantic checks.
 
     Raises
     ------
@@ -248,7 +248,7 @@ def read_table(path: Path) -> "pd.DataFrame":
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except parse.ParseError as error:
         raise FileError(f"{path}: {error}") from error
-    except (ValueError, OverflowError, MemoryError) as error:  # ParserError and UnicodeDecodeError among them
+    except (ValueError, OverflowError, MemoryError) as error:  # includes ParserError and UnicodeDecodeError
         raise FileError(f"{path}: not a readable table: {cut(str(error), MESSAGE)}") from error
 
 
@@ -258,7 +258,7 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def _encoded(path: Path, text: str) -> bytes:
-    """Encode `text`, the content of the file at `path`, as UTF-8."""
+    """Encode `text` as UTF-8. An error names `path`, the file to which `text` will be written."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -278,7 +278,7 @@ def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mappi
 
 
 def make_folder(path: Path) -> None:
-    """Make an empty folder and its parents; replace an existing folder or link, but not the target of a link."""
+    """Make an empty folder and its parents. An existing folder or link is replaced; the target of a link stays."""
     if path.is_symlink():
         path.unlink()
     if path.exists():
@@ -288,7 +288,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill; on success it replaces `target`, on failure `target` stays unchanged."""
+    """Yield a temporary folder to fill. On success it replaces `target`; on failure `target` stays unchanged."""
     building = temporary_name(target)
     with written(target):
         try:

@@ -56,13 +56,13 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
             max_scale=max_scale,
         )
         self.tile = tile
-        # To serialise a transform, albumentations reads the attributes named like the arguments of the constructor.
+        # To save a transform, albumentations reads attributes with the same names as the constructor's arguments.
         for name in set(self.InitSchema.model_fields) & set(Augment.model_fields):
             setattr(self, name, getattr(self.settings, name))
 
     @property
     def targets(self) -> dict[str, Any]:
-        """Methods that transform the targets image and mask; an additional target uses one of the two methods."""
+        """Methods for the two kinds of target, image and mask. Each additional target uses one of these methods."""
         return {"image": self.apply, "mask": self.apply_to_mask}
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -82,5 +82,5 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
         return warp(place, img, "linear")
 
     def apply_to_mask(self, mask: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:
-        """Cut the tile from a mask: floats with linear interpolation, all other types with nearest-neighbour."""
+        """Cut the tile from a mask. Floats use linear interpolation, all other types nearest-neighbour."""
         return warp(place, mask, "linear" if np.issubdtype(mask.dtype, np.floating) else "nearest")

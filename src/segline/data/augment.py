@@ -22,13 +22,13 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# OpenCV 5 uses exact coordinates only for these numbers of channels; otherwise it rounds coordinates to 1/32 px.
+# OpenCV 5 uses exact coordinates for 1, 3 or 4 channels. For other numbers, it rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """Parameters of all changes that augmentation makes to one tile.
+    """Parameters that determine how one tile is augmented.
 
     Attributes
     ----------
@@ -38,8 +38,10 @@ class Parameters:
     mirror : whether left and right are exchanged, after the rotation.
     scale : zoom; 2 shows every object twice as large.
     displacements : (2, grid, grid) float32, px of the image; rows, then columns.
-    contrast, brightness : factor and summand of the grey values, in units of the type's range.
-    noise, noise_seed : standard deviation, in the same units, and seed of the added normal noise.
+    contrast : factor of the grey values.
+    brightness : summand of the grey values, in units of the type's range.
+    noise : standard deviation of the added normal noise, in units of the type's range.
+    noise_seed : seed of the added noise.
     """
 
     tile: int
@@ -56,7 +58,7 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Image coordinates at which `warp` samples the pixels of a tile; `grid` and `window` compute them.
+    """Image coordinates at which `warp` samples the pixels of a tile. `grid` and `window` make such grids.
 
     ``part`` : rows and columns of the image that the tile needs.
     ``rows`` and ``columns`` : (n, n) float32, px, inside the image, relative to the first pixel of ``part``. Relative
@@ -68,14 +70,16 @@ class Grid:
     columns: Float
 
     def inner(self, side: int) -> "Grid":
-        """Return the grid of the centred square with sides of `side` px, which unpadded convolutions keep."""
+        """Return the grid of the central square with sides of `side` px.
+
+        Unpadded convolutions keep only this square."""
         margin = (self.rows.shape[0] - side) // 2
         inside = slice(margin, margin + side)
         return Grid(self.part, self.rows[inside, inside], self.columns[inside, inside])
 
 
 def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[int, int]) -> Parameters:
-    """Sample random parameters for the tile with sides of `tile` px around the pixel `centre`.
+    """Sample random parameters for a tile. The tile has sides of `tile` px around the pixel `centre`.
 
     Every setting uses its own random numbers: with the same seed, other noise does not change the geometry.
     The logarithm of the zoom is uniform, so that enlarging by a factor is as likely as reducing by this factor.
@@ -101,23 +105,27 @@ def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[i
 
 
 def grid(parameters: Parameters, height: int, width: int) -> Grid:
-    """Return the source coordinates of a tile in an image of `height` x `width` px that is mirrored at its borders."""
+    """Return the source coordinates of a tile. The image has `height` x `width` px and is mirrored at its borders."""
     rows, columns = coordinates(parameters)
     return _mirrored(rows, columns, parameters.centre, height, width)
 
 
 def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
-    """Return the grid of the unchanged tile with sides of `tile` px around `centre`; `warp` copies it exactly."""
+    """Return the grid of a tile without augmentation, with sides of `tile` px around `centre`.
+
+    With this grid, `warp` copies the pixels exactly.
+    """
     rows, columns = np.indices((tile, tile), np.float32)
     return _mirrored(rows, columns, centre, height, width)
 
 
 def coordinates(parameters: Parameters) -> tuple[Float, Float]:
-    """Return the source coordinates of a tile: source = middle + R (mirrored offset) / scale + d.
+    """Return the source coordinates of a tile, relative to the first pixel of the unchanged tile.
 
-    The formula composes crop, mirror, rotation, zoom and displacement. d is the smooth deformation of the paper
-    (Ronneberger 2015, 3.1): random displacements on a coarse grid whose cells divide the tile, bicubically up-sampled.
-    The edge is repeated beyond the outermost control points.
+    The formula source = middle + R (mirrored offset) / scale + d composes crop, mirror, rotation R, zoom and
+    displacement d. d is the smooth deformation of the paper (Ronneberger 2015, 3.1): random displacements on a coarse
+    grid, bicubically up-sampled. The cells of this grid divide the tile. The edge is repeated beyond the outermost
+    control points.
 
     Returns
     -------
@@ -145,7 +153,7 @@ def _upsample(control: Float, side: int) -> Float:
 
 
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
-    """Mirror the coordinates that lie outside the image back into the image, in place; return their grid.
+    """Mirror coordinates outside the image back into it, in place; return the grid of all coordinates.
 
     The coordinates are relative to the first pixel of the unchanged tile.
     """
@@ -154,7 +162,9 @@ def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int,
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror `places` in place so that `places` + `origin` is in 0 ... length - 1; the edge is not repeated.
+    """Mirror `places`, in place, at the ends of an axis, so that all `places` + `origin` are in 0 ... length - 1.
+
+    The edge is not repeated.
 
     Returns
     -------
@@ -190,7 +200,7 @@ def _mirror_often(places: Float, low: int, length: int) -> None:
 
 
 def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
-    """Sample `array` (H, W) or (H, W, C) at the grid's coordinates; return (n, n) or (n, n, C) of the same type.
+    """Sample `array` (H, W) or (H, W, C) at the coordinates of a grid; return (n, n) or (n, n, C) of the same type.
 
     Only the part under the grid is read from a memory-mapped array. Interpolated integers are rounded.
 
@@ -213,7 +223,7 @@ def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
 
 def _remap(part: Array, place: Grid, interpolation: Interpolation) -> Array:
     def remap(pixels: Array) -> Array:
-        # OpenCV's border mode has no effect here: neighbours beyond the last pixel have weight 0.
+        # OpenCV's border mode has no effect here, because neighbours beyond the last pixel have weight 0.
         return cv2.remap(pixels, place.columns, place.rows, FLAGS[interpolation], borderMode=cv2.BORDER_REPLICATE)
 
     if part.ndim == 2:
@@ -241,10 +251,10 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
     height, width, channels = scaled.shape
     shift = np.asarray(pivot, np.float32) * np.float32(1 - parameters.contrast) + np.float32(parameters.brightness)
     changed = np.multiply(scaled, np.float32(parameters.contrast), order="C")
-    # The shift is added to whole rows: numpy is four times slower if its innermost loop runs over three channels.
+    # The shift is added to whole rows, because numpy is four times slower if the innermost loop has three channels.
     changed.reshape(height, width * channels)[:] += np.tile(shift, width)
     if parameters.noise > 0:
-        # 16 random bits select a normal quantile, up to 4.3 sigma: five times faster than `standard_normal`.
+        # 16 random bits select a normal quantile, up to 4.3 sigma. This is five times faster than `standard_normal`.
         bits = np.random.default_rng(parameters.noise_seed).integers(2**16, size=scaled.shape, dtype=np.uint16)
         changed += (_normal_quantiles() * np.float32(parameters.noise)).take(bits)
     return changed

@@ -15,11 +15,11 @@ from segline.data.labels import Labels, foreground, grown, parts, renumber
 
 Distances = npt.NDArray[np.float32]  # (H, W), px
 
-SIDE = 512  # px, side of a block: smaller blocks have more margin, larger blocks exceed the processor's cache
+SIDE = 512  # px, side of a block; small blocks need more margin in all, large blocks exceed the processor's cache
 
 
 def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArray[np.float64]:
-    """Return the weight w_c of each class, proportional to frequency ** -balance, with mean 1 over all pixels.
+    """Return the weight w_c of each class. It is proportional to frequency ** -balance, with mean 1 over all pixels.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
 
 
 class Terms(TypedDict):
-    """Kind and constants of the formula for the weight of a pixel.
+    """Choice and constants of the formula for the weight of a pixel.
 
     With d1 and d2 the distances in px from a pixel to the nearest and the second nearest cell (0 inside a cell,
     infinite where there are fewer cells), e = w0 exp(-(d1 + d2)^2 / (2 sigma^2)) and w_c the weight of the class:
@@ -95,14 +95,14 @@ def weight_map(
 
 
 def bands(height: int) -> list[slice]:
-    """Divide the rows of an image into bands for `weight_band`; each band starts at a multiple of 16."""
+    """Divide the rows of an image into bands for `weight_band`. Each band starts at a row number divisible by 16."""
     return parts(height, SIDE, 16)
 
 
 def weight_band(
     target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
 ) -> npt.NDArray[np.float32]:
-    """Return the given rows of the weight map, bit-identical to `weight_map`, for a target with separated instances.
+    """Return some rows of the weight map for a target with separated instances. They are identical to `weight_map`.
 
     Only these rows and a margin are read from the arrays, which may be memory-mapped.
     """
@@ -146,7 +146,7 @@ def _weigh(
     ignore: int | None,
     terms: Terms,
 ) -> npt.NDArray[np.float64]:
-    """Return the weights of a block of the image without its margin, that is, of the pixels in `inner`."""
+    """Return the weights of the pixels in `inner`, which is a block of the image without the margin."""
     inside = target[inner]
     ignored = np.zeros(inside.shape, bool) if ignore is None else inside == ignore
     weights = _table(inside, terms["class_weights"], ignored)[inside]
@@ -194,7 +194,7 @@ def _check_widths(kind: str, sigma: float, background_sigma: float) -> None:
 
 
 def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the distances of each pixel to the nearest and to the second nearest instance.
+    """Return two distances for each pixel: to the nearest and to the second nearest instance.
 
     Every instance gets a different codeword of t bits with h = t // 2 bits set (t is about log2 n: 12 for 600). For
     each bit, one distance transform measures the distance to all instances with this bit set. Exactly h of these t
@@ -218,7 +218,7 @@ def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray
     words = [sum(1 << bit for bit in word) for word in islice(combinations(range(bits), bits // 2), count)]
     codes: Labels = np.array([0, *words], np.int32 if bits < 32 else np.int64)[numbers]
 
-    smallest: list[Distances] = []  # the smallest distances of the bits so far, in ascending order
+    smallest: list[Distances] = []  # the smallest distances found so far, in ascending order
     spare = np.empty(numbers.shape, np.float32)
     for bit in range(bits):
         distance = _distance((codes & (1 << bit)) == 0)
@@ -239,6 +239,6 @@ def _distance(outside: npt.NDArray[np.bool_]) -> Distances:
 
 
 def _exact(distances: Distances) -> npt.NDArray[np.float64]:
-    """Remove the float32 rounding errors from distances up to 2,000 px, whose squares are whole numbers."""
+    """Remove float32 rounding errors from distances up to 2,000 px. Their exact squares are whole numbers."""
     squares = np.square(distances, dtype=np.float64)
     return np.sqrt(np.rint(squares, out=squares), out=squares)

@@ -17,8 +17,8 @@ from segline.text import MESSAGE, cut, shown
 
 IGNORE = 255  # class id of ignored pixels in memory, whatever id the dataset uses
 SPEC, GROUPS = "dataset.yaml", "groups.csv"
-MOST = 20  # largest number of wrong fields in a message
-READING, LABELS = 4, 16  # bytes of memory needed for a byte of an image, and for a pixel of labels
+MOST = 20  # a message names at most this number of wrong fields
+READING, LABELS = 4, 16  # bytes of memory needed per byte of an image, and per pixel of its labels
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 Kind = Literal["instances", "classes", "boundaries"]
@@ -76,7 +76,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the dataset in `folder`; the image files are not checked here, but in the room `checks`.
+        """Open the dataset in `folder`. The image files are not checked; `data.checks` checks them.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class Dataset:
         return imagefiles.read_image(self.images[stem])
 
     def memory(self, stem: str) -> int:
-        """Estimate the bytes of memory needed to read an image and its labels and to separate the instances."""
+        """Estimate how many bytes of memory it takes to read an image and its labels and to separate the instances."""
         try:
             height, width, channels, dtype = imagefiles.image_size(self.images[stem])
         except files.FileError:
@@ -122,7 +122,7 @@ class Dataset:
         return height * width * max(READING * channels * np.dtype(dtype).itemsize, LABELS)
 
     def truth(self, stem: str) -> Truth:
-        """Return the class ids (H, W), IGNORE at ignored pixels, and the instance ids (H, W), 0 for background.
+        """Return two arrays (H, W): class ids, IGNORE at ignored pixels; and instance ids, 0 for background.
 
         Without a folder `classes`, every instance is of class 1. Without a folder `instances`, the connected components
         of each class are the instances. For areas (`labels: classes`), components are 8-connected, so that a crack one
@@ -153,7 +153,7 @@ def read_spec(file: Path) -> Spec:
 
 
 def spec_of(content: Mapping[str, object], file: str) -> Spec:
-    """Convert `content` to a Spec; if a field is wrong, raise a DatasetError that names `file`."""
+    """Convert `content`, read from `file`, to a Spec; raise a DatasetError if a field is wrong."""
     try:
         return Spec.model_validate(content)
     except ValidationError as error:
@@ -176,12 +176,14 @@ def _explained(error: ValidationError) -> Iterator[str]:
 
 
 def write_spec(file: Path, spec: Spec) -> None:
-    """Write `spec` to `file`, from which `read_spec` reads an equal Spec."""
+    """Write `spec` to `file`. Reading the file with `read_spec` gives an equal Spec."""
     files.write_yaml(file, spec.model_dump())
 
 
 def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
-    """Map the stem (in NFC) of each file in `folder` to its path, in alphabetical order; empty if `folder` is missing.
+    """Map the stem (in NFC) of each file in `folder` to the path of the file, in alphabetical order.
+
+    If `folder` is missing, the map is empty.
 
     Hidden files, folders and pipes are skipped, and so are files without one of the `suffixes`, if these are given.
 
@@ -212,7 +214,9 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
 
 
 def read_groups(file: Path, images: Mapping[str, object], others: bool = False) -> dict[str, str]:
-    """Read the group of each image from groups.csv (columns image, group); without the file, each image is a group.
+    """Read the group of each image from groups.csv. If the file is missing, each image is its own group.
+
+    The columns are image and group.
 
     Parameters
     ----------

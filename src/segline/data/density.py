@@ -1,4 +1,4 @@
-"""Sample the centres of training tiles from a probability density over the pixels, stored as sums over grid cells."""
+"""Sample the centres of training tiles from a density over the pixels, which is stored as sums over grid cells."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,18 +8,18 @@ import numpy.typing as npt
 
 from segline.data.dataset import IGNORE
 
-CELL = 16  # side of a cell, px; cells at the lower and right edge may be smaller
+CELL = 16  # px, side of a grid cell; cells at the lower and right edge may be smaller
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
 
 
 class Density:
-    """Probability of each pixel of the training images to be the centre of a training tile.
+    """Density that gives each pixel of the training images a probability to become the centre of a training tile.
 
-    The density of a pixel is the density of its class; if that is above 0, the mean border term of the cell is added.
-    To sample a pixel, only the sums of an image and one cell of its classes are read, so images may be larger than
-    memory.
+    The density of a pixel is the density of its class; if that is above 0, the mean border term of the grid
+    cell is added. To sample a pixel, only the sums of an image and one grid cell of its classes are read. So images may
+    be larger than memory.
 
     Falk 2019 uses a density of 1 on objects, 0.1 on background and 0 on ignored pixels. The border term is an addition
     of segline.
@@ -61,7 +61,7 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Return the sums over the cells of one image, as `Density` needs them.
+    """Return the sums over the grid cells of one image, as `Density` needs them.
 
     Parameters
     ----------
@@ -82,7 +82,9 @@ def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Flo
 
 
 def _band(density: Float, border: Array) -> Float:
-    """Return, for each cell in a band of rows, the total density with the border term, and the mean border term.
+    """Return two values for each grid cell in a band of rows: its density, and its mean border term.
+
+    The density is the sum over the pixels and includes the border term.
 
     Returns
     -------
@@ -96,12 +98,15 @@ def _band(density: Float, border: Array) -> Float:
 
 
 def _table(of_class: Sequence[float] | Float) -> Float:
-    """Return a table (256,) with the density of each class id; 0 for ids without a class."""
+    """Return a table (256,) with the density of each class id; ids without a class have density 0."""
     table = np.zeros(IGNORE + 1)
     table[: len(of_class)] = of_class
     return table
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """Sample an index with a probability proportional to the increment of the cumulative sums `ends` at this index."""
+    """Sample an index of a sequence of shares. `ends` holds the cumulative sums of the shares.
+
+    The probability of an index is proportional to its share.
+    """
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

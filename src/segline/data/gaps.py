@@ -8,22 +8,23 @@ import numpy.typing as npt
 
 from segline.data.labels import Labels, foreground, grown, renumber, strips
 
-Pixels = npt.NDArray[np.intp]  # positions in a flattened image
+Pixels = npt.NDArray[np.intp]  # positions of pixels in a flattened image
 
-APART, OPEN, KEPT, GONE = range(4)  # touches no other instance; touches one and is undecided, kept, or now background
-HIGHEST_ID = 1 << 20  # higher ids are renumbered first, because tables of instances are as long as the highest id
+APART, OPEN, KEPT, GONE = range(4)  # pixel states: touches no other instance; undecided; kept; now background
+HIGHEST_ID = 1 << 20  # if ids are higher, instances are renumbered, because a table is as long as the highest id
 
-# Half of the eight neighbours suffice, to visit each pair of neighbouring pixels once.
+# Four of the eight neighbours are enough to visit each pair of neighbouring pixels once.
 _FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:
     """Return the class ids with a gap of background between touching (8-neighbour) instances of the same class.
 
-    Instances are processed in order of their untouched pixels, fewest first; each keeps the pixels that touch no pixel
-    kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of the gap could be
-    given back. If an instance would lose all its pixels, other instances give way to one of them. It vanishes only
-    where this is impossible, for example between two instances of one pixel each. A second call changes nothing.
+    Instances are processed in order of their number of untouched pixels, fewest first. Each instance keeps the pixels
+    that touch no pixel kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of
+    the gap could be given back. If an instance would lose all its pixels, other instances give way to one of them. It
+    vanishes only where this is impossible, for example between two instances of one pixel each. A second call changes
+    nothing.
 
     The memory beyond arguments and result is one byte for each pixel: the work is done in strips.
 
@@ -64,13 +65,13 @@ def _check(classes: Labels, instances: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Window:
-    """Flattened rows of an image, with the row above and the row below if they exist, and the touching pixels.
+    """Some rows of an image, with the row above and the row below if these exist, and the pairs of touching pixels.
 
-    `first[i]` and `second[i]` are neighbouring pixels of the same class in different cells.
+    The rows are flattened. `first[i]` and `second[i]` are neighbouring pixels of the same class in different instances.
     """
 
     around: slice
-    inner: slice  # position in the flattened rows
+    inner: slice  # the rows without the row above and the row below, as positions in the flattened rows
     cells: Labels
     first: Pixels
     second: Pixels
@@ -83,14 +84,14 @@ class _Scene:
     classes: npt.NDArray[np.uint8]
     instances: Labels
     ignore: int | None
-    last: tuple[slice, _Window] | None = None  # cached: a small image fits one window
+    last: tuple[slice, _Window] | None = None  # latest window, kept because one window holds a whole small image
 
     def cells(self, rows: slice) -> Labels:
         """Return the instance ids in `rows`, 0 outside the foreground."""
         return np.where(foreground(self.classes[rows], self.ignore), self.instances[rows], 0)
 
     def window(self, rows: slice) -> _Window:
-        """Return the window that contains `rows`, if possible from the cache."""
+        """Return the window of `rows`; use the latest window if it has the same rows."""
         if self.last is None or self.last[0] != rows:
             height, width = self.classes.shape
             around, inside = grown(rows, 1, height)
@@ -101,11 +102,11 @@ class _Scene:
 
 
 def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tuple[Pixels, Pixels]:
-    """Return the pairs of touching pixels of one class in different cells, as positions in flattened rows."""
+    """Return the pairs of touching pixels of the same class in different instances, as positions in flattened rows."""
     first, second = [], []
     for dy, dx in _FORWARD:
         step = dy * width + dx
-        # In flattened rows, the last pixel of a row precedes the first of the next. Such false pairs are removed below.
+        # In flattened rows, the last pixel of a row seems to touch the first of the next. Such pairs are removed below.
         start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
         end = start + step
         touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])
@@ -128,7 +129,7 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A strip may wait for its neighbours. The loop ends, because the open pixel of the lowest rank never waits.
+            # A strip may have to wait for other strips. The loop ends, as the open pixel of lowest rank never waits.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -139,7 +140,7 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial state of all pixels (H, W), and the area and the number of untouched pixels of each cell."""
+    """Return three arrays: the initial state of each pixel (H, W), and the area and untouched area of each instance."""
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
     area = np.zeros(length, np.int64)
@@ -157,10 +158,10 @@ def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """Decide as many open pixels of `rows` as possible and update `state`; return whether all are decided.
+    """Decide as many open pixels of `rows` as possible and update `state`; return whether no pixel stays open.
 
     A pixel is kept if no touching pixel of lower rank is kept. In each round, all pixels that wait for no other pixel
-    are kept at once. The result is the same as if the cells were processed one by one.
+    are kept at once. The result is the same as if the instances were processed one by one.
     """
     if not (state[rows] == OPEN).any():
         return True
@@ -169,7 +170,7 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
     earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
     first = np.where(earlier, window.first, window.second)
     second = np.where(earlier, window.second, window.first)
-    # Pixels above and below the rows may touch pixels outside the window, so they are not decided here.
+    # Pixels in the row above and the row below may touch pixels outside the window, so they are not decided here.
     undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
     waits = np.zeros(states.size, bool)
     while True:
@@ -187,7 +188,7 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
 
 
 def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt.NDArray[np.int64]:
-    """Count the pixels of each cell that become background."""
+    """Count the pixels that each instance loses to the background."""
     gone = np.zeros(length, np.int64)
     for rows in strips(state.shape):
         gone += np.bincount(scene.cells(rows)[state[rows] == GONE], minlength=length)
@@ -195,7 +196,10 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """For each protected cell in turn, choose its pixel with the fewest rivals, and mark these rivals as gone."""
+    """For each protected instance in turn, choose the pixel with the fewest rivals; mark the rivals as gone.
+
+    The rivals of a pixel are the neighbours that `_rivals` returns.
+    """
     if not protected:
         return
     states = state.reshape(-1)
@@ -213,7 +217,7 @@ def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[
 
 
 def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
-    """Return the pixels of the `chosen` cells, row by row, and the cell of each pixel."""
+    """Return two arrays: the pixels of the `chosen` instances, row by row, and the instance of each of these pixels."""
     wanted = np.zeros(int(scene.instances.max(initial=0)) + 1, bool)
     wanted[chosen] = True
     pixels, owners = [], []
@@ -226,7 +230,7 @@ def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
 
 
 def _rivals(scene: _Scene, pixels: Pixels) -> Pixels:
-    """Return an array (N, 8) of the neighbours of each pixel that lie in another cell of its class; -1 elsewhere."""
+    """For each pixel, return the neighbours in another instance of the same class (N, 8); -1 for other neighbours."""
     height, width = scene.classes.shape
     y, x = (axis[:, None] for axis in np.divmod(pixels, width))
     down, right = np.array([(dy, dx) for sign in (1, -1) for dy, dx in np.multiply(sign, _FORWARD)]).T

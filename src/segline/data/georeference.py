@@ -1,4 +1,4 @@
-"""Read the GeoTIFF tags of an image, which give its position on Earth, and write them to its label files."""
+"""Read the GeoTIFF tags of an image, which give its position on Earth; write these tags to label files."""
 
 import io
 from pathlib import Path
@@ -29,11 +29,11 @@ PIXEL_SCALE, TIEPOINTS, TRANSFORMATION, KEYS = TAGS[:4]
 RASTER_TYPE, PIXEL_IS_POINT = 1025, 2
 SYSTEMS, USER_DEFINED = (1024, 2048, 3072), 32767  # GeoKeys: model type, geographic and projected system
 GEOREFERENCED = {".tif", ".tiff", *imagefiles.JPEG_2000}
-NEAR = 0.05  # px; allowed distance between an image and its labels, because written numbers are rounded
+NEAR = 0.05  # px; largest distance between an image and its labels that counts as rounding
 
 
 class Tag(NamedTuple):
-    """TIFF tag, its fields in tifffile's order. `once` tells whether only the first page has the tag."""
+    """TIFF tag, with its fields in the order of tifffile. If `once`, only the first page has the tag."""
 
     code: int
     dtype: int
@@ -54,7 +54,9 @@ class Position(NamedTuple):
 
 
 def tags(image: bytes) -> list[Tag]:
-    """Return the GeoTIFF tags of an encoded TIFF or JP2 image; an empty list without tags or for another format.
+    """Return the GeoTIFF tags of an encoded TIFF or JP2 image; an empty list if there are none.
+
+    Other formats give an empty list, too.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
 
 
 def place_of(path: Path) -> Position | None:
-    """Read the position of an image file; None if there is no georeference, or if it consists only of control points.
+    """Read the position of an image file; None if the file has no georeference or only control points.
 
     Raises
     ------
@@ -109,13 +111,15 @@ def _place(values: dict[int, Any]) -> Position | None:
         matrix = np.array([[scale[0], 0, x - column * scale[0]], [0, -scale[1], y + row * scale[1]]], float)
     else:
         return None
-    if system.get(RASTER_TYPE) == PIXEL_IS_POINT:  # then integers are pixel centres
+    if system.get(RASTER_TYPE) == PIXEL_IS_POINT:  # in this case, whole numbers refer to the centres of pixels
         matrix[:, 2] -= matrix[:, :2].sum(axis=1) / 2
     return Position(matrix, system)
 
 
 def apart(image: Path, labels: Path) -> str:
-    """Describe how the positions of an image and its equally large labels differ; an empty text means equal or unknown.
+    """Describe how the position of an image differs from that of its labels, which have the same size.
+
+    The text is empty if the positions are equal or unknown.
 
     Raises
     ------
@@ -140,7 +144,7 @@ def apart(image: Path, labels: Path) -> str:
     distance = np.hypot(*moved).max()
     if distance <= NEAR:
         return ""
-    moved, shift = np.round(moved, 9) + 0.0, (of_labels.matrix - of_image.matrix)[:, 2] + 0.0  # + 0.0 removes -0
+    moved, shift = np.round(moved, 9) + 0.0, (of_labels.matrix - of_image.matrix)[:, 2] + 0.0  # + 0.0 turns -0 into 0
     return (
         f"its georeference places it up to {distance:.4g} px from its image: its first corner is {moved[0, 0]:+.4g} px "
         f"along and {moved[1, 0]:+.4g} px down (x {shift[0]:+.6g}, y {shift[1]:+.6g})"
@@ -148,7 +152,7 @@ def apart(image: Path, labels: Path) -> str:
 
 
 def geotiff(labels: npt.NDArray[Any], georeference: list[Tag]) -> bytes:
-    """Encode `labels`, (H, W) or planes (K, H, W), as a GeoTIFF with deflate compression."""
+    """Encode `labels` (H, W), or K planes (K, H, W), as a GeoTIFF with deflate compression."""
     import tifffile
 
     stream, options = io.BytesIO(), dict[str, Any](extratags=georeference)

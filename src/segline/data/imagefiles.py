@@ -21,7 +21,7 @@ LARGEST_ID = np.iinfo(np.int32).max
 LOSSY = (".jpg", ".jpeg")
 JPEG_2000 = (".jp2", ".j2k")  # lossy or lossless
 READABLE = (".png", *LOSSY, ".bmp", ".gif", *JPEG_2000, ".tif", ".tiff")  # suffixes of image files
-MAGIC = 12  # bytes that identify a format
+MAGIC = 12  # number of bytes at the start of a file that identify its format
 
 
 def read_image(path: Path) -> Raw:
@@ -33,7 +33,7 @@ def read_image(path: Path) -> Raw:
         The file is missing, is not an image, or is a stack of several pages.
     """
     with named(path), opened(path) as stream:
-        # Of a TIFF, only the needed parts are read. All other formats are decoded from the bytes of the whole file.
+        # From a TIFF, only the needed bytes are read. All other formats are decoded from the bytes of the whole file.
         return decode_page(stream) if form(stream) == "TIFF" else decode(stream.read())
 
 
@@ -81,7 +81,7 @@ def describe(path: Path, page: int | None = None) -> Metadata:
 
 
 def turned(path: Path) -> str:
-    """Return a hint for messages about sizes if an orientation tag swaps height and width; else an empty text."""
+    """If an orientation tag swaps height and width, return a hint for messages about sizes; else an empty text."""
     try:
         orientation = describe(path, 0).orientation
     except FileError:
@@ -92,7 +92,9 @@ def turned(path: Path) -> str:
 
 
 def has_grey_palettes(path: Path) -> bool:
-    """Return whether the format (BMP, GIF) stores grey images only with palettes, whose order is arbitrary.
+    """Return whether the format stores grey images only with palettes, as BMP and GIF do.
+
+    The order of colours in such a palette is arbitrary.
 
     The function raises FileError as `read_image` does.
     """
@@ -137,7 +139,7 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
 
 
 def read_mask(path: Path, page: int | None = None) -> labelfile.Written:
-    """Read a mask: numbers (H, W) or colours (H, W, 3), and the palette (N, 3) if the numbers are indices.
+    """Read a mask: values (H, W) or colours (H, W, 3), and a palette (N, 3) if the values are palette indices.
 
     The values are those of `labelfile.decode`; its ImageError becomes a FileError.
     """
@@ -152,7 +154,7 @@ def _integers(labels: Labels, path: Path) -> Labels:
             f"{path}: {wrong.size} pixels are not integers, such as {wrong[0]}; labels are ids; save the labels as "
             "integers, or, if they are probabilities of foreground, import them with --threshold 0.5"
         )
-    # An id beyond int64 would wrap around. A clipped id is still above LARGEST_ID, so the caller refuses it.
+    # An id beyond int64 would overflow. Clipped, it is still above LARGEST_ID, so the caller refuses it.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
 
 
@@ -166,7 +168,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def form(stream: BinaryIO) -> str:
-    """Return the name of the image format, found by `form_of`, and rewind the stream."""
+    """Return the name of the image format, as `form_of` gives it; rewind the stream."""
     form = form_of(stream.read(MAGIC))
     stream.seek(0)
     return form

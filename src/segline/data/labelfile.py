@@ -1,4 +1,4 @@
-"""Decode label images into their stored values: numbers, palette indices or colours."""
+"""Decode a label image into its stored values: ids, palette indices or colours."""
 
 import io
 from typing import Any, BinaryIO, NamedTuple
@@ -10,11 +10,14 @@ import numpy.typing as npt
 from segline.model import gif, headers, jpeg2000, metadata
 from segline.model.images import START, ImageError, describe, form_of, header
 
-LARGEST_IMAGE = 2**32  # pixels; replaces Pillow's limit, because the header was checked before
+LARGEST_IMAGE = 2**32  # pixels, replaces Pillow's limit; the size in the header was checked before
 
 
 class Written(NamedTuple):
-    """Stored values: numbers (H, W) or colours (H, W, C), and the palette (N, 3) if the numbers are palette indices."""
+    """Stored values of a label image: numbers (H, W) or colours (H, W, C).
+
+    If the numbers are palette indices, there is also the palette (N, 3).
+    """
 
     numbers: npt.NDArray[Any]
     palette: npt.NDArray[np.uint8] | None = None
@@ -48,7 +51,7 @@ def decode(stream: BinaryIO, page: int | None = None) -> Written:
 
 
 def is_exact(stream: BinaryIO, page: int | None = None) -> bool:
-    """Return whether an image file is lossless. JPEG compression is lossy, also within a TIFF.
+    """Return whether an image file is stored without loss. JPEG compression loses information, also within a TIFF.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def _png(data: bytes) -> Written:
         return _indexed(data)
     pixels = imagecodecs.png_decode(data)
     if colour == 0 and bits < 8:
-        return Written(pixels // np.uint8(255 // (2**bits - 1)))  # libpng stretches values to 0 ... 255
+        return Written(pixels // np.uint8(255 // (2**bits - 1)))  # libpng scales values to 0 ... 255
     if colour in (4, 6):
         pixels = _laid_on_black(pixels, (pixels.shape[2] - 1,))
     return Written(_flat(pixels))
@@ -116,7 +119,7 @@ def _indexed(data: bytes) -> Written:
 
 
 def _flat(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return `pixels` in native byte order: (H, W) if there is one channel, and 0 and 1 instead of bool."""
+    """Convert `pixels` to native byte order; drop the channel axis if it has length 1, and turn bool into 0 and 1."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     return pixels.astype(np.uint8 if pixels.dtype.kind == "b" else pixels.dtype.newbyteorder("="), copy=False)

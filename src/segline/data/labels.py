@@ -1,4 +1,4 @@
-"""Functions for images of class ids and instance ids; large arrays are processed in strips to save memory."""
+"""Work with images of class ids or instance ids. Large arrays are processed in strips to save memory."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 Labels = npt.NDArray[Any]  # (H, W), any integer type
 
-STRIP = 1 << 19  # pixels in a strip: its intermediate results fit the processor's cache
+STRIP = 1 << 19  # pixels in a strip, so few that intermediate results fit the processor's cache
 
 
 def strips(shape: tuple[int, ...], pixels: int = STRIP) -> Iterator[slice]:
-    """Divide an array (H, W, ...) into strips of rows; each strip has at most `pixels` pixels, but at least one row."""
+    """Divide an array (H, W, ...) into strips of rows. A strip has at most `pixels` pixels, but at least one row."""
     height, width = shape[:2]
     rows = max(1, pixels // max(1, width))
     for start in range(0, height, rows):
@@ -32,13 +32,16 @@ def parts(length: int, most: int, step: int = 1) -> list[slice]:
 
 
 def grown(part: slice, margin: int, length: int) -> tuple[slice, slice]:
-    """Return `part` extended by `margin` on both sides (within the axis), and the position of `part` in the result."""
+    """Extend `part` by `margin` on both sides; return the extended part, and the position of `part` in it.
+
+    The extended part stays inside the axis.
+    """
     start = max(0, part.start - margin)
     return slice(start, min(part.stop + margin, length)), slice(part.start - start, part.stop - start)
 
 
 def components(classes: Labels, ignore: int | None = None, connectivity: Literal[4, 8] = 4) -> npt.NDArray[np.int32]:
-    """Return instance ids: each connected component of a class other than background is an instance.
+    """Make each connected component of a class other than background an instance; return the instance ids.
 
     Parameters
     ----------
@@ -91,7 +94,7 @@ def ids(labels: Labels) -> npt.NDArray[np.int64]:
 
 
 def areas(labels: Labels, length: int) -> npt.NDArray[np.int64]:
-    """Return an array (`length`,) with the number of pixels of each id in `labels` (H, W), all below `length`."""
+    """Count the pixels of each id in `labels` (H, W); return an array (`length`,). All ids are below `length`."""
     total = np.zeros(length, np.int64)
     for rows in strips(labels.shape):
         counts = np.bincount(labels[rows].ravel())
@@ -100,7 +103,7 @@ def areas(labels: Labels, length: int) -> npt.NDArray[np.int64]:
 
 
 def renumber(instances: Labels) -> tuple[npt.NDArray[np.int32], int]:
-    """Renumber instances to 1..n in the order of their ids; return the new ids (H, W) and n.
+    """Renumber instances to 1..n in the order of the old ids; return the new ids (H, W) and n.
 
     Parameters
     ----------
@@ -133,5 +136,5 @@ def _highest(labels: Labels) -> int:
 
 
 def _table_limit(labels: Labels) -> int:
-    """Return the highest id for which a table with an entry for each id is not larger than the image."""
+    """Return the highest id for which a table indexed by id may be made: the number of pixels, but at least 65,536."""
     return max(labels.size, 1 << 16)

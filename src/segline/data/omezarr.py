@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".ome.zarr", ".zarr")
 SIGNS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")  # a zarr folder has at least one of these files
-FORMATS = {"0.4": 2, "0.5": 3}  # zarr format by NGFF version
+FORMATS = {"0.4": 2, "0.5": 3}  # NGFF version -> zarr format
 CONVERT = "convert it to NGFF 0.4 or 0.5"
 
 
@@ -40,14 +40,14 @@ class ZarrAxis(_Part):
 
 
 class Transformation(_Part):
-    """Transformation of pixel indices to positions, with one number for each axis."""
+    """Transformation from pixel indices to positions. It has one number for each axis."""
 
     type: Literal["scale", "translation", "identity"]
     scale: tuple[float, ...] = ()
     translation: tuple[float, ...] = ()
 
     def picked(self, axes: tuple[int, ...], channels: bool) -> dict[str, Any]:
-        """Reduce a scale or translation to `axes`; with `channels`, prepend a neutral value for the channel axis."""
+        """Return a scale or translation for `axes`. If `channels`, prepend a neutral value for the channel axis."""
         before = {"scale": [1.0], "translation": [0.0]}[self.type] if channels else []
         numbers = self.scale if self.type == "scale" else self.translation
         return {"type": self.type, self.type: before + [numbers[axis] for axis in axes]}
@@ -64,7 +64,7 @@ class Level(_Part):
 
 
 class Pyramid(_Part):
-    """Image at several resolutions, the finest first."""
+    """Image at several resolutions, from fine to coarse."""
 
     version: str | None = None
     axes: tuple[ZarrAxis, ...]
@@ -74,7 +74,7 @@ class Pyramid(_Part):
 
 @dataclass(frozen=True)
 class Frame:
-    """Path and metadata of an OME-Zarr image; predictions for the image get the same version, axes and scale."""
+    """Path and metadata of an OME-Zarr image. Its predictions are written with the same version, axes and scale."""
 
     path: Path
     version: str
@@ -82,7 +82,7 @@ class Frame:
 
     @property
     def array(self) -> Path:
-        """Folder of level 0, the array with the full resolution."""
+        """Folder of level 0, which is the array with the full resolution."""
         return self.path / self.pyramid.datasets[0].path
 
     @property
@@ -92,7 +92,7 @@ class Frame:
 
 
 def is_zarr(path: Path) -> bool:
-    """Return whether a path is a zarr folder; segline treats such a folder as one image."""
+    """Return whether a path is a zarr folder. segline treats such a folder as one image."""
     return path.is_dir() and (path.suffix == ".zarr" or any((path / sign).is_file() for sign in SIGNS))
 
 
@@ -128,7 +128,7 @@ def read(path: Path) -> Frame:
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
-    """Return the NGFF metadata, and the version if the metadata state one version for all parts."""
+    """Return two values: the NGFF metadata; and the NGFF version, or None if there is no common version."""
     for name in ("zarr.json", ".zattrs"):
         if (path / name).is_file():
             content = files.read_json(path / name)
@@ -141,7 +141,7 @@ def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
 
 
 def _advice(path: Path, content: dict[str, Any]) -> str:
-    """Say what a folder that is not an image contains, and which folder the user should name instead."""
+    """Say what the folder contains instead of an image, and which folder the user should name."""
     if "plate" in content:
         return "a plate of many images; name the fields, such as its A/1/0"
     if "well" in content:
@@ -155,7 +155,10 @@ def _advice(path: Path, content: dict[str, Any]) -> str:
 
 
 def _check(frame: Frame) -> None:
-    """Refuse unsupported axes, paths that lead out of the folder, and transformations without one number per axis."""
+    """Refuse unsupported axes, paths that leave the folder, and transformations of the wrong length.
+
+    A transformation needs one number for each axis.
+    """
     pyramid, names = frame.pyramid, frame.names
     if names[-2:] != ["y", "x"] or len(set(names)) < len(names) or not set(names) <= set("tczyx"):
         raise FileError(
@@ -172,7 +175,10 @@ def _check(frame: Frame) -> None:
 
 
 def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the axes (channels if requested, y, x), and the transformations of level 0 and of all levels."""
+    """Return three lists: the axes, the transformations of level 0, and those common to all levels.
+
+    The axes are y and x, with the channel axis before them if `channels`.
+    """
     kept = ([ZarrAxis(name="c", type="channel")] if channels else []) + [
         axis.model_copy(update={"type": axis.type or "space"}) for axis in frame.pyramid.axes[-2:]
     ]
@@ -181,13 +187,16 @@ def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[
         [change.picked((-2, -1), channels) for change in level if change.type != "identity"] for level in levels
     )
     scale: list[dict[str, Any]] = [{"type": "scale", "scale": [1.0] * len(kept)}]
-    if not any(change["type"] == "scale" for change in own):  # NGFF demands a scale, and first
+    if not any(change["type"] == "scale" for change in own):  # NGFF requires that a scale is the first transformation
         own = scale + own
     return [axis.model_dump(exclude_none=True) for axis in kept], own, all_of
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of the metadata and of all files of level 0 with their names; raise FileError as `read` does."""
+    """Return one MD5 of the metadata and of the names and content of all files of level 0.
+
+    The function raises FileError as `read` does.
+    """
     digest = hashlib.md5()
     for file in _content(read(path)):
         with files.opened(file):
@@ -201,11 +210,11 @@ def _content(frame: Frame) -> Iterator[Path]:
 
 
 KEPT = 2**26  # bytes of decoded chunks that are kept for the next window
-CHANNELS = 1024  # more than any camera has; a damaged number could exhaust the memory
+CHANNELS = 1024  # more than any camera has; a higher number is damaged and could exhaust the memory
 
 
 class Chunks:
-    """Pixels of an open OME-Zarr image; the latest decoded chunks are kept in memory."""
+    """Reader of the pixels of an OME-Zarr image; keeps the latest decoded chunks in memory."""
 
     def __init__(self, frame: Frame) -> None:
         """Open the array; raise FileError if the array is missing, or its axes, type or chunks are not supported."""
@@ -273,7 +282,7 @@ class Chunks:
         return chunks.get("c", 1), chunks["y"], chunks["x"]
 
     def _chunk(self, index: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Read a chunk (C, h, w), or take it from memory; chunks that reach beyond the image are cut to its size."""
+        """Read a chunk (C, h, w), or take it from memory. A chunk that reaches beyond the image is cut at the edge."""
         if index not in self._kept:
             parts = {
                 name: slice(n * side, (n + 1) * side) for name, n, side in zip("cyx", index, self._sides, strict=True)

@@ -1,4 +1,4 @@
-"""Read the outputs of the stages prepare and weights; compute the statistics of the training images."""
+"""Read what the stages prepare and weights wrote; compute the statistics of the training images."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -32,12 +32,12 @@ KINDS: dict[str, tuple[npt.DTypeLike, int]] = {
     "classes": (np.uint8, 2),
     "instances": (np.int32, 2),
 }
-DENSITY = "density"  # in WEIGHTS: a folder with the sums of each training image, and a .json with their shared values
-BLOCK = 1 << 20  # pixels summed at once, to bound the memory
+DENSITY = "density"  # folder in WEIGHTS with the sums of each image; the class densities are in a .json of this name
+BLOCK = 1 << 20  # number of pixels summed at once, to limit the memory
 
 
 class Arrays(Sequence[npt.NDArray[Any]]):
-    """Sequence of arrays in files. A file is opened only when its array is indexed, so few files are open at once."""
+    """Sequence of arrays in files. Indexing an array opens its file, so few files are open at once."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], npt.NDArray[Any]]) -> None:
         self.names = names
@@ -60,7 +60,7 @@ class Arrays(Sequence[npt.NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared dataset. Its methods take the stem of an image and memory-map an array at each call."""
+    """Prepared dataset. A method that takes the stem of an image memory-maps an array of this image."""
 
     folder: Path
     manifest: "pd.DataFrame"
@@ -94,7 +94,7 @@ class Prepared:
         return self._array("images", name)
 
     def target(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return the network's target (H, W): class ids with gaps between touching instances, or IGNORE."""
+        """Return the network's target (H, W): class ids with gaps between touching instances; IGNORE if ignored."""
         return self._array("targets", name)
 
     def classes(self, name: str) -> npt.NDArray[np.uint8]:
@@ -115,7 +115,7 @@ class Prepared:
         return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
 
     def density(self) -> Density | None:
-        """Return the density from which the centres of training tiles are sampled; None if they are uniform."""
+        """Return the density from which tile centres are sampled in training; None if all pixels are equally likely."""
         common = (WEIGHTS / DENSITY).with_suffix(".json")
         if not common.exists():
             return None
@@ -141,7 +141,10 @@ def _array(file: Path, dtype: npt.DTypeLike, dimensions: int) -> npt.NDArray[Any
 
 
 def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
-    """Refuse a manifest without its columns, with unknown splits, or with image names that lead out of the folder."""
+    """Refuse a manifest that lacks a column, repeats an image, or has an unknown split or an unsafe image name.
+
+    A name is unsafe if it leads out of the folder.
+    """
     for column in ("image", "split"):
         if column not in manifest:
             raise files.FileError(f"{file}: it has no column {column}; {AGAIN}")
@@ -155,7 +158,7 @@ def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
 
 @dataclass(frozen=True)
 class Moments:
-    """Pixel type and number of pixels of some images, with the sum and the sum of squares of each channel.
+    """Moments of some images: pixel type, number of pixels, and the sum and the sum of squares of each channel.
 
     The sums are whole numbers if the pixel type is an integer type.
     """
@@ -166,7 +169,7 @@ class Moments:
     squares: tuple[Number, ...]
 
     def __add__(self, other: Self) -> Self:
-        """Return the exact moments of two sets of images combined; both sets have the same type and channels."""
+        """Return the exact moments of the union of two sets of images. Both sets have the same type and channels."""
         assert self.dtype == other.dtype and len(self.sums) == len(other.sums)
         sums, squares = (
             tuple(Fraction(a) + Fraction(b) for a, b in zip(*pair, strict=True))
@@ -188,13 +191,13 @@ def moments(image: Raw) -> Moments:
 
 
 def _sums(pixels: Raw) -> tuple[list[int | float], list[int | float]]:
-    """Return the sums and the sums of squares of pixels (N, C), exact for integers."""
+    """Return two values for each channel of pixels (N, C): sum and sum of squares. Both are exact for integers."""
     wide = pixels.astype(np.int64 if pixels.dtype.kind == "u" else np.float64)
     return wide.sum(axis=0).tolist(), (wide * wide).sum(axis=0).tolist()
 
 
 def statistics(parts: Iterable[Moments]) -> Statistics:
-    """Return the statistics of all images together; the images have the same type and number of channels.
+    """Return the statistics of all images together. The images have the same type and number of channels.
 
     A constant channel gets a standard deviation of 1, so that dividing by it leaves zeros.
     """

@@ -40,11 +40,11 @@ class Readable(Protocol):
 
     @property
     def read(self) -> Callable[[slice, slice], Raw]:
-        """Function that reads the pixels (h, w, C) of some rows and columns; raises FileError if a part is damaged."""
+        """Function that reads the pixels (h, w, C) of some rows and columns; it raises FileError for damaged data."""
 
 
 class OpenImage(Readable, Protocol):
-    """Open image file or OME-Zarr image, with the pixels that `imagefiles.read_image` would return."""
+    """Open image file or OME-Zarr image. Its pixels equal those that `imagefiles.read_image` returns."""
 
     @property
     def frame(self) -> omezarr.Frame | None:
@@ -74,7 +74,7 @@ def open_image(path: Path) -> Iterator[OpenImage]:
         yield ZarrImage(path)
         return
     try:
-        stream = path.open("rb")  # not `files.opened`, which would turn the caller's own OSError into FileError
+        stream = path.open("rb")  # `files.opened` would turn every OSError of the caller into a FileError
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     with stream:
@@ -98,7 +98,7 @@ class EncodedImage:
 
     @cached_property
     def georeference(self) -> list[Tag]:
-        """GeoTIFF tags; a JPEG 2000 file can have them, too."""
+        """GeoTIFF tags of the file; JPEG 2000 files can have such tags, too."""
         with named(self.path):
             return tags(self.encoded())
 
@@ -139,7 +139,7 @@ class ZarrImage:
         return self._chunks.read(rows, columns)
 
     def encoded(self) -> bytes:
-        """Encode the pixels as a TIFF; raise ImageError if the image is too large for one file."""
+        """Encode all pixels as a TIFF; raise ImageError if the image is too large for one TIFF."""
         line = self.read(slice(0, 1), slice(0, self.width))
         size = line.nbytes * self.height
         headers.doubt(self.height, self.width, size, size, size)
@@ -147,7 +147,7 @@ class ZarrImage:
         return geotiff(raw[..., 0] if raw.shape[2] == 1 else np.moveaxis(raw, -1, 0), [])
 
     def md5(self) -> str:
-        """Return the MD5 of the metadata and of the files of level 0 with their names."""
+        """Return one MD5 of the metadata and of the names and content of the files of level 0."""
         return omezarr.md5(self.path)
 
 
@@ -155,7 +155,7 @@ class TiffImage(EncodedImage):
     """TIFF file whose strips or tiles are decoded when they are needed; the latest ones are kept in memory."""
 
     def _size(self) -> tuple[int, int]:
-        """Read from the TIFF's pages everything that later reads need; return the height and width of the image."""
+        """Read the metadata that later calls of `read` need; return the height and width of the image."""
         with tiff.opened(self._stream) as (file, offsets):
             self._pages = pages = tiff.page_planes(file, offsets, None, whole=False)
             self.georeference = tags_of(file)
@@ -184,10 +184,10 @@ class TiffImage(EncodedImage):
 
     def _decode(self) -> Raw:
         self._stream.seek(0)
-        return decode_page(self._stream)  # reads only the parts of the file that it needs
+        return decode_page(self._stream)  # reads only the needed bytes of the file
 
     def _plane(self, number: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        """Read the stored numbers (h, w, C) of one TIFF page."""
+        """Read the stored values (h, w, C) of one TIFF page in `rows` and `columns`."""
         page = self._pages[number]
         if _contiguous(page):
             return self._mapped(page, rows, columns)
@@ -203,7 +203,7 @@ class TiffImage(EncodedImage):
         return plane
 
     def _mapped(self, page: tifffile.TiffPage, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        """Read the numbers of a page that can be memory-mapped.
+        """Read the stored values of a page that can be memory-mapped.
 
         Each call maps the file again, because what was read stays in memory until the map is closed.
         """
@@ -230,14 +230,14 @@ class TiffImage(EncodedImage):
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
-    """Return whether the page can be read in parts: it can be memory-mapped, or its strips or tiles are small."""
+    """Return whether the page can be read in parts. It must allow memory-mapping, or have small strips or tiles."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     assert page.dtype is not None
     return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT
 
 
 def _contiguous(page: tifffile.TiffPage) -> bool:
-    """Return whether the page can be memory-mapped: its numbers are uncompressed and contiguous in the file."""
+    """Return whether the page can be memory-mapped. Its values must be uncompressed and contiguous in the file."""
     return bool(page.is_contiguous) and page.bitspersample in (8, 16, 32, 64) and not page.is_tiled
 
 
@@ -253,6 +253,6 @@ def _overlapping(page: tifffile.TiffPage, rows: slice, columns: slice) -> Iterat
 
 
 def _common(window: slice, start: int, length: int) -> tuple[slice, slice]:
-    """Return the overlap of a window and a segment along one axis, as a slice of the window and one of the segment."""
+    """Return the overlap of a window and a segment along one axis, as two slices: of the window and of the segment."""
     first, last = max(window.start, start), min(window.stop, start + length)
     return slice(first - window.start, last - window.start), slice(first - start, last - start)

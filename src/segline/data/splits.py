@@ -1,4 +1,4 @@
-"""Assign images to training, validation and test, by name or by percentage; a group is never divided."""
+"""Assign images to the splits training, validation and test, by name or percentage; never divide a group."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -13,7 +13,7 @@ from segline.names import composed
 Split = Literal["train", "validation", "test"]
 
 FEWEST = {"validation": 2, "test": 1}
-FEWEST_IMAGES = 1 + sum(FEWEST.values())  # with one training image
+FEWEST_IMAGES = 1 + sum(FEWEST.values())  # one more image is needed for training
 PERCENT = {"validation": "val_percent", "test": "test_percent"}
 
 
@@ -70,7 +70,7 @@ def assign(
 
 
 def _members(groups: Mapping[str, str], split: str, listed_names: Sequence[str]) -> set[str]:
-    """Return the groups in `listed_names`, where each name is a group or an image of a group."""
+    """Return the groups that `listed_names` selects. Each name is that of a group or of an image in a group."""
     listed = [composed(name) for name in listed_names]
     known = set(groups.values())
     for name in listed:
@@ -104,7 +104,7 @@ def _refuse_overlap(groups: Mapping[str, str], validation: set[str], test: set[s
 
 
 def _draw(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[str]]:
-    """Choose groups for each split so that training images are left and the image counts are close to `wanted`.
+    """Choose groups for each split, with image counts close to `wanted`; leave images for training.
 
     Several choices are compared, because the split that is filled first may take groups that another split needs.
     """
@@ -132,7 +132,7 @@ def _draw_in_turn(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[s
 
 
 def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
-    """Choose groups with about `wanted` images: all that fit, in order, then the smallest other group if that helps."""
+    """Choose groups with about `wanted` images. Take all that fit, in order; then the smallest other, if that helps."""
     drawn: set[str] = set()
     count = 0
     for group, size in sizes.items():
@@ -142,11 +142,12 @@ def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
     rest = {group: size for group, size in sizes.items() if group not in drawn}
     if count < wanted and rest:
         smallest = min(rest, key=lambda group: rest[group])
-        # The smallest group is added if the excess with this group is less than the shortfall without it.
+        # Add the smallest group if the excess with this group is less than the shortfall without it.
         if count + rest[smallest] - wanted < wanted - count:
             drawn.add(smallest)
         elif count < fewest:
-            # At most one image was chosen and no other group fits, so the smallest group alone reaches the minimum.
+            # Too few images were chosen, and no other group fits. Take only the smallest of the other groups,
+            # which reaches the minimum by itself.
             drawn = {smallest}
     return drawn
 

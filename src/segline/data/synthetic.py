@@ -11,7 +11,7 @@ GRANULAR, FIBROUS = 1, 2
 NAME = "cells"  # of the dataset
 CLASSES = {0: "background", GRANULAR: "granular", FIBROUS: "fibrous"}
 RADIUS = {GRANULAR: 21.0, FIBROUS: 19.5}  # px, median
-SMALLEST_CELL = 60  # px; smaller remains of a covered cell are dropped
+SMALLEST_CELL = 60  # px; a covered cell is dropped if less of it remains visible
 
 Instances = npt.NDArray[np.int32]  # (H, W)
 Field = npt.NDArray[np.float32]  # (H, W)
@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Synthetic image (H, W) uint8 with its ground truth: instances (H, W) int32, classes (H, W) uint8."""
+    """Synthetic image (H, W) uint8 and its ground truth: instances (H, W) int32 and classes (H, W) uint8."""
 
     image: npt.NDArray[np.uint8]
     instances: Instances
@@ -47,7 +47,7 @@ class Drawing:
 
 
 def draw(seed: int, index: int, min_size: int = 256, max_size: int = 320) -> Drawing:
-    """Render image `index` of the dataset with seed `seed`; each side has `min_size` to `max_size` px.
+    """Render image number `index` of the dataset that `seed` determines. Each side has `min_size` to `max_size` px.
 
     The classes differ in texture and, on average, in outline, size and brightness. Every instance is
     4-connected; instances are numbered 1..n.
@@ -84,7 +84,7 @@ def _scatter(rng: np.random.Generator, height: int, width: int) -> list[Cell]:
 
 
 def _fits(cell: Cell, cells: list[Cell]) -> bool:
-    """Return whether the new cell is so far from all earlier cells that no cell covers another completely."""
+    """Return whether the new cell is far enough from all earlier cells that no cell covers another completely."""
     return all(
         np.hypot(cell.x - earlier.x, cell.y - earlier.y) > 0.72 * (cell.radius + earlier.radius) for earlier in cells
     )
@@ -99,7 +99,7 @@ def _cell(rng: np.random.Generator, kind: int, x: float, y: float) -> Cell:
 
 
 def _settle(cells: list[Cell], height: int, width: int, rng: np.random.Generator) -> tuple[Instances, Field]:
-    """Return the instance ids, and the depth of each pixel in its cell: 1 in the middle, 0 on the outline.
+    """Return two arrays: instance ids, and the depth of each pixel in its cell, from 0 (outline) to 1 (middle).
 
     A pixel belongs to the cell in which it lies deepest, so that neighbours share a border and no cells overlap.
     """
@@ -138,7 +138,10 @@ def box_of(cell: Cell, height: int, width: int) -> Box:
 
 
 def local(cell: Cell, box: Box, bent: tuple[Field, Field] | None = None) -> tuple[Field, Field]:
-    """Return the position of the pixels in `box`, shifted by `bent` px, along and across the cell, in half axes."""
+    """Return two coordinates of the pixels in `box`: along and across the cell, measured in half axes.
+
+    Before the conversion, `bent` shifts the pixels, in px.
+    """
     rows, columns = box
     x: npt.NDArray[Any] = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(cell.x)
     y: npt.NDArray[Any] = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(cell.y)
@@ -161,7 +164,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, sigma: float
 def photograph(
     cells: list[Cell], instances: npt.NDArray[np.int32], depth: Field, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Render the image (H, W) of cells as a phase-contrast microscope and its camera would record it.
+    """Render the image (H, W) that a camera on a phase-contrast microscope would record of the cells.
 
     Parameters
     ----------
@@ -203,7 +206,7 @@ def _scene(cells: list[Cell], instances: npt.NDArray[np.int32], depth: Field, rn
 
 
 def _with_nucleus(texture: Field, cell: Cell, u: Field, v: Field, rng: np.random.Generator) -> Field:
-    """Add to the texture a smooth bright nucleus with a dark rim and two dark nucleoli."""
+    """Draw a nucleus into the texture: smooth and bright, with a dark rim and two dark nucleoli."""
     x, y = rng.normal(0, 0.12, 2)
     size = rng.uniform(0.38, 0.48) if cell.kind == GRANULAR else rng.uniform(0.26, 0.36)
     r = np.hypot(u - x, v - y) / size
@@ -252,7 +255,7 @@ def _debris(height: int, width: int, rng: np.random.Generator) -> Field:
 
 
 def _light(height: int, width: int, rng: np.random.Generator) -> Field:
-    """Render uneven illumination with values of about 1: a gradient, darker corners and slow waves."""
+    """Render uneven illumination: a gradient, darker corners and slow waves. Its values are close to 1."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     slope_x, slope_y = rng.normal(0, 0.12, 2)
     corners = rng.uniform(0, 0.15) * (x * x + y * y)

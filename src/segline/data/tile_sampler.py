@@ -23,7 +23,7 @@ Sample = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.fl
 
 
 class TrainingTiles(Dataset[Sample]):
-    """Augmented training tiles; each tile is a pure function of (seed, epoch, index).
+    """Augmented training tiles. Seed, epoch and index determine each tile completely.
 
     The item ``epoch * tiles_per_epoch + index`` is the tile `index` of `epoch`, whichever process reads it and in
     whatever order. `training_loader` reads the items in ascending order.
@@ -100,7 +100,7 @@ class TrainingTiles(Dataset[Sample]):
         return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """Sample an image and one of its pixels from the density, or uniformly from the pixels of all images."""
+        """Sample an image and a pixel in it: from the density if there is one, else uniformly over all pixels."""
         if self.density is not None:
             return self.density.draw(rng)
         pixel = int(rng.integers(self._ends[-1]))
@@ -111,7 +111,7 @@ class TrainingTiles(Dataset[Sample]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of the item numbers of all epochs, in order; the last batch of an epoch may be smaller.
+    """Batches of item numbers for all epochs, in order. The last batch of an epoch may be smaller.
 
     A batch never spans two epochs. The first `skip` batches of the first epoch are left out.
     """
@@ -123,7 +123,7 @@ class EpochBatches(Sampler[list[int]]):
         self.skip = skip
 
     def __len__(self) -> int:
-        """Return the number of batches in all epochs, without the skipped batches."""
+        """Return the number of batches in all epochs; skipped batches do not count."""
         return len(self.epochs) * -(-self.tiles_per_epoch // self.batch_size) - self.skip
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -137,7 +137,7 @@ class EpochBatches(Sampler[list[int]]):
 def training_loader(
     tiles: TrainingTiles, *, batch_size: int, epochs: range, workers: int, skip: int = 0
 ) -> "DataLoader[Sample]":
-    """Return a loader of the batches of `epochs`, in order; the number of workers does not change the batches.
+    """Return a loader for the batches of `epochs`, in order. The number of workers does not change the batches.
 
     One iterator serves all epochs, so workers start once and prepare the next epoch during validation. Use
     ``batches = iter(loader)``, then ``itertools.islice(batches, steps)`` for an epoch, where steps is
@@ -149,7 +149,7 @@ def training_loader(
         batch_sampler=EpochBatches(len(tiles), batch_size, epochs, skip),
         num_workers=workers,
         worker_init_fn=_one_thread,
-        # Without a generator, the loader would use torch's global one, and a resumed training run would differ.
+        # Without this generator, the loader would use torch's global one; then a resumed training run would differ.
         generator=torch.Generator(),
     )
 
@@ -161,7 +161,7 @@ def _one_thread(_worker: int) -> None:
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Position of a validation tile: image number, top left pixel of the output, and the counted rows and columns."""
+    """Position of a validation tile: image number, top left pixel of the output, and rows and columns that count."""
 
     image: int
     row: int
@@ -171,7 +171,7 @@ class TilePlace:
 
 
 class ValidationTiles(Dataset[Sample]):
-    """Fixed tiles without augmentation, whose outputs cover the images; at most `most` tiles, spread over all images.
+    """Fixed validation tiles without augmentation. Their outputs cover the images if `most` allows so many tiles.
 
     Every pixel counts at most once. Each tile counts an equal share of its image, in the middle of its output. The rest
     of the output has target `ignore` and weight 0: another tile counts these pixels, or they lie outside the image.
@@ -223,7 +223,7 @@ class ValidationTiles(Dataset[Sample]):
 
 
 def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
-    """Return the positions of the tiles that cover image number `number`, in a shuffled but fixed order."""
+    """Return the positions of the tiles that cover image `number`. Their order is shuffled but always the same."""
     height, width = image.shape[:2]
     places = [
         TilePlace(number, row, column, rows, columns)
@@ -234,7 +234,7 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """Return the start and the counted range of each output along an axis of `length` px.
+    """For each output along an axis of `length` px, return its start and the range of its pixels that count.
 
     If the axis is at least as long as an output, all outputs lie inside the axis.
     """
@@ -245,7 +245,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:
-    """Return at most `most` of the positions of all tiles, evenly spaced, so that each image keeps its share."""
+    """Select at most `most` tile positions at even steps from the list of all, so that each image keeps its share."""
     every = [place for image in places for place in image]
     count = min(most, len(every))
     return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]

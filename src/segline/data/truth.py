@@ -1,4 +1,4 @@
-"""Score predictions for the test split against the ground truth, and identify the split by digests."""
+"""Score predictions for the test split against the ground truth; identify the test split by digests."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def score(
     objects: npt.NDArray[Any] | None,
     foreground: npt.NDArray[np.float32] | None = None,
 ) -> judge.Score:
-    """Score the prediction for an image with every metric that the labels of the dataset allow.
+    """Score the prediction for an image; compute every metric that the labels of the dataset allow.
 
     All metrics except the detection score can be checked from the label image and the instance ids. The detection score
     also needs the foreground probability.
@@ -44,7 +44,7 @@ def score(
 
 
 def md5s(prepared: Prepared) -> dict[str, str]:
-    """Return what identifies the test split: the MD5s of all images and labels, the kind of labels and the classes."""
+    """Return values that identify the test split: the MD5s of its arrays, the setting `labels` and the classes."""
     names = prepared.names("test")
     content = {f"{kind}/{name}": files.md5(prepared.folder / kind / f"{name}.npy") for name in names for kind in KINDS}
     return content | {"labels": prepared.dataset.labels, "classes": str(sorted(prepared.dataset.classes.items()))}

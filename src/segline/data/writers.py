@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from zarr import Array, Group
 
 SIDE = 512  # px; side of a tile or chunk
-CLASSIC = 2**31  # bytes of pixels up to which the file is a classic TIFF; above a BigTIFF
-OVERLAY = 2048  # px, longer side of the overlay of an out-of-core or OME-Zarr image
+CLASSIC = 2**31  # largest size of the pixels in a classic TIFF, bytes; larger images become a BigTIFF
+OVERLAY = 2048  # px, longer side of the overlay for an out-of-core or OME-Zarr image
 SUFFIX = ".ome.zarr"
 MARK, MADE = "segline", {"made_by": "segline predict"}  # the attribute that marks a folder as written by segline
 _FOLDERS, _FILES = re.compile("c|[0-9]+"), re.compile(r"zarr\.json|\.z(group|attrs|array|metadata)|[0-9]+")
@@ -36,7 +36,7 @@ Rows = Callable[[slice], npt.NDArray[Any]]
 
 
 class AnswerByRows(Protocol):
-    """Prediction by a registered version, in memory or out-of-core; `rows` selects rows of the upright image."""
+    """Prediction by a registered version, in memory or out-of-core. `rows` are rows of the upright image."""
 
     @property
     def has_instances(self) -> bool:
@@ -56,24 +56,25 @@ class AnswerByRows(Protocol):
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return labels, instances or probabilities as the version encoded them; None for an out-of-core prediction."""
+        """Return the encoded labels, instances or probabilities, as the version made them; None if out-of-core."""
 
 
 class Layer(NamedTuple):
-    """Pixels of an output, which are written from the top down."""
+    """Pixels of one output: labels, instances or probabilities. They are written from the top down."""
 
     rows: Rows
-    """Function that returns the pixels of some rows: (h, W), or (K, h, W) for K planes."""
+    """Function that returns the pixels of the rows in a slice: (h, W), or (K, h, W) for K planes."""
     shape: tuple[int, ...]
     """Shape of all pixels: (H, W), or (K, H, W) for K planes."""
     dtype: npt.DTypeLike
 
 
 def write(stem: Path, kind: str, answer: AnswerByRows, image: OpenImage) -> Path:
-    """Write the labels, instances, probabilities or overlays of `image`; return the path, `stem` with a suffix.
+    """Write one output for `image` to a path that is `stem` plus a suffix; return this path.
 
-    For an OME-Zarr image the output is OME-Zarr. An out-of-core prediction becomes a tiled TIFF. A prediction in memory
-    becomes a GeoTIFF if the image has a georeference; otherwise it is written as the version encoded it.
+    `kind` is labels, instances, probabilities or overlays. For an OME-Zarr image, the output is OME-Zarr.
+    An out-of-core prediction becomes a tiled TIFF. A prediction in memory becomes a GeoTIFF if the image has a
+    georeference; otherwise it is written as the version encoded it.
     """
     encoded = answer.encoded(kind)
     if kind == "overlays":
@@ -103,11 +104,11 @@ def write_encoded(stem: Path, encoded: bytes) -> Path:
 
 
 def _path(stem: Path, ending: str) -> Path:
-    return stem.with_name(stem.name + ending)  # not `with_suffix`: a stem may have dots
+    return stem.with_name(stem.name + ending)  # `with_suffix` would remove what follows a dot in the stem
 
 
 def layer(kind: str, answer: AnswerByRows, image: OpenImage) -> Layer:
-    """Return the layer of the given kind: labels, instances or probabilities."""
+    """Return the pixels of one output. `kind` is labels, instances or probabilities."""
     size = (image.height, image.width)
     if kind == "labels":
         return Layer(answer.labels, size, np.uint8)
@@ -151,14 +152,14 @@ def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.N
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the means (wide, C) of the `wide` squares of `step` x `step` px in a band of `step` rows."""
+    """Divide a band of `step` rows into `wide` squares of `step` x `step` px; return their means (wide, C)."""
     pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
     means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
     return means
 
 
 def write_tiled(path: Path, layer: Layer, georeference: list[Tag]) -> None:
-    """Write a TIFF atomically, with tiles of 512 px and deflate compression; K planes become one image."""
+    """Write a TIFF atomically, with tiles of 512 px and deflate compression. K planes become one image."""
     import tifffile
 
     rows, shape, dtype = layer
@@ -197,7 +198,7 @@ def _tiles(rows: Rows, shape: tuple[int, ...], planes: int) -> Iterator[npt.NDAr
 
 
 def write_zarr(path: Path, layer: Layer, frame: omezarr.Frame, *, labels: bool) -> None:
-    """Write an OME-Zarr image atomically, in chunks of 512 px and in the NGFF version that `frame` names.
+    """Write an OME-Zarr image atomically, in chunks of 512 px. `frame` gives the NGFF version.
 
     Each further level has every second row and column of the level before, until one chunk holds the whole level.
     Values are not averaged, because they may be ids. K planes become K channels.
@@ -205,7 +206,7 @@ def write_zarr(path: Path, layer: Layer, frame: omezarr.Frame, *, labels: bool) 
     Parameters
     ----------
     frame : metadata of the predicted image.
-    labels : whether the numbers are ids.
+    labels : whether the values are ids.
     """
     import zarr
 
@@ -256,7 +257,7 @@ def remove_zarr(path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether metadata name segline as the writer, and the folder holds only zarr files and chunk folders."""
+    """Return whether the metadata name segline as the writer of the folder, and the folder holds only zarr files."""
     if not _is_marked(path / "zarr.json") and not _is_marked(path / ".zattrs"):
         return False
     for place, folders, names in os.walk(path):
@@ -288,7 +289,7 @@ def _filled(group: "Group", name: str, rows: Rows, shape: tuple[int, ...], **opt
 
 
 def _halved(array: "Array[Any]") -> Rows:
-    """Return a function that reads every second row and column of `array`, with one plane in memory at a time."""
+    """Return a function that reads every second row and column of `array`. It holds one plane in memory at a time."""
 
     def rows(part: slice) -> npt.NDArray[Any]:
         double = slice(2 * part.start, min(2 * part.stop, array.shape[-2]))
@@ -299,7 +300,7 @@ def _halved(array: "Array[Any]") -> Rows:
 
 
 def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
-    """Convert a transformation of level 0 for a level with pixels `by` times as large; the first pixel stays."""
+    """Convert a transformation of level 0 to a level with pixels `by` times as large. The first pixel does not move."""
     if transformation["type"] != "scale":
         return transformation
     *channels, y, x = transformation["scale"]
@@ -307,7 +308,7 @@ def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
 
 
 def _versioned(content: dict[str, Any], version: str) -> dict[str, Any]:
-    """Add the NGFF version to the metadata: NGFF 0.4 states it in each part, NGFF 0.5 once for all parts."""
+    """Return the metadata with the NGFF version added. NGFF 0.4 has it in each part, NGFF 0.5 once for all parts."""
     if version == "0.4":
         content["multiscales"][0]["version"] = version
         if "image-label" in content:

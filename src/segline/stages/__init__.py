@@ -1,1 +1,1 @@
-"""Stages of dvc.yaml, one file each: a stage reads settings and data, calls other rooms and writes its outputs."""
+"""Stages of dvc.yaml, one file for each. A stage reads settings and data, calls other modules and writes outputs."""

@@ -28,18 +28,18 @@ from segline.train import charts, choose, device
 MODEL = Path("data/model")
 OUT = Path("data/reports")
 AGAIN = "remove it, and `dvc repro` writes it again"
-SHOWN = 9  # test images in the gallery of the run
-CHOSEN_ON = 2**24  # pixels of validation images that suffice to choose settings; more would only take longer
+SHOWN = 9  # number of test images in the gallery of the MLflow run
+CHOSEN_ON = 2**24  # this number of pixels of validation images is enough to choose settings
 
 
 class Metrics(BaseModel):
-    """Fields of metrics.json that stage evaluate reads."""
+    """The fields that stage evaluate reads from metrics.json."""
 
     best_epoch: Annotated[int, Field(ge=1)]
 
 
 def main() -> None:
-    """Write predictions, metrics and pictures of the test split to data/reports; add results to the training run."""
+    """Write predictions, metrics and pictures of the test split to data/reports; add results to the MLflow run."""
     settings, runtime = params.read(params.Evaluate), params.read(params.Runtime)
     prepared = Prepared.open()
     predictor = load_with(MODEL, _plain(settings), device.choose(runtime))
@@ -87,13 +87,13 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
 
 
 def _plain(settings: params.Evaluate) -> Inference:
-    """Return the inference settings from params.yaml, except the settings that separate cells."""
+    """Return the inference settings from params.yaml, but not those that separate touching objects."""
     threshold = None if settings.threshold == "argmax" else float(settings.threshold)
     return Inference(threshold, views=settings.views, tile=settings.tile)
 
 
 def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
-    """Add the settings that separate cells: take them from params.yaml or choose them on validation images."""
+    """Complete the inference settings: take them from params.yaml or choose them on validation images."""
     plain, kind = predictor.inference, prepared.dataset.labels
     if kind == "classes":
         return plain
@@ -124,7 +124,7 @@ def _separation(
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
-    """Predict all validation images, or an even selection if they have more than `CHOSEN_ON` pixels."""
+    """Predict all validation images; if they have more than `CHOSEN_ON` pixels, predict an even selection of them."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):

@@ -10,7 +10,7 @@ from segline.data.dataset import IGNORE, SPEC, Dataset, write_spec
 from segline.data.prepared import MANIFEST, PREPARED, STATISTICS, Moments, moments, statistics
 from segline.model.images import Raw, as_channels
 
-Row = dict[str, str | int]  # of the manifest: values of one image by column
+Row = dict[str, str | int]  # row of the manifest: column -> value of one image
 
 KINDS = ("images", "targets", "classes", "instances")
 
@@ -23,7 +23,7 @@ def main() -> None:
         dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress, dataset.memory)
     )
     split = _split(dataset, checked, settings)
-    # A mixture of grey and RGB images is written as RGB; the checks refuse any other mixture of channels.
+    # If some images are grey and others RGB, all are written as RGB. The checks refuse other mixtures of channels.
     channels = max(image.form[1] for image in checked if image.form)
     with files.whole_folder(PREPARED) as folder:
         train = _write_all(dataset, split, channels, folder, runtime.progress)
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: params.Prepare) -> dict[str, splits.Split]:
-    """Return the split of each image; refuse errors in the images and the splits, and show warnings."""
+    """Return the split of each image; raise an error if images or splits are invalid, and print warnings."""
     found = per_dataset.judge(dataset, checked)
     per_dataset.refuse_errors(found)
     split = splits.assign(dataset.groups, **settings.model_dump())
@@ -50,7 +50,7 @@ def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: param
 def _write_all(
     dataset: Dataset, split: dict[str, splits.Split], channels: int, folder: Path, mode: progress.Mode
 ) -> Moments:
-    """Write the arrays and the manifest; return the moments of the training images."""
+    """Write the arrays and the manifest; return the moments (sums of pixels and of squares) of the training images."""
     for kind in KINDS:
         files.make_folder(folder / kind)
 
@@ -60,7 +60,7 @@ def _write_all(
     results = progress.each(write, dataset.stems, "prepare", mode, dataset.memory)
     train: Moments | None = None
     with files.table_writer(folder / MANIFEST, _columns(dataset)) as add:
-        # Rows are written one by one and not kept, because a dataset may have very many images.
+        # Rows are written one by one, so that a dataset with very many images does not fill the memory.
         for stem, (row, of_image) in zip(dataset.stems, results, strict=True):
             add({**row, "split": split[stem]})
             if split[stem] == "train":
@@ -70,7 +70,7 @@ def _write_all(
 
 
 def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Row, Moments]:
-    """Write the arrays of one image; return its manifest row, without the split, and the moments of its pixels."""
+    """Write the arrays of one image; return two values: its manifest row without the split, and its pixel moments."""
     form, of_image = _write_image(dataset.image(stem), channels, folder / f"images/{stem}.npy")
     row = {
         "image": stem,
@@ -82,7 +82,7 @@ def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Ro
 
 
 def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
-    """Write an image with `channels` channels; return its original size and type, and moments of the written array."""
+    """Write an image with `channels` channels; return its original size and type, and the moments of the array."""
     written = as_channels(image, channels)
     files.save_array(file, written)
     form: Row = {"height": image.shape[0], "width": image.shape[1], "channels": image.shape[2]}
@@ -90,7 +90,7 @@ def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
 
 
 def _write_labels(dataset: Dataset, stem: str, folder: Path) -> Row:
-    """Write classes, instances and targets; return the number of instances and the number of pixels of each class."""
+    """Write classes, instances and targets; return two counts: instances, and pixels of each class."""
     classes, instances = dataset.truth(stem)
     files.save_array(folder / f"classes/{stem}.npy", classes)
     files.save_array(folder / f"instances/{stem}.npy", instances)

@@ -1,4 +1,4 @@
-"""Stage register: add the model to the registry; the first model with the minimum metrics becomes champion."""
+"""Stage register: add the model to the registry. The first model that reaches the minimum metrics becomes champion."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def main() -> None:
         records={IMAGES: _images(prepared)},
         metrics=metrics_of_test(result),
     )
-    # The record has no version number and no alias, because they differ between machines and DVC needs equal outputs.
+    # The record omits version number and alias, because these differ between machines and DVC needs equal outputs.
     record = {
         "name": name,
         "version_md5": registered.md5s.version,
@@ -52,9 +52,9 @@ def main() -> None:
 
 
 def again(name: str) -> str:
-    """Register the model in data/model as `name` with the code of this checkout, and move no alias.
+    """Register the model in data/model as `name`, with the code of this checkout; return the version number.
 
-    If the training run has no test metrics, because it was restored, they are added. Return the version number.
+    No alias is moved. A restored training run has no test metrics; in this case, they are added.
     """
     prepared, result = Prepared.open(), _result()
     store = open_store()
@@ -94,7 +94,7 @@ def _parts(prepared: Prepared, room: Path = packaging.ROOM) -> packaging.Parts:
 
 
 def _example(prepared: Prepared) -> tuple[bytes, bytes, bytes]:
-    """Return three encoded images: the smallest test image, and its label image and instance ids from evaluate."""
+    """Return three encoded images: the smallest test image, its predicted labels and its predicted instance ids."""
     name = min(prepared.names("test"), key=lambda name: (prepared.image(name).size, name))
     png, tiff = (REPORTS / "instances" / f"{name}{suffix}" for suffix in (".png", ".tif"))
     labels = files.read_bytes(REPORTS / "predictions" / f"{name}.png")
@@ -102,14 +102,14 @@ def _example(prepared: Prepared) -> tuple[bytes, bytes, bytes]:
 
 
 def _images(prepared: Prepared) -> bytes:
-    """Return a CSV table of all images with their files, MD5s and splits."""
+    """Return a CSV table with the file, MD5 and split of each image."""
     columns = [column for column in COLUMNS if column in prepared.manifest]
     table: str = prepared.manifest[columns].to_csv(index=False, lineterminator="\n")
     return table.encode()
 
 
 def _tags(prepared: Prepared) -> dict[str, str]:
-    """Return the tags that tell from which model, data and code a version was made."""
+    """Return the tags that name the model, data and code of a version."""
     return {
         "model.md5": lineage.model_md5(MODEL),
         "data.md5": lineage.digest(PREPARED),

@@ -1,4 +1,4 @@
-"""Stage train: fit the network, log each epoch and keep the best one; resume an interrupted training run."""
+"""Stage train: fit the network, log each epoch and keep the best epoch; resume an interrupted training run."""
 
 import math
 import os
@@ -23,9 +23,9 @@ from segline.track.store import Store, open_store
 from segline.train import checkpoint, collapse, device, keep, loop, resume, setup
 
 OUT = Path("data/model")
-PICTURES = 5  # pictures of validation images, spread over the epochs of a run
-PICTURE_SIDE = 512  # px; of a larger image the upper left corner is shown
-SHOWN = 4  # validation images in a picture
+PICTURES = 5  # number of pictures of validation images, spread over all epochs
+PICTURE_SIDE = 512  # px; a larger image is cropped to its upper left corner
+SHOWN = 4  # number of validation images in a picture
 NOT_IN_HISTORY = ("tiles_per_second", "collapsed")
 
 
@@ -54,7 +54,7 @@ def main() -> None:
             stop.check()
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
-        # The checkpoint stays until DVC has stored the outputs. If DVC is killed before that, it runs this stage again.
+        # The checkpoint stays, because DVC repeats this stage if it is killed before it has stored the outputs.
         claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.requested))
         stop.check()
 
@@ -66,17 +66,17 @@ def _searched(tuned: Tuned) -> list[str]:
 
 
 def _parts(tuned: Tuned) -> dict[str, str]:
-    """Return the content of the resume key: all settings, and digests of the data and code that shape the result."""
+    """Return what decides whether training is resumed: all settings, and digests of the data and the code."""
     settings = {name: str(value) for name, value in flat(tuned.model_dump(exclude={"searched"})).items()}
     data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
     return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
 
 def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept:
-    """Load the checkpoint of this training run, if there is one, into `state`; show where the training starts."""
+    """If this training run has a checkpoint, load it into `state`; print where the training starts."""
     recorded = lineage.locked(OUT / checkpoint.WEIGHTS)
     if recorded and claim.finished == recorded["md5"]:
-        claim.clear()  # DVC has stored its outputs, so the user wants a new training run
+        claim.clear()  # DVC has stored the outputs of the former training run, so the user wants a new one
     claim.prune()
     kept = keep.Kept(claim.folder, settings)
     if kept.load(state):
@@ -89,7 +89,7 @@ def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept
 
 @contextmanager
 def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) -> Iterator[StartedRun]:
-    """Start an MLflow run with settings, tags and data; if the training was interrupted, reopen its MLflow run."""
+    """Start an MLflow run with settings, tags and data; if training is resumed, reopen its MLflow run."""
     digest = lineage.digest(PREPARED)
     inputs = [LoggedDataset(split, prepared.dataset.name, digest, str(PREPARED)) for split in ("train", "validation")]
     content, tags = flat(tuned.model_dump(exclude={"searched"})), lineage.tags(torch.get_num_threads())
@@ -103,7 +103,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
 def _shown(
     moments: Iterable[loop.Step | loop.Epoch], state: setup.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
-    """Yield the epochs among `moments`; show the steps between epochs as progress."""
+    """Yield only the epochs of `moments`, which holds steps and epochs; show the steps as progress."""
     steps, monitored = loop.steps_per_epoch(settings), ""
 
     def words() -> str:
@@ -131,7 +131,7 @@ def _learn(
     epochs: Iterable[loop.Epoch],
     show: Callable[[int], None],
 ) -> None:
-    """Train and log each epoch; first log the epochs that an interrupted training run saved."""
+    """Train and log each epoch. If the training is resumed, first log the epochs that were saved."""
     every = -(-kept.settings.epochs // PICTURES)
     for epoch in kept.epochs:
         run.log(epoch.epoch, epoch.metrics())
@@ -169,7 +169,7 @@ def _finish(run: Run, kept: keep.Kept, description: Description, collapsed: str 
 
 
 def _write(kept: keep.Kept, description: Description, collapsed: str | None) -> None:
-    """Write data/model; equal inputs give byte-identical files on every machine."""
+    """Write data/model. Equal inputs give byte-identical files on every machine."""
     files.make_folder(OUT)
     files.copy(kept.weights, OUT / checkpoint.WEIGHTS)
     files.write_bytes(OUT / "model.json", description.encoded())

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from segline.train.space import SearchPlan
 
 OUT = params.TUNED_FILE.parent
-COLUMNS = ("number", "state", "value", "epochs", "reason")  # of trials.csv, before the settings
+COLUMNS = ("number", "state", "value", "epochs", "reason")  # columns of trials.csv before the columns of settings
 
 
 def main(join: str | None = None) -> None:
-    """Write data/tune: the settings with the best validation metric, or those of params.yaml if tune.trials is 0.
+    """Write data/tune: the settings with the best validation metric or, if tune.trials is 0, those of params.yaml.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def main(join: str | None = None) -> None:
     """
     model, augment, train = params.read(params.Model), params.read(params.Augment), params.read(params.Train)
     tune, runtime = params.read(params.Tune), params.read(params.Runtime)
-    # A wrong tile size is refused here, a second after `dvc repro` starts, instead of when training starts.
+    # Refuse a wrong tile size here, a second after `dvc repro` starts, rather than hours later in stage train.
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     geometry.check(train.tile, "params.yaml: train.tile =")
     base = params.Tuned(model=model, augment=augment, train=train, searched=())
@@ -75,7 +75,7 @@ def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
 
 
 def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
-    """Train trials of a search that another process runs, until no trial is left."""
+    """Train trials of a search that another process started, until no trial is left."""
     from segline.track.store import open_store
     from segline.train import search, studies
 
@@ -84,17 +84,17 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
     mark = _mark(store, key, address)
     store.end_stale()
     with Deferred() as stop, ExitStack() as stack:
-        with store.place.lock("study"):  # if several processes join at once, only one starts the run
+        with store.place.lock("study"):  # if several processes join at once, only one starts the MLflow run
             parent: Run | None = store.latest(mark)
             if parent is None or parent.status not in ("RUNNING", "FINISHED"):
-                # This store has no usable run of the search: the search uses another store, or its process was killed.
+                # The search has no usable run in this store, because it uses another store or its process was killed.
                 parent = stack.enter_context(_parent(store, plan, mark))
         _train_all(found, runtime, store, mark, parent.id, stop=stop, wait=False)
         stop.check()
 
 
 def _mark(store: "Store", key: str, address: str) -> str:
-    """Return the key of the search in MLflow; for a journal file, the key also identifies this folder."""
+    """Return the key of the search in MLflow. If the search uses a journal file, the key includes this folder."""
     return key if "://" in address else store.here(key)
 
 
@@ -110,7 +110,7 @@ def _train_all(
                 stop.errors_as_stop(),
             ):
                 told = _train(asked, runtime, run, f"{name} of 0 to {found.total - 1}, epoch", stop)
-            asked.tell(*told)  # told last, so that a trial known as finished has no open run
+            asked.tell(*told)  # Optuna is told last, so that the MLflow run of a finished trial is never open
 
 
 def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
@@ -145,7 +145,7 @@ def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str,
 
 
 def _key(plan: "SearchPlan") -> str:
-    """Return the search key: a digest of the settings, data, code and torch version that the trials depend on."""
+    """Return the search key, which is a digest of settings, data, code and torch version."""
     from segline.data.prepared import PREPARED, WEIGHTS
     from segline.track import lineage
 
@@ -156,7 +156,7 @@ def _key(plan: "SearchPlan") -> str:
 
 
 def _share(runtime: "Runtime") -> "Runtime":
-    """Return the runtime settings for one of the search processes, with its share of the CPU cores."""
+    """Return the runtime settings for one search process. Each process gets an equal share of the CPU cores."""
     if runtime.tune_workers == 1 or runtime.threads or "OMP_NUM_THREADS" in os.environ:
         return runtime
     return runtime.model_copy(update={"threads": max(1, (os.cpu_count() or 1) // runtime.tune_workers)})
@@ -197,7 +197,7 @@ def _result(plan: "SearchPlan", outcomes: "list[TrialOutcome]", winner: "TrialOu
 
 
 def _rows(plan: "SearchPlan", outcomes: "list[TrialOutcome]") -> list[dict[str, Any]]:
-    """Return a row for each trial, with the trial's outcome and its sampled settings."""
+    """Return a row for each trial: its outcome and its sampled settings."""
     names = sorted(plan.tune.space)
     return [
         {name: getattr(outcome, name) for name in COLUMNS} | {name: outcome.values.get(name) for name in names}
@@ -208,7 +208,7 @@ def _rows(plan: "SearchPlan", outcomes: "list[TrialOutcome]") -> list[dict[str, 
 def _write(
     settings: params.Tuned, rows: list[dict[str, Any]], result: dict[str, Any], pictures: dict[str, bytes]
 ) -> None:
-    """Write data/tune; equal inputs give byte-identical files on every machine."""
+    """Write data/tune. Equal inputs give byte-identical files on every machine."""
     with files.whole_folder(OUT) as folder:
         files.write_yaml(folder / params.TUNED_FILE.name, settings.model_dump(mode="json"))
         with files.table_writer(folder / "trials.csv", list(rows[0]) if rows else COLUMNS) as write:

@@ -13,9 +13,9 @@ from segline.data.density import cells
 from segline.data.prepared import DENSITY, WEIGHTS, Prepared
 from segline.score.overlay import CLASS_COLOURS, RGB, gallery, view
 
-EXAMPLES = 4  # images in the montage
-SHOWN_SIDE = 1024  # px; of a larger image the montage shows the middle
-STEPS = 6  # values in the colour scale of the montage
+EXAMPLES = 4  # number of images in the montage
+SHOWN_SIDE = 1024  # px; a larger image is cropped to its middle
+STEPS = 6  # number of values in the colour scale of the montage
 
 
 def main() -> None:
@@ -64,9 +64,9 @@ def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) 
 
 
 def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode: progress.Mode) -> None:
-    """Write the density of tile centres: how likely each pixel of the training images is the centre of a tile."""
+    """Write the density of tile centres. It says how often each pixel of the training images becomes a centre."""
     of_class = borders.class_weights(_train_pixels(prepared), settings.density_balance)
-    # With class weights of 0, the weight map consists of the border term alone.
+    # With class weights of 0, the weight map is only the border term.
     border_term: borders.Terms = {**_terms(settings, np.zeros_like(of_class)), "w0": settings.density_border}
 
     def write(name: str) -> None:
@@ -91,7 +91,7 @@ def _train_pixels(prepared: Prepared) -> list[int]:
 
 
 def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.float32]]) -> RGB:
-    """Draw one row for each image: image, target and weight map; show only the middle of a large image."""
+    """Draw one row for each image: the image, its target and its weight map. Large images are cropped to the middle."""
     top = max(float(weights.max()) for weights in maps) or 1.0
     panels: list[tuple[str, RGB]] = []
     for name, weights in zip(names, maps, strict=True):
@@ -105,13 +105,13 @@ def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.flo
 
 
 def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Crop an array (H, W, ...) to its middle; scaling it down instead would hide gaps of one pixel."""
+    """Crop an array (H, W, ...) to its middle. Shrinking it instead would hide gaps of one pixel."""
     rows, columns = (slice(max(0, side - SHOWN_SIDE) // 2, (side + SHOWN_SIDE) // 2) for side in pixels.shape[:2])
     return pixels[rows, columns]
 
 
 def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
-    """Colour a target (H, W): background black, ignored pixels grey, classes in the colours of the overlays."""
+    """Colour a target (H, W): background black, ignored pixels grey, and classes as in the overlays."""
     palette = np.zeros((256, 3), np.uint8)
     palette[1:] = np.resize(np.array(CLASS_COLOURS, np.uint8), (255, 3))
     palette[255] = 128

@@ -1,4 +1,4 @@
-"""Check the label images of one image: instances, classes, and whether the two agree."""
+"""Check the label images of one image: its instances, its classes, and whether both agree."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,13 +13,13 @@ from segline.data.labels import Labels, foreground, renumber
 Counts = npt.NDArray[np.intp]
 
 TINY = 4  # px; smaller objects are mostly accidental mouse clicks
-SMOOTH = 3  # fewest values between others that show a smoothed mask rather than wrong values
-PIXELS = 1 << 22  # pixels processed at once, to bound the memory for a large image
+SMOOTH = 3  # only a mask with at least this many in-between values counts as smoothed
+PIXELS = 1 << 22  # number of pixels processed at once, to limit the memory for a large image
 WAY_OUT = "save it without smoothing as PNG or TIFF, or import it again with --threshold"
 
 
 def pieces(instances: Labels, count: int) -> Counts:
-    """Count the 8-connected pieces of each instance 1 to `count`; entry 0, the background, is 0.
+    """Count the 8-connected pieces of each instance 1 to `count`. Entry 0, for the background, is 0.
 
     Each row is divided into runs of pixels of one instance, and runs that touch between rows are joined. So one pass
     over the rows is enough, whatever the number and shape of the instances.
@@ -42,7 +42,10 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """Yield, by block of rows, the instance of each run of pixels, and the pairs of touching runs of one instance."""
+    """For each block of rows, yield the instance of each run of pixels, and the pairs of touching runs.
+
+    A run is a sequence of pixels of one instance in a row. Both runs of a pair belong to the same instance.
+    """
     height, width = instances.shape
     rows = max(1, PIXELS // max(1, width))
     total = 0
@@ -64,9 +67,9 @@ def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
 
 
 def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tuple[Counts, Counts]:
-    """Return the pairs of pixel runs of one instance that touch between two rows, at a side or only at a corner.
+    """Return the pairs of pixel runs of the same instance that touch, at a side or a corner, in consecutive rows.
 
-    The same pair may occur a few times.
+    A pair may occur several times.
     """
     upper, lower = part[:-1], part[1:]
     begins = starts[:-1] | starts[1:]
@@ -75,7 +78,7 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Two runs touch only at a corner if a new run of the lower row starts in the right-hand one of the two columns.
+        # Runs that touch at a corner. They touch at a side as well if no lower run starts in the right column.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -85,7 +88,7 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
 
 
 def histogram(labels: Labels) -> dict[int, int]:
-    """Return the number of pixels of each value in `labels`."""
+    """Count the pixels of each value in `labels`; map each value to its count."""
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         values, counts = np.unique(labels, return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -94,7 +97,7 @@ def histogram(labels: Labels) -> dict[int, int]:
 
 
 def _counts(labels: Labels, largest: int) -> Counts:
-    """Return the number of pixels of each value 0 to `largest`, as an array."""
+    """Count the pixels of each value 0 to `largest`; return an array of counts, indexed by value."""
     rows = max(1, PIXELS // max(1, labels.shape[1]))
     counts = np.zeros(largest + 1, np.intp)
     for row in range(0, labels.shape[0], rows):
@@ -103,7 +106,7 @@ def _counts(labels: Labels, largest: int) -> Counts:
 
 
 def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Yield a problem if the histogram `values` of class ids shows only ignored pixels, or no foreground."""
+    """Yield a problem if all pixels are ignored or none is foreground. `values` is the histogram of class ids."""
     if set(values) == {spec.ignore}:
         yield Problem("warning", name, "every pixel is ignored", kind="labels ignored everywhere")
     elif not set(values) - {0, spec.ignore}:
@@ -111,7 +114,10 @@ def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Prob
 
 
 def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Check class ids (H, W), with their histogram `values`, for ids missing from dataset.yaml and for smoothing."""
+    """Yield a problem if class ids (H, W) are missing from dataset.yaml, or if the mask was smoothed.
+
+    `values` is the histogram of the class ids.
+    """
     unknown = {value: count for value, count in values.items() if value not in spec.classes and value != spec.ignore}
     if not unknown:
         if len(values) > SMOOTH:
@@ -129,7 +135,7 @@ def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec
 
 
 def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
-    """Yield a problem if most values occur only between lower and higher neighbours, as in an anti-aliased mask.
+    """Yield a problem if most values occur only between a lower and a higher neighbour, as in a smoothed mask.
 
     `areas` holds the number of pixels of each value 0, 1, ...
     """
@@ -143,7 +149,7 @@ def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[P
 
 
 def _between(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Return a mask (H, W) of the pixels with a value above the lowest and below the highest of their eight neighbours.
+    """Return a mask (H, W) of the pixels that have both a lower and a higher value among their eight neighbours.
 
     Smoothing leaves such values at edges.
     """
@@ -156,7 +162,7 @@ def _between(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def of_instances(name: str, instances: Labels) -> Iterator[Problem]:
-    """Check instance ids (H, W) for smoothed masks, tiny instances and instances in several pieces."""
+    """Yield problems if instance ids (H, W) show a smoothed mask, tiny instances or instances in several pieces."""
     numbered, count = renumber(instances)
     areas = _counts(numbered, count)
     for problem in _smoothed(name, numbered, areas, "ids"):
@@ -171,7 +177,7 @@ def of_instances(name: str, instances: Labels) -> Iterator[Problem]:
 
 
 def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Check class ids (H, W) of a dataset without instances for tiny areas."""
+    """Yield a problem if class ids (H, W) show tiny areas. This check is for datasets without instances."""
     connectivity = 8 if spec.labels == "classes" else 4
     for class_id in sorted(set(values) - {0, spec.ignore}):
         area = (classes == class_id).astype(np.uint8)
@@ -180,9 +186,9 @@ def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) 
 
 
 def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str) -> Iterator[Problem]:
-    """Yield a problem if some areas are smaller than `TINY` pixels.
+    """Yield a problem if some objects have fewer than `TINY` pixels.
 
-    `areas` (N,) holds the areas of the numbers 1 to N in `numbered`.
+    `areas` (N,) holds the area of each object 1 to N in the image `numbered`.
     """
     tiny = areas < TINY
     if tiny.any():
@@ -192,7 +198,7 @@ def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str
 
 
 def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterator[Problem]:
-    """Check whether classes and instances (H, W) agree: no unmatched pixels, and no instances of two classes."""
+    """Check that each pixel has a class and an instance or neither, and that no instance has two classes."""
     areas = foreground(classes, spec.ignore)
     cells = instances > 0
     if spec.ignore is not None:

@@ -1,4 +1,4 @@
-"""Find images with the same or nearly the same pixels in different groups or splits, and unite their groups."""
+"""Find equal or similar images that are in different groups or splits; unite the groups of such images."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,12 +15,12 @@ from segline.model.images import Raw
 Codes = npt.NDArray[np.uint64]  # (N, 4)
 Indices = npt.NDArray[np.intp]  # (N,)
 
-SIDE, WAVES = 64, 16  # side of the reduced image, px; number of its lowest frequencies used along each axis
-COARSE = 512  # px; side of a first reduction in the image's own type, which avoids a large float copy
-# Images are similar if at most MOST_BITS of 255 bits differ. Different images of one kind differed by 58 or more.
+SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies used along each axis
+COARSE = 512  # px, side after a first reduction, which keeps the image's type to avoid a large float copy
+# Images are similar if at most MOST_BITS of 255 bits differ. Different images of one kind differed in at least 58.
 # More than nine in ten images stay similar after JPEG quality 30, 10 % brightening, halving, or a shift by 1 %.
 MOST_BITS = 40
-ROWS, COLUMNS = 16, 2048  # rows and columns of pairs that are compared at once, to fit the CPU cache
+ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
 
 
 def digest(image: Raw) -> bytes:
@@ -58,7 +58,7 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
 
 
 def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
-    """Map each index to an index that has the same digest but another label, if there is one."""
+    """Find images with equal digests but different labels; map the index of each to an index with another label."""
     by_digest: dict[bytes, list[int]] = {}
     for index, key in enumerate(digests):
         by_digest.setdefault(key, []).append(index)
@@ -71,7 +71,7 @@ def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
 
 
 def partners(codes: Codes, labels: Indices) -> Indices:
-    """Return, for each code, the index of a similar code with another label, or -1 if there is none.
+    """For each code, return the index of a similar code with another label; -1 if there is none.
 
     Every pair is compared, so no pair is missed. 100,000 codes take about 15 s on one core (benchmarks/bench_check.py).
 
@@ -107,7 +107,7 @@ def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
 
 
 def united(codes: Codes, labels: Indices) -> Indices:
-    """Return `labels` (N,), merged until any two similar codes have the same label (Boruvka 1926)."""
+    """Merge `labels` (N,) until similar codes always have the same label; return the new labels (Boruvka 1926)."""
     while True:
         partner_of = partners(codes, labels)
         with_partner = np.flatnonzero(partner_of >= 0)
@@ -117,7 +117,7 @@ def united(codes: Codes, labels: Indices) -> Indices:
 
 
 def joined(labels: Indices, pairs: Iterable[tuple[int, int]]) -> Indices:
-    """Return `labels` (N,) after merging, for each pair of indices, the larger label into the smaller one."""
+    """Merge the two labels of each pair of indices into the smaller label; return the new labels (N,)."""
     labels = labels.copy()
     for index, partner in pairs:
         low, high = sorted((labels[index], labels[partner]))
@@ -132,7 +132,7 @@ WAY_OUT = f"give both the same group in {GROUPS}"
 def problems(
     dataset: Dataset, checked: Sequence[Checked], part_of: Mapping[str, str], what: Literal["group", "split"]
 ) -> Iterator[Problem]:
-    """Yield a problem for each pair of similar images in different groups or splits, which would bias test scores.
+    """Yield a problem for each pair of similar images in different groups or splits; such pairs bias test scores.
 
     Images of one value are skipped, because many of them can be alike.
 
@@ -172,7 +172,7 @@ def contradictions(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Pro
 
 
 def groups(dataset: Dataset, checked: Sequence[Checked], *, exactly: bool = False) -> dict[str, str]:
-    """Return the group of each image, after uniting the groups that hold similar images.
+    """Unite groups that hold similar images; return the new group of each image.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def _numbers(parts: Sequence[str]) -> Indices:
 
 
 def _once(pairs: Mapping[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield each pair of an index and its partner; yield mutual partners only once."""
+    """Yield each pair of indices; if both (a, b) and (b, a) occur, yield only one of them."""
     return (
         (index, partner) for index, partner in sorted(pairs.items()) if index < partner or pairs.get(partner) != index
     )

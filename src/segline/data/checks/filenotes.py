@@ -13,13 +13,13 @@ from segline.model import metadata
 from segline.model.images import Raw
 from segline.model.metadata import Note
 
-OF_MASKS = "transparency"  # kind of note for masks only, because images with transparent pixels are refused
+OF_MASKS = "transparency"  # this kind of note is for masks only, because images with transparent pixels are refused
 NODATA = "nodata"
-MOST = 7  # most messages of one kind, because an image can be rotated or mirrored in 7 ways
+MOST = 7  # most messages shown for one kind of note; enough for the 7 ways to rotate or mirror an image
 
 
 def notes(file: Path) -> tuple[Note, ...]:
-    """Return the metadata notes on a file; an unreadable file has none, because another check reports it."""
+    """Return the notes on the metadata of a file. An unreadable file has no notes; another check reports it."""
     try:
         return imagefiles.describe(file, 0).notes
     except FileError:
@@ -27,7 +27,7 @@ def notes(file: Path) -> tuple[Note, ...]:
 
 
 def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Problem]:
-    """Yield warnings about the metadata of `file` and, for an image, problems caused by missing values.
+    """Yield warnings about the metadata of `file`. If it is an image, also yield problems of missing values.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Proble
 
 
 def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
-    """Yield a problem if an image has missing values: an error if `nodata` is far from other values, else a warning."""
+    """Yield a problem for missing values (`nodata`): an error for floats far from all other values, else a warning."""
     missing = metadata.missing(image, nodata)
     count = int(np.count_nonzero(missing))
     if not count:
@@ -64,7 +64,7 @@ def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
 
 
 def _far(values: Raw, nodata: float) -> bool:
-    """Return whether `nodata` is further from the range of `values` than this range is wide."""
+    """Return whether the distance from `nodata` to the range of `values` is greater than the width of this range."""
     if not values.size:
         return False
     low, high = float(values.min()), float(values.max())
@@ -72,7 +72,10 @@ def _far(values: Raw, nodata: float) -> bool:
 
 
 def lines(what: str, noted: Iterable[tuple[Path, tuple[Note, ...]]]) -> list[str]:
-    """Return one line for each different note, at most `MOST` for each kind; `what` names the files in the lines."""
+    """Return one line for each different note, but at most `MOST` lines for each kind of note.
+
+    `what` is the word for the files in these lines, such as image or mask.
+    """
     counts = Counter(note for _, file_notes in noted for note in file_notes)
     texts: list[str] = []
     for kind in dict.fromkeys(note.kind for note in counts):

@@ -28,12 +28,12 @@ Each = Callable[[Callable[[str], Checked], Sequence[str]], Iterator[Checked]]
 
 
 def problems(dataset: Dataset, each: Each = map) -> list[Problem]:
-    """Inspect `dataset` and return all its problems, except problems of splits."""
+    """Inspect the files of `dataset` and return all problems, except those of splits."""
     return judge(dataset, inspect(dataset, each))
 
 
 def inspect(dataset: Dataset, each: Each = map) -> list[Checked]:
-    """Read all files and return the facts about each image, in alphabetical order.
+    """Read all files; return what was found in each image and its labels, in alphabetical order.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def judge(dataset: Dataset, checked: Sequence[Checked]) -> list[Problem]:
 
 
 def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str, str]) -> list[Problem]:
-    """Return the problems of splits (train, validation, test): duplicates across splits, classes missing in a split."""
+    """Return problems of train, validation and test: duplicates in different splits, and classes missing in a split."""
     problems_of_splits = list(duplicates.problems(dataset, checked, splits, "split"))
     for split in sorted(set(splits.values())):
         problems_of_splits += _absent(
@@ -67,7 +67,7 @@ def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str,
 
 
 def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
-    """Open the dataset in `folder` and return it with all problems of dataset.yaml, groups.csv and file stems.
+    """Open the dataset in `folder`; return the dataset, and all problems of dataset.yaml, groups.csv and file stems.
 
     The dataset is None if it cannot be used. If only groups.csv is wrong, each image of the dataset is its own group.
 
@@ -100,7 +100,7 @@ def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
 
 
 def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..., Any], *arguments: object) -> Any:
-    """Return the result of `read`; if it raises, add the lines of its message to `problems` and return None."""
+    """Call `read` and return the result; if it raises, add its message to `problems` and return None."""
     try:
         return read(*arguments)
     except (DatasetError, FileError) as error:
@@ -109,7 +109,7 @@ def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..
 
 
 def _lines(folder: Path, name: str, message: str) -> list[Problem]:
-    """Split `message` into problems, one for each line that begins with the path of a file; remove these paths.
+    """Split `message` into problems, one for each line that begins with the path of a file. The path is removed.
 
     Lines without a path continue the problem before them.
     """
@@ -118,7 +118,7 @@ def _lines(folder: Path, name: str, message: str) -> list[Problem]:
 
 
 def _unpaired(dataset: Dataset) -> Iterator[Problem]:
-    """Yield a problem for each image without label image, and for each label image without image."""
+    """Yield a problem for each image that has no label image, and for each label image that has no image."""
     for kind, label_files in (("instances", dataset.instances), ("classes", dataset.classes)):
         if not label_files:
             continue
@@ -131,7 +131,7 @@ def _unpaired(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
-    """Yield problems if images differ in type or number of channels, because a network needs these to be equal.
+    """Yield problems if images differ in pixel type or number of channels, because a network needs equal ones.
 
     A mixture of grey and RGB images is a warning: grey images are read as RGB.
     """
@@ -188,7 +188,7 @@ def _too_few(dataset: Dataset) -> Iterator[Problem]:
 
 
 def portability(dataset: Dataset) -> Iterator[Problem]:
-    """Yield a problem for each file name or link that would fail on another machine; open no file."""
+    """Yield a problem for each file name or link that would fail on another machine. No file is opened."""
     yield from _colliding(dataset)
     labels = [*dataset.instances.values(), *dataset.classes.values()]
     for file in (dataset.folder / SPEC, dataset.folder / GROUPS, *dataset.images.values(), *labels):
@@ -209,7 +209,7 @@ def _colliding(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _name(name: str, file: Path) -> Iterator[Problem]:
-    """Yield a problem if a file name cannot be stored in a table, or is forbidden on Windows."""
+    """Yield a problem if a table cannot store a file name, or if Windows forbids the name."""
     kinds = {unicodedata.category(letter) for letter in file.name}
     if kinds & {"Cs", "Cc", "Zl", "Zp"}:
         what = "bytes that are not UTF-8" if "Cs" in kinds else "a control character"
@@ -221,7 +221,7 @@ def _name(name: str, file: Path) -> Iterator[Problem]:
 
 
 def _link(name: str, file: Path, folder: Path) -> Iterator[Problem]:
-    """Yield a problem if `file` links to a target outside the dataset, except into DVC's cache."""
+    """Yield a problem if `file` is a link to a target outside the dataset; links into DVC's cache are allowed."""
     if not (file.is_symlink() or file.parent.is_symlink()):
         return
     # Unlike Path.resolve, os.path.realpath does not fail for a link that points to itself.

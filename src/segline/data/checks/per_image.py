@@ -14,7 +14,7 @@ from segline.model.images import Raw
 
 
 def examine(dataset: Dataset, stem: str) -> Checked:
-    """Read and check the image and the label images of `stem`, one file at a time."""
+    """Read and check the image `stem` and its label images, one file at a time."""
     checked = _image(dataset, stem)
     labels: dict[str, Labels] = {}
     problems: list[Problem] = []
@@ -49,7 +49,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _image(dataset: Dataset, stem: str) -> Checked:
-    """Check the image file alone, so that its pixels are freed before the labels are read."""
+    """Check only the image file, so that the memory of its pixels is free before the labels are read."""
     name = name_of(dataset, dataset.images[stem])
     try:
         image = dataset.image(stem)
@@ -80,7 +80,7 @@ def _pixels(name: str, image: Raw) -> Problem | None:
 
 
 def _with_labels(dataset: Dataset, checked: Checked, labels: dict[str, Labels]) -> Checked:
-    """Return `checked` with the facts and problems of its labels, which must be readable and fit the image."""
+    """Check the labels: they must be readable and fit the image. Return `checked` with the results."""
     spec, stem = dataset.spec, checked.stem
     problems_of_labels: list[Problem] = []
     values: dict[int, int] = {}

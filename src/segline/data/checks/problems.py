@@ -30,7 +30,7 @@ class Problem:
     level: Literal["error", "warning"]
     file: str
     message: str
-    of_set: bool = False  # the dataset as a whole has the problem: mixed types, or too few images
+    of_set: bool = False  # whether the problem concerns the whole dataset, such as mixed types or too few images
     kind: str = ""
     count: int = 0
 
@@ -47,7 +47,7 @@ def refuse_errors(problems: Sequence[Problem], most: int = LINES, examples: int 
 
 
 def table(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> str:
-    """Return a text table of problems, errors first, with level, file and message, in at most `most` lines.
+    """Return a text table of problems, errors first, in at most `most` lines. A line has level, file and message.
 
     If more than `examples` files share a kind of problem, the table names `examples` files and counts the others.
     """
@@ -63,12 +63,12 @@ def _line(text: str) -> str:
 
 
 def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
-    """Yield the problems, errors first, grouped by kind; one line per kind sums up the files beyond the examples."""
+    """Yield the lines of the table: errors first, grouped by kind. One line per kind counts the omitted files."""
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)
     for (_, kind), same in sorted(kinds.items(), key=lambda item: item[0][0]):
-        # A single problem beyond the examples is shown, because a summary line would be as long.
+        # If only one problem would be omitted, it is shown, because the line that counts it would be as long.
         shown = same if len(same) <= examples + 1 else same[:examples]
         yield from shown
         if len(shown) < len(same):
@@ -78,13 +78,14 @@ def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Facts about one image, from reading its files; a field stays empty if its file could not be read.
+    """What the checks found in the files of one image; a field stays empty if its file could not be read.
 
     Attributes
     ----------
     form : type and number of channels.
     size : height and width, px.
-    digest, truth : digests of the pixels and of the labels.
+    digest : digest of the pixels.
+    truth : digest of the labels.
     code : perceptual hash; None for an image of one value.
     pixels : pairs of class id and number of pixels.
     """
