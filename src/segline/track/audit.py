@@ -128,7 +128,7 @@ def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """Recommend to commit registry.jsonl and the files that @champion and @previous were made from."""
+    """Recommend committing registry.jsonl and the files that @champion and @previous were made from."""
     root = registry.store.place.root
     notes = []
     for version in versions:

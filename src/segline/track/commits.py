@@ -24,7 +24,7 @@ LAST = "register"
 UNSHAPING = "runtime"  # section of params.yaml that does not affect results
 BATCH = 128  # number of commits that one call of git looks up
 SHOWN = 3  # number of differing files that a message names
-MISSING = frozenset({""})  # digests of a missing file
+MISSING = frozenset({""})  # a missing file has the digest ""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,10 @@ class _Repository:
         return git.call(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def commits(self, changing: str = "") -> list[str]:
-        """Return the commits that a clone gets, newest first; with `changing`, only those that changed that file."""
+        """Return the commits that a clone contains, newest first.
+
+        If `changing` names a file, only the commits that changed this file are returned.
+        """
         refs = ["--branches", "--tags", "--remotes"]
         if self._objects(["HEAD"])[0]:
             refs.append("HEAD")
@@ -229,8 +232,8 @@ def _spellings(content: bytes) -> frozenset[str]:
     """Return all digests that a version may have recorded for a file with this content.
 
     For a Python file, a version records the code digest. For other files, a version records the MD5 of the bytes. Older
-    versions record the MD5 of the bytes for all files. The
-    line endings of these bytes may be those of `content`, LF or CRLF.
+    versions record the MD5 of the bytes for all files. These bytes may have other line endings than `content`: LF or
+    CRLF.
     """
     text = git.lf(content)
     versions = (content, text, text.replace(b"\n", b"\r\n"))

@@ -108,7 +108,7 @@ def _complete(database: Path) -> bool:
 
 
 def _valuable(database: Path, tables: set[str]) -> str:
-    """Describe the user's data in a database, such as runs; return an empty text if there are none."""
+    """Describe the user's data in a database, such as runs; return an empty text if there is none."""
     queries = {table: f"SELECT COUNT(*) FROM {table}" for table in VALUABLE if table in tables}
     if "experiments" in tables:
         queries["experiments"] = "SELECT COUNT(*) FROM experiments WHERE name != 'Default'"

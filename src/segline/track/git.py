@@ -1,4 +1,4 @@
-"""Run git as a child process, without the environment variables that a calling git, DVC or MLflow has set."""
+"""Run git as a child process, without the environment variables that a parent git, DVC or MLflow process has set."""
 
 import os
 import subprocess

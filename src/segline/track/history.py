@@ -233,7 +233,7 @@ def _ends_line(stream: Any) -> bool:
 
 
 def mark_move(folder: Path) -> None:
-    """Create the marker file in `folder`, and flush it to the disk; the champion is changed next."""
+    """Before a change of the champion, create the marker file in `folder` and flush it to the disk."""
     try:
         (folder / MARKER).write_bytes(b"")
         files.sync(folder / MARKER)
@@ -242,12 +242,12 @@ def mark_move(folder: Path) -> None:
 
 
 def move_is_marked(folder: Path) -> bool:
-    """Return whether `folder` has the marker file, because a change of the champion was not completed."""
+    """Return whether `folder` has a marker file, which means that a change of the champion is incomplete."""
     return os.path.lexists(folder / MARKER)
 
 
 def clear_mark(folder: Path) -> None:
-    """Remove the marker file from `folder`; the change of the champion is complete or has failed."""
+    """After a change of the champion, remove the marker file from `folder`."""
     try:
         (folder / MARKER).unlink(missing_ok=True)
     except OSError as error:

@@ -1,8 +1,8 @@
 """Compute code digests: a digest changes if code changes, but not if comments, docstrings or layout change.
 
 Code digests are part of the resume key of a training run, the key of a search, the MD5 of a version and the key of the
-score cache. The search for a version's commit also compares them. Code digests do not detect whether somebody altered a
-file. The MD5s of the files serve this purpose (see `trust` and `intact`).
+score cache. The search for a version's commit also compares code digests. To detect that somebody altered a file, the
+MD5 of the file is used instead (see `trust` and `intact`).
 """
 
 import ast

@@ -21,7 +21,7 @@ LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
 CODE = ("src/", "requirements.txt")  # prefixes of the paths of code files and of the package list
-# The pipeline itself writes these files, and they do not affect its results.
+# The pipeline itself writes these files, and they do not affect the results.
 RECORDS = ("dvc.lock", "registry.jsonl", "data/model/metrics.json", "data/reports/test.json")
 
 

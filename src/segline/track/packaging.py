@@ -43,7 +43,7 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# Stage `evaluate` may use a GPU and the packed model a CPU, so their predictions of the example may differ slightly.
+# Predictions of the example may differ slightly, if stage `evaluate` uses a GPU and the packed model uses a CPU.
 TOLERANCE = 0.001  # largest share of pixels that may differ
 OBJECT_TOLERANCE = 3  # number of objects that may differ; an object cut in two counts as one missing and two extra
 OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of both limits counts

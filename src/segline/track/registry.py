@@ -118,7 +118,7 @@ class Registry:
             created = version is None
             if version is None:
                 logged, md5s = versions.log(self.store, self.name, parts, run, records)
-                self.record(Md5s.of(parts), "registered")  # before `enter`, so that each version has a line
+                self.record(Md5s.of(parts), "registered")  # before the version exists, so that every version has a line
                 all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(
                     self.store, self.name, parts, run, logged, tags=all_tags, description=description

@@ -1,4 +1,4 @@
-"""Predict an image with a registered version, in memory or out-of-core, and read the prediction by rows."""
+"""Predict an image with a registered version, in memory or out-of-core; read the prediction in ranges of rows."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ class InMemory:
         self.has_instances = answer.instances is not None
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return the image file that the version encoded; `kind` is labels, instances or probabilities."""
+        """Return the prediction as an encoded image file; `kind` is labels, instances or probabilities."""
         encoded: bytes | None = getattr(self._answer, kind, None)
         return encoded
 
@@ -148,7 +148,7 @@ def out_of_core(
     Parameters
     ----------
     read : returns the pixels (h, w, C) of the given rows and columns.
-    folder : folder for large temporary files; after an interrupted call, the next call resumes from these files.
+    folder : folder for files as large as the image; if a call is interrupted, the next call resumes from these files.
     views : number of views to average, 1, 4 or 8; 0 for the number in the version's settings.
     show : called with the name of a step, the number of finished parts and the total number of parts.
 

@@ -61,7 +61,7 @@ class Store:
         ----------
         parent : id of the parent run, such as the run of a search.
         key : identifies everything that affects the result; a later process with the same key resumes the run.
-        former : id of the run to resume if the id is known; this run may be finished.
+        former : id of the run to resume, if the id is known; a finished run is resumed, too.
         again : resume the run even if it is finished.
         """
         self.place.refuse_read_only()

@@ -29,7 +29,7 @@ def verdict(tags: Mapping[str, str]) -> Verdict | None:
 
 
 def table(tags: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return the JSON object stored in the tag `name`, one of `TABLES`; empty if the tag is missing or invalid."""
+    """Return the JSON object in the tag `name` (see `TABLES`) as a dict; empty if the tag is missing or invalid."""
     try:
         return _TABLE.validate_json(tags.get(name, ""))
     except ValidationError:

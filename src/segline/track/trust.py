@@ -1,9 +1,9 @@
 """Decide whether a registered version may be trusted, and copy its files to a private folder.
 
 Anyone who can write into mlruns/ can alter the files of a version, and anyone who can open MLflow's page can edit the
-tags. Nobody can alter registry.jsonl in git unnoticed. Therefore the md5 of a version is computed again from its
-weights, settings and code, and a line of registry.jsonl must hold this md5. The bytes that
-are loaded are exactly the bytes that were hashed.
+tags. Nobody can alter registry.jsonl in git unnoticed. Therefore the md5 of a version is computed again from the
+weights, settings and code, and a line of registry.jsonl must hold this md5. The loaded bytes are exactly the bytes from
+which the md5 was computed.
 """
 
 import errno

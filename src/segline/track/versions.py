@@ -101,8 +101,8 @@ def log_metrics(
 ) -> None:
     """Log test metrics for a version's logged model; MLflow's page of models can then rank versions by them.
 
-    If the model already has metrics, nothing is logged. If the run has already logged a metric with the same
-    value, the timestamp and step of that point are used again. Otherwise MLflow's chart would show two points.
+    If the model already has metrics, nothing is logged. If the run has already logged a metric with the same value, the
+    timestamp and step of that point are used again. Otherwise MLflow's chart would show two points.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
     """Replace a version's origin tags with the tags of a new registration, unless a commit matches the old tags.
 
-    The same model may be made again from other code or params, while the earlier ones may never be committed.
+    The same model may be made again from other code or params. The old code or params may never be committed.
     """
     if all(version.tags.get(name) == tags.get(name) for name in commits.TAGS):
         return
