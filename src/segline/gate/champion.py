@@ -42,9 +42,9 @@ def register(
 ) -> Registered:
     """Register a version as challenger, and make it champion if it is the first version that passes.
 
-    The parameters are those of `Registry.register`; `verdict` is the verdict on the minimum metrics. If the model never
-    had a champion and the verdict is passed, the version becomes champion. If the version is champion in the history
-    and only the alias is missing, the alias is set again.
+    The parameters are the same as in `Registry.register`. `verdict` says whether the version reaches the minimum
+    metrics. If it does, and the model never had a champion, the version becomes champion. If the history names this
+    version as champion and only the alias is missing, the alias is set again.
     """
     registered = registry.register(parts, run, verdict, tags, description, records=records, metrics=metrics)
     with registry.store.place.lock("registry"):
@@ -69,7 +69,7 @@ def promote(
 ) -> Outcome:
     """Judge a version, and make it champion if it passes the gate and has a known commit, or if `force` is set.
 
-    The verdict is stored with the version in any case, except that a dry run changes nothing.
+    The verdict is stored with the version even if the version fails. A dry run stores nothing.
 
     Parameters
     ----------
@@ -114,11 +114,11 @@ def promote(
 
 
 def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersion, Promotion]:
-    """Make the previous champion, or the former champion named by `to`, champion again.
+    """Make the previous champion champion again, or the former champion that `to` names.
 
     Returns
     -------
-    The new champion, and the last line about a champion before the rollback, which names the replaced version.
+    Two values: the new champion, and the line of registry.jsonl about the champion that was replaced.
 
     Raises
     ------

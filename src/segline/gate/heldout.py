@@ -26,7 +26,7 @@ from segline.track.registry import IMAGES, VERSION_TAG, ModelVersion, Registry, 
 from segline.track.verdict import Check, Verdict
 
 SCORES = "scores"  # folder in mlruns that caches the scores of each version on each test split
-SMALLEST = 2  # number of (the smallest) test images for the self-check
+SMALLEST = 2  # number of test images for the self-check; the smallest images are used
 SHORT = 8  # number of md5 digits that a message shows
 
 
@@ -38,7 +38,10 @@ class HeldOutError(ValueError):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The test split of data/prepared; ``md5`` identifies its content, and ``mode`` selects the progress display."""
+    """The test split of data/prepared.
+
+    ``md5`` identifies the content of the split. ``mode`` selects the progress display.
+    """
 
     prepared: Prepared
     md5: str
@@ -64,13 +67,13 @@ class HeldOut:
 
     @cached_property
     def groups(self) -> list[str]:
-        """Group of each test image."""
+        """Name of the group of each test image."""
         manifest = self.prepared.manifest
         return [str(group) for group in manifest.loc[manifest["split"] == "test", "group"]]
 
     @property
     def interface(self) -> dict[str, str]:
-        """Classes, number of channels and dtype of the test images, in the format of a version's tags."""
+        """Classes, number of channels and dtype of the test images, as in the tags of a version."""
         statistics = self.prepared.statistics
         classes = json.dumps(self.prepared.dataset.classes)
         return {"classes": classes, "channels": str(statistics.channels), "dtype": statistics.dtype}
@@ -85,7 +88,7 @@ class HeldOut:
         return [self.encoded(name) for name in names[:count]]
 
     def scores(self, registry: Registry, version: ModelVersion, model: Loaded) -> list[Score]:
-        """Score the predictions of all test images by `model`, which is the loaded `version`.
+        """Predict all test images with `model`, and score the predictions; `model` is the loaded `version`.
 
         The scores are cached in mlruns/scores; the cache key holds the md5s of version, images and scoring code.
 
@@ -104,7 +107,7 @@ class HeldOut:
         return scores
 
     def learned_by(self, model: Loaded) -> list[str]:
-        """Return the test images that a model's image list has in its training or validation split."""
+        """Return the test images that a model learned from, according to the model's image list."""
         image_list, manifest = model.folder / IMAGES, self.prepared.manifest
         if not image_list.exists() or "md5" not in manifest:
             return []
@@ -133,7 +136,7 @@ class HeldOut:
         try:
             answer = model(self.encoded(name))
             return truth.score(self.prepared, name, _labels(answer), _objects(answer))
-        except Exception as error:  # the code in the package may raise anything
+        except Exception as error:  # the code in the package may raise any error
             raise HeldOutError(
                 f"version {version.version} fails on test image {name}: {type(error).__name__}: {error}"
             ) from error
@@ -200,7 +203,7 @@ def _against(
 
 
 def _facts(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
-    """Return a verdict without checks, whose facts describe the test images."""
+    """Return a verdict that has no checks and whose facts describe the test images."""
     facts = {"test.md5": held_out.md5, "images": str(len(held_out.names))}
     if champion and champion.tags.get("test.md5") != held_out.md5:
         facts["note"] = "the champion was registered with other test images; it is scored on the current ones"

@@ -14,7 +14,7 @@ SHOWN = 5  # number of groups that a message names
 
 
 def floors(metrics: Mapping[str, float | None], gate: Gate) -> Verdict:
-    """Check the test metrics against the minimum and the maximum in the settings `gate`.
+    """Check that mean_iou reaches the minimum in `gate`, and that pixel_error does not exceed the maximum.
 
     A metric that is missing, null or nan fails. A value equal to its limit passes.
     """
@@ -27,7 +27,7 @@ def floors(metrics: Mapping[str, float | None], gate: Gate) -> Verdict:
 
 
 def same_interface(challenger: Mapping[str, str], other: Mapping[str, str], other_name: str) -> Verdict:
-    """Check that two models accept the same kind of images and predict the same classes, according to their tags.
+    """Check by the tags of two models that both accept the same kind of images and predict the same classes.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: G
 def _worst_group(
     champion: Sequence[Score], challenger: Sequence[Score], groups: Sequence[str], gate: Gate
 ) -> list[Check]:
-    """Check the group of images on which the challenger loses most; no check if every group is too small."""
+    """Check the group on which the challenger loses most; return no check if all groups are too small."""
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)

@@ -14,7 +14,7 @@ TIMES = 3  # number of timed predictions; earlier predictions have warmed the mo
 
 
 def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
-    """Check that a packed model repeats its example and handles batches and odd sizes, within time and size limits.
+    """Check a packed model: prediction of the example, batches, odd image sizes, speed and package size.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
 
 
 def _batch(model: Loaded, images: Sequence[bytes]) -> Iterator[Check]:
-    """Check that a batch gets the same predictions as its images one by one."""
+    """Check that images get the same predictions in one batch as one by one."""
     together = model.each(images)
     wrong = sum(answer != model(image) for answer, image in zip(together, images, strict=True))
     detail = f"{wrong} of {len(images)}, compared with single images"
@@ -73,7 +73,7 @@ def _batch(model: Loaded, images: Sequence[bytes]) -> Iterator[Check]:
 
 
 def _odd_size(model: Loaded, image: bytes) -> Iterator[Check]:
-    """Check that the prediction of an image with odd sides has the size of the image."""
+    """Check that an image with odd height and width gets a prediction of the same size."""
     raw = decode(image)
     height, width = (max(1, side - 1 - side % 2) for side in raw.shape[:2])
     full = decode(model(packaging.encode(raw[:height, :width])).labels).shape[:2] == (height, width)

@@ -19,8 +19,12 @@ from segline.track.history import HISTORY, RegistryError
 from segline.track.store import Store
 from segline.track.trust import VersionContent, checked, known, misplaced
 
-SERVED = "served.py"  # module in the package; holds the class that predicts images
-PARAMS = ("instances", "probabilities", "views")  # prediction parameters; the code of an early version may lack some
+SERVED = "served.py"  # file in the package that defines the class for predictions
+PARAMS = (
+    "instances",
+    "probabilities",
+    "views",
+)  # prediction parameters; the code of an old version may not know all of them
 DEVICE = "MLFLOW_DEFAULT_PREDICTION_DEVICE"  # environment variable that the code in the package reads
 
 
@@ -46,9 +50,12 @@ class Loaded:
     """A loaded model version; calling this object with an encoded image returns the prediction."""
 
     def __init__(self, content: VersionContent, folder: Path) -> None:
-        """Load the model with the code in `content` from `folder`, a private copy; any error of that code is raised."""
+        """Load the model from the private copy `folder` with the code in `content`.
+
+        The code in the package may raise any error.
+        """
         self.folder = folder
-        """Private copy of the version's files; it is removed together with this object."""
+        """Private copy of the version's files; the copy is deleted when this object is deleted."""
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         artifacts = folder / "artifacts"
         context: Any = PythonModelContext  # MLflow's class has no types
@@ -63,7 +70,9 @@ class Loaded:
         self._params = {name for name in PARAMS if f'"{name}"'.encode() in content.sources[SERVED]}
 
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer:
-        """Predict an encoded image, averaged over `views` views; 0 takes the number from the version's settings.
+        """Predict the labels of an encoded image, averaged over `views` views.
+
+        If `views` is 0, the number of views in the version's settings is used.
 
         Raises
         ------
@@ -93,7 +102,7 @@ class Loaded:
 
     @property
     def example(self) -> Example:
-        """Example image and expected prediction from the package; RegistryError if a file is missing."""
+        """Example image and expected prediction from the package; raise RegistryError if a file is missing."""
         folder = self.folder / "artifacts" / "example"
         try:
             instances = [file.read_bytes() for file in folder.glob("instances.*")]
@@ -104,7 +113,7 @@ class Loaded:
 
 
 class Address(NamedTuple):
-    """Parts of a model URI: model name, and either alias or version number; the unused field is empty."""
+    """Parts of a model URI; a URI has either an alias or a version number, and the other field is empty."""
 
     name: str
     alias: str
@@ -112,7 +121,13 @@ class Address(NamedTuple):
 
 
 def parse_address(address: str) -> Address:
-    """Parse a model URI such as ``models:/cells@champion`` or ``models:/cells/3``; RegistryError for other text."""
+    """Parse a model URI such as ``models:/cells@champion`` or ``models:/cells/3``.
+
+    Raises
+    ------
+    RegistryError
+        `address` is not such a URI.
+    """
     match = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if match is None:
         raise RegistryError(f"--model {address}: give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version")
@@ -122,13 +137,13 @@ def parse_address(address: str) -> Address:
 def load_model(store: Store, address: str, *, trust: bool = False, alias: str = "") -> Loaded:
     """Load the version that a model URI such as ``models:/cells@champion`` names.
 
-    The version predicts with the code in its package, not with segline's. Only checked files are used, from a private
-    copy, because the folder in the store may change meanwhile.
+    The version predicts with the code in its package, not with the installed segline. The files are checked while they
+    are copied to a private folder. Only this copy is used, because the files in the store may change later.
 
     Parameters
     ----------
     trust : use a version without a line in registry.jsonl, on the user's responsibility.
-    alias : alias by which the version was found, if the model URI holds its number.
+    alias : alias by which the caller found the version, if `address` holds a version number.
 
     Raises
     ------
@@ -164,7 +179,13 @@ def _private_folder() -> Path:
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
-    """Warn if registry.jsonl puts the alias on another version; refuse the version if the file has no line for it."""
+    """Warn if registry.jsonl names another version for the alias.
+
+    Raises
+    ------
+    RegistryError
+        registry.jsonl names another version for the alias, and has no line for this version.
+    """
     history = store.place.root / HISTORY
     if doubt := misplaced(alias, name, md5, history):
         if md5 not in known(name, history):
@@ -173,7 +194,7 @@ def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
 
 
 def _load_hint() -> str:
-    """Suggest why a version whose files are intact could not be loaded."""
+    """Suggest why a version could not be loaded although its files are intact."""
     if device := os.environ.get(DEVICE):
         return f"{DEVICE} is {device}: set it to a device that this machine has, such as cpu, or unset it"
     return "its files are as registered: see whether the packages of its requirements.txt are installed"

@@ -1,4 +1,4 @@
-"""Find problems of a registry: damaged files, edited tags, and aliases that contradict the history."""
+"""Find problems in a registry: damaged files, edited tags, and aliases that contradict the history."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem and its fix, or, if `note` is True, only a recommendation."""
+    """A problem and how to fix it; if `note` is True, the finding is only a recommendation."""
 
     version: str
     """Version number; empty if the finding does not concern a single version."""
@@ -22,7 +22,7 @@ class Finding:
 
 
 def verify(registry: Registry) -> list[Finding]:
-    """Check all versions of a model; return the findings, with the recommendations last."""
+    """Check all versions of a model; return first the problems, then the recommendations."""
     versions, lines = registry.versions(), registry.history()
     findings = [finding for version in versions for finding in _files(registry, version)]
     findings += [finding for version in versions for finding in (*_tags(version), *_alias_names(version))]
@@ -43,7 +43,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     damage = intact.damage(content.md5s, content.others, version)
     problems = [text if text.endswith("delete it") else f"{text}; {intact.way_out(version)}" for text in damage]
     history = registry.history_file
-    # An altered or missing file also changes the version's md5, so only the file is reported.
+    # An altered or missing file also changes the version's md5. Report only the file, not the md5.
     if problem := trust.contradiction(version, content, history):
         problems += [] if damage else [problem]
     elif problem := trust.unrecorded(version, content, history):
@@ -80,7 +80,7 @@ def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
 
 
 def _alias_names(version: ModelVersion) -> list[Finding]:
-    """Find aliases that differ from segline's aliases only in upper and lower case."""
+    """Find aliases such as @Champion, which differ from segline's aliases only in upper and lower case."""
     wrong = [alias for alias in version.aliases if alias.lower() in ALIASES and alias not in ALIASES]
     return [
         Finding(str(version.version), f"@{alias} is not @{alias.lower()}: MLflow distinguishes them; delete it")
@@ -89,7 +89,10 @@ def _alias_names(version: ModelVersion) -> list[Finding]:
 
 
 def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Promotion]) -> list[Finding]:
-    """Find @champion or @previous on a wrong version, and a champion that neither passed the gate nor was forced."""
+    """Check that @champion and @previous are on the versions that the history names.
+
+    Also check that the champion passed the gate or was promoted with --force.
+    """
     held = champions(lines)
     findings = []
     for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):
@@ -104,7 +107,7 @@ def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Pro
 
 
 def _misplaced(registry: Registry, alias: str, holder: ModelVersion | None, md5: str | None) -> Finding:
-    """Report an alias that is not on the version named by the history."""
+    """Report that an alias is not on the version that the history names."""
     expected = registry.find(md5) if md5 else None
     if md5 and expected is None:
         return Finding("", f"{HISTORY}: @{alias} is md5 {md5}, which is not in this store; run `segline models sync`")
@@ -118,14 +121,14 @@ def _misplaced(registry: Registry, alias: str, holder: ModelVersion | None, md5:
 
 
 def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
-    """Return whether a version passed the gate or was forced with a reason."""
+    """Return whether a version passed the gate or was promoted with --force."""
     judged = verdict(version.tags)
     forced = any(line.forced for line in lines if line.version_md5 == version.tags.get(VERSION_TAG))
     return forced or (judged is not None and judged.passed)
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """Recommend files to commit: what @champion and @previous were made from, and registry.jsonl."""
+    """Recommend committing registry.jsonl and the files that @champion and @previous were made from."""
     root = registry.store.place.root
     notes = []
     for version in versions:

@@ -17,10 +17,10 @@ class CloneError(RuntimeError):
 
 
 class Clone:
-    """A clone of the project's repository that shares its git objects, its DVC cache and its DVC remotes."""
+    """A clone that shares git objects, DVC cache and DVC remotes with the project's repository."""
 
     def __init__(self, root: Path, folder: Path) -> None:
-        """Clone into `folder` (new or empty) the repository that holds the project at `root`.
+        """Clone the repository of the project at `root`; `folder` for the clone must be new or empty.
 
         Raises
         ------
@@ -30,9 +30,10 @@ class Clone:
         top = Path(_run(["git", "rev-parse", "--show-toplevel"], root))
         _run(["git", "clone", "--quiet", "--shared", "--no-checkout", str(top), str(folder)], top)
         self.project = folder / root.resolve().relative_to(top.resolve())
-        """Folder of the project in the clone."""
+        """Project folder inside the clone."""
         try:
-            # The configuration is read here, since DVC resolves its relative paths against this .dvc, not the clone's.
+            # DVC resolves relative paths in a configuration against the .dvc folder that holds the configuration.
+            # Therefore the project's .dvc is read, not the .dvc of the clone.
             self._config = Config(str(root / ".dvc"))
         except ConfigError as error:
             raise CloneError(f"{root / '.dvc'}: {error}") from error
@@ -41,11 +42,11 @@ class Clone:
     def check_out(self, commit: str) -> None:
         """Check out the files of a commit."""
         _run(["git", "checkout", "--quiet", "--force", "--detach", commit], self._top())
-        _run(["git", "clean", "-ffdxq"], self._top())  # checkout leaves ignored files, such as data
+        _run(["git", "clean", "-ffdxq"], self._top())  # git checkout does not delete ignored files, such as data
         dvc = self.project / ".dvc"
         if not dvc.is_dir():
             raise CloneError(f"commit {commit[:10]} is not a DVC project")
-        # The clone lacks DVC's local configuration, which git ignores; the committed configuration may lack the remote.
+        # The clone lacks DVC's local configuration, because git ignores it. The remote may be defined only there.
         with Config(str(dvc)).edit("local") as config:
             config["cache"]["dir"] = self._cache
             config["remote"] = self._config["remote"]
@@ -53,7 +54,9 @@ class Clone:
                 config["core"]["remote"] = remote
 
     def fetch(self, paths: Iterable[str]) -> None:
-        """Restore the data at `paths` (outputs in dvc.lock or .dvc files) from the DVC cache or the remote.
+        """Restore the missing data at `paths` from the DVC cache, or else from the remote.
+
+        Each path is an output in dvc.lock or in a .dvc file.
 
         Raises
         ------
@@ -76,7 +79,7 @@ class Clone:
                 ) from error
 
     def lock(self) -> dict[str, Any]:
-        """Return the stages in the clone's dvc.lock by name; empty if there is no dvc.lock."""
+        """Return the stages in the clone's dvc.lock as a dict by name; it is empty if there is no dvc.lock."""
         file = self.project / "dvc.lock"
         if not file.is_file():
             return {}

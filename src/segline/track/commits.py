@@ -1,4 +1,7 @@
-"""Find a version's commit by comparing file contents; the run cannot name the commit, which is made after the run."""
+"""Find a version's commit by comparing file contents.
+
+The run cannot record the commit, because the user commits after the run.
+"""
 
 import json
 import os
@@ -19,23 +22,23 @@ CODE, PARAMS, PIPELINE = "closure.md5", "params.md5", "pipeline.md5"
 TAGS = (CODE, CODE_FILES, PARAMS, PIPELINE)
 LAST = "register"
 UNSHAPING = "runtime"  # section of params.yaml that does not affect results
-BATCH = 128  # number of commits that one call of git reads
+BATCH = 128  # number of commits that one call of git looks up
 SHOWN = 3  # number of differing files that a message names
-MISSING = frozenset({""})  # digest that stands for a missing file
+MISSING = frozenset({""})  # a missing file has the digest ""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The commit that a version was made from; without a commit, ``why`` gives the reason."""
+    """The commit that a version was made from; if ``commit`` is None, ``why`` gives the reason."""
 
     commit: str | None
     locked: bool = False
-    """True if dvc.lock in the commit names the model and the data."""
+    """True if dvc.lock in the commit holds the MD5s of the version's model and data."""
     why: str = ""
 
 
 def here(folder: Path = Path()) -> dict[str, str]:
-    """Return tags for a version made in this checkout; `find` later recognizes its commit by them."""
+    """Return tags for a version made in this checkout; `find` needs these tags to find the commit later."""
     settings = git.stored(folder, ["dvc.yaml", "params.yaml"])
     pipeline = settings.get("dvc.yaml", b"")
     paths = lineage.code_files(_deps(pipeline), folder)
@@ -50,10 +53,11 @@ def here(folder: Path = Path()) -> dict[str, str]:
 
 
 def find(tags: Mapping[str, str], root: Path) -> Origin:
-    """Find the newest commit that holds the code, params.yaml and dvc.yaml that a version was made from.
+    """Find the newest commit with the same code, params.yaml and dvc.yaml as a version.
 
-    Commits whose dvc.lock names the model and the data of the version take precedence. Only commits that a clone gets
-    are searched: branches, tags, remote branches and HEAD, but not stashes and DVC experiments without a branch.
+    Commits whose dvc.lock holds the MD5s of the version's model and data are searched first. Only commits of branches,
+    tags, remote branches and HEAD are searched, because a clone contains only these. Stashes, and DVC experiments that
+    have no branch, are not searched.
 
     Parameters
     ----------
@@ -72,7 +76,7 @@ def find(tags: Mapping[str, str], root: Path) -> Origin:
 
 
 def locking(model_md5: str, root: Path) -> list[str]:
-    """Return the commits that changed dvc.lock and name the md5 of the weights in it, newest first.
+    """Return the commits that changed dvc.lock and whose dvc.lock holds `model_md5`, newest first.
 
     Raises
     ------
@@ -91,7 +95,7 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Origin:
     commits = repository.commits()
     md5s = [tags[name].removesuffix(".dir") for name in ("model.md5", "data.md5") if tags.get(name)]
     locked = repository.locking(commits, md5s)
-    commits.sort(key=lambda commit: commit not in locked)  # the sort is stable, so both groups stay newest first
+    commits.sort(key=lambda commit: commit not in locked)  # a stable sort, so each group stays newest first
     code, matched = table(tags, CODE_FILES), set()
     for start in range(0, len(commits), BATCH):
         batch = commits[start : start + BATCH]
@@ -111,7 +115,7 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Origin:
 
 
 def _is_code(path: str) -> bool:
-    # git would read a line break in the path as the start of a second request.
+    # If a path contained a line break, git would read the rest of the path as a second request.
     return path.startswith(lineage.CODE) and path.isprintable()
 
 
@@ -125,22 +129,25 @@ def _reason(commits: Sequence[str], differing: Sequence[str]) -> str:
 
 
 class _Repository:
-    """Reader for the files in a repository's commits, which needs only a few calls of git."""
+    """Read files from the commits of a repository, with few calls of git."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.prefix = os.fsdecode(git.call(root, "rev-parse", "--show-prefix").removesuffix(b"\n"))
-        self._md5s: dict[str, frozenset[str]] = {}  # digests by git object, for LF and for CRLF line endings
-        self._suspects: set[str] = set()  # files that differed in some commit; they are compared first
+        self._md5s: dict[str, frozenset[str]] = {}  # all possible digests of each git object, see `_spellings`
+        self._suspects: set[str] = set()  # paths of files that differed in some commit; compared first
         self._matches: dict[tuple[str, str], bool] = {}  # results of `where` by path and git object
 
     @property
     def shallow(self) -> bool:
-        """True if the repository lacks older commits."""
+        """True if the repository is a shallow clone, which lacks older commits."""
         return git.call(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def commits(self, changing: str = "") -> list[str]:
-        """Return the commits that a clone gets, newest first; with `changing`, only those that changed that file."""
+        """Return the commits that a clone contains, newest first.
+
+        If `changing` names a file, only the commits that changed this file are returned.
+        """
         refs = ["--branches", "--tags", "--remotes"]
         if self._objects(["HEAD"])[0]:
             refs.append("HEAD")
@@ -155,7 +162,7 @@ class _Repository:
         return {commit for commit, name in zip(commits, objects, strict=True) if name and self._matches[path, name]}
 
     def locking(self, commits: Sequence[str], md5s: Sequence[str]) -> set[str]:
-        """Return the commits whose dvc.lock names all of `md5s`; return an empty set if `md5s` is empty."""
+        """Return the commits whose dvc.lock holds all of `md5s`; return an empty set if `md5s` is empty."""
         wanted = [md5.encode() for md5 in md5s]
         return self.where(commits, "dvc.lock", lambda text: bool(wanted) and all(md5 in text for md5 in wanted))
 
@@ -167,11 +174,11 @@ class _Repository:
         return commits[0] if commits else None
 
     def differing(self, commit: str, code: Mapping[str, str]) -> list[str]:
-        """Return the files whose digest in `commit` differs from the one in `code` (path -> digest)."""
+        """Return the files that have another digest in `commit` than in `code` (path -> digest)."""
         return self._differing([commit], sorted(code), code)[commit]
 
     def _differing(self, commits: Sequence[str], paths: Sequence[str], code: Mapping[str, str]) -> dict[str, list[str]]:
-        """Return, for each commit, those of `paths` whose digest differs from the one in `code`."""
+        """Return, for each commit, the files of `paths` that have another digest in the commit than in `code`."""
         objects = self._objects([f"{commit}:{self.prefix}{path}" for commit in commits for path in paths])
         self._read(objects)
         wrong: dict[str, list[str]] = {commit: [] for commit in commits}
@@ -195,7 +202,7 @@ class _Repository:
 
 
 def _deps(pipeline: bytes) -> list[object]:
-    """Return the dependencies of all stages up to register, given the content of dvc.yaml."""
+    """Return the dependencies of stage register and all stages above it; `pipeline` is the content of dvc.yaml."""
     content = _parsed(pipeline)
     stages: dict[str, Any] = content.get("stages", {}) if isinstance(content, dict) else {}
     deps: list[object] = []
@@ -207,7 +214,7 @@ def _deps(pipeline: bytes) -> list[object]:
 
 
 def _yaml_md5(text: bytes, without: str = "") -> str:
-    """Return the md5 of YAML content without section `without`; comments and the order of keys do not count."""
+    """Return an MD5 of the values in a YAML text; comments, order of keys and section `without` do not affect it."""
     content = _parsed(text)
     if isinstance(content, dict):
         content = {name: value for name, value in content.items() if name != without}
@@ -222,10 +229,11 @@ def _parsed(text: bytes) -> Any:
 
 
 def _spellings(content: bytes) -> frozenset[str]:
-    """Return all digests under which a version may have recorded a file.
+    """Return all digests that a version may have recorded for a file with this content.
 
-    These are the code digest of a Python file and, for other files and older versions, the MD5 of the bytes as they
-    are, with LF and with CRLF line endings.
+    For a Python file, a version records the code digest. For other files, a version records the MD5 of the bytes. Older
+    versions record the MD5 of the bytes for all files. These bytes may have other line endings than `content`: LF or
+    CRLF.
     """
     text = git.lf(content)
     versions = (content, text, text.replace(b"\n", b"\r\n"))

@@ -1,4 +1,4 @@
-"""Create the project's database so that a killed process leaves nothing behind that disturbs the next process."""
+"""Create the project's database; if the process is killed meanwhile, the next process can still create it."""
 
 import os
 import sqlite3
@@ -18,21 +18,21 @@ from segline.track.location import ROOT_TAG, Place, check_schema, sqlite_address
 
 # Without this tag, MLflow's page opens with the view for traces of language models.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-BESIDE = ("-journal", "-wal", "-shm")  # endings of the files that SQLite keeps beside a database
+BESIDE = ("-journal", "-wal", "-shm")  # suffixes of the extra files that SQLite keeps next to a database
 # Tables that are empty in a new store, because a new store holds only MLflow's experiment 0.
 VALUABLE = ("runs", "registered_models", "model_versions", "logged_models", "trace_info")
 
 
 def create(place: Place, say: Callable[[str], None]) -> None:
-    """Create the project's database and experiment; if MLflow has created the database, add the experiment only.
+    """Create the project's database and experiment; if MLflow has created the database, add only the experiment.
 
-    The caller holds the lock `open`. The database is created under another name and renamed when it is complete. An
-    incomplete database, which a killed process left, is renamed, and `say` prints its new name.
+    The caller must hold the lock `open`. The new database gets a temporary name until it is complete. If a killed
+    process left an incomplete database, that database is renamed, and `say` prints the new name.
 
     Raises
     ------
     StoreError
-        An incomplete database holds runs, models or foreign tables.
+        An incomplete database holds runs, models or the tables of another program.
     """
     database = Path(os.path.realpath(place.database))
     tables = _tables(database)
@@ -80,7 +80,7 @@ def _adopt(place: Place) -> None:
 
 
 def _keep_default_inside(database: Path, place: Place) -> None:
-    """Let MLflow's experiment 0 keep its artifacts in the project, not in the working directory as by default."""
+    """Set the artifact folder of MLflow's experiment 0 to a folder in the project, instead of the working directory."""
     with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (str(place.artifacts / "0"),)
@@ -108,7 +108,7 @@ def _complete(database: Path) -> bool:
 
 
 def _valuable(database: Path, tables: set[str]) -> str:
-    """Describe what users have put into a database; return an empty text if there is nothing to lose."""
+    """Describe the user's data in a database, such as runs; return an empty text if there is none."""
     queries = {table: f"SELECT COUNT(*) FROM {table}" for table in VALUABLE if table in tables}
     if "experiments" in tables:
         queries["experiments"] = "SELECT COUNT(*) FROM experiments WHERE name != 'Default'"

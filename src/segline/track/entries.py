@@ -10,7 +10,7 @@ from typing import BinaryIO
 CACHE = "a bytecode cache"
 CACHES = ("__pycache__",)
 BYTECODE = (".pyc", ".pyo")
-DEEPEST = 32  # maximum depth of nested folders, since os.fwalk keeps each of them open
+DEEPEST = 32  # maximum depth of nested folders; os.fwalk keeps all folders above the current one open
 KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a FIFO",
@@ -22,15 +22,15 @@ Read = Callable[[str, BinaryIO], None]
 
 
 def visit(folder: Path, read: Read) -> dict[str, str]:
-    """Call `read` with the relative path and the open stream of each regular file; return all other entries.
+    """Call `read` with the relative path and the open stream of each regular file; return a dict of all other entries.
 
     Bytecode caches are neither read nor entered. Folders are opened by descriptor, so that a link that replaces a
     folder meanwhile is not followed.
 
     Returns
     -------
-    The kind of each other entry by its path relative to `folder`: a bytecode cache, a link, a FIFO, a socket, a device,
-    an empty folder, or a folder too deep.
+    Dict from the path relative to `folder` to the type of the entry. The type is a bytecode cache, a link, a FIFO, a
+    socket, a device, an empty folder, or a folder too deep.
 
     Raises
     ------

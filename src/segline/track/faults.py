@@ -12,7 +12,7 @@ from segline.addresses import hide, shown
 from segline.failure import WRITABLE
 
 PATIENCE = 30  # seconds that a command waits for a database that another program has locked
-# Name of the package that provides each of these modules; other packages are named like their module.
+# Module -> package to install for this module. All other packages have the same name as their module.
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
 LOCKED = re.compile(r"(database|database table|database schema) is locked|locking protocol", re.IGNORECASE)
 DAMAGED = re.compile(r"not a database|malformed|file is encrypted", re.IGNORECASE)
@@ -20,7 +20,7 @@ READ_ONLY = re.compile(r"readonly database|read-only", re.IGNORECASE)
 FULL = re.compile(r"disk is full|no space left", re.IGNORECASE)
 SCHEMA = re.compile(r"schema \(found version (\w+)|Can't locate revision identified by '(\w+)'")
 DELETED = re.compile(r"The (experiment|run) (\S+) must be in the 'active' state", re.IGNORECASE)
-# Classes of errors that mean that a server responded with an error, or did not respond.
+# Error classes that are raised if a server responds with an error, or does not respond.
 SERVERS = ("RestException", "ConnectionError", "Timeout", "MaxRetryError", "SSLError")
 LONGEST = 300  # maximum number of characters of another program's error message
 GONE = re.compile(r"(no (such )?(experiment|run)\b.*(id|name)|run (with id=)?'?\w{32}'? not found)", re.IGNORECASE)
@@ -35,8 +35,8 @@ def explain(error: BaseException, address: str, name: str = "") -> StoreError | 
 
     Parameters
     ----------
-    address : address of a database or a server; its secrets are not shown.
-    name : name of the store in the message; default: the address.
+    address : address of a database or a server; the message hides passwords in the address.
+    name : name of the store in the message; if it is empty, the message shows the address.
     """
     errors = list(_chain(error))
     text = " ".join(map(str, errors))
@@ -97,7 +97,7 @@ def restore(kind: str, number: str, address: str) -> str:
 
 
 def other_schema(revision: str, address: str, where: str) -> StoreError:
-    """Return the error for a store whose schema belongs to an older or newer release of MLflow."""
+    """Return the error for a store that has the schema of an older or newer MLflow release."""
     here = version("mlflow")
     if _known(revision):
         upgrade = f"mlflow db upgrade {shlex.quote(shown(address))}"
@@ -139,7 +139,7 @@ def _driver(error: ImportError) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, and all errors that caused it or are wrapped in it."""
+    """Yield `error`, all errors that caused `error`, and all errors that `error` wraps."""
     seen: set[int] = set()
     open_: list[Any] = [error]
     while open_:
@@ -167,7 +167,7 @@ def at_the_edge(error: Exception, address: str, name: str) -> StoreError | None:
 
     Parameters
     ----------
-    address, name : address and name of the store in use; empty without a store.
+    address, name : address and name of the store in use; both are empty if no store is in use.
     """
     errors = list(_chain(error))
     modules = {type(cause).__module__.partition(".")[0] for cause in errors}
@@ -181,7 +181,10 @@ def at_the_edge(error: Exception, address: str, name: str) -> StoreError | None:
 
 
 def reason(error: BaseException, address: str) -> str:
-    """Return an error's message in one line, without secrets; for an unreachable server, return the cause."""
+    """Return an error's message in one line, without secrets.
+
+    If a server failed or could not be reached, return the message of the innermost error.
+    """
     errors = list(_chain(error))
     unreached = (
         [cause for cause in errors if not type(cause).__module__.startswith("mlflow")] if _of_server(errors) else []

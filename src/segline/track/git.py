@@ -1,4 +1,4 @@
-"""Run git as a child process, without the environment variables that an enclosing git, DVC or MLflow has set."""
+"""Run git as a child process, without the environment variables that a parent git, DVC or MLflow process has set."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 # These git variables identify the user or configure access to servers, so a child process keeps them.
-# All other git variables are dropped: they name a repository, as in git hooks, or change the output of commands.
+# All other git variables are dropped, because they select a repository (in git hooks) or change git's output.
 USERS_GIT = (
     "GIT_ASKPASS",
     "GIT_AUTHOR_",
@@ -31,7 +31,7 @@ TEXT = 8000  # git treats a file as binary if a zero byte is among its first TEX
 
 
 def surroundings() -> dict[str, str]:
-    """Return the environment variables, except those that point DVC, MLflow or git to a project or repository."""
+    """Return the environment variables, except those that select a project or repository for DVC, MLflow or git."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -42,7 +42,9 @@ def surroundings() -> dict[str, str]:
 def call(
     folder: Path, *arguments: str, lines: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> bytes:
-    """Run git in `folder` and return its output; a repository that holds `folder` overrides GIT_DIR.
+    """Run git in `folder` and return its output.
+
+    If `folder` is inside a repository, this repository is used, even if GIT_DIR names another one.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ def call(
 
 
 def contents(folder: Path, names: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, bytes]:
-    """Return the content of each git object, by object name."""
+    """Return the contents of git objects, as a dict by object name."""
     wanted = sorted(set(names))
     objects: dict[str, bytes] = {}
     answer = call(folder, "cat-file", "--batch", "--buffer", lines=wanted, environment=environment)
@@ -78,10 +80,10 @@ def contents(folder: Path, names: Iterable[str], environment: Mapping[str, str] 
 
 
 def stored(folder: Path, paths: Sequence[str]) -> dict[str, bytes]:
-    """Return the content that git would store for each existing file at `paths`, relative to `folder`.
+    """Return the contents that git would store for the files at `paths` in `folder`; skip missing files.
 
-    git undoes the line endings, filters and encodings of .gitattributes and core.autocrlf. Nothing is written to the
-    repository. Outside of a repository, the content of the file is returned unchanged.
+    git converts each file as for a commit, because .gitattributes and core.autocrlf may require other line endings or
+    encodings. Nothing is written to the repository. Outside of a repository, contents are returned unchanged.
     """
     existing = [path for path in paths if (folder / path).is_file()]
     try:
@@ -115,7 +117,7 @@ def refusal(error: OSError | subprocess.CalledProcessError, folder: Path) -> str
 
 
 def _named_repository(folder: Path) -> dict[str, str]:
-    """Return GIT_DIR and GIT_WORK_TREE if both are absolute paths and no parent of `folder` is a repository."""
+    """Return GIT_DIR and GIT_WORK_TREE if both are absolute paths and `folder` is not inside a repository."""
     absolute = folder.absolute()
     if any((parent / ".git").exists() for parent in (absolute, *absolute.parents)):
         return {}

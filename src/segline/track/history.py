@@ -1,8 +1,8 @@
 """Read and write registry.jsonl, the history of registrations, promotions and rollbacks, which MLflow does not keep.
 
-A marker file in mlruns/ exists while a promotion is in progress, so that after a kill the next command completes it.
-The marker is empty. Only registry.jsonl says where the aliases belong, so that nobody who can write into mlruns/ can
-promote a version or make it trusted.
+While a promotion is in progress, mlruns/ contains an empty marker file. If the process is killed, the next command
+finds the marker file and completes the promotion. Only registry.jsonl says which version has which alias. Therefore
+nobody can promote a version, or make a version trusted, by writing into mlruns/.
 """
 
 import errno
@@ -25,7 +25,7 @@ MARKER = "promotion.json"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 MAX_LINE = 2**16  # bytes; maximum length of a line
 MAX_FILE = 2**26  # bytes; maximum size of the file, which is enough for about 200,000 lines
-MAX_REASON = 5_000  # characters; maximum length of a reason, since JSON may need 12 bytes for each character
+MAX_REASON = 5_000  # characters; maximum length of a reason; one character may need 12 bytes in JSON
 
 
 class RegistryError(ValueError):
@@ -36,7 +36,7 @@ class RegistryError(ValueError):
 class Promotion:
     """One line of registry.jsonl, which records that a version got an alias.
 
-    The line also makes the version with this md5 trusted, because versions without a line are refused.
+    The line also makes the version trusted, because segline refuses versions that have no line.
     """
 
     time: str
@@ -67,7 +67,7 @@ def _name(text: str) -> str:
 
 
 def _text(value: object) -> object:
-    # JSON can hold half of a surrogate pair as an escape, and such text cannot be printed.
+    # A JSON escape can stand for half of a surrogate pair, and a text with such a half cannot be printed.
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -143,7 +143,7 @@ def parse(line: bytes) -> Promotion:
 
 
 def text(line: Promotion) -> bytes:
-    """Encode a line for registry.jsonl; lone surrogates become JSON escapes."""
+    """Encode a line for registry.jsonl; write lone surrogates as JSON escapes."""
     return json.dumps(asdict(line), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
@@ -173,7 +173,7 @@ def append(file: Path, line: Promotion) -> None:
 def _write(stream: Any, content: bytes) -> None:
     """Append the content atomically: after an error, cut the file back to its former length."""
     end = stream.tell()
-    if end and not _ends_line(stream):  # somebody edited the file and left the last line without a line end
+    if end and not _ends_line(stream):  # somebody edited the file and removed the last line break
         content = b"\n" + content
     try:
         if stream.write(content) != len(content):
@@ -185,9 +185,10 @@ def _write(stream: Any, content: bytes) -> None:
 
 
 def champions(lines: Sequence[Promotion]) -> list[str]:
-    """Return the md5s of the champions, oldest first: @champion is the last and @previous the one before it.
+    """Return the md5s of the champions, oldest first.
 
-    A promotion appends its version. A rollback removes all versions after the one that it returns to.
+    The last md5 is that of @champion, and the last but one is that of @previous. A promotion appends an md5. A rollback
+    to a version removes all md5s after the md5 of this version.
     """
     held: list[str] = []
     for line in lines:
@@ -232,7 +233,7 @@ def _ends_line(stream: Any) -> bool:
 
 
 def mark_move(folder: Path) -> None:
-    """Create the marker file for a change of the champion in `folder`, and flush it to the disk."""
+    """Before a change of the champion, create the marker file in `folder` and flush it to the disk."""
     try:
         (folder / MARKER).write_bytes(b"")
         files.sync(folder / MARKER)
@@ -241,12 +242,12 @@ def mark_move(folder: Path) -> None:
 
 
 def move_is_marked(folder: Path) -> bool:
-    """Return whether a change of the champion was started but not completed."""
+    """Return whether `folder` has a marker file, which means that a change of the champion is incomplete."""
     return os.path.lexists(folder / MARKER)
 
 
 def clear_mark(folder: Path) -> None:
-    """Remove the marker file for a change of the champion."""
+    """After a change of the champion, remove the marker file from `folder`."""
     try:
         (folder / MARKER).unlink(missing_ok=True)
     except OSError as error:

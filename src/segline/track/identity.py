@@ -1,8 +1,8 @@
-"""Code digests, which change if code changes but not if comments, docstrings or layout change.
+"""Compute code digests: a digest changes if code changes, but not if comments, docstrings or layout change.
 
-The resume key of a training run, the key of a search, the MD5 of a version, the search for a version's commit and the
-score cache all compare code by these digests. They tell code apart by what it does. Tampering is detected by other
-digests: the MD5s of the files themselves (see `trust` and `intact`).
+Code digests are part of the resume key of a training run, the key of a search, the MD5 of a version and the key of the
+score cache. The search for a version's commit also compares code digests. To detect that somebody altered a file, the
+MD5 of the file is used instead (see `trust` and `intact`).
 """
 
 import ast
@@ -15,14 +15,18 @@ from segline import files
 from segline.track.git import lf
 
 LARGEST = 2**20  # bytes; larger files are not parsed, since the syntax tree of a 16 MiB file would take gigabytes
-IGNORED_FIELDS = ("ctx", "kind", "type_comment")  # fields of syntax nodes that are implied or have no effect
+IGNORED_FIELDS = (
+    "ctx",
+    "kind",
+    "type_comment",
+)  # fields of syntax nodes that follow from other fields or have no effect
 
 
 def text_of(source: bytes) -> str:
-    """Return the text of a Python file, which is UTF-8 whatever a coding comment declares.
+    """Decode a Python file as UTF-8, even if a coding comment in the file declares another encoding.
 
-    The digest is of this text, and `modules` compiles this text. A file whose comments could hide statements under
-    another encoding is therefore read in one way only.
+    The digest is computed from this text, and `modules` compiles the same text. With two different encodings, a file
+    could hide statements from the digest.
 
     Raises
     ------
@@ -51,14 +55,14 @@ def of_source(source: bytes) -> str:
 
 
 def of_file(path: str, content: bytes) -> str:
-    """Return the code digest of a Python file, or the MD5 (with LF line endings) of any other file."""
+    """Return the code digest of a Python file, or the MD5 of any other file after conversion to LF line endings."""
     if path.endswith(".py"):
         return of_source(content)
     return files.bytes_md5(lf(content))
 
 
 def of_sources(sources: Mapping[str, bytes]) -> str:
-    """Return the code digest of a package, given the content of its Python files by their paths in the package."""
+    """Return the code digest of a package; `sources` holds the Python files (path in the package -> content)."""
     lines = "".join(f"{path} {of_source(source)}\n" for path, source in sorted(sources.items()))
     return files.bytes_md5(lines.encode())
 
@@ -69,17 +73,17 @@ def of_folder(folder: Path) -> str:
 
 
 def _tokens(tree: ast.AST) -> Iterator[str]:
-    """Yield node names, lengths and values of a syntax tree in preorder; different trees give different sequences.
+    """Turn a syntax tree into a sequence of texts; different trees give different sequences.
 
-    Neither `ast.dump` nor bytecode would do, because both change with the Python version. The function uses a stack
-    instead of recursion, so that the result does not depend on how deep the call stack already is.
+    `ast.dump` and bytecode are not suitable, because both change with the Python version. The function does not call
+    itself, because a recursion could fail if the call stack is already deep.
     """
     todo: list[object] = [tree]
     while todo:
         item = todo.pop()
         if isinstance(item, ast.AST):
             fields = [(name, value) for name, value in ast.iter_fields(item) if name not in IGNORED_FIELDS]
-            # Empty fields are left out, because Python versions differ in them.
+            # Empty fields are left out, because newer Python versions add fields that are usually empty.
             present = [(name, value) for name, value in fields if value is not None and value != []]
             yield f"{type(item).__name__} {len(present)}"
             for name, value in reversed(present):

@@ -21,12 +21,12 @@ META = "registered_model_meta"  # MLflow writes this file into the folder when i
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Return the md5 of every regular file in `folder`, by path; bytecode and links are skipped."""
+    """Return the md5s of the regular files in `folder`, as a dict by path; skip bytecode and links."""
     return read(folder)[0]
 
 
 def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return two dicts by path: the md5s of the regular files in `folder`, and the kinds of all other entries."""
+    """Return two dicts by path: the md5s of the regular files in `folder`, and the types of all other entries."""
     md5s: dict[str, str] = {}
 
     def add(path: str, stream: BinaryIO) -> None:
@@ -38,12 +38,12 @@ def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def recorded(version: ModelVersion) -> dict[str, str]:
-    """Return the md5s of a version's files as recorded in its tag; empty if the tag is missing or invalid."""
+    """Return the md5s of a version's files from the version's tag; empty if the tag is missing or invalid."""
     return tags.table(version.tags, FILES_TAG)
 
 
 def version_folder(store: Store, version: ModelVersion) -> Path:
-    """Return the folder that holds a version's files; if they are on a server, download them first.
+    """Return the folder that holds a version's files; if the files are on a server, download them first.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def version_folder(store: Store, version: ModelVersion) -> Path:
     if not re.fullmatch(r"models:/[\w-]+", address, re.ASCII):
         raise RegistryError(f"{lost}: its address {shown(address)} is not that of a logged model; {way_out(version)}")
     try:
-        if store.place.own:  # no download: MLflow would write into the folder, which fails in a read-only project
+        if store.place.own:  # MLflow's download would write into the folder and fail in a read-only project
             location = store.client.get_logged_model(address.removeprefix("models:/")).artifact_location
             folder = Path(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
         else:
@@ -63,7 +63,7 @@ def version_folder(store: Store, version: ModelVersion) -> Path:
                 folder = Path(mlflow.artifacts.download_artifacts(address))
         exists = folder.is_dir()
         inside = not store.place.own or folder.resolve().is_relative_to(store.place.artifacts.resolve())
-    except Exception as error:  # MLflow may raise anything for an edited address
+    except Exception as error:  # if somebody edited the address, MLflow may raise any error
         raise RegistryError(f"{lost} ({_short(error)}); {way_out(version)}") from error
     if not inside:
         raise RegistryError(f"{lost}: {visible(str(folder))} is outside {store.place.artifacts}; {way_out(version)}")
@@ -73,10 +73,10 @@ def version_folder(store: Store, version: ModelVersion) -> Path:
 
 
 def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVersion) -> list[str]:
-    """List the entries of a version's folder that are altered, missing or added, compared with the version's tag.
+    """Compare a version's folder with the version's tag; list altered, missing and added entries.
 
-    Bytecode caches are ignored, since segline never uses them. If the tag is missing or invalid, only entries that are
-    not files are listed, since segline writes only files.
+    Bytecode caches are ignored, because segline never uses them. If the tag is missing or invalid, altered and missing
+    files cannot be found. In this case, only links, devices and other entries that are not files are listed.
     """
     expected = recorded(version)
     odd = [
@@ -105,7 +105,7 @@ def caches(others: Mapping[str, str]) -> list[str]:
 
 
 def way_out(version: ModelVersion) -> str:
-    """Return the advice on how to restore the files of a version."""
+    """Return advice on how to restore the files of a version."""
     return (
         f"restore them from a copy of mlruns, or delete version {version.version} on MLflow's page and register the "
         "model again (dvc repro -f -s register, with its data/model)"

@@ -1,4 +1,4 @@
-"""Lineage of a result: the commit, the MD5s of data and weights, the pipeline stage and the machine."""
+"""Determine the lineage of a result: commit, MD5s of data and weights, pipeline stage and machine."""
 
 import getpass
 import json
@@ -20,13 +20,13 @@ from segline.track.git import call as run_git
 LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
-CODE = ("src/", "requirements.txt")  # how the paths of code files and of the package list start
-# Every run of the pipeline changes these files, but they do not affect its results.
+CODE = ("src/", "requirements.txt")  # prefixes of the paths of code files and of the package list
+# The pipeline itself writes these files, and they do not affect the results.
 RECORDS = ("dvc.lock", "registry.jsonl", "data/model/metrics.json", "data/reports/test.json")
 
 
 def tags(threads: int | None = None) -> dict[str, str]:
-    """Return the lineage tags for an MLflow run: code and data in the working directory, stage and machine."""
+    """Return the lineage tags for an MLflow run: commit, MD5s of the data, pipeline stage and machine."""
     known = {"data.md5": PREPARED, "weights.md5": WEIGHTS, "lock.md5": LOCK}
     return {
         **git(),
@@ -49,7 +49,7 @@ def git() -> dict[str, str]:
 
 
 def uncommitted(file: Path) -> bool:
-    """Return whether a file is new or changed since the checked-out commit; False if git fails."""
+    """Return whether a file is new or has uncommitted changes; return False if git fails."""
     arguments = ("status", "--porcelain", "--untracked-files=normal", "--", file.name)
     return file.exists() and bool(_git(*arguments, folder=file.parent))
 
@@ -65,7 +65,10 @@ def who() -> str:
 
 
 def environment(threads: int | None = None) -> dict[str, str]:
-    """Return the tags that must be equal for bit-identical results: Python, packages, CPU and torch threads."""
+    """Return tags for Python, packages, CPU and torch threads.
+
+    Two runs can give bit-identical results only if these tags are equal.
+    """
     facts = {"env.python": platform.python_version(), "env.system": platform.platform(), "env.cpu": cpu_model()}
     facts["env.cores"] = str(os.cpu_count())
     for package in ("torch", "numpy", "mlflow"):
@@ -89,10 +92,11 @@ def cpu_model() -> str:
 
 
 def digest(path: Path, lock: Path = LOCK) -> str:
-    """Return the MD5 that DVC gives a file or folder, read from dvc.lock if that is up to date, else computed.
+    """Return the MD5 of a file or folder, as DVC computes it.
 
-    The lock is up to date if it is newer than every file and agrees in size and number of files. Reading and computing
-    give the same digest, which for folders ends in ``.dir``.
+    If dvc.lock is up to date, the MD5 is read from dvc.lock. Otherwise the MD5 is computed. dvc.lock is up to date if
+    it is newer than all files of `path` and holds the same number of files and the same total size. The MD5 of a
+    folder ends in ``.dir``.
 
     Raises
     ------
@@ -113,21 +117,21 @@ def locked(path: Path, lock: Path = LOCK) -> dict[str, Any] | None:
     return next((out for out in outs if out["path"] == path.as_posix() and "md5" in out), None)
 
 
-@lru_cache(maxsize=1)  # a process looks up several outputs, and parsing the lock takes a quarter of a second
+@lru_cache(maxsize=1)  # a process reads dvc.lock several times, and parsing takes a quarter of a second
 def _locked_outputs(lock: str) -> tuple[dict[str, Any], ...]:
     stages = (YAML(typ="safe", pure=True).load(lock) or {}).get("stages", {})
     return tuple(out for stage in stages.values() for out in stage.get("outs", ()))
 
 
 def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """Return, by path, the code digest of each code file that dvc.yaml lists as a dependency of `stage`."""
+    """Return the code digests of the code files on which `stage` depends in dvc.yaml, as a dict by path."""
     stages = (YAML(typ="safe", pure=True).load(pipeline.read_text()) or {}).get("stages", {})
     paths = [path for path in code_files(stages.get(stage, {}).get("deps", ())) if Path(path).is_file()]
     return {path: identity.of_file(path, Path(path).read_bytes()) for path in paths}
 
 
 def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
-    """Return the paths of the code files among `deps`; a folder stands for all Python files in it."""
+    """Return the paths of the code files in `deps`; for a folder, return the paths of all its Python files."""
     paths: set[str] = set()
     for dep in deps:
         if isinstance(dep, str) and dep.startswith(CODE):
@@ -137,31 +141,31 @@ def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
 
 
 def content_md5(path: Path) -> str:
-    """Compute the MD5 of a file, or of a folder with all files in it, as DVC does."""
+    """Compute the MD5 of a file or folder, as DVC does."""
     if not path.is_dir():
         return files.md5(path)
     return listing_md5({f.relative_to(path).as_posix(): files.md5(f) for f in path.rglob("*") if f.is_file()})
 
 
 def listing_md5(md5s: Mapping[str, str]) -> str:
-    """Compute a folder's MD5, as DVC does, from the MD5s of its files by their relative paths."""
+    """Compute the MD5 of a folder, as DVC does; `md5s` holds the files' MD5s (relative path -> MD5)."""
     listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
     return files.bytes_md5(json.dumps(listing, sort_keys=True).encode()) + ".dir"
 
 
 def model_md5(folder: Path) -> str:
-    """Return the MD5 that identifies a trained model, which is the MD5 of weights.safetensors, as in dvc.lock."""
+    """Return the MD5 of weights.safetensors, which identifies a trained model; dvc.lock holds the same MD5."""
     return files.md5(folder / "weights.safetensors")
 
 
 def combined_md5(parts: Mapping[str, str]) -> str:
-    """Combine the MD5s in `parts` (name -> MD5) into one MD5, which does not depend on their order."""
+    """Combine the MD5s in `parts` (name -> MD5) into one MD5; the order of the names does not affect it."""
     lines = "".join(f"{name} {md5}\n" for name, md5 in sorted(parts.items()))
     return files.bytes_md5(lines.encode())
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether sizes and times suggest that `entry` of dvc.lock still describes the content of `path`."""
+    """Return whether the sizes and times of the files at `path` agree with `entry` in dvc.lock."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")

@@ -17,7 +17,7 @@ from segline.failure import WRITABLE
 from segline.track.faults import PATIENCE, StoreError, explain, head, other_schema
 
 ROOT_TAG = "segline.root"
-OPENING = 120  # maximum number of seconds that a process waits while another process opens the store
+OPENING = 120  # seconds; maximum time that a process waits while another process opens the store
 # All tables and columns in which MLflow keeps absolute paths or URIs of artifacts.
 ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -30,10 +30,10 @@ ADDRESSES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Project folder and the URI of the MLflow store that the project uses.
+    """The project folder and the URI of the project's MLflow store.
 
-    ``uri`` is the URI of the project's own ``mlruns/mlflow.db``, or MLFLOW_TRACKING_URI. ``copy`` is the folder with a
-    temporary copy of the project's own database, if the project is read-only.
+    ``uri`` is MLFLOW_TRACKING_URI or, if that is not set, the URI of the project's own database ``mlruns/mlflow.db``.
+    If the project is read-only, ``copy`` is the folder with a temporary copy of this database.
     """
 
     root: Path
@@ -81,7 +81,7 @@ class Place:
             raise StoreError(f"{self.folder} is read-only here; {WRITABLE}")
 
     def lock(self, name: str) -> FileLock:
-        """Return the lock `name` for this project's processes; it is released when the process that holds it ends.
+        """Return the lock `name` of this project; if the process that holds the lock ends, the lock is released.
 
         Raises
         ------
@@ -120,12 +120,12 @@ def opening(place: Place) -> Iterator[None]:
 
 
 def locate() -> Place:
-    """Locate the project that holds the working directory, and its store; MLFLOW_TRACKING_URI overrides the store.
+    """Locate the project that contains the working directory; MLFLOW_TRACKING_URI overrides the project's own store.
 
     Raises
     ------
     StoreError
-        There is no project here, or its path has characters that a database URI cannot contain.
+        The working directory is in no project, or the project's path has characters that a database URI cannot contain.
     """
     root = project_root()
     database = root / "mlruns" / "mlflow.db"
@@ -175,7 +175,7 @@ def recorded_root(database: Path) -> str | None:
 
 
 def check_schema(database: Path) -> None:
-    """Raise StoreError if the database has the schema of another MLflow release, before MLflow alters the database.
+    """Check that the database has the schema of the installed MLflow, before MLflow opens and alters the database.
 
     Raises
     ------
@@ -205,10 +205,10 @@ def _first(database: Path, query: str, *values: str) -> str | None:
 
 
 def relocate(database: Path, old: Path, new: Path) -> Path:
-    """Replace the project folder `old` with `new` in all paths of the database; return the backup made before.
+    """Replace the project folder `old` with `new` in all paths of the database; return the path of a backup.
 
-    All replacements are one transaction. MLflow stores absolute paths: after a move of the folder, models would not
-    load, and new runs would be written to the old folder.
+    The backup is made before the change, which is one transaction. MLflow stores absolute paths. Without the change,
+    models would not load after a move of the folder, and new runs would be written to the old folder.
     """
     backup = database.with_name(f"mlflow-before-move-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.db")
     with (
@@ -216,7 +216,7 @@ def relocate(database: Path, old: Path, new: Path) -> Path:
         closing(sqlite3.connect(database)) as reader,
         closing(sqlite3.connect(backup)) as copy,
     ):
-        connection.execute("BEGIN IMMEDIATE")  # lock first: the backup would wait for another writer forever
+        connection.execute("BEGIN IMMEDIATE")  # lock first, since the backup would wait for another writer forever
         reader.backup(copy)
         for before, after in ((f"{old}/", f"{new}/"), (_file(old), _file(new))):
             for table, column in ADDRESSES:

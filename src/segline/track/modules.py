@@ -11,10 +11,10 @@ from segline.track.identity import text_of
 
 
 class SourcePackage(MetaPathFinder, InspectLoader):
-    """Importer that compiles a package's modules from `sources`, the file contents by path in the package.
+    """Importer that compiles a package's modules from `sources` (path in the package -> file content).
 
     sys.path and bytecode are not used. Modules stay importable until the process exits, because the package imports
-    some of its modules late.
+    some modules only when it needs them.
     """
 
     def __init__(self, name: str, sources: Mapping[str, bytes]) -> None:
@@ -26,7 +26,7 @@ class SourcePackage(MetaPathFinder, InspectLoader):
         path: Sequence[str] | None = None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return the import spec of a module in the package; None for a module outside of it."""
+        """Return the import spec of a module; None if the module is not in the package."""
         file = self._file(fullname)
         return spec_from_loader(fullname, self, origin=self._origin(file)) if file else None
 
@@ -35,7 +35,7 @@ class SourcePackage(MetaPathFinder, InspectLoader):
         return (self._file(fullname) or "").endswith("__init__.py")
 
     def get_source(self, fullname: str) -> str:
-        """Return the source text of a module, which Python uses for the import and for tracebacks."""
+        """Return the source text of a module; Python uses this text for the import and for tracebacks."""
         file = self._file(fullname)
         if file is None:
             raise ImportError(f"{self.name} has no module {fullname}", name=fullname)
@@ -62,7 +62,7 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
     Raises
     ------
     ImportError
-        The process has already imported a package with this name and other sources.
+        The process has already imported a package with this name but other sources.
     """
     finders = (finder for finder in sys.meta_path if isinstance(finder, SourcePackage))
     package = next((finder for finder in finders if finder.name == name), None)

@@ -43,10 +43,10 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# Stage `evaluate` may use a GPU and the packed model a CPU, so their predictions of the example may differ slightly.
+# Predictions of the example may differ slightly, if stage `evaluate` uses a GPU and the packed model uses a CPU.
 TOLERANCE = 0.001  # largest share of pixels that may differ
-OBJECT_TOLERANCE = 3  # objects that may always differ: one object cut in two is one missing and two extra objects
-OBJECT_SHARE = 0.01  # share of the matched objects that may differ, if this is more than OBJECT_TOLERANCE
+OBJECT_TOLERANCE = 3  # number of objects that may differ; an object cut in two counts as one missing and two extra
+OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of both limits counts
 ENTRY = '''\
 """Run by MLflow to load this model; all of its code is in code/{package}."""
 
@@ -67,9 +67,9 @@ class Parts:
     """Everything that a version is made from: trained model, inference settings, code, and an example prediction.
 
     ``model`` is the folder with weights.safetensors and model.json, and ``inference`` is the file inference.json.
-    ``example`` is an encoded image, ``answer`` the PNG of its labels, and ``instances`` the image file of its instance
-    ids. ``room`` is the folder with the code to ship. ``by_bytes`` selects the rule for the MD5 of the code (see
-    `version_code`).
+    ``example`` is an encoded image. ``answer`` is the PNG of the predicted class ids, and ``instances`` is the image
+    file of the predicted instance ids. ``room`` is the folder with the code to ship. If ``by_bytes`` is True, the MD5
+    of the code is computed from the exact bytes (see `version_code`).
     """
 
     model: Path
@@ -81,18 +81,18 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with the MD5 rule of earlier seglines if `md5s` holds the copy's MD5; otherwise return self."""
+        """Return a copy with `by_bytes` set if `md5s` holds the MD5 of this copy; otherwise return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
     @cached_property
     def sources(self) -> dict[str, bytes]:
-        """Content of the shipped Python files, by their paths in `room`."""
+        """Contents of the shipped Python files, as a dict by path in `room`."""
         return read_sources(self.room)
 
     @cached_property
     def code_md5(self) -> str:
-        """MD5 of the shipped code, from which the MD5 of the version is computed."""
+        """MD5 of the shipped code; the MD5 of the version depends on it."""
         return bytes_md5(self.sources) if self.by_bytes else identity.of_sources(self.sources)
 
     @cached_property
@@ -105,8 +105,7 @@ class Parts:
     def package(self) -> str:
         """Name of the Python package with the shipped code.
 
-        Each version has its own package name. Under a common name, two versions in one process would share the code
-        of one of them.
+        Each version has its own package name, so that one process can load two versions with different code.
         """
         return package_name(self.sources, by_bytes=self.by_bytes)
 
@@ -123,23 +122,29 @@ class Parts:
 
 
 def version_md5(md5s: Mapping[str, str], code: str) -> str:
-    """Compute a version's md5 from the md5 of its code and the md5s of `MODEL_FILES` and `SETTINGS` by file name."""
+    """Compute the MD5 of a version.
+
+    Parameters
+    ----------
+    md5s : MD5s of the files in `MODEL_FILES` and of the file `SETTINGS`, by file name.
+    code : MD5 of the version's code.
+    """
     return lineage.combined_md5({**md5s, "code": code})
 
 
 def package_name(sources: Mapping[str, bytes], *, by_bytes: bool) -> str:
     """Return the name of the Python package that holds `sources`.
 
-    The name is computed from the bytes, so that one process can load two versions that differ only in a comment.
+    The name depends on the exact bytes, so that one process can load two versions that differ only in a comment.
     """
     return f"segline_model_{'' if by_bytes else 'v2_'}{bytes_md5(sources)[:12]}"
 
 
 def version_code(package: str, sources: Mapping[str, bytes]) -> str:
-    """Compute the MD5 of a version's code by the rule that the name `package` implies; empty if the name is wrong.
+    """Compute the MD5 of a version's code; return an empty text if the name `package` does not match the code.
 
-    The rule is the code digest or, in versions that an earlier segline registered, the MD5 of the bytes. Whoever
-    renames a package to change the rule gets an MD5 that no line of registry.jsonl has.
+    The name shows how the MD5 is computed: as the code digest or, in versions of earlier segline releases, from the
+    exact bytes. If somebody renames a package to get the other MD5, registry.jsonl has no line with this MD5.
     """
     if package == package_name(sources, by_bytes=False):
         return identity.of_sources(sources)
@@ -147,7 +152,7 @@ def version_code(package: str, sources: Mapping[str, bytes]) -> str:
 
 
 def read_sources(room: Path) -> dict[str, bytes]:
-    """Return the content of the Python files in `room`, with LF line endings, by path relative to `room`."""
+    """Read the Python files in `room`; return the contents, with LF line endings, as a dict by path in `room`."""
     return {file.relative_to(room).as_posix(): lf(file.read_bytes()) for file in room.rglob("*.py")}
 
 
@@ -157,7 +162,7 @@ def bytes_md5(sources: Mapping[str, bytes]) -> str:
 
 
 def requirements() -> list[str]:
-    """Return the requirements of the shipped code: each package pinned to the installed version."""
+    """Return the requirements of the shipped code; each package is pinned to the installed version."""
     # A local version suffix is dropped, because PyPI has torch 2.13.0, but not 2.13.0+cpu.
     return [f"{package}=={Version(version(package)).public}" for package in PACKAGES]
 
@@ -197,7 +202,7 @@ def pack(parts: Parts, folder: Path, metadata: Model | None = None) -> None:
 
 
 def check(folder: Path, parts: Parts) -> None:
-    """Run the model packed in `folder` on its example image, and compare the prediction with the expected one.
+    """Predict the example image with the model packed in `folder`, and compare the prediction with the expected one.
 
     Raises
     ------
@@ -235,12 +240,12 @@ def matched_objects(instances: bytes, expected: bytes) -> Matches:
 
 
 def most_other(objects: Matches) -> float:
-    """Return how many objects may differ, given the number of matched objects."""
+    """Return the maximum number of objects that may differ; it grows with the number of matched objects."""
     return max(OBJECT_TOLERANCE, OBJECT_SHARE * objects.tp)
 
 
 def _signature() -> ModelSignature:
-    """Return MLflow's description of input (encoded image), outputs and parameters of the packed model."""
+    """Return the MLflow signature of the packed model: input (encoded image), outputs and parameters."""
     optional = ("instances", "probabilities")
     answer = Schema([ColSpec("binary", "labels"), *(ColSpec("binary", name, required=False) for name in optional)])
     flags = [ParamSpec(name, "boolean", default=False) for name in optional]

@@ -29,13 +29,13 @@ from segline.addresses import hide
 from segline.params import flat
 
 MAX_PARAM = 6000  # characters; MLflow refuses a longer param
-MAX_TAG = 8000  # characters of a tag's value that segline keeps
-MAX_METRIC = 250  # characters of a metric's name
-SHORT_DIGEST = 8  # number of MD5 digits that are appended to tell equal names apart
+MAX_TAG = 8000  # characters; longer values of tags are cut
+MAX_METRIC = 250  # characters; longer names of metrics are cut
+SHORT_DIGEST = 8  # number of MD5 digits that are appended to names that would be equal
 ERROR_TAG = "error"
-OUTCOME_TAG = "outcome"  # value "pruned": the search stopped this trial early, and its status is KILLED
+OUTCOME_TAG = "outcome"  # value "pruned" if the search stopped a trial early; the status of this trial is KILLED
 PROCESS_TAG = "process"  # host, process id and start time of the process that writes the run
-SAME_START = 60  # seconds; setting the clock may shift the start time of a process by less than this
+SAME_START = 60  # seconds; a smaller shift of the start time is ignored, since users may set the clock
 BATCH = 100  # number of params or tags that MLflow accepts in one call
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -43,7 +43,10 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 @dataclass(frozen=True)
 class LoggedDataset:
-    """An input of a run; ``context`` is train, validation or test, ``digest`` an md5, ``source`` a path or URI."""
+    """A dataset that is an input of a run.
+
+    ``context`` is train, validation or test. ``digest`` is an MD5. ``source`` is a path or URI.
+    """
 
     context: str
     name: str
@@ -69,7 +72,10 @@ class Run:
         return {name: value for name, value in tags.items() if name.startswith("env.")}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch, or of the whole run as step 0, in one call, since each call takes 23 ms."""
+        """Log metrics in one call, because each call takes 23 ms.
+
+        `step` is the epoch, or 0 for metrics of the whole run.
+        """
         now = _now()
         self.client.log_batch(self.id, [Metric(name, float(value), now, step) for name, value in metrics.items()])
 
@@ -80,7 +86,7 @@ class Run:
             self.client.log_batch(self.id, tags=entries[start : start + BATCH])
 
     def params(self, params: Mapping[str, object]) -> None:
-        """Log flat params; if a value is too long for MLflow, cut it and store all full values in params.json."""
+        """Log params; cut values that are too long for MLflow, and store all uncut values in params.json."""
         values = {name: str(value) for name, value in params.items()}
         entries = [Param(name, _cut(value)) for name, value in values.items()]
         for start in range(0, len(entries), BATCH):
@@ -104,7 +110,7 @@ class Run:
     def picture(self, image: npt.NDArray[np.uint8], name: str, step: int | None = None) -> None:
         """Log a picture (H, W, 3) or (H, W); pictures with a step form a series that MLflow's page can play.
 
-        A picture with the same name and step replaces the former one, whereas MLflow's log_image would add another.
+        A picture replaces the former picture with the same name and step. MLflow's log_image would add another one.
         """
         if step is None:
             self.client.log_image(self.id, image, artifact_file=f"pictures/{name}.png")
@@ -120,7 +126,7 @@ class Run:
         self.tag({MLFLOW_LOGGED_IMAGES: True})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or the content of a folder, into `folder` among the run's artifacts."""
+        """Copy a file, or all files of a folder, into the subfolder `folder` of the run's artifacts."""
         if path.is_dir():
             self.client.log_artifacts(self.id, str(path), folder)
         else:
@@ -146,7 +152,7 @@ class StartedRun(Run):
         self.ended = False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch, unless its step was logged before, because MLflow would keep both points."""
+        """Log the metrics of an epoch; skip an epoch that was logged before, because MLflow would keep both points."""
         if step not in self.logged:
             super().log(step, metrics)
             self.logged.add(step)
@@ -158,7 +164,7 @@ class StartedRun(Run):
         self._monitor.start()
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """End the run with `status`, and stop logging the use of the system."""
+        """End the run with `status`, and stop logging system metrics."""
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
@@ -166,7 +172,7 @@ class StartedRun(Run):
         self.ended = True
 
     def fail(self, error: BaseException) -> None:
-        """End the run after an error: FAILED after an exception, KILLED after an interrupt or exit."""
+        """End the run with status FAILED after an exception, or KILLED after an interrupt or exit."""
         with suppress(Exception):  # the caller reports the error that ended the run, not a later failure of the store
             if isinstance(error, Exception):
                 self.tag({ERROR_TAG: hide(f"{type(error).__name__}: {error}")})
@@ -198,10 +204,10 @@ def metrics_of_test(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def metric_names(names: Sequence[str]) -> list[str]:
-    """Turn each of `names` into a metric name that MLflow accepts; the results differ even if case is ignored.
+    """Turn `names` into metric names that MLflow accepts; no two results are equal, even if case is ignored.
 
-    Class names may hold any character, but metric names may not: characters except letters, digits, _ and - become _.
-    If several names become equal, a name that needed no change stays as it is, and the others get eight MD5 digits.
+    Class names may contain any character, but metric names may not. All characters except letters, digits, _ and - are
+    replaced with _. If several names become equal, an unchanged name is kept, and MD5 digits are added to the others.
     """
     plain = ["test_" + re.sub(r"[^\w\-]", "_", name) for name in names]
     unchanged = {name: f"test_{name.replace('.', '_', 1)}" for name in names}

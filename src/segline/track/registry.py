@@ -1,4 +1,4 @@
-"""Registry of a model, with its versions, their aliases and their history."""
+"""Registry of one model, with the versions, aliases and history of this model."""
 
 import json
 import re
@@ -97,7 +97,7 @@ class Registry:
         metrics: Mapping[str, float] | None = None,
         alias: bool = True,
     ) -> Registered:
-        """Make a version from `parts`, unless one with this md5 exists, and give it the alias challenger.
+        """Make a version from `parts`, or find the version with the same md5; set @challenger to this version.
 
         Repeated and simultaneous calls have the same result as one call.
 
@@ -105,9 +105,9 @@ class Registry:
         ----------
         tags : tags that describe the origin of the version.
         description : text for the version on MLflow's page.
-        records : content of additional files to keep with the version, by name.
+        records : additional files to keep with the version (name -> content).
         metrics : test metrics, by which MLflow's page of models ranks the versions.
-        alias : False leaves all aliases unchanged, for callers that set them from the history.
+        alias : if False, @challenger is not set; for callers that set aliases from the history.
         """
         records = records or {}
         with self.store.place.lock("registry"):
@@ -118,7 +118,7 @@ class Registry:
             created = version is None
             if version is None:
                 logged, md5s = versions.log(self.store, self.name, parts, run, records)
-                self.record(Md5s.of(parts), "registered")  # recorded first, so that no version ever lacks its line
+                self.record(Md5s.of(parts), "registered")  # before the version exists, so that every version has a line
                 all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(
                     self.store, self.name, parts, run, logged, tags=all_tags, description=description
@@ -163,12 +163,12 @@ class Registry:
         return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
     def version(self, which: str) -> ModelVersion:
-        """Find the version that `which` names by its number, an alias with or without @, or the start of its md5.
+        """Find a version; `which` is its number, an alias with or without @, or the start of its md5.
 
         Raises
         ------
         RegistryError
-            There is no such version, or several versions have an md5 with this start.
+            There is no such version, or the md5s of several versions start with `which`.
         """
         versions = self.versions()
         alias = which.removeprefix("@")
@@ -201,16 +201,22 @@ class Registry:
     @property
     def history_file(self) -> Path:
         """Path of the project's registry.jsonl."""
-        # The file is not in the current checkout, which may be a clone that DVC deletes after a queued experiment.
+        # Not in the working directory, which may be a clone that DVC deletes after a queued experiment.
         return self.store.place.root / HISTORY
 
     def record(self, md5s: Md5s, reason: str) -> None:
-        """Add a line to registry.jsonl, unless the version already has one; the caller holds the lock `registry`."""
+        """Add a line to registry.jsonl, unless the version already has one.
+
+        The caller must hold the lock `registry`.
+        """
         if md5s.version not in {line.version_md5 for line in self.history()}:
             history.append(self.history_file, self._line(md5s, CHALLENGER, "register", reason))
 
     def settle(self) -> None:
-        """Complete a change of champion that a killed process left unfinished; the caller holds the lock `registry`."""
+        """Complete a change of the champion that a killed process left unfinished.
+
+        The caller must hold the lock `registry`.
+        """
         if history.move_is_marked(self.store.place.folder):
             for name in {line.name for line in read_history(self.history_file)}:
                 Registry(self.store, name).set_aliases()
@@ -219,14 +225,14 @@ class Registry:
     def set_champion(
         self, md5s: Md5s, action: str, reason: str, *, commit: str | None = None, forced: bool = False
     ) -> None:
-        """Record a new champion in registry.jsonl, then set the aliases; the caller holds the lock `registry`.
+        """Record a new champion in registry.jsonl, then set the aliases.
 
-        The line in registry.jsonl is the promotion. If this process is killed after writing the line, the next command
-        sets the aliases.
+        The caller must hold the lock `registry`. If this process is killed after it has written the line, the next
+        command sets the aliases.
 
         Parameters
         ----------
-        commit : commit that the version was made from; None stands for the checked-out commit, if it is clean.
+        commit : commit that the version was made from; if None, the checked-out commit, unless files have changed.
         """
         line = self._line(md5s, CHAMPION, action, reason, commit, forced=forced)
         history.mark_move(self.store.place.folder)
@@ -239,7 +245,7 @@ class Registry:
         history.clear_mark(self.store.place.folder)
 
     def set_aliases(self) -> None:
-        """Set @champion and @previous as the history says; delete an alias whose version the store lacks."""
+        """Set @champion and @previous as the history says; delete an alias if the store lacks the version for it."""
         held = history.champions(self.history())
         for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):
             version = self.find(held[place]) if len(held) >= -place else None

@@ -15,12 +15,12 @@ STAGE = "register"
 
 
 class NoCommitError(ValueError):
-    """Raised if no known commit holds what a version was made from; the message says what is missing."""
+    """Raised if no known commit holds the files that a version was made from; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A version that the history names but the store lacks."""
+    """A version that has a line in registry.jsonl but is missing in the store."""
 
     name: str
     version_md5: str
@@ -28,9 +28,9 @@ class Lost:
 
 
 def lost(registry: Registry) -> list[Lost]:
-    """Return the former champions that the store lacks, in the order in which they first became champion.
+    """Return the present and former champions that are missing in the store, ordered by the first promotion.
 
-    A version that was registered but never became champion is not restored, because nobody chose it.
+    Versions that never became champion are not restored, because nobody chose them.
     """
     promoted = {
         line.version_md5: Lost(line.name, line.version_md5, line.model_md5)
@@ -41,14 +41,14 @@ def lost(registry: Registry) -> list[Lost]:
 
 
 def check_out(clone: Clone, place: Place, version: Lost) -> str:
-    """Check out, in `clone`, the commit that a version was made from, and its data; return the commit.
+    """Check out in `clone` the commit and the data that a version was made from; return the commit.
 
     Raises
     ------
     CloneError
         The data of the commit is neither in the cache nor in a remote.
     NoCommitError
-        No known commit holds what the version was made from.
+        No known commit holds the files that the version was made from.
     """
     try:
         candidates = commits.locking(version.model_md5, place.root)
@@ -72,9 +72,10 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return the MD5s, by the current and by the earlier rule, of the version made from the checked-out commit.
+    """Return the MD5s that a version from the checked-out commit may have.
 
-    The MD5s are computed from the commit's dvc.lock and code. The result is empty if the commit has no model.
+    There are two MD5s, because earlier segline releases computed the MD5 of the code from the exact bytes. The result
+    is empty if the commit has no model.
     """
     outs = {out["path"]: out.get("md5") for stage in clone.lock().values() for out in stage.get("outs", ())}
     md5s = {name: outs.get(MODEL.format(name)) for name in packaging.MODEL_FILES}

@@ -1,4 +1,4 @@
-"""Predict an image with a registered version, in memory or out-of-core, and read the prediction by rows."""
+"""Predict an image with a registered version, in memory or out-of-core; read the prediction in ranges of rows."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -19,19 +19,19 @@ Read = Callable[[slice, slice], npt.NDArray[Any]]
 Show = Callable[[str, int, int], None]
 
 LARGE = 2**24  # pixels; larger images are predicted out-of-core if the version can do so
-OLD = 200  # assumed memory, bytes per pixel, for a version whose code cannot estimate its memory
+OLD = 200  # bytes per pixel; assumed if the version's code cannot estimate how much memory it needs
 NO_INSTANCES = "the version was registered by an earlier segline, without instances; register the model again"
 
 
 class InMemory:
-    """Prediction of an encoded image, held in memory and read by rows."""
+    """Prediction that is held in memory; callers read one range of rows at a time."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.has_instances = answer.instances is not None
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return the image file that the version encoded; `kind` is labels, instances or probabilities."""
+        """Return the prediction as an encoded image file; `kind` is labels, instances or probabilities."""
         encoded: bytes | None = getattr(self._answer, kind, None)
         return encoded
 
@@ -55,7 +55,7 @@ class InMemory:
         return self._labels[rows]
 
     def instances(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return instance ids (h, W) of the given rows; RegistryError if the version predicts no instances."""
+        """Return instance ids (h, W) of the given rows; raise RegistryError if the version predicts no instances."""
         return self._instances[rows]
 
     def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
@@ -69,7 +69,10 @@ class InMemory:
 
 
 class OutOfCore:
-    """Prediction of an out-of-core image, read by rows; RegistryError if the version refuses the image."""
+    """Prediction that is held in files; callers read one range of rows at a time.
+
+    Reading raises RegistryError if the version refuses the image.
+    """
 
     has_instances = True
 
@@ -105,7 +108,11 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return why a version cannot predict window by window (empty if it can), and the bytes needed without windows."""
+    """Return two values about the prediction of an image of this size.
+
+    The first value is the reason why the version cannot predict window by window; it is empty if the version can. The
+    second value is the memory in bytes that a prediction without windows needs.
+    """
     served = version.served
     if not hasattr(served, "large"):
         reason = "the version was registered by an earlier segline, which had no windows; register the model again"
@@ -115,7 +122,7 @@ def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
 
 
 def by_windows(version: Loaded, height: int, width: int) -> bool:
-    """Decide whether an image of this size must be predicted out-of-core.
+    """Return whether an image of this size is predicted out-of-core.
 
     Raises
     ------
@@ -141,7 +148,7 @@ def out_of_core(
     Parameters
     ----------
     read : returns the pixels (h, w, C) of the given rows and columns.
-    folder : for files as large as the image; an interrupted call is resumed from the files in this folder.
+    folder : folder for files as large as the image; if a call is interrupted, the next call resumes from these files.
     views : number of views to average, 1, 4 or 8; 0 for the number in the version's settings.
     show : called with the name of a step, the number of finished parts and the total number of parts.
 
@@ -150,7 +157,9 @@ def out_of_core(
     RegistryError
         The image does not fit the model.
     """
-    errors = sys.modules[type(version.served).__module__].ImageError  # the version's own class, not segline's
+    errors = sys.modules[
+        type(version.served).__module__
+    ].ImageError  # the class in the version's package, not the one in segline
     with _registry_errors(errors):
         return OutOfCore(version.served.large(size, read, folder, views, show), errors)
 

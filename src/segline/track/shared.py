@@ -1,4 +1,4 @@
-"""Open the team's store that MLFLOW_TRACKING_URI names; fail with a single message if it does not respond in time."""
+"""Open the team's store that MLFLOW_TRACKING_URI names; raise one StoreError if it does not respond in time."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from segline.track.location import Place, opening
 
 TRACKING, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 CONNECT = 10  # seconds to wait until a database server accepts a connection; MLflow would try for minutes
-# Name of the argument by which each database driver accepts a timeout.
+# Database driver -> argument of this driver for the timeout.
 CONNECT_ARGUMENT = {
     "psycopg2": "connect_timeout",
     "psycopg": "connect_timeout",
@@ -33,12 +33,12 @@ FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TI
 
 
 def open_shared(place: Place) -> tuple[MlflowClient, str]:
-    """Return an MLflow client for the store at `place.uri`, and the id of the project's experiment in that store.
+    """Return two values: an MLflow client for the store at `place.uri`, and the id of the project's experiment.
 
     Raises
     ------
     StoreError
-        The URI of the runs or of the models cannot be used, or the experiment was deleted.
+        The URI for runs or the URI for models cannot be used, or the experiment was deleted.
     """
     registry = os.environ.get(REGISTRY) or place.uri
     with _few_requests():
@@ -58,7 +58,10 @@ def open_shared(place: Place) -> tuple[MlflowClient, str]:
 
 
 def _experiment(client: MlflowClient, place: Place) -> str:
-    """Find or create the experiment (MLFLOW_EXPERIMENT_NAME, or else the name of the project folder); return its id."""
+    """Find or create the project's experiment; return the id of the experiment.
+
+    The name is MLFLOW_EXPERIMENT_NAME or, if that is not set, the name of the project folder.
+    """
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or place.root.name
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
@@ -97,7 +100,7 @@ def _reach(variable: str, address: str) -> None:
 
 @contextmanager
 def _explained(variable: str, address: str) -> Iterator[None]:
-    """Turn any error of the store that the environment variable `variable` names into one StoreError."""
+    """Turn any error of the store at `address` into a StoreError that names the environment variable `variable`."""
     try:
         yield
     except StoreError:

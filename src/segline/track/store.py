@@ -54,20 +54,20 @@ class Store:
     ) -> Iterator[StartedRun]:
         """Start an MLflow run, or resume the unfinished run that has this key.
 
-        The end of the with block ends the run: FINISHED, FAILED after an exception, KILLED after an interrupt or exit.
-        If the block itself calls `finish`, the run keeps the status given there.
+        The run ends at the end of the with block. The status is then FINISHED, or FAILED after an exception, or KILLED
+        after an interrupt or exit. If the block itself calls `finish`, the status given there is kept.
 
         Parameters
         ----------
         parent : id of the parent run, such as the run of a search.
         key : identifies everything that affects the result; a later process with the same key resumes the run.
-        former : id of the run to resume, finished or not, if the id is known.
+        former : id of the run to resume, if the id is known; a finished run is resumed, too.
         again : resume the run even if it is finished.
         """
         self.place.refuse_read_only()
         run = None
         try:
-            with Deferred() as signals:  # signals wait, because a signal here could leave a new run RUNNING
+            with Deferred() as signals:  # signals are deferred, since a signal here could leave a new run RUNNING
                 run = self._resume(key, parent, former, again) if key else None
                 run = run or self._make(name, parent, key)
                 run.params(params or {})
@@ -92,7 +92,10 @@ class Store:
         return StartedRun(self.client, made.info.run_id, self.place.uri)
 
     def _resume(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
-        """Set run `former`, or else the latest matching run, to RUNNING; return the run, or None if none matches."""
+        """Set a matching run to RUNNING, and return this run; return None if no run matches.
+
+        If the run `former` matches, it is used. Otherwise the latest matching run is used.
+        """
         ids: list[str] = [
             run.info.run_id
             for run in self._of_key(key)
@@ -124,11 +127,11 @@ class Store:
         return Run(self.client, runs[0].info.run_id) if runs else None
 
     def here(self, key: str) -> str:
-        """Extend a key by machine and folder if the store is shared, so that two checkouts never share a run."""
+        """If the store is shared, add machine and folder to a key, so that two checkouts never share a run."""
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:
-        """Set unfinished runs to KILLED if their process on this machine has ended; skip a read-only store."""
+        """Set each RUNNING run to KILLED if its process on this machine has ended; do nothing in a read-only store."""
         if self.place.copy is not None:
             return
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
@@ -183,7 +186,7 @@ def open_store() -> Store:
     Raises
     ------
     StoreError
-        There is no project here, its experiment was deleted, or the store in MLFLOW_TRACKING_URI cannot be used.
+        There is no project here, the experiment was deleted, or the store in MLFLOW_TRACKING_URI cannot be used.
     """
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
     # This logger prints every database error with a traceback and the URI, which may hold a password.

@@ -12,7 +12,7 @@ GATE = "gate"
 CLASSES = "classes"
 FILES = "files.md5"
 CODE_FILES = "closure.files"
-TABLES = (CLASSES, FILES, CODE_FILES)  # tags that hold a JSON object with texts as values
+TABLES = (CLASSES, FILES, CODE_FILES)  # tags whose value is a JSON object; all values in this object are texts
 DTYPES = ("uint8", "uint16", "float32")
 MAX_CHANNELS = 1024
 
@@ -29,7 +29,7 @@ def verdict(tags: Mapping[str, str]) -> Verdict | None:
 
 
 def table(tags: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return the JSON object stored in the tag `name`, one of `TABLES`; empty if the tag is missing or invalid."""
+    """Return the JSON object in the tag `name` (see `TABLES`) as a dict; empty if the tag is missing or invalid."""
     try:
         return _TABLE.validate_json(tags.get(name, ""))
     except ValidationError:
@@ -37,7 +37,7 @@ def table(tags: Mapping[str, str], name: str) -> dict[str, str]:
 
 
 def classes(tags: Mapping[str, str]) -> dict[int, str]:
-    """Return the class names by class id, stored in the tag ``classes``; empty if the tag is missing or invalid."""
+    """Return the class names by class id from the tag ``classes``; empty if the tag is missing or invalid."""
     names = table(tags, CLASSES)
     return {int(number): name for number, name in names.items()} if all(map(_is_number, names)) else {}
 

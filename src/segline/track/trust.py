@@ -1,8 +1,9 @@
 """Decide whether a registered version may be trusted, and copy its files to a private folder.
 
 Anyone who can write into mlruns/ can alter the files of a version, and anyone who can open MLflow's page can edit the
-tags. Nobody can alter registry.jsonl in git unnoticed. Therefore the md5 of a version is computed again from its
-weights, settings and code, and a line of registry.jsonl must hold this md5. Exactly the hashed bytes are loaded.
+tags. Nobody can alter registry.jsonl in git unnoticed. Therefore the md5 of a version is computed again from the
+weights, settings and code, and a line of registry.jsonl must hold this md5. The loaded bytes are exactly the bytes from
+which the md5 was computed.
 """
 
 import errno
@@ -32,12 +33,12 @@ SHOWN = 8  # number of damaged files that a message names
 
 @dataclass(frozen=True)
 class VersionContent:
-    """Content of a version's folder, from a single pass over the files."""
+    """Content of a version's folder; every file was read only once."""
 
     md5s: Mapping[str, str]
     """MD5 of each regular file, by path."""
     others: Mapping[str, str]
-    """Kind of each other entry, such as a link or a bytecode cache, by path."""
+    """Type of each other entry by path, such as a link or a bytecode cache."""
     sources: Mapping[str, bytes]
     """Content of each Python file in the version's package, by path in the package."""
     package: str
@@ -47,7 +48,7 @@ class VersionContent:
 
     @property
     def code_md5(self) -> str:
-        """MD5 of the code for the version's MD5; empty if the package name does not match the code."""
+        """MD5 of the version's code; empty if the package name does not match the code."""
         return packaging.version_code(self.package, self.sources)
 
     @property
@@ -57,7 +58,7 @@ class VersionContent:
 
     @property
     def md5(self) -> str:
-        """MD5 of the version, computed from weights, model.json, settings and code; empty if any is missing."""
+        """MD5 of the version, computed from weights, model.json, settings and code; empty if one of them is missing."""
         md5s = {name: self.md5s[f"{MODEL}{name}"] for name in FILES if f"{MODEL}{name}" in self.md5s}
         if len(md5s) < len(FILES) or not self.code_md5:
             return ""
@@ -131,7 +132,7 @@ def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: P
 
 
 def is_sound(store: Store, version: ModelVersion) -> bool:
-    """Return whether the files of a version match the md5 in its tag."""
+    """Return whether a version's files match the md5 in the version's tag."""
     try:
         return read(intact.version_folder(store, version)).md5 == version.tags.get(VERSION_MD5)
     except (OSError, RegistryError):
@@ -139,7 +140,7 @@ def is_sound(store: Store, version: ModelVersion) -> bool:
 
 
 def contradiction(version: ModelVersion, content: VersionContent, history: Path) -> str:
-    """Describe how a version's files contradict its tag ``version.md5``; return an empty text if they agree."""
+    """Describe why a version's files do not match the tag ``version.md5``; return an empty text if they match."""
     tag = version.tags.get(VERSION_MD5, "")
     claim = f"tag {VERSION_MD5} is {shown(tag)}" if tag else f"it has no tag {VERSION_MD5}"
     if not content.md5:
@@ -168,7 +169,7 @@ def known(name: str, history: Path) -> set[str]:
 
 
 def misplaced(alias: str, name: str, md5: str, history: Path) -> str:
-    """Report an alias that is on another version than registry.jsonl says; return an empty text if they agree."""
+    """Report that registry.jsonl names another md5 than `md5` for an alias; return an empty text if it names `md5`."""
     if alias not in PLACES:
         return ""
     held = champions([line for line in read_history(history) if line.name == name])

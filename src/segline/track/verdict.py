@@ -44,7 +44,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict in words: passed, failed or cannot decide."""
+        """Word for the verdict: passed, failed or cannot decide."""
         return ("passed", "failed", "cannot decide")[self.exit_code]
 
     def __add__(self, other: "Verdict") -> "Verdict":
@@ -58,7 +58,7 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Build a verdict from the result of `as_dict`; dicts written by earlier seglines may lack keys."""
+        """Build a verdict from the result of `as_dict`; dicts of earlier segline releases may lack keys."""
         checks = tuple(Check(**check) for check in content.get("checks", ()))
         return cls(checks, tuple(content.get("undecided", ())), content.get("facts", {}))
 

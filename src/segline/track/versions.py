@@ -1,4 +1,4 @@
-"""Write a model version into MLflow's registry: files and their md5s, tags about its origin, metrics, image list."""
+"""Write a model version into MLflow's registry: files with md5s, tags about the origin, metrics, image list."""
 
 import csv
 import io
@@ -35,7 +35,11 @@ MAX_TABLE = 2**27  # maximum number of bytes that are read from an image list
 
 @dataclass(frozen=True)
 class SplitImage:
-    """An image from the data of a version: its stem, its file in the dataset, the file's md5, and its split."""
+    """An image from the data of a version.
+
+    ``image`` is the stem of the image. ``file`` is the image file in the dataset, and ``md5`` is the MD5 of this file.
+    ``split`` is the split that the image belongs to.
+    """
 
     image: str
     file: str
@@ -46,11 +50,11 @@ class SplitImage:
 def log(
     store: Store, name: str, parts: Parts, run: Run, records: Mapping[str, bytes]
 ) -> tuple[LoggedModel, dict[str, str]]:
-    """Log a model as an output of its run; return the logged model and the md5s of the logged files."""
+    """Log a model as an output of `run`; return two values: the logged model and the md5s of the logged files."""
     # MLflow forbids more characters in the name of a logged model than in the name of a registered model.
     plain = re.sub(r"[^\w -]", "_", name)
     client = store.client
-    if store.place.own:  # on a team's server, another machine may be registering the same model right now
+    if store.place.own:  # not on a team's server, where another machine may be registering this model now
         _fail_abandoned(store, parts.md5)
     logged = client.create_logged_model(
         store.experiment_id, plain, run.id, {VERSION_TAG: parts.md5}, model_type="segmentation"
@@ -97,12 +101,12 @@ def log_metrics(
 ) -> None:
     """Log test metrics for a version's logged model; MLflow's page of models can then rank versions by them.
 
-    If the model already has metrics, nothing is logged. A metric that the run has logged before keeps the timestamp
-    and step of that point, so that MLflow does not add a second point to the chart of the run.
+    If the model already has metrics, nothing is logged. If the run has already logged a metric with the same value, the
+    timestamp and step of that point are used again. Otherwise MLflow's chart would show two points.
 
     Parameters
     ----------
-    tags : tags of the version; ``dataset`` and ``data.md5`` name the dataset of the metrics, as in the run's inputs.
+    tags : tags of the version; ``dataset`` and ``data.md5`` identify the dataset on which the metrics were measured.
     """
     model_id = _model_id(version)
     try:
@@ -130,7 +134,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
     """Return the training, validation and test images of a version; None if its image list cannot be read."""
     try:
         logged = store.client.get_logged_model(_model_id(version))
-        with store.current():  # only this file is fetched from a server, not the weights
+        with store.current():  # a server sends only the image list, not the weights
             file = mlflow.artifacts.download_artifacts(f"{logged.artifact_location}/{IMAGES}")
         with open_regular(Path(file)) as stream:
             text = stream.read(MAX_TABLE).decode()
@@ -143,7 +147,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
     """Replace a version's origin tags with the tags of a new registration, unless a commit matches the old tags.
 
-    The same model may be made again from other code or params, and the first code or params may never be committed.
+    The same model may be made again from other code or params. The old code or params may never be committed.
     """
     if all(version.tags.get(name) == tags.get(name) for name in commits.TAGS):
         return
@@ -161,14 +165,14 @@ def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], 
                     f"{version.name} version {version.version}: {name} cannot be stored ({error}); "
                     f"{intact.way_out(version)}"
                 ) from error
-        if md5s:  # without valid md5s the tag stays, since all other files would count as added
+        if md5s:  # an invalid tag is kept, since a tag with only these files would report all others as added
             new_tags[intact.FILES_TAG] = json.dumps({**md5s, **intact.listing(Path(folder))})
     for name, value in new_tags.items():
         store.client.set_model_version_tag(version.name, version.version, name, value)
 
 
 def described(card: str, verdict: str = "") -> str:
-    """Return a model card followed by a verdict, and cut the card so that MLflow accepts the length."""
+    """Return a model card followed by a verdict; if the text is too long for MLflow, cut the card."""
     room = max(MAX_DESCRIPTION - len(verdict) - 1, 0)
     if len(card) > room:
         end = "\n\n... (the whole card is data/reports/model_card.md)"
