@@ -32,7 +32,7 @@ MapperFactory = Callable[[str, Memory], Mapper]
 class Imported:
     """Result of an import.
 
-    `reasons` explain all guesses. `images` and `instances` are numbers. `table` describes the content, line by line.
+    `reasons` explain all guesses. `images` and `instances` are counts. `table` describes the content, line by line.
     `resumed` is the number of images that an interrupted import had already written.
     """
 
@@ -52,7 +52,7 @@ def _serial(step: str, memory: Memory) -> Mapper:
 
 
 def _memory(item: Any) -> int:
-    """Estimate how many bytes of memory the check of one file needs; the file is `item` or `item.file`."""
+    """Estimate how many bytes of memory are needed to read one file; the file is `item` or `item.file`."""
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):

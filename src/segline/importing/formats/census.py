@@ -18,7 +18,7 @@ from segline.importing.layout import MaskSource
 
 MOST_CLASSES = 20  # if masks hold more values than this, the values are usually instance ids
 MOST_VALUES = 2**16  # largest number of different values that are counted
-FEWEST_NOISY, MOST_NOISY = 2, 4096  # texture is computed for masks with this many different values
+FEWEST_NOISY, MOST_NOISY = 2, 4096  # fewest and most different values in masks for which texture is computed
 # Lossy compression keeps black pixels below the first of these shares of white, and white pixels above the second.
 SOFT = (8 / 255, 248 / 255)
 # Border pixels form a net if nearly all of them are connected, and many components fill most of the image.
@@ -116,9 +116,8 @@ class Census:
 
     masks: int = 0
     first: Path | None = None
-    pixels: Counter[int] = field(
-        default_factory=Counter
-    )  # number of pixels, by value; not updated once MOST_VALUES values are counted
+    # Number of pixels, by value; not updated once MOST_VALUES values are counted.
+    pixels: Counter[int] = field(default_factory=Counter)
     few_values: int = 0  # number of values above 0, summed over the masks with few values
     few_whole: int = 0  # how many of these values form a single component
     numbered: bool = True  # True if every mask with few values has the values 1 to n, for some n
@@ -128,7 +127,7 @@ class Census:
     nets: int = 0
     blurred: int = 0
     beside_ignore: int = 0  # number of masks that hold IGNORE and another value above 0
-    softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in a mask, its file
+    softest: tuple[int, Path | None] = (0, None)  # most grey pixels in one mask, and the file of this mask
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
     # Numbers of pixels by value, in masks with 2 to MOST_NOISY values: all pixels, in areas, in lines and at edges.
@@ -136,9 +135,8 @@ class Census:
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
     edge: Counter[int] = field(default_factory=Counter)
-    most_of: dict[int, tuple[int, Path]] = field(
-        default_factory=dict
-    )  # by value: the largest number of pixels in one mask, and the file of this mask
+    # By value: the largest number of pixels in one mask, and the file of this mask.
+    most_of: dict[int, tuple[int, Path]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, masks: Iterable[MaskCounts]) -> Self:

@@ -21,7 +21,7 @@ def json_files(source: Path) -> list[Path]:
 
 
 def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, Any]]:
-    """Yield the path and content of each JSON file in `source`; skip invalid files that contain no key of `keys`.
+    """Yield the path and content of each JSON file in `source`; skip invalid files that contain none of `keys`.
 
     Raises
     ------
@@ -64,8 +64,8 @@ class Images:
     def find(self, name: str, annotations: Path, field: str) -> Path:
         """Find the image file for `name`, the value of `field` in the file `annotations`.
 
-        If several images have that name, the one whose folders match `name` best is chosen. Among equal ones, the image
-        beside `annotations` is preferred, then the image in a folder for images.
+        If several images have that name, the one whose folders match `name` best is chosen. Among equal
+        ones, the image in the folder of `annotations` is preferred, then the image in a folder for images.
 
         Raises
         ------

@@ -16,7 +16,7 @@ from segline.importing.layout import ImageSource, ImportOptions, Layout, LayoutE
 
 WHOLE = 0.95  # values are object ids only if at least this share of them form one component in each mask
 PLAIN_IDS = 255  # values above this are object ids more often than class ids
-FEWEST_IDS = 3  # fewer values do not show, by how often they recur, whether they are object ids or class ids
+FEWEST_IDS = 3  # fewer values than this count as class ids, however seldom they recur
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def layout(
     blank: Mapping[str, Path] | None = None,
     mapper: Mapper = map,
 ) -> Layout:
-    """Return the layout of `images` with one mask each; guess what the mask values mean, unless `options` say so.
+    """Return the layout of `images` with one mask each; guess what the mask values mean, unless `options` tell.
 
     Parameters
     ----------

@@ -185,7 +185,7 @@ def _without_shared(files: Sequence[Path]) -> Naming:
 
 
 def _shared_words(stems: Sequence[str]) -> str:
-    """Return the words at the start of a stem that all stems share."""
+    """Return the words that all `stems` begin with, as one text."""
     first, last = min(stems, default=""), max(stems, default="")  # all stems share a prefix that these two share
     length = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     word_end = max(first.rfind(sign, 0, length) for sign in "-_. ")

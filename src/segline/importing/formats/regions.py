@@ -91,7 +91,7 @@ def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.in
 
 
 def disc(centre: Points, radius: float, shape: Shape) -> Region:
-    """Rasterise a disc in an image of `shape`; pixel centres are at most `radius` from `centre` (x, y)."""
+    """Rasterise a disc in an image of `shape`; a pixel is inside if its centre is within `radius` of `centre`."""
     (x, y), (height, width) = centre, shape
     columns = np.arange(max(0, int(x - radius)), min(width, int(x + radius) + 1))
     rows = np.arange(max(0, int(y - radius)), min(height, int(y + radius) + 1))

@@ -29,7 +29,7 @@ CONVERSIONS = {
 
 
 def hints(folder: Path) -> str:
-    """Return hints on how to convert unreadable images, and exports of other tools, below `folder`."""
+    """Return hints on how to convert unreadable images and exports of other tools, if `folder` holds any."""
     endings = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
     unreadable = [f"{endings[ending]} {ending}" for ending in UNREADABLE if endings[ending]]
     line = f"\nimport does not read {', '.join(unreadable)} files; convert them to PNG or TIFF" if unreadable else ""
