@@ -1,4 +1,7 @@
-"""Import a foreign source into a dataset folder atomically, without changing the source."""
+"""Import a foreign source into a dataset folder without changing the source.
+
+The dataset folder appears only after the import has succeeded.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +22,7 @@ from segline.text import shown
 
 RAW = Path("data/raw")
 SHEET = "contact_sheet.png"
-MASK_PIXEL = 16  # bytes in memory per pixel of a mask that is examined
+MASK_PIXEL = 16  # bytes of memory needed for each pixel of a mask
 
 Memory = Callable[[Any], int]
 MapperFactory = Callable[[str, Memory], Mapper]
@@ -27,16 +30,17 @@ MapperFactory = Callable[[str, Memory], Mapper]
 
 @dataclass(frozen=True)
 class Imported:
-    """Result of an import: dataset folder, specification, reasons for all guesses, counts, content table and problems.
+    """Result of an import.
 
-    `table` describes the content, line by line. `resumed` is the number of images left by an interrupted import.
+    `reasons` explain all guesses. `images` and `instances` are counts. `table` describes the content, line by line.
+    `resumed` is the number of images that an interrupted import had already written.
     """
 
     folder: Path
     spec: Spec
     reasons: tuple[str, ...]
     images: int
-    instances: int | None  # None without instance masks
+    instances: int | None  # None if the source has no instance masks
     table: tuple[str, ...]
     problems: tuple[Problem, ...]
     resumed: int
@@ -48,7 +52,7 @@ def _serial(step: str, memory: Memory) -> Mapper:
 
 
 def _memory(item: Any) -> int:
-    """Estimate the memory, in bytes, needed to examine `item`, which is a path or an object with a `file` path."""
+    """Estimate how many bytes of memory are needed to read one file; the file is `item` or `item.file`."""
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):
@@ -73,17 +77,18 @@ def bring(
     raw: Path = RAW,
     mapper_for: MapperFactory = _serial,
 ) -> Imported:
-    """Import `source` into the dataset folder `raw`/`name`; copy whole image files byte for byte.
+    """Import `source` into the dataset folder `raw`/`name`.
 
-    An interrupted import leaves data/raw/.NAME.partial, and the same call on the same files resumes there.
+    Image files are copied byte for byte, unless they are cut into blocks or split into pages. An interrupted import
+    leaves data/raw/.NAME.partial, and the same call on the same files resumes there.
 
     Parameters
     ----------
     options : what the user states about the source, in place of guesses.
     licence, origin : values of licence and source in dataset.yaml.
     replace : whether an existing folder may be replaced.
-    mapper_for : returns a function like `map` for a named step, given the memory that each item needs; pass one whose
-        functions use all cores and show progress.
+    mapper_for : returns a function like `map`, which may use all cores and show progress. The arguments are the name of
+        a step, and a function that estimates how many bytes of memory an item needs.
 
     Raises
     ------
@@ -148,7 +153,10 @@ def _spec(layout: Layout, name: str, licence: str, origin: str) -> Spec:
 
 
 def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
-    """Raise UnfitError if files have errors; the message adds the reasons for all guesses, as one may be wrong."""
+    """Raise UnfitError if files have errors.
+
+    The message also lists the reasons for all guesses, because a wrong guess may have caused the errors.
+    """
     try:
         per_dataset.refuse_errors([problem for problem in problems if not problem.of_set])
     except per_dataset.UnfitError as error:
@@ -158,7 +166,11 @@ def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
 def _write(
     folder: Path, layout: Layout, spec: Spec, plan: cutting.Plan, mapper_for: MapperFactory
 ) -> tuple[int, int | None]:
-    """Write the missing dataset files; return the number of images already there, and the number of instances."""
+    """Write the missing dataset files.
+
+    Return two values: the number of images that existed already, and the number of instances. The second value is None
+    if the source has no instance masks.
+    """
     mapper = mapper_for("write", lambda stem: _memory(layout.images[stem]))
     counts = _write_pixels(folder, layout, plan.blocks, mapper)
     if plan.groups is not None:

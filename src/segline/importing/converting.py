@@ -1,4 +1,4 @@
-"""Write one image of a foreign layout and its masks as dataset files; keep files that exist."""
+"""Write one image and its masks as dataset files; keep files that exist already."""
 
 import io
 from collections.abc import Callable
@@ -20,7 +20,10 @@ MOST_INSTANCES = np.iinfo(np.uint16).max
 
 
 def write_image(image: ImageSource, folder: Path, windows: Windows) -> bool:
-    """Copy an image file, or write its blocks or one page of it; return whether all output files existed already."""
+    """Write the missing dataset files of one image; return whether all of them existed already.
+
+    A whole image file is copied. Blocks of an image, and single pages of a file, become PNG or TIFF files.
+    """
     whole = image.page is None and list(windows.values()) == [WHOLE]
     suffixes = (image.file.suffix,) if whole else (".png", ".tif")
     missing = [stem for stem in windows if not any((folder / f"{stem}{suffix}").exists() for suffix in suffixes)]
@@ -45,7 +48,7 @@ def _write_pixels(pixels: Raw, folder: Path, stem: str, nodata: float | None) ->
 
 
 def _tiff(pixels: Raw, nodata: float | None) -> bytes:
-    """Encode `pixels` (H, W, C) as deterministic TIFF bytes, with the nodata value if there is one."""
+    """Encode `pixels` (H, W, C) and the nodata value, if any, as a TIFF file; equal pixels give equal bytes."""
     import tifffile
 
     stream = io.BytesIO()
@@ -68,7 +71,7 @@ def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> 
     Raises
     ------
     LayoutError, FileError
-        The mask cannot be read, differs in size from an image that is cut, or holds a value without a class.
+        The mask cannot be read or holds a value without a class; or the image is cut, but the mask has another size.
     """
     mask = layout.classes[stem]
 
@@ -93,7 +96,7 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
     Raises
     ------
     LayoutError, FileError
-        The mask cannot be read, differs in size from an image that is cut, or holds too many instances.
+        The mask cannot be read or holds too many instances; or the image is cut, but the mask has another size.
     """
     mask = layout.instances[stem]
 
@@ -119,7 +122,7 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write the missing blocks of a mask and return these blocks by stem; read the mask only if a block is missing."""
+    """Write and return the missing blocks of a mask, by stem; call `read` only if a block is missing."""
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
     if not missing:
         return {}
@@ -131,9 +134,9 @@ def _write_labels(
 
 
 def _values(mask: MaskSource, image: ImageSource | None, windows: Windows) -> Labels:
-    """Return the values of a mask; if the image is cut, check that mask and image are equally large.
+    """Return the values of a mask; if the image is cut, check that mask and image have the same size.
 
-    A later check compares the sizes of images that are not cut.
+    If the image is not cut, a later check compares the sizes.
     """
     values = mask.read()
     if image is not None and len(windows) > 1 and values.shape != (size := imagefiles.image_size(image.file)[:2]):

@@ -10,18 +10,19 @@ from segline.data.splits import FEWEST_IMAGES
 from segline.importing.layout import Layout, LayoutError
 
 Window = tuple[slice, slice]  # rows, columns
-Windows = Mapping[str, Window]  # by stem of the block
+Windows = Mapping[str, Window]  # windows by the stem of the block
 
 WHOLE: Window = (slice(None), slice(None))
-SMALLEST = 16  # px; smallest side of a block
-LONGEST_NAME = 255  # bytes; longest file name on common file systems
+SMALLEST = 16  # smallest side of a block, in px
+LONGEST_NAME = 255  # longest file name on common file systems, in bytes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan of a cut: the blocks of each image by its stem, the group of each block, and lines for the user.
+    """Plan of a cut: how to cut each image into blocks, and which group each block belongs to.
 
-    `groups` is None if each block is its own group.
+    `blocks` are by the stem of the image. `groups` are by the stem of the block; None means that each block is its own
+    group. `reasons` are lines for the user.
     """
 
     blocks: Mapping[str, Windows]
@@ -30,10 +31,10 @@ class Plan:
 
 
 def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Plan:
-    """Plan to cut each image larger than `side` px into equal blocks of at most `side` px (None: no cut).
+    """Plan how to cut images that are larger than `side` px into blocks of at most `side` px.
 
-    Blocks of one image stay in the group of the image, because neighbouring blocks share objects. If there are fewer
-    groups than the splits need, each block is a group.
+    If `side` is None, no image is cut. Blocks stay in the group of their image, because neighbouring blocks share
+    objects. If there are fewer groups than the splits need, each block is its own group.
 
     Raises
     ------
@@ -65,7 +66,10 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
 
 
 def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
-    """Divide an image into blocks of at most `side` px, named STEM_rROW_cCOLUMN; block sizes differ by at most 1 px."""
+    """Divide an image into blocks of at most `side` px; return the window of each block by its name.
+
+    The blocks are named STEM_rROW_cCOLUMN. Their sizes differ by at most 1 px. An undivided image keeps its stem.
+    """
     rows, columns = _parts(height, side), _parts(width, side)
     if len(rows) == len(columns) == 1:
         return {stem: WHOLE}
@@ -84,7 +88,7 @@ def _parts(length: int, side: int) -> list[slice]:
 
 
 def _refuse_long_names(blocks: Mapping[str, Windows]) -> None:
-    """Refuse names of images or blocks that are longer than file systems allow."""
+    """Raise LayoutError if the name of an image or of a block is too long for a file system."""
     for stem, windows_of in blocks.items():
         longest = max((len(name.encode(errors="surrogateescape")) for name in (stem, *windows_of)), default=0)
         if longest + len(".png") > LONGEST_NAME:

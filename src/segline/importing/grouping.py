@@ -1,4 +1,8 @@
-"""Group similar images, which must stay in one split: images of a series, of a name pattern, or with equal pixels."""
+"""Group similar images, because all images of a group are put into the same split.
+
+Images are similar if they belong to one series, if a pattern finds the same group in their names, or if their pixels
+are equal.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,12 +17,14 @@ from segline.data.checks.problems import Checked
 from segline.data.dataset import GROUPS, Dataset
 from segline.importing.layout import ImportOptions, Layout, LayoutError, first_few
 
-FEWEST_SERIES = 3  # smallest number of series that stay whole: one each for training, validation and test
-RUNS = 10  # approximate total number of runs of consecutive images, if there are fewer series
+FEWEST_SERIES = 3  # if there are at least this many series, one for each split, each series stays whole
+RUNS = 10  # fewer series are cut into about this many runs of consecutive images in all
 
 
 def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[str, str], str]:
-    """Group consecutive images, such as slices or time points; return the group of each stem, and the reason.
+    """Group consecutive images, such as slices or time points.
+
+    Return two values: the group of each stem, and the reason, a line for the user.
 
     If there are at least three series, each series is a group. Fewer series cannot fill three splits, and a random
     split would separate neighbours, which look alike. So each of them is cut into runs of consecutive images.
@@ -56,7 +62,9 @@ def _run_name(series: str, run: Sequence[str]) -> str:
 
 
 def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, str] | None, list[str]]:
-    """Return the groups that --group-by defines, with the reason; without this option, the groups of the layout.
+    """Return two values: the groups that --group-by defines, and the reason, as lines for the user.
+
+    Without this option, return the groups of the layout and no reason.
 
     Raises
     ------
@@ -81,7 +89,10 @@ def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, st
 
 
 def with_twins_joined(folder: Path, dataset: Dataset, checked: Sequence[Checked]) -> tuple[Dataset, list[str]]:
-    """Unite the groups of images with equal pixels, which prepare refuses to split; return the dataset and a note."""
+    """Unite groups that contain images with equal pixels; return the changed dataset and lines for the user.
+
+    `segline prepare` refuses equal images in different splits.
+    """
     groups = duplicates.groups(dataset, checked, exactly=True)
     joined = sorted(stem for stem, group in groups.items() if group != dataset.groups[stem])
     if not joined:

@@ -59,7 +59,7 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class MaskSource:
-    """Source of the labels of one image: calling `read` opens `file` and returns integer labels (H, W)."""
+    """Source of the labels of one image; `read` opens `file` and returns integer labels (H, W)."""
 
     file: Path
     read: Callable[[], Labels]
@@ -67,7 +67,7 @@ class MaskSource:
 
 @dataclass(frozen=True)
 class Layout:
-    """Images and masks of a foreign source, by stem, and the meaning of the mask values.
+    """Images and masks of a foreign source, both by stem, and the meaning of the mask values.
 
     A layout has class masks, instance masks or both. `class_of` gives the class of each value in a class mask, IGNORE
     for pixels that do not count; None means that the values are class ids. With `label_components`, every connected
@@ -76,7 +76,7 @@ class Layout:
 
     images: Mapping[str, ImageSource]
     labels: Kind
-    names: Mapping[int, str]  # by class id
+    names: Mapping[int, str]  # class names by class id
     reasons: tuple[str, ...]
     classes: Mapping[str, MaskSource] = field(default_factory=dict)
     instances: Mapping[str, MaskSource] = field(default_factory=dict)
@@ -99,14 +99,14 @@ def raise_errors(errors: Sequence[str]) -> None:
 
 
 def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
-    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return a line about them instead."""
+    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line instead."""
     if not options.skip_unpaired:
         raise_errors(errors)
     return [f"{len(errors)} {files} left out because of --skip-unpaired: {errors[0]}"] if errors else []
 
 
 def background_only(count: int) -> list[str]:
-    """Return a line about the `count` images that --missing-as-background declares as background; no line if 0."""
+    """Return a line about the `count` images that --missing-as-background makes background; no line if 0."""
     return [f"{count} image(s) without labels are background only (--missing-as-background)"] if count else []
 
 

@@ -1,4 +1,4 @@
-"""Preview an imported dataset: a contact sheet of images with outlined labels, and a table of its content."""
+"""Preview an imported dataset: draw some images with outlined labels, and list the content as a table."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,10 +25,11 @@ def contact_sheet(dataset: Dataset, checked: Sequence[Checked]) -> RGB:
 
 
 def chosen(checked: Sequence[Checked], most: int = PANELS) -> list[str]:
-    """Divide the dataset into at most `most` equal parts; choose from each part the image with the most new classes.
+    """Choose at most `most` images that show many different classes; return their stems.
 
+    The dataset is divided into at most `most` equal parts. In each part, the image with the most new classes is chosen.
     A class is new if no image chosen before shows it. Among equal images, the one with more classes wins, then the
-    first. Return the stems of the chosen images.
+    first.
     """
     stems: list[str] = []
     shown: set[int] = set()
@@ -54,7 +55,7 @@ def _panel(dataset: Dataset, stem: str) -> RGB:
 
 
 def _fitted(image: Raw) -> Raw:
-    """Return the first 1 or 3 channels of `image`, shrunk to fit a panel."""
+    """Reduce `image` to its first 1 or 3 channels, and shrink it to fit a panel."""
     shown = np.ascontiguousarray(image[..., :3] if image.shape[2] >= 3 else image[..., :1])
     scale = SIDE / max(shown.shape)
     if scale >= 1:

@@ -11,11 +11,15 @@ from segline.model.metadata import Note
 
 
 def notes(layout: Layout, mapper: Mapper) -> tuple[list[str], set[str]]:
-    """Return lines about the metadata of images and masks, and the kinds of image notes that these lines cover."""
+    """Report the metadata of images and masks.
+
+    Return two values: lines for the user, and the kinds of notes about images that these lines contain. Later checks
+    need not report notes of these kinds again.
+    """
     images = _readable(image.file for image in layout.images.values())
     masks = _readable(mask.file for sources in (layout.classes, layout.instances) for mask in sources.values())
     notes_of = dict(zip([*images, *masks], mapper(filenotes.notes, [*images, *masks]), strict=True))
-    # The pixel check reports missing values, because only the pixels show whether missing values occur.
+    # Leave out notes on missing values: the pixel check reports those that occur in the pixels.
     of_images = [(file, tuple(note for note in notes_of[file] if not _needs_pixels(note))) for file in images]
     kinds = {note.kind for _, file_notes in of_images for note in file_notes}
     of_masks = [(file, notes_of[file]) for file in masks]
@@ -27,7 +31,7 @@ def _needs_pixels(note: Note) -> bool:
 
 
 def _readable(used: Iterable[Path]) -> list[Path]:
-    """Return the distinct image files among `used`; JSON files and folders have no metadata to report."""
+    """Return the distinct image files among `used`; leave out JSON files and folders."""
     return [file for file in dict.fromkeys(used) if file.suffix.lower() in imagefiles.READABLE and file.is_file()]
 
 
@@ -49,7 +53,7 @@ def refuse_misplaced_masks(layout: Layout, mapper: Mapper) -> None:
 
 
 def _misplacement(pair: tuple[Path, Path]) -> str:
-    """Return an error message if the mask is georeferenced elsewhere than its image, and an empty text otherwise."""
+    """Return an error message if the mask is georeferenced elsewhere than its image; otherwise an empty text."""
     image, mask = pair
     try:
         if imagefiles.image_size(image)[:2] != imagefiles.image_size(mask)[:2]:

@@ -28,7 +28,7 @@ SUPPORTED = """\
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout:
     """Recognise the layout of `source`, a folder or a single file.
 
-    If `options` hold file patterns, only the layout in `folders` is tried.
+    If `options` hold file patterns, only the folder layout is tried.
 
     Parameters
     ----------

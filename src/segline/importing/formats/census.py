@@ -1,4 +1,4 @@
-"""Compute statistics of masks whose meaning is unknown, mask by mask, and sum them over all masks."""
+"""Compute statistics of each mask and sum them over all masks, to guess what the mask values mean."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,12 @@ from segline.data.imagefiles import Labels
 from segline.data.labels import grown, strips
 from segline.importing.layout import MaskSource
 
-MOST_CLASSES = 20  # more values than this are usually instance ids
-MOST_VALUES = 2**16  # largest number of values that are counted separately
-FEWEST_NOISY, MOST_NOISY = 2, 4096  # fewest and most values of a mask whose texture is computed
-SOFT = (8 / 255, 248 / 255)  # shares of white: lossy compression keeps black below, white above
-# Borders form a net if nearly all of them are one component, around many components that fill most of the image.
+MOST_CLASSES = 20  # if masks hold more values than this, the values are usually instance ids
+MOST_VALUES = 2**16  # largest number of different values that are counted
+FEWEST_NOISY, MOST_NOISY = 2, 4096  # fewest and most different values in masks for which texture is computed
+# Lossy compression keeps black pixels below the first of these shares of white, and white pixels above the second.
+SOFT = (8 / 255, 248 / 255)
+# Border pixels form a net if nearly all of them are connected, and many components fill most of the image.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
 
@@ -29,24 +30,25 @@ class MaskCounts:
     """Statistics of one mask."""
 
     file: Path
-    pixels: Mapping[int, int]  # number of pixels of each value
-    whole: int | None  # number of values above 0 that form one 4-connected component; None for too many values
+    pixels: Mapping[int, int]  # number of pixels, by value
+    whole: int | None  # number of values above 0 that form a single 4-connected component; None if too many values
     pieces: int  # number of 4-connected components of the pixels above 0
-    net: float  # share of all zeros that lies in their largest 8-connected component
-    blurred: int  # number of pixels between 0 and the highest value that form no area; see _blurred
-    # Number of pixels of each value in areas, in lines and at edges (see Texture); empty for one or too many values.
+    net: float  # share of the pixels of value 0 that lies in their largest 8-connected component
+    blurred: int  # number of pixels that are neither black nor white and look blurred (see _blurred)
+    # Numbers of pixels in areas, in lines and at edges (see Texture), by value.
+    # The mappings are empty if the mask holds only one value, or too many values.
     solid: Mapping[int, int] = field(default_factory=dict)
     linked: Mapping[int, int] = field(default_factory=dict)
     edge: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
-        """Share of the pixels that are not 0."""
+        """Share of the pixels whose value is not 0."""
         return 1 - self.pixels.get(0, 0) / max(1, sum(self.pixels.values()))
 
     @property
     def is_net(self) -> bool:
-        """True if the zeros form a net of borders around many components."""
+        """True if the pixels of value 0 form a net of borders around many components."""
         return self.share >= NET_FOREGROUND and self.pieces >= NET_PIECES and self.net >= NET_SHARE
 
 
@@ -71,7 +73,7 @@ def counts_of(source: MaskSource) -> MaskCounts:
 
 
 def pixel_counts(mask: Labels) -> dict[int, int]:
-    """Return the number of pixels of each value, in ascending order of the values."""
+    """Count the pixels that have each value; return the counts by value, in ascending order of the values."""
     highest = int(mask.max(initial=0))
     if highest < MOST_VALUES:  # a histogram is much faster than sorting all pixels
         counts = labels.areas(np.atleast_2d(mask), highest + 1)
@@ -93,7 +95,11 @@ def _largest_share(region: Labels) -> float:
 
 
 def _blurred(mask: Labels) -> Labels:
-    """Return a mask (H, W), True where no 4-neighbour has the same value, or values rise or fall across the pixel."""
+    """Return a boolean mask (H, W) of the pixels that look blurred.
+
+    A pixel looks blurred if all its 4-neighbours have other values. A pixel also looks blurred if, in its row or its
+    column, the values rise or fall from the neighbour before it to the neighbour after it.
+    """
     isolated, slope = np.ones(mask.shape, np.bool_), np.zeros(mask.shape, np.bool_)
     for axis in (0, 1):
         pixels, differing, monotonic = (np.moveaxis(array, axis, 0) for array in (mask, isolated, slope))
@@ -110,31 +116,31 @@ class Census:
 
     masks: int = 0
     first: Path | None = None
-    pixels: Counter[int] = field(default_factory=Counter)  # number of pixels of each value, up to MOST_VALUES values
+    # Number of pixels, by value; not updated once MOST_VALUES values are counted.
+    pixels: Counter[int] = field(default_factory=Counter)
     few_values: int = 0  # number of values above 0, summed over the masks with few values
-    few_whole: int = 0  # number of these values that form one component
+    few_whole: int = 0  # how many of these values form a single component
     numbered: bool = True  # True if every mask with few values has the values 1 to n, for some n
-    numbers: set[int] = field(default_factory=set)  # every n of these masks
+    numbers: set[int] = field(default_factory=set)  # all n that occur in these masks
     pieces: int = 0
     share: float = 0.0
     nets: int = 0
     blurred: int = 0
     beside_ignore: int = 0  # number of masks that hold IGNORE and another value above 0
-    softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in a mask, and that mask
-    masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold each value
+    softest: tuple[int, Path | None] = (0, None)  # most grey pixels in one mask, and the file of this mask
+    masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
-    # Number of pixels of each value in masks of 2 to MOST_NOISY values: all, in areas, in lines and at edges.
+    # Numbers of pixels by value, in masks with 2 to MOST_NOISY values: all pixels, in areas, in lines and at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
     edge: Counter[int] = field(default_factory=Counter)
-    most_of: dict[int, tuple[int, Path]] = field(
-        default_factory=dict
-    )  # for each value, its largest number of pixels in one mask, and that mask
+    # By value: the largest number of pixels in one mask, and the file of this mask.
+    most_of: dict[int, tuple[int, Path]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, masks: Iterable[MaskCounts]) -> Self:
-        """Sum the statistics of `masks`, which are iterated once."""
+        """Sum the statistics of all `masks`; iterate over them only once."""
         census = cls()
         for counts in masks:
             census.add(counts)
@@ -181,7 +187,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Texture:
-    """Masks (H, W) bool that mark the pixels in areas, in lines and at edges.
+    """Three boolean masks (H, W), which mark the pixels in areas, in lines and at edges.
 
     `solid`: the pixel is in a block of 2 x 2 equal pixels. `linked`: at least two of the eight neighbours have the same
     value as the pixel. `edge`: the pixel is above the lowest and below the highest of the eight neighbours.
@@ -193,7 +199,7 @@ class Texture:
 
 
 def texture_of(mask: Labels) -> Texture:
-    """Compute the texture of `mask`, in strips to save memory."""
+    """Compute the texture of `mask` strip by strip, which saves memory."""
     texture = Texture(*(np.zeros(mask.shape, np.bool_) for _ in range(3)))
     for rows in strips(mask.shape):
         around, inner = grown(rows, 1, mask.shape[0])

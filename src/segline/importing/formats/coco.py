@@ -35,7 +35,7 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class Annotation:
-    """One object or a crowd of objects, as polygons or run lengths."""
+    """Annotation of one object or of a crowd of objects; the outline is polygons or run lengths."""
 
     name: str
     label: str
@@ -63,7 +63,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class ListedImage:
-    """Image that the COCO file `file` lists, with its annotations."""
+    """One image that the COCO file `file` lists, and the annotations of this image."""
 
     file: Path
     file_name: str
@@ -71,7 +71,7 @@ class ListedImage:
     annotations: list[Annotation] = field(default_factory=list)
 
     def objects(self, image_file: Path, crowds_are_objects: bool = False) -> ObjectList:
-        """Rasterise the annotations of the image in `image_file`.
+        """Rasterise the annotations, and return them as a list of objects; `image_file` holds the image.
 
         Raises
         ------
@@ -99,11 +99,12 @@ class CocoFile:
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source`, a COCO file or a folder of COCO files; None if it holds no COCO JSON.
+    """Return the layout of `source` if it is a COCO file or a folder with COCO files; otherwise None.
 
     Categories become classes 1, 2, ... in the order of their ids. Polygons are filled as the module `regions`
-    describes; where objects overlap, the smaller object gets the pixels. Crowds (iscrowd 1) are ignored pixels where
-    no object is. Several files are merged. The JSON is read once.
+    describes. Where objects overlap, the smaller object gets the pixels. Crowds have iscrowd 1. Unless crowds are
+    declared to be objects, the pixels of a crowd are ignored where no object covers them. Several files are merged.
+    Each file is read once.
 
     Raises
     ------
@@ -185,7 +186,10 @@ def _coco_files(source: Path) -> list[CocoFile]:
 
 
 def _is_coco(content: Any) -> bool:
-    """Return whether `content` is COCO with objects; COCO caption files have neither categories nor outlines."""
+    """Return whether `content` is COCO with objects, not COCO with captions.
+
+    A file with captions has no categories and no outlines.
+    """
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
@@ -196,19 +200,25 @@ def _is_coco(content: Any) -> bool:
 
 
 def _missing_lists(content: Any) -> str | None:
-    """Return the names of the lists that incomplete COCO content lacks; None if the content is not COCO."""
+    """Return the names of the missing lists if `content` is incomplete COCO; None if it is not COCO."""
     if not isinstance(content, dict):
         return None
     first = {key: content[key][0] for key in LISTS if isinstance(content.get(key), list) and content[key]}
     fields = {"images": ("file_name",), "annotations": ("segmentation", "category_id"), "categories": ("name", "id")}
     typical = [key for key, item in first.items() if isinstance(item, dict) and set(fields[key]) <= set(item)]
     if not {"images", "annotations"} & set(typical) or ("annotations" in first and "annotations" not in typical):
-        return None  # annotations of another kind, such as captions
+        return None  # the file holds other annotations, such as captions
     return " and ".join(key for key in LISTS if not isinstance(content.get(key), list))
 
 
 def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
-    """Validate the content of `file` field by field and return it; raise LayoutError with the first few errors."""
+    """Validate `content`, which was read from `file`, and return it as a CocoFile.
+
+    Raises
+    ------
+    LayoutError
+        Some fields are missing or invalid; the message lists the first few errors.
+    """
     listed = content.get("categories")
     if not isinstance(listed, list) or not listed:
         raise LayoutError(f"{file}: categories is missing or empty; list the id and name of each class there")
@@ -241,7 +251,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether `key` refers to an invalid entry, or may do so because some entry has an invalid id."""
+    """Return whether `key` is the id of an invalid entry, or may be, because some entry has no valid id."""
     return key not in entries and (key in invalid or None in invalid)
 
 
@@ -252,7 +262,7 @@ def _add(entries: dict[Any, Any], key: object, value: object, where: str, errors
 
 
 def _is_from_cvat(annotations: list[Any]) -> bool:
-    """Return whether CVAT or Datumaro wrote the annotations, as the attribute `occluded` shows."""
+    """Return whether the annotations have the attribute `occluded`, which CVAT and Datumaro write."""
     attributes = [item.get("attributes") for item in annotations[:1000] if isinstance(item, dict)]
     return any(isinstance(item, dict) and "occluded" in item for item in attributes)
 
@@ -314,7 +324,10 @@ def _refuse_different_categories(coco_files: Sequence[CocoFile]) -> None:
 
 
 def _image_files(available: lookup.Images, images: Sequence[ListedImage]) -> tuple[dict[Path, ListedImage], list[str]]:
-    """Return the listed image that belongs to each image file, and an error for each listed image without a file."""
+    """Find the file of each listed image.
+
+    Return two values: the listed images by file, and an error message for each listed image without a file.
+    """
     missing, repeated, image_of = [], [], dict[Path, ListedImage]()
     for image in images:
         try:
@@ -355,9 +368,9 @@ def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], optio
 
 
 def _classes(coco_files: Sequence[CocoFile], images: Sequence[ListedImage]) -> tuple[dict[int, str], str]:
-    """Return the class names by id, and a line that says which category became which class.
+    """Return two values: the class names by id, and a line that tells the user the class of each category.
 
-    A category without objects is left out if it is a supercategory, which some tools list as well, or `background`.
+    Some tools also list supercategories and `background` as categories. These are left out if they have no objects.
     """
     file = coco_files[0].file
     used = {annotation.label for image in images for annotation in image.annotations}

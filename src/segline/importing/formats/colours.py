@@ -17,8 +17,8 @@ from segline.importing.formats.legends import CSV, LabelMap
 from segline.importing.formats.pixels import GREY, Look, Packed, translated
 from segline.importing.layout import Colour, ImportOptions, LayoutError, MaskSource, first_few
 
-NEAR = 10  # largest change of a colour by lossy compression, in levels (0 to 255) of one channel
-MOST_COLOURS = 32  # largest number of colours in all masks together for colours to be classes
+NEAR = 10  # lossy compression changes each channel of a colour by at most this much, on a scale of 0 to 255
+MOST_COLOURS = 32  # if all masks together hold more colours than this, the colours are not classes
 VOID = 0xE0E0C0  # the colour of index 255 (ignored pixels) in the Pascal VOC palette
 
 Reading = Literal["numbers", "greys", "colours"]
@@ -39,14 +39,17 @@ class Key:
     ignore: int | None = None
 
     def mask(self, file: Path) -> MaskSource:
-        """Return a MaskSource that reads the mask in `file` as decided."""
+        """Return a MaskSource that reads the mask in `file` in the decided way."""
         if self.names is not None:
             return MaskSource(file, partial(_classes, file, self.classes))
         return MaskSource(file, partial(getattr(pixels, self.reading), file))
 
 
 def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None = None) -> Key:
-    """Decide how masks must be read, given their `looks` (iterated once) and the `labelmap` of their source.
+    """Decide how to read the masks of a source.
+
+    `looks` are the palettes and colours of the masks; they are iterated once. `labelmap` is the content of
+    labelmap.txt, if the source has this file.
 
     Raises
     ------
@@ -76,7 +79,11 @@ def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None
 
 
 def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
-    """Return whether the masks have the colours of a label map, rather than one colour for each object."""
+    """Return whether to read the masks by `labelmap`.
+
+    A label map does not apply to grey masks without palette. It also does not apply if each colour is an object, as
+    --labels instances states, and some colours are not in the label map.
+    """
     unlisted = set(total.pixels) - {_packed(colour) for colour in labelmap.classes}
     return bool(total.coloured or total.palette) and not (unlisted and options.labels == "instances")
 
@@ -93,17 +100,17 @@ def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
 
 @dataclass
 class _Total:
-    """Counts of colours and palettes, summed over the looks of all masks."""
+    """Colours of all masks, with the number of pixels of each colour, and the common palette."""
 
     pixels: Counter[Packed] = field(default_factory=Counter)
     solid: Counter[Packed] = field(default_factory=Counter)
     linked: Counter[Packed] = field(default_factory=Counter)
-    most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)  # most pixels in one mask, and that mask
+    most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)  # largest number in a mask, and its file
     palette: dict[int, Packed] = field(default_factory=dict)
     conflict: bool = False  # True if two masks give one index different colours
     coloured: int = 0
     greys: int = 0  # number of masks whose three channels are equal
-    most: tuple[int, Path] = (0, Path())  # largest number of colours in one mask, and that mask
+    most: tuple[int, Path] = (0, Path())  # largest number of colours in one mask, and the file of this mask
 
     def add(self, look: Look) -> None:
         self.coloured += look.coloured
@@ -157,7 +164,7 @@ def _guessed(total: _Total, options: ImportOptions) -> Key:
 
 
 def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportOptions) -> None:
-    """Refuse noise colours, unless --class names the class of each noise colour."""
+    """Refuse masks if some colours are noise, unless --class names the class of each noise colour."""
     noisy = [colour for colour in sorted(total.pixels) if colour and _is_noise(total, colour)]
     if not noisy or all(classes[colour] in options.names for colour in noisy):
         return
@@ -172,7 +179,11 @@ def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportO
 
 
 def _is_noise(total: _Total, colour: Packed) -> bool:
-    """Return whether a colour is close to a more frequent one, or occurs only in blends or specks, not in areas."""
+    """Return whether `colour` is noise.
+
+    A colour is noise if it is close to a much more frequent colour. A colour that seldom forms areas is also noise if
+    it forms only rare specks, or is a blend of two more frequent colours.
+    """
     count = total.pixels[colour]
     count_of = {other: other_count for other, other_count in total.pixels.items() if other != colour}
     for other, other_count in count_of.items():
@@ -201,7 +212,7 @@ def _channels(colour: Packed) -> Colour:
 
 
 def _classes(file: Path, classes: Mapping[Packed, int]) -> Labels:
-    """Return the class ids (H, W) uint8 of the colours in `file`."""
+    """Read the mask in `file`, and return the class id of each pixel (H, W) as uint8."""
     drawn = pixels.colours(file)
     class_ids, known = translated(drawn, classes)
     if not known.all():

@@ -23,14 +23,14 @@ from segline.importing.layout import (
 FRAME, SEGMENTED, SLICE = r"t(\d{3,})\.tiff?", r"man_seg(\d{3,})\.tiff?", r"man_seg_\d+_\d+\.tiff?"
 GOLD, SILVER = "GT", "ST"
 
-Frames = dict[str, dict[int, Path]]  # the file of each frame, by sequence and frame number
+Frames = dict[str, dict[int, Path]]  # file of each frame, by sequence and frame number
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if its sequences and frames are named as in the challenge; None otherwise.
+    """Return the layout of `source` if its folders and frames are named as in the challenge; otherwise None.
 
     Frames with gold truth (GT) are imported. If no sequence has gold truth, frames with silver truth (ST), which
-    programs made, are imported instead. The markers in TRA are not a segmentation.
+    programs made, are imported instead. The markers in TRA are not imported as masks.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def _truth_reasons(kind: str, truth: Frames) -> list[str]:
 
 
 def _frames(source: Path) -> Frames:
-    """Return the frames by sequence and frame number; leave out sequences without frames."""
+    """Return the file of each frame, by sequence and frame number; leave out sequences without frames."""
     folders = sorted(source.iterdir()) if source.is_dir() else []
     numbered = {folder.name: _numbered(folder, FRAME) for folder in folders if re.fullmatch(r"\d\d", folder.name)}
     return {name: frames for name, frames in numbered.items() if frames}
@@ -100,7 +100,10 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 def _truth(source: Path, frames: Frames) -> tuple[str, Frames]:
-    """Return the kind of truth and its files: gold truth if any sequence has it, otherwise silver truth."""
+    """Find the masks: the gold truth if any sequence has it, otherwise the silver truth.
+
+    Return two values: GOLD or SILVER, and the mask files by sequence and frame number.
+    """
     for kind in (GOLD, SILVER):
         folders = {sequence: source / f"{sequence}_{kind}" / "SEG" for sequence in frames}
         for folder in folders.values():
@@ -135,7 +138,7 @@ def _refuse_volumes(frames: Frames, truth: Frames) -> None:
 
 
 def _unsegmented_cells(source: Path, truth: Frames, mapper: Mapper) -> list[str]:
-    """Return a warning if TRA marks cells that SEG does not outline, because training treats them as background."""
+    """Return a warning if TRA marks cells that SEG does not outline; training treats such cells as background."""
     pairs = [
         (file, marker)
         for sequence, masks in truth.items()
@@ -156,7 +159,7 @@ def _digits(file: Path) -> str:
 
 
 def _count_unsegmented(pair: tuple[Path, Path]) -> tuple[int, int]:
-    """Return, for one frame, the number of marked cells without outline and the number of all marked cells."""
+    """Return two numbers for one frame: marked cells without outline, and all marked cells."""
     outlined, markers = (imagefiles.read_labels(file) for file in pair)
     if outlined.shape != markers.shape:
         return 0, 0

@@ -37,7 +37,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     """Return the layout of `source` if it holds one file per image and per mask; None otherwise.
 
     Folders are recognised by usual names, in upper or lower case. A folder with exactly such a name is preferred to a
-    folder whose name only contains it.
+    folder whose name only contains such a name.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
 
 def _refuse_stacks(paired: Pairs) -> None:
-    """Refuse files of several pages, because each image and each mask must be a file of one page."""
+    """Refuse files with several pages; each image and each mask must be a file with one page."""
     for stem, image in paired.images.items():
         mask = paired.masks.get(stem, image)
         image_pages, mask_pages = (
@@ -95,7 +95,7 @@ def _refuse_stacks(paired: Pairs) -> None:
 
 
 def _is_partial(options: ImportOptions) -> bool:
-    """Return whether `options` allow images of the source to be left out."""
+    """Return whether `options` allow the import to leave out images of the source."""
     return bool(options.images or options.masks or options.skip_unpaired)
 
 
@@ -137,7 +137,7 @@ def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Pat
 
 
 def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[Path]:
-    """Return the folders in `source` whose name is one of `words` or contains one, best match first.
+    """Return the folders in `source` with a name that is or contains one of `words`; the best match is first.
 
     A name that only contains one of `words` must contain none of `but`. Folders count only if they or their subfolders
     hold readable images.
@@ -158,7 +158,7 @@ def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[P
 
 
 def _chosen(candidates: Sequence[Path], option: str) -> str:
-    """Return the name of the chosen folder, and the options that would choose the other candidates."""
+    """Return a text with the name of the chosen folder, and the options that would choose another folder."""
     alternatives = [f"--{option} '{folder.name}/*'" for folder in candidates[1:]]
     return f"{candidates[0].name}/" + (f" (alternatives: {first_few(alternatives, 3)})" if alternatives else "")
 

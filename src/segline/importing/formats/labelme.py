@@ -32,7 +32,7 @@ from segline.model.images import ImageError, decode
 from segline.text import shown
 
 KEYS = (b'"shapes"',)
-# Allowed numbers of points for each kind of shape; a polygon has 3 or more points.
+# How many points each type of shape may have. A polygon may have 3 or more points.
 POINTS = {
     "polygon": (), "rectangle": (2, 4), "circle": (2,), "mask": (2,),
     "rotation": (4,), "oriented_rectangle": (4,), "quadrilateral": (4,),
@@ -42,11 +42,11 @@ IGNORED, BACKGROUND = "__ignore__", "background"
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source`, a LabelMe file or a folder of LabelMe files; None if it holds no LabelMe JSON.
+    """Return the layout of `source` if it is a LabelMe file or a folder with LabelMe files; otherwise None.
 
-    Labels become classes 1, 2, ... in alphabetical order, or as numbered by --class; pixels of `__ignore__` do not
-    count. Shapes with the same label and `group_id` are one object. Outlines are filled as the module `regions`
-    describes; where objects overlap, the smaller object gets the pixels.
+    Labels become classes 1, 2, ... in alphabetical order, unless --class numbers them. Pixels of shapes with the label
+    `__ignore__` do not count. Shapes with the same label and `group_id` are one object. Outlines are filled as the
+    module `regions` describes. Where objects overlap, the smaller object gets the pixels.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
 
 def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
-    """Yield each LabelMe file, its imagePath, and whether the file also holds the pixels of the image."""
+    """Yield three values for each LabelMe file: its path, its imagePath, and whether it also holds the image."""
     for file, content in lookup.json_contents(source, KEYS):
         if isinstance(content, dict) and "shapes" in content:
             if isinstance(content["shapes"], list):
@@ -101,7 +101,10 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
 
 
 def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
-    """Refuse JSON files beside images that are not LabelMe files: they may be truncated, or written by another tool."""
+    """Refuse a JSON file that has the name of an unlabelled image but is not a LabelMe file.
+
+    Such a file may be truncated, or written by another tool.
+    """
     beside = {image: image.with_suffix(".json") for image in unlabelled}
     raise_errors(
         [
@@ -116,7 +119,7 @@ def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
 def _json_by_image(
     documents: Sequence[tuple[Path, object, bool]], available: lookup.Images
 ) -> tuple[dict[Path, Path], list[str]]:
-    """Return the JSON file of each image, and an error for each JSON file without image."""
+    """Return two values: the JSON file of each image, and an error message for each JSON file without image."""
     missing, repeated, json_of = [], [], dict[Path, Path]()
     for file, name, has_pixels in documents:
         try:
@@ -168,9 +171,9 @@ def _read(file: Path, image: Path, skip: bool = False) -> ObjectList:
 
 
 def _kind_without_area(item: Any) -> str | None:
-    """Return the kind of a shape that encloses no area; None for any other shape.
+    """Return the type of the shape `item` if the shape encloses no area; otherwise None.
 
-    Such a shape is of an unsupported kind, or a polygon of fewer than 3 points.
+    Such a shape has an unsupported type, or is a polygon with fewer than 3 points.
     """
     if not isinstance(item, dict):
         return None
@@ -231,7 +234,7 @@ def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Reg
 
 
 def _classes(labels: Counter[str], options: ImportOptions) -> tuple[dict[int, str], str]:
-    """Return the class names by id, and a line that says which label became which class."""
+    """Return two values: the class names by id, and a line that tells the user the class of each label."""
     if labels[BACKGROUND] or labels["_background_"]:
         raise LayoutError(
             f"a label is {BACKGROUND}, but background is the pixels without any shape; remove or rename these shapes"

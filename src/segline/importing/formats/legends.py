@@ -1,4 +1,4 @@
-"""Read the legend of colour masks, which gives each colour a class: a CSV file (--colours) or labelmap.txt."""
+"""Read a table that gives each mask colour a class; the table is a CSV file (--colours) or labelmap.txt."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,10 @@ BACKGROUND, VOID = "background", ("void", "ignored", "ignore")
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Class id of each colour (IGNORE for ignored pixels), and name of each class id."""
+    """Content of labelmap.txt: the class id of each colour, and the name of each class id.
+
+    The class id of ignored pixels is IGNORE.
+    """
 
     classes: Mapping[Colour, int]
     names: Mapping[int, str]
@@ -81,7 +84,9 @@ def _labelmap_line(line: str, where: str) -> tuple[Colour, str]:
 
 
 def read_csv(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
-    """Read a colour table in CSV; return the class id of each colour, and the name of each class id.
+    """Read a colour table in CSV.
+
+    Return two values: the class id of each colour, and the name of each class id.
 
     The columns are colour, class and, optionally, name. A colour is #rrggbb or red,green,blue. Class 255, or `ignore`,
     is for ignored pixels.

@@ -1,4 +1,4 @@
-"""Find JSON files with annotations, and the image files that the annotations name."""
+"""Find JSON files with annotations, and the image files that these annotations refer to."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from segline.importing.layout import READABLE, LayoutError, first_few
 
 
 def json_files(source: Path) -> list[Path]:
-    """Return `source` itself if it is a JSON file, otherwise the JSON files in the folder and its direct subfolders."""
+    """Return `source` if it is a JSON file; otherwise the JSON files in this folder and its direct subfolders."""
     if source.suffix.lower() == ".json":
         return [source]
     files_ = [file for pattern in ("*.json", "*/*.json") for file in sorted(source.glob(pattern))]
@@ -21,19 +21,19 @@ def json_files(source: Path) -> list[Path]:
 
 
 def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, Any]]:
-    """Yield each JSON file in `source` with its content; skip invalid JSON files in which none of `keys` occurs.
+    """Yield the path and content of each JSON file in `source`; skip invalid files that contain none of `keys`.
 
     Raises
     ------
     FileError
-        A file is invalid JSON, but one of `keys` in it shows that it holds annotations.
+        A file is invalid JSON, but contains one of `keys`, so it should hold annotations.
     """
     for file in json_files(source):
         try:
             yield file, files.read_json(file, parse.DATA_SIZE, loose=True)
         except FileError:
             if not file.is_file() or file.stat().st_size > parse.DATA_SIZE:
-                raise  # searching a pipe for keys might never end
+                raise  # do not search for keys in a huge file, or in a pipe, which might never end
             if any(key in files.read_bytes(file) for key in keys):
                 raise
 
@@ -62,10 +62,10 @@ class Images:
         return cls(root, by_name)
 
     def find(self, name: str, annotations: Path, field: str) -> Path:
-        """Find the image that the file `annotations` refers to as `name` in its field `field`.
+        """Find the image file for `name`, the value of `field` in the file `annotations`.
 
-        If several images have that name, the one whose folders match `name` best is chosen. Among equal ones, the image
-        beside `annotations` is preferred, then the image in a folder for images.
+        If several images have that name, the one whose folders match `name` best is chosen. Among equal
+        ones, the image in the folder of `annotations` is preferred, then the image in a folder for images.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class Images:
 def stems(images: Sequence[Path], root: Path) -> list[str]:
     """Return a unique stem for each image.
 
-    If two images have the same stem, the names of the folders below `root` precede every stem.
+    If two images have the same stem, the new stem of every image begins with the names of its folders below `root`.
 
     Raises
     ------

@@ -36,7 +36,10 @@ LABEL = "object"
 
 @dataclass(frozen=True)
 class ObjectFolder:
-    """Content of a source: image and mask folder of each stem, images without mask folder, and errors."""
+    """Images and mask folders of a source, and error messages.
+
+    `pairs` holds the image and the mask folder of each stem. `bare` holds the images without mask folder, by stem.
+    """
 
     pairs: dict[str, tuple[Path, Path]]
     bare: dict[str, Path]
@@ -130,7 +133,7 @@ def _first_existing(folder: Path, usual_names: tuple[str, ...]) -> Path | None:
 
 
 def _read(image: Path, folder: Path, threshold: float | None) -> ObjectList:
-    """Read the objects of one image, one object per file in `folder`."""
+    """Read the objects of one image; each file in `folder` is the mask of one object."""
     mask_files = list(by_stem(folder, READABLE).values())
     if not mask_files:
         return ObjectList(folder, object_lists.image_shape(image), ())

@@ -14,14 +14,14 @@ from segline.importing.formats import noise
 from segline.importing.formats.census import MOST_CLASSES, Census, counts_of
 from segline.importing.layout import ImageSource, ImportOptions, Layout, LayoutError, Mapper, MaskSource, first_few
 
-WHOLE = 0.95  # smallest share of values with a single component per mask for the values to be object ids
-PLAIN_IDS = 255  # larger values are object ids more often than class ids
-FEWEST_IDS = 3  # fewest values that tell object ids from class ids by how often they recur
+WHOLE = 0.95  # values are object ids only if at least this share of them form one component in each mask
+PLAIN_IDS = 255  # values above this are object ids more often than class ids
+FEWEST_IDS = 3  # fewer values than this count as class ids, however seldom they recur
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """Meaning of the mask values of a source; Layout describes the fields."""
+    """Meaning of the mask values of a source; the class Layout explains the fields."""
 
     labels: Kind
     names: Mapping[int, str]
@@ -41,12 +41,12 @@ def layout(
     blank: Mapping[str, Path] | None = None,
     mapper: Mapper = map,
 ) -> Layout:
-    """Return the layout of `images` with one mask each; guess what mask values mean, or take it from `options`.
+    """Return the layout of `images` with one mask each; guess what the mask values mean, unless `options` tell.
 
     Parameters
     ----------
-    named : names by class id, where the masks are known to hold classes; IGNORE may be among the ids.
-    blank : image files without mask, which hold background only.
+    named : class names by id, if the masks are known to hold classes; the ids may include IGNORE.
+    blank : images without mask, by stem; these images hold background only.
 
     Raises
     ------
@@ -122,7 +122,9 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
 
 
 def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -> Meaning:
-    """Return the meaning of masks that hold the classes `named`; decide only the kind of labels.
+    """Return the meaning of masks that are known to hold the classes `named`.
+
+    --labels, or else a guess, decides whether these labels are classes, instances or boundaries.
 
     Raises
     ------
@@ -151,7 +153,7 @@ def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -
 
 
 def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """Guess the kind of labels in masks that hold `values`; return the kind and the reason.
+    """Guess whether `values` are classes, instances or boundaries; return the guess and the reason.
 
     Raises
     ------
@@ -179,7 +181,7 @@ def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
 
 
 def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """Guess the kind of labels in masks that hold at most two `values`; return the kind and the reason."""
+    """Guess whether at most two `values` are classes or boundaries; return the guess and the reason."""
     if 2 * census.nets > census.masks:
         pieces, share = census.pieces / census.masks, census.share / census.masks
         why = f"0 is a connected net around {pieces:.0f} components per mask that cover {share:.0%} of it"
@@ -189,9 +191,10 @@ def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str
 
 
 def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
-    """Return whether each id is in only one mask, or in at most half of four or more masks, unlike a class id.
+    """Return whether each id occurs in few masks, as object ids do.
 
-    Neighbouring crops of one label image share the objects that their border cuts, so object ids may recur.
+    Few means one mask, or at most half of the masks if there are at least four. If there is only one mask, all ids must
+    exceed PLAIN_IDS. Object ids may recur, because two crops of one label image may show parts of the same object.
     """
     most = max(census.masks_of[value] for value in ids)
     if most > 1:
@@ -200,7 +203,7 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse ids of at most `PLAIN_IDS`, which may be either object ids or classes that few images show."""
+    """Refuse `ids` if none exceeds PLAIN_IDS, because such ids may be object ids or rare classes."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(
@@ -257,7 +260,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse class names for ids above the largest mask value if ids between the two have no name."""
+    """Refuse names for class ids above the largest mask value, unless all ids in between have names too."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(

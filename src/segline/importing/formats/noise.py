@@ -10,16 +10,16 @@ from segline.data.dataset import IGNORE
 from segline.importing.formats.census import MOST_CLASSES, SOFT, Census
 from segline.importing.layout import ImportOptions, LayoutError, first_few
 
-NEAR = 8 / 255  # largest change of a value by lossy compression, as a share of the highest value
-MOST_SHADES = 256  # largest number of values for which all pairs are compared
+NEAR = 8 / 255  # lossy compression changes a value by at most this share of the highest value
+MOST_SHADES = 256  # if there are more values than this, pairs of values are not compared
 STRETCHED = 200  # if the highest value is at least this, values are shades of grey, not class ids
 CLOSE, CLOSE_RARE = 3, 2  # a shade this close to another one, and this many times rarer, is noise
 RARE = 20  # a value may be noise if it is this many times rarer than a close value, or than the foreground
-SPECKS = 100  # the same factor for masks whose values are small numbers
+SPECKS = 100  # like RARE, but for masks that hold only small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
-    """Return the noise values among `values`, which are in ascending order."""
+    """Return those of the `values` that are noise; `values` are in ascending order."""
     top = values[-1]
     small = top <= MOST_CLASSES
     near = 0 if small else ceil(NEAR * top)
@@ -49,7 +49,7 @@ def _beside_another(census: Census, values: Sequence[int], value: int, near: int
 
 
 def _without_area(census: Census, value: int, foreground: int, small: bool, several: bool) -> bool:
-    """Return whether `value` forms no areas, but only specks or edges between two other values."""
+    """Return whether most pixels of `value` form only specks, or edges between two other values."""
     pixels, textured = census.pixels[value], census.textured[value]
     if not several or 4 * census.solid[value] >= textured:
         return False
@@ -60,7 +60,7 @@ def _without_area(census: Census, value: int, foreground: int, small: bool, seve
 
 
 def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks of many grey values if most of these values are soft edges or noise.
+    """Refuse masks with several grey values if most of these values are soft edges or noise.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions)
 
 
 def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
-    """Return whether the masks hold many values although most pixels are black or white."""
+    """Return whether the masks hold many values, but fewer grey pixels than white pixels."""
     top = values[-1]
     if top < STRETCHED or len(values) <= MOST_CLASSES + 1 or 2 * census.masks_of[top] < census.filled:
         return False
@@ -96,7 +96,7 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 
 
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
-    """Return whether the masks hold many values, of which a few form areas and most are noise.
+    """Return whether the masks hold many values, and most are noise beside values that form areas.
 
     Objects of one pixel each are not noise, because no other value forms areas.
     """
@@ -109,7 +109,7 @@ def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[in
 
 
 def refuse_white_beside_ids(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse the value 255 beside small values, unless `options` say what 255 means.
+    """Refuse masks that hold 255 and small values, unless `options` say what 255 means.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
 
 
 def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks of few values if some are noise, unless --class names each noise value.
+    """Refuse masks with few values if some of these values are noise, unless --class names each noise value.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Turn lists of objects, one list per image, into a layout with label images."""
+"""Turn lists of objects into a layout with label images; there is one list per image."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +24,13 @@ from segline.importing.layout import (
     raise_errors,
 )
 
-TOLERANCE = 1.0  # px that a point may lie outside its image, because tools round or write the border itself
+TOLERANCE = 1.0  # px; a point may lie this far outside its image, because tools round coordinates
 NO_SHAPES: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
 class Object:
-    """One object: its name in the file, its class, its pixels."""
+    """One object: its name in the file, the name of its class, and its pixels."""
 
     name: str
     label: str
@@ -39,10 +39,11 @@ class Object:
 
 @dataclass(frozen=True)
 class ObjectList:
-    """Objects in one image of `shape`, and `ignored` regions: their pixels do not count unless an object covers them.
+    """Objects and ignored regions of one image.
 
-    `slivers` is the number of further objects that are too thin to cover the centre of a pixel. `skipped` is the number
-    of shapes of each kind that --skip-shapes left out.
+    Pixels of the `ignored` regions do not count, unless an object covers them. `slivers` is the number of further
+    objects that are too thin to cover the centre of a pixel. `skipped` is the number of shapes that --skip-shapes left
+    out, by shape type.
     """
 
     file: Path
@@ -72,20 +73,24 @@ class ObjectList:
 
 @dataclass(frozen=True)
 class ListSource:
-    """Source of the object list of one image: calling `read` opens `file`."""
+    """Source of the object list of one image; `read` opens `file` and returns the list."""
 
     file: Path
     read: Callable[[], ObjectList]
 
     @classmethod
     def background(cls, image: Path) -> Self:
-        """Return an empty list for an image that holds background only."""
+        """Return the source of an empty list, for an image that holds background only."""
         return cls(image, lambda: ObjectList(image, image_shape(image), ()))
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Totals over all object lists: objects by class, images, images without objects, overlaps and slivers."""
+    """Totals over all object lists.
+
+    `objects` are counted by class name. `empty` counts images without objects, and `ignored` counts ignored regions.
+    The classes Painted and ObjectList explain the other fields.
+    """
 
     objects: Counter[str]
     images: int
@@ -97,7 +102,7 @@ class Survey:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def reasons(self) -> list[str]:
-        """Return one line for each fact that the user should know."""
+        """Return the totals as lines for the user."""
         several = len(self.objects) > 1
         kinds = ": " + ", ".join(f"{count} {label}" for label, count in self.objects.most_common()) if several else ""
         none = f"; {self.empty} image(s) have none" if self.empty else ""
@@ -142,7 +147,7 @@ def survey(lists: Mapping[str, ListSource], mapper: Mapper) -> Survey:
 
 
 def _survey_of(source: ListSource) -> Survey | str:
-    """Return the survey of one object list, or the error message if it is faulty."""
+    """Return the totals of one object list; if the list is faulty, return the error message."""
     try:
         listed = source.read()
     except (LayoutError, FileError) as error:
@@ -165,7 +170,7 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of listed objects; the label of an object is the name of its class in `names`.
+    """Return the layout of listed objects; `names` holds the label of the objects in each class, by class id.
 
     The layout has instance masks and, if there are several classes or ignored regions, class masks. With
     --labels classes it has only class masks. Groups come from groups.csv in `source`.
@@ -192,7 +197,7 @@ def layout(
 
 
 def _kind(options: ImportOptions) -> tuple[Kind, str]:
-    """Choose the kind of labels, instances unless --labels says otherwise; return the kind and the reason."""
+    """Return two values: the kind of labels (instances, unless --labels says otherwise), and the reason."""
     if options.labels == "boundaries":
         raise LayoutError(
             "--labels boundaries: this source lists objects one by one, not borders; leave the option out"
@@ -203,7 +208,7 @@ def _kind(options: ImportOptions) -> tuple[Kind, str]:
 
 
 def renamed(names: Mapping[int, str], options: ImportOptions) -> dict[int, str]:
-    """Return `names` by class id; names that --class gives replace those in `names`.
+    """Return class names by id; names that --class gives replace those in `names`.
 
     Raises
     ------
@@ -258,7 +263,7 @@ def refuse_outside(points: Points, shape: Shape, where: str) -> Points:
     Raises
     ------
     LayoutError
-        A point lies outside; the message begins with `where`.
+        A point lies further outside; the message begins with `where`.
     """
     outside = (points < -TOLERANCE) | (points > np.array(shape[::-1]) + TOLERANCE)
     if outside.any():

@@ -12,14 +12,14 @@ from segline.importing.layout import READABLE, ImportOptions, LayoutError, first
 MASK_WORDS = "(?:cp_)?masks?|labels?|lbl|seg|segmentation|gt|ground_?truth|annotations?"
 IMAGE_WORDS = "images?|img|im|raw"
 
-Naming = Callable[[Path], str]  # returns the name that an image and its mask share
+Naming = Callable[[Path], str]  # returns a name for a file; an image and its mask get the same name
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and masks, both by the stem of the image, and a description of the rule that paired them.
+    """Paired images and masks, both by the stem of the image.
 
-    An image without mask holds background only.
+    `rule` tells the user how images and masks were paired. An image without mask holds background only.
     """
 
     images: Mapping[str, Path]
@@ -28,12 +28,12 @@ class Pairs:
 
 
 def stem(file: Path) -> str:
-    """Return the file name in Unicode form NFC, without suffix and without `.ome` before it."""
+    """Return the file name in Unicode form NFC, without a suffix such as `.tif` or `.ome.tif`."""
     return names.composed(file.stem).removesuffix(".ome")
 
 
 def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: ImportOptions) -> Pairs:
-    """Pair images and masks by the first name rule that pairs all files; if there is none, by the rule with most pairs.
+    """Pair images and masks by the first name rule that pairs all files, or else by the rule with the most pairs.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: Impor
 
 
 def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
-    """Pair images and masks that share a folder; return None if no file is a mask.
+    """Pair images and masks that are in one folder; return None if no file is a mask.
 
     For example, `a` or `a_img` pairs with `a_mask` or `mask_a`, and `a.jpg` with `a.png`.
 
@@ -86,7 +86,10 @@ def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 
 
 def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
-    """Pair JPEG (or else JPEG 2000) files as images with all other files as masks; None if a mask has no image."""
+    """Pair JPEG files, which are images, with all other files, which are masks.
+
+    If there are no JPEG files, JPEG 2000 files are the images. Return None if a mask has no image.
+    """
     types = LOSSY if any(file.suffix.lower() in LOSSY for file in files) else JPEG_2000
     images = [file for file in files if file.suffix.lower() in types]
     masks = [file for file in files if file.suffix.lower() not in types]
@@ -97,7 +100,7 @@ def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 
 
 def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, options: ImportOptions) -> Pairs:
-    """Pair files below `source` that match the patterns `images` and `masks` and have the same text at `*`.
+    """Pair files below `source` by the patterns `images` and `masks`; partners have the same text at `*`.
 
     `*` matches any text without `/`, `**/` any folders, `?` a single character; a `*` at the end also matches the file
     ending. A pattern that names a folder matches the files in it. Files that match `masks` are not images. If both
@@ -106,8 +109,8 @@ def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, opt
     Raises
     ------
     LayoutError
-        A pattern matches no file, or two files with the same text at `*`; or files remain unpaired without
-        --skip-unpaired.
+        A pattern matches no file, or two files with the same text at `*`; or files remain unpaired, and
+        --skip-unpaired is not set.
     """
     images, masks = (
         f"{name.rstrip('/')}/*" if names.on_disk(source / name).is_dir() else name for name in (images, masks)
@@ -163,7 +166,7 @@ def _expression(pattern: str) -> str:
 
 
 def _without(words: str) -> Naming:
-    """Return a function that strips one of `words` from the end of a stem or, failing that, from its start."""
+    """Return a function that removes one of `words` from the end of a stem, or else from the start of the stem."""
     after = re.compile(rf"(.+?)[-_. ](?:{words})", re.IGNORECASE)
     before = re.compile(rf"(?:{words})[-_. ](.+)", re.IGNORECASE)
 
@@ -175,22 +178,22 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a function that strips the words that all stems share at their start and end."""
+    """Return a function that removes the first and last words of a stem if all stems share these words."""
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)
 
 
 def _shared_words(stems: Sequence[str]) -> str:
-    """Return the common prefix of all stems, up to the end of a word."""
-    first, last = min(stems, default=""), max(stems, default="")  # a prefix that these two share is shared by all stems
+    """Return the words that all `stems` begin with, as one text."""
+    first, last = min(stems, default=""), max(stems, default="")  # all stems share a prefix that these two share
     length = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     word_end = max(first.rfind(sign, 0, length) for sign in "-_. ")
     return first[: word_end + 1]
 
 
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
-    """Return `files` by name; if two have the same name, raise LayoutError (`refuse`) or return an empty mapping."""
+    """Return `files` by name; if two have the same name, return an empty mapping or, if `refuse`, raise LayoutError."""
     by_name: dict[str, Path] = {}
     for file in files:
         name = naming(file)
@@ -225,7 +228,7 @@ def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], rule: str, opt
     rule += "; left out" if refused else ""
     taken = sorted(both | bare if options.missing_as_background else both)
     stems = {name: names.composed(images[name].stem) for name in taken}
-    if len(set(stems.values())) < len(taken):  # images of the same name in several folders
+    if len(set(stems.values())) < len(taken):  # images in several folders have the same name
         stems = {name: name for name in taken}
     partners = {stems[name]: masks[name] for name in taken if name in masks}
     return Pairs({stems[name]: images[name] for name in taken}, partners, rule)

@@ -16,7 +16,7 @@ from segline.files import FileError
 from segline.importing.formats.census import MOST_VALUES, pixel_counts, texture_of
 from segline.importing.layout import LayoutError
 
-GREY = 0x010101  # a packed grey is this number times 0 to 255
+GREY = 0x010101  # a packed grey is this number times the grey level (0 to 255)
 TO_SAVE = "save the masks as PNG or TIFF, one number per pixel"
 
 Packed = int  # a colour as 0xRRGGBB
@@ -28,9 +28,9 @@ class Look:
     """Palette and colours of one mask; both are empty for a mask of plain numbers."""
 
     file: Path
-    palette: Mapping[int, Packed] | None = None  # colour of each index that occurs
+    palette: Mapping[int, Packed] | None = None  # packed colour of each index that occurs
     pixels: Mapping[Packed, int] = field(default_factory=dict)
-    # Number of pixels of each colour in areas and in lines (see Texture).
+    # Number of pixels in areas and in lines (see Texture), by colour.
     solid: Mapping[Packed, int] = field(default_factory=dict, compare=False)
     linked: Mapping[Packed, int] = field(default_factory=dict, compare=False)
 
@@ -66,7 +66,7 @@ def look(file: Path) -> Look:
 
 
 def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[Counter[Packed]]:
-    """Count the pixels of each colour: all pixels, those in areas and those in lines.
+    """Return three counts of pixels by colour: all pixels, pixels in areas, and pixels in lines.
 
     `places` (H, W) holds, for each pixel, the index of its colour in `shown`.
     """
@@ -106,7 +106,7 @@ def colours(file: Path) -> npt.NDArray[np.int32]:
 
 
 def _drawn(file: Path) -> tuple[Pixels, npt.NDArray[np.int32] | None]:
-    """Read the pixels of a mask and, if these are palette indices, the packed colours of the palette."""
+    """Read a mask; return its pixels, and the packed colours of its palette (None if it has no palette)."""
     pixels, palette = imagefiles.read_mask(file)
     if palette is not None:
         shown = np.zeros((256, 3), np.uint8)
@@ -142,10 +142,13 @@ def _unpacked(packed: npt.NDArray[np.int32]) -> Pixels:
 
 
 def translated(values: Labels, table: Mapping[int, int]) -> tuple[Labels, npt.NDArray[np.bool_]]:
-    """Translate `values` (H, W) by `table` to uint8, unknown values to 0; also return a mask of the known values."""
+    """Translate `values` (H, W) to uint8 by `table`; values that are not in `table` become 0.
+
+    Return two arrays (H, W): the translated values, and a boolean mask of the pixels with a value in `table`.
+    """
     keys = np.array(sorted(table))
     classes = np.array([table[key] for key in keys.tolist()], np.uint8)
-    place_of = np.zeros(keys[-1] + 1 if keys[-1] < MOST_VALUES else 0, np.intp)  # searchsorted takes ten times as long
+    place_of = np.zeros(keys[-1] + 1 if keys[-1] < MOST_VALUES else 0, np.intp)  # ten times faster than searchsorted
     if place_of.size:
         place_of[keys] = np.arange(len(keys))
     translation, known = np.empty(values.shape, np.uint8), np.empty(values.shape, np.bool_)

@@ -4,8 +4,8 @@ A pixel is inside an outline when its centre is. Pixel (x, y) has its centre at 
 LabelMe, where the image spans 0 to its width. A centre on the line belongs to the side right of the line or below it,
 so outlines on both sides of a line share no pixel and leave no gap. Outlines that cross themselves are filled by the
 even-odd rule. Rectangles of whole pixels equal those of pycocotools. For other outlines pycocotools rounds to a fifth
-of a pixel first, so pixels whose centre is nearer to the line than that may differ. OpenCV's fillPoly and Pillow also
-draw the line itself, which makes each object about half a pixel wider on all sides.
+of a pixel first. So a pixel may differ if its centre is less than a fifth of a pixel from the line. OpenCV's fillPoly
+and Pillow also draw the line itself, which makes each object about half a pixel wider on all sides.
 
 Where objects overlap, the smaller object gets the pixels. Of two objects of equal size, the later one gets them.
 """
@@ -45,14 +45,14 @@ class Region:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Rows and columns of `inside` in the image."""
+        """Rows and columns of the image that `inside` covers."""
         height, width = self.inside.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
 
 @dataclass(frozen=True)
 class Painted:
-    """Label image of objects: in `labels` (H, W) int32, object k has the value k, counted from 1.
+    """Label image of objects: `labels` (H, W) int32 holds 1 at the first object, 2 at the second, and so on.
 
     `overlapping` is the number of pixels that larger objects lost to smaller ones, and `hidden` the number of objects
     without a visible pixel.
@@ -64,9 +64,9 @@ class Painted:
 
 
 def polygon(points: Points, shape: Shape) -> Region:
-    """Rasterise a closed outline: return the pixels, in an image of `shape`, whose centres are inside `points`."""
+    """Rasterise the closed outline `points` in an image of `shape`; a pixel is inside if its centre is inside."""
     height, width = shape
-    # Each bound is the first row or column whose pixel centre is at the coordinate, or right of it or below it.
+    # Each bound is the first row or column with its centre at the coordinate or beyond it.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -77,7 +77,7 @@ def polygon(points: Points, shape: Shape) -> Region:
 
 
 def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return (row, x) of the points where the outline crosses the centre lines of rows `top` to `bottom` - 1."""
+    """Return where the outline crosses the centre lines of rows `top` to `bottom` - 1, as two arrays: row and x."""
     following = np.roll(points, -1, axis=0)
     # Orient all edges downwards, so that polygons that share an edge compute bit-identical x values along this edge.
     down = points[:, 1] <= following[:, 1]
@@ -91,7 +91,7 @@ def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.in
 
 
 def disc(centre: Points, radius: float, shape: Shape) -> Region:
-    """Rasterise a disc: return the pixels, in an image of `shape`, with centres within `radius` of `centre` (x, y)."""
+    """Rasterise a disc in an image of `shape`; a pixel is inside if its centre is within `radius` of `centre`."""
     (x, y), (height, width) = centre, shape
     columns = np.arange(max(0, int(x - radius)), min(width, int(x + radius) + 1))
     rows = np.arange(max(0, int(y - radius)), min(height, int(y + radius) + 1))
@@ -120,8 +120,8 @@ def paint(regions: Sequence[Region], shape: Shape) -> Painted:
     return Painted(labels, sum(areas) - int(np.count_nonzero(labels)), hidden)
 
 
-FIRST, BITS = 48, 5  # code of the character that means 0; number of bits that each character holds
-LONGEST = 13  # most characters of a number, because a run length has at most 64 bits
+FIRST, BITS = 48, 5  # code of the character for 0, and number of bits in each character
+LONGEST = 13  # largest number of characters of a run length, because a run length has at most 64 bits
 MORE, SIGN = 1 << BITS, 1 << (BITS - 1)
 
 
@@ -201,7 +201,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
 
 
 def _check(counts: Sequence[int], pixels: int) -> None:
-    """Raise RunsError for a run length that is negative or exceeds the number of `pixels`, before it is used."""
+    """Raise RunsError if a run length in `counts` is negative or greater than the number of `pixels`."""
     wrong = next((run for run in counts if not 0 <= run <= pixels), None)
     if wrong is not None:
         length = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"

@@ -149,7 +149,7 @@ def validated(model: type[Model], content: object, where: str) -> Model:
 def valid_items(
     model: type[Model], items: list[Any], where: str, errors: list[str], invalid_ids: set[object]
 ) -> Iterator[Model]:
-    """Yield the valid `items`; append messages about invalid items to `errors`, and their ids to `invalid_ids`.
+    """Yield the valid items; for each invalid item, add a message to `errors` and the id to `invalid_ids`.
 
     If the id itself is missing or invalid, None is added to `invalid_ids`.
     """

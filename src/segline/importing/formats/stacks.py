@@ -29,10 +29,11 @@ LABELS = "labels?|lbl|masks?|gt|ground[-_ ]?truth|seg|segmentations?|annotations
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source`, a stack or a folder of stacks; None if no TIFF file has several pages.
+    """Return the layout of `source` if it is a stack or a folder with stacks; otherwise None.
 
-    The names of a stack and its labels differ in one word, such as volume and labels. The two files are in one folder,
-    or in images/ and masks/. Page n of the stack belongs to page n of the labels.
+    A stack is a TIFF file with several pages. The names of a stack and its labels differ in one word, such as volume
+    and labels. The two files are in one folder, or in images/ and masks/. Page n of the stack belongs to page n of the
+    labels.
 
     Raises
     ------
@@ -67,7 +68,10 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
 
 def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:
-    """Return the label file of each stack, the stacks without label file, and the label files without stack."""
+    """Pair stacks with label files.
+
+    Return three values: the label file of each stack, the stacks without label file, and the label files without stack.
+    """
     if source.is_file():
         return _labels_of_file(source), [], []
     beside = _tiffs(source)
@@ -102,7 +106,7 @@ def _labels_of_file(source: Path) -> dict[Path, Path]:
 
 
 def _matched(images: Sequence[Path], labels: Sequence[Path]) -> dict[Path, Path]:
-    """Pair each stack of images with the label file whose name differs only in words such as volume and labels.
+    """Pair stacks of images with label files if the names differ only in a word, such as volume or labels.
 
     A single stack and a single label file are a pair whatever their names.
     """
@@ -112,7 +116,13 @@ def _matched(images: Sequence[Path], labels: Sequence[Path]) -> dict[Path, Path]
 
 
 def _common_pages(image: Path, label: Path) -> int:
-    """Return the number of pages of a stack and its labels; raise LayoutError if page counts or page sizes differ."""
+    """Return the number of pages, which must be the same in a stack and its labels.
+
+    Raises
+    ------
+    LayoutError
+        The number or the size of the pages differs between the stack and its labels.
+    """
     pages, label_pages = imagefiles.pages(image), imagefiles.pages(label)
     if pages != label_pages:
         raise LayoutError(

@@ -13,7 +13,7 @@ UNREADABLE = (
 )  # fmt: skip
 MOST_FILES = 20  # largest number of files examined for each suffix
 HEAD = 4096  # bytes read from the start of a file
-LARGEST = 50_000_000  # bytes; larger JSON files are not read for a hint
+LARGEST = 50_000_000  # largest JSON file that is read for a hint, in bytes
 
 COCO = "export it as COCO with polygons or masks"
 CONVERSIONS = {
@@ -29,7 +29,7 @@ CONVERSIONS = {
 
 
 def hints(folder: Path) -> str:
-    """Return hints about unreadable images and exports of other tools below `folder`, and how to convert them."""
+    """Return hints on how to convert unreadable images and exports of other tools, if `folder` holds any."""
     endings = Counter(Path(name).suffix.lower() for _, _, names in os.walk(folder) for name in names)
     unreadable = [f"{endings[ending]} {ending}" for ending in UNREADABLE if endings[ending]]
     line = f"\nimport does not read {', '.join(unreadable)} files; convert them to PNG or TIFF" if unreadable else ""
@@ -37,7 +37,7 @@ def hints(folder: Path) -> str:
 
 
 def foreign_exports(source: Path) -> str:
-    """Return one line for each other tool that has exports below `source`, and how to convert these exports."""
+    """Return one line for each tool with exports below `source`; the line says how to convert these exports."""
     tools = dict.fromkeys(
         tool for suffix, tool_of in TOOL_OF.items() for file in _files(source, suffix) if (tool := tool_of(file))
     )
@@ -71,7 +71,10 @@ def _json_tool(file: Path) -> str | None:
 
 
 def _first_region(value: Any) -> Mapping[str, Any]:
-    """Return the first region of an image in a VIA export; its regions are a list or, in VIA 1, a numbered mapping."""
+    """Return the first region of an image in a VIA export, or an empty mapping if there is none.
+
+    In VIA 1, the regions are a mapping by number; in later versions, a list.
+    """
     regions = value.get("regions") if isinstance(value, dict) else None
     listed = list(regions.values()) if isinstance(regions, dict) else regions
     return listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
