@@ -18,7 +18,7 @@ OWN = re.compile(r"key\.json|journal\.json|sum-[0-9]+\.npy|ids\.npy|\..+\.partia
 
 @contextmanager
 def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
-    """Yield the folder of `request`, with the files of an interrupted call; remove the folder if no error occurs.
+    """Yield the scratch folder of `request`, which may hold files of an interrupted call. Without an error, remove it.
 
     Files for another image, version or number of views are removed first.
 
@@ -59,7 +59,7 @@ def _is_of(scratch: Path, key: dict[str, object]) -> bool:
 
 
 def check_own(scratch: Path) -> None:
-    """Refuse a folder with foreign content, because segline writes to the folder and removes it at the end.
+    """Refuse a folder that holds files of others, because segline writes to the folder and removes it at the end.
 
     Raises
     ------

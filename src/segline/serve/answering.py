@@ -67,7 +67,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Return `left`, the number of pixels that a request may still use, minus the number of pixels in `image`.
+    """Return how many pixels the further images of a request may have. `left` is this number before `image` is counted.
 
     Raises
     ------

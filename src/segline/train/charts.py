@@ -58,7 +58,7 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
     if len(finished) < MIN_TRIALS:
         return
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
-    # Sort the names: the order of a set differs between processes, and would order equal importances in the chart.
+    # The order of a set differs between processes, and the chart keeps it for equal importances. So sort the names.
     yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)

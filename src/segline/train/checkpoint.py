@@ -141,7 +141,7 @@ def _give(content: CheckpointContent, state: State) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], state: State) -> None:
-    """Raise ValueError for groups, names, types or shapes that would make the optimizer fail only at its next step."""
+    """Raise ValueError now if groups, names, types or shapes do not fit. The optimizer would fail later, in a step."""
     fresh, parameters = state.optimizer.state_dict(), list(state.network.parameters())
     for group, own in zip(saved["param_groups"], fresh["param_groups"], strict=True):
         if group.keys() != own.keys() or group["params"] != own["params"]:
