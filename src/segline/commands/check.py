@@ -61,7 +61,7 @@ def main(
 def _of_settings(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], settings: params.Params
 ) -> Iterator[per_dataset.Problem]:
-    """Yield the problems between the dataset and two settings of params.yaml: the splits and the network."""
+    """Yield problems if the dataset does not fit the splits and the network of params.yaml."""
     prepare = settings.prepare
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
         # params.yaml describes another dataset. Ignore the validation and test images that params.yaml names.

@@ -101,7 +101,7 @@ def main_metric(version: ModelVersion) -> float | None:
 
 
 def state(version: ModelVersion) -> str:
-    """Return the verdict as a word, such as "passed"; "-" if there is no verdict, "?" if a user edited the tag."""
+    """Return the verdict as a word, such as "passed"; "-" without a verdict, "?" if a user edited the verdict's tag."""
     verdict = tags.verdict(version.tags)
     if verdict is None:
         return "?" if tags.GATE in version.tags else "-"

@@ -73,7 +73,7 @@ def overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlaps:
 
 
 def matches(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], iou: float) -> Matches:
-    """Pair true and predicted objects one to one, and count the pairs. A pair must have an IoU of at least `iou`.
+    """Pair true and predicted objects one to one if their IoU is at least `iou`; count pairs and unpaired objects.
 
     Above 0.5 an object has at most one partner. At 0.5 exactly (an object cut into equal halves) and below, an object
     may have several: then the largest one-to-one matching is counted, so that no object counts twice.

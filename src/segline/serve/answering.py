@@ -1,4 +1,4 @@
-"""Predict images with the served model version, one at a time; refuse images that are too large before decoding."""
+"""Predict images with the served model version, one at a time. Before decoding, refuse images that are too large."""
 
 import io
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Return how many pixels the further images of a request may have. `left` is this number before `image` is counted.
+    """Return the number of pixels left for further images of a request; `left` is the number left for `image` and them.
 
     Raises
     ------

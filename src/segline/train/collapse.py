@@ -38,7 +38,7 @@ class Watch:
     epoch: int = 0  # latest epoch passed to `update`
 
     def update(self, epoch: int, class_id: int | None) -> str | None:
-        """Record the result of `collapsed` for the next epoch; return a message when a collapse begins or ends."""
+        """Record the result of `collapsed` for epoch `epoch`; return a message when a collapse begins or ends."""
         spell = self._current()
         self.epoch = epoch
         if class_id is None:

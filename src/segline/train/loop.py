@@ -35,7 +35,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Event: step number `step` of `steps` in `epoch` is done. Each validation batch then repeats the last event."""
+    """Event: step number `step` of `steps` in `epoch` is done. Later, each validation batch repeats the last event."""
 
     epoch: int
     step: int

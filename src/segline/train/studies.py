@@ -78,7 +78,7 @@ class PostgresClaims:
 
 
 class _JournalLock:
-    """Lock for a journal file. Killing its holder frees the lock, and the next holder removes a partial last line."""
+    """Lock for a journal file. It is freed if its holder is killed. The next holder removes a partial last line."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
