@@ -1,4 +1,4 @@
-"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent), its helper processes, and its freed memory."""
+"""Control three things: how this process stops (SIGTERM, Ctrl-C, end of its parent), helper processes, freed memory."""
 
 import ctypes
 import math

@@ -32,7 +32,7 @@ class RebuildError(RuntimeError):
 
 
 def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -> int:
-    """Clone the project at the version's commit, run its pipeline there, and compare the models.
+    """Clone the project at the version's commit, run the pipeline there, and compare the models.
 
     The working tree, the store and the DVC cache are not changed.
 

@@ -34,7 +34,7 @@ OPACITY = 0.7
 MARGIN = 8
 TITLE_HEIGHT = 22
 KEY_WIDTH = 18
-"""Width of a coloured square in the legend and of the gap before the name, px."""
+"""Distance in px from the left edge of a coloured square in the legend to the name."""
 FONT_SIZE = 14
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (32, 32, 32)

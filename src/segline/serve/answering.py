@@ -67,7 +67,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Return the number of pixels left for further images of a request; `left` is the number left for `image` and them.
+    """Return how many pixels are left for later images of a request; `left` is the number before `image` is counted.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to be trained. ``settings`` are for a full training run, ``trained`` for the shorter run of the trial."""
+    """A trial to be trained. ``settings`` are for a full training run; ``trained`` are those for the shorter trial."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
