@@ -13,7 +13,7 @@ AGAIN = "free space on the disk, then repeat the command"
 
 
 def is_full(error: BaseException) -> bool:
-    """Return whether a full disk or an exhausted quota caused `error`, so that the next write would fail, too."""
+    """Return whether a full disk or an exhausted quota caused `error`. The next write would then fail, too."""
     return any((isinstance(cause, OSError) and cause.errno in FULL) or _says_full(cause) for cause in _causes(error))
 
 

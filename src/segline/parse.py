@@ -14,7 +14,7 @@ YAML_SIZE = 2**18  # bytes; ruamel.yaml reads about 50 kB a second
 RECORD_SIZE = 2**26  # bytes of a file that segline itself writes
 DATA_SIZE = 2**30  # bytes of an annotation file; those of COCO have 450 MB
 DEPTH = 100  # levels of lists and mappings
-NODES = 100_000  # values of a YAML document, aliases expanded
+NODES = 100_000  # values of a YAML document after its aliases are expanded
 LARGEST = 2**64  # limit of integers
 
 TOO_DEEP = f"nested too deeply: more than {DEPTH} levels of lists and mappings; flatten the document"
@@ -96,7 +96,7 @@ def from_yaml(data: bytes | str) -> Any:
         raise ParseError(f"not valid YAML: {cut(str(error), MESSAGE)}") from error
     except UnicodeDecodeError as error:
         raise ParseError(f"not valid YAML: not valid UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from error
-    # Values can also make ruamel.yaml raise errors other than YAMLError, such as those of float() and datetime().
+    # For some values, ruamel.yaml raises other errors than YAMLError, such as the errors of float() and datetime().
     except Exception as error:
         raise ParseError(f"not valid YAML: {cut(f'{type(error).__name__}: {error}', MESSAGE)}") from error
     _check_values(content, surrogates=False, largest=LARGEST)
@@ -123,7 +123,7 @@ def _count(events: Iterator[Any]) -> None:
     """
     from ruamel.yaml import events as kinds
 
-    sizes: dict[str, int] = {}  # number of values below each anchor, aliases expanded
+    sizes: dict[str, int] = {}  # number of values below each anchor after aliases are expanded
     open_: list[tuple[str | None, int]] = []  # anchor and number of values of each collection that is not closed yet
     for event in events:
         if isinstance(event, kinds.CollectionStartEvent):

@@ -1,4 +1,4 @@
-"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent), its helper processes, and its freed memory."""
+"""Control three things: how this process stops (SIGTERM, Ctrl-C, end of its parent), helper processes, freed memory."""
 
 import ctypes
 import math
@@ -57,7 +57,7 @@ def install(parent: int | None = None) -> None:
 
 
 def _stop_with_parent(parent: int) -> None:
-    """Send SIGTERM to this process when `parent` ends or, if `parent` is a shell, when the parent of the shell ends."""
+    """Send SIGTERM to this process when `parent` ends. If `parent` is a shell, also watch the parent of the shell."""
     ancestors = _ancestors()
     if ancestors[0] == parent:
         while _ancestors() == ancestors:
@@ -66,7 +66,7 @@ def _stop_with_parent(parent: int) -> None:
 
 
 def _ancestors() -> list[int]:
-    """Return the process ids from the parent up to the first ancestor that is not a shell.
+    """Return the process ids of the parent and further ancestors, up to the first one that is not a shell.
 
     A process whose parent ends gets another parent, so the list changes when one of these processes ends.
     """
@@ -82,7 +82,7 @@ def _ancestors() -> list[int]:
 
 
 class Deferred:
-    """Context that only records the first SIGTERM or Ctrl-C until `check` acts on it. A second signal acts at once.
+    """Context that only records the first SIGTERM or Ctrl-C; `check` exits later. A second signal acts at once.
 
     Otherwise a signal could interrupt a database transaction, or hit a destructor, where Python drops exceptions.
     Outside the main thread, which alone receives signals, the context has no effect.
@@ -116,7 +116,7 @@ class Deferred:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # A signal that is ignored stays ignored, because Ctrl-C is not meant for the background jobs of a shell.
+            # Do not handle ignored signals. A shell ignores Ctrl-C in its background jobs, which must go on running.
             numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
             self._former = {number: signal.signal(number, self._record) for number in numbers}
         return self

@@ -27,7 +27,7 @@ Mode = Literal["auto", "bar", "lines", "off"]
 
 INTERVALS = {"bar": 0.2, "lines": 15, "off": math.inf}  # seconds between two updates of the display
 AHEAD = 16  # items per core that may be finished ahead of a slow item; their results wait in memory
-# Files with the memory limit of a Linux container: for control groups version 2, and for version 1.
+# Files that hold the memory limit of a Linux container: first for control groups version 2, then for version 1.
 CONTAINER_LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -54,7 +54,7 @@ class Meter:
         self._row = bar.add_task(task, total=total, completed=done, words="") if bar else None
 
     def update(self, done: int, words: Callable[[], str]) -> None:
-        """Record that `done` steps are done. `words` returns a text about the state; it is called only when needed."""
+        """Record that `done` steps are done. `words` returns the text to show; it is called only when text is shown."""
         self.done = done
         if time.monotonic() - self._last_shown < INTERVALS[self._mode]:
             return
@@ -167,7 +167,7 @@ def each(
 
 
 def _in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T], limit: int) -> Iterator[R]:
-    """Yield results in the order of the items. At most `limit` items are started or finished but not yet yielded."""
+    """Yield results in the order of the items. At most `limit` items are in progress or wait to be yielded."""
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
@@ -209,7 +209,7 @@ def _cores() -> int:
 
 
 def machine_memory() -> int:
-    """Return the memory that this process may use, in bytes: that of the machine, or the limit of its container."""
+    """Return how many bytes of memory this process may use: the machine's memory, or the limit of the container."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (limit.read_text().strip() for limit in CONTAINER_LIMITS if limit.exists())
     return min([machine, *(int(limit) for limit in limits if limit.isdigit())])

@@ -36,7 +36,7 @@ class Escaping(io.TextIOWrapper):
 
     @contextmanager
     def _name_stream(self) -> Iterator[None]:
-        """Set the file name of an OSError, which otherwise has none, to the name of the stream."""
+        """If an OSError has no file name, set its file name to the name of the stream."""
         try:
             yield
         except OSError as error:
@@ -72,7 +72,7 @@ def _close(stream: Escaping) -> None:
 
 
 def _escaping(stream: TextIO) -> TextIO:
-    """Wrap `stream` in an Escaping stream; return it unchanged if it has no byte buffer, like the streams of tests."""
+    """Wrap `stream` in an Escaping stream. A stream without a byte buffer, such as in tests, is returned unchanged."""
     if isinstance(stream, Escaping) or not hasattr(stream, "buffer"):
         return stream
     with suppress(OSError, ValueError):

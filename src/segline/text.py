@@ -31,7 +31,7 @@ def shown(value: object, longest: int = LONGEST) -> str:
 
 
 def cut(text: str, longest: int) -> str:
-    """Return `text`, cut to `longest` characters with an ellipsis if it is longer."""
+    """Return `text`; if it is longer than `longest` characters, cut it and add an ellipsis."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
@@ -41,7 +41,7 @@ def _escape(character: str) -> str:
         return character
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not valid UTF-8
         code -= 0xDC00
-    # Write DEL as \u007f, which is valid JSON: json.dumps leaves DEL as it is, and --json output passes through here.
+    # --json output passes through here, and json.dumps leaves DEL as it is. Write DEL as \u007f, which is valid JSON.
     return (
         f"\\x{code:02x}" if code < 0x100 and code != 0x7F else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     )

@@ -33,7 +33,7 @@ def main(
     DatasetError, GroupsFileError, ParamsError
         There is no dataset, the groups file exists already, or params.yaml is wrong.
     """
-    # A dataset can be checked without params.yaml, except for its splits and its fit to the network.
+    # params.yaml is needed only to check the splits, and whether the images are large enough for the network.
     settings = params.load(params.Params, params.PARAMS_FILE) if not folder or params.PARAMS_FILE.exists() else None
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
@@ -61,10 +61,10 @@ def main(
 def _of_settings(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], settings: params.Params
 ) -> Iterator[per_dataset.Problem]:
-    """Yield the problems that the dataset has with the splits and the network that are set in params.yaml."""
+    """Yield problems if the dataset does not fit the splits and the network of params.yaml."""
     prepare = settings.prepare
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
-        # params.yaml describes another dataset, so its validation and test images do not apply.
+        # params.yaml describes another dataset. Ignore the validation and test images that params.yaml names.
         prepare = prepare.model_copy(update={"validation": (), "test": ()})
     if len(dataset.images) >= splits.FEWEST_IMAGES:
         try:
@@ -77,7 +77,7 @@ def _of_settings(
 def _too_small(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], model: params.Model
 ) -> Iterator[per_dataset.Problem]:
-    """Yield a warning for each image whose shorter side, even mirrored once, is too short for the network's context."""
+    """Yield a warning for each image that must be mirrored more than once to give the network enough context."""
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     for image in checked:
         side = min(image.size or (geometry.smallest,))

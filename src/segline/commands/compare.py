@@ -70,7 +70,7 @@ def main(
 
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
-    """Return both values and the gain of the second version, with intervals, for each metric that both have."""
+    """Return, for each metric that both versions have, both values and the gain of the second; all with intervals."""
     names = [name for name in bootstrap.METRICS if all(bootstrap.known(scores, name) for scores in both)]
     results = {
         name: bootstrap.compare(

@@ -50,7 +50,7 @@ def open_registry(name: str = "", store: Store | None = None) -> Registry:
 
 
 def _expected() -> list[str]:
-    """Return the names that stage register may give a model here: that of params.yaml, then that of the dataset."""
+    """Return the model names that stage register may use here: the name in params.yaml, then the dataset's name."""
     set_name = params.read(params.Registration).name if params.PARAMS_FILE.exists() else ""
     spec = PREPARED / SPEC
     return [name for name in (set_name, read_spec(spec).name if spec.exists() else "") if name]
@@ -95,13 +95,13 @@ def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
 
 
 def main_metric(version: ModelVersion) -> float | None:
-    """Return the main metric from the version's verdict, because one run may have produced several versions."""
+    """Return the main metric from the verdict, not from the run, because one run may have produced several versions."""
     verdict = tags.verdict(version.tags)
     return next((check.value for check in verdict.checks if check.name == MAIN), None) if verdict else None
 
 
 def state(version: ModelVersion) -> str:
-    """Return the word of the verdict, such as "passed"; "-" if there is no verdict, "?" if its tag was edited."""
+    """Return the verdict as a word, such as "passed"; "-" without a verdict, "?" if a user edited the verdict's tag."""
     verdict = tags.verdict(version.tags)
     if verdict is None:
         return "?" if tags.GATE in version.tags else "-"

@@ -112,7 +112,7 @@ def _predict(path: Path, version: Loaded, model: str, records: Records, options:
 
 @contextmanager
 def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, show: Show) -> Iterator[AnswerByRows]:
-    """Yield the version's prediction of an image, made in memory, or out-of-core with a scratch folder in `out`."""
+    """Yield the prediction of an image. A large image is predicted out-of-core, with a scratch folder in `out`."""
     if rows.by_windows(version, image.height, image.width):
         with scratch_folder(out, request) as folder:
             size = (image.height, image.width)
@@ -123,7 +123,7 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
 
 
 def _check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Before anything is written, refuse results that cannot be written or that would replace foreign files."""
+    """Refuse results that cannot be written or would replace foreign files. This check comes before any writing."""
     stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in options.endings.values()]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise PredictError(f"two images would be written to {twice[0]}; rename one image, or use two folders as --out")

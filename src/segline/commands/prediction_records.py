@@ -30,7 +30,7 @@ class RecordsError(ValueError):
 
 @dataclass(frozen=True)
 class Line:
-    """A line of predictions.jsonl: the result files of an image by kind, and the image and version they came from.
+    """A line of predictions.jsonl: an image, the version that predicted this image, and the result files by kind.
 
     A line without `image_md5` records that the files were removed.
     """
@@ -110,7 +110,7 @@ class Request:
 
 
 class Records:
-    """Records of a results folder, which one process at a time may use. Only the last line about an image counts."""
+    """Records of a results folder, for one process at a time. If an image has several lines, the last one counts."""
 
     def __init__(self, out: Path) -> None:
         self.out, self._file = out, out / RECORDS
@@ -205,7 +205,7 @@ class Records:
         return all(kind in line.files and (self.out / line.files[kind]).exists() for kind in request.kinds)
 
     def make_room(self, request: Request) -> Path:
-        """Remove the files recorded for the stem if their image, version or number of views differs; return the folder.
+        """Remove result files of the stem that belong to another image, version or number of views; return the folder.
 
         Raises
         ------
@@ -224,12 +224,12 @@ class Records:
         if stale:
             for path in stale:
                 _remove(path)
-            # This line records the removal: after a crash, new files must not be mistaken for the removed files.
+            # Record the removal, so that after a crash new files are not mistaken for the removed files.
             self._note(Line(stem=request.stem, files={}))
         return self.out
 
     def add(self, request: Request, written: dict[str, str]) -> None:
-        """Record the files, by kind, that were written for an image."""
+        """Record the result files of an image: `written` maps each kind to a file name."""
         line = self._lines.get(request.stem)
         former = line.files if line and _alike(line, request) else {}
         fields = {key: value for key, value in asdict(request).items() if key != "kinds"}

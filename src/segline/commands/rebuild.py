@@ -1,4 +1,4 @@
-"""`segline models rebuild`: reproduce a version in a clone from its commit and data, and compare the two models."""
+"""`segline models rebuild`: build a version again in a clone of its commit, and compare the two models."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ from segline.track.store import open_store
 
 SAME, DIFFERENT, UNDECIDED = 0, 1, 2
 MODEL, PREPARED, RESULT = Path("data/model"), Path("data/prepared"), Path("data/reports/test.json")
-# Environment tags: a rebuilt model is expected to be bit-identical only if all of these are equal.
+# Tags of the environment. A rebuilt model is expected to be bit-identical only if all these tags are equal.
 KIND = ("env.cpu", "env.torch", "env.numpy", "env.python")
 
 
@@ -32,7 +32,7 @@ class RebuildError(RuntimeError):
 
 
 def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -> int:
-    """Clone the project at the version's commit, run its pipeline there, and compare the models.
+    """Clone the project at the version's commit, run the pipeline there, and compare the models.
 
     The working tree, the store and the DVC cache are not changed.
 

@@ -48,7 +48,7 @@ def main(count: int, as_json: bool, console: Console, say: Callable[[str], None]
 
 
 def latest(store: Store, count: int) -> list[Row]:
-    """Return at most `count` runs, those that started last, newest first."""
+    """Return the latest runs, at most `count`. The newest run comes first."""
     runs = store.client.search_runs([store.experiment_id], order_by=["start_time DESC"], max_results=count)
     return [
         Row(
@@ -56,7 +56,7 @@ def latest(store: Store, count: int) -> list[Row]:
             name=run.info.run_name,
             state=run.data.tags.get(OUTCOME_TAG, run.info.status) if run.info.status == "KILLED" else run.info.status,
             started=run.info.start_time / 1000,
-            # MLflow keeps the former end time of a run that was resumed.
+            # If a run was resumed, MLflow still has the former end time.
             ended=run.info.end_time / 1000 if run.info.end_time and run.info.status != "RUNNING" else None,
             metrics={name: value for name, value in run.data.metrics.items() if not name.startswith("system/")},
             parent=run.data.tags.get("mlflow.parentRunId"),
@@ -82,7 +82,7 @@ def table(rows: list[Row], now: float) -> Table:
 
 
 def metric(row: Row) -> str:
-    """Return the name and value of the main metric of a run; an empty text if the run has none."""
+    """Return the main metric of a run as text, "name value"; an empty text if the run has no main metric."""
     return next((f"{name} {row.metrics[name]:.4f}" for name in MAIN if name in row.metrics), "")
 
 

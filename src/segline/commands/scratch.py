@@ -1,4 +1,4 @@
-"""The scratch folder: a hidden folder beside the results, where `segline predict` works on an out-of-core image."""
+"""The scratch folder: a hidden folder beside the results, with the intermediate files of an out-of-core image."""
 
 import os
 import re
@@ -18,7 +18,7 @@ OWN = re.compile(r"key\.json|journal\.json|sum-[0-9]+\.npy|ids\.npy|\..+\.partia
 
 @contextmanager
 def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
-    """Yield the folder of `request`, with the files of an interrupted call; remove the folder if no error occurs.
+    """Yield the scratch folder of `request`, which may hold files of an interrupted call; remove it if no error occurs.
 
     Files for another image, version or number of views are removed first.
 
@@ -59,7 +59,7 @@ def _is_of(scratch: Path, key: dict[str, object]) -> bool:
 
 
 def check_own(scratch: Path) -> None:
-    """Refuse a folder with foreign content, because segline writes to the folder and removes it at the end.
+    """Refuse a folder with anything that segline did not write, because segline removes the folder at the end.
 
     Raises
     ------

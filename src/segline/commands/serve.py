@@ -114,7 +114,7 @@ def _configuration(app: FastAPI) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with a backlog that is longer than the number of connections accepted at once."""
+    """uvicorn's server, changed so that the backlog can be longer than the number of connections accepted at once."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the server, then lengthen the backlog."""

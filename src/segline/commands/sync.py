@@ -18,7 +18,9 @@ class SyncError(RuntimeError):
 
 
 def main(register: Callable[[str], str], say: Callable[[str], None]) -> None:
-    """Restore each version that was ever champion and is missing in the store, then set the aliases; safe to repeat.
+    """Restore each version that was ever champion and is missing in the store, then set the aliases.
+
+    The command can be repeated safely.
 
     Parameters
     ----------

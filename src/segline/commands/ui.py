@@ -52,8 +52,8 @@ def main(port: int, say: Callable[[str], None]) -> None:
 def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run MLflow's server on the store at `place`; stop the server and its processes when the with statement ends."""
     _check_free(port)
-    # Job execution is off, because it would start a dozen unneeded processes. The warnings concern MLflow's own code.
-    # The store's address may contain a password. It is not an argument, because every user can list arguments.
+    # Turn off job execution, which would start a dozen unneeded processes, and warnings about MLflow's own code.
+    # The store's address may contain a password. Keep it out of the command line, which every user can see.
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": place.uri,

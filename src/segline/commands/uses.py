@@ -55,7 +55,7 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 
 def match(image: SplitImage, name: str, md5: str | None) -> str:
-    """Return how an image of a version matches: "content", "name" or "name, other content"; empty if not at all.
+    """Return how an image of a version matches: "content", "name" or "name, other content"; "" if it does not match.
 
     Parameters
     ----------

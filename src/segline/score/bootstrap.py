@@ -19,7 +19,7 @@ Values = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """Value of a metric, and ends of its confidence interval; nan if no image can be scored."""
+    """Value of a metric, and both ends of the confidence interval. All are nan if no image can be scored."""
 
     value: float
     low: float
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Metric of the first model, metric of the second model, and gain: positive if the second model is better."""
+    """Metric of the first model, metric of the second model, and gain. The gain is positive if the second is better."""
 
     first: Interval
     second: Interval
@@ -83,7 +83,7 @@ def gain(first: Sequence[Score], second: Sequence[Score], metric: Metric) -> flo
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[Values]:
-    """Yield how often each resample contains each image, in chunks: arrays (resamples in the chunk, images)."""
+    """Yield arrays (resamples, images) that count how often each resample contains each image; one array per chunk."""
     generator = np.random.default_rng(seed)
     many = max(1, CHUNK // images)
     for start in range(0, resamples, many):
@@ -128,7 +128,7 @@ def _divide(above: Values, below: npt.NDArray[np.number]) -> Values:
 
 
 def _if_any(value: float | None) -> tuple[float, int] | None:
-    """Return the sum and count that an image adds to a mean over images: (value, 1), or (0, 0) if the value is nan."""
+    """Return what an image adds to a mean over images, as (sum, count): (value, 1), or (0, 0) if the value is nan."""
     if value is None:
         return None
     return (0.0, 0) if math.isnan(value) else (value, 1)
@@ -138,7 +138,7 @@ class _Definition(NamedTuple):
     counts: Callable[[Score], Sequence[float] | None]
     """Return the counts that are added over the images; None if the score lacks them."""
     divide: Callable[[Values], Values]
-    """Compute the metric of each resample from the summed counts, which have one row per resample."""
+    """Compute the metric of each resample. The argument holds the summed counts, one row per resample."""
 
 
 def _quotient(sums: Values) -> Values:

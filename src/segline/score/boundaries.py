@@ -38,7 +38,7 @@ class _Sizes(NamedTuple):
     truth: npt.NDArray[np.int64]
     predicted: npt.NDArray[np.int64]
     lines: int
-    """Number of pixels on a predicted border; each is a segment of one pixel."""
+    """Number of pixels on a predicted border; each such pixel is a segment of its own."""
 
 
 def _sizes(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> _Sizes:
@@ -62,7 +62,7 @@ def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.ND
 def _rand(sizes: _Sizes) -> float:
     if not sizes.truth.size:
         return float("nan")
-    # Sums of squared sizes are used instead of probabilities: they are integers, so only this division rounds.
+    # Use sums of squared sizes instead of probabilities. The sums are integers, so only this division rounds.
     together = _squares(sizes.together) + sizes.lines
     return 2 * together / (_squares(sizes.truth) + _squares(sizes.predicted) + sizes.lines)
 
@@ -82,7 +82,7 @@ def _squares(sizes: npt.NDArray[np.int64]) -> int:
 
 
 def _entropy(sizes: npt.NDArray[np.int64], n: int) -> float:
-    """Return n times the entropy of the segments, in nats. `sizes` may omit segments of one pixel: 1 log 1 = 0.
+    """Return n times the entropy of the segments, in nats. `sizes` may omit segments of one pixel, because 1 log 1 = 0.
 
     fsum rounds once, so the result does not depend on the order of the ids.
     """

@@ -46,13 +46,13 @@ def confusion(
 
 
 def iou(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the intersection over union of each class, (K,); nan for a class in neither truth nor prediction."""
+    """Return the intersection over union of each class, (K,); nan if the class is in neither truth nor prediction."""
     both, either = _both(confusion), _sizes(confusion) - _both(confusion)
     return _divide(both, either)
 
 
 def dice(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the Dice score (F1) of each class, (K,); nan for a class in neither truth nor prediction."""
+    """Return the Dice score (F1) of each class, (K,); nan if the class is in neither truth nor prediction."""
     return _divide(2 * _both(confusion), _sizes(confusion))
 
 

@@ -73,7 +73,7 @@ def overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlaps:
 
 
 def matches(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], iou: float) -> Matches:
-    """Match true to predicted objects, one to one, if their IoU is at least `iou`.
+    """Pair true and predicted objects one to one if their IoU is at least `iou`; count pairs and unpaired objects.
 
     Above 0.5 an object has at most one partner. At 0.5 exactly (an object cut into equal halves) and below, an object
     may have several: then the largest one-to-one matching is counted, so that no object counts twice.
@@ -96,9 +96,9 @@ def matches_of(table: Overlaps, iou: float) -> Matches:
 
 
 def only(table: Overlaps, keep: npt.NDArray[np.bool_]) -> Overlaps:
-    """Turn each predicted object whose entry in `keep` (ids,) is False into background; return the new table.
+    """Return a table in which a predicted object is background if the entry for its id in `keep` (ids,) is False.
 
-    The area of the background is not updated: no metric of objects uses it.
+    The area of the background is not updated, because no metric of objects uses this area.
     """
     return table._replace(predicted=np.where(keep[table.predicted], table.predicted, 0))
 
@@ -135,7 +135,7 @@ def panoptic_quality(iou_sum: float, tp: int, fp: int, fn: int) -> float:
 
 
 def _object_pairs(table: Overlaps) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return the indices of the rows that pair two objects (not background), and the IoU of each pair."""
+    """Return two arrays: the indices of the rows that pair two objects (not background), and the IoU of each pair."""
     pairs = np.flatnonzero((table.truth > 0) & (table.predicted > 0))
     shared = table.pixels[pairs]
     return pairs, shared / (table.truth_area[pairs] + table.predicted_area[pairs] - shared)

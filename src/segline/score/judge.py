@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from segline.score import boundaries, counts, instances
 
 AP_IOU = 0.5
-DETECTION_BOX = 5  # px, side; so one noisy pixel is not an object, and 25 px score as high as a large object
+DETECTION_BOX = 5  # px per side; so one noisy pixel scores low, and an object of 25 px scores as high as a large object
 BY_IMAGE = "ap_50_by_image"
 # Metrics over a set of images. The first two always exist; the kind of labels decides which of the others exist.
 METRICS = ("mean_iou", "pixel_error", "ap_50", BY_IMAGE, "seg", "pq", "v_rand", "v_info", "detection_auc")
@@ -114,7 +114,7 @@ def score(
 
 
 def detection_score(foreground: npt.NDArray[Any]) -> float:
-    """Return the largest mean that the foreground probability (H, W) has in any box of 5 x 5 px: 0 to 1.
+    """Return the largest mean foreground probability in a box of 5 x 5 px, from 0 to 1. `foreground` has shape (H, W).
 
     The score rates whether the image contains any foreground. The image is mirrored at its borders.
     """

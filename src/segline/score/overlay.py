@@ -34,7 +34,7 @@ OPACITY = 0.7
 MARGIN = 8
 TITLE_HEIGHT = 22
 KEY_WIDTH = 18
-"""Width of a coloured square in the legend and of the gap before the name, px."""
+"""Distance in px from the left edge of a coloured square in the legend to the name."""
 FONT_SIZE = 14
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (32, 32, 32)
@@ -141,7 +141,7 @@ def gallery(
 
 
 def _starts(sizes: Sequence[int], gap: int) -> list[int]:
-    """Return the start of each cell of the sheet along one axis, px, and as last entry the end of the sheet."""
+    """Return positions in px along one axis: the start of each cell of the sheet, and last the end of the sheet."""
     return [MARGIN, *(MARGIN + end for end in accumulate(size + gap for size in sizes))]
 
 
@@ -166,10 +166,10 @@ def _tinted(picture: RGB, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], 
 
 
 def _edges(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return the outline pixels. Where two ids touch, only the higher id is outlined; the edge of the image is not."""
+    """Return the outline pixels. If two ids touch, only the higher id is outlined. The image edge has no outline."""
     width = max(1, round(min(labels.shape) / 400))
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    # Use float32, which is exact for ids below 2**24, because cv2.erode does not support int32.
+    # cv2.erode does not support int32. Use float32, which is exact for ids below 2**24.
     numbers = labels.astype(np.float32)
     edges: npt.NDArray[np.bool_] = cv2.erode(numbers, cross, iterations=width) < numbers
     return edges

@@ -100,7 +100,7 @@ def host_name(text: str) -> str:
 
 
 def _authority(text: str) -> tuple[str, str] | None:
-    """Split HOST:PORT into a lower-case host without final dot and a port (default 80); return None if invalid."""
+    """Split HOST:PORT into host (lower case, no final dot) and port (default 80); return None if `text` is invalid."""
     match = _AUTHORITY.fullmatch(text.lower())
     if match is None or int(match["port"] or 80) > 65535:
         return None

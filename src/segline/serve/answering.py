@@ -1,4 +1,4 @@
-"""Predict images with the served model version, one at a time; refuse images that are too large before decoding."""
+"""Predict images with the served model version, one at a time. Before decoding, refuse images that are too large."""
 
 import io
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Return `left`, the number of pixels that a request may still use, minus the number of pixels in `image`.
+    """Return how many pixels are left for later images of a request; `left` is the number before `image` is counted.
 
     Raises
     ------

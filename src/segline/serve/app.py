@@ -1,4 +1,4 @@
-"""Routes of the server: label images, one request at a time, and describe the model version in use."""
+"""Routes of the server. They label images, one request at a time, and describe the model version in use."""
 
 import asyncio
 import json
@@ -42,12 +42,12 @@ class Limits:
 
 
 def build(follower: Follower, limits: Limits, access: Access) -> FastAPI:
-    """Build the web application: it serves the version that `follower` holds, and polls the alias for a new one."""
+    """Build the web application. It serves the version that `follower` holds, and regularly checks the alias."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
-        # The thread is a daemon, because otherwise an unresponsive registry would delay the shutdown.
+        # Make the thread a daemon; otherwise an unresponsive registry would delay the shutdown.
         poller = threading.Thread(target=_poll, args=(follower, stop), daemon=True, name="polls the alias")
         poller.start()
         yield
@@ -99,7 +99,7 @@ class _Queue:
 
 
 class _Delivery(Response):
-    """Response that keeps the place of its request in the queue until the whole response is sent."""
+    """Response that keeps its request in the queue until the whole response is sent."""
 
     def __init__(self, content: DecodedImage, serving: Serving, place: ExitStack) -> None:
         headers = {"Model-Version": f"{quote(serving.name, safe='')}/{serving.number}"}

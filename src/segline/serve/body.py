@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BODY_TIMEOUT = 60  # seconds in which a whole body must arrive
 IDLE_TIMEOUT = 10  # longest pause between two pieces of a body, seconds
-MAX_FIELDS = 8  # number of fields in a form, besides the file
+MAX_FIELDS = 8  # maximum number of fields in a form, not counting the file
 PIECE = 65_536  # bytes parsed at once, so that other threads get their turn
 
 
@@ -55,7 +55,7 @@ async def read(request: Request, max_bytes: int) -> bytearray:
 
 
 def extract_file(body: bytes | bytearray, content_type: str) -> bytes:
-    """Extract the bytes of the only file in a form; ignore the file's field, name and type.
+    """Return the content of the only file in a form; ignore the name of the field, and the name and type of the file.
 
     Names and texts of the form are never decoded.
 

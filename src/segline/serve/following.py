@@ -1,4 +1,4 @@
-"""Follow an alias: load a new version beside the old one, and switch after a successful test prediction."""
+"""Follow an alias: load a new version while the old one answers, and switch after a successful test prediction."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ class LoadedModel(Protocol):
 
 
 class Follower:
-    """Holder of the model version that a model address names; `check` loads another version if the alias has moved.
+    """Keeps the model version that a model address names. If the alias has moved, `check` loads the new version.
 
     Only one thread at a time may call `check`; any thread may read the attributes.
     """
@@ -45,7 +45,7 @@ class Follower:
     checked: str
     """Time of the last successful check: UTC, ISO 8601."""
     problem: str | None
-    """Reason why the version in use may no longer hold the alias, or None. Clients see this text: no file names."""
+    """Reason why the version in use may no longer hold the alias, or None. Clients see it, so it names no files."""
 
     def __init__(self, store: Store, address: str, say: Callable[[str], None], *, trust: bool = False) -> None:
         """Load the model version that `address` names.
@@ -123,7 +123,7 @@ class Follower:
         self.problem = self._reported = None
 
     def _note_problem(self, problem: str, error: Exception) -> None:
-        """Set `problem`. Write `error` only to the log, because it may name files, and do not repeat the same error."""
+        """Set `problem`, and log `error` if it is new. Clients must not see `error`, because it may name files."""
         if (problem, str(error)) != self._reported:
             self._say(f"{self.name}: {problem} ({error}); version {self.serving.number} continues to answer")
         self._reported = (problem, str(error))

@@ -1,4 +1,4 @@
-"""Protect uvicorn from slow, silent and hostile HTTP clients by deadlines, a connection limit and strict parsing.
+"""Protect uvicorn from slow, silent and hostile HTTP clients with deadlines, a connection limit and strict parsing.
 
 uvicorn sets no deadline for the head of a request or for the delivery of a response, never closes a waiting connection,
 and drops a client that closes its sending side. tests/serve/test_protocol.py checks the internals of uvicorn and h11
@@ -23,12 +23,12 @@ CLOSING = 10  # seconds for the last bytes of a response on a connection that is
 ENDING = 5  # seconds that replace longer deadlines while the server shuts down
 TICK = 0.5  # seconds between two checks of a connection's deadline
 
-HEAD_BYTES = 16_384  # most bytes of each of these: the request line with headers, a chunk header, the trailers
+HEAD_BYTES = 16_384  # maximum bytes of a request line with headers, of a chunk header, or of the trailers
 LINES = 100  # number of lines in a request head or in trailers
 READ = 16_384  # bytes read at once, so that no client holds the event loop for long
-CHUNKS = 200  # number of chunks in a body that may have any size
+CHUNKS = 200  # number of chunks in a body whose size is not checked
 CHUNK = 64  # bytes that all further chunks must have on average
-CONNECTIONS = 64  # number open at once; a client may have to wait for the requests of all others
+CONNECTIONS = 64  # maximum number of open connections; a client may have to wait for the requests of all others
 ROOM = 8  # connections closed at once when there are too many
 FRESH = 1  # seconds; connections that have waited for a shorter time are closed last
 WAITING_FOR_CLIENT = {"head", "rest", "delivery", "lingering", "closing"}
@@ -65,7 +65,7 @@ class Parser(h11.Connection):
         return h11.NEED_DATA if isinstance(event, h11.ConnectionClosed) else event
 
     def _check_lines(self, start: int) -> None:
-        """Refuse a request head or trailers with too many lines; `start` is their offset in the received data."""
+        """Refuse a request head, or trailers, with too many lines. The lines begin at byte `start` of the data."""
         received = self.trailing_data[0]
         end = _END_OF_HEAD.search(received, start)
         if received.count(b"\n", start, end.start() if end else len(received)) >= LINES:
@@ -92,7 +92,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     """Connection to a client, with a deadline for each phase in which the server waits for the client."""
 
     def __init__(self, *args: Any, limit: int = CONNECTIONS, **kwargs: Any) -> None:
-        """Create the protocol of one connection; `limit` is the server's maximum number of open connections."""
+        """Create one connection. `limit` is the maximum number of connections that the server keeps open."""
         super().__init__(*args, **kwargs)
         self.conn = self._parser = Parser()
         self._limit = limit
@@ -196,7 +196,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching = None if self._aborted else self.loop.call_later(TICK, self._watch)
 
     def _deadline(self, phase: str) -> float:
-        """Return how many seconds `phase` may last; infinite for "work" and for "body", which `body.read` limits."""
+        """Return how many seconds `phase` may last. There is no limit for "work", and `body.read` limits "body"."""
         deadlines = {"head": HEAD, "rest": REST, "delivery": DELIVERY, "lingering": LINGER, "closing": CLOSING}
         seconds = deadlines.get(phase, float("inf"))
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds

@@ -58,7 +58,7 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
     if len(finished) < MIN_TRIALS:
         return
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
-    # Sort the names: the order of a set differs between processes, and would order equal importances in the chart.
+    # The names are sorted, because the order of a set differs between processes. Equal importances keep this order.
     yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)
@@ -66,7 +66,7 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
 
 
 def _png(plot: Callable[..., Any], study: "optuna.Study", **options: Any) -> bytes:
-    """Draw an Optuna chart without opening a window; return its PNG bytes."""
+    """Draw an Optuna chart without opening a window; return the PNG file as bytes."""
     from matplotlib import pyplot as plt
     from optuna.exceptions import ExperimentalWarning
 

@@ -141,7 +141,7 @@ def _give(content: CheckpointContent, state: State) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], state: State) -> None:
-    """Raise ValueError for groups, names, types or shapes that would make the optimizer fail only at its next step."""
+    """Raise ValueError if groups, names, types or shapes do not fit; otherwise the optimizer would fail in a step."""
     fresh, parameters = state.optimizer.state_dict(), list(state.network.parameters())
     for group, own in zip(saved["param_groups"], fresh["param_groups"], strict=True):
         if group.keys() != own.keys() or group["params"] != own["params"]:
@@ -216,7 +216,7 @@ def join_tensors(tensors: dict[str, Tensor], rest: dict[str, Any]) -> dict[str, 
 
 
 def _generators(state: State) -> dict[str, Tensor]:
-    """Return the states of torch's random generators, which dropout uses."""
+    """Return the states of torch's random generators. Dropout draws from these generators."""
     states = {"random/cpu": torch.get_rng_state()}
     device = next(state.network.parameters()).device
     if device.type == "cuda":

@@ -10,7 +10,7 @@ from segline.params import Train
 
 
 def collapsed(confusion: npt.NDArray[np.int64]) -> int | None:
-    """Return the class id that is predicted for every pixel while the ground truth has several classes; else None.
+    """Return the class id if one class is predicted for every pixel but the truth has several classes; otherwise None.
 
     `confusion`: (K, K), true classes in rows, as returned by `score.counts.confusion`.
     """
@@ -21,7 +21,7 @@ def collapsed(confusion: npt.NDArray[np.int64]) -> int | None:
 
 @dataclass
 class Spell:
-    """Epochs `first` to `last`, in which every validation pixel was predicted as class `class_id`."""
+    """A collapse: in epochs `first` to `last`, every validation pixel was predicted as class `class_id`."""
 
     class_id: int
     first: int
@@ -38,7 +38,7 @@ class Watch:
     epoch: int = 0  # latest epoch passed to `update`
 
     def update(self, epoch: int, class_id: int | None) -> str | None:
-        """Record the result of `collapsed` for the next epoch; return a message when a collapse begins or ends."""
+        """Record the result of `collapsed` for epoch `epoch`; return a message when a collapse begins or ends."""
         spell = self._current()
         self.epoch = epoch
         if class_id is None:
@@ -50,7 +50,7 @@ class Watch:
         return f"epoch {epoch}: every validation pixel is predicted {self._name(class_id)}; the truth has other classes"
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning with advice if the latest epoch or the used epoch `kept` lies in a collapse; else None."""
+        """Return a warning with advice if a collapse includes the latest epoch or the used epoch `kept`; else None."""
         relevant = [spell for spell in self.spells if spell is self._current() or spell.first <= kept <= spell.last]
         if not relevant:
             return None
@@ -62,7 +62,7 @@ class Watch:
         )
 
     def _current(self) -> Spell | None:
-        """Return the collapse (epochs that predict one class everywhere) that includes the latest epoch, if any."""
+        """Return the collapse that includes the latest epoch; None if there is none."""
         return self.spells[-1] if self.spells and self.spells[-1].last == self.epoch else None
 
     def _describe(self, spell: Spell) -> str:

@@ -110,7 +110,7 @@ class Kept:
                 stop.check()
 
     def load(self, state: State) -> bool:
-        """Restore the latest complete checkpoint into `state`, an initial state; return False if there is none."""
+        """Restore the latest complete checkpoint into the initial `state`; return False if there is no complete one."""
         for partial in self.folder.glob(".*.partial"):  # the process was killed while it wrote the checkpoint
             _remove(partial)
         for folder in sorted(filter(_is_checkpoint, self.folder.glob(PATTERN)), reverse=True):

@@ -26,7 +26,7 @@ from segline.train.loss import LossSums
 from segline.train.setup import Batch, State
 
 TINY = 1e-12
-CHECK_EVERY = 16  # steps between two checks that the loss is finite: each check waits for the GPU
+CHECK_EVERY = 16  # steps between two checks that the loss is finite; a check is slow, because it waits for the GPU
 
 
 class TrainingError(RuntimeError):
@@ -35,7 +35,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Event: step `step` of `steps` in `epoch` is done. After the last step, each validation batch yields it again."""
+    """Event: step number `step` of `steps` in `epoch` is done. Later, each validation batch repeats the last event."""
 
     epoch: int
     step: int
@@ -193,7 +193,7 @@ def set_rates(state: State, settings: Train, step: int, steps_per_epoch: int) ->
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.learning_rate(settings, step, steps_per_epoch, state.validation_losses)
         if "momentum" in group:
-            # Use TINY instead of 0: rmsprop allocates its buffer only if the momentum is above 0 at the first step.
+            # Use TINY, not 0, because rmsprop allocates its buffer only if the momentum is above 0 at the first step.
             group["momentum"] = max(momentum, TINY) if settings.momentum else 0.0
         elif "betas" in group:
             group["betas"] = (momentum, group["betas"][1])
@@ -247,7 +247,7 @@ def evaluate(
     network.eval()
     total: LossSums | None = None
     for batch in batches:
-        # Enter inference mode for each batch anew: it must be off while the caller of this generator runs.
+        # Enter inference mode once per batch, because it must be off while the caller of this generator runs.
         with torch.inference_mode():
             sums = forward(network, batch, settings, confusion)
             total = sums if total is None else total + sums

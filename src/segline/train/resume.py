@@ -20,21 +20,21 @@ LOCK = "lock"
 RUN = "run.json"
 FINISHED = "finished.json"
 POLL_INTERVAL = 0.2  # seconds between two attempts to lock
-OTHERS = 3  # number of unfinished training runs with other settings that are kept
+OTHERS = 3  # number of other unfinished training runs whose folders are kept
 Word = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
 SHOWN = 3  # number of differences listed in a message
 
 
 @dataclass
 class Claim:
-    """Folder of a training run, locked by this process, and the named values that form the resume key."""
+    """Folder of a training run, and the named values that form the resume key. This process has locked the folder."""
 
     folder: Path
     parts: Mapping[str, str]
 
     @property
     def key(self) -> str:
-        """Resume key: MD5 of all parts; also the name of the folder."""
+        """Resume key: MD5 of all named values in `parts`. It is also the name of the folder."""
         return self.folder.name
 
     @property
@@ -66,7 +66,7 @@ class Claim:
         return record.get(field)
 
     def finish(self, model_md5: str, keep: bool) -> None:
-        """Record that the training finished with the model `model_md5`; without `keep`, clear the folder instead."""
+        """If `keep` is set, record that the training finished and made the model `model_md5`; else clear the folder."""
         if keep:
             files.write_json(self.folder / FINISHED, {"model": model_md5})
         else:
@@ -81,7 +81,7 @@ class Claim:
                 path.unlink()
 
     def differences(self) -> str | None:
-        """Describe how this training run differs from the latest other unfinished one; None if there is no other."""
+        """Describe how this training run differs from the latest other unfinished run; None if there is no such run."""
         former = next((parts for folder in _unfinished(self.folder.parent) if (parts := self._parts_of(folder))), None)
         if former is None:
             return None
@@ -90,7 +90,7 @@ class Claim:
         return ", ".join([*texts, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else texts)
 
     def _parts_of(self, folder: Path) -> Mapping[str, str] | None:
-        """Return the parts recorded in `folder`; None if this claim owns `folder`, or if `folder` is being removed."""
+        """Return the named values recorded in `folder`; None if it is this run's own folder, or is being removed."""
         if folder == self.folder:
             return None
         try:
@@ -109,7 +109,7 @@ class Claim:
 
 @contextmanager
 def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Claim]:
-    """Lock the folder below `root` for the training run whose resume key consists of `parts`.
+    """Lock the folder in `root` for the training run with the named values `parts`, which form the resume key.
 
     If another process holds the lock, call `say` once and wait. That process may be stopping, or training the same
     model.
@@ -175,7 +175,7 @@ def _lock(folder: Path) -> IO[str] | None:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-            # The former holder of the lock may have removed the lock file together with its folder in the meantime.
+            # Another process may have held the lock before, and removed the folder with the lock file in the meantime.
             if os.path.samestat(os.fstat(stream.fileno()), (folder / LOCK).stat()):
                 opened.pop_all()
                 return stream

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from segline.params import Train
 
-ONE_CYCLE_START = 25  # one_cycle starts at learning_rate / 25 ...
-ONE_CYCLE_END = 1e4  # ... and ends at its start / 10,000 (Smith and Topin 2018)
+ONE_CYCLE_START = 25  # one_cycle starts at learning_rate / 25
+ONE_CYCLE_END = 1e4  # one_cycle ends at its first learning rate / 10,000 (Smith and Topin 2018)
 
 
 def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_losses: Sequence[float]) -> float:

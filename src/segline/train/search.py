@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to be trained. ``settings`` are for a full training run, ``trained`` for the shorter run of the trial."""
+    """A trial to be trained. ``settings`` are for a full training run; ``trained`` are those for the shorter trial."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
@@ -67,7 +67,7 @@ class OpenTrial:
         if not math.isfinite(value):
             raise TrainingError(f"the validation loss is not finite in epoch {epoch.epoch}")
         self._values.append(value)
-        # A trial that is repeated because its worker was killed has already reported its first epochs.
+        # If a worker was killed, its trial is trained again. The first epochs of this trial are already recorded.
         if epoch.epoch not in self._reported:
             self._trial.report(value, epoch.epoch)
         # Trial 0 is never pruned, because the other trials are compared with it.
@@ -161,11 +161,11 @@ class Search:
         return study
 
     def _ask(self, number: int) -> OpenTrial | None:
-        """Sample the values of trial `number`, claimed by this worker; return None if there is nothing to train."""
+        """Sample the values of trial `number`, which this worker has claimed; return None if it needs no training."""
         frozen = self._trials()[number]
         if frozen.state.is_finished():
             return None
-        # A trial that is RUNNING although nobody else has claimed it was left by a killed worker, and is trained again.
+        # This worker holds the claim, so if the trial is RUNNING, its former worker was killed. Train the trial again.
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         self.study.sampler = self._sampler(number, "")
@@ -180,7 +180,7 @@ class Search:
         return OpenTrial(self.study, trial, settings, self.plan)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
-        """Sample values by full setting name. Trial 0 takes the values of params.yaml that lie in the search space."""
+        """Return sampled values by full setting name. Trial 0 takes the values of params.yaml that the space allows."""
         values: dict[str, Value] = {}
         _ = trial.relative_params  # sampled jointly, so before `_suggest` sets samplers for single names
         kind = self.plan.tune.space.get(KIND)
@@ -199,7 +199,7 @@ class Search:
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # Use one sampler per setting name, because a repeated trial may already have values for some names only.
+        # Use one sampler per setting name, because a trial that is trained again may already have some of the values.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))

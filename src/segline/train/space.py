@@ -63,7 +63,7 @@ class SearchPlan:
         }
 
     def axes(self, kind: str) -> Iterator[Axis]:
-        """Yield the axes that a trial with schedule `kind` uses, always in the same order."""
+        """Yield the searched settings (axes) that a trial with schedule `kind` uses, always in the same order."""
         for name in sorted(set(self.tune.space) - {KIND}):
             if reads_schedule(name, (kind,)):
                 yield self.tune.space[name]
@@ -75,7 +75,7 @@ class SearchPlan:
         return {name: value_of(self.base, name) for name in names}
 
     def settings(self, values: Mapping[str, Value]) -> Tuned:
-        """Return the base settings, updated with `values` by full name; raise ParamsError if the result is invalid."""
+        """Return the base settings, changed to `values` (by full name); raise ParamsError if the result is invalid."""
         content = self.base.model_dump(mode="json")
         for name, value in values.items():
             *sections, last = name.split(".")
@@ -86,7 +86,7 @@ class SearchPlan:
         return params.check(Tuned, {**content, "searched": sorted(values)}, "this trial")
 
     def shortened(self, settings: Tuned) -> Tuned:
-        """Return `settings`, shortened to the number of epochs of a trial."""
+        """Return a copy of `settings` for the shorter training run of a trial."""
         return settings.model_copy(update={"train": schedule.shortened(settings.train, self.epochs)})
 
     def _check_sizes(self) -> None:
@@ -110,7 +110,7 @@ def value_of(settings: Tuned, name: str) -> Value:
 
 
 def bounds(axis: Axis) -> tuple[float, float]:
-    """Return the smallest and the largest value of an axis; the largest value is rounded down to a whole step."""
+    """Return the smallest and the largest value of an axis. The largest value is rounded down to a whole step."""
     assert axis.low is not None and axis.high is not None
     if axis.step is None:
         return axis.low, axis.high

@@ -17,7 +17,7 @@ from segline import parse
 from segline.addresses import SETTING, hide, shown
 from segline.text import MESSAGE, cut
 
-ALONE = -1  # instead of a trial number, claimed by a worker that creates trials or tables
+ALONE = -1  # number that a worker claims while it creates trials or tables; it is not the number of a trial
 CONNECT = 10  # seconds for the server to accept a connection
 FORM = "postgresql+psycopg://USER@HOST/NAME"
 
@@ -30,7 +30,7 @@ class Claims(Protocol):
     """Locks with which workers claim trials. A claim ends when the process of the worker ends, even if it is killed."""
 
     def claim(self, number: int, wait: bool = False) -> AbstractContextManager[bool]:
-        """Claim trial `number`; yield False if another worker holds the claim. With `wait`, wait until it is free."""
+        """Claim trial `number`; yield False if another worker has claimed it. With `wait`, wait until it is free."""
         ...
 
 
@@ -57,7 +57,7 @@ class FileClaims:
 
 
 class PostgresClaims:
-    """Claims made by advisory locks of a PostgreSQL server, which frees a lock when the worker's connection ends."""
+    """Claims made by advisory locks of a PostgreSQL server. A lock is free again when the worker's connection ends."""
 
     def __init__(self, engine: Engine, study: str) -> None:
         self.engine = engine
@@ -68,7 +68,7 @@ class PostgresClaims:
         """Claim trial `number` as described in `Claims.claim`."""
         digest = hashlib.md5(f"{self.study} {number}".encode(), usedforsecurity=False).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
-        # Use AUTOCOMMIT: a transaction that stays open for a whole trial would block the server's clean-up (vacuum).
+        # Use AUTOCOMMIT, because a transaction that stays open during a trial would block the server's vacuum.
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if wait:
                 connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
@@ -78,7 +78,7 @@ class PostgresClaims:
 
 
 class _JournalLock:
-    """Lock for a journal file. Killing its holder frees the lock, and the next holder removes a partial last line."""
+    """Lock for a journal file. It is freed if its holder is killed. The next holder removes a partial last line."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
@@ -98,7 +98,7 @@ class _JournalLock:
 
 
 def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseStorage, Claims]:
-    """Open the storage at `address` (path of a journal, or URL of a database) and the claims on trials of `study`.
+    """Return two objects: the storage at `address` (journal path or database URL), and the claims on trials of `study`.
 
     If `new` is False, the journal must already exist.
 
@@ -135,7 +135,7 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
 
 
 def _check(journal: Path) -> None:
-    """Raise ValueError if a line is not a JSON object with an op_code; Optuna would fail only later, in a trial."""
+    """Raise ValueError now if a line is not a JSON object with an op_code. Optuna would fail later, during a trial."""
     for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
         record = parse.from_json(line, loose=True) if line else {"op_code": 0}
         if not isinstance(record, dict) or type(record.get("op_code")) is not int:
@@ -145,11 +145,11 @@ def _check(journal: Path) -> None:
 def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
     url = _url(address)
     try:
-        # Use no connection pool: an idle connection would keep its locks, and may be cut while a trial is trained.
+        # Use no connection pool, because an idle connection would keep its locks, and may be cut during the training.
         timeout = {"connect_timeout": CONNECT} if url.get_driver_name().startswith("psycopg") else {}
         settings = {"poolclass": NullPool, "connect_args": {} if "connect_timeout" in url.query else timeout}
         engine = create_engine(url, **settings)
-        # Create the tables under a claim: if several processes create the same tables at once, all but one fail.
+        # Hold a lock while creating the tables. If several processes created them at once, all but one would fail.
         with PostgresClaims(engine, "tables").claim(ALONE, wait=True):
             storage = RDBStorage(address, engine_kwargs=settings)
     except ImportError as error:
