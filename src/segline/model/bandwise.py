@@ -1,6 +1,6 @@
-"""Find the objects of an out-of-core image band by band, and join them across bands.
+"""Find the objects of an out-of-core image: find parts of objects band by band, then join parts across bands.
 
-The result equals the result of `objects.find`.
+The objects are the same as those of `objects.find`, which works on the whole image at once.
 """
 
 from collections.abc import Callable
@@ -14,42 +14,43 @@ from .maps import Maps, Show
 from .objects import Separation, distances, heights, reach, steps
 from .watershed import Ids, Watershed, bands, check_count
 
-MARGIN = 64  # rows above and below a band in which the nearest background is searched first
+MARGIN = 64  # number of rows above and below a band that are searched first for the nearest background
 
 Kinds = npt.NDArray[np.uint8]
 
 
 class Table(NamedTuple):
-    """Object and class of each id in the file of ids."""
+    """The object and the class of each preliminary id in the file of ids."""
 
     total: int
     """Number of objects."""
     objects: Ids
-    """Number of the object of each id, from 1; 0 is background."""
+    """For each preliminary id, the object number, from 1; 0 is background."""
     classes: Kinds
-    """Class of each id: the most frequent class among the pixels of its object."""
+    """For each preliminary id, the most frequent class among the pixels of the object."""
 
 
 class Sums:
-    """Pixel counts and probability sums of N objects."""
+    """Pixel counts and sums of background probabilities of N objects."""
 
     def __init__(self, count: int, classes: int) -> None:
         self.area = np.zeros(count, np.int64)
-        self.background = np.zeros(count)  # sum of the background probabilities of the pixels
-        self.first = np.full(count, -1)  # index of the first pixel, row by row
-        self.votes = np.zeros((count, classes), np.int64)  # number of pixels of each class
+        self.background = np.zeros(count)  # sum of the background probabilities of each object's pixels
+        self.first = np.full(count, -1)  # index of each object's first pixel; pixels are counted row by row
+        self.votes = np.zeros((count, classes), np.int64)  # number of pixels that each object has of each class
 
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
-        """Add some pixels: their object ids, indices in the image, class ids and background probabilities."""
+        """Add pixels, given as four arrays: ids, indices in the image, class ids and background probabilities."""
         self.area += np.bincount(ids, minlength=self.area.size)
-        np.add.at(self.background, ids, background.astype(np.float64))  # pixel by pixel: sums round as in memory
+        # add.at adds pixel by pixel, so sums round as for an image in memory.
+        np.add.at(self.background, ids, background.astype(np.float64))
         np.add.at(self.votes.reshape(-1), ids.astype(np.int64) * self.votes.shape[1] + labels, 1)
         fresh = np.flatnonzero(self.first[ids] < 0)[::-1]
-        self.first[ids[fresh]] = places[fresh]  # for equal ids numpy keeps the value that is written last
+        self.first[ids[fresh]] = places[fresh]  # if an id occurs twice, numpy keeps the last value
 
 
 def find(maps: Maps, separation: Separation, show: Show) -> Table:
-    """Find the objects: write preliminary ids into the file of `maps`, and return the object of each id.
+    """Find the objects; write preliminary ids into `maps`, and return the object and class of each preliminary id.
 
     Raises
     ------
@@ -86,13 +87,13 @@ def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Ca
 
     Parameters
     ----------
-    kinds : function that returns the kinds (h, W) of some rows; 4-connected pixels of one kind are a component, and
-        kind 0 is background.
+    kinds : function that returns one small number for each pixel of some rows, as an array (h, W). 0 is background.
+        4-connected pixels with the same number are a component.
     write : function that receives the ids of some rows.
 
     Returns
     -------
-    For each id, the lowest id of its component; 0 is background.
+    For each preliminary id, the lowest preliminary id in the same component; 0 is background.
     """
     count, joined = 0, dict[int, int]()
     above: tuple[Kinds, Ids] | None = None
@@ -112,7 +113,7 @@ def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Ca
 
 
 def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
-    """Number the components of one band from `count` + 1; return the ids of the pixels and the highest id."""
+    """Number the components of one band from `count` + 1; return two values: the pixel ids and the highest id."""
     ids = np.zeros(kind.shape, np.int32)
     for value in range(1, int(kind.max(initial=0)) + 1):
         mask = (kind == value).view(np.uint8)
@@ -123,7 +124,7 @@ def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
 
 
 def _join(joined: dict[int, int], first: int, second: int) -> None:
-    """Join the components of two ids: in `joined`, each id except the lowest of its component points to a lower id."""
+    """Join two components; `joined` maps each id to a lower id, except the lowest id of each component."""
     low, high = sorted((_lowest(joined, first), _lowest(joined, second)))
     if low < high:
         joined[high] = low
@@ -137,7 +138,7 @@ def _lowest(joined: dict[int, int], number: int) -> int:
 
 
 def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
-    """Return the heights of `rows`, of the row above and of the row below; -1 outside the image."""
+    """Return the pixel heights in `rows`, the row above and the row below; -1 outside the image."""
     around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
     ground = heights(_distances(maps, around), maps.probabilities(around))
     missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)
@@ -145,9 +146,9 @@ def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
 
 
 def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
-    """Measure the distance to the background for `rows`, with the same result as in the whole image.
+    """Measure the distance from each pixel in `rows` to the nearest background pixel of the whole image.
 
-    The margin grows until no background outside the window can be nearer than the background inside.
+    Only a window around the rows is read. The window grows until no background pixel outside it can be nearer.
     """
     most, margin = reach(maps.height, maps.width), MARGIN
     while True:

@@ -1,4 +1,4 @@
-"""Read the orientation, density and similar metadata of an image from EXIF, XMP and PNG chunks; check every offset."""
+"""Read metadata, such as orientation and density, from EXIF, XMP and PNG chunks; check every offset."""
 
 import re
 import struct
@@ -15,11 +15,9 @@ XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*(\d{1,9}
 SCAN, END = 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD8))  # JPEG markers without a length
 JFIF, EXIF, XMP, MPF = b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"MPF\0"
-RAW_PROFILES = (
-    b"Raw profile type exif",
-    b"Raw profile type APP1",
-)  # keywords under which ImageMagick stores EXIF data in a PNG
-PALETTE, OPAQUE = b"\3", 255  # colour type of a PNG with a palette, and the alpha of an opaque colour
+# ImageMagick stores EXIF data in PNG chunks with these keywords.
+RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1")
+PALETTE, OPAQUE = b"\3", 255  # PNG colour type with a palette; alpha value of an opaque colour
 PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"pHYs", b"acTL", b"tRNS")
 
 Density = tuple[float, float]  # number of pixels per unit of length, in x and in y
@@ -32,11 +30,11 @@ class Notes(NamedTuple):
     density: Density | None = None
     frames: int = 1  # number of frames of an animation
     several: bool = False  # whether further pictures follow the first
-    clear: bool = False  # whether a colour or index other than 0 is declared transparent
+    clear: bool = False  # whether a colour other than 0, or a palette index other than 0, is declared transparent
 
 
 def of_tiff(data: bytes) -> tuple[int | None, Density | None]:
-    """Return the orientation and density in the first directory of EXIF data; each is None if missing or damaged."""
+    """Return two values from the first EXIF directory: orientation and density; each is None if missing or damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
         return None, None
@@ -71,7 +69,7 @@ def of_xmp(data: bytes) -> int | None:
 
 
 def of_jpeg(data: bytes) -> Notes:
-    """Return the metadata before the first scan of a JPEG; EXIF overrides XMP, but a JFIF density overrides EXIF."""
+    """Return the metadata of a JPEG; an orientation in EXIF overrides XMP, and a density in JFIF overrides EXIF."""
     exif: tuple[int | None, Density | None] = None, None
     xmp: int | None = None
     density: Density | None = None
@@ -90,7 +88,7 @@ def of_jpeg(data: bytes) -> Notes:
 
 
 def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the marker and content of each segment of a JPEG before the first scan; stop at a damaged segment."""
+    """Yield the marker and the content of each JPEG segment before the first scan; stop at a damaged segment."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (SCAN, END):
         marker = data[at + 1]
@@ -105,7 +103,7 @@ def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def of_png(stream: BinaryIO) -> Notes:
-    """Return the metadata in all chunks of a PNG; if the file is damaged, only those before the damage."""
+    """Return the metadata in all chunks of a PNG; if the file is damaged, skip all chunks after the damage."""
     exif: tuple[int | None, Density | None] = None, None
     xmp: int | None = None
     density: Density | None = None
@@ -131,7 +129,7 @@ def of_png(stream: BinaryIO) -> Notes:
 
 
 def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the kind and content of each metadata chunk of a PNG, without reading the pixels."""
+    """Yield the chunk type and the content of each metadata chunk of a PNG; skip the pixels."""
     at = 8
     while True:
         stream.seek(at)
@@ -145,7 +143,7 @@ def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _text(kind: bytes, part: bytes) -> bytes:
-    """Return the text of a PNG chunk that holds XMP, or EXIF written by ImageMagick; empty for other chunks."""
+    """Return the text of a PNG chunk if it holds XMP, or EXIF data from ImageMagick; else return empty bytes."""
     keyword, _, rest = part.partition(b"\0")
     if kind == b"iTXt" and keyword == b"XML:com.adobe.xmp":
         packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
@@ -160,7 +158,7 @@ def _text(kind: bytes, part: bytes) -> bytes:
 
 
 def _profile(text: bytes) -> bytes:
-    """Return the EXIF data in a raw profile, which consists of a name, a length and hexadecimal digits."""
+    """Decode EXIF data from a raw profile of ImageMagick; the profile has a name, a length and hexadecimal digits."""
     digits = b"".join(text.split(b"\n")[3:]).replace(b" ", b"")
     try:
         return bytes.fromhex(digits.decode("ascii")).removeprefix(EXIF)

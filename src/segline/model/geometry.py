@@ -1,4 +1,4 @@
-"""Size arithmetic for the U-Net: legal input sizes, output size, stride and context."""
+"""Compute the sizes that a U-Net needs: legal input sizes, output size, stride and context."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class SizeError(ValueError):
 class Geometry:
     """Size arithmetic for a U-Net with `depth` 2x2 poolings and two 3x3 convolutions at each level.
 
-    All sizes are pixels along one axis. The network of the paper is ``Geometry(4, "valid", "transposed")``:
-    572 in, 388 out, 92 px of context on each side (Ronneberger 2015, fig. 1). `reduction` is the space-to-depth factor:
-    the network processes a block of `reduction` x `reduction` pixels as one, so `reduction` multiplies every size.
+    All sizes are in px along one axis. The network of the paper is ``Geometry(4, "valid", "transposed")``: input 572,
+    output 388, and 92 px of context on each side (Ronneberger 2015, fig. 1). `reduction` is the space-to-depth factor.
+    The network processes a block of `reduction` x `reduction` pixels as one pixel, so `reduction` multiplies all sizes.
     """
 
     depth: int
@@ -23,7 +23,7 @@ class Geometry:
 
     @property
     def stride(self) -> int:
-        """Stride, px: a shift of the input by a multiple of the stride shifts the output by the same distance."""
+        """Stride, px; if the input moves by a multiple of the stride, the output moves by the same distance."""
         return self.reduction << self.depth
 
     @property
@@ -33,7 +33,7 @@ class Geometry:
 
     @property
     def fringe(self) -> int:
-        """Width, in output pixels, of the zone on each side that changes if the input ends at an artificial border.
+        """Width, px, of the zone on each side of the output that changes if the input is cut out of a larger image.
 
         The effect of zero padding spreads inwards from the border of a tile. Bilinear up-sampling repeats the edge.
         Unpadded convolutions with transposed up-sampling have no fringe.
@@ -57,7 +57,7 @@ class Geometry:
         return self.stride * bottom + 2 * self.margin - 4 * (self.stride - self.reduction)
 
     def legal(self, size: int) -> bool:
-        """Return whether the poolings divide an input of `size` px without remainder."""
+        """Return whether `size` px is a legal input size: large enough, and even at every pooling."""
         return size >= self.smallest and (size - self.smallest) % self.stride == 0
 
     def at_least(self, size: int) -> int:
@@ -76,7 +76,7 @@ class Geometry:
         return size - 2 * self.margin
 
     def check(self, size: int, name: str = "input size") -> None:
-        """Raise SizeError, with the two nearest legal sizes, unless `size` is legal."""
+        """Raise SizeError if `size` is not legal; the message names the nearest legal sizes."""
         if self.legal(size):
             return
         above = self.at_least(size)

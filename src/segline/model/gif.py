@@ -1,4 +1,4 @@
-"""Read GIF files with one frame, as colours or as indices into the palette."""
+"""Read GIF files with one frame, as colours or as palette indices."""
 
 from typing import Any, NamedTuple
 
@@ -9,15 +9,15 @@ import numpy.typing as npt
 from . import headers
 from .headers import Header, ImageError
 
-LZW = 2560  # largest expansion, bytes per compressed byte, as in TIFF
+LZW = 2560  # largest possible expansion, decoded bytes per compressed byte, as in TIFF
 EXTENSION, FRAME, END = 0x21, 0x2C, 0x3B
-CONTROL = 0xF9  # kind of extension that declares a transparent colour
+CONTROL = 0xF9  # type of the GIF extension that declares a transparent colour
 
 Colours = npt.NDArray[np.uint8]  # (N, 3)
 
 
 class _Frame(NamedTuple):
-    """The only frame of a GIF: its size, its palette, and the index of its transparent colour."""
+    """Size, palette and index of the transparent colour of the only frame of a GIF."""
 
     height: int
     width: int
@@ -26,30 +26,30 @@ class _Frame(NamedTuple):
 
 
 def header(data: bytes) -> Header:
-    """Return the header of a GIF; an image with a grey palette counts as grey, because GIF has no type for grey images.
+    """Return the header of a GIF; if the palette has only greys, the image has one channel.
 
     Raises
     ------
     ImageError
-        The GIF is truncated or damaged, has several frames, or its frame does not fill the image.
+        The GIF is truncated or damaged, has several frames, or has a frame that does not fill the image.
     """
     frame = _frame(data)
     return Header(frame.height, frame.width, 1 if _is_grey(frame.palette) else 3, "uint8")
 
 
 def clear(data: bytes) -> bool:
-    """Return whether a GIF declares a colour other than the first as transparent; ImageError as in `header`."""
+    """Return whether a GIF declares a palette colour other than the first as transparent; ImageError as in `header`."""
     return bool(_frame(data).clear)
 
 
 def density(start: bytes) -> tuple[float, float] | None:
-    """Return the number of pixels per unit of length in x and y from the first bytes of a GIF; None if not declared."""
+    """Return the pixels per unit of length, in x and y, from the first bytes of a GIF; None if not declared."""
     ratio = start[12] if len(start) > 12 else 0
     return (1.0, (ratio + 15) / 64) if ratio else None
 
 
 def numbers(data: bytes) -> tuple[npt.NDArray[np.uint8], Colours]:
-    """Return the palette index of each pixel (H, W), and the palette; ImageError as in `header`."""
+    """Return two values: the palette index of each pixel (H, W) and the palette; ImageError as in `header`."""
     frame = _frame(data)
     indices: npt.NDArray[Any] = imagecodecs.gif_decode(data, 0, asrgb=False)
     if indices.shape != (frame.height, frame.width):
@@ -60,7 +60,7 @@ def numbers(data: bytes) -> tuple[npt.NDArray[np.uint8], Colours]:
 
 
 def shown(data: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-    """Return colours or greys (H, W, C), and their opacity (H, W), 0 or 255, or None if no colour is transparent."""
+    """Return two values: pixels (H, W, C) and their alpha (H, W), 0 or 255; alpha is None if nothing is transparent."""
     indices, palette = numbers(data)
     clear = _frame(data).clear
     pixels = palette[indices]
@@ -73,7 +73,7 @@ def _is_grey(palette: Colours) -> bool:
 
 
 def _frame(data: bytes) -> _Frame:
-    """Read all parts of a GIF and return its only frame."""
+    """Read all blocks of a GIF, and return the only frame; errors as in `header`."""
     if len(data) < 13:
         raise ImageError("the file is truncated")
     width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
@@ -106,7 +106,7 @@ def _frame(data: bytes) -> _Frame:
 
 
 def _palette(data: bytes, at: int, flags: int) -> tuple[Colours, int]:
-    """Return the palette at offset `at` and the offset of its end; the palette is empty unless `flags` declares one."""
+    """Return two values: the palette at offset `at` (empty if `flags` declare none), and the offset where it ends."""
     end = at + 3 * 2 ** ((flags & 7) + 1) * (flags >> 7)
     if end > len(data):
         raise ImageError("the file is truncated")

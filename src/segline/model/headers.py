@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-LARGEST = 2**32  # largest size of decoded pixels, bytes; fits 20,000 x 20,000 px of four channels with 16 bits
-DEFLATE = 1032  # largest expansion, bytes per compressed byte: 2 bits can stand for 258 bytes
-JPEG = 1400  # largest expansion: 1 bit can stand for a block of 8 x 8, with colour subsampled 4 x 4
-SCANS, MARKERS = 100, 10_000  # largest numbers in a JPEG; decoding goes over the image once for each scan
+LARGEST = 2**32  # largest size of decoded pixels, bytes; enough for 20,000 x 20,000 px with four 16-bit channels
+DEFLATE = 1032  # largest expansion, decoded bytes per compressed byte: 2 bits can stand for 258 bytes
+JPEG = 1400  # largest expansion: 1 bit can stand for 8 x 8 px, and colours can be subsampled 4 x 4
+SCANS, MARKERS = 100, 10_000  # largest numbers of scans and of markers in a JPEG; each scan takes time to decode
 
-PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples per pixel, by colour type
+PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # number of samples per pixel for each colour type
 PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # marker, but no stuffed byte, restart or fill byte
+AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # marker, except stuffed bytes, restart markers and fill bytes
 BASELINE, PROGRESSIVE, FRAMES = (0xC0, 0xC1), 0xC2, set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SCAN, END = 0xDA, 0xD9
 
 
 class ImageError(ValueError):
-    """Raised for an image file or pixels that cannot be used; the message gives the cause and the requirement."""
+    """Raised for an image that cannot be used; the message gives the cause and the requirement."""
 
 
 class Header(NamedTuple):
@@ -35,7 +35,7 @@ class Header(NamedTuple):
 
 @contextmanager
 def reading(form: str) -> Iterator[None]:
-    """Turn every exception raised inside the with block into an ImageError that names the image format."""
+    """Turn every exception inside the with block into an ImageError that names the image format `form`."""
     try:
         yield
     except ImageError as error:
@@ -43,18 +43,18 @@ def reading(form: str) -> Iterator[None]:
         raise ImageError(prefix + str(error).removeprefix(prefix)) from error
     except MemoryError as error:
         raise ImageError(f"this {form} needs more memory than is available; cut the image into parts") from error
-    except Exception as error:  # a decoder can raise anything for a damaged image
+    except Exception as error:  # a decoder can raise any exception for a damaged image
         raise ImageError(f"not a readable {form}: it is damaged or truncated ({error})") from error
 
 
 def doubt(height: int, width: int, stored: int, decoded: int, most: float) -> None:
-    """Refuse an image that is empty, too large, or larger than its file can hold.
+    """Refuse an image that is empty, too large, or has more pixels than the file can hold.
 
     Parameters
     ----------
-    stored : number of bytes of the uncompressed pixels in the file format.
-    decoded : number of bytes of the decoded pixels in memory.
-    most : largest number of bytes to which the compressed bytes can expand.
+    stored : size of the uncompressed pixels in the layout of the file format, bytes.
+    decoded : size of the decoded pixels in memory, bytes.
+    most : largest size that the compressed data can expand to, bytes.
     """
     if height <= 0 or width <= 0:
         raise ImageError(f"the size is {width} x {height} px; an image has at least 1 x 1 px")
@@ -90,7 +90,7 @@ def png(data: bytes, size: int) -> Header:
 
 
 def png_pixels(data: bytes, transparency: bool = True) -> bytes:
-    """Keep only the chunks of the PNG `data` that define its pixels; drop colour profile, orientation and text.
+    """Return the PNG `data` with only the chunks that define the pixels; drop colour profile, orientation and text.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def png_pixels(data: bytes, transparency: bool = True) -> bytes:
 def bmp(data: bytes, size: int) -> Header:
     """Return the header of a BMP file of `size` bytes; `data` is the whole file, or at least its first 1,200 bytes.
 
-    BMP has no type for grey images, so an image with a grey palette counts as grey.
+    BMP has no type for grey images. If the palette has only greys, the image has one channel.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def bmp(data: bytes, size: int) -> Header:
 
 
 def bmp_density(data: bytes) -> tuple[float, float] | None:
-    """Return the number of pixels per metre in x and y from the first bytes of a BMP; None if not declared."""
+    """Return the pixels per metre, in x and y, from the first bytes of a BMP; None if not declared."""
     if len(data) < 46:
         return None
     x, y = struct.unpack_from("<ii", data, 38)
@@ -150,14 +150,14 @@ def bmp_density(data: bytes) -> tuple[float, float] | None:
 
 
 def jpeg(data: bytes) -> Header:
-    """Return the header of a JPEG after reading all its segments; only this detects a truncated file.
+    """Return the header of a JPEG; read all segments, because a truncated file is not detected otherwise.
 
-    JPEG has no checksums, so damage inside a scan stays undetected if the markers are intact.
+    JPEG has no checksums. So damage inside a scan is not detected if the markers are intact.
 
     Raises
     ------
     ImageError
-        The JPEG is truncated or damaged, is not grey or three colours with 8 bits each, or is of a rare type.
+        The JPEG is truncated or damaged, does not have one or three channels of 8 bits, or is of a rare type.
     """
     header, scans, at = None, 0, 2
     for _ in range(MARKERS):

@@ -2,14 +2,15 @@
 
 Types. Every image is decoded to (H, W, C), uint8, uint16 or float32. bool becomes 0 and 255; every other type becomes
 float32 with the same values (whole numbers beyond 2**24 are rounded). Palettes become RGB. An alpha channel is
-dropped if it is opaque everywhere; otherwise the image is refused. Module `metadata` decides about all other metadata:
-pixels are turned upright, and 0 is black.
+dropped if it is opaque everywhere; otherwise the image is refused. Module `metadata` decides about all other metadata.
+For example, pixels are turned upright, and 0 is black.
 
-Bounds. The size in a header is validated before anything is allocated. P is the number of bytes of the pixels, stored
-or decoded, whichever is larger. P is at most 4 GiB (`headers.LARGEST`) and at most k times the size of the file. k is 1
-for BMP and uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate, 2,560 for LZW and GIF, 64 for PackBits, and
-32,768 for zstd and JPEG 2000; times the growth by bits, palettes and conversion to float32 (at most 32). Decoding needs
-at most 64 MiB + 64 x the file size + 4 P; the directories of a TIFF may list up to 64 x the file size.
+Bounds. The size in a header is validated before memory is allocated. P is the size of the pixels in bytes, stored or
+decoded, whichever is larger. P is at most 4 GiB (`headers.LARGEST`). P is also at most k x g x the file size. k is
+the largest expansion of the compression: 1 for BMP and uncompressed TIFF, 1,400 for JPEG, 1,032 for PNG and deflate,
+2,560 for LZW and GIF, 64 for PackBits, and 32,768 for zstd and JPEG 2000. g is the growth by bits, palettes and
+conversion to float32, at most 32. Decoding needs at most 64 MiB + 64 x the file size + 4 P bytes of memory. The
+directories of a TIFF may list data of up to 64 x the file size.
 """
 
 import io
@@ -43,14 +44,14 @@ MAGIC = (
     | dict.fromkeys(TIFF_MAGIC, "TIFF")
 )
 FORMATS = "PNG, JPEG, BMP, GIF, JPEG 2000 or TIFF"
-START = 1200  # number of first bytes of a PNG or BMP that contain the size and type of the image
+START = 1200  # a PNG or BMP declares the size and type of the image in its first START bytes
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Type and number of channels of the training images, and mean and standard deviation of each channel.
+    """Statistics of the training images: type, number of channels, and mean and standard deviation of each channel.
 
-    Means and deviations are in units of the type's range.
+    Means and deviations are fractions of the largest value of the type.
     """
 
     dtype: str
@@ -60,7 +61,7 @@ class Statistics:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """Read the statistics from the JSON object `content`; KeyError, TypeError or ValueError if they are damaged."""
+        """Read statistics from the JSON object `content`; KeyError, TypeError or ValueError if an entry is invalid."""
         read = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
         if read.dtype not in ("uint8", "uint16", "float32") or type(read.channels) is not int or read.channels < 1:
             raise ValueError(f"dtype {read.dtype!r:.80} or channels {read.channels!r:.80} do not describe images")
@@ -71,15 +72,15 @@ class Statistics:
 
 
 def decode(data: bytes) -> Raw:
-    """Decode an image file to pixels (H, W, C), uint8, uint16 or float32, by the rules in the module docstring.
+    """Decode an image file to pixels (H, W, C), uint8, uint16 or float32; the module docstring gives the rules.
 
     Colour channels are in the order red, green, blue.
 
     Raises
     ------
     ImageError
-        `data` is not a supported image, is damaged or truncated, declares more pixels than it can hold, or holds
-        several pages; or the type, the colours or the alpha channel are not supported.
+        `data` is not a supported image, is damaged or truncated, declares more pixels than it can hold, or has
+        several pages. Or the type, the colours or the alpha channel are not supported.
     """
     form = form_of(data)
     if form == "TIFF":
@@ -99,7 +100,7 @@ def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
 
 
 def pixels_of(stored: "tiff.Stored") -> Raw:
-    """Convert the stored numbers of a TIFF, or of a window in it, to pixels (H, W, C); ImageError if this fails."""
+    """Convert stored values from a TIFF to pixels (H, W, C); ImageError if this is not possible."""
     if stored.palette is not None:
         pixels: Raw = stored.palette[stored.numbers[..., 0]]
     else:
@@ -108,7 +109,7 @@ def pixels_of(stored: "tiff.Stored") -> Raw:
 
 
 def header(stream: BinaryIO) -> Header:
-    """Return the size and type of the pixels that `decode` would return, without decoding; errors as in `decode`."""
+    """Return the size and type of the pixels that `decode` would return; decode no pixels. Errors as in `decode`."""
     form = form_of(stream.read(START))
     if form != "TIFF":
         with headers.reading(form):
@@ -123,7 +124,7 @@ def header(stream: BinaryIO) -> Header:
 
 
 def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
-    """Return the decisions about the metadata of an image file, without decoding its pixels.
+    """Return how to treat the metadata of an image file; decode no pixels.
 
     Raises
     ------
@@ -160,7 +161,7 @@ def form_of(start: bytes) -> str:
 
 
 def _stored(stream: BinaryIO, form: str) -> Header:
-    """Return the size and type of the stored pixels."""
+    """Return the size and type of the stored pixels, before they are turned upright."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     if form == "PNG":
@@ -173,7 +174,7 @@ def _stored(stream: BinaryIO, form: str) -> Header:
 
 
 def _decoded(data: bytes, form: str, size: Header) -> tuple[Raw, tuple[int, ...]]:
-    """Decode the stored pixels (H, W, C), with the palette applied; return them and the indices of alpha channels."""
+    """Decode pixels, still in the stored orientation; return two values: pixels (H, W, C) and alpha channel indices."""
     if form == "GIF":
         shown, opaque = gif.shown(data)
         return (shown, ()) if opaque is None else (np.dstack([shown, opaque]), (shown.shape[2],))
@@ -205,7 +206,7 @@ def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
     if pixels.dtype.kind == "b":
         return pixels.astype(np.uint8) * np.uint8(255)
     dtype = np.dtype(pixels.dtype.name if pixels.dtype.name in RANGES else np.float32)
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite; `segline check` refuses them
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite; `segline check` refuses infinite values
         return np.ascontiguousarray(pixels, dtype)
 
 
@@ -218,13 +219,13 @@ def encode_png(labels: npt.NDArray[Any]) -> bytes:
 
 
 def scale(raw: Raw) -> npt.NDArray[np.float32]:
-    """Divide `raw` (H, W, C) by the range of its type, in float32, so that equal pixels always give equal values."""
+    """Convert `raw` (H, W, C) to float32 and divide by the largest value of the type (1 for float32)."""
     return raw.astype(np.float32) / np.float32(RANGES[raw.dtype.name])
 
 
 def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Turn `scaled` (H, W, C) into network input (C, H, W): subtract the training mean and divide by the deviation."""
-    # The channel axis becomes the first, because numpy is slow if its innermost loop is over a few channels.
+    """Turn `scaled` (H, W, C) into network input (C, H, W): subtract the mean, then divide by the deviation."""
+    # The channel axis becomes the first axis, because numpy is slow if the last axis is short.
     planes = np.array(np.moveaxis(scaled, -1, 0), order="C")
     planes -= np.asarray(statistics.mean, np.float32)[:, None, None]
     planes /= np.asarray(statistics.std, np.float32)[:, None, None]
@@ -237,7 +238,7 @@ def as_channels(raw: Raw, channels: int) -> Raw:
     Raises
     ------
     ImageError
-        The number of channels differs in any other way.
+        The number of channels differs, and `raw` is not a grey image to convert to RGB.
     """
     if raw.shape[2] == channels:
         return raw

@@ -30,8 +30,8 @@ __all__ = [
     "to_labels",
 ]
 
-MEMORY_BUDGET = 3 * 2**28  # bytes of activations in one forward pass; larger images are predicted in windows
-ACTIVATIONS = 9  # number of float32 maps with `width` channels in memory at once, measured at the last skip connection
+MEMORY_BUDGET = 3 * 2**28  # largest size of activations in one forward pass, bytes; larger images need windows
+ACTIVATIONS = 9  # number of float32 maps with `width` channels in memory, measured at the last skip connection
 
 Probabilities = npt.NDArray[np.float32]  # (K, H, W)
 
@@ -55,7 +55,7 @@ class Predictor:
         self.device = device
 
     def probabilities(self, raw: Raw) -> Probabilities:
-        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views that the settings ask for.
+        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views in the settings.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class Predictor:
         return self.predict(raw).labels
 
     def with_views(self, views: int) -> Self:
-        """Return the same predictor, but with `views` views to average.
+        """Return a predictor with the same network that averages over `views` views.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Predictor:
 
     @property
     def needs_whole(self) -> str:
-        """Reason why images cannot be predicted window by window; empty if they can."""
+        """Reason why images cannot be predicted window by window; empty if there is no such reason."""
         if self.network.whole_image_norm:
             return "the model's norm is over the whole image"
         if self.inference.segment_threshold is not None:
@@ -99,9 +99,10 @@ class Predictor:
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
-        """Predict a view in overlapping windows, one row of windows after another, starting at row `first`.
+        """Predict a view in overlapping windows; yield one row of windows at a time, from row `first` on.
 
-        Each pixel is in exactly one part. The result equals one forward pass over the whole view with mirrored borders.
+        Each pixel is in exactly one part. All parts together equal one forward pass over the whole view with mirrored
+        borders.
         """
         rows, columns = self.plan(source.height, source.width, view)
         for row in rows[first:]:
@@ -110,7 +111,7 @@ class Predictor:
     def plan(self, height: int, width: int, view: int) -> tuple[list[tiling.Span], list[tiling.Span]]:
         """Plan the rows and columns of windows that cover a view of an image of `height` x `width` px."""
         tile, geometry = self._tile(height, width), self.network.geometry
-        rows, columns = (  # a tile size that the settings give is not changed
+        rows, columns = (  # a tile size from the settings is used unchanged
             tiling.plan(length, tile and (self.inference.tile or tiling.fitted(length, tile, geometry)), geometry)
             for length in view_size(view, height, width)
         )
@@ -144,7 +145,7 @@ class Predictor:
         return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 
     def _tile(self, height: int, width: int) -> int | None:
-        """Return the side of a window, px; None means the whole image, which instance and group norm require."""
+        """Return the side of a window, px; None means one window (always for instance and group norm)."""
         if self.network.whole_image_norm:
             return None
         if self.inference.tile:
@@ -161,7 +162,7 @@ def load(folder: Path, device: str = "cpu") -> Predictor:
     Raises
     ------
     ModelError
-        A file is missing or damaged, or does not fit the other files.
+        A file is missing or damaged, or the files do not fit each other.
     """
     return load_with(folder, Inference.read(folder / "inference.json"), device)
 
@@ -180,8 +181,8 @@ def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predic
 def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray[np.uint8]:
     """Turn probabilities into class ids (H, W), using the thresholds of `inference`.
 
-    Two cells would be joined where the border between them is faint. With a segment threshold, the cells are the
-    components above this threshold, and a line one pixel wide between two cells becomes border as well.
+    A gap in a faint border would join two cells. So if there is a segment threshold, each connected component above
+    this threshold is a cell, and a line one pixel wide between two cells becomes border as well.
     """
     labels: npt.NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
     if inference.threshold is not None:
@@ -195,8 +196,8 @@ def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray
 def interpret(probabilities: Probabilities, inference: Inference) -> Prediction:
     """Turn probabilities into labels and objects, using the settings `inference`.
 
-    With a separation, each object gets one class, and all pixels outside objects become background. Without a
-    separation, the objects are the connected components of each class.
+    If `inference.separation` is set, each object gets one class, and all pixels outside objects become background.
+    Otherwise the objects are the connected components of each class.
     """
     labels = to_labels(probabilities, inference)
     objects = find(probabilities, labels, inference.separation or Separation())

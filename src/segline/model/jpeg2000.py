@@ -1,8 +1,8 @@
 """Validate JPEG 2000 files (JP2 and bare codestreams) before OpenJPEG decodes them.
 
 Not supported are palettes, colours other than grey and RGB, channels of different size or type, and signed numbers.
-Tiny precincts, tiny code-blocks and very many layers are refused as well, because OpenJPEG would need far more memory
-for them than for the pixels.
+Files with tiny precincts, tiny code-blocks or very many layers are refused too. OpenJPEG would need far more memory for
+such a file than for the decoded pixels.
 """
 
 import struct
@@ -17,12 +17,12 @@ from .headers import Header, ImageError
 
 BOXES, CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 MAGIC = (BOXES, CODESTREAM)
-RATIO = 32768  # largest expansion, bytes per compressed byte; a blank image of 8 megapixels is still accepted
+RATIO = 32768  # largest accepted expansion, decoded bytes per compressed byte; accepts a blank image of 8 megapixels
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
-# Bytes that OpenJPEG needs for a tile, a channel of a tile and a precinct; FEW bytes are allowed for every image.
+# Bytes that OpenJPEG needs per tile, per channel of a tile and per precinct. Any image may use up to `FEW` bytes.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
-SMALLEST_BLOCK = 2  # smallest accepted code-block, as stored: log2 of its side, minus 2
+SMALLEST_BLOCK = 2  # smallest accepted code-block: 16 px, stored as log2(16) - 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 GREY, RGB = 17, 16  # values of EnumCS
 EXIF = b"JpgTiffExif->JP2"  # UUID of the box that holds EXIF data
@@ -38,7 +38,7 @@ class Contents(NamedTuple):
 
 
 class _Size(NamedTuple):
-    """Size of a codestream and of its tiles in px, and the numbers of channels, of bits per sample and of tiles."""
+    """Image size and tile size, px, and three counts: channels, bits per sample and tiles."""
 
     height: int
     width: int
@@ -54,18 +54,18 @@ class _Size(NamedTuple):
 
 
 def header(data: bytes) -> Contents:
-    """Return the size, type and alpha channels of a JPEG 2000 file, after validating all its headers.
+    """Validate all headers of a JPEG 2000 file, and return the `Contents` of the file.
 
     Raises
     ------
     ImageError
-        The file is truncated, damaged or not supported (see the module docstring), or declares more pixels than it can
-        hold.
+        The file is truncated, damaged or not supported (see the module docstring). Or the file declares more pixels
+        than it can hold.
     """
     alpha, codestream = _boxes(data) if data.startswith(BOXES) else ((), data)
     size = _size(codestream)
     item = 1 if size.bits <= 8 else 2
-    # OpenJPEG keeps two copies of each sample, with 4 bytes each.
+    # OpenJPEG keeps two copies of the decoded pixels in memory; each copy needs 4 bytes per sample.
     headers.doubt(size.height, size.width, size.samples * item, size.samples * 4, RATIO * len(data))
     reversible = True
     for marker, part in _markers(codestream):
@@ -87,7 +87,7 @@ def header(data: bytes) -> Contents:
 
 
 def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
-    """Decode to pixels (H, W, C), and return them with the indices of their alpha channels; errors as in `header`."""
+    """Decode an image; return two values: pixels (H, W, C) and alpha channel indices. Errors as in `header`."""
     contents = header(data)
     pixels: npt.NDArray[Any] = imagecodecs.jpeg2k_decode(data, planar=False, numthreads=1)
     size = contents.size
@@ -95,7 +95,7 @@ def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
 
 
 def note(data: bytes, uuid: bytes) -> bytes:
-    """Return the content of the first JP2 box with `uuid`, such as EXIF or GEOTIFF; b"" if there is none."""
+    """Return the content of the first JP2 box with `uuid` (EXIF or GEOTIFF); b"" if there is no such box."""
     for kind, at, end in _each_box(data, 0, len(data)) if data.startswith(BOXES) else ():
         if kind == b"uuid" and data[at : at + 16] == uuid:
             return data[at + 16 : end]
@@ -103,7 +103,7 @@ def note(data: bytes, uuid: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> tuple[tuple[int, ...], bytes]:
-    """Return the indices of the alpha channels of a JP2, and its codestream; refuse unsupported colours."""
+    """Return two values from a JP2: alpha channel indices and codestream; refuse unsupported colours."""
     alpha: list[int] = []
     for kind, at, end in _each_box(data, 0, len(data)):
         if kind == b"jp2c":
@@ -128,7 +128,7 @@ def _triples(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _each_box(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind of each box between `at` and `end`, and the start and end of its content."""
+    """Yield three values for each box between `at` and `end`: box type, start of the content, end of the content."""
     while at + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, at)
         start = at + 8
@@ -142,7 +142,7 @@ def _each_box(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]
 
 
 def _size(data: bytes) -> _Size:
-    """Read and validate the size that a codestream declares."""
+    """Read the sizes in the header of a codestream, and validate them."""
     if not data.startswith(CODESTREAM) or len(data) < 42:
         raise ImageError("the file is truncated")
     right, bottom, left, top, wide, high, _, _, channels = struct.unpack_from(">8IH", data, 8)
@@ -165,7 +165,7 @@ def _size(data: bytes) -> _Size:
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each marker and its content from all headers of a codestream; skip the compressed data of each tile."""
+    """Yield each marker and its content from all headers of a codestream; skip the compressed tile data."""
     at, tile = 2, 0
     while True:
         if at + 2 > len(data):
@@ -175,7 +175,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         if marker == SOD:
             (length,) = struct.unpack_from(">I", data, tile + 6)
-            if length == 0 and data.endswith(b"\xff\xd9"):  # length 0: the last tile extends to the end of the file
+            if length == 0 and data.endswith(b"\xff\xd9"):  # length 0: the last tile reaches the end of the file
                 return
             if not tile or length < at + 2 - tile:
                 raise ImageError(f"the file is damaged at byte {tile}")
@@ -193,7 +193,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
-    """Refuse tiny precincts and code-blocks; `style` is the coding style, which begins with the number of levels."""
+    """Refuse tiny precincts and code-blocks; `style` is the part of a marker that starts with the number of levels."""
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(

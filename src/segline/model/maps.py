@@ -1,4 +1,4 @@
-"""Store the maps of an out-of-core image in files: mean probabilities over the views, class ids and component ids."""
+"""Store the maps of an out-of-core image in files: probabilities, averaged over the views, and preliminary ids."""
 
 import json
 import os
@@ -14,23 +14,23 @@ from .inference import Inference, Predictor, Probabilities, to_labels
 from .tiling import VIEWS, Part, Source
 
 Show = Callable[[str, int, int], None]
-"""Function that shows progress: takes the name of a step, the number of finished parts and the number of all parts."""
+"""Function that shows progress, given the name of a step, the number of finished parts and the number of all parts."""
 
 JOURNAL = "journal.json"
 
 
 class Maps:
-    """Memory-mapped files of an image; the memory pages that were read or written stay in memory until `release`."""
+    """Memory-mapped files of an image; data that was read or written stays in memory until `release` is called."""
 
     def __init__(self, probabilities: Path, inference: Inference) -> None:
-        """Map `probabilities`, an .npy file (K, H, W) float32; the file of ids will be ids.npy in the same folder."""
+        """Use the .npy file `probabilities`, (K, H, W) float32; preliminary ids go into ids.npy in the same folder."""
         self._probabilities, self._ids = probabilities, probabilities.with_name("ids.npy")
         self._inference = inference
         self._mapped = dict[Path, npt.NDArray[Any]]()
         self.classes, self.height, self.width = np.load(probabilities, mmap_mode="r").shape
 
     def release(self) -> None:
-        """Unmap the files to free their memory."""
+        """Unmap the files, which frees memory."""
         self._mapped.clear()
 
     def _map(self, file: Path) -> npt.NDArray[Any]:
@@ -43,38 +43,38 @@ class Maps:
         return np.array(self._map(self._probabilities)[:, rows])
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Compute the class ids (h, W) of some rows, each from the probabilities of its pixel alone."""
+        """Compute the class ids (h, W) of some rows; the class of a pixel depends on no other pixel."""
         return to_labels(self.probabilities(rows), self._inference)
 
     def create_ids(self) -> None:
-        """Preallocate the file of ids."""
+        """Create the file of preliminary ids, filled with zeros."""
         preallocate(self._ids, np.int32, (self.height, self.width))
 
     def ids(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Read the ids (h, W) of some rows."""
+        """Read the preliminary ids (h, W) of some rows."""
         return np.array(self._map(self._ids)[rows])
 
     def write_ids(self, rows: slice, ids: npt.NDArray[np.int32]) -> None:
-        """Write the ids (h, W) of some rows."""
+        """Write the preliminary ids (h, W) of some rows."""
         self._map(self._ids)[rows] = ids
 
 
 class Finished(NamedTuple):
-    """Number of finished views, and number of finished rows of windows in the next view."""
+    """Progress: the number of finished views, and the number of finished window rows in the next view."""
 
     views: int
     rows: int
 
 
 def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> Path:
-    """Write the mean probabilities over the views into a file in `folder`; continue after an interrupted call.
+    """Average the probabilities over the views, in files in `folder`; continue after an interrupted call.
 
-    Each view adds its probabilities to the sum of the views before, and writes the new sum into a new file. So rows can
-    be computed again after an interruption.
+    For each view, a new file receives the sum over this view and all views before. The file of the previous sum does
+    not change, so rows can be computed again after an interruption.
 
     Returns
     -------
-    Path of an .npy file, (K, H, W) float32, whose content is bit-identical to `Predictor.probabilities`.
+    Path of an .npy file, (K, H, W) float32. The content is bit-identical to the result of `Predictor.probabilities`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     views = VIEWS[predictor.inference.views]
@@ -105,7 +105,7 @@ def _sum(folder: Path, number: int) -> Path:
 
 
 def _add(part: Part, views: int, folder: Path, number: int) -> None:
-    """Add one part to the sum in its file; map the files anew each time, because a mapping keeps data in memory."""
+    """Add one part to the sum of view `number`; reopen files each time, because mapped files keep data in memory."""
     place = (slice(None), part.rows, part.columns)
     value = part.probabilities / np.float32(views)
     if number:
@@ -118,7 +118,7 @@ def _read(journal: Path) -> Finished:
 
 
 def _write(journal: Path, finished: Finished, file: Path) -> None:
-    """Record `finished` in the journal, after the values in `file` have reached the disk."""
+    """Write `finished` into the journal, but only after the data of `file` is on the disk."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary = journal.with_name(f".{journal.name}.partial")
@@ -127,7 +127,7 @@ def _write(journal: Path, finished: Finished, file: Path) -> None:
 
 
 def preallocate(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
-    """Write an .npy file of zeros and reserve its disk space: on a full disk, a write by mmap kills the process."""
+    """Write an .npy file of zeros and reserve the disk space; on a full disk, a write by mmap kills the process."""
     array: npt.NDArray[Any] = open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     del array
     if hasattr(os, "posix_fallocate"):

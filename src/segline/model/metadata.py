@@ -1,6 +1,6 @@
-"""Decide about the metadata of an image file: honour the metadata, warn about them, or refuse the file.
+"""Decide how to treat the metadata of an image file: honour the metadata, warn the user, or refuse the file.
 
-All decisions are made here, for images and masks, in training and prediction. docs/import.md contains the same table.
+These rules hold for images and masks, in training and prediction. docs/import.md contains the same table.
 
 | metadata | decision |
 |---|---|
@@ -28,7 +28,7 @@ from .headers import ImageError
 
 Pixels = npt.NDArray[Any]
 
-# For each orientation: whether to reverse the stored rows, to reverse the columns, and then to swap rows and columns.
+# Three flags for each orientation: reverse the stored rows, reverse the stored columns, then swap rows and columns.
 TURNS = {
     1: (False, False, False),
     2: (False, True, False),
@@ -39,20 +39,20 @@ TURNS = {
     7: (True, True, True),
     8: (False, True, True),
 }
-FIRST_EXCHANGED = 5  # orientations from this one on exchange height and width
+FIRST_EXCHANGED = 5  # this orientation and all higher ones exchange height and width
 SQUARE = 0.01  # largest relative difference between the sides of a square pixel
 TO_STRIP = "if the labels were made on the unturned pixels, remove the orientation (exiftool -Orientation= FILE)"
 
 
 class Note(NamedTuple):
-    """Message to the user about metadata of a file: the kind of metadata, and the decision about them."""
+    """Message to the user; `kind` names the metadata, such as "orientation", and `message` says what segline does."""
 
     kind: str
     message: str
 
 
 class Facts(NamedTuple):
-    """Metadata of a file that describe the geometry and meaning of its pixels."""
+    """Metadata of a file, as declared: geometry and meaning of the pixels."""
 
     orientation: int | None = None
     density: tuple[float, float] | None = None  # pixels per unit of length, in x and y
@@ -64,11 +64,11 @@ class Facts(NamedTuple):
     nodata: str = ""
     scaled: str = ""
     validity: bool = False  # whether a page of the file is a mask of valid pixels
-    rarely_turned: bool = False  # whether viewers differ in whether they turn the image
+    rarely_turned: bool = False  # whether only some viewers apply the orientation
 
 
 class Metadata(NamedTuple):
-    """What was decided from `Facts`: the orientation (1 to 8), the number for missing values, and notes to the user."""
+    """Result of `decide`: the orientation to apply (1 to 8), the number for missing values, and notes to the user."""
 
     orientation: int = 1
     nodata: float | None = None
@@ -76,7 +76,7 @@ class Metadata(NamedTuple):
 
 
 def decide(facts: Facts) -> Metadata:
-    """Decide, by the module's table, whether to honour the metadata of a file, warn about them, or refuse the file.
+    """Decide how to treat the metadata `facts` of a file; the table in the module docstring gives the rules.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
 
 
 def number(text: str) -> float | None:
-    """Parse the declared number for missing values; None if `text` is not a number."""
+    """Parse `text` as the number for missing values; return None if `text` is not a number."""
     try:
         return float(text.strip("\0 \t\r\n").replace(",", "."))
     except ValueError:
@@ -150,7 +150,7 @@ def holds(dtype: npt.DTypeLike, nodata: float) -> bool:
 
 
 def missing(pixels: Pixels, nodata: float) -> npt.NDArray[np.bool_]:
-    """Return a mask of the pixels that equal `nodata`, the number for missing values; it may be NaN."""
+    """Return a mask of the pixels that equal `nodata`; `nodata` is the number for missing values, and may be NaN."""
     if np.isnan(nodata):
         return np.isnan(pixels)
     if not holds(pixels.dtype, nodata):
@@ -161,14 +161,14 @@ def missing(pixels: Pixels, nodata: float) -> npt.NDArray[np.bool_]:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn stored `pixels` (H, W, ...) upright; the result is (W, H, ...) for `orientation` 5 to 8."""
+    """Turn stored `pixels` (H, W, ...) upright; for `orientation` 5 to 8, the result has shape (W, H, ...)."""
     backward, mirrored, exchanged = TURNS[orientation]
     turned = pixels[:: -1 if backward else 1, :: -1 if mirrored else 1]
     return np.ascontiguousarray(np.swapaxes(turned, 0, 1) if exchanged else turned)
 
 
 def size(height: int, width: int, orientation: int) -> tuple[int, int]:
-    """Convert the height and width of the stored image to those of the upright image, or the reverse."""
+    """Convert the height and width of a stored image to the upright height and width, or the reverse."""
     return (width, height) if TURNS[orientation][2] else (height, width)
 
 
@@ -184,7 +184,7 @@ def _backward(part: slice, length: int) -> slice:
 
 
 def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
-    """Invert `pixels` (H, W, C) with `bits` bits so that 0 means black instead of white; keep the `alpha` channels.
+    """Invert `pixels` (H, W, C) of `bits` bits, so that 0 is black and not white; do not invert the channels `alpha`.
 
     Raises
     ------
@@ -203,9 +203,9 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask that declares 0 as white (`bits` bits) if its writer may not have inverted the values.
+    """Refuse a mask of `bits` bits that declares 0 as white, if the program `writer` may not have inverted the values.
 
-    tifffile, also when called by scikit-image, declares every bool array as WhiteIsZero and inverts nothing.
+    tifffile declares every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.
     """
     most, highest = 2**bits - 1, int(stored.max(initial=0))
     if bits == 1 and writer.startswith("tifffile"):

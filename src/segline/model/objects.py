@@ -1,6 +1,6 @@
-"""Find objects in a prediction: connected components of a class, or parts of components separated by a watershed.
+"""Find objects in a prediction: either the connected components of each class, or the objects of a watershed.
 
-An array of objects holds int32 ids (H, W), numbered from 1; 0 is background.
+Objects are stored as an array of object ids (H, W), int32, numbered from 1; 0 is background.
 """
 
 import io
@@ -18,16 +18,17 @@ Objects = npt.NDArray[np.int32]
 Labels = npt.NDArray[np.uint8]  # class ids (H, W)
 
 STEPS = 64  # heights are rounded to multiples of 1/64 px, so that they are equal on every machine
-REACH = 1024  # largest distance to the background that is measured, px
+REACH = 1024  # larger distances to the background count as this distance, px
 
 
 @dataclass(frozen=True)
 class Separation:
     """Settings in inference.json that control how touching objects are separated.
 
-    ``depth``: px; two peaks of the height map (see `heights`) are two objects if the pass between them is more than
-    ``depth`` lower than both; None for connected components. ``min_area``: px; smaller objects are removed.
-    ``min_probability``: objects with a lower mean probability of foreground are removed.
+    ``depth``: px; two peaks of the height map (see `heights`) are two objects if the pass between them (the highest
+    point where they touch) is more than ``depth`` lower than both peaks. None: objects are connected components.
+    ``min_area``: px; smaller objects are removed. ``min_probability``: objects with a lower mean foreground probability
+    are removed.
     """
 
     depth: float | None = None
@@ -36,14 +37,14 @@ class Separation:
 
 
 def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Separation) -> Objects:
-    """Find the objects (H, W) in `labels` (H, W); these are class ids computed from `probabilities` (K, H, W)."""
+    """Find the objects (H, W); `labels` (H, W) are class ids computed from `probabilities` (K, H, W)."""
     objects = components(labels) if separation.depth is None else parted(probabilities, labels, separation.depth)
     area, probability = measured(objects, probabilities)
     return selected(objects, (area >= separation.min_area) & (probability >= separation.min_probability))
 
 
 def components(labels: Labels) -> Objects:
-    """Number the 4-connected components of each foreground class."""
+    """Number the 4-connected components of all foreground classes, (H, W), from 1; 0 is background."""
     objects = np.zeros(labels.shape, np.int32)
     for class_id in range(1, int(labels.max(initial=0)) + 1):
         pieces = segments(labels == class_id)
@@ -52,10 +53,11 @@ def components(labels: Labels) -> Objects:
 
 
 def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float) -> Objects:
-    """Separate the foreground of `labels` into objects by a watershed on the height map of `heights`.
+    """Separate the foreground of `labels` into objects by a watershed on the height map that `heights` computes.
 
-    Each peak that rises more than `depth` px above the pass to a higher peak becomes an object. So every connected
-    component of the foreground becomes one or more objects, and each foreground pixel belongs to one object.
+    A pass is the highest point where the areas of two peaks touch. Each peak that rises more than `depth` px above the
+    pass to a higher peak becomes an object. The highest peak of each connected component of the foreground becomes an
+    object too. Each foreground pixel is in exactly one object.
 
     Returns
     -------
@@ -77,7 +79,8 @@ def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.flo
     """Compute the height map (H, W) for the watershed, in units of 1 / `STEPS` px; -1 in the background.
 
     The height is the distance to the background, px, times the probability of the likeliest foreground class. Heights
-    are low in a neck, along a faint line, and where two classes meet. docs/decisions.md calls this map the landscape.
+    are low where an object is narrow, along a faint line, and where two classes meet. docs/decisions.md calls this map
+    the landscape.
     """
     ground: npt.NDArray[np.int32] = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
     ground[distance == 0] = -1
@@ -85,13 +88,13 @@ def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.flo
 
 
 def distances(inside: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
-    """Measure the distance (H, W) from each pixel to the nearest pixel that is not `inside`, in px, at most `most`."""
+    """Measure the distance (H, W) from each pixel to the nearest False pixel of `inside`, in px, at most `most`."""
     distance = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(distance, np.float32(most))
 
 
 def reach(height: int, width: int) -> int:
-    """Return the largest distance to the background that is measured in an image of `height` x `width` px."""
+    """Return the upper limit of distances to the background, px, for an image of `height` x `width` px."""
     return min(REACH, height + width)
 
 
@@ -103,29 +106,28 @@ def steps(depth: float) -> int:
 def measured(
     objects: Objects, probabilities: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return, for each id in `objects`, its area (N,) in px and its mean foreground probability (N,)."""
+    """Return two values for each object id: area (N,), px, and mean foreground probability (N,)."""
     ids = objects.ravel()
     area = np.bincount(ids)
     return area, 1 - np.bincount(ids, probabilities[0].ravel()) / np.maximum(area, 1)
 
 
 def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
-    """Keep the objects whose entry in `keep` (N,) is True; renumber them from 1 in the order of their first pixels."""
+    """Keep each object with True in `keep` (N,); renumber the kept objects from 1 in the order of first pixels."""
     kept = np.flatnonzero(keep & (np.bincount(objects.ravel(), minlength=keep.size) > 0))
     kept = kept[kept > 0]
     first = np.zeros(keep.size, np.int64)
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
-        first[objects[row, ::-1]] = (
-            row * objects.shape[1] + columns
-        )  # for equal ids, numpy keeps the value that is written last
+        # If an id occurs twice, numpy keeps the last value.
+        first[objects[row, ::-1]] = row * objects.shape[1] + columns
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)
     return numbers[objects]
 
 
 def class_labels(objects: Objects, labels: Labels) -> Labels:
-    """Return class ids (H, W): each object gets the most frequent class of its pixels, and all else is background."""
+    """Return class ids (H, W): each object gets its most frequent class, and all other pixels become background."""
     classes = int(labels.max(initial=0)) + 1
     count = int(objects.max(initial=0)) + 1
     votes = np.bincount(objects.ravel() * classes + labels.ravel(), minlength=count * classes).reshape(count, classes)
@@ -135,7 +137,7 @@ def class_labels(objects: Objects, labels: Labels) -> Labels:
 
 
 def encode(objects: npt.NDArray[Any]) -> bytes:
-    """Encode `objects` as a 16-bit PNG, or as a 32-bit TIFF if there are more than 65,535 objects."""
+    """Encode object ids (H, W) as a 16-bit PNG, or as a 32-bit TIFF if an id is larger than 65,535."""
     if objects.max(initial=0) < 2**16:
         return encode_png(objects.astype(np.uint16))
     import tifffile
@@ -176,8 +178,8 @@ def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
 def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int32]:
     """Grow the segments above the threshold until only a line one pixel wide is left between them.
 
-    Only the segments above the threshold grow, as in the ISBI 2012 challenge, and all at the same speed in all
-    directions. No pixel changes its segment, and a border that does not separate two segments vanishes.
+    The segments are those above the threshold, as in the ISBI 2012 challenge; no new segments appear. All segments grow
+    at the same speed in all directions. No pixel changes its segment. A border inside a single segment vanishes.
 
     Parameters
     ----------
@@ -197,10 +199,10 @@ def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDAr
 def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """Grow all segments one pixel at a time; a pixel where two segments would meet becomes part of the line.
 
-    Pixels are coloured like a chessboard. Each step decides the white pixels, then the black pixels. Pixels of one
-    colour do not touch, so the order of the pixels does not matter, and no segment grows from an undecided pixel. Every
-    segment stays 4-connected, and every pixel of the line touches two segments (scikit-image's watershed_line
-    guarantees neither).
+    Pixels are coloured like a chessboard. Each step assigns the white pixels next to a segment, then the black
+    pixels. Pixels of one colour do not touch, so the order of the pixels does not matter. Every segment stays
+    4-connected, and every pixel of the line touches two segments. The option watershed_line of scikit-image guarantees
+    neither of these.
     """
     if seeds.max(initial=0) <= 1:
         return np.full_like(seeds, seeds.max(initial=0))
@@ -220,7 +222,7 @@ def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return, for each row of `ids` (N, 4), its only id other than 0; return 0 if the row has no such id or several."""
+    """Return, for each row of `ids` (N, 4), the only id above 0; return 0 if the row has no id above 0, or several."""
     highest = ids.max(axis=1)
     lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
     return np.where(lowest == highest, highest, 0).astype(np.int32)

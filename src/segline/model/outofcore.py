@@ -1,4 +1,4 @@
-"""Predict an out-of-core image with maps in files; the result is bit-identical to `Predictor.predict` in memory."""
+"""Predict an out-of-core image, with all maps in files; the results are bit-identical to `Predictor.predict`."""
 
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from .tiling import Source
 
 
 class OutOfCorePrediction:
-    """Labels, objects and probabilities of an out-of-core image; each call returns those of some rows."""
+    """Labels, objects and probabilities of an out-of-core image, computed for some rows at a time."""
 
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
         """Predict `source` and write the maps into `folder`; continue after an interrupted call.
@@ -25,7 +25,7 @@ class OutOfCorePrediction:
         Raises
         ------
         ImageError
-            The model's settings need the whole image at once, or the image's type or channels do not fit the model.
+            The settings of the model need the whole image at once. Or the type or the channels do not fit the model.
         """
         if reason := predictor.needs_whole:
             raise ImageError(
@@ -44,11 +44,11 @@ class OutOfCorePrediction:
         self._maps.release()
         if self._inference.separation is None:
             return self._maps.labels(rows)
-        table = self._table  # computed before the ids are read, because it writes the ids
+        table = self._table  # this must come first, because computing the table writes the ids
         return table.classes[self._maps.ids(rows)]
 
     def objects(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return the objects (h, W) of some rows; errors as in `predict`."""
+        """Return the object ids (h, W) of some rows; errors as in `predict`."""
         self._maps.release()
         table = self._table
         return table.objects[self._maps.ids(rows)]

@@ -1,4 +1,4 @@
-"""Read and write a model on disk: model.json, inference.json and the weights. All are validated before use."""
+"""Read and write the files of a model: model.json, inference.json and the weights; validate each file on reading."""
 
 import json
 import math
@@ -27,7 +27,7 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Description:
-    """Content of model.json: what is needed, besides the weights, to build the network and its input."""
+    """Content of model.json: network settings, class names, type of labels, and statistics of the training images."""
 
     network: dict[str, Any]
     classes: dict[int, str]
@@ -41,7 +41,7 @@ class Description:
             content = _read(file)
             network, classes = content["network"], content["classes"]
             _doubt(isinstance(network, dict) and all(NETWORK.get(k, _never)(v) for k, v in network.items()), "network")
-            # The network's memory grows with this product, so a damaged number could allocate all memory.
+            # This product is the number of channels at the lowest level. A damaged number could fill all memory.
             _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "network.width")
             _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "classes")
             _doubt(list(classes) == [str(number) for number in range(len(classes))], "classes")
@@ -67,11 +67,13 @@ class Description:
 class Inference:
     """Content of inference.json: settings that turn probabilities into labels and objects.
 
-    ``threshold`` : a pixel is foreground above this probability; None takes the likeliest class.
-    ``segment_threshold`` : a border is closed between cells that are separate above this probability; None: never.
+    ``threshold`` : a pixel is foreground if its foreground probability is above this value; None: a pixel gets the
+    likeliest class.
+    ``segment_threshold`` : two segments above this foreground probability are separated by a border without gaps;
+    None: gaps stay.
     ``separation`` : how touching objects are separated; None if the model does not predict objects.
     ``views`` : number of views to average, a key of `VIEWS`.
-    ``tile`` : side of a window, px; 0 chooses windows as large as `MEMORY_BUDGET` allows.
+    ``tile`` : side of a window, px; 0: windows are as large as `MEMORY_BUDGET` allows.
     """
 
     threshold: float | None = None
@@ -103,7 +105,7 @@ class Inference:
 
 
 def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
-    """Read the weights, tensors by name, from `file`, and check that their shapes fit the network of `description`.
+    """Read the weights (a tensor for each name) from `file`; check that the shapes fit the network of `description`.
 
     Raises
     ------
@@ -112,7 +114,7 @@ def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
     """
     with _named(file):
         tensors = load_file(file)
-    with torch.device("meta"):  # a network with shapes, but without memory for weights
+    with torch.device("meta"):  # on this device, tensors have shapes but take no memory
         wanted = description.build().state_dict()
     for name in sorted({*wanted, *tensors}):
         shapes = [tuple(state[name].shape) if name in state else "none" for state in (tensors, wanted)]
@@ -127,12 +129,12 @@ def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Turn every error about a damaged file, raised inside the with block, into a ModelError that names the file."""
+    """Turn every exception inside the with block into a ModelError that names `file`."""
     try:
         yield
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # SafetensorError, or an error caused by a JSON value of a wrong type
+    except Exception as error:  # such as SafetensorError, or a TypeError because of a wrong JSON value
         message = " ".join(f"{error}".split())[:200] if not isinstance(error, KeyError) else f"{error} is missing"
         raise ModelError(f"{file}: {message}; {REMEDY}") from error
 
@@ -159,7 +161,7 @@ def _real(value: object, low: float, high: float = math.inf) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type, operator]
 
 
-def _never(value: object) -> bool:  # noqa: ARG001  check for a setting with an unknown name
+def _never(value: object) -> bool:  # noqa: ARG001  a setting with an unknown name is never valid
     return False
 
 

@@ -1,4 +1,4 @@
-"""MLflow interface of a registered model: takes encoded images, returns encoded predictions."""
+"""MLflow interface of a registered model; it takes encoded images and returns encoded predictions."""
 
 import base64
 import binascii
@@ -21,44 +21,45 @@ COLUMNS = ("labels", "instances", "probabilities")
 
 
 class Served(PythonModel):
-    """A pyfunc model: each input row is an encoded image, such as PNG; each output row is a uint8 PNG of class ids.
+    """A pyfunc model; an input row is an encoded image, such as PNG, and an output row is a uint8 PNG of class ids.
 
-    The parameters ``instances`` and ``probabilities`` add columns of these names, which hold images of instance ids and
-    of class probabilities. ``views`` is the number of views to average, or 0 for the number in inference.json.
+    The parameter ``instances`` adds a column of the same name with images of object ids. The parameter
+    ``probabilities`` adds a column of the same name with images of class probabilities. The parameter ``views`` is the
+    number of views to average; 0 means the number in inference.json.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the predictor from artifact ``model`` onto the device in MLFLOW_DEFAULT_PREDICTION_DEVICE or CPU."""
+        """Load the artifact ``model`` onto the device in MLFLOW_DEFAULT_PREDICTION_DEVICE, by default the CPU."""
         # This import is late because torch takes a second to load, and registration does not need torch.
         from .inference import load
 
         device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or "cpu"
         self.predictor = load(Path(context.artifacts["model"]), device)
 
-    # The type hint pd.DataFrame keeps MLflow from deriving a signature. Callers may pass other types, see `entries`.
+    # MLflow derives a signature from most type hints, but not from pd.DataFrame. Callers may pass other types too.
     def predict(
         self,
         context: PythonModelContext,  # noqa: ARG002
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict the images in `model_input`; return the column ``labels`` and the columns that `params` requests.
+        """Predict all images in `model_input`; return the column ``labels``, and the further columns set in `params`.
 
         Parameters
         ----------
         model_input
-            A DataFrame whose first column holds the images, or a list of images, or one image. Each image is bytes or
+            A DataFrame with images in the first column, or a list of images, or one image. Each image is bytes or
             base64 text.
         params
-            ``instances``: true adds the column ``instances``: 16-bit PNG, or 32-bit TIFF for more than 65,535 ids.
-            ``probabilities``: true adds the column ``probabilities``: float32 TIFF with one plane per class.
-            ``views``: number of views to average, 1, 4 or 8; 0 for the number in the model's settings.
+            ``instances``: true adds the column ``instances``, a 16-bit PNG, or a 32-bit TIFF for more than 65,535 ids.
+            ``probabilities``: true adds the column ``probabilities``, a float32 TIFF with one plane per class.
+            ``views``: number of views to average, 1, 4 or 8; 0 means the number in the model's settings.
 
         Raises
         ------
         MlflowException
-            An entry is not a readable image or does not fit the model; the message gives the entry's number and the
-            reason.
+            An entry is not a readable image, or does not fit the model. The message gives the number of the entry and
+            the reason.
         """
         options = params or {}
         columns = [name for name in COLUMNS if name == "labels" or options.get(name)]
@@ -86,20 +87,20 @@ class Served(PythonModel):
         views: int,
         show: Callable[[str, int, int], None],
     ) -> "OutOfCorePrediction":
-        """Predict an out-of-core image.
+        """Predict an out-of-core image, and return an object that gives the results of some rows at a time.
 
         Parameters
         ----------
         size : height and width of the image, px.
         read : function that returns the pixels (h, w, C) of given rows and columns.
-        folder : folder for files as large as the image; an interrupted call continues from its files.
-        views : number of views to average, 1, 4 or 8; 0 for the number in the model's settings.
+        folder : folder for large files; a call with the files of an interrupted call continues that call.
+        views : number of views to average, 1, 4 or 8; 0 means the number in the model's settings.
         show : function that receives the name of a step, the number of finished parts and the number of all parts.
 
         Raises
         ------
         ImageError
-            The image does not fit the model, or the model's settings need the whole image at once.
+            The image does not fit the model, or the settings of the model need the whole image at once.
         """
         from .outofcore import OutOfCorePrediction
         from .tiling import Source
@@ -108,12 +109,12 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return why images must be predicted whole (empty if not needed), and how much memory this takes, bytes."""
+        """Return two values: why windows cannot be used (empty if they can), and the memory needed, bytes."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 
 def entries(model_input: Any) -> list[Any]:
-    """List the images in `model_input`, still encoded."""
+    """List the encoded images in `model_input`."""
     if isinstance(model_input, pd.DataFrame):
         return list(model_input.iloc[:, 0])
     if isinstance(model_input, bytes | bytearray | str):
@@ -132,7 +133,7 @@ def to_bytes(entry: Any) -> bytes:
     if not isinstance(entry, bytes | bytearray | str):
         raise ImageError(f"{type(entry).__name__}, not bytes; send the bytes of an image file, base64 in JSON")
     try:
-        # MLflow passes some base64 text as bytes. An image file always has bytes that base64 does not use.
+        # MLflow passes some base64 text as bytes. Every image file contains byte values that base64 does not use.
         return base64.b64decode("".join(entry.split()) if isinstance(entry, str) else entry, validate=True)
     except (binascii.Error, ValueError):
         if isinstance(entry, str):

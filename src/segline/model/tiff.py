@@ -1,4 +1,4 @@
-"""Read the pictures in a TIFF: group directories (IFDs) into pictures, validate their headers, decode the pixels."""
+"""Read the pictures in a TIFF: group directories (IFDs) into pictures, validate the headers, decode the pixels."""
 
 import logging
 import math
@@ -14,14 +14,14 @@ from . import headers, metadata, tifftags
 from .headers import ImageError
 from .metadata import Metadata
 
-# Largest expansion of each accepted compression, bytes per compressed byte.
-# Other compressions are refused: rare ones, and those whose data declare sizes (JPEG 2000, WebP, JPEG XL, LERC).
+# Largest expansion of each accepted compression, decoded bytes per compressed byte.
+# Rare compressions are refused. So are JPEG 2000, WebP, JPEG XL and LERC, because they declare sizes in their data.
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
-PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1: grey with black as 0, 2: RGB
+PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1 is grey with 0 as black, 2 is RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
-ALPHAS = (1, 2)  # values of ExtraSamples
-# These flags turn off the forty dialects of tifffile, whose metadata can make tifffile load any amount of data.
+ALPHAS = (1, 2)  # values of tag ExtraSamples that mean alpha
+# These flags turn off the forty dialects of tifffile. Metadata of a dialect can make tifffile load any amount of data.
 PLAIN: dict[str, Any] = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 
 Pixels = npt.NDArray[Any]
@@ -31,15 +31,15 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class Stored(NamedTuple):
-    """Pixel numbers (H, W, C) as stored in a TIFF, and how to interpret them."""
+    """Pixel values (H, W, C) as stored in a TIFF, and how to interpret them."""
 
     numbers: Pixels
     alpha: tuple[int, ...]
     """Indices of the alpha channels."""
     palette: npt.NDArray[np.uint8] | None
-    """Colours (N, 3) of the palette; None without a palette."""
+    """Colours (N, 3) of the palette; None if there is no palette."""
     white_is_zero: int = 0
-    """Number of bits per value if 0 is white, else 0."""
+    """Number of bits per value if 0 is white; 0 if 0 is black."""
     orientation: int = 1
     """Orientation as in the TIFF standard, 1 to 8."""
     writer: str = ""
@@ -47,14 +47,14 @@ class Stored(NamedTuple):
 
     @property
     def black_is_zero(self) -> Pixels:
-        """Pixel numbers with 0 as black, inverted if 0 is stored as white; ImageError if they cannot be inverted."""
+        """Pixel values, inverted if needed so that 0 is black; ImageError if inversion is not possible."""
         bits = self.white_is_zero
         return metadata.inverted(self.numbers, bits, self.alpha) if bits else self.numbers
 
 
 @contextmanager
 def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
-    """Open a TIFF; yield the file and the offsets of the directories that hold full images."""
+    """Open a TIFF; yield two values: the file, and the offsets of the directories that hold full images."""
     with headers.reading("TIFF"):
         offsets = tifftags.full_images(stream)
         stream.seek(0)
@@ -63,19 +63,19 @@ def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
 
 
 def count(stream: BinaryIO) -> int:
-    """Count the pictures in a TIFF; planes of channels, smaller copies and validity masks do not count.
+    """Count the pictures in a TIFF; further planes of a picture, smaller copies and validity masks do not count.
 
     Raises
     ------
     ImageError
-        The stream is not a TIFF, or its metadata contradict its planes.
+        The stream is not a TIFF, or the metadata contradict the number or order of the planes.
     """
     with opened(stream) as (file, offsets):
         return len(_pictures(file, offsets))
 
 
 def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int, np.dtype[Any]]:
-    """Return the height and width of the upright picture, its number of channels without alpha, and its stored type."""
+    """Return four values: height and width after turning upright, number of channels without alpha, and stored type."""
     with opened(stream) as (file, offsets):
         pages = page_planes(file, offsets, picture)
         first = pages[0]
@@ -86,13 +86,13 @@ def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int,
 
 
 def read(stream: BinaryIO, picture: int | None = None) -> Stored:
-    """Read the stored numbers of the picture with index `picture`; None means the only picture.
+    """Read the stored pixel values of the picture with index `picture`; None means the only picture.
 
     Raises
     ------
     ImageError
-        The stream is not a TIFF, is damaged or incomplete, or is not supported; or it has several pictures, and
-        `picture` is None.
+        The stream is not a TIFF, is damaged, incomplete or not supported. Or `picture` is None, and the stream has
+        several pictures.
     """
     with opened(stream) as (file, offsets):
         pages = page_planes(file, offsets, picture)
@@ -101,7 +101,7 @@ def read(stream: BinaryIO, picture: int | None = None) -> Stored:
 
 
 def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
-    """Return how to interpret the numbers of a picture with the planes `pages`, as a `Stored` without numbers."""
+    """Return a `Stored` that says how to interpret the pixel values of `pages`; field `numbers` is empty."""
     first = pages[0]
     white = first.bitspersample if tifftags.white_is_zero(first) else 0
     return Stored(
@@ -115,13 +115,13 @@ def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
 
 
 def is_exact(stream: BinaryIO, picture: int | None = None) -> bool:
-    """Return whether a picture is stored without JPEG, a lossy compression; errors as in `read`."""
+    """Return whether a picture is stored without lossy (JPEG) compression; errors as in `read`."""
     with opened(stream) as (file, offsets):
         return all(page.compression != JPEG for page in page_planes(file, offsets, picture, whole=False))
 
 
 def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
-    """Return the decisions about the metadata of a picture, without decoding its pixels; errors as in `read`."""
+    """Return how to treat the metadata of a picture; decode no pixels. Errors as in `read`."""
     with opened(stream) as (file, offsets):
         page = page_planes(file, offsets, picture, whole=False)[0]
         stream.seek(0)
@@ -129,7 +129,7 @@ def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
 
 
 def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
-    """Return, for each picture, the offsets of its directories; each directory holds one plane."""
+    """Return, for each picture, a list of directory offsets; each directory holds one plane of the picture."""
     first = _page(file, offsets[0])
     axes, sizes = tifftags.order(first.description, first.samplesperpixel, len(offsets))
     if math.prod(sizes) != len(offsets):
@@ -145,11 +145,11 @@ def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
 def page_planes(
     file: tifffile.TiffFile, offsets: list[int], picture: int | None, whole: bool = True
 ) -> list[tifffile.TiffPage]:
-    """Validate and return the directories of a picture, one for each plane, in the order of the channels.
+    """Validate and return the directories of a picture, one for each plane, in channel order.
 
     Parameters
     ----------
-    whole : whether to refuse pictures that are too large to decode at once; False to read windows.
+    whole : whether to refuse pictures that are too large to decode at once. Use False to read windows.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _page(file: tifffile.TiffFile, offset: int) -> tifffile.TiffPage:
 
 
 def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole: bool) -> None:
-    """Refuse a page that is not supported, lacks strips or tiles, or declares more pixels than its data can hold."""
+    """Refuse a page that is not supported, lacks strips or tiles, or declares more pixels than the file can hold."""
     if page.compression not in RATIOS or page.predictor not in PREDICTORS or page.jpegheader is not None:
         kind = f"compression {_name(page.compression)}, predictor {_name(page.predictor)}"
         raise ImageError(f"{kind} is not supported; write it with deflate or LZW")
@@ -209,7 +209,7 @@ def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole:
 
 
 def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
-    """Return how many strips or tiles a page must have, and the number of rows and columns of each."""
+    """Return three values: the required number of strips or tiles of a page, and the height and width of each, px."""
     height, width, depth = page.imagelength, page.imagewidth, page.imagedepth
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
     sizes = (height, width, rows, columns, page.samplesperpixel)
@@ -222,7 +222,7 @@ def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
 
 
 def _doubt_parts(page: tifffile.TiffPage, size: int, parts: int) -> int:
-    """Refuse a page if a strip or tile lies outside the file of `size` bytes; return the total size of all parts."""
+    """Refuse a page if a strip or tile lies outside the file of `size` bytes; return the sum of strip or tile sizes."""
     offsets, lengths = page.dataoffsets, page.databytecounts
     if len(lengths) != parts or len(offsets) != parts:
         raise ImageError(f"the file is damaged: it lists {len(offsets)} of {parts} strips or tiles")
@@ -235,7 +235,7 @@ def _doubt_parts(page: tifffile.TiffPage, size: int, parts: int) -> int:
 
 
 def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, columns: int) -> None:
-    """Refuse a page with JPEG strips or tiles that are truncated, or larger than the page declares."""
+    """Refuse a page if a JPEG strip or tile is truncated, or has more rows or columns than the page declares."""
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
         file.filehandle.seek(offset)
         part = headers.jpeg(file.filehandle.read(length))
@@ -244,7 +244,7 @@ def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, co
 
 
 def _bytes(dtype: np.dtype[Any]) -> int:
-    """Return the number of bytes per value, stored or decoded, whichever is larger."""
+    """Return the number of bytes per pixel value, stored or decoded, whichever is larger."""
     return dtype.itemsize if dtype.name in ("bool", "uint8", "uint16") else max(4, dtype.itemsize)
 
 
@@ -253,7 +253,7 @@ def _name(value: Any) -> str:
 
 
 def numbers_of(page: tifffile.TiffPage) -> Pixels:
-    """Decode the stored numbers (H, W, C) of a page that was validated."""
+    """Decode the stored pixel values (H, W, C) of a page; the page must have been validated."""
     numbers = page.asarray(squeeze=False, maxworkers=1)  # shape (planes, 1, H, W, channels per plane)
     if page.photometric == PALETTE:
         numbers = numbers.astype(np.uint8 if numbers.dtype.kind == "b" else numbers.dtype, copy=False)
@@ -261,7 +261,7 @@ def numbers_of(page: tifffile.TiffPage) -> Pixels:
 
 
 def alpha_of(pages: list[tifffile.TiffPage]) -> tuple[int, ...]:
-    """Return the indices of the alpha channels of a picture; there are none if each channel is a page of its own."""
+    """Return the indices of the alpha channels of a picture; empty if each channel is a separate page."""
     if len(pages) > 1:
         return ()
     extra, samples = pages[0].extrasamples, pages[0].samplesperpixel

@@ -1,4 +1,4 @@
-"""Read the directories (IFDs) and tags of a TIFF: the order of its planes, and metadata such as the orientation."""
+"""Read directories (IFDs) and tags of a TIFF: the order of the planes, and metadata such as the orientation."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ MOST_TAGS = 4096
 
 
 class _Form(NamedTuple):
-    """Struct formats of a TIFF: the number of entries, an entry (tag, type, number of values, value), and an offset."""
+    """Three struct formats: a count of entries, an entry (tag, type, number of values, value), and an offset."""
 
     entries: struct.Struct
     entry: struct.Struct
@@ -29,7 +29,7 @@ class _Form(NamedTuple):
 
 
 def full_images(stream: BinaryIO) -> list[int]:
-    """Return the offsets of the directories that hold full images, at least one; ImageError as in `_kinds`."""
+    """Return the offsets of all directories with full images; ImageError if there is none, or as in `_kinds`."""
     offsets = [offset for offset, kind in _kinds(stream).items() if not kind & (SMALLER_COPY | MASK)]
     if not offsets:
         raise ImageError("the file contains no image")
@@ -42,10 +42,10 @@ def has_validity_mask(stream: BinaryIO) -> bool:
 
 
 def _kinds(stream: BinaryIO) -> dict[int, int]:
-    """Return the NewSubfileType of each directory, keyed by the offset of the directory, in file order.
+    """Return a dictionary from the offset of each directory to its NewSubfileType, in file order.
 
-    tifffile cannot be used: it loops forever if more than a hundred directories form a cycle, and it loads the same
-    bytes again for every tag that refers to them.
+    tifffile is not used for two reasons. It loops forever if more than a hundred directories form a cycle. And if many
+    tags refer to the same data, it loads the data once for each tag.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def _kinds(stream: BinaryIO) -> dict[int, int]:
     """
     form = _form(stream.read(8))
     size = stream.seek(0, 2)
-    at, kind_of = form.offset.size, dict[int, int]()  # byte 4 holds the first offset; 8 in a BigTIFF
+    at, kind_of = form.offset.size, dict[int, int]()  # the first offset is at byte 4, or at byte 8 in a BigTIFF
     while True:
         (offset,) = _read(stream, at, form.offset)
         if not offset:
@@ -75,7 +75,7 @@ def _kinds(stream: BinaryIO) -> dict[int, int]:
 
 
 def _kind(entries: list[tuple[int, int, int, int]], form: _Form) -> int:
-    """Return the NewSubfileType of a directory, or its equivalent for the older SubfileType."""
+    """Return the NewSubfileType of a directory; a value of the older tag SubfileType is converted."""
     for tag, kind, _, stored in entries:
         # In an entry, a two-byte value is left-aligned in a field of four bytes.
         value = stored >> 16 if kind == SHORT and form.offset.format.startswith(">") else stored
@@ -102,12 +102,12 @@ def _read(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[int, ...]:
 
 
 def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
-    """Return the names and sizes of the axes along which `planes` directories are arranged, slowest first; C: channels.
+    """Return two values: names and sizes of the axes that order the `planes` directories, slowest first; C is channels.
 
     Parameters
     ----------
-    description : ImageDescription of the first directory, as OME, ImageJ or tifffile write it.
-    samples : number of channels within a directory; OME and ImageJ include them in their number of channels.
+    description : ImageDescription of the first directory, in the format of OME, ImageJ or tifffile.
+    samples : number of channels in each directory. The channel numbers of OME and ImageJ include these channels.
     """
     if description.startswith("ImageJ="):
         return _imagej(description, samples)
@@ -139,7 +139,7 @@ def _ome(description: str, samples: int) -> tuple[str, list[int]]:
     if not pixels:
         raise ImageError("the OME metadata have no element Pixels")
     attributes = _attributes(pixels[1])
-    axes = attributes["DimensionOrder"][:1:-1]  # in XYCZT, C is the fastest
+    axes = attributes["DimensionOrder"][:1:-1]  # XYCZT, for example, becomes TZC: the slowest axis comes first
     of_axis = {axis: int(attributes[f"Size{axis}"]) for axis in "CZT"}
     of_axis["C"] = max(1, of_axis["C"] // samples)
     sizes = [of_axis[axis] for axis in axes]
@@ -154,7 +154,7 @@ def _attributes(text: str) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="([^"]*)"', text))
 
 
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # tag, and its value for 0 as white
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # the tag, and the value that means 0 is white
 PIXEL_SCALE = 33550
 GEOREFERENCE = (PIXEL_SCALE, 33922, 34264, 50844)  # pixel scale, tiepoints, transformation and RPC coefficients
 XMP, GDAL_METADATA, GDAL_NODATA = 700, 42112, 42113
@@ -163,12 +163,12 @@ PHYSICAL = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]{1,40})"')
 
 
 def size_of(page: tifffile.TiffPage) -> tuple[int, int]:
-    """Return the height and width of a page after it is turned upright, px."""
+    """Return two values: the height and width of a page, px, after turning it upright."""
     return metadata.size(page.imagelength, page.imagewidth, metadata_of(page).orientation)
 
 
 def metadata_of(page: tifffile.TiffPage, validity: bool = False) -> Metadata:
-    """Return the decisions about the metadata of a TIFF page.
+    """Return how to treat the metadata of a TIFF page; `metadata.decide` gives the rules.
 
     Raises
     ------
@@ -205,7 +205,7 @@ def _occurs(page: tifffile.TiffPage, nodata: str) -> bool:
 
 
 def _density(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Return the number of pixels per unit of length in x and y, from GeoTIFF tags, OME metadata or the resolution."""
+    """Return the pixels per unit of length, in x and y, from GeoTIFF tags, else OME metadata, else resolution tags."""
     scale = page.tags.valueof(PIXEL_SCALE)
     if isinstance(scale, tuple) and len(scale) == 3:
         return _inverse(scale[0], scale[1])
@@ -226,7 +226,7 @@ def _inverse(width: float, height: float) -> tuple[float, float] | None:
 
 
 def _scaling(text: object) -> str:
-    """Describe the scale (other than 1) or offset (other than 0) of values in GDAL metadata; empty if there is none."""
+    """Describe the first scale other than 1 or offset other than 0 in GDAL metadata; empty if there is none."""
     for role, value in SCALING.findall(text[:100_000]) if isinstance(text, str) else ():
         number = metadata.number(value)
         if number is not None and number != (1 if role == "scale" else 0):

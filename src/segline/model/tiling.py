@@ -1,6 +1,6 @@
-"""Overlap-tile geometry: eight views of an image, and for each part of the output the input window in a view.
+"""Turn an image into eight views, cover a view with overlapping windows, and map window outputs to the image.
 
-This module computes only indices.
+The predictions themselves are made in module `inference`.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,22 @@ from .geometry import Geometry, SizeError
 from .images import Raw, Statistics, to_network
 
 VIEWS = {1: (0,), 4: (0, 2, 4, 6), 8: tuple(range(8))}
-"""Views to average, numbered as in `make_view`, for each number of views; 4: the views that keep rows as rows."""
+"""Views to average for each number of views, as numbers for `make_view`; 4 omits views that swap rows and columns."""
 
 
 def make_view(image: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
-    """Return one of the eight rotations and mirror images of `image` (C, H, W); view 0 is the image itself."""
+    """Return view `view` of `image` (C, H, W), one of eight rotations and mirror images; view 0 is the image itself."""
     turned = np.rot90(image, view % 4, axes=(1, 2))
     return np.ascontiguousarray(turned[:, :, ::-1] if view >= 4 else turned)
 
 
 def undo_view(output: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
-    """Undo `make_view` for a network output (K, h, w)."""
+    """Turn a network output (K, h, w) of a view back to the orientation of the image."""
     return np.rot90(output[:, :, ::-1] if view >= 4 else output, -(view % 4), axes=(1, 2))
 
 
 def view_size(view: int, height: int, width: int) -> tuple[int, int]:
-    """Return the height and width of a view, for an image of `height` x `width` px."""
+    """Return the height and width of view `view` of an image of `height` x `width` px."""
     return (height, width) if view % 2 == 0 else (width, height)
 
 
@@ -38,7 +38,7 @@ def to_image(view: int, rows: slice, columns: slice, height: int, width: int) ->
     if view >= 4:
         columns = _mirrored(columns, view_size(view, height, width)[1])
     for side in (width, height, width)[: view % 4][::-1]:
-        # After a quarter turn, the first row of the image is its former last column.
+        # A quarter turn makes the last column of an image the first row of the turned image.
         rows, columns = columns, _mirrored(rows, side)
     return rows, columns
 
@@ -51,9 +51,9 @@ def _mirrored(span: slice, length: int) -> slice:
 class Span:
     """Extent of a window along one axis.
 
-    ``start`` to ``stop``: the input, in pixels of the image; beyond its border, the image is mirrored. ``keep`` to
-    ``end``: the pixels of the image whose output is kept from this window. ``offset``: the position of the first of
-    these pixels in the network's output.
+    The network's input is ``start`` to ``stop``, in pixels of the view; outside the view, the view is mirrored. The
+    output of this window is kept for the pixels ``keep`` to ``end`` of the view. ``offset`` is the position of pixel
+    ``keep`` in the network's output.
     """
 
     start: int
@@ -64,20 +64,20 @@ class Span:
 
     @property
     def kept(self) -> slice:
-        """Kept pixels, as a slice of the network's output."""
+        """Slice of the network's output that contains the kept pixels."""
         return slice(self.offset, self.offset + self.end - self.keep)
 
 
 def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
     """Plan windows of equal size that cover an axis of `length` px; each pixel is kept from exactly one window.
 
-    Steps are multiples of the stride, and no window's fringe is kept. So the result equals that of one window over the
-    whole axis. If `size` is None, plan this one window.
+    Windows advance by multiples of the stride, and the fringe of a window is never kept. So the kept pixels equal those
+    of one window over the whole axis. If `size` is None, the plan is that one window.
 
     Raises
     ------
     SizeError
-        `size` is not legal, or so small that its windows cannot advance by one stride.
+        `size` is not legal, or so small that windows cannot advance by one stride.
     """
     if size is not None:
         geometry.check(size, "tile")
@@ -87,7 +87,7 @@ def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan unpadded windows; the first window keeps pixels from 0 on, and each further window from one step later."""
+    """Plan windows for unpadded convolutions; each window keeps the pixels of one step, from pixel 0 on."""
     context = geometry.margin + geometry.fringe
     whole = geometry.at_least(length + 2 * context)
     size = min(size or whole, whole)
@@ -103,8 +103,8 @@ def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]
 
 
 def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan padded windows inside the image (rounded up to the stride), so zero padding occurs only at its border."""
-    # The size is at least two strides: instance norm cannot normalise one pixel at the lowest level.
+    """Plan windows for padded convolutions; all lie inside the axis, which is extended to a multiple of the stride."""
+    # The size is at least two strides, because instance norm cannot normalise a single pixel at the lowest level.
     whole = geometry.at_least(max(length, 2 * geometry.stride))
     size = min(size or whole, whole)
     context = geometry.at_least(geometry.fringe)
@@ -128,7 +128,7 @@ def smallest(geometry: Geometry) -> int:
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Shrink `size` as far as possible without more windows to cover `length` px, so that the windows overlap less."""
+    """Return the smallest window size, px, that covers `length` px with no more windows than `size` does."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:
@@ -142,7 +142,7 @@ def _refuse(size: int, geometry: Geometry) -> None:
 
 
 def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-    """Map `indices` into 0 ... length - 1 by mirroring at the edges, without repeating the edge pixel."""
+    """Map `indices` into 0 ... length - 1: mirror at the edges, and do not repeat the edge pixels."""
     if length == 1:
         return np.zeros_like(indices)
     folded = np.abs(indices) % (2 * length - 2)
@@ -151,7 +151,7 @@ def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
 
 
 def reach(span: Span, length: int) -> tuple[slice, npt.NDArray[np.int64]]:
-    """Return which pixels of an axis of `length` px a window reads, and for each window pixel its index among them."""
+    """Return two values: the slice of the axis that a window reads, and the indices of window pixels in the slice."""
     indices = fold(np.arange(span.start, span.stop), length)
     first = int(indices.min())
     return slice(first, int(indices.max()) + 1), indices - first
@@ -175,14 +175,14 @@ class Part(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A window of a view."""
+    """A window of view `view`, with its extent along each axis of the view."""
 
     view: int
     row: Span
     column: Span
 
     def inputs(self, source: Source, statistics: Statistics) -> npt.NDArray[np.float32]:
-        """Read the network's input (C, h, w) for the window; mirror the image beyond its border."""
+        """Read the network's input (C, h, w) for the window; pixels outside the image are mirrored from inside."""
         height, width = source.height, source.width
         tall, wide = view_size(self.view, height, width)
         rows, row_indices = reach(self.row, tall)
@@ -192,7 +192,7 @@ class Window(NamedTuple):
         return image[:, row_indices[:, None], column_indices]
 
     def decided(self, output: npt.NDArray[np.float32], source: Source) -> Part:
-        """Return the kept pixels of the network's output (K, h, w), with their rows and columns in the image."""
+        """Return the part of the network's output (K, h, w) that this window keeps, placed in the image."""
         kept = output[:, self.row.kept, self.column.kept]
         rows, columns = slice(self.row.keep, self.row.end), slice(self.column.keep, self.column.end)
         return Part(*to_image(self.view, rows, columns, source.height, source.width), undo_view(kept, self.view))

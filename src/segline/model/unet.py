@@ -1,6 +1,6 @@
 """The U-Net of Ronneberger, Fischer and Brox (2015), with unpadded or padded convolutions.
 
-Shape letters: b batch, c channels, h and w rows and columns.
+Letters in shapes: b is the batch size, c the number of channels, h the height and w the width.
 """
 
 import math
@@ -10,24 +10,26 @@ from torch import Tensor, nn
 
 from .geometry import Geometry
 
-GROUPS = 8  # largest number of channel groups for norm = group; the number used divides the channels
+GROUPS = 8  # largest number of groups for norm = group; fewer groups if 8 does not divide the number of channels
 
 
 class UNet(nn.Module):
-    """U-Net with a contracting path, an expanding path and skip connections (copy and crop); returns logits.
+    """U-Net with a contracting path, an expanding path and skip connections (copy and crop); the output is logits.
 
-    ``UNet(1, 2, width=64, depth=4, padding="valid", norm="none")`` is the network of the paper: 31,030,658 parameters.
+    ``UNet(1, 2, width=64, depth=4, padding="valid", norm="none")`` is the network of the paper, with
+    31,030,658 parameters.
 
     Parameters
     ----------
     in_channels, classes:
-        Number of channels of the image, and number of classes including the background.
+        Number of channels of the image, and number of classes, with background as one class.
     width:
-        Number of channels at the first level; each further level has twice as many.
+        Number of channels at the first level; each level has twice as many channels as the level before.
     depth:
         Number of 2x2 poolings.
     padding:
-        ``valid``: the output is smaller than the input and the skips are cropped. ``same``: zero padding.
+        ``valid``: no padding, so the output is smaller than the input, and skip connections are cropped. ``same``: zero
+        padding.
     norm:
         ``none``, ``batch``, ``instance`` or ``group``, after each 3x3 convolution.
     upsampling:
@@ -35,10 +37,10 @@ class UNet(nn.Module):
     dropout:
         Dropout probability at the last two levels of the contracting path, as in the released network.
     reduction:
-        Space-to-depth factor: side, px, of the square of pixels that the network processes as one pixel. The pixels of
-        a square become channels, and the last convolution's channels become pixels again (sub-pixel convolution, Shi
-        2016). The cost falls by a factor of reduction**2, and the receptive field grows by a factor of reduction.
-        1: off.
+        Space-to-depth factor. The network processes each square of reduction x reduction pixels as one pixel. The
+        pixels of a square become channels, and the channels of the last convolution become pixels again (sub-pixel
+        convolution, Shi 2016). The cost falls by a factor of reduction**2, and the receptive field grows by a factor
+        of reduction. 1 means no reduction.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class UNet(nn.Module):
         self.whole_image_norm = norm in ("instance", "group")
         self.dropout = nn.Dropout(dropout)
         widths = [width * 2**level for level in range(depth + 1)]
-        # Bilinear up-sampling keeps the number of channels, so each level passes half as many channels upwards.
+        # Bilinear up-sampling keeps the number of channels, so each level passes only half of its channels upwards.
         passed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
         bottom = [*widths[:-1], passed_up[-1]]
         ins = [in_channels * reduction**2, *widths[:-1]]
@@ -110,7 +112,7 @@ class UNet(nn.Module):
 
 
 def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding: str, norm: str) -> nn.Sequential:
-    """Build two 3x3 convolutions, each followed by normalisation and ReLU."""
+    """Build two 3x3 convolutions, each with normalisation and ReLU after it."""
     layers: list[nn.Module] = []
     for i, o in ((in_channels, mid_channels), (mid_channels, out_channels)):
         # A bias has no effect before a normalisation layer, because the layer subtracts the mean.
@@ -122,7 +124,7 @@ def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding:
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:
-    """Build the normalisation layer that the setting `norm` names, with learned scale and shift."""
+    """Build the normalisation layer for the setting `norm`, with learned scale and shift."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "instance":
@@ -131,7 +133,7 @@ def normalisation(norm: str, channels: int) -> nn.Module:
 
 
 def centre_crop(skip: Tensor, height: int, width: int) -> Tensor:
-    """Crop `skip` (b, c, h, w) to its central `height` x `width`; the paper crops 4, 16, 40 and 88 px on each side."""
+    """Crop `skip` (b, c, h, w) to the central `height` x `width`; the paper crops 4, 16, 40 and 88 px on each side."""
     top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
     return skip[:, :, top : top + height, left : left + width]
 
@@ -139,12 +141,12 @@ def centre_crop(skip: Tensor, height: int, width: int) -> Tensor:
 def initialise(module: nn.Module) -> None:
     """Initialise weights with samples from N(0, sqrt(2 / fan_in)), as in Ronneberger 2015, section 3.
 
-    fan_in is the number of inputs of one output value.
+    fan_in is the number of input values that contribute to one output value.
     """
     if isinstance(module, nn.Conv2d):
         fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
     elif isinstance(module, nn.ConvTranspose2d):
-        fan_in = module.in_channels  # the stride equals the kernel size, so each output value has one input pixel
+        fan_in = module.in_channels  # stride equals kernel size, so each output pixel depends on one input pixel
     else:
         return
     nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))

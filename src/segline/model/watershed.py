@@ -1,9 +1,10 @@
-"""A watershed that reads an image a few rows at a time; the objects do not depend on how many rows are read at once.
+"""A watershed that reads an image a few rows at a time; the number of rows does not change the resulting objects.
 
-Each pixel belongs to the peak at the end of its steepest uphill path along 4-connected pixels (a watershed cut; Cousty,
-Bertrand, Najman and Couprie 2009). Tie-breaking: among pixels of equal height, the first, row by row, counts as higher.
-A pass is the highest point between two peaks. A peak that rises by no more than a step above the pass to a higher peak
-belongs to the object on the other side of that pass (extended maxima; Soille 2003, ch. 6.3.5).
+From each pixel, the steepest uphill path along 4-connected pixels leads to a peak, and the pixel belongs to this peak
+(a watershed cut; Cousty, Bertrand, Najman and Couprie 2009). Among pixels of equal height, the first pixel, row by row,
+counts as the highest. A pass is the highest point where the areas of two peaks touch. A peak that rises by no more than
+a given step above the pass to a higher peak is not a separate object. It joins the object on the other side of that
+pass (extended maxima; Soille 2003, ch. 6.3.5).
 """
 
 from array import array
@@ -15,8 +16,8 @@ import numpy.typing as npt
 
 from .headers import ImageError
 
-BAND = 2**22  # number of pixels that are processed together
-LISTED = 2**16  # number of passes that are converted to Python numbers at once
+BAND = 2**22  # number of pixels in a band; a band is a group of rows that are processed together
+LISTED = 2**16  # number of passes that are converted at once from arrays to Python integers
 LARGEST_ID = np.iinfo(np.int32).max
 
 Ids = npt.NDArray[np.int32]
@@ -38,7 +39,7 @@ def check_count(count: int) -> int:
 
 
 class Passes(NamedTuple):
-    """Pairs of ids that touch, and the height of the pass between the two ids of each pair."""
+    """Pairs of neighbouring regions, given by two ids, and the height of the pass between each pair."""
 
     first: Ids
     second: Ids
@@ -53,7 +54,7 @@ class Land(NamedTuple):
 
 
 class LastRow(NamedTuple):
-    """The last row of a band, and the columns where uphill paths continue into the next band."""
+    """Last row of a band, and the columns in which uphill paths continue into the next band."""
 
     land: Land
     downward: npt.NDArray[np.intp]
@@ -65,18 +66,19 @@ class Watershed:
     def __init__(self) -> None:
         self._count = 0
         self._heights: list[Heights] = [np.zeros(1, np.int32)]
-        """Height of the pixel of each id: a peak, or the last pixel of an uphill path before it leaves its band."""
+        """For each id, the height of the pixel where the uphill paths end (a peak) or leave the band."""
         self._onward: list[tuple[Ids, Ids]] = []
-        """Ids of uphill paths that leave their band, and the ids in which these paths continue."""
+        """Pairs of arrays: ids of uphill paths that leave a band, and ids of the same paths in the other band."""
         self._passes: list[Passes] = []
         self._last: LastRow | None = None
 
     def add(self, heights: Heights) -> Ids:
-        """Return preliminary ids (h, W) for the next rows; 0 is background. `objects` joins these ids into objects.
+        """Return preliminary ids (h, W) for the next band; 0 is background. `objects` joins these ids into objects.
 
         Parameters
         ----------
-        heights : (h + 2, W), with the row above and the row below; negative in the background and outside the image.
+        heights : (h + 2, W), the band with one row above and one row below. Background and pixels outside the image
+            are negative.
 
         Raises
         ------
@@ -102,7 +104,7 @@ class Watershed:
         return ids
 
     def _join(self, ids: Ids, own: Heights, uphill: Ids) -> None:
-        """Connect the uphill paths that cross, in either direction, between the previous band and this band."""
+        """Connect uphill paths that cross the border between the previous band and this band, in either direction."""
         width = ids.shape[1]
         if self._last is not None:
             above, downward = self._last
@@ -114,7 +116,7 @@ class Watershed:
         self._last = LastRow(Land(ids[-1].copy(), own[-1].copy()), leaving)
 
     def objects(self, step: int) -> Ids:
-        """Return, for each id, the lowest id of its object.
+        """Return, for each preliminary id, the lowest preliminary id in the same object.
 
         Parameters
         ----------
@@ -129,11 +131,11 @@ class Watershed:
 
 
 def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
-    """Return, for each pixel (h, W), the index of its highest neighbour minus its own index; 0 at a peak."""
+    """Return, for each pixel (h, W), the difference in index from the pixel to its highest neighbour; 0 at a peak."""
     width = heights.shape[1]
     padded = np.pad(heights, ((0, 0), (1, 1)), constant_values=-1)
     highest, change = padded[:-2, 1:-1].copy(), np.full((heights.shape[0] - 2, width), -width, np.int32)
-    # Neighbours are visited in index order, so the first wins among neighbours of equal height.
+    # Neighbours are compared in index order, so among neighbours of equal height the first one is chosen.
     for neighbour, by in (
         (padded[1:-1, :-2], -1),
         (padded[1:-1, 1:-1], 0),
@@ -147,7 +149,7 @@ def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
 
 
 def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Return, for each pixel (h * W,), the index of the last pixel of its uphill path within this band."""
+    """Return, for each pixel (h * W,), the index of the pixel where its uphill path ends or leaves this band."""
     height, width = uphill.shape
     change = np.where(inside, uphill, 0)
     change[0, change[0] == -width] = 0
@@ -156,7 +158,7 @@ def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Follow `pointers`, which hold the next index of each entry, until every entry points to the end of its path."""
+    """Return the end of the path from each entry; `pointers` holds the next index on the path of each entry."""
     while True:
         further = pointers[pointers]
         if np.array_equal(further, pointers):
@@ -165,13 +167,13 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Return the passes between neighbours with different ids; `shifted` holds a neighbour of each pixel in `land`."""
+    """Return the passes between pixels of different ids; the neighbour of each pixel in `land` is in `shifted`."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 
 
 def _highest(*passes: Passes) -> Passes:
-    """Keep only the highest pass of each pair of ids; put the lower id first, and sort the pairs by their ids."""
+    """Keep only the highest pass of each pair of ids; the lower id comes first, and pairs are sorted by id."""
     first_ids, second_ids, height = (np.concatenate(parts) for parts in zip(*passes, strict=True))
     pairs = np.minimum(first_ids, second_ids).astype(np.int64) << 32 | np.maximum(first_ids, second_ids)
     order = np.lexsort((-height, pairs))
@@ -184,11 +186,11 @@ def _highest(*passes: Passes) -> Passes:
 
 
 def _merged(heights: Heights, passes: Passes, step: int) -> Ids:
-    """Return, for each id of a peak, the lowest id of its object.
+    """Return, for each preliminary id, the lowest preliminary id in the same object; valid only for ids of peaks.
 
-    The sea level falls from the highest pass to the lowest, and each pass joins two islands. Each island is named after
-    its highest peak. If the lower of the two peaks rises by no more than `step` above the pass, no other peak of its
-    island rises more. Then the whole island joins the object on the other side of the pass.
+    Think of a sea that falls from the highest pass to the lowest. Each pass joins two islands, and the highest peak of
+    an island represents the island. If the lower of these two peaks rises by no more than `step` above the
+    pass, the whole island of the lower peak joins the object on the other side of the pass.
     """
     peaks, islands, objects = array("i", heights.tolist()), *(array("i", range(heights.size)) for _ in range(2))
     for left, right, height in _from_the_highest(passes):
