@@ -474,7 +474,7 @@ IMPORT_FLAGS = flags(
         "--name new --labels instances --class 2=y": (LayoutError, "--class 2", "omit this option"),
         "--name new --labels instances --ignore 2": (LayoutError, "--ignore 2", "leave the option out"),
         "--name new --ignore -3": (ImportFlagError, "--ignore -3"),
-        "--name new --labels boundaries": (LayoutError, "boundaries need masks of two values", "0, 1, 2"),
+        "--name new --labels boundaries": (LayoutError, "boundaries needs masks of two values", "0, 1, 2"),
         "--name new --threshold 900": (LayoutError, "no mask holds a pixel above 900", "source/masks/a.png"),
         "--name new --images 'raw/*'": (LayoutError, "--images 'raw/*' matches no file below source", "images/a.png"),
         "--name new --images '*/*' --masks 'masks/*'": (LayoutError, "images */*, masks masks/*", "have no mask"),

@@ -211,7 +211,7 @@ class Train(Section):
     keep_best: int = Field(1, ge=1, description="number of best checkpoints to keep")
 
 
-# Parameters that each decay schedule reads; a search draws only these for the kind of a trial.
+# Parameters that each decay schedule reads; a search draws only those of the schedule that the trial uses.
 SCHEDULE_READS = {
     "constant": (),
     "step": ("step_epochs", "gamma"),
@@ -442,7 +442,7 @@ def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
 
 
 class Evaluate(Section):
-    """Prediction and evaluation with the trained network. A change here does not retrain."""
+    """Prediction and evaluation with the trained network. Changing these settings does not trigger retraining."""
 
     threshold: Literal["argmax"] | Fraction = Field(
         "argmax", description="probability above which a pixel is foreground; argmax: the most probable class"

@@ -67,8 +67,8 @@ def test_zeros_at_the_limit_of_deflate_are_read() -> None:
         (jpeg()[:-2], "truncated: the end of its last scan is missing"),
         (jpeg()[:300], "truncated"),
         (b"\xff\xd8\xff\xd9", "no image"),
-        (b"\xff\xd8" + b"\xff" * 100_000, "10000 parts"),
-        (b"\xff\xd8" + b"\xff\xfe\x00\x02" * 100_000, "10000 parts"),
+        (b"\xff\xd8" + b"\xff" * 100_000, "10000 markers"),
+        (b"\xff\xd8" + b"\xff\xfe\x00\x02" * 100_000, "10000 markers"),
         (jpeg()[:2] + jpeg()[2:].replace(b"\xff\xc0", b"\xff\xc9"), "kind of JPEG .frame C9"),
     ],
 )

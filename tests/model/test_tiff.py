@@ -160,7 +160,7 @@ def test_jpeg_compression_is_read_approximately() -> None:
         (lie(10, 10, bytes=0), "1 of 1 strips or tiles are missing"),
         (lie(10, 10, offset=0), "1 of 1 strips or tiles are missing"),
         (lie(10, 10, bytes=99), "its bytes cannot hold"),
-        (lie(10, 10, compression=34712), "JPEG2000.*is not supported; write it with deflate or LZW"),
+        (lie(10, 10, compression=34712), "JPEG2000.*is not supported; save the file with deflate or LZW"),
         (lie(10, 10, compression=8), "damaged"),
         (written(np.zeros((8, 8, 4), np.uint8), photometric="separated"), "SEPARATED; convert it to grey or RGB"),
         (written(np.zeros((4, 8, 8), np.uint8), volumetric=True, tile=(4, 16, 16), **MINISBLACK), "8 x 8 x 4 px"),

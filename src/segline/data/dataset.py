@@ -207,7 +207,7 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
             if file_of[stem].stem != file.stem:
                 raise DatasetError(names.differ([file_of[stem], file]))
             raise DatasetError(
-                f"{file} and {file_of[stem].name} have the same stem, which names one image: rename one of them"
+                f"{file} and {file_of[stem].name} have the same stem, but each image needs its own stem; rename one"
             )
         file_of[stem] = file
     return file_of

@@ -129,7 +129,8 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A strip may have to wait for other strips. The loop ends, as the open pixel of lowest rank never waits.
+            # A strip may have to wait for other strips. The loop always ends, because the undecided pixel of lowest
+            # rank waits for no other pixel.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)

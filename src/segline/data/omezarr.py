@@ -292,7 +292,7 @@ class Chunks:
                 with headers.reading("OME-Zarr"):
                     chunk = np.asarray(self._array[where])
             except ImageError as error:
-                raise FileError(f"{self._frame.path}: chunk {index} of channels, rows, columns: {error}") from error
+                raise FileError(f"{self._frame.path}: chunk {index} (channel, row, column): {error}") from error
             self._kept[index] = chunk if chunk.ndim == 3 else chunk[np.newaxis]
         self._kept.move_to_end(index)
         while len(self._kept) > 1 and sum(chunk.nbytes for chunk in self._kept.values()) > KEPT:

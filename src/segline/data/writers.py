@@ -300,7 +300,7 @@ def _halved(array: "Array[Any]") -> Rows:
 
 
 def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
-    """Convert a transformation of level 0 to a level with pixels `by` times as large. The first pixel does not move."""
+    """Adapt a transformation of level 0 to a level whose pixels are `by` times as large; the first pixel stays."""
     if transformation["type"] != "scale":
         return transformation
     *channels, y, x = transformation["scale"]

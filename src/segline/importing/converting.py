@@ -134,7 +134,7 @@ def _write_labels(
 
 
 def _values(mask: MaskSource, image: ImageSource | None, windows: Windows) -> Labels:
-    """Return the values of a mask; if the image is cut, check that mask and image have the same size.
+    """Return the values of a mask; if the image is cut into blocks, check that mask and image have the same size.
 
     If the image is not cut, a later check compares the sizes.
     """

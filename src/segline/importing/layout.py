@@ -106,7 +106,10 @@ def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) ->
 
 
 def background_only(count: int) -> list[str]:
-    """Return a line about the `count` images that --missing-as-background makes background; no line if 0."""
+    """Return a line about `count` images without labels; no line if `count` is 0.
+
+    The option --missing-as-background treats all pixels of these images as background.
+    """
     return [f"{count} image(s) without labels are background only (--missing-as-background)"] if count else []
 
 

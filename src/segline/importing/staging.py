@@ -48,7 +48,7 @@ def folder(target: Path, key: str) -> Iterator[Path]:
 def _alone(workshop: Path, name: str) -> Iterator[None]:
     """Hold a lock file in the folder `workshop`; the system releases the lock when the process ends."""
     if workshop.is_symlink():
-        raise BusyError(f"{workshop} is a link, but import fills and empties this folder; remove the link")
+        raise BusyError(f"{workshop} is a link, but `segline import` fills and empties this folder; remove the link")
     workshop.mkdir(parents=True, exist_ok=True)
     lock = FileLock(workshop / "lock", timeout=0)
     try:

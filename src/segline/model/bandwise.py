@@ -20,7 +20,7 @@ Kinds = npt.NDArray[np.uint8]
 
 
 class Table(NamedTuple):
-    """The object and the class of each preliminary id in the file of ids."""
+    """Objects that `find` found: the object number and the class of each preliminary id."""
 
     total: int
     """Number of objects."""

@@ -38,7 +38,7 @@ def header(data: bytes) -> Header:
 
 
 def clear(data: bytes) -> bool:
-    """Return whether a GIF declares a palette colour other than the first as transparent; ImageError as in `header`."""
+    """Return whether a GIF makes a palette colour other than the first transparent; raise the errors of `header`."""
     return bool(_frame(data).clear)
 
 
@@ -49,7 +49,7 @@ def density(start: bytes) -> tuple[float, float] | None:
 
 
 def numbers(data: bytes) -> tuple[npt.NDArray[np.uint8], Colours]:
-    """Return two values: the palette index of each pixel (H, W) and the palette; ImageError as in `header`."""
+    """Return two values: the palette index of each pixel (H, W) and the palette; raise the same errors as `header`."""
     frame = _frame(data)
     indices: npt.NDArray[Any] = imagecodecs.gif_decode(data, 0, asrgb=False)
     if indices.shape != (frame.height, frame.width):
@@ -73,7 +73,7 @@ def _is_grey(palette: Colours) -> bool:
 
 
 def _frame(data: bytes) -> _Frame:
-    """Read all blocks of a GIF, and return the only frame; errors as in `header`."""
+    """Read all blocks of a GIF, and return the only frame; raise the same errors as `header`."""
     if len(data) < 13:
         raise ImageError("the file is truncated")
     width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
@@ -97,7 +97,8 @@ def _frame(data: bytes) -> _Frame:
     place, palette = frames[0]
     if place != (0, 0, width, height):
         raise ImageError(
-            f"the frame of {place[2]} x {place[3]} px does not fill its {width} x {height} px; save it again"
+            f"the frame of {place[2]} x {place[3]} px does not fill the image of {width} x {height} px; "
+            "save the image again"
         )
     if not len(palette):
         raise ImageError("the file has no palette; save it again")

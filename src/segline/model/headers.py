@@ -186,7 +186,7 @@ def jpeg(data: bytes) -> Header:
             if scans > SCANS:
                 raise ImageError(f"the JPEG has more than {SCANS} scans; save it as a baseline JPEG")
             at = following.start()
-    raise ImageError(f"the file has more than {MARKERS} parts; save it again")
+    raise ImageError(f"the file has more than {MARKERS} markers; save it again with an image editor")
 
 
 def _frame(data: bytes, at: int) -> Header:

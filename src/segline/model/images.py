@@ -93,7 +93,7 @@ def decode(data: bytes) -> Raw:
 
 
 def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
-    """Decode one page of a TIFF to pixels (H, W, C); None means the only page. Errors as in `decode`."""
+    """Decode one page of a TIFF to pixels (H, W, C); None means the only page. Raise the same errors as `decode`."""
     from . import tiff
 
     return pixels_of(tiff.read(stream, page))
@@ -109,7 +109,10 @@ def pixels_of(stored: "tiff.Stored") -> Raw:
 
 
 def header(stream: BinaryIO) -> Header:
-    """Return the size and type of the pixels that `decode` would return; decode no pixels. Errors as in `decode`."""
+    """Return the size and type of the pixels that `decode` would return; decode no pixels.
+
+    The function raises the same errors as `decode`.
+    """
     form = form_of(stream.read(START))
     if form != "TIFF":
         with headers.reading(form):

@@ -87,7 +87,10 @@ def header(data: bytes) -> Contents:
 
 
 def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
-    """Decode an image; return two values: pixels (H, W, C) and alpha channel indices. Errors as in `header`."""
+    """Decode an image; return two values: pixels (H, W, C) and alpha channel indices.
+
+    The function raises the same errors as `header`.
+    """
     contents = header(data)
     pixels: npt.NDArray[Any] = imagecodecs.jpeg2k_decode(data, planar=False, numthreads=1)
     size = contents.size

@@ -68,7 +68,7 @@ class Facts(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """Result of `decide`: the orientation to apply (1 to 8), the number for missing values, and notes to the user."""
+    """Result of `decide`: the orientation to apply (1 to 8), the number that marks missing values, and user notes."""
 
     orientation: int = 1
     nodata: float | None = None
@@ -132,7 +132,7 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
 
 
 def number(text: str) -> float | None:
-    """Parse `text` as the number for missing values; return None if `text` is not a number."""
+    """Parse `text` as the number that marks missing values; return None if `text` is not a number."""
     try:
         return float(text.strip("\0 \t\r\n").replace(",", "."))
     except ValueError:
@@ -140,7 +140,7 @@ def number(text: str) -> float | None:
 
 
 def holds(dtype: npt.DTypeLike, nodata: float) -> bool:
-    """Return whether an image of type `dtype` can contain `nodata`, the number for missing values."""
+    """Return whether an image of type `dtype` can contain `nodata`, the number that marks missing values."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return True
@@ -150,7 +150,7 @@ def holds(dtype: npt.DTypeLike, nodata: float) -> bool:
 
 
 def missing(pixels: Pixels, nodata: float) -> npt.NDArray[np.bool_]:
-    """Return a mask of the pixels that equal `nodata`; `nodata` is the number for missing values, and may be NaN."""
+    """Return a mask of the pixels that equal `nodata`, the number that marks missing values. It may be NaN."""
     if np.isnan(nodata):
         return np.isnan(pixels)
     if not holds(pixels.dtype, nodata):

@@ -40,7 +40,7 @@ class OutOfCorePrediction:
         return self._maps.probabilities(rows)
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return the class ids (h, W) of some rows; errors as in `predict`."""
+        """Return the class ids (h, W) of some rows; raise the same errors as `predict`."""
         self._maps.release()
         if self._inference.separation is None:
             return self._maps.labels(rows)
@@ -48,7 +48,7 @@ class OutOfCorePrediction:
         return table.classes[self._maps.ids(rows)]
 
     def objects(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return the object ids (h, W) of some rows; errors as in `predict`."""
+        """Return the object ids (h, W) of some rows; raise the same errors as `predict`."""
         self._maps.release()
         table = self._table
         return table.objects[self._maps.ids(rows)]

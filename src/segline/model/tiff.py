@@ -115,13 +115,13 @@ def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
 
 
 def is_exact(stream: BinaryIO, picture: int | None = None) -> bool:
-    """Return whether a picture is stored without lossy (JPEG) compression; errors as in `read`."""
+    """Return whether a picture is stored without lossy (JPEG) compression; raise the same errors as `read`."""
     with opened(stream) as (file, offsets):
         return all(page.compression != JPEG for page in page_planes(file, offsets, picture, whole=False))
 
 
 def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
-    """Return how to treat the metadata of a picture; decode no pixels. Errors as in `read`."""
+    """Return how to treat the metadata of a picture; decode no pixels. Raise the same errors as `read`."""
     with opened(stream) as (file, offsets):
         page = page_planes(file, offsets, picture, whole=False)[0]
         stream.seek(0)
@@ -186,7 +186,7 @@ def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole:
     """Refuse a page that is not supported, lacks strips or tiles, or declares more pixels than the file can hold."""
     if page.compression not in RATIOS or page.predictor not in PREDICTORS or page.jpegheader is not None:
         kind = f"compression {_name(page.compression)}, predictor {_name(page.predictor)}"
-        raise ImageError(f"{kind} is not supported; write it with deflate or LZW")
+        raise ImageError(f"{kind} is not supported; save the file with deflate or LZW compression")
     if page.photometric not in PHOTOMETRICS:
         raise ImageError(f"the colours are {_name(page.photometric)}; convert it to grey or RGB")
     if page.photometric == YCBCR and page.compression != JPEG:
@@ -215,7 +215,8 @@ def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
     sizes = (height, width, rows, columns, page.samplesperpixel)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or (depth, page.tiledepth or 1) != (1, 1):
         raise ImageError(
-            f"the size of {width} x {height} x {depth} px in parts of {columns} x {rows} px is not supported"
+            f"an image of {width} x {height} x {depth} px, stored in strips or tiles of {columns} x {rows} px, "
+            "is not supported"
         )
     planes = page.samplesperpixel if page.planarconfig == PLANAR else 1
     return -(-height // rows) * -(-width // columns) * planes, rows, columns

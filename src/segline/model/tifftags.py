@@ -29,7 +29,7 @@ class _Form(NamedTuple):
 
 
 def full_images(stream: BinaryIO) -> list[int]:
-    """Return the offsets of all directories with full images; ImageError if there is none, or as in `_kinds`."""
+    """Return the offsets of all directories with full images; raise ImageError if there is none or `_kinds` fails."""
     offsets = [offset for offset, kind in _kinds(stream).items() if not kind & (SMALLER_COPY | MASK)]
     if not offsets:
         raise ImageError("the file contains no image")
@@ -37,7 +37,7 @@ def full_images(stream: BinaryIO) -> list[int]:
 
 
 def has_validity_mask(stream: BinaryIO) -> bool:
-    """Return whether a directory contains a mask of valid pixels; ImageError as in `_kinds`."""
+    """Return whether a directory contains a mask of valid pixels; raise ImageError if `_kinds` fails."""
     return any(kind & MASK for kind in _kinds(stream).values())
 
 
@@ -199,7 +199,7 @@ def white_is_zero(page: tifffile.TiffPage) -> bool:
 
 
 def _occurs(page: tifffile.TiffPage, nodata: str) -> bool:
-    """Return whether pixels of the page's type can equal `nodata`, the declared number for missing values."""
+    """Return whether pixels of the page's type can equal `nodata`, the declared number that marks missing values."""
     value = metadata.number(nodata)
     return value is not None and page.dtype is not None and metadata.holds(page.dtype, value)
 

@@ -96,9 +96,10 @@ def matches_of(table: Overlaps, iou: float) -> Matches:
 
 
 def only(table: Overlaps, keep: npt.NDArray[np.bool_]) -> Overlaps:
-    """Return a table in which a predicted object is background if the entry for its id in `keep` (ids,) is False.
+    """Return a copy of the table in which some predicted objects are background.
 
-    The area of the background is not updated, because no metric of objects uses this area.
+    An object becomes background if the entry for its id in the array `keep` (ids,) is False. The area of the
+    background is not updated, because no metric of objects uses this area.
     """
     return table._replace(predicted=np.where(keep[table.predicted], table.predicted, 0))
 

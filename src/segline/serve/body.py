@@ -129,7 +129,7 @@ class _FileCollector:
             self.content = bytearray()
         self._fields += not self._in_file
         if self._fields > MAX_FIELDS:
-            raise RefusedError(400, f"the form has more than {MAX_FIELDS} fields beside the file; leave some out")
+            raise RefusedError(400, f"the form has more than {MAX_FIELDS} fields besides the file; leave some out")
 
     def _add_content(self, data: bytes, start: int, end: int) -> None:
         if self._in_file and self.content is not None:

@@ -78,7 +78,8 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Runs that touch at a corner. They touch at a side as well if no lower run starts in the right column.
+        # Runs that touch diagonally across two columns. If no lower run starts in the right-hand one of the two
+        # columns, one lower run covers both columns, so the pair also touches at a side and was found above.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):

@@ -58,7 +58,10 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
 
 
 def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
-    """Find images with equal digests but different labels; map the index of each to an index with another label."""
+    """Find images with equal digests but different labels.
+
+    Return a dictionary from the index of each such image to the index of a duplicate with a different label.
+    """
     by_digest: dict[bytes, list[int]] = {}
     for index, key in enumerate(digests):
         by_digest.setdefault(key, []).append(index)

@@ -48,8 +48,8 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
         if layout is not None:
             return layout
     raise LayoutError(
-        f"{source} {_content(source)}, which fits none of these layouts:\n{SUPPORTED}\n{folders.PATTERNS}; `*/` before "
-        f"them matches any folder, `**/` any nested folders{unsupported.hints(source)}"
+        f"{source} {_content(source)}, which fits none of these layouts:\n{SUPPORTED}\n{folders.PATTERNS}; `*/` at "
+        f"the start of a pattern matches any folder, `**/` any nested folders{unsupported.hints(source)}"
     )
 
 

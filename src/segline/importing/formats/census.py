@@ -19,7 +19,8 @@ from segline.importing.layout import MaskSource
 MOST_CLASSES = 20  # if masks hold more values than this, the values are usually instance ids
 MOST_VALUES = 2**16  # largest number of different values that are counted
 FEWEST_NOISY, MOST_NOISY = 2, 4096  # fewest and most different values in masks for which texture is computed
-# Lossy compression keeps black pixels below the first of these shares of white, and white pixels above the second.
+# After lossy compression, black pixels are still below the first of these fractions of the white value, and white
+# pixels still above the second.
 SOFT = (8 / 255, 248 / 255)
 # Border pixels form a net if nearly all of them are connected, and many components fill most of the image.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
@@ -130,7 +131,8 @@ class Census:
     softest: tuple[int, Path | None] = (0, None)  # most grey pixels in one mask, and the file of this mask
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
-    # Numbers of pixels by value, in masks with 2 to MOST_NOISY values: all pixels, in areas, in lines and at edges.
+    # Four pixel counts for each value, from masks with 2 to MOST_NOISY values: `textured` counts all pixels, `solid`
+    # those in areas, `linked` those in lines and `edge` those at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)

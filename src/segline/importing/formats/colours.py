@@ -144,10 +144,8 @@ def _guessed(total: _Total, options: ImportOptions) -> Key:
         count, file = total.most
         raise LayoutError(
             f"the masks hold {len(shown)} colours ({count} in {file} alone), too many for classes. If edges are "
-            f"smoothed "
-            f"or the compression is lossy, save the masks without smoothing and lossless; otherwise give the classes "
-            f"with {CSV}; if "
-            "each colour is an object, add --labels instances"
+            "smoothed or the compression is lossy, save the masks without smoothing and with lossless compression. If "
+            f"each colour is an object, add --labels instances. Otherwise give the classes with {CSV}"
         )
     classes = {0: 0} | {colour: class_id for class_id, colour in enumerate(shown, 1)}
     _refuse_noisy(total, classes, options)
@@ -171,10 +169,10 @@ def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportO
     counts = first_few([f"{text(colour)} ({total.pixels[colour]} px)" for colour in noisy], 5)
     file = max((total.most_of[colour] for colour in noisy), key=_first)[1]
     rest = first_few([text(colour) for colour in sorted(total.pixels) if colour not in noisy])
-    rare = "is rare and lies" if len(noisy) == 1 else "are rare and lie"
+    are = "is" if len(noisy) == 1 else "are"
     raise LayoutError(
-        f"{file}: {counts} {rare} like colours that compression, smoothing or resizing leaves beside {rest}; save the "
-        f"masks without losses, or give the class of each colour with {CSV}"
+        f"{file}: {counts} {are} rare and probably left by compression, smoothing or resizing of {rest}; save the "
+        f"masks in a lossless format without smoothing, or give the class of each colour with {CSV}"
     )
 
 

@@ -30,7 +30,7 @@ MASKS = (
     "masks", "mask", "labels", "label", "labelstr", "segmentationclass", "annotations", "annotation", "gt",
     "groundtruth", "segmentations", "segmentation", "seg", "targets", "target", "y", "manual",
 )  # fmt: skip
-PATTERNS = "give their patterns, such as --images 'raw/*_img.tif' --masks 'gt/*_seg.png', `*` being what both share"
+PATTERNS = "give their patterns, such as --images 'raw/*_img.tif' --masks 'gt/*_seg.png'; `*` is their shared text"
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:

@@ -21,12 +21,15 @@ def json_files(source: Path) -> list[Path]:
 
 
 def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, Any]]:
-    """Yield the path and content of each JSON file in `source`; skip invalid files that contain none of `keys`.
+    """Yield the path and content of each JSON file in `source`.
+
+    An invalid JSON file is skipped if its text contains none of `keys`.
 
     Raises
     ------
     FileError
-        A file is invalid JSON, but contains one of `keys`, so it should hold annotations.
+        A file is invalid JSON, but contains one of `keys`, so it should hold annotations; or it is invalid and too
+        large to search for `keys`, or no regular file.
     """
     for file in json_files(source):
         try:
@@ -96,7 +99,10 @@ class Images:
                 raise LayoutError(
                     f"{annotations}: {field} {name!r} matches more than one file: {names.differ(closest)}"
                 )
-            raise LayoutError(f"{annotations}: {field} {name!r} may be {first_few(closest)}; add its folder to {field}")
+            raise LayoutError(
+                f"{annotations}: {field} {name!r} matches several files: {first_few(closest)}; put the folder of the "
+                f"intended file before the name in {field}"
+            )
         return closest[0]
 
     def without(self, used: Collection[Path]) -> list[Path]:

@@ -114,8 +114,8 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
     noise.refuse_noisy_classes(census, values, options)
     if kind == "boundaries" and len(values) != 2:
         raise LayoutError(
-            f"labels: boundaries need masks of two values, border and cell, but these hold {first_few(values)}; choose "
-            "other --labels"
+            f"labels: boundaries needs masks of two values, border and cell, but these hold {first_few(values)}; "
+            "choose other --labels"
         )
     meaning = _classes(kind, values, reason, options.names, ignore)
     return replace(meaning, reasons=(*meaning.reasons, *_absent(census, meaning, _useless_ignore(census, options))))
@@ -169,12 +169,12 @@ def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
             return "classes", f"labels: classes, because most values form several components{otherwise} instances"
         return "instances", f"labels: instances, because the masks hold {len(values) - 1} ids{otherwise} classes"
     if census.numbered and len(census.numbers) > 2 and whole >= WHOLE:
-        why = "every mask numbers its objects 1 to n, n differs and each object is one component"
+        why = "every mask numbers its objects 1 to n, n differs and each object is one connected component"
         return "instances", f"labels: instances, because {why}{otherwise} classes"
     ids = [value for value in values if value]
     if len(ids) >= FEWEST_IDS and whole >= WHOLE and _recur_seldom(census, ids):
         _refuse_ambiguous_ids(census, ids)
-        why = f"each of the {len(ids)} ids, such as {first_few(ids, 3)}, is one component and occurs in few masks"
+        why = f"each of the {len(ids)} ids, such as {first_few(ids, 3)}, forms one component and occurs in few masks"
         return "instances", f"labels: instances, because {why}{otherwise} classes"
     why = f"the masks share the few values {first_few(values)}"
     return "classes", f"labels: classes, because {why}{otherwise} instances"
@@ -207,9 +207,9 @@ def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(
-        f"the {census.filled} masks that are not empty hold {first_few(ids)}. Each of these values is one component "
-        "and occurs in few masks, so they may be objects (cropped from one label image) or rare classes; add "
-        "--labels instances or --labels classes"
+        f"the {census.filled} non-empty masks hold {first_few(ids)}. Each of these values forms one connected "
+        "component and occurs in few masks, so the values may be object ids (if the masks were cropped from one label "
+        "image) or rare classes; add --labels instances or --labels classes"
     )
 
 

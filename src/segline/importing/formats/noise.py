@@ -65,7 +65,7 @@ def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions)
     Raises
     ------
     LayoutError
-        The masks are anti-aliased, blurred or compressed with losses.
+        The masks are anti-aliased, blurred or lossily compressed.
     """
     top = max(values)
     white = max(top, IGNORE)
@@ -79,7 +79,7 @@ def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions)
     count, worst = census.softest
     middle = white // 2
     raise LayoutError(
-        f"{worst}: {count} pixels are grey, neither 0 nor {white} (anti-aliased, blurred or compressed with losses), "
+        f"{worst}: {count} pixels are grey, neither 0 nor {white} (anti-aliased, blurred or lossily compressed), "
         f"so their class is unclear; add --threshold {middle} to take values above {middle} as foreground, or save the "
         "masks without smoothing; if each grey is a class, list the classes with --colours"
     )
@@ -128,9 +128,9 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in (*small, IGNORE)])
     middle = IGNORE // 2 if census.pixels[IGNORE] > sum(census.pixels[value] for value in small) else 0
     raise LayoutError(
-        f"{census.most_of[IGNORE][1]}: the masks hold {counts}. {IGNORE} may be the ignore label; or else {IGNORE} "
-        f"or the small values may be noise. Add --ignore {IGNORE} if these pixels should be ignored, "
-        f"--threshold {middle} if there is only foreground, or give the class of each value with --colours"
+        f"{census.most_of[IGNORE][1]}: the masks hold {counts}. {IGNORE} may be the ignore label: then add "
+        f"--ignore {IGNORE}. Or there is only one foreground class, and {IGNORE} or the small values are noise: then "
+        f"add --threshold {middle}. Otherwise give the class of each value with --colours"
     )
 
 
@@ -150,7 +150,7 @@ def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportO
         return
     named = " ".join(f"--class {numbers[value]}=NAME" for value in noise[:3]) + " ..." * (len(noise) > 3)
     raise LayoutError(
-        f"{_noise_message(census, values, noise)}, or save the masks without losses; if "
+        f"{_noise_message(census, values, noise)}, or save the masks in a lossless format; if "
         f"{'this' if len(noise) == 1 else 'each'} is a class nevertheless, name it: {named}"
     )
 
@@ -170,7 +170,7 @@ def refuse_noisy_instances(census: Census, values: Sequence[int]) -> None:
     noise = noisy(census, values)
     bulk = 10 * census.pixels[most] > 9 * foreground and 2 * census.masks_of[most] > census.filled
     if noise and bulk and most not in noise:
-        raise LayoutError(f"{_noise_message(census, values, noise)}, or save the masks without losses")
+        raise LayoutError(f"{_noise_message(census, values, noise)}, or save the masks in a lossless format")
 
 
 def _with_0(values: Sequence[int]) -> list[int]:
@@ -187,8 +187,8 @@ def _noise_message(census: Census, values: Sequence[int], noise: Sequence[int]) 
         flag = f"add --threshold {middle} to take values above {middle} as foreground"
     else:
         flag = "give the class of each value with --colours"
-    rare = "is rare and lies" if len(noise) == 1 else "are rare and lie"
+    are = "is" if len(noise) == 1 else "are"
     return (
-        f"{file}: the masks hold {first_few(values)}, but {counts} {rare} like values that compression, smoothing or "
-        f"resizing leaves beside {first_few(rest)}: {flag}"
+        f"{file}: the masks hold {first_few(values)}, but {counts} {are} rare and probably left by "
+        f"compression, smoothing or resizing of {first_few(rest)}; {flag}"
     )

@@ -222,8 +222,8 @@ def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], rule: str, opt
     if not both or (refused and not options.skip_unpaired):
         empty = "; for images that hold only background, add --missing-as-background" if bare else ""
         raise LayoutError(
-            f"{rule}. Add the partners, give patterns that pair with --images and --masks (`*` is the text that both "
-            f"share), or leave these files out with --skip-unpaired{empty if both else ''}"
+            f"{rule}. Add the missing files, give --images and --masks patterns that match the pairs (`*` stands for "
+            f"the text that both names share), or leave these files out with --skip-unpaired{empty if both else ''}"
         )
     rule += "; left out" if refused else ""
     taken = sorted(both | bare if options.missing_as_background else both)

@@ -161,7 +161,7 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
         if pixels is not None:
             _check(counts[-1:], pixels)
             if len(counts) > 2 * pixels + 2:
-                raise RunsError(f"counts hold more runs than the image has pixels, {pixels}")
+                raise RunsError(f"counts hold more runs than the {pixels} pixels of the image")
         value = shift = 0
     if shift:
         raise RunsError("counts end within a number; the string is truncated")

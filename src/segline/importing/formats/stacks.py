@@ -133,7 +133,8 @@ def _common_pages(image: Path, label: Path) -> int:
     if shape != label_shape:
         raise LayoutError(
             f"{image} has pages of {object_lists.size(shape)} px, but its labels {label} are "
-            f"{object_lists.size(label_shape)} px; both must have one size: are these the labels of this stack?"
+            f"{object_lists.size(label_shape)} px; both must have the same size; check that these are "
+            "the labels of this stack"
         )
     return pages
 
