@@ -141,7 +141,7 @@ def click_through(page: Page, address: str) -> None:
     page.shows("Version 1", "@ champion", "@ challenger", "data.md5", "gate")
     page.keep("model")
     page.click("//a[.='Version 1']")
-    page.shows("@ champion", "Source Run", "A U-Net that gives each pixel one of 3 classes", "On the test split")
+    page.shows("@ champion", "Source Run", "A U-Net that assigns each pixel to one of 3 classes", "On the test split")
     page.keep("version")
     page.click("//a[.='train']")
     page.shows("About this run")

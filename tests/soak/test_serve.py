@@ -53,8 +53,7 @@ no_surroundings = track.no_surroundings
 @pytest.fixture
 def versions(store: Store, parts: Parts, other_code: Callable[[str, str, str], Parts]) -> dict[str, bytes]:
     """Register version 1, the champion, and version 2 with changed code; return their answers to the example."""
-    plain = "encode_png(prediction.labels), encode(prediction.objects), None"
-    changed = other_code("served.py", plain, plain.replace("prediction.labels", "1 - prediction.labels"))
+    changed = other_code("inference.py", "Prediction(class_labels(", "Prediction(1 - class_labels(")
     inverse = replace(changed, answer=encode_png(1 - decode(parts.answer)[..., 0]))
     registry = Registry(store, "cells")
     for version in (parts, inverse):
