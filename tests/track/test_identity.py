@@ -180,7 +180,7 @@ def problems(registry: Registry) -> list[str]:
 
 
 def files_of(registry: Registry, number: str) -> Path:
-    return intact.version_folder(registry.store, registry.version(number))
+    return intact.files(registry.store, registry.version(number))
 
 
 def retag_files(registry: Registry, number: str) -> None:

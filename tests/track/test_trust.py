@@ -64,7 +64,7 @@ def registry(store: Store) -> Registry:
 @pytest.fixture
 def folder(registry: Registry) -> Path:
     """Return the folder of version 1 in the store."""
-    return intact.version_folder(registry.store, registry.version("1"))
+    return intact.files(registry.store, registry.version("1"))
 
 
 def wrong(registry: Registry) -> list[str]:
@@ -340,7 +340,7 @@ def test_a_version_that_points_to_the_files_of_another_is_refused(registry: Regi
     for source in ("/", "file:///etc", "models:/m-0", "https://example.org/x", "runs:/../x", ""):
         version._source = source
         with pytest.raises(RegistryError, match="its files are missing"):
-            intact.version_folder(store, version)
+            intact.files(store, version)
 
 
 def test_an_alias_set_by_hand_leads_to_a_warning(

@@ -35,7 +35,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     """Check the files of a version by the same rules as `segline predict` and `segline serve`."""
     number = str(version.version)
     try:
-        content = trust.read(intact.version_folder(registry.store, version))
+        content = trust.read(intact.files(registry.store, version))
     except RegistryError as error:
         return [Finding(number, str(error))]
     except OSError as error:

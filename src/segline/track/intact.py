@@ -10,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from segline import files
+from segline.files import stream_md5
 from segline.text import shown, visible
 from segline.track import entries, tags
 from segline.track.history import RegistryError
@@ -30,7 +30,7 @@ def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     md5s: dict[str, str] = {}
 
     def add(path: str, stream: BinaryIO) -> None:
-        md5s[path] = files.stream_md5(stream)
+        md5s[path] = stream_md5(stream)
 
     others = entries.visit(folder, add)
     md5s.pop(META, None)
@@ -42,7 +42,7 @@ def recorded(version: ModelVersion) -> dict[str, str]:
     return tags.table(version.tags, FILES_TAG)
 
 
-def version_folder(store: Store, version: ModelVersion) -> Path:
+def files(store: Store, version: ModelVersion) -> Path:
     """Return the folder that holds a version's files; if the files are on a server, download them first.
 
     Raises

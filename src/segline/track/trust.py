@@ -111,7 +111,7 @@ def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: P
     RegistryError
         Files are missing or altered, or registry.jsonl has no line for the version.
     """
-    folder = intact.version_folder(store, version)
+    folder = intact.files(store, version)
     label = f"{version.name} version {version.version}"
     try:
         content = read(folder, copy)
@@ -134,7 +134,7 @@ def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: P
 def is_sound(store: Store, version: ModelVersion) -> bool:
     """Return whether a version's files match the md5 in the version's tag."""
     try:
-        return read(intact.version_folder(store, version)).md5 == version.tags.get(VERSION_MD5)
+        return read(intact.files(store, version)).md5 == version.tags.get(VERSION_MD5)
     except (OSError, RegistryError):
         return False
 
