@@ -189,7 +189,8 @@ def test_a_bad_large_image_is_named_and_the_others_are_labelled(predicted: Calla
     (tmp_path / "bad.tif").write_bytes(data)
     colour = tmp_path / "colour.tif"
     tifffile.imwrite(colour, np.dstack([pixels] * 3), tile=(32, 32))
-    with pytest.raises(predict.PredictError, match=r"bad\.tif: not a readable.*\n.*colour\.tif: the image is uint8"):
+    expected = r"bad\.tif: not a readable TIFF.*\n.*colour\.tif: the image is uint8 with 3 channels"
+    with pytest.raises(predict.PredictError, match=expected):
         predicted(tmp_path / "bad.tif", colour, write(tmp_path / "good.tif", pixels), options=PredictOptions())
     assert (tmp_path / "out" / "good.tif").exists()
 

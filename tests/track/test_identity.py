@@ -221,8 +221,8 @@ def test_a_docstring_planted_in_a_registered_package_is_found(
     for hidden in (False, True):
         if hidden:
             retag_files(registry, "1")
-        assert problems(registry) != []
-        with pytest.raises(RegistryError, match=r"altered|differs"):
+        assert any("altered" in problem for problem in problems(registry))
+        with pytest.raises(RegistryError, match="altered"):
             load_model(registry.store, "models:/cells/1")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from segline.model.images import decode, encode_png
 from segline.model.objects import encode as encode_objects
-from segline.track.packaging import PACKAGES, ROOM, Parts, ShippingError, check, encode, pack, requirements
+from segline.track.packaging import PACKAGES, ROOM, PackagingError, Parts, check, encode, pack, requirements
 
 FRESH = """
 import json, sys
@@ -89,9 +89,9 @@ def test_check_refuses_other_labels(packed: Path, parts: Parts) -> None:
     check(packed, parts)
     wrong = decode(parts.answer)[..., 0]
     wrong[:5] = 1 - wrong[:5]
-    with pytest.raises(ShippingError, match="run stage evaluate again"):
+    with pytest.raises(PackagingError, match="run stage evaluate again"):
         check(packed, replace(parts, answer=encode_png(wrong)))
-    with pytest.raises(ShippingError, match=r"100\.00%"):
+    with pytest.raises(PackagingError, match=r"100\.00%"):
         check(packed, replace(parts, answer=encode_png(wrong[:, :-1])))
 
 
@@ -101,7 +101,7 @@ def test_check_refuses_missing_objects_but_allows_one_different_cut(packed: Path
     check(packed, replace(parts, instances=encode_objects(renumbered)))
     joined = np.where(objects == objects.max(), objects.max() - 1, objects)
     check(packed, replace(parts, instances=encode_objects(joined)))
-    with pytest.raises(ShippingError, match=r"finds 0 of the 1 objects .* run stage evaluate again"):
+    with pytest.raises(PackagingError, match=r"finds 0 of the 1 objects .* run stage evaluate again"):
         check(packed, replace(parts, instances=encode_objects(objects > 0)))
 
 

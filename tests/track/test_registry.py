@@ -16,7 +16,7 @@ from segline.files import md5 as file_md5
 from segline.gate import champion
 from segline.gate.rules import floors
 from segline.params import Gate
-from segline.track.packaging import Parts, ShippingError
+from segline.track.packaging import PackagingError, Parts
 from segline.track.recording import StartedRun
 from segline.track.registry import Answer, Md5s, Registered, Registry, RegistryError, load_model
 from segline.track.store import Store, open_store
@@ -97,7 +97,7 @@ def test_registering_a_former_version_again_finds_it(
     inference = tmp_path / "inference.json"
     inference.write_text('{"threshold": null, "views": 8, "tile": 0}')
     tiled = replace(parts, inference=inference, answer=parts.answer)
-    with pytest.raises(ShippingError):  # the answer of eight views differs from that of one view
+    with pytest.raises(PackagingError):  # the answer of eight views differs from that of one view
         register(parts=replace(tiled, answer=parts.example))
     assert len(store.client.search_model_versions("name = 'cells'")) == 0
     separation = '"separation": {"depth": 1.0, "min_area": 3}'

@@ -13,12 +13,12 @@ from rich.text import Text
 from segline import files, params
 from segline.commands.models import open_registry
 from segline.data import imagefiles
-from segline.gate.heldout import HeldOut, HeldOutError
+from segline.gate.heldout import HeldOut, HeldOutError, load
 from segline.gate.rules import same_interface
 from segline.score import bootstrap
 from segline.score.judge import Score
 from segline.score.overlay import gallery, legend
-from segline.track.answers import Loaded, load_model
+from segline.track.answers import Loaded
 from segline.track.registry import ModelVersion, Registry
 
 SHOWN = 8  # number of images to draw
@@ -117,7 +117,7 @@ def interval(numbers: Sequence[float | None]) -> Text:
 def _load(registry: Registry, version: ModelVersion, held_out: HeldOut) -> Loaded:
     if reasons := same_interface(version.tags, held_out.interface, "test images").undecided:
         raise HeldOutError(f"version {version.version}: {reasons[0]}")
-    return load_model(registry.store, f"models:/{registry.name}/{version.version}")
+    return load(registry, version)
 
 
 def _of_groups(both: Both, groups: list[str], gate: params.Gate) -> Iterator[tuple[str, Any]]:

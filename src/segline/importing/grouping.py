@@ -27,7 +27,7 @@ def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[
     Return two values: the group of each stem, and the reason, a line for the user.
 
     If there are at least three series, each series is a group. Fewer series cannot fill three splits, and a random
-    split would separate neighbours, which look alike. So each of them is cut into runs of consecutive images.
+    split would separate neighbours, which look alike. So each series is cut into runs of consecutive images.
 
     Parameters
     ----------

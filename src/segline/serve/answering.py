@@ -34,10 +34,10 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
     RefusedError
         The bytes are not an image, or the image is too large or does not fit the model.
     """
-    asked = AnswerOptions(probabilities=output == "probabilities", views=invocation.check_views(views))
+    options = AnswerOptions(probabilities=output == "probabilities", views=invocation.check_views(views))
     with _refused():
         _pixels_left(image, most_pixels, most_pixels)
-        answer = _answer(serving, image, asked)
+        answer = _answer(serving, image, options)
         if output == "overlay":
             pixels = decode(image)
             height, width = pixels.shape[:2]
@@ -55,15 +55,15 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
     RefusedError
         As in `picture`; the message gives the number of the image.
     """
-    images, asked = request
+    images, options = request
     left, answers = most_pixels, []
     for number, image in enumerate(images):
         with _refused(number):
             left = _pixels_left(image, left, most_pixels)
     for number, image in enumerate(images):
         with _refused(number):
-            answers.append(_answer(serving, image, asked))
-    return DecodedImage(invocation.answer(answers, asked), "application/json")
+            answers.append(_answer(serving, image, options))
+    return DecodedImage(invocation.answer(answers, options), "application/json")
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
@@ -85,8 +85,8 @@ def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
     return left - size.height * size.width
 
 
-def _answer(serving: Serving, image: bytes, asked: AnswerOptions) -> Answer:
-    return serving.answer(image, views=asked.views, probabilities=asked.probabilities)
+def _answer(serving: Serving, image: bytes, options: AnswerOptions) -> Answer:
+    return serving.answer(image, views=options.views, probabilities=options.probabilities)
 
 
 @contextmanager

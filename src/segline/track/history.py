@@ -255,4 +255,4 @@ def clear_mark(folder: Path) -> None:
 
 
 def _marker_error(folder: Path, error: OSError) -> RegistryError:
-    return RegistryError(f"{folder / MARKER}: {error.strerror}; remove what is there, or check your permissions")
+    return RegistryError(f"{folder / MARKER}: {error.strerror}; remove this file, or check your permissions")

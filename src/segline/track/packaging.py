@@ -58,7 +58,7 @@ set_model(Served())
 '''
 
 
-class ShippingError(ValueError):
+class PackagingError(ValueError):
     """Raised if a packed model and the evaluated model predict differently; the message says what to do."""
 
 
@@ -206,7 +206,7 @@ def check(folder: Path, parts: Parts) -> None:
 
     Raises
     ------
-    ShippingError
+    PackagingError
         The prediction differs from the expected one.
     """
     with _importable(folder / "code", parts.package):
@@ -215,13 +215,13 @@ def check(folder: Path, parts: Parts) -> None:
     again = "run stage evaluate again with the current code"
     share = other_pixels(answer["labels"][0], parts.answer)
     if share > TOLERANCE:
-        raise ShippingError(
+        raise PackagingError(
             f"{share:.2%} of the pixels in the example differ between the packed model and data/reports/predictions; "
             f"{again}"
         )
     objects = matched_objects(answer["instances"][0], parts.instances)
     if objects.fp + objects.fn > most_other(objects):
-        raise ShippingError(
+        raise PackagingError(
             f"the packed model finds {objects.tp} of the {objects.tp + objects.fn} objects of its example in "
             f"data/reports/instances, and {objects.fp} other objects; {again}"
         )

@@ -122,7 +122,7 @@ class Store:
         return runs
 
     def latest(self, key: str) -> Run | None:
-        """Return the latest run that has this key; None if there is none."""
+        """Return the latest run that has this key, or None if no run has it."""
         runs = self._of_key(key)
         return Run(self.client, runs[0].info.run_id) if runs else None
 

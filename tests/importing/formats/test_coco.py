@@ -303,7 +303,7 @@ RUNS = "annotations.2.segmentation"
         (
             f"{RUNS}.counts",
             [0] * 1000,
-            "annotation 13: counts hold 1000 runs, which is more than the 80 pixels",
+            "annotation 13: counts hold 1000 runs, which is more than the 80 pixels of the image",
         ),
         (f"{RUNS}.counts", [True, 79], r"\(id 13\): segmentation\.counts.* is True"),
         (

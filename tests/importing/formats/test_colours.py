@@ -63,7 +63,8 @@ def test_too_many_colours_are_refused_with_the_way_out() -> None:
     looks = [Look(Path("a.png"), None, drawn, drawn), Look(Path("b.png"), None, {99: 1}, {99: 1})]
     key(looks, ImportOptions())
     many = [*looks, Look(Path("c.png"), None, dict.fromkeys(range(100, 140), 1))]
-    with pytest.raises(LayoutError, match=r"hold 70 colours \(40 in .*c\.png alone\), .*--colours FILE\.csv"):
+    expected = r"hold 70 colours \(40 in .*c\.png alone\), .*--colours FILE\.csv, .*colour.*class"
+    with pytest.raises(LayoutError, match=expected):
         key(many, ImportOptions())
 
 

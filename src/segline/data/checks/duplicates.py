@@ -100,7 +100,7 @@ def partners(codes: Codes, labels: Indices) -> Indices:
 
 
 def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
-    """Compare the codes (4, R) and (4, C); return a mask (R, C) of similar pairs, or None if there are none."""
+    """Compare the codes (4, R) and (4, C); return a mask (R, C) of similar pairs, or None if no pair is similar."""
     bits = np.zeros((ours.shape[1], theirs.shape[1]), np.uint8)
     for mine, yours in zip(ours, theirs, strict=True):
         bits += np.bitwise_count(mine[:, None] ^ yours)

@@ -353,7 +353,7 @@ def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) 
 
 
 def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: ImportOptions) -> list[str]:
-    """Return a line that says how annotations with iscrowd 1 are treated; no line if there are none."""
+    """Return a line that says how annotations with iscrowd 1 are treated. Without such annotations, return no line."""
     count, total = sum(crowds), len(crowds)
     if not count:
         return []
