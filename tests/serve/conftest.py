@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from segline.model.objects import encode_probabilities
 from segline.serve.access import Access
 from segline.serve.app import Limits, build
 from segline.serve.following import LoadedModel, Serving
-from segline.serve.protocol import Connection
+from segline.serve.protocol import Connection, Turns
 from segline.track.registry import Answer, RegistryError
 
 
@@ -78,7 +79,9 @@ def limits() -> Limits:
 def running(held: Held, limits: Limits) -> Iterator[tuple[uvicorn.Server, threading.Thread]]:
     """Start a server, and return it with its thread."""
     app = build(held, limits, Access(loopback=True))  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", http=Connection, log_level="critical"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, ws="none", http=partial(Connection, turns=Turns()), log_level="critical")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     limit = time.monotonic() + 60

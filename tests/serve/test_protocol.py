@@ -1,12 +1,13 @@
 """Slow, silent and hostile clients: deadlines, the connection limit, stricter parsing, half-closed connections."""
 
+import asyncio
 import json
 import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -346,6 +347,78 @@ def test_pipelined_requests_are_answered_in_order(connect: Connect) -> None:
     assert [int(answer[:3]) for answer in answers] == [404 if path == b"/none" else 200 for path in paths]
     bodies = [answer.partition(b"\r\n\r\n")[2] for answer in answers]
     assert bodies[:5] * 20 == bodies and len(set(bodies)) == 5
+
+
+@pytest.mark.parametrize("data", [HEALTH * 20_000, CHUNKED + b"64\r\n%b\r\n" % bytes(100) * 20_000])
+def test_received_data_wait_in_the_operating_system(running: Any, connect: Connect, data: bytes) -> None:
+    """The server never holds more than a few reads of one client, however fast all clients send."""
+    server, _ = running
+    clients = [connect() for _ in range(8)]
+    threads = [threading.Thread(target=exchange, args=(client, data)) for client in clients]
+    for thread in threads:
+        thread.start()
+    held = []
+    while any(thread.is_alive() for thread in threads):
+        held += [len(connection.conn.trailing_data[0]) for connection in list(server.server_state.connections)]
+        time.sleep(0.002)
+    assert 0 < max(held) <= 3 * protocol.READ
+
+
+def exchange(client: socket.socket, data: bytes) -> None:
+    """Send `data`, and read for a second at most whatever the server answers."""
+    sender = threading.Thread(target=send_all, args=(client, data))
+    sender.start()
+    end = time.monotonic() + 1
+    while time.monotonic() < end and client.recv(65_536):
+        pass
+    client.shutdown(socket.SHUT_RDWR)
+    sender.join()
+
+
+def send_all(client: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        client.sendall(data)
+
+
+class Handled:
+    """Connection that has received three requests; an error of the first connection must not stop the others."""
+
+    def __init__(self, turns: protocol.Turns, log: list["Handled"], *, new: bool) -> None:
+        self.loop, self.cycle = asyncio.get_running_loop(), None if new else object()
+        self._turns, self._log = turns, log
+
+    def handle_received(self) -> None:
+        self._log.append(self)
+        self.cycle = object()
+        if self._log.count(self) < 3:
+            self._turns.add(self)  # type: ignore[arg-type]
+        if self is self._log[0]:
+            raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        ([False] * 4, [0, 1, 2, 3] * 3),
+        ([True] * 3, [0, 1, 0, 2, 1, 0, 2, 1, 2]),
+        ([False, False, False, True, True], [0, 3, 1, 4, 2, 0, 3, 1, 4, 2, 0, 3, 1, 4, 2]),
+    ],
+)
+def test_each_iteration_of_the_loop_handles_one_connection_in_turn(new: list[bool], expected: list[int]) -> None:
+    """The order is worked out by hand. Only the first request of a new connection is preferred."""
+
+    async def order() -> list[int]:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        turns, log = protocol.Turns(), list[Handled]()
+        connections = [Handled(turns, log, new=is_new) for is_new in new]
+        for connection in [*connections, *connections]:  # the second time, all are already in the queue
+            turns.add(connection)  # type: ignore[arg-type]
+        for iteration in range(len(expected) + 1):
+            assert len(log) == iteration
+            await asyncio.sleep(0)
+        return [connections.index(connection) for connection in log]
+
+    assert asyncio.run(order()) == expected
 
 
 def test_a_compressed_body_is_refused(ask: Callable[..., Any]) -> None:

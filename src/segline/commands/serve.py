@@ -1,5 +1,6 @@
 """`segline serve`: label images over HTTP with a registered model, in one process that follows the model's alias."""
 
+import gc
 import resource
 import signal
 import socket
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 from segline.serve.access import Access, host_name, is_loopback_address
 from segline.serve.app import Limits, build
 from segline.serve.following import Follower
-from segline.serve.protocol import CONNECTIONS, Connection
+from segline.serve.protocol import CONNECTIONS, Connection, Turns
 from segline.track.store import open_store
 
 GRACE_PERIOD = 60  # seconds for requests in progress when the server shuts down
@@ -85,6 +86,7 @@ def main(
         access = Access(is_loopback_address(ip_address), allowed)
         _announce(follower, listener, access, say)
         config = _configuration(build(follower, limits, access))
+        gc.freeze()  # a collection that visits all objects of MLflow and torch would stop the event loop for 0.5 s
         with _signals_handled():
             _Server(config).run(sockets=[listener])
 
@@ -102,7 +104,7 @@ def _configuration(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="asyncio",
-        http=partial(Connection, limit=connection_limit()),  # type: ignore[arg-type]
+        http=partial(Connection, turns=Turns(), limit=connection_limit()),  # type: ignore[arg-type]
         ws="none",
         backlog=ACCEPTED_AT_ONCE,
         proxy_headers=False,

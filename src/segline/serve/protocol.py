@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import time
+from collections import deque
 from http import HTTPStatus
 from typing import Any
 
@@ -30,7 +31,7 @@ CHUNKS = 200  # number of chunks in a body whose size is not checked
 CHUNK = 64  # bytes that all further chunks must have on average
 CONNECTIONS = 64  # maximum number of open connections; a client may have to wait for the requests of all others
 ROOM = 8  # connections closed at once when there are too many
-FRESH = 1  # seconds; connections that have waited for a shorter time are closed last
+FRESH = 1  # seconds; connections that have waited for a shorter time are closed last, new clients last of all
 WAITING_FOR_CLIENT = {"head", "rest", "delivery", "lingering", "closing"}
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
@@ -88,14 +89,48 @@ class Parser(h11.Connection):
             raise h11.RemoteProtocolError(f"the chunks of the body have fewer than {CHUNK} bytes on average")
 
 
+class Turns:
+    """Queue of the connections that have received data; each iteration of the event loop handles one connection.
+
+    Otherwise one iteration would handle a request of every connection. The answer to a new client takes several
+    iterations, and the client would wait for all others in each of them. New clients and all others have a queue each,
+    and the two queues take turns, so that many large requests do not delay a new client.
+    """
+
+    def __init__(self) -> None:
+        self._new, self._others = deque[Connection](), deque[Connection]()
+        self._queues = [self._new, self._others]
+
+    def add(self, connection: "Connection") -> None:
+        """Queue `connection`, unless it is already in a queue."""
+        if connection in self._new or connection in self._others:
+            return
+        if not any(self._queues):
+            connection.loop.call_soon(self._handle_next)
+        (self._new if connection.cycle is None else self._others).append(connection)
+
+    def _handle_next(self) -> None:
+        self._queues.reverse()
+        connection = (self._queues[0] or self._queues[1]).popleft()
+        if any(self._queues):
+            connection.loop.call_soon(self._handle_next)
+        connection.handle_received()
+
+
 class Connection(H11Protocol, asyncio.BufferedProtocol):
     """Connection to a client, with a deadline for each phase in which the server waits for the client."""
 
-    def __init__(self, *args: Any, limit: int = CONNECTIONS, **kwargs: Any) -> None:
-        """Create one connection. `limit` is the maximum number of connections that the server keeps open."""
+    def __init__(self, *args: Any, turns: Turns, limit: int = CONNECTIONS, **kwargs: Any) -> None:
+        """Create one connection.
+
+        Parameters
+        ----------
+        turns : the queue that all connections of the server share
+        limit : maximum number of connections that the server keeps open
+        """
         super().__init__(*args, **kwargs)
         self.conn = self._parser = Parser()
-        self._limit = limit
+        self._turns, self._limit = turns, limit
         self._input = bytearray(READ)
         self._refused = self._half_closed = self._aborted = self._ending = False
         self._phase: tuple[str, Any] = ("head", None)
@@ -123,7 +158,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return self._input
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Parse the bytes that the transport has read."""
+        """Pass the bytes that the transport has read to the parser."""
         if not self._refused:
             self.data_received(bytes(self._input[:nbytes]))
 
@@ -134,15 +169,21 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._half_closed = True
         self.conn.receive_data(b"")
         self.handle_events()
-        return not (self._refused or self.transport.is_closing())
+        return True
 
     def handle_events(self) -> None:
-        """Handle the parsed events, unless the request was refused or the connection is closing."""
-        if self._refused or self.transport.is_closing():
-            return
-        super().handle_events()
-        if self._half_closed and not self._refused and not self._answering():
-            self.transport.close()
+        """Queue this connection; uvicorn calls this method when data arrived, and after each response."""
+        self.transport.pause_reading()  # so that a client in the queue cannot fill the memory
+        self._turns.add(self)
+
+    def handle_received(self) -> None:
+        """Parse and handle the received data, unless the request was refused or the connection is closing."""
+        if not (self._refused or self.transport.is_closing()):
+            super().handle_events()
+            if self._half_closed and not self._refused and not self._answering():
+                self.transport.close()
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse invalid HTTP in the same JSON format as every other refusal."""
@@ -208,7 +249,12 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             return
         now = time.monotonic()
         order = ["lingering", "closing", "rest", "head", "delivery"]
-        waiting.sort(key=lambda other: (now - other._since < FRESH, order.index(other._phase_now()), other._since))
+
+        def rank(other: Connection) -> tuple[bool, bool, int, float]:
+            fresh = now - other._since < FRESH
+            return fresh and other.cycle is None, fresh, order.index(other._phase_now()), other._since
+
+        waiting.sort(key=rank)
         for oldest in waiting[: min(ROOM, self._limit // 4 + 1)]:
             if oldest._phase_now() == "head" and oldest.conn.trailing_data[0]:
                 oldest._refuse(
