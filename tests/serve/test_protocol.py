@@ -384,12 +384,15 @@ class Handled:
     """Connection that has received three requests; an error of the first connection must not stop the others."""
 
     def __init__(self, turns: protocol.Turns, log: list["Handled"], *, new: bool) -> None:
-        self.loop, self.cycle = asyncio.get_running_loop(), None if new else object()
-        self._turns, self._log = turns, log
+        self.loop = asyncio.get_running_loop()
+        self._turns, self._log, self._new = turns, log, new
+
+    def has_asked(self) -> bool:
+        return not self._new
 
     def handle_received(self) -> None:
         self._log.append(self)
-        self.cycle = object()
+        self._new = False
         if self._log.count(self) < 3:
             self._turns.add(self)  # type: ignore[arg-type]
         if self is self._log[0]:

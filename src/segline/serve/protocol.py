@@ -29,10 +29,9 @@ LINES = 100  # number of lines in a request head or in trailers
 READ = 16_384  # bytes read at once, so that no client holds the event loop for long
 CHUNKS = 200  # number of chunks in a body whose size is not checked
 CHUNK = 64  # bytes that all further chunks must have on average
-CONNECTIONS = 64  # maximum number of open connections; a client may have to wait for the requests of all others
+CONNECTIONS = 128  # maximum number of open connections
 ROOM = 8  # connections closed at once when there are too many
 FRESH = 1  # seconds; connections that have waited for a shorter time are closed last, new clients last of all
-WAITING_FOR_CLIENT = {"head", "rest", "delivery", "lingering", "closing"}
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _LAST_CHUNK = re.compile(rb"\s{0,2}0{1,20}\s{0,2}(?:;[^\n]*)?\n")
@@ -107,7 +106,11 @@ class Turns:
             return
         if not any(self._queues):
             connection.loop.call_soon(self._handle_next)
-        (self._new if connection.cycle is None else self._others).append(connection)
+        (self._others if connection.has_asked() else self._new).append(connection)
+
+    def is_new(self, connection: "Connection") -> bool:
+        """Return whether the first request of `connection`, or a part of it, waits in the queue."""
+        return connection in self._new
 
     def _handle_next(self) -> None:
         self._queues.reverse()
@@ -204,6 +207,10 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def _should_upgrade(self) -> bool:
         return False
 
+    def has_asked(self) -> bool:
+        """Return whether the head of a first request has arrived."""
+        return self.cycle is not None
+
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -243,24 +250,28 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds
 
     def _make_room(self, others: list["Connection"]) -> None:
-        waiting = [other for other in others if other._phase_now() in WAITING_FOR_CLIENT]
-        if not waiting:
-            self._refuse(503, f"{self._limit} connections are open; try again in a second")
-            return
+        """Close connections that wait for their clients, or refuse this one if there are none.
+
+        Several are closed at once, but only one of the new clients, and none whose first request has arrived.
+        """
         now = time.monotonic()
         order = ["lingering", "closing", "rest", "head", "delivery"]
 
-        def rank(other: Connection) -> tuple[bool, bool, int, float]:
-            fresh = now - other._since < FRESH
-            return fresh and other.cycle is None, fresh, order.index(other._phase_now()), other._since
+        def rank(other: Connection) -> tuple[bool, int, float]:
+            return now - other._since < FRESH, order.index(other._phase_now()), other._since
 
-        waiting.sort(key=rank)
-        for oldest in waiting[: min(ROOM, self._limit // 4 + 1)]:
-            if oldest._phase_now() == "head" and oldest.conn.trailing_data[0]:
-                oldest._refuse(
+        waiting = [other for other in others if other._phase_now() in order and not self._turns.is_new(other)]
+        new = [other for other in waiting if not other.has_asked() and now - other._since < FRESH]
+        known = sorted((other for other in waiting if other not in new), key=rank)
+        oldest = known[: min(ROOM, self._limit // 4 + 1)] or sorted(new, key=rank)[:1]
+        if not oldest:
+            self._refuse(503, f"{self._limit} connections are open; try again in a second")
+        for other in oldest:
+            if other._phase_now() == "head" and other.conn.trailing_data[0]:
+                other._refuse(
                     503, f"more than {self._limit} connections are open, and this one has waited longest; try again"
                 )
-            oldest._abort()
+            other._abort()
 
     def _refuse(self, status: int, reason: str) -> None:
         """Send the reason of the refusal, unless a response has started, and close the connection."""
