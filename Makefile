@@ -8,17 +8,19 @@
 .PHONY: run test soak lint venv generate
 .DEFAULT_GOAL := run
 
-# A name is not enough: a pyenv shim may exist without its Python.
-PYTHON := $(shell for name in python3.11 python3 python; do \
-	$$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
+# The Python of .venv, else the newest supported one. `make run PYTHON=python3.12` chooses another, and installs anew.
+# A name is not enough: a pyenv shim may exist without its Python.
+PYTHON ?= $(shell for name in $(BIN)/python python3.14 python3.13 python3.12 python3.11 python3 python; do \
+	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$name && break; done)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The stages call `python`, which DVC looks up on PATH, not in its own environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# The stamps are named by the content of the pins, so that a changed pin installs and a changed date does not.
-PINS := .venv/pins-$(shell cat requirements.txt | cksum | cut -d ' ' -f 1)
-DEV_PINS := .venv/dev-pins-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d ' ' -f 1)
+# The stamps are named by Python and the content of the pins, so that a changed pin installs and a changed date does not.
+PINS := .venv/pins-$(VERSION)-$(shell cat requirements.txt | cksum | cut -d ' ' -f 1)
+DEV_PINS := .venv/dev-pins-$(VERSION)-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d ' ' -f 1)
 
 run: $(PINS)
 	$(BIN)/python -m dvc repro
@@ -42,9 +44,9 @@ generate: $(DEV_PINS)
 venv: $(PINS)
 
 $(PINS):
-	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed and not on PATH; install it, then make again" >&2; exit 1; }
-	@echo "Installing the pinned packages into .venv; this takes a minute or two."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -n "$(VERSION)" || { echo "Python 3.11 to 3.14 is needed: install one of them, or set PYTHON" >&2; exit 1; }
+	@echo "Installing the pinned packages into .venv for Python $(VERSION); this takes a minute or two."
+	@test -e $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear .venv
 	@$(PIP) $$(grep -o '^torch==[^ ]*' requirements.txt)
 	@$(PIP) -r requirements.txt
 	@$(PIP) --no-deps --no-build-isolation -e .

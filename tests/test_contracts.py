@@ -1,15 +1,20 @@
 """Contracts of the code that are checked here; each check is also shown to find a planted violation."""
 
 import ast
+import itertools
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 from scmrepo.git import Git
 
@@ -281,6 +286,36 @@ def test_every_imported_library_is_required_by_name(repository: Path) -> None:
             library = name.partition(".")[0]
             if library not in sys.stdlib_module_names | {"segline"}:
                 assert any(f"\n{each.lower()}==" in direct for each in distributions[library]), f"{file}: {library}"
+
+
+def test_pyproject_has_a_range_for_every_direct_pin(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    ranges = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    pins = dict(re.findall(r"^([\w.-]+)(?:\[\w+\])?==([\w.]+)", pinned_text(repository), re.MULTILINE))
+    direct = pinned_text(repository).partition("# What those need")[0]
+    required = {canonicalize_name(Requirement(text).name) for text in ranges}
+    named = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)(?:\[\w+\])?==", direct, re.MULTILINE)}
+    assert named - required == {"setuptools", "psycopg-binary"}  # builds the package; is installed by psycopg[binary]
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    for text in ranges:
+        requirement = Requirement(text)
+        assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def pinned_text(repository: Path) -> str:
+    return "".join((repository / name).read_text() for name in ("requirements.txt", "requirements-dev.txt"))
+
+
+def test_all_places_name_the_same_pythons(repository: Path) -> None:
+    settings = tomllib.loads((repository / "pyproject.toml").read_text())
+    versions = re.findall(r"Python :: (3\.\d+)", "\n".join(settings["project"]["classifiers"]))
+    supported = SpecifierSet(settings["project"]["requires-python"])
+    assert versions == [version for version in (f"3.{minor}" for minor in range(30)) if version in supported]
+    assert settings["tool"]["mypy"]["python_version"] == versions[0]
+    makefile = (repository / "Makefile").read_text()
+    assert re.findall(r"python(3\.\d+)", makefile.partition("PYTHON ?=")[2].partition("done)")[0]) == versions[::-1]
+    for name in ("README.md", "CONTRIBUTING.md", "Makefile"):
+        assert f"Python {versions[0]} to {versions[-1]}" in (repository / name).read_text()
 
 
 def test_dvc_and_git_agree_on_what_is_ignored(repository: Path, tmp_path: Path) -> None:

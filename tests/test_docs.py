@@ -20,7 +20,8 @@ README_LINES = 150
 @pytest.fixture(scope="module")
 def pages(repository: Path) -> dict[Path, str]:
     """All pages by their path."""
-    return {file: file.read_text() for file in (repository / "README.md", *sorted((repository / "docs").glob("*.md")))}
+    files = (*sorted(repository.glob("*.md")), *sorted((repository / "docs").glob("*.md")))
+    return {file: file.read_text() for file in files}
 
 
 def anchors(page: str) -> set[str]:
