@@ -1,6 +1,13 @@
 """segline: a pipeline from raw images to a registered segmentation model."""
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segline.data.dataset import Dataset
+    from segline.library import Model, Prediction, load, read_dataset
+
+__all__ = ["Dataset", "Model", "Prediction", "load", "read_dataset"]
 
 # Switch off telemetry, update checks and progress bars of libraries, unless the user has set these variables.
 # This code comes first, because the libraries read these variables when they are imported.
@@ -19,3 +26,17 @@ for _name, _value in {
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU: rounds of a busy loop, a few microseconds
     os.environ.setdefault("KMP_BLOCKTIME", "1")  # Intel and LLVM: milliseconds
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Python interface at its first use, so that the command line starts quickly."""
+    if name in __all__:
+        from segline import library
+
+        return getattr(library, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*globals(), *__all__])

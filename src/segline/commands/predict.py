@@ -38,6 +38,23 @@ def main(
     *,
     trust: bool = False,
 ) -> None:
+    """Load a registered version, and predict images with it.
+
+    Parameters
+    ----------
+    model : address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``.
+    trust : use a version without a line in registry.jsonl, on the user's responsibility.
+    images, out, mode, options : as in `predict_images`, which raises the same errors.
+    """
+    options = options or PredictOptions()
+    _check_targets(_paths(images), images, out, options)  # before loading, which takes seconds
+    keep_freed_memory()
+    predict_images(load_model(open_store(), model, trust=trust), images, model, out, mode, options=options)
+
+
+def predict_images(
+    version: Loaded, images: list[str], model: str, out: Path, mode: progress.Mode, *, options: PredictOptions
+) -> dict[Path, dict[str, str]]:
     """Write the label image OUT/STEM.png of each image, and the further files that `options` select.
 
     - OUT/STEM_instances.png: instance ids, 16 bit; .tif, 32 bit, for more than 65,535 instances.
@@ -51,8 +68,11 @@ def main(
     Parameters
     ----------
     images : files, folders that contain images, or patterns such as ``scans/**/*.tif``.
-    model : address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``.
-    trust : use a version without a line in registry.jsonl, on the user's responsibility.
+    model : address of the version, for the records in `out`.
+
+    Returns
+    -------
+    The names of the result files in `out` by kind, for each image.
 
     Raises
     ------
@@ -60,12 +80,9 @@ def main(
         There are no images, two images would have the same result file, results would replace an image or foreign file,
         or a file is not an image. In the last case the other images are predicted all the same.
     """
-    options = options or PredictOptions()
     paths = _paths(images)
     _check_targets(paths, images, out, options)
-    keep_freed_memory()
-    version = load_model(open_store(), model, trust=trust)
-    failed = []
+    results, failed = dict[Path, dict[str, str]](), []
     noted: list[tuple[Path, tuple[Note, ...]]] = []
     with Records(out) as records, progress.meter("predict", mode, STEPS * len(paths)) as meter:
         for number, path in enumerate(paths):
@@ -76,7 +93,8 @@ def main(
                 meter.update(number * STEPS + share, lambda: words)
 
             try:
-                if _predict(path, version, model, records, options, show=show):
+                results[path], is_new = _predict(path, version, model, records, options, show=show)
+                if is_new:
                     noted.append((path, () if omezarr.is_zarr(path) else filenotes.notes(path)))
                 show("windows", 1, 1)
             except (files.FileError, ImageError, RegistryError, OSError) as error:
@@ -88,15 +106,21 @@ def main(
         progress.note(line)
     if failed:
         raise PredictError("\n".join(failed))
+    return results
 
 
-def _predict(path: Path, version: Loaded, model: str, records: Records, options: PredictOptions, *, show: Show) -> bool:
-    """Predict one image and write the result files; return False if an earlier call has written these files."""
+def _predict(
+    path: Path, version: Loaded, model: str, records: Records, options: PredictOptions, *, show: Show
+) -> tuple[dict[str, str], bool]:
+    """Predict one image and write the result files, unless an earlier call has written them.
+
+    Return two values: the names of the files by kind, and whether this call has written them.
+    """
     with open_image(path) as image:
         kinds = tuple(options.endings)
         request = Request(omezarr.stem(path), image.md5(), version.md5, options.views, kinds, model)
-        if records.has(request):
-            return False
+        if written := records.written(request):
+            return written, False
         with _answered(image, version, request, records.out, show) as answer:
             if options.instances and not answer.has_instances:
                 raise RegistryError(rows.NO_INSTANCES)
@@ -107,7 +131,7 @@ def _predict(path: Path, version: Loaded, model: str, records: Records, options:
                 for kind, ending in options.endings.items()
             }
         records.add(request, written)
-    return True
+    return written, True
 
 
 @contextmanager

@@ -197,12 +197,13 @@ class Records:
             lines = ", ".join(map(str, malformed[:NAMED])) + more
             progress.note(f"{self._file}, line {lines}: cut off, or not written by segline; ignored")
 
-    def has(self, request: Request) -> bool:
-        """Return whether all requested files were written and still exist."""
+    def written(self, request: Request) -> dict[str, str]:
+        """Return the names of the requested files by kind; an empty dict unless all were written and still exist."""
         line = self._lines.get(request.stem)
         if line is None or not _alike(line, request):
-            return False
-        return all(kind in line.files and (self.out / line.files[kind]).exists() for kind in request.kinds)
+            return {}
+        complete = all(kind in line.files and (self.out / line.files[kind]).exists() for kind in request.kinds)
+        return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
         """Remove result files of the stem that belong to another image, version or number of views; return the folder.

@@ -17,7 +17,7 @@ from segline import names, progress
 from segline.track import modules
 from segline.track.history import HISTORY, RegistryError
 from segline.track.store import Store
-from segline.track.trust import VersionContent, checked, known, misplaced
+from segline.track.trust import VersionContent, checked, known, misplaced, read
 
 SERVED = "served.py"  # file in the package that defines the class for predictions
 PARAMS = (
@@ -167,6 +167,33 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
         return Loaded(content, copy)
     except Exception as error:  # the code in the package may raise any error
         raise RegistryError(f"{address} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}") from error
+
+
+def load_folder(folder: Path) -> Loaded:
+    """Load a model from a folder that MLflow stored for a version. The caller trusts the folder, which contains code.
+
+    Raises
+    ------
+    RegistryError
+        The folder is not such a folder, or is incomplete or altered, or its code fails on this machine.
+    """
+    if not (folder / "MLmodel").is_file():
+        raise RegistryError(
+            f"{folder} is not a model folder: it has no file MLmodel; name a folder that MLflow stored for a version, "
+            "or a registered version such as models:/cells@champion"
+        )
+    copy = _private_folder()
+    try:
+        content = read(folder, copy)
+        if not content.md5:
+            raise RegistryError(f"{folder}: weights, settings or code are missing, or altered; copy the folder again")
+    except (OSError, RegistryError) as error:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise RegistryError(str(error)) from error
+    try:
+        return Loaded(content, copy)
+    except Exception as error:  # the code in the folder may raise any error
+        raise RegistryError(f"{folder} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}") from error
 
 
 def _private_folder() -> Path:
