@@ -394,7 +394,12 @@ LAYOUTS = faults(
         "COCO image of no id": (annotation(image_id=99), "annotations.json: annotation 2: image_id 99"),
         "COCO category of no id": (annotation(category_id=99), "annotations.json: annotation 2: category_id 99"),
         "COCO two points": (annotation(segmentation=[[1, 1, 2, 2]]), "annotation 2: segmentation[0] has 2 points"),
-        "image is a stack": (instead(IMAGE, TIFF, PAGES), "images/c.tif", "a stack of 6 pages", "page by page"),
+        "image is a stack": (
+            instead(IMAGE, TIFF, PAGES),
+            "images/c.tif",
+            "a stack of 6 pages",
+            "save each page of both as a separate file",
+        ),
         "COCO half a point": (
             annotation(segmentation=[[1, 1, 2, 2, 3, 3, 4]]),
             "annotation 2: segmentation[0] has 7 numbers",
@@ -408,7 +413,7 @@ LAYOUTS = faults(
         "COCO another size": (listing(height=41), "annotations.json: gives the size 48x41 px", "source/c.png"),
         "COCO one id twice": (listing(id=10), "annotations.json: images: id 10 occurs twice"),
         "COCO one file twice": (listing(file_name="a.png"), "source/a.png is listed twice"),
-        "COCO no object": (coco(lambda said: said.update(annotations=[])), "none of 6 images has an object"),
+        "COCO no object": (coco(lambda said: said.update(annotations=[])), "none of the 6 images has an object"),
         "COCO two categories of one name": (coco(twofold), "annotations.json: categories ['cell', 'cell']"),
         "COCO path that climbs": (listing(file_name="../../params.yaml"), "file_name '../../params.yaml'"),
         "COCO truncated": (several(coco(), half(ANNOTATIONS)), FileError, "annotations.json: not valid JSON"),
@@ -474,14 +479,16 @@ IMPORT_FLAGS = flags(
         "--name new --labels instances --class 2=y": (LayoutError, "--class 2", "omit this option"),
         "--name new --labels instances --ignore 2": (LayoutError, "--ignore 2", "leave the option out"),
         "--name new --ignore -3": (ImportFlagError, "--ignore -3"),
-        "--name new --labels boundaries": (LayoutError, "boundaries needs masks of two values", "0, 1, 2"),
+        "--name new --labels boundaries": (LayoutError, "boundaries needs masks with two values", "0, 1, 2"),
         "--name new --threshold 900": (LayoutError, "no mask holds a pixel above 900", "source/masks/a.png"),
         "--name new --images 'raw/*'": (LayoutError, "--images 'raw/*' matches no file below source", "images/a.png"),
         "--name new --images '*/*' --masks 'masks/*'": (LayoutError, "images */*, masks masks/*", "have no mask"),
         "--name new --group-by '(('": (LayoutError, "--group-by '((' is not a regular expression"),
-        "--name new --group-by 'patient(.)'": (LayoutError, "--group-by 'patient(.)' finds no group in a"),
+        "--name new --group-by 'patient(.)'": (LayoutError, "--group-by 'patient(.)' does not match the image names a"),
     },
-) | flags("import", {"data --name new": (DatasetError, "data and data/raw/new are nested")})
+) | flags(
+    "import", {"data --name new": (DatasetError, "the source data and the dataset folder data/raw/new are nested")}
+)
 
 
 def spec(old: str, new: str) -> Plant:
