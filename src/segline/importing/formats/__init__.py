@@ -17,7 +17,7 @@ LAYOUTS: tuple[Callable[[Path, ImportOptions, Mapper], Layout | None], ...] = (
     folders.recognise,
 )
 SUPPORTED = """\
-  images/ and masks/ (or raw/, labels/, gt/, ...), with one mask per image; a mask may add _mask, -seg, ... to the name
+  images/ and masks/ (or raw/, labels/, gt/, ...), with one mask per image; mask names may end in _mask, -seg, ...
   images and masks in one folder, as STEM.png and STEM_mask.png
   one mask file per object, as STEM/images/ and STEM/masks/
   01/ and 01_GT/SEG/, as in the Cell Tracking Challenge
