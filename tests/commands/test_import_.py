@@ -35,7 +35,7 @@ def test_lines(source: Path) -> None:
         "  class 2   nucleus      33.333% of the pixels, in 4 images",
         "How import understood the source:",
         "  images from images/, masks from masks/, paired by stem",
-        "  labels: classes, because the masks share the few values 0, 1, 2; if not, add --labels instances",
+        "  labels: classes, because the masks share the few values 0, 1, 2; if this is wrong, add --labels instances",
         "Look at data/raw/small/contact_sheet.png: do the outlines match the objects?",
         "Then: dvc add data/raw/small",
         "and in params.yaml:",

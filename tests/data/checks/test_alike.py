@@ -106,5 +106,5 @@ def test_import_groups_images_with_the_same_pixels(folder: Path, tmp_path: Path)
         shutil.copytree(folder / kind, tmp_path / "source" / name)
     made = bring(tmp_path / "source", "twice", raw=tmp_path / "raw")
     assert Dataset.open(made.folder).groups == {stem: "b" if stem == "d" else stem for stem in "abcdef"}
-    assert "groups: d joined the group of the image with the same pixels" in made.reasons
+    assert "groups: images d joined the group of an image with the same pixels" in made.reasons
     assert [problem.file for problem in made.problems] == ["images/b.png", "images/c.png"]
