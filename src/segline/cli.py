@@ -65,7 +65,7 @@ def _known(error: Exception) -> str | None:
 
 
 def _folder(name: str) -> Path:
-    """Parse a folder option. Refuse an empty name, which often comes from an unset variable: `Path` reads it as `.`."""
+    """Parse a folder option. Refuse an empty name, which often comes from an unset variable and means `.` to `Path`."""
     if not name:
         raise typer.BadParameter("the name is empty; give a folder, or `.` for the current one")
     return Path(name)

@@ -193,7 +193,7 @@ def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = Fal
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:
-    """Read a JSON file that segline wrote; convert the content to the type `form`, which pydantic checks.
+    """Read a JSON file that segline wrote. Pydantic checks the content and converts it to the type `form`.
 
     Raises
     ------

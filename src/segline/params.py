@@ -377,7 +377,7 @@ def _default_space() -> dict[str, Axis]:
 
 
 class Tune(Section):
-    """The search for better settings, judged on the validation split. Trial 0 uses the settings of this file."""
+    """The search for better settings, judged on the validation split. Trial 0 uses the settings in params.yaml."""
 
     trials: int = Field(
         6, ge=0, description="total number of trials, including earlier trials of the same search; 0: no search"

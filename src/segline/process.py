@@ -206,7 +206,7 @@ def _help(work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     parent = parent_process()
     assert parent is not None
     install(parent.pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the parent too, which stops its helpers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, and the parent stops its helpers
     work(*arguments)
 
 

@@ -71,7 +71,7 @@ def test_a_malformed_line_removes_nothing(name: str, out: Path, capsys: pytest.C
         records.make_room(WANTED)
         assert records._lines.keys() == {"c"}
     assert tree(out.parent) == before
-    assert f"{RECORDS}, line 1: cut off, or not written by segline" in capsys.readouterr().err
+    assert f"{RECORDS}, line 1: ignored, because it is cut off or not written by segline" in capsys.readouterr().err
 
 
 def test_many_malformed_lines_make_one_message(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ def test_an_emulated_precision_gives_a_warning(
 
 
 def test_mps_refuses_bf16() -> None:
-    with pytest.raises(device.DeviceError, match="set train.amp to fp16 or off"):
+    with pytest.raises(device.DeviceError, match=r"set train\.amp to fp16 or off"):
         device.precision_warning("bf16", "mps")
 
 

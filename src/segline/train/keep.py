@@ -39,8 +39,8 @@ class Kept:
     """Finished epochs of a training run, and its checkpoints in `folder`: the latest, and those of the best epochs.
 
     A checkpoint is named by the number of finished epochs (epoch-00007) and, within an epoch, also by the number of
-    finished steps (epoch-00007-step-000120). It is written atomically, after the checkpoints of the best epochs in its
-    history. So `load` finds a checkpoint to resume from, whenever the process is killed.
+    finished steps (epoch-00007-step-000120). Each checkpoint is written atomically, after the checkpoints of the best
+    epochs in its history. So `load` finds a checkpoint to resume from, whenever the process is killed.
     """
 
     folder: Path
