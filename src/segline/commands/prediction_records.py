@@ -196,7 +196,7 @@ class Records:
         if malformed:
             more = f" and {len(malformed) - NAMED} more" * (len(malformed) > NAMED)
             lines = ", ".join(map(str, malformed[:NAMED])) + more
-            progress.note(f"{self._file}, line {lines}: ignored, because it is cut off or not written by segline")
+            progress.note(f"{self._file}, line {lines}: ignored, because cut off or not written by segline")
 
     def has(self, request: Request) -> bool:
         """Return whether all requested files were written and still exist."""
