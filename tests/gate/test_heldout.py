@@ -76,7 +76,7 @@ def test_a_model_that_is_worse_in_one_group_fails(judge: Callable[..., Verdict])
     verdict = judge("misses on b", "false on a")
     assert failed(verdict) == ["gain in mean_iou, worst group"]
     assert check(verdict, "gain in mean_iou, lower bound").value > 0
-    assert "b is the worst of 2 groups" in check(verdict, "gain in mean_iou, worst group").detail
+    assert "group b is the worst of 2 groups" in check(verdict, "gain in mean_iou, worst group").detail
 
 
 def test_a_loss_up_to_the_margin_passes(judge: Callable[..., Verdict], judged: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_model_that_learned_from_test_images_is_not_judged(judge: Callable[...
     assert "learned from 1 of these test images, such as a1" in verdict.undecided[0]
     verdict = judge("perfect", "learned from the test")
     assert verdict.exit_code == 0
-    assert "learned from 1 of these images" in verdict.facts["head start"]
+    assert "learned from 1 of these test images" in verdict.facts["head start"]
     assert "head start" not in judge("perfect", "other code").facts
 
 

@@ -133,9 +133,9 @@ def _known(revision: str) -> bool:
 def _driver(error: ImportError) -> str:
     module = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or not module:
-        return f"its driver cannot be used here ({error})"
+        return f"the database driver cannot be used here ({error})"
     package = PACKAGES.get(module, module)
-    return f"its driver, the package {package}, is not installed; run `pip install '{package}'`"
+    return f"the database driver, package {package}, is not installed; run `pip install '{package}'`"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
