@@ -320,7 +320,7 @@ def test_files_that_cannot_be_made_again_are_kept(image: Path, tmp_path: Path, m
     run(image, out=tmp_path / "out", instances=True)
     before = contents(tmp_path / "out")
     model.md5, model.knows = "1" * 32, False
-    with pytest.raises(predict.PredictError, match="without instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline and predicts no instances"):
         run(image, out=tmp_path / "out", instances=True)
     assert contents(tmp_path / "out") == before
 

@@ -127,7 +127,8 @@ def test_compare_cannot_decide_without_enough_images_and_metrics() -> None:
     assert "min_images requires 2" in compare(images(0.9), images(0.9), "a", GATE).undecided[0]
     (reason,) = compare(images(1, 1), images(1, 1), "ab", Gate(metric="seg")).undecided
     assert reason == (
-        "gate.metric = seg is unknown for at least one of the two models; set gate.metric to one of: mean_iou, pixel_error"
+        "gate.metric = seg is unknown for at least one of the two models; "
+        "set gate.metric to one of: mean_iou, pixel_error"
     )
     nothing = [Score(np.array([[9, 0], [0, 0]]))] * 2
     assert not compare(nothing, nothing, "ab", GATE).passed  # a metric that is not known fails
@@ -137,5 +138,5 @@ def test_models_with_different_interfaces_are_not_compared() -> None:
     tags = {"classes": "{}", "channels": "1", "dtype": "uint8", "dataset": "a"}
     assert same_interface(tags, {**tags, "dataset": "b"}, "champion") == Verdict(())
     (reason,) = same_interface(tags, {**tags, "dtype": "uint16"}, "champion").undecided
-    assert "dtype of the challenger: uint8, of the champion: uint16" in reason
+    assert "the value of dtype is uint8 for the challenger, but uint16 for the champion" in reason
     assert same_interface(tags, {}, "champion").exit_code == 2

@@ -72,9 +72,9 @@ def _database(text: str, where: str) -> str:
     if FULL.search(text):
         return f"{where} cannot be written: the disk is full; make room and run the command again"
     if "unable to open database file" in text:
-        return f"{where} cannot be opened: check that its folder exists and is writable"
+        return f"{where} cannot be opened; check that the folder of the database exists and is writable"
     if "disk I/O error" in text:
-        return f"{where} cannot be read or written (disk I/O error): check whether the disk is full or failing"
+        return f"{where} cannot be read or written (disk I/O error); check whether the disk is full or failing"
     return ""
 
 
