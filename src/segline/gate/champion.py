@@ -187,7 +187,7 @@ def _lineage(origin: commits.Origin) -> Verdict:
 
 
 def _notices(origin: commits.Origin) -> tuple[str, ...]:
-    notices = [f"commit {history.HISTORY}, so that clones get the new history"]
+    notices = [f"commit {history.HISTORY}, because a clone gets its history from this file"]
     if origin.commit is not None and not origin.locked:
         notices.insert(0, "no commit has a dvc.lock with this model; commit dvc.lock, and run `dvc push`")
     return tuple(notices)
