@@ -101,7 +101,7 @@ def test_instances_have_16_bits_or_32_bits_for_many_ids(tmp_path: Path) -> None:
 def test_instances_of_a_model_without_instances_are_refused(image: Path, tmp_path: Path, model: Bright) -> None:
     model.knows = False
     run(image, out=tmp_path / "out", overlays=True)
-    with pytest.raises(predict.PredictError, match="registered by an earlier segline, without instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline and predicts no instances"):
         run(image, out=tmp_path / "out", instances=True)
 
 
@@ -239,7 +239,7 @@ def test_ome_zarr_by_a_model_without_instances(image: Path, tmp_path: Path, mode
     assert np.array_equal(
         zarr.open_array(tmp_path / "out" / "b.ome.zarr" / "0")[:], imagefiles.read_labels(image) > 100
     )
-    with pytest.raises(predict.PredictError, match="registered by an earlier segline, without instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline and predicts no instances"):
         run(tmp_path / "b.zarr", out=tmp_path / "out", instances=True)
 
 
@@ -326,7 +326,7 @@ def test_files_that_cannot_be_made_again_are_kept(image: Path, tmp_path: Path, m
     run(image, out=tmp_path / "out", instances=True)
     before = contents(tmp_path / "out")
     model.md5, model.knows = "1" * 32, False
-    with pytest.raises(predict.PredictError, match="without instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline and predicts no instances"):
         run(image, out=tmp_path / "out", instances=True)
     assert contents(tmp_path / "out") == before
 
