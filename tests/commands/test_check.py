@@ -75,7 +75,7 @@ def test_similar_images_in_two_splits_are_reported(dataset: Path) -> None:
         file.write("prepare: {test: ['07'], validation: ['01', '02']}\n")
     (dataset / "images" / "03.png").write_bytes((dataset / "images" / "07.png").read_bytes())
     with pytest.raises(
-        UnfitError, match=r"error +images/03\.png +in split train: same pixels as images/07\.png in test"
+        UnfitError, match=r"error +images/03\.png +in split train: same pixels as images/07\.png in split test"
     ):
         told()
 

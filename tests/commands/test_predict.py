@@ -174,7 +174,7 @@ def test_images_are_labelled_upright_and_notes_are_printed_once(
         assert np.array_equal(imagefiles.read_labels(tmp_path / "out" / f"{stem}.png"), np.rot90(pixels, -1) > 100)
         assert imagefiles.read_image(tmp_path / "out" / f"{stem}_overlay.png").shape == (15, 12, 3)
     messages = capfd.readouterr().err
-    assert messages.count("2 image(s): turned upright by its orientation 6") == 1
+    assert messages.count("2 image(s): the pixels are turned upright, because the orientation is 6") == 1
     assert messages.count("1 image(s): 200 is declared as missing (nodata)") == 1
 
 

@@ -277,7 +277,9 @@ def test_refused_ome_zarr_images_are_named(predicted: Callable[..., None], tmp_p
     plate = tmp_path / "plate.zarr"
     zarr.create_group(plate, zarr_format=2, attributes={"plate": {}})
     good = write(tmp_path / "good.tif", image(64, 64))
-    with pytest.raises(predict.PredictError, match=r"^\S*plate\.zarr: a plate of many images; name the fields\S*"):
+    with pytest.raises(
+        predict.PredictError, match=r"^\S*plate\.zarr: the folder is a plate of many images; name the folders\S*"
+    ):
         predicted(plate, good, options=PredictOptions())
     assert (tmp_path / "out" / "good.tif").exists()
 

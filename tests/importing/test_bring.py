@@ -129,10 +129,10 @@ def _in_two_compositions(source: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (_other_size, UnfitError, r"instances/c\.png +6x5 px, but its image is 16x20 px"),
+        (_other_size, UnfitError, r"instances/c\.png +has 6x5 px, but its image images/c\.png has 16x20 px"),
         (lambda source: (source / "images" / "c.png").write_bytes(b"x"), UnfitError, r"images/c\.png +not a readable"),
         (lambda source: (source / "masks" / "c.png").unlink(), LayoutError, r"have no mask: c\.png"),
-        (_unlisted, DatasetError, "does not list: b, c, d, e"),
+        (_unlisted, DatasetError, "does not list these images: b, c, d, e"),
         (_noisy, LayoutError, "the masks hold the values 0, 1, 254, 255, but"),
         (_in_two_compositions, LayoutError, "the same name in two normalization forms"),
     ],
