@@ -58,7 +58,7 @@ def _write(file: Path, array: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("name", "array", "says"),
     [
-        ("rgb.png", np.zeros((2, 2, 3), np.uint8), r"in colour, of shape \(2, 2, 3\).*class id"),
+        ("rgb.png", np.zeros((2, 2, 3), np.uint8), r"the label image is in colour \(shape \(2, 2, 3\)\).*class id"),
         ("lossy.jpg", np.zeros((2, 2), np.uint8), "JPEG changes values"),
         ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels are not integers, such as 0\.5"),
         ("nan.tif", np.array([[0, np.nan]], np.float32), "are not integers, such as nan"),

@@ -44,7 +44,7 @@ BAD_YAML = {
     "deep": ("a: " + "[" * 3000, "nested too deeply"),
     "deep block": ("\n".join(" " * n + "a:" for n in range(200)), "nested too deeply"),
     "bomb": (bomb(9), "once its aliases are expanded"),
-    "bomb within itself": ("a: &a [*a]", "a value that contains it"),
+    "bomb within itself": ("a: &a [*a]", "a value that contains the alias"),
     "no such alias": ("a: *b", "not valid YAML"),
     "tab": ("a:\n\t- b", "not valid YAML"),
     "twice": ("a: 1\na: 2", "not valid YAML"),

@@ -65,7 +65,7 @@ def _known(error: Exception) -> str | None:
 
 
 def _folder(name: str) -> Path:
-    """Parse a folder option. Refuse an empty name, which often comes from an unset variable: `Path` reads it as `.`."""
+    """Parse a folder option. Refuse an empty name, which often comes from an unset variable and means `.` to `Path`."""
     if not name:
         raise typer.BadParameter("the name is empty; give a folder, or `.` for the current one")
     return Path(name)
@@ -100,11 +100,11 @@ def tune(
     join: Annotated[
         str | None,
         typer.Option(
-            metavar="STORAGE", help="join a running search, for example on another machine; writes no outputs"
+            metavar="STORAGE", help="join a running search, also from another machine; this command writes no outputs"
         ),
     ] = None,
 ) -> None:
-    """Search the settings for stage train. STORAGE is a journal file or the address of a PostgreSQL database."""
+    """Search for better settings of stage train. STORAGE is a journal file or the address of a PostgreSQL database."""
     from segline.stages import tune as stage
 
     stage.main(join)
@@ -148,7 +148,9 @@ def import_(
     classes: Annotated[
         list[str] | None, typer.Option("--class", metavar="ID=NAME", help="name of a class; may be repeated")
     ] = None,
-    colours: Annotated[Path | None, typer.Option(help="CSV with columns colour (#rrggbb), class (id), name")] = None,
+    colours: Annotated[
+        Path | None, typer.Option(help="CSV file with the columns colour (#rrggbb), class (its id) and name")
+    ] = None,
     ignore: Annotated[int | None, typer.Option(help="mask value of pixels to ignore in training and metrics")] = None,
     threshold: Annotated[float | None, typer.Option(help="mask values above this number are foreground")] = None,
     images: Annotated[str | None, typer.Option(help="pattern of the image files, such as 'raw/*_img.tif'")] = None,
@@ -166,7 +168,7 @@ def import_(
     ] = False,
     crowd: Annotated[
         Literal["ignore", "objects"] | None,
-        typer.Option(help="treatment of COCO annotations with iscrowd 1, which CVAT sets for every brush stroke"),
+        typer.Option(help="treatment of COCO annotations with iscrowd = 1; CVAT sets it for every brush stroke"),
     ] = None,
     skip_shapes: Annotated[
         bool, typer.Option("--skip-shapes", help="leave out LabelMe shapes without an area: points, lines")
@@ -231,7 +233,9 @@ def preset(name: Annotated[str, typer.Argument(help="name of the preset; default
     terminal.say("\n".join(changes) or f"params.yaml already has the settings of preset {name}")
     source = params.read(params.Data).source
     if not Path(source).exists() and name != command.DEFAULT:
-        terminal.say(f"{source} does not exist yet; create it with: segline import FOLDER --name {Path(source).name}")
+        terminal.say(
+            f"the dataset {source} does not exist yet; create it: segline import FOLDER --name {Path(source).name}"
+        )
 
 
 @app.command()
@@ -263,14 +267,17 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Option(help="models:/cells@champion, which follows the alias, or models:/cells/3")],
+    model: Annotated[
+        str, typer.Option(help="models:/cells@champion follows the alias; models:/cells/3 stays with version 3")
+    ],
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")] = 8000,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 admits other machines")] = "127.0.0.1",
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="largest size of a request")] = 64,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="largest number of megapixels in a request")] = 25,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="host name that clients of a proxy use; may be repeated")
+        list[str] | None,
+        typer.Option(help="host name by which clients reach the server through a proxy; may be repeated"),
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,
 ) -> None:

@@ -32,7 +32,7 @@ def list_(name: Name = "", as_json: AsJson = False) -> None:
 
 @app.command()
 def show(version: Which, name: Name = "", as_json: AsJson = False) -> None:
-    """Show the origin of a version. It lists commit, data, params, environment, run, verdict and images."""
+    """Show the origin of a version: commit, data, params, environment, run, verdict and images."""
     from segline.commands import show as command
 
     command.main(version, name, as_json, terminal.console(), terminal.say)
@@ -44,7 +44,7 @@ def uses(
     name: Name = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the versions with an image in their data. It shows the split of the image."""
+    """List the versions whose data contain an image, and the split of the image in each version."""
     from segline.commands import uses as command
 
     command.main(image, name, as_json, terminal.console(), terminal.say)
@@ -68,7 +68,7 @@ def compare(
     ] = Path("comparison"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions on the test images. It writes metrics, intervals and pictures of the largest differences."""
+    """Compare two versions on the test images. Write metrics, intervals and pictures of the largest differences."""
     from segline.commands import compare as command
 
     command.main(first, second, name, out=out, as_json=as_json, console=terminal.console(), say=terminal.say)
@@ -81,7 +81,9 @@ def promote(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the verdict without changing anything")] = False,
     force: Annotated[bool, typer.Option("--force", help="promote even if the gate fails; needs --reason")] = False,
-    reason: Annotated[str, typer.Option(help="reason for the history; with --force also for the verdict")] = "",
+    reason: Annotated[
+        str, typer.Option(help="reason, which the history records; with --force, the verdict records it too")
+    ] = "",
     trust: Annotated[bool, typer.Option("--trust", help="accept a version that registry.jsonl does not list")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -105,7 +107,7 @@ def promote(
 
 @app.command()
 def rollback(
-    reason: Annotated[str, typer.Option(help="reason for the history")],
+    reason: Annotated[str, typer.Option(help="reason, which the history records")],
     to: Annotated[
         str, typer.Option(metavar="VERSION", help="former champion; default: the champion before this one")
     ] = "",
@@ -119,7 +121,7 @@ def rollback(
 
 @app.command()
 def sync() -> None:
-    """Restore runs, versions and aliases after a clone. The sources are registry.jsonl and the commits."""
+    """Restore runs, versions and aliases in a new clone, from registry.jsonl and the commits."""
     from segline.commands import sync as command
     from segline.stages import register as stage
 

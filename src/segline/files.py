@@ -1,7 +1,8 @@
 """Read and write the files of a project. Each file is written completely or not at all.
 
-Other modules open files for writing only to append to registry.jsonl and predictions.jsonl, to hold locks, to write
-into private temporary folders, and, in the shipped room `model`, to keep the maps of an out-of-core image.
+Other modules open files for writing only in four cases: to append to registry.jsonl and predictions.jsonl, to hold
+locks, to write into private temporary folders, and to keep the maps of an out-of-core image. The last case is in the
+room `model`, which is part of each model package.
 """
 
 import csv
@@ -87,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Let an OSError raised in the with block report `path` as its file, unless the error names some other file."""
+    """Make an OSError from the body of the with statement name `path`, unless the error names some other file."""
     try:
         yield
     except OSError as error:
@@ -100,7 +101,7 @@ def written(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path, kind: str = "partial") -> Path:
-    """Return a hidden path in the folder of `path`. Its name, at most 25 bytes, is made from `path.name` and `kind`.
+    """Return a hidden path in the folder of `path`. The name, at most 25 bytes, is made from `path.name` and `kind`.
 
     A file that a killed process left there is removed when `path` is written again.
     """
@@ -161,7 +162,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Write one .npy array from `parts`, which are groups of rows in order; one part is in memory at a time."""
+    """Write one .npy array from `parts`, its consecutive groups of rows. Only one part is in memory at a time."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -175,7 +176,9 @@ def load_array(path: Path) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # for a damaged header, numpy can raise any error of Python's parser
         message = cut(f"{error}", MESSAGE)
-        raise FileError(f"{path}: not a readable array ({message}); remove it, and `dvc repro` writes it") from error
+        raise FileError(
+            f"{path}: not a readable array ({message}); remove this file, and `dvc repro` writes it"
+        ) from error
     return array
 
 
@@ -190,7 +193,7 @@ def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = Fal
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:
-    """Read a JSON file that segline wrote; convert the content to the type `form`, which pydantic checks.
+    """Read a JSON file that segline wrote. Pydantic checks the content and converts it to the type `form`.
 
     Raises
     ------
@@ -264,7 +267,7 @@ def _encoded(path: Path, text: str) -> bytes:
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - 20) : error.end + 20]
         raise FileError(
-            f"{path}: {shown(around)} is not valid Unicode and cannot be written; give that file another name"
+            f"{path}: {shown(around)} is not valid Unicode and cannot be written; rename the file that has this name"
         ) from None
 
 

@@ -97,7 +97,7 @@ class Weights(Section):
         0, description="tile density ~ frequency ** -density_balance; 0: uniform over pixels, 1: uniform over classes"
     )
     density_border: NonNegative = Field(
-        0, description="extra tile density where the border term is highest; 1: as much as a mean pixel has; 0: none"
+        0, description="extra tile density at the highest border term, as a multiple of the mean density; 0: none"
     )
 
     @model_validator(mode="after")
@@ -180,7 +180,11 @@ class Train(Section):
     epochs: int = Field(20, ge=1, description="number of epochs, each followed by validation")
     tiles_per_epoch: int = Field(160, ge=1, description="training tiles per epoch")
     batch_size: int = Field(4, ge=1, description="tiles per optimizer step (paper 1; tiles_per_epoch: full batch)")
-    tile: int = Field(192, ge=1, description="side of the network's input, px; valid padding at depth 4 needs 16k + 60")
+    tile: int = Field(
+        192,
+        ge=1,
+        description="side of the network's input, px; for valid padding at depth 4: 60 + a multiple of 16",
+    )
     optimizer: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = Field(
         "adamw", description="optimizer (paper sgd)"
     )
@@ -211,7 +215,7 @@ class Train(Section):
     keep_best: int = Field(1, ge=1, description="number of best checkpoints to keep")
 
 
-# Parameters that each decay schedule reads; a search draws only those of the schedule that the trial uses.
+# Parameters that each decay schedule reads. In each trial, a search draws only the parameters of the trial's schedule.
 SCHEDULE_READS = {
     "constant": (),
     "step": ("step_epochs", "gamma"),
@@ -318,7 +322,7 @@ def field_of(name: str) -> FieldInfo:
     section, *rest = name.split(".")
     for part in (section, name):
         if part in NOT_SEARCHABLE:
-            raise ValueError(f"cannot be searched: {part} {NOT_SEARCHABLE[part]}")
+            raise ValueError(f"cannot be searched, because {part} {NOT_SEARCHABLE[part]}")
     if section not in SEARCHABLE:
         raise ValueError(f"{section} is not a searchable section; choose from {', '.join(SEARCHABLE)}")
     inner: type[BaseModel] | None = SEARCHABLE[section]
@@ -373,7 +377,7 @@ def _default_space() -> dict[str, Axis]:
 
 
 class Tune(Section):
-    """The search for better settings, judged on the validation split. Trial 0 uses the settings of this file."""
+    """The search for better settings, judged on the validation split. Trial 0 uses the settings in params.yaml."""
 
     trials: int = Field(
         6, ge=0, description="total number of trials, including earlier trials of the same search; 0: no search"
@@ -397,7 +401,8 @@ class Tune(Section):
     reduction_factor: int = Field(3, ge=2, description="hyperband: one in this many trials continues at each rung")
     space: Space = Field(
         default_factory=_default_space,
-        description="settings to search: {low, high, log, step} or {choices}; a schedule's parameters if it reads them",
+        description="settings to search, each {low, high, log, step} or {choices}; a trial draws those that "
+        "its schedule reads",
     )
 
     @model_validator(mode="after")
@@ -417,7 +422,7 @@ class Tune(Section):
     def _check_read_by_some(self, name: str, kinds: tuple[object, ...]) -> None:
         if not reads_schedule(name, kinds):
             raise ValueError(
-                f"{name} is not read by any schedule kind in space ({', '.join(map(str, kinds))}); remove it from space"
+                f"no schedule kind in space ({', '.join(map(str, kinds))}) reads {name}; remove {name} from space"
             )
 
     @property
@@ -449,11 +454,11 @@ class Evaluate(Section):
     )
     segment_threshold: Literal["auto", "off"] | Fraction = Field(
         "auto",
-        description="foreground probability at which joined cells are separated; auto: chosen on validation; off",
+        description="foreground probability that separates joined cells; auto: chosen on validation; off: never",
     )
     watershed_depth: Literal["auto", "off"] | NonNegative = Field(
         "auto",
-        description="depth of necks and lines at which objects are split, px; auto: chosen on validation; off",
+        description="depth of necks and lines that split objects, px; auto: chosen on validation; off: never",
     )
     min_area: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="objects with fewer pixels are removed; auto: chosen on validation"
@@ -463,7 +468,7 @@ class Evaluate(Section):
     )
     views: Literal[1, 4, 8] = Field(
         1,
-        description="number of averaged views; 4: the image and its mirror images; 8: their quarter turns too",
+        description="number of views to average; 4: the image and its mirror images; 8: also their quarter turns",
     )
     tile: int = Field(0, ge=0, description="side of the network's input, px; 0: the whole image if memory allows")
 
@@ -490,11 +495,12 @@ class Gate(Section):
         "mean_iou", description="test metric that compares the challenger with the champion"
     )
     margin: Fraction = Field(
-        0.01, description="largest accepted decline of the metric against the champion, at the confidence below"
+        0.01,
+        description="largest accepted decline of the metric against the champion, at confidence gate.confidence",
     )
     group_margin: Fraction = Field(0.05, description="largest accepted decline on the images of one group")
-    min_group_images: int = Field(2, ge=1, description="smallest number of test images for a separate check of a group")
-    min_images: int = Field(2, ge=1, description="smallest number of test images for a decision of the gate")
+    min_group_images: int = Field(2, ge=1, description="number of test images from which a group is checked separately")
+    min_images: int = Field(2, ge=1, description="number of test images from which the gate decides")
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the two-sided intervals")
     resamples: int = Field(10_000, ge=100, description="number of bootstrap resamples of the test images")
     seed: int = Field(0, ge=0, description="seed of the bootstrap resamples")
@@ -518,7 +524,9 @@ class Runtime(Section):
         "auto", description="auto: a bar in a terminal, lines elsewhere"
     )
     tune_workers: int = Field(
-        1, ge=1, description="number of processes that share the search; only 1 is reproducible bit for bit"
+        1,
+        ge=1,
+        description="number of processes that share the search; the search is reproducible bit for bit only with 1",
     )
     tune_storage: str = Field(
         "", description="database address of the search, without password; empty: a file in mlruns/studies"
@@ -561,7 +569,7 @@ class Tuned(Section):
                     )
                 value = value[part]
             if isinstance(value, dict):
-                raise ValueError(f"searched lists {shown(name)}, which is a section; run stage tune again")
+                raise ValueError(f"the list `searched` names {shown(name)}, which is a section; run stage tune again")
         return self
 
 
@@ -611,7 +619,8 @@ def check(schema: type[S], content: object, file: str) -> S:
     """Validate `content` against `schema`. A ParamsError names `file` as the source."""
     if not isinstance(content, dict):
         raise ParamsError(
-            f"{file} must hold a mapping of sections, but holds {type(content).__name__}; see docs/params.md"
+            f"{file} must hold a mapping of sections, but holds a value of type "
+            f"{type(content).__name__}; see docs/params.md"
         )
     try:
         return schema.model_validate(content)

@@ -12,7 +12,7 @@ from segline.text import MESSAGE, cut, shown
 
 YAML_SIZE = 2**18  # bytes; ruamel.yaml reads about 50 kB a second
 RECORD_SIZE = 2**26  # bytes of a file that segline itself writes
-DATA_SIZE = 2**30  # bytes of an annotation file; those of COCO have 450 MB
+DATA_SIZE = 2**30  # bytes of an annotation file; COCO's own files have 450 MB
 DEPTH = 100  # levels of lists and mappings
 NODES = 100_000  # values of a YAML document after its aliases are expanded
 LARGEST = 2**64  # limit of integers
@@ -40,7 +40,7 @@ def read(path: Path, largest: int) -> bytes:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(21, os.strerror(21), str(path))
         if not stat.S_ISREG(status.st_mode):
-            raise ParseError("is not a regular file; replace it by a file")
+            raise ParseError("is not a regular file; replace it with one")
         content = stream.read(largest + 1)
     if len(content) > largest:
         raise ParseError(f"is larger than the limit of {_size(largest)}; check that it is the right file")
@@ -95,7 +95,9 @@ def from_yaml(data: bytes | str) -> Any:
     except YAMLError as error:
         raise ParseError(f"not valid YAML: {cut(str(error), MESSAGE)}") from error
     except UnicodeDecodeError as error:
-        raise ParseError(f"not valid YAML: not valid UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from error
+        raise ParseError(
+            f"not valid YAML: byte {error.start}, 0x{data[error.start]:02x}, is not valid UTF-8"
+        ) from error
     # For some values, ruamel.yaml raises other errors than YAMLError, such as the errors of float() and datetime().
     except Exception as error:
         raise ParseError(f"not valid YAML: {cut(f'{type(error).__name__}: {error}', MESSAGE)}") from error
@@ -135,7 +137,9 @@ def _count(events: Iterator[Any]) -> None:
             anchor, size = open_.pop()
         elif isinstance(event, kinds.AliasEvent):
             if event.anchor in (name for name, _ in open_):
-                raise ParseError(f"not valid YAML: alias *{cut(event.anchor, 80)} refers to a value that contains it")
+                raise ParseError(
+                    f"not valid YAML: alias *{cut(event.anchor, 80)} refers to a value that contains the alias"
+                )
             anchor, size = None, sizes.get(event.anchor, 1)
         elif isinstance(event, kinds.ScalarEvent):
             anchor, size = event.anchor, 1

@@ -1,4 +1,4 @@
-"""Control three things: how this process stops (SIGTERM, Ctrl-C, end of its parent), helper processes, freed memory."""
+"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent), starts helpers, and keeps freed memory."""
 
 import ctypes
 import math
@@ -51,7 +51,7 @@ def install(parent: int | None = None) -> None:
     """
     signal.signal(signal.SIGTERM, Terminate())
     if parent is None and "DVC_STAGE" in os.environ:
-        parent = os.getppid()  # read here: the parent may end before the thread runs
+        parent = os.getppid()  # read here, because the parent may end before the thread runs
     if parent is not None:
         threading.Thread(target=_stop_with_parent, args=(parent,), daemon=True, name="watch parent").start()
 
@@ -84,8 +84,8 @@ def _ancestors() -> list[int]:
 class Deferred:
     """Context that only records the first SIGTERM or Ctrl-C; `check` exits later. A second signal acts at once.
 
-    Otherwise a signal could interrupt a database transaction, or hit a destructor, where Python drops exceptions.
-    Outside the main thread, which alone receives signals, the context has no effect.
+    Without this context, a signal could interrupt a database transaction. It could also arrive in a destructor, where
+    Python drops exceptions. Outside the main thread, which alone receives signals, the context has no effect.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class Deferred:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # Do not handle ignored signals. A shell ignores Ctrl-C in its background jobs, which must go on running.
+            # Keep ignored signals ignored. A shell starts background jobs with Ctrl-C ignored, so that they go on.
             numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
             self._former = {number: signal.signal(number, self._record) for number in numbers}
         return self
@@ -194,7 +194,9 @@ def helpers(count: int, check: Callable[[], None], work: Callable[..., None], *a
             if process.pid is not None:
                 process.join()
     if failed := [process.exitcode for process in processes if process.exitcode]:
-        raise HelperError(f"{len(failed)} of {count} helper processes failed with exit code {failed[0]}; see above")
+        raise HelperError(
+            f"{len(failed)} of {count} helper processes failed with exit code {failed[0]}; see their messages above"
+        )
 
 
 def _help(work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -204,7 +206,7 @@ def _help(work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     parent = parent_process()
     assert parent is not None
     install(parent.pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the parent too, which stops its helpers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, and the parent stops its helpers
     work(*arguments)
 
 

@@ -75,7 +75,7 @@ def test_similar_images_in_two_splits_are_reported(dataset: Path) -> None:
         file.write("prepare: {test: ['07'], validation: ['01', '02']}\n")
     (dataset / "images" / "03.png").write_bytes((dataset / "images" / "07.png").read_bytes())
     with pytest.raises(
-        UnfitError, match=r"error +images/03\.png +in split train: same pixels as images/07\.png in test"
+        UnfitError, match=r"error +images/03\.png +in split train: same pixels as images/07\.png in split test"
     ):
         told()
 
@@ -98,7 +98,7 @@ def test_images_smaller_than_the_margin_are_warnings(dataset: Path) -> None:
     imagefiles.write_png(dataset / "classes" / "03.png", small // 128)
     lines = [line for line in told() if "images/03.png" in line]
     assert len(lines) == 1 and lines[0].startswith("warning  images/03.png")
-    assert "its shorter side has 92 px, but the network needs 92 px more: it is mirrored repeatedly" in lines[0]
+    assert "its shorter side has 92 px, but the network needs 92 px more; it is mirrored repeatedly" in lines[0]
     Path("params.yaml").write_text(PARAMS.replace("valid", "same"))
     assert not any("images/03.png" in line for line in told())
 

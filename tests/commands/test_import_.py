@@ -35,10 +35,10 @@ def test_lines(source: Path) -> None:
         "  class 2   nucleus      33.333% of the pixels, in 4 images",
         "How import understood the source:",
         "  images from images/, masks from masks/, paired by stem",
-        "  labels: classes, because the masks share the few values 0, 1, 2; if not, add --labels instances",
+        "  labels: classes, because the masks share the few values 0, 1, 2; if this is wrong, add --labels instances",
         "Look at data/raw/small/contact_sheet.png: do the outlines match the objects?",
         "Then: dvc add data/raw/small",
-        "and in params.yaml:",
+        "and set in params.yaml:",
         "data:",
         "  source: data/raw/small",
     ]
@@ -48,7 +48,7 @@ def test_problems_are_listed(source: Path) -> None:
     imagefiles.write_png(source / "images" / "b.png", np.arange(24, dtype=np.uint16).reshape(4, 6))
     lines = run(source, "small", mode="off")
     assert any("images/b.png" in line and "uint16" in line for line in lines)
-    assert "prepare will refuse the dataset until these errors are corrected" in lines
+    assert "stage prepare will refuse the dataset until these errors are corrected" in lines
 
 
 def test_colours_by_table(source: Path) -> None:

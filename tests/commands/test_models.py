@@ -81,7 +81,7 @@ def test_show_prints_the_origin_of_a_version() -> None:
 def test_show_reports_a_missing_commit(registry: Registry) -> None:
     registry.client.set_model_version_tag("cells", "2", "params.md5", "x")
     assert json_output(show.main, "2", "")["commit"] is None
-    assert "no commit holds what it was made from: params.yaml" in shown(show.main, "2", "")
+    assert "no commit holds these files as the version used them: params.yaml" in shown(show.main, "2", "")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_the_model_is_selected_by_name_or_params(registry: Registry, cells: Path
     assert open_registry().name == "mice"
     for name in ("cells", "mice"):
         registry.client.delete_registered_model(name)
-    with pytest.raises(RegistryError, match=r"no model is registered here; restore the models of registry\.jsonl"):
+    with pytest.raises(RegistryError, match=r"no model is registered here; restore the models in registry\.jsonl"):
         open_registry()
     registry.history_file.unlink()
     with pytest.raises(RegistryError, match="no model is registered yet"):
@@ -185,7 +185,7 @@ def notes(cells: Path) -> None:
 def test_verify_notes_uncommitted_files(cells: Path) -> None:
     code, output = verify()
     assert code == 0
-    assert "note: cells version 1: no commit has its dvc.lock yet" in output
+    assert "note: cells version 1: no commit has the dvc.lock of this version yet" in output
     assert "note: cells: registry.jsonl has lines that are not committed" in output
     notes(cells)
     assert verify() == (0, "cells has 3 versions: all is well\n")
@@ -239,12 +239,12 @@ def version_deleted(registry: Registry, _: Path) -> None:
         (lose, "problem: cells version 2: artifacts/model/model.json is missing"),
         (lose_all, "problem: cells version 2: cells version 2: its files are missing"),
         (plant, "problem: cells version 2: artifacts/model/torch.py was added"),
-        (by_hand, "problem: cells version 2: @champion was set by hand: registry.jsonl has version 1"),
-        (deleted, "problem: cells: @champion was deleted by hand: registry.jsonl has version 1"),
-        (previous_by_hand, "problem: cells version 3: @previous was set by hand: registry.jsonl has none"),
-        (wrong_case, "problem: cells version 2: @Champion is not @champion"),
-        (no_verdict, "problem: cells version 1: @champion has no verdict that passed"),
-        (version_deleted, "problem: cells: registry.jsonl: @champion is md5"),
+        (by_hand, "problem: cells version 2: @champion was set by hand, but registry.jsonl names version 1"),
+        (deleted, "problem: cells: @champion was deleted by hand, but registry.jsonl names version 1"),
+        (previous_by_hand, "problem: cells version 3: @previous was set by hand, but registry.jsonl names no version"),
+        (wrong_case, "problem: cells version 2: the alias @Champion differs from @champion"),
+        (no_verdict, "problem: cells version 1: @champion has neither a passed verdict nor a promotion with --force"),
+        (version_deleted, "problem: cells: registry.jsonl names md5"),
     ],
 )
 def test_verify_reports_problems(
@@ -262,6 +262,7 @@ def test_verify_in_a_new_clone_reports_missing_versions(registry: Registry) -> N
     registry.client.delete_registered_model("cells")
     code, output = verify()
     assert code == 1
-    assert "problem: cells: registry.jsonl: @champion is md5" in output
+    assert "problem: cells: registry.jsonl names md5" in output
+    assert "for @champion, but this store has no version with this md5" in output
     assert "`segline models sync`" in output
     assert output.endswith("cells has 0 versions: 1 problem\n")

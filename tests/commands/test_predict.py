@@ -101,7 +101,7 @@ def test_instances_have_16_bits_or_32_bits_for_many_ids(tmp_path: Path) -> None:
 def test_instances_of_a_model_without_instances_are_refused(image: Path, tmp_path: Path, model: Bright) -> None:
     model.knows = False
     run(image, out=tmp_path / "out", overlays=True)
-    with pytest.raises(predict.PredictError, match="registered by an earlier segline, without instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline and predicts no instances"):
         run(image, out=tmp_path / "out", instances=True)
 
 
@@ -136,7 +136,10 @@ def test_a_line_that_was_cut_off_is_ignored(image: Path, tmp_path: Path, model: 
 
 @pytest.mark.usefixtures("model")
 def test_one_process_at_a_time_writes_to_a_folder(image: Path, tmp_path: Path) -> None:
-    with Records(tmp_path / "out"), pytest.raises(RecordsError, match="another `segline predict` writes there"):
+    with (
+        Records(tmp_path / "out"),
+        pytest.raises(RecordsError, match="another `segline predict` writes to this folder"),
+    ):
         run(image, out=tmp_path / "out")
 
 
@@ -147,7 +150,7 @@ def test_patterns_are_expanded(image: Path, tmp_path: Path) -> None:
     (deep.parent / "c.txt").write_text("no image")
     run(f"{tmp_path}/in/**/*.png", out=tmp_path / "out")
     assert names(tmp_path / "out") == ["a.png", "b.png"]
-    with pytest.raises(predict.PredictError, match=r"none\*\.png: no image is there"):
+    with pytest.raises(predict.PredictError, match=r"none\*\.png: no image found"):
         run(f"{tmp_path}/in/none*.png", out=tmp_path / "out")
     odd = tmp_path / "in" / "odd[1].png"
     deep.rename(odd)
@@ -171,7 +174,7 @@ def test_images_are_labelled_upright_and_notes_are_printed_once(
         assert np.array_equal(imagefiles.read_labels(tmp_path / "out" / f"{stem}.png"), np.rot90(pixels, -1) > 100)
         assert imagefiles.read_image(tmp_path / "out" / f"{stem}_overlay.png").shape == (15, 12, 3)
     messages = capfd.readouterr().err
-    assert messages.count("2 image(s): turned upright by its orientation 6") == 1
+    assert messages.count("2 image(s): the pixels are turned upright, because the orientation is 6") == 1
     assert messages.count("1 image(s): 200 is declared as missing (nodata)") == 1
 
 
@@ -200,10 +203,10 @@ def test_two_images_of_one_stem_are_refused_before_anything_is_written(image: Pa
     second = tmp_path / "second" / "a.tif"
     second.parent.mkdir()
     second.touch()
-    with pytest.raises(predict.PredictError, match="two images would be written to a;"):
+    with pytest.raises(predict.PredictError, match="the results of two images would be named a;"):
         run(image, second, out=tmp_path / "out")
     second.rename(second.with_name("a_overlay.tif"))
-    with pytest.raises(predict.PredictError, match="two images would be written to a_overlay;"):
+    with pytest.raises(predict.PredictError, match="the results of two images would be named a_overlay;"):
         run(image, second.with_name("a_overlay.tif"), out=tmp_path / "out", overlays=True)
     assert not (tmp_path / "out").exists()
 
@@ -222,7 +225,7 @@ def test_ome_zarr_images_are_found_and_their_files_are_not(image: Path, tmp_path
     run(f"{tmp_path}/in/*.zarr", out=tmp_path / "out", instances=True, probabilities=True)
     assert names(tmp_path / "out") == ["b.ome.zarr", "b_instances.ome.zarr", "b_probabilities.ome.zarr"]
     (image.parent / "c").rename(image.parent / "a.ome.zarr")
-    with pytest.raises(predict.PredictError, match="two images would be written to a"):
+    with pytest.raises(predict.PredictError, match="the results of two images would be named a"):
         run(image.parent, out=tmp_path / "out")
 
 
@@ -236,7 +239,7 @@ def test_ome_zarr_by_a_model_without_instances(image: Path, tmp_path: Path, mode
     assert np.array_equal(
         zarr.open_array(tmp_path / "out" / "b.ome.zarr" / "0")[:], imagefiles.read_labels(image) > 100
     )
-    with pytest.raises(predict.PredictError, match="registered by an earlier segline, without instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline and predicts no instances"):
         run(tmp_path / "b.zarr", out=tmp_path / "out", instances=True)
 
 
@@ -270,7 +273,10 @@ def test_no_image_is_replaced_by_labels(image: Path, tmp_path: Path, name: str, 
         if name != "a.png":
             image.rename(image.with_name("other.png" if name == "a.tif" else "a.jpg"))
     before = contents(tmp_path)
-    with pytest.raises(predict.PredictError, match=r"its labels would take its place|two images would be written to"):
+    with pytest.raises(
+        predict.PredictError,
+        match=r"its results in .* would replace this image|the results of two images would be named",
+    ):
         run(tmp_path / given, out=tmp_path / out, instances="_" in name, overlays="_" in name)
     assert contents(tmp_path) == before
 
@@ -320,7 +326,7 @@ def test_files_that_cannot_be_made_again_are_kept(image: Path, tmp_path: Path, m
     run(image, out=tmp_path / "out", instances=True)
     before = contents(tmp_path / "out")
     model.md5, model.knows = "1" * 32, False
-    with pytest.raises(predict.PredictError, match="without instances"):
+    with pytest.raises(predict.PredictError, match="registered by an earlier segline and predicts no instances"):
         run(image, out=tmp_path / "out", instances=True)
     assert contents(tmp_path / "out") == before
 

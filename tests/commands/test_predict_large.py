@@ -272,12 +272,14 @@ def test_a_stopped_call_on_ome_zarr_is_resumed(
 
 def test_refused_ome_zarr_images_are_named(predicted: Callable[..., None], tmp_path: Path) -> None:
     path = write_zarr(tmp_path / "out" / "a.ome.zarr", 3, image(64, 64))
-    with pytest.raises(predict.PredictError, match=r"a\.ome\.zarr: its labels would take its place"):
+    with pytest.raises(predict.PredictError, match=r"a\.ome\.zarr: its results in .* would replace this image"):
         predicted(path)
     plate = tmp_path / "plate.zarr"
     zarr.create_group(plate, zarr_format=2, attributes={"plate": {}})
     good = write(tmp_path / "good.tif", image(64, 64))
-    with pytest.raises(predict.PredictError, match=r"^\S*plate\.zarr: a plate of many images; name the fields\S*"):
+    with pytest.raises(
+        predict.PredictError, match=r"^\S*plate\.zarr: the folder is a plate of many images; name the folders\S*"
+    ):
         predicted(plate, good, options=PredictOptions())
     assert (tmp_path / "out" / "good.tif").exists()
 

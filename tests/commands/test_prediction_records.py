@@ -71,14 +71,15 @@ def test_a_malformed_line_removes_nothing(name: str, out: Path, capsys: pytest.C
         records.make_room(WANTED)
         assert records._lines.keys() == {"c"}
     assert tree(out.parent) == before
-    assert f"{RECORDS}, line 1: cut off, or not written by segline" in capsys.readouterr().err
+    assert f"{RECORDS}, line 1: ignored, because cut off or not written by segline" in capsys.readouterr().err
 
 
 def test_many_malformed_lines_make_one_message(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (out / RECORDS).write_bytes(b"x\n" * 3 + b"\n" + line() + b"\n" + b"y\n" * 1000)
     with Records(out) as records:
         assert records._lines.keys() == {"a"}
-    assert "line 1, 2, 3, 6, 7 and 998 more: cut off" in capsys.readouterr().err.replace("\n", " ")
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "line 1, 2, 3, 6, 7 and 998 more: ignored, because cut off or not written by segline" in said
 
 
 def test_recorded_files_of_another_version_are_removed(out: Path) -> None:
@@ -134,7 +135,7 @@ def test_the_lock_holds_whatever_the_temporary_folder_is(out: Path, repository: 
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False).stderr
 
     with Records(out):
-        assert b"another `segline predict` writes there" in second_process()
+        assert b"another `segline predict` writes to this folder" in second_process()
     assert second_process() == b""
 
 
@@ -216,14 +217,14 @@ def test_a_scratch_folder_with_foreign_content_is_refused(out: Path, name: str) 
         (scratch / name).touch()
     before = tree(out.parent)
     for act in (scratch_module.check_own, scratch_module.remove):
-        with pytest.raises(FileError, match="segline did not write this"):
+        with pytest.raises(FileError, match=r"segline did not write .*, but would replace or remove it"):
             act(scratch)
     assert tree(out.parent) == before
 
 
 def test_a_scratch_folder_that_is_a_link_is_refused(out: Path) -> None:
     scratch_module.scratch_path(out, "a").symlink_to(out.parent / "thesis")
-    with pytest.raises(FileError, match="segline did not write this"):
+    with pytest.raises(FileError, match=r"segline did not write .*, but would replace or remove it"):
         scratch_module.remove(scratch_module.scratch_path(out, "a"))
     assert (out.parent / "thesis" / "text").read_text() == "years"
 

@@ -39,8 +39,8 @@ METRICS = {"test_mean_iou": 0.8, "loss": 1.0}
         ({}, SAME, "the rebuilt model is the same"),
         ({"env.cpu": "another"}, SAME, "the rebuilt model is the same"),
         ({"model.md5": "m"}, DIFFERENT, "mean_iou: 0.7500, registered 0.8000"),
-        ({"model.md5": "m", "data.md5": "d"}, DIFFERENT, "its data differ"),
-        ({"model.md5": "m", "env.cpu": "another"}, UNDECIDED, "was another: equal bytes are not expected"),
+        ({"model.md5": "m", "data.md5": "d"}, DIFFERENT, "its prepared data differ"),
+        ({"model.md5": "m", "env.cpu": "another"}, UNDECIDED, "was another, so equal bytes are not expected"),
         ({"model.md5": "m", "env.torch": ""}, UNDECIDED, "env.torch is "),
     ],
 )

@@ -53,7 +53,7 @@ def test_a_collapsed_training_is_warned_about(reports: Path, monkeypatch: pytest
     model.mkdir()
     for warning, expected in [
         (None, ""),
-        ("every pixel is [bold] (class 0)", "warning: in training, every pixel is [bold] (class 0)"),
+        ("every pixel is [bold] (class 0)", "warning from the training: every pixel is [bold] (class 0)"),
     ]:
         (model / "metrics.json").write_text(json.dumps({"best_epoch": 1, "collapsed": warning}))
         output = StringIO()

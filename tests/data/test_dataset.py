@@ -47,10 +47,12 @@ def test_wrong_fields_are_named(tmp_path: Path, change: dict[str, object], says:
 
 def test_missing_fields_are_named(tmp_path: Path) -> None:
     files.write_yaml(tmp_path / "dataset.yaml", {"name": "small"})
-    with pytest.raises(DatasetError, match=r"classes is missing \(id: name(.|\n)*labels is missing \(instances:"):
+    with pytest.raises(
+        DatasetError, match=r"classes is missing \(name of each id(.|\n)*labels is missing \(instances:"
+    ):
         read_spec(tmp_path / "dataset.yaml")
     (tmp_path / "dataset.yaml").write_text("small")
-    with pytest.raises(DatasetError, match="holds str instead of the fields name, classes"):
+    with pytest.raises(DatasetError, match="holds a value of type str instead of the fields name, classes"):
         read_spec(tmp_path / "dataset.yaml")
 
 
@@ -134,7 +136,7 @@ def test_touching_areas_of_two_classes_are_two_instances(make_dataset: Callable[
         (None, {"kinds": (), "labels": "classes"}, "no label images in classes"),
         (None, {"kinds": ("instances",), "labels": "classes"}, "no label images in classes"),
         (None, {"kinds": ()}, "no label images in instances or classes"),
-        (None, {"kinds": ("instances",)}, "3 classes, but no folder named classes"),
+        (None, {"kinds": ("instances",)}, "3 classes, but no folder named classes with"),
     ],
 )
 def test_open_refuses_an_incomplete_dataset(
@@ -157,10 +159,10 @@ def test_open_refuses_a_missing_folder(tmp_path: Path) -> None:
     [
         ("image,group\na,1\nb.png,1\nc,007\nd,2\ne,2\n", None),
         ("image,other\na,1\n", "no column group; its columns are image, other"),
-        ("image,group\na,1\n", r"does not list: b, c, d, e \(4 in all\)"),
+        ("image,group\na,1\n", r"does not list these images: b, c, d, e \(4 in all\)"),
         ("image,group\na,1\nb,1\nc,1\nd,1\ne,1\nz,1\n", "that do not exist: z"),
-        ("image,group\na,1\nb,1\nc,1\nd,1\ne,1\na.png,2\n", "more than once: a"),
-        ("image,group\na,1\nb,1\nc,\nd,1\ne,1\n", "no group to: c"),
+        ("image,group\na,1\nb,1\nc,1\nd,1\ne,1\na.png,2\n", "lists these images more than once: a"),
+        ("image,group\na,1\nb,1\nc,\nd,1\ne,1\n", "gives no group to these images: c"),
     ],
 )
 def test_groups_are_read_or_refused(make_dataset: Callable[..., Path], rows: str, says: str | None) -> None:

@@ -114,17 +114,20 @@ def test_labels_at_the_place_of_their_image_are_accepted(labels: dict[int, Any],
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (keyed(scaled(5e5 + 2, 46e5)), r"up to 1 px from its image: .* \+1 px along and \+0 px down \(x \+2, y \+0\)"),
+        (
+            keyed(scaled(5e5 + 2, 46e5)),
+            r"the labels up to 1 px from their image; .* \+1 px along and \+0 px down \(x \+2, y \+0\)",
+        ),
         (keyed(scaled(5e5, 46e5 - 64)), r"up to 32 px .* \+32 px down \(x \+0, y -64\)"),
         (keyed(scaled(5e5, 46e5), *UTM, POINT), r"up to 0\.7071 px .* -0\.5 px along and -0\.5 px down"),
         (keyed(affine(5e5, 46e5 - 2 * 6, (2.0, 0.0, 0.0, 2.0))), "up to 6 px"),
-        (keyed(affine(5e5, 46e5, (0.0, 2.0, -2.0, 0.0))), "px from its image"),
-        (keyed(scaled(5e5, 46e5, side=2.1)), "px from its image"),
+        (keyed(affine(5e5, 46e5, (0.0, 2.0, -2.0, 0.0))), "px from their image"),
+        (keyed(scaled(5e5, 46e5, side=2.1)), "px from their image"),
         (
             keyed(scaled(5e5, 46e5), (1024, 1), (3072, 32632)),
-            r"its coordinate system differs .*\(EPSG 32632 and 32633\)",
+            r"the coordinate systems of labels and image differ \(EPSG 32632 and 32633\)",
         ),
-        (keyed(scaled(5e5, 46e5), (1024, 2), (2048, 4326)), "its coordinate system differs"),
+        (keyed(scaled(5e5, 46e5), (1024, 2), (2048, 4326)), "the coordinate systems of labels and image differ"),
     ],
 )
 def test_labels_at_another_place_are_described(labels: dict[int, Any], words: str, tmp_path: Path) -> None:

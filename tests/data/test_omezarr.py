@@ -52,8 +52,8 @@ REFUSED = {
     r"multiscales.0.datasets.0.path: Field required": SAID | {"datasets": [{}]},
     r"leads out of the folder": SAID | {"datasets": [{"path": "../b/0"}]},
     r"'/tmp', leads out of the folder": SAID | {"datasets": [{"path": "/tmp"}]},
-    r"axes c, x, y; segline": SAID | {"axes": [{"name": n} for n in "cxy"]},
-    r"axes q, y, x; segline": SAID | {"axes": [{"name": n} for n in "qyx"]},
+    r"the axes are c, x, y; segline": SAID | {"axes": [{"name": n} for n in "cxy"]},
+    r"the axes are q, y, x; segline": SAID | {"axes": [{"name": n} for n in "qyx"]},
     r"a scale does not have 3 numbers": SAID
     | {"datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0]}]}]},
 }
@@ -68,12 +68,12 @@ def test_unsupported_metadata_are_refused(message: str, tmp_path: Path) -> None:
 
 
 ELSE: dict[str, Any] = {
-    "a plate of many images": {"plate": {}},
-    "a well of many": {"well": {}},
-    "a series of images": {"bioformats2raw.layout": 3},
+    "the folder is a plate of many images": {"plate": {}},
+    "the folder is a well of many images": {"well": {}},
+    "the folder is a series of images": {"bioformats2raw.layout": 3},
     "no metadata field multiscales": {},
     "multiscales.0: list index": {"multiscales": []},
-    "not an object with fields": [],
+    "not a JSON object": [],
 }
 
 

@@ -78,9 +78,9 @@ def test_an_array_of_wrong_type_or_shape_is_named(folder: Path) -> None:
     files.save_array(folder / "targets" / "a.npy", np.zeros((2, 3), np.float64))
     files.save_array(folder / "images" / "a.npy", np.zeros((2, 3), np.uint8))
     prepared = Prepared.open(folder)
-    with pytest.raises(FileError, match=r"a\.npy: holds float64 of 2 dimensions, not uint8 of 2"):
+    with pytest.raises(FileError, match=r"a\.npy: the array has type float64 and 2 dimensions, not uint8 and 2"):
         prepared.target("a")
-    with pytest.raises(FileError, match=r"a\.npy: holds uint8 of 2 dimensions, not uint8 of 3"):
+    with pytest.raises(FileError, match=r"a\.npy: the array has type uint8 and 2 dimensions, not uint8 and 3"):
         prepared.image("a")
 
 

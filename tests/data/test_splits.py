@@ -157,15 +157,19 @@ def test_different_seeds_give_different_splits() -> None:
         (SLICES, {"validation": ("04",)}, r"1 validation image\(s\), but at least 2.*name more in prepare\.validation"),
         (SLICES, {"test_percent": 0}, r"0 test image\(s\), but at least 1.*set prepare\.test_percent above 0"),
         (SLICES, {"val_percent": 0}, r"0 validation image\(s\), but at least 2.*set prepare\.val_percent above 0"),
-        (of_sizes(12, 1), {}, r"leave no training image of 13 image\(s\) in 2 group\(s\), which are not split"),
+        (of_sizes(12, 1), {}, r"leave no image for training, of 13 image\(s\) in 2 undivided group\(s\)"),
         (
             of_sizes(13),
             {},
-            r"val_percent = 10 of 13 image\(s\) in 1 group\(s\), which are not split.*add images or groups",
+            r"val_percent = 10 selects no more of 13 image\(s\) in 1 undivided group\(s\); add images or groups",
         ),
-        (singles(3), {}, "leave no training image of 3"),
+        (singles(3), {}, "leave no image for training, of 3"),
         (singles(2), {}, "validation"),
-        ({"a": "m", "b": "m", **singles(9)}, {"test": ("a",)}, "group 'm', but not its image 'b'.*name the group"),
+        (
+            {"a": "m", "b": "m", **singles(9)},
+            {"test": ("a",)},
+            "group 'm', but not its image 'b'; name the whole group",
+        ),
         ({"a": "b", "b": "c", **singles(9)}, {"test": ("b",)}, "'b' is both a group and an image of group 'c'"),
     ],
 )

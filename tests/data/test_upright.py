@@ -122,7 +122,7 @@ def test_import_turns_images_and_masks_upright(suffix: str, of_mask: str, source
             assert np.array_equal(pixels, image(number))
     reasons = "\n".join(made.reasons)
     for what in ("image", "mask"):
-        assert f"1 {what}(s): turned upright by its orientation 6" in reasons
+        assert f"1 {what}(s): the pixels are turned upright, because the orientation is 6" in reasons
 
 
 def test_blocks_and_pages_are_upright(source: Path) -> None:
@@ -159,13 +159,15 @@ def test_a_message_about_sizes_explains_an_orientation_tag(source: Path) -> None
     for number in range(4):
         write(source / "images" / f"a{number}.jpg", image(number), 6)
         write(source / "masks" / f"a{number}.png", stored(mask(number), 6))
-    with pytest.raises(per_dataset.UnfitError, match=r"orientation note 6.*exiftool -Orientation="):
+    with pytest.raises(
+        per_dataset.UnfitError, match=r"turned upright, because its orientation is 6; .*exiftool -Orientation="
+    ):
         imported(source)
     folder = source.parent / "labelme"
     folder.mkdir()
     write(folder / "p.jpg", image(0), 6)
     labelme(folder / "p.json", SHAPE[::-1], [[1, 1], [5, 1], [5, 9]])
-    with pytest.raises(LayoutError, match=r"orientation note 6.*exiftool -Orientation="):
+    with pytest.raises(LayoutError, match=r"turned upright, because its orientation is 6; .*exiftool -Orientation="):
         imported(folder)
 
 
@@ -262,7 +264,7 @@ def test_check_reports_metadata_of_images_and_labels(make_dataset: Callable[...,
     tifffile.imwrite(folder / "classes" / "b.tif", labels[::-1], extratags=[(274, "H", 1, 4, True)])
     problems = {problem.file: problem for problem in per_dataset.problems(Dataset.open(folder))}
     assert "times as wide as high" in problems["images/a.png"].message
-    assert "orientation 4" in problems["classes/b.tif"].message
+    assert "because the orientation is 4" in problems["classes/b.tif"].message
     assert {problem.level for problem in problems.values()} == {"warning"}
 
 
@@ -278,7 +280,9 @@ def test_import_refuses_masks_with_another_georeference(shift: int, source: Path
         path = source / "masks" / f"a{number}.tif"
         tifffile.imwrite(path, mask(number), extratags=placed(5e5 + shift), metadata=None)
     if shift:
-        with pytest.raises(LayoutError, match=r"a0\.tif: its georeference places it up to 32 px from its image"):
+        with pytest.raises(
+            LayoutError, match=r"a0\.tif: the georeference places the labels up to 32 px from their image"
+        ):
             imported(source)
     else:
         assert tags((imported(source).folder / "images" / "a0.tif").read_bytes())

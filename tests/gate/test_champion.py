@@ -98,7 +98,9 @@ def test_promotions_and_rollbacks_move_the_aliases(registry: Registry) -> None:
     assert aliases(registry) == {"champion": "2", "previous": "1"}
     rollback(registry, "worse on Monday's images")
     assert aliases(registry) == {"champion": "1"}
-    with pytest.raises(PromotionError, match="no champion before this one"):
+    with pytest.raises(
+        PromotionError, match="cells has no champion before the current one; name a former champion with --to VERSION"
+    ):
         rollback(registry, "once more")
     rollback(registry, "was good after all", "3")
     assert aliases(registry) == {"champion": "3", "previous": "1"}
@@ -166,7 +168,9 @@ def test_a_version_without_its_commit_is_not_promoted(
     assert (refused.promoted, refused.verdict.exit_code) == (False, 1)
     assert refused.verdict.checks[-1].name == "lineage"
     assert file in refused.verdict.checks[-1].detail
-    assert refused.verdict.checks[-1].detail.endswith("commit, then promote")
+    assert refused.verdict.checks[-1].detail.endswith(
+        "; commit the version's code and settings, then promote the version"
+    )
     made = commit()
     outcome = promote(registry, "2", GOOD)
     assert outcome.promoted
@@ -274,9 +278,11 @@ def test_a_reason_may_hold_any_text(registry: Registry, reason: str) -> None:
 def test_impossible_promotions_and_rollbacks_are_refused(registry: Registry, project: Path) -> None:
     with pytest.raises(PromotionError, match="is champion already"):
         promote(registry, "1", GOOD)
-    with pytest.raises(RegistryError, match="cells has no version 9; there are 3, 2, 1"):
+    with pytest.raises(RegistryError, match="cells has no version 9; its versions and aliases are 3, 2, 1"):
         promote(registry, "9", GOOD)
-    with pytest.raises(PromotionError, match="never was champion"):
+    with pytest.raises(
+        PromotionError, match="version 3 was never champion; promote it with `segline models promote 3`"
+    ):
         rollback(registry, "x", "3")
     with pytest.raises(PromotionError, match="--reason"):
         rollback(registry, "")
@@ -336,7 +342,7 @@ def test_a_history_without_later_fields_and_line_end_is_read(registry: Registry,
     old = next(line for line in map(json.loads, file.read_text().splitlines()) if line["alias"] == "champion")
     del old["action"], old["forced"]
     file.write_text(json.dumps(old))  # without a line end
-    with pytest.raises(RegistryError, match=r"no line of registry\.jsonl has its md5"):
+    with pytest.raises(RegistryError, match=r"no line of registry\.jsonl has the version's md5"):
         promote(registry, "2", GOOD)
     promote(registry, "2", GOOD, trust=True)
     assert history(registry) == [FIRST, ("promote", "2", False)]

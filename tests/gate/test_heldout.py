@@ -76,7 +76,7 @@ def test_a_model_that_is_worse_in_one_group_fails(judge: Callable[..., Verdict])
     verdict = judge("misses on b", "false on a")
     assert failed(verdict) == ["gain in mean_iou, worst group"]
     assert check(verdict, "gain in mean_iou, lower bound").value > 0
-    assert "b is the worst of 2 groups" in check(verdict, "gain in mean_iou, worst group").detail
+    assert "group b is the worst of 2 groups" in check(verdict, "gain in mean_iou, worst group").detail
 
 
 def test_a_loss_up_to_the_margin_passes(judge: Callable[..., Verdict], judged: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_loss_up_to_the_margin_passes(judge: Callable[..., Verdict], judged: P
 
 def test_each_model_answers_with_its_own_code(judge: Callable[..., Verdict], version: Version) -> None:
     detail = check(judge("perfect", "upside down"), "gain in mean_iou, lower bound").detail
-    assert detail.startswith("1.0000, champion 0.0000: +1.0000")
+    assert detail.startswith("challenger 1.0000, champion 0.0000, gain +1.0000")
     store = open_store()
     models = [load_model(store, f"models:/cells/{version(name).version}") for name in ("perfect", "upside down")]
     pixels = np.array([[20, 230, 20], [230, 20, 230]], np.uint8)
@@ -168,7 +168,7 @@ def test_both_models_are_scored_again_on_other_test_images(
     assert after.facts["test.md5"] != before.facts["test.md5"]
     name = "gain in mean_iou, lower bound"
     assert check(before, name).value < 0 <= check(after, name).value
-    assert "scored on the current ones" in after.facts["note"]
+    assert "scored here on the current test images" in after.facts["note"]
     client = Registry(open_store(), "cells").client
     client.set_model_version_tag("cells", version("misses on b").version, "test.md5", after.facts["test.md5"])
     assert "note" not in judge("false on a", "misses on b").facts
@@ -180,7 +180,7 @@ def test_a_model_that_learned_from_test_images_is_not_judged(judge: Callable[...
     assert "learned from 1 of these test images, such as a1" in verdict.undecided[0]
     verdict = judge("perfect", "learned from the test")
     assert verdict.exit_code == 0
-    assert "learned from 1 of these images" in verdict.facts["head start"]
+    assert "learned from 1 of these test images" in verdict.facts["head start"]
     assert "head start" not in judge("perfect", "other code").facts
 
 

@@ -76,8 +76,11 @@ def test_refusals_name_rule_value_limit_and_setting() -> None:
     verdict += Verdict((at_most("batch: answers that differ", 1, 0, "1 of 3"), at_least("lineage", 1, 1, "commit 0")))
     low, unknown, gain, batch = refusals(verdict)
     assert low == "mean_iou 0.44 is below the minimum 0.5 (gate.min_mean_iou)"
-    assert unknown == "pixel_error is not known, its maximum 0.5 cannot be checked (gate.max_pixel_error)"
-    assert gain.startswith("gain in mean_iou, lower bound -0.1 is below the minimum -0.01 (gate.margin): 0.8000, ")
+    assert unknown == "pixel_error is not known, so the maximum 0.5 cannot be checked (gate.max_pixel_error)"
+    assert gain.startswith(
+        "gain in mean_iou, lower bound -0.1 is below the minimum -0.01 (gate.margin): "
+        "challenger 0.8000, champion 0.9000, gain -0.1000 "
+    )
     assert batch == "batch: answers that differ: 1 of 3"
 
 
@@ -115,7 +118,7 @@ def test_groups_that_lose_are_named() -> None:
     check = verdict.checks[-1]
     assert check.value == pytest.approx(-0.5)
     assert check.detail.startswith(
-        "slide 9 is the worst of 10 groups; groups that lose too much: slide 9 -0.5000, slide 2 "
+        "group slide 9 is the worst of 10 groups; groups with too low a gain: slide 9 -0.5000, slide 2 "
     )
     assert check.detail.endswith(" ...")
 
@@ -123,7 +126,10 @@ def test_groups_that_lose_are_named() -> None:
 def test_compare_cannot_decide_without_enough_images_and_metrics() -> None:
     assert "min_images requires 2" in compare(images(0.9), images(0.9), "a", GATE).undecided[0]
     (reason,) = compare(images(1, 1), images(1, 1), "ab", Gate(metric="seg")).undecided
-    assert reason.endswith("use mean_iou, pixel_error")
+    assert reason == (
+        "gate.metric = seg is unknown for at least one of the two models; "
+        "set gate.metric to one of: mean_iou, pixel_error"
+    )
     nothing = [Score(np.array([[9, 0], [0, 0]]))] * 2
     assert not compare(nothing, nothing, "ab", GATE).passed  # a metric that is not known fails
 
@@ -132,5 +138,5 @@ def test_models_with_different_interfaces_are_not_compared() -> None:
     tags = {"classes": "{}", "channels": "1", "dtype": "uint8", "dataset": "a"}
     assert same_interface(tags, {**tags, "dataset": "b"}, "champion") == Verdict(())
     (reason,) = same_interface(tags, {**tags, "dtype": "uint16"}, "champion").undecided
-    assert "dtype of the challenger: uint8, of the champion: uint16" in reason
+    assert "the value of dtype is uint8 for the challenger, but uint16 for the champion" in reason
     assert same_interface(tags, {}, "champion").exit_code == 2

@@ -129,11 +129,11 @@ def _in_two_compositions(source: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (_other_size, UnfitError, r"instances/c\.png +6x5 px, but its image is 16x20 px"),
+        (_other_size, UnfitError, r"instances/c\.png +has 6x5 px, but its image images/c\.png has 16x20 px"),
         (lambda source: (source / "images" / "c.png").write_bytes(b"x"), UnfitError, r"images/c\.png +not a readable"),
         (lambda source: (source / "masks" / "c.png").unlink(), LayoutError, r"have no mask: c\.png"),
-        (_unlisted, DatasetError, "does not list: b, c, d, e"),
-        (_noisy, LayoutError, "the masks hold 0, 1, 254, 255, but"),
+        (_unlisted, DatasetError, "does not list these images: b, c, d, e"),
+        (_noisy, LayoutError, "the masks hold the values 0, 1, 254, 255, but"),
         (_in_two_compositions, LayoutError, "the same name in two normalization forms"),
     ],
 )
@@ -228,8 +228,8 @@ def test_groups_by_name(tmp_path: Path, source: Path) -> None:
     (source / "groups.csv").write_text("image,group\na,1\nb,1\nc,2\nd,2\ne,2\n")
     made = bring(source, "small", ImportOptions(group_by="^([a-c]|d|e)"), raw=tmp_path / "raw")
     assert Dataset.open(made.folder).groups == {name: name for name in "abcde"}
-    assert made.reasons[-1] == "groups: the part of the names that ^([a-c]|d|e) matches (--group-by)"
-    with pytest.raises(LayoutError, match=r"--group-by '\^\[a-c\]' finds no group in d, e"):
+    assert made.reasons[-1] == "groups: the part of each image name that ^([a-c]|d|e) matches (--group-by)"
+    with pytest.raises(LayoutError, match=r"--group-by '\^\[a-c\]' does not match the image names d, e"):
         bring(source, "other", ImportOptions(group_by="^[a-c]"), raw=tmp_path / "raw")
     with pytest.raises(LayoutError, match=r"--group-by '\(' is not a regular expression: missing \)"):
         bring(source, "other", ImportOptions(group_by="("), raw=tmp_path / "raw")

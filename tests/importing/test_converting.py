@@ -80,7 +80,7 @@ def test_classes_by_table(tmp_path: Path) -> None:
 def test_a_value_without_class_is_named(tmp_path: Path, table: dict[int, int] | None) -> None:
     found = layout(np.array([[0, 1, 7], [7, -3, 0]]), "classes", class_of=table)
     with pytest.raises(
-        LayoutError, match=r"a\.png: 3 pixels hold -3, 7, which have no class; the known values are 0, 1"
+        LayoutError, match=r"a\.png: 3 pixels have values without a class: -3, 7; the values with a class are 0, 1"
     ):
         write_classes(found, tmp_path, "a", {"a": WHOLE})
     assert list(tmp_path.iterdir()) == []

@@ -138,7 +138,7 @@ def test_refusals(tmp_path: Path) -> None:
         {0: "background", 1: "cell"},
         (),
     )
-    with pytest.raises(LayoutError, match="a_r0_c1 would be the name of a block and of another image"):
+    with pytest.raises(LayoutError, match="a_r0_c1 would name both a block and another image"):
         plan(twins, None, 30)
 
 
@@ -148,5 +148,7 @@ def test_names_that_file_systems_do_not_take_are_refused() -> None:
         if len(f"{stem}.png".encode()) <= 255:
             assert plan(layout, None, side).blocks == {stem: {stem: WHOLE}}
             continue
-        with pytest.raises(LayoutError, match=r"would have \d+ bytes.*file systems allow 255: shorten the name"):
+        with pytest.raises(
+            LayoutError, match=r"would have \d+ bytes.*file systems allow at most 255; shorten the name of the image"
+        ):
             plan(layout, None, side)

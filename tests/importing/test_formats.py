@@ -43,12 +43,12 @@ LABELME = {
     ("names", "reason"),
     [
         (("images/a.png", "masks/a.png"), "images from images/, masks from masks/, paired by stem"),
-        (("a.png", "a_mask.png"), "images and masks beside the images"),
+        (("a.png", "a_mask.png"), "images from the folder itself, masks beside the images"),
         (("a/images/a.png", "a/masks/1.png", "b/images/b.png", "b/masks/1.png"), "one mask file per object"),
         (("images/a.png", "masks/a/1.png"), "one mask file per object"),
         (("labels.json", "images/a.png"), "COCO annotations of labels.json"),
         (("a.png", "a.json"), "LabelMe"),
-        (("train-volume.tif", "train-labels.tif"), "train-volume.tif with labels train-labels.tif"),
+        (("train-volume.tif", "train-labels.tif"), "stack train-volume.tif with labels train-labels.tif"),
     ],
 )
 def test_each_layout_is_recognised(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:
@@ -76,9 +76,9 @@ def test_patterns_select_the_files(tmp_path: Path) -> None:
     [
         (
             (),
-            r"is an empty folder, which fits none of these .*:\n.*images/ and masks/(.|\n)*--images 'raw/\*_img\.tif'",
+            r"is an empty folder; this fits none of these .*:\n.*images/ and masks/(.|\n)*--images 'raw/\*_img\.tif'",
         ),
-        (("things/deep/a.png", "b.png"), "holds b.png, things/, which fits none of these layouts"),
+        (("things/deep/a.png", "b.png"), "holds b.png, things/; this fits none of these layouts"),
         (("images/a.png", "masks/a.png", "dataset.yaml"), "is already a dataset"),
     ],
 )

@@ -74,7 +74,9 @@ def test_out_of_core_equals_in_memory(
 def test_models_that_need_the_whole_image_are_refused(inference: Inference, tmp_path: Path) -> None:
     subject = predictor(inference, norm="none" if inference.segment_threshold else "group")
     with pytest.raises(
-        ImageError, match=r"83 x 61 px are too large for memory, and .* over the whole image; cut the image"
+        ImageError,
+        match=r"83 x 61 px is too large for memory, and windows are not possible, because .* whole image.*; cut the "
+        r"image into parts",
     ):
         OutOfCorePrediction(subject, of(image(61, 83)), tmp_path, quiet)
 

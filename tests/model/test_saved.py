@@ -124,7 +124,7 @@ def test_weights_of_another_network_are_named_with_the_first_difference(folder: 
         ({name: torch.zeros(3)}, rf"tensor {name} has shape \(3,\), but model\.json requires \(4, 1, 3, 3\)"),
         (
             {name: torch.zeros(tensors[name].shape, dtype=torch.int32)},
-            rf"tensor {name} is torch\.int32, not torch\.float32",
+            rf"tensor {name} has type torch\.int32, not torch\.float32",
         ),
         ({"zzz": torch.zeros(1)}, r"tensor zzz has shape \(1,\), but model\.json requires none"),
     ):

@@ -110,11 +110,11 @@ def test_json_is_read_as_by_mlflow_s_server(served: Served, body: dict[str, Any]
     [
         (b"", "image 1: not a readable"),
         (b"GIF89a", "image 1: not a readable"),
-        ("no base64!", "image 1: text that is not base64"),
-        ("ümlaut", "image 1: text that is not base64"),
+        ("no base64!", "image 1: the text is not base64; send the bytes"),
+        ("ümlaut", "image 1: the text is not base64; send the bytes"),
         (PNG[:40], "image 1: not a readable"),
-        (3.5, "image 1: float, not bytes"),
-        (None, "image 1: NoneType, not bytes"),
+        (3.5, "image 1: the entry has type float; send the bytes"),
+        (None, "image 1: the entry has type NoneType; send the bytes"),
         (encode_png(np.zeros((4, 4, 3), np.uint8)), "image 1: an image of another kind"),
     ],
 )

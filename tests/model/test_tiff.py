@@ -162,7 +162,10 @@ def test_jpeg_compression_is_read_approximately() -> None:
         (lie(10, 10, bytes=99), "its bytes cannot hold"),
         (lie(10, 10, compression=34712), "JPEG2000.*is not supported; save the file with deflate or LZW"),
         (lie(10, 10, compression=8), "damaged"),
-        (written(np.zeros((8, 8, 4), np.uint8), photometric="separated"), "SEPARATED; convert it to grey or RGB"),
+        (
+            written(np.zeros((8, 8, 4), np.uint8), photometric="separated"),
+            "SEPARATED; convert the image to grey or RGB",
+        ),
         (written(np.zeros((4, 8, 8), np.uint8), volumetric=True, tile=(4, 16, 16), **MINISBLACK), "8 x 8 x 4 px"),
         (written(GREY)[:8], "truncated"),
     ],
@@ -206,7 +209,7 @@ def test_a_jpeg_strip_larger_than_its_page_is_refused() -> None:
     at = data.index(b"\xff\xc0")
     with pytest.raises(ImageError, match="60000 x 60000 px"):
         decode(data[: at + 5] + struct.pack(">HH", 60000, 60000) + data[at + 9 :])
-    with pytest.raises(ImageError, match="a part has 16 x 24 px, not 16 x 16"):
+    with pytest.raises(ImageError, match="a JPEG part has 16 x 24 px, not 16 x 16 px"):
         decode(data[: at + 5] + struct.pack(">HH", 24, 16) + data[at + 9 :])
 
 
@@ -232,15 +235,15 @@ def test_tags_that_all_refer_to_the_whole_file_are_refused() -> None:
         ('<OME><Pixels DimensionOrder="XYCZT" SizeC="1" SizeZ="1000000000" SizeT="1"/>', "1 x 1000000000 x 1 planes"),
         (
             '<OME><Pixels DimensionOrder="XYCZT" SizeC="9" SizeZ="1" SizeT="1"/>',
-            r"1 x 1 x 9 planes \(TZC\), but the file has 2",
+            r"1 x 1 x 9 planes \(TZC\), but the file has 2 planes",
         ),
         ("<OME></OME>", "no element Pixels"),
         (
             '<OME><Pixels DimensionOrder="XYCZT" SizeC="2" SizeZ="1" SizeT="1"><TiffData IFD="0" FirstC="1"/>',
-            "order of its planes contradicts",
+            "the order of the planes contradicts the OME metadata of the file",
         ),
         ("ImageJ=1.53\nimages=900000000\nslices=900000000\n", "900000000 x 1 planes"),
-        ('{"shape": [5, 30, 40], "axes": "CYX"}', r"5 planes \(C\), but the file has 2"),
+        ('{"shape": [5, 30, 40], "axes": "CYX"}', r"5 planes \(C\), but the file has 2 planes"),
     ],
 )
 def test_metadata_that_contradict_the_file_are_refused(metadata: str, words: str) -> None:

@@ -74,5 +74,5 @@ def test_objects_agree_with_scikit_image(seed: int) -> None:
 def test_more_ids_than_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segline.model.watershed.LARGEST_ID", 3)
     spots = np.where(np.indices((5, 5)).sum(axis=0) % 2 == 0, 7, -1)
-    with pytest.raises(ImageError, match="more than 3 separate parts; cut the image"):
+    with pytest.raises(ImageError, match="the image has more than 3 separate parts; cut the image"):
         objects(spots, 1, 5)

@@ -154,8 +154,8 @@ def test_a_changed_setting_starts_a_new_training_and_is_named(project: Any, mode
     project.set(train={"learning_rate": 0.02})
     said = project.run("dvc", "repro", "train")
     assert (
-        "train: starts from the beginning, as the interrupted training differs in train.learning_rate (0.003 before)"
-        in said
+        "train: starts from the beginning, because the interrupted training differs in "
+        "train.learning_rate (0.003 before)" in said
     )
     assert runs(project) == ["KILLED", "FINISHED"]
     assert killed.outputs(project.folder) != model

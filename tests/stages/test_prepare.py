@@ -104,7 +104,7 @@ def test_grey_images_are_written_as_rgb_if_some_are_rgb(cells: Path, capsys: pyt
     assert prepared.statistics.channels == 3
     assert prepared.statistics.mean == pytest.approx(train.mean(axis=0) / 255, rel=1e-12)
     assert prepared.statistics.std == pytest.approx(train.std(axis=0) / 255, rel=1e-12)
-    assert "5 grey and 1 RGB: grey images are read as RGB" in capsys.readouterr().err
+    assert "5 images are grey and 1 RGB; grey images are read as RGB" in capsys.readouterr().err
 
 
 def test_real_grey_and_rgb_images_are_prepared_together(project: Path, shared_data: Callable[[str], Path]) -> None:
@@ -138,7 +138,7 @@ def test_an_error_in_the_dataset_keeps_the_former_output(
     prepare.main()
     before = tree(project / "data/prepared")
     imagefiles.write_png(cells / "classes/cells-001.png", np.zeros((5, 5), np.uint8))
-    with pytest.raises(UnfitError, match=r"classes/cells-001\.png +5x5 px"):
+    with pytest.raises(UnfitError, match=r"classes/cells-001\.png +has 5x5 px"):
         prepare.main()
     assert tree(project / "data/prepared") == before
 

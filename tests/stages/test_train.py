@@ -63,10 +63,13 @@ def test_a_collapse_is_reported_tagged_and_recorded(
 ) -> None:
     verdict = trained(ready, monkeypatch, None, None, 0, 0)["collapsed"]
     assert isinstance(verdict, str)
-    assert "every validation pixel is predicted background (class 0) in epochs 3 to 4 of 4" in verdict
+    assert "every validation pixel is predicted as background (class 0) in epochs 3 to 4 of 4" in verdict
     said = [line for line in capsys.readouterr().err.splitlines() if "predicted" in line]
     assert said == [
-        "train: epoch 3: every validation pixel is predicted background (class 0); the truth has other classes",
+        (
+            "train: epoch 3: every validation pixel is predicted as background (class 0), "
+            "but the ground truth has other classes"
+        ),
         f"train: {verdict}",
     ]
     assert tags()["collapsed"] == verdict

@@ -329,7 +329,7 @@ def killed(*_: Any) -> None:
 
 def test_joining_a_search_of_other_settings_is_refused(done: Path) -> None:
     write(done, tune={"seed": 5})
-    with pytest.raises(StudyError, match="no search has the settings, data and code of this folder"):
+    with pytest.raises(StudyError, match="no search in the storage has the settings, data and code of this folder"):
         tune.main(str(journal(done)))
 
 

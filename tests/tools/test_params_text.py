@@ -36,7 +36,7 @@ def test_a_setting_left_out_or_unexplained_is_found(repository: Path) -> None:
     content = YAML(typ="safe").load(text)
     del content["train"]["schedule"]
     del content["weights"]["sigma"]
-    assert missing(Params(), content, text.replace("# number of averaged", "# number of mean")) == [
+    assert missing(Params(), content, text.replace("# number of views to average", "# number of views to mean")) == [
         "sigma",
         "schedule",
         "views",

@@ -100,7 +100,7 @@ def test_a_commit_made_after_the_run_is_found(root: Path, commit: Callable[..., 
         version_tags = tags(root)
         missing = commits.find(version_tags, root)
         assert missing.commit is None
-        assert missing.why == f"no commit holds what it was made from: {what}"
+        assert missing.why == f"no commit holds these files as the version used them: {what}"
         made = commit()
         assert commits.find(version_tags, root).commit == made
 

@@ -89,7 +89,9 @@ def test_a_team_store_of_another_schema_is_refused(
 @pytest.mark.parametrize("kind", ["mysql+pymysql", "mssql+pyodbc", "mysql", "postgresql+asyncpg"])
 def test_a_missing_driver_is_named(project: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:  # noqa: ARG001
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{kind}://me:tiger-73@127.0.0.1/runs")
-    with pytest.raises(StoreError, match=r"me:\.\.\.@127.0.0.1/runs: its driver, the package \w+, is not") as raised:
+    with pytest.raises(
+        StoreError, match=r"me:\.\.\.@127.0.0.1/runs: the database driver, package \w+, is not installed"
+    ) as raised:
         open_store()
     assert "pip install" in str(raised.value)
     assert "tiger-73" not in str(raised.value)

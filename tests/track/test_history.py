@@ -60,14 +60,14 @@ def refused(file: Path) -> str:
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
 def test_an_invalid_value_is_refused_with_file_line_and_field(file: Path, field: str, value: Any) -> None:
     file.write_bytes(text(LINE) + json.dumps({**asdict(LINE), field: value}).encode() + b"\n" + text(LINE))
-    assert f"{field} = " in refused(file)
+    assert f"the field {field} = " in refused(file)
 
 
 @pytest.mark.parametrize("field", [field for field in WRONG if field not in ("action", "forced")])
 def test_a_missing_field_is_named(file: Path, field: str) -> None:
     content = {name: value for name, value in asdict(LINE).items() if name != field}
     file.write_bytes(text(LINE) + json.dumps(content).encode())
-    assert f"{field} is missing" in refused(file)
+    assert f"the field {field} is missing" in refused(file)
 
 
 @pytest.mark.parametrize(

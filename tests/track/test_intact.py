@@ -90,20 +90,20 @@ def test_a_failing_load_of_an_intact_version_is_not_reported_as_altered(
 ) -> None:
     monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "bogus")
     with pytest.raises(
-        RegistryError, match=r"(?s)bogus.*; MLFLOW_DEFAULT_PREDICTION_DEVICE is bogus: set it"
+        RegistryError, match=r"(?s)bogus.*; the variable MLFLOW_DEFAULT_PREDICTION_DEVICE is bogus; set it"
     ) as raised:
         load_model(store, "models:/cells/1")
     assert "altered" not in str(raised.value)
     monkeypatch.delenv("MLFLOW_DEFAULT_PREDICTION_DEVICE")
     monkeypatch.setattr("segline.track.modules.load", lambda *_: {}["x"])
-    with pytest.raises(RegistryError, match="KeyError: 'x'; its files are as registered"):
+    with pytest.raises(RegistryError, match="KeyError: 'x'; the version's files are unchanged"):
         load_model(store, "models:/cells/1")
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("os.fwalk", refuse)
-    with pytest.raises(RegistryError, match=r"its files cannot be checked: .*Permission denied"):
+    with pytest.raises(RegistryError, match=r"cells version 1: the files cannot be checked: .*Permission denied"):
         load_model(store, "models:/cells/1")
 
 
@@ -111,5 +111,5 @@ def test_a_failing_load_of_an_intact_version_is_not_reported_as_altered(
     "address", ["models:/m-0123", "models:/cells", "models:/cells/latest", "runs:/0123/model", "x"]
 )
 def test_addresses_without_a_check_are_refused(store: Store, address: str) -> None:
-    with pytest.raises(RegistryError, match=f"^--model {address}: give models:/NAME@ALIAS"):
+    with pytest.raises(RegistryError, match=f"^--model {address} is not a model URI; give models:/NAME@ALIAS"):
         load_model(store, address)

@@ -118,7 +118,7 @@ def test_altered_weights_are_refused_whatever_the_tags_say(registry: Registry, f
         tag(registry, "version.md5", trust.read(folder).md5)
     for trusting in (False, True):
         with pytest.raises(
-            RegistryError, match=r"not trusted|differs from its registration|--trust does not change that"
+            RegistryError, match=r"not trusted|differs from its registration|--trust does not override this check"
         ):
             load_model(registry.store, CHAMPION, trust=trusting)
     assert wrong(registry)
@@ -131,7 +131,7 @@ def test_a_version_without_a_line_needs_trust(
     registry: Registry, parts: Parts, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry.history_file.unlink()
-    with pytest.raises(RegistryError, match=f"no line of registry.jsonl has its md5 {parts.md5}.*--trust"):
+    with pytest.raises(RegistryError, match=f"no line of registry.jsonl has the version's md5 {parts.md5}.*--trust"):
         load_model(registry.store, "models:/cells/1")
     assert any("no line of registry.jsonl" in problem for problem in wrong(registry))
     assert load_model(registry.store, "models:/cells/1", trust=True)(parts.example).labels == parts.answer
@@ -144,7 +144,7 @@ def test_a_version_without_a_line_needs_trust(
 def test_a_line_of_another_model_does_not_make_a_version_trusted(registry: Registry, parts: Parts) -> None:
     text = registry.history_file.read_text()
     registry.history_file.write_text(text.replace('"name": "cells"', '"name": "mice"'))
-    with pytest.raises(RegistryError, match=f"no line of registry.jsonl has its md5 {parts.md5}"):
+    with pytest.raises(RegistryError, match=f"no line of registry.jsonl has the version's md5 {parts.md5}"):
         load_model(registry.store, "models:/cells/1")
 
 
@@ -154,7 +154,7 @@ def test_verify_names_an_edited_md5_tag(registry: Registry, parts: Parts) -> Non
             registry.client.delete_model_version_tag("cells", "1", "version.md5")
         else:
             tag(registry, "version.md5", value)
-        message = f"tag version.md5.*its files have md5 {parts.md5}, which registry"
+        message = f"the tag version.md5.*but the files have md5 {parts.md5}, which is in registry"
         with pytest.raises(RegistryError, match=message) as raised:
             load_model(registry.store, CHAMPION, trust=True)
         assert "\x1b" not in str(raised.value) and len(str(raised.value)) < 600
@@ -335,7 +335,7 @@ def test_a_version_that_points_to_the_files_of_another_is_refused(registry: Regi
     tag(registry, "files.md5", "x")
     version = store.client.get_model_version("cells", "1")
     version._source = sources[1]
-    with pytest.raises(RegistryError, match="set the tag to it"):
+    with pytest.raises(RegistryError, match="set the tag to this md5"):
         trust.checked(store, version)
     for source in ("/", "file:///etc", "models:/m-0", "https://example.org/x", "runs:/../x", ""):
         version._source = source
@@ -349,7 +349,7 @@ def test_an_alias_set_by_hand_leads_to_a_warning(
     md5 = registry.version("2").tags["version.md5"]
     registry.client.set_registered_model_alias("cells", "champion", "2")
     load_model(store, CHAMPION)
-    assert f"warning: @champion is on md5 {md5}, but registry.jsonl has md5" in " ".join(
+    assert f"warning: @champion is on md5 {md5}, but registry.jsonl names md5" in " ".join(
         capsys.readouterr().err.split()
     )
 
@@ -358,7 +358,7 @@ def test_two_versions_with_the_same_tag_are_distinguished_by_their_files(registr
     tag(registry, "version.md5", parts.md5, "2")
     version = registry.find(parts.md5)
     assert version is not None and str(version.version) == "1"
-    assert any("equals that of versions 1" in problem for problem in wrong(registry))
+    assert any("has the same value in versions 1" in problem for problem in wrong(registry))
 
 
 def test_a_full_temporary_folder_is_reported(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,10 +45,12 @@ def watch_epochs(*class_ids: int | None) -> tuple[Watch, list[str | None]]:
 
 def test_a_collapse_is_reported_at_its_start_and_in_the_verdict() -> None:
     watch, messages = watch_epochs(None, None, 0, 0, 0)
-    onset = "epoch 3: every validation pixel is predicted background (class 0); the truth has other classes"
+    onset = (
+        "epoch 3: every validation pixel is predicted as background (class 0), but the ground truth has other classes"
+    )
     assert messages == [None, None, onset, None, None]
     assert watch.verdict(2) == (
-        "every validation pixel is predicted background (class 0) in epochs 3 to 5 of 5 (epoch 2 is used); "
+        "every validation pixel is predicted as background (class 0) in epochs 3 to 5 of 5 (epoch 2 is used); "
         "try weights.density_balance: 1, a higher weights.class_balance (up to 1), "
         "a lower train.learning_rate (now 0.003) or more train.epochs (now 20)"
     )
@@ -65,7 +67,7 @@ def test_the_verdict_reports_a_used_epoch_within_a_collapse() -> None:
     watch, _ = watch_epochs(None, 1, None)
     verdict = watch.verdict(2)
     assert verdict is not None
-    assert "predicted cell (class 1) in epoch 2 of 3 (epoch 2 is used)" in verdict
+    assert "predicted as cell (class 1) in epoch 2 of 3 (epoch 2 is used)" in verdict
 
 
 def test_a_collapse_to_another_class_is_reported_again() -> None:

@@ -188,7 +188,9 @@ def _trained(trials: Iterator[OpenTrial]) -> list[OpenTrial]:
 
 def test_a_missing_search_cannot_be_joined(tmp_path: Path) -> None:
     storage, claims = studies.open_storage(str(tmp_path / "empty.journal"), "study")
-    with pytest.raises(studies.StudyError, match="no search has the settings, data and code of this folder"):
+    with pytest.raises(
+        studies.StudyError, match="no search in the storage has the settings, data and code of this folder"
+    ):
         Search.joined(plan(), storage, claims, "study")
 
 

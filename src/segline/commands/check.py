@@ -38,7 +38,7 @@ def main(
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
         raise GroupsFileError(
-            f"--groups {groups}: the file exists already; name another file, and replace {groups.name} by it afterwards"
+            f"--groups {groups}: the file exists already; write another file, and then rename it to {groups.name}"
         )
     dataset, problems = per_dataset.opened(folder)
     if dataset is not None:
@@ -86,7 +86,7 @@ def _too_small(
             yield per_dataset.Problem(
                 "warning",
                 per_dataset.name_of(dataset, dataset.images[image.stem]),
-                f"its shorter side has {side} px, but the network needs {missing} px more: it is mirrored repeatedly",
+                f"its shorter side has {side} px, but the network needs {missing} px more; it is mirrored repeatedly",
                 kind="images smaller than the network's margin",
             )
 

@@ -66,11 +66,11 @@ def main(
         return
     for table in tables(content, metric):
         console.print(table)
-    say(f"{folder} holds these metrics and pictures of the {drawn} images that differ most")
+    say(f"the folder {folder} contains these metrics, and pictures of the {drawn} images that differ most")
 
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
-    """Return, for each metric that both versions have, both values and the gain of the second; all with intervals."""
+    """Return both values and the gain of the second version, with intervals, for each metric that both have."""
     names = [name for name in bootstrap.METRICS if all(bootstrap.known(scores, name) for scores in both)]
     results = {
         name: bootstrap.compare(

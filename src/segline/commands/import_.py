@@ -53,7 +53,7 @@ def run(
             mapper_for=partial(_mapper, mode=mode),
         )
     except (KeyboardInterrupt, SystemExit):
-        progress.note(f"{name} is not imported; the same command resumes the import")
+        progress.note(f"the import of {name} is not complete; the same command resumes the import")
         raise
     return list(_lines(imported))
 
@@ -64,7 +64,7 @@ def _refuse_values(name: str, ignore: int | None) -> None:
     if name == DRAWN:
         raise ImportFlagError(f"--name {name}: stage sample writes its dataset there; choose another name")
     if (ignore or 0) < 0:
-        raise ImportFlagError(f"--ignore {ignore}: mask values are 0 or more; give such a value")
+        raise ImportFlagError(f"--ignore {ignore}: mask values are never negative; give 0 or more")
 
 
 def _mapper(step: str, memory: bring.Memory, mode: progress.Mode) -> Mapper:
@@ -97,9 +97,9 @@ def _lines(imported: bring.Imported) -> Iterator[str]:
     if imported.problems:
         yield per_dataset.table(imported.problems, most=10)
         if any(problem.level == "error" for problem in imported.problems):
-            yield "prepare will refuse the dataset until these errors are corrected"
+            yield "stage prepare will refuse the dataset until these errors are corrected"
     yield f"Look at {imported.folder / bring.SHEET}: do the outlines match the objects?"
     yield f"Then: dvc add {imported.folder}"
-    yield "and in params.yaml:"
+    yield "and set in params.yaml:"
     yield "data:"
     yield f"  source: {imported.folder.as_posix()}"

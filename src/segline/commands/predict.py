@@ -77,8 +77,9 @@ def predict_images(
     Raises
     ------
     PredictError
-        There are no images, two images would have the same result file, results would replace an image or foreign file,
-        or a file is not an image. In the last case the other images are predicted all the same.
+        There are no images, two images would have the same result file, a result would replace an image or a
+        file that segline did not write, or a file is not an image. In the last case the other images are predicted all
+        the same.
     """
     paths = _paths(images)
     _check_targets(paths, images, out, options)
@@ -101,7 +102,9 @@ def predict_images(
                 if failure.is_full(error):
                     raise
                 failed.append(f"{error}" if str(path) in str(error) else f"{path}: {error}")
-        meter.note(STEPS * len(paths), f"predict {len(paths) - len(failed)} of {len(paths)} images are in {out}")
+        meter.note(
+            STEPS * len(paths), f"predict: results of {len(paths) - len(failed)} of {len(paths)} images are in {out}"
+        )
     for line in filenotes.lines("image", noted):
         progress.note(line)
     if failed:
@@ -124,7 +127,7 @@ def _predict(
         with _answered(image, version, request, records.out, show) as answer:
             if options.instances and not answer.has_instances:
                 raise RegistryError(rows.NO_INSTANCES)
-            _ = image.georeference  # a damaged one is refused here, before files of an earlier version are removed
+            _ = image.georeference  # refuse a damaged georeference before removing files of an earlier version
             stem = records.make_room(request) / request.stem
             written = {
                 kind: writers.write(stem.with_name(stem.name + ending), kind, answer, image).name
@@ -150,9 +153,11 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, options: Pre
     """Refuse results that cannot be written or would replace foreign files. This check comes before any writing."""
     stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in options.endings.values()]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise PredictError(f"two images would be written to {twice[0]}; rename one image, or use two folders as --out")
+        raise PredictError(
+            f"the results of two images would be named {twice[0]}; rename one image, or use two folders as --out"
+        )
     if not paths:
-        raise PredictError(f"{', '.join(images)}: no image is there; name images, or folders that contain images")
+        raise PredictError(f"{', '.join(images)}: no image found; name images, or folders that contain images")
     if out.exists() and not out.is_dir():
         raise PredictError(f"--out {out} is a file; name a folder")
     for path in paths:
@@ -163,11 +168,11 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, options: Pre
         # A result must not replace an input link, the file behind that link, or a Zarr folder that contains the input.
         places = _real(path.parent) / path.name, _real(path)
         if any(targets & {place, *place.parents} for place in places):
-            raise PredictError(f"{path}: its labels would take its place in {out}; name another folder as --out")
+            raise PredictError(f"{path}: its results in {out} would replace this image; name another folder as --out")
     if not (out / RECORDS).exists() and (foreign := sorted(target for target in targets if os.path.lexists(target))):
         raise PredictError(
-            f"{out / foreign[0].name} exists, but `segline predict` did not write it: the folder has no {RECORDS}; "
-            "move the file away, or name another folder as --out"
+            f"{out / foreign[0].name} exists, but `segline predict` did not write it, because the folder has no "
+            f"{RECORDS}; move the file away, or name another folder as --out"
         )
 
 
@@ -178,7 +183,8 @@ def _check_length(path: Path, options: PredictOptions) -> None:
         name = f"{omezarr.stem(path)}{ending}{suffix}"
         if len(os.fsencode(name)) > files.NAME_MAX:
             raise PredictError(
-                f"{path}: {name} would be longer than {files.NAME_MAX} bytes; give the image a shorter name"
+                f"{path}: the file name {name} would be longer than {files.NAME_MAX} bytes; give the image a "
+                "shorter name"
             )
 
 

@@ -47,7 +47,7 @@ class Line:
         """Parse a line; raise ValueError if segline cannot have written this line.
 
         Only file names that segline itself gives are accepted, because the listed files may be removed. Pydantic cannot
-        check the line: its strings are Unicode, and file names need not be.
+        check the line, because it accepts only Unicode text, and file names may contain other bytes.
         """
         content = parse.from_json(text, surrogates=True)
         if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
@@ -143,13 +143,14 @@ class Records:
         self.out.mkdir(parents=True, exist_ok=True)
         self._made = missing
         if not os.access(self.out, os.W_OK):
-            return  # read-only: finished images are still recognised
+            return  # a read-only folder: finished images are still recognised
         self._lock = FileLock(self.out / LOCK, timeout=0, mode=0o666)  # any user of the folder may lock it
         try:
             self._lock.acquire()
         except Timeout:
             raise RecordsError(
-                f"{self.out}: another `segline predict` writes there; wait for it, or name another folder as --out"
+                f"{self.out}: another `segline predict` writes to this folder; wait until it ends, or "
+                "name another folder as --out"
             ) from None
         except OSError as error:
             self._remove_made()
@@ -195,7 +196,7 @@ class Records:
         if malformed:
             more = f" and {len(malformed) - NAMED} more" * (len(malformed) > NAMED)
             lines = ", ".join(map(str, malformed[:NAMED])) + more
-            progress.note(f"{self._file}, line {lines}: cut off, or not written by segline; ignored")
+            progress.note(f"{self._file}, line {lines}: ignored, because cut off or not written by segline")
 
     def written(self, request: Request) -> dict[str, str]:
         """Return the names of the requested files by kind; an empty dict unless all were written and still exist."""
@@ -206,7 +207,7 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove result files of the stem that belong to another image, version or number of views; return the folder.
+        """Remove the stem's result files of another image, version or number of views; return the results folder.
 
         Raises
         ------

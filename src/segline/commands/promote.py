@@ -77,4 +77,4 @@ def rollback(reason: str, to: str, name: str, say: Callable[[str], None]) -> Non
     replaced = registry.find(last.version_md5)
     former = f"version {replaced.version}" if replaced else f"md5 {last.version_md5}"
     say(f"{registry.name} version {version.version} is champion again, replacing {former}")
-    say("notice: commit registry.jsonl: it is the history that a clone gets")
+    say("notice: commit registry.jsonl, because a clone gets its history from this file")

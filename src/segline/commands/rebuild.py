@@ -55,7 +55,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
     version = registry.version(which)
     origin = commits.find(version.tags, store.place.root)
     if origin.commit is None:
-        raise RebuildError(f"{registry.name} version {version.version} cannot be made again: {origin.why}")
+        raise RebuildError(f"{registry.name} version {version.version} cannot be rebuilt: {origin.why}")
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         raise RebuildError(f"--keep {keep} exists and is not an empty folder; name a new or empty folder")
     run = registry.run(version)
@@ -72,12 +72,12 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
 def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
     """Run all stages up to evaluate in the clone, without the run cache and with the recorded number of threads."""
     file = clone.project / "params.yaml"
-    content = files.read_yaml(file)  # read without the schema, as another release of segline may have written it
+    content = files.read_yaml(file)  # read without the schema, because another release of segline may have written it
     data = content.get("data") if isinstance(content, dict) else None
     source = data.get("source") if isinstance(data, dict) else None
     if not isinstance(source, str):
         raise RebuildError(
-            f"{file}: data.source = {shown(source)} is not the path of a dataset; the commit cannot be built"
+            f"{file}: data.source = {shown(source)} is not the path of a dataset; the commit cannot be rebuilt"
         )
     yaml = YAML()
     settings = yaml.load(file.read_text(encoding="utf-8-sig"))
@@ -91,7 +91,7 @@ def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", "--no-commit", "evaluate"]
     done = subprocess.run(command, cwd=clone.project, env={**surroundings(), "PATH": path}, check=False)
     if done.returncode:
-        raise RebuildError(f"dvc repro failed with exit code {done.returncode}; see its last lines")
+        raise RebuildError(f"dvc repro failed with exit code {done.returncode}; see its last lines above")
 
 
 def _compare(project: Path, tags: Mapping[str, str], metrics: Mapping[str, float], say: Callable[[str], None]) -> int:
@@ -101,8 +101,8 @@ def _compare(project: Path, tags: Mapping[str, str], metrics: Mapping[str, float
         return SAME
     say(f"the rebuilt model differs: md5 {rebuilt}, registered {registered}")
     if (data := lineage.content_md5(project / PREPARED)) != tags.get("data.md5"):
-        say(f"its data differ: md5 {data}, registered {tags.get('data.md5')}")
-    files.read_record(project / RESULT, Result, "the rebuilt project wrote it")
+        say(f"its prepared data differ: md5 {data}, registered {tags.get('data.md5')}")
+    files.read_record(project / RESULT, Result, "the commit that is rebuilt wrote this file")
     result = files.read_json(project / RESULT)
     for name in ("mean_iou", "pixel_error"):
         if (before := metrics.get(f"test_{name}")) is not None and (now := result.get(name)) is not None:
@@ -110,5 +110,5 @@ def _compare(project: Path, tags: Mapping[str, str], metrics: Mapping[str, float
     here = lineage.environment()
     differing = [name for name in KIND if tags.get(name) != here[name]]
     for name in differing:
-        say(f"{name} is {here[name]}, was {tags.get(name, 'not recorded')}: equal bytes are not expected")
+        say(f"{name} is {here[name]}, was {tags.get(name, 'not recorded')}, so equal bytes are not expected")
     return UNDECIDED if differing else DIFFERENT

@@ -25,7 +25,7 @@ def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
     Raises
     ------
     FileError
-        The folder holds something that segline did not write, or the version's code fails on its files.
+        The folder holds something that segline did not write, or the version's code fails on the files in the folder.
     """
     scratch = scratch_path(out, request.stem)
     check_own(scratch)
@@ -39,7 +39,8 @@ def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
         raise
     except Exception as error:  # the code in the version's package may raise any error on files that it did not write
         raise files.FileError(
-            f"{scratch}: cannot be resumed: {type(error).__name__}: {cut(str(error), MESSAGE)}; remove this folder"
+            f"the interrupted prediction in {scratch} cannot be resumed ({type(error).__name__}: "
+            f"{cut(str(error), MESSAGE)}); remove this folder"
         ) from error
     remove(scratch)
 
@@ -64,14 +65,14 @@ def check_own(scratch: Path) -> None:
     Raises
     ------
     FileError
-        `scratch` is a link or a file, or it holds a folder, a link or a file of another name.
+        `scratch` is a link or a file, or it holds a folder, a link or a file with a name that segline does not use.
     """
     if not os.path.lexists(scratch):
         return
     foreign = [scratch] if scratch.is_symlink() or not scratch.is_dir() else list(_foreign(scratch))
     if foreign:
         raise files.FileError(
-            f"{foreign[0]}: segline did not write this, and would replace or remove it; move it away, or name another "
+            f"segline did not write {foreign[0]}, but would replace or remove it; move it away, or name another "
             "folder as --out"
         )
 

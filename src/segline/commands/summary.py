@@ -47,7 +47,7 @@ def main(console: Console) -> None:
     console.print(table(result, record["name"]))
     console.print("  ".join(f"{name} {rounded(result[name])}" for name in METRICS if name in result))
     if warning := _text_field(TRAINING, "collapsed"):
-        console.print(Text(f"warning: in training, {warning}", style="yellow"))
+        console.print(Text(f"warning from the training: {warning}", style="yellow"))
     if comparison := _text_field(SEARCH, "said"):
         console.print(Text(f"search: {comparison}"))
     # Rich would read a name or path in square brackets as markup, so these lines are passed as Text.
@@ -85,7 +85,9 @@ def registered(name: str, md5: str) -> str:
     registry = Registry(open_store(), name)
     version = registry.find(md5)
     if version is None:
-        return f"registered as {name}, but not in this machine's store; `dvc repro -f -s register` adds it"
+        return (
+            f"registered as {name}, but the version is not in this machine's store; `dvc repro -f -s register` adds it"
+        )
     aliases = registry.client.get_model_version(name, version.version).aliases
     return " ".join([f"registered as {name} version {version.version}", *(f"@{alias}" for alias in sorted(aliases))])
 

@@ -65,11 +65,13 @@ def _restore(
                 with _working_in(clone.project, place.root):
                     number = register(version.name)
                 if registry.find(version.version_md5) is None:
-                    raise SyncError(f"its commit {commit[:10]} now makes a different version, number {number}")
+                    raise SyncError(
+                        f"its commit {commit[:10]} now makes a different model, registered as version {number}"
+                    )
             except (CloneError, SyncError, ValueError, OSError) as error:
                 missing.append(f"{version.name} {version.version_md5} cannot be restored: {error}")
                 continue
-            say(f"{label}: version {number}, from commit {commit[:10]}")
+            say(f"{label}: registered as version {number}, from commit {commit[:10]}")
     return missing
 
 

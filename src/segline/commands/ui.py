@@ -34,7 +34,9 @@ def main(port: int, say: Callable[[str], None]) -> None:
     """
     store = open_store()
     if store.place.uri.startswith(("http://", "https://")):
-        say(f"the server at {shown(store.place.uri)} keeps the runs (MLFLOW_TRACKING_URI); open that address")
+        say(
+            f"the runs are on the server {shown(store.place.uri)} (MLFLOW_TRACKING_URI); open this address in a browser"
+        )
         return
     if store.place.copy is not None:
         say("the project is read-only: the page shows a copy, and changes on it are lost")
@@ -42,7 +44,7 @@ def main(port: int, say: Callable[[str], None]) -> None:
     with server(store.place, port) as process:
         say(f"http://{HOST}:{port}/#/experiments/{store.experiment_id}/runs  (Ctrl-C stops the server)")
         say(
-            "in a new browser, click `Model training` (upper left) once; until then MLflow's menu has no Model registry"
+            "if MLflow's menu has no Model registry, click `Model training` (upper left); a new browser needs this once"
         )
         if process.wait():
             raise PageError(f"MLflow's server stopped with exit code {process.returncode}; see its last lines above")

@@ -13,7 +13,7 @@ from segline.track.registry import Registry
 from segline.track.store import open_store
 
 FOREIGN = Finding(
-    "", "segline does not create models of this name; it was not checked; delete it on MLflow's page", note=True
+    "", "segline never gives a model this name, so the model was not checked; delete it on MLflow's page", note=True
 )
 
 

@@ -23,7 +23,7 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
 
     albumentations gives every worker process the same seed and repeats it each epoch. So call
     ``compose.set_random_seed(...)`` before every sample, with a number made of seed, epoch and index. Unknown arguments
-    raise only with ``Compose(strict=True)``; unknown targets always raise.
+    raise an error only with ``Compose(strict=True)``; unknown targets always do.
     """
 
     class InitSchema(albumentations.DualTransform.InitSchema):  # type: ignore[misc]

@@ -81,7 +81,7 @@ class Grid:
 def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[int, int]) -> Parameters:
     """Sample random parameters for a tile. The tile has sides of `tile` px around the pixel `centre`.
 
-    Every setting uses its own random numbers: with the same seed, other noise does not change the geometry.
+    Every setting uses its own random numbers. So with the same seed, another noise setting keeps the geometry.
     The logarithm of the zoom is uniform, so that enlarging by a factor is as likely as reducing by this factor.
     """
     noise_seed = int(rng.integers(2**63))

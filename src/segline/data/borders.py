@@ -48,8 +48,9 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
 class Terms(TypedDict):
     """Choice and constants of the formula for the weight of a pixel.
 
-    With d1 and d2 the distances in px from a pixel to the nearest and the second nearest cell (0 inside a cell,
-    infinite where there are fewer cells), e = w0 exp(-(d1 + d2)^2 / (2 sigma^2)) and w_c the weight of the class:
+    d1 and d2 are the distances, px, from a pixel to the nearest and the second nearest cell. A distance is 0 inside the
+    cell, and infinite if there is no such cell. The border term is e = w0 exp(-(d1 + d2)^2 / (2 sigma^2)). w_c is the
+    weight of the class.
 
     paper     w = w_c + e at every pixel (Ronneberger 2015, eq. 2): in a cell d1 = 0, so the rim along another cell
               counts as well
@@ -73,8 +74,8 @@ def weight_map(
     """Return the weight of each pixel in the loss.
 
     Touching instances of one class are separated first, and the gap is background. A cell consists of the pixels of one
-    instance that are neither background nor ignored. No distance is cut off or approximated: the map is computed in
-    blocks, with a margin so wide that cells beyond it are lost in the rounding.
+    instance that are neither background nor ignored. The map is computed in blocks, but no distance is cut off or
+    approximated. The margin of a block is so wide that the terms of cells beyond it are lost in rounding.
 
     Parameters
     ----------
@@ -102,9 +103,10 @@ def bands(height: int) -> list[slice]:
 def weight_band(
     target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
 ) -> npt.NDArray[np.float32]:
-    """Return some rows of the weight map for a target with separated instances. They are identical to `weight_map`.
+    """Return some rows of the weight map for a target with separated instances.
 
-    Only these rows and a margin are read from the arrays, which may be memory-mapped.
+    The rows are identical to those of `weight_map`. Only these rows and a margin are read from the arrays, which may be
+    memory-mapped.
     """
     _check_widths(terms["kind"], terms["sigma"], terms["background_sigma"])
     height, width = target.shape

@@ -35,15 +35,17 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, StringConstraints(pattern=NAME, max_length=names.LONGEST)] = Field(
-        description="also the name of the registered model"
+        description="name of the dataset and of the registered model"
     )
-    classes: dict[int, str] = Field(description="id: name, from 0 (background, or the border between cells) on")
+    classes: dict[int, str] = Field(
+        description="name of each id; ids start at 0, the background or the border between cells"
+    )
     ignore: Annotated[int, Field(ge=1, le=255)] | None = Field(None, description="id of pixels that do not count")
     labels: Kind = Field(
         description="instances: objects to count; classes: areas; boundaries: class 0 is the line between cells"
     )
-    licence: str = Field("", description="under which the images may be used")
-    source: str = Field("", description="where they come from")
+    licence: str = Field("", description="licence under which the images may be used")
+    source: str = Field("", description="where the images come from")
 
     @field_validator("classes")
     @classmethod
@@ -59,7 +61,9 @@ class Spec(BaseModel):
         if self.ignore in self.classes:
             raise ValueError(f"ignore {self.ignore} is the id of a class; use another id, such as {IGNORE}")
         if self.labels == "boundaries" and len(self.classes) != 2:
-            raise ValueError(f"labels: boundaries needs exactly two classes, border and cell, not {len(self.classes)}")
+            raise ValueError(
+                f"`labels: boundaries` needs exactly two classes, border and cell, not {len(self.classes)}"
+            )
         return self
 
 
@@ -147,7 +151,8 @@ def read_spec(file: Path) -> Spec:
     content = files.read_yaml(file)
     if not isinstance(content, dict):
         raise DatasetError(
-            f"{file} holds {type(content).__name__} instead of the fields {', '.join(Spec.model_fields)}"
+            f"{file} holds a value of type {type(content).__name__} instead of the fields "
+            f"{', '.join(Spec.model_fields)}"
         )
     return spec_of(content, str(file))
 
@@ -172,7 +177,7 @@ def _explained(error: ValidationError) -> Iterator[str]:
             value = f"{name} = {shown(problem['input'])}: " if name else ""
             yield value + cut(problem["msg"].removeprefix("Value error, "), MESSAGE)
     if len(problems) > MOST:
-        yield f"and {len(problems) - MOST} more"
+        yield f"and {len(problems) - MOST} more wrong fields"
 
 
 def write_spec(file: Path, spec: Spec) -> None:
@@ -220,7 +225,7 @@ def read_groups(file: Path, images: Mapping[str, object], others: bool = False) 
 
     Parameters
     ----------
-    others : allow the file to list further images.
+    others : whether the file may list further images.
 
     Raises
     ------
@@ -238,9 +243,9 @@ def read_groups(file: Path, images: Mapping[str, object], others: bool = False) 
     groups = dict(zip(stems, map(names.composed, table["group"]), strict=True))
     for what, which in (
         ("lists images that do not exist:", set() if others else set(stems) - set(images)),
-        ("does not list:", set(images) - set(stems)),
-        ("lists more than once:", {stem for stem, times in Counter(stems).items() if times > 1}),
-        ("gives no group to:", {stem for stem, group in groups.items() if not group}),
+        ("does not list these images:", set(images) - set(stems)),
+        ("lists these images more than once:", {stem for stem, times in Counter(stems).items() if times > 1}),
+        ("gives no group to these images:", {stem for stem, group in groups.items() if not group}),
     ):
         if which:
             raise DatasetError(f"{file} {what} {', '.join(sorted(which)[:5])} ({len(which)} in all)")

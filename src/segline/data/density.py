@@ -26,7 +26,7 @@ class Density:
 
     Parameters
     ----------
-    of_class : (K,) density of class 0..K-1; an ignored pixel has none.
+    of_class : (K,) density of class 0..K-1; ignored pixels have density 0.
     classes : (H, W) uint8 class ids, one array for each image.
     sums : result of `cells` for each image.
 
@@ -38,7 +38,9 @@ class Density:
 
     def __init__(self, of_class: Sequence[float] | Float, classes: Sequence[Array], sums: Sequence[Float]) -> None:
         if len(classes) != len(sums):
-            raise ValueError(f"{len(classes)} images, but densities of {len(sums)} images; run stage weights again")
+            raise ValueError(
+                f"there are {len(classes)} images, but densities of {len(sums)} images; run stage weights again"
+            )
         self.table = _table(of_class)
         self.classes = classes
         self.sums = sums

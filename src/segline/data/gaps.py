@@ -22,11 +22,11 @@ def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> n
 
     Instances are processed in order of their number of untouched pixels, fewest first. Each instance keeps the pixels
     that touch no pixel kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of
-    the gap could be given back. If an instance would lose all its pixels, other instances give way to one of them. It
-    vanishes only where this is impossible, for example between two instances of one pixel each. A second call changes
-    nothing.
+    the gap could be given back to an instance. If an instance would lose all its pixels, other instances give way to
+    one of its pixels. The instance vanishes only if this is impossible, for example between two instances of one pixel
+    each. A second call changes nothing.
 
-    The memory beyond arguments and result is one byte for each pixel: the work is done in strips.
+    Besides arguments and result, only one byte of memory per pixel is needed, because strips are processed in turn.
 
     Parameters
     ----------

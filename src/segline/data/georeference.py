@@ -134,7 +134,7 @@ def apart(image: Path, labels: Path) -> str:
     for key in SYSTEMS:
         codes = of_image.system.get(key, USER_DEFINED), of_labels.system.get(key, USER_DEFINED)
         if USER_DEFINED not in codes and codes[0] != codes[1]:
-            return f"its coordinate system differs from that of its image (EPSG {codes[1]} and {codes[0]})"
+            return f"the coordinate systems of labels and image differ (EPSG {codes[1]} and {codes[0]})"
     height, width = imagefiles.image_size(labels)[:2]
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], float)
     try:
@@ -146,8 +146,8 @@ def apart(image: Path, labels: Path) -> str:
         return ""
     moved, shift = np.round(moved, 9) + 0.0, (of_labels.matrix - of_image.matrix)[:, 2] + 0.0  # + 0.0 turns -0 into 0
     return (
-        f"its georeference places it up to {distance:.4g} px from its image: its first corner is {moved[0, 0]:+.4g} px "
-        f"along and {moved[1, 0]:+.4g} px down (x {shift[0]:+.6g}, y {shift[1]:+.6g})"
+        f"the georeference places the labels up to {distance:.4g} px from their image; their first corner lies "
+        f"{moved[0, 0]:+.4g} px along and {moved[1, 0]:+.4g} px down (x {shift[0]:+.6g}, y {shift[1]:+.6g})"
     )
 
 

@@ -88,7 +88,7 @@ def turned(path: Path) -> str:
         return ""
     if orientation < metadata.FIRST_EXCHANGED:
         return ""
-    return f"; {path.name} is turned upright by its orientation note {orientation}: {metadata.TO_STRIP}"
+    return f"; {path.name} is turned upright, because its orientation is {orientation}; {metadata.TO_STRIP}"
 
 
 def has_grey_palettes(path: Path) -> bool:
@@ -122,11 +122,11 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
     """
     with named(path), opened(path) as stream:
         if not labelfile.is_exact(stream, page):
-            raise ImageError("JPEG changes values, so its ids are unreliable; save the labels as PNG or TIFF")
+            raise ImageError("JPEG changes values, so the ids are unreliable; save the labels as PNG or TIFF")
         labels: Labels = labelfile.decode(stream, page).numbers
     if labels.ndim > 2:
         raise FileError(
-            f"{path}: a label image in colour, of shape {labels.shape}; segline needs one number per pixel: "
+            f"{path}: the label image is in colour (shape {labels.shape}), but segline needs one number per pixel; "
             "turn each colour into its class id, or save the labels as grey or with a palette"
         )
     if labels.dtype.kind == "f":
@@ -151,8 +151,8 @@ def _integers(labels: Labels, path: Path) -> Labels:
     wrong = labels[~np.isfinite(labels) | (labels != np.rint(labels))]
     if wrong.size:
         raise FileError(
-            f"{path}: {wrong.size} pixels are not integers, such as {wrong[0]}; labels are ids; save the labels as "
-            "integers, or, if they are probabilities of foreground, import them with --threshold 0.5"
+            f"{path}: {wrong.size} pixels are not integers, such as {wrong[0]}, but labels are ids; save the labels as "
+            "integers; or, if they are foreground probabilities, import them with --threshold 0.5"
         )
     # An id beyond int64 would overflow. Clipped, it is still above LARGEST_ID, so the caller refuses it.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)

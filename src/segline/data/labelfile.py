@@ -35,7 +35,7 @@ def decode(stream: BinaryIO, page: int | None = None) -> Written:
     Raises
     ------
     ImageError
-        The bytes are not an image or are damaged, pixels are half transparent, or `metadata` refuses them.
+        The bytes are not an image or are damaged, pixels are half transparent, or `metadata` refuses the file.
     """
     form = form_of(stream.read(START))
     stream.seek(0)

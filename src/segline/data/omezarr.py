@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".ome.zarr", ".zarr")
 SIGNS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")  # a zarr folder has at least one of these files
 FORMATS = {"0.4": 2, "0.5": 3}  # NGFF version -> zarr format
-CONVERT = "convert it to NGFF 0.4 or 0.5"
+CONVERT = "convert the image to NGFF 0.4 or 0.5"
 
 
 class _Part(BaseModel):
@@ -118,7 +118,7 @@ def read(path: Path) -> Frame:
     except (ValidationError, LookupError, TypeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, ("multiscales", 0, *first["loc"])))
-        raise FileError(f"{path}: {where}: {first['msg']}; {CONVERT}") from error
+        raise FileError(f"{path}: metadata field {where}: {first['msg']}; {CONVERT}") from error
     version = str(version or pyramid.version or "0.4")
     if FORMATS.get(version) != (3 if (path / "zarr.json").is_file() else 2):
         raise FileError(f"{path}: NGFF {version} is not supported; {CONVERT}")
@@ -135,7 +135,7 @@ def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
             for key in ("attributes", "ome") if name == "zarr.json" else ():
                 content = content.get(key, {}) if isinstance(content, dict) else content
             if not isinstance(content, dict):
-                raise FileError(f"{path / name}: the metadata is not an object with fields, as NGFF demands; {CONVERT}")
+                raise FileError(f"{path / name}: the metadata is not a JSON object, but NGFF demands one; {CONVERT}")
             return content, content.get("version")
     return {}, None
 
@@ -143,11 +143,11 @@ def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
 def _advice(path: Path, content: dict[str, Any]) -> str:
     """Say what the folder contains instead of an image, and which folder the user should name."""
     if "plate" in content:
-        return "a plate of many images; name the fields, such as its A/1/0"
+        return "the folder is a plate of many images; name the folders of its fields, such as A/1/0"
     if "well" in content:
-        return "a well of many images; name the fields, such as its 0"
+        return "the folder is a well of many images; name the folders of its fields, such as 0"
     if "bioformats2raw.layout" in content:
-        return f"a series of images; name them: {path / '0'}, ..."
+        return f"the folder is a series of images; name the folders of its images, such as {path / '0'}"
     return (
         "the folder has no metadata field multiscales, so it is not an OME-Zarr image; name the folder that has this "
         "field, or convert the image"
@@ -162,7 +162,8 @@ def _check(frame: Frame) -> None:
     pyramid, names = frame.pyramid, frame.names
     if names[-2:] != ["y", "x"] or len(set(names)) < len(names) or not set(names) <= set("tczyx"):
         raise FileError(
-            f"{frame.path}: axes {', '.join(names) or 'none'}; segline reads t, c, z, y, x, with y, x as the last two"
+            f"{frame.path}: the axes are {', '.join(names) or 'none'}; segline reads only t, c, z, y and x, and the "
+            "last two axes must be y and x"
         )
     parts = Path(pyramid.datasets[0].path).parts
     if not parts or ".." in parts or frame.array == Path(pyramid.datasets[0].path):
@@ -210,7 +211,7 @@ def _content(frame: Frame) -> Iterator[Path]:
 
 
 KEPT = 2**26  # bytes of decoded chunks that are kept for the next window
-CHANNELS = 1024  # more than any camera has; a higher number is damaged and could exhaust the memory
+CHANNELS = 1024  # more than any camera has; a higher number is a damaged one, and reading could exhaust the memory
 
 
 class Chunks:
@@ -222,7 +223,7 @@ class Chunks:
 
         self._frame = frame
         if not frame.array.is_dir():
-            raise FileError(f"{frame.path}: there is no array {frame.array.name!r}, its level 0; copy the image again")
+            raise FileError(f"{frame.path}: the array {frame.array.name!r} (level 0) is missing; copy the image again")
         try:
             with headers.reading("OME-Zarr"):
                 self._array: Array[Any] = zarr.open_array(
@@ -239,7 +240,8 @@ class Chunks:
         names, array = self._frame.names, self._array
         if len(names) != len(self._shape):
             raise ImageError(
-                f"{len(names)} axes ({', '.join(names)}) for an array of {len(self._shape)}; convert the image"
+                f"the metadata declare {len(names)} axes ({', '.join(names)}), but the array has {len(self._shape)}; "
+                "convert the image"
             )
         if array.dtype.kind not in "buif":
             raise ImageError(
@@ -254,10 +256,10 @@ class Chunks:
                     f"OME-Zarr"
                 )
             if name == "c" and length > CHANNELS:
-                raise ImageError(f"{length} channels; segline reads at most {CHANNELS}")
+                raise ImageError(f"the image has {length} channels; segline reads at most {CHANNELS}")
         size = int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize
         if size > headers.LARGEST:
-            raise ImageError(f"chunks of {size / 2**30:.1f} GiB; write smaller chunks, such as 1,024 x 1,024 px")
+            raise ImageError(f"a chunk has {size / 2**30:.1f} GiB; write smaller chunks, such as 1,024 x 1,024 px")
 
     def read(self, rows: slice, columns: slice) -> Raw:
         """Read the pixels (h, w, C) in `rows` and `columns` as uint8, uint16 or float32."""

@@ -1,4 +1,4 @@
-"""Read what the stages prepare and weights wrote; compute the statistics of the training images."""
+"""Read the files of the stages `prepare` and `weights`; compute the statistics of the training images."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
 SPLITS = ("train", "validation", "test")
 MANIFEST, STATISTICS = "manifest.csv", "statistics.json"
-AGAIN = "remove it, then run `dvc repro` to write it again"
+AGAIN = "remove the file, then run `dvc repro` to write it again"
 KINDS: dict[str, tuple[npt.DTypeLike, int]] = {
     "targets": (np.uint8, 2),
     "classes": (np.uint8, 2),
@@ -135,7 +135,8 @@ def _array(file: Path, dtype: npt.DTypeLike, dimensions: int) -> npt.NDArray[Any
     array = files.load_array(file)
     if array.dtype != dtype or array.ndim != dimensions:
         raise files.FileError(
-            f"{file}: holds {array.dtype} of {array.ndim} dimensions, not {np.dtype(dtype)} of {dimensions}; {AGAIN}"
+            f"{file}: the array has type {array.dtype} and {array.ndim} dimensions, not {np.dtype(dtype)} and "
+            f"{dimensions}; {AGAIN}"
         )
     return array
 

@@ -32,9 +32,9 @@ def assign(
 ) -> dict[str, Split]:
     """Return the split of each image, in alphabetical order of the images.
 
-    If `validation` or `test` names images or groups, the split consists of these. Any other split is chosen at random
-    from the remaining groups: its percentage, rounded up, then filled with whole groups to its minimum. The order of
-    the images does not matter.
+    If `validation` or `test` names images or groups, the split consists of these. Any other split consists of whole
+    groups, chosen at random from the remaining groups. Their images make up its percentage, rounded up, but at least
+    its minimum. The order of the images does not matter.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def _members(groups: Mapping[str, str], split: str, listed_names: Sequence[str])
         if group in members and group not in listed and image not in listed:
             raise SplitError(
                 f"prepare.{split} names images of group {group!r}, but not its image {image!r}; "
-                f"name the group: it must not be split"
+                f"name the whole group, because a group must not be split"
             )
     return members
 
@@ -99,7 +99,7 @@ def _refuse_overlap(groups: Mapping[str, str], validation: set[str], test: set[s
         images = sorted(image for image, group in groups.items() if group in both)
         raise SplitError(
             f"prepare.validation and prepare.test both name {', '.join(images[:5])} ({len(images)} in all); "
-            "an image belongs to one split: remove it from the other setting"
+            "an image belongs to one split; remove each image from one of the two settings"
         )
 
 
@@ -132,7 +132,10 @@ def _draw_in_turn(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[s
 
 
 def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
-    """Choose groups with about `wanted` images. Take all that fit, in order; then the smallest other, if that helps."""
+    """Choose groups with about `wanted` images.
+
+    Take all groups that fit, in order; then the smallest other group, if the number of images comes closer to `wanted`.
+    """
     drawn: set[str] = set()
     count = 0
     for group, size in sizes.items():
@@ -162,7 +165,7 @@ def _refuse_too_few(
     splits: Mapping[str, Split], named: Mapping[str, set[str]], percents: Mapping[str, float], groups: int
 ) -> None:
     counts = {split: list(splits.values()).count(split) for split in ("train", "validation", "test")}
-    whole = f"{len(splits)} image(s)" + ("" if groups == len(splits) else f" in {groups} group(s), which are not split")
+    whole = f"{len(splits)} image(s)" + ("" if groups == len(splits) else f" in {groups} undivided group(s)")
     for split, fewest in FEWEST.items():
         if counts[split] >= fewest:
             continue
@@ -170,13 +173,13 @@ def _refuse_too_few(
         if named[split]:
             way = f"name more in prepare.{split}, or name none and set {setting} above 0"
         elif percents[split] > 0:
-            way = f"{setting} = {percents[split]:g} of {whole} gives no more images; add images or groups"
+            way = f"{setting} = {percents[split]:g} selects no more of {whole}; add images or groups"
         else:
             way = f"set {setting} above 0, or name images or groups in prepare.{split}"
         raise SplitError(f"{counts[split]} {split} image(s), but at least {fewest} are needed; {way}")
     if counts["train"] < 1:
         raise SplitError(
-            f"{counts['validation']} images for validation and {counts['test']} for the test leave no training image "
-            f"of {whole}; add images or groups, lower prepare.val_percent and prepare.test_percent, or name fewer "
-            f"images"
+            f"{counts['validation']} images for validation and {counts['test']} for the test leave no image for "
+            f"training, of {whole}; add images or groups, lower prepare.val_percent and prepare.test_percent, or name "
+            f"fewer images"
         )

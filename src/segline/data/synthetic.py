@@ -84,7 +84,7 @@ def _scatter(rng: np.random.Generator, height: int, width: int) -> list[Cell]:
 
 
 def _fits(cell: Cell, cells: list[Cell]) -> bool:
-    """Return whether the new cell is far enough from all earlier cells that no cell covers another completely."""
+    """Return whether the new cell is so far from all earlier cells that no cell covers another completely."""
     return all(
         np.hypot(cell.x - earlier.x, cell.y - earlier.y) > 0.72 * (cell.radius + earlier.radius) for earlier in cells
     )

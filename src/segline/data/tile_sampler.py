@@ -180,7 +180,7 @@ class ValidationTiles(Dataset[Sample]):
     ----------
     images, targets, weights, statistics, tile, output : see `TrainingTiles`.
     most : largest number of tiles; if there are more, a fixed even selection is taken.
-    ignore : class id that counts nowhere; pass the id of the dataset if it has one.
+    ignore : class id of pixels that never count; pass the ignored id of the dataset, if there is one.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:
-    """Select at most `most` tile positions at even steps from the list of all, so that each image keeps its share."""
+    """Select at most `most` tile positions at even steps from all positions, so that each image keeps its share."""
     every = [place for image in places for place in image]
     count = min(most, len(every))
     return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]
@@ -269,7 +269,8 @@ def _check(
         )
     if not len(images) == len(targets) == len(weights):
         raise ValueError(
-            f"{len(images)} images, {len(targets)} targets and {len(weights)} weight maps must be equally many"
+            f"there are {len(images)} images, {len(targets)} targets and {len(weights)} weight maps; pass one target "
+            "and one weight map for each image"
         )
     for number, arrays in enumerate(zip(images, targets, weights, strict=True)):
         sizes = [array.shape[:2] for array in arrays]
@@ -280,5 +281,5 @@ def _check(
         if (arrays[0].dtype.name, arrays[0].shape[2]) != (statistics.dtype, statistics.channels):
             raise ValueError(
                 f"image {number} is {arrays[0].dtype} with {arrays[0].shape[2]} channels, but the statistics belong to "
-                f"{statistics.dtype} with {statistics.channels}; run stage prepare again"
+                f"{statistics.dtype} with {statistics.channels} channels; run stage prepare again"
             )

@@ -300,7 +300,7 @@ def _halved(array: "Array[Any]") -> Rows:
 
 
 def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
-    """Adapt a transformation of level 0 to a level whose pixels are `by` times as large; the first pixel stays."""
+    """Adapt a scale or translation of level 0 to a level with pixels `by` times as large; the first pixel stays."""
     if transformation["type"] != "scale":
         return transformation
     *channels, y, x = transformation["scale"]
@@ -308,7 +308,7 @@ def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
 
 
 def _versioned(content: dict[str, Any], version: str) -> dict[str, Any]:
-    """Return the metadata with the NGFF version added. NGFF 0.4 has it in each part, NGFF 0.5 once for all parts."""
+    """Return the metadata with the NGFF version. NGFF 0.4 states the version in each part, NGFF 0.5 only once."""
     if version == "0.4":
         content["multiscales"][0]["version"] = version
         if "image-label" in content:

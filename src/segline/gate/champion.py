@@ -43,8 +43,8 @@ def register(
     """Register a version as challenger, and make it champion if it is the first version that passes.
 
     The parameters are the same as in `Registry.register`. `verdict` says whether the version reaches the minimum
-    metrics. If it does, and the model never had a champion, the version becomes champion. If the history names this
-    version as champion and only the alias is missing, the alias is set again.
+    metrics. If the version reaches them, and the model never had a champion, the version becomes champion. If the
+    history names this version as champion and only the alias is missing, the alias is set again.
     """
     registered = registry.register(parts, run, verdict, tags, description, records=records, metrics=metrics)
     with registry.store.place.lock("registry"):
@@ -84,7 +84,9 @@ def promote(
         There is no such version, or the version may not be trusted.
     """
     if force and not reason.strip():
-        raise PromotionError("--force needs --reason TEXT: the reason to promote a model that may fail the gate")
+        raise PromotionError(
+            "--force needs --reason TEXT; give the reason for promoting a version that may fail the gate"
+        )
     _check_reason(reason)
     while True:
         version, former = registry.version(which), registry.holder(CHAMPION)
@@ -114,7 +116,7 @@ def promote(
 
 
 def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersion, Promotion]:
-    """Make the previous champion champion again, or the former champion that `to` names.
+    """Make a former champion the champion again: the version that `to` names, or the previous champion by default.
 
     Returns
     -------
@@ -128,7 +130,7 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
         The version may not be trusted.
     """
     if not reason.strip():
-        raise PromotionError("--reason is empty: give a reason for the history")
+        raise PromotionError("--reason is empty; give a reason, which is kept in the history")
     _check_reason(reason)
     with registry.store.place.lock("registry"):
         registry.settle()
@@ -137,8 +139,8 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
         md5 = version.tags.get(VERSION_TAG, "")
         if md5 not in {line.version_md5 for line in lines}:
             raise PromotionError(
-                f"{registry.name} version {version.version} never was champion: use `segline models promote "
-                f"{version.version}`"
+                f"{registry.name} version {version.version} was never champion; promote it with `segline models "
+                f"promote {version.version}`"
             )
         former = registry.holder(CHAMPION)
         if former is not None and former.version == version.version and champions(lines)[-1] == md5:
@@ -163,25 +165,31 @@ def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:
     """Return the version that was champion before the current champion."""
     held = champions(lines)
     if len(held) < 2:
-        raise PromotionError(f"{registry.name} has no champion before this one; name a version with --to VERSION")
+        raise PromotionError(
+            f"{registry.name} has no champion before the current one; name a former champion with --to VERSION"
+        )
     version = registry.find(held[-2])
     if version is None:
         raise PromotionError(
-            f"{registry.name}: the champion before this one (md5 {held[-2]}) is not in this machine's store; restore "
-            "it with `segline models sync`, or name another version with --to VERSION"
+            f"{registry.name}: the previous champion (md5 {held[-2]}) is not in this machine's store; restore this "
+            "version with `segline models sync`, or name another former champion with --to VERSION"
         )
     return version
 
 
 def _lineage(origin: commits.Origin) -> Verdict:
-    detail = f"commit {origin.commit[:12]}" if origin.commit else f"{origin.why}; commit, then promote"
+    detail = (
+        f"commit {origin.commit[:12]}"
+        if origin.commit
+        else f"{origin.why}; commit the version's code and settings, then promote the version"
+    )
     return Verdict((at_least("lineage", float(origin.commit is not None), 1, detail),))
 
 
 def _notices(origin: commits.Origin) -> tuple[str, ...]:
-    notices = [f"commit {history.HISTORY}: it is the history that a clone gets"]
+    notices = [f"commit {history.HISTORY}, because a clone gets its history from this file"]
     if origin.commit is not None and not origin.locked:
-        notices.insert(0, "no commit has a dvc.lock with this model: commit dvc.lock, and `dvc push`")
+        notices.insert(0, "no commit has a dvc.lock with this model; commit dvc.lock, and run `dvc push`")
     return tuple(notices)
 
 

@@ -115,7 +115,9 @@ class HeldOut:
             table = files.read_table(image_list)
             learned = set(table.loc[table["split"] != "test", "md5"])
         except (ValueError, KeyError) as error:
-            raise HeldOutError(f"{IMAGES} of the version cannot be read ({error}); register the model again") from error
+            raise HeldOutError(
+                f"the image list {IMAGES} of the version cannot be read ({error}); register the model again"
+            ) from error
         return manifest.loc[(manifest["split"] == "test") & manifest["md5"].isin(learned), "image"].tolist()
 
     def picture(self, name: str, answer: Answer) -> RGB:
@@ -198,7 +200,7 @@ def _against(
     model = load(registry, champion)
     verdict = rules.compare(held_out.scores(registry, champion, model), scores, held_out.groups, settings)
     if learned := held_out.learned_by(model):
-        verdict += Verdict((), (), {"head start": f"the champion learned from {len(learned)} of these images"})
+        verdict += Verdict((), (), {"head start": f"the champion learned from {len(learned)} of these test images"})
     return verdict
 
 
@@ -206,7 +208,9 @@ def _facts(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
     """Return a verdict that has no checks and whose facts describe the test images."""
     facts = {"test.md5": held_out.md5, "images": str(len(held_out.names))}
     if champion and champion.tags.get("test.md5") != held_out.md5:
-        facts["note"] = "the champion was registered with other test images; it is scored on the current ones"
+        facts["note"] = (
+            "the champion was registered with other test images, but is scored here on the current test images"
+        )
     return Verdict((), (), facts)
 
 

@@ -27,7 +27,7 @@ def floors(metrics: Mapping[str, float | None], gate: Gate) -> Verdict:
 
 
 def same_interface(challenger: Mapping[str, str], other: Mapping[str, str], other_name: str) -> Verdict:
-    """Check by the tags of two models that both accept the same kind of images and predict the same classes.
+    """Compare the tags of two models; both must accept the same kind of images and predict the same classes.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def same_interface(challenger: Mapping[str, str], other: Mapping[str, str], othe
     return Verdict(
         (),
         tuple(
-            f"{name} of the challenger: {challenger_value}, of the {other_name}: {other_value}; such models cannot be "
-            "compared, give one of them another registration.name"
+            f"the value of {name} is {challenger_value} for the challenger, but {other_value} for the {other_name}; "
+            f"models with different {name} cannot be compared, so give one model another registration.name"
             for name, (challenger_value, other_value) in values.items()
             if challenger_value != other_value
         ),
@@ -64,7 +64,7 @@ def compare(champion: Sequence[Score], challenger: Sequence[Score], groups: Sequ
         champion, challenger, gate.metric, resamples=gate.resamples, confidence=gate.confidence, seed=gate.seed
     )
     detail = (
-        f"{result.second.value:.4f}, champion {result.first.value:.4f}: {result.gain.value:+.4f} "
+        f"challenger {result.second.value:.4f}, champion {result.first.value:.4f}, gain {result.gain.value:+.4f} "
         f"({gate.confidence:.0%} interval {result.gain.low:+.4f} to {result.gain.high:+.4f})"
     )
     all_images = at_least(
@@ -80,25 +80,28 @@ def refusals(verdict: Verdict) -> list[str]:
 
 def _refusal(check: Check) -> str:
     detail = f": {check.detail}" if check.detail else ""
-    if detail and not check.setting:  # without a setting, the detail says more than the limit
+    if detail and not check.setting:  # a fixed limit explains less than the detail
         return f"{check.name}{detail}"
     limit = f"{'minimum' if check.bound == '>=' else 'maximum'} {check.limit:g}"
     relation = "below" if check.bound == ">=" else "above"
     setting = f" ({check.setting})" if check.setting else ""
     if check.value is None:
-        return f"{check.name} is not known, its {limit} cannot be checked{setting}{detail}"
+        return f"{check.name} is not known, so the {limit} cannot be checked{setting}{detail}"
     return f"{check.name} {check.value:.6g} is {relation} the {limit}{setting}{detail}"
 
 
 def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: Gate) -> Iterator[str]:
     """Yield each reason why these scores cannot show which model is better."""
     if len(challenger) < gate.min_images:
-        yield f"there are {len(challenger)} test images, gate.min_images requires {gate.min_images}"
+        yield f"there are {len(challenger)} test images, but gate.min_images requires {gate.min_images}"
     available = [
         name for name in bootstrap.METRICS if bootstrap.known(champion, name) and bootstrap.known(challenger, name)
     ]
     if gate.metric not in available:
-        yield f"gate.metric = {gate.metric} is not available for both models; use {', '.join(available)}"
+        yield (
+            f"gate.metric = {gate.metric} is unknown for at least one of the two models; set gate.metric to one of: "
+            f"{', '.join(available)}"
+        )
 
 
 def _worst_group(
@@ -117,8 +120,8 @@ def _worst_group(
     if not order:
         return []
     losers = [f"{group} {gain:+.4f}" for gain, group in order if gain < -gate.group_margin]
-    detail = f"{order[0][1]} is the worst of {len(order)} groups"
+    detail = f"group {order[0][1]} is the worst of {len(order)} groups"
     if len(losers) > 1:
-        detail += f"; groups that lose too much: {', '.join(losers[:SHOWN])}{' ...' if len(losers) > SHOWN else ''}"
+        detail += f"; groups with too low a gain: {', '.join(losers[:SHOWN])}{' ...' if len(losers) > SHOWN else ''}"
     name = f"gain in {gate.metric}, worst group"
     return [at_least(name, order[0][0], -gate.group_margin, detail, setting="gate.group_margin")]

@@ -52,15 +52,15 @@ def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
     answer = model(image)
     share = packaging.other_pixels(answer.labels, expected.labels)
     yield at_most(
-        "example: pixels that differ", share, packaging.TOLERANCE, f"{share:.2%}, compared with the stored answer"
+        "example: pixels that differ", share, packaging.TOLERANCE, f"{share:.2%}, compared with the stored prediction"
     )
     if answer.instances and expected.instances:
         objects = packaging.matched_objects(answer.instances, expected.instances)
         limit, wrong = packaging.most_other(objects), objects.fp + objects.fn
-        yield at_most("example: objects that differ", wrong, limit, f"{wrong}, compared with the stored answer")
+        yield at_most("example: objects that differ", wrong, limit, f"{wrong}, compared with the stored prediction")
     if gate.max_seconds:
         seconds = median(_timed(model, image) for _ in range(TIMES))
-        name, detail = "seconds to answer the example", f"median of {TIMES}"
+        name, detail = "seconds to answer the example", f"median of {TIMES} predictions"
         yield at_most(name, seconds, gate.max_seconds, detail, setting="gate.max_seconds")
 
 
@@ -68,7 +68,7 @@ def _batch(model: Loaded, images: Sequence[bytes]) -> Iterator[Check]:
     """Check that images get the same predictions in one batch as one by one."""
     together = model.each(images)
     wrong = sum(answer != model(image) for answer, image in zip(together, images, strict=True))
-    detail = f"{wrong} of {len(images)}, compared with single images"
+    detail = f"{wrong} of {len(images)} predictions differ from those of single images"
     yield at_most("batch: answers that differ", wrong, 0, detail)
 
 

@@ -87,8 +87,8 @@ def bring(
     options : what the user states about the source, in place of guesses.
     licence, origin : values of licence and source in dataset.yaml.
     replace : whether an existing folder may be replaced.
-    mapper_for : returns a function like `map`, which may use all cores and show progress. The arguments are the name of
-        a step, and a function that estimates how many bytes of memory an item needs.
+    mapper_for : returns a function like `map`, which may use all cores and show progress. The arguments of `mapper_for`
+        are the name of a step, and a function that estimates how many bytes of memory an item needs.
 
     Raises
     ------
@@ -98,8 +98,8 @@ def bring(
     options, source, target = options or ImportOptions(), names.on_disk(source), raw / _checked(name)
     _refuse_target(source, target, replace)
     layout = formats.recognise(source, options, mapper_for("read masks", _memory))
-    source_notes.refuse_misplaced_masks(layout, mapper_for("compare places", _header_memory))
-    notes, noted_kinds = source_notes.notes(layout, mapper_for("read notes", _header_memory))
+    source_notes.refuse_misplaced_masks(layout, mapper_for("compare locations", _header_memory))
+    notes, noted_kinds = source_notes.notes(layout, mapper_for("read metadata", _header_memory))
     groups, group_reasons = grouping.pattern_groups(layout, options)
     plan = cutting.plan(layout, groups, options.cut)
     spec = _spec(layout, name, licence, origin)
@@ -121,7 +121,8 @@ def bring(
 def _checked(name: str) -> str:
     if not re.fullmatch(NAME, name) or len(name) > names.LONGEST:
         raise DatasetError(
-            f"--name {shown(name)}: use at most {names.LONGEST} letters, digits, . _ - and a letter or digit first"
+            f"--name {shown(name)} is not a valid name; use at most {names.LONGEST} letters, digits, '.', '_' and '-', "
+            "and begin with a letter or digit"
         )
     return name
 
@@ -129,7 +130,9 @@ def _checked(name: str) -> str:
 def _refuse_target(source: Path, target: Path, replace: bool) -> None:
     inner, outer = sorted((source.resolve(), target.resolve()), key=lambda path: len(path.parts), reverse=True)
     if inner.is_relative_to(outer):
-        raise DatasetError(f"{source} and {target} are nested; import from a folder elsewhere")
+        raise DatasetError(
+            f"the source {source} and the dataset folder {target} are nested; import from a folder elsewhere"
+        )
     if target.exists() and not replace:
         raise DatasetError(f"{target} already exists; add --replace to replace it, or choose another --name")
 

@@ -82,8 +82,9 @@ def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> 
         if not known.all():
             unknown = values[~known]
             raise LayoutError(
-                f"{mask.file}: {unknown.size} pixels hold {first_few(np.unique(unknown).tolist(), 5)}, which have no "
-                f"class; the known values are {first_few(sorted(table))}: correct the mask"
+                f"{mask.file}: {unknown.size} pixels have values without a class: "
+                f"{first_few(np.unique(unknown).tolist(), 5)}; the values with a class are {first_few(sorted(table))}; "
+                "correct the mask"
             )
         return class_ids
 
@@ -142,6 +143,7 @@ def _values(mask: MaskSource, image: ImageSource | None, windows: Windows) -> La
     if image is not None and len(windows) > 1 and values.shape != (size := imagefiles.image_size(image.file)[:2]):
         raise LayoutError(
             f"{mask.file} is {values.shape[1]}x{values.shape[0]} px, but its image {image.file.name} is "
-            f"{size[1]}x{size[0]}; --cut needs equal sizes: use the mask of this image{imagefiles.turned(image.file)}"
+            f"{size[1]}x{size[0]} px; --cut needs equal sizes; use the mask of this image"
+            f"{imagefiles.turned(image.file)}"
         )
     return values

@@ -21,8 +21,8 @@ LONGEST_NAME = 255  # longest file name on common file systems, in bytes
 class Plan:
     """Plan of a cut: how to cut each image into blocks, and which group each block belongs to.
 
-    `blocks` are by the stem of the image. `groups` are by the stem of the block; None means that each block is its own
-    group. `reasons` are lines for the user.
+    The keys of `blocks` are stems of images. The keys of `groups` are stems of blocks; None means that each block is
+    its own group. `reasons` are lines for the user.
     """
 
     blocks: Mapping[str, Windows]
@@ -61,7 +61,7 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
     return Plan(
         blocks,
         None,
-        (f"{summary}; too few images to keep each in one split, so test blocks may have neighbours in training",),
+        (f"{summary}; too few images to keep each in one split, so blocks of different splits may be neighbours",),
     )
 
 
@@ -93,8 +93,8 @@ def _refuse_long_names(blocks: Mapping[str, Windows]) -> None:
         longest = max((len(name.encode(errors="surrogateescape")) for name in (stem, *windows_of)), default=0)
         if longest + len(".png") > LONGEST_NAME:
             raise LayoutError(
-                f"{stem[:40]}...: the name of the image or its blocks would have {longest + len('.png')} bytes, but "
-                f"file systems allow {LONGEST_NAME}: shorten the name"
+                f"image {stem[:40]}...: the file name of the image or of a block would have {longest + len('.png')} "
+                f"bytes, but file systems allow at most {LONGEST_NAME}; shorten the name of the image"
             )
 
 
@@ -102,4 +102,4 @@ def _refuse_equal_names(blocks: Mapping[str, Windows]) -> None:
     names = Counter(name for windows_of in blocks.values() for name in windows_of)
     repeated = [name for name, count in names.items() if count > 1]
     if repeated:
-        raise LayoutError(f"--cut: {repeated[0]} would be the name of a block and of another image; rename that image")
+        raise LayoutError(f"--cut: {repeated[0]} would name both a block and another image; rename that image")

@@ -18,7 +18,7 @@ from segline.data.dataset import GROUPS, Dataset
 from segline.importing.layout import ImportOptions, Layout, LayoutError, first_few
 
 FEWEST_SERIES = 3  # if there are at least this many series, one for each split, each series stays whole
-RUNS = 10  # fewer series are cut into about this many runs of consecutive images in all
+RUNS = 10  # if there are fewer series, they are cut into about this many runs of consecutive images in total
 
 
 def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[str, str], str]:
@@ -32,7 +32,7 @@ def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[
     Parameters
     ----------
     series : stems in order, by the name of the series; each stem begins with this name and `_`.
-    kind : word for a series in the reason, such as stack.
+    kind : the word that the reason uses for a series, such as stack.
     """
     if len(series) >= FEWEST_SERIES:
         whole = {stem: name for name, stems in series.items() for stem in stems}
@@ -42,7 +42,7 @@ def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[
     if length < 2:
         single = {stem: stem for stems in series.values() for stem in stems}
         return single, (
-            f"warning: {total} images are too few to group; neighbours look alike, and may be in different splits"
+            f"warning: {total} images are too few to group, so neighbours, which look alike, may be in different splits"
         )
     groups = {
         stem: _run_name(name, run.tolist())
@@ -52,8 +52,8 @@ def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[
     }
     return groups, (
         f"groups: runs of about {length} consecutive images, because neighbours look alike and {len(series)} {kind}(s) "
-        "are too few to keep each whole; where two runs meet, neighbours may still be in different splits: for a "
-        "stricter test, list consecutive runs of groups.csv in prepare.test and prepare.validation"
+        f"are too few to make each {kind} one group. Where two runs meet, neighbours may still be in different splits. "
+        "For a stricter test, list consecutive groups from groups.csv in prepare.test and prepare.validation"
     )
 
 
@@ -81,11 +81,11 @@ def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, st
     unmatched = [stem for stem, match in matches.items() if not match]
     if unmatched:
         raise LayoutError(
-            f"--group-by {options.group_by!r} finds no group in {first_few(unmatched, 5)}; give a regular expression "
-            r"whose first parenthesis is the group, such as '^(patient\d+)_'"
+            f"--group-by {options.group_by!r} does not match the image names {first_few(unmatched, 5)}; give a regular "
+            r"expression whose first parenthesis is the group, such as '^(patient\d+)_'"
         )
     groups = {stem: match[1] if match.groups() else match[0] for stem, match in matches.items() if match}
-    return groups, [f"groups: the part of the names that {options.group_by} matches (--group-by)"]
+    return groups, [f"groups: the part of each image name that {options.group_by} matches (--group-by)"]
 
 
 def with_twins_joined(folder: Path, dataset: Dataset, checked: Sequence[Checked]) -> tuple[Dataset, list[str]]:
@@ -99,7 +99,7 @@ def with_twins_joined(folder: Path, dataset: Dataset, checked: Sequence[Checked]
         return dataset, []
     write(folder / GROUPS, groups)
     return replace(dataset, groups=groups), [
-        f"groups: {first_few(joined, 5)} joined the group of the image with the same pixels"
+        f"groups: images {first_few(joined, 5)} joined the group of an image with the same pixels"
     ]
 
 

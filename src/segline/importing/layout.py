@@ -69,9 +69,10 @@ class MaskSource:
 class Layout:
     """Images and masks of a foreign source, both by stem, and the meaning of the mask values.
 
-    A layout has class masks, instance masks or both. `class_of` gives the class of each value in a class mask, IGNORE
-    for pixels that do not count; None means that the values are class ids. With `label_components`, every connected
-    component of an instance mask is an instance. `groups` are by stem; None means that each image is its own group.
+    A layout has class masks, instance masks or both. `class_of` gives the class of each value in a class mask, and
+    IGNORE for the value of ignored pixels; None means that the values are class ids. With `label_components`, every
+    connected component of an instance mask is an instance. `groups` gives the group of each stem; None means that each
+    image is its own group.
     """
 
     images: Mapping[str, ImageSource]
@@ -102,7 +103,7 @@ def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) ->
     """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line instead."""
     if not options.skip_unpaired:
         raise_errors(errors)
-    return [f"{len(errors)} {files} left out because of --skip-unpaired: {errors[0]}"] if errors else []
+    return [f"{len(errors)} {files} left out because of --skip-unpaired; the first: {errors[0]}"] if errors else []
 
 
 def background_only(count: int) -> list[str]:
@@ -121,10 +122,10 @@ def refuse_options(options: ImportOptions, labels: str, *supported: str) -> None
     """
     for name in ("ignore", "threshold", "colours"):
         if name not in supported and getattr(options, name) not in (None, {}):
-            raise LayoutError(f"--{name}: {labels} have no mask values; leave the option out")
+            raise LayoutError(f"--{name} is not supported for {labels}; leave the option out")
     if options.crowd and "crowd" not in supported:
-        raise LayoutError(f"--crowd: {labels} have no crowds, only COCO has; leave the option out")
+        raise LayoutError(f"--crowd is supported only for COCO annotations, not for {labels}; leave the option out")
     if options.skip_shapes and "skip_shapes" not in supported:
-        raise LayoutError(f"--skip-shapes: {labels} are not LabelMe shapes; leave the option out")
+        raise LayoutError(f"--skip-shapes is supported only for LabelMe shapes, not for {labels}; leave the option out")
     if options.missing_as_background and "missing_as_background" not in supported:
-        raise LayoutError(f"--missing-as-background: {labels} list the labelled images; leave the option out")
+        raise LayoutError(f"--missing-as-background is not supported for {labels}; leave the option out")

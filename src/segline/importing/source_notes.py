@@ -1,4 +1,4 @@
-"""Report the metadata of source files, and refuse masks that are georeferenced elsewhere than their image."""
+"""Report the metadata of source files, and refuse masks that are not at the georeferenced location of their image."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,7 +53,7 @@ def refuse_misplaced_masks(layout: Layout, mapper: Mapper) -> None:
 
 
 def _misplacement(pair: tuple[Path, Path]) -> str:
-    """Return an error message if the mask is georeferenced elsewhere than its image; otherwise an empty text."""
+    """Return an error message if the mask and its image have different locations; otherwise an empty text."""
     image, mask = pair
     try:
         if imagefiles.image_size(image)[:2] != imagefiles.image_size(mask)[:2]:
@@ -61,5 +61,5 @@ def _misplacement(pair: tuple[Path, Path]) -> str:
         distance = georeference.apart(image, mask)
     except FileError:
         return ""  # a later step reports unreadable files
-    way_out = "use the mask of this place, or, if the georeference is wrong, save the mask without it"
+    way_out = "use the mask that belongs to the image, or, if the georeference is wrong, save the mask without it"
     return f"{mask}: {distance}; {way_out}" if distance else ""

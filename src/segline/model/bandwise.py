@@ -37,12 +37,12 @@ class Sums:
         self.area = np.zeros(count, np.int64)
         self.background = np.zeros(count)  # sum of the background probabilities of each object's pixels
         self.first = np.full(count, -1)  # index of each object's first pixel; pixels are counted row by row
-        self.votes = np.zeros((count, classes), np.int64)  # number of pixels that each object has of each class
+        self.votes = np.zeros((count, classes), np.int64)  # number of pixels of each class in each object
 
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
         """Add pixels, given as four arrays: ids, indices in the image, class ids and background probabilities."""
         self.area += np.bincount(ids, minlength=self.area.size)
-        # add.at adds pixel by pixel, so sums round as for an image in memory.
+        # np.add.at adds one pixel after another, so rounding is the same as for an image in memory.
         np.add.at(self.background, ids, background.astype(np.float64))
         np.add.at(self.votes.reshape(-1), ids.astype(np.int64) * self.votes.shape[1] + labels, 1)
         fresh = np.flatnonzero(self.first[ids] < 0)[::-1]
@@ -138,7 +138,7 @@ def _lowest(joined: dict[int, int], number: int) -> int:
 
 
 def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
-    """Return the pixel heights in `rows`, the row above and the row below; -1 outside the image."""
+    """Return the height map of `rows`, with one row above and one row below; -1 outside the image."""
     around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
     ground = heights(_distances(maps, around), maps.probabilities(around))
     missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)

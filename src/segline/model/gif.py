@@ -53,7 +53,7 @@ def numbers(data: bytes) -> tuple[npt.NDArray[np.uint8], Colours]:
     frame = _frame(data)
     indices: npt.NDArray[Any] = imagecodecs.gif_decode(data, 0, asrgb=False)
     if indices.shape != (frame.height, frame.width):
-        raise ImageError(f"the frame has shape {indices.shape}, not {frame.height} x {frame.width}")
+        raise ImageError(f"the frame has shape {indices.shape}, but the header declares {frame.height} x {frame.width}")
     if indices.max(initial=0) >= len(frame.palette):
         raise ImageError(f"the file uses colour {indices.max()}, but its palette has {len(frame.palette)} colours")
     return indices, frame.palette

@@ -61,13 +61,13 @@ class Statistics:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """Read statistics from the JSON object `content`; KeyError, TypeError or ValueError if an entry is invalid."""
+        """Read statistics from the JSON object `content`; raise KeyError, TypeError or ValueError if it is invalid."""
         read = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
         if read.dtype not in ("uint8", "uint16", "float32") or type(read.channels) is not int or read.channels < 1:
-            raise ValueError(f"dtype {read.dtype!r:.80} or channels {read.channels!r:.80} do not describe images")
+            raise ValueError(f"dtype {read.dtype!r:.80} or channels {read.channels!r:.80} is not valid for images")
         for values in (read.mean, read.std):
             if len(values) != read.channels or not all(type(v) in (int, float) and np.isfinite(v) for v in values):
-                raise ValueError("mean and std must be one finite number for each channel")
+                raise ValueError("mean and std must each have one finite number for each channel")
         return read
 
 
@@ -100,7 +100,7 @@ def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
 
 
 def pixels_of(stored: "tiff.Stored") -> Raw:
-    """Convert stored values from a TIFF to pixels (H, W, C); ImageError if this is not possible."""
+    """Convert stored values from a TIFF to pixels (H, W, C); raise ImageError if this is not possible."""
     if stored.palette is not None:
         pixels: Raw = stored.palette[stored.numbers[..., 0]]
     else:
@@ -127,7 +127,7 @@ def header(stream: BinaryIO) -> Header:
 
 
 def describe(stream: BinaryIO, page: int | None = None) -> Metadata:
-    """Return how to treat the metadata of an image file; decode no pixels.
+    """Decide how to treat the metadata of an image file, without decoding any pixels.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def form_of(start: bytes) -> str:
     for magic, form in MAGIC.items():
         if start.startswith(magic):
             return form
-    raise ImageError(f"not a readable {FORMATS} image; convert images of other formats")
+    raise ImageError(f"not a readable {FORMATS} image; convert the file to one of these formats")
 
 
 def _stored(stream: BinaryIO, form: str) -> Header:
@@ -200,8 +200,8 @@ def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
         transparent = int(np.count_nonzero(pixels[..., channel] != opaque))
         if transparent:
             raise ImageError(
-                f"the alpha channel makes {transparent} pixels transparent; flatten it onto a background, or, if "
-                f"channel {channel + 1} contains data, do not declare it as alpha"
+                f"the alpha channel makes {transparent} pixels transparent; flatten the image onto a background; "
+                f"or, if channel {channel + 1} contains data, do not declare this channel as alpha"
             )
     if alpha:
         last = alpha == (pixels.shape[2] - 1,)
@@ -262,6 +262,6 @@ def to_network(raw: Raw, statistics: Statistics) -> npt.NDArray[np.float32]:
     if raw.dtype.name != statistics.dtype or not suits:
         raise ImageError(
             f"the image is {raw.dtype} with {raw.shape[2]} channels, but the model was trained on "
-            f"{statistics.dtype} with {statistics.channels}; convert the image"
+            f"{statistics.dtype} with {statistics.channels} channels; convert the image"
         )
     return normalise(scale(as_channels(raw, statistics.channels)), statistics)

@@ -86,16 +86,16 @@ class Predictor:
             `views` is not 1, 4 or 8.
         """
         if views not in VIEWS:
-            raise ImageError(f"views = {views}: set it to one of {', '.join(map(str, VIEWS))}")
+            raise ImageError(f"the number of views is {views}; set it to one of {', '.join(map(str, VIEWS))}")
         return type(self)(self.network, self.description, replace(self.inference, views=views), self.device)
 
     @property
     def needs_whole(self) -> str:
         """Reason why images cannot be predicted window by window; empty if there is no such reason."""
         if self.network.whole_image_norm:
-            return "the model's norm is over the whole image"
+            return "the model normalises over the whole image"
         if self.inference.segment_threshold is not None:
-            return "the model's segment threshold thins borders over the whole image"
+            return "the model's segment threshold needs the whole image to thin borders"
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:

@@ -119,7 +119,7 @@ def _boxes(data: bytes) -> tuple[tuple[int, ...], bytes]:
             if inner == b"colr" and data[start] == 1:
                 space = int.from_bytes(data[start + 3 : start + 7], "big")
                 if space not in (GREY, RGB):
-                    raise ImageError(f"the colour space {space} is not supported; convert it to grey or RGB")
+                    raise ImageError(f"the colour space {space} is not supported; convert the image to grey or RGB")
             if inner == b"cdef":
                 entries = data[start + 2 : stop]
                 alpha += [number for number, kind_, _ in _triples(entries) if kind_ in (1, 2)]
@@ -153,10 +153,10 @@ def _size(data: bytes) -> _Size:
     if not 0 < channels <= CHANNELS or len(parts) < 3 * channels:
         raise ImageError(f"the file has {channels} channels; 1 to {CHANNELS} are supported")
     if any(parts[1::3].strip(b"\1")) or any(parts[2::3].strip(b"\1")):
-        raise ImageError("the channels differ in size (subsampling); save it without subsampling")
+        raise ImageError("the channels differ in size (subsampling); save the file without subsampling")
     if len(set(parts[::3])) > 1 or parts[0] & 0x80 or parts[0] >= 16:
         raise ImageError(
-            f"the channels have different types, are signed, or have more than 16 bits ({parts[::3][:4]!r})"
+            f"the channels have different types, are signed, or have more than 16 bits (type bytes {parts[::3][:4]!r})"
         )
     if not wide or not high:
         raise ImageError("the file is damaged: its tiles are empty")
@@ -200,7 +200,8 @@ def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(
-            f"the {levels} levels or the size of its code-blocks are not supported; save it with code-blocks of 64 x 64"
+            f"the {levels} levels or the size of the code-blocks is not supported; save the file with fewer levels, "
+            "and with code-blocks of 64 x 64"
         )
     count = 0
     for level in range(levels + 1) if own_precincts else ():

@@ -1,4 +1,4 @@
-"""Store the maps of an out-of-core image in files: probabilities, averaged over the views, and preliminary ids."""
+"""Store two maps of an out-of-core image in files: probabilities averaged over the views, and preliminary ids."""
 
 import json
 import os
@@ -127,7 +127,10 @@ def _write(journal: Path, finished: Finished, file: Path) -> None:
 
 
 def preallocate(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
-    """Write an .npy file of zeros and reserve the disk space; on a full disk, a write by mmap kills the process."""
+    """Write an .npy file of zeros and reserve the disk space for the file.
+
+    Without this space, a write to the memory-mapped file would kill the process if the disk is full.
+    """
     array: npt.NDArray[Any] = open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     del array
     if hasattr(os, "posix_fallocate"):

@@ -52,7 +52,7 @@ class Note(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Metadata of a file, as declared: geometry and meaning of the pixels."""
+    """Metadata that a file declares about the geometry and the meaning of its pixels."""
 
     orientation: int | None = None
     density: tuple[float, float] | None = None  # pixels per unit of length, in x and y
@@ -88,25 +88,29 @@ def decide(facts: Facts) -> Metadata:
     orientation, notes = _orientation(facts)
     nodata = number(facts.nodata)
     if facts.white_is_zero:
-        notes.append(Note("WhiteIsZero", "0 is white (WhiteIsZero): values are inverted, so that 0 is black"))
+        notes.append(Note("WhiteIsZero", "0 is white (WhiteIsZero); values are inverted, so that 0 is black"))
     if nodata is not None:
         notes.append(
             Note(
                 "nodata",
-                f"{facts.nodata.strip()} is declared as missing (nodata): where it occurs, it is used as a value",
+                f"{facts.nodata.strip()} is declared as missing (nodata); where it occurs, it is used as a value",
             )
         )
     if facts.scaled:
-        message = f"numbers have a {facts.scaled} (GDAL): the stored numbers are used unchanged"
+        message = f"the declared {facts.scaled} (GDAL) is not applied; the stored values are used unchanged"
         notes.append(Note("scale and offset", message))
     if facts.validity:
-        notes.append(Note("validity mask", "the file contains a mask of valid pixels: every pixel is used"))
+        notes.append(
+            Note("validity mask", "the file contains a mask of valid pixels, which is ignored; every pixel is used")
+        )
     if facts.density and abs(facts.density[0] / facts.density[1] - 1) > SQUARE:
         ratio = facts.density[1] / facts.density[0]
-        message = f"pixels are {ratio:.3g} times as wide as high: they are treated as square"
+        message = f"pixels are {ratio:.3g} times as wide as high; they are treated as square"
         notes.append(Note("pixels that are not square", message))
     if facts.clear:
-        notes.append(Note("transparency", "a colour is declared transparent: in a mask, its stored number counts"))
+        notes.append(
+            Note("transparency", "a colour is declared transparent; in a mask, the stored number of this colour counts")
+        )
     if facts.several:
         notes.append(Note("further pictures", "further pictures in the file (MPF) are not read"))
     return Metadata(orientation, nodata, tuple(notes))
@@ -117,18 +121,18 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
     if value is None or value == 1:
         return 1, []
     if value not in TURNS:
-        return 1, [Note("orientation", f"orientation {value} is not 1 to 8: the pixels are used as stored")]
+        return 1, [Note("orientation", f"orientation {value} is not between 1 and 8; the pixels are used as stored")]
     if facts.georeferenced:
         raise ImageError(
-            f"the orientation is {value}, but its georeference refers to the stored pixels; write it with "
-            "orientation 1, or without georeference"
+            f"the orientation is {value}, but the georeference refers to the stored pixels; write the file "
+            "with orientation 1, or without georeference"
         )
     if facts.rarely_turned:
         raise ImageError(
             f"the orientation is {value}, which only some viewers of JPEG 2000 apply; turn the pixels, or "
             "remove the orientation"
         )
-    return value, [Note("orientation", f"turned upright by its orientation {value}")]
+    return value, [Note("orientation", f"the pixels are turned upright, because the orientation is {value}")]
 
 
 def number(text: str) -> float | None:
@@ -150,7 +154,7 @@ def holds(dtype: npt.DTypeLike, nodata: float) -> bool:
 
 
 def missing(pixels: Pixels, nodata: float) -> npt.NDArray[np.bool_]:
-    """Return a mask of the pixels that equal `nodata`, the number that marks missing values. It may be NaN."""
+    """Return a mask of the pixels that equal `nodata`, which marks missing values; `nodata` may be NaN."""
     if np.isnan(nodata):
         return np.isnan(pixels)
     if not holds(pixels.dtype, nodata):
@@ -194,7 +198,7 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
     if pixels.dtype.kind not in "bu" or pixels.shape[2] - len(alpha) != 1:
         raise ImageError(
             f"0 is white (WhiteIsZero), which is not defined for {pixels.shape[2]} channel(s) of type "
-            f"{pixels.dtype}; write it as MinIsBlack"
+            f"{pixels.dtype}; write the file as MinIsBlack"
         )
     black: Pixels = ~pixels if pixels.dtype.kind == "b" else pixels.dtype.type(2**bits - 1) - pixels
     for channel in alpha:
@@ -210,11 +214,11 @@ def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
     most, highest = 2**bits - 1, int(stored.max(initial=0))
     if bits == 1 and writer.startswith("tifffile"):
         raise ImageError(
-            "0 is white (WhiteIsZero), which tifffile declares for every array of bool; write it with "
+            "0 is white (WhiteIsZero), as tifffile declares for every array of bool; write the mask with "
             "photometric='minisblack', or as uint8"
         )
     if 0 < highest <= most // 2:
         raise ImageError(
-            f"0 is white (WhiteIsZero), but its values 0 to {highest} look like ids, which inversion would "
-            f"turn into {most} to {most - highest}; write it as MinIsBlack"
+            f"0 is white (WhiteIsZero), but the values 0 to {highest} look like ids, which inversion would "
+            f"turn into {most} to {most - highest}; write the mask as MinIsBlack"
         )

@@ -113,7 +113,7 @@ def measured(
 
 
 def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
-    """Keep each object with True in `keep` (N,); renumber the kept objects from 1 in the order of first pixels."""
+    """Keep each object with True in `keep` (N,); renumber them from 1 in the order of their first pixels."""
     kept = np.flatnonzero(keep & (np.bincount(objects.ravel(), minlength=keep.size) > 0))
     kept = kept[kept > 0]
     first = np.zeros(keep.size, np.int64)
@@ -178,8 +178,9 @@ def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
 def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int32]:
     """Grow the segments above the threshold until only a line one pixel wide is left between them.
 
-    The segments are those above the threshold, as in the ISBI 2012 challenge; no new segments appear. All segments grow
-    at the same speed in all directions. No pixel changes its segment. A border inside a single segment vanishes.
+    A segment is a connected component above the threshold, as in the ISBI 2012 challenge; no new segments appear. All
+    segments grow at the same speed in all directions. No pixel changes its segment. A border inside a single segment
+    vanishes.
 
     Parameters
     ----------

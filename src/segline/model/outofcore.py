@@ -29,7 +29,8 @@ class OutOfCorePrediction:
         """
         if reason := predictor.needs_whole:
             raise ImageError(
-                f"{source.width} x {source.height} px are too large for memory, and {reason}; cut the image"
+                f"an image of {source.width} x {source.height} px is too large for memory, and windows are not "
+                f"possible, because {reason}; cut the image into parts"
             )
         self._inference, self._show = predictor.inference, show
         self._maps = Maps(averaged(predictor, source, folder, show), predictor.inference)
@@ -65,7 +66,7 @@ class OutOfCorePrediction:
 
     @property
     def count(self) -> int:
-        """Number of objects; errors as in `predict`."""
+        """Number of objects; raises the same errors as `predict`."""
         return self._table.total
 
     @cached_property

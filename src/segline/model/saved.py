@@ -40,13 +40,16 @@ class Description:
         with _named(file):
             content = _read(file)
             network, classes = content["network"], content["classes"]
-            _doubt(isinstance(network, dict) and all(NETWORK.get(k, _never)(v) for k, v in network.items()), "network")
-            # This product is the number of channels at the lowest level. A damaged number could fill all memory.
-            _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "network.width")
-            _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "classes")
-            _doubt(list(classes) == [str(number) for number in range(len(classes))], "classes")
-            _doubt(all(isinstance(name, str) for name in classes.values()), "classes")
-            _doubt(content["labels"] in ("instances", "classes", "boundaries"), "labels")
+            _doubt(
+                isinstance(network, dict) and all(NETWORK.get(k, _never)(v) for k, v in network.items()),
+                "field network",
+            )
+            # width << depth is the number of channels at the lowest level. A damaged number could fill all memory.
+            _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "field network.width")
+            _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "field classes")
+            _doubt(list(classes) == [str(number) for number in range(len(classes))], "field classes")
+            _doubt(all(isinstance(name, str) for name in classes.values()), "field classes")
+            _doubt(content["labels"] in ("instances", "classes", "boundaries"), "field labels")
             statistics = Statistics.of(content["statistics"])
             return cls(network, {int(k): name for k, name in classes.items()}, content["labels"], statistics)
 
@@ -69,8 +72,8 @@ class Inference:
 
     ``threshold`` : a pixel is foreground if its foreground probability is above this value; None: a pixel gets the
     likeliest class.
-    ``segment_threshold`` : two segments above this foreground probability are separated by a border without gaps;
-    None: gaps stay.
+    ``segment_threshold`` : segments are connected areas above this foreground probability. A border without gaps
+    separates them. None: gaps in borders stay.
     ``separation`` : how touching objects are separated; None if the model does not predict objects.
     ``views`` : number of views to average, a key of `VIEWS`.
     ``tile`` : side of a window, px; 0: windows are as large as `MEMORY_BUDGET` allows.
@@ -91,8 +94,8 @@ class Inference:
             _doubt(all(INFERENCE.get(name, _never)(value) for name, value in content.items()), "a setting")
             if separation is None:
                 return cls(**content)
-            _doubt(isinstance(separation, dict), "separation")
-            _doubt(all(SEPARATION.get(name, _never)(value) for name, value in separation.items()), "separation")
+            _doubt(isinstance(separation, dict), "field separation")
+            _doubt(all(SEPARATION.get(name, _never)(value) for name, value in separation.items()), "field separation")
             return cls(**content, separation=Separation(**separation))
 
     def encoded(self) -> bytes:
@@ -123,7 +126,9 @@ def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
                 f"{file}: tensor {name[:80]} has shape {shapes[0]}, but model.json requires {shapes[1]}; {REMEDY}"
             )
         if tensors[name].is_floating_point() != wanted[name].is_floating_point():
-            raise ModelError(f"{file}: tensor {name} is {tensors[name].dtype}, not {wanted[name].dtype}; {REMEDY}")
+            raise ModelError(
+                f"{file}: tensor {name} has type {tensors[name].dtype}, not {wanted[name].dtype}; {REMEDY}"
+            )
     return tensors
 
 
@@ -135,7 +140,7 @@ def _named(file: Path) -> Iterator[None]:
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # such as SafetensorError, or a TypeError because of a wrong JSON value
-        message = " ".join(f"{error}".split())[:200] if not isinstance(error, KeyError) else f"{error} is missing"
+        message = " ".join(f"{error}".split())[:200] if not isinstance(error, KeyError) else f"field {error} is missing"
         raise ModelError(f"{file}: {message}; {REMEDY}") from error
 
 

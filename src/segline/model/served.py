@@ -131,11 +131,13 @@ def to_bytes(entry: Any) -> bytes:
         `entry` is neither bytes nor base64 text.
     """
     if not isinstance(entry, bytes | bytearray | str):
-        raise ImageError(f"{type(entry).__name__}, not bytes; send the bytes of an image file, base64 in JSON")
+        raise ImageError(
+            f"the entry has type {type(entry).__name__}; send the bytes of an image file, as base64 in JSON"
+        )
     try:
         # MLflow passes some base64 text as bytes. Every image file contains byte values that base64 does not use.
         return base64.b64decode("".join(entry.split()) if isinstance(entry, str) else entry, validate=True)
     except (binascii.Error, ValueError):
         if isinstance(entry, str):
-            raise ImageError("text that is not base64; send the bytes of an image file, base64 in JSON") from None
+            raise ImageError("the text is not base64; send the bytes of an image file, as base64 in JSON") from None
         return bytes(entry)

@@ -39,7 +39,7 @@ class Stored(NamedTuple):
     palette: npt.NDArray[np.uint8] | None
     """Colours (N, 3) of the palette; None if there is no palette."""
     white_is_zero: int = 0
-    """Number of bits per value if 0 is white; 0 if 0 is black."""
+    """Number of bits per value if the value 0 is white; otherwise 0."""
     orientation: int = 1
     """Orientation as in the TIFF standard, 1 to 8."""
     writer: str = ""
@@ -47,7 +47,7 @@ class Stored(NamedTuple):
 
     @property
     def black_is_zero(self) -> Pixels:
-        """Pixel values, inverted if needed so that 0 is black; ImageError if inversion is not possible."""
+        """Pixel values, inverted if needed so that 0 is black; raises ImageError if inversion is not possible."""
         bits = self.white_is_zero
         return metadata.inverted(self.numbers, bits, self.alpha) if bits else self.numbers
 
@@ -121,7 +121,7 @@ def is_exact(stream: BinaryIO, picture: int | None = None) -> bool:
 
 
 def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
-    """Return how to treat the metadata of a picture; decode no pixels. Raise the same errors as `read`."""
+    """Decide how to treat the metadata of a picture without decoding pixels; raise the same errors as `read`."""
     with opened(stream) as (file, offsets):
         page = page_planes(file, offsets, picture, whole=False)[0]
         stream.seek(0)
@@ -134,7 +134,8 @@ def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
     axes, sizes = tifftags.order(first.description, first.samplesperpixel, len(offsets))
     if math.prod(sizes) != len(offsets):
         raise ImageError(
-            f"the metadata declare {' x '.join(map(str, sizes))} planes ({axes}), but the file has {len(offsets)}"
+            f"the metadata declare {' x '.join(map(str, sizes))} planes ({axes}), but the file has "
+            f"{len(offsets)} planes"
         )
     if "C" not in axes:
         return [[offset] for offset in offsets]
@@ -159,8 +160,8 @@ def page_planes(
     pictures = _pictures(file, offsets)
     if picture is None and len(pictures) > 1:
         raise ImageError(
-            f"the file is a stack of {len(pictures)} pages instead of one image; save each page as a file (segline "
-            "import reads stacks of images with label stacks of the same number of pages)"
+            f"the file is a stack of {len(pictures)} pages instead of one image; save each page as a file. (segline "
+            "import also reads stacks, if each label stack has as many pages as its image stack.)"
         )
     if not 0 <= (picture or 0) < len(pictures):
         raise ImageError(f"the file has no page {picture}; the {len(pictures)} pages are numbered from 0")
@@ -185,16 +186,16 @@ def _page(file: tifffile.TiffFile, offset: int) -> tifffile.TiffPage:
 def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole: bool) -> None:
     """Refuse a page that is not supported, lacks strips or tiles, or declares more pixels than the file can hold."""
     if page.compression not in RATIOS or page.predictor not in PREDICTORS or page.jpegheader is not None:
-        kind = f"compression {_name(page.compression)}, predictor {_name(page.predictor)}"
+        kind = f"compression {_name(page.compression)} with predictor {_name(page.predictor)}"
         raise ImageError(f"{kind} is not supported; save the file with deflate or LZW compression")
     if page.photometric not in PHOTOMETRICS:
-        raise ImageError(f"the colours are {_name(page.photometric)}; convert it to grey or RGB")
+        raise ImageError(f"the colours are {_name(page.photometric)}; convert the image to grey or RGB")
     if page.photometric == YCBCR and page.compression != JPEG:
-        raise ImageError("the colours are YCbCr without JPEG compression; convert it to RGB")
+        raise ImageError("the colours are YCbCr without JPEG compression; convert the image to RGB")
     if page.dtype is None or page.dtype.kind not in "buif":
         raise ImageError(
-            f"the numbers have {page.bitspersample} bits, {_name(page.sampleformat)}, which is not supported; "
-            "convert them to 8 or 16 bits or float"
+            f"values of {page.bitspersample} bits and type {_name(page.sampleformat)} are not supported; "
+            "convert them to 8 or 16 bits, or to float"
         )
     parts, rows, columns = _parts(page)
     stored = _doubt_parts(page, file.filehandle.size, parts)
@@ -241,7 +242,9 @@ def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, co
         file.filehandle.seek(offset)
         part = headers.jpeg(file.filehandle.read(length))
         if part.height > rows or part.width > columns:
-            raise ImageError(f"the file is damaged: a part has {part.width} x {part.height} px, not {columns} x {rows}")
+            raise ImageError(
+                f"the file is damaged: a JPEG part has {part.width} x {part.height} px, not {columns} x {rows} px"
+            )
 
 
 def _bytes(dtype: np.dtype[Any]) -> int:

@@ -102,7 +102,9 @@ def _read(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[int, ...]:
 
 
 def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
-    """Return two values: names and sizes of the axes that order the `planes` directories, slowest first; C is channels.
+    """Return the names and the sizes of the axes along which `planes` directories are stored, slowest axis first.
+
+    Axis C holds the channels.
 
     Parameters
     ----------
@@ -146,7 +148,7 @@ def _ome(description: str, samples: int) -> tuple[str, list[int]]:
     for plane in map(_attributes, re.findall(r"<(?:\w+:)?TiffData\s([^>]*)>", description)):
         first = [int(plane.get(f"First{axis}", 0)) // (samples if axis == "C" else 1) for axis in axes]
         if "IFD" in plane and int(plane["IFD"]) != np.ravel_multi_index(first, sizes):
-            raise ImageError("the order of its planes contradicts its OME metadata")
+            raise ImageError("the order of the planes contradicts the OME metadata of the file")
     return axes, sizes
 
 
@@ -168,7 +170,7 @@ def size_of(page: tifffile.TiffPage) -> tuple[int, int]:
 
 
 def metadata_of(page: tifffile.TiffPage, validity: bool = False) -> Metadata:
-    """Return how to treat the metadata of a TIFF page; `metadata.decide` gives the rules.
+    """Decide how to treat the metadata of a TIFF page; `metadata.decide` gives the rules.
 
     Raises
     ------

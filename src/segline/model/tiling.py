@@ -14,7 +14,7 @@ from .geometry import Geometry, SizeError
 from .images import Raw, Statistics, to_network
 
 VIEWS = {1: (0,), 4: (0, 2, 4, 6), 8: tuple(range(8))}
-"""Views to average for each number of views, as numbers for `make_view`; 4 omits views that swap rows and columns."""
+"""Arguments `view` of `make_view` for each number of views to average. None of the 4 views swaps rows and columns."""
 
 
 def make_view(image: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
@@ -138,7 +138,9 @@ def fitted(length: int, size: int, geometry: Geometry) -> int:
 
 
 def _refuse(size: int, geometry: Geometry) -> None:
-    raise SizeError(f"tile {size} px is all margin: its windows cannot advance; set it to {smallest(geometry)} or more")
+    raise SizeError(
+        f"a tile of {size} px is all margin, so windows cannot advance; set it to {smallest(geometry)} or more"
+    )
 
 
 def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

@@ -112,7 +112,7 @@ class UNet(nn.Module):
 
 
 def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding: str, norm: str) -> nn.Sequential:
-    """Build two 3x3 convolutions, each with normalisation and ReLU after it."""
+    """Build two 3x3 convolutions, each followed by normalisation and ReLU."""
     layers: list[nn.Module] = []
     for i, o in ((in_channels, mid_channels), (mid_channels, out_channels)):
         # A bias has no effect before a normalisation layer, because the layer subtracts the mean.

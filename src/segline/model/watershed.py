@@ -34,7 +34,7 @@ def bands(stop: int, width: int, start: int = 0) -> Iterator[slice]:
 def check_count(count: int) -> int:
     """Return `count`; raise ImageError if it exceeds the range of int32."""
     if count > LARGEST_ID:
-        raise ImageError(f"more than {LARGEST_ID} separate parts; cut the image")
+        raise ImageError(f"the image has more than {LARGEST_ID} separate parts; cut the image into smaller images")
     return count
 
 
@@ -158,7 +158,7 @@ def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return the end of the path from each entry; `pointers` holds the next index on the path of each entry."""
+    """Return, for each entry, the index where its path ends; `pointers` holds the next index on each path."""
     while True:
         further = pointers[pointers]
         if np.array_equal(further, pointers):
@@ -167,7 +167,7 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Return the passes between pixels of different ids; the neighbour of each pixel in `land` is in `shifted`."""
+    """Return the passes between pixels of different ids; `shifted` holds the neighbour of each pixel in `land`."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 

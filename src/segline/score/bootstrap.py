@@ -52,8 +52,8 @@ def compare(
     Each resample picks as many images as there are, with replacement. Both models are scored on the same resamples. The
     ends of the interval are percentiles over all resamples (Efron and Tibshirani 1993, ch. 13).
 
-    If truth and prediction are both empty, a model has no value. If only one model has no value, the other one has
-    predicted something that is not there: the model without a value then counts as perfect.
+    A model has no value if truth and prediction are both empty. If only one model has no value, the other model has
+    predicted something that is not there. So the model without a value counts as perfect.
 
     Parameters
     ----------

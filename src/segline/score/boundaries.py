@@ -25,7 +25,7 @@ def v_rand(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
 def v_info(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> float:
     """Return the foreground-restricted information F-score, 2 I(T; S) / (H(T) + H(S)); nan without true segments.
 
-    The score is 1 if truth and prediction are a single segment each: both entropies are 0, and they agree.
+    The score is 1 if truth and prediction are a single segment each, because both entropies are then 0.
     """
     return _info(_sizes(truth_segments, predicted_segments))
 

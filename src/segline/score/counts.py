@@ -34,7 +34,9 @@ def confusion(
         The shapes differ, or a counted id lies outside 0 ... K - 1.
     """
     if truth.shape != predicted.shape:
-        raise ValueError(f"truth has shape {truth.shape}, predicted {predicted.shape}; they must be equal")
+        raise ValueError(
+            f"truth has shape {truth.shape}, but predicted has {predicted.shape}; the shapes must be equal"
+        )
     if ignore is not None:
         counted = truth != ignore
         truth, predicted = truth[counted], predicted[counted]

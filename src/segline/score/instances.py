@@ -57,7 +57,9 @@ def overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlaps:
         The shapes differ, or an id is not an integer from 0 to LARGEST_ID.
     """
     if truth.shape != predicted.shape:
-        raise ValueError(f"truth has shape {truth.shape}, predicted {predicted.shape}; they must be equal")
+        raise ValueError(
+            f"truth has shape {truth.shape}, but predicted has {predicted.shape}; the shapes must be equal"
+        )
     _check_ids("truth", truth)
     _check_ids("predicted", predicted)
     width = int(predicted.max(initial=0)) + 1
@@ -75,8 +77,8 @@ def overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlaps:
 def matches(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], iou: float) -> Matches:
     """Pair true and predicted objects one to one if their IoU is at least `iou`; count pairs and unpaired objects.
 
-    Above 0.5 an object has at most one partner. At 0.5 exactly (an object cut into equal halves) and below, an object
-    may have several: then the largest one-to-one matching is counted, so that no object counts twice.
+    With `iou` above 0.5, an object has at most one partner. With 0.5 exactly (an object cut into equal halves) or less,
+    an object may have several partners. Then the largest one-to-one matching counts, so that no object counts twice.
 
     Parameters
     ----------
@@ -113,7 +115,7 @@ def seg(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> tuple[float, in
     """Return two numbers for SEG: the sum of the true objects' Jaccard indices, and the number of true objects.
 
     A true object is scored against the predicted object that covers more than half of it; without such an object it
-    scores 0 (Cell Tracking Challenge). SEG is the sum over all images divided by the number over all images.
+    scores 0 (Cell Tracking Challenge). SEG is the quotient of these numbers, each summed over all images.
     """
     table = overlaps(truth, predicted)
     pairs, scores = _object_pairs(table)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from segline.score import boundaries, counts, instances
 
 AP_IOU = 0.5
-DETECTION_BOX = 5  # px per side; so one noisy pixel scores low, and an object of 25 px scores as high as a large object
+DETECTION_BOX = 5  # px per side; one noisy pixel scores low, and an object of 25 px scores as high as a larger object
 BY_IMAGE = "ap_50_by_image"
 # Metrics over a set of images. The first two always exist; the kind of labels decides which of the others exist.
 METRICS = ("mean_iou", "pixel_error", "ap_50", BY_IMAGE, "seg", "pq", "v_rand", "v_info", "detection_auc")
@@ -147,10 +147,10 @@ def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
 def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]:
     """Return the metrics over all images together; a metric without a value (nan) is None.
 
-    Counts of pixels and objects are added over the images, so an image with many objects weighs more in ap_50. These
-    metrics are means over the images: ap_50_by_image, as in the Data Science Bowl 2018, which leaves out images without
-    true and predicted objects; V^Rand and V^Info, as in the ISBI 2012 challenge. detection_auc is the ROC AUC of the
-    detection scores of images with foreground against images without.
+    Counts of pixels and objects are added over the images, so an image with many objects weighs more in ap_50. Three
+    metrics are means over the images instead: ap_50_by_image, as in the Data Science Bowl 2018, and V^Rand and V^Info,
+    as in the ISBI 2012 challenge. ap_50_by_image leaves out images that have neither true nor predicted objects.
+    detection_auc is the ROC AUC of the detection scores, for images with foreground against images without.
     """
     confusion = np.sum([score.confusion for score in scores], axis=0)
     result: dict[str, Any] = {

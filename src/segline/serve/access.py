@@ -39,16 +39,19 @@ class Access:
             self._check_host(authority)
         if origins and not self._is_own(origins[0], authority):
             raise RefusedError(
-                403, "the request comes from a page of another origin (Origin); use this server's own page"
+                403,
+                "the request comes from a page of another origin (see its header Origin); use this server's own page",
             )
         if method not in ("GET", "HEAD") and not set(sites) <= OWN_SITE:
-            raise RefusedError(403, "the request comes from a page of another site (Sec-Fetch-Site)")
+            raise RefusedError(403, "the request comes from a page of another site (see its header Sec-Fetch-Site)")
 
     def _check_host(self, authority: tuple[str, str] | None) -> None:
         if authority is None:
-            raise RefusedError(421 if self.loopback else 400, "the Host of the request is not a valid host name")
+            raise RefusedError(421 if self.loopback else 400, "the header Host of the request is not a valid host name")
         if (self.loopback or self.allowed) and not (_is_loopback(authority[0]) or authority[0] in self.allowed):
-            raise RefusedError(421, "this server does not accept this Host; start it with --allowed-host HOST")
+            raise RefusedError(
+                421, "this server does not accept the host name in the header Host; start it with --allowed-host HOST"
+            )
 
     def _is_own(self, origin: str, authority: tuple[str, str] | None) -> bool:
         match = _ORIGIN.fullmatch(origin.lower())

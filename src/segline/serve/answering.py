@@ -100,4 +100,6 @@ def _refused(number: int | None = None) -> Iterator[None]:
     except (ImageError, RegistryError) as error:
         raise RefusedError(400, name + str(error).removeprefix("image 0: ")) from error
     except MemoryError:
-        raise RefusedError(413, f"{name}the image needs more memory than the server has; cut the image") from None
+        raise RefusedError(
+            413, f"{name}the image needs more memory than the server has; cut it into smaller images"
+        ) from None

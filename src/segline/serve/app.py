@@ -68,7 +68,7 @@ def _poll(follower: Follower, stop: threading.Event) -> None:
 
 
 class _Queue:
-    """Queue of requests for the single thread that labels images; one is enough, because torch uses all cores.
+    """Queue of requests for the single thread that labels images. One thread is enough, because torch uses all cores.
 
     A second thread parses forms and JSON, so that parsing delays neither the event loop nor the labelling.
     """

@@ -55,7 +55,7 @@ async def read(request: Request, max_bytes: int) -> bytearray:
 
 
 def extract_file(body: bytes | bytearray, content_type: str) -> bytes:
-    """Return the content of the only file in a form; ignore the name of the field, and the name and type of the file.
+    """Return the content of the only file in a form. The field's name and the file's name and type are ignored.
 
     Names and texts of the form are never decoded.
 
@@ -120,7 +120,7 @@ class _FileCollector:
     def _end_headers(self) -> None:
         disposition, options = parse_options_header(self._disposition)
         if disposition != b"form-data" or b"name" not in options:
-            reason = "a part lacks the header Content-Disposition: form-data with a name"
+            reason = "a part has no header `Content-Disposition: form-data; name=...`"
             raise RefusedError(400, f"the form cannot be read: {reason}")
         self._in_file = b"filename" in options
         if self._in_file and self.content is not None:

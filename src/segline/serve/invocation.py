@@ -104,7 +104,9 @@ def _rows(name: str, content: Any) -> list[Any]:
         case "inputs", dict(columns) if len(columns) == 1:
             (column,) = columns.values()
             return [_only_entry(row, list, str) for row in column] if isinstance(column, list) else [column]
-    raise RefusedError(400, f"{name} does not have the format that MLflow defines; docs/serve.md shows each format")
+    raise RefusedError(
+        400, f"the field {name} does not have the format that MLflow defines; docs/serve.md shows each format"
+    )
 
 
 def _only_entry(row: Any, *kinds: type[list[Any] | dict[str, Any] | str]) -> Any:
@@ -125,7 +127,7 @@ def _image(number: int, entry: Any, document: base64_json.Document) -> bytes:
     except ImageError as error:
         raise RefusedError(400, f"image {number}: {error}") from error
     except ValueError:
-        raise RefusedError(400, f"image {number}: not valid base64 of an image file") from None
+        raise RefusedError(400, f"image {number}: the string is not valid base64 of an image file") from None
 
 
 def _options(params: Any) -> AnswerOptions:
@@ -133,9 +135,7 @@ def _options(params: Any) -> AnswerOptions:
     if params is None:
         return AnswerOptions()
     if not isinstance(params, dict) or set(params) - set(AnswerOptions._fields):
-        raise RefusedError(
-            400, f"params must be an object with no other fields than {', '.join(AnswerOptions._fields)}"
-        )
+        raise RefusedError(400, f"params must be an object; its allowed fields are {', '.join(AnswerOptions._fields)}")
     options = AnswerOptions(**params)
     for name, flag in (("instances", options.instances), ("probabilities", options.probabilities)):
         if not isinstance(flag, bool):

@@ -25,9 +25,9 @@ ENDING = 5  # seconds that replace longer deadlines while the server shuts down
 TICK = 0.5  # seconds between two checks of a connection's deadline
 
 HEAD_BYTES = 16_384  # maximum bytes of a request line with headers, of a chunk header, or of the trailers
-LINES = 100  # number of lines in a request head or in trailers
+LINES = 100  # maximum number of lines in a request head or in trailers
 READ = 16_384  # bytes read at once, so that no client holds the event loop for long
-CHUNKS = 200  # number of chunks in a body whose size is not checked
+CHUNKS = 200  # number of chunks at the start of a body that are accepted at any size
 CHUNK = 64  # bytes that all further chunks must have on average
 CONNECTIONS = 128  # maximum number of open connections
 ROOM = 8  # connections closed at once when there are too many
@@ -91,9 +91,9 @@ class Parser(h11.Connection):
 class Turns:
     """Queue of the connections that have received data; each iteration of the event loop handles one connection.
 
-    Otherwise one iteration would handle a request of every connection. The answer to a new client takes several
-    iterations, and the client would wait for all others in each of them. New clients and all others have a queue each,
-    and the two queues take turns, so that many large requests do not delay a new client.
+    If each iteration handled a request of every connection, a new client would wait for all other clients several
+    times, because the answer to a new client takes several iterations. New clients have a queue of their own. The two
+    queues take turns, so that many large requests do not delay a new client.
     """
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return False
 
     def has_asked(self) -> bool:
-        """Return whether the head of a first request has arrived."""
+        """Return whether the head of the first request has arrived."""
         return self.cycle is not None
 
     def _answering(self) -> bool:
@@ -252,7 +252,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def _make_room(self, others: list["Connection"]) -> None:
         """Close connections that wait for their clients, or refuse this one if there are none.
 
-        Several are closed at once, but only one of the new clients, and none whose first request has arrived.
+        Several connections are closed at once. If all of them are of new clients, only one is closed. No connection is
+        closed while its first request waits in the queue.
         """
         now = time.monotonic()
         order = ["lingering", "closing", "rest", "head", "delivery"]

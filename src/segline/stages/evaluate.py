@@ -27,9 +27,9 @@ from segline.train import charts, choose, device
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
-AGAIN = "remove it, and `dvc repro` writes it again"
+AGAIN = "remove the file, and `dvc repro` writes it again"
 SHOWN = 9  # number of test images in the gallery of the MLflow run
-CHOSEN_ON = 2**24  # this number of pixels of validation images is enough to choose settings
+CHOSEN_ON = 2**24  # number of validation pixels that suffices to choose settings
 
 
 class Metrics(BaseModel):
@@ -79,11 +79,13 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
     geometry.check(tile, "params.yaml: evaluate.tile =")
     if tile < tiling.smallest(geometry):
         raise SizeError(
-            f"params.yaml: evaluate.tile = {tile}: the tile is all margin; set it to {tiling.smallest(geometry)} or "
-            "more"
+            f"params.yaml: evaluate.tile = {tile}: the tile consists only of margin; set evaluate.tile to "
+            f"{tiling.smallest(geometry)} or more"
         )
     if predictor.network.whole_image_norm:
-        progress.note(f"evaluate.tile = {tile} is not used: instance and group norm need the whole image at once")
+        progress.note(
+            f"evaluate.tile = {tile} has no effect, because instance and group norm need the whole image at once"
+        )
 
 
 def _plain(settings: params.Evaluate) -> Inference:
@@ -124,7 +126,7 @@ def _separation(
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
-    """Predict all validation images; if they have more than `CHOSEN_ON` pixels, predict an even selection of them."""
+    """Predict all validation images, or every nth image if all together have more than `CHOSEN_ON` pixels."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):

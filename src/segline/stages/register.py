@@ -54,7 +54,7 @@ def main() -> None:
 def again(name: str) -> str:
     """Register the model in data/model as `name`, with the code of this checkout; return the version number.
 
-    No alias is moved. A restored training run has no test metrics; in this case, they are added.
+    No alias is moved. A restored training run has no test metrics, so they are added to it.
     """
     prepared, result = Prepared.open(), _result()
     store = open_store()
@@ -81,7 +81,7 @@ def again(name: str) -> str:
 def _result() -> dict[str, Any]:
     """Read the test metrics that stage evaluate wrote."""
     file = REPORTS / "test.json"
-    files.read_record(file, Result, "remove it, and `dvc repro` writes it")
+    files.read_record(file, Result, "remove the file, and `dvc repro` writes it again")
     return dict(files.read_json(file))
 
 

@@ -54,7 +54,7 @@ def main() -> None:
             stop.check()
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
-        # The checkpoint stays, because DVC repeats this stage if it is killed before it has stored the outputs.
+        # The checkpoint is kept, because DVC repeats this stage if DVC is killed before the outputs are stored.
         claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.requested))
         stop.check()
 
@@ -76,14 +76,14 @@ def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept
     """If this training run has a checkpoint, load it into `state`; print where the training starts."""
     recorded = lineage.locked(OUT / checkpoint.WEIGHTS)
     if recorded and claim.finished == recorded["md5"]:
-        claim.clear()  # DVC has stored the outputs of the former training run, so the user wants a new one
+        claim.clear()  # DVC has stored the outputs of the former training run, so the user wants a new run
     claim.prune()
     kept = keep.Kept(claim.folder, settings)
     if kept.load(state):
-        step = f", step {state.step} of the next" if state.step else ""
+        step = f", step {state.step} of the next epoch" if state.step else ""
         progress.note(f"train: resumes after epoch {state.epoch} of {settings.epochs}{step}")
     elif others := claim.differences():
-        progress.note(f"train: starts from the beginning, as the interrupted training differs in {others}")
+        progress.note(f"train: starts from the beginning, because the interrupted training differs in {others}")
     return kept
 
 

@@ -94,7 +94,7 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
 
 
 def _mark(store: "Store", key: str, address: str) -> str:
-    """Return the key of the search in MLflow. If the search uses a journal file, the key includes this folder."""
+    """Return the key of the search in MLflow; with a journal file, the key may include machine and project folder."""
     return key if "://" in address else store.here(key)
 
 
@@ -109,8 +109,8 @@ def _train_all(
                 store.start_run(name, settings, parent=parent, key=f"{mark}/{asked.number}", again=True) as run,
                 stop.errors_as_stop(),
             ):
-                told = _train(asked, runtime, run, f"{name} of 0 to {found.total - 1}, epoch", stop)
-            asked.tell(*told)  # Optuna is told last, so that the MLflow run of a finished trial is never open
+                told = _train(asked, runtime, run, f"{name} (of trials 0 to {found.total - 1}), epoch", stop)
+            asked.tell(*told)  # Optuna is told last, when the MLflow run of the trial has ended
 
 
 def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":

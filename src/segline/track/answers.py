@@ -89,7 +89,8 @@ class Loaded:
     def _ask(self, images: Sequence[bytes], params: dict[str, int]) -> list[Answer]:
         if unsupported := sorted(params.keys() - self._params):
             raise RegistryError(
-                f"the version was registered by an earlier segline, without {unsupported[0]}; register the model again"
+                f"the version was registered by an earlier segline and does not support {unsupported[0]}; register "
+                "the model again"
             )
         if "instances" in self._params:
             params = params | {"instances": True}
@@ -109,7 +110,9 @@ class Loaded:
             answer = Answer((folder / "labels.png").read_bytes(), instances[0] if instances else None)
             return Example((folder / "image").read_bytes(), answer)
         except OSError as error:
-            raise RegistryError(f"{folder}: {error.strerror}: {error.filename}; register the model again") from None
+            raise RegistryError(
+                f"the example in {folder} cannot be read ({error.strerror}: {error.filename}); register the model again"
+            ) from None
 
 
 class Address(NamedTuple):
@@ -130,7 +133,9 @@ def parse_address(address: str) -> Address:
     """
     match = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if match is None:
-        raise RegistryError(f"--model {address}: give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version")
+        raise RegistryError(
+            f"--model {address} is not a model URI; give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version"
+        )
     return Address(*match.groups(""))
 
 
@@ -155,7 +160,7 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
     try:
         version = client.get_model_version_by_alias(name, named) if named else client.get_model_version(name, number)
     except MlflowException as error:
-        raise RegistryError(f"{address}: {error.message}; `segline ui` lists the models") from error
+        raise RegistryError(f"the model {address}: {error.message}; `segline ui` lists the models") from error
     copy = _private_folder()
     try:
         content = checked(store, version, trust=trust, copy=copy)
@@ -166,7 +171,9 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
     try:
         return Loaded(content, copy)
     except Exception as error:  # the code in the package may raise any error
-        raise RegistryError(f"{address} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}") from error
+        raise RegistryError(
+            f"the model {address} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}"
+        ) from error
 
 
 def load_folder(folder: Path) -> Loaded:
@@ -216,12 +223,12 @@ def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
     history = store.place.root / HISTORY
     if doubt := misplaced(alias, name, md5, history):
         if md5 not in known(name, history):
-            raise RegistryError(f"{name}: {doubt}; --trust does not change that")
+            raise RegistryError(f"{name}: {doubt}; --trust does not override this check")
         progress.note(f"warning: {doubt}")
 
 
 def _load_hint() -> str:
     """Suggest why a version could not be loaded although its files are intact."""
     if device := os.environ.get(DEVICE):
-        return f"{DEVICE} is {device}: set it to a device that this machine has, such as cpu, or unset it"
-    return "its files are as registered: see whether the packages of its requirements.txt are installed"
+        return f"the variable {DEVICE} is {device}; set it to a device of this machine, such as cpu, or unset it"
+    return "the version's files are unchanged; check that the packages in the version's requirements.txt are installed"

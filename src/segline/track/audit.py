@@ -39,7 +39,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     except RegistryError as error:
         return [Finding(number, str(error))]
     except OSError as error:
-        return [Finding(number, f"its files cannot be read: {visible(str(error))}")]
+        return [Finding(number, f"the version's files cannot be read: {visible(str(error))}")]
     damage = intact.damage(content.md5s, content.others, version)
     problems = [text if text.endswith("delete it") else f"{text}; {intact.way_out(version)}" for text in damage]
     history = registry.history_file
@@ -47,7 +47,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     if problem := trust.contradiction(version, content, history):
         problems += [] if damage else [problem]
     elif problem := trust.unrecorded(version, content, history):
-        problems.append(f"predict, serve and promote refuse it: {problem}")
+        problems.append(f"predict, serve and promote refuse this version: {problem}")
     problems += intact.caches(content.others)
     return [Finding(number, text) for text in problems]
 
@@ -56,11 +56,11 @@ def _tags(version: ModelVersion) -> list[Finding]:
     """Check the tags of a version, since anybody can edit them on MLflow's page."""
     number, own_tags = str(version.version), version.tags
     edited = [
-        Finding(number, f"tag {name} is {shown(own_tags.get(name, ''))}, which is not valid: somebody edited it")
+        Finding(number, f"the tag {name} has the invalid value {shown(own_tags.get(name, ''))}; somebody edited it")
         for name in unreadable(own_tags)
     ]
     missing = [
-        Finding(number, f"has no tag {name}: files that do not change the answers cannot be checked", note=True)
+        Finding(number, f"the tag {name} is missing, so only files that affect predictions are checked", note=True)
         for name in (intact.FILES_TAG,)
         if name not in own_tags
     ]
@@ -73,7 +73,11 @@ def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
     for version in versions:
         numbers.setdefault(version.tags.get(VERSION_TAG, ""), []).append(str(version.version))
     return [
-        Finding(same[0], f"tag {VERSION_TAG} equals that of versions {', '.join(same[1:])}: somebody edited a tag")
+        Finding(
+            same[0],
+            f"the tag {VERSION_TAG} has the same value in versions {', '.join(same[1:])}; somebody edited one of these "
+            "tags",
+        )
         for md5, same in numbers.items()
         if md5 and len(same) > 1
     ]
@@ -83,7 +87,10 @@ def _alias_names(version: ModelVersion) -> list[Finding]:
     """Find aliases such as @Champion, which differ from segline's aliases only in upper and lower case."""
     wrong = [alias for alias in version.aliases if alias.lower() in ALIASES and alias not in ALIASES]
     return [
-        Finding(str(version.version), f"@{alias} is not @{alias.lower()}: MLflow distinguishes them; delete it")
+        Finding(
+            str(version.version),
+            f"the alias @{alias} differs from @{alias.lower()}, because MLflow distinguishes case; delete @{alias}",
+        )
         for alias in wrong
     ]
 
@@ -102,7 +109,12 @@ def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Pro
         if actual != expected:
             findings.append(_misplaced(registry, alias, holder, expected))
         elif holder and alias == CHAMPION and not _judged(holder, lines):
-            findings.append(Finding(str(holder.version), f"@{alias} has no verdict that passed; promote it again"))
+            findings.append(
+                Finding(
+                    str(holder.version),
+                    f"@{alias} has neither a passed verdict nor a promotion with --force; promote the version again",
+                )
+            )
     return findings
 
 
@@ -110,13 +122,17 @@ def _misplaced(registry: Registry, alias: str, holder: ModelVersion | None, md5:
     """Report that an alias is not on the version that the history names."""
     expected = registry.find(md5) if md5 else None
     if md5 and expected is None:
-        return Finding("", f"{HISTORY}: @{alias} is md5 {md5}, which is not in this store; run `segline models sync`")
+        return Finding(
+            "",
+            f"{HISTORY} names md5 {md5} for @{alias}, but this store has no version with this md5; run "
+            "`segline models sync`",
+        )
     command = f"rollback --to {expected.version} --reason TEXT" if expected else "promote VERSION"
-    where = f"version {expected.version}" if expected else "none"
+    where = f"version {expected.version}" if expected else "no version"
     how = "set" if holder else "deleted"
     return Finding(
         str(holder.version) if holder else "",
-        f"@{alias} was {how} by hand: {HISTORY} has {where}; set it with `segline models {command}`",
+        f"@{alias} was {how} by hand, but {HISTORY} names {where}; set the alias with `segline models {command}`",
     )
 
 
@@ -136,9 +152,15 @@ def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
             continue
         origin, number = commits.find(version.tags, root), str(version.version)
         if origin.commit is None:
-            notes.append(Finding(number, f"{origin.why}; commit it, so that the version can be rebuilt", note=True))
+            notes.append(
+                Finding(
+                    number,
+                    f"{origin.why}; commit the version's code and settings, so that the version can be rebuilt",
+                    note=True,
+                )
+            )
         elif not origin.locked:
-            notes.append(Finding(number, "no commit has its dvc.lock yet; commit dvc.lock", note=True))
+            notes.append(Finding(number, "no commit has the dvc.lock of this version yet; commit dvc.lock", note=True))
     if lineage.uncommitted(registry.history_file):
         notes.append(Finding("", f"{HISTORY} has lines that are not committed; commit it", note=True))
     return notes

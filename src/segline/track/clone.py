@@ -36,7 +36,7 @@ class Clone:
             # Therefore the project's .dvc is read, not the .dvc of the clone.
             self._config = Config(str(root / ".dvc"))
         except ConfigError as error:
-            raise CloneError(f"{root / '.dvc'}: {error}") from error
+            raise CloneError(f"DVC's configuration in {root / '.dvc'} cannot be read: {error}") from error
         self._cache = self._config["cache"].get("dir") or str(root / ".dvc" / "cache")
 
     def check_out(self, commit: str) -> None:
@@ -74,8 +74,8 @@ class Clone:
             except CloneError as error:
                 commit = _run(["git", "rev-parse", "--short", "HEAD"], self._top())
                 raise CloneError(
-                    "its data is neither in the cache nor in the remote; on the machine that made it, run "
-                    f"`git checkout {commit} && dvc checkout && dvc push` ({error})"
+                    f"the data of commit {commit} is neither in the DVC cache nor in the remote; on the machine that "
+                    f"made the data, run `git checkout {commit} && dvc checkout && dvc push` ({error})"
                 ) from error
 
     def lock(self) -> dict[str, Any]:
@@ -102,5 +102,5 @@ def _run(command: list[str], folder: Path) -> str:
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         name = " ".join(part for part in command if part not in (sys.executable, "-m"))
-        raise CloneError(f"{name[:120]}: {' '.join(lines[-4:])}")
+        raise CloneError(f"{name[:120]} failed: {' '.join(lines[-4:])}")
     return done.stdout.strip()

@@ -65,9 +65,9 @@ def find(tags: Mapping[str, str], root: Path) -> Origin:
     root : folder of the project, in a git repository.
     """
     if missing := [name for name in TAGS if not tags.get(name)]:
-        return Origin(None, why=f"it was registered without {', '.join(missing)}; run dvc repro -f -s {LAST}")
+        return Origin(None, why=f"the version has no tag {', '.join(missing)}; run `dvc repro -f -s {LAST}`")
     if CODE_FILES in unreadable(tags) or not all(map(_is_code, table(tags, CODE_FILES))):
-        return Origin(None, why=f"its tag {CODE_FILES} was edited; run dvc repro -f -s {LAST}")
+        return Origin(None, why=f"the version's tag {CODE_FILES} was edited; run `dvc repro -f -s {LAST}`")
     try:
         repository = _Repository(root)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -110,7 +110,7 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Origin:
         differing = files[:SHOWN] + [f"{len(files) - SHOWN} more files"] * (len(files) > SHOWN)
     why = _reason(commits, differing)
     if repository.shallow:
-        why += "; this clone is shallow: fetch the other commits with `git fetch --unshallow`"
+        why += "; this shallow clone lacks older commits; fetch them with `git fetch --unshallow`"
     return Origin(None, why=why)
 
 
@@ -124,8 +124,8 @@ def _reason(commits: Sequence[str], differing: Sequence[str]) -> str:
     if not commits:
         return "there is no commit yet"
     if not differing:
-        return "its code, params.yaml and dvc.yaml are in no commit together"
-    return f"no commit holds what it was made from: {', '.join(differing)}"
+        return "no single commit holds the version's code, params.yaml and dvc.yaml"
+    return f"no commit holds these files as the version used them: {', '.join(differing)}"
 
 
 class _Repository:
@@ -135,7 +135,7 @@ class _Repository:
         self.root = root
         self.prefix = os.fsdecode(git.call(root, "rev-parse", "--show-prefix").removesuffix(b"\n"))
         self._md5s: dict[str, frozenset[str]] = {}  # all possible digests of each git object, see `_spellings`
-        self._suspects: set[str] = set()  # paths of files that differed in some commit; compared first
+        self._suspects: set[str] = set()  # paths that differed in some commit; these are compared first
         self._matches: dict[tuple[str, str], bool] = {}  # results of `where` by path and git object
 
     @property

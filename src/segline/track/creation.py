@@ -52,7 +52,10 @@ def create(place: Place, say: Callable[[str], None]) -> None:
     if tables:
         aside = database.with_name(f"mlflow-half-made-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.db")
         os.link(database, aside)
-        say(f"{database} was incomplete after a killed process; it is now {aside.name}, and a new database is created")
+        say(
+            f"{database} was incomplete after a killed process; it was renamed to {aside.name}, and a new database is "
+            "created"
+        )
     for name in _beside(database):
         name.unlink(missing_ok=True)  # SQLite would apply a journal of the old database to the new one
     new.replace(database)

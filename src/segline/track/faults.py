@@ -72,9 +72,9 @@ def _database(text: str, where: str) -> str:
     if FULL.search(text):
         return f"{where} cannot be written: the disk is full; make room and run the command again"
     if "unable to open database file" in text:
-        return f"{where} cannot be opened: check that its folder exists and is writable"
+        return f"{where} cannot be opened; check that the folder of the database exists and is writable"
     if "disk I/O error" in text:
-        return f"{where} cannot be read or written (disk I/O error): check whether the disk is full or failing"
+        return f"{where} cannot be read or written (disk I/O error); check whether the disk is full or failing"
     return ""
 
 
@@ -133,9 +133,9 @@ def _known(revision: str) -> bool:
 def _driver(error: ImportError) -> str:
     module = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or not module:
-        return f"its driver cannot be used here ({error})"
+        return f"the database driver cannot be used here ({error})"
     package = PACKAGES.get(module, module)
-    return f"its driver, the package {package}, is not installed; run `pip install '{package}'`"
+    return f"the database driver, package {package}, is not installed; run `pip install '{package}'`"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -130,7 +130,7 @@ def parse(line: bytes) -> Promotion:
     except UnicodeDecodeError as error:
         raise ValueError(f"not valid UTF-8 (byte {error.start + 1})") from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError("the JSON is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"not a JSON object ({str(error)[:120]}): {shown(line.decode())}") from None
     if not isinstance(content, dict):
@@ -165,7 +165,7 @@ def append(file: Path, line: Promotion) -> None:
             _write(stream, content)
     except OSError as error:
         raise RegistryError(
-            f"{file} cannot be written ({error.strerror}); nothing was changed: make room on the disk, or check your "
+            f"{file} cannot be written ({error.strerror}); nothing was changed. Make room on the disk, or check your "
             "permissions, and run the command again"
         ) from error
 
@@ -215,16 +215,16 @@ def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     field = visible(".".join(str(part) for part in first["loc"]))[:80]
     if first["type"] == "missing":
-        return f"{field} is missing"
+        return f"the field {field} is missing"
     if first["type"] == "extra_forbidden":
-        return f"{field} is unknown; a newer segline may have written it"
-    return f"{field} = {shown(first['input'])}: {first['msg']}"
+        return f"the field {field} is unknown; a newer segline may have written the line"
+    return f"the field {field} = {shown(first['input'])}: {first['msg']}"
 
 
 def _way_out(line: bytes) -> str:
     if line.startswith((b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")):
-        return "it is a conflict marker of git: keep the lines of both sides and delete the markers"
-    return "restore the line from git; if it is a last line that a power cut left incomplete, delete it"
+        return "the line is a conflict marker of git; keep the lines of both sides, and delete the markers"
+    return "restore the line from git; if it is the last line, and a power cut left it incomplete, delete it"
 
 
 def _ends_line(stream: Any) -> bool:
@@ -255,4 +255,6 @@ def clear_mark(folder: Path) -> None:
 
 
 def _marker_error(folder: Path, error: OSError) -> RegistryError:
-    return RegistryError(f"{folder / MARKER}: {error.strerror}; remove this file, or check your permissions")
+    return RegistryError(
+        f"the marker file {folder / MARKER} cannot be changed ({error.strerror}); remove it, or check your permissions"
+    )

@@ -53,7 +53,7 @@ def files(store: Store, version: ModelVersion) -> Path:
     address = str(version.source)  # expected: models:/ followed by the id of the logged model
     lost = f"{version.name} version {version.version}: its files are missing"
     if not re.fullmatch(r"models:/[\w-]+", address, re.ASCII):
-        raise RegistryError(f"{lost}: its address {shown(address)} is not that of a logged model; {way_out(version)}")
+        raise RegistryError(f"{lost}: the address {shown(address)} names no logged model; {way_out(version)}")
     try:
         if store.place.own:  # MLflow's download would write into the folder and fail in a read-only project
             location = store.client.get_logged_model(address.removeprefix("models:/")).artifact_location
@@ -66,7 +66,9 @@ def files(store: Store, version: ModelVersion) -> Path:
     except Exception as error:  # if somebody edited the address, MLflow may raise any error
         raise RegistryError(f"{lost} ({_short(error)}); {way_out(version)}") from error
     if not inside:
-        raise RegistryError(f"{lost}: {visible(str(folder))} is outside {store.place.artifacts}; {way_out(version)}")
+        raise RegistryError(
+            f"{lost}: the folder {visible(str(folder))} is outside {store.place.artifacts}; {way_out(version)}"
+        )
     if not exists:
         raise RegistryError(f"{lost} from {visible(str(folder))}; {way_out(version)}")
     return folder
@@ -80,7 +82,7 @@ def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVer
     """
     expected = recorded(version)
     odd = [
-        f"{visible(path)} was added: {kind}, which segline never uses; delete it"
+        f"{visible(path)} was added; it is {kind}, which segline never uses; delete it"
         for path, kind in others.items()
         if kind != entries.CACHE
     ]
@@ -88,7 +90,10 @@ def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVer
         return odd
     altered = [path for path in expected if path in md5s and md5s[path] != expected[path]]
     return [
-        *(f"{visible(path)} was altered (md5 {md5s[path]}, registered {shown(expected[path])})" for path in altered),
+        *(
+            f"{visible(path)} was altered (md5 {md5s[path]}, but the registered md5 is {shown(expected[path])})"
+            for path in altered
+        ),
         *(f"{visible(path)} is missing" for path in expected if path not in md5s),
         *(f"{visible(path)} was added" for path in md5s if path not in expected),
         *odd,
@@ -98,7 +103,7 @@ def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVer
 def caches(others: Mapping[str, str]) -> list[str]:
     """List the bytecode caches in a version's folder."""
     return [
-        f"{visible(path)} is {kind}; segline never uses it; delete it"
+        f"{visible(path)} is {kind}, which segline never uses; delete it"
         for path, kind in others.items()
         if kind == entries.CACHE
     ]
@@ -107,8 +112,8 @@ def caches(others: Mapping[str, str]) -> list[str]:
 def way_out(version: ModelVersion) -> str:
     """Return advice on how to restore the files of a version."""
     return (
-        f"restore them from a copy of mlruns, or delete version {version.version} on MLflow's page and register the "
-        "model again (dvc repro -f -s register, with its data/model)"
+        f"restore the files from a copy of mlruns, or delete version {version.version} on MLflow's page and register "
+        "the model again (`dvc repro -f -s register`, with the data/model of this version)"
     )
 
 

@@ -135,7 +135,8 @@ def locate() -> Place:
     place = Place(root, uri)
     if place.own and (refused := set("%?#") & set(str(root))):
         raise StoreError(
-            f"MLflow cannot store runs in {root}; rename the folder so that its path has no {' '.join(sorted(refused))}"
+            f"MLflow cannot store runs in {root}; rename the folder so that the path contains none of the characters "
+            f"{' '.join(sorted(refused))}"
         )
     return place
 
@@ -199,7 +200,7 @@ def _first(database: Path, query: str, *values: str) -> str | None:
         if "no such table" in str(error):
             return None
         raise explain(error, sqlite_address(database), str(database)) or StoreError(
-            f"{database} cannot be read ({error}); check that you may read and write it and its folder"
+            f"{database} cannot be read ({error}); check that you may read and write this file and its folder"
         ) from error
     return str(row[0]) if row and row[0] is not None else None
 

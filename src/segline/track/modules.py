@@ -38,7 +38,7 @@ class SourcePackage(MetaPathFinder, InspectLoader):
         """Return the source text of a module; Python uses this text for the import and for tracebacks."""
         file = self._file(fullname)
         if file is None:
-            raise ImportError(f"{self.name} has no module {fullname}", name=fullname)
+            raise ImportError(f"the package {self.name} has no module {fullname}", name=fullname)
         return text_of(self.sources[file])
 
     def get_code(self, fullname: str) -> CodeType:
@@ -73,7 +73,7 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
         package = SourcePackage(name, sources)
         sys.meta_path.insert(0, package)
     elif package.sources != dict(sources):
-        raise ImportError(f"this process already imported another package {name}", name=name)
+        raise ImportError(f"this process already imported another package with the name {name}", name=name)
     _imported(package, name)
     return _imported(package, f"{name}.{module}")
 
@@ -84,7 +84,7 @@ def _imported(package: SourcePackage, fullname: str) -> ModuleType:
         return sys.modules[fullname]
     spec = package.find_spec(fullname)
     if spec is None:
-        raise ModuleNotFoundError(f"{package.name} has no module {fullname}", name=fullname)
+        raise ModuleNotFoundError(f"the package {package.name} has no module {fullname}", name=fullname)
     module = sys.modules[fullname] = module_from_spec(spec)
     try:
         package.exec_module(module)

@@ -46,7 +46,7 @@ PACKAGES = (
 # Predictions of the example may differ slightly, if stage `evaluate` uses a GPU and the packed model uses a CPU.
 TOLERANCE = 0.001  # largest share of pixels that may differ
 OBJECT_TOLERANCE = 3  # number of objects that may differ; an object cut in two counts as one missing and two extra
-OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of both limits counts
+OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of the two limits applies
 ENTRY = '''\
 """Run by MLflow to load this model; all of its code is in code/{package}."""
 
@@ -115,9 +115,11 @@ class Parts:
         try:
             content = parse.from_json(parse.read(file, parse.RECORD_SIZE))
         except parse.ParseError as error:
-            raise RegistryError(f"{file}: {error}; remove it, and `dvc repro` writes it") from error
+            raise RegistryError(f"{file}: {error}; remove the file, and `dvc repro` writes it again") from error
         if not isinstance(content, dict):
-            raise RegistryError(f"{file} is not the description of a model; remove it, and `dvc repro` writes it")
+            raise RegistryError(
+                f"{file} is not the description of a model; remove the file, and `dvc repro` writes it again"
+            )
         return content
 
 
@@ -222,7 +224,7 @@ def check(folder: Path, parts: Parts) -> None:
     objects = matched_objects(answer["instances"][0], parts.instances)
     if objects.fp + objects.fn > most_other(objects):
         raise PackagingError(
-            f"the packed model finds {objects.tp} of the {objects.tp + objects.fn} objects of its example in "
+            f"in the example, the packed model finds {objects.tp} of the {objects.tp + objects.fn} objects in "
             f"data/reports/instances, and {objects.fp} other objects; {again}"
         )
 

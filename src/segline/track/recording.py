@@ -31,7 +31,7 @@ from segline.params import flat
 MAX_PARAM = 6000  # characters; MLflow refuses a longer param
 MAX_TAG = 8000  # characters; longer values of tags are cut
 MAX_METRIC = 250  # characters; longer names of metrics are cut
-SHORT_DIGEST = 8  # number of MD5 digits that are appended to names that would be equal
+SHORT_DIGEST = 8  # number of MD5 digits that are appended to names that would otherwise be equal
 ERROR_TAG = "error"
 OUTCOME_TAG = "outcome"  # value "pruned" if the search stopped a trial early; the status of this trial is KILLED
 PROCESS_TAG = "process"  # host, process id and start time of the process that writes the run

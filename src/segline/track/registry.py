@@ -118,7 +118,8 @@ class Registry:
             created = version is None
             if version is None:
                 logged, md5s = versions.log(self.store, self.name, parts, run, records)
-                self.record(Md5s.of(parts), "registered")  # before the version exists, so that every version has a line
+                # The line is written before the version exists, so that every version has a line.
+                self.record(Md5s.of(parts), "registered")
                 all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(
                     self.store, self.name, parts, run, logged, tags=all_tags, description=description
@@ -181,11 +182,13 @@ class Registry:
             if matches := [version for version in versions if test(version)]:
                 if len(matches) > 1:
                     candidates = ", ".join(str(version.version) for version in matches)
-                    raise RegistryError(f"{which} could be versions {candidates} of {self.name}; give more of the md5")
+                    raise RegistryError(
+                        f"the md5s of versions {candidates} of {self.name} start with {which}; give more digits"
+                    )
                 return matches[0]
         numbers = [str(version.version) for version in versions]
         known = ", ".join([*numbers, *(f"@{alias}" for version in versions for alias in version.aliases)])
-        raise RegistryError(f"{self.name} has no version {which}; there are {known or 'none'}")
+        raise RegistryError(f"{self.name} has no version {which}; its versions and aliases are {known or 'none'}")
 
     def run(self, version: ModelVersion) -> MlflowRun | None:
         """Return the MLflow run that made a version; None if the run was deleted."""
@@ -232,7 +235,8 @@ class Registry:
 
         Parameters
         ----------
-        commit : commit that the version was made from; if None, the checked-out commit, unless files have changed.
+        commit : commit that the version was made from; if None, the checked-out commit is recorded, unless files have
+            changed.
         """
         line = self._line(md5s, CHAMPION, action, reason, commit, forced=forced)
         history.mark_move(self.store.place.folder)

@@ -62,12 +62,12 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
             return commit
     if candidates:
         raise NoCommitError(
-            f"the weights are in dvc.lock of commit {candidates[0][:10]}, with other inference settings or model code; "
-            "commit the dvc.lock of its registration, and push"
+            f"commit {candidates[0][:10]} has a dvc.lock with the version's weights, but with other inference settings "
+            "or other model code; commit the dvc.lock from the registration of this version, and push the commit"
         )
     raise NoCommitError(
-        f"no commit here has a dvc.lock with its weights (md5 {version.model_md5}); commit dvc.lock on the machine "
-        "that trained it, and push"
+        f"no commit of this clone has a dvc.lock with the version's weights (md5 {version.model_md5}); on the machine "
+        "that trained the model, commit dvc.lock, and push the commit"
     )
 
 

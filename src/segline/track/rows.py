@@ -20,7 +20,7 @@ Show = Callable[[str, int, int], None]
 
 LARGE = 2**24  # pixels; larger images are predicted out-of-core if the version can do so
 OLD = 200  # bytes per pixel; assumed if the version's code cannot estimate how much memory it needs
-NO_INSTANCES = "the version was registered by an earlier segline, without instances; register the model again"
+NO_INSTANCES = "the version was registered by an earlier segline and predicts no instances; register the model again"
 
 
 class InMemory:
@@ -115,7 +115,10 @@ def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
     """
     served = version.served
     if not hasattr(served, "large"):
-        reason = "the version was registered by an earlier segline, which had no windows; register the model again"
+        reason = (
+            "the version was registered by an earlier segline, which could not predict window by window; register the "
+            "model again"
+        )
         return reason, OLD * height * width
     reason, needed = served.needs_whole(height, width)
     return str(reason), int(needed)
@@ -134,8 +137,8 @@ def by_windows(version: Loaded, height: int, width: int) -> bool:
     reason, needed = memory(version, height, width)
     if reason and needed > progress.machine_memory() // 2:
         raise RegistryError(
-            f"{width} x {height} px need about {needed / 2**30:.0f} GiB of memory, and the image cannot be predicted "
-            f"window by window: {reason}; cut the image"
+            f"an image of {width} x {height} px needs about {needed / 2**30:.0f} GiB of memory, and it cannot be "
+            f"predicted window by window: {reason}; cut the image into parts"
         )
     return not reason
 

@@ -112,7 +112,7 @@ def _explained(variable: str, address: str) -> Iterator[None]:
         kept = "runs" if variable == TRACKING else "models"
         raise StoreError(
             f"{name}: MLflow cannot store {kept} there ({reason(error, address)}); start the server, set another "
-            "address, or unset it to use the project's own store"
+            "address, or unset the variable to use the project's own store"
         ) from None
 
 

@@ -139,7 +139,7 @@ class Store:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def find(self, model_md5: str) -> Run | None:
-        """Return the latest run that trained the model with this md5; None if there is none."""
+        """Return the latest run that trained the model with this md5; None if there is no such run."""
         runs = self.client.search_runs(
             [self.experiment_id], f"tags.`{MODEL_TAG}` = '{model_md5}'", order_by=["start_time DESC"], max_results=1
         )

@@ -116,7 +116,7 @@ def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: P
     try:
         content = read(folder, copy)
     except OSError as error:
-        raise RegistryError(f"{label}: its files cannot be checked: {_reason(error)}") from error
+        raise RegistryError(f"{label}: the files cannot be checked: {_reason(error)}") from error
     if wrong := intact.damage(content.md5s, content.others, version):
         raise RegistryError(
             f"{label} differs from its registration: {'; '.join(wrong[:SHOWN])} (in {folder}); "
@@ -127,7 +127,9 @@ def checked(store: Store, version: ModelVersion, *, trust: bool = False, copy: P
     if problem or (missing and not trust):
         raise RegistryError(f"{label} is not trusted: {problem or missing}")
     if missing:
-        progress.note(f"warning: {label} is used because of --trust: {HISTORY} has no line for its md5 {content.md5}")
+        progress.note(
+            f"warning: {label} is used because of --trust, although {HISTORY} has no line for md5 {content.md5}"
+        )
     return content
 
 
@@ -142,14 +144,17 @@ def is_sound(store: Store, version: ModelVersion) -> bool:
 def contradiction(version: ModelVersion, content: VersionContent, history: Path) -> str:
     """Describe why a version's files do not match the tag ``version.md5``; return an empty text if they match."""
     tag = version.tags.get(VERSION_MD5, "")
-    claim = f"tag {VERSION_MD5} is {shown(tag)}" if tag else f"it has no tag {VERSION_MD5}"
+    claim = f"the tag {VERSION_MD5} is {shown(tag)}" if tag else f"the tag {VERSION_MD5} is missing"
     if not content.md5:
-        return f"weights, settings or code are missing, or altered; {intact.way_out(version)}"
+        return f"the weights, settings or code are missing or altered; {intact.way_out(version)}"
     if content.md5 == tag:
         return ""
     if content.md5 in known(version.name, history):
-        return f"{claim}, but its files have md5 {content.md5}, which {HISTORY} has: set the tag to it on MLflow's page"
-    return f"{claim}, but its files have md5 {content.md5}: they were altered; {intact.way_out(version)}"
+        return (
+            f"{claim}, but the files have md5 {content.md5}, which is in {HISTORY}; set the tag to this md5 on "
+            "MLflow's page"
+        )
+    return f"{claim}, but the files have md5 {content.md5}, so they were altered; {intact.way_out(version)}"
 
 
 def unrecorded(version: ModelVersion, content: VersionContent, history: Path) -> str:
@@ -157,9 +162,10 @@ def unrecorded(version: ModelVersion, content: VersionContent, history: Path) ->
     if content.md5 in known(version.name, history):
         return ""
     return (
-        f"no line of {HISTORY} has its md5 {content.md5}. If another clone registered it, commit {HISTORY} there, and "
-        "pull it here with git. If an earlier segline registered it, run dvc repro -f -s register with its data/model. "
-        "Otherwise, if you know where the files come from, use --trust of predict, serve and models promote"
+        f"no line of {HISTORY} has the version's md5 {content.md5}. If another clone registered the version, commit "
+        f"{HISTORY} there, and pull it here with git. If an earlier segline registered the version, run `dvc repro -f "
+        "-s register` with the data/model of this version. Otherwise, if you know where the files come from, give "
+        "--trust to predict, serve or models promote"
     )
 
 
@@ -176,14 +182,16 @@ def misplaced(alias: str, name: str, md5: str, history: Path) -> str:
     expected = held[PLACES[alias]] if len(held) >= -PLACES[alias] else None
     if md5 == expected:
         return ""
-    recorded = f"md5 {expected}" if expected else "none"
+    recorded = f"md5 {expected}" if expected else "no version"
     return (
-        f"@{alias} is on md5 {md5}, but {HISTORY} has {recorded}: somebody set the alias by hand, or git changed the "
-        "file; run `segline models verify` for details, `segline models sync` to set the aliases"
+        f"@{alias} is on md5 {md5}, but {HISTORY} names {recorded}; somebody set the alias by hand, or git changed "
+        f"{HISTORY}; run `segline models verify` for details, or `segline models sync` to set the aliases"
     )
 
 
 def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{tempfile.gettempdir()} has no room for a copy of them; make room, or set TMPDIR to another folder"
-    return f"{error}; check that you may read them"
+        return (
+            f"{tempfile.gettempdir()} has no room for a copy of them; make room there, or set TMPDIR to another folder"
+        )
+    return f"{error}; check that you may read these files"

@@ -147,7 +147,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
     """Replace a version's origin tags with the tags of a new registration, unless a commit matches the old tags.
 
-    The same model may be made again from other code or params. The old code or params may never be committed.
+    The same model may be made again from other code or params, and the old code or params may remain uncommitted.
     """
     if all(version.tags.get(name) == tags.get(name) for name in commits.TAGS):
         return
@@ -162,10 +162,10 @@ def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], 
                 store.client.log_model_artifact(_model_id(version), str(file))
             except (MlflowException, OSError) as error:
                 raise RegistryError(
-                    f"{version.name} version {version.version}: {name} cannot be stored ({error}); "
+                    f"{version.name} version {version.version}: the file {name} cannot be stored ({error}); "
                     f"{intact.way_out(version)}"
                 ) from error
-        if md5s:  # an invalid tag is kept, since a tag with only these files would report all others as added
+        if md5s:  # an invalid tag is kept: with a tag for only these files, all other files would count as added
             new_tags[intact.FILES_TAG] = json.dumps({**md5s, **intact.listing(Path(folder))})
     for name, value in new_tags.items():
         store.client.set_model_version_tag(version.name, version.version, name, value)

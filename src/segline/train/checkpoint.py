@@ -118,7 +118,7 @@ def give(content: CheckpointContent, state: State) -> None:
     try:
         _give(content, state)
     except Exception as error:  # torch raises many exception types for tensors that do not fit
-        raise CheckpointError(f"the checkpoint does not fit the training: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"the checkpoint does not fit the training ({type(error).__name__}: {error})") from error
 
 
 def _give(content: CheckpointContent, state: State) -> None:
@@ -130,7 +130,7 @@ def _give(content: CheckpointContent, state: State) -> None:
     sums = {field.name: under_way[f"sums/{field.name}"].to(device) for field in fields(LossSums) if under_way}
     random = {name.removeprefix("random/"): t for name, t in under_way.items() if name.startswith("random/")}
     if "cpu" in random and (random["cpu"].shape, random["cpu"].dtype) != (torch.get_rng_state().shape, torch.uint8):
-        raise ValueError("random/cpu is not the state of a generator")
+        raise ValueError("the tensor random/cpu is not the state of a random generator")
     state.network.load_state_dict(content.tensors[WEIGHTS])
     state.optimizer.load_state_dict(optimizer)
     state.scaler.load_state_dict(rest["scaler"])
@@ -148,11 +148,13 @@ def _check_optimizer(saved: dict[str, Any], state: State) -> None:
             raise ValueError("the parameter groups of the optimizer differ from those of the checkpoint")
         for name, value in own.items():
             if isinstance(value, float | int) and not isinstance(group[name], float | int):
-                raise ValueError(f"{name} is {group[name]!r}, not a number")
+                raise ValueError(f"the optimizer's {name} is {group[name]!r}, not a number")
     for number, values in saved["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
-                raise ValueError(f"{name} of parameter {number} has the wrong shape {tuple(value.shape)}")
+                raise ValueError(
+                    f"the optimizer's {name} of parameter {number} has the wrong shape {tuple(value.shape)}"
+                )
 
 
 def write(folder: Path, content: CheckpointContent) -> None:

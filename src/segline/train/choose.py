@@ -16,7 +16,7 @@ from segline.score.judge import AP_IOU
 Truth = npt.NDArray[np.uint8] | npt.NDArray[np.int32]  # (H, W)
 
 THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
-# List the mildest values first, because the first of several equally good settings is chosen.
+# Values that change a prediction least come first, because the first of several equally good settings is chosen.
 DEPTHS = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
 MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -50,7 +50,7 @@ def separation(
     min_areas: Sequence[int] = MIN_AREAS,
     min_probabilities: Sequence[float] = MIN_PROBABILITIES,
 ) -> Separation:
-    """Return the separation settings with the best object AP at IoU 0.5. The counts of all images are added first.
+    """Return the separation settings with the best object AP at IoU 0.5, computed from the summed counts of all images.
 
     Parameters
     ----------

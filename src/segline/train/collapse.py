@@ -47,7 +47,10 @@ class Watch:
             spell.last = epoch
             return None
         self.spells.append(Spell(class_id, epoch, epoch))
-        return f"epoch {epoch}: every validation pixel is predicted {self._name(class_id)}; the truth has other classes"
+        return (
+            f"epoch {epoch}: every validation pixel is predicted as {self._name(class_id)}, but the ground truth has "
+            "other classes"
+        )
 
     def verdict(self, kept: int) -> str | None:
         """Return a warning with advice if a collapse includes the latest epoch or the used epoch `kept`; else None."""
@@ -55,7 +58,7 @@ class Watch:
         if not relevant:
             return None
         return (
-            f"every validation pixel is predicted {' and '.join(map(self._describe, relevant))} of {self.epoch} "
+            f"every validation pixel is predicted as {' and '.join(map(self._describe, relevant))} of {self.epoch} "
             f"(epoch {kept} is used); try weights.density_balance: 1, a higher weights.class_balance (up to 1), "
             f"a lower train.learning_rate (now {self.settings.learning_rate:g}) or "
             f"more train.epochs (now {self.settings.epochs})"

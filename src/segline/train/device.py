@@ -36,7 +36,8 @@ def choose(runtime: Runtime) -> str:
     if runtime.device in present or (runtime.device == "cuda" and "cuda:0" in present):
         return runtime.device
     raise DeviceError(
-        f"params.yaml: runtime.device = {runtime.device!r}: this machine has {', '.join(present)}; set one or auto"
+        f"params.yaml: runtime.device = {runtime.device!r}: this machine has no such device; choose from "
+        f"auto, {', '.join(present)}"
     )
 
 
@@ -51,8 +52,8 @@ def warnings(tuned: Tuned, device: str) -> list[str]:
     messages = [warning] if (warning := precision_warning(tuned.train.amp, device)) else []
     if tuned.model.norm == "batch" and tuned.train.batch_size == 1:
         messages.append(
-            "train.batch_size = 1 with model.norm = batch: training normalizes by the statistics of a single tile, "
-            "prediction by those of many; set model.norm to none, or train.batch_size to 2 or more"
+            "train.batch_size = 1 with model.norm = batch: training normalizes with the statistics of one tile, "
+            "but prediction with the statistics of many tiles; set model.norm to none, or train.batch_size to 2 or more"
         )
     return messages
 
@@ -68,7 +69,7 @@ def precision_warning(amp: Amp, device: str) -> str | None:
     if amp == "off":
         return None
     if device == "mps" and amp == "bf16":
-        raise DeviceError("params.yaml: train.amp = 'bf16': mps does not support bf16; set fp16 or off")
+        raise DeviceError("params.yaml: train.amp = 'bf16': mps does not support bf16; set train.amp to fp16 or off")
     if device.startswith("cuda"):
         if amp == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             return _warning(amp, torch.cuda.get_device_name(device), "fp16")
@@ -81,4 +82,4 @@ def precision_warning(amp: Amp, device: str) -> str | None:
 
 
 def _warning(amp: str, device: str, instead: str) -> str:
-    return f"train.amp = {amp}: {device} only emulates it, which is slower than off; set train.amp to {instead}"
+    return f"train.amp = {amp}: {device} only emulates {amp}, which is slower than off; set train.amp to {instead}"

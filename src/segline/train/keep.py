@@ -39,14 +39,14 @@ class Kept:
     """Finished epochs of a training run, and its checkpoints in `folder`: the latest, and those of the best epochs.
 
     A checkpoint is named by the number of finished epochs (epoch-00007) and, within an epoch, also by the number of
-    finished steps (epoch-00007-step-000120). It is written atomically, after the checkpoints of the best epochs in its
-    history. So `load` finds a checkpoint to resume from, whenever the process is killed.
+    finished steps (epoch-00007-step-000120). Each checkpoint is written atomically, after the checkpoints of the best
+    epochs in its history. So `load` finds a checkpoint to resume from, whenever the process is killed.
     """
 
     folder: Path
     settings: Train
     epochs: list[Epoch] = field(default_factory=list)
-    unsaved: dict[str, checkpoint.CheckpointContent] = field(default_factory=dict)  # by name; could not be written yet
+    unsaved: dict[str, checkpoint.CheckpointContent] = field(default_factory=dict)  # by name; not written yet
 
     @property
     def best(self) -> list[Epoch]:
@@ -64,7 +64,7 @@ class Kept:
             A checkpoint could not be written, and a second attempt failed too.
         """
         if self.unsaved and (problem := self._write()):
-            raise KeepError(f"{problem}; make room on the disk, then start again: the training resumes from there")
+            raise KeepError(f"{problem}; make room on the disk and start again to resume from it")
         return self.folder / _name(self.best[0].epoch) / checkpoint.WEIGHTS
 
     def offer(self, epoch: Epoch, state: State) -> str | None:
@@ -116,7 +116,7 @@ class Kept:
         for folder in sorted(filter(_is_checkpoint, self.folder.glob(PATTERN)), reverse=True):
             try:
                 content = checkpoint.read(folder)
-            except checkpoint.CheckpointError:  # a process was killed while removing it: try an earlier one
+            except checkpoint.CheckpointError:  # a process was killed while it removed this folder
                 _remove(folder)
                 continue
             self.epochs = checkpoint.history(content)

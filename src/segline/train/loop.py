@@ -35,7 +35,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Event: step number `step` of `steps` in `epoch` is done. Later, each validation batch repeats the last event."""
+    """Event after step number `step` of `steps` in `epoch`. Each validation batch repeats that of the last step."""
 
     epoch: int
     step: int
@@ -193,7 +193,7 @@ def set_rates(state: State, settings: Train, step: int, steps_per_epoch: int) ->
     for group in state.optimizer.param_groups:
         group["lr"] = schedule.learning_rate(settings, step, steps_per_epoch, state.validation_losses)
         if "momentum" in group:
-            # Use TINY, not 0, because rmsprop allocates its buffer only if the momentum is above 0 at the first step.
+            # Use TINY, not 0, because rmsprop allocates its momentum buffer only if the first momentum is above 0.
             group["momentum"] = max(momentum, TINY) if settings.momentum else 0.0
         elif "betas" in group:
             group["betas"] = (momentum, group["betas"][1])
@@ -266,4 +266,4 @@ def refuse_not_finite(sums: LossSums, epoch: int, step: int, settings: Train) ->
         advice.append("set train.amp to bf16 or off")
     if settings.momentum_warmup_percent == 0 and settings.momentum > 0.9:
         advice.append("set train.momentum_warmup_percent to 20")
-    raise TrainingError(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: " + ", or ".join(advice))
+    raise TrainingError(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}; " + ", or ".join(advice))

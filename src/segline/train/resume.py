@@ -27,7 +27,7 @@ SHOWN = 3  # number of differences listed in a message
 
 @dataclass
 class Claim:
-    """Folder of a training run, and the named values that form the resume key. This process has locked the folder."""
+    """Folder that this process has locked for a training run, and the named values that form the resume key."""
 
     folder: Path
     parts: Mapping[str, str]
@@ -62,11 +62,11 @@ class Claim:
         file = self.folder / name
         if not file.exists():
             return None
-        record = files.read_record(file, dict[str, Word], f"remove it, and {otherwise}")
+        record = files.read_record(file, dict[str, Word], f"remove this file, and {otherwise}")
         return record.get(field)
 
     def finish(self, model_md5: str, keep: bool) -> None:
-        """If `keep` is set, record that the training finished and made the model `model_md5`; else clear the folder."""
+        """If `keep` is set, record the end of the training and the MD5 of its model; else clear the folder."""
         if keep:
             files.write_json(self.folder / FINISHED, {"model": model_md5})
         else:
@@ -90,7 +90,7 @@ class Claim:
         return ", ".join([*texts, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else texts)
 
     def _parts_of(self, folder: Path) -> Mapping[str, str] | None:
-        """Return the named values recorded in `folder`; None if it is this run's own folder, or is being removed."""
+        """Return the named values recorded in `folder`; None for this run's own folder, or one being removed."""
         if folder == self.folder:
             return None
         try:
@@ -119,7 +119,7 @@ def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> I
     waiting = False
     while (lock := _lock(folder)) is None:
         if not waiting:
-            say(f"another process trains with the same settings and data; waiting until it ends ({folder})")
+            say(f"another process trains with the same settings and data; waiting until it ends (folder {folder})")
         waiting = True
         time.sleep(POLL_INTERVAL)
     with lock:
@@ -167,7 +167,7 @@ def _lock(folder: Path) -> IO[str] | None:
     A POSIX lock is released when its process ends, even by a kill, and forked workers do not inherit it.
     """
     while True:
-        with suppress(FileExistsError):  # `exist_ok` fails if the folder is removed meanwhile
+        with suppress(FileExistsError):  # even `exist_ok` fails if the folder is removed meanwhile
             folder.mkdir(parents=True)
         with suppress(FileNotFoundError), ExitStack() as opened:
             stream = opened.enter_context((folder / LOCK).open("w"))

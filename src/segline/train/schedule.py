@@ -66,8 +66,8 @@ def drops(losses: Sequence[float], patience: int) -> int:
 def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
     """Return the momentum of `step`: it rises linearly from momentum_start to momentum, then stays constant.
 
-    The effective rate is learning_rate / (1 - momentum): at momentum 0.99 a hundred times the learning rate, which is
-    too much for the first steps.
+    The effective rate is learning_rate / (1 - momentum). At momentum 0.99 it is a hundred times the learning rate,
+    which is too much for the first steps.
     """
     steps = settings.momentum_warmup_percent / 100 * settings.epochs * steps_per_epoch
     if step >= steps or settings.momentum_start >= settings.momentum:

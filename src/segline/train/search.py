@@ -110,8 +110,9 @@ class Search:
         names = optuna.get_all_study_names(storage)
         if name not in names:
             raise StudyError(
-                f"no search has the settings, data and code of this folder ({name}); the storage holds "
-                f"{', '.join(names) or 'none'}. Start `dvc repro` first; join from the same commit and data"
+                f"no search in the storage has the settings, data and code of this folder (search key {name}); "
+                f"the storage has the search keys: {', '.join(names) or 'none'}. Start `dvc repro` first; then join "
+                "from the same commit and data"
             )
         return cls(plan, storage, claims, name)
 
@@ -182,7 +183,7 @@ class Search:
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         """Return sampled values by full setting name. Trial 0 takes the values of params.yaml that the space allows."""
         values: dict[str, Value] = {}
-        _ = trial.relative_params  # sampled jointly, so before `_suggest` sets samplers for single names
+        _ = trial.relative_params  # sample jointly; `_suggest` later sets samplers for single settings
         kind = self.plan.tune.space.get(KIND)
         base = self.plan.base.train.schedule.kind
         if kind and (trial.number or holds(kind, base)):
@@ -199,7 +200,7 @@ class Search:
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # Use one sampler per setting name, because a trial that is trained again may already have some of the values.
+        # Seed a sampler for each setting name, because a trial that is trained again may already have some values.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))

@@ -45,8 +45,8 @@ class SearchPlan:
         for name in self.tune.space:
             if KIND not in self.tune.space and not reads_schedule(name, (kind,)):
                 raise SpaceError(
-                    f"params.yaml: tune.space.{name} has no effect with train.schedule.kind = {kind}; remove it, "
-                    f"or add {KIND}: {{choices: [...]}}"
+                    f"params.yaml: tune.space.{name} has no effect with train.schedule.kind = {kind}; remove it from "
+                    f"the space, or add {KIND}: {{choices: [...]}} to the space"
                 )
         self._check_sizes()
 

@@ -17,7 +17,7 @@ from segline import parse
 from segline.addresses import SETTING, hide, shown
 from segline.text import MESSAGE, cut
 
-ALONE = -1  # number that a worker claims while it creates trials or tables; it is not the number of a trial
+ALONE = -1  # claimed instead of a trial number by a worker that creates trials or tables
 CONNECT = 10  # seconds for the server to accept a connection
 FORM = "postgresql+psycopg://USER@HOST/NAME"
 
@@ -114,8 +114,8 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
     journal = Path(address)
     if not new and not journal.is_file():
         raise StudyError(
-            f"{shown(address)}: no such file; give the journal of the search, mlruns/studies/*.journal in the folder "
-            f"where it runs, or the address of its database, {FORM}"
+            f"the journal {shown(address)} does not exist; give the journal of the search (mlruns/studies/*.journal in "
+            f"the folder where the search runs), or the address of its database ({FORM})"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
     lock: Any = _JournalLock(journal)  # Optuna's base class of locks is not public
@@ -153,26 +153,26 @@ def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
         with PostgresClaims(engine, "tables").claim(ALONE, wait=True):
             storage = RDBStorage(address, engine_kwargs=settings)
     except ImportError as error:
-        raise StudyError(f"{shown(address)}: {error}; install this driver with pip") from error
+        raise StudyError(f"{shown(address)} needs a database driver ({error}); install this driver with pip") from error
     except Exception as error:  # drivers raise many exception types when there is no server
-        raise StudyError(f"{shown(address)}: cannot be opened: {hide(str(error), address)}") from error
+        raise StudyError(f"the database {shown(address)} cannot be opened: {hide(str(error), address)}") from error
     return storage, PostgresClaims(engine, study)
 
 
 def _url(address: str) -> URL:
-    shown = f"{address.partition('://')[0]}://..."  # any other part may contain a password
+    shown = f"{address.partition('://')[0]}://..."  # every later part may contain a password
     if not address.startswith("postgresql"):
         raise StudyError(
-            f"{shown}: not supported; workers share a journal file or a PostgreSQL database ({FORM}), whose locks end "
-            "with their holder"
+            f"{shown} is not supported; use a journal file or a PostgreSQL database ({FORM}), because their locks end "
+            "when a worker is killed"
         )
     try:
         url = make_url(address)
     except (ArgumentError, ValueError) as error:  # ValueError is raised for a wrong port
-        raise StudyError(f"{shown}: not an address of a database; write {FORM}") from error
+        raise StudyError(f"{shown} is not the address of a database; write {FORM}") from error
     if url.password is not None or any(SETTING.match(f"{name}=x") and name != "passfile" for name in url.query):
         raise StudyError(
-            f"{shown}: remove the password, because others can read params.yaml and command lines; "
-            "put it into ~/.pgpass or PGPASSWORD"
+            f"the address {shown} contains a password, but others can read params.yaml and command lines; "
+            "move the password to ~/.pgpass or PGPASSWORD"
         )
     return url

@@ -42,8 +42,8 @@ def problems_of(folder: Path, part_of: dict[str, str] | None = None) -> list[tup
 
 def test_duplicates_in_two_groups_are_warnings(folder: Path) -> None:
     assert problems_of(folder) == [
-        ("warning", "images/b.png", "in group b: same pixels as images/d.png in d"),
-        ("warning", "images/c.png", "in group c: looks like images/e.png in e"),
+        ("warning", "images/b.png", "in group b: same pixels as images/d.png in group d"),
+        ("warning", "images/c.png", "in group c: looks like images/e.png in group e"),
     ]
 
 
@@ -57,8 +57,8 @@ def test_duplicates_in_one_group_are_allowed(folder: Path) -> None:
 def test_the_same_pixels_in_two_splits_are_an_error(folder: Path) -> None:
     splits = dict.fromkeys("ab", "train") | dict.fromkeys("cd", "test") | dict.fromkeys("ef", "validation")
     assert problems_of(folder, splits) == [
-        ("error", "images/b.png", "in split train: same pixels as images/d.png in test"),
-        ("warning", "images/c.png", "in split test: looks like images/e.png in validation"),
+        ("error", "images/b.png", "in split train: same pixels as images/d.png in split test"),
+        ("warning", "images/c.png", "in split test: looks like images/e.png in split validation"),
     ]
     assert problems_of(folder, dict.fromkeys("abcdef", "train")) == []
 
@@ -106,5 +106,5 @@ def test_import_groups_images_with_the_same_pixels(folder: Path, tmp_path: Path)
         shutil.copytree(folder / kind, tmp_path / "source" / name)
     made = bring(tmp_path / "source", "twice", raw=tmp_path / "raw")
     assert Dataset.open(made.folder).groups == {stem: "b" if stem == "d" else stem for stem in "abcdef"}
-    assert "groups: d joined the group of the image with the same pixels" in made.reasons
+    assert "groups: images d joined the group of an image with the same pixels" in made.reasons
     assert [problem.file for problem in made.problems] == ["images/b.png", "images/c.png"]

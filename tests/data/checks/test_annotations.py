@@ -106,8 +106,8 @@ def test_touching_instances_are_not_anti_aliased() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({0: 5}, [("warning", "nothing but background")]),
-        ({0: 5, 9: 1}, [("warning", "nothing but background")]),
+        ({0: 5}, [("warning", "contains only background")]),
+        ({0: 5, 9: 1}, [("warning", "contains only background")]),
         ({9: 5}, [("warning", "every pixel is ignored")]),
         ({0: 5, 2: 1}, []),
     ],
@@ -121,7 +121,7 @@ def test_tiny_and_divided_instances_are_warnings() -> None:
     instances[0, :3] = 41
     instances[23, 5] = 7
     assert as_tuples(list(of_instances("f", instances))) == [
-        ("warning", "1 of 4 instances are below 4 px, the first at x 0, y 0"),
+        ("warning", "1 of 4 instances are smaller than 4 px, the first at x 0, y 0"),
         ("warning", "1 of 4 instances are in several pieces, the first at x 11, y 3"),
     ]
 
@@ -134,7 +134,7 @@ def test_tiny_areas_are_warnings(kind: str, connectivity: int) -> None:
     (problem,) = of_areas("f", classes, histogram(classes), spec)
     tiny = sum(area < 4 for area in areas)
     assert (problem.level, problem.count) == ("warning", tiny)
-    assert problem.message.startswith(f"{tiny} of {len(areas)} areas of class 1 are below 4 px, the first at x ")
+    assert problem.message.startswith(f"{tiny} of {len(areas)} areas of class 1 are smaller than 4 px, the first at x ")
 
 
 def test_pixels_with_only_class_or_instance_are_errors() -> None:

@@ -59,7 +59,7 @@ def test_grey_among_colour_is_a_warning_with_the_rule(make_dataset: Callable[...
     folder = make_dataset()
     _image(folder, np.uint8, 3)
     assert as_tuples(problems(Dataset.open(folder))) == [
-        ("warning", "images", "4 grey and 1 RGB: grey images are read as RGB with three equal channels")
+        ("warning", "images", "4 images are grey and 1 RGB; grey images are read as RGB with three equal channels")
     ]
 
 
@@ -68,15 +68,15 @@ def test_other_mixtures_of_types_are_errors(make_dataset: Callable[..., Path]) -
     _image(folder, np.uint16, 1)
     _image(folder, np.uint8, 3, "c")
     grey, wide = problems(Dataset.open(folder))
-    assert (grey.level, grey.message[:16]) == ("warning", "3 grey and 1 RGB")
+    assert (grey.level, grey.message[:27]) == ("warning", "3 images are grey and 1 RGB")
     assert wide.of_set
     assert as_tuples([wide]) == [
         (
             "error",
             "images/b.png",
             (
-                "uint16 with 1 channel(s), but 4 images are uint8 with 1 or 3; "
-                "a network takes images of one type and number of channels: convert or remove it"
+                "is uint16 with 1 channel(s), but 4 images are uint8 with 1 or 3 channel(s); "
+                "a network takes images of one type and number of channels; convert or remove this image"
             ),
         )
     ]
@@ -91,7 +91,7 @@ def _relabel(folder: Path, value: int, to: int) -> None:
 def test_a_class_without_pixels_is_a_warning(make_dataset: Callable[..., Path]) -> None:
     folder = make_dataset()
     _relabel(folder, 2, 1)
-    assert as_tuples(problems(Dataset.open(folder))) == [("warning", "dataset", "no pixel of class 2 nucleus")]
+    assert as_tuples(problems(Dataset.open(folder))) == [("warning", "dataset", "no pixel has class 2 (nucleus)")]
 
 
 def test_labels_of_one_class_are_an_error(make_dataset: Callable[..., Path]) -> None:
@@ -100,7 +100,7 @@ def test_labels_of_one_class_are_an_error(make_dataset: Callable[..., Path]) -> 
     _relabel(folder, 1, 0)
     errors = [problem for problem in problems(Dataset.open(folder)) if problem.level == "error"]
     assert as_tuples(errors) == [
-        ("error", "dataset", "the labels contain background only; a network needs two classes to learn")
+        ("error", "dataset", "the labels contain only background; a network needs two classes to learn")
     ]
 
 
@@ -116,8 +116,8 @@ def test_a_class_absent_from_a_split_is_a_warning(make_dataset: Callable[..., Pa
     splits = {"a": "train", "b": "test", "c": "validation", "d": "validation", "e": "validation"}
     assert per_dataset.judge(dataset, checked) == []
     assert as_tuples(per_dataset.of_splits(dataset, checked, splits)) == [
-        ("warning", "test split", "no pixel of class 2 nucleus"),
-        ("warning", "train split", "no pixel of class 2 nucleus"),
+        ("warning", "test split", "no pixel has class 2 (nucleus)"),
+        ("warning", "train split", "no pixel has class 2 (nucleus)"),
     ]
 
 
@@ -129,14 +129,14 @@ def test_a_training_split_of_one_class_is_an_error(make_dataset: Callable[..., P
     splits = {stem: "train" if stem == "a" else "test" for stem in "abcde"}
     reported = per_dataset.of_splits(dataset, per_dataset.inspect(dataset), splits)
     assert as_tuples(reported) == [
-        ("error", "train split", "the labels contain background only; a network needs two classes to learn")
+        ("error", "train split", "the labels contain only background; a network needs two classes to learn")
     ]
 
 
 def test_too_few_images_are_an_error(make_dataset: Callable[..., Path]) -> None:
     (problem,) = problems(Dataset.open(make_dataset(images=3)))
     assert problem.of_set
-    assert "3 image(s); at least 4 are needed" in problem.message
+    assert "there are 3 image(s), but at least 4 are needed" in problem.message
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -183,7 +183,7 @@ def test_a_wrong_groups_csv_does_not_hide_the_images(make_dataset: Callable[...,
     folder = make_dataset()
     (folder / "groups.csv").write_text("image,group\na,1\n")
     dataset, reported = opened(folder)
-    assert as_tuples(reported) == [("error", "groups.csv", "does not list: b, c, d, e (4 in all)")]
+    assert as_tuples(reported) == [("error", "groups.csv", "does not list these images: b, c, d, e (4 in all)")]
     assert dataset is not None and dataset.groups == {stem: stem for stem in "abcde"}
 
 

@@ -76,7 +76,7 @@ FAULTS = {
         lambda folder: imagefiles.write_png(folder / "instances" / "b.png", np.zeros((10, 12), np.uint16)),
         "error",
         "instances/b.png",
-        "12x10 px, but its image is 10x12 px",
+        "has 12x10 px, but its image images/b.png has 10x12 px",
     ),
     "class table": (
         _values("classes", 3, 0, 2),
@@ -101,9 +101,9 @@ FAULTS = {
         lambda folder: imagefiles.write_png(folder / "images" / "b.png", np.full((12, 10), 7, np.uint8)),
         "warning",
         "images/b.png",
-        "every pixel is 7",
+        "every pixel has the value 7",
     ),
-    "empty labels": (_empty, "warning", "classes/b.png", "nothing but background"),
+    "empty labels": (_empty, "warning", "classes/b.png", "contains only background"),
     "two classes": (
         lambda folder: _values("instances", 1, 0, 2)(folder) or _values("classes", 2, 0, 2)(folder),
         "warning",

@@ -64,7 +64,7 @@ def test_links_out_of_the_folder_are_errors(make_dataset: Callable[..., Path], t
     (folder / "images" / "b.png").symlink_to(tmp_path / "b.png")
     ((level, file, message),) = problems_of(folder)
     assert (level, file) == ("error", "images/b.png")
-    assert f"a link to {tmp_path / 'b.png'}, outside the dataset" in message
+    assert f"is a link to {tmp_path / 'b.png'}, outside the dataset" in message
 
 
 def test_a_linked_folder_and_a_linked_table_are_errors(make_dataset: Callable[..., Path], tmp_path: Path) -> None:

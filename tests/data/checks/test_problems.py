@@ -12,7 +12,7 @@ def test_errors_come_first_and_columns_are_aligned() -> None:
 
 def test_the_table_counts_the_lines_that_it_omits() -> None:
     problems = [Problem("error", name, f"{name} is bad") for name in "abc"]
-    assert table(problems, most=2) == "error    a  a is bad\nerror    b  b is bad\n... and 1 more"
+    assert table(problems, most=2) == "error    a  a is bad\nerror    b  b is bad\n... and 1 more line(s)"
 
 
 def test_many_problems_of_a_kind_are_counted_after_some_examples() -> None:

@@ -66,7 +66,10 @@ def test_silver_truth_only_where_there_is_no_gold(tmp_path: Path) -> None:
     layout = found(tmp_path, names={1: "HeLa"})
     assert len(layout.images) == 9
     assert layout.names[1] == "HeLa"
-    assert "no sequence has gold truth (GT/SEG); silver truth (ST/SEG) was made by programs" in layout.reasons
+    assert (
+        "no sequence has gold truth (GT/SEG), so silver truth (ST/SEG), which programs made, is imported"
+        in layout.reasons
+    )
     assert layout.groups is not None
     assert layout.groups["02_t001"] == "02"
     truth(tmp_path, "02_GT/SEG", 1)
@@ -79,7 +82,7 @@ def test_cells_without_outline_are_reported(tmp_path: Path) -> None:
     truth(tmp_path, "01_GT/TRA", 0, 1, name="man_track")
     assert not any("TRA marks" in reason for reason in found(tmp_path).reasons)
     save(tmp_path / "01_GT/SEG/man_seg001.tif", np.where(CELLS == 9, 4, 0).astype(np.uint16))
-    assert any("warning: 1 of 4 cells that TRA marks" in reason for reason in found(tmp_path).reasons)
+    assert any("warning: 1 of the 4 cells that TRA marks" in reason for reason in found(tmp_path).reasons)
 
 
 def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
@@ -92,13 +95,16 @@ def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
 
 def test_faulty_sources_are_refused(tmp_path: Path) -> None:
     frames(tmp_path, "01", range(3))
-    with pytest.raises(LayoutError, match=r"no 01_GT/SEG with man_seg.*test sets have no truth: use a training set"):
+    with pytest.raises(
+        LayoutError,
+        match=r"no folder 01_GT/SEG with man_seg.*test sets of the challenge have no ground truth; use a training set",
+    ):
         recognise(tmp_path, ImportOptions())
     truth(tmp_path, "01_GT/TRA", 0, 1, 2, name="man_track")
-    with pytest.raises(LayoutError, match="TRA holds markers, which give the place of each cell but not its outline"):
+    with pytest.raises(LayoutError, match=r"markers in .*TRA give the position of each cell, but not its outline"):
         recognise(tmp_path, ImportOptions())
     truth(tmp_path, "01_GT/SEG", 1, 8)
-    with pytest.raises(LayoutError, match=r"man_seg008\.tif has no frame of its number"):
+    with pytest.raises(LayoutError, match=r"man_seg008\.tif has no frame \(t\*\.tif\) with the same number"):
         recognise(tmp_path, ImportOptions())
     assert list(found(tmp_path, skip_unpaired=True).images) == ["01_t001"]
 
@@ -119,7 +125,10 @@ def test_three_dimensions_are_refused(tmp_path: Path) -> None:
     [
         (ImportOptions(labels="classes"), "--labels classes: the SEG folder holds separate cells"),
         (ImportOptions(ignore=1), "--ignore"),
-        (ImportOptions(missing_as_background=True), "--missing-as-background: .* list the labelled images"),
+        (
+            ImportOptions(missing_as_background=True),
+            "--missing-as-background is not supported for the masks of the Cell",
+        ),
         (ImportOptions(names={2: "b"}), "--class 2"),
     ],
 )

@@ -67,7 +67,8 @@ def test_folders_without_images_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     with pytest.raises(
-        LayoutError, match=r"has images in images/, but no masks: no folder masks, .*the folders are images/"
+        LayoutError,
+        match=r"in images/, but no masks\. It has no folder of mask files named masks, .*The folders are images/",
     ):
         recognise(tmp_path, ImportOptions())
     fill(tmp_path, "annotations/a.png")
@@ -77,7 +78,7 @@ def test_folders_without_images_are_ignored(tmp_path: Path) -> None:
 def test_masks_beside_images(tmp_path: Path) -> None:
     fill(tmp_path, "a.png", "a_mask.png", "b.png", "b_mask.png")
     flat = recognise(tmp_path, ImportOptions())
-    assert flat is not None and flat.reasons[0].startswith("images and masks beside the images")
+    assert flat is not None and flat.reasons[0].startswith("images from the folder itself, masks beside the images")
     fill(tmp_path / "up", *(f"images/{name}" for name in ("a.png", "a-seg.png")))
     inner = recognise(tmp_path / "up", ImportOptions())
     assert inner is not None and inner.reasons[0].startswith("images from images/, masks beside")
@@ -96,21 +97,30 @@ def test_groups_of_imported_images_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("masks/a.png",), "has masks in masks/, but no folder of images; give their patterns, such as --images"),
+        (("masks/a.png",), "has masks in masks/, but no folder of images; give file patterns, such as --images"),
         (("images/a.png", "masks/a.png", "images/b.png"), r"1 of 2 images have no mask: b\.png"),
         (("images/a.png", "masks/a.png", "masks/c.png"), r"1 of 2 masks have no image: c\.png"),
-        (("a_images/a.png", "b_images/a.png"), "several folders for images: a_images/, b_images/; give their"),
+        (
+            ("a_images/a.png", "b_images/a.png"),
+            "several folders that may hold the images: a_images/, b_images/; give file",
+        ),
         (
             ("images/train/a.png", "images/test/b.png", "masks/train/a.png", "masks/test/b.png"),
-            r"images holds no image itself, .*such as test; take all with --images 'images/\*\*/\*' .* some .*test",
+            (
+                r"images holds no image itself, .*such as test; import all subfolders with --images 'images/\*\*/\*' .*"
+                r" one of them .*test"
+            ),
         ),
         (
             ("images/a.png", "annotations/trimaps/a.png"),
-            r"all with --images 'images/\*' --masks 'annotations/\*\*/\*', or some with .*'annotations/trimaps/\*'",
+            (
+                r"all subfolders with --images 'images/\*' --masks 'annotations/\*\*/\*', or one of them with "
+                r".*'annotations/trimaps/\*'"
+            ),
         ),
         (
             ("images/a.png", "masks/a.webp"),
-            r"no masks: .*\nimport does not read 1 \.webp files; convert them to PNG or TIFF",
+            r"no masks\. .*\nimport does not read 1 \.webp files; convert them to PNG or TIFF",
         ),
         (("images/a.webp", "masks/a.png"), r"no folder of images; .*\nimport does not read 1 \.webp files"),
         (

@@ -99,7 +99,8 @@ def test_class_numbers_the_labels(tmp_path: Path) -> None:
     assert dict(layout.names) == {0: "glass", 1: "nucleus", 2: "cell", 3: "dirt", 4: "fibre"}
     np.testing.assert_array_equal(layout.classes["a"].read(), np.array([0, 2, 1, 2, 3, 1])[picture(INSTANCES)])
     with pytest.raises(
-        LayoutError, match=r"--class: labels cell, dirt have no class; name every label, .*--class 2=cell"
+        LayoutError,
+        match=r"--class: the labels cell, dirt have no class; give --class for every label, .*--class 2=cell",
     ):
         recognise(tmp_path, ImportOptions(names={1: "nucleus"}))
 
@@ -171,7 +172,7 @@ def test_an_unreadable_json_beside_its_image_is_refused(tmp_path: Path, text: st
     write(tmp_path, said(*SHAPES), said(*SHAPES, image="b.png"))
     (tmp_path / "b.json").write_text(text)
     (tmp_path / "other.json").write_text(text)
-    with pytest.raises(LayoutError, match=rf"b\.json: {says}.*, though it lies beside b\.png"):
+    with pytest.raises(LayoutError, match=rf"b\.json {says}.*, but it lies beside the image b\.png"):
         recognise(tmp_path, ImportOptions())
 
 
@@ -196,37 +197,52 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (polygon((1, 1), (2, 2)), r"shapes\[0\] .cell.: a polygon of 2 point"),
-        (polygon(), r"shapes\[0\] .cell.: points .* are no list of|a polygon of"),
+        (polygon((1, 1), (2, 2)), r"shapes\[0\] .cell.: the polygon has 2 point"),
+        (polygon(), r"shapes\[0\] .cell.: points .* are no list of|the polygon has"),
         (polygon((1, 1), (2, 2), (12, 3)), r"shapes\[0\] .cell.: point x 12, y 3 is outside the image of 10x8 px"),
-        (polygon((1.1, 1.1), (1.2, 1.1), (1.2, 1.2)), "no.* has an object .1 cover no pixel centre"),
+        (polygon((1.1, 1.1), (1.2, 1.1), (1.2, 1.2)), "no.* has an object .1 object.s. cover no pixel centre"),
         (polygon((1, 1), (2, 1e308), (2, 2)), "is outside the image"),
         (
             said(shape("cell", "line", (1, 1), (5, 5))),
             "shape_type 'line' is not supported, because it encloses no area; outline",
         ),
         (said(shape("cell", "point", (1, 1))), "shape_type 'point' is not supported, .*--skip-shapes"),
-        (said(shape("cell", "rectangle", (1, 1), (2, 2), (3, 3))), r"a rectangle of 3 point.s.; it needs 2 or 4:"),
-        (said(shape("cell", "circle", (1, 1))), "a circle of 1 point"),
-        (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 cover no pixel centre"),
+        (
+            said(shape("cell", "rectangle", (1, 1), (2, 2), (3, 3))),
+            r"the rectangle has 3 point.s., but it needs 2 or 4;",
+        ),
+        (said(shape("cell", "circle", (1, 1))), "the circle has 1 point"),
+        (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 object.s. cover no pixel centre"),
         ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; correct it \(use \[\] if"),
         (said(shape("", "circle", (2, 2), (4, 4))), r"shapes\[0\]: label is ''; label must be the name of the class"),
         (said(box("cell", 1, 1, 4, 4, group_id=[1])), r"group_id is \[1\]; group_id must be a number"),
-        (said(box("background", 1, 1, 4, 4)), "a label is background, but background is the pixels without any shape"),
+        (
+            said(box("background", 1, 1, 4, 4)),
+            "some shapes have the label background, but background means the pixels without any shape",
+        ),
         (said({"label": "cell", "shape_type": "polygon"}), r"points is missing; points must be a list of \[x, y\]"),
         (
             said({"label": "cell", "points": "1 1 2 2", "shape_type": "polygon"}),
             r"points is '1 1 2 2'; points must be a list",
         ),
-        ({**said(*SHAPES), "shapes": ["cell"]}, r"shapes\[0\] is 'cell', not an object with the fields label, points"),
+        (
+            {**said(*SHAPES), "shapes": ["cell"]},
+            r"shapes\[0\] is 'cell', not a JSON object with the fields label, points",
+        ),
         (said(*SHAPES, image="c.png"), "imagePath 'c.png' is not an image file below .*; add the image"),
         ({**said(*SHAPES), "imagePath": None}, "imagePath is None; imagePath must be the name of the image"),
-        ({**said(*SHAPES, image="c.png"), "imageData": "iVBOR"}, "imageData holds its pixels: labelme_export_json"),
+        (
+            {**said(*SHAPES, image="c.png"), "imageData": "iVBOR"},
+            "imageData holds the pixels of the image; the program labelme_export_json",
+        ),
         (
             {**said(*SHAPES), "imageHeight": 10},
-            r"a\.json: gives the size 10x10 px .* for .*a\.png, which is 10x8; it is another",
+            (
+                r"a\.json gives the size 10x10 px .* for the image .*a\.png, but this image is 10x8 px\. The file is "
+                "another image"
+            ),
         ),
-        (said(), "none of 1 images has an object"),
+        (said(), "none of the 1 images has an object"),
     ],
 )
 def test_invalid_shapes_are_refused(tmp_path: Path, content: object, message: str) -> None:
@@ -281,7 +297,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ignore": 3}, "--ignore: LabelMe shapes have no mask values"),
+        ({"ignore": 3}, "--ignore is not supported for LabelMe shapes"),
         ({"threshold": 3}, "--threshold"),
         ({"labels": "boundaries"}, "--labels boundaries"),
     ],
@@ -322,7 +338,7 @@ def test_four_points_of_an_oriented_rectangle_are_filled(tmp_path: Path, kind: s
     assert drawn is not None and expected is not None
     np.testing.assert_array_equal(drawn.instances["a"].read(), expected.instances["a"].read())
     write(tmp_path, said(shape("car", kind, *corners[:3])))
-    with pytest.raises(LayoutError, match=f"a {kind} of 3 point.s.; it needs 4"):
+    with pytest.raises(LayoutError, match=f"the {kind} has 3 point.s., but it needs 4"):
         recognise(tmp_path, ImportOptions())
 
 
@@ -335,7 +351,7 @@ def test_shapes_without_area_are_refused_or_skipped(
     tmp_path: Path, kind: str, points: list[tuple[float, float]]
 ) -> None:
     write(tmp_path, said(*SHAPES, shape("spot", kind, *points)))
-    with pytest.raises(LayoutError, match=rf"(shape_type '|a ){kind}.*--skip-shapes leaves out"):
+    with pytest.raises(LayoutError, match=rf"(shape_type '|the ){kind}.*--skip-shapes leaves out"):
         recognise(tmp_path, ImportOptions())
     layout = recognise(tmp_path, ImportOptions(skip_shapes=True))
     assert layout is not None

@@ -114,7 +114,7 @@ def test_a_table_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("color,class\n#000000,0\n", r"has no column colour, only color, class; give --colours"),
+        ("color,class\n#000000,0\n", r"has no column colour, only the columns color, class; give --colours"),
         ("colour,name\n#000000,x\n", "has no column class"),
         ("colour,class\n#00000,0\n", r"line 2: colour is '#00000'; write #rrggbb"),
         ('colour,class\n#000000,0\n"1,2,300",1\n', "line 3: colour is '1,2,300'"),
@@ -122,7 +122,7 @@ def test_a_table_is_read(tmp_path: Path) -> None:
         ('colour,class\n"1,-2,3",1\n', "colour is '1,-2,3'"),
         ("colour,class\n#000000,zero\n", "class is 'zero'; write a number from 0 to 254, or the word ignore"),
         ("colour,class\n#000000,256\n", "class is '256'"),
-        ("colour,class\n#000000,0\n#000000,1\n", "line 3: #000000 already has class 0"),
+        ("colour,class\n#000000,0\n#000000,1\n", "line 3: colour #000000 already has class 0"),
         ("colour,class,name\n#000000,0,a\n#000001,0,b\n", "class 0 already has the name 'a', not 'b'"),
         ("colour,class\n", "has no line"),
         ("colour,class\n#000000,ignore\n", "no class other than ignore"),

@@ -49,7 +49,7 @@ def test_files_become_one_label_image(tmp_path: Path, flat: bool) -> None:
     np.testing.assert_array_equal(layout.instances["b"].read(), labels.renumber(CELLS[::-1] * (CELLS[::-1] > 1))[0])
     np.testing.assert_array_equal(layout.instances["none"].read(), 0)
     assert layout.classes == {}
-    assert "5 objects in 3 images; 1 image(s) have none" in layout.reasons
+    assert "5 objects in 3 images; 1 image(s) have no object" in layout.reasons
     assert not any("overlap" in reason for reason in layout.reasons)
 
 
@@ -61,7 +61,10 @@ def test_overlaps_are_settled_and_counted(tmp_path: Path) -> None:
     layout = recognise(tmp_path, ImportOptions())
     assert layout is not None
     assert layout.instances["a"].read()[:2].tolist() == [[2, 2, 1, 1, 3, 3]] * 2
-    assert "objects overlap: 6 pixels went to the smaller object, or to the later of two equal ones" in layout.reasons
+    assert (
+        "objects overlap: 6 pixels went to the smaller object, or to the later of two equally large objects"
+        in layout.reasons
+    )
 
 
 def test_options_are_applied(tmp_path: Path) -> None:
@@ -131,16 +134,19 @@ def spoil(folder: Path, what: str) -> None:
     ("what", "message"),
     [
         ("no masks", r"b\.png has no folder of masks; .* --missing-as-background"),
-        ("two images", "a has 2 image.s. and a folder masks; put one image into"),
-        ("empty", "masks: 0009.png: covers no pixel; correct or remove"),
+        ("two images", "a has 2 image.s. and a folder masks/; put one image into"),
+        ("empty", "masks has masks that cover no pixel: 0009.png; correct or remove them"),
         ("grey", r"0009\.png: 8 pixels are neither 0 nor 90, .* add --threshold"),
         (
             "size of one",
-            r"0009\.png is 4x6 px, but 0001\.png beside it is 6x4; masks of one image must be equally large",
+            (
+                r"0009\.png is 4x6 px, but the mask 0001\.png of the same image is 6x4 px; masks of one image "
+                "must have the same size"
+            ),
         ),
-        ("size of all", r"masks: gives the size 6x4 px .* for .*a\.png, which is 4x6"),
+        ("size of all", r"masks gives the size 6x4 px .* for the image .*a\.png, but this image is 4x6 px"),
         ("damaged", r"0009\.png: "),
-        ("nothing", "none of 1 images has an object"),
+        ("nothing", "none of the 1 images has an object"),
     ],
 )
 def test_faulty_sources_are_refused(tmp_path: Path, what: str, message: str) -> None:
@@ -153,7 +159,7 @@ def test_faulty_sources_are_refused(tmp_path: Path, what: str, message: str) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ImportOptions(ignore=3), "--ignore: files of one object each have no mask values"),
+        (ImportOptions(ignore=3), "--ignore is not supported for mask files with one object each"),
         (ImportOptions(colours={(255, 0, 0): 1}), "--colour"),
         (ImportOptions(labels="boundaries"), "--labels boundaries: this source lists objects one by one"),
         (
@@ -170,7 +176,10 @@ def test_unsupported_options_are_refused(tmp_path: Path, options: ImportOptions,
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [("image", r"b\.png has no folder of masks; add an empty folder"), ("masks", "has no image of its name")],
+    [
+        ("image", r"b\.png has no folder of masks; if the image holds no object, add an empty folder"),
+        ("masks", "has no image with the same name"),
+    ],
 )
 def test_flat_files_without_partner(tmp_path: Path, extra: str, message: str) -> None:
     write(tmp_path, "a", CELLS, flat=True)

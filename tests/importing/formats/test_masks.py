@@ -53,17 +53,17 @@ def semantic() -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("masks", "kind", "why"),
     [
-        (discs([5, 9, 30]), "instances", "hold 30 ids"),
-        (discs([320]), "instances", "hold 320 ids"),
+        (discs([5, 9, 30]), "instances", "hold 30 different ids"),
+        (discs([320]), "instances", "hold 320 different ids"),
         (discs([5, 9, 3]), "instances", "numbers its objects 1 to n"),
         (semantic(), "classes", "share the few values 0, 1, 2"),
         (discs([2, 2, 2, 2]), "classes", "few values"),  # cytoplasm and nucleus, say
         ([np.where(mask > 0, 3, 0).astype(np.uint8) for mask in discs([2, 4])] + semantic(), "classes", "few values"),
         (discs([12, 20], value=255), "classes", "0, 255"),
-        (discs([12, 20], value=1), "classes", "hold only 0, 1"),
+        (discs([12, 20], value=1), "classes", "hold only the values 0, 1"),
         ([net(), net()], "boundaries", "connected net around 36 components"),
         ([net(1)], "boundaries", "connected net"),
-        ([255 - net()], "classes", "areas rather than objects"),
+        ([255 - net()], "classes", "areas rather than single objects"),
         ([many_classes(0), many_classes(17)], "classes", "several components"),
     ],
 )
@@ -100,9 +100,7 @@ def test_values_become_classes() -> None:
 def test_255_beside_few_classes_needs_an_option(rows: int) -> None:
     masks = semantic()
     masks[0][:rows] = 255
-    with pytest.raises(
-        LayoutError, match=rf"255 \({64 * rows} px\)\. 255 may be the ignore label: then add --ignore 255\."
-    ):
+    with pytest.raises(LayoutError, match=rf"255 \({64 * rows} px\)\. If 255 marks ignored pixels, add --ignore 255\."):
         guess(census(masks), ImportOptions())
     meaning = guess(census(masks), ImportOptions(ignore=255))
     assert tables(meaning) == (
@@ -122,9 +120,13 @@ def _soft() -> np.ndarray:
 @pytest.mark.parametrize(
     ("masks", "flags", "message"),
     [
-        ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds a pixel other than 0, not even 0\.png"),
+        ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds a pixel other than 0, not even the first mask 0\.png"),
         ([*discs([3], value=255), _soft()], {}, r"1\.png: 9 pixels are grey"),
-        (semantic(), {"labels": "boundaries"}, "two values, border and cell, but these hold 0, 1, 2"),
+        (
+            semantic(),
+            {"labels": "boundaries"},
+            "two values, for border and cell, but these masks hold the values 0, 1, 2",
+        ),
         (discs([320]), {"labels": "classes"}, "321 classes are too many"),
         (discs([30]), {"names": {2: "nucleus"}}, "instance masks have only the classes 0 and 1"),
         (discs([30]), {"ignore": 7}, "--ignore 7"),
@@ -132,9 +134,9 @@ def _soft() -> np.ndarray:
         (
             semantic(),
             {"names": {7: "x"}},
-            r"--class 7: the masks hold 0, 1, 2, and .* name 3, 4, 5, 6 too, or leave it",
+            r"--class 7: the masks hold the values 0, 1, 2, and .* name the classes 3, 4, 5, 6 too, or leave out",
         ),
-        (semantic(), {"names": {3: "x", 5: "y"}}, "--class 5: .* name 4 too"),
+        (semantic(), {"names": {3: "x", 5: "y"}}, "--class 5: .* name the classes 4 too"),
     ],
 )
 def test_refusals(masks: list[np.ndarray], flags: dict[str, object], message: str) -> None:
@@ -187,7 +189,7 @@ def test_grey_areas_are_not_taken_for_blur(values: Iterable[int], kind: str) -> 
 def test_absent_classes_and_values_are_reported() -> None:
     meaning = guess(census(semantic()), ImportOptions(ignore=77, names={3: "rare"}))
     assert meaning.names[3] == "rare"
-    assert meaning.reasons[-2:] == ("no mask holds class 3", "--ignore 77: no mask holds 77")
+    assert meaning.reasons[-2:] == ("no mask holds class 3", "--ignore 77: no mask holds the value 77")
     hole = census([np.kron(np.array([[0, 1, 3]], np.uint8), np.ones((4, 4), np.uint8))])
     assert "no mask holds class 2" in guess(hole, ImportOptions()).reasons
     trimap = guess(census([np.kron(np.array([[1, 2, 3]], np.uint8), np.ones((4, 4), np.uint8))]), ImportOptions())
@@ -195,12 +197,14 @@ def test_absent_classes_and_values_are_reported() -> None:
     masks = census([np.array([[0, 1]], np.uint8)])
     found = of_named(masks, ImportOptions(ignore=9), {0: "", 1: "red", 2: "blue"})
     assert found.reasons[-2] == "no mask holds class 2"
-    assert found.reasons[-1].startswith("--ignore 9: no mask holds 9; give ignored colours the class ignore")
+    assert found.reasons[-1].startswith(
+        "--ignore 9: no mask holds the value 9; in the table of --colours, give ignored colours"
+    )
 
 
 def test_two_foreground_values_in_different_masks_are_refused() -> None:
     masks = [*discs([3], value=1), *discs([4], value=255)]
-    with pytest.raises(LayoutError, match=r"do some use 255 where others use 1.*--ignore 255"):
+    with pytest.raises(LayoutError, match=r"If some masks use 255 where others use 1, .*--ignore 255"):
         guess(census(masks), ImportOptions())
     assert guess(census(masks), ImportOptions(ignore=255)).names == {0: "background", 1: "object"}
 

@@ -106,7 +106,7 @@ def test_a_few_pixels_near_black_and_white_are_refused_by_value(noise: list[int]
 @pytest.mark.parametrize("labels", [None, "classes", "boundaries", "instances"])
 def test_noise_is_refused_with_any_labels_option(labels: str | None) -> None:
     masks = [scattered(scattered(mask, 254), 1, seed=1) for mask in areas([255])]
-    with pytest.raises(LayoutError, match=r"\.png: the masks hold 0, 1, 254, 255, but .*--threshold 127"):
+    with pytest.raises(LayoutError, match=r"\.png: the masks hold the values 0, 1, 254, 255, but .*--threshold 127"):
         guess(census(masks), ImportOptions(labels=labels))  # type: ignore[arg-type]
 
 
@@ -132,7 +132,7 @@ def test_255_is_not_ignored_by_guess(count: int, small: list[int]) -> None:
 @pytest.mark.parametrize("values", [[1], [1, 2], [1, 3]])
 def test_specks_of_a_further_small_value_are_refused(values: list[int]) -> None:
     masks = first_only(areas(values), lambda mask: scattered(mask, 5, 4))
-    with pytest.raises(LayoutError, match=r"5 \(4 px\) is rare .*name it: --class 5=NAME"):
+    with pytest.raises(LayoutError, match=r"5 \(4 px\) is rare .*name it with --class 5=NAME"):
         guess(census(masks), ImportOptions())
     assert guess(census(masks), ImportOptions(names={3: "a", 4: "b", 5: "speck"})).names[5] == "speck"
 

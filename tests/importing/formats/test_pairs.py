@@ -25,11 +25,11 @@ def names(found: dict[str, Path]) -> dict[str, str]:
         ("a.jpg b.jpg", "a_mask.png b_mask.png", "mask, label, seg or gt"),
         ("a.jpg b.jpg", "a-seg.png b.GT.png", "mask, label, seg or gt"),
         ("1.tif 2.tif", "label_1.png mask-2.png", "mask, label, seg or gt"),
-        ("000_img.png 001_img.png", "000_masks.png 001_masks.png", "without image or raw"),
-        ("a_raw.tif im_b.tif", "a_labels.tif seg_b.tif", "without image or raw"),
+        ("000_img.png 001_img.png", "000_masks.png 001_masks.png", "without words such as image, raw, mask"),
+        ("a_raw.tif im_b.tif", "a_labels.tif seg_b.tif", "without words such as image, raw, mask"),
         ("000_img.png 001_img.png", "000_img_cp_masks.png 001_img_cp_masks.png", "mask, label, seg or gt"),
-        ("21_training.tif 22_training.tif", "21_manual1.png 22_manual1.png", "the differing part of the stems"),
-        ("p-01_x.tif p-02_x.tif", "q_01-y.png q_02-y.png", "the differing part of the stems"),
+        ("21_training.tif 22_training.tif", "21_manual1.png 22_manual1.png", "the part in which the stems differ"),
+        ("p-01_x.tif p-02_x.tif", "q_01-y.png q_02-y.png", "the part in which the stems differ"),
     ],
 )
 def test_two_folders(images: str, masks: str, how: str) -> None:
@@ -62,7 +62,8 @@ def test_skip_unpaired_leaves_out_single_files() -> None:
     )
     assert (names(dict(found.images)), names(dict(found.masks))) == ({"a": "a.png"}, {"a": "a_gt.png"})
     assert found.rule.endswith(
-        "2 of 3 images have no mask: b.png, c.png; 1 of 2 masks have no image: d_gt.png; left out"
+        "2 of 3 images have no mask: b.png, c.png; 1 of 2 masks have no image: d_gt.png; files without a "
+        "partner are left out"
     )
     with pytest.raises(LayoutError, match="1 of 1 images have no mask"):
         in_two_folders(paths("i", "a.png"), paths("m", "b.png"), ImportOptions(skip_unpaired=True))
@@ -159,7 +160,7 @@ def test_patterns(images: str, masks: str, pairs: dict[str, str] | None) -> None
 def test_all_files_of_two_folders() -> None:
     found = by_pattern(Path("s"), [file for file in TREE if file.stem != "note"], "raw/*", "gt/*", ImportOptions())
     assert names(dict(found.masks)) == {"a_img": "a_seg.png", "b_img": "b_seg.png"}
-    assert found.rule.startswith("images raw/*, masks gt/*, paired by stem, without image or raw")
+    assert found.rule.startswith("images raw/*, masks gt/*, paired by stem, without words such as image, raw")
 
 
 def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
     [
         ("pictures/*", "gt/*_seg.png", r"--images 'pictures/\*' matches no file below s; files there: .*\(17 in all\)"),
         ("raw/*", "labels/*", r"--masks 'labels/\*' matches no file"),
-        ("raw/*", "gt/*", "paired by stem, without image or raw.*; 1 of 3 images have no mask: note.png"),
+        ("raw/*", "gt/*", "paired by stem, without words such as image, raw.*; 1 of 3 images have no mask: note.png"),
         ("*/images/1.png", "*/masks/*.png", "2 of 2 images have no mask: 1.png, 1.png; 2 of 2 masks"),
         ("raw/?_*.tif", "gt/*_seg.png", "have the same text at"),
     ],

@@ -234,7 +234,7 @@ def test_runs_of_zero_length_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([4, 1], "add up to 5 pixels, but the image has 3x2 = 6"),
+        ([4, 1], "add up to 5 pixels, but the image has 3x2 = 6 pixels"),
         ([], "add up to 0 pixels"),
         ([7, -1], "a run of 7 pixels"),
         ([5, -1, 2], "a run of -1 pixels"),
@@ -247,7 +247,8 @@ def test_invalid_run_lengths_are_refused(counts: list[int], message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("4 1", "' ' at place 1"), ("41é", "'é' at place 2"), ("4P", "within a number")]
+    ("text", "message"),
+    [("4 1", "the character ' ' at position 1"), ("41é", "the character 'é' at position 2"), ("4P", "within a number")],
 )
 def test_invalid_run_length_strings_are_refused(text: str, message: str) -> None:
     with pytest.raises(RunsError, match=message):

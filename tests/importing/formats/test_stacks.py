@@ -60,7 +60,7 @@ def test_pages_are_paired_by_number(tmp_path: Path, image: str, label: str) -> N
     for page, mask in enumerate(layout.classes.values()):
         np.testing.assert_array_equal(mask.read(), areas(12)[page])
     assert layout.labels == "classes"
-    assert f"{Path(image).name} with labels {Path(label).name}, paired page by page: 12 pages" in layout.reasons
+    assert f"stack {Path(image).name} with labels {Path(label).name}, paired page by page: 12 pages" in layout.reasons
     assert layout.groups is not None
     assert layout.groups[f"{stem}_03"] == f"{stem}_02-03"
     if Path(image).parent == Path():
@@ -84,7 +84,7 @@ def test_several_stacks_are_groups(tmp_path: Path) -> None:
     layout = found(tmp_path)
     assert layout.groups is not None
     assert {stem: layout.groups[stem] for stem in ("a_0", "b_2")} == {"a_0": "a", "b_2": "b"}
-    assert any("and 2 more pairs of stacks: 9 pages" in reason for reason in layout.reasons)
+    assert any("and 2 more pairs of stacks, paired page by page: 9 pages" in reason for reason in layout.reasons)
 
 
 def test_a_stack_without_labels_is_left_out(tmp_path: Path) -> None:
@@ -93,13 +93,13 @@ def test_a_stack_without_labels_is_left_out(tmp_path: Path) -> None:
     save(tmp_path / "test-volume.tif", volume(6))
     layout = found(tmp_path)
     assert len(layout.images) == 4
-    assert "no labels for test-volume.tif: left out" in layout.reasons
+    assert "stacks without labels are left out: test-volume.tif" in layout.reasons
 
 
 def test_labels_without_stack(tmp_path: Path) -> None:
     for name in ("a-volume.tif", "a-labels.tif", "b-labels.tif"):
         save(tmp_path / name, areas(4))
-    with pytest.raises(LayoutError, match=r"b-labels\.tif has no stack of images with its name"):
+    with pytest.raises(LayoutError, match=r"b-labels\.tif has no stack of images with a matching name"):
         recognise(tmp_path, ImportOptions())
     assert len(found(tmp_path, skip_unpaired=True).images) == 4
 
@@ -146,7 +146,7 @@ def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
         (
             volume(4),
             areas(3),
-            r"volume\.tif has 4 page.s., but its labels .*labels\.tif have 3; page n",
+            r"volume\.tif has 4 page.s., but its labels .*labels\.tif have 3\. Page n",
         ),
         (volume(4, side=24), areas(4), r"pages of 24x24 px, but its labels .* 20x20"),
     ],
@@ -160,7 +160,10 @@ def test_stacks_that_do_not_fit(tmp_path: Path, image: np.ndarray, label: np.nda
 
 def test_stacks_that_cannot_be_paired(tmp_path: Path) -> None:
     save(tmp_path / "a.tif", volume(4))
-    with pytest.raises(LayoutError, match=r"has 4 pages, but no labels beside it; name them a-labels\.tif"):
+    with pytest.raises(
+        LayoutError,
+        match=r"has 4 pages, but no file with its labels is in the same folder; name this file a-labels\.tif",
+    ):
         recognise(tmp_path / "a.tif", ImportOptions())
     save(tmp_path / "b.tif", volume(4))
     save(tmp_path / "c-labels.tif", areas(4))

@@ -15,7 +15,7 @@ Counts = npt.NDArray[np.intp]
 TINY = 4  # px; smaller objects are mostly accidental mouse clicks
 SMOOTH = 3  # only a mask with at least this many in-between values counts as smoothed
 PIXELS = 1 << 22  # number of pixels processed at once, to limit the memory for a large image
-WAY_OUT = "save it without smoothing as PNG or TIFF, or import it again with --threshold"
+WAY_OUT = "save the mask without smoothing as PNG or TIFF, or import it again with --threshold"
 
 
 def pieces(instances: Labels, count: int) -> Counts:
@@ -111,7 +111,7 @@ def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Prob
     if set(values) == {spec.ignore}:
         yield Problem("warning", name, "every pixel is ignored", kind="labels ignored everywhere")
     elif not set(values) - {0, spec.ignore}:
-        yield Problem("warning", name, "nothing but background", kind="empty labels")
+        yield Problem("warning", name, "contains only background", kind="empty labels")
 
 
 def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
@@ -131,7 +131,9 @@ def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec
         message = f"{pixels} pixels at edges have values between the classes (anti-aliased): {listed}; {WAY_OUT}"
         yield Problem("error", name, message, kind="anti-aliased masks", count=pixels)
         return
-    message = f"values outside the class table: {listed}; add them to classes in dataset.yaml, or fix the image"
+    message = (
+        f"values outside the class table: {listed}; add them to classes in dataset.yaml, or correct the label image"
+    )
     yield Problem("error", name, message, kind="values outside the class table", count=pixels)
 
 
@@ -194,7 +196,7 @@ def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str
     tiny = areas < TINY
     if tiny.any():
         first = _first(numbered == tiny.argmax() + 1)
-        message = f"{np.count_nonzero(tiny)} of {areas.size} {what} are below {TINY} px, the first at {first}"
+        message = f"{np.count_nonzero(tiny)} of {areas.size} {what} are smaller than {TINY} px, the first at {first}"
         yield Problem("warning", name, message, kind=f"objects below {TINY} px", count=int(tiny.sum()))
 
 

@@ -17,7 +17,7 @@ Indices = npt.NDArray[np.intp]  # (N,)
 
 SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies used along each axis
 COARSE = 512  # px, side after a first reduction, which keeps the image's type to avoid a large float copy
-# Images are similar if at most MOST_BITS of 255 bits differ. Different images of one kind differed in at least 58.
+# Images are similar if at most MOST_BITS of 255 bits differ. Different images of one kind differed in at least 58 bits.
 # More than nine in ten images stay similar after JPEG quality 30, 10 % brightening, halving, or a shift by 1 %.
 MOST_BITS = 40
 ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
@@ -142,7 +142,8 @@ def problems(
     Parameters
     ----------
     part_of : group or split of each image.
-    what : whether `part_of` holds groups or splits. Equal pixels in two splits are an error, all else are warnings.
+    what : whether `part_of` holds groups or splits. Equal pixels in two splits are an error; all other problems are
+        warnings.
     """
     images = [image for image in checked if image.code is not None]
     names = [name_of(dataset, dataset.images[image.stem]) for image in images]
@@ -151,15 +152,16 @@ def problems(
     level: Literal["error", "warning"] = "error" if what == "split" else "warning"
     for index, partner in _once(same):
         message = (
-            f"in {what} {parts[index]}: same pixels as {names[partner]} in {parts[partner]}; remove one of them, "
-            f"or {WAY_OUT}: segline check --groups FILE writes it"
+            f"in {what} {parts[index]}: same pixels as {names[partner]} in {what} {parts[partner]}; remove one of "
+            f"them, or {WAY_OUT} (`segline check --groups FILE` writes this file)"
         )
         yield Problem(level, names[index], message, kind=f"same pixels in two {what}s")
     near = partners(_codes(images), _numbers(parts))
     for index, partner in _once({int(index): int(near[index]) for index in np.flatnonzero(near >= 0)}):
         if index not in same:
             message = (
-                f"in {what} {parts[index]}: looks like {names[partner]} in {parts[partner]}; if it is a copy, {WAY_OUT}"
+                f"in {what} {parts[index]}: looks like {names[partner]} in {what} {parts[partner]}; if one is a copy "
+                f"of the other, {WAY_OUT}"
             )
             yield Problem("warning", names[index], message, kind=f"images that look alike in two {what}s")
 

@@ -27,7 +27,7 @@ def notes(file: Path) -> tuple[Note, ...]:
 
 
 def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Problem]:
-    """Yield warnings about the metadata of `file`. If it is an image, also yield problems of missing values.
+    """Yield warnings about the metadata of `file`. For an image, also yield problems of missing values.
 
     Parameters
     ----------
@@ -54,11 +54,12 @@ def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
         return
     share = f"{count} values ({count / image.size:.1%}) are {nodata:g}, which the file declares as missing (nodata)"
     if image.dtype == np.float32 and _far(image[~missing], nodata):
-        message = f"{share}, far from all others; give them a value among the others, or crop them away"
+        message = f"{share}, far from all other values; give them a value in the range of the others, or crop them away"
         yield Problem("error", name, message, kind="missing values far from all others", count=count)
     else:
         message = (
-            f"{share}; they are used as ordinary values: crop them away, or mark their pixels as ignored in the labels"
+            f"{share}; they are used as ordinary values, unless you crop them away or mark their pixels as ignored in "
+            "the labels"
         )
         yield Problem("warning", name, message, kind="values declared as missing (nodata)", count=count)
 
@@ -82,5 +83,5 @@ def lines(what: str, noted: Iterable[tuple[Path, tuple[Note, ...]]]) -> list[str
         same = [(note.message, count) for note, count in counts.most_common() if note.kind == kind]
         texts += [f"{count} {what}(s): {message}" for message, count in same[:MOST]]
         if rest := sum(count for _, count in same[MOST:]):
-            texts.append(f"{rest} {what}(s) more: {kind}")
+            texts.append(f"{rest} more {what}(s): {kind}")
     return texts

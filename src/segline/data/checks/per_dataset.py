@@ -131,7 +131,7 @@ def _unpaired(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
-    """Yield problems if images differ in pixel type or number of channels, because a network needs equal ones.
+    """Yield problems if images differ in pixel type or number of channels, because a network accepts only one of each.
 
     A mixture of grey and RGB images is a warning: grey images are read as RGB.
     """
@@ -144,14 +144,14 @@ def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
     ((dtype, channels), times), *_ = merged.most_common()
     grey, colour = forms[dtype, 1], forms[dtype, 3]
     if grey and colour and channels == 3:
-        message = f"{grey} grey and {colour} RGB: grey images are read as RGB with three equal channels"
+        message = f"{grey} images are grey and {colour} RGB; grey images are read as RGB with three equal channels"
         yield Problem("warning", "images", message, of_set=True)
     usual = f"{dtype} with {channels}" if not grey or channels != 3 else f"{dtype} with 1{' or 3' * bool(colour)}"
     for image in checked:
         if image.form is not None and _as_colour(image.form) != (dtype, channels):
             message = (
-                f"{image.form[0]} with {image.form[1]} channel(s), but {times} images are {usual}; "
-                "a network takes images of one type and number of channels: convert or remove it"
+                f"is {image.form[0]} with {image.form[1]} channel(s), but {times} images are {usual} channel(s); "
+                "a network takes images of one type and number of channels; convert or remove this image"
             )
             name = name_of(dataset, dataset.images[image.stem])
             yield Problem("error", name, message, of_set=True, kind=f"images that are not {usual} channel(s)")
@@ -171,18 +171,19 @@ def _absent(dataset: Dataset, checked: Sequence[Checked], where: str) -> Iterato
     present = {class_id for image in checked for class_id, _ in image.pixels}
     if len(present) < 2 and where in {"dataset", "train split"}:
         only = ", ".join(dataset.spec.classes[class_id] for class_id in present) or "ignored pixels"
-        yield Problem("error", where, f"the labels contain {only} only; a network needs two classes to learn")
+        yield Problem("error", where, f"the labels contain only {only}; a network needs two classes to learn")
         return
     for class_id in sorted(set(dataset.spec.classes) - present):
-        message = f"no pixel of class {class_id} {dataset.spec.classes[class_id]}"
+        message = f"no pixel has class {class_id} ({dataset.spec.classes[class_id]})"
         yield Problem("warning", where, message, of_set=True)
 
 
 def _too_few(dataset: Dataset) -> Iterator[Problem]:
     if len(dataset.images) < FEWEST_IMAGES:
         message = (
-            f"{len(dataset.images)} image(s); at least {FEWEST_IMAGES} are needed: one for training, two for "
-            "validation, one for the test; add images, or import large images in blocks: segline import ... --cut SIDE"
+            f"there are {len(dataset.images)} image(s), but at least {FEWEST_IMAGES} are needed: one for training, two "
+            "for validation, one for the test; add images, or cut large images into blocks with "
+            "`segline import ... --cut SIDE`"
         )
         yield Problem("error", "images", message, of_set=True)
 
@@ -204,7 +205,7 @@ def _colliding(dataset: Dataset) -> Iterator[Problem]:
         earlier = first.setdefault(unicodedata.normalize("NFC", stem).casefold(), stem)
         if earlier != stem:
             name, twin = (name_of(dataset, dataset.images[colliding]) for colliding in (stem, earlier))
-            message = f"differs from {twin} by case only; Windows and macOS treat both as one name: rename one of them"
+            message = f"differs from {twin} by case only; Windows and macOS treat both as one name; rename one of them"
             yield Problem("error", name, message, kind="names that differ by case only")
 
 
@@ -213,10 +214,10 @@ def _name(name: str, file: Path) -> Iterator[Problem]:
     kinds = {unicodedata.category(letter) for letter in file.name}
     if kinds & {"Cs", "Cc", "Zl", "Zp"}:
         what = "bytes that are not UTF-8" if "Cs" in kinds else "a control character"
-        message = f"the name contains {what}, which tables and other machines cannot store; rename it"
+        message = f"the name contains {what}, which tables and other machines cannot store; rename the file"
         yield Problem("error", name, message, kind="names that cannot be written in a table")
     elif WINDOWS_FORBIDS.search(file.stem):
-        message = 'Windows forbids names with < > : " | ? * \\, or with a dot or space at the end; rename it'
+        message = 'Windows forbids names with < > : " | ? * \\, or with a dot or space at the end; rename the file'
         yield Problem("warning", name, message, kind="names that Windows does not allow")
 
 
@@ -227,5 +228,5 @@ def _link(name: str, file: Path, folder: Path) -> Iterator[Problem]:
     # Unlike Path.resolve, os.path.realpath does not fail for a link that points to itself.
     target = Path(os.path.realpath(file))
     if not target.is_relative_to(os.path.realpath(folder)) and not DVC_CACHE.search(target.as_posix()):
-        message = f"a link to {target}, outside the dataset; other machines lack that file: copy it into the dataset"
+        message = f"is a link to {target}, outside the dataset; other machines lack that file; copy it into the dataset"
         yield Problem("error", name, message, kind="links out of the dataset")

@@ -29,7 +29,8 @@ def examine(dataset: Dataset, stem: str) -> Checked:
             continue
         if checked.size is not None and labels[kind].shape != checked.size:
             hint = imagefiles.turned(dataset.images[stem])
-            message = f"{_size(labels[kind].shape)} px, but its image is {_size(checked.size)} px{hint}"
+            image = f"{name_of(dataset, dataset.images[stem])} has {_size(checked.size)} px"
+            message = f"has {_size(labels[kind].shape)} px, but its image {image}{hint}"
             problems.append(Problem("error", name, message, kind="labels of another size than their image"))
         elif checked.size is not None and (message := georeference.apart(dataset.images[stem], label_files[stem])):
             problems.append(Problem("error", name, message, kind="labels at another place than their image"))
@@ -74,7 +75,7 @@ def _pixels(name: str, image: Raw) -> Problem | None:
             message = f"{not_finite} values are NaN or infinite; replace them by finite values"
             return Problem("error", name, message, kind="NaN or infinite values", count=not_finite)
     if image.min() == image.max():
-        message = f"every pixel is {image.flat[0]}; the network cannot learn from an empty image"
+        message = f"every pixel has the value {image.flat[0]}; the network cannot learn from an empty image"
         return Problem("warning", name, message, kind="images of one value")
     return None
 

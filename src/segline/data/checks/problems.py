@@ -54,7 +54,7 @@ def table(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPL
     rows = list(_summary(problems, examples))
     width = max((len(row.file) for row in rows[:most]), default=0)
     lines = [_line(f"{row.level:<8} {row.file:<{width}}  {row.message}") for row in rows[:most]]
-    return "\n".join([*lines, *([f"... and {len(rows) - most} more"] if len(rows) > most else [])])
+    return "\n".join([*lines, *([f"... and {len(rows) - most} more line(s)"] if len(rows) > most else [])])
 
 
 def _line(text: str) -> str:

@@ -17,12 +17,12 @@ LAYOUTS: tuple[Callable[[Path, ImportOptions, Mapper], Layout | None], ...] = (
     folders.recognise,
 )
 SUPPORTED = """\
-  images/ and masks/ (or raw/, labels/, gt/, ...), one mask per image, names alike but for _mask, _label, -seg, ...
+  images/ and masks/ (or raw/, labels/, gt/, ...), with one mask per image; mask names may end in _mask, -seg, ...
   images and masks in one folder, as STEM.png and STEM_mask.png
   one mask file per object, as STEM/images/ and STEM/masks/
   01/ and 01_GT/SEG/, as in the Cell Tracking Challenge
   COCO or LabelMe JSON with its images
-  multi-page TIFF with the images, and one with their labels"""
+  a multi-page TIFF file with the images, and one with their labels"""
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout:
@@ -48,8 +48,9 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
         if layout is not None:
             return layout
     raise LayoutError(
-        f"{source} {_content(source)}, which fits none of these layouts:\n{SUPPORTED}\n{folders.PATTERNS}; `*/` at "
-        f"the start of a pattern matches any folder, `**/` any nested folders{unsupported.hints(source)}"
+        f"{source} {_content(source)}; this fits none of these layouts:\n{SUPPORTED}\nFor other names, "
+        f"{folders.PATTERNS}; `*/` at the start of a pattern matches any folder, `**/` any nested folders"
+        f"{unsupported.hints(source)}"
     )
 
 

@@ -18,7 +18,7 @@ from segline.importing.layout import MaskSource
 
 MOST_CLASSES = 20  # if masks hold more values than this, the values are usually instance ids
 MOST_VALUES = 2**16  # largest number of different values that are counted
-FEWEST_NOISY, MOST_NOISY = 2, 4096  # fewest and most different values in masks for which texture is computed
+FEWEST_NOISY, MOST_NOISY = 2, 4096  # texture is computed only for masks with this many different values
 # After lossy compression, black pixels are still below the first of these fractions of the white value, and white
 # pixels still above the second.
 SOFT = (8 / 255, 248 / 255)
@@ -34,7 +34,7 @@ class MaskCounts:
     pixels: Mapping[int, int]  # number of pixels, by value
     whole: int | None  # number of values above 0 that form a single 4-connected component; None if too many values
     pieces: int  # number of 4-connected components of the pixels above 0
-    net: float  # share of the pixels of value 0 that lies in their largest 8-connected component
+    net: float  # pixels in the largest 8-connected component of value 0, as a share of all pixels of value 0
     blurred: int  # number of pixels that are neither black nor white and look blurred (see _blurred)
     # Numbers of pixels in areas, in lines and at edges (see Texture), by value.
     # The mappings are empty if the mask holds only one value, or too many values.

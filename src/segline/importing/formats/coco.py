@@ -35,7 +35,7 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class Annotation:
-    """Annotation of one object or of a crowd of objects; the outline is polygons or run lengths."""
+    """Annotation of one object or of a crowd of objects; the outline consists of polygons or run lengths."""
 
     name: str
     label: str
@@ -102,9 +102,9 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     """Return the layout of `source` if it is a COCO file or a folder with COCO files; otherwise None.
 
     Categories become classes 1, 2, ... in the order of their ids. Polygons are filled as the module `regions`
-    describes. Where objects overlap, the smaller object gets the pixels. Crowds have iscrowd 1. Unless crowds are
-    declared to be objects, the pixels of a crowd are ignored where no object covers them. Several files are merged.
-    Each file is read once.
+    describes. Where objects overlap, the smaller object gets the pixels. A crowd is an annotation with iscrowd 1.
+    Unless crowds are declared to be objects, the pixels of a crowd are ignored where no object covers them. Several
+    files are merged. Each file is read once.
 
     Raises
     ------
@@ -155,8 +155,8 @@ def _reasons(coco_files: Sequence[CocoFile], unlisted: int) -> list[str]:
     if len(coco_files) > 1:
         counts = ", ".join(f"{coco_file.file.name} {len(coco_file.images)}" for coco_file in coco_files)
         lines.append(
-            f"merged files ({counts} images); to keep them apart, list images in prepare.validation and prepare.test, "
-            "or import a single file"
+            f"merged files (number of images: {counts}); to keep the files apart, list images in prepare.validation "
+            "and prepare.test, or import a single file"
         )
     if unlisted:
         lines.append(
@@ -177,8 +177,8 @@ def _coco_files(source: Path) -> list[CocoFile]:
             break
         elif missing := _missing_lists(content):
             errors.append(
-                f"{file}: no list of {missing}, which COCO needs; add it, or, where masks are files, give --masks "
-                "'masks/*'"
+                f"{file} has no list of {missing}, which COCO requires; add it, or, if the masks are image files, give "
+                "--masks 'masks/*'"
             )
     if not coco_files:
         raise_errors(errors)
@@ -235,7 +235,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
     for item in valid_items(CocoImage, content["images"], f"{file}: images", errors, invalid_images):
         _add(images, item.id, ListedImage(file, item.file_name, (item.height, item.width)), f"{file}: images", errors)
     for annotation in valid_items(CocoAnnotation, content["annotations"], f"{file}: annotations", errors, set()):
-        # Skip a reference to an invalid entry, because an error already reports that entry.
+        # Skip an annotation that refers to an invalid entry, because an error already reports that entry.
         if _is_invalid(annotation.image_id, images, invalid_images) or _is_invalid(
             annotation.category_id, categories, invalid_categories
         ):
@@ -291,23 +291,25 @@ def _outline(segmentation: list[list[float]] | RunLengths, shape: Shape, where: 
         if segmentation.size != shape:
             height, width = (shown(side, 20) for side in segmentation.size)
             raise LayoutError(
-                f"{where}: segmentation.size is {width}x{height} px in an image of {object_lists.size(shape)}; correct "
-                "or remove the annotation"
+                f"{where}: segmentation.size is {width}x{height} px, but the image is {object_lists.size(shape)} px; "
+                "correct or remove the annotation"
             )
         return segmentation
     if not segmentation:
         raise LayoutError(
-            f"{where}: segmentation is empty; a box alone does not define pixels: outline the object, or remove it"
+            f"{where}: segmentation is empty, and a box alone does not define pixels; outline the object, or remove "
+            "the annotation"
         )
     for number, polygon in enumerate(segmentation):
         if len(polygon) % 2:
             raise LayoutError(
-                f"{where}: segmentation[{number}] has {len(polygon)} numbers, not pairs x, y; correct or remove it"
+                f"{where}: segmentation[{number}] has {len(polygon)} numbers, but pairs x, y need an even number; "
+                "correct or remove it"
             )
         if len(polygon) < 6:
             raise LayoutError(
                 f"{where}: segmentation[{number}] has {len(polygon) // 2} points, but a polygon needs at least 3 "
-                "to enclose an area: remove it"
+                "to enclose an area; remove it"
             )
     return tuple(np.array(polygon, np.float64).reshape(-1, 2) for polygon in segmentation)
 
@@ -337,7 +339,10 @@ def _image_files(available: lookup.Images, images: Sequence[ListedImage]) -> tup
             continue
         if file in image_of:
             both = " and ".join(sorted({image_of[file].file.name, image.file.name}))
-            repeated.append(f"{image.file}: {file} is listed twice, in {both}; keep one entry, or import a single JSON")
+            repeated.append(
+                f"{image.file}: the image {file} is listed twice, in {both}; keep one entry, or import a single "
+                "JSON file"
+            )
         image_of[file] = image
     raise_errors(repeated)
     return image_of, missing
@@ -376,14 +381,16 @@ def _classes(coco_files: Sequence[CocoFile], images: Sequence[ListedImage]) -> t
     used = {annotation.label for image in images for annotation in image.annotations}
     categories: Mapping[int, str] = dict(sorted(coco_files[0].categories.items()))
     if len(set(categories.values())) < len(categories):
-        raise LayoutError(f"{file}: categories {list(categories.values())} repeat a name; rename one category")
+        raise LayoutError(
+            f"{file}: two of the categories {list(categories.values())} have the same name; rename one category"
+        )
     headings = {_normalised(name) for name in coco_files[0].supercategories | {BACKGROUND}}
     dropped = [name for name in categories.values() if name not in used and _normalised(name) in headings]
     background = [name for name in used if _normalised(name) == BACKGROUND]
     if background:
         raise LayoutError(
-            f"{file}: category {background[0]!r} has annotations, but background is the pixels without any object; "
-            "remove or rename them"
+            f"{file}: category {background[0]!r} has annotations, but background means the pixels without any "
+            "object; remove the annotations, or rename the category"
         )
     kept = {id_: name for id_, name in categories.items() if name not in dropped}
     if len(kept) >= IGNORE:

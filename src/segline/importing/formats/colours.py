@@ -29,7 +29,7 @@ class Key:
     """Decision on how to read all masks of a source: as numbers, greys or colours.
 
     If colours mean classes, `classes` holds the class id of each colour, and `names` the name of each class id.
-    `ignore` is the mask value of ignored pixels, if palettes show it.
+    `ignore` is the mask value of ignored pixels, if the palettes indicate it.
     """
 
     reading: Reading
@@ -71,8 +71,8 @@ def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None
     if not total.pixels or not (total.coloured or total.conflict or total.dark_last or (total.palette and total.greys)):
         return _of_numbers(total, options)
     if not any(colour % GREY for colour in total.pixels):
-        why = "indices are in another order" if total.dark_last else "indices differ between masks"
-        return Key("greys", (f"the greys that palettes show are the values, because {why}",))
+        why = "the indices are in another order" if total.dark_last else "the indices differ between masks"
+        return Key("greys", (f"the mask values are the greys in the palettes, because {why}",))
     if options.labels == "instances":
         return Key("colours", ("each colour is an object",))
     return _guessed(total, options)
@@ -89,7 +89,7 @@ def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
 
 
 def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
-    reasons = ("palette indices are the values",) if total.palette else ()
+    reasons = ("the mask values are the palette indices",) if total.palette else ()
     if options.ignore is not None or total.palette.get(IGNORE) != VOID:
         return Key("numbers", reasons)
     why = f"palettes show index {IGNORE} as {text(VOID)}, which means ignored pixels in Pascal VOC"
@@ -105,9 +105,10 @@ class _Total:
     pixels: Counter[Packed] = field(default_factory=Counter)
     solid: Counter[Packed] = field(default_factory=Counter)
     linked: Counter[Packed] = field(default_factory=Counter)
-    most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)  # largest number in a mask, and its file
+    # By colour: the largest number of pixels in one mask, and the file of this mask.
+    most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)
     palette: dict[int, Packed] = field(default_factory=dict)
-    conflict: bool = False  # True if two masks give one index different colours
+    conflict: bool = False  # True if two masks give the same index different colours
     coloured: int = 0
     greys: int = 0  # number of masks whose three channels are equal
     most: tuple[int, Path] = (0, Path())  # largest number of colours in one mask, and the file of this mask
@@ -153,11 +154,11 @@ def _guessed(total: _Total, options: ImportOptions) -> Key:
     if len(shown) == 1:
         class_names[1] = "object"
     order = first_few([f"{text(colour)} -> {class_id}" for colour, class_id in classes.items()], MOST_COLOURS)
-    reasons = [f"colours to classes, black as background, the rest by their codes: {order}; to change this, give {CSV}"]
+    reasons = [f"colours to classes (black is background, the others in order of code): {order}; to change, give {CSV}"]
     if total.conflict:
-        reasons.append("palettes differ between masks, so their colours are used, not their indices")
+        reasons.append("palettes differ between masks, so the colours are used instead of the palette indices")
     if 0 not in total.pixels:
-        reasons.append("no mask holds black: class 0, background, has no pixels")
+        reasons.append("no mask holds black, so class 0, background, has no pixels")
     return Key("colours", tuple(reasons), classes, class_names)
 
 
@@ -171,8 +172,9 @@ def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportO
     rest = first_few([text(colour) for colour in sorted(total.pixels) if colour not in noisy])
     are = "is" if len(noisy) == 1 else "are"
     raise LayoutError(
-        f"{file}: {counts} {are} rare and probably left by compression, smoothing or resizing of {rest}; save the "
-        f"masks in a lossless format without smoothing, or give the class of each colour with {CSV}"
+        f"{file}: the masks hold {counts}, which {are} rare and probably the result of compression, smoothing or "
+        f"resizing of {rest}; save the masks in a lossless format without smoothing, or give the class of each colour "
+        f"with {CSV}"
     )
 
 
@@ -217,8 +219,8 @@ def _classes(file: Path, classes: Mapping[Packed, int]) -> Labels:
         unknown = Counter(drawn[~known].tolist())
         examples = first_few([f"{text(colour)} ({count} px)" for colour, count in unknown.most_common()], 5)
         raise LayoutError(
-            f"{file}: {len(unknown)} colour(s) without a class: {examples}; correct the mask, or give them a class "
-            f"with {CSV}; the classes have {first_few([text(colour) for colour in classes])}"
+            f"{file}: {len(unknown)} colour(s) without a class: {examples}; correct the mask, or give these colours "
+            f"a class with {CSV}; the colours with a class are {first_few([text(colour) for colour in classes])}"
         )
     return class_ids
 

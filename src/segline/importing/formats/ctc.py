@@ -48,7 +48,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     kind, truth = _truth(source, frames)
     _refuse_volumes(frames, truth)
     errors = [
-        f"{file} has no frame of its number (t*.tif) in {source / sequence}; add it"
+        f"{file} has no frame (t*.tif) with the same number in {source / sequence}; add the frame"
         for sequence, masks in truth.items()
         for number, file in masks.items()
         if number not in frames[sequence]
@@ -83,7 +83,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 def _truth_reasons(kind: str, truth: Frames) -> list[str]:
     lines = [f"Cell Tracking Challenge, {'gold' if kind == GOLD else 'silver'} truth of {', '.join(truth)}"]
     if kind == SILVER:
-        lines.append("no sequence has gold truth (GT/SEG); silver truth (ST/SEG) was made by programs")
+        lines.append("no sequence has gold truth (GT/SEG), so silver truth (ST/SEG), which programs made, is imported")
     return lines
 
 
@@ -110,7 +110,7 @@ def _truth(source: Path, frames: Frames) -> tuple[str, Frames]:
             slices = [file for file in folder.glob("man_seg_*") if re.fullmatch(SLICE, file.name)]
             if slices:
                 raise LayoutError(
-                    f"{slices[0]} is a slice of a 3D image, but segline segments 2D images: use a 2D dataset"
+                    f"{slices[0]} is a slice of a 3D image, but segline segments 2D images; use a 2D dataset"
                 )
         masks = {sequence: _numbered(folder, SEGMENTED) for sequence, folder in folders.items()}
         if any(masks.values()):
@@ -119,13 +119,13 @@ def _truth(source: Path, frames: Frames) -> tuple[str, Frames]:
     markers = [folder for sequence in frames if (folder := source / f"{sequence}_{GOLD}" / "TRA").is_dir()]
     if markers:
         raise LayoutError(
-            f"{markers[0]} holds markers, which give the place of each cell but not its outline, and no SEG folder "
-            f"with man_seg*.tif was found; add the gold truth as {first}_{GOLD}/SEG, or the silver truth as "
+            f"{source} has no SEG folder with man_seg*.tif. The markers in {markers[0]} give the position of each "
+            f"cell, but not its outline. Add the gold truth as {first}_{GOLD}/SEG, or the silver truth as "
             f"{first}_{SILVER}/SEG"
         )
     raise LayoutError(
-        f"{source} has sequences ({', '.join(frames)}), but no {first}_{GOLD}/SEG with man_seg*.tif; the challenge's "
-        "test sets have no truth: use a training set"
+        f"{source} has sequences ({', '.join(frames)}), but no folder {first}_{GOLD}/SEG with man_seg*.tif. The test "
+        "sets of the challenge have no ground truth; use a training set"
     )
 
 
@@ -134,7 +134,7 @@ def _refuse_volumes(frames: Frames, truth: Frames) -> None:
         first = next(iter(frames[sequence].values()))
         pages = imagefiles.pages(first)
         if pages > 1:
-            raise LayoutError(f"{first} has {pages} slices, but segline segments 2D images: use a 2D dataset")
+            raise LayoutError(f"{first} has {pages} slices, but segline segments 2D images; use a 2D dataset")
 
 
 def _unsegmented_cells(source: Path, truth: Frames, mapper: Mapper) -> list[str]:
@@ -148,8 +148,8 @@ def _unsegmented_cells(source: Path, truth: Frames, mapper: Mapper) -> list[str]
     counts = list(mapper(_count_unsegmented, pairs))
     missing, marked = sum(count for count, _ in counts), sum(count for _, count in counts)
     warning = (
-        f"warning: {missing} of {marked} cells that TRA marks in these frames have no outline in SEG and count as "
-        "background; leave out the frames that lack many"
+        f"warning: {missing} of the {marked} cells that TRA marks in these frames have no outline in SEG, so they "
+        "count as background; leave out frames that lack many outlines"
     )
     return [warning] if missing else []
 

@@ -30,7 +30,10 @@ MASKS = (
     "masks", "mask", "labels", "label", "labelstr", "segmentationclass", "annotations", "annotation", "gt",
     "groundtruth", "segmentations", "segmentation", "seg", "targets", "target", "y", "manual",
 )  # fmt: skip
-PATTERNS = "give their patterns, such as --images 'raw/*_img.tif' --masks 'gt/*_seg.png'; `*` is their shared text"
+PATTERNS = (
+    "give file patterns, such as --images 'raw/*_img.tif' --masks 'gt/*_seg.png', where `*` is the text that the names "
+    "of an image and its mask share"
+)
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
@@ -53,7 +56,9 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     refuse_options(options, "masks", "ignore", "threshold", "colours", "missing_as_background")
     key = Key("greys")
     if options.threshold is not None and options.colours:
-        raise LayoutError("--threshold and --colours: masks are either grey or in colours; leave one out")
+        raise LayoutError(
+            "--threshold needs grey masks, but --colours needs masks in colour; leave out one of these options"
+        )
     if options.threshold is None:
         looks = mapper(pixels.look, list(paired.masks.values()))
         key = colours.key(looks, options, legends.read_labelmap(source))
@@ -82,15 +87,16 @@ def _refuse_stacks(paired: Pairs) -> None:
         )
         if mask_pages > 1 and image_pages == 1:
             raise LayoutError(
-                f"{mask} has {mask_pages} pages, but its image {image.name} has one. If each page is a class "
-                "(one-hot), save one page whose values are the ids of classes; if only one page is the mask, save it. "
-                "Pages are supported only if a stack of images has a stack of labels with the same number of pages"
+                f"the mask {mask} has {mask_pages} pages, but its image {image.name} has one. If each page is a class "
+                "(one-hot), save a single page whose values are class ids. If only one page is the mask, save that "
+                "page alone. Several pages are supported only in a stack of images and a stack of labels that have "
+                "the same number of pages"
             )
         if image_pages > 1:
             raise LayoutError(
-                f"{image} is a stack of {image_pages} pages, and its mask {mask.name} has {mask_pages}: a stack needs "
-                "a stack of labels with equally many pages, in a folder without other images; otherwise save both page "
-                "by page"
+                f"the image {image} is a stack of {image_pages} pages, and its mask {mask.name} has {mask_pages} "
+                "page(s). Put the stack into a folder without other images, with a stack of labels that has as many "
+                "pages; or save each page of both as a separate file"
             )
 
 
@@ -109,7 +115,7 @@ def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
     if not image_folders and not mask_folders:
         _refuse_splits(source)
         paired = pairs.in_one_folder(_files(source), options)
-        return paired and replace(paired, rule=f"images and {paired.rule}")
+        return paired and replace(paired, rule=f"images from the folder itself, {paired.rule}")
     if not image_folders and not _files(source):
         raise LayoutError(
             f"{source} has masks in {mask_folders[0].name}/, but no folder of images; {PATTERNS}"
@@ -129,9 +135,9 @@ def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Pat
     if paired is None:
         folders = first_few(sorted(f"{path.name}/" for path in source.iterdir() if path.is_dir()))
         raise LayoutError(
-            f"{source} has images in {images.name}/, but no masks: no folder {', '.join(MASKS[:5])} or the like with "
-            f"images in it, and no STEM_mask, STEM_label or STEM-seg beside the images; the folders are {folders}; "
-            f"{PATTERNS}{unsupported.hints(source)}"
+            f"{source} has images in {images.name}/, but no masks. It has no folder of mask files named "
+            f"{', '.join(MASKS[:5])} or the like, and no files STEM_mask, STEM_label or STEM-seg beside the images. "
+            f"The folders are {folders}; {PATTERNS}{unsupported.hints(source)}"
         )
     return replace(paired, rule=f"images from {_chosen(image_folders, 'images')}, {paired.rule}")
 
@@ -153,7 +159,7 @@ def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[P
     candidates = sorted(candidate for candidate in ranked if next(_below(candidate[2]), None))
     if len(candidates) > 1 and candidates[0][0] == 1:
         names = first_few([f"{folder.name}/" for _, _, folder in candidates])
-        raise LayoutError(f"{source} has several folders for {words[0]}: {names}; {PATTERNS}")
+        raise LayoutError(f"{source} has several folders that may hold the {words[0]}: {names}; {PATTERNS}")
     return [folder for _, _, folder in candidates]
 
 
@@ -198,8 +204,9 @@ def _refuse_nested(source: Path, images: Path, mask_folder: Path) -> None:
         if not _files(folder):
             subfolder = next(_below(folder)).parent.relative_to(folder).as_posix()
             raise LayoutError(
-                f"{folder} holds no image itself, but its subfolders do, such as {subfolder}; take all with --images "
-                f"'{all_images}' --masks '{all_masks}', or some with --images '{some_images}' --masks '{some_masks}'"
+                f"{folder} holds no image itself, but its subfolders do, such as {subfolder}; import all subfolders "
+                f"with --images '{all_images}' --masks '{all_masks}', or one of them with --images '{some_images}' "
+                f"--masks '{some_masks}'"
             )
 
 
@@ -222,8 +229,6 @@ def _refuse_splits(source: Path) -> None:
         split, images_name, masks_name = complete[0]
         raise LayoutError(
             f"{source} has subsets with their own images and masks: {first_few([name for name, _, _ in complete])}; "
-            f"import "
-            "all with "
-            f"--images '*/{images_name}/*' --masks '*/{masks_name}/*', or one subset with segline import "
-            f"{source / split}"
+            f"import all with --images '*/{images_name}/*' --masks '*/{masks_name}/*', or one subset with "
+            f"segline import {source / split}"
         )

@@ -51,7 +51,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     Raises
     ------
     LayoutError, FileError
-        A shape encloses no area or lies outside its image, an image is missing, or --class lacks a label.
+        A shape encloses no area or lies outside its image, an image is missing, or --class does not name every label.
     """
     documents = list(_documents(source))
     if not documents:
@@ -108,8 +108,8 @@ def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
     beside = {image: image.with_suffix(".json") for image in unlabelled}
     raise_errors(
         [
-            f"{file}: {'is empty' if not file.stat().st_size else 'has no field shapes'}, though it lies beside "
-            f"{image.name}, and other files here are LabelMe files; correct or remove it"
+            f"{file} {'is empty' if not file.stat().st_size else 'has no field shapes'}, but it lies beside the image "
+            f"{image.name}, and other JSON files here are LabelMe files; correct or remove it"
             for image, file in beside.items()
             if file in others
         ]
@@ -142,7 +142,9 @@ def _image(file: Path, name: object, has_pixels: bool, available: lookup.Images)
     except LayoutError as error:
         if not has_pixels:
             raise
-        raise LayoutError(f"{error} (imageData holds its pixels: labelme_export_json extracts them)") from None
+        raise LayoutError(
+            f"{error} (imageData holds the pixels of the image; the program labelme_export_json extracts them)"
+        ) from None
 
 
 def _read(file: Path, image: Path, skip: bool = False) -> ObjectList:
@@ -194,13 +196,14 @@ def _labelled_region(item: Any, shape: Shape, where: str) -> tuple[str, object, 
     if not isinstance(kind, str) or kind not in POINTS:
         raise LayoutError(
             f"{where}: shape_type {shown(kind, 40)} is not supported, because it encloses no area; outline the object "
-            f"as {', '.join(POINTS)}, or remove it; {SKIP}"
+            f"as {', '.join(POINTS)}, or remove the shape; {SKIP}"
         )
     counts = POINTS[kind] or range(3, len(fields.points) + 1)
     if len(fields.points) not in counts:
         needed = " or ".join(map(str, POINTS[kind])) or "at least 3"
         raise LayoutError(
-            f"{where}: a {kind} of {len(fields.points)} point(s); it needs {needed}: correct or remove it; {SKIP}"
+            f"{where}: the {kind} has {len(fields.points)} point(s), but it needs {needed}; correct or remove the "
+            f"shape; {SKIP}"
         )
     points = object_lists.refuse_outside(np.array(fields.points, np.float64), shape, where)
     return label, fields.group_id, _region(kind, points, fields.mask, shape, where)
@@ -237,7 +240,8 @@ def _classes(labels: Counter[str], options: ImportOptions) -> tuple[dict[int, st
     """Return two values: the class names by id, and a line that tells the user the class of each label."""
     if labels[BACKGROUND] or labels["_background_"]:
         raise LayoutError(
-            f"a label is {BACKGROUND}, but background is the pixels without any shape; remove or rename these shapes"
+            f"some shapes have the label {BACKGROUND}, but background means the pixels without any shape; remove or "
+            "rename these shapes"
         )
     requested = {class_id: name for class_id, name in options.names.items() if class_id}
     if requested:
@@ -245,11 +249,11 @@ def _classes(labels: Counter[str], options: ImportOptions) -> tuple[dict[int, st
     classes = dict(sorted(requested.items())) or dict(enumerate(sorted(labels), 1))
     if len(classes) >= IGNORE:
         raise LayoutError(
-            f"{len(classes)} labels, such as {first_few(list(classes.values()))}, but segline supports {IGNORE - 1} "
-            "classes at most; merge or remove some"
+            f"there are {len(classes)} labels, such as {first_few(list(classes.values()))}, but segline supports "
+            f"{IGNORE - 1} classes at most; merge or remove some"
         )
     table = first_few([f"{name} -> {class_id}" for class_id, name in classes.items()])
-    order = "--class" if requested else "in alphabetical order; for another order, give --class ID=LABEL for each"
+    order = "--class" if requested else "in alphabetical order; for another order, give --class ID=LABEL for each label"
     return {0: BACKGROUND} | classes, f"labels to classes: {table} ({order})"
 
 
@@ -257,6 +261,6 @@ def _refuse_unnamed(labels: Mapping[str, int], requested: Mapping[int, str]) -> 
     unnamed = sorted(set(labels) - set(requested.values()))
     if unnamed:
         raise LayoutError(
-            f"--class: labels {first_few(unnamed)} have no class; name every label, such as "
-            f"--class {max(requested) + 1}={unnamed[0]}, or none"
+            f"--class: the labels {first_few(unnamed)} have no class; give --class for every label, such as "
+            f"--class {max(requested) + 1}={unnamed[0]}, or for none"
         )

@@ -51,7 +51,9 @@ def read_labelmap(source: Path) -> LabelMap | None:
         where = f"{file}, line {number}"
         colour, name = _labelmap_line(line, where)
         if colour in classes or (name in class_names.values() and name != BACKGROUND):
-            raise LayoutError(f"{where}: colour {colour} or name {name!r} occurs twice; give each class its own")
+            raise LayoutError(
+                f"{where}: colour {colour} or name {name!r} occurs twice; give each class its own colour and name"
+            )
         if name.lower() in VOID:
             classes[colour] = IGNORE
         elif name.lower() == BACKGROUND:
@@ -62,7 +64,7 @@ def read_labelmap(source: Path) -> LabelMap | None:
     if len(class_names) < 2 or len(class_names) > IGNORE:
         raise LayoutError(
             f"{file} names {len(class_names) - 1} classes besides background, but segline supports 1 to {IGNORE - 1}; "
-            "correct it"
+            "correct the file"
         )
     if 0 not in classes.values() and (0, 0, 0) not in classes:
         classes[0, 0, 0] = 0
@@ -74,7 +76,7 @@ def _labelmap_line(line: str, where: str) -> tuple[Colour, str]:
     parts = [int(part[:9]) for part in match["colour"].split(",")] if match else []
     if match is None or max(parts) > 255:
         raise LayoutError(
-            f"{where}: {line.strip()[:60]!r} is not NAME:RED,GREEN,BLUE:PARTS:ACTIONS; correct or remove it"
+            f"{where}: {line.strip()[:60]!r} is not NAME:RED,GREEN,BLUE:PARTS:ACTIONS; correct or remove this line"
         )
     try:
         name = names.check(match["name"].strip(), f"{where}: name")
@@ -99,7 +101,7 @@ def read_csv(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
     table = files.read_table(file)
     for column in COLUMNS:
         if column not in table:
-            raise LayoutError(f"{file} has no column {column}, only {', '.join(table.columns)}; give {CSV}")
+            raise LayoutError(f"{file} has no column {column}, only the columns {', '.join(table.columns)}; give {CSV}")
     classes: dict[Colour, int] = {}
     class_names: dict[int, str] = {}
     for line, row in enumerate(table.to_dict("records"), 2):
@@ -107,7 +109,7 @@ def read_csv(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
         colour, class_id, name = _csv_row(where, {str(key): str(value) for key, value in row.items()})
         if classes.setdefault(colour, class_id) != class_id:
             raise LayoutError(
-                f"{where}: {row['colour']} already has class {classes[colour]}; remove one of the two lines"
+                f"{where}: colour {row['colour']} already has class {classes[colour]}; remove one of the two lines"
             )
         name = names.check(name, f"{where}: name") if name else name
         if name and class_id != IGNORE and class_names.setdefault(class_id, name) != name:

@@ -28,8 +28,8 @@ def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, A
     Raises
     ------
     FileError
-        A file is invalid JSON, but contains one of `keys`, so it should hold annotations; or it is invalid and too
-        large to search for `keys`, or no regular file.
+        A file is invalid JSON, but contains one of `keys`, so it should hold annotations. Or a file is invalid, and it
+        is too large to search for `keys` or is not a regular file.
     """
     for file in json_files(source):
         try:
@@ -127,7 +127,7 @@ def stems(images: Sequence[Path], root: Path) -> list[str]:
     if repeated:
         same = first_few([file for file, stem in zip(images, unique, strict=True) if stem == repeated[0]])
         raise LayoutError(
-            f"{same} have the same stem, but a stem must name one image: rename one file, and "
-            "its name in the annotations"
+            f"{same} have the same stem, but a stem must name one image; rename one file, and change its name in the "
+            "annotations too"
         )
     return unique

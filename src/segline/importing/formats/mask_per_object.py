@@ -63,10 +63,10 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     content = _folder_per_image(source) or _two_folders(source)
     if content is None or not content.pairs:
         return None
-    refuse_options(options, "files of one object each", "threshold", "missing_as_background")
+    refuse_options(options, "mask files with one object each", "threshold", "missing_as_background")
     bare, errors = content.bare, content.errors
     if not options.missing_as_background:
-        way_out = "add an empty folder if it holds no object, or --missing-as-background for all such images"
+        way_out = "if the image holds no object, add an empty folder, or --missing-as-background for all such images"
         errors = [*(f"{image} has no folder of masks; {way_out}" for image in bare.values()), *errors]
         bare = {}
     skipped = refuse_or_skip(errors, options, "image(s) or folder(s) of masks")
@@ -101,8 +101,8 @@ def _folder_per_image(source: Path) -> ObjectFolder | None:
     if 2 * len(single) <= len(images) or not any(masks for _, masks in folders.values()):
         return None
     errors = [
-        f"{source / stem} has {len(files)} image(s) and {'a' if folders[stem][1] else 'no'} folder {MASKS[0]}; put one "
-        f"image into {IMAGES[0]}/ and its masks into {MASKS[0]}/, which is empty if there is no object"
+        f"{source / stem} has {len(files)} image(s) and {'a' if folders[stem][1] else 'no'} folder {MASKS[0]}/; put "
+        f"one image into {IMAGES[0]}/ and its masks into {MASKS[0]}/; if there is no object, leave {MASKS[0]}/ empty"
         for stem, files in images.items()
         if len(files) != 1
     ]
@@ -123,7 +123,9 @@ def _two_folders(source: Path) -> ObjectFolder | None:
     images = by_stem(image_folder, READABLE) if masks else {}
     pairs = {stem: (image, masks[stem]) for stem, image in images.items() if stem in masks}
     errors = [
-        f"{masks[stem]} has no image of its name in {image_folder}; add it" for stem in masks if stem not in images
+        f"the folder of masks {masks[stem]} has no image with the same name in {image_folder}; add the image"
+        for stem in masks
+        if stem not in images
     ]
     return ObjectFolder(pairs, {stem: image for stem, image in images.items() if stem not in masks}, errors, False)
 
@@ -143,14 +145,15 @@ def _read(image: Path, folder: Path, threshold: float | None) -> ObjectList:
         shape = shape if number else mask.shape
         if mask.shape != shape:
             raise LayoutError(
-                f"{file} is {object_lists.size(mask.shape)} px, but {mask_files[0].name} beside it is "
-                f"{object_lists.size(shape)}; masks of one image must be equally large: correct or remove it"
+                f"the mask {file} is {object_lists.size(mask.shape)} px, but the mask {mask_files[0].name} of the same "
+                f"image is {object_lists.size(shape)} px; masks of one image must have the same size; correct or "
+                "remove the wrong mask"
             )
         objects.append(Object(file.name, LABEL, Region.of(_object_pixels(file, mask, threshold))))
     object_lists.refuse_other_size(image, folder, shape)
     empty = [listed.name for listed in objects if not listed.region.area]
     if empty:
-        raise LayoutError(f"{folder}: {first_few(empty)}: covers no pixel; correct or remove it")
+        raise LayoutError(f"{folder} has masks that cover no pixel: {first_few(empty)}; correct or remove them")
     return ObjectList(folder, shape, objects)
 
 
@@ -161,7 +164,7 @@ def _object_pixels(file: Path, mask: imagefiles.Labels, threshold: float | None)
     grey = int(np.count_nonzero((mask > 0) & (mask < highest)))
     if grey:
         raise LayoutError(
-            f"{file}: {grey} pixels are neither 0 nor {highest}, but the file of one object must hold two values; if "
-            f"its edge is soft, add --threshold, such as --threshold {highest // 2}"
+            f"{file}: {grey} pixels are neither 0 nor {highest}, but the mask of one object must hold two values; if "
+            f"the edge of the object is soft, add --threshold, such as --threshold {highest // 2}"
         )
     return mask > 0

@@ -16,7 +16,7 @@ from segline.importing.layout import ImageSource, ImportOptions, Layout, LayoutE
 
 WHOLE = 0.95  # values are object ids only if at least this share of them form one component in each mask
 PLAIN_IDS = 255  # values above this are object ids more often than class ids
-FEWEST_IDS = 3  # fewer values than this count as class ids, however seldom they recur
+FEWEST_IDS = 3  # if there are fewer values than this, they count as class ids, however seldom they recur
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def layout(
     blank: Mapping[str, Path] | None = None,
     mapper: Mapper = map,
 ) -> Layout:
-    """Return the layout of `images` with one mask each; guess what the mask values mean, unless `options` tell.
+    """Return the layout of `images` with one mask each; guess what the mask values mean, unless `options` state it.
 
     Parameters
     ----------
@@ -85,12 +85,13 @@ def _background(image: Path) -> Labels:
 def _refuse_no_background(meaning: Meaning) -> None:
     if meaning.labels == "boundaries":
         raise LayoutError(
-            "--missing-as-background: class 0 is the border between cells here, not background; omit this option, "
-            "or, if 0 "
-            "is plain background, add --labels classes"
+            "--missing-as-background: in these masks, class 0 is the border between cells, not background; omit this "
+            "option, or, if 0 is plain background, add --labels classes"
         )
     if meaning.class_of is not None and meaning.class_of.get(0) == IGNORE:
-        raise LayoutError("--missing-as-background and --ignore 0: 0 is either background or ignored; leave one out")
+        raise LayoutError(
+            "--missing-as-background and --ignore 0 disagree on whether 0 is background or ignored; leave one out"
+        )
 
 
 def guess(census: Census, options: ImportOptions) -> Meaning:
@@ -114,8 +115,8 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
     noise.refuse_noisy_classes(census, values, options)
     if kind == "boundaries" and len(values) != 2:
         raise LayoutError(
-            f"labels: boundaries needs masks of two values, border and cell, but these hold {first_few(values)}; "
-            "choose other --labels"
+            f"labels: boundaries needs masks with two values, for border and cell, but these masks hold the values "
+            f"{first_few(values)}; choose other --labels"
         )
     meaning = _classes(kind, values, reason, options.names, ignore)
     return replace(meaning, reasons=(*meaning.reasons, *_absent(census, meaning, _useless_ignore(census, options))))
@@ -143,12 +144,15 @@ def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -
     else:
         kind, reason = (
             "classes",
-            "labels: classes, by their colours; if each component is an object, add --labels instances",
+            "labels: classes, one for each colour; if each component is an object, add --labels instances",
         )
     default = {0: "background"} | {class_id: f"class {class_id}" for class_id in ids[1:]}
     names = {class_id: options.names.get(class_id) or named.get(class_id) or default[class_id] for class_id in ids}
     meaning = Meaning(kind, names, dict(zip(ids, ids, strict=True)) | dict.fromkeys(ignored, IGNORE), (reason,))
-    notes = [f"{line}; give ignored colours the class ignore in --colours" for line in _useless_ignore(census, options)]
+    notes = [
+        f"{line}; in the table of --colours, give ignored colours the class ignore"
+        for line in _useless_ignore(census, options)
+    ]
     return replace(meaning, reasons=(reason, *_absent(census, meaning, notes)))
 
 
@@ -162,14 +166,17 @@ def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
     """
     if len(values) <= 2:
         return kind_of_two_values(census, values)
-    otherwise = "; if not, add --labels"
+    otherwise = "; if this is wrong, add --labels"
     whole = census.few_whole / max(1, census.few_values)
     if len(values) - 1 > MOST_CLASSES:
         if census.few_values and whole < 0.5 and values[-1] <= IGNORE:
             return "classes", f"labels: classes, because most values form several components{otherwise} instances"
-        return "instances", f"labels: instances, because the masks hold {len(values) - 1} ids{otherwise} classes"
+        return (
+            "instances",
+            f"labels: instances, because the masks hold {len(values) - 1} different ids{otherwise} classes",
+        )
     if census.numbered and len(census.numbers) > 2 and whole >= WHOLE:
-        why = "every mask numbers its objects 1 to n, n differs and each object is one connected component"
+        why = "every mask numbers its objects 1 to n, n differs between masks, and each object is one component"
         return "instances", f"labels: instances, because {why}{otherwise} classes"
     ids = [value for value in values if value]
     if len(ids) >= FEWEST_IDS and whole >= WHOLE and _recur_seldom(census, ids):
@@ -184,9 +191,9 @@ def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str
     """Guess whether at most two `values` are classes or boundaries; return the guess and the reason."""
     if 2 * census.nets > census.masks:
         pieces, share = census.pieces / census.masks, census.share / census.masks
-        why = f"0 is a connected net around {pieces:.0f} components per mask that cover {share:.0%} of it"
+        why = f"0 is a connected net around {pieces:.0f} components per mask, which cover {share:.0%} of the mask"
         return "boundaries", f"labels: boundaries, because {why}; if 0 is plain background, add --labels classes"
-    why = f"the masks hold only {first_few(values)}, which are areas rather than objects"
+    why = f"the masks hold only the values {first_few(values)}, which mark areas rather than single objects"
     return "classes", f"labels: classes, because {why}; if each component is an object, add --labels instances"
 
 
@@ -207,9 +214,9 @@ def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(
-        f"the {census.filled} non-empty masks hold {first_few(ids)}. Each of these values forms one connected "
-        "component and occurs in few masks, so the values may be object ids (if the masks were cropped from one label "
-        "image) or rare classes; add --labels instances or --labels classes"
+        f"the {census.filled} non-empty masks hold the values {first_few(ids)}. Each of these values forms one "
+        "connected component and occurs in few masks. So the values may be object ids (if the masks were cropped from "
+        "one label image) or rare classes; add --labels instances or --labels classes"
     )
 
 
@@ -220,7 +227,7 @@ def _requested(labels: Kind) -> tuple[Kind, str]:
 def _refuse_empty(census: Census, values: Sequence[int], options: ImportOptions) -> None:
     if not set(values) - {0}:
         pixels = "a pixel other than 0" if options.threshold is None else f"a pixel above {options.threshold:g}"
-        raise LayoutError(f"no mask holds {pixels}, not even {census.first}; are these the right masks?")
+        raise LayoutError(f"no mask holds {pixels}, not even the first mask {census.first}; are these the right masks?")
 
 
 def _instances(values: Sequence[int], reason: str, names: Mapping[int, str], ignore: int | None) -> Meaning:
@@ -264,8 +271,8 @@ def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(
-            f"--class {max(names)}: the masks hold {first_few(values)}, and classes are numbered without gaps; name "
-            f"{first_few(gaps)} too, or leave it out"
+            f"--class {max(names)}: the masks hold the values {first_few(values)}, and class ids must have no gaps; "
+            f"name the classes {first_few(gaps)} too, or leave out --class {max(names)}"
         )
 
 
@@ -281,7 +288,7 @@ def _absent(census: Census, meaning: Meaning, notes: Sequence[str]) -> list[str]
 
 def _useless_ignore(census: Census, options: ImportOptions) -> list[str]:
     useless = options.ignore is not None and not census.pixels[options.ignore]
-    return [f"--ignore {options.ignore}: no mask holds {options.ignore}"] if useless else []
+    return [f"--ignore {options.ignore}: no mask holds the value {options.ignore}"] if useless else []
 
 
 def _refuse_unknown_classes(names: Mapping[int, str], classes: Sequence[int]) -> None:

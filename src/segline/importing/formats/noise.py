@@ -80,8 +80,8 @@ def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions)
     middle = white // 2
     raise LayoutError(
         f"{worst}: {count} pixels are grey, neither 0 nor {white} (anti-aliased, blurred or lossily compressed), "
-        f"so their class is unclear; add --threshold {middle} to take values above {middle} as foreground, or save the "
-        "masks without smoothing; if each grey is a class, list the classes with --colours"
+        f"so their class is unclear. Add --threshold {middle} to take values above {middle} as foreground, or save the "
+        "masks without smoothing. If each grey is a class, list the classes with --colours"
     )
 
 
@@ -121,16 +121,16 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
         return
     if not census.beside_ignore:
         raise LayoutError(
-            f"the masks hold {first_few(values)}, but no mask holds {IGNORE} beside another class: do some use "
-            f"{IGNORE} where others use {small[-1]}? Use one value in all masks, or add --ignore {IGNORE} if these "
-            "pixels do not count"
+            f"the masks hold the values {first_few(values)}, but no mask holds {IGNORE} beside another class. If some "
+            f"masks use {IGNORE} where others use {small[-1]}, use one value in all masks. If pixels of value {IGNORE} "
+            f"do not count, add --ignore {IGNORE}"
         )
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in (*small, IGNORE)])
     middle = IGNORE // 2 if census.pixels[IGNORE] > sum(census.pixels[value] for value in small) else 0
     raise LayoutError(
-        f"{census.most_of[IGNORE][1]}: the masks hold {counts}. {IGNORE} may be the ignore label: then add "
-        f"--ignore {IGNORE}. Or there is only one foreground class, and {IGNORE} or the small values are noise: then "
-        f"add --threshold {middle}. Otherwise give the class of each value with --colours"
+        f"{census.most_of[IGNORE][1]}: the masks hold the values {counts}. If {IGNORE} marks ignored pixels, add "
+        f"--ignore {IGNORE}. If there is only one foreground class, and {IGNORE} or the small values are noise, add "
+        f"--threshold {middle}. Otherwise give the class of each value with --colours"
     )
 
 
@@ -151,7 +151,7 @@ def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportO
     named = " ".join(f"--class {numbers[value]}=NAME" for value in noise[:3]) + " ..." * (len(noise) > 3)
     raise LayoutError(
         f"{_noise_message(census, values, noise)}, or save the masks in a lossless format; if "
-        f"{'this' if len(noise) == 1 else 'each'} is a class nevertheless, name it: {named}"
+        f"{'this value' if len(noise) == 1 else 'each of these values'} is a class nevertheless, name it with {named}"
     )
 
 
@@ -189,6 +189,6 @@ def _noise_message(census: Census, values: Sequence[int], noise: Sequence[int]) 
         flag = "give the class of each value with --colours"
     are = "is" if len(noise) == 1 else "are"
     return (
-        f"{file}: the masks hold {first_few(values)}, but {counts} {are} rare and probably left by "
-        f"compression, smoothing or resizing of {first_few(rest)}; {flag}"
+        f"{file}: the masks hold the values {first_few(values)}, but {counts} {are} rare and probably the result of "
+        f"compression, smoothing or resizing of the values {first_few(rest)}; {flag}"
     )

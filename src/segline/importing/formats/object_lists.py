@@ -88,8 +88,8 @@ class ListSource:
 class Survey:
     """Totals over all object lists.
 
-    `objects` are counted by class name. `empty` counts images without objects, and `ignored` counts ignored regions.
-    The classes Painted and ObjectList explain the other fields.
+    `objects` holds the number of objects by class name. `empty` counts images without objects, and `ignored` counts
+    ignored regions. The classes Painted and ObjectList explain the other fields.
     """
 
     objects: Counter[str]
@@ -105,13 +105,13 @@ class Survey:
         """Return the totals as lines for the user."""
         several = len(self.objects) > 1
         kinds = ": " + ", ".join(f"{count} {label}" for label, count in self.objects.most_common()) if several else ""
-        none = f"; {self.empty} image(s) have none" if self.empty else ""
+        none = f"; {self.empty} image(s) have no object" if self.empty else ""
         lines = [f"{self.objects.total()} objects in {self.images} images{kinds}{none}"]
         if self.overlapping:
             hidden = f"; {self.hidden} object(s) are hidden by others and left out" if self.hidden else ""
             lines.append(
-                f"objects overlap: {self.overlapping} pixels went to the smaller object, or to the later of two equal "
-                f"ones{hidden}"
+                f"objects overlap: {self.overlapping} pixels went to the smaller object, or to the later of two "
+                f"equally large objects{hidden}"
             )
         if self.slivers:
             lines.append(f"{self.slivers} object(s) cover no pixel centre and are left out")
@@ -119,7 +119,7 @@ class Survey:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common())
             lines.append(f"{self.skipped.total()} shape(s) that enclose no area are left out (--skip-shapes): {kinds}")
         if self.ignored:
-            lines.append(f"{self.ignored} region(s) of crowds or __ignore__: their pixels do not count")
+            lines.append(f"the pixels of {self.ignored} region(s) do not count (crowds, or the label __ignore__)")
         return lines
 
 
@@ -140,8 +140,8 @@ def survey(lists: Mapping[str, ListSource], mapper: Mapper) -> Survey:
         for field in ("empty", "ignored", "overlapping", "hidden", "slivers")
     )
     if not objects:
-        thin = f" ({slivers} cover no pixel centre; coordinates must be pixels)" if slivers else ""
-        raise LayoutError(f"none of {len(surveys)} images has an object{thin}; are these the right labels?")
+        thin = f" ({slivers} object(s) cover no pixel centre; coordinates must be in pixels)" if slivers else ""
+        raise LayoutError(f"none of the {len(surveys)} images has an object{thin}; are these the right labels?")
     skipped: Counter[str] = sum((part.skipped for part in surveys), Counter())
     return Survey(objects, len(surveys), empty, ignored, overlapping, hidden, slivers, skipped)
 
@@ -251,8 +251,8 @@ def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
     actual = image_shape(image)
     if actual != shape:
         raise LayoutError(
-            f"{file}: gives the size {size(shape)} px (width x height) for {image}, which is {size(actual)}; it is "
-            "another image, or was resized or rotated later: use the image that was labelled"
+            f"{file} gives the size {size(shape)} px (width x height) for the image {image}, but this image is "
+            f"{size(actual)} px. The file is another image, or was resized or rotated later; use the labelled image"
             f"{imagefiles.turned(image)}"
         )
 

@@ -45,9 +45,9 @@ def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: Impor
     of_mask = _without(MASK_WORDS)
     rules = (
         ("paired by stem", stem, stem),
-        ("paired by stem, the masks' without mask, label, seg or gt", stem, of_mask),
-        ("paired by stem, without image or raw, mask, label, seg or gt", _without(IMAGE_WORDS), of_mask),
-        ("paired by the differing part of the stems", _without_shared(images), _without_shared(masks)),
+        ("paired by stem, without words such as mask, label, seg or gt in the names of masks", stem, of_mask),
+        ("paired by stem, without words such as image, raw, mask, label, seg or gt", _without(IMAGE_WORDS), of_mask),
+        ("paired by the part in which the stems differ", _without_shared(images), _without_shared(masks)),
     )
     best: tuple[int, str, dict[str, Path], dict[str, Path]] | None = None
     for rule, name_image, name_mask in rules:
@@ -81,7 +81,7 @@ def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None
     images = [file for file in files if file not in is_mask]
     mask_by_name = _by_name(masks, of_mask, refuse=True)
     whole_stems = all(stem(file) in mask_by_name for file in images)
-    rule = "masks beside the images, paired by stem without mask, label, seg or gt"
+    rule = "masks beside the images, paired by stem, without words such as mask, label, seg or gt"
     return _pairs(_by_name(images, stem if whole_stems else of_image, refuse=True), mask_by_name, rule, options)
 
 
@@ -96,7 +96,7 @@ def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None
     if not masks or not set(map(stem, masks)) <= set(map(stem, images)):
         return None
     image_by_name, mask_by_name = (_by_name(files, stem, refuse=True) for files in (images, masks))
-    return _pairs(image_by_name, mask_by_name, "masks beside the images, which are the JPEG files", options)
+    return _pairs(image_by_name, mask_by_name, "masks beside the images (the JPEG files are the images)", options)
 
 
 def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, options: ImportOptions) -> Pairs:
@@ -225,7 +225,7 @@ def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], rule: str, opt
             f"{rule}. Add the missing files, give --images and --masks patterns that match the pairs (`*` stands for "
             f"the text that both names share), or leave these files out with --skip-unpaired{empty if both else ''}"
         )
-    rule += "; left out" if refused else ""
+    rule += "; files without a partner are left out" if refused else ""
     taken = sorted(both | bare if options.missing_as_background else both)
     stems = {name: names.composed(images[name].stem) for name in taken}
     if len(set(stems.values())) < len(taken):  # images in several folders have the same name

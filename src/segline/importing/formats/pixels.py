@@ -50,8 +50,8 @@ def look(file: Path) -> Look:
     """
     if file.suffix.lower() in LOSSY or not imagefiles.is_exact(file):
         raise LayoutError(
-            f"{file}: JPEG changes values, so ids are unreliable; {TO_SAVE}, or, if they show only "
-            "foreground on black, add --threshold 127"
+            f"{file}: JPEG changes values, so ids are unreliable; {TO_SAVE}; or, if the masks show only foreground on "
+            "black, add --threshold 127"
         )
     if imagefiles.image_size(file).channels == 1 and not imagefiles.has_grey_palettes(file):
         return Look(file)
@@ -100,7 +100,7 @@ def colours(file: Path) -> npt.NDArray[np.int32]:
         return _packed(pixels)
     if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 255:
         raise LayoutError(
-            f"{file} holds numbers up to {pixels.max()}, but other masks hold colours; use one type for all"
+            f"{file} holds numbers up to {pixels.max()}, but other masks hold colours; use one type for all masks"
         )
     return pixels.astype(np.int32) * GREY
 
@@ -114,7 +114,8 @@ def _drawn(file: Path) -> tuple[Pixels, npt.NDArray[np.int32] | None]:
         return pixels, _packed(shown)
     if pixels.ndim == 3 and (pixels.dtype != np.uint8 or pixels.shape[2] != 3):
         raise FileError(
-            f"{file}: {pixels.dtype} with {pixels.shape[2]} channels is not a mask; {TO_SAVE}, or 8-bit RGB"
+            f"{file}: an image of type {pixels.dtype} with {pixels.shape[2]} channels is not a mask; {TO_SAVE}, or as "
+            "8-bit RGB"
         )
     return pixels, None
 

@@ -1,11 +1,12 @@
 """Rasterise objects (polygons, discs, run lengths) as small masks within a large image.
 
-A pixel is inside an outline when its centre is. Pixel (x, y) has its centre at (x + 0.5, y + 0.5), as in COCO and
-LabelMe, where the image spans 0 to its width. A centre on the line belongs to the side right of the line or below it,
-so outlines on both sides of a line share no pixel and leave no gap. Outlines that cross themselves are filled by the
-even-odd rule. Rectangles of whole pixels equal those of pycocotools. For other outlines pycocotools rounds to a fifth
-of a pixel first. So a pixel may differ if its centre is less than a fifth of a pixel from the line. OpenCV's fillPoly
-and Pillow also draw the line itself, which makes each object about half a pixel wider on all sides.
+A pixel is inside an outline when the centre of the pixel is. Pixel (x, y) has its centre at (x + 0.5, y + 0.5), as in
+COCO and LabelMe, where x spans 0 to the width of the image. A centre on the line belongs to the side right of the line
+or below it, so outlines on both sides of a line share no pixel and leave no gap. Outlines that cross themselves are
+filled by the even-odd rule. Rectangles of whole pixels are filled as in pycocotools. For other outlines, pycocotools
+first rounds the points to a fifth of a pixel. So a pixel may differ if its centre is less than a fifth of a pixel from
+the line. OpenCV's fillPoly and Pillow also draw the line itself, which makes each object about half a pixel wider on
+all sides.
 
 Where objects overlap, the smaller object gets the pixels. Of two objects of equal size, the later one gets them.
 """
@@ -148,9 +149,11 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
     for place, character in enumerate(text):
         bits = ord(character) - FIRST
         if not 0 <= bits < 2 * MORE:
-            raise RunsError(f"counts hold {character!r} at place {place}, which is not used in run lengths")
+            raise RunsError(
+                f"counts hold the character {character!r} at position {place}, which cannot occur in run lengths"
+            )
         if shift >= LONGEST * BITS:
-            raise RunsError(f"counts hold a number of more than {LONGEST} characters at place {place}")
+            raise RunsError(f"counts hold a number of more than {LONGEST} characters at position {place}")
         value |= (bits % MORE) << shift
         shift += BITS
         if bits & MORE:
@@ -161,7 +164,7 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
         if pixels is not None:
             _check(counts[-1:], pixels)
             if len(counts) > 2 * pixels + 2:
-                raise RunsError(f"counts hold more runs than the {pixels} pixels of the image")
+                raise RunsError(f"counts hold more runs than the image has pixels ({pixels})")
         value = shift = 0
     if shift:
         raise RunsError("counts end within a number; the string is truncated")
@@ -179,10 +182,10 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     height, width = shape
     pixels = height * width
     if len(counts) > 2 * pixels + 2:
-        raise RunsError(f"counts hold {len(counts)} runs, which is more than the {pixels} pixels of the image")
+        raise RunsError(f"counts hold {len(counts)} runs, but the image has only {pixels} pixels")
     _check(counts, pixels)
     if sum(counts) != pixels:
-        raise RunsError(f"counts add up to {sum(counts)} pixels, but the image has {width}x{height} = {pixels}")
+        raise RunsError(f"counts add up to {sum(counts)} pixels, but the image has {width}x{height} = {pixels} pixels")
     runs = np.array(counts, np.int64)
     ends = np.cumsum(runs)
     if not runs[1::2].any():
@@ -205,4 +208,4 @@ def _check(counts: Sequence[int], pixels: int) -> None:
     wrong = next((run for run in counts if not 0 <= run <= pixels), None)
     if wrong is not None:
         length = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"
-        raise RunsError(f"counts hold a run of {length} pixels, but the image has only {pixels}")
+        raise RunsError(f"counts hold a run of {length} pixels, but a run in this image must have 0 to {pixels} pixels")

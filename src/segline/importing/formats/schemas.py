@@ -140,10 +140,12 @@ def validated(model: type[Model], content: object, where: str) -> Model:
         path, value = fault["loc"], shown(fault["input"], LONGEST)
     if not path:
         required = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
-        raise LayoutError(f"{where} is {value}, not an object with the fields {required}; correct or remove it")
+        raise LayoutError(f"{where} is {value}, not a JSON object with the fields {required}; correct or remove it")
     state = "is missing" if fault["type"] == "missing" else f"is {value}"
     description = model.model_fields[str(path[0])].description
-    raise LayoutError(f"{where}: {_joined(path)} {state}; {path[0]} must be {description}: correct or remove it")
+    raise LayoutError(
+        f"{where}: {_joined(path)} {state}; {path[0]} must be {description}; correct or remove this entry"
+    )
 
 
 def valid_items(

@@ -45,7 +45,10 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
         return None
     refuse_options(options, "the labels of stacks", "ignore", "threshold")
     skipped = refuse_or_skip(
-        [f"{label} has no stack of images with its name in {label.parent}; add it" for label in strays],
+        [
+            f"the stack of labels {label} has no stack of images with a matching name in {label.parent}; add the images"
+            for label in strays
+        ],
         options,
         "stack(s) of labels",
     )
@@ -61,9 +64,9 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     groups, group_reason = series_groups(stems, "stack")
     first, label = next(iter(labels_of.items()))
     more = f", and {len(labels_of) - 1} more pairs of stacks" if len(labels_of) > 1 else ""
-    reasons = [f"{first.name} with labels {label.name}, paired page by page{more}: {len(images)} pages", *skipped]
+    reasons = [f"stack {first.name} with labels {label.name}{more}, paired page by page: {len(images)} pages", *skipped]
     if unlabelled:
-        reasons.append(f"no labels for {first_few([file.name for file in unlabelled])}: left out")
+        reasons.append(f"stacks without labels are left out: {first_few([file.name for file in unlabelled])}")
     return masks.layout(images, labels, options, reasons=[*reasons, group_reason], groups=groups, mapper=mapper)
 
 
@@ -99,8 +102,8 @@ def _labels_of_file(source: Path) -> dict[Path, Path]:
     labels_of = _matched([source], list(filter(_is_labels, _tiffs(source.parent))))
     if not labels_of:
         raise LayoutError(
-            f"{source} has {imagefiles.pages(source)} pages, but no labels beside it; name them "
-            f"{_key(source, VOLUME)}-labels.tif, for example"
+            f"the stack {source} has {imagefiles.pages(source)} pages, but no file with its labels is in the same "
+            f"folder; name this file {_key(source, VOLUME)}-labels.tif, for example"
         )
     return labels_of
 
@@ -126,8 +129,8 @@ def _common_pages(image: Path, label: Path) -> int:
     pages, label_pages = imagefiles.pages(image), imagefiles.pages(label)
     if pages != label_pages:
         raise LayoutError(
-            f"{image} has {pages} page(s), but its labels {label} have {label_pages}; page n of the stack belongs to "
-            "page n of the labels: remove pages without partner"
+            f"{image} has {pages} page(s), but its labels {label} have {label_pages}. Page n of the stack belongs to "
+            "page n of the labels; remove pages without a partner"
         )
     shape, label_shape = imagefiles.read_page(image, 0).shape[:2], imagefiles.read_labels(label, 0).shape
     if shape != label_shape:

@@ -17,13 +17,13 @@ LARGEST = 50_000_000  # largest JSON file that is read for a hint, in bytes
 
 COCO = "export it as COCO with polygons or masks"
 CONVERSIONS = {
-    "VIA (VGG Image Annotator)": "export it in VIA by Annotation > Export Annotations (COCO format)",
-    "Supervisely": "export it in Supervisely by the app Export to COCO, or Export as Masks",
-    "QuPath (GeoJSON)": "export label images in QuPath by a script with LabeledImageServer, one per image",
+    "VIA (VGG Image Annotator)": "export it in VIA with Annotation > Export Annotations (COCO format)",
+    "Supervisely": "export it in Supervisely with the app Export to COCO or the app Export as Masks",
+    "QuPath (GeoJSON)": "export one label image per image in QuPath, with a script that uses LabeledImageServer",
     "Label Studio": "export it in Label Studio as COCO, or brush labels as PNG",
-    "Labelbox": f"{COCO}, by Labelbox's Python package",
+    "Labelbox": f"{COCO}, with Labelbox's Python package",
     "CVAT (XML)": "export it in CVAT as COCO 1.0 or Segmentation mask 1.1",
-    "Pascal VOC boxes (XML)": "boxes do not say which pixels belong to an object: label masks or polygons",
+    "Pascal VOC boxes (XML)": "boxes do not say which pixels belong to an object; label masks or polygons instead",
     "YOLO (text)": "convert it to COCO; boxes (five numbers per line) do not say which pixels belong to an object",
 }
 
