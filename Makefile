@@ -2,10 +2,12 @@
 # make test   the tests
 # make soak   the long tests: kills, servers, large images, thousands of damaged files
 # make lint   check format, style, types and who may import whom
+# make docs   build the documentation site in site/
+# make wheel  build the package in dist/
 # make venv   only install; then `. .venv/bin/activate` gives dvc and segline
 # make generate   write what follows from params.py: docs/params.md and the comments in params.yaml
 
-.PHONY: run test soak lint venv generate
+.PHONY: run test soak lint docs wheel venv generate
 .DEFAULT_GOAL := run
 
 BIN := .venv/bin
@@ -37,6 +39,13 @@ lint: $(DEV_PINS)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports --no-logo
+
+docs: $(DEV_PINS)
+	$(BIN)/zensical build --clean --strict
+
+wheel: $(PINS)
+	rm -rf build # setuptools would pack files there that no longer exist in src
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 generate: $(DEV_PINS)
 	PYTHONPATH=src $(BIN)/python tools/params_text.py

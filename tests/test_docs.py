@@ -1,6 +1,9 @@
 """The documentation has no dead links and names every command, option and room."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +92,25 @@ def test_a_missing_command_or_option_is_found(pages: dict[Path, str], stages: se
         "segline ui",
         "segline models promote --dry-run",
     ]
+
+
+def test_the_site_has_every_page(repository: Path) -> None:
+    listed = re.findall(r"[\w-]+\.md", (repository / "mkdocs.yml").read_text())
+    assert sorted(listed) == sorted(page.name for page in (repository / "docs").glob("*.md"))
+
+
+def test_the_site_builds_without_a_warning(repository: Path, tmp_path: Path) -> None:
+    shutil.copytree(repository / "docs", tmp_path / "docs")
+    shutil.copy(repository / "mkdocs.yml", tmp_path)
+    command = [sys.executable, "-m", "zensical", "build", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "site" / "params" / "index.html").read_text()
+    assert "learning_rate" in page
+    foreign = {
+        host for host in re.findall(r"""(?:src|href)=["']?(https?://[^/"'>]+)""", page) if "zensical" not in host
+    }
+    assert foreign == set()  # the pages load nothing from another server; the footer names the generator
 
 
 def test_the_readme_is_short(repository: Path) -> None:
