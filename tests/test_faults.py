@@ -773,8 +773,7 @@ def test_a_fault_is_refused_and_nothing_is_written(
             return Answer(encode_png(np.zeros(decode(image).shape[:2], np.uint8)))
 
     if name in PREDICT and fault.error is PredictError:
-        monkeypatch.setattr(predict, "open_store", lambda: None)
-        monkeypatch.setattr(predict, "load_model", lambda _store, _address, **_: Blind())
+        monkeypatch.setattr(predict.answers, "load", lambda _address, **_: Blind())
     monkeypatch.setattr(cli, "app", recorded)
     monkeypatch.setattr("sys.argv", ["segline", *shlex.split(fault.command)])
     with pytest.raises(SystemExit) as ended:

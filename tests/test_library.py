@@ -13,8 +13,10 @@ import pytest
 import tifffile
 
 import segline
+from segline.commands import predict
 from segline.gate import champion
 from segline.model.images import decode, encode_png
+from segline.serve import following, reports
 from segline.track import packaging, rows
 from segline.track.packaging import Parts
 from segline.track.registry import Registry
@@ -172,6 +174,31 @@ def test_a_registered_version_is_loaded_by_its_address(store: Store, parts: Part
     assert "cells@challenger" in repr(model) and parts.md5[:8] in repr(model)
     with pytest.raises(ValueError, match="models:/other/1"):
         segline.load("models:/other/1")
+
+
+def test_a_model_folder_is_used_by_predict_and_serve(
+    folder: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(parts.example)
+    predict.main(["a.png"], str(folder), Path("out"), "off")
+    assert Path("out/a.png").read_bytes() == parts.answer
+    served = following.serve_model(str(folder), print, trust=False)
+    assert served.serving.answer(parts.example).labels == parts.answer
+    served.check()
+    assert reports.health(served).status == "ok"
+    assert reports.version(served).model_dump() == {
+        "name": "model",
+        "version": parts.md5[:8],
+        "aliases": [],
+        "md5": parts.md5,
+        "address": "model",
+    }
+    page = reports.page(served)
+    assert "background" in page and "cell" in page and str(folder) not in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out"]
+    with pytest.raises(ValueError, match="not a model folder"):
+        following.serve_model("cells@champion", print, trust=False)
 
 
 def dataset_folder(folder: Path) -> npt.NDArray[np.uint8]:

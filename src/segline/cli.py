@@ -268,7 +268,10 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="port on 127.0.0
 @app.command()
 def serve(
     model: Annotated[
-        str, typer.Option(help="models:/cells@champion follows the alias; models:/cells/3 stays with version 3")
+        str,
+        typer.Option(
+            help="models:/cells@champion follows the alias; models:/cells/3 stays with version 3; or a model folder"
+        ),
     ],
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")] = 8000,
@@ -294,7 +297,7 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="FILE...", help="images, folders or patterns such as 'scans/**/*.tif'")
     ],
-    model: Annotated[str, typer.Option(help="model address, such as models:/cells@champion or models:/cells/3")],
+    model: Annotated[str, typer.Option(help="models:/cells@champion, models:/cells/3, or the path of a model folder")],
     out: Annotated[Path, typer.Option(parser=_folder, metavar="PATH", help="folder for the label images")],
     *,
     instances: Annotated[bool, typer.Option("--instances", help="also write images of instance ids")] = False,

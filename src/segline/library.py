@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segline import parse
 from segline.commands import predict
 from segline.commands.prediction_records import PredictOptions
 from segline.data.dataset import Dataset
 from segline.data.georeference import geotiff
 from segline.data.sources import open_image
 from segline.data.writers import AnswerByRows
-from segline.track import rows
-from segline.track.answers import Loaded, load_folder
-from segline.track.registry import RegistryError, load_model
-from segline.track.store import open_store
+from segline.track import answers, rows
+from segline.track.answers import Loaded
+from segline.track.history import RegistryError
 
 Image = npt.NDArray[Any] | bytes | str | os.PathLike[str]
 DTYPES = ("uint8", "uint16", "float32")
@@ -44,8 +41,8 @@ class Model:
     def __init__(self, version: Loaded, address: str) -> None:
         """Wrap a loaded version; use `load` instead."""
         self._version, self.address = version, address
-        description: Any = parse.from_json((version.folder / "artifacts/model/model.json").read_bytes())
-        self.classes: Mapping[int, str] = {int(number): name for number, name in description["classes"].items()}
+        description = version.description
+        self.classes: dict[int, str] = {int(number): name for number, name in description["classes"].items()}
         """Class names by class id."""
         self.channels: int = description["statistics"]["channels"]
         """Number of channels that an image must have."""
@@ -150,9 +147,7 @@ def load(model: str | os.PathLike[str], *, trust: bool = False) -> Model:
     ValueError
         There is no such model, it may not be trusted, or its folder is incomplete.
     """
-    if str(model).startswith("models:"):
-        return Model(load_model(open_store(), str(model), trust=trust), str(model))
-    return Model(load_folder(Path(model)), str(model))
+    return Model(answers.load(str(model), trust=trust), str(model))
 
 
 def read_dataset(folder: str | os.PathLike[str]) -> Dataset:

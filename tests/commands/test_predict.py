@@ -40,8 +40,7 @@ class Bright:
 def model(monkeypatch: pytest.MonkeyPatch) -> Bright:
     """Replace the registry by one model."""
     loaded = Bright()
-    monkeypatch.setattr(predict, "open_store", lambda: None)
-    monkeypatch.setattr(predict, "load_model", lambda _store, _address, **_: loaded)
+    monkeypatch.setattr(predict.answers, "load", lambda _address, **_: loaded)
     return loaded
 
 
@@ -395,8 +394,7 @@ def test_odd_file_names_are_printed(tmp_path: Path, mode: str) -> None:
     program = f"""
 from segline import cli
 from segline.commands import predict
-predict.open_store = lambda: None
-predict.load_model = lambda *_, **__: type("Model", (), {{"md5": ""}})
+predict.answers.load = lambda *_, **__: type("Model", (), {{"md5": ""}})
 main = predict.main
 predict.main = lambda images, model, out, mode, options, **_: main(images, model, out, {mode!r}, options)
 cli.main()

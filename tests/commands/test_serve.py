@@ -42,7 +42,7 @@ class Held:
         pass
 
 process.install()
-serve.Follower, serve.open_store = Held, lambda: None
+serve.serve_model = Held
 serve.main("models:/cells@champion", "127.0.0.1", 0, Limits(10**6, 10**6), lambda line: print(line, flush=True))
 print("ended", flush=True)
 """
@@ -142,14 +142,14 @@ def test_the_connection_limit_follows_the_limit_of_open_files(
 def test_the_port_is_closed_until_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     results: list[int] = []
 
-    def load(*_: object) -> None:
+    def load(*_: object, **__: object) -> None:
         with socket.socket() as probe:
             results.append(probe.connect_ex(("127.0.0.1", port)))
         raise KeyError("weights")
 
     with listening("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    monkeypatch.setattr(serve, "open_store", load)
+    monkeypatch.setattr(serve, "serve_model", load)
     with pytest.raises(KeyError):
         serve.main("models:/cells@champion", "127.0.0.1", port, serve.Limits(1, 1), print)
     assert results != [0]

@@ -16,11 +16,10 @@ from segline.data.writers import AnswerByRows
 from segline.model.images import ImageError
 from segline.model.metadata import Note
 from segline.process import keep_freed_memory
-from segline.track import rows
+from segline.track import answers, rows
 from segline.track.answers import Loaded
-from segline.track.registry import RegistryError, load_model
+from segline.track.history import RegistryError
 from segline.track.rows import Show
-from segline.track.store import open_store
 
 STEPS = 1000  # progress steps per image
 
@@ -38,18 +37,18 @@ def main(
     *,
     trust: bool = False,
 ) -> None:
-    """Load a registered version, and predict images with it.
+    """Load a model, and predict images with it.
 
     Parameters
     ----------
-    model : address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``.
+    model : address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``, or a model folder.
     trust : use a version without a line in registry.jsonl, on the user's responsibility.
     images, out, mode, options : as in `predict_images`, which raises the same errors.
     """
     options = options or PredictOptions()
     _check_targets(_paths(images), images, out, options)  # before loading, which takes seconds
     keep_freed_memory()
-    predict_images(load_model(open_store(), model, trust=trust), images, model, out, mode, options=options)
+    predict_images(answers.load(model, trust=trust), images, model, out, mode, options=options)
 
 
 def predict_images(

@@ -15,9 +15,8 @@ from fastapi import FastAPI
 
 from segline.serve.access import Access, host_name, is_loopback_address
 from segline.serve.app import Limits, build
-from segline.serve.following import Follower
+from segline.serve.following import ServedModel, serve_model
 from segline.serve.protocol import CONNECTIONS, Connection, Turns
-from segline.track.store import open_store
 
 GRACE_PERIOD = 60  # seconds for requests in progress when the server shuts down
 ACCEPTED_AT_ONCE = 16  # connections that uvicorn accepts in one batch before it serves them
@@ -65,7 +64,7 @@ def main(
 
     Parameters
     ----------
-    model : model address. ``models:/cells@champion`` follows the alias; ``models:/cells/3`` stays with version 3.
+    model : ``models:/cells@champion`` follows the alias; ``models:/cells/3`` stays with version 3; or a model folder.
     port : 0 for any free port.
     say : called with the address of the server, and with each change of version.
     allowed_hosts : host names to accept in Host and Origin besides the server's own.
@@ -80,7 +79,7 @@ def main(
     """
     allowed = _host_names(allowed_hosts)
     with listening(host, port) as listener:
-        follower = Follower(open_store(), model, say, trust=trust)
+        follower = serve_model(model, say, trust=trust)
         listener.listen(ACCEPTED_AT_ONCE)
         ip_address = listener.getsockname()[0]
         access = Access(is_loopback_address(ip_address), allowed)
@@ -91,7 +90,7 @@ def main(
             _Server(config).run(sockets=[listener])
 
 
-def _announce(follower: Follower, listener: socket.socket, access: Access, say: Callable[[str], None]) -> None:
+def _announce(follower: ServedModel, listener: socket.socket, access: Access, say: Callable[[str], None]) -> None:
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     say(f"{follower.name} version {follower.serving.number} answers at {address}  (Ctrl-C stops the server)")

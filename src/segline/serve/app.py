@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from segline.serve import answering, body, invocation, openapi, refusals, reports
 from segline.serve.access import Access, Guard
 from segline.serve.answering import DecodedImage, Output
-from segline.serve.following import Follower, Serving
+from segline.serve.following import ServedModel, Serving
 from segline.serve.refusals import RefusedError
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Limits:
     pixels: int
 
 
-def build(follower: Follower, limits: Limits, access: Access) -> FastAPI:
+def build(follower: ServedModel, limits: Limits, access: Access) -> FastAPI:
     """Build the web application. It serves the version that `follower` holds, and regularly checks the alias."""
 
     @asynccontextmanager
@@ -62,7 +62,7 @@ def build(follower: Follower, limits: Limits, access: Access) -> FastAPI:
     return app
 
 
-def _poll(follower: Follower, stop: threading.Event) -> None:
+def _poll(follower: ServedModel, stop: threading.Event) -> None:
     while not stop.wait(POLL_INTERVAL):
         follower.check()
 
@@ -115,7 +115,7 @@ class _Delivery(Response):
             await send({"type": "http.response.body", "body": b""})
 
 
-def _add_invocations(app: FastAPI, follower: Follower, limits: Limits) -> None:
+def _add_invocations(app: FastAPI, follower: ServedModel, limits: Limits) -> None:
     queue = _Queue()
 
     @app.post("/invocations", response_class=Response, responses=openapi.RESPONSES, openapi_extra=openapi.REQUEST)
@@ -163,7 +163,7 @@ def _media_type(request: Request) -> str:
     )
 
 
-def _add_reports(app: FastAPI, follower: Follower) -> None:
+def _add_reports(app: FastAPI, follower: ServedModel) -> None:
     @app.get("/ping", response_model=reports.Health)
     @app.get("/health", response_model=reports.Health)
     async def health() -> Response:

@@ -1,17 +1,20 @@
 """Follow an alias: load a new version while the old one answers, and switch after a successful test prediction."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from segline.track.answers import is_folder, load_folder
 from segline.track.packaging import encode
 from segline.track.registry import Answer, Registry, RegistryError, load_model, parse_address
-from segline.track.store import Store
-from segline.track.tags import image_form
+from segline.track.store import Store, open_store
+from segline.track.tags import CLASSES, VERSION_MD5, image_form
 
 RETRY = 60  # seconds until a version that failed to load is tried again
 SIDE = 64  # px per side of the blank image that a version must predict before it is used
@@ -31,6 +34,38 @@ class LoadedModel(Protocol):
     """A model that predicts images, such as `track.answers.Loaded`."""
 
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer: ...
+
+
+class Unchanging:
+    """A model folder that the server uses until it ends; it has the attributes of `Follower`."""
+
+    aliases: tuple[str, ...] = ()
+    problem = None
+
+    def __init__(self, folder: Path) -> None:
+        """Load the model folder, and test it on a blank image.
+
+        Raises
+        ------
+        RegistryError
+            The folder is not a model folder, or is incomplete or altered.
+        """
+        answer = load_folder(folder)
+        description = answer.description
+        statistics = description["statistics"]
+        tags = {
+            VERSION_MD5: answer.md5,
+            CLASSES: json.dumps(description["classes"]),
+            "channels": str(statistics["channels"]),
+            "dtype": statistics["dtype"],
+        }
+        answer(encode(np.zeros((SIDE, SIDE, statistics["channels"]), statistics["dtype"])))
+        self.name, self.address = folder.resolve().name, folder.resolve().name  # clients must not see the whole path
+        self.serving = Serving(self.name, answer.md5[:8], tags, answer)
+        self.checked = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def check(self) -> None:
+        """Do nothing, because no alias can move."""
 
 
 class Follower:
@@ -128,3 +163,13 @@ class Follower:
             self._say(f"{self.name}: {problem} ({error}); version {self.serving.number} continues to answer")
         self._reported = (problem, str(error))
         self.problem = f"{problem}; the server's log gives the reason"
+
+
+ServedModel = Follower | Unchanging
+
+
+def serve_model(address: str, say: Callable[[str], None], *, trust: bool) -> ServedModel:
+    """Load the model to serve: a registered version, or a model folder. The parameters are those of `Follower`."""
+    if is_folder(address):
+        return Unchanging(Path(address))
+    return Follower(open_store(), address, say, trust=trust)

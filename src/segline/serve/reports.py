@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from starlette.responses import HTMLResponse
 
 from segline.score.overlay import legend
-from segline.serve.following import Follower
+from segline.serve.following import ServedModel
 from segline.track.tags import classes
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -44,14 +44,14 @@ class Page(HTMLResponse):
         super().init_headers({"Content-Security-Policy": POLICY, **(headers or {})})
 
 
-def health(follower: Follower) -> Health:
+def health(follower: ServedModel) -> Health:
     """Report the health of the server, and which model version `follower` holds."""
     serving, problem = follower.serving, follower.problem
     status = "degraded" if problem else "ok"
     return Health(status=status, model=serving.name, version=serving.number, checked=follower.checked, problem=problem)
 
 
-def version(follower: Follower) -> Version:
+def version(follower: ServedModel) -> Version:
     """Report the model version that `follower` holds."""
     serving = follower.serving
     return Version(
@@ -63,7 +63,7 @@ def version(follower: Follower) -> Version:
     )
 
 
-def page(follower: Follower) -> str:
+def page(follower: ServedModel) -> str:
     """Render the HTML page for the model version that `follower` holds."""
     serving = follower.serving
     colours = [(name, f"rgb{colour}") for name, colour in legend(classes(serving.tags), errors=False)]

@@ -13,10 +13,10 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModelContext
 
-from segline import names, progress
+from segline import names, parse, progress
 from segline.track import modules
 from segline.track.history import HISTORY, RegistryError
-from segline.track.store import Store
+from segline.track.store import Store, open_store
 from segline.track.trust import VersionContent, checked, known, misplaced, read
 
 SERVED = "served.py"  # file in the package that defines the class for predictions
@@ -102,6 +102,12 @@ class Loaded:
         return [Answer(**row) for row in table[[name for name in Answer._fields if name in table]].to_dict("records")]
 
     @property
+    def description(self) -> dict[str, Any]:
+        """Content of model.json: network, class names, type of labels, statistics of the training images."""
+        content: dict[str, Any] = parse.from_json((self.folder / "artifacts/model/model.json").read_bytes())
+        return content
+
+    @property
     def example(self) -> Example:
         """Example image and expected prediction from the package; raise RegistryError if a file is missing."""
         folder = self.folder / "artifacts" / "example"
@@ -137,6 +143,29 @@ def parse_address(address: str) -> Address:
             f"--model {address} is not a model URI; give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version"
         )
     return Address(*match.groups(""))
+
+
+def load(address: str, *, trust: bool = False) -> Loaded:
+    """Load a registered version of the current project, or a model folder.
+
+    Parameters
+    ----------
+    address : ``models:/NAME@ALIAS`` or ``models:/NAME/NUMBER``, or the path of a model folder.
+    trust : as in `load_model`.
+
+    Raises
+    ------
+    RegistryError
+        As in `load_model` and `load_folder`.
+    """
+    if is_folder(address):
+        return load_folder(Path(address))
+    return load_model(open_store(), address, trust=trust)
+
+
+def is_folder(address: str) -> bool:
+    """Return whether `address` is the path of a model folder, not an address in the registry."""
+    return not address.startswith("models:")
 
 
 def load_model(store: Store, address: str, *, trust: bool = False, alias: str = "") -> Loaded:
