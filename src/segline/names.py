@@ -17,7 +17,7 @@ JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xE0020, 0xE0080)
 
 
 class NamingError(ValueError):
-    """An invalid name; the message shows the name with escapes, and the reason."""
+    """An invalid name; the message shows the name with escapes, and says what is wrong."""
 
 
 def composed(text: str) -> str:

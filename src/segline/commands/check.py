@@ -38,7 +38,8 @@ def main(
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
         raise GroupsFileError(
-            f"--groups {groups}: the file exists already; write another file, and then rename it to {groups.name}"
+            f"--groups {groups}: the file exists already; give another file name, and later rename the new file "
+            f"to {groups.name}"
         )
     dataset, problems = per_dataset.opened(folder)
     if dataset is not None:
