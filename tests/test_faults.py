@@ -658,7 +658,11 @@ SETTINGS = faults(
         "unknown image": (params("[c]", "[z]"), SplitError, "prepare.test: 'z' is neither an image nor a group"),
         "image in two splits": (params("[c]", "[a]"), SplitError, "prepare.validation and prepare.test both name a"),
         "one to validate": (params("[a, b]", "[a]"), SplitError, "1 validation image(s), but at least 2"),
-        "nothing to learn from": (params("[a, b]", "[a, b, d, e, f]"), SplitError, "leave no image for training, of 6"),
+        "nothing to learn from": (
+            params("[a, b]", "[a, b, d, e, f]"),
+            SplitError,
+            "use all 6 image(s), so no image is left for training",
+        ),
         "nothing to validate": (params("validation: [a, b]", "val_percent: 0"), SplitError, "val_percent above 0"),
         "group is split": (
             grouped("a,g", "b,b", "c,c", "d,g", "e,e", "f,f"),
