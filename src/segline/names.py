@@ -81,7 +81,7 @@ def on_disk(path: Path) -> Path:
     Raises
     ------
     NamingError
-        Two files differ only in their normalization form, and neither is written as in `path`.
+        The paths of two files differ only in their normalization form, and neither path is equal to `path` as given.
     """
     if path.exists() or (composed(str(path)) == str(path) and str(path).isascii()):
         return path

@@ -252,7 +252,7 @@ class Axis(Section):
     low: float | None = Field(None, description="smallest value")
     high: float | None = Field(None, description="largest value")
     log: bool = Field(False, description="draw uniformly on a logarithmic scale")
-    step: Positive | None = Field(None, description="distance between two values, counted from low")
+    step: Positive | None = Field(None, description="distance between neighbouring values; the first value is low")
     choices: tuple[bool | int | float | str, ...] | None = Field(
         None, min_length=1, description="the values to choose from"
     )

@@ -21,7 +21,7 @@ def main(
 
     Parameters
     ----------
-    folder : dataset folder; None takes data.source of params.yaml.
+    folder : dataset folder; if None, check the folder that data.source in params.yaml names.
     groups : file to write in the format of groups.csv; its groups keep similar images together.
     every : name every file, not only some examples of each kind of problem.
     say : function that prints the warnings and a summary if there are no errors.

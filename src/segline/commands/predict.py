@@ -40,7 +40,7 @@ def main(
 ) -> None:
     """Write the label image OUT/STEM.png of each image, and the further files that `options` select.
 
-    - OUT/STEM_instances.png: instance ids, 16 bit; .tif, 32 bit, for more than 65,535 instances.
+    - OUT/STEM_instances.png: instance ids in 16 bit; for more than 65,535 instances, a .tif file with 32 bit.
     - OUT/STEM_probabilities.tif: float32, a plane for each class.
     - OUT/STEM_overlay.png: a picture.
 

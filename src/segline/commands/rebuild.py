@@ -43,7 +43,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
     Returns
     -------
     0: the same model; 1: another model on the same kind of machine; 2: another model on another kind of machine, where
-    equal bytes are not expected.
+    a bit-identical model is not expected.
 
     Raises
     ------

@@ -86,7 +86,8 @@ def registered(name: str, md5: str) -> str:
     version = registry.find(md5)
     if version is None:
         return (
-            f"registered as {name}, but the version is not in this machine's store; `dvc repro -f -s register` adds it"
+            f"registered as {name}, but the version is not in this machine's store; add the version with "
+            "`dvc repro -f -s register`"
         )
     aliases = registry.client.get_model_version(name, version.version).aliases
     return " ".join([f"registered as {name} version {version.version}", *(f"@{alias}" for alias in sorted(aliases))])

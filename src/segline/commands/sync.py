@@ -30,7 +30,7 @@ def main(register: Callable[[str], str], say: Callable[[str], None]) -> None:
     Raises
     ------
     SyncError
-        Some versions could not be restored; all others were.
+        Some versions could not be restored; all other versions were restored.
     """
     store = open_store()
     lines = [line for line in read_history(store.place.root / HISTORY) if line.alias == CHAMPION]

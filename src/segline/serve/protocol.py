@@ -252,8 +252,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def _make_room(self, others: list["Connection"]) -> None:
         """Close connections that wait for their clients. If no connection waits, refuse this connection.
 
-        Several connections are closed at once. If all of them are of new clients, only one is closed. No connection is
-        closed while its first request waits in the queue.
+        Several connections are closed at once. If all waiting connections belong to new clients, only one is
+        closed. No connection is closed while its first request waits in the queue.
         """
         now = time.monotonic()
         order = ["lingering", "closing", "rest", "head", "delivery"]
