@@ -406,7 +406,7 @@ LAYOUTS = faults(
             instead(IMAGE, TIFF, PAGES),
             "images/c.tif",
             "a stack of 6 pages",
-            "save each page of both as a separate file",
+            "save each page of both files as a separate file",
         ),
         "COCO half a point": (
             annotation(segmentation=[[1, 1, 2, 2, 3, 3, 4]]),
