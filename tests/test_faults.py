@@ -406,7 +406,7 @@ LAYOUTS = faults(
             instead(IMAGE, TIFF, PAGES),
             "images/c.tif",
             "a stack of 6 pages",
-            "save each page of both as a separate file",
+            "save each page of both files as a separate file",
         ),
         "COCO half a point": (
             annotation(segmentation=[[1, 1, 2, 2, 3, 3, 4]]),
@@ -415,7 +415,7 @@ LAYOUTS = faults(
         "COCO outside": (annotation(segmentation=[[99, 1, 120, 1, 99, 9]]), "annotation 2: point x 99, y 1 is outside"),
         "COCO not a number": (annotation(segmentation=[[1, 1, 2, 2, 3, np.nan]]), "(id 2): segmentation[0][5] is nan"),
         "COCO a box alone": (annotation(segmentation=[]), "annotations.json: annotation 2: segmentation is empty"),
-        "COCO runs too short": (runs(40, 48, 1, 2), "annotation 2: counts add up to 3"),
+        "COCO runs too short": (runs(40, 48, 1, 2), "annotation 2: the runs in segmentation.counts have 3 pixels"),
         "COCO runs of another size": (runs(4, 4, 16), "annotation 2: segmentation.size is 4x4"),
         "COCO runs below zero": (runs(40, 48, -5, 1925), "annotation 2: ", "-5 pixels"),
         "COCO another size": (listing(height=41), "annotations.json gives the size 48x41 px", "source/c.png"),
@@ -490,7 +490,11 @@ IMPORT_FLAGS = flags(
         "--name new --labels instances --class 2=y": (LayoutError, "--class 2", "omit this option"),
         "--name new --labels instances --ignore 2": (LayoutError, "--ignore 2", "leave the option out"),
         "--name new --ignore -3": (ImportFlagError, "--ignore -3"),
-        "--name new --labels boundaries": (LayoutError, "boundaries needs masks with two values", "0, 1, 2"),
+        "--name new --labels boundaries": (
+            LayoutError,
+            "labels of the kind boundaries need masks with two values",
+            "0, 1, 2",
+        ),
         "--name new --threshold 900": (LayoutError, "no mask holds a pixel above 900", "source/masks/a.png"),
         "--name new --images 'raw/*'": (LayoutError, "--images 'raw/*' matches no file below source", "images/a.png"),
         "--name new --images '*/*' --masks 'masks/*'": (LayoutError, "images */*, masks masks/*", "have no mask"),
@@ -658,7 +662,11 @@ SETTINGS = faults(
         "unknown image": (params("[c]", "[z]"), SplitError, "prepare.test: 'z' is neither an image nor a group"),
         "image in two splits": (params("[c]", "[a]"), SplitError, "prepare.validation and prepare.test both name a"),
         "one to validate": (params("[a, b]", "[a]"), SplitError, "1 validation image(s), but at least 2"),
-        "nothing to learn from": (params("[a, b]", "[a, b, d, e, f]"), SplitError, "leave no image for training, of 6"),
+        "nothing to learn from": (
+            params("[a, b]", "[a, b, d, e, f]"),
+            SplitError,
+            "use all 6 image(s), so no image is left for training",
+        ),
         "nothing to validate": (params("validation: [a, b]", "val_percent: 0"), SplitError, "val_percent above 0"),
         "group is split": (
             grouped("a,g", "b,b", "c,c", "d,g", "e,e", "f,f"),

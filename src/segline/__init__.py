@@ -21,7 +21,8 @@ for _name, _value in {
 
 # Threads of matrix libraries wait for each other in a busy loop, and go to sleep only after a set time.
 # The default time of this busy loop is so long that another busy program halves the training speed.
-# benchmarks/bench_spin.py compares the speed with a short and a default busy loop, idle and beside other programs.
+# benchmarks/bench_spin.py measures the training speed, once with a short busy loop and once with the default one.
+# It measures both on an idle machine and beside other programs.
 # OpenMP libraries read these variables only once, when they are loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU: rounds of a busy loop, a few microseconds

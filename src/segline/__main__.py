@@ -7,7 +7,10 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("segline"):
         raise
-    sys.exit(f"{error} in {sys.executable}; activate the environment: . .venv/bin/activate (`make venv` creates it)")
+    sys.exit(
+        f"{error} in {sys.executable}; activate the environment with `. .venv/bin/activate`; if there is no "
+        "environment, create it with `make venv`"
+    )
 
 if __name__ == "__main__":
     main()

@@ -155,10 +155,12 @@ def import_(
     threshold: Annotated[float | None, typer.Option(help="mask values above this number are foreground")] = None,
     images: Annotated[str | None, typer.Option(help="pattern of the image files, such as 'raw/*_img.tif'")] = None,
     masks: Annotated[
-        str | None, typer.Option(help="pattern of the mask files, such as 'gt/*_seg.png'; * pairs them with images")
+        str | None,
+        typer.Option(help="pattern of the mask files, such as 'gt/*_seg.png'; the text at * pairs images with masks"),
     ] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="regular expression whose first parenthesis matches the group in a file name")
+        str | None,
+        typer.Option(help="regular expression for file names; the text in its first parentheses is the group"),
     ] = None,
     skip_unpaired: Annotated[
         bool, typer.Option("--skip-unpaired", help="leave out images without masks and masks without images")
@@ -248,7 +250,7 @@ def summary() -> None:
 
 @app.command()
 def runs(
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="number of runs")] = 20,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="number of runs to list")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON with all metrics")] = False,
 ) -> None:
     """List the latest runs with their state and main metric."""
@@ -308,7 +310,7 @@ def predict(
     views: Annotated[
         Literal["1", "4", "8"] | None,
         typer.Option(
-            help="number of rotations and mirror images to average; default: as in the evaluation of the model"
+            help="number of rotations and mirror images to average; default: as many as in the model's evaluation"
         ),
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,

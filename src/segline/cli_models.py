@@ -82,7 +82,7 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the verdict without changing anything")] = False,
     force: Annotated[bool, typer.Option("--force", help="promote even if the gate fails; needs --reason")] = False,
     reason: Annotated[
-        str, typer.Option(help="reason, which the history records; with --force, the verdict records it too")
+        str, typer.Option(help="reason for the promotion, kept in the history; with --force, also kept in the verdict")
     ] = "",
     trust: Annotated[bool, typer.Option("--trust", help="accept a version that registry.jsonl does not list")] = False,
     as_json: AsJson = False,
@@ -107,7 +107,7 @@ def promote(
 
 @app.command()
 def rollback(
-    reason: Annotated[str, typer.Option(help="reason, which the history records")],
+    reason: Annotated[str, typer.Option(help="reason for the rollback, kept in the history")],
     to: Annotated[
         str, typer.Option(metavar="VERSION", help="former champion; default: the champion before this one")
     ] = "",

@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Make an OSError from the body of the with statement name `path`, unless the error names some other file."""
+    """If the with statement fails with an OSError that names no other file, set the error's file name to `path`."""
     try:
         yield
     except OSError as error:
@@ -131,7 +131,7 @@ def bytes_md5(content: bytes) -> str:
 
 
 def sync(path: Path) -> None:
-    """Force a file, or the list of entries of a folder, onto the disk."""
+    """Make the system write a file, or the list of entries of a folder, to the disk now (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -177,7 +177,7 @@ def load_array(path: Path) -> npt.NDArray[Any]:
     except Exception as error:  # for a damaged header, numpy can raise any error of Python's parser
         message = cut(f"{error}", MESSAGE)
         raise FileError(
-            f"{path}: not a readable array ({message}); remove this file, and `dvc repro` writes it"
+            f"{path}: not a readable array ({message}); remove this file, then run `dvc repro` to write it again"
         ) from error
     return array
 

@@ -17,7 +17,7 @@ JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xE0020, 0xE0080)
 
 
 class NamingError(ValueError):
-    """An invalid name; the message shows the name with escapes, and the reason."""
+    """An invalid name; the message shows the name with escapes, and says what is wrong."""
 
 
 def composed(text: str) -> str:
@@ -81,7 +81,7 @@ def on_disk(path: Path) -> Path:
     Raises
     ------
     NamingError
-        Two files differ only in their normalization form, and neither is written as in `path`.
+        The paths of two files differ only in their normalization form, and neither path is equal to `path` as given.
     """
     if path.exists() or (composed(str(path)) == str(path) and str(path).isascii()):
         return path

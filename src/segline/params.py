@@ -105,7 +105,7 @@ class Weights(Section):
         if self.density_border > 0 and self.kind == "none":
             raise ValueError(
                 f"density_border {self.density_border:g} needs a border term, but kind is none; set density_border to "
-                "0, or kind to paper (with w0: 0 if the loss should not use the border term)"
+                "0, or set kind to paper; with kind paper, also set w0 to 0 if the loss should not use the border term"
             )
         return self
 
@@ -179,7 +179,9 @@ class Train(Section):
     seed: int = Field(0, ge=0, description="seed of initial weights, tiles and augmentation")
     epochs: int = Field(20, ge=1, description="number of epochs, each followed by validation")
     tiles_per_epoch: int = Field(160, ge=1, description="training tiles per epoch")
-    batch_size: int = Field(4, ge=1, description="tiles per optimizer step (paper 1; tiles_per_epoch: full batch)")
+    batch_size: int = Field(
+        4, ge=1, description="tiles per optimizer step (paper 1); tiles_per_epoch gives a full batch"
+    )
     tile: int = Field(
         192,
         ge=1,
@@ -250,7 +252,7 @@ class Axis(Section):
     low: float | None = Field(None, description="smallest value")
     high: float | None = Field(None, description="largest value")
     log: bool = Field(False, description="draw uniformly on a logarithmic scale")
-    step: Positive | None = Field(None, description="distance between two values, counted from low")
+    step: Positive | None = Field(None, description="distance between neighbouring values; the first value is low")
     choices: tuple[bool | int | float | str, ...] | None = Field(
         None, min_length=1, description="the values to choose from"
     )
@@ -268,7 +270,7 @@ class Axis(Section):
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} is larger than high {self.high:g}; swap them")
         if self.log and (self.low <= 0 or self.step):
-            raise ValueError("can use log only with low above 0 and without step")
+            raise ValueError("can use log only if low is above 0 and step is not set")
         return self
 
     @model_validator(mode="after")
@@ -317,7 +319,7 @@ def field_of(name: str) -> FieldInfo:
     Raises
     ------
     ValueError
-        The setting does not exist, or a search cannot draw it; the message gives the reason.
+        The setting does not exist, or a search cannot draw it; the message says which.
     """
     section, *rest = name.split(".")
     for part in (section, name):
@@ -422,7 +424,8 @@ class Tune(Section):
     def _check_read_by_some(self, name: str, kinds: tuple[object, ...]) -> None:
         if not reads_schedule(name, kinds):
             raise ValueError(
-                f"no schedule kind in space ({', '.join(map(str, kinds))}) reads {name}; remove {name} from space"
+                f"no schedule kind in tune.space ({', '.join(map(str, kinds))}) reads {name}; remove {name} from "
+                "tune.space"
             )
 
     @property
@@ -499,8 +502,10 @@ class Gate(Section):
         description="largest accepted decline of the metric against the champion, at confidence gate.confidence",
     )
     group_margin: Fraction = Field(0.05, description="largest accepted decline on the images of one group")
-    min_group_images: int = Field(2, ge=1, description="number of test images from which a group is checked separately")
-    min_images: int = Field(2, ge=1, description="number of test images from which the gate decides")
+    min_group_images: int = Field(
+        2, ge=1, description="smallest number of test images with which a group is checked separately"
+    )
+    min_images: int = Field(2, ge=1, description="smallest number of test images with which the gate decides")
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence level of the two-sided intervals")
     resamples: int = Field(10_000, ge=100, description="number of bootstrap resamples of the test images")
     seed: int = Field(0, ge=0, description="seed of the bootstrap resamples")

@@ -21,7 +21,7 @@ TOO_DEEP = f"nested too deeply: more than {DEPTH} levels of lists and mappings; 
 
 
 class ParseError(ValueError):
-    """An invalid document; the message gives the reason, and the caller adds the file name."""
+    """An invalid document; the message says what is invalid, and the caller adds the file name."""
 
 
 def read(path: Path, largest: int) -> bytes:
@@ -40,7 +40,7 @@ def read(path: Path, largest: int) -> bytes:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(21, os.strerror(21), str(path))
         if not stat.S_ISREG(status.st_mode):
-            raise ParseError("is not a regular file; replace it with one")
+            raise ParseError("is not a regular file; replace it with a regular file")
         content = stream.read(largest + 1)
     if len(content) > largest:
         raise ParseError(f"is larger than the limit of {_size(largest)}; check that it is the right file")

@@ -82,7 +82,7 @@ def _ancestors() -> list[int]:
 
 
 class Deferred:
-    """Context that only records the first SIGTERM or Ctrl-C; `check` exits later. A second signal acts at once.
+    """Context that delays the first SIGTERM or Ctrl-C until `check` is called. A second signal acts at once.
 
     Without this context, a signal could interrupt a database transaction. It could also arrive in a destructor, where
     Python drops exceptions. Outside the main thread, which alone receives signals, the context has no effect.

@@ -143,7 +143,9 @@ def test_the_model_is_selected_by_name_or_params(registry: Registry, cells: Path
     assert open_registry().name == "mice"
     for name in ("cells", "mice"):
         registry.client.delete_registered_model(name)
-    with pytest.raises(RegistryError, match=r"no model is registered here; restore the models in registry\.jsonl"):
+    with pytest.raises(
+        RegistryError, match=r"no model is registered here, but registry\.jsonl lists models; restore them"
+    ):
         open_registry()
     registry.history_file.unlink()
     with pytest.raises(RegistryError, match="no model is registered yet"):

@@ -71,7 +71,10 @@ def test_a_malformed_line_removes_nothing(name: str, out: Path, capsys: pytest.C
         records.make_room(WANTED)
         assert records._lines.keys() == {"c"}
     assert tree(out.parent) == before
-    assert f"{RECORDS}, line 1: ignored, because cut off or not written by segline" in capsys.readouterr().err
+    assert (
+        f"{RECORDS}, line 1: ignored, because the text is cut off or segline did not write it"
+        in capsys.readouterr().err
+    )
 
 
 def test_many_malformed_lines_make_one_message(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +82,7 @@ def test_many_malformed_lines_make_one_message(out: Path, capsys: pytest.Capture
     with Records(out) as records:
         assert records._lines.keys() == {"a"}
     said = capsys.readouterr().err.replace("\n", " ")
-    assert "line 1, 2, 3, 6, 7 and 998 more: ignored, because cut off or not written by segline" in said
+    assert "line 1, 2, 3, 6, 7 and 998 more: ignored, because the text is cut off or segline did not write it" in said
 
 
 def test_recorded_files_of_another_version_are_removed(out: Path) -> None:

@@ -39,8 +39,12 @@ METRICS = {"test_mean_iou": 0.8, "loss": 1.0}
         ({}, SAME, "the rebuilt model is the same"),
         ({"env.cpu": "another"}, SAME, "the rebuilt model is the same"),
         ({"model.md5": "m"}, DIFFERENT, "mean_iou: 0.7500, registered 0.8000"),
-        ({"model.md5": "m", "data.md5": "d"}, DIFFERENT, "its prepared data differ"),
-        ({"model.md5": "m", "env.cpu": "another"}, UNDECIDED, "was another, so equal bytes are not expected"),
+        ({"model.md5": "m", "data.md5": "d"}, DIFFERENT, "the prepared data of the rebuilt model differ"),
+        (
+            {"model.md5": "m", "env.cpu": "another"},
+            UNDECIDED,
+            "but was another in the original training, so a bit-identical model is not expected",
+        ),
         ({"model.md5": "m", "env.torch": ""}, UNDECIDED, "env.torch is "),
     ],
 )

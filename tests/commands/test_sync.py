@@ -53,7 +53,10 @@ def test_sync_names_all_versions_without_a_commit(project: Path) -> None:
         sync.main(never, lambda _: None)
     first, second = str(failure.value).splitlines()
     assert f"cells {'a' * 32} cannot be restored: commit " in first
-    assert "has a dvc.lock with the version's weights, but with other inference settings" in first
+    assert (
+        "has a dvc.lock with the version's weights, but the inference settings or the model code in the commit differ"
+        in first
+    )
     assert (
         f"cells {'b' * 32} cannot be restored: no commit of this clone has a dvc.lock with the version's weights"
         in second

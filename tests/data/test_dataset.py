@@ -136,7 +136,11 @@ def test_touching_areas_of_two_classes_are_two_instances(make_dataset: Callable[
         (None, {"kinds": (), "labels": "classes"}, "no label images in classes"),
         (None, {"kinds": ("instances",), "labels": "classes"}, "no label images in classes"),
         (None, {"kinds": ()}, "no label images in instances or classes"),
-        (None, {"kinds": ("instances",)}, "3 classes, but no folder named classes with"),
+        (
+            None,
+            {"kinds": ("instances",)},
+            "has 3 classes, but it has no folder `classes` with label images of class ids",
+        ),
     ],
 )
 def test_open_refuses_an_incomplete_dataset(

@@ -154,16 +154,20 @@ def test_different_seeds_give_different_splits() -> None:
     [
         (SLICES, {"test": ("6",)}, r"prepare\.test: '6' is neither an image nor a group; similar names: .*06"),
         (SLICES, {"validation": ("04", "05"), "test": ("05",)}, "both name 05"),
-        (SLICES, {"validation": ("04",)}, r"1 validation image\(s\), but at least 2.*name more in prepare\.validation"),
+        (
+            SLICES,
+            {"validation": ("04",)},
+            r"1 validation image\(s\), but at least 2.*name more images in prepare\.validation",
+        ),
         (SLICES, {"test_percent": 0}, r"0 test image\(s\), but at least 1.*set prepare\.test_percent above 0"),
         (SLICES, {"val_percent": 0}, r"0 validation image\(s\), but at least 2.*set prepare\.val_percent above 0"),
-        (of_sizes(12, 1), {}, r"leave no image for training, of 13 image\(s\) in 2 undivided group\(s\)"),
+        (of_sizes(12, 1), {}, r"use all 13 image\(s\) in 2 undivided group\(s\), so no image is left for training"),
         (
             of_sizes(13),
             {},
-            r"val_percent = 10 selects no more of 13 image\(s\) in 1 undivided group\(s\); add images or groups",
+            r"val_percent = 10 selects no further image from 13 image\(s\) in 1 undivided group\(s\); add images",
         ),
-        (singles(3), {}, "leave no image for training, of 3"),
+        (singles(3), {}, r"use all 3 image\(s\), so no image is left for training"),
         (singles(2), {}, "validation"),
         (
             {"a": "m", "b": "m", **singles(9)},

@@ -113,7 +113,7 @@ def test_json_is_answered_in_mlflows_format(ask: Callable[..., Any]) -> None:
             encode_png(np.zeros((101, 100), np.uint8)),
             "image/png",
             413,
-            "100 x 101 px; all images of a request may have 0.01",
+            "100 x 101 px; the images of one request may have 0.01",
         ),
         (bytes(200_001), "image/png", 413, "larger than 0.2 MB"),
         (form(bytes(200_001)), BOUNDARY, 413, "larger than 0.2 MB"),

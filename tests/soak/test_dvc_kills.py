@@ -121,7 +121,7 @@ def steps(project: Any) -> set[tuple[str, int]]:
 def test_repro_resumes(project: Any, model: dict[str, str], how: Callable[[psutil.Process], None], state: str) -> None:
     end(project, ["dvc", "repro", "train"], how, saved(project))
     assert runs(project) == [state]
-    assert "train: resumes after epoch" in project.run("dvc", "repro", "train")
+    assert "train: training resumes after epoch" in project.run("dvc", "repro", "train")
     assert killed.outputs(project.folder) == model
     assert runs(project) == ["FINISHED"]
     assert steps(project) == set()
@@ -143,7 +143,7 @@ def test_experiments_resume(project: Any, kind: str) -> None:
         project.run("dvc", "exp", "run", "--run-all")
     else:
         end(project, command, lambda dvc: dvc.kill(), saved(project))
-        assert "train: resumes after epoch" in project.run(*command)
+        assert "train: training resumes after epoch" in project.run(*command)
     assert runs(project) == ["FINISHED"]
     assert steps(project) == set()
 
@@ -154,13 +154,13 @@ def test_a_changed_setting_starts_a_new_training_and_is_named(project: Any, mode
     project.set(train={"learning_rate": 0.02})
     said = project.run("dvc", "repro", "train")
     assert (
-        "train: starts from the beginning, because the interrupted training differs in "
+        "train: training starts from the beginning, because the interrupted training had other values: "
         "train.learning_rate (0.003 before)" in said
     )
     assert runs(project) == ["KILLED", "FINISHED"]
     assert killed.outputs(project.folder) != model
     project.set(train={"learning_rate": 0.003})
-    assert "train: resumes after epoch" in project.run("dvc", "repro", "train")
+    assert "train: training resumes after epoch" in project.run("dvc", "repro", "train")
     assert runs(project) == ["FINISHED", "FINISHED"]
     assert killed.outputs(project.folder) == model
 

@@ -160,7 +160,7 @@ def test_a_damaged_run_record_is_refused_by_name(tmp_path: Path, data: bytes) ->
     with claim(tmp_path, {"a": "1"}, print) as claimed:
         (claimed.folder / "run.json").write_bytes(data)
         with pytest.raises(
-            FileError, match=r"run\.json: .*remove this file, and the training gets a new run|run\.json: not valid"
+            FileError, match=r"run\.json: .*remove this file; the training then gets a new run|run\.json: not valid"
         ):
             _ = claimed.run
 

@@ -21,7 +21,7 @@ def main(
 
     Parameters
     ----------
-    folder : dataset folder; None takes data.source of params.yaml.
+    folder : dataset folder; if None, check the folder that data.source in params.yaml names.
     groups : file to write in the format of groups.csv; its groups keep similar images together.
     every : name every file, not only some examples of each kind of problem.
     say : function that prints the warnings and a summary if there are no errors.
@@ -38,7 +38,8 @@ def main(
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
         raise GroupsFileError(
-            f"--groups {groups}: the file exists already; write another file, and then rename it to {groups.name}"
+            f"--groups {groups}: the file exists already; give another file name, and later rename the new file "
+            f"to {groups.name}"
         )
     dataset, problems = per_dataset.opened(folder)
     if dataset is not None:

@@ -53,7 +53,7 @@ def run(
             mapper_for=partial(_mapper, mode=mode),
         )
     except (KeyboardInterrupt, SystemExit):
-        progress.note(f"the import of {name} is not complete; the same command resumes the import")
+        progress.note(f"the import of {name} is not complete; run the same command again to resume the import")
         raise
     return list(_lines(imported))
 
@@ -64,7 +64,7 @@ def _refuse_values(name: str, ignore: int | None) -> None:
     if name == DRAWN:
         raise ImportFlagError(f"--name {name}: stage sample writes its dataset there; choose another name")
     if (ignore or 0) < 0:
-        raise ImportFlagError(f"--ignore {ignore}: mask values are never negative; give 0 or more")
+        raise ImportFlagError(f"--ignore {ignore}: mask values are never negative; give a value of 0 or more")
 
 
 def _mapper(step: str, memory: bring.Memory, mode: progress.Mode) -> Mapper:

@@ -38,7 +38,9 @@ def open_registry(name: str = "", store: Store | None = None) -> Registry:
             return Registry(store, candidate)
     root = store.place.root
     if not names and read_history(root / HISTORY):
-        raise RegistryError(f"no model is registered here; restore the models in {HISTORY} with `segline models sync`")
+        raise RegistryError(
+            f"no model is registered here, but {HISTORY} lists models; restore them with `segline models sync`"
+        )
     if not names:
         raise RegistryError("no model is registered yet; train and register the first with `make run` or `dvc repro`")
     if name:

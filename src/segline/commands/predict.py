@@ -25,7 +25,7 @@ STEPS = 1000  # progress steps per image
 
 
 class PredictError(ValueError):
-    """Some images could not be predicted; the message names them and the reasons."""
+    """Some images could not be predicted; the message names these images and what failed."""
 
 
 def main(
@@ -56,7 +56,7 @@ def predict_images(
 ) -> dict[Path, dict[str, str]]:
     """Write the label image OUT/STEM.png of each image, and the further files that `options` select.
 
-    - OUT/STEM_instances.png: instance ids, 16 bit; .tif, 32 bit, for more than 65,535 instances.
+    - OUT/STEM_instances.png: instance ids in 16 bit; for more than 65,535 instances, a .tif file with 32 bit.
     - OUT/STEM_probabilities.tif: float32, a plane for each class.
     - OUT/STEM_overlay.png: a picture.
 
@@ -156,7 +156,7 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, options: Pre
             f"the results of two images would be named {twice[0]}; rename one image, or use two folders as --out"
         )
     if not paths:
-        raise PredictError(f"{', '.join(images)}: no image found; name images, or folders that contain images")
+        raise PredictError(f"{', '.join(images)}: no image found; give image files, or folders that contain images")
     if out.exists() and not out.is_dir():
         raise PredictError(f"--out {out} is a file; name a folder")
     for path in paths:
@@ -190,7 +190,9 @@ def _check_length(path: Path, options: PredictOptions) -> None:
 def _paths(images: list[str]) -> list[Path]:
     """List the named images, each once; a link with another file name counts as a separate image."""
     if "" in images:
-        raise PredictError("the name of an image is empty; name files, folders or patterns, and `.` for this folder")
+        raise PredictError(
+            "the name of an image is empty; give the names of files or folders, or patterns; `.` is this folder"
+        )
     paths = [path for name in images for path in _expanded(name)]
     return list({(_real(path), omezarr.stem(path)): path for path in reversed(paths)}.values())[::-1]
 

@@ -25,7 +25,7 @@ NAMED = 5  # number of malformed lines that a message lists
 
 
 class RecordsError(ValueError):
-    """The results folder cannot be used; the message gives the reason."""
+    """The results folder cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def _is_md5(value: object) -> bool:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Files to write besides the label images, and the number of views to average (0: as in the model's evaluation)."""
+    """Files to write besides the label images, and the number of views to average.
+
+    If `views` is 0, predict averages as many views as the model's evaluation did.
+    """
 
     instances: bool = False
     probabilities: bool = False
@@ -155,7 +158,7 @@ class Records:
         except OSError as error:
             self._remove_made()
             if error.errno in (errno.ELOOP, errno.EISDIR):
-                raise RecordsError(f"{self.out / LOCK} is a link or a folder; remove it") from None
+                raise RecordsError(f"{self.out / LOCK} is a link or a folder; remove this link or folder") from None
             raise
 
     def _release(self) -> None:
@@ -176,13 +179,13 @@ class Records:
     def _read(self) -> Iterator[tuple[str, Line]]:
         """Yield each line with its stem, and warn about lines that segline cannot have written."""
         if self._file.is_symlink():
-            raise RecordsError(f"{self._file} is a link; remove it, or name another folder as --out")
+            raise RecordsError(f"{self._file} is a link; remove the link, or name another folder as --out")
         if not self._file.exists():
             return
         try:
             content = parse.read(self._file, parse.DATA_SIZE)
         except (parse.ParseError, OSError) as error:
-            raise RecordsError(f"{self._file}: {error}; move it away, or name another folder as --out") from None
+            raise RecordsError(f"{self._file}: {error}; move this file away, or name another folder as --out") from None
         malformed = []
         # `splitlines` would also split at other characters, which file names may contain.
         for number, text in enumerate(content.split(b"\n"), 1):
@@ -196,7 +199,9 @@ class Records:
         if malformed:
             more = f" and {len(malformed) - NAMED} more" * (len(malformed) > NAMED)
             lines = ", ".join(map(str, malformed[:NAMED])) + more
-            progress.note(f"{self._file}, line {lines}: ignored, because cut off or not written by segline")
+            progress.note(
+                f"{self._file}, line {lines}: ignored, because the text is cut off or segline did not write it"
+            )
 
     def written(self, request: Request) -> dict[str, str]:
         """Return the names of the requested files by kind; an empty dict unless all were written and still exist."""

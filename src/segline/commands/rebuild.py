@@ -43,7 +43,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
     Returns
     -------
     0: the same model; 1: another model on the same kind of machine; 2: another model on another kind of machine, where
-    equal bytes are not expected.
+    a bit-identical model is not expected.
 
     Raises
     ------
@@ -101,8 +101,12 @@ def _compare(project: Path, tags: Mapping[str, str], metrics: Mapping[str, float
         return SAME
     say(f"the rebuilt model differs: md5 {rebuilt}, registered {registered}")
     if (data := lineage.content_md5(project / PREPARED)) != tags.get("data.md5"):
-        say(f"its prepared data differ: md5 {data}, registered {tags.get('data.md5')}")
-    files.read_record(project / RESULT, Result, "the commit that is rebuilt wrote this file")
+        say(f"the prepared data of the rebuilt model differ: md5 {data}, registered {tags.get('data.md5')}")
+    files.read_record(
+        project / RESULT,
+        Result,
+        "the code of the rebuilt commit wrote this file, and this version of segline cannot read it",
+    )
     result = files.read_json(project / RESULT)
     for name in ("mean_iou", "pixel_error"):
         if (before := metrics.get(f"test_{name}")) is not None and (now := result.get(name)) is not None:
@@ -110,5 +114,8 @@ def _compare(project: Path, tags: Mapping[str, str], metrics: Mapping[str, float
     here = lineage.environment()
     differing = [name for name in KIND if tags.get(name) != here[name]]
     for name in differing:
-        say(f"{name} is {here[name]}, was {tags.get(name, 'not recorded')}, so equal bytes are not expected")
+        say(
+            f"{name} is {here[name]} now, but was {tags.get(name, 'not recorded')} in the original training, so a "
+            "bit-identical model is not expected"
+        )
     return UNDECIDED if differing else DIFFERENT

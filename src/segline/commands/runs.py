@@ -66,7 +66,7 @@ def latest(store: Store, count: int) -> list[Row]:
 
 
 def table(rows: list[Row], now: float) -> Table:
-    """Return a table with one row per run; the duration of a run in progress is counted until `now`."""
+    """Return a table with one row per run; the duration of a run in progress ends at `now`."""
     content = Table("run", "name", "state", "started", "duration", "metric")
     for row in rows:
         started = datetime.fromtimestamp(row.started, UTC).astimezone()

@@ -18,7 +18,9 @@ OWN = re.compile(r"key\.json|journal\.json|sum-[0-9]+\.npy|ids\.npy|\..+\.partia
 
 @contextmanager
 def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
-    """Yield the scratch folder of `request`, which may hold files of an interrupted call; remove it if no error occurs.
+    """Yield the scratch folder of `request`, which may hold files of an interrupted call.
+
+    The folder is removed at the end if no error occurs.
 
     Files for another image, version or number of views are removed first.
 
@@ -72,8 +74,8 @@ def check_own(scratch: Path) -> None:
     foreign = [scratch] if scratch.is_symlink() or not scratch.is_dir() else list(_foreign(scratch))
     if foreign:
         raise files.FileError(
-            f"segline did not write {foreign[0]}, but would replace or remove it; move it away, or name another "
-            "folder as --out"
+            f"segline did not write {foreign[0]}, but would replace or remove it; move this file or folder away, "
+            "or name another folder as --out"
         )
 
 

@@ -40,7 +40,7 @@ def main(console: Console) -> None:
     """
     for name in ("test.json", "registration.json"):
         if not (REPORTS / name).exists():
-            raise SummaryError(f"{REPORTS / name} does not exist yet; `make run` or `dvc repro` writes it")
+            raise SummaryError(f"{REPORTS / name} does not exist yet; write it with `make run` or `dvc repro`")
     files.read_record(REPORTS / "test.json", Result, REMEDY)
     result, record = files.read_json(REPORTS / "test.json"), files.read_json(REPORTS / "registration.json")
     files.read_record(REPORTS / "registration.json", RegistrationRecord, REMEDY)
@@ -86,7 +86,8 @@ def registered(name: str, md5: str) -> str:
     version = registry.find(md5)
     if version is None:
         return (
-            f"registered as {name}, but the version is not in this machine's store; `dvc repro -f -s register` adds it"
+            f"registered as {name}, but the version is not in this machine's store; add the version with "
+            "`dvc repro -f -s register`"
         )
     aliases = registry.client.get_model_version(name, version.version).aliases
     return " ".join([f"registered as {name} version {version.version}", *(f"@{alias}" for alias in sorted(aliases))])

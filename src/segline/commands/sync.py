@@ -30,7 +30,7 @@ def main(register: Callable[[str], str], say: Callable[[str], None]) -> None:
     Raises
     ------
     SyncError
-        Some versions could not be restored; all others were.
+        Some versions could not be restored; all other versions were restored.
     """
     store = open_store()
     lines = [line for line in read_history(store.place.root / HISTORY) if line.alias == CHAMPION]
@@ -59,7 +59,7 @@ def _restore(
         clone = Clone(place.root, Path(folder) / "clone")
         for version in lost:
             label = f"{version.name} {version.version_md5[:10]}"
-            say(f"{label}: searching its commit and data")
+            say(f"{label}: searching for its commit and data")
             try:
                 commit = restore.check_out(clone, place, version)
                 with _working_in(clone.project, place.root):

@@ -70,7 +70,7 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
         unknown = sorted(set(data) - set(self._key2func) - {"applied_transforms"})
         if unknown:
             raise ValueError(
-                f"RandomDeformation changes image and mask, not {', '.join(unknown)}; "
+                f"RandomDeformation changes only the targets image and mask, not {', '.join(unknown)}; "
                 'declare further targets in Compose(additional_targets={"NAME": "mask"})'
             )
         height, width = params["shape"][:2]

@@ -162,7 +162,7 @@ def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int,
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror `places`, in place, at the ends of an axis, so that all `places` + `origin` are in 0 ... length - 1.
+    """Mirror coordinates (`places` + `origin`) at the ends of an axis into 0 ... length - 1; overwrite `places`.
 
     The edge is not repeated.
 

@@ -53,7 +53,7 @@ class Terms(TypedDict):
     weight of the class.
 
     paper     w = w_c + e at every pixel (Ronneberger 2015, eq. 2): in a cell d1 = 0, so the rim along another cell
-              counts as well
+              has a border term, too
     falk2019  w = w_c on foreground; w = w_c b + e on background, b = v + (1 - v) exp(-d1^2 / (2 s1^2)), with v =
               `background` and s1 = `background_sigma` (the plugin of Falk 2019, which sets w_c to 1 and balances
               classes by the density of its tiles)
@@ -148,7 +148,7 @@ def _weigh(
     ignore: int | None,
     terms: Terms,
 ) -> npt.NDArray[np.float64]:
-    """Return the weights of the pixels in `inner`, which is a block of the image without the margin."""
+    """Return the weights of the pixels in `inner`. The arrays hold a block with a margin; `inner` is the block."""
     inside = target[inner]
     ignored = np.zeros(inside.shape, bool) if ignore is None else inside == ignore
     weights = _table(inside, terms["class_weights"], ignored)[inside]

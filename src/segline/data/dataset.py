@@ -40,7 +40,7 @@ class Spec(BaseModel):
     classes: dict[int, str] = Field(
         description="name of each id; ids start at 0, the background or the border between cells"
     )
-    ignore: Annotated[int, Field(ge=1, le=255)] | None = Field(None, description="id of pixels that do not count")
+    ignore: Annotated[int, Field(ge=1, le=255)] | None = Field(None, description="id of pixels that are ignored")
     labels: Kind = Field(
         description="instances: objects to count; classes: areas; boundaries: class 0 is the line between cells"
     )
@@ -104,7 +104,8 @@ class Dataset:
             )
         if not classes and len(spec.classes) > 2:
             raise DatasetError(
-                f"{folder} has {len(spec.classes)} classes, but no folder named classes with their label images"
+                f"{folder} has {len(spec.classes)} classes, but it has no folder `classes` with label images of class "
+                "ids"
             )
         return cls(folder, spec, images, instances, classes, read_groups(folder / GROUPS, images))
 

@@ -17,9 +17,9 @@ Float = npt.NDArray[np.float64]
 class Density:
     """Density that gives each pixel of the training images a probability to become the centre of a training tile.
 
-    The density of a pixel is the density of its class; if that is above 0, the mean border term of the grid
-    cell is added. To sample a pixel, only the sums of an image and one grid cell of its classes are read. So images may
-    be larger than memory.
+    The density of a pixel is the density of its class. If the density of the class is above 0, the mean border term of
+    the grid cell is added. To sample a pixel, only the sums of an image and one grid cell of its classes are read. So
+    images may be larger than memory.
 
     Falk 2019 uses a density of 1 on objects, 0.1 on background and 0 on ignored pixels. The border term is an addition
     of segline.
@@ -39,7 +39,7 @@ class Density:
     def __init__(self, of_class: Sequence[float] | Float, classes: Sequence[Array], sums: Sequence[Float]) -> None:
         if len(classes) != len(sums):
             raise ValueError(
-                f"there are {len(classes)} images, but densities of {len(sums)} images; run stage weights again"
+                f"there are {len(classes)} images, but the density covers {len(sums)} images; run stage weights again"
             )
         self.table = _table(of_class)
         self.classes = classes

@@ -141,7 +141,11 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return three arrays: the initial state of each pixel (H, W), and the area and untouched area of each instance."""
+    """Return three arrays: the initial state of each pixel (H, W), and two areas of each instance, in pixels.
+
+    The first area is that of the whole instance. The second area leaves out pixels that touch another instance of the
+    same class.
+    """
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
     area = np.zeros(length, np.int64)
@@ -197,7 +201,7 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """For each protected instance in turn, choose the pixel with the fewest rivals; mark the rivals as gone.
+    """For each protected instance in turn, choose its pixel with the fewest rivals; turn these rivals into background.
 
     The rivals of a pixel are the neighbours that `_rivals` returns.
     """

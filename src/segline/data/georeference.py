@@ -29,7 +29,7 @@ PIXEL_SCALE, TIEPOINTS, TRANSFORMATION, KEYS = TAGS[:4]
 RASTER_TYPE, PIXEL_IS_POINT = 1025, 2
 SYSTEMS, USER_DEFINED = (1024, 2048, 3072), 32767  # GeoKeys: model type, geographic and projected system
 GEOREFERENCED = {".tif", ".tiff", *imagefiles.JPEG_2000}
-NEAR = 0.05  # px; largest distance between an image and its labels that counts as rounding
+NEAR = 0.05  # px; largest distance between an image and its labels that is treated as a rounding error
 
 
 class Tag(NamedTuple):

@@ -152,7 +152,7 @@ def _integers(labels: Labels, path: Path) -> Labels:
     if wrong.size:
         raise FileError(
             f"{path}: {wrong.size} pixels are not integers, such as {wrong[0]}, but labels are ids; save the labels as "
-            "integers; or, if they are foreground probabilities, import them with --threshold 0.5"
+            "integers. If the values are foreground probabilities, import them with --threshold 0.5"
         )
     # An id beyond int64 would overflow. Clipped, it is still above LARGEST_ID, so the caller refuses it.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)

@@ -128,7 +128,7 @@ def read(path: Path) -> Frame:
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
-    """Return two values: the NGFF metadata; and the NGFF version, or None if there is no common version."""
+    """Return two values: the NGFF metadata, and the NGFF version at its top level. The version is None if missing."""
     for name in ("zarr.json", ".zattrs"):
         if (path / name).is_file():
             content = files.read_json(path / name)

@@ -148,7 +148,7 @@ def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
     """
     for column in ("image", "split"):
         if column not in manifest:
-            raise files.FileError(f"{file}: it has no column {column}; {AGAIN}")
+            raise files.FileError(f"{file}: the table has no column {column}; {AGAIN}")
     names = manifest["image"].tolist()
     wrong = [name for name in names if not name or "/" in name or "\0" in name or name in (".", "..")]
     wrong += [split for split in manifest["split"].tolist() if split not in SPLITS]

@@ -253,6 +253,6 @@ def _overlapping(page: tifffile.TiffPage, rows: slice, columns: slice) -> Iterat
 
 
 def _common(window: slice, start: int, length: int) -> tuple[slice, slice]:
-    """Return the overlap of a window and a segment along one axis, as two slices: of the window and of the segment."""
+    """Return the overlap of a window and a segment along one axis: a slice of the window and a slice of the segment."""
     first, last = max(window.start, start), min(window.stop, start + length)
     return slice(first - window.start, last - window.start), slice(first - start, last - start)

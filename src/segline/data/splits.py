@@ -171,15 +171,15 @@ def _refuse_too_few(
             continue
         setting = f"prepare.{PERCENT[split]}"
         if named[split]:
-            way = f"name more in prepare.{split}, or name none and set {setting} above 0"
+            way = f"name more images in prepare.{split}, or name none and set {setting} above 0"
         elif percents[split] > 0:
-            way = f"{setting} = {percents[split]:g} selects no more of {whole}; add images or groups"
+            way = f"{setting} = {percents[split]:g} selects no further image from {whole}; add images or groups"
         else:
             way = f"set {setting} above 0, or name images or groups in prepare.{split}"
         raise SplitError(f"{counts[split]} {split} image(s), but at least {fewest} are needed; {way}")
     if counts["train"] < 1:
         raise SplitError(
-            f"{counts['validation']} images for validation and {counts['test']} for the test leave no image for "
-            f"training, of {whole}; add images or groups, lower prepare.val_percent and prepare.test_percent, or name "
-            f"fewer images"
+            f"{counts['validation']} images for validation and {counts['test']} for the test use all {whole}, "
+            "so no image is left for training; add images or groups, lower prepare.val_percent and "
+            "prepare.test_percent, or name fewer images"
         )

@@ -164,7 +164,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, sigma: float
 def photograph(
     cells: list[Cell], instances: npt.NDArray[np.int32], depth: Field, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Render the image (H, W) that a camera on a phase-contrast microscope would record of the cells.
+    """Render an image (H, W) of the cells, as a camera on a phase-contrast microscope would record it.
 
     Parameters
     ----------

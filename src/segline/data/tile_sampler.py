@@ -69,7 +69,7 @@ class TrainingTiles(Dataset[Sample]):
         _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
         if density is not None and len(density) != len(images):
             raise ValueError(
-                f"there are {len(images)} images, but density maps of {len(density)} images; run stage weights again"
+                f"there are {len(images)} images, but the density covers {len(density)} images; run stage weights again"
             )
         self.images, self.targets, self.weights = images, targets, weights
         self.density = density
@@ -123,7 +123,7 @@ class EpochBatches(Sampler[list[int]]):
         self.skip = skip
 
     def __len__(self) -> int:
-        """Return the number of batches in all epochs; skipped batches do not count."""
+        """Return the number of batches in all epochs, without the skipped batches."""
         return len(self.epochs) * -(-self.tiles_per_epoch // self.batch_size) - self.skip
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -149,7 +149,8 @@ def training_loader(
         batch_sampler=EpochBatches(len(tiles), batch_size, epochs, skip),
         num_workers=workers,
         worker_init_fn=_one_thread,
-        # Without this generator, the loader would use torch's global one; then a resumed training run would differ.
+        # Without this generator, the loader would use torch's global one. Then a resumed training run would differ from
+        # an uninterrupted one.
         generator=torch.Generator(),
     )
 
@@ -161,7 +162,7 @@ def _one_thread(_worker: int) -> None:
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Position of a validation tile: image number, top left pixel of the output, and rows and columns that count."""
+    """Position of a validation tile: image number, top left pixel of the output, and rows and columns that are used."""
 
     image: int
     row: int
@@ -173,14 +174,14 @@ class TilePlace:
 class ValidationTiles(Dataset[Sample]):
     """Fixed validation tiles without augmentation. Their outputs cover the images if `most` allows so many tiles.
 
-    Every pixel counts at most once. Each tile counts an equal share of its image, in the middle of its output. The rest
-    of the output has target `ignore` and weight 0: another tile counts these pixels, or they lie outside the image.
+    Every pixel is used at most once. Each tile uses an equal share of its image, in the middle of its output. The rest
+    of the output has target `ignore` and weight 0: another tile uses these pixels, or they lie outside the image.
 
     Parameters
     ----------
     images, targets, weights, statistics, tile, output : see `TrainingTiles`.
     most : largest number of tiles; if there are more, a fixed even selection is taken.
-    ignore : class id of pixels that never count; pass the ignored id of the dataset, if there is one.
+    ignore : class id of pixels that are never used; pass the ignored id of the dataset, if there is one.
     """
 
     def __init__(
@@ -234,7 +235,7 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """For each output along an axis of `length` px, return its start and the range of its pixels that count.
+    """For each output along an axis of `length` px, return its start and the range of its pixels that are used.
 
     If the axis is at least as long as an output, all outputs lie inside the axis.
     """
@@ -280,6 +281,6 @@ def _check(
             )
         if (arrays[0].dtype.name, arrays[0].shape[2]) != (statistics.dtype, statistics.channels):
             raise ValueError(
-                f"image {number} is {arrays[0].dtype} with {arrays[0].shape[2]} channels, but the statistics belong to "
-                f"{statistics.dtype} with {statistics.channels} channels; run stage prepare again"
+                f"image {number} is {arrays[0].dtype} with {arrays[0].shape[2]} channels, but the statistics are for "
+                f"{statistics.dtype} images with {statistics.channels} channels; run stage prepare again"
             )

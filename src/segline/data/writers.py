@@ -36,11 +36,11 @@ Rows = Callable[[slice], npt.NDArray[Any]]
 
 
 class AnswerByRows(Protocol):
-    """Prediction by a registered version, in memory or out-of-core. `rows` are rows of the upright image."""
+    """Prediction by a registered model version, in memory or out-of-core. `rows` are rows of the upright image."""
 
     @property
     def has_instances(self) -> bool:
-        """Whether the version predicts instances."""
+        """Whether the model version predicts instances."""
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
         """Return the class ids (h, W) in `rows`."""
@@ -56,7 +56,7 @@ class AnswerByRows(Protocol):
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return the encoded labels, instances or probabilities, as the version made them; None if out-of-core."""
+        """Return the labels, instances or probabilities as the model version encoded them; None if out-of-core."""
 
 
 class Layer(NamedTuple):
@@ -300,7 +300,10 @@ def _halved(array: "Array[Any]") -> Rows:
 
 
 def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
-    """Adapt a scale or translation of level 0 to a level with pixels `by` times as large; the first pixel stays."""
+    """Adapt a scale or translation of level 0 to a level whose pixels are `by` times as large.
+
+    A translation is returned unchanged, because the first pixel keeps its position.
+    """
     if transformation["type"] != "scale":
         return transformation
     *channels, y, x = transformation["scale"]

@@ -73,7 +73,7 @@ class HeldOut:
 
     @property
     def interface(self) -> dict[str, str]:
-        """Classes, number of channels and dtype of the test images, as in the tags of a version."""
+        """Classes, number of channels and dtype of the test images, in the same form as in the tags of a version."""
         statistics = self.prepared.statistics
         classes = json.dumps(self.prepared.dataset.classes)
         return {"classes": classes, "channels": str(statistics.channels), "dtype": statistics.dtype}
@@ -147,7 +147,7 @@ class HeldOut:
 def judge(
     registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, *, trust: bool = False
 ) -> Verdict:
-    """Judge a challenger by the minimum metrics, by the self-check and against the champion, if there is one.
+    """Judge a challenger by minimum metrics, self-check and, if there is a champion, a comparison with the champion.
 
     If the gate cannot decide, no error is raised, and the verdict holds the reasons.
 

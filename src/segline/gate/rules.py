@@ -107,7 +107,10 @@ def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: G
 def _worst_group(
     champion: Sequence[Score], challenger: Sequence[Score], groups: Sequence[str], gate: Gate
 ) -> list[Check]:
-    """Check the group on which the challenger loses most; return no check if all groups are too small."""
+    """Check the group of images on which the challenger's gain is lowest.
+
+    A group is skipped if it is too small or its gain is unknown. If all groups are skipped, there is no check.
+    """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)

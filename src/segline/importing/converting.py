@@ -123,7 +123,7 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write and return the missing blocks of a mask, by stem; call `read` only if a block is missing."""
+    """Write the missing blocks of a mask, and return them by stem; call `read` only if a block is missing."""
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
     if not missing:
         return {}

@@ -24,7 +24,7 @@ RUNS = 10  # if there are fewer series, they are cut into about this many runs o
 def series_groups(series: Mapping[str, Sequence[str]], kind: str) -> tuple[dict[str, str], str]:
     """Group consecutive images, such as slices or time points.
 
-    Return two values: the group of each stem, and the reason, a line for the user.
+    Return two values: the group of each stem, and a line with the reason for these groups.
 
     If there are at least three series, each series is a group. Fewer series cannot fill three splits, and a random
     split would separate neighbours, which look alike. So each series is cut into runs of consecutive images.
@@ -62,9 +62,9 @@ def _run_name(series: str, run: Sequence[str]) -> str:
 
 
 def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, str] | None, list[str]]:
-    """Return two values: the groups that --group-by defines, and the reason, as lines for the user.
+    """Return two values: the groups that --group-by defines, and lines that tell the user where the groups come from.
 
-    Without this option, return the groups of the layout and no reason.
+    Without this option, return the groups of the layout and no lines.
 
     Raises
     ------

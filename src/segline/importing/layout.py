@@ -18,15 +18,15 @@ MOST_ERRORS = 5  # largest number of errors that a message lists
 
 
 class LayoutError(ValueError):
-    """Raised for a source of unknown layout or contradictory content; the message names the file and what to do."""
+    """Raised for a source of unknown layout or contradictory content; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class ImportOptions:
     """What the user states about the source; import guesses everything that the user does not state.
 
-    ``names``: class names by class id. ``ignore``: mask value of pixels that do not count. ``threshold``: mask values
-    above the threshold become 1, others 0. ``colours``: class id by colour, IGNORE for colours that do not count.
+    ``names``: class names by class id. ``ignore``: mask value of ignored pixels. ``threshold``: mask values above the
+    threshold become 1, others 0. ``colours``: class id by colour, IGNORE for colours of ignored pixels.
     ``images``, ``masks``: patterns of files below the source; an image and a mask with the same text at `*` are a pair.
     ``group_by``: regular expression; the text in its first parenthesis is the group of a stem. ``skip_unpaired``: leave
     out files without partner instead of refusing them. ``missing_as_background``: images without labels hold background
@@ -93,7 +93,7 @@ def first_few(values: Sequence[object], most: int = 8) -> str:
 
 
 def raise_errors(errors: Sequence[str]) -> None:
-    """Raise LayoutError with the first few `errors` and the number of the others; do nothing if there are no errors."""
+    """Raise LayoutError with the first few `errors` and the number of further errors; do nothing without errors."""
     if errors:
         rest = [f"... and {len(errors) - MOST_ERRORS} more errors like these"] if len(errors) > MOST_ERRORS else []
         raise LayoutError("\n".join([*errors[:MOST_ERRORS], *rest]))

@@ -19,7 +19,7 @@ def notes(layout: Layout, mapper: Mapper) -> tuple[list[str], set[str]]:
     images = _readable(image.file for image in layout.images.values())
     masks = _readable(mask.file for sources in (layout.classes, layout.instances) for mask in sources.values())
     notes_of = dict(zip([*images, *masks], mapper(filenotes.notes, [*images, *masks]), strict=True))
-    # Leave out notes on missing values, because the pixel check reports each missing value that occurs in the pixels.
+    # Leave out notes about missing values (nodata). The pixel check reports missing values if pixels have them.
     of_images = [(file, tuple(note for note in notes_of[file] if not _needs_pixels(note))) for file in images]
     kinds = {note.kind for _, file_notes in of_images for note in file_notes}
     of_masks = [(file, notes_of[file]) for file in masks]

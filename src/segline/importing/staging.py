@@ -16,7 +16,7 @@ CODE = (PACKAGE / "importing", PACKAGE / "data", PACKAGE / "model")  # these pac
 
 
 class BusyError(RuntimeError):
-    """Raised if another process is filling the folder; the message names the folder and what to do."""
+    """Raised if another process is filling the folder; the message names the folder and the remedy."""
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def _alone(workshop: Path, name: str) -> Iterator[None]:
 
 
 def _filled(workshop: Path, name: str, key: str) -> Path:
-    """Return the folder to fill; empty it first if an import with another key began it, or if it holds links."""
+    """Return the folder to fill; empty it first if it belongs to an import with another key, or holds links."""
     mark, filled = workshop / "key", workshop / name
     if not mark.is_file() or files.read_bytes(mark) != key.encode() or _holds_links(filled):
         files.make_folder(filled)

@@ -36,11 +36,11 @@ class Sums:
     def __init__(self, count: int, classes: int) -> None:
         self.area = np.zeros(count, np.int64)
         self.background = np.zeros(count)  # sum of the background probabilities of each object's pixels
-        self.first = np.full(count, -1)  # index of each object's first pixel; pixels are counted row by row
+        self.first = np.full(count, -1)  # index of each object's first pixel; pixels are numbered row by row
         self.votes = np.zeros((count, classes), np.int64)  # number of pixels of each class in each object
 
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
-        """Add pixels, given as four arrays: ids, indices in the image, class ids and background probabilities."""
+        """Update the sums with pixels, given as ids, indices in the image, class ids and background probabilities."""
         self.area += np.bincount(ids, minlength=self.area.size)
         # np.add.at adds one pixel after another, so rounding is the same as for an image in memory.
         np.add.at(self.background, ids, background.astype(np.float64))
@@ -124,7 +124,7 @@ def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
 
 
 def _join(joined: dict[int, int], first: int, second: int) -> None:
-    """Join two components; `joined` maps each id to a lower id, except the lowest id of each component."""
+    """Join two components. `joined` maps an id to a lower id of its component; the lowest id is not in `joined`."""
     low, high = sorted((_lowest(joined, first), _lowest(joined, second)))
     if low < high:
         joined[high] = low

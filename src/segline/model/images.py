@@ -64,7 +64,9 @@ class Statistics:
         """Read statistics from the JSON object `content`; raise KeyError, TypeError or ValueError if it is invalid."""
         read = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
         if read.dtype not in ("uint8", "uint16", "float32") or type(read.channels) is not int or read.channels < 1:
-            raise ValueError(f"dtype {read.dtype!r:.80} or channels {read.channels!r:.80} is not valid for images")
+            raise ValueError(
+                f"the dtype {read.dtype!r:.80} or the number of channels {read.channels!r:.80} is not valid for images"
+            )
         for values in (read.mean, read.std):
             if len(values) != read.channels or not all(type(v) in (int, float) and np.isfinite(v) for v in values):
                 raise ValueError("mean and std must each have one finite number for each channel")
@@ -93,7 +95,7 @@ def decode(data: bytes) -> Raw:
 
 
 def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
-    """Decode one page of a TIFF to pixels (H, W, C); None means the only page. Raise the same errors as `decode`."""
+    """Decode a page of a TIFF (the only page if `page` is None) to pixels (H, W, C); raise the errors of `decode`."""
     from . import tiff
 
     return pixels_of(tiff.read(stream, page))
@@ -200,8 +202,8 @@ def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
         transparent = int(np.count_nonzero(pixels[..., channel] != opaque))
         if transparent:
             raise ImageError(
-                f"the alpha channel makes {transparent} pixels transparent; flatten the image onto a background; "
-                f"or, if channel {channel + 1} contains data, do not declare this channel as alpha"
+                f"the alpha channel makes {transparent} pixels transparent; flatten the image onto a background. "
+                f"If channel {channel + 1} contains data, save the file without declaring this channel as alpha"
             )
     if alpha:
         last = alpha == (pixels.shape[2] - 1,)

@@ -95,7 +95,7 @@ class Predictor:
         if self.network.whole_image_norm:
             return "the model normalises over the whole image"
         if self.inference.segment_threshold is not None:
-            return "the model's segment threshold needs the whole image to thin borders"
+            return "the model has a segment threshold, which can be applied only to the whole image"
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
@@ -145,7 +145,7 @@ class Predictor:
         return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 
     def _tile(self, height: int, width: int) -> int | None:
-        """Return the side of a window, px; None means one window (always for instance and group norm)."""
+        """Return the side of a window, px; None if one window covers the image (always for instance and group norm)."""
         if self.network.whole_image_norm:
             return None
         if self.inference.tile:

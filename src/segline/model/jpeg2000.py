@@ -81,7 +81,8 @@ def header(data: bytes) -> Contents:
     colours = size.channels - len(alpha)
     if alpha and (alpha != (size.channels - 1,) or colours < 1):
         raise ImageError(
-            f"the file declares channels {alpha} of {size.channels} as alpha; only the last channel can be alpha"
+            f"the file declares the channels {alpha} as alpha, but only the last of its {size.channels} channels can "
+            "be alpha"
         )
     return Contents(Header(size.height, size.width, colours, "uint8" if item == 1 else "uint16"), alpha, reversible)
 
@@ -200,8 +201,8 @@ def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(
-            f"the {levels} levels or the size of the code-blocks is not supported; save the file with fewer levels, "
-            "and with code-blocks of 64 x 64"
+            f"the number of levels, {levels}, or the size of the code-blocks is not supported; save the file with "
+            "fewer levels, and with code-blocks of 64 x 64"
         )
     count = 0
     for level in range(levels + 1) if own_precincts else ():

@@ -14,7 +14,7 @@ These rules hold for images and masks, in training and prediction. docs/import.m
 | scale and offset of values (GDAL_METADATA) | warning: stored numbers are used unchanged |
 | a mask of valid pixels (TIFF page of kind 4) | warning: every pixel is used |
 | pixels that are not square (resolution, PhysicalSize, pixel scale) | warning: they are treated as square |
-| transparent colours (PNG tRNS, GIF) in a mask | warning: the stored number counts |
+| transparent colours (PNG tRNS, GIF) in a mask | warning: the stored number is used |
 | further pictures in a JPEG (MPF) | warning: only the first picture is read |
 | animations (PNG, GIF) | refused |
 """
@@ -109,7 +109,9 @@ def decide(facts: Facts) -> Metadata:
         notes.append(Note("pixels that are not square", message))
     if facts.clear:
         notes.append(
-            Note("transparency", "a colour is declared transparent; in a mask, the stored number of this colour counts")
+            Note(
+                "transparency", "a colour is declared transparent; in a mask, the stored number of this colour is used"
+            )
         )
     if facts.several:
         notes.append(Note("further pictures", "further pictures in the file (MPF) are not read"))
@@ -207,9 +209,10 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask of `bits` bits that declares 0 as white, if the program `writer` may not have inverted the values.
+    """Refuse a mask that declares 0 as white, if it is unclear whether the program that wrote it inverted the values.
 
-    tifffile declares every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.
+    `bits` is the number of bits per value. `writer` is the name of the program, as the file states it. tifffile
+    declares every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.
     """
     most, highest = 2**bits - 1, int(stored.max(initial=0))
     if bits == 1 and writer.startswith("tifffile"):

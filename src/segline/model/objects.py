@@ -18,7 +18,7 @@ Objects = npt.NDArray[np.int32]
 Labels = npt.NDArray[np.uint8]  # class ids (H, W)
 
 STEPS = 64  # heights are rounded to multiples of 1/64 px, so that they are equal on every machine
-REACH = 1024  # larger distances to the background count as this distance, px
+REACH = 1024  # larger distances to the background are replaced by this distance, px
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def reach(height: int, width: int) -> int:
 
 
 def steps(depth: float) -> int:
-    """Convert a depth in px to a difference in the units of `heights`, at least 1."""
+    """Convert a depth in px to a height difference, in the units of `heights`; the result is at least 1."""
     return max(1, round(depth * STEPS))
 
 

@@ -63,7 +63,7 @@ def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
 
 
 def count(stream: BinaryIO) -> int:
-    """Count the pictures in a TIFF; further planes of a picture, smaller copies and validity masks do not count.
+    """Count the pictures in a TIFF, but not further planes of a picture, smaller copies and validity masks.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int,
 
 
 def read(stream: BinaryIO, picture: int | None = None) -> Stored:
-    """Read the stored pixel values of the picture with index `picture`; None means the only picture.
+    """Read the stored pixel values of the picture with index `picture`, or of the only picture if `picture` is None.
 
     Raises
     ------

@@ -102,7 +102,7 @@ def _read(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[int, ...]:
 
 
 def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
-    """Return the names and the sizes of the axes along which `planes` directories are stored, slowest axis first.
+    """Return the names and the sizes of the axes along which the directories are stored, slowest axis first.
 
     Axis C holds the channels.
 
@@ -110,6 +110,7 @@ def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
     ----------
     description : ImageDescription of the first directory, in the format of OME, ImageJ or tifffile.
     samples : number of channels in each directory. The channel numbers of OME and ImageJ include these channels.
+    planes : number of directories.
     """
     if description.startswith("ImageJ="):
         return _imagej(description, samples)

@@ -2,9 +2,9 @@
 
 From each pixel, the steepest uphill path along 4-connected pixels leads to a peak, and the pixel belongs to this peak
 (a watershed cut; Cousty, Bertrand, Najman and Couprie 2009). Among pixels of equal height, the first pixel, row by row,
-counts as the highest. A pass is the highest point where the areas of two peaks touch. A peak that rises by no more than
-a given step above the pass to a higher peak is not a separate object. It joins the object on the other side of that
-pass (extended maxima; Soille 2003, ch. 6.3.5).
+is taken as the highest. A pass is the highest point where the areas of two peaks touch. A peak that rises by no more
+than a given step above the pass to a higher peak is not a separate object. It joins the object on the other side of
+that pass (extended maxima; Soille 2003, ch. 6.3.5).
 """
 
 from array import array
@@ -61,7 +61,7 @@ class LastRow(NamedTuple):
 
 
 class Watershed:
-    """Watershed objects of a height map that is added from the top, a few rows at a time."""
+    """Watershed objects of a height map. `add` takes the rows of the map from the top, a few rows at a time."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -131,7 +131,7 @@ class Watershed:
 
 
 def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
-    """Return, for each pixel (h, W), the difference in index from the pixel to its highest neighbour; 0 at a peak."""
+    """Return, for each pixel (h, W), the index of its highest neighbour minus its own index; 0 at a peak."""
     width = heights.shape[1]
     padded = np.pad(heights, ((0, 0), (1, 1)), constant_values=-1)
     highest, change = padded[:-2, 1:-1].copy(), np.full((heights.shape[0] - 2, width), -width, np.int32)

@@ -53,7 +53,7 @@ def compare(
     ends of the interval are percentiles over all resamples (Efron and Tibshirani 1993, ch. 13).
 
     A model has no value if truth and prediction are both empty. If only one model has no value, the other model has
-    predicted something that is not there. So the model without a value counts as perfect.
+    predicted something that is not there. So the model without a value is treated as perfect.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def _divide(above: Values, below: npt.NDArray[np.number]) -> Values:
 
 
 def _if_any(value: float | None) -> tuple[float, int] | None:
-    """Return what an image adds to a mean over images, as (sum, count): (value, 1), or (0, 0) if the value is nan."""
+    """Return two terms of a mean over images, for the sum and the number: (value, 1), or (0, 0) if the value is nan."""
     if value is None:
         return None
     return (0.0, 0) if math.isnan(value) else (value, 1)
@@ -136,7 +136,7 @@ def _if_any(value: float | None) -> tuple[float, int] | None:
 
 class _Definition(NamedTuple):
     counts: Callable[[Score], Sequence[float] | None]
-    """Return the counts that are added over the images; None if the score lacks them."""
+    """Return the counts that are summed over the images; None if the score lacks them."""
     divide: Callable[[Values], Values]
     """Compute the metric of each resample. The argument holds the summed counts, one row per resample."""
 

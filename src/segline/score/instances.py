@@ -1,7 +1,7 @@
 """Match true and predicted objects, and compute AP, PQ and SEG, from a sparse table of overlaps.
 
 All functions take label images: (H, W) integer ids, 0 = background, ids need not be consecutive. To ignore pixels, set
-both images to 0 there. Counts of several images are added before anything is divided.
+both images to 0 there. Counts of several images are summed before anything is divided.
 """
 
 import math
@@ -32,7 +32,7 @@ class Overlaps(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Numbers of true positive, false positive and false negative objects, to be added over images."""
+    """Numbers of true positive, false positive and false negative objects, to be summed over images."""
 
     tp: int
     fp: int
@@ -40,7 +40,7 @@ class Matches(NamedTuple):
 
 
 class Panoptic(NamedTuple):
-    """Sums for the panoptic quality, to be added over images."""
+    """Terms of the panoptic quality, to be summed over images."""
 
     iou_sum: float
     tp: int
@@ -78,7 +78,7 @@ def matches(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], iou: float) ->
     """Pair true and predicted objects one to one if their IoU is at least `iou`; count pairs and unpaired objects.
 
     With `iou` above 0.5, an object has at most one partner. With 0.5 exactly (an object cut into equal halves) or less,
-    an object may have several partners. Then the largest one-to-one matching counts, so that no object counts twice.
+    an object may have several partners. Then the largest one-to-one matching is used, so no object is in two pairs.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def _objects(ids: Integers) -> int:
 def _areas(ids: Integers, pixels: Integers) -> Integers:
     """Return, for each row, the total number of pixels with the row's id."""
     _, place = np.unique(ids, return_inverse=True)
-    # bincount adds weights as float64, which is exact below 2**53 pixels.
+    # bincount sums the weights as float64, which is exact below 2**53 pixels.
     return np.bincount(place, weights=pixels).astype(np.int64)[place]
 
 

@@ -1,4 +1,4 @@
-"""Score images against their ground truth: count per image first, then compute metrics over all images."""
+"""Score images against their ground truth: compute the counts of each image, then the metrics over all images."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +89,7 @@ def score(
     number
         Number of classes, background included.
     ignore
-        Pixels with this true class do not count.
+        Pixels with this true class are ignored.
     objects
         (H, W) instance ids, true and predicted, if objects are labelled.
     segments
@@ -147,7 +147,7 @@ def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
 def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]:
     """Return the metrics over all images together; a metric without a value (nan) is None.
 
-    Counts of pixels and objects are added over the images, so an image with many objects weighs more in ap_50. Three
+    Counts of pixels and objects are summed over the images, so an image with many objects weighs more in ap_50. Three
     metrics are means over the images instead: ap_50_by_image, as in the Data Science Bowl 2018, and V^Rand and V^Info,
     as in the ISBI 2012 challenge. ap_50_by_image leaves out images that have neither true nor predicted objects.
     detection_auc is the ROC AUC of the detection scores, for images with foreground against images without.
@@ -191,7 +191,7 @@ def row(score: Score, classes: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _sums(scores: Sequence[Score], name: str) -> list[Any]:
-    """Add the counts in the field `name` over the images; return an empty list if no image has this field."""
+    """Sum the counts in the field `name` over all images; return an empty list if no image has this field."""
     counted = [value for score in scores if (value := getattr(score, name)) is not None]
     return [sum(parts) for parts in zip(*counted, strict=True)]
 

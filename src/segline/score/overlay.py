@@ -143,7 +143,7 @@ def gallery(
 
 
 def _starts(sizes: Sequence[int], gap: int) -> list[int]:
-    """Return positions in px along one axis: the start of each cell of the sheet, and last the end of the sheet."""
+    """Return positions in px along one axis: the start of each cell of the sheet, then the end of the sheet."""
     return [MARGIN, *(MARGIN + end for end in accumulate(size + gap for size in sizes))]
 
 

@@ -67,7 +67,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Return how many pixels are left for later images of a request; `left` is the number before `image` is counted.
+    """Return how many pixels later images of a request may have; `left` is this number before `image` is read.
 
     Raises
     ------
@@ -78,9 +78,9 @@ def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
     if size.height * size.width > left:
         raise RefusedError(
             413,
-            f"the image has {size.width} x {size.height} px; all images of a request may have "
-            f"{most_pixels / 1e6:g} megapixels together (--max-megapixels of the server); `segline predict` takes "
-            "larger images",
+            f"the image has {size.width} x {size.height} px; the images of one request may have "
+            f"{most_pixels / 1e6:g} megapixels in total (option --max-megapixels of the server); `segline predict` "
+            "accepts larger images",
         )
     return left - size.height * size.width
 

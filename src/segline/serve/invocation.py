@@ -47,7 +47,10 @@ def parse(body: bytes | bytearray) -> Invocation:
         raise RefusedError(400, f"the body must be {expected}, not a {type(content).__name__}")
     formats = sorted(set(content) & set(FORMATS))
     if len(formats) != 1 or set(content) - {*formats, "params"}:
-        raise RefusedError(400, f"the JSON object must have exactly one of {', '.join(FORMATS)}, and optionally params")
+        raise RefusedError(
+            400,
+            f"the JSON object must have exactly one of the fields {', '.join(FORMATS)}, and may have the field params",
+        )
     rows = _rows(formats[0], content[formats[0]])
     if len(rows) > MAX_IMAGES:
         raise RefusedError(413, f"the request has {len(rows)} images; send at most {MAX_IMAGES} per request")

@@ -250,10 +250,10 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds
 
     def _make_room(self, others: list["Connection"]) -> None:
-        """Close connections that wait for their clients, or refuse this one if there are none.
+        """Close connections that wait for their clients. If no connection waits, refuse this connection.
 
-        Several connections are closed at once. If all of them are of new clients, only one is closed. No connection is
-        closed while its first request waits in the queue.
+        Several connections are closed at once. If all waiting connections belong to new clients, only one is
+        closed. No connection is closed while its first request waits in the queue.
         """
         now = time.monotonic()
         order = ["lingering", "closing", "rest", "head", "delivery"]
@@ -275,7 +275,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             other._abort()
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Send the reason of the refusal, unless a response has started, and close the connection."""
+        """Send the response with status and reason, unless another response has started; close the connection."""
         self._refused = True
         answer_started = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
         if self.cycle is not None:
@@ -286,7 +286,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             return
         self._unset_keepalive_if_required()
         self.transport.write(self._refusal(status, reason))
-        # Closing at once would reset the connection while the client still sends, and the client would lose the reason.
+        # Closing at once would reset the connection while the client still sends. The client would then lose the
+        # response that explains the refusal.
         self.flow.resume_reading()
         if not self._half_closed:
             self.transport.write_eof()

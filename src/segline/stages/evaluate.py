@@ -27,7 +27,7 @@ from segline.train import charts, choose, device
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
-AGAIN = "remove the file, and `dvc repro` writes it again"
+AGAIN = "remove the file, then run `dvc repro` to write it again"
 SHOWN = 9  # number of test images in the gallery of the MLflow run
 CHOSEN_ON = 2**24  # number of validation pixels that suffices to choose settings
 
@@ -89,13 +89,13 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
 
 
 def _plain(settings: params.Evaluate) -> Inference:
-    """Return the inference settings from params.yaml, but not those that separate touching objects."""
+    """Return the inference settings that apply to every model: threshold, views and tile."""
     threshold = None if settings.threshold == "argmax" else float(settings.threshold)
     return Inference(threshold, views=settings.views, tile=settings.tile)
 
 
 def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
-    """Complete the inference settings: take them from params.yaml or choose them on validation images."""
+    """Complete the inference settings: use values of params.yaml or, for `auto`, values chosen on validation images."""
     plain, kind = predictor.inference, prepared.dataset.labels
     if kind == "classes":
         return plain
@@ -126,7 +126,7 @@ def _separation(
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
-    """Predict all validation images, or every nth image if all together have more than `CHOSEN_ON` pixels."""
+    """Predict all validation images. If their total exceeds `CHOSEN_ON` pixels, predict only every nth image."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):

@@ -50,7 +50,10 @@ def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: param
 def _write_all(
     dataset: Dataset, split: dict[str, splits.Split], channels: int, folder: Path, mode: progress.Mode
 ) -> Moments:
-    """Write the arrays and the manifest; return the moments (sums of pixels and of squares) of the training images."""
+    """Write the arrays and the manifest; return the moments of the training images.
+
+    The moments are the sums of the pixel values and the sums of the squared pixel values.
+    """
     for kind in KINDS:
         files.make_folder(folder / kind)
 

@@ -81,7 +81,7 @@ def again(name: str) -> str:
 def _result() -> dict[str, Any]:
     """Read the test metrics that stage evaluate wrote."""
     file = REPORTS / "test.json"
-    files.read_record(file, Result, "remove the file, and `dvc repro` writes it again")
+    files.read_record(file, Result, "remove the file, then run `dvc repro` to write it again")
     return dict(files.read_json(file))
 
 

@@ -81,9 +81,11 @@ def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept
     kept = keep.Kept(claim.folder, settings)
     if kept.load(state):
         step = f", step {state.step} of the next epoch" if state.step else ""
-        progress.note(f"train: resumes after epoch {state.epoch} of {settings.epochs}{step}")
+        progress.note(f"train: training resumes after epoch {state.epoch} of {settings.epochs}{step}")
     elif others := claim.differences():
-        progress.note(f"train: starts from the beginning, because the interrupted training differs in {others}")
+        progress.note(
+            f"train: training starts from the beginning, because the interrupted training had other values: {others}"
+        )
     return kept
 
 
@@ -103,7 +105,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
 def _shown(
     moments: Iterable[loop.Step | loop.Epoch], state: setup.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
-    """Yield only the epochs of `moments`, which holds steps and epochs; show the steps as progress."""
+    """Show the steps and epochs in `moments` as progress; yield only the epochs."""
     steps, monitored = loop.steps_per_epoch(settings), ""
 
     def words() -> str:

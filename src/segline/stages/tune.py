@@ -22,7 +22,7 @@ COLUMNS = ("number", "state", "value", "epochs", "reason")  # columns of trials.
 
 
 def main(join: str | None = None) -> None:
-    """Write data/tune: the settings with the best validation metric or, if tune.trials is 0, those of params.yaml.
+    """Write data/tune: the best settings of the search or, if tune.trials is 0, the settings in params.yaml.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
     address = runtime.tune_storage or str(store.place.folder / "studies" / f"{key}.journal")
     found = search.Search(plan, *studies.open_storage(address, key), key)
     found.add_trials(total)
-    progress.note(f"tune: search {key}: {len(found.outcomes(total))} of {total} trials are done")
+    progress.note(f"tune: {len(found.outcomes(total))} of {total} trials are done in search {key}")
     shared = _share(runtime)
     with Deferred() as stop, _parent(store, plan, _mark(store, key, address)) as parent:
         store.end_stale()
@@ -87,14 +87,17 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
         with store.place.lock("study"):  # if several processes join at once, only one starts the MLflow run
             parent: Run | None = store.latest(mark)
             if parent is None or parent.status not in ("RUNNING", "FINISHED"):
-                # The search has no usable run in this store, because it uses another store or its process was killed.
+                # This store has no usable run for the search: the searching process uses another store or was killed.
                 parent = stack.enter_context(_parent(store, plan, mark))
         _train_all(found, runtime, store, mark, parent.id, stop=stop, wait=False)
         stop.check()
 
 
 def _mark(store: "Store", key: str, address: str) -> str:
-    """Return the key of the search in MLflow; with a journal file, the key may include machine and project folder."""
+    """Return the key of the search in MLflow.
+
+    If the search uses a journal file and the store is a team's store, the key also contains machine and project folder.
+    """
     return key if "://" in address else store.here(key)
 
 

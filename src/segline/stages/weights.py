@@ -111,7 +111,7 @@ def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
-    """Colour a target (H, W): background black, ignored pixels grey, and classes as in the overlays."""
+    """Colour a target (H, W): background black, ignored pixels grey, and each class in the colour that overlays use."""
     palette = np.zeros((256, 3), np.uint8)
     palette[1:] = np.resize(np.array(CLASS_COLOURS, np.uint8), (255, 3))
     palette[255] = 128

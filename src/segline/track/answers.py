@@ -169,7 +169,7 @@ def is_folder(address: str) -> bool:
 
 
 def load_model(store: Store, address: str, *, trust: bool = False, alias: str = "") -> Loaded:
-    """Load the version that a model URI such as ``models:/cells@champion`` names.
+    """Load the version with the given model URI, for example ``models:/cells@champion``.
 
     The version predicts with the code in its package, not with the installed segline. The files are checked while they
     are copied to a private folder. Only this copy is used, because the files in the store may change later.

@@ -162,5 +162,5 @@ def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
         elif not origin.locked:
             notes.append(Finding(number, "no commit has the dvc.lock of this version yet; commit dvc.lock", note=True))
     if lineage.uncommitted(registry.history_file):
-        notes.append(Finding("", f"{HISTORY} has lines that are not committed; commit it", note=True))
+        notes.append(Finding("", f"{HISTORY} has lines that are not committed; commit the file", note=True))
     return notes

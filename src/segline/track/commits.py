@@ -29,7 +29,7 @@ MISSING = frozenset({""})  # a missing file has the digest ""
 
 @dataclass(frozen=True)
 class Origin:
-    """The commit that a version was made from; if ``commit`` is None, ``why`` gives the reason."""
+    """The commit that a version was made from; if ``commit`` is None, ``why`` explains why no commit was found."""
 
     commit: str | None
     locked: bool = False
@@ -214,7 +214,10 @@ def _deps(pipeline: bytes) -> list[object]:
 
 
 def _yaml_md5(text: bytes, without: str = "") -> str:
-    """Return an MD5 of the values in a YAML text; comments, order of keys and section `without` do not affect it."""
+    """Return an MD5 of the values in a YAML text; comments and the order of keys do not affect the MD5.
+
+    The section with the name `without` does not affect the MD5 either.
+    """
     content = _parsed(text)
     if isinstance(content, dict):
         content = {name: value for name, value in content.items() if name != without}

@@ -63,7 +63,7 @@ def _database(text: str, where: str) -> str:
     if LOCKED.search(text):
         return (
             f"{where} is in use by another program (the database is still locked after {PATIENCE} seconds); wait until "
-            "that program (a backup, a database browser, another segline) has finished, and try again"
+            "that program (a backup, a database browser or another segline process) has finished, and try again"
         )
     if DAMAGED.search(text):
         return f"{where} cannot be read ({first}); restore it from a copy, or move it away"

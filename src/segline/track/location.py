@@ -110,8 +110,8 @@ def opening(place: Place) -> Iterator[None]:
         lock.acquire(timeout=OPENING)
     except Timeout:
         raise StoreError(
-            f"another segline has been opening {place.folder} for {OPENING} seconds; wait until it has finished, and "
-            "try again"
+            f"another segline process has been opening {place.folder} for {OPENING} seconds; wait until that process "
+            "has finished, and try again"
         ) from None
     try:
         yield

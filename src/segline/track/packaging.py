@@ -115,10 +115,10 @@ class Parts:
         try:
             content = parse.from_json(parse.read(file, parse.RECORD_SIZE))
         except parse.ParseError as error:
-            raise RegistryError(f"{file}: {error}; remove the file, and `dvc repro` writes it again") from error
+            raise RegistryError(f"{file}: {error}; remove the file, then run `dvc repro` to write it again") from error
         if not isinstance(content, dict):
             raise RegistryError(
-                f"{file} is not the description of a model; remove the file, and `dvc repro` writes it again"
+                f"{file} is not the description of a model; remove the file, then run `dvc repro` to write it again"
             )
         return content
 

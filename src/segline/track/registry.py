@@ -107,7 +107,7 @@ class Registry:
         description : text for the version on MLflow's page.
         records : additional files to keep with the version (name -> content).
         metrics : test metrics, by which MLflow's page of models ranks the versions.
-        alias : if False, @challenger is not set; for callers that set aliases from the history.
+        alias : if False, @challenger is not set; callers that set aliases from the history pass False.
         """
         records = records or {}
         with self.store.place.lock("registry"):
@@ -204,7 +204,8 @@ class Registry:
     @property
     def history_file(self) -> Path:
         """Path of the project's registry.jsonl."""
-        # Not in the working directory, which may be a clone that DVC deletes after a queued experiment.
+        # The file is in the project folder. The working directory may be a clone, which DVC deletes after a queued
+        # experiment.
         return self.store.place.root / HISTORY
 
     def record(self, md5s: Md5s, reason: str) -> None:

@@ -108,10 +108,10 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return two values about the prediction of an image of this size.
+    """Return why the version cannot predict window by window, and how much memory it needs without windows.
 
-    The first value is the reason why the version cannot predict window by window; it is empty if the version can. The
-    second value is the memory in bytes that a prediction without windows needs.
+    The first value is empty if the version can predict an image of this size window by window. The second value is the
+    memory in bytes that a prediction of the whole image at once needs.
     """
     served = version.served
     if not hasattr(served, "large"):

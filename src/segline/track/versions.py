@@ -54,7 +54,7 @@ def log(
     # MLflow forbids more characters in the name of a logged model than in the name of a registered model.
     plain = re.sub(r"[^\w -]", "_", name)
     client = store.client
-    if store.place.own:  # not on a team's server, where another machine may be registering this model now
+    if store.place.own:  # skipped on a team's server, because another machine may be registering this model now
         _fail_abandoned(store, parts.md5)
     logged = client.create_logged_model(
         store.experiment_id, plain, run.id, {VERSION_TAG: parts.md5}, model_type="segmentation"

@@ -64,7 +64,9 @@ class Kept:
             A checkpoint could not be written, and a second attempt failed too.
         """
         if self.unsaved and (problem := self._write()):
-            raise KeepError(f"{problem}; make room on the disk and start again to resume from it")
+            raise KeepError(
+                f"{problem}; make room on the disk, then start the training again to resume from the former checkpoint"
+            )
         return self.folder / _name(self.best[0].epoch) / checkpoint.WEIGHTS
 
     def offer(self, epoch: Epoch, state: State) -> str | None:

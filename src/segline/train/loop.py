@@ -35,7 +35,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Event after step number `step` of `steps` in `epoch`. Each validation batch repeats that of the last step."""
+    """Event after step number `step` of `steps` in `epoch`. The last event is repeated after each validation batch."""
 
     epoch: int
     step: int
@@ -222,7 +222,7 @@ def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
 
 
 def forward(network: UNet, batch: Batch, settings: Train, confusion: npt.NDArray[np.int64] | None = None) -> LossSums:
-    """Return the loss sums of `batch`. If `confusion` (K, K) is given, also count the predictions in it."""
+    """Return the loss sums of `batch`. If `confusion` (K, K) is given, also add the predictions to this matrix."""
     device = next(network.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     image = batch[0].to(device, memory_format=memory_format, non_blocking=True)
@@ -243,7 +243,7 @@ def autocast(device: torch.device, settings: Train) -> torch.autocast:
 def evaluate(
     network: UNet, batches: Iterable[Batch], settings: Train, confusion: npt.NDArray[np.int64]
 ) -> Iterator[float]:
-    """After each batch, count its predictions in `confusion` (K, K), and yield the loss over all batches so far."""
+    """After each batch, add its predictions to `confusion` (K, K), and yield the loss over all batches so far."""
     network.eval()
     total: LossSums | None = None
     for batch in batches:

@@ -47,7 +47,7 @@ class LossSums:
         )
 
     def __add__(self, other: Self) -> Self:
-        """Add the sums of two sets of pixels."""
+        """Return the sums over two sets of pixels together."""
         return type(self)(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def loss(self, dice_weight: float) -> Tensor:

@@ -40,7 +40,7 @@ class Claim:
     @property
     def run(self) -> str | None:
         """Id of the MLflow run that records this training; None if there is none yet."""
-        return self._record(RUN, "run", "the training gets a new run")
+        return self._record(RUN, "run", "the training then gets a new run")
 
     @run.setter
     def run(self, run: str) -> None:
@@ -49,7 +49,7 @@ class Claim:
     @property
     def finished(self) -> str | None:
         """MD5 of the trained model; None until the training has finished."""
-        return self._record(FINISHED, "model", "the training resumes")
+        return self._record(FINISHED, "model", "the training then resumes")
 
     def _record(self, name: str, field: str, otherwise: str) -> str | None:
         """Return the value of `field` in the JSON file `name`; None if there is no file.
@@ -62,7 +62,7 @@ class Claim:
         file = self.folder / name
         if not file.exists():
             return None
-        record = files.read_record(file, dict[str, Word], f"remove this file, and {otherwise}")
+        record = files.read_record(file, dict[str, Word], f"remove this file; {otherwise}")
         return record.get(field)
 
     def finish(self, model_md5: str, keep: bool) -> None:
@@ -90,7 +90,7 @@ class Claim:
         return ", ".join([*texts, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else texts)
 
     def _parts_of(self, folder: Path) -> Mapping[str, str] | None:
-        """Return the named values recorded in `folder`; None for this run's own folder, or one being removed."""
+        """Return the named values recorded in `folder`; None for this run's own folder or one that is gone."""
         if folder == self.folder:
             return None
         try:

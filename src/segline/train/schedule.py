@@ -50,7 +50,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often more than `patience` epochs passed without a new minimum of the loss.
+    """Return how many times more than `patience` epochs passed without a new minimum of the loss.
 
     After each such time, the epochs are counted from 0 again.
     """

@@ -200,7 +200,8 @@ class Search:
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # Seed a sampler for each setting name, because a trial that is trained again may already have some values.
+        # Each setting name has its own seed. A trial that is trained again may already have some values. The other
+        # values must be the same as in its first training.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))

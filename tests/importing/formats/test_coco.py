@@ -121,7 +121,7 @@ def test_crowds_are_ignored_pixels_where_no_object_is(tmp_path: Path) -> None:
     expected[3:][picture(INSTANCES)[3:] == 0] = IGNORE
     np.testing.assert_array_equal(layout.classes["a"].read(), expected)
     assert layout.class_of == {0: 0, 1: 1, 2: 2, IGNORE: IGNORE}
-    assert any("the pixels of 1 region(s) do not count (crowds, or" in reason for reason in layout.reasons)
+    assert any("the pixels of 1 region(s) are ignored (crowds, or" in reason for reason in layout.reasons)
 
 
 def test_an_imported_dataset_has_the_same_labels(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_several_files_are_merged(tmp_path: Path) -> None:
     layout = found(tmp_path)
     assert set(layout.images) == {"train_a", "valid_a"}
     assert [layout.instances[stem].read().max() for stem in ("train_a", "valid_a")] == [2, 1]
-    assert any("merged files" in reason and "prepare.validation" in reason for reason in layout.reasons)
+    assert any("files are merged" in reason and "prepare.validation" in reason for reason in layout.reasons)
     assert set(found(tmp_path / "valid" / "_annotations.coco.json").images) == {"a"}
 
 
@@ -270,7 +270,7 @@ RUNS = "annotations.2.segmentation"
         (
             ANNOTATION,
             [[1, 1, 2, 2, 3]],
-            r"annotation 11: segmentation\[0\] has 5 numbers, but pairs x, y need an even number",
+            r"annotation 11: segmentation\[0\] has 5 numbers, but a list of x, y pairs has an even number",
         ),
         (ANNOTATION, [[1, 1, 2, "2", 3, "x"]], r"\(id 11\): segmentation\[0\]\[5\] is 'x'; .* \[\[x, y, x, y"),
         (ANNOTATION, [[[1, 1], [2, 2], [3, 1]]], r"\(id 11\): segmentation\[0\]\[0\] is \[1, 1\]; .* \[\[x, y, x, y"),
@@ -282,13 +282,21 @@ RUNS = "annotations.2.segmentation"
             "0",
             r"annotations\[1\] \(id 12\): iscrowd is '0'; iscrowd must be 0 for one object or 1 for a crowd",
         ),
-        (f"{RUNS}.counts", [1, 2], "annotation 13: counts add up to 3 pixels, but the image has 10x8 = 80"),
-        (f"{RUNS}.counts", [-1, 81], "annotation 13: counts hold a run of -1 pixels"),
-        (f"{RUNS}.counts", [2**70, 81], "annotation 13: counts hold a run of 1180591620717411303424 pixels"),
+        (
+            f"{RUNS}.counts",
+            [1, 2],
+            "annotation 13: the runs in segmentation.counts have 3 pixels in total, but the image has 10x8 = 80",
+        ),
+        (f"{RUNS}.counts", [-1, 81], "annotation 13: segmentation.counts has a run of -1 pixels"),
+        (
+            f"{RUNS}.counts",
+            [2**70, 81],
+            "annotation 13: segmentation.counts has a run of 1180591620717411303424 pixels",
+        ),
         (f"{RUNS}.counts", [1.5, 78.5], r"annotations\[2\] \(id 13\): segmentation\.counts.* is 1.5; .* counts"),
-        (f"{RUNS}.counts", "P", "annotation 13: counts end within a number"),
-        (f"{RUNS}.counts", "X2 17", "annotation 13: counts hold the character ' ' at position 2"),
-        (f"{RUNS}.counts", "h3h3", "annotation 13: counts hold a run of 120 pixels|add up to"),
+        (f"{RUNS}.counts", "P", "annotation 13: segmentation.counts ends in the middle of a number"),
+        (f"{RUNS}.counts", "X2 17", "annotation 13: segmentation.counts has the character ' ' at position 2"),
+        (f"{RUNS}.counts", "h3h3", "annotation 13: segmentation.counts has a run of 120 pixels|pixels in total"),
         (f"{RUNS}.size", [10, 8], "annotation 13: segmentation.size is 8x10 px, but the image is 10x8 px"),
         (f"{RUNS}.size", "8x10", r"\(id 13\): segmentation\.size is '8x10'; .*size: \[height, width\]"),
         ("images.0.file_name", "c.png", "file_name 'c.png' is not an image file below .*; add the image"),
@@ -313,21 +321,29 @@ RUNS = "annotations.2.segmentation"
             r"all\.json gives the size 10x10 px .* for the image .*b\.png, but this image is 10x8 px",
         ),
         ("images.0.width", "10 px", r"images\[0\] .id 1.: width is '10 px'"),
-        (f"{RUNS}.counts", [10**4000, 81], r"annotation 13: counts hold a run of more than 10\^30 pixels"),
-        (f"{RUNS}.counts", [-(10**4000), 81], r"annotation 13: counts hold a run of less than -10\^30 pixels"),
+        (f"{RUNS}.counts", [10**4000, 81], r"annotation 13: segmentation.counts has a run of more than 10\^30 pixels"),
+        (
+            f"{RUNS}.counts",
+            [-(10**4000), 81],
+            r"annotation 13: segmentation.counts has a run of less than -10\^30 pixels",
+        ),
         (
             f"{RUNS}.counts",
             [0] * 1000,
-            "annotation 13: counts hold 1000 runs, but the image has only 80 pixels",
+            "annotation 13: segmentation.counts has 1000 runs, but the image has only 80 pixels",
         ),
         (f"{RUNS}.counts", [True, 79], r"\(id 13\): segmentation\.counts.* is True"),
         (
             f"{RUNS}.counts",
             "o" * 3000 + "0",
-            "annotation 13: counts hold a number of more than 13 characters at position 13",
+            "annotation 13: segmentation.counts has a number of more than 13 characters at position 13",
         ),
-        (f"{RUNS}.counts", "o" * 12 + "0", "annotation 13: counts hold a run of"),
-        (f"{RUNS}.counts", "0" * 1000, "annotation 13: counts hold more runs than the image has pixels \\(80\\)"),
+        (f"{RUNS}.counts", "o" * 12 + "0", "annotation 13: segmentation.counts has a run of"),
+        (
+            f"{RUNS}.counts",
+            "0" * 1000,
+            "annotation 13: segmentation.counts has more runs than the image has pixels \\(80\\)",
+        ),
         (
             f"{RUNS}.size",
             [10**4000, 10],
@@ -444,7 +460,9 @@ def test_contradictory_files_are_refused(tmp_path: Path) -> None:
     other["categories"][0]["name"] = "dot"
     write(tmp_path, other, name="other.json")
     with pytest.raises(
-        LayoutError, match=r"differ in categories, such as 7 '(dot|nucleus)'; make the categories equal"
+        LayoutError,
+        match=r"have different categories; for example, only one of the files has the category with id 7 and name "
+        r"'(dot|nucleus)'; make the categories equal",
     ):
         recognise(tmp_path, ImportOptions())
     write(tmp_path, example(), name="other.json")

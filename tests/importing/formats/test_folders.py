@@ -146,7 +146,7 @@ def test_a_pattern_without_its_partner(tmp_path: Path) -> None:
     fill(tmp_path, "raw/a.png", "truth/a_t.png")
     found = recognise(tmp_path, ImportOptions(masks="truth/*_t.png"))
     assert found is not None and list(found.images) == ["a"]
-    with pytest.raises(LayoutError, match="--masks is missing, and there is no folder masks"):
+    with pytest.raises(LayoutError, match="--masks is missing, and the source has no folder of masks"):
         recognise(tmp_path, ImportOptions(images="raw/*"))
 
 

@@ -100,7 +100,7 @@ def test_class_numbers_the_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(layout.classes["a"].read(), np.array([0, 2, 1, 2, 3, 1])[picture(INSTANCES)])
     with pytest.raises(
         LayoutError,
-        match=r"--class: the labels cell, dirt have no class; give --class for every label, .*--class 2=cell",
+        match=r"--class gives no class to the labels cell, dirt; give --class for every label, .*--class 2=cell",
     ):
         recognise(tmp_path, ImportOptions(names={1: "nucleus"}))
 
@@ -213,7 +213,7 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         ),
         (said(shape("cell", "circle", (1, 1))), "the circle has 1 point"),
         (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 object.s. cover no pixel centre"),
-        ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; correct it \(use \[\] if"),
+        ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; write a list \(use \[\] if"),
         (said(shape("", "circle", (2, 2), (4, 4))), r"shapes\[0\]: label is ''; label must be the name of the class"),
         (said(box("cell", 1, 1, 4, 4, group_id=[1])), r"group_id is \[1\]; group_id must be a number"),
         (
@@ -230,7 +230,7 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
             r"shapes\[0\] is 'cell', not a JSON object with the fields label, points",
         ),
         (said(*SHAPES, image="c.png"), "imagePath 'c.png' is not an image file below .*; add the image"),
-        ({**said(*SHAPES), "imagePath": None}, "imagePath is None; imagePath must be the name of the image"),
+        ({**said(*SHAPES), "imagePath": None}, "imagePath is None, but must be the name of the image"),
         (
             {**said(*SHAPES, image="c.png"), "imageData": "iVBOR"},
             "imageData holds the pixels of the image; the program labelme_export_json",
@@ -238,8 +238,8 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         (
             {**said(*SHAPES), "imageHeight": 10},
             (
-                r"a\.json gives the size 10x10 px .* for the image .*a\.png, but this image is 10x8 px\. The file is "
-                "another image"
+                r"a\.json gives the size 10x10 px .* for the image .*a\.png, but this image is 10x8 px\. The image "
+                "file is a different image, or was resized or rotated after labelling; use the image that was labelled"
             ),
         ),
         (said(), "none of the 1 images has an object"),
@@ -283,7 +283,10 @@ def test_any_value_of_a_field_is_accepted_or_refused(tmp_path: Path, number: int
 
 def test_two_files_of_one_image_are_refused(tmp_path: Path) -> None:
     write(tmp_path, said(*SHAPES), said(*SHAPES))
-    with pytest.raises(LayoutError, match=r"b\.json: imagePath is .*a\.png, as in a\.json; keep one of the two files"):
+    with pytest.raises(
+        LayoutError,
+        match=r"b\.json: imagePath names .*a\.png, but a\.json names the same image; keep one of the two JSON files",
+    ):
         recognise(tmp_path, ImportOptions())
 
 

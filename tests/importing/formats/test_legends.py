@@ -71,11 +71,17 @@ def test_masks_of_numbers_ignore_the_label_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("cell", "'cell' is not NAME:RED,GREEN,BLUE:PARTS:ACTIONS"),
-        ("cell:::", "is not NAME"),
-        ("cell:1,2,300::", "is not NAME"),
-        ("cell:250,50,83::", "occurs twice"),
-        ("Zelle:9,9,9::", "occurs twice"),
+        ("cell", "'cell' does not have the form NAME:RED,GREEN,BLUE:PARTS:ACTIONS"),
+        ("cell:::", "does not have the form NAME:RED,GREEN,BLUE:PARTS:ACTIONS"),
+        ("cell:1,2,300::", "does not have the form NAME:RED,GREEN,BLUE:PARTS:ACTIONS"),
+        (
+            "cell:250,50,83::",
+            r"another line already has the colour \(250, 50, 83\) or the name 'cell'; give each class its own",
+        ),
+        (
+            "Zelle:9,9,9::",
+            r"another line already has the colour \(9, 9, 9\) or the name 'Zelle'; give each class its own",
+        ),
         (":9,9,9::", "name '' is empty"),
         ("a\x1bb:9,9,9::", "control character"),
     ],

@@ -107,7 +107,7 @@ def test_255_beside_few_classes_needs_an_option(rows: int) -> None:
         {0: "background", 1: "class 1", 2: "class 2"},
         {0: 0, 1: 1, 2: 2, 255: IGNORE},
     )
-    assert "mask value 255 do not count" in meaning.reasons[-1]
+    assert "mask value 255 are ignored" in meaning.reasons[-1]
     assert tables(guess(census(semantic()), ImportOptions(ignore=2)))[1] == {0: 0, 1: 1, 2: IGNORE}
 
 
@@ -120,7 +120,11 @@ def _soft() -> np.ndarray:
 @pytest.mark.parametrize(
     ("masks", "flags", "message"),
     [
-        ([np.zeros((9, 9), np.uint8)], {}, r"no mask holds a pixel other than 0, not even the first mask 0\.png"),
+        (
+            [np.zeros((9, 9), np.uint8)],
+            {},
+            r"no mask holds a pixel other than 0; are these the right masks\? The first mask is 0\.png",
+        ),
         ([*discs([3], value=255), _soft()], {}, r"1\.png: 9 pixels are grey"),
         (
             semantic(),
@@ -204,7 +208,10 @@ def test_absent_classes_and_values_are_reported() -> None:
 
 def test_two_foreground_values_in_different_masks_are_refused() -> None:
     masks = [*discs([3], value=1), *discs([4], value=255)]
-    with pytest.raises(LayoutError, match=r"If some masks use 255 where others use 1, .*--ignore 255"):
+    with pytest.raises(
+        LayoutError,
+        match=r"If 255 and 1 mean the same class in different masks, use one value in all masks\. .*--ignore 255",
+    ):
         guess(census(masks), ImportOptions())
     assert guess(census(masks), ImportOptions(ignore=255)).names == {0: "background", 1: "object"}
 

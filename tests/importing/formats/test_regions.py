@@ -234,8 +234,8 @@ def test_runs_of_zero_length_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([4, 1], "add up to 5 pixels, but the image has 3x2 = 6 pixels"),
-        ([], "add up to 0 pixels"),
+        ([4, 1], "the runs in segmentation.counts have 5 pixels in total, but the image has 3x2 = 6 pixels"),
+        ([], "the runs in segmentation.counts have 0 pixels in total"),
         ([7, -1], "a run of 7 pixels"),
         ([5, -1, 2], "a run of -1 pixels"),
         ([2**62, 2**62, 2**62, 2**62, 6], "a run of 4611686018427387904"),
@@ -248,7 +248,11 @@ def test_invalid_run_lengths_are_refused(counts: list[int], message: str) -> Non
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("4 1", "the character ' ' at position 1"), ("41é", "the character 'é' at position 2"), ("4P", "within a number")],
+    [
+        ("4 1", "the character ' ' at position 1"),
+        ("41é", "the character 'é' at position 2"),
+        ("4P", "ends in the middle of a number, so the text is truncated"),
+    ],
 )
 def test_invalid_run_length_strings_are_refused(text: str, message: str) -> None:
     with pytest.raises(RunsError, match=message):

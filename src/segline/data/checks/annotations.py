@@ -13,7 +13,7 @@ from segline.data.labels import Labels, foreground, renumber
 Counts = npt.NDArray[np.intp]
 
 TINY = 4  # px; smaller objects are mostly accidental mouse clicks
-SMOOTH = 3  # only a mask with at least this many in-between values counts as smoothed
+SMOOTH = 3  # only a mask with at least this many in-between values is treated as smoothed
 PIXELS = 1 << 22  # number of pixels processed at once, to limit the memory for a large image
 WAY_OUT = "save the mask without smoothing as PNG or TIFF, or import it again with --threshold"
 
@@ -78,8 +78,8 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Runs that touch diagonally across two columns. If no lower run starts in the right-hand one of the two
-        # columns, one lower run covers both columns, so the pair also touches at a side and was found above.
+        # Runs that touch diagonally across two columns. If no lower run starts in the right column, one lower run
+        # covers both columns. The pair then also touches at a side, so the first case has already found it.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -201,7 +201,7 @@ def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str
 
 
 def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterator[Problem]:
-    """Check that each pixel has a class and an instance or neither, and that no instance has two classes."""
+    """Check that each pixel has both a class and an instance, or neither. Check that no instance has two classes."""
     areas = foreground(classes, spec.ignore)
     cells = instances > 0
     if spec.ignore is not None:

@@ -47,7 +47,10 @@ def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Proble
 
 
 def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
-    """Yield a problem for missing values (`nodata`): an error for floats far from all other values, else a warning."""
+    """Yield a problem if an image contains missing values, which are pixels with the value `nodata`.
+
+    The problem is an error if the pixels are floats and `nodata` is far from all other values. Else it is a warning.
+    """
     missing = metadata.missing(image, nodata)
     count = int(np.count_nonzero(missing))
     if not count:

@@ -68,7 +68,7 @@ def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
     for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)
     for (_, kind), same in sorted(kinds.items(), key=lambda item: item[0][0]):
-        # If only one problem would be omitted, it is shown, because the line that counts it would be as long.
+        # If only one problem would be omitted, it is shown. A line about one omitted problem would save no space.
         shown = same if len(same) <= examples + 1 else same[:examples]
         yield from shown
         if len(shown) < len(same):

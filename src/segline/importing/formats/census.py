@@ -19,8 +19,8 @@ from segline.importing.layout import MaskSource
 MOST_CLASSES = 20  # if masks hold more values than this, the values are usually instance ids
 MOST_VALUES = 2**16  # largest number of different values that are counted
 FEWEST_NOISY, MOST_NOISY = 2, 4096  # texture is computed only for masks with this many different values
-# After lossy compression, black pixels are still below the first of these fractions of the white value, and white
-# pixels still above the second.
+# Lossy compression changes black and white slightly. Black pixels stay below the first fraction of the white value, and
+# white pixels do not fall below the second fraction.
 SOFT = (8 / 255, 248 / 255)
 # Border pixels form a net if nearly all of them are connected, and many components fill most of the image.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
@@ -137,7 +137,7 @@ class Census:
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
     edge: Counter[int] = field(default_factory=Counter)
-    # By value: the largest number of pixels in one mask, and the file of this mask.
+    # For each value, the largest number of its pixels in one mask, and the file of this mask.
     most_of: dict[int, tuple[int, Path]] = field(default_factory=dict)
 
     @classmethod

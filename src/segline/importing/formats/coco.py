@@ -155,8 +155,8 @@ def _reasons(coco_files: Sequence[CocoFile], unlisted: int) -> list[str]:
     if len(coco_files) > 1:
         counts = ", ".join(f"{coco_file.file.name} {len(coco_file.images)}" for coco_file in coco_files)
         lines.append(
-            f"merged files (number of images: {counts}); to keep the files apart, list images in prepare.validation "
-            "and prepare.test, or import a single file"
+            f"these JSON files are merged (file and its number of images): {counts}; to put the files into different "
+            "splits, list their images in prepare.validation and prepare.test, or import a single file"
         )
     if unlisted:
         lines.append(
@@ -251,7 +251,10 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether `key` is the id of an invalid entry, or may be, because some entry has no valid id."""
+    """Return whether an invalid entry has, or may have, the id `key`.
+
+    An entry without a valid id may have any id that no valid entry has.
+    """
     return key not in entries and (key in invalid or None in invalid)
 
 
@@ -280,7 +283,9 @@ def _annotate(
         )
     if item.category_id not in categories:
         existing = first_few([f"{id_} {category}" for id_, category in categories.items()])
-        raise LayoutError(f"{where}: category_id {item.category_id} is not in categories ({existing}); correct it")
+        raise LayoutError(
+            f"{where}: category_id {item.category_id} is not in categories ({existing}); correct category_id"
+        )
     image = images[item.image_id]
     outline = _outline(item.segmentation, image.shape, where)
     image.annotations.append(Annotation(name, categories[item.category_id], item.iscrowd, outline))
@@ -303,13 +308,13 @@ def _outline(segmentation: list[list[float]] | RunLengths, shape: Shape, where: 
     for number, polygon in enumerate(segmentation):
         if len(polygon) % 2:
             raise LayoutError(
-                f"{where}: segmentation[{number}] has {len(polygon)} numbers, but pairs x, y need an even number; "
-                "correct or remove it"
+                f"{where}: segmentation[{number}] has {len(polygon)} numbers, but a list of x, y pairs has an even "
+                "number of numbers; correct or remove this list"
             )
         if len(polygon) < 6:
             raise LayoutError(
                 f"{where}: segmentation[{number}] has {len(polygon) // 2} points, but a polygon needs at least 3 "
-                "to enclose an area; remove it"
+                "to enclose an area; remove this polygon"
             )
     return tuple(np.array(polygon, np.float64).reshape(-1, 2) for polygon in segmentation)
 
@@ -320,8 +325,9 @@ def _refuse_different_categories(coco_files: Sequence[CocoFile]) -> None:
         if second.categories != first.categories:
             differing = sorted(set(first.categories.items()) ^ set(second.categories.items()))[0]
             raise LayoutError(
-                f"{first.file} and {second.file} differ in categories, such as {differing[0]} {differing[1]!r}; make "
-                "the categories equal, or import a single file"
+                f"{first.file} and {second.file} have different categories; for example, only one of the files has the "
+                f"category with id {differing[0]} and name {differing[1]!r}; make the categories equal, or import a "
+                "single file"
             )
 
 
@@ -367,7 +373,7 @@ def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], optio
         return [f"{count} of {total} annotations have iscrowd 1 and {treatment} (--crowd {options.crowd})"]
     from_cvat = any(coco_file.from_cvat for coco_file in coco_files)
     tool = "This looks like an export of CVAT, which writes" if from_cvat else "CVAT writes"
-    warning = f"warning: {count} of {total} annotations have iscrowd 1 and are not objects: their pixels do not count"
+    warning = f"warning: {count} of {total} annotations have iscrowd 1 and are not objects, so their pixels are ignored"
     way_out = "add --crowd objects if these are objects, --crowd ignore if not"
     return [f"{warning}. {tool} 1 for everything drawn with the brush; {way_out}"]
 

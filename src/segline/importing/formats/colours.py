@@ -94,7 +94,9 @@ def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
         return Key("numbers", reasons)
     why = f"palettes show index {IGNORE} as {text(VOID)}, which means ignored pixels in Pascal VOC"
     if options.labels == "instances":
-        raise LayoutError(f"{why}, but instance masks cannot hold ignored pixels; set these pixels to 0, background")
+        raise LayoutError(
+            f"{why}, but instance masks cannot hold ignored pixels; set all pixels of index {IGNORE} to 0, background"
+        )
     return Key("numbers", (*reasons, why), ignore=IGNORE)
 
 
@@ -105,7 +107,7 @@ class _Total:
     pixels: Counter[Packed] = field(default_factory=Counter)
     solid: Counter[Packed] = field(default_factory=Counter)
     linked: Counter[Packed] = field(default_factory=Counter)
-    # By colour: the largest number of pixels in one mask, and the file of this mask.
+    # For each colour, the largest number of its pixels in one mask, and the file of this mask.
     most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)
     palette: dict[int, Packed] = field(default_factory=dict)
     conflict: bool = False  # True if two masks give the same index different colours

@@ -83,7 +83,9 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 def _truth_reasons(kind: str, truth: Frames) -> list[str]:
     lines = [f"Cell Tracking Challenge, {'gold' if kind == GOLD else 'silver'} truth of {', '.join(truth)}"]
     if kind == SILVER:
-        lines.append("no sequence has gold truth (GT/SEG), so silver truth (ST/SEG), which programs made, is imported")
+        lines.append(
+            "no sequence has gold truth (GT/SEG), so silver truth (ST/SEG), the output of programs, is imported"
+        )
     return lines
 
 

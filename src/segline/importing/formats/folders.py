@@ -87,16 +87,16 @@ def _refuse_stacks(paired: Pairs) -> None:
         )
         if mask_pages > 1 and image_pages == 1:
             raise LayoutError(
-                f"the mask {mask} has {mask_pages} pages, but its image {image.name} has one. If each page is a class "
-                "(one-hot), save a single page whose values are class ids. If only one page is the mask, save that "
-                "page alone. Several pages are supported only in a stack of images and a stack of labels that have "
-                "the same number of pages"
+                f"the mask {mask} has {mask_pages} pages, but its image {image.name} has one page. If each page is a "
+                "class (one-hot), save a single page whose values are class ids. If only one page is the mask, save "
+                "that page alone. Several pages are supported only in a stack of images and a stack of labels with the "
+                "same number of pages"
             )
         if image_pages > 1:
             raise LayoutError(
                 f"the image {image} is a stack of {image_pages} pages, and its mask {mask.name} has {mask_pages} "
-                "page(s). Put the stack into a folder without other images, with a stack of labels that has as many "
-                "pages; or save each page of both as a separate file"
+                "page(s). Put the stack of images into a folder without other images, and beside it a stack of labels "
+                "that has the same number of pages. Otherwise save each page of both files as a separate file"
             )
 
 
@@ -143,10 +143,10 @@ def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Pat
 
 
 def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[Path]:
-    """Return the folders in `source` with a name that is or contains one of `words`; the best match is first.
+    """Return the folders in `source` whose names equal or contain one of `words`; the best match is first.
 
-    A name that only contains one of `words` must contain none of `but`. Folders count only if they or their subfolders
-    hold readable images.
+    A name that only contains one of `words` must contain none of `but`. Folders are left out if neither they nor their
+    subfolders hold readable images.
     """
     ranked: list[tuple[int, int, Path]] = []
     for folder in _folders(source):
@@ -171,7 +171,9 @@ def _chosen(candidates: Sequence[Path], option: str) -> str:
 
 def _default_pattern(candidates: Sequence[Path], option: str) -> str:
     if not candidates:
-        raise LayoutError(f"--{option} is missing, and there is no folder {option} to use instead; give both patterns")
+        raise LayoutError(
+            f"--{option} is missing, and the source has no folder of {option}; give both --images and --masks"
+        )
     return f"{candidates[0].name}/*"
 
 

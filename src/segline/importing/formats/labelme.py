@@ -44,9 +44,9 @@ IGNORED, BACKGROUND = "__ignore__", "background"
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source` if it is a LabelMe file or a folder with LabelMe files; otherwise None.
 
-    Labels become classes 1, 2, ... in alphabetical order, unless --class numbers them. Pixels of shapes with the label
-    `__ignore__` do not count. Shapes with the same label and `group_id` are one object. Outlines are filled as the
-    module `regions` describes. Where objects overlap, the smaller object gets the pixels.
+    Labels become classes 1, 2, ... in alphabetical order, unless --class numbers them. Shapes with the label
+    `__ignore__` mark ignored pixels. Shapes with the same label and `group_id` are one object. Outlines are filled as
+    the module `regions` describes. Where objects overlap, the smaller object gets the pixels.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
                 yield file, content.get("imagePath"), bool(content.get("imageData"))
             elif "imagePath" in content:
                 raise LayoutError(
-                    f"{file}: shapes is {shown(content['shapes'], 40)}, not a list; correct it (use [] if there are no "
-                    "objects)"
+                    f"{file}: shapes is {shown(content['shapes'], 40)}, not a list; write a list (use [] if there are "
+                    "no objects)"
                 )
 
 
@@ -109,7 +109,7 @@ def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
     raise_errors(
         [
             f"{file} {'is empty' if not file.stat().st_size else 'has no field shapes'}, but it lies beside the image "
-            f"{image.name}, and other JSON files here are LabelMe files; correct or remove it"
+            f"{image.name}, and other JSON files here are LabelMe files; correct or remove this JSON file"
             for image, file in beside.items()
             if file in others
         ]
@@ -128,7 +128,10 @@ def _json_by_image(
             missing.append(str(error))
             continue
         if image in json_of:
-            repeated.append(f"{file}: imagePath is {image}, as in {json_of[image].name}; keep one of the two files")
+            repeated.append(
+                f"{file}: imagePath names {image}, but {json_of[image].name} names the same image; keep one of the two "
+                "JSON files"
+            )
         json_of[image] = file
     raise_errors(repeated)
     return json_of, missing
@@ -136,7 +139,7 @@ def _json_by_image(
 
 def _image(file: Path, name: object, has_pixels: bool, available: lookup.Images) -> Path:
     if not isinstance(name, str) or not name:
-        raise LayoutError(f"{file}: imagePath is {shown(name)}; imagePath must be the name of the image: correct it")
+        raise LayoutError(f"{file}: imagePath is {shown(name)}, but must be the name of the image; correct imagePath")
     try:
         return available.find(name, file, "imagePath")
     except LayoutError as error:
@@ -261,6 +264,6 @@ def _refuse_unnamed(labels: Mapping[str, int], requested: Mapping[int, str]) -> 
     unnamed = sorted(set(labels) - set(requested.values()))
     if unnamed:
         raise LayoutError(
-            f"--class: the labels {first_few(unnamed)} have no class; give --class for every label, such as "
-            f"--class {max(requested) + 1}={unnamed[0]}, or for none"
+            f"--class gives no class to the labels {first_few(unnamed)}; give --class for every label, such as "
+            f"--class {max(requested) + 1}={unnamed[0]}, or leave out --class"
         )

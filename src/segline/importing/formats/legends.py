@@ -37,7 +37,8 @@ def read_labelmap(source: Path) -> LabelMap | None:
     Raises
     ------
     LayoutError, FileError
-        A line is not NAME:RED,GREEN,BLUE:PARTS:ACTIONS, a name is invalid, or a colour or name occurs twice.
+        A line does not have the form NAME:RED,GREEN,BLUE:PARTS:ACTIONS, a name is invalid, or a colour or name occurs
+        twice.
     """
     file = source / LABELMAP
     if not file.is_file():
@@ -52,7 +53,8 @@ def read_labelmap(source: Path) -> LabelMap | None:
         colour, name = _labelmap_line(line, where)
         if colour in classes or (name in class_names.values() and name != BACKGROUND):
             raise LayoutError(
-                f"{where}: colour {colour} or name {name!r} occurs twice; give each class its own colour and name"
+                f"{where}: another line already has the colour {colour} or the name {name!r}; give each class its own "
+                "colour and name"
             )
         if name.lower() in VOID:
             classes[colour] = IGNORE
@@ -76,7 +78,8 @@ def _labelmap_line(line: str, where: str) -> tuple[Colour, str]:
     parts = [int(part[:9]) for part in match["colour"].split(",")] if match else []
     if match is None or max(parts) > 255:
         raise LayoutError(
-            f"{where}: {line.strip()[:60]!r} is not NAME:RED,GREEN,BLUE:PARTS:ACTIONS; correct or remove this line"
+            f"{where}: {line.strip()[:60]!r} does not have the form NAME:RED,GREEN,BLUE:PARTS:ACTIONS; correct or "
+            "remove this line"
         )
     try:
         name = names.check(match["name"].strip(), f"{where}: name")

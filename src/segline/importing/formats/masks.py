@@ -115,8 +115,8 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
     noise.refuse_noisy_classes(census, values, options)
     if kind == "boundaries" and len(values) != 2:
         raise LayoutError(
-            f"labels: boundaries needs masks with two values, for border and cell, but these masks hold the values "
-            f"{first_few(values)}; choose other --labels"
+            "labels of the kind boundaries need masks with two values, for border and cell, but these masks hold the "
+            f"values {first_few(values)}; choose another kind with --labels"
         )
     meaning = _classes(kind, values, reason, options.names, ignore)
     return replace(meaning, reasons=(*meaning.reasons, *_absent(census, meaning, _useless_ignore(census, options))))
@@ -227,7 +227,7 @@ def _requested(labels: Kind) -> tuple[Kind, str]:
 def _refuse_empty(census: Census, values: Sequence[int], options: ImportOptions) -> None:
     if not set(values) - {0}:
         pixels = "a pixel other than 0" if options.threshold is None else f"a pixel above {options.threshold:g}"
-        raise LayoutError(f"no mask holds {pixels}, not even the first mask {census.first}; are these the right masks?")
+        raise LayoutError(f"no mask holds {pixels}; are these the right masks? The first mask is {census.first}")
 
 
 def _instances(values: Sequence[int], reason: str, names: Mapping[int, str], ignore: int | None) -> Meaning:
@@ -261,17 +261,17 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
     _refuse_unknown_classes(names, sorted(class_of.values()))
     if ignore is not None:
         class_of[ignore] = IGNORE
-        reasons.append(f"pixels of mask value {ignore} do not count (--ignore)")
+        reasons.append(f"pixels of mask value {ignore} are ignored (--ignore)")
     default = {0: "border", 1: "cell"} if kind == "boundaries" else {0: "background"} | _numbered(class_of.values())
     return Meaning(kind, dict(sorted((default | dict(names)).items())), class_of, tuple(reasons))
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse names for class ids above the largest mask value, unless all ids in between have names too."""
+    """Refuse a name for a class id above the largest mask value if an id between the two has no name."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(
-            f"--class {max(names)}: the masks hold the values {first_few(values)}, and class ids must have no gaps; "
+            f"--class {max(names)}: the masks hold the values {first_few(values)}. Class ids must have no gaps, so "
             f"name the classes {first_few(gaps)} too, or leave out --class {max(names)}"
         )
 

@@ -36,7 +36,7 @@ def noisy(census: Census, values: Sequence[int]) -> list[int]:
 
 
 def _beside_another(census: Census, values: Sequence[int], value: int, near: int) -> bool:
-    """Return whether a much more frequent value differs from `value` by at most `near`."""
+    """Return whether another value is much more frequent than `value` and at most `near` away from it."""
     solid = 2 * census.solid[value] >= max(1, census.textured[value])
     if (values[-1] < STRETCHED and solid) or len(values) > MOST_SHADES:
         return False
@@ -96,7 +96,7 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 
 
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
-    """Return whether the masks hold many values, and most are noise beside values that form areas.
+    """Return whether the masks hold many values, most grey values are noise, and the other values form areas.
 
     Objects of one pixel each are not noise, because no other value forms areas.
     """
@@ -121,9 +121,9 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
         return
     if not census.beside_ignore:
         raise LayoutError(
-            f"the masks hold the values {first_few(values)}, but no mask holds {IGNORE} beside another class. If some "
-            f"masks use {IGNORE} where others use {small[-1]}, use one value in all masks. If pixels of value {IGNORE} "
-            f"do not count, add --ignore {IGNORE}"
+            f"the masks hold the values {first_few(values)}, but no mask holds both {IGNORE} and another class. If "
+            f"{IGNORE} and {small[-1]} mean the same class in different masks, use one value in all masks. If {IGNORE} "
+            f"marks ignored pixels, add --ignore {IGNORE}"
         )
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in (*small, IGNORE)])
     middle = IGNORE // 2 if census.pixels[IGNORE] > sum(census.pixels[value] for value in small) else 0
@@ -178,7 +178,7 @@ def _with_0(values: Sequence[int]) -> list[int]:
 
 
 def _noise_message(census: Census, values: Sequence[int], noise: Sequence[int]) -> str:
-    """Return a message that names the noise values, the mask with most noise pixels, and the option that helps."""
+    """Return a message that names the noise values, the mask with the most noise, and the option that helps."""
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in noise], 5)
     file = max((census.most_of[value] for value in noise), key=lambda pixels_and_file: pixels_and_file[0])[1]
     rest = [value for value in values if value not in noise]

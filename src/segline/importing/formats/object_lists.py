@@ -41,9 +41,9 @@ class Object:
 class ObjectList:
     """Objects and ignored regions of one image.
 
-    Pixels of the `ignored` regions do not count, unless an object covers them. `slivers` is the number of further
-    objects that are too thin to cover the centre of a pixel. `skipped` is the number of shapes that --skip-shapes left
-    out, by shape type.
+    Pixels of the `ignored` regions get the class IGNORE, unless an object covers them. `slivers` is the number of
+    further objects that are too thin to cover the centre of a pixel. `skipped` is the number of shapes that
+    --skip-shapes left out, by shape type.
     """
 
     file: Path
@@ -119,7 +119,7 @@ class Survey:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.skipped.most_common())
             lines.append(f"{self.skipped.total()} shape(s) that enclose no area are left out (--skip-shapes): {kinds}")
         if self.ignored:
-            lines.append(f"the pixels of {self.ignored} region(s) do not count (crowds, or the label __ignore__)")
+            lines.append(f"the pixels of {self.ignored} region(s) are ignored (crowds, or the label __ignore__)")
         return lines
 
 
@@ -170,7 +170,7 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of listed objects; `names` holds the label of the objects in each class, by class id.
+    """Return the layout of listed objects; `names` gives the object label that stands for each class id.
 
     The layout has instance masks and, if there are several classes or ignored regions, class masks. With
     --labels classes it has only class masks. Groups come from groups.csv in `source`.
@@ -197,7 +197,7 @@ def layout(
 
 
 def _kind(options: ImportOptions) -> tuple[Kind, str]:
-    """Return two values: the kind of labels (instances, unless --labels says otherwise), and the reason."""
+    """Return two values: the kind of labels (instances, unless --labels says otherwise), and a line with the reason."""
     if options.labels == "boundaries":
         raise LayoutError(
             "--labels boundaries: this source lists objects one by one, not borders; leave the option out"
@@ -252,8 +252,8 @@ def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
     if actual != shape:
         raise LayoutError(
             f"{file} gives the size {size(shape)} px (width x height) for the image {image}, but this image is "
-            f"{size(actual)} px. The file is another image, or was resized or rotated later; use the labelled image"
-            f"{imagefiles.turned(image)}"
+            f"{size(actual)} px. The image file is a different image, or was resized or rotated after labelling; use "
+            f"the image that was labelled{imagefiles.turned(image)}"
         )
 
 
@@ -269,8 +269,8 @@ def refuse_outside(points: Points, shape: Shape, where: str) -> Points:
     if outside.any():
         x, y = points[outside.any(axis=1)][0]
         raise LayoutError(
-            f"{where}: point x {x:g}, y {y:g} is outside the image of {size(shape)} px; coordinates must be pixels of "
-            "this image: correct or remove the outline"
+            f"{where}: point x {x:g}, y {y:g} is outside the image of {size(shape)} px; give coordinates in pixels of "
+            "this image, or remove the outline"
         )
     return points
 

@@ -193,7 +193,10 @@ def _shared_words(stems: Sequence[str]) -> str:
 
 
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
-    """Return `files` by name; if two have the same name, return an empty mapping or, if `refuse`, raise LayoutError."""
+    """Return `files` by name.
+
+    If two files have the same name, raise LayoutError with `refuse`; without `refuse`, return an empty mapping.
+    """
     by_name: dict[str, Path] = {}
     for file in files:
         name = naming(file)
@@ -223,7 +226,8 @@ def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], rule: str, opt
         empty = "; for images that hold only background, add --missing-as-background" if bare else ""
         raise LayoutError(
             f"{rule}. Add the missing files, give --images and --masks patterns that match the pairs (`*` stands for "
-            f"the text that both names share), or leave these files out with --skip-unpaired{empty if both else ''}"
+            "the text that both names share), or leave out files without a partner with --skip-unpaired"
+            f"{empty if both else ''}"
         )
     rule += "; files without a partner are left out" if refused else ""
     taken = sorted(both | bare if options.missing_as_background else both)

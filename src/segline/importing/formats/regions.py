@@ -67,7 +67,7 @@ class Painted:
 def polygon(points: Points, shape: Shape) -> Region:
     """Rasterise the closed outline `points` in an image of `shape`; a pixel is inside if its centre is inside."""
     height, width = shape
-    # Each bound is the first row or column with its centre at the coordinate or beyond it.
+    # Each bound is the first row or column whose centre is at the extreme coordinate of the outline, or beyond it.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -127,7 +127,7 @@ MORE, SIGN = 1 << BITS, 1 << (BITS - 1)
 
 
 class RunsError(ValueError):
-    """Raised for run lengths that do not encode a mask; the message gives the position and the reason."""
+    """Raised for run lengths that do not encode a mask; the message says what is wrong."""
 
 
 def decompress(text: str, pixels: int | None = None) -> list[int]:
@@ -150,10 +150,11 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
         bits = ord(character) - FIRST
         if not 0 <= bits < 2 * MORE:
             raise RunsError(
-                f"counts hold the character {character!r} at position {place}, which cannot occur in run lengths"
+                f"segmentation.counts has the character {character!r} at position {place}, which cannot occur in "
+                "run lengths"
             )
         if shift >= LONGEST * BITS:
-            raise RunsError(f"counts hold a number of more than {LONGEST} characters at position {place}")
+            raise RunsError(f"segmentation.counts has a number of more than {LONGEST} characters at position {place}")
         value |= (bits % MORE) << shift
         shift += BITS
         if bits & MORE:
@@ -164,10 +165,10 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
         if pixels is not None:
             _check(counts[-1:], pixels)
             if len(counts) > 2 * pixels + 2:
-                raise RunsError(f"counts hold more runs than the image has pixels ({pixels})")
+                raise RunsError(f"segmentation.counts has more runs than the image has pixels ({pixels})")
         value = shift = 0
     if shift:
-        raise RunsError("counts end within a number; the string is truncated")
+        raise RunsError("segmentation.counts ends in the middle of a number, so the text is truncated")
     return counts
 
 
@@ -182,10 +183,13 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     height, width = shape
     pixels = height * width
     if len(counts) > 2 * pixels + 2:
-        raise RunsError(f"counts hold {len(counts)} runs, but the image has only {pixels} pixels")
+        raise RunsError(f"segmentation.counts has {len(counts)} runs, but the image has only {pixels} pixels")
     _check(counts, pixels)
     if sum(counts) != pixels:
-        raise RunsError(f"counts add up to {sum(counts)} pixels, but the image has {width}x{height} = {pixels} pixels")
+        raise RunsError(
+            f"the runs in segmentation.counts have {sum(counts)} pixels in total, but the image has {width}x{height} = "
+            f"{pixels} pixels"
+        )
     runs = np.array(counts, np.int64)
     ends = np.cumsum(runs)
     if not runs[1::2].any():
@@ -208,4 +212,6 @@ def _check(counts: Sequence[int], pixels: int) -> None:
     wrong = next((run for run in counts if not 0 <= run <= pixels), None)
     if wrong is not None:
         length = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"
-        raise RunsError(f"counts hold a run of {length} pixels, but a run in this image must have 0 to {pixels} pixels")
+        raise RunsError(
+            f"segmentation.counts has a run of {length} pixels, but a run in this image must have 0 to {pixels} pixels"
+        )
