@@ -492,7 +492,7 @@ IMPORT_FLAGS = flags(
         "--name new --ignore -3": (ImportFlagError, "--ignore -3"),
         "--name new --labels boundaries": (
             LayoutError,
-            "labels of the kind boundaries need masks with two values",
+            "--labels boundaries needs masks with two values",
             "0, 1, 2",
         ),
         "--name new --threshold 900": (LayoutError, "no mask holds a pixel above 900", "source/masks/a.png"),
@@ -665,7 +665,7 @@ SETTINGS = faults(
         "nothing to learn from": (
             params("[a, b]", "[a, b, d, e, f]"),
             SplitError,
-            "use all 6 image(s), so no image is left for training",
+            "together take all 6 image(s), so no image is left for training",
         ),
         "nothing to validate": (params("validation: [a, b]", "val_percent: 0"), SplitError, "val_percent above 0"),
         "group is split": (

@@ -104,8 +104,8 @@ class Weights(Section):
     def _border_to_draw_by(self) -> Self:
         if self.density_border > 0 and self.kind == "none":
             raise ValueError(
-                f"density_border {self.density_border:g} needs a border term, but kind is none; set density_border to "
-                "0, or set kind to paper; with kind paper, also set w0 to 0 if the loss should not use the border term"
+                f"density_border {self.density_border:g} needs the border term, but kind is none; set density_border "
+                "to 0, or set kind to paper; with kind paper, w0: 0 keeps the border term out of the loss"
             )
         return self
 

@@ -142,7 +142,7 @@ class Deferred:
 
 @contextmanager
 def without_torch_sigchld() -> Iterator[None]:
-    """Remove the SIGCHLD handler that torch installs when the body of the with statement starts DataLoader workers.
+    """Run the body of the with statement; then remove the SIGCHLD handler that torch installs for DataLoader workers.
 
     When a worker dies, the handler would raise an exception wherever this process is, even in a database transaction.
     torch also notices dead workers when it waits for their batches, which is soon enough.

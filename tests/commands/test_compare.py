@@ -62,7 +62,7 @@ def test_compare_prints_tables(judged: Path) -> None:
 
 
 def test_compare_refuses_a_version_with_other_classes(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(HeldOutError, match="version 8: classes"):
+    with pytest.raises(HeldOutError, match="version 8: the value of classes is"):
         compared("perfect", "other classes")
     monkeypatch.setattr("sys.argv", ["segline", "models", "compare", "1", "8"])
     with pytest.raises(SystemExit) as ended:

@@ -176,7 +176,9 @@ def test_a_model_that_needs_the_whole_image_predicts_in_memory_or_refuses(
     predicted(file, options=PredictOptions())
     assert (tmp_path / "out" / "a.tif").exists()
     monkeypatch.setattr("segline.progress.machine_memory", lambda: 10**6)
-    with pytest.raises(predict.PredictError, match=r"a\.tif: 70 x 60 px need .* its norm is over all of it; cut"):
+    with pytest.raises(
+        predict.PredictError, match=r"a\.tif: an image of 70 x 60 px needs .*: its norm is over all of it; cut"
+    ):
         predicted(file)
 
 

@@ -161,13 +161,17 @@ def test_different_seeds_give_different_splits() -> None:
         ),
         (SLICES, {"test_percent": 0}, r"0 test image\(s\), but at least 1.*set prepare\.test_percent above 0"),
         (SLICES, {"val_percent": 0}, r"0 validation image\(s\), but at least 2.*set prepare\.val_percent above 0"),
-        (of_sizes(12, 1), {}, r"use all 13 image\(s\) in 2 undivided group\(s\), so no image is left for training"),
+        (
+            of_sizes(12, 1),
+            {},
+            r"together take all 13 image\(s\) in 2 undivided group\(s\), so no image is left for training",
+        ),
         (
             of_sizes(13),
             {},
             r"val_percent = 10 selects no further image from 13 image\(s\) in 1 undivided group\(s\); add images",
         ),
-        (singles(3), {}, r"use all 3 image\(s\), so no image is left for training"),
+        (singles(3), {}, r"together take all 3 image\(s\), so no image is left for training"),
         (singles(2), {}, "validation"),
         (
             {"a": "m", "b": "m", **singles(9)},

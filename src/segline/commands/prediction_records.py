@@ -212,7 +212,7 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove the stem's result files of another image, version or number of views; return the results folder.
+        """Remove result files with this stem from another image, version or number of views; return the results folder.
 
         Raises
         ------

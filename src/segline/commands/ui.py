@@ -54,7 +54,7 @@ def main(port: int, say: Callable[[str], None]) -> None:
 def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run MLflow's server on the store at `place`; stop the server and its processes when the with statement ends."""
     _check_free(port)
-    # Turn off job execution, which would start a dozen unneeded processes, and warnings about MLflow's own code.
+    # Turn off warnings about MLflow's own code, and job execution, which would start a dozen unneeded processes.
     # The store's address may contain a password. Keep it out of the command line, which every user can see.
     environment = {
         **os.environ,

@@ -18,7 +18,7 @@ _FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:
-    """Return the class ids with a gap of background between touching (8-neighbour) instances of the same class.
+    """Where instances of the same class touch (8-neighbour), insert a gap of background; return the new class ids.
 
     Instances are processed in order of their number of untouched pixels, fewest first. Each instance keeps the pixels
     that touch no pixel kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of

@@ -179,7 +179,7 @@ def _refuse_too_few(
         raise SplitError(f"{counts[split]} {split} image(s), but at least {fewest} are needed; {way}")
     if counts["train"] < 1:
         raise SplitError(
-            f"{counts['validation']} images for validation and {counts['test']} for the test use all {whole}, "
+            f"validation ({counts['validation']} images) and test ({counts['test']} images) together take all {whole}, "
             "so no image is left for training; add images or groups, lower prepare.val_percent and "
             "prepare.test_percent, or name fewer images"
         )

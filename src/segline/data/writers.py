@@ -152,7 +152,7 @@ def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.N
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Divide a band of `step` rows into `wide` squares of `step` x `step` px; return their means (wide, C)."""
+    """Divide a band of `step` rows into squares of `step` px; return the means (wide, C) of the first `wide`."""
     pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
     means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
     return means

@@ -119,6 +119,6 @@ def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
 
 
 def _heat(share: npt.NDArray[np.float32]) -> RGB:
-    """Colour values from 0 to 1 (H, W) with viridis, a perceptually uniform colour map."""
+    """Map values from 0 to 1 (H, W) to colours (H, W, 3) of viridis, a perceptually uniform colour map."""
     levels = np.clip(np.rint(share * 255), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1]).astype(np.uint8)

@@ -81,7 +81,7 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with `by_bytes` set if `md5s` holds the MD5 of this copy; otherwise return self."""
+        """If the MD5 computed with `by_bytes` set is in `md5s`, return a copy with `by_bytes` set, otherwise self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 

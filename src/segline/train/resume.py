@@ -109,7 +109,7 @@ class Claim:
 
 @contextmanager
 def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Claim]:
-    """Lock the folder in `root` for the training run with the named values `parts`, which form the resume key.
+    """Lock the folder of a training run in `root`. The named values `parts` form the resume key of the run.
 
     If another process holds the lock, call `say` once and wait. That process may be stopping, or training the same
     model.

@@ -50,7 +50,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Return how many times more than `patience` epochs passed without a new minimum of the loss.
+    """Count how often the loss went for more than `patience` epochs without a new minimum.
 
     After each such time, the epochs are counted from 0 again.
     """

@@ -169,7 +169,7 @@ def test_real_faultless_tiles_have_no_mask(shared_data: Callable[[str], Path]) -
 def test_real_soft_masks_by_threshold(shared_data: Callable[[str], Path]) -> None:
     source = shared_data("magnetic_tile")
     options = {"masks": "masks_raw/crack*", "images": "images/crack*"}
-    with pytest.raises(LayoutError, match=r"crack.*pixels are grey, .*add --threshold 127"):
+    with pytest.raises(LayoutError, match=r"crack.*pixels are grey, .*Add --threshold 127"):
         recognise(source, ImportOptions(**options))  # type: ignore[arg-type]
     layout = recognise(source, ImportOptions(**options, threshold=127))  # type: ignore[arg-type]
     assert layout is not None and layout.class_of == {0: 0, 1: 1}

@@ -162,7 +162,8 @@ def test_stacks_that_cannot_be_paired(tmp_path: Path) -> None:
     save(tmp_path / "a.tif", volume(4))
     with pytest.raises(
         LayoutError,
-        match=r"has 4 pages, but no file with its labels is in the same folder; name this file a-labels\.tif",
+        match=r"has 4 pages, but no file with its labels is in the same folder; put the labels there, for example as "
+        r"a-labels\.tif",
     ):
         recognise(tmp_path / "a.tif", ImportOptions())
     save(tmp_path / "b.tif", volume(4))

@@ -115,7 +115,7 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
     noise.refuse_noisy_classes(census, values, options)
     if kind == "boundaries" and len(values) != 2:
         raise LayoutError(
-            "labels of the kind boundaries need masks with two values, for border and cell, but these masks hold the "
+            "--labels boundaries needs masks with two values, for border and cell, but these masks hold the "
             f"values {first_few(values)}; choose another kind with --labels"
         )
     meaning = _classes(kind, values, reason, options.names, ignore)
@@ -188,7 +188,7 @@ def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
 
 
 def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """Guess whether at most two `values` are classes or boundaries; return the guess and the reason."""
+    """Guess whether masks with one or two different `values` show classes or boundaries; return guess and reason."""
     if 2 * census.nets > census.masks:
         pieces, share = census.pieces / census.masks, census.share / census.masks
         why = f"0 is a connected net around {pieces:.0f} components per mask, which cover {share:.0%} of the mask"
@@ -267,7 +267,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse a name for a class id above the largest mask value if an id between the two has no name."""
+    """If a named class id is above the largest mask value, refuse it unless all ids in between have names too."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(

@@ -103,7 +103,7 @@ def _labels_of_file(source: Path) -> dict[Path, Path]:
     if not labels_of:
         raise LayoutError(
             f"the stack {source} has {imagefiles.pages(source)} pages, but no file with its labels is in the same "
-            f"folder; name this file {_key(source, VOLUME)}-labels.tif, for example"
+            f"folder; put the labels there, for example as {_key(source, VOLUME)}-labels.tif"
         )
     return labels_of
 
