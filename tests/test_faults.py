@@ -444,7 +444,11 @@ LAYOUTS = faults(
         "tracked frame is missing": (tracked(remove("source/01/t002.tif")), "man_seg002.tif has no frame", "source/01"),
         "tracked volume": (tracked(put("source/01/t000.tif", PAGES)), "source/01/t000.tif has 6 slices"),
         "tracked cells of another size": (tracked(put(f"{SEG}/man_seg002.tif", TALL)), UnfitError, "t002.png", "40x40"),
-        "stack of one page less": (stack(PAGES[:5] % 3), "train-volume.tif has 6 page(s)", "train-labels.tif have 5"),
+        "stack of one page less": (
+            stack(PAGES[:5] % 3),
+            "train-volume.tif has 6 page(s)",
+            "train-labels.tif have 5 page(s)",
+        ),
         "stack of another size": (stack(PAGES[:, :9] % 3), "train-volume.tif has pages of 48x40 px", "48x9"),
         "stack of fractions": (stack(PAGES / NINTH), FileError, "train-labels.tif: ", "are not integers"),
         "stack is truncated": (several(stack(PAGES % 3), half(STACK)), FileError, f"{STACK}: ", "truncated"),

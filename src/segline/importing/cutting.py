@@ -61,7 +61,12 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
     return Plan(
         blocks,
         None,
-        (f"{summary}; too few images to keep each in one split, so blocks of different splits may be neighbours",),
+        (
+            (
+                f"{summary}; there are too few images to keep each image in one split, so neighbouring blocks may be "
+                "in different splits"
+            ),
+        ),
     )
 
 

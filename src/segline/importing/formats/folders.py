@@ -106,7 +106,7 @@ def _is_partial(options: ImportOptions) -> bool:
 
 
 def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
-    """Pair the images and masks of `source`; return None if it holds no pairs and no folders with usual names."""
+    """Pair the images and masks of `source`; return None if `source` has neither pairs nor folders with usual names."""
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
         mask_pattern = options.masks or _default_pattern(_find(source, MASKS), "masks")
@@ -145,8 +145,8 @@ def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Pat
 def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[Path]:
     """Return the folders in `source` whose names equal or contain one of `words`; the best match is first.
 
-    A name that only contains one of `words` must contain none of `but`. Folders are left out if neither they nor their
-    subfolders hold readable images.
+    A folder whose name contains one of `words` and one of `but` is left out, unless the whole name is one of `words`.
+    A folder without readable images, in itself or in its subfolders, is left out as well.
     """
     ranked: list[tuple[int, int, Path]] = []
     for folder in _folders(source):
@@ -164,7 +164,7 @@ def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[P
 
 
 def _chosen(candidates: Sequence[Path], option: str) -> str:
-    """Return a text with the name of the chosen folder, and the options that would choose another folder."""
+    """Return a text that names the chosen folder and lists the options that would choose another folder."""
     alternatives = [f"--{option} '{folder.name}/*'" for folder in candidates[1:]]
     return f"{candidates[0].name}/" + (f" (alternatives: {first_few(alternatives, 3)})" if alternatives else "")
 
@@ -215,7 +215,7 @@ def _refuse_nested(source: Path, images: Path, mask_folder: Path) -> None:
 def _pattern(source: Path, folder: Path, nested: bool) -> str:
     """Return a glob pattern for the files in `folder` or, if there are none, for the files in its subfolders.
 
-    The pattern covers all subfolders if `nested`, otherwise only the first one.
+    If `nested` is True, the pattern covers all subfolders, otherwise only the first subfolder with files.
     """
     name = folder.relative_to(source).as_posix()
     if _files(folder):

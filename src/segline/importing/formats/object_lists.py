@@ -170,7 +170,7 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of listed objects; `names` gives the object label that stands for each class id.
+    """Return the layout of listed objects; `names` holds the label of the objects of each class, by class id.
 
     The layout has instance masks and, if there are several classes or ignored regions, class masks. With
     --labels classes it has only class masks. Groups come from groups.csv in `source`.
@@ -208,7 +208,7 @@ def _kind(options: ImportOptions) -> tuple[Kind, str]:
 
 
 def renamed(names: Mapping[int, str], options: ImportOptions) -> dict[int, str]:
-    """Return class names by id; names that --class gives replace those in `names`.
+    """Return class names by id; a name that --class gives replaces the name in `names`.
 
     Raises
     ------
