@@ -19,7 +19,7 @@ IGNORED_FIELDS = (
     "ctx",
     "kind",
     "type_comment",
-)  # fields of syntax nodes that follow from other fields or have no effect
+)  # fields of syntax nodes; these fields follow from other fields or have no effect
 
 
 def text_of(source: bytes) -> str:

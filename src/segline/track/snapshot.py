@@ -50,7 +50,7 @@ def _copy(database: Path, target: Path) -> None:
             source.execute("BEGIN")
             source.execute(
                 "SELECT COUNT(*) FROM sqlite_master"
-            )  # this query waits for a writer with a timeout, whereas a backup would wait forever
+            )  # if another process writes, this query waits until a timeout; a backup would wait forever
             source.backup(copy)
             return
     except sqlite3.OperationalError as error:
