@@ -223,7 +223,9 @@ def check(
 
 
 @app.command()
-def preset(name: Annotated[str, typer.Argument(help="name of the preset; default: list the presets")] = "") -> None:
+def preset(
+    name: Annotated[str, typer.Argument(help="name of the preset; without a name, the presets are listed")] = "",
+) -> None:
     """Write the settings of a known dataset into params.yaml."""
     from segline import params
     from segline.commands import preset as command
@@ -278,7 +280,7 @@ def serve(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")] = 8000,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 admits other machines")] = "127.0.0.1",
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="largest size of a request")] = 64,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="largest size of a request, megabytes")] = 64,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="largest number of megapixels in a request")] = 25,
     allowed_host: Annotated[
         list[str] | None,

@@ -217,8 +217,9 @@ LARGEST_THRESHOLD = 2**31 - 1  # bytes; glibc's limit
 def keep_freed_memory() -> None:
     """Make glibc's malloc keep freed memory instead of returning it to the system. On other platforms, do nothing.
 
-    A training step frees and allocates some 50 MB, a window of a large image 1 GB. The system clears each page that
-    it hands out again, which takes 13 to 35 % of the time of a step and half the time of a window.
+    A training step frees and allocates some 50 MB. A window of a large image frees and allocates 1 GB. The system
+    clears each page before it hands the page out again. This clearing takes 13 to 35 % of the time of a step, and half
+    of the time of a window.
     """
     if platform.libc_ver()[0] == "glibc":
         malloc = ctypes.CDLL(None)

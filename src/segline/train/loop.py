@@ -263,7 +263,7 @@ def refuse_not_finite(sums: LossSums, epoch: int, step: int, settings: Train) ->
     if not settings.gradient_clipping:
         advice.append("set train.gradient_clipping to 1")
     if settings.amp == "fp16":
-        advice.append("set train.amp to bf16 or off")
+        advice.append("set train.amp to 'bf16' or 'off'")
     if settings.momentum_warmup_percent == 0 and settings.momentum > 0.9:
         advice.append("set train.momentum_warmup_percent to 20")
     raise TrainingError(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}; " + ", or ".join(advice))

@@ -75,7 +75,7 @@ class SearchPlan:
         return {name: value_of(self.base, name) for name in names}
 
     def settings(self, values: Mapping[str, Value]) -> Tuned:
-        """Return the base settings, changed to `values` (by full name); raise ParamsError if the result is invalid."""
+        """Return the base settings with new values, given by full name; raise ParamsError if the result is invalid."""
         content = self.base.model_dump(mode="json")
         for name, value in values.items():
             *sections, last = name.split(".")
