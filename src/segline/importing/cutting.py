@@ -71,7 +71,7 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
 
 
 def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
-    """Divide an image into blocks of at most `side` px; return the window of each block by its name.
+    """Divide an image into blocks of at most `side` px; return the window of each block, by the name of the block.
 
     The blocks are named STEM_rROW_cCOLUMN. Their sizes differ by at most 1 px. An undivided image keeps its stem.
     """

@@ -48,7 +48,7 @@ class Key:
 def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None = None) -> Key:
     """Decide how to read the masks of a source.
 
-    `looks` are the palettes and colours of the masks; they are iterated once. `labelmap` is the content of
+    `looks` yields the palette and colours of each mask. `labelmap` is the content of
     labelmap.txt, if the source has this file.
 
     Raises
@@ -92,7 +92,7 @@ def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
     reasons = ("the mask values are the palette indices",) if total.palette else ()
     if options.ignore is not None or total.palette.get(IGNORE) != VOID:
         return Key("numbers", reasons)
-    why = f"palettes show index {IGNORE} as {text(VOID)}, which means ignored pixels in Pascal VOC"
+    why = f"palettes show index {IGNORE} as {text(VOID)}, the colour of ignored pixels in Pascal VOC"
     if options.labels == "instances":
         raise LayoutError(
             f"{why}, but instance masks cannot hold ignored pixels; set all pixels of index {IGNORE} to 0, background"

@@ -150,8 +150,8 @@ def _unsegmented_cells(source: Path, truth: Frames, mapper: Mapper) -> list[str]
     counts = list(mapper(_count_unsegmented, pairs))
     missing, marked = sum(count for count, _ in counts), sum(count for _, count in counts)
     warning = (
-        f"warning: {missing} of the {marked} cells that TRA marks in these frames have no outline in SEG, so they "
-        "count as background; leave out frames that lack many outlines"
+        f"warning: {missing} of the {marked} cells that TRA marks in these frames have no outline in SEG, so "
+        "training treats them as background; leave out frames that lack many outlines"
     )
     return [warning] if missing else []
 

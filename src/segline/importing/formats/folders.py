@@ -95,8 +95,9 @@ def _refuse_stacks(paired: Pairs) -> None:
         if image_pages > 1:
             raise LayoutError(
                 f"the image {image} is a stack of {image_pages} pages, and its mask {mask.name} has {mask_pages} "
-                "page(s). Put the stack of images into a folder without other images, and beside it a stack of labels "
-                "that has the same number of pages. Otherwise save each page of both files as a separate file"
+                "page(s). Put the stack of images into a folder without other images, and put a stack of labels with "
+                "the same number of pages into the same folder. Otherwise save each page of both files as a separate "
+                "file"
             )
 
 
@@ -207,7 +208,7 @@ def _refuse_nested(source: Path, images: Path, mask_folder: Path) -> None:
             subfolder = next(_below(folder)).parent.relative_to(folder).as_posix()
             raise LayoutError(
                 f"{folder} holds no image itself, but its subfolders do, such as {subfolder}; import all subfolders "
-                f"with --images '{all_images}' --masks '{all_masks}', or one of them with --images '{some_images}' "
+                f"with --images '{all_images}' --masks '{all_masks}', or one subfolder with --images '{some_images}' "
                 f"--masks '{some_masks}'"
             )
 

@@ -191,7 +191,7 @@ def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str
     """Guess whether masks with one or two different `values` show classes or boundaries; return guess and reason."""
     if 2 * census.nets > census.masks:
         pieces, share = census.pieces / census.masks, census.share / census.masks
-        why = f"0 is a connected net around {pieces:.0f} components per mask, which cover {share:.0%} of the mask"
+        why = f"0 is a connected net around {pieces:.0f} components per mask, and these cover {share:.0%} of the mask"
         return "boundaries", f"labels: boundaries, because {why}; if 0 is plain background, add --labels classes"
     why = f"the masks hold only the values {first_few(values)}, which mark areas rather than single objects"
     return "classes", f"labels: classes, because {why}; if each component is an object, add --labels instances"

@@ -62,7 +62,7 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Build a list of those `objects` that cover a pixel; count the others as slivers."""
+        """Return a list of the `objects` that cover a pixel; the other objects are only counted, as slivers."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
@@ -258,12 +258,12 @@ def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
 
 
 def refuse_outside(points: Points, shape: Shape, where: str) -> Points:
-    """Return `points` (N, 2) if all of them lie inside an image of `shape`, or at most one pixel outside.
+    """Return `points` (N, 2) if no point lies more than TOLERANCE px outside an image of `shape`.
 
     Raises
     ------
     LayoutError
-        A point lies further outside; the message begins with `where`.
+        A point lies more than TOLERANCE px outside; the message begins with `where`.
     """
     outside = (points < -TOLERANCE) | (points > np.array(shape[::-1]) + TOLERANCE)
     if outside.any():
