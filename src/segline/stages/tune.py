@@ -149,7 +149,7 @@ def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str,
 
 
 def _key(plan: "SearchPlan") -> str:
-    """Return the search key, which is a digest of settings, data, code and torch version."""
+    """Return the search key: a digest of settings, data, code and torch version."""
     from segline.data.prepared import PREPARED, WEIGHTS
     from segline.track import lineage
 

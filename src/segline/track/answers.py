@@ -151,12 +151,12 @@ def load(address: str, *, trust: bool = False) -> Loaded:
     Parameters
     ----------
     address : ``models:/NAME@ALIAS`` or ``models:/NAME/NUMBER``, or the path of a model folder.
-    trust : as in `load_model`.
+    trust : use a version without a line in registry.jsonl, on the user's responsibility.
 
     Raises
     ------
     RegistryError
-        As in `load_model` and `load_folder`.
+        The model cannot be loaded for one of the reasons in `load_model` and `load_folder`.
     """
     if is_folder(address):
         return load_folder(Path(address))
@@ -206,7 +206,7 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
 
 
 def load_folder(folder: Path) -> Loaded:
-    """Load a model from a folder that MLflow stored for a version. The caller trusts the folder, which contains code.
+    """Load a model from a folder that MLflow stored for a version. The caller trusts the code in the folder.
 
     Raises
     ------

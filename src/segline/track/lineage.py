@@ -154,7 +154,7 @@ def listing_md5(md5s: Mapping[str, str]) -> str:
 
 
 def model_md5(folder: Path) -> str:
-    """Return the MD5 of weights.safetensors, which identifies a trained model; dvc.lock holds the same MD5."""
+    """Return the MD5 of weights.safetensors. This MD5 identifies a trained model, and is also in dvc.lock."""
     return files.md5(folder / "weights.safetensors")
 
 

@@ -56,7 +56,7 @@ def _copy(database: Path, target: Path) -> None:
     except sqlite3.OperationalError as error:
         if busy(error):
             raise
-    # A killed process left a journal or write-ahead log, which SQLite cannot apply in a read-only folder.
+    # A killed process left a journal or write-ahead log. SQLite cannot apply such a file in a read-only folder.
     # Therefore the database is copied with its journal and log, and SQLite applies them to the copy.
     target.unlink(missing_ok=True)
     for ending in ("", *BESIDE[:2]):
