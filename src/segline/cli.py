@@ -25,12 +25,12 @@ app.add_typer(cli_models.app, name="models")
 def main() -> None:
     """Run one command. Print an error that the user can fix as a single message without a traceback.
 
-    These errors are exceptions of classes that segline defines (ParamsError, ImageError, ...), and errors that `_known`
-    explains, such as a full disk or a locked database. All other exceptions are bugs and keep their traceback.
+    These errors are exceptions of segline's own classes (ParamsError, ImageError, ...), and errors that `_known`
+    explains, such as a full disk. All other exceptions are bugs and keep their traceback.
     Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """
     process.install()
-    # MLflow logs each database error with a traceback, and also raises the error, which is explained below.
+    # MLflow logs each database error with a traceback, and also raises the error. `_known` explains the error.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
         try:
@@ -317,7 +317,7 @@ def predict(
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,
 ) -> None:
-    """Label images with a registered model. docs/predict.md describes the results."""
+    """Predict images with a registered model. docs/predict.md describes the results."""
     from segline.commands import predict as command
     from segline.commands.prediction_records import PredictOptions
 

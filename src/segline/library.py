@@ -56,8 +56,8 @@ class Model:
     def predict(self, image: Image, *, views: int = 0, probabilities: bool = False) -> Prediction:
         """Predict one image, and return the result as arrays.
 
-        An image of more than 16.8 million pixels is predicted window by window, with intermediate results in a
-        temporary folder, so only the result must fit in memory. `predict_large` has no such limit.
+        An image of more than 16.8 million pixels is predicted window by window. The intermediate results are in a
+        temporary folder, so only the final result must fit in memory. `predict_large` has no such limit.
 
         Parameters
         ----------

@@ -120,7 +120,7 @@ def track(
     task : name shown beside the numbers.
     mode : `auto` shows a bar in a terminal, and lines elsewhere.
     total : number of items; may be left out for a sequence.
-    describe : returns a text about an item, which is printed as a line before the item is yielded.
+    describe : returns a text about an item. The text is printed as a line before the item is yielded.
     """
     if total is None:
         assert isinstance(items, Sequence)

@@ -76,8 +76,8 @@ def predict_images(
     Raises
     ------
     PredictError
-        There are no images, two images would have the same result file, a result would replace an image or a
-        file that segline did not write, or a file is not an image. If a file is not an image, the other images are
+        There are no images; two images would have the same result file; a result would replace an image or a
+        file that segline did not write; or a file is not an image. If a file is not an image, the other images are
         predicted all the same.
     """
     paths = _paths(images)

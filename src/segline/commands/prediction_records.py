@@ -261,7 +261,7 @@ class Records:
 
 
 def _append(handle: int, text: bytes, end: int) -> None:
-    """Append all of `text`; on an error, such as a full disk, cut the file back to its former length of `end` bytes."""
+    """Append all of `text`; on an error, such as a full disk, cut the file back to its former length `end` (bytes)."""
     try:
         left = memoryview(text)
         while left:

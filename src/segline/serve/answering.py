@@ -72,7 +72,7 @@ def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
     Raises
     ------
     RefusedError
-        The image has more than `left` pixels.
+        The image has more pixels than `left`.
     """
     size = header(io.BytesIO(image))
     if size.height * size.width > left:

@@ -35,7 +35,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Event after step number `step` of `steps` in `epoch`. The last event is repeated after each validation batch."""
+    """Event after step `step` of `epoch`; `steps` is the total. Each validation batch repeats the last event."""
 
     epoch: int
     step: int

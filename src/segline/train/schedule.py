@@ -51,9 +51,9 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often the loss went for more than `patience` epochs without a new minimum.
+    """Return how often the loss had no new minimum for a period of more epochs than `patience`.
 
-    After each such time, the epochs are counted from 0 again.
+    After each such period, the epochs are counted from 0 again.
     """
     count, waited, best = 0, 0, math.inf
     for loss in losses:
@@ -67,8 +67,8 @@ def drops(losses: Sequence[float], patience: int) -> int:
 def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
     """Return the momentum of `step`: the momentum rises linearly from momentum_start, then stays constant.
 
-    The effective rate is learning_rate / (1 - momentum). At momentum 0.99 it is a hundred times the learning rate,
-    which is too much for the first steps.
+    The effective rate is learning_rate / (1 - momentum). At momentum 0.99 it is a hundred times the learning rate.
+    That is too much for the first steps.
     """
     steps = settings.momentum_warmup_percent / 100 * settings.epochs * steps_per_epoch
     if step >= steps or settings.momentum_start >= settings.momentum:

@@ -86,7 +86,7 @@ class SearchPlan:
         return params.check(Tuned, {**content, "searched": sorted(values)}, "this trial")
 
     def shortened(self, settings: Tuned) -> Tuned:
-        """Return a copy of `settings` for the shorter training run of a trial."""
+        """Return a copy of `settings`, changed to suit the shorter training run of a trial."""
         return settings.model_copy(update={"train": schedule.shortened(settings.train, self.epochs)})
 
     def _check_sizes(self) -> None:
