@@ -592,7 +592,12 @@ CHECK = faults(
         "dataset.yaml runs code": (put("dataset.yaml", "!!python/object:os.system x"), "dataset.yaml", "os.system"),
         "one field twice": (spec("name", "name: other\nname"), "dataset.yaml", 'duplicate key "name"'),
         "name that climbs": (spec("small", "../up"), "dataset.yaml", "name = '../up'"),
-        "hole in the ids": (spec("2:", "3:"), "dataset.yaml", "ids [0, 1, 3]", "without a gap"),
+        "hole in the ids": (
+            spec("2:", "3:"),
+            "dataset.yaml",
+            "class ids [0, 1, 3]",
+            "must be consecutive numbers from 0",
+        ),
         "id that is none": (spec("2:", "2.5:"), "dataset.yaml", "classes.2.5"),
         "one class": (spec(", 1: cell, 2: nucleus", ""), "dataset.yaml", "ids [0]", "at least two"),
         "two classes of one name": (
