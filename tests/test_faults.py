@@ -444,7 +444,11 @@ LAYOUTS = faults(
         "tracked frame is missing": (tracked(remove("source/01/t002.tif")), "man_seg002.tif has no frame", "source/01"),
         "tracked volume": (tracked(put("source/01/t000.tif", PAGES)), "source/01/t000.tif has 6 slices"),
         "tracked cells of another size": (tracked(put(f"{SEG}/man_seg002.tif", TALL)), UnfitError, "t002.png", "40x40"),
-        "stack of one page less": (stack(PAGES[:5] % 3), "train-volume.tif has 6 page(s)", "train-labels.tif have 5"),
+        "stack of one page less": (
+            stack(PAGES[:5] % 3),
+            "train-volume.tif has 6 page(s)",
+            "train-labels.tif have 5 page(s)",
+        ),
         "stack of another size": (stack(PAGES[:, :9] % 3), "train-volume.tif has pages of 48x40 px", "48x9"),
         "stack of fractions": (stack(PAGES / NINTH), FileError, "train-labels.tif: ", "are not integers"),
         "stack is truncated": (several(stack(PAGES % 3), half(STACK)), FileError, f"{STACK}: ", "truncated"),
@@ -588,7 +592,12 @@ CHECK = faults(
         "dataset.yaml runs code": (put("dataset.yaml", "!!python/object:os.system x"), "dataset.yaml", "os.system"),
         "one field twice": (spec("name", "name: other\nname"), "dataset.yaml", 'duplicate key "name"'),
         "name that climbs": (spec("small", "../up"), "dataset.yaml", "name = '../up'"),
-        "hole in the ids": (spec("2:", "3:"), "dataset.yaml", "ids [0, 1, 3]", "without a gap"),
+        "hole in the ids": (
+            spec("2:", "3:"),
+            "dataset.yaml",
+            "class ids [0, 1, 3]",
+            "must be consecutive numbers from 0",
+        ),
         "id that is none": (spec("2:", "2.5:"), "dataset.yaml", "classes.2.5"),
         "one class": (spec(", 1: cell, 2: nucleus", ""), "dataset.yaml", "ids [0]", "at least two"),
         "two classes of one name": (

@@ -153,7 +153,7 @@ def test_an_incomplete_folder_is_refused(folder: Path, tmp_path: Path, file: str
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     (copy / file).unlink()
-    with pytest.raises(ValueError, match="not a model folder" if file == "MLmodel" else "missing, or altered"):
+    with pytest.raises(ValueError, match="not a model folder" if file == "MLmodel" else "are missing or altered"):
         segline.load(copy)
 
 
@@ -162,7 +162,7 @@ def test_altered_code_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, copy)
     (code,) = copy.glob("code/*/served.py")
     code.write_text(code.read_text() + "\nprint('altered')\n")
-    with pytest.raises(ValueError, match="missing, or altered"):
+    with pytest.raises(ValueError, match="are missing or altered"):
         segline.load(copy)
 
 

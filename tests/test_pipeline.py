@@ -229,5 +229,5 @@ def test_an_illegal_tile_is_refused_before_anything_is_trained(
 ) -> None:
     said = broken("train", {"tile": 99})
     assert "params.yaml: train.tile = 99 px does not fit valid padding" in said
-    assert "set it to 96 or 100" in said
+    assert "use 96 or 100 px" in said
     assert "Traceback" not in said

@@ -96,7 +96,7 @@ def _user(rest: str) -> tuple[str | None, str]:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if not authority or "@" not in rest:
         return None, rest
-    if "@" not in head:  # the @ follows a question mark, which belongs to a password or starts the query
+    if "@" not in head:  # the @ follows a question mark; this ? belongs to a password or starts the query
         if not re.search(r":(?!\d*$)", authority):
             return None, rest
         head = rest

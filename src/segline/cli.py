@@ -25,12 +25,12 @@ app.add_typer(cli_models.app, name="models")
 def main() -> None:
     """Run one command. Print an error that the user can fix as a single message without a traceback.
 
-    These errors are exceptions of classes that segline defines (ParamsError, ImageError, ...), and errors that `_known`
-    explains, such as a full disk or a locked database. All other exceptions are bugs and keep their traceback.
+    These errors are exceptions of segline's own classes (ParamsError, ImageError, ...), and errors that `_known`
+    explains, such as a full disk. All other exceptions are bugs and keep their traceback.
     Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """
     process.install()
-    # MLflow logs each database error with a traceback, and also raises the error, which is explained below.
+    # MLflow logs each database error with a traceback, and also raises the error. `_known` explains the error.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
         try:
@@ -223,7 +223,9 @@ def check(
 
 
 @app.command()
-def preset(name: Annotated[str, typer.Argument(help="name of the preset; default: list the presets")] = "") -> None:
+def preset(
+    name: Annotated[str, typer.Argument(help="name of the preset; without a name, the presets are listed")] = "",
+) -> None:
     """Write the settings of a known dataset into params.yaml."""
     from segline import params
     from segline.commands import preset as command
@@ -278,7 +280,7 @@ def serve(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")] = 8000,
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 admits other machines")] = "127.0.0.1",
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="largest size of a request")] = 64,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="largest size of a request, megabytes")] = 64,
     max_megapixels: Annotated[float, typer.Option(min=0.001, help="largest number of megapixels in a request")] = 25,
     allowed_host: Annotated[
         list[str] | None,
@@ -315,7 +317,7 @@ def predict(
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="use a version that registry.jsonl does not list")] = False,
 ) -> None:
-    """Label images with a registered model. docs/predict.md describes the results."""
+    """Predict images with a registered model. docs/predict.md describes the results."""
     from segline.commands import predict as command
     from segline.commands.prediction_records import PredictOptions
 

@@ -18,7 +18,9 @@ Which = Annotated[
     str, typer.Argument(metavar="VERSION", help="version number, alias such as @champion, or first digits of an md5")
 ]
 OneName = Annotated[str, typer.Option("--name", help="name of one model; default: all models")]
-Name = Annotated[str, typer.Option(help="name of the model; default: that of params.yaml, or the only registered one")]
+Name = Annotated[
+    str, typer.Option(help="name of the model; default: the name in params.yaml, or the only registered model")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

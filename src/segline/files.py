@@ -183,7 +183,7 @@ def load_array(path: Path) -> npt.NDArray[Any]:
 
 
 def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = False) -> Any:
-    """Read a JSON file; raise FileError if `parse` refuses the content or the file has more than `largest` bytes.
+    """Read a JSON file; raise FileError if `parse` refuses the content, or the file has more bytes than `largest`.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ class Model:
     """A registered model. It predicts with the code that was registered with it, not with the installed segline."""
 
     def __init__(self, version: Loaded, address: str) -> None:
-        """Wrap a loaded version; use `load` instead."""
+        """Wrap a loaded version. Scripts call `load` instead."""
         self._version, self.address = version, address
         description = version.description
         self.classes: dict[int, str] = {int(number): name for number, name in description["classes"].items()}
@@ -56,8 +56,8 @@ class Model:
     def predict(self, image: Image, *, views: int = 0, probabilities: bool = False) -> Prediction:
         """Predict one image, and return the result as arrays.
 
-        An image of more than 16.8 million pixels is predicted window by window, with intermediate results in a
-        temporary folder, so only the result must fit in memory. `predict_large` has no such limit.
+        An image of more than 16.8 million pixels is predicted window by window. The intermediate results are in a
+        temporary folder, so only the final result must fit in memory. `predict_large` has no such limit.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class Model:
         Raises
         ------
         ValueError
-            As `predict`, or results would replace a file that segline did not write.
+            An error that `predict` also raises, or results would replace a file that segline did not write.
         """
         options = PredictOptions(instances, probabilities, overlays, views)
         written = predict.predict_images(
@@ -175,8 +175,8 @@ def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise RegistryError(f"the image has shape {array.shape}; give an array (H, W) or (H, W, C)")
     if array.dtype.name not in DTYPES:
         raise RegistryError(
-            f"the image has type {array.dtype.name}; convert it to the type of the training images, "
-            f"which is one of {', '.join(DTYPES)}"
+            f"the image has type {array.dtype.name}; convert it to the type of the training images "
+            f"(one of {', '.join(DTYPES)})"
         )
     return array if array.ndim == 3 else array[..., None]
 

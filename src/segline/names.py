@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segline.text import shown
 
-LONGEST = 200  # characters; MLflow allows 250 in the name of a metric, which contains the name of a class
+LONGEST = 200  # characters; MLflow allows 250 in the name of a metric, and such a name contains the name of a class
 REFUSED = ("Cc", "Cs", "Cf", "Zl", "Zp")  # control, surrogate, format, line and paragraph separator
 # These format characters are allowed: joiners (some scripts, emoji), and tag characters (emoji flags of regions).
 JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xE0020, 0xE0080)))

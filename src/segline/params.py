@@ -68,8 +68,8 @@ class Sample(Section):
 class Prepare(Section):
     """The train, validation and test splits. Listed names take precedence over percentages."""
 
-    val_percent: float = Field(10, ge=0, lt=100, description="percentage of the images for validation")
-    test_percent: float = Field(10, ge=0, lt=100, description="percentage of the images for the test")
+    val_percent: float = Field(10, ge=0, lt=100, description="percentage of the images in the validation split")
+    test_percent: float = Field(10, ge=0, lt=100, description="percentage of the images in the test split")
     validation: tuple[str, ...] = Field(
         (), description="images or groups of the validation split; empty: drawn by val_percent"
     )
@@ -104,8 +104,8 @@ class Weights(Section):
     def _border_to_draw_by(self) -> Self:
         if self.density_border > 0 and self.kind == "none":
             raise ValueError(
-                f"density_border {self.density_border:g} needs the border term, but kind is none; set density_border "
-                "to 0, or set kind to paper; with kind paper, w0: 0 keeps the border term out of the loss"
+                f"density_border {self.density_border:g} needs the border term, but kind is 'none'; set density_border "
+                "to 0, or set kind to 'paper' (and w0 to 0 to keep the border term out of the loss)"
             )
         return self
 
@@ -180,7 +180,7 @@ class Train(Section):
     epochs: int = Field(20, ge=1, description="number of epochs, each followed by validation")
     tiles_per_epoch: int = Field(160, ge=1, description="training tiles per epoch")
     batch_size: int = Field(
-        4, ge=1, description="tiles per optimizer step (paper 1); tiles_per_epoch gives a full batch"
+        4, ge=1, description="tiles per optimizer step (paper 1); equal to tiles_per_epoch: full batch"
     )
     tile: int = Field(
         192,
@@ -319,7 +319,7 @@ def field_of(name: str) -> FieldInfo:
     Raises
     ------
     ValueError
-        The setting does not exist, or a search cannot draw it; the message says which.
+        The setting does not exist, or a search cannot draw it; the message gives the cause.
     """
     section, *rest = name.split(".")
     for part in (section, name):
@@ -354,7 +354,7 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _add_names(space: object) -> object:
-    """Give each axis its name before validation, so that the axis can check its values against the setting."""
+    """Add its name to each axis (searched setting) before validation, so that the axis can check its own values."""
     if not isinstance(space, dict):
         return space
     return {name: {**axis, "name": name} if isinstance(axis, dict) else axis for name, axis in space.items()}
@@ -403,8 +403,8 @@ class Tune(Section):
     reduction_factor: int = Field(3, ge=2, description="hyperband: one in this many trials continues at each rung")
     space: Space = Field(
         default_factory=_default_space,
-        description="settings to search, each {low, high, log, step} or {choices}; a trial draws those that "
-        "its schedule reads",
+        description="settings to search, each {low, high, log, step} or {choices}; a trial skips settings "
+        "that its schedule does not read",
     )
 
     @model_validator(mode="after")
@@ -414,7 +414,7 @@ class Tune(Section):
         if "train.dice_weight" in self.space and self.metric == "loss":
             raise ValueError(
                 "train.dice_weight changes the loss itself, so losses of different trials are not comparable; set "
-                "objective to maximize mean_iou, or remove train.dice_weight from space"
+                "objective to 'maximize mean_iou', or remove train.dice_weight from space"
             )
         if kinds := self.space.get("train.schedule.kind"):
             for name in self.space:
@@ -495,7 +495,7 @@ class Gate(Section):
     )
     max_pixel_error: Fraction = Field(0.5, description="highest accepted fraction of wrong pixels on the test split")
     metric: Literal["mean_iou", "pixel_error", "ap_50", "ap_50_by_image", "seg", "pq", "v_rand", "v_info"] = Field(
-        "mean_iou", description="test metric that compares the challenger with the champion"
+        "mean_iou", description="test metric by which the gate compares challenger and champion"
     )
     margin: Fraction = Field(
         0.01,

@@ -30,7 +30,7 @@ def read(path: Path, largest: int) -> bytes:
     Raises
     ------
     ParseError
-        The file is larger than `largest` bytes, or is a pipe or a device, whose content may be endless.
+        The file has more bytes than `largest`, or is a pipe or a device. Their content may be endless.
     OSError
         The file cannot be read.
     """
@@ -59,8 +59,8 @@ def from_json(data: bytes | str, *, surrogates: bool = False, loose: bool = Fals
     Raises
     ------
     ParseError
-        The document is not valid JSON (RFC 8259, which excludes NaN), a name occurs twice in an object, a number is
-        larger than 64 bits, a string is not valid Unicode or contains NUL, or there are more than 100 levels.
+        The document is not valid JSON (RFC 8259, which excludes NaN), or a name occurs twice in an object. Or a number
+        is larger than 64 bits, a string is not valid Unicode or contains NUL, or there are more than 100 levels.
     """
     try:
         content = json.loads(data, parse_constant=float if loose else _refuse_constant, object_pairs_hook=_object)
@@ -80,8 +80,8 @@ def from_yaml(data: bytes | str) -> Any:
     Raises
     ------
     ParseError
-        The document is not valid YAML, has a value that its tag does not allow, exceeds the limits of `from_json`, or
-        has more than 100,000 values once its aliases are expanded.
+        The document is not valid YAML, or has a value that its tag does not allow. Or the document exceeds the limits
+        of `from_json`, or has more than 100,000 values once its aliases are expanded.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError

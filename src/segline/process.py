@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-GRACE_PERIOD = 5  # seconds for clean-up after a stop has begun, in which a further SIGTERM is ignored
+GRACE_PERIOD = 5  # seconds for clean-up after a stop has begun; during this time a further SIGTERM is ignored
 POLL_INTERVAL = 0.5  # seconds between two checks of the parent or of the helper processes
 DELIVERY_TIME = 0.5  # seconds within which a signal to a process group reaches all its processes
 SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")  # DVC may start a stage through a shell
@@ -23,7 +23,8 @@ class Terminate:
     """SIGTERM handler that raises SystemExit, so that partial files are removed and no MLflow run stays RUNNING.
 
     A further SIGTERM within the grace period does not interrupt the clean-up. After the grace period, SIGTERM is obeyed
-    again, because Python drops a SystemExit that is raised in a destructor or in the callback of a weak reference.
+    again. The first SystemExit may be lost: Python drops one that is raised in a destructor or in the callback of a
+    weak reference.
     """
 
     def __init__(self) -> None:
@@ -145,7 +146,7 @@ def without_torch_sigchld() -> Iterator[None]:
     """Run the body of the with statement; then remove the SIGCHLD handler that torch installs for DataLoader workers.
 
     When a worker dies, the handler would raise an exception wherever this process is, even in a database transaction.
-    torch also notices dead workers when it waits for their batches, which is soon enough.
+    torch also notices dead workers when it waits for their batches. That is soon enough.
     """
     former = signal.getsignal(signal.SIGCHLD)
     yield
@@ -159,12 +160,13 @@ class HelperError(RuntimeError):
 
 @contextmanager
 def helpers(count: int, check: Callable[[], None], work: Callable[..., None], *arguments: Any) -> Iterator[None]:
-    """Run `work(*arguments)` in `count` processes during the body of the with statement, then wait for the processes.
+    """Run `work(*arguments)` in several processes during the body of the with statement, then wait for the processes.
 
     If the body fails, the processes are stopped.
 
     Parameters
     ----------
+    count : number of processes.
     check : called while waiting for the processes; an exception that it raises stops them.
 
     Raises
@@ -217,8 +219,9 @@ LARGEST_THRESHOLD = 2**31 - 1  # bytes; glibc's limit
 def keep_freed_memory() -> None:
     """Make glibc's malloc keep freed memory instead of returning it to the system. On other platforms, do nothing.
 
-    A training step frees and allocates some 50 MB, a window of a large image 1 GB. The system clears each page that
-    it hands out again, which takes 13 to 35 % of the time of a step and half the time of a window.
+    A training step frees and allocates some 50 MB. A window of a large image frees and allocates 1 GB. The system
+    clears each page before it hands the page out again. This clearing takes 13 to 35 % of the time of a step, and half
+    of the time of a window.
     """
     if platform.libc_ver()[0] == "glibc":
         malloc = ctypes.CDLL(None)

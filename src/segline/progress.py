@@ -44,7 +44,7 @@ def _console() -> "Console":
 
 
 class Meter:
-    """Progress display for a task with `total` steps; created by `meter`."""
+    """Progress display for a task, created by `meter`; `total` is the number of steps."""
 
     def __init__(self, task: str, mode: str, total: int, done: int, bar: "Progress | None") -> None:
         self.total, self.done = total, done
@@ -54,7 +54,7 @@ class Meter:
         self._row = bar.add_task(task, total=total, completed=done, words="") if bar else None
 
     def update(self, done: int, words: Callable[[], str]) -> None:
-        """Record that `done` steps are done. `words` returns the text to show; it is called only when text is shown."""
+        """Set the number of finished steps to `done`. If text is shown now, `words` is called and returns the text."""
         self.done = done
         if time.monotonic() - self._last_shown < INTERVALS[self._mode]:
             return
@@ -66,7 +66,7 @@ class Meter:
             self.note(done, f"{self._task} {words()}")
 
     def note(self, done: int, line: str) -> None:
-        """Record that `done` steps are done, and print `line`. Without a bar, the time left is added to the line."""
+        """Set the number of finished steps to `done`. Print `line`; without a bar, also print the time left."""
         self.done = done
         if self._bar:
             assert self._row is not None
@@ -89,7 +89,7 @@ class Meter:
 
 @contextmanager
 def meter(task: str, mode: Mode, total: int, done: int = 0) -> Iterator[Meter]:
-    """Show the progress of `task`, which has `total` steps; `done` of these steps were finished earlier."""
+    """Show the progress of `task`: `total` is the number of steps, `done` the number of steps finished earlier."""
     if mode == "auto":
         mode = "bar" if sys.stderr.isatty() else "lines"
     if mode != "bar":
@@ -118,9 +118,9 @@ def track(
     Parameters
     ----------
     task : name shown beside the numbers.
-    mode : auto shows a bar in a terminal and lines elsewhere.
+    mode : `auto` shows a bar in a terminal, and lines elsewhere.
     total : number of items; may be left out for a sequence.
-    describe : returns a text about an item, which is printed as a line before the item is yielded.
+    describe : returns a text about an item. The text is printed as a line before the item is yielded.
     """
     if total is None:
         assert isinstance(items, Sequence)
@@ -190,7 +190,7 @@ class _MemoryBudget:
 
     @contextmanager
     def reserve(self, needed: int) -> Iterator[None]:
-        """Reserve `needed` bytes, or the whole budget if the budget is smaller."""
+        """Reserve memory: `needed` is the number of bytes. If the budget is smaller, reserve the whole budget."""
         held = min(needed, self.size)
         with self.changed:
             self.changed.wait_for(lambda: held <= self.free)

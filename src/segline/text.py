@@ -31,7 +31,7 @@ def shown(value: object, longest: int = LONGEST) -> str:
 
 
 def cut(text: str, longest: int) -> str:
-    """Return `text`; if it is longer than `longest` characters, cut it and add an ellipsis."""
+    """Return `text`; if it has more than `longest` characters, cut it and add an ellipsis."""
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 

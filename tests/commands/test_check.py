@@ -98,7 +98,10 @@ def test_images_smaller_than_the_margin_are_warnings(dataset: Path) -> None:
     imagefiles.write_png(dataset / "classes" / "03.png", small // 128)
     lines = [line for line in told() if "images/03.png" in line]
     assert len(lines) == 1 and lines[0].startswith("warning  images/03.png")
-    assert "its shorter side has 92 px, but the network needs 92 px more; it is mirrored repeatedly" in lines[0]
+    assert (
+        "the shorter side of the image has 92 px, but the network needs 92 px more; the image is mirrored repeatedly"
+        in lines[0]
+    )
     Path("params.yaml").write_text(PARAMS.replace("valid", "same"))
     assert not any("images/03.png" in line for line in told())
 

@@ -90,7 +90,7 @@ def test_a_name_is_not_taken_for_markup(reports: Path, monkeypatch: pytest.Monke
 
 def test_before_the_first_run_the_summary_names_the_command(reports: Path) -> None:
     (reports / "registration.json").unlink()
-    with pytest.raises(summary.SummaryError, match=r"registration\.json does not exist yet; write it with `make run`"):
+    with pytest.raises(summary.SummaryError, match=r"registration\.json does not exist yet; create it with `make run`"):
         summary.main(Console(quiet=True))
 
 

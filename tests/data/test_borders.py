@@ -287,7 +287,7 @@ class TestClassWeights:
 
     @pytest.mark.parametrize("pixels", [[0, 0], [], [5, -1]])
     def test_class_weights_refuse_unusable_counts(self, pixels):
-        with pytest.raises(ValueError, match="pixels per class"):
+        with pytest.raises(ValueError, match="no number may be negative, and at least one must be above 0"):
             class_weights(pixels, 0.5)
 
 

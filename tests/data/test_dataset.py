@@ -27,7 +27,7 @@ def test_spec_survives_writing_and_reading(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"name": "../up"}, r"name = '\.\./up'"),
-        ({"classes": {0: "background", 2: "cell"}}, r"ids \[0, 2\].*without a gap"),
+        ({"classes": {0: "background", 2: "cell"}}, r"class ids \[0, 2\] must be consecutive numbers from 0"),
         ({"classes": {0: "background"}}, "at least two"),
         ({"classes": {0: "cell", 1: "cell"}}, "two classes have the same name"),
         ({"classes": {"zero": "cell"}}, "classes"),

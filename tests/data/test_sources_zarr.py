@@ -101,7 +101,7 @@ def test_a_damaged_chunk_is_named(form: int, tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[str, npt.NDArray[Any]]] = {
     "axis z has a length of 3, but only 1 is supported; save": ("zyx", RGB),
     "axis t has a length of 3, but only 1 is supported; save": ("tyx", RGB),
-    r"the metadata declare 3 axes \(c, y, x\), but the array has 2": ("cyx", GREY),
+    r"the metadata declare 3 axes \(c, y, x\), but the array has 2 axes; convert": ("cyx", GREY),
     "pixels of type complex64": ("yx", GREY.astype(np.complex64)),
     "axis c is empty": ("cyx", RGB[:0]),
     "2000 channels": ("cyx", np.zeros((2000, 2, 2), np.uint8)),

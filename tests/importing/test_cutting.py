@@ -79,7 +79,7 @@ def test_one_image_becomes_a_dataset(tmp_path: Path, dtype: type) -> None:
     np.testing.assert_array_equal(ids, imagefiles.read_labels(source / "masks" / "a.png"))
     assert len(set(dataset.groups.values())) == 9
     reasons = [reason for reason in made.reasons if reason.startswith("cut:")]
-    assert len(reasons) == 1 and "1 of 1 images into 9 blocks of 20 px or less; too few images" in reasons[0]
+    assert len(reasons) == 1 and "1 of 1 images into 9 blocks of 20 px or less; there are too few images" in reasons[0]
 
 
 def test_blocks_of_one_image_are_one_group(tmp_path: Path) -> None:

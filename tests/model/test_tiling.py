@@ -57,7 +57,7 @@ def test_an_image_of_512_px_needs_one_window_of_700_px() -> None:
 
 @pytest.mark.parametrize(("padding", "size", "need"), [("valid", 188, 204), ("same", 192, 208)])
 def test_a_tile_that_cannot_advance_is_refused(padding: str, size: int, need: int) -> None:
-    with pytest.raises(ValueError, match=f"set it to {need}"):
+    with pytest.raises(ValueError, match=f"use a tile of at least {need} px"):
         tiling.plan(1000, size, Geometry(4, padding, "transposed"))
 
 

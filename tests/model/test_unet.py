@@ -96,7 +96,7 @@ def test_a_reduction_neither_loses_nor_moves_a_pixel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(512, "508 or 524"), (571, "556 or 572"), (100, "set it to 188"), (1, "set it to 188")]
+    ("size", "words"), [(512, "508 or 524"), (571, "556 or 572"), (100, "use 188 px"), (1, "use 188 px")]
 )
 def test_an_illegal_size_is_refused_with_the_nearest_legal_ones(size: int, words: str) -> None:
     network = UNet(1, 2, width=1, padding="valid")

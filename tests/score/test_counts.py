@@ -107,7 +107,7 @@ def test_metrics_without_pixels_are_nan() -> None:
 @pytest.mark.parametrize(
     ("truth", "predicted", "message"),
     [
-        (np.zeros((2, 2), int), np.zeros((2, 3), int), r"truth has shape \(2, 2\), but predicted has \(2, 3\)"),
+        (np.zeros((2, 2), int), np.zeros((2, 3), int), r"truth has shape \(2, 2\), but predicted has shape \(2, 3\)"),
         (np.full((1, 1), 255), np.zeros((1, 1), int), "truth contains class id 255; the 3 classes .* ignore id"),
         (np.zeros((1, 1), int), np.full((1, 1), 3), "predicted contains class id 3"),
         (np.full((1, 1), -1), np.zeros((1, 1), int), "truth contains class id -1"),

@@ -150,7 +150,7 @@ def test_the_largest_ids_need_no_table_of_their_size() -> None:
 @pytest.mark.parametrize(
     ("truth", "predicted", "message"),
     [
-        (np.zeros((2, 2), int), np.zeros((3, 2), int), r"truth has shape \(2, 2\), but predicted has \(3, 2\)"),
+        (np.zeros((2, 2), int), np.zeros((3, 2), int), r"truth has shape \(2, 2\), but predicted has shape \(3, 2\)"),
         (np.full((2, 2), -1), np.zeros((2, 2), int), "truth contains id -1"),
         (np.zeros((2, 2), int), np.full((2, 2), LARGEST_ID + 1), "predicted contains id 2147483648"),
         (np.zeros((2, 2)), np.zeros((2, 2), int), "truth has type float64"),

@@ -145,7 +145,7 @@ def test_colours_can_be_told_apart(blindness: str) -> None:
 
 def test_labels_of_another_size_are_refused() -> None:
     image, labels = np.zeros((4, 5, 1), np.uint8), np.zeros((4, 5), np.uint8)
-    with pytest.raises(ValueError, match=r"predicted has shape \(5, 4\), but the image has \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"predicted has shape \(5, 4\), but the image has shape \(4, 5\)"):
         overlay(image, labels.T)
     with pytest.raises(ValueError, match=r"truth has shape \(5, 4\)"):
         overlay(image, labels, labels.T)

@@ -71,7 +71,9 @@ def test_an_older_schema_is_refused_with_the_upgrade_command(store: Store, datab
 
 def test_a_newer_schema_is_refused_with_the_installed_version(store: Store, database: Path) -> None:  # noqa: ARG001
     set_schema(database, NEWER)
-    with pytest.raises(StoreError, match=f"newer MLflow than the .*its schema is {NEWER}"):
+    with pytest.raises(
+        StoreError, match=rf"newer MLflow than the installed MLflow .* \(database schema {NEWER}\); install"
+    ):
         open_store()
 
 

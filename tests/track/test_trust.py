@@ -358,7 +358,10 @@ def test_two_versions_with_the_same_tag_are_distinguished_by_their_files(registr
     tag(registry, "version.md5", parts.md5, "2")
     version = registry.find(parts.md5)
     assert version is not None and str(version.version) == "1"
-    assert any("has the same value in versions 1" in problem for problem in wrong(registry))
+    assert any(
+        "has the same value in other versions (1); somebody edited one of these tags" in problem
+        for problem in wrong(registry)
+    )
 
 
 def test_a_full_temporary_folder_is_reported(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,7 +428,7 @@ def test_visit_reads_regular_files_only(tmp_path: Path) -> None:
     others = entries.visit(tmp_path, lambda path, stream: seen.update({path: stream.read()}))
     assert seen == {"a": b"a", "hard": b"a", "inner/b": b"b"}
     deep = Path(*"0123456789" * 4).parts[: entries.DEEPEST + 1]
-    assert others.pop("/".join(deep)) == "a folder too deep"
+    assert others.pop("/".join(deep)) == "a folder nested too deeply"
     assert others == {"round": "a link", "link": "a link", "pipe": "a FIFO", "__pycache__": entries.CACHE}
 
 

@@ -38,9 +38,9 @@ def test_a_missing_device_is_refused_with_a_list_of_devices() -> None:
         ("off", (), None),
         ("bf16", ("avx512_bf16",), None),
         ("bf16", ("amx_bf16",), None),
-        ("bf16", ("avx2",), "set train.amp to off"),
-        ("fp16", ("avx512_bf16",), "set train.amp to bf16"),
-        ("fp16", (), "set train.amp to off"),
+        ("bf16", ("avx2",), "set train.amp to 'off'"),
+        ("fp16", ("avx512_bf16",), "set train.amp to 'bf16'"),
+        ("fp16", (), "set train.amp to 'off'"),
         ("fp16", ("avx512_fp16",), None),
     ],
 )
@@ -53,7 +53,7 @@ def test_an_emulated_precision_gives_a_warning(
 
 
 def test_mps_refuses_bf16() -> None:
-    with pytest.raises(device.DeviceError, match=r"set train\.amp to fp16 or off"):
+    with pytest.raises(device.DeviceError, match=r"set train\.amp to 'fp16' or 'off'"):
         device.precision_warning("bf16", "mps")
 
 

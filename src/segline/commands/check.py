@@ -24,7 +24,7 @@ def main(
     folder : dataset folder; if None, check the folder that data.source in params.yaml names.
     groups : file to write in the format of groups.csv; its groups keep similar images together.
     every : name every file, not only some examples of each kind of problem.
-    say : function that prints the warnings and a summary if there are no errors.
+    say : function that prints text. Warnings and a summary are printed only if there are no errors.
 
     Raises
     ------
@@ -38,8 +38,8 @@ def main(
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
         raise GroupsFileError(
-            f"--groups {groups}: the file exists already; give another file name, and later rename the new file "
-            f"to {groups.name}"
+            f"--groups {groups}: the file exists already; give another file name, check the new file, and then "
+            f"rename it to {groups.name}"
         )
     dataset, problems = per_dataset.opened(folder)
     if dataset is not None:
@@ -87,7 +87,8 @@ def _too_small(
             yield per_dataset.Problem(
                 "warning",
                 per_dataset.name_of(dataset, dataset.images[image.stem]),
-                f"its shorter side has {side} px, but the network needs {missing} px more; it is mirrored repeatedly",
+                f"the shorter side of the image has {side} px, but the network needs {missing} px more; the image is "
+                "mirrored repeatedly",
                 kind="images smaller than the network's margin",
             )
 

@@ -70,7 +70,7 @@ def main(
 
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
-    """Return both values and the gain of the second version, with intervals, for each metric that both have."""
+    """For each metric that both versions have, return both values and the second version's gain, with intervals."""
     names = [name for name in bootstrap.METRICS if all(bootstrap.known(scores, name) for scores in both)]
     results = {
         name: bootstrap.compare(

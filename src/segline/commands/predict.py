@@ -76,9 +76,9 @@ def predict_images(
     Raises
     ------
     PredictError
-        There are no images, two images would have the same result file, a result would replace an image or a
-        file that segline did not write, or a file is not an image. In the last case the other images are predicted all
-        the same.
+        There are no images; two images would have the same result file; a result would replace an image or a
+        file that segline did not write; or a file is not an image. If a file is not an image, the other images are
+        predicted all the same.
     """
     paths = _paths(images)
     _check_targets(paths, images, out, options)
@@ -102,7 +102,7 @@ def predict_images(
                     raise
                 failed.append(f"{error}" if str(path) in str(error) else f"{path}: {error}")
         meter.note(
-            STEPS * len(paths), f"predict: results of {len(paths) - len(failed)} of {len(paths)} images are in {out}"
+            STEPS * len(paths), f"predict: {len(paths) - len(failed)} of {len(paths)} images have results in {out}"
         )
     for line in filenotes.lines("image", noted):
         progress.note(line)
@@ -153,7 +153,8 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, options: Pre
     stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in options.endings.values()]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise PredictError(
-            f"the results of two images would be named {twice[0]}; rename one image, or use two folders as --out"
+            f"the results of two images would be named {twice[0]}; rename one image, or "
+            "predict the images separately, each with a folder of its own as --out"
         )
     if not paths:
         raise PredictError(f"{', '.join(images)}: no image found; give image files, or folders that contain images")
@@ -170,8 +171,8 @@ def _check_targets(paths: list[Path], images: list[str], out: Path, options: Pre
             raise PredictError(f"{path}: its results in {out} would replace this image; name another folder as --out")
     if not (out / RECORDS).exists() and (foreign := sorted(target for target in targets if os.path.lexists(target))):
         raise PredictError(
-            f"{out / foreign[0].name} exists, but `segline predict` did not write it, because the folder has no "
-            f"{RECORDS}; move the file away, or name another folder as --out"
+            f"{out / foreign[0].name} exists, but `segline predict` did not write it (the folder has no {RECORDS}); "
+            "move the file away, or name another folder as --out"
         )
 
 
@@ -191,7 +192,7 @@ def _paths(images: list[str]) -> list[Path]:
     """List the named images, each once; a link with another file name counts as a separate image."""
     if "" in images:
         raise PredictError(
-            "the name of an image is empty; give the names of files or folders, or patterns; `.` is this folder"
+            "the name of an image is empty; give the names of files or folders, or patterns; `.` is the current folder"
         )
     paths = [path for name in images for path in _expanded(name)]
     return list({(_real(path), omezarr.stem(path)): path for path in reversed(paths)}.values())[::-1]

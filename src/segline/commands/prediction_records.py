@@ -47,7 +47,7 @@ class Line:
         """Parse a line; raise ValueError if segline cannot have written this line.
 
         Only file names that segline itself gives are accepted, because the listed files may be removed. Pydantic cannot
-        check the line, because it accepts only Unicode text, and file names may contain other bytes.
+        check the line: Pydantic accepts only Unicode text, but file names may contain other bytes.
         """
         content = parse.from_json(text, surrogates=True)
         if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
@@ -164,7 +164,7 @@ class Records:
     def _release(self) -> None:
         if self._lock is None:
             return
-        # The lock file stays, because another process may hold it. Only a new folder without results is removed.
+        # The lock file stays, because another process may hold it. It is removed only with a new, empty folder.
         if self._made and not self._file.exists() and [path.name for path in self.out.iterdir()] == [LOCK]:
             with suppress(OSError):
                 (self.out / LOCK).unlink()
@@ -212,7 +212,9 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove result files with this stem from another image, version or number of views; return the results folder.
+        """Remove recorded result files of this stem that do not fit the request; return the results folder.
+
+        The files do not fit if they belong to another image, version or number of views.
 
         Raises
         ------
@@ -259,7 +261,7 @@ class Records:
 
 
 def _append(handle: int, text: bytes, end: int) -> None:
-    """Append all of `text`; on an error, such as a full disk, cut the file back to its former length of `end` bytes."""
+    """Append all of `text`; on an error, such as a full disk, cut the file back to its former length `end` (bytes)."""
     try:
         left = memoryview(text)
         while left:

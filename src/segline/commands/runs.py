@@ -35,7 +35,7 @@ class Row:
 
 
 def main(count: int, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """Print the latest `count` runs, newest first, as a table or as a JSON array with all metrics."""
+    """Print the latest runs, newest first and at most `count`, as a table or as a JSON array with all metrics."""
     store = open_store()
     store.end_stale()
     rows = latest(store, count)

@@ -1,4 +1,4 @@
-"""`segline serve`: label images over HTTP with a registered model, in one process that follows the model's alias."""
+"""`segline serve`: predict images over HTTP with a registered model, in one process that follows an alias."""
 
 import gc
 import resource

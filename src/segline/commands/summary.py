@@ -40,7 +40,7 @@ def main(console: Console) -> None:
     """
     for name in ("test.json", "registration.json"):
         if not (REPORTS / name).exists():
-            raise SummaryError(f"{REPORTS / name} does not exist yet; write it with `make run` or `dvc repro`")
+            raise SummaryError(f"{REPORTS / name} does not exist yet; create it with `make run` or `dvc repro`")
     files.read_record(REPORTS / "test.json", Result, REMEDY)
     result, record = files.read_json(REPORTS / "test.json"), files.read_json(REPORTS / "registration.json")
     files.read_record(REPORTS / "registration.json", RegistrationRecord, REMEDY)

@@ -20,7 +20,7 @@ class UsesError(ValueError):
 
 
 def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """List the versions whose data contains the given image, which is identified by content or by file name.
+    """List the versions whose data contains the given image. Content or file name identifies the image.
 
     Raises
     ------

@@ -17,13 +17,15 @@ from segline.params import Augment
 class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
     """Random tile of an image: mirrored, rotated, zoomed and smoothly deformed in one interpolation.
 
-    The transform accepts ``image`` (linear) and ``mask`` (integers nearest, floats linear). Pass a weight map as
-    ``Compose([...], additional_targets={"weights": "mask"}, strict=True)``. The centre of the tile is uniform over the
-    image, which is mirrored beyond its borders. The arguments are the settings of `segline.params.Augment`.
+    The transform accepts ``image`` and ``mask``. Interpolation is linear for images and for masks of floats, and
+    nearest-neighbour for masks of all other types. Pass a weight map as
+    ``Compose([...], additional_targets={"weights": "mask"}, strict=True)``. Every pixel of the image is equally likely
+    to be the centre of the tile. The image is mirrored beyond its borders. The arguments are the settings of
+    `segline.params.Augment`.
 
-    albumentations gives every worker process the same seed and repeats it each epoch. So call
+    albumentations gives every worker process the same seed, and repeats this seed in each epoch. So call
     ``compose.set_random_seed(...)`` before every sample, with a number made of seed, epoch and index. Unknown arguments
-    raise an error only with ``Compose(strict=True)``; unknown targets always do.
+    raise an error only with ``Compose(strict=True)``. Unknown targets always raise an error.
     """
 
     class InitSchema(albumentations.DualTransform.InitSchema):  # type: ignore[misc]
@@ -82,5 +84,5 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
         return warp(place, img, "linear")
 
     def apply_to_mask(self, mask: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:
-        """Cut the tile from a mask. Floats use linear interpolation, all other types nearest-neighbour."""
+        """Cut the tile from a mask. Interpolation is linear for floats, and nearest-neighbour for all other types."""
         return warp(place, mask, "linear" if np.issubdtype(mask.dtype, np.floating) else "nearest")

@@ -22,7 +22,7 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# OpenCV 5 uses exact coordinates for 1, 3 or 4 channels. For other numbers, it rounds coordinates to 1/32 px.
+# OpenCV 5 uses exact coordinates for images of 1, 3 or 4 channels. For others, it rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
@@ -39,7 +39,7 @@ class Parameters:
     scale : zoom; 2 shows every object twice as large.
     displacements : (2, grid, grid) float32, px of the image; rows, then columns.
     contrast : factor of the grey values.
-    brightness : summand of the grey values, in units of the type's range.
+    brightness : value that is added to the grey values, in units of the type's range.
     noise : standard deviation of the added normal noise, in units of the type's range.
     noise_seed : seed of the added noise.
     """
@@ -81,8 +81,9 @@ class Grid:
 def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[int, int]) -> Parameters:
     """Sample random parameters for a tile. The tile has sides of `tile` px around the pixel `centre`.
 
-    Every setting uses its own random numbers. So with the same seed, another noise setting keeps the geometry.
-    The logarithm of the zoom is uniform, so that enlarging by a factor is as likely as reducing by this factor.
+    Every setting uses its own random numbers. So with the same seed, a new value of the noise setting does not change
+    the geometry. The logarithm of the zoom is uniform, so that enlarging by a factor is as likely as reducing by this
+    factor.
     """
     noise_seed = int(rng.integers(2**63))
     mirrored = bool(rng.random() < 0.5)
@@ -162,9 +163,9 @@ def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int,
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror coordinates (`places` + `origin`) at the ends of an axis into 0 ... length - 1; overwrite `places`.
+    """Mirror coordinates at the ends of an axis, so that all lie in 0 ... length - 1; overwrite `places`.
 
-    The edge is not repeated.
+    The coordinates are `places` + `origin`. The edge is not repeated.
 
     Returns
     -------

@@ -24,7 +24,7 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
     Parameters
     ----------
     pixels_per_class : (K,) number of pixels of each class in the training images.
-    balance : 0 gives every class 1, 1 gives every class the same share of the loss.
+    balance : with 0, every class has weight 1; with 1, every class has the same share of the loss.
 
     Returns
     -------
@@ -33,11 +33,14 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
     Raises
     ------
     ValueError
-        No class has pixels, or a count is negative.
+        No class has pixels, or a number of pixels is negative.
     """
     pixels = np.asarray(pixels_per_class, np.float64)
     if pixels.sum() <= 0 or pixels.min() < 0:
-        raise ValueError(f"pixels per class are {list(pixels_per_class)}; pass counts with at least one above 0")
+        raise ValueError(
+            f"the pixels per class are {list(pixels_per_class)}; no number may be negative, and at least one "
+            "must be above 0"
+        )
     frequency = pixels / pixels.sum()
     weights: npt.NDArray[np.float64] = np.zeros_like(frequency)
     np.power(frequency, -balance, where=frequency > 0, out=weights)
@@ -46,7 +49,7 @@ def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArra
 
 
 class Terms(TypedDict):
-    """Choice and constants of the formula for the weight of a pixel.
+    """The formula for the weight of a pixel (`kind`), and the constants of this formula.
 
     d1 and d2 are the distances, px, from a pixel to the nearest and the second nearest cell. A distance is 0 inside the
     cell, and infinite if there is no such cell. The border term is e = w0 exp(-(d1 + d2)^2 / (2 sigma^2)). w_c is the
@@ -75,7 +78,7 @@ def weight_map(
 
     Touching instances of one class are separated first, and the gap is background. A cell consists of the pixels of one
     instance that are neither background nor ignored. The map is computed in blocks, but no distance is cut off or
-    approximated. The margin of a block is so wide that the terms of cells beyond it are lost in rounding.
+    approximated. The margin of a block is so wide that cells beyond the margin have terms that are lost in rounding.
 
     Parameters
     ----------
@@ -123,8 +126,8 @@ def weight_band(
 def _reach(terms: Terms) -> int:
     """Return the distance, in px, beyond which a cell does not change the weight of a pixel.
 
-    Beyond this distance, each term is lost in rounding: the term is too small for float64 next to the smallest value
-    that it is added to or, if that value is 0, too small for float32.
+    Beyond this distance, each term is lost in rounding. If the term is added to a value above 0, float64 rounds the
+    sum to this value. If the term is added to 0, float32 rounds the term to 0.
     """
     if terms["kind"] == "none":
         return 0
@@ -148,7 +151,7 @@ def _weigh(
     ignore: int | None,
     terms: Terms,
 ) -> npt.NDArray[np.float64]:
-    """Return the weights of the pixels in `inner`. The arrays hold a block with a margin; `inner` is the block."""
+    """Return the weights of the pixels in a block. The arrays hold a block and its margin; `inner` is the block."""
     inside = target[inner]
     ignored = np.zeros(inside.shape, bool) if ignore is None else inside == ignore
     weights = _table(inside, terms["class_weights"], ignored)[inside]
@@ -199,10 +202,10 @@ def two_nearest(instances: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray
     """Return two distances for each pixel: to the nearest and to the second nearest instance.
 
     Every instance gets a different codeword of t bits with h = t // 2 bits set (t is about log2 n: 12 for 600). For
-    each bit, one distance transform measures the distance to all instances with this bit set. Exactly h of these t
-    distances belong to the nearest instance, and at least one other to the second nearest. So, in ascending order,
-    distance 0 is d1 and distance h is d2. The cost does not depend on the shape of the instances, and little on their
-    number.
+    each bit, one distance transform measures the distance to the nearest of all instances with this bit set. So each
+    pixel has t distances. Exactly h of these are distances to the nearest instance. At least one of the others is the
+    distance to the second nearest instance. So, in ascending order, distance 0 is d1 and distance h is d2. The cost
+    depends little on the number of instances, and not at all on their shape.
 
     Parameters
     ----------

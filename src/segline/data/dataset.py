@@ -55,7 +55,9 @@ class Spec(BaseModel):
     @model_validator(mode="after")
     def _classes_in_order(self) -> Self:
         if list(self.classes) != list(range(len(self.classes))) or not 2 <= len(self.classes) <= IGNORE:
-            raise ValueError(f"class ids {list(self.classes)} must be 0, 1, 2, ... without a gap, at least two")
+            raise ValueError(
+                f"class ids {list(self.classes)} must be consecutive numbers from 0; at least two classes are needed"
+            )
         if len(set(self.classes.values())) < len(self.classes):
             raise ValueError(f"names {list(self.classes.values())}: two classes have the same name; rename one of them")
         if self.ignore in self.classes:

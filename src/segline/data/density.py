@@ -1,4 +1,4 @@
-"""Sample the centres of training tiles from a density over the pixels, which is stored as sums over grid cells."""
+"""Sample the centres of training tiles from a density. The density is stored as sums over the cells of a grid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +18,8 @@ class Density:
     """Density that gives each pixel of the training images a probability to become the centre of a training tile.
 
     The density of a pixel is the density of its class. If the density of the class is above 0, the mean border term of
-    the grid cell is added. To sample a pixel, only the sums of an image and one grid cell of its classes are read. So
-    images may be larger than memory.
+    the grid cell is added. To sample a pixel, only the sums of one image and the classes in one of its grid cells are
+    read. So images may be larger than memory.
 
     Falk 2019 uses a density of 1 on objects, 0.1 on background and 0 on ignored pixels. The border term is an addition
     of segline.
@@ -68,7 +68,8 @@ def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Flo
     Parameters
     ----------
     classes : (H, W) uint8 class ids.
-    border : (H, W), or a value for all pixels; its mean over a cell is added to each pixel whose class has a density.
+    border : (H, W) border terms, or one term for all pixels. In each cell, only pixels whose class has a density above
+        0 are used. The mean of their border terms is added to the density of each of these pixels.
     of_class : (K,) density of class 0..K-1.
 
     Returns
@@ -107,8 +108,8 @@ def _table(of_class: Sequence[float] | Float) -> Float:
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """Sample an index of a sequence of shares. `ends` holds the cumulative sums of the shares.
+    """Sample the index of one of several shares. `ends` holds the cumulative sums of the shares.
 
-    The probability of an index is proportional to its share.
+    The probability of an index is proportional to the share with this index.
     """
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

@@ -20,11 +20,11 @@ _FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))
 def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:
     """Where instances of the same class touch (8-neighbour), insert a gap of background; return the new class ids.
 
-    Instances are processed in order of their number of untouched pixels, fewest first. Each instance keeps the pixels
-    that touch no pixel kept before. So the gap is one pixel wide, lies in the thicker of two instances, and no pixel of
-    the gap could be given back to an instance. If an instance would lose all its pixels, other instances give way to
-    one of its pixels. The instance vanishes only if this is impossible, for example between two instances of one pixel
-    each. A second call changes nothing.
+    Instances are processed in order of their number of untouched pixels, fewest first. Each instance keeps those pixels
+    that touch no kept pixel of an earlier instance. So the gap is one pixel wide and lies in the thicker of two
+    instances. No pixel of the gap could be given back to an instance. If an instance would lose all its pixels, other
+    instances give way to one of its pixels. The instance vanishes only if this is impossible, for example between two
+    instances of one pixel each. A second call changes nothing.
 
     Besides arguments and result, only one byte of memory per pixel is needed, because strips are processed in turn.
 
@@ -65,7 +65,7 @@ def _check(classes: Labels, instances: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Window:
-    """Some rows of an image, with the row above and the row below if these exist, and the pairs of touching pixels.
+    """Pairs of touching pixels in some rows of an image. The row above and the row below are included if they exist.
 
     The rows are flattened. `first[i]` and `second[i]` are neighbouring pixels of the same class in different instances.
     """
@@ -106,7 +106,8 @@ def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tupl
     first, second = [], []
     for dy, dx in _FORWARD:
         step = dy * width + dx
-        # In flattened rows, the last pixel of a row seems to touch the first of the next. Such pairs are removed below.
+        # In flattened rows, the last pixel of a row seems to touch the first pixel of the next row. Such pairs are
+        # removed below.
         start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
         end = start + step
         touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])

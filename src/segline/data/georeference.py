@@ -1,4 +1,4 @@
-"""Read the GeoTIFF tags of an image, which give its position on Earth; write these tags to label files."""
+"""Read the GeoTIFF tags of an image, and write them to label files. These tags give the position on Earth."""
 
 import io
 from pathlib import Path
@@ -117,7 +117,7 @@ def _place(values: dict[int, Any]) -> Position | None:
 
 
 def apart(image: Path, labels: Path) -> str:
-    """Describe how the position of an image differs from that of its labels, which have the same size.
+    """Describe how the position of an image differs from the position of its labels. Both have the same size.
 
     The text is empty if the positions are equal or unknown.
 

@@ -141,7 +141,7 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
 def read_mask(path: Path, page: int | None = None) -> labelfile.Written:
     """Read a mask: values (H, W) or colours (H, W, 3), and a palette (N, 3) if the values are palette indices.
 
-    The values are those of `labelfile.decode`; its ImageError becomes a FileError.
+    `labelfile.decode` gives the values. An ImageError that it raises becomes a FileError.
     """
     with named(path), opened(path) as stream:
         return labelfile.decode(stream, page)
@@ -154,7 +154,7 @@ def _integers(labels: Labels, path: Path) -> Labels:
             f"{path}: {wrong.size} pixels are not integers, such as {wrong[0]}, but labels are ids; save the labels as "
             "integers. If the values are foreground probabilities, import them with --threshold 0.5"
         )
-    # An id beyond int64 would overflow. Clipped, it is still above LARGEST_ID, so the caller refuses it.
+    # An id beyond int64 would overflow. After clipping, the id is still above LARGEST_ID, so the caller refuses it.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
 
 

@@ -51,7 +51,7 @@ def components(classes: Labels, ignore: int | None = None, connectivity: Literal
 
     Returns
     -------
-    (H, W) int32, 0 = background and ignored, else 1..n: class by class, row by row within a class.
+    (H, W) int32; 0 = background or ignored. Instances are numbered 1..n, class by class, and within a class row by row.
     """
     instances = np.zeros(classes.shape, np.int32)
     count = 0
@@ -107,7 +107,7 @@ def renumber(instances: Labels) -> tuple[npt.NDArray[np.int32], int]:
 
     Parameters
     ----------
-    instances : (H, W) ids, 0 = background; they may have gaps and be huge.
+    instances : (H, W) ids, 0 = background; ids need not be consecutive, and can be huge.
 
     Raises
     ------

@@ -194,7 +194,7 @@ def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[
 
 
 def md5(path: Path) -> str:
-    """Return one MD5 of the metadata and of the names and content of all files of level 0.
+    """Return one MD5 of two things: the metadata, and the files of level 0 with their names.
 
     The function raises FileError as `read` does.
     """
@@ -240,8 +240,8 @@ class Chunks:
         names, array = self._frame.names, self._array
         if len(names) != len(self._shape):
             raise ImageError(
-                f"the metadata declare {len(names)} axes ({', '.join(names)}), but the array has {len(self._shape)}; "
-                "convert the image"
+                f"the metadata declare {len(names)} axes ({', '.join(names)}), but the array has "
+                f"{len(self._shape)} axes; convert the image"
             )
         if array.dtype.kind not in "buif":
             raise ImageError(

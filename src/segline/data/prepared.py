@@ -60,7 +60,7 @@ class Arrays(Sequence[npt.NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared dataset. A method that takes the stem of an image memory-maps an array of this image."""
+    """Prepared dataset. Methods with the parameter `name`, the stem of an image, memory-map an array of this image."""
 
     folder: Path
     manifest: "pd.DataFrame"
@@ -86,7 +86,7 @@ class Prepared:
         return cls(folder, manifest, read_spec(folder / SPEC), statistics)
 
     def names(self, split: str) -> list[str]:
-        """Return the stems of the images in a split: train, validation or test."""
+        """Return the stems of the images in a split, which is "train", "validation" or "test"."""
         return self.manifest.loc[self.manifest["split"] == split, "image"].tolist()
 
     def image(self, name: str) -> Raw:
@@ -135,8 +135,8 @@ def _array(file: Path, dtype: npt.DTypeLike, dimensions: int) -> npt.NDArray[Any
     array = files.load_array(file)
     if array.dtype != dtype or array.ndim != dimensions:
         raise files.FileError(
-            f"{file}: the array has type {array.dtype} and {array.ndim} dimensions, not {np.dtype(dtype)} and "
-            f"{dimensions}; {AGAIN}"
+            f"{file}: the array has type {array.dtype} and {array.ndim} dimensions; type "
+            f"{np.dtype(dtype)} and {dimensions} dimensions are needed; {AGAIN}"
         )
     return array
 
@@ -159,7 +159,7 @@ def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of some images: pixel type, number of pixels, and the sum and the sum of squares of each channel.
+    """Pixel type and number of pixels of some images; for each channel, sum of values and sum of squared values.
 
     The sums are whole numbers if the pixel type is an integer type.
     """

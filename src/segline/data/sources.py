@@ -44,7 +44,7 @@ class Readable(Protocol):
 
 
 class OpenImage(Readable, Protocol):
-    """Open image file or OME-Zarr image. Its pixels equal those that `imagefiles.read_image` returns."""
+    """Image file or OME-Zarr image that is open. Its pixels equal those that `imagefiles.read_image` returns."""
 
     @property
     def frame(self) -> omezarr.Frame | None:
@@ -147,7 +147,7 @@ class ZarrImage:
         return geotiff(raw[..., 0] if raw.shape[2] == 1 else np.moveaxis(raw, -1, 0), [])
 
     def md5(self) -> str:
-        """Return one MD5 of the metadata and of the names and content of the files of level 0."""
+        """Return one MD5 of two things: the metadata, and the files of level 0 with their names."""
         return omezarr.md5(self.path)
 
 

@@ -32,9 +32,9 @@ def assign(
 ) -> dict[str, Split]:
     """Return the split of each image, in alphabetical order of the images.
 
-    If `validation` or `test` names images or groups, the split consists of these. Any other split consists of whole
-    groups, chosen at random from the remaining groups. Their images make up its percentage, rounded up, but at least
-    its minimum. The order of the images does not matter.
+    If `validation` or `test` names images or groups, the split consists of these images or groups. Any other split
+    consists of whole groups, chosen at random from the remaining groups. The wanted number of images is the percentage
+    of the split, rounded up, but at least the minimum of the split. The order of the images does not matter.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
             drawn.add(smallest)
         elif count < fewest:
             # Too few images were chosen, and no other group fits. Take only the smallest of the other groups,
-            # which reaches the minimum by itself.
+            # because this group alone reaches the minimum.
             drawn = {smallest}
     return drawn
 

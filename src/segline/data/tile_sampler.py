@@ -29,13 +29,13 @@ class TrainingTiles(Dataset[Sample]):
     whatever order. `training_loader` reads the items in ascending order.
 
     Without a density, the centre of a tile is uniform over the pixels of all images, so large images are chosen more
-    often. Images are mirrored beyond their borders, so every pixel is equally likely to be in a tile. The outermost
-    pixels are half as likely, because the mirror does not repeat them.
+    often. Images are mirrored beyond their borders, so all pixels except the outermost are equally likely to be in a
+    tile. The outermost pixels are half as likely, because the mirror does not repeat them.
 
     Parameters
     ----------
-    images, targets, weights : arrays (H, W, C) raw, (H, W) uint8, (H, W) float32, one of each for an image. They may be
-        memory-mapped; only the pixels that a tile needs are read.
+    images, targets, weights : one array of each kind for each image: (H, W, C) raw, (H, W) uint8 and (H, W) float32.
+        The arrays may be memory-mapped; only the pixels that a tile needs are read.
     statistics : statistics of the training images.
     settings : kinds and limits of the augmentation.
     tile : side n of the network's input, px.
@@ -162,7 +162,7 @@ def _one_thread(_worker: int) -> None:
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Position of a validation tile: image number, top left pixel of the output, and rows and columns that are used."""
+    """Position of a validation tile: image number, top left pixel of the output, used rows, and used columns."""
 
     image: int
     row: int
@@ -172,7 +172,7 @@ class TilePlace:
 
 
 class ValidationTiles(Dataset[Sample]):
-    """Fixed validation tiles without augmentation. Their outputs cover the images if `most` allows so many tiles.
+    """Fixed validation tiles without augmentation. The outputs cover all images if `most` is large enough.
 
     Every pixel is used at most once. Each tile uses an equal share of its image, in the middle of its output. The rest
     of the output has target `ignore` and weight 0: another tile uses these pixels, or they lie outside the image.
@@ -180,7 +180,7 @@ class ValidationTiles(Dataset[Sample]):
     Parameters
     ----------
     images, targets, weights, statistics, tile, output : see `TrainingTiles`.
-    most : largest number of tiles; if there are more, a fixed even selection is taken.
+    most : largest number of tiles. If there are more, tiles are selected at even steps; the choice is always the same.
     ignore : class id of pixels that are never used; pass the ignored id of the dataset, if there is one.
     """
 
@@ -235,7 +235,7 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """For each output along an axis of `length` px, return its start and the range of its pixels that are used.
+    """For each output along an axis of `length` px, return the start of the output and the range of used pixels.
 
     If the axis is at least as long as an output, all outputs lie inside the axis.
     """

@@ -72,9 +72,9 @@ class Layer(NamedTuple):
 def write(stem: Path, kind: str, answer: AnswerByRows, image: OpenImage) -> Path:
     """Write one output for `image` to a path that is `stem` plus a suffix; return this path.
 
-    `kind` is labels, instances, probabilities or overlays. For an OME-Zarr image, the output is OME-Zarr.
+    `kind` is "labels", "instances", "probabilities" or "overlays". For an OME-Zarr image, the output is OME-Zarr.
     An out-of-core prediction becomes a tiled TIFF. A prediction in memory becomes a GeoTIFF if the image has a
-    georeference; otherwise it is written as the version encoded it.
+    georeference. Without a georeference, the bytes from the model version are written unchanged.
     """
     encoded = answer.encoded(kind)
     if kind == "overlays":
@@ -108,7 +108,7 @@ def _path(stem: Path, ending: str) -> Path:
 
 
 def layer(kind: str, answer: AnswerByRows, image: OpenImage) -> Layer:
-    """Return the pixels of one output. `kind` is labels, instances or probabilities."""
+    """Return the pixels of one output. `kind` is "labels", "instances" or "probabilities"."""
     size = (image.height, image.width)
     if kind == "labels":
         return Layer(answer.labels, size, np.uint8)
@@ -152,7 +152,7 @@ def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.N
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Divide a band of `step` rows into squares of `step` px; return the means (wide, C) of the first `wide`."""
+    """Return the mean (wide, C) of each square in a band of rows. A square has sides of `step` px."""
     pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
     means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
     return means

@@ -130,7 +130,7 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
         The version may not be trusted.
     """
     if not reason.strip():
-        raise PromotionError("--reason is empty; give a reason, which is kept in the history")
+        raise PromotionError("--reason is empty; give a reason to keep in the history")
     _check_reason(reason)
     with registry.store.place.lock("registry"):
         registry.settle()

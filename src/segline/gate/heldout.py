@@ -83,7 +83,7 @@ class HeldOut:
         return packaging.encode(self.prepared.image(name))
 
     def smallest(self, count: int) -> list[bytes]:
-        """Return the `count` smallest test images, each encoded as an image file."""
+        """Return the smallest test images, each encoded as an image file; `count` is the number to return."""
         names = sorted(self.names, key=lambda name: (self.prepared.image(name).size, name))
         return [self.encoded(name) for name in names[:count]]
 
@@ -182,7 +182,7 @@ def _judge(
     settings = params.read(params.Gate)
     if learned := held_out.learned_by(model):
         reason = f"the challenger learned from {len(learned)} of these test images, such as {learned[0]}"
-        return Verdict((), (f"{reason}; train it again on the current splits",))
+        return Verdict((), (f"{reason}; train the challenger again on the current splits",))
     try:
         scores = held_out.scores(registry, challenger, model)
     except HeldOutError as error:
@@ -219,7 +219,7 @@ def _label(version: ModelVersion) -> str:
 
 
 def _cached(file: Path, count: int) -> list[Score] | None:
-    """Read cached scores; return None if the file is missing or damaged, or does not hold `count` scores."""
+    """Read cached scores; return None if the file is missing or damaged, or the number of scores is not `count`."""
     if not file.exists():
         return None
     try:

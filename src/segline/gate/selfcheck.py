@@ -52,12 +52,17 @@ def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
     answer = model(image)
     share = packaging.other_pixels(answer.labels, expected.labels)
     yield at_most(
-        "example: pixels that differ", share, packaging.TOLERANCE, f"{share:.2%} different from the stored prediction"
+        "example: pixels that differ",
+        share,
+        packaging.TOLERANCE,
+        f"{share:.2%} of the pixels differ from the stored prediction",
     )
     if answer.instances and expected.instances:
         objects = packaging.matched_objects(answer.instances, expected.instances)
         limit, wrong = packaging.most_other(objects), objects.fp + objects.fn
-        yield at_most("example: objects that differ", wrong, limit, f"{wrong} different from the stored prediction")
+        yield at_most(
+            "example: objects that differ", wrong, limit, f"{wrong} objects differ from the stored prediction"
+        )
     if gate.max_seconds:
         seconds = median(_timed(model, image) for _ in range(TIMES))
         name, detail = "seconds to answer the example", f"median of {TIMES} predictions"
@@ -68,7 +73,7 @@ def _batch(model: Loaded, images: Sequence[bytes]) -> Iterator[Check]:
     """Check that predicting images together in one batch gives the same results as predicting each image alone."""
     together = model.each(images)
     wrong = sum(answer != model(image) for answer, image in zip(together, images, strict=True))
-    detail = f"{wrong} of {len(images)} predictions differ from those of single images"
+    detail = f"{wrong} of {len(images)} predictions in a batch differ from the predictions of single images"
     yield at_most("batch: answers that differ", wrong, 0, detail)
 
 

@@ -87,8 +87,8 @@ def bring(
     options : what the user states about the source, in place of guesses.
     licence, origin : values of licence and source in dataset.yaml.
     replace : whether an existing folder may be replaced.
-    mapper_for : returns a function like `map`, which may use all cores and show progress. The arguments of `mapper_for`
-        are the name of a step, and a function that estimates how many bytes of memory an item needs.
+    mapper_for : returns a function that works like `map`, but may use all cores and show progress. `mapper_for` takes
+        the name of a step, and a function that estimates how many bytes of memory an item needs.
 
     Raises
     ------

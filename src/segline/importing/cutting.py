@@ -61,12 +61,17 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
     return Plan(
         blocks,
         None,
-        (f"{summary}; too few images to keep each in one split, so blocks of different splits may be neighbours",),
+        (
+            (
+                f"{summary}; there are too few images to keep each image in one split, so neighbouring blocks may be "
+                "in different splits"
+            ),
+        ),
     )
 
 
 def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
-    """Divide an image into blocks of at most `side` px; return the window of each block by its name.
+    """Divide an image into blocks of at most `side` px; return the window of each block, by the name of the block.
 
     The blocks are named STEM_rROW_cCOLUMN. Their sizes differ by at most 1 px. An undivided image keeps its stem.
     """

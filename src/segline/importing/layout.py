@@ -11,7 +11,7 @@ from segline.data.imagefiles import Labels
 
 Colour = tuple[int, int, int]  # red, green, blue, each 0 to 255
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-"""A function like `map`, which may use all cores and show progress."""
+"""A function that works like `map`, but may use all cores and show progress."""
 
 READABLE = imagefiles.READABLE
 MOST_ERRORS = 5  # largest number of errors that a message lists
@@ -26,12 +26,13 @@ class ImportOptions:
     """What the user states about the source; import guesses everything that the user does not state.
 
     ``names``: class names by class id. ``ignore``: mask value of ignored pixels. ``threshold``: mask values above the
-    threshold become 1, others 0. ``colours``: class id by colour, IGNORE for colours of ignored pixels.
-    ``images``, ``masks``: patterns of files below the source; an image and a mask with the same text at `*` are a pair.
-    ``group_by``: regular expression; the text in its first parenthesis is the group of a stem. ``skip_unpaired``: leave
-    out files without partner instead of refusing them. ``missing_as_background``: images without labels hold background
-    only. ``cut``: side in px of the blocks into which larger images are cut. ``crowd``: treat COCO crowds as ignored
-    pixels or as objects. ``skip_shapes``: leave out LabelMe shapes that enclose no area.
+    threshold become 1, and the other values become 0. ``colours``: class id by colour; the id IGNORE means ignored
+    pixels. ``images``, ``masks``: patterns of files below the source; an image and a mask with the same text at `*` are
+    a pair. ``group_by``: regular expression; the text in its first parenthesis is the group of a stem.
+    ``skip_unpaired``: leave out files without partner instead of refusing them. ``missing_as_background``: treat all
+    pixels of images without labels as background. ``cut``: side in px of the blocks into which larger images are cut.
+    ``crowd``: treat COCO crowds as ignored pixels or as objects. ``skip_shapes``: leave out LabelMe shapes that enclose
+    no area.
     """
 
     labels: Kind | None = None

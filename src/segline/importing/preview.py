@@ -28,8 +28,8 @@ def chosen(checked: Sequence[Checked], most: int = PANELS) -> list[str]:
     """Choose at most `most` images that show many different classes; return their stems.
 
     The dataset is divided into at most `most` equal parts. In each part, the image with the most new classes is chosen.
-    A class is new if no image chosen before shows it. Among equal images, the one with more classes wins, then the
-    first.
+    A class is new if no image chosen before shows it. Of images with equally many new classes, the image with the most
+    classes is chosen. If several images are still equal, the first of them is chosen.
     """
     stems: list[str] = []
     shown: set[int] = set()

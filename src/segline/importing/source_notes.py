@@ -61,5 +61,7 @@ def _misplacement(pair: tuple[Path, Path]) -> str:
         distance = georeference.apart(image, mask)
     except FileError:
         return ""  # a later step reports unreadable files
-    way_out = "use the mask that belongs to the image, or, if the georeference is wrong, save the mask without it"
+    way_out = (
+        "use the mask that belongs to the image, or, if the georeference is wrong, save the mask without georeference"
+    )
     return f"{mask}: {distance}; {way_out}" if distance else ""

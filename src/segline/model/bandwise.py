@@ -31,7 +31,7 @@ class Table(NamedTuple):
 
 
 class Sums:
-    """Pixel counts and sums of background probabilities of N objects."""
+    """For each of N objects, the number of pixels and the sum of the background probabilities."""
 
     def __init__(self, count: int, classes: int) -> None:
         self.area = np.zeros(count, np.int64)
@@ -40,7 +40,7 @@ class Sums:
         self.votes = np.zeros((count, classes), np.int64)  # number of pixels of each class in each object
 
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
-        """Update the sums with pixels, given as ids, indices in the image, class ids and background probabilities."""
+        """Update the sums with pixels. A pixel has an id, an index in the image, a class, a background probability."""
         self.area += np.bincount(ids, minlength=self.area.size)
         # np.add.at adds one pixel after another, so rounding is the same as for an image in memory.
         np.add.at(self.background, ids, background.astype(np.float64))
@@ -113,7 +113,7 @@ def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Ca
 
 
 def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
-    """Number the components of one band from `count` + 1; return two values: the pixel ids and the highest id."""
+    """Give ids from `count` + 1 to the components of a band; return two values: the pixels' ids, and the highest id."""
     ids = np.zeros(kind.shape, np.int32)
     for value in range(1, int(kind.max(initial=0)) + 1):
         mask = (kind == value).view(np.uint8)

@@ -86,6 +86,6 @@ class Geometry:
         rule = f"{self.stride}k + {rest}" if rest else f"{self.stride}k"
         reduced = "" if self.reduction == 1 else f" and reduction {self.reduction}"
         raise SizeError(
-            f"{name} {size} px does not fit {self.padding} padding at depth {self.depth}{reduced}; legal sizes "
-            f"have the form {rule}, where k is a whole number, and are at least {self.smallest} px; set it to {nearest}"
+            f"{name} {size} px does not fit {self.padding} padding at depth {self.depth}{reduced}; a legal size is "
+            f"at least {self.smallest} px and has the form {rule}, where k is a whole number; use {nearest} px"
         )

@@ -99,7 +99,7 @@ class Predictor:
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
-        """Predict a view in overlapping windows; yield one row of windows at a time, from row `first` on.
+        """Predict a view in overlapping windows; yield the rows of windows one by one, from row `first`.
 
         Each pixel is in exactly one part. All parts together equal one forward pass over the whole view with mirrored
         borders.

@@ -38,7 +38,7 @@ class Contents(NamedTuple):
 
 
 class _Size(NamedTuple):
-    """Image size and tile size, px, and three counts: channels, bits per sample and tiles."""
+    """Size of the image and of a tile, px; number of channels, number of bits per sample, number of tiles."""
 
     height: int
     width: int

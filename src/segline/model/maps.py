@@ -105,7 +105,7 @@ def _sum(folder: Path, number: int) -> Path:
 
 
 def _add(part: Part, views: int, folder: Path, number: int) -> None:
-    """Add one part to the sum of view `number`; reopen files each time, because mapped files keep data in memory."""
+    """Add one part of view `number` to the sum. Open the files each time, because mapped files keep data in memory."""
     place = (slice(None), part.rows, part.columns)
     value = part.probabilities / np.float32(views)
     if number:
@@ -129,7 +129,7 @@ def _write(journal: Path, finished: Finished, file: Path) -> None:
 def preallocate(file: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
     """Write an .npy file of zeros and reserve the disk space for the file.
 
-    Without this space, a write to the memory-mapped file would kill the process if the disk is full.
+    Without reserved space, a write to the memory-mapped file would kill the process if the disk were full.
     """
     array: npt.NDArray[Any] = open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     del array

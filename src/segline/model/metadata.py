@@ -209,10 +209,10 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask that declares 0 as white, if it is unclear whether the program that wrote it inverted the values.
+    """Refuse a mask that declares 0 as white, unless it is clear whether its writer inverted the values.
 
-    `bits` is the number of bits per value. `writer` is the name of the program, as the file states it. tifffile
-    declares every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.
+    `bits` is the number of bits per value. `writer` is the name of the program that wrote the file. tifffile declares
+    every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.
     """
     most, highest = 2**bits - 1, int(stored.max(initial=0))
     if bits == 1 and writer.startswith("tifffile"):
@@ -222,6 +222,6 @@ def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
         )
     if 0 < highest <= most // 2:
         raise ImageError(
-            f"0 is white (WhiteIsZero), but the values 0 to {highest} look like ids, which inversion would "
-            f"turn into {most} to {most - highest}; write the mask as MinIsBlack"
+            f"0 is white (WhiteIsZero), but the values 0 to {highest} look like ids; inversion would turn "
+            f"these values into {most} to {most - highest}; write the mask as MinIsBlack"
         )

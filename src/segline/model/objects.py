@@ -25,8 +25,11 @@ REACH = 1024  # larger distances to the background are replaced by this distance
 class Separation:
     """Settings in inference.json that control how touching objects are separated.
 
-    ``depth``: px; two peaks of the height map (see `heights`) are two objects if the pass between them (the highest
-    point where they touch) is more than ``depth`` lower than both peaks. None: objects are connected components.
+    The pass between two peaks of the height map (see `heights`) is the highest point where the areas of these peaks
+    touch.
+
+    ``depth``: px; two peaks are two objects if the pass is lower than both peaks by more than ``depth``. None: objects
+    are connected components.
     ``min_area``: px; smaller objects are removed. ``min_probability``: objects with a lower mean foreground probability
     are removed.
     """
@@ -44,7 +47,7 @@ def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Sep
 
 
 def components(labels: Labels) -> Objects:
-    """Number the 4-connected components of all foreground classes, (H, W), from 1; 0 is background."""
+    """Give each 4-connected component of a foreground class an id from 1; return the ids (H, W), 0 for background."""
     objects = np.zeros(labels.shape, np.int32)
     for class_id in range(1, int(labels.max(initial=0)) + 1):
         pieces = segments(labels == class_id)
@@ -88,7 +91,7 @@ def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.flo
 
 
 def distances(inside: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
-    """Measure the distance (H, W) from each pixel to the nearest False pixel of `inside`, in px, at most `most`."""
+    """Measure the distance (H, W) from each pixel to the nearest False pixel of `inside`, px; limit it to `most`."""
     distance = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(distance, np.float32(most))
 
@@ -113,7 +116,7 @@ def measured(
 
 
 def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
-    """Keep each object with True in `keep` (N,); renumber them from 1 in the order of their first pixels."""
+    """Keep the objects with True in `keep` (N,); renumber these objects from 1 in the order of their first pixels."""
     kept = np.flatnonzero(keep & (np.bincount(objects.ravel(), minlength=keep.size) > 0))
     kept = kept[kept > 0]
     first = np.zeros(keep.size, np.int64)
@@ -170,7 +173,7 @@ def suffix(encoded: bytes) -> str:
 
 
 def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Number the 4-connected components of `cells` (H, W) from 1; all other pixels are 0."""
+    """Give each 4-connected component of `cells` (H, W) an id from 1; all other pixels get 0."""
     numbered = cv2.connectedComponents(np.ascontiguousarray(cells).view(np.uint8), connectivity=4, ltype=cv2.CV_32S)[1]
     return numbered.astype(np.int32, copy=False)
 
@@ -223,7 +226,7 @@ def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return, for each row of `ids` (N, 4), the only id above 0; return 0 if the row has no id above 0, or several."""
+    """Return, for each row of `ids` (N, 4), the only id above 0; return 0 if the row has no such id or several."""
     highest = ids.max(axis=1)
     lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
     return np.where(lowest == highest, highest, 0).astype(np.int32)

@@ -43,7 +43,7 @@ class Served(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict all images in `model_input`; return the column ``labels``, and the further columns set in `params`.
+        """Predict all images in `model_input`; return the column ``labels`` and the columns that `params` adds.
 
         Parameters
         ----------
@@ -109,7 +109,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return two values: why windows cannot be used (empty if they can), and the memory needed, bytes."""
+        """Return why windows cannot be used (empty if they can), and how many bytes of memory are needed."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 

@@ -15,7 +15,8 @@ from .headers import ImageError
 from .metadata import Metadata
 
 # Largest expansion of each accepted compression, decoded bytes per compressed byte.
-# Rare compressions are refused. So are JPEG 2000, WebP, JPEG XL and LERC, because they declare sizes in their data.
+# Rare compressions are refused. JPEG 2000, WebP, JPEG XL and LERC are refused too, because they declare sizes in their
+# data.
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1 is grey with 0 as black, 2 is RGB
@@ -63,7 +64,7 @@ def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
 
 
 def count(stream: BinaryIO) -> int:
-    """Count the pictures in a TIFF, but not further planes of a picture, smaller copies and validity masks.
+    """Count the pictures in a TIFF. Further planes of a picture, smaller copies and validity masks are not counted.
 
     Raises
     ------
@@ -248,7 +249,7 @@ def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, co
 
 
 def _bytes(dtype: np.dtype[Any]) -> int:
-    """Return the number of bytes per pixel value, stored or decoded, whichever is larger."""
+    """Return the larger of two sizes of a pixel value, bytes: the stored size and the decoded size."""
     return dtype.itemsize if dtype.name in ("bool", "uint8", "uint16") else max(4, dtype.itemsize)
 
 

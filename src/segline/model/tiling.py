@@ -87,7 +87,7 @@ def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan windows for unpadded convolutions; each window keeps the pixels of one step, from pixel 0 on."""
+    """Plan windows for unpadded convolutions. The axis is divided into steps, and each window keeps one step."""
     context = geometry.margin + geometry.fringe
     whole = geometry.at_least(length + 2 * context)
     size = min(size or whole, whole)
@@ -128,7 +128,7 @@ def smallest(geometry: Geometry) -> int:
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Return the smallest window size, px, that covers `length` px with no more windows than `size` does."""
+    """Return the smallest window size, px, at which `length` px need no more windows than at `size`."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:
@@ -139,7 +139,7 @@ def fitted(length: int, size: int, geometry: Geometry) -> int:
 
 def _refuse(size: int, geometry: Geometry) -> None:
     raise SizeError(
-        f"a tile of {size} px is all margin, so windows cannot advance; set it to {smallest(geometry)} or more"
+        f"a tile of {size} px is all margin, so windows cannot advance; use a tile of at least {smallest(geometry)} px"
     )
 
 

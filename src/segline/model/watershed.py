@@ -158,7 +158,7 @@ def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return, for each entry, the index where its path ends; `pointers` holds the next index on each path."""
+    """Return, for each index, the index where its path ends; `pointers` holds the index that follows each index."""
     while True:
         further = pointers[pointers]
         if np.array_equal(further, pointers):
@@ -167,7 +167,7 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Return the passes between pixels of different ids; `shifted` holds the neighbour of each pixel in `land`."""
+    """Return the passes between pixels of different ids; `land` holds pixels, `shifted` holds a neighbour of each."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 

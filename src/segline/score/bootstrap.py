@@ -128,7 +128,7 @@ def _divide(above: Values, below: npt.NDArray[np.number]) -> Values:
 
 
 def _if_any(value: float | None) -> tuple[float, int] | None:
-    """Return two terms of a mean over images, for the sum and the number: (value, 1), or (0, 0) if the value is nan."""
+    """Return what one image adds to the sum and to the number of values: (value, 1), or (0, 0) if the value is nan."""
     if value is None:
         return None
     return (0.0, 0) if math.isnan(value) else (value, 1)

@@ -35,7 +35,7 @@ def confusion(
     """
     if truth.shape != predicted.shape:
         raise ValueError(
-            f"truth has shape {truth.shape}, but predicted has {predicted.shape}; the shapes must be equal"
+            f"truth has shape {truth.shape}, but predicted has shape {predicted.shape}; the shapes must be equal"
         )
     if ignore is not None:
         counted = truth != ignore

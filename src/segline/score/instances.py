@@ -1,7 +1,7 @@
 """Match true and predicted objects, and compute AP, PQ and SEG, from a sparse table of overlaps.
 
-All functions take label images: (H, W) integer ids, 0 = background, ids need not be consecutive. To ignore pixels, set
-both images to 0 there. Counts of several images are summed before anything is divided.
+All functions take label images: (H, W) integer ids, 0 = background. Ids need not be consecutive. To ignore pixels, set
+them to 0 in both images. Counts of several images are summed before anything is divided.
 """
 
 import math
@@ -58,7 +58,7 @@ def overlaps(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlaps:
     """
     if truth.shape != predicted.shape:
         raise ValueError(
-            f"truth has shape {truth.shape}, but predicted has {predicted.shape}; the shapes must be equal"
+            f"truth has shape {truth.shape}, but predicted has shape {predicted.shape}; the shapes must be equal"
         )
     _check_ids("truth", truth)
     _check_ids("predicted", predicted)
@@ -83,7 +83,7 @@ def matches(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], iou: float) ->
     Parameters
     ----------
     iou
-        Smallest intersection over union, in (0, 1]; write 0.6, not 0.5 + 0.05 + 0.05, which is slightly larger.
+        Smallest intersection over union, in (0, 1]. Write 0.6; the sum 0.5 + 0.05 + 0.05 is slightly larger than 0.6.
     """
     return matches_of(overlaps(truth, predicted), iou)
 
@@ -98,7 +98,7 @@ def matches_of(table: Overlaps, iou: float) -> Matches:
 
 
 def only(table: Overlaps, keep: npt.NDArray[np.bool_]) -> Overlaps:
-    """Return a copy of the table in which some predicted objects are background.
+    """Return a copy of the table in which some predicted objects are turned into background.
 
     An object becomes background if the entry for its id in the array `keep` (ids,) is False. The area of the
     background is not updated, because no metric of objects uses this area.
@@ -160,7 +160,7 @@ def _largest_matching(truth: Integers, predicted: Integers) -> int:
     rows, columns = np.unique(truth, return_inverse=True)[1], np.unique(predicted, return_inverse=True)[1]
     if np.bincount(rows).max(initial=0) <= 1 and np.bincount(columns).max(initial=0) <= 1:
         return int(truth.size)
-    # Import scipy only here, because it is needed only at or below IoU 0.5.
+    # Import scipy only here, because it is needed only if the threshold of the IoU is 0.5 or less.
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -173,4 +173,4 @@ def _check_ids(name: str, ids: npt.NDArray[Any]) -> None:
         raise ValueError(f"{name} has type {ids.dtype}; object ids must be integers")
     for worst in (ids.min(), ids.max()) if ids.size else ():
         if not 0 <= worst <= LARGEST_ID:
-            raise ValueError(f"{name} contains id {worst}; object ids are 1 to {LARGEST_ID}, 0 is background")
+            raise ValueError(f"{name} contains id {worst}; object ids are 1 to {LARGEST_ID}, and 0 is background")

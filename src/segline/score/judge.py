@@ -124,7 +124,7 @@ def detection_score(foreground: npt.NDArray[Any]) -> float:
 def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
     """Return the ROC AUC: the probability that an image with foreground has a higher score than an image without.
 
-    Ties count half.
+    A pair of images with equal scores counts one half.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
 
     Returns
     -------
-    0.5 for guessing, 1 for a perfect order; nan if all images contain foreground, or none.
+    0.5 for random scores, 1 for a perfect order; nan if all images contain foreground, or none.
     """
     values, positive = np.asarray(scores, np.float64), np.asarray(present, np.bool_)
     with_object, without = values[positive], np.sort(values[~positive])
@@ -179,7 +179,7 @@ def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]
 
 def row(score: Score, classes: Mapping[int, str]) -> dict[str, Any]:
     """Return the metrics of one image as a flat row for a table."""
-    # Omit the AUC, which needs several images, and ap_50_by_image, which equals ap_50 for a single image.
+    # Omit two metrics: the AUC needs several images, and ap_50_by_image equals ap_50 for a single image.
     whole = total([replace(score, detection_score=None)], classes)
     flat = {name: whole[name] for name in METRICS if name in whole and name != BY_IMAGE}
     flat |= {f"iou_{name}": value for name, value in whole["iou"].items()}

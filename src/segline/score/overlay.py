@@ -88,7 +88,7 @@ def overlay(
     for name, labels in (("predicted", predicted), ("truth", truth), ("objects", objects)):
         if labels is not None and labels.shape != image.shape[:2]:
             raise ValueError(
-                f"{name} has shape {labels.shape}, but the image has {image.shape[:2]}; the shapes must be equal"
+                f"{name} has shape {labels.shape}, but the image has shape {image.shape[:2]}; the shapes must be equal"
             )
     picture = _muted(view(image))
     if truth is not None:

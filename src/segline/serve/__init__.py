@@ -1,1 +1,1 @@
-"""HTTP server that labels images with a registered model."""
+"""HTTP server that predicts images with a registered model."""

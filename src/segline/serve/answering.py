@@ -67,12 +67,12 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Return how many pixels later images of a request may have; `left` is this number before `image` is read.
+    """Return the number of pixels that the later images of a request may have: `left` minus the pixels of `image`.
 
     Raises
     ------
     RefusedError
-        The image has more than `left` pixels.
+        The image has more pixels than `left`.
     """
     size = header(io.BytesIO(image))
     if size.height * size.width > left:

@@ -1,4 +1,4 @@
-"""Routes of the server. They label images, one request at a time, and describe the model version in use."""
+"""Routes of the server. They predict images, one request at a time, and describe the model version in use."""
 
 import asyncio
 import json
@@ -68,9 +68,9 @@ def _poll(follower: ServedModel, stop: threading.Event) -> None:
 
 
 class _Queue:
-    """Queue of requests for the single thread that labels images. One thread is enough, because torch uses all cores.
+    """Queue of requests for the single thread that predicts images. One thread is enough, because torch uses all cores.
 
-    A second thread parses forms and JSON, so that parsing delays neither the event loop nor the labelling.
+    A second thread parses forms and JSON, so that parsing delays neither the event loop nor the predictions.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class _Queue:
             self._waiting -= 1
 
     async def answer(self, work: Callable[[], DecodedImage]) -> DecodedImage:
-        """Run `work` in the thread that labels images."""
+        """Run `work` in the thread that predicts images."""
         return await asyncio.get_running_loop().run_in_executor(self._answers, work)
 
     async def parse(self, work: Callable[[], T]) -> T:
@@ -120,7 +120,7 @@ def _add_invocations(app: FastAPI, follower: ServedModel, limits: Limits) -> Non
 
     @app.post("/invocations", response_class=Response, responses=openapi.RESPONSES, openapi_extra=openapi.REQUEST)
     async def invocations(request: Request, output: Output = "labels", views: int = 0) -> Response:
-        """Label the images of a request. The response to an image or a form is an image, and to JSON it is JSON."""
+        """Predict the images of a request. Answer an image or a form with an image, and JSON with JSON."""
         used: list[Serving] = []
         with ExitStack() as place:
             place.enter_context(queue.place())

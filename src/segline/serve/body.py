@@ -27,7 +27,7 @@ async def read(request: Request, max_bytes: int) -> bytearray:
     Raises
     ------
     RefusedError
-        The body is compressed, has more than `max_bytes` bytes, or takes too long.
+        The body is compressed, has more bytes than `max_bytes`, or takes too long.
     """
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise RefusedError(415, "the body has a Content-Encoding; send it uncompressed, without that header")

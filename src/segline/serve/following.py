@@ -37,7 +37,7 @@ class LoadedModel(Protocol):
 
 
 class Unchanging:
-    """A model folder that the server uses until it ends; it has the attributes of `Follower`."""
+    """A model folder that stays in use until the server ends. This class has the attributes of `Follower`."""
 
     aliases: tuple[str, ...] = ()
     problem = None

@@ -63,7 +63,7 @@ REQUEST: dict[str, Any] = {
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "label images: one image for an image or a form, JSON for JSON",
+        "description": "label images; the response to an image or a form is an image, the response to JSON is JSON",
         "headers": {
             "Model-Version": {
                 "schema": {"type": "string"},

@@ -1,8 +1,8 @@
 """Protect uvicorn from slow, silent and hostile HTTP clients with deadlines, a connection limit and strict parsing.
 
-uvicorn sets no deadline for the head of a request or for the delivery of a response, never closes a waiting connection,
-and drops a client that closes its sending side. tests/serve/test_protocol.py checks the internals of uvicorn and h11
-that this module uses.
+uvicorn sets no deadline for the head of a request or for the delivery of a response. uvicorn never closes a waiting
+connection, and drops a client that closes its sending side. tests/serve/test_protocol.py checks the internals of
+uvicorn and h11 that this module uses.
 """
 
 import asyncio
@@ -91,8 +91,8 @@ class Parser(h11.Connection):
 class Turns:
     """Queue of the connections that have received data; each iteration of the event loop handles one connection.
 
-    If each iteration handled a request of every connection, a new client would wait for all other clients several
-    times, because the answer to a new client takes several iterations. New clients have a queue of their own. The two
+    The answer to a new client takes several iterations. If each iteration handled a request of every connection, the
+    new client would wait for all other clients several times. New clients have a queue of their own. The two
     queues take turns, so that many large requests do not delay a new client.
     """
 

@@ -84,7 +84,7 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
         )
     if predictor.network.whole_image_norm:
         progress.note(
-            f"evaluate.tile = {tile} has no effect, because instance and group norm need the whole image at once"
+            f"evaluate.tile = {tile} has no effect, because instance norm and group norm need the whole image at once"
         )
 
 
@@ -95,7 +95,7 @@ def _plain(settings: params.Evaluate) -> Inference:
 
 
 def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
-    """Complete the inference settings: use values of params.yaml or, for `auto`, values chosen on validation images."""
+    """Complete the inference settings. If a setting is `auto`, its value is chosen on validation images."""
     plain, kind = predictor.inference, prepared.dataset.labels
     if kind == "classes":
         return plain
@@ -112,7 +112,7 @@ def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate,
 def _separation(
     predictor: Predictor, plain: Inference, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode
 ) -> Separation:
-    """Return the settings that separate touching objects; `auto` settings are chosen on the validation images."""
+    """Return the settings that separate touching objects. An `auto` value is chosen on validation images."""
     depth, area, probability = settings.watershed_depth, settings.min_area, settings.min_probability
     depths = choose.DEPTHS if depth == "auto" else (None if depth == "off" else float(depth),)
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)
@@ -126,7 +126,7 @@ def _separation(
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
-    """Predict all validation images. If their total exceeds `CHOSEN_ON` pixels, predict only every nth image."""
+    """Predict the validation images. If they have more than `CHOSEN_ON` pixels in total, predict every nth image."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):

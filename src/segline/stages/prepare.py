@@ -50,9 +50,9 @@ def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: param
 def _write_all(
     dataset: Dataset, split: dict[str, splits.Split], channels: int, folder: Path, mode: progress.Mode
 ) -> Moments:
-    """Write the arrays and the manifest; return the moments of the training images.
+    """Write the arrays and the manifest; return the pixel moments of the training images.
 
-    The moments are the sums of the pixel values and the sums of the squared pixel values.
+    Pixel moments are the sums of the pixel values and the sums of the squared pixel values.
     """
     for kind in KINDS:
         files.make_folder(folder / kind)
@@ -85,7 +85,10 @@ def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Ro
 
 
 def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
-    """Write an image with `channels` channels; return its original size and type, and the moments of the array."""
+    """Write an image with the given number of channels; return its original form and its pixel moments.
+
+    The form is a part of the manifest row: height, width, number of channels and dtype.
+    """
     written = as_channels(image, channels)
     files.save_array(file, written)
     form: Row = {"height": image.shape[0], "width": image.shape[1], "channels": image.shape[2]}
@@ -93,7 +96,7 @@ def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
 
 
 def _write_labels(dataset: Dataset, stem: str, folder: Path) -> Row:
-    """Write classes, instances and targets; return two counts: instances, and pixels of each class."""
+    """Write classes, instances and targets; return the number of instances, and the number of pixels of each class."""
     classes, instances = dataset.truth(stem)
     files.save_array(folder / f"classes/{stem}.npy", classes)
     files.save_array(folder / f"instances/{stem}.npy", instances)

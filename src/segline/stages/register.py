@@ -54,7 +54,7 @@ def main() -> None:
 def again(name: str) -> str:
     """Register the model in data/model as `name`, with the code of this checkout; return the version number.
 
-    No alias is moved. A restored training run has no test metrics, so they are added to it.
+    No alias is changed. A restored training run has no test metrics, so the test metrics are added to this run.
     """
     prepared, result = Prepared.open(), _result()
     store = open_store()

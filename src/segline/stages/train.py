@@ -186,5 +186,5 @@ def _write(kept: keep.Kept, description: Description, collapsed: str | None) -> 
 
 
 def _or_none(metric: float) -> float | None:
-    """Return None for nan, which JSON does not have; return any other metric unchanged."""
+    """Return None for nan, because JSON has no nan; return any other metric unchanged."""
     return None if math.isnan(metric) else metric

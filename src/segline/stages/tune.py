@@ -26,7 +26,8 @@ def main(join: str | None = None) -> None:
 
     Parameters
     ----------
-    join : Optuna storage address of a search that another process runs; train trials of this search, write nothing.
+    join : Optuna storage address of a search that another process runs. If it is given, trials of the
+        search are trained, and data/tune is not written.
     """
     model, augment, train = params.read(params.Model), params.read(params.Augment), params.read(params.Train)
     tune, runtime = params.read(params.Tune), params.read(params.Runtime)
@@ -47,7 +48,7 @@ def main(join: str | None = None) -> None:
 
 
 def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
-    """Search with runtime.tune_workers processes, and write the best settings."""
+    """Run the search in one or more processes (see runtime.tune_workers), and write the best settings."""
     from segline.process import helpers
     from segline.track.store import open_store
     from segline.train import charts, search, studies
@@ -117,7 +118,7 @@ def _train_all(
 
 
 def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
-    """Train one trial and log it to an MLflow run; return its state, and the reason if the trial failed."""
+    """Train one trial and log it to an MLflow run; return the state, and the reason if the trial failed."""
     from segline.data.prepared import Prepared
     from segline.track.recording import OUTCOME_TAG
     from segline.train import device, loop, setup
@@ -148,7 +149,7 @@ def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str,
 
 
 def _key(plan: "SearchPlan") -> str:
-    """Return the search key, which is a digest of settings, data, code and torch version."""
+    """Return the search key: a digest of settings, data, code and torch version."""
     from segline.data.prepared import PREPARED, WEIGHTS
     from segline.track import lineage
 
@@ -166,7 +167,7 @@ def _share(runtime: "Runtime") -> "Runtime":
 
 
 def _parent(store: "Store", plan: "SearchPlan", mark: str) -> "AbstractContextManager[StartedRun]":
-    """Start the MLflow run of the search, which is the parent of the trials' runs."""
+    """Start the MLflow run of the search; this run is the parent of the runs of the trials."""
     from segline.data.prepared import PREPARED, Prepared
     from segline.track import lineage
     from segline.track.recording import LoggedDataset

@@ -55,7 +55,7 @@ def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) 
     """Write the weight map of one image band by band, so that only one band is in memory at a time."""
 
     def weigh(rows: slice) -> npt.NDArray[np.float32]:
-        # The arrays are reopened for each band, so that the memory mapped for the previous band is freed.
+        # The arrays are reopened for each band, so that the memory of the previous band is freed.
         target, instances = prepared.target(name), prepared.instances(name)
         return borders.weight_band(target, instances, rows, ignore=prepared.dataset.ignore, **terms)
 
@@ -111,7 +111,7 @@ def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
-    """Colour a target (H, W): background black, ignored pixels grey, and each class in the colour that overlays use."""
+    """Draw a target (H, W): black background, grey ignored pixels, and each class in the colour that overlays use."""
     palette = np.zeros((256, 3), np.uint8)
     palette[1:] = np.resize(np.array(CLASS_COLOURS, np.uint8), (255, 3))
     palette[255] = 128
@@ -119,6 +119,6 @@ def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
 
 
 def _heat(share: npt.NDArray[np.float32]) -> RGB:
-    """Map values from 0 to 1 (H, W) to colours (H, W, 3) of viridis, a perceptually uniform colour map."""
+    """Convert an array (H, W) of values from 0 to 1 into colours (H, W, 3) of viridis, a perceptually uniform map."""
     levels = np.clip(np.rint(share * 255), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1]).astype(np.uint8)

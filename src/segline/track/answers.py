@@ -70,7 +70,7 @@ class Loaded:
         self._params = {name for name in PARAMS if f'"{name}"'.encode() in content.sources[SERVED]}
 
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer:
-        """Predict the labels of an encoded image, averaged over `views` views.
+        """Predict the labels of an encoded image; `views` is the number of views to average.
 
         If `views` is 0, the number of views in the version's settings is used.
 
@@ -135,7 +135,7 @@ def parse_address(address: str) -> Address:
     Raises
     ------
     RegistryError
-        `address` is not such a URI.
+        `address` is not a model URI.
     """
     match = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if match is None:
@@ -151,12 +151,12 @@ def load(address: str, *, trust: bool = False) -> Loaded:
     Parameters
     ----------
     address : ``models:/NAME@ALIAS`` or ``models:/NAME/NUMBER``, or the path of a model folder.
-    trust : as in `load_model`.
+    trust : use a version without a line in registry.jsonl, on the user's responsibility.
 
     Raises
     ------
     RegistryError
-        As in `load_model` and `load_folder`.
+        The model cannot be loaded for one of the reasons in `load_model` and `load_folder`.
     """
     if is_folder(address):
         return load_folder(Path(address))
@@ -206,23 +206,23 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
 
 
 def load_folder(folder: Path) -> Loaded:
-    """Load a model from a folder that MLflow stored for a version. The caller trusts the folder, which contains code.
+    """Load a model from a folder that MLflow stored for a version. The caller trusts the code in the folder.
 
     Raises
     ------
     RegistryError
-        The folder is not such a folder, or is incomplete or altered, or its code fails on this machine.
+        The folder is not a model folder, is incomplete or altered, or holds code that fails on this machine.
     """
     if not (folder / "MLmodel").is_file():
         raise RegistryError(
-            f"{folder} is not a model folder: it has no file MLmodel; name a folder that MLflow stored for a version, "
+            f"{folder} is not a model folder: it has no file MLmodel; give a folder that MLflow stored for a version, "
             "or a registered version such as models:/cells@champion"
         )
     copy = _private_folder()
     try:
         content = read(folder, copy)
         if not content.md5:
-            raise RegistryError(f"{folder}: weights, settings or code are missing, or altered; copy the folder again")
+            raise RegistryError(f"{folder}: weights, settings or code are missing or altered; copy the folder again")
     except (OSError, RegistryError) as error:
         shutil.rmtree(copy, ignore_errors=True)
         raise RegistryError(str(error)) from error

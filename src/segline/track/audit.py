@@ -75,8 +75,8 @@ def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
     return [
         Finding(
             same[0],
-            f"the tag {VERSION_TAG} has the same value in versions {', '.join(same[1:])}; somebody edited one of these "
-            "tags",
+            f"the tag {VERSION_TAG} has the same value in other versions ({', '.join(same[1:])}); somebody edited one "
+            "of these tags",
         )
         for md5, same in numbers.items()
         if md5 and len(same) > 1

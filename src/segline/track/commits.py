@@ -174,11 +174,11 @@ class _Repository:
         return commits[0] if commits else None
 
     def differing(self, commit: str, code: Mapping[str, str]) -> list[str]:
-        """Return the files that have another digest in `commit` than in `code` (path -> digest)."""
+        """Return the files whose digest in `commit` differs from the digest in `code` (path -> digest)."""
         return self._differing([commit], sorted(code), code)[commit]
 
     def _differing(self, commits: Sequence[str], paths: Sequence[str], code: Mapping[str, str]) -> dict[str, list[str]]:
-        """Return, for each commit, the files of `paths` that have another digest in the commit than in `code`."""
+        """Return, for each commit, the files of `paths` whose digest in the commit differs from that in `code`."""
         objects = self._objects([f"{commit}:{self.prefix}{path}" for commit in commits for path in paths])
         self._read(objects)
         wrong: dict[str, list[str]] = {commit: [] for commit in commits}
@@ -202,7 +202,7 @@ class _Repository:
 
 
 def _deps(pipeline: bytes) -> list[object]:
-    """Return the dependencies of stage register and all stages above it; `pipeline` is the content of dvc.yaml."""
+    """Return the dependencies of stage register and of all earlier stages; `pipeline` is the content of dvc.yaml."""
     content = _parsed(pipeline)
     stages: dict[str, Any] = content.get("stages", {}) if isinstance(content, dict) else {}
     deps: list[object] = []

@@ -24,13 +24,13 @@ Read = Callable[[str, BinaryIO], None]
 def visit(folder: Path, read: Read) -> dict[str, str]:
     """Call `read` with the relative path and the open stream of each regular file; return a dict of all other entries.
 
-    Bytecode caches are neither read nor entered. Folders are opened by descriptor, so that a link that replaces a
-    folder meanwhile is not followed.
+    Bytecode caches are neither read nor entered. Folders are opened by descriptor. Therefore, if somebody
+    replaces a folder with a link meanwhile, the link is not followed.
 
     Returns
     -------
     Dict from the path relative to `folder` to the type of the entry. The type is a bytecode cache, a link, a FIFO, a
-    socket, a device, an empty folder, or a folder too deep.
+    socket, a device, an empty folder, or a folder nested too deeply.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def visit(folder: Path, read: Read) -> dict[str, str]:
     for place, folders, names, descriptor in os.fwalk(folder, onerror=_raise):
         here = Path(place).relative_to(folder)
         if len(here.parts) > DEEPEST:
-            others[here.as_posix()] = "a folder too deep"
+            others[here.as_posix()] = "a folder nested too deeply"
             folders[:] = []
             continue
         if not folders and not names and here != Path():

@@ -102,12 +102,12 @@ def other_schema(revision: str, address: str, where: str) -> StoreError:
     if _known(revision):
         upgrade = f"mlflow db upgrade {shlex.quote(shown(address))}"
         return StoreError(
-            f"{where} was written by an older MLflow than the installed {here} (its schema is {revision}); "
-            f"make a copy of it, then run `{upgrade}`"
+            f"{where} was written by an older MLflow than the installed MLflow {here} (database schema "
+            f"{revision}); make a copy of the database, then run `{upgrade}`"
         )
     return StoreError(
-        f"{where} was written by a newer MLflow than the installed {here} (its schema is {revision}, which "
-        "this MLflow does not support); install the MLflow that wrote it, or use an older copy of the store"
+        f"{where} was written by a newer MLflow than the installed MLflow {here} (database schema {revision}); "
+        "install the MLflow that wrote the database, or use an older copy of the database"
     )
 
 

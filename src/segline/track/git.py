@@ -27,7 +27,7 @@ USERS_DVC = ("DVC_GLOBAL_CONFIG_DIR", "DVC_NO_ANALYTICS", "DVC_SITE_CACHE_DIR", 
 OTHERS = ("DVC_", "GIT_", "MLFLOW_")
 # Override user settings that make git run other programs, change its output, or reject files with mixed line endings.
 SETTINGS = ("core.fsmonitor=false", "core.safecrlf=false", "log.showSignature=false", "core.quotePath=false")
-TEXT = 8000  # git treats a file as binary if a zero byte is among its first TEXT bytes
+TEXT = 8000  # git treats a file as binary if one of its first 8000 bytes is zero
 
 
 def surroundings() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Read and write registry.jsonl, the history of registrations, promotions and rollbacks, which MLflow does not keep.
+"""Read and write registry.jsonl: the history of registrations, promotions and rollbacks. MLflow keeps no such history.
 
 While a promotion is in progress, mlruns/ contains an empty marker file. If the process is killed, the next command
 finds the marker file and completes the promotion. Only registry.jsonl says which version has which alias. Therefore
@@ -34,7 +34,7 @@ class RegistryError(ValueError):
 
 @dataclass(frozen=True)
 class Promotion:
-    """One line of registry.jsonl, which records that a version got an alias.
+    """One line of registry.jsonl; the line records that a version got an alias.
 
     The line also makes the version trusted, because segline refuses versions that have no line.
     """
@@ -242,7 +242,7 @@ def mark_move(folder: Path) -> None:
 
 
 def move_is_marked(folder: Path) -> bool:
-    """Return whether `folder` has a marker file, which means that a change of the champion is incomplete."""
+    """Return whether `folder` has a marker file. The file means that a change of the champion is incomplete."""
     return os.path.lexists(folder / MARKER)
 
 

@@ -19,7 +19,7 @@ IGNORED_FIELDS = (
     "ctx",
     "kind",
     "type_comment",
-)  # fields of syntax nodes that follow from other fields or have no effect
+)  # fields of syntax nodes; these fields follow from other fields or have no effect
 
 
 def text_of(source: bytes) -> str:
@@ -38,7 +38,7 @@ def text_of(source: bytes) -> str:
 
 @lru_cache(maxsize=1024)
 def of_source(source: bytes) -> str:
-    """Return the code digest of a Python file, which is the MD5 of its syntax tree without docstrings.
+    """Return the code digest of a Python file: the MD5 of its syntax tree without docstrings.
 
     If the source is not valid Python or too large to parse, the digest is computed from its exact bytes.
     """

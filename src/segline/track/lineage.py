@@ -95,7 +95,7 @@ def digest(path: Path, lock: Path = LOCK) -> str:
     """Return the MD5 of a file or folder, as DVC computes it.
 
     If dvc.lock is up to date, the MD5 is read from dvc.lock. Otherwise the MD5 is computed. dvc.lock is up to date if
-    it is newer than all files of `path` and holds the same number of files and the same total size. The MD5 of a
+    it is newer than all files of `path`, and records the current number and total size of these files. The MD5 of a
     folder ends in ``.dir``.
 
     Raises
@@ -154,12 +154,12 @@ def listing_md5(md5s: Mapping[str, str]) -> str:
 
 
 def model_md5(folder: Path) -> str:
-    """Return the MD5 of weights.safetensors, which identifies a trained model; dvc.lock holds the same MD5."""
+    """Return the MD5 of weights.safetensors. This MD5 identifies a trained model, and is also in dvc.lock."""
     return files.md5(folder / "weights.safetensors")
 
 
 def combined_md5(parts: Mapping[str, str]) -> str:
-    """Combine the MD5s in `parts` (name -> MD5) into one MD5; the order of the names does not affect it."""
+    """Combine the MD5s in `parts` (name -> MD5) into one MD5; the order of the names does not affect the result."""
     lines = "".join(f"{name} {md5}\n" for name, md5 in sorted(parts.items()))
     return files.bytes_md5(lines.encode())
 

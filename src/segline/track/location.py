@@ -67,7 +67,7 @@ class Place:
 
     @property
     def writable(self) -> bool:
-        """True if this user may write to the store's database and to its folder, where SQLite adds files."""
+        """True if this user may write to the store's database and to the database's folder, where SQLite adds files."""
         if not self.folder.is_dir():
             return os.access(self.root, os.W_OK)
         database = self.folder / "mlflow.db"
@@ -208,8 +208,8 @@ def _first(database: Path, query: str, *values: str) -> str | None:
 def relocate(database: Path, old: Path, new: Path) -> Path:
     """Replace the project folder `old` with `new` in all paths of the database; return the path of a backup.
 
-    The backup is made before the change, which is one transaction. MLflow stores absolute paths. Without the change,
-    models would not load after a move of the folder, and new runs would be written to the old folder.
+    The backup is made first. The change is one transaction. MLflow stores absolute paths. Without the change, models
+    would not load after a move of the folder, and new runs would be written to the old folder.
     """
     backup = database.with_name(f"mlflow-before-move-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.db")
     with (

@@ -45,7 +45,7 @@ PACKAGES = (
 )
 # Predictions of the example may differ slightly, if stage `evaluate` uses a GPU and the packed model uses a CPU.
 TOLERANCE = 0.001  # largest share of pixels that may differ
-OBJECT_TOLERANCE = 3  # number of objects that may differ; an object cut in two counts as one missing and two extra
+OBJECT_TOLERANCE = 3  # number of objects that may differ; if an object is cut in two, one is missing and two are extra
 OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of the two limits applies
 ENTRY = '''\
 """Run by MLflow to load this model; all of its code is in code/{package}."""
@@ -81,7 +81,7 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """If the MD5 computed with `by_bytes` set is in `md5s`, return a copy with `by_bytes` set, otherwise self."""
+        """Return a copy whose `by_bytes` is True if the MD5 of this copy is in `md5s`; otherwise return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 

@@ -86,7 +86,7 @@ class Run:
             self.client.log_batch(self.id, tags=entries[start : start + BATCH])
 
     def params(self, params: Mapping[str, object]) -> None:
-        """Log params; cut values that are too long for MLflow, and store all uncut values in params.json."""
+        """Log params; if MLflow refuses a value as too long, cut it, and store all values unchanged in params.json."""
         values = {name: str(value) for name, value in params.items()}
         entries = [Param(name, _cut(value)) for name, value in values.items()]
         for start in range(0, len(entries), BATCH):

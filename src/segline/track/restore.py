@@ -62,9 +62,8 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
             return commit
     if candidates:
         raise NoCommitError(
-            f"commit {candidates[0][:10]} has a dvc.lock with the version's weights, but the inference settings or "
-            "the model code in the commit differ from the version; commit the dvc.lock from the registration of this "
-            "version, and push the commit"
+            f"commit {candidates[0][:10]} has a dvc.lock with the version's weights, but other inference settings or "
+            "other model code; commit the dvc.lock from the registration of this version, and push the commit"
         )
     raise NoCommitError(
         f"no commit of this clone has a dvc.lock with the version's weights (md5 {version.model_md5}); on the machine "

@@ -111,7 +111,7 @@ def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
     """Return why the version cannot predict window by window, and how much memory it needs without windows.
 
     The first value is empty if the version can predict an image of this size window by window. The second value is the
-    memory in bytes that a prediction of the whole image at once needs.
+    memory, in bytes, for predicting the whole image at once.
     """
     served = version.served
     if not hasattr(served, "large"):

@@ -17,7 +17,7 @@ from segline.track.location import Place, opening
 
 TRACKING, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 CONNECT = 10  # seconds to wait until a database server accepts a connection; MLflow would try for minutes
-# Database driver -> argument of this driver for the timeout.
+# Database driver -> name of the argument that sets the timeout of this driver.
 CONNECT_ARGUMENT = {
     "psycopg2": "connect_timeout",
     "psycopg": "connect_timeout",

@@ -50,13 +50,13 @@ def _copy(database: Path, target: Path) -> None:
             source.execute("BEGIN")
             source.execute(
                 "SELECT COUNT(*) FROM sqlite_master"
-            )  # this query waits for a writer with a timeout, whereas a backup would wait forever
+            )  # if another process writes, this query waits until a timeout; a backup would wait forever
             source.backup(copy)
             return
     except sqlite3.OperationalError as error:
         if busy(error):
             raise
-    # A killed process left a journal or write-ahead log, which SQLite cannot apply in a read-only folder.
+    # A killed process left a journal or write-ahead log. SQLite cannot apply such a file in a read-only folder.
     # Therefore the database is copied with its journal and log, and SQLite applies them to the copy.
     target.unlink(missing_ok=True)
     for ending in ("", *BESIDE[:2]):

@@ -189,7 +189,7 @@ def open_store() -> Store:
         There is no project here, the experiment was deleted, or the store in MLFLOW_TRACKING_URI cannot be used.
     """
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
-    # This logger prints every database error with a traceback and the URI, which may hold a password.
+    # This logger prints every database error with a traceback and the URI. The URI may hold a password.
     logging.getLogger("mlflow.store.db.utils").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL"))
     place = locate()
     if not place.own:

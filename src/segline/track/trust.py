@@ -192,6 +192,7 @@ def misplaced(alias: str, name: str, md5: str, history: Path) -> str:
 def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"{tempfile.gettempdir()} has no room for a copy of them; make room there, or set TMPDIR to another folder"
+            f"{tempfile.gettempdir()} has no room for a copy of the files; make room there, or set TMPDIR to another "
+            "folder"
         )
     return f"{error}; check that you may read these files"

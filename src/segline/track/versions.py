@@ -99,10 +99,10 @@ def enter(
 def log_metrics(
     store: Store, version: ModelVersion, run: Run, metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> None:
-    """Log test metrics for a version's logged model; MLflow's page of models can then rank versions by them.
+    """Log test metrics for a version's logged model; MLflow's page of models can then rank versions by these metrics.
 
-    If the model already has metrics, nothing is logged. If the run has already logged a metric with the same value, the
-    timestamp and step of that point are used again. Otherwise MLflow's chart would show two points.
+    If the model already has metrics, nothing is logged. If the run already has a point with the same metric and value,
+    the timestamp and step of this point are used again. Otherwise MLflow's chart would show two points.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], 
                     f"{version.name} version {version.version}: the file {name} cannot be stored ({error}); "
                     f"{intact.way_out(version)}"
                 ) from error
-        if md5s:  # an invalid tag is kept: with a tag for only these files, all other files would count as added
+        if md5s:  # an invalid tag is kept: with a tag for only these files, all other files would be reported as added
             new_tags[intact.FILES_TAG] = json.dumps({**md5s, **intact.listing(Path(folder))})
     for name, value in new_tags.items():
         store.client.set_model_version_tag(version.name, version.version, name, value)

@@ -33,7 +33,7 @@ def draw_course(history: "pd.DataFrame", best_epoch: int, file: Path) -> None:
 
     `history` has one row per epoch and the columns named in `COURSE`.
     """
-    # Use Figure instead of pyplot, which is slow to import and keeps global state.
+    # Use Figure, because pyplot is slow to import and keeps global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")

@@ -76,7 +76,9 @@ def load(folder: Path, state: State) -> None:
 
 
 def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> CheckpointContent:
-    """Return the checkpoint content for `state` and the finished `epochs`. Tensors on the CPU are shared with `state`.
+    """Return the checkpoint content for `state`, with the finished epochs in `epochs`.
+
+    Tensors on the CPU are shared with `state`.
 
     Between epochs, (seed, epoch) determines every later tile and dropout mask. Within an epoch, the states of torch's
     random generators are also needed. Settings, step and validation losses determine learning rate and momentum.
@@ -103,7 +105,7 @@ def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> Checkpo
 
 
 def history(content: CheckpointContent) -> list[Epoch]:
-    """Return the epochs that were passed to `take`."""
+    """Return the finished epochs that `content` records."""
     return [_epoch(values) for values in content.rest["epochs"]]
 
 
@@ -141,7 +143,7 @@ def _give(content: CheckpointContent, state: State) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], state: State) -> None:
-    """Raise ValueError if groups, names, types or shapes do not fit; otherwise the optimizer would fail in a step."""
+    """Raise ValueError if groups, names, types or shapes do not fit; otherwise the next optimizer step would fail."""
     fresh, parameters = state.optimizer.state_dict(), list(state.network.parameters())
     for group, own in zip(saved["param_groups"], fresh["param_groups"], strict=True):
         if group.keys() != own.keys() or group["params"] != own["params"]:

@@ -42,7 +42,7 @@ def choose(runtime: Runtime) -> str:
 
 
 def warnings(tuned: Tuned, device: str) -> list[str]:
-    """Return warnings about training with the settings `tuned` on `device`.
+    """Return warnings about training on `device` with the settings in `tuned`.
 
     Raises
     ------
@@ -53,7 +53,8 @@ def warnings(tuned: Tuned, device: str) -> list[str]:
     if tuned.model.norm == "batch" and tuned.train.batch_size == 1:
         messages.append(
             "train.batch_size = 1 with model.norm = batch: training normalizes with the statistics of one tile, "
-            "but prediction with the statistics of many tiles; set model.norm to none, or train.batch_size to 2 or more"
+            "but prediction with the statistics of many tiles; set model.norm to 'none', or "
+            "train.batch_size to 2 or more"
         )
     return messages
 
@@ -69,7 +70,9 @@ def precision_warning(amp: Amp, device: str) -> str | None:
     if amp == "off":
         return None
     if device == "mps" and amp == "bf16":
-        raise DeviceError("params.yaml: train.amp = 'bf16': mps does not support bf16; set train.amp to fp16 or off")
+        raise DeviceError(
+            "params.yaml: train.amp = 'bf16': mps does not support bf16; set train.amp to 'fp16' or 'off'"
+        )
     if device.startswith("cuda"):
         if amp == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             return _warning(amp, torch.cuda.get_device_name(device), "fp16")
@@ -82,4 +85,6 @@ def precision_warning(amp: Amp, device: str) -> str | None:
 
 
 def _warning(amp: str, device: str, instead: str) -> str:
-    return f"train.amp = {amp}: {device} only emulates {amp}, which is slower than off; set train.amp to {instead}"
+    return (
+        f"train.amp = '{amp}': {device} only emulates {amp}, which is slower than 'off'; set train.amp to '{instead}'"
+    )

@@ -50,7 +50,7 @@ class Kept:
 
     @property
     def best(self) -> list[Epoch]:
-        """The `train.keep_best` best epochs, best first. Of two equally good epochs, the earlier one comes first."""
+        """The best epochs, best first, at most `train.keep_best`. Of equally good epochs, the earliest comes first."""
         ranked = sorted(self.epochs, key=lambda epoch: (-better(self.settings, epoch), epoch.epoch))
         return ranked[: self.settings.keep_best]
 

@@ -35,7 +35,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Event after step number `step` of `steps` in `epoch`. The last event is repeated after each validation batch."""
+    """Event after step `step` of `epoch`; `steps` is the total. Each validation batch repeats the last event."""
 
     epoch: int
     step: int
@@ -263,7 +263,7 @@ def refuse_not_finite(sums: LossSums, epoch: int, step: int, settings: Train) ->
     if not settings.gradient_clipping:
         advice.append("set train.gradient_clipping to 1")
     if settings.amp == "fp16":
-        advice.append("set train.amp to bf16 or off")
+        advice.append("set train.amp to 'bf16' or 'off'")
     if settings.momentum_warmup_percent == 0 and settings.momentum > 0.9:
         advice.append("set train.momentum_warmup_percent to 20")
     raise TrainingError(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}; " + ", or ".join(advice))

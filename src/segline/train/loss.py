@@ -12,7 +12,7 @@ from segline.data.dataset import IGNORE
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over pixels from which the loss is computed. The sums of several batches can be added.
+    """Sums over pixels; method `loss` computes the loss from these sums. Sums of several batches can be added.
 
     ``cross_entropy``: sum of w(x) * -log p. ``pixels``: number of pixels that are not IGNORE. ``overlap``,
     ``predicted``, ``true``: (K,), sums of p * t, of p and of t for each class.
@@ -47,7 +47,7 @@ class LossSums:
         )
 
     def __add__(self, other: Self) -> Self:
-        """Return the sums over two sets of pixels together."""
+        """Return the sums over the pixels of both operands."""
         return type(self)(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def loss(self, dice_weight: float) -> Tensor:

@@ -73,7 +73,7 @@ class Claim:
             self.clear()
 
     def clear(self) -> None:
-        """Remove all checkpoints and records from the folder of a finished training run."""
+        """Remove everything from the folder of a finished training run, except the named values and the lock file."""
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -90,7 +90,7 @@ class Claim:
         return ", ".join([*texts, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else texts)
 
     def _parts_of(self, folder: Path) -> Mapping[str, str] | None:
-        """Return the named values recorded in `folder`; None for this run's own folder or one that is gone."""
+        """Return the named values recorded in `folder`; None for this run's own folder, or if they cannot be read."""
         if folder == self.folder:
             return None
         try:
@@ -99,7 +99,10 @@ class Claim:
             return None
 
     def prune(self) -> None:
-        """Remove the folders of other training runs, except locked ones and the `OTHERS` latest unfinished ones."""
+        """Remove the folders of other training runs.
+
+        Locked folders stay. The latest `OTHERS` + 1 unfinished folders also stay; one of them may be this run's own.
+        """
         others = [folder for folder in _claims(self.folder.parent) if folder != self.folder]
         for folder in set(others) - set(_unfinished(self.folder.parent)[: OTHERS + 1]):
             if lock := _lock(folder):

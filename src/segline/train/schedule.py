@@ -10,9 +10,10 @@ ONE_CYCLE_END = 1e4  # one_cycle ends at its first learning rate / 10,000 (Smith
 
 
 def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_losses: Sequence[float]) -> float:
-    """Return the learning rate of `step`, counted from 0. Only plateau needs `validation_losses`, one for each epoch.
+    """Return the learning rate of `step`, counted from 0. Only `plateau` needs `validation_losses`, one for each epoch.
 
-    The schedules step, exponential and plateau change the rate between epochs, all others at every step.
+    `constant` never changes the rate. `step`, `exponential` and `plateau` change the rate between epochs, all others at
+    every step.
     """
     schedule, peak = settings.schedule, settings.learning_rate
     epoch, total = step // steps_per_epoch, settings.epochs * steps_per_epoch
@@ -35,7 +36,7 @@ def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_l
 
 
 def _one_cycle(peak: float, step: int, total: int, warmup: float) -> float:
-    """Return the one_cycle learning rate: a cosine up to `peak`, then a cosine down to nearly 0."""
+    """Return the learning rate of `one_cycle`: a cosine up to `peak`, then a cosine down to nearly 0."""
     if total == 1:
         return peak
     turn = warmup * total - 1
@@ -50,9 +51,9 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often the loss went for more than `patience` epochs without a new minimum.
+    """Return how often the loss had no new minimum for a period of more epochs than `patience`.
 
-    After each such time, the epochs are counted from 0 again.
+    After each such period, the epochs are counted from 0 again.
     """
     count, waited, best = 0, 0, math.inf
     for loss in losses:
@@ -64,10 +65,10 @@ def drops(losses: Sequence[float], patience: int) -> int:
 
 
 def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
-    """Return the momentum of `step`: it rises linearly from momentum_start to momentum, then stays constant.
+    """Return the momentum of `step`: the momentum rises linearly from momentum_start, then stays constant.
 
-    The effective rate is learning_rate / (1 - momentum). At momentum 0.99 it is a hundred times the learning rate,
-    which is too much for the first steps.
+    The effective rate is learning_rate / (1 - momentum). At momentum 0.99 it is a hundred times the learning rate.
+    That is too much for the first steps.
     """
     steps = settings.momentum_warmup_percent / 100 * settings.epochs * steps_per_epoch
     if step >= steps or settings.momentum_start >= settings.momentum:
@@ -76,7 +77,7 @@ def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
 
 
 def shortened(settings: Train, epochs: int) -> Train:
-    """Return the settings for a training run of `epochs` epochs, with the learning rate curve scaled to that length.
+    """Return the settings for another number of epochs, with the learning rate curve scaled to that length.
 
     The scaled step_epochs and patience are rounded to whole epochs.
     """

@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to be trained. ``settings`` are for a full training run; ``trained`` are those for the shorter trial."""
+    """A trial to train. ``settings`` apply to a full training run, the settings in ``trained`` to the shorter trial."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
@@ -117,7 +117,7 @@ class Search:
         return cls(plan, storage, claims, name)
 
     def add_trials(self, total: int) -> None:
-        """Add trials until the study has `total` trials. If it already has more, keep them all."""
+        """Add trials until their number is `total`. If the study already has more trials, keep them all."""
         self._total = total
         with self.claims.claim(ALONE, wait=True):
             self.study.set_user_attr(TOTAL, total)
@@ -152,11 +152,11 @@ class Search:
                 time.sleep(POLL_INTERVAL)
 
     def outcomes(self, total: int) -> list[TrialOutcome]:
-        """Return the outcomes of the finished trials among the first `total`."""
+        """Return the outcomes of the finished trials whose numbers are below `total`."""
         return [self._outcome(trial) for trial in self._trials()[:total] if trial.state.is_finished()]
 
     def copy(self, total: int) -> optuna.Study:
-        """Copy the first `total` trials into a new study in memory."""
+        """Copy the trials whose numbers are below `total` into a new study in memory."""
         study = optuna.create_study(direction=self.plan.tune.direction, study_name=self.study.study_name)
         study.add_trials(self._trials()[:total])
         return study

@@ -22,8 +22,8 @@ Batch = Sequence[Tensor]  # image (b, C, n, n), target (b, m, m), weights (b, m,
 class State:
     """State of a training run between two steps.
 
-    Between epochs, (seed, epoch, index) determines all later random numbers. Within an epoch, they also depend on
-    torch's random generators, which have advanced since the start of the epoch.
+    Between epochs, (seed, epoch, index) determines all later random numbers. Within an epoch, these numbers also depend
+    on torch's random generators. The generators have advanced since the start of the epoch.
     """
 
     network: UNet
@@ -79,7 +79,7 @@ def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
 
 
 def initial_state(network: UNet, settings: Train, device: str) -> State:
-    """Return the state before the first step, with `network` moved to `device`."""
+    """Move `network` to `device`, and return the state before the first step."""
     network = network.to(device)
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations

@@ -75,7 +75,7 @@ class SearchPlan:
         return {name: value_of(self.base, name) for name in names}
 
     def settings(self, values: Mapping[str, Value]) -> Tuned:
-        """Return the base settings, changed to `values` (by full name); raise ParamsError if the result is invalid."""
+        """Return the base settings with new values, given by full name; raise ParamsError if the result is invalid."""
         content = self.base.model_dump(mode="json")
         for name, value in values.items():
             *sections, last = name.split(".")
@@ -86,7 +86,7 @@ class SearchPlan:
         return params.check(Tuned, {**content, "searched": sorted(values)}, "this trial")
 
     def shortened(self, settings: Tuned) -> Tuned:
-        """Return a copy of `settings` for the shorter training run of a trial."""
+        """Return a copy of `settings`, changed to suit the shorter training run of a trial."""
         return settings.model_copy(update={"train": schedule.shortened(settings.train, self.epochs)})
 
     def _check_sizes(self) -> None:

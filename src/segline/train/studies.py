@@ -17,7 +17,7 @@ from segline import parse
 from segline.addresses import SETTING, hide, shown
 from segline.text import MESSAGE, cut
 
-ALONE = -1  # claimed instead of a trial number by a worker that creates trials or tables
+ALONE = -1  # a worker claims this number, not that of a trial, while it creates trials or tables
 CONNECT = 10  # seconds for the server to accept a connection
 FORM = "postgresql+psycopg://USER@HOST/NAME"
 

@@ -113,7 +113,8 @@ def test_noise_colours_are_refused(tmp_path: Path, noise: int, run: int) -> None
     mask[4, 4 : 4 + run] = noise
     looks = [look(rgb(tmp_path / "a.png", mask)), look(rgb(tmp_path / "b.png", painted(RED, GREEN)))]
     with pytest.raises(
-        LayoutError, match=rf"a\.png: the masks hold #{noise:06x} \({run} px\), which is rare and probably .*--colours"
+        LayoutError,
+        match=rf"a\.png: in these masks, the colour\(s\) #{noise:06x} \({run} px\) is rare and probably .*--colours",
     ):
         key(looks, ImportOptions())
     number = sorted([RED, GREEN, noise]).index(noise) + 1

@@ -67,7 +67,7 @@ def test_silver_truth_only_where_there_is_no_gold(tmp_path: Path) -> None:
     assert len(layout.images) == 9
     assert layout.names[1] == "HeLa"
     assert (
-        "no sequence has gold truth (GT/SEG), so silver truth (ST/SEG), the output of programs, is imported"
+        "no sequence has gold truth (GT/SEG), so import uses the silver truth (ST/SEG), which programs made"
         in layout.reasons
     )
     assert layout.groups is not None

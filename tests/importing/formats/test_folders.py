@@ -114,7 +114,7 @@ def test_groups_of_imported_images_only(tmp_path: Path) -> None:
         (
             ("images/a.png", "annotations/trimaps/a.png"),
             (
-                r"all subfolders with --images 'images/\*' --masks 'annotations/\*\*/\*', or one of them with "
+                r"all subfolders with --images 'images/\*' --masks 'annotations/\*\*/\*', or one subfolder with "
                 r".*'annotations/trimaps/\*'"
             ),
         ),

@@ -204,7 +204,7 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         (polygon((1, 1), (2, 1e308), (2, 2)), "is outside the image"),
         (
             said(shape("cell", "line", (1, 1), (5, 5))),
-            "shape_type 'line' is not supported, because it encloses no area; outline",
+            "shape_type 'line' is not supported, because such a shape encloses no area; outline",
         ),
         (said(shape("cell", "point", (1, 1))), "shape_type 'point' is not supported, .*--skip-shapes"),
         (

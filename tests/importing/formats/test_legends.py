@@ -131,7 +131,7 @@ def test_a_table_is_read(tmp_path: Path) -> None:
         ("colour,class\n#000000,0\n#000000,1\n", "line 3: colour #000000 already has class 0"),
         ("colour,class,name\n#000000,0,a\n#000001,0,b\n", "class 0 already has the name 'a', not 'b'"),
         ("colour,class\n", "has no line"),
-        ("colour,class\n#000000,ignore\n", "no class other than ignore"),
+        ("colour,class\n#000000,ignore\n", "only ignored colours"),
     ],
 )
 def test_invalid_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:

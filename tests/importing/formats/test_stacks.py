@@ -168,7 +168,7 @@ def test_stacks_that_cannot_be_paired(tmp_path: Path) -> None:
         recognise(tmp_path / "a.tif", ImportOptions())
     save(tmp_path / "b.tif", volume(4))
     save(tmp_path / "c-labels.tif", areas(4))
-    with pytest.raises(LayoutError, match="their names do not tell which belong together"):
+    with pytest.raises(LayoutError, match="their names do not tell which files belong together"):
         recognise(tmp_path, ImportOptions())
 
 

@@ -1,4 +1,4 @@
-"""Check the label images of one image: its instances, its classes, and whether both agree."""
+"""Check the labels of one image: the instances, the classes, and whether instances and classes agree."""
 
 from collections.abc import Iterator, Mapping
 
@@ -42,9 +42,10 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """For each block of rows, yield the instance of each run of pixels, and the pairs of touching runs.
+    """Yield three arrays for each block of rows: the instance of each run, and both runs of each touching pair.
 
-    A run is a sequence of pixels of one instance in a row. Both runs of a pair belong to the same instance.
+    A run consists of adjacent pixels of one instance in a row. Two runs touch if they belong to the same instance and
+    have neighbouring pixels in consecutive rows.
     """
     height, width = instances.shape
     rows = max(1, PIXELS // max(1, width))
@@ -78,8 +79,9 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Runs that touch diagonally across two columns. If no lower run starts in the right column, one lower run
-        # covers both columns. The pair then also touches at a side, so the first case has already found it.
+        # Two runs can also touch at a corner, between a left and a right column. It is enough to look where a lower run
+        # starts in the right column. Everywhere else, one lower run covers both columns. It touches the upper run at a
+        # side, too, so the first case finds this pair.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -89,7 +91,7 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
 
 
 def histogram(labels: Labels) -> dict[int, int]:
-    """Count the pixels of each value in `labels`; map each value to its count."""
+    """Return a dictionary from each value in `labels` to the number of pixels with this value."""
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         values, counts = np.unique(labels, return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))

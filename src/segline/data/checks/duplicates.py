@@ -16,7 +16,7 @@ Codes = npt.NDArray[np.uint64]  # (N, 4)
 Indices = npt.NDArray[np.intp]  # (N,)
 
 SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies used along each axis
-COARSE = 512  # px, side after a first reduction, which keeps the image's type to avoid a large float copy
+COARSE = 512  # px, side after a first reduction; this step keeps the image's type to avoid a large float copy
 # Images are similar if at most MOST_BITS of 255 bits differ. Different images of one kind differed in at least 58 bits.
 # More than nine in ten images stay similar after JPEG compression at quality 30, brightening by 10 %, halving the
 # size, or a shift by 1 %.
@@ -138,7 +138,7 @@ def problems(
 ) -> Iterator[Problem]:
     """Yield a problem for each pair of similar images in different groups or splits; such pairs bias test scores.
 
-    Images of one value are skipped, because many of them can be alike.
+    Images in which all pixels have one value are skipped, because many such images can be alike.
 
     Parameters
     ----------

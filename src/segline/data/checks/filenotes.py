@@ -27,7 +27,7 @@ def notes(file: Path) -> tuple[Note, ...]:
 
 
 def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Problem]:
-    """Yield warnings about the metadata of `file`. For an image, also yield problems of missing values.
+    """Yield warnings about the metadata of `file`. For an image, also yield problems with missing values.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def _far(values: Raw, nodata: float) -> bool:
 def lines(what: str, noted: Iterable[tuple[Path, tuple[Note, ...]]]) -> list[str]:
     """Return one line for each different note, but at most `MOST` lines for each kind of note.
 
-    `what` is the word for the files in these lines, such as image or mask.
+    `what` is the word for the files in these lines, such as "image" or "mask".
     """
     counts = Counter(note for _, file_notes in noted for note in file_notes)
     texts: list[str] = []

@@ -28,16 +28,16 @@ Each = Callable[[Callable[[str], Checked], Sequence[str]], Iterator[Checked]]
 
 
 def problems(dataset: Dataset, each: Each = map) -> list[Problem]:
-    """Inspect the files of `dataset` and return all problems, except those of splits."""
+    """Inspect the files of `dataset`; return all problems except problems of splits."""
     return judge(dataset, inspect(dataset, each))
 
 
 def inspect(dataset: Dataset, each: Each = map) -> list[Checked]:
-    """Read all files; return what was found in each image and its labels, in alphabetical order.
+    """Read all files. For each image, in alphabetical order, return what was found in the image and its labels.
 
     Parameters
     ----------
-    each : like `map`; pass a function that uses all cores and shows progress.
+    each : function that is called like `map`; it may use all cores and show progress.
     """
     return list(each(lambda stem: examine(dataset, stem), dataset.stems))
 
@@ -131,9 +131,10 @@ def _unpaired(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _mixed(dataset: Dataset, checked: Sequence[Checked]) -> Iterator[Problem]:
-    """Yield problems if images differ in pixel type or number of channels, because a network accepts only one of each.
+    """Yield problems if images differ in pixel type or number of channels.
 
-    A mixture of grey and RGB images is a warning: grey images are read as RGB.
+    A network accepts only images of one pixel type and one number of channels. A mixture of grey and RGB images is
+    only a warning, because grey images are read as RGB.
     """
     forms = Counter(image.form for image in checked if image.form is not None)
     if len(forms) < 2:

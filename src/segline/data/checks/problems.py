@@ -86,7 +86,7 @@ class Checked:
     size : height and width, px.
     digest : digest of the pixels.
     truth : digest of the labels.
-    code : perceptual hash; None for an image of one value.
+    code : perceptual hash; None if all pixels of the image have one value.
     pixels : pairs of class id and number of pixels.
     """
 

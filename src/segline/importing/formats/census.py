@@ -22,7 +22,8 @@ FEWEST_NOISY, MOST_NOISY = 2, 4096  # texture is computed only for masks with th
 # Lossy compression changes black and white slightly. Black pixels stay below the first fraction of the white value, and
 # white pixels do not fall below the second fraction.
 SOFT = (8 / 255, 248 / 255)
-# Border pixels form a net if nearly all of them are connected, and many components fill most of the image.
+# The pixels of value 0 form a net of borders if three conditions hold: nearly all of these pixels are connected, they
+# surround many components, and the components fill at least half of the mask.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
 
@@ -128,11 +129,11 @@ class Census:
     nets: int = 0
     blurred: int = 0
     beside_ignore: int = 0  # number of masks that hold IGNORE and another value above 0
-    softest: tuple[int, Path | None] = (0, None)  # most grey pixels in one mask, and the file of this mask
+    softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in one mask, and its file
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
     # Four pixel counts for each value, from masks with 2 to MOST_NOISY values: `textured` counts all pixels, `solid`
-    # those in areas, `linked` those in lines and `edge` those at edges.
+    # counts the pixels in areas, `linked` counts the pixels in lines, and `edge` counts the pixels at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
@@ -192,7 +193,8 @@ class Texture:
     """Three boolean masks (H, W), which mark the pixels in areas, in lines and at edges.
 
     `solid`: the pixel is in a block of 2 x 2 equal pixels. `linked`: at least two of the eight neighbours have the same
-    value as the pixel. `edge`: the pixel is above the lowest and below the highest of the eight neighbours.
+    value as the pixel. `edge`: the value of the pixel lies between the lowest and the highest value of the eight
+    neighbours, and equals neither.
     """
 
     solid: Bools

@@ -71,7 +71,7 @@ class ListedImage:
     annotations: list[Annotation] = field(default_factory=list)
 
     def objects(self, image_file: Path, crowds_are_objects: bool = False) -> ObjectList:
-        """Rasterise the annotations, and return them as a list of objects; `image_file` holds the image.
+        """Return the rasterised annotations as a list of objects; `image_file` is the file of the image.
 
         Raises
         ------
@@ -251,9 +251,9 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether an invalid entry has, or may have, the id `key`.
+    """Return whether `key` is, or may be, the id of an invalid entry.
 
-    An entry without a valid id may have any id that no valid entry has.
+    If the id of an entry is missing or invalid, the intended id may be any id that no valid entry has.
     """
     return key not in entries and (key in invalid or None in invalid)
 
@@ -374,7 +374,7 @@ def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], optio
     from_cvat = any(coco_file.from_cvat for coco_file in coco_files)
     tool = "This looks like an export of CVAT, which writes" if from_cvat else "CVAT writes"
     warning = f"warning: {count} of {total} annotations have iscrowd 1 and are not objects, so their pixels are ignored"
-    way_out = "add --crowd objects if these are objects, --crowd ignore if not"
+    way_out = "add --crowd objects if these annotations are objects, or --crowd ignore if they are not"
     return [f"{warning}. {tool} 1 for everything drawn with the brush; {way_out}"]
 
 

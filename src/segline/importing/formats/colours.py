@@ -28,8 +28,8 @@ Reading = Literal["numbers", "greys", "colours"]
 class Key:
     """Decision on how to read all masks of a source: as numbers, greys or colours.
 
-    If colours mean classes, `classes` holds the class id of each colour, and `names` the name of each class id.
-    `ignore` is the mask value of ignored pixels, if the palettes indicate it.
+    If colours mean classes, `classes` holds the class id of each colour, and `names` holds the name of each class
+    id. `ignore` is the mask value of ignored pixels, if the palettes indicate this value.
     """
 
     reading: Reading
@@ -48,13 +48,13 @@ class Key:
 def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None = None) -> Key:
     """Decide how to read the masks of a source.
 
-    `looks` are the palettes and colours of the masks; they are iterated once. `labelmap` is the content of
+    `looks` yields the palette and colours of each mask. `labelmap` is the content of
     labelmap.txt, if the source has this file.
 
     Raises
     ------
     LayoutError
-        There are too many colours for classes, or some are noise.
+        There are too many colours for classes, or some colours are noise.
     """
     total = _Total()
     for look in looks:
@@ -81,8 +81,8 @@ def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None
 def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
     """Return whether to read the masks by `labelmap`.
 
-    A label map does not apply to grey masks without palette. It also does not apply if each colour is an object, as
-    --labels instances states, and some colours are not in the label map.
+    A label map does not apply to grey masks without palette. With --labels instances, it does not apply either if the
+    masks hold a colour that is not in the label map, because each colour is then an object.
     """
     unlisted = set(total.pixels) - {_packed(colour) for colour in labelmap.classes}
     return bool(total.coloured or total.palette) and not (unlisted and options.labels == "instances")
@@ -92,7 +92,7 @@ def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
     reasons = ("the mask values are the palette indices",) if total.palette else ()
     if options.ignore is not None or total.palette.get(IGNORE) != VOID:
         return Key("numbers", reasons)
-    why = f"palettes show index {IGNORE} as {text(VOID)}, which means ignored pixels in Pascal VOC"
+    why = f"palettes show index {IGNORE} as {text(VOID)}, the colour of ignored pixels in Pascal VOC"
     if options.labels == "instances":
         raise LayoutError(
             f"{why}, but instance masks cannot hold ignored pixels; set all pixels of index {IGNORE} to 0, background"
@@ -156,7 +156,12 @@ def _guessed(total: _Total, options: ImportOptions) -> Key:
     if len(shown) == 1:
         class_names[1] = "object"
     order = first_few([f"{text(colour)} -> {class_id}" for colour, class_id in classes.items()], MOST_COLOURS)
-    reasons = [f"colours to classes (black is background, the others in order of code): {order}; to change, give {CSV}"]
+    reasons = [
+        (
+            f"colours to classes (black is background; the other colours are sorted by code): {order}; "
+            f"to change the classes, give {CSV}"
+        )
+    ]
     if total.conflict:
         reasons.append("palettes differ between masks, so the colours are used instead of the palette indices")
     if 0 not in total.pixels:
@@ -174,9 +179,9 @@ def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportO
     rest = first_few([text(colour) for colour in sorted(total.pixels) if colour not in noisy])
     are = "is" if len(noisy) == 1 else "are"
     raise LayoutError(
-        f"{file}: the masks hold {counts}, which {are} rare and probably the result of compression, smoothing or "
-        f"resizing of {rest}; save the masks in a lossless format without smoothing, or give the class of each colour "
-        f"with {CSV}"
+        f"{file}: in these masks, the colour(s) {counts} {are} rare and probably the result of compression, smoothing "
+        f"or resizing of the colour(s) {rest}; save the masks in a lossless format without smoothing, or give the "
+        f"class of each colour with {CSV}"
     )
 
 
@@ -202,7 +207,7 @@ def _is_noise(total: _Total, colour: Packed) -> bool:
 
 
 def _is_mixture(colour: Packed, first: Packed, second: Packed) -> bool:
-    """Return whether `colour` is a blend of `first` and `second`, such as smoothing produces."""
+    """Return whether `colour` is a blend of `first` and `second`; smoothing produces such blends."""
     start, end, point = (np.array(_channels(packed), float) for packed in (first, second, colour))
     way = end - start
     share = float((point - start) @ way / (way @ way))

@@ -29,8 +29,8 @@ Frames = dict[str, dict[int, Path]]  # file of each frame, by sequence and frame
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source` if its folders and frames are named as in the challenge; otherwise None.
 
-    Frames with gold truth (GT) are imported. If no sequence has gold truth, frames with silver truth (ST), which
-    programs made, are imported instead. The markers in TRA are not imported as masks.
+    Frames with gold truth (GT) are imported. If no sequence has gold truth, frames with silver truth (ST) are
+    imported instead; programs made the silver truth. The markers in TRA are not imported as masks.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def _truth_reasons(kind: str, truth: Frames) -> list[str]:
     lines = [f"Cell Tracking Challenge, {'gold' if kind == GOLD else 'silver'} truth of {', '.join(truth)}"]
     if kind == SILVER:
         lines.append(
-            "no sequence has gold truth (GT/SEG), so silver truth (ST/SEG), the output of programs, is imported"
+            "no sequence has gold truth (GT/SEG), so import uses the silver truth (ST/SEG), which programs made"
         )
     return lines
 
@@ -150,8 +150,8 @@ def _unsegmented_cells(source: Path, truth: Frames, mapper: Mapper) -> list[str]
     counts = list(mapper(_count_unsegmented, pairs))
     missing, marked = sum(count for count, _ in counts), sum(count for _, count in counts)
     warning = (
-        f"warning: {missing} of the {marked} cells that TRA marks in these frames have no outline in SEG, so they "
-        "count as background; leave out frames that lack many outlines"
+        f"warning: {missing} of the {marked} cells that TRA marks in these frames have no outline in SEG, so "
+        "training treats them as background; leave out frames that lack many outlines"
     )
     return [warning] if missing else []
 

@@ -95,8 +95,9 @@ def _refuse_stacks(paired: Pairs) -> None:
         if image_pages > 1:
             raise LayoutError(
                 f"the image {image} is a stack of {image_pages} pages, and its mask {mask.name} has {mask_pages} "
-                "page(s). Put the stack of images into a folder without other images, and beside it a stack of labels "
-                "that has the same number of pages. Otherwise save each page of both files as a separate file"
+                "page(s). Put the stack of images into a folder without other images, and put a stack of labels with "
+                "the same number of pages into the same folder. Otherwise save each page of both files as a separate "
+                "file"
             )
 
 
@@ -106,7 +107,7 @@ def _is_partial(options: ImportOptions) -> bool:
 
 
 def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
-    """Pair the images and masks of `source`; return None if it holds no pairs and no folders with usual names."""
+    """Pair the images and masks of `source`; return None if `source` has neither pairs nor folders with usual names."""
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
         mask_pattern = options.masks or _default_pattern(_find(source, MASKS), "masks")
@@ -145,8 +146,8 @@ def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Pat
 def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[Path]:
     """Return the folders in `source` whose names equal or contain one of `words`; the best match is first.
 
-    A name that only contains one of `words` must contain none of `but`. Folders are left out if neither they nor their
-    subfolders hold readable images.
+    A folder whose name contains one of `words` and one of `but` is left out, unless the whole name is one of `words`.
+    A folder without readable images, in itself or in its subfolders, is left out as well.
     """
     ranked: list[tuple[int, int, Path]] = []
     for folder in _folders(source):
@@ -164,7 +165,7 @@ def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[P
 
 
 def _chosen(candidates: Sequence[Path], option: str) -> str:
-    """Return a text with the name of the chosen folder, and the options that would choose another folder."""
+    """Return a text that names the chosen folder and lists the options that would choose another folder."""
     alternatives = [f"--{option} '{folder.name}/*'" for folder in candidates[1:]]
     return f"{candidates[0].name}/" + (f" (alternatives: {first_few(alternatives, 3)})" if alternatives else "")
 
@@ -207,7 +208,7 @@ def _refuse_nested(source: Path, images: Path, mask_folder: Path) -> None:
             subfolder = next(_below(folder)).parent.relative_to(folder).as_posix()
             raise LayoutError(
                 f"{folder} holds no image itself, but its subfolders do, such as {subfolder}; import all subfolders "
-                f"with --images '{all_images}' --masks '{all_masks}', or one of them with --images '{some_images}' "
+                f"with --images '{all_images}' --masks '{all_masks}', or one subfolder with --images '{some_images}' "
                 f"--masks '{some_masks}'"
             )
 
@@ -215,7 +216,7 @@ def _refuse_nested(source: Path, images: Path, mask_folder: Path) -> None:
 def _pattern(source: Path, folder: Path, nested: bool) -> str:
     """Return a glob pattern for the files in `folder` or, if there are none, for the files in its subfolders.
 
-    The pattern covers all subfolders if `nested`, otherwise only the first one.
+    If `nested` is True, the pattern covers all subfolders, otherwise only the first subfolder with files.
     """
     name = folder.relative_to(source).as_posix()
     if _files(folder):

@@ -198,8 +198,8 @@ def _labelled_region(item: Any, shape: Shape, where: str) -> tuple[str, object, 
     where = f"{where} ({label})"
     if not isinstance(kind, str) or kind not in POINTS:
         raise LayoutError(
-            f"{where}: shape_type {shown(kind, 40)} is not supported, because it encloses no area; outline the object "
-            f"as {', '.join(POINTS)}, or remove the shape; {SKIP}"
+            f"{where}: shape_type {shown(kind, 40)} is not supported, because such a shape encloses no area; outline "
+            f"the object as {', '.join(POINTS)}, or remove the shape; {SKIP}"
         )
     counts = POINTS[kind] or range(3, len(fields.points) + 1)
     if len(fields.points) not in counts:

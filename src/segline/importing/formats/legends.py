@@ -120,7 +120,7 @@ def read_csv(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
                 f"{where}: class {class_id} already has the name {class_names[class_id]!r}, not {name!r}; use one name"
             )
     if set(classes.values()) <= {IGNORE}:
-        raise LayoutError(f"{file} has {'no class other than ignore' if classes else 'no line'}; give {CSV}")
+        raise LayoutError(f"{file} has {'only ignored colours' if classes else 'no line'}; give {CSV}")
     return classes, class_names
 
 

@@ -28,8 +28,8 @@ def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, A
     Raises
     ------
     FileError
-        A file is invalid JSON, but contains one of `keys`, so it should hold annotations. Or a file is invalid, and it
-        is too large to search for `keys` or is not a regular file.
+        A file is invalid JSON but contains one of `keys`, so it should hold annotations. Or an invalid file cannot be
+        searched for `keys`, because it is too large or is not a regular file.
     """
     for file in json_files(source):
         try:
@@ -52,8 +52,8 @@ class Images:
     def below(cls, source: Path) -> Self:
         """Return the image files that annotations in `source` may refer to.
 
-        If `source` is a file, these are the images below its folder. If that folder is named annotations, labels or
-        json, they are the images below the parent folder.
+        If `source` is a file, these are the images below the folder of `source`. If this folder has the name
+        `annotations`, `labels` or `json`, the images below its parent folder are returned instead.
         """
         root = source
         if source.is_file():
@@ -67,13 +67,13 @@ class Images:
     def find(self, name: str, annotations: Path, field: str) -> Path:
         """Find the image file for `name`, the value of `field` in the file `annotations`.
 
-        If several images have that name, the one whose folders match `name` best is chosen. Among equal
-        ones, the image in the folder of `annotations` is preferred, then the image in a folder for images.
+        If several images have that name, the image whose folders match `name` best is chosen. Among equally good
+        matches, the image in the folder of `annotations` is preferred, then the image in a folder for images.
 
         Raises
         ------
         LayoutError
-            No image has that name, or several match equally well.
+            No image has that name, or several images match equally well.
         """
         parts = PurePosixPath(names.composed(name).replace("\\", "/")).parts
         candidates = self.by_name.get(parts[-1], ()) if parts else ()

@@ -1,7 +1,7 @@
 """Mask-per-object layout: one mask file for each object, as in the Data Science Bowl 2018.
 
-The source has either one folder per image, STEM/images/FILE and STEM/masks/*, or two folders, images/STEM.* and
-masks/STEM/*.
+Such a source has one of two forms. Either each image has a folder STEM, which holds STEM/images/FILE and STEM/masks/*.
+Or the source has the folders images/ and masks/, which hold images/STEM.* and masks/STEM/*.
 """
 
 from dataclasses import dataclass

@@ -150,7 +150,7 @@ def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -
     names = {class_id: options.names.get(class_id) or named.get(class_id) or default[class_id] for class_id in ids}
     meaning = Meaning(kind, names, dict(zip(ids, ids, strict=True)) | dict.fromkeys(ignored, IGNORE), (reason,))
     notes = [
-        f"{line}; in the table of --colours, give ignored colours the class ignore"
+        f"{line}; in the table of --colours, give ignored colours the class 'ignore'"
         for line in _useless_ignore(census, options)
     ]
     return replace(meaning, reasons=(reason, *_absent(census, meaning, notes)))
@@ -191,7 +191,7 @@ def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str
     """Guess whether masks with one or two different `values` show classes or boundaries; return guess and reason."""
     if 2 * census.nets > census.masks:
         pieces, share = census.pieces / census.masks, census.share / census.masks
-        why = f"0 is a connected net around {pieces:.0f} components per mask, which cover {share:.0%} of the mask"
+        why = f"0 is a connected net around {pieces:.0f} components per mask, and these cover {share:.0%} of the mask"
         return "boundaries", f"labels: boundaries, because {why}; if 0 is plain background, add --labels classes"
     why = f"the masks hold only the values {first_few(values)}, which mark areas rather than single objects"
     return "classes", f"labels: classes, because {why}; if each component is an object, add --labels instances"
@@ -200,8 +200,9 @@ def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str
 def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
     """Return whether each id occurs in few masks, as object ids do.
 
-    Few means one mask, or at most half of the masks if there are at least four. If there is only one mask, all ids must
-    exceed PLAIN_IDS. Object ids may recur, because two crops of one label image may show parts of the same object.
+    Few masks means one mask or, if at least four masks hold ids, at most half of these masks. If only one mask holds
+    ids, all ids must exceed PLAIN_IDS. Object ids may recur, because two crops of one label image may show parts of
+    the same object.
     """
     most = max(census.masks_of[value] for value in ids)
     if most > 1:

@@ -19,7 +19,7 @@ SPECKS = 100  # like RARE, but for masks that hold only small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
-    """Return those of the `values` that are noise; `values` are in ascending order."""
+    """Return the noise among `values`; the values must be in ascending order."""
     top = values[-1]
     small = top <= MOST_CLASSES
     near = 0 if small else ceil(NEAR * top)

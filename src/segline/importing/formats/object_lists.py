@@ -62,7 +62,7 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Build a list of those `objects` that cover a pixel; count the others as slivers."""
+        """Return a list of the `objects` that cover a pixel; the other objects are only counted, as slivers."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
@@ -170,7 +170,7 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of listed objects; `names` gives the object label that stands for each class id.
+    """Return the layout of listed objects; `names` holds the label of the objects of each class, by class id.
 
     The layout has instance masks and, if there are several classes or ignored regions, class masks. With
     --labels classes it has only class masks. Groups come from groups.csv in `source`.
@@ -208,7 +208,7 @@ def _kind(options: ImportOptions) -> tuple[Kind, str]:
 
 
 def renamed(names: Mapping[int, str], options: ImportOptions) -> dict[int, str]:
-    """Return class names by id; names that --class gives replace those in `names`.
+    """Return class names by id; a name that --class gives replaces the name in `names`.
 
     Raises
     ------
@@ -258,12 +258,12 @@ def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
 
 
 def refuse_outside(points: Points, shape: Shape, where: str) -> Points:
-    """Return `points` (N, 2) if all of them lie inside an image of `shape`, or at most one pixel outside.
+    """Return `points` (N, 2) if no point lies more than TOLERANCE px outside an image of `shape`.
 
     Raises
     ------
     LayoutError
-        A point lies further outside; the message begins with `where`.
+        A point lies more than TOLERANCE px outside; the message begins with `where`.
     """
     outside = (points < -TOLERANCE) | (points > np.array(shape[::-1]) + TOLERANCE)
     if outside.any():

@@ -65,7 +65,7 @@ def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: Impor
 def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
     """Pair images and masks that are in one folder; return None if no file is a mask.
 
-    For example, `a` or `a_img` pairs with `a_mask` or `mask_a`, and `a.jpg` with `a.png`.
+    For example, `a` or `a_img` pairs with `a_mask` or `mask_a`, and `a.jpg` pairs with `a.png`.
 
     Raises
     ------
@@ -102,14 +102,15 @@ def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, options: ImportOptions) -> Pairs:
     """Pair files below `source` by the patterns `images` and `masks`; partners have the same text at `*`.
 
-    `*` matches any text without `/`, `**/` any folders, `?` a single character; a `*` at the end also matches the file
-    ending. A pattern that names a folder matches the files in it. Files that match `masks` are not images. If both
-    patterns match whole folders and the file names differ, `in_two_folders` pairs the files.
+    `*` matches any text without `/`, `**/` matches nested folders of any depth, and `?` matches a single character. A
+    `*` at the end also matches the file ending. A pattern that names a folder matches the files in this folder. Files
+    that match `masks` are not images. If both patterns match whole folders and the file names differ,
+    `in_two_folders` pairs the files.
 
     Raises
     ------
     LayoutError
-        A pattern matches no file, or two files with the same text at `*`; or files remain unpaired, and
+        A pattern matches no file, or matches two files with the same text at `*`. Or files remain unpaired, and
         --skip-unpaired is not set.
     """
     images, masks = (
@@ -186,7 +187,7 @@ def _without_shared(files: Sequence[Path]) -> Naming:
 
 def _shared_words(stems: Sequence[str]) -> str:
     """Return the words that all `stems` begin with, as one text."""
-    first, last = min(stems, default=""), max(stems, default="")  # all stems share a prefix that these two share
+    first, last = min(stems, default=""), max(stems, default="")  # a prefix of both is a prefix of all
     length = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     word_end = max(first.rfind(sign, 0, length) for sign in "-_. ")
     return first[: word_end + 1]
@@ -195,7 +196,7 @@ def _shared_words(stems: Sequence[str]) -> str:
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
     """Return `files` by name.
 
-    If two files have the same name, raise LayoutError with `refuse`; without `refuse`, return an empty mapping.
+    If two files have the same name, raise LayoutError if `refuse` is True, and return an empty mapping otherwise.
     """
     by_name: dict[str, Path] = {}
     for file in files:

@@ -1,12 +1,12 @@
 """Rasterise objects (polygons, discs, run lengths) as small masks within a large image.
 
-A pixel is inside an outline when the centre of the pixel is. Pixel (x, y) has its centre at (x + 0.5, y + 0.5), as in
-COCO and LabelMe, where x spans 0 to the width of the image. A centre on the line belongs to the side right of the line
-or below it, so outlines on both sides of a line share no pixel and leave no gap. Outlines that cross themselves are
-filled by the even-odd rule. Rectangles of whole pixels are filled as in pycocotools. For other outlines, pycocotools
-first rounds the points to a fifth of a pixel. So a pixel may differ if its centre is less than a fifth of a pixel from
-the line. OpenCV's fillPoly and Pillow also draw the line itself, which makes each object about half a pixel wider on
-all sides.
+A pixel is inside an outline if the centre of the pixel is inside. Pixel (x, y) has its centre at (x + 0.5, y + 0.5), as
+in COCO and LabelMe, where x spans 0 to the width of the image. If a centre is on the line, the pixel belongs to the
+side right of the line or below it. So outlines on both sides of a line share no pixel and leave no gap. Outlines that
+cross themselves are filled by the even-odd rule. Rectangles of whole pixels are filled as in pycocotools. For other
+outlines, pycocotools first rounds the points to a fifth of a pixel. So a pixel may differ from pycocotools if its
+centre is less than a fifth of a pixel from the line. OpenCV's fillPoly and Pillow also draw the line itself. Therefore
+each object becomes about half a pixel wider on all sides with them.
 
 Where objects overlap, the smaller object gets the pixels. Of two objects of equal size, the later one gets them.
 """
@@ -55,7 +55,7 @@ class Region:
 class Painted:
     """Label image of objects: `labels` (H, W) int32 holds 1 at the first object, 2 at the second, and so on.
 
-    `overlapping` is the number of pixels that larger objects lost to smaller ones, and `hidden` the number of objects
+    `overlapping` is the number of pixels that larger objects lost to smaller ones. `hidden` is the number of objects
     without a visible pixel.
     """
 
@@ -67,7 +67,8 @@ class Painted:
 def polygon(points: Points, shape: Shape) -> Region:
     """Rasterise the closed outline `points` in an image of `shape`; a pixel is inside if its centre is inside."""
     height, width = shape
-    # Each bound is the first row or column whose centre is at the extreme coordinate of the outline, or beyond it.
+    # Find the rows and columns whose centres lie between the smallest and the largest coordinate of the outline. The
+    # last of these rows is `bottom` - 1, and the last column is `right` - 1.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -80,7 +81,7 @@ def polygon(points: Points, shape: Shape) -> Region:
 def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Return where the outline crosses the centre lines of rows `top` to `bottom` - 1, as two arrays: row and x."""
     following = np.roll(points, -1, axis=0)
-    # Orient all edges downwards, so that polygons that share an edge compute bit-identical x values along this edge.
+    # Orient all edges downwards. Then the x values along an edge that two polygons share are the same bit for bit.
     down = points[:, 1] <= following[:, 1]
     x0, y0 = np.where(down[:, None], points, following).T
     x1, y1 = np.where(down[:, None], following, points).T
@@ -195,7 +196,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     if not runs[1::2].any():
         return Region.of(np.zeros(shape, bool))
     first, last = ends[0], ends[1::2][-1]
-    # Expand only the columns of the object, so that many small objects in a large image stay cheap.
+    # Expand the runs to pixels only in the columns of the object, to save time if a large image holds small objects.
     left, right = int(first // height), int(-(-last // height))
     stops = ends[1::2] - left * height
     starts = ends[::2][: stops.size] - left * height
@@ -208,7 +209,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
 
 
 def _check(counts: Sequence[int], pixels: int) -> None:
-    """Raise RunsError if a run length in `counts` is negative or greater than the number of `pixels`."""
+    """Raise RunsError if a run length in `counts` is negative or greater than `pixels`."""
     wrong = next((run for run in counts if not 0 <= run <= pixels), None)
     if wrong is not None:
         length = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"

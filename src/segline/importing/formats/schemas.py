@@ -9,7 +9,7 @@ from pydantic import BaseModel, Discriminator, Field, FiniteFloat, PlainValidato
 from segline.importing.layout import LayoutError
 from segline.text import shown
 
-LONGEST = 60  # most characters of a value that a message shows
+LONGEST = 60  # largest number of characters that a message shows of a value
 LARGEST_SIDE = 2**31  # px
 WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.0+)?")
 

@@ -32,8 +32,8 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     """Return the layout of `source` if it is a stack or a folder with stacks; otherwise None.
 
     A stack is a TIFF file with several pages. The names of a stack and its labels differ in one word, such as volume
-    and labels. The two files are in one folder, or in images/ and masks/. Page n of the stack belongs to page n of the
-    labels.
+    and labels. Either both files are in one folder, or the stack is in images/ and the labels are in masks/. Page n
+    of the stack belongs to page n of the labels.
 
     Raises
     ------
@@ -89,8 +89,8 @@ def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:
     labels_of = _matched(images, labels)
     if not labels_of:
         raise LayoutError(
-            f"{first_few(images)} and {first_few(labels)} are stacks, but their names do not tell which belong "
-            "together; give names that differ in one word, such as a-volume.tif and a-labels.tif"
+            f"{first_few(images)} and {first_few(labels)} are stacks, but their names do not tell which files "
+            "belong together; give names that differ in one word, such as a-volume.tif and a-labels.tif"
         )
     strays = [file for file in labels if file not in labels_of.values()]
     return labels_of, [file for file in images if file not in labels_of], strays
@@ -109,7 +109,7 @@ def _labels_of_file(source: Path) -> dict[Path, Path]:
 
 
 def _matched(images: Sequence[Path], labels: Sequence[Path]) -> dict[Path, Path]:
-    """Pair stacks of images with label files if the names differ only in a word, such as volume or labels.
+    """Pair stacks of images with label files if the names differ only in one word, such as volume and labels.
 
     A single stack and a single label file are a pair whatever their names.
     """
@@ -129,8 +129,8 @@ def _common_pages(image: Path, label: Path) -> int:
     pages, label_pages = imagefiles.pages(image), imagefiles.pages(label)
     if pages != label_pages:
         raise LayoutError(
-            f"{image} has {pages} page(s), but its labels {label} have {label_pages}. Page n of the stack belongs to "
-            "page n of the labels; remove pages without a partner"
+            f"{image} has {pages} page(s), but its labels {label} have {label_pages} page(s). Page n of the stack "
+            "belongs to page n of the labels; remove pages without a partner"
         )
     shape, label_shape = imagefiles.read_page(image, 0).shape[:2], imagefiles.read_labels(label, 0).shape
     if shape != label_shape:

@@ -17,12 +17,12 @@ LARGEST = 50_000_000  # largest JSON file that is read for a hint, in bytes
 
 COCO = "export it as COCO with polygons or masks"
 CONVERSIONS = {
-    "VIA (VGG Image Annotator)": "export it in VIA with Annotation > Export Annotations (COCO format)",
-    "Supervisely": "export it in Supervisely with the app Export to COCO or the app Export as Masks",
+    "VIA (VGG Image Annotator)": "export it in VIA with the menu item 'Annotation > Export Annotations (COCO format)'",
+    "Supervisely": "export it in Supervisely with the app 'Export to COCO' or the app 'Export as Masks'",
     "QuPath (GeoJSON)": "export one label image per image in QuPath, with a script that uses LabeledImageServer",
     "Label Studio": "export it in Label Studio as COCO, or brush labels as PNG",
     "Labelbox": f"{COCO}, with Labelbox's Python package",
-    "CVAT (XML)": "export it in CVAT as COCO 1.0 or Segmentation mask 1.1",
+    "CVAT (XML)": "export it in CVAT in the format 'COCO 1.0' or 'Segmentation mask 1.1'",
     "Pascal VOC boxes (XML)": "boxes do not say which pixels belong to an object; label masks or polygons instead",
     "YOLO (text)": "convert it to COCO; boxes (five numbers per line) do not say which pixels belong to an object",
 }
@@ -73,7 +73,7 @@ def _json_tool(file: Path) -> str | None:
 def _first_region(value: Any) -> Mapping[str, Any]:
     """Return the first region of an image in a VIA export, or an empty mapping if there is none.
 
-    In VIA 1, the regions are a mapping by number; in later versions, a list.
+    In VIA 1, the regions are a mapping by number; in later versions, the regions are a list.
     """
     regions = value.get("regions") if isinstance(value, dict) else None
     listed = list(regions.values()) if isinstance(regions, dict) else regions
