@@ -13,8 +13,9 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+import segline
 from segline.track import identity, lineage
-from tests.closure import closure, module_files, params_read
+from tests.closure import closure, imported_names, module_files, params_read
 
 SOURCE = "src/segline"
 PACKAGES = "requirements.txt"
@@ -31,6 +32,8 @@ SHAPES_NO_RESULT = {
     "text.py": "cuts and escapes text in messages",
     "track": "records runs beside the results, and says by identity of code what may be resumed",
 }
+# segline/__init__.py imports this module at the first use of a public name. No code in src uses a public name.
+INTERFACE = "segline.library"
 NO_RESULT_BUT = {"register": {"track"}}  # versions are the result of register, and track makes them
 NO_REASON_TO_RERUN = {"runtime"}  # section of params.yaml: where and how a stage runs
 
@@ -51,10 +54,15 @@ def stages_of(root: Path) -> dict[str, Any]:
 
 def untruths(root: Path) -> list[str]:
     """List where dvc.yaml and the code disagree."""
-    stages, files = stages_of(root), module_files(root)
+    stages, files = stages_of(root), {name: file for name, file in module_files(root).items() if name != INTERFACE}
     scripts = sorted(file.stem for file in (root / SOURCE / "stages").glob("[!_]*.py"))
     problems = [f"stages/{name}.py is not a stage of dvc.yaml" for name in scripts if name not in stages]
     problems += [f"{name}: there is no stages/{name}.py" for name in stages if name not in scripts]
+    public = {INTERFACE, *(f"segline.{name}" for name in segline.__all__)}
+    for module, file in files.items():
+        names = imported_names(file, module)
+        if module != "segline" and any(name in public or name.startswith(f"{INTERFACE}.") for name in names):
+            problems.append(f"{module} uses the Python interface, which must shape no result")
     imported: set[str] = set()
     for name in stages.keys() & {*scripts}:
         paths = closure(f"segline.stages.{name}", files)
@@ -178,6 +186,15 @@ def test_code_without_a_result_must_be_imported_to_be_named(house: Path, monkeyp
     assert untruths(house) == ["no stage imports gone.py"]
 
 
+@pytest.mark.parametrize(
+    "line", ["from segline import load", "import segline.library", "from segline.library import load"]
+)
+def test_code_that_uses_the_python_interface_is_found(house: Path, line: str) -> None:
+    file = house / SOURCE / "stages/sample.py"
+    file.write_text(f"{file.read_text()}\n{line}\n")
+    assert "segline.stages.sample uses the Python interface, which must shape no result" in untruths(house)
+
+
 # Which change runs which stage again. Keys: of a search, of a training that can be resumed, of a version.
 
 HEADER = ("changed", "runs again: a comment", "a statement", "new keys: a comment", "a statement")
@@ -193,6 +210,7 @@ AGAIN = """
 | `files.py` | all | all | - | search, training |
 | `gate` | register | register | - | - |
 | `importing` | - | - | - | - |
+| `library.py` | - | - | - | - |
 | `model` | all | all | - | search, training, version |
 | `names.py` | all | all | - | search, training |
 | `params.py` | all | all | - | search, training |

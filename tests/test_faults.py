@@ -432,7 +432,7 @@ LAYOUTS = faults(
         "LabelMe a line": (shape(shape_type="line"), "source/c.json: shapes[0] (cell): shape_type 'line'"),
         "LabelMe image is missing": (file(imagePath="gone.png"), "c.json: imagePath 'gone.png'"),
         "LabelMe another size": (file(imageHeight=41), "source/c.json gives the size 48x41 px"),
-        "LabelMe one image twice": (file(imagePath="a.png"), "c.json: imagePath is source/a.png"),
+        "LabelMe one image twice": (file(imagePath="a.png"), "c.json: imagePath names source/a.png"),
         "LabelMe truncated": (several(labelme(), half("source/c.json")), FileError, "source/c.json: not valid JSON"),
         "object of another size": (objects(put(OBJECT, TALL)), f"{OBJECT} is 40x40 px", "48x40"),
         "object with soft edges": (objects(put(OBJECT, soft(0))), f"{OBJECT}: ", "--threshold"),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from tests.track import conftest as track
 parts, made, project, store = track.parts, track.made, track.project, track.store
 no_surroundings = track.no_surroundings
 
-NAMES = ["Dataset", "Model", "Prediction", "load", "read_dataset"]
+NAMES = ["Dataset", "Segmentation", "Segmenter", "load", "read_dataset"]
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +40,7 @@ def folder(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> segline.Model:
+def model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> segline.Segmenter:
     """The model, loaded in an empty folder without a project."""
     monkeypatch.chdir(tmp_path)
     return segline.load(folder)
@@ -50,7 +51,7 @@ def pixels(parts: Parts) -> npt.NDArray[np.uint8]:
     return decode(parts.example)[..., 0]
 
 
-def assert_stored(prediction: segline.Prediction, parts: Parts) -> None:
+def assert_stored(prediction: segline.Segmentation, parts: Parts) -> None:
     """The prediction equals the one that was computed when the model was made."""
     assert prediction.labels.dtype == np.uint8 and prediction.labels.shape == (33, 47)
     np.testing.assert_array_equal(prediction.labels, decode(parts.answer)[..., 0])
@@ -72,14 +73,14 @@ def test_import_loads_no_large_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_model_folder_needs_no_project(model: segline.Model, parts: Parts, tmp_path: Path) -> None:
+def test_a_model_folder_needs_no_project(model: segline.Segmenter, parts: Parts, tmp_path: Path) -> None:
     assert model.classes == {0: "background", 1: "cell"} and model.channels == 1 and model.md5 == parts.md5
     assert_stored(model.predict(parts.example), parts)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_arrays_paths_and_bytes_give_the_same(
-    model: segline.Model, parts: Parts, pixels: npt.NDArray[np.uint8], tmp_path: Path
+    model: segline.Segmenter, parts: Parts, pixels: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:
     file = tmp_path / "a b.png"
     file.write_bytes(parts.example)
@@ -87,7 +88,7 @@ def test_arrays_paths_and_bytes_give_the_same(
         assert_stored(model.predict(image), parts)
 
 
-def test_probabilities_are_those_of_the_labels(model: segline.Model, pixels: npt.NDArray[np.uint8]) -> None:
+def test_probabilities_are_those_of_the_labels(model: segline.Segmenter, pixels: npt.NDArray[np.uint8]) -> None:
     prediction = model.predict(pixels, probabilities=True)
     assert prediction.probabilities is not None and prediction.probabilities.shape == (2, 33, 47)
     np.testing.assert_allclose(prediction.probabilities.sum(axis=0), 1, atol=1e-5)
@@ -99,7 +100,11 @@ def test_probabilities_are_those_of_the_labels(model: segline.Model, pixels: npt
 
 
 def test_large_images_give_the_same(
-    model: segline.Model, parts: Parts, pixels: npt.NDArray[np.uint8], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: segline.Segmenter,
+    parts: Parts,
+    pixels: npt.NDArray[np.uint8],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = model.predict(pixels, probabilities=True)
     monkeypatch.setattr(rows, "LARGE", 100)
@@ -112,7 +117,7 @@ def test_large_images_give_the_same(
 
 
 def test_predict_large_writes_the_files_of_the_command(
-    model: segline.Model, parts: Parts, pixels: npt.NDArray[np.uint8], tmp_path: Path
+    model: segline.Segmenter, parts: Parts, pixels: npt.NDArray[np.uint8], tmp_path: Path
 ) -> None:
     file = tmp_path / "a.tif"
     tifffile.imwrite(file, pixels)
@@ -141,9 +146,7 @@ def test_predict_large_writes_the_files_of_the_command(
         ("missing.png", "missing.png"),
     ],
 )
-def test_an_image_that_does_not_fit_is_refused(
-    model: segline.Model, image: segline.library.Image, message: str
-) -> None:
+def test_an_image_that_does_not_fit_is_refused(model: segline.Segmenter, image: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model.predict(image)
 

@@ -4,10 +4,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segline.data.dataset import Dataset
-    from segline.library import Model, Prediction, load, read_dataset
+    from segline.library import Dataset, Segmentation, Segmenter, load, read_dataset
 
-__all__ = ["Dataset", "Model", "Prediction", "load", "read_dataset"]
+__all__ = ["Dataset", "Segmentation", "Segmenter", "load", "read_dataset"]
 
 # Switch off telemetry, update checks and progress bars of libraries, unless the user has set these variables.
 # This code comes first, because the libraries read these variables when they are imported.

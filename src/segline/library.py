@@ -19,13 +19,15 @@ from segline.track import answers, rows
 from segline.track.answers import Loaded
 from segline.track.history import RegistryError
 
+__all__ = ["Dataset", "Segmentation", "Segmenter", "load", "read_dataset"]
+
 Image = npt.NDArray[Any] | bytes | str | os.PathLike[str]
 DTYPES = ("uint8", "uint16", "float32")
 
 
 @dataclass(frozen=True, eq=False)
-class Prediction:
-    """Prediction of one image of H x W pixels."""
+class Segmentation:
+    """Segmentation of one image of H x W pixels."""
 
     labels: npt.NDArray[np.uint8]
     """Class ids (H, W)."""
@@ -35,7 +37,7 @@ class Prediction:
     """Class probabilities (K, H, W); None if they were not requested."""
 
 
-class Model:
+class Segmenter:
     """A registered model. It predicts with the code that was registered with it, not with the installed segline."""
 
     def __init__(self, version: Loaded, address: str) -> None:
@@ -51,9 +53,9 @@ class Model:
 
     def __repr__(self) -> str:
         """Show address, classes and md5."""
-        return f"<segline.Model {self.address}: {', '.join(self.classes.values())}; md5 {self.md5[:8]}>"
+        return f"<segline.Segmenter {self.address}: {', '.join(self.classes.values())}; md5 {self.md5[:8]}>"
 
-    def predict(self, image: Image, *, views: int = 0, probabilities: bool = False) -> Prediction:
+    def predict(self, image: Image, *, views: int = 0, probabilities: bool = False) -> Segmentation:
         """Predict one image, and return the result as arrays.
 
         An image of more than 16.8 million pixels is predicted window by window. The intermediate results are in a
@@ -88,7 +90,7 @@ class Model:
         answer = rows.InMemory(self._version(encoded, views=views, probabilities=probabilities))
         return _prediction(answer, slice(None), probabilities)
 
-    def _by_windows(self, size: tuple[int, int], read: rows.Read, views: int, probabilities: bool) -> Prediction:
+    def _by_windows(self, size: tuple[int, int], read: rows.Read, views: int, probabilities: bool) -> Segmentation:
         with tempfile.TemporaryDirectory(prefix="segline-") as folder:
             answer = rows.out_of_core(
                 self._version, size, read, Path(folder), views=views, show=lambda _step, _done, _total: None
@@ -130,7 +132,7 @@ class Model:
         return {kind: Path(folder) / name for kind, name in written[Path(image)].items()}
 
 
-def load(model: str | os.PathLike[str], *, trust: bool = False) -> Model:
+def load(model: str | os.PathLike[str], *, trust: bool = False) -> Segmenter:
     """Load a model from the registry of the current project, or from a model folder.
 
     A model folder is what MLflow stores for a version: a folder with the file MLmodel. It can be copied to a machine
@@ -147,7 +149,7 @@ def load(model: str | os.PathLike[str], *, trust: bool = False) -> Model:
     ValueError
         There is no such model, it may not be trusted, or its folder is incomplete.
     """
-    return Model(answers.load(str(model), trust=trust), str(model))
+    return Segmenter(answers.load(str(model), trust=trust), str(model))
 
 
 def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
@@ -181,8 +183,8 @@ def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array if array.ndim == 3 else array[..., None]
 
 
-def _prediction(answer: AnswerByRows, whole: slice, probabilities: bool) -> Prediction:
-    return Prediction(
+def _prediction(answer: AnswerByRows, whole: slice, probabilities: bool) -> Segmentation:
+    return Segmentation(
         answer.labels(whole),
         answer.instances(whole) if answer.has_instances else None,
         answer.probabilities(whole) if probabilities else None,

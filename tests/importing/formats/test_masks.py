@@ -138,7 +138,10 @@ def _soft() -> np.ndarray:
         (
             semantic(),
             {"names": {7: "x"}},
-            r"--class 7: the masks hold the values 0, 1, 2, and .* name the classes 3, 4, 5, 6 too, or leave out",
+            (
+                r"--class 7: the masks hold the values 0, 1, 2\. Class ids must have no gaps, so name the classes "
+                "3, 4, 5, 6 too, or leave out"
+            ),
         ),
         (semantic(), {"names": {3: "x", 5: "y"}}, "--class 5: .* name the classes 4 too"),
     ],

@@ -146,7 +146,7 @@ def test_other_layouts_are_left_to_others(tmp_path: Path) -> None:
         (
             volume(4),
             areas(3),
-            r"volume\.tif has 4 page.s., but its labels .*labels\.tif have 3\. Page n",
+            r"volume\.tif has 4 page.s., but its labels .*labels\.tif have 3 page.s.\. Page n",
         ),
         (volume(4, side=24), areas(4), r"pages of 24x24 px, but its labels .* 20x20"),
     ],
