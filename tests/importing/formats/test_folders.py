@@ -108,7 +108,7 @@ def test_groups_of_imported_images_only(tmp_path: Path) -> None:
             ("images/train/a.png", "images/test/b.png", "masks/train/a.png", "masks/test/b.png"),
             (
                 r"images holds no image itself, .*such as test; import all subfolders with --images 'images/\*\*/\*' .*"
-                r" one of them .*test"
+                r" one subfolder .*test"
             ),
         ),
         (
