@@ -116,7 +116,7 @@ def promote(
 
 
 def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersion, Promotion]:
-    """Make a former champion the champion again: the version that `to` names, or the previous champion by default.
+    """Make a former champion the champion again: version `to` or, if `to` is not given, the previous champion.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def _notices(origin: commits.Origin) -> tuple[str, ...]:
 
 
 def _keep(registry: Registry, version: ModelVersion, verdict: Verdict) -> None:
-    """Store a verdict with its version, as JSON in a tag and as text below the model card on MLflow's page."""
+    """Store a verdict as JSON in a tag of the version, and as text below the version's model card on MLflow's page."""
     client, (name, number) = registry.client, (registry.name, version.version)
     client.set_model_version_tag(name, number, "gate", json.dumps(verdict.as_dict()))
     card = (version.description or "").split("\n## Gate: ")[0]

@@ -88,7 +88,7 @@ class HeldOut:
         return [self.encoded(name) for name in names[:count]]
 
     def scores(self, registry: Registry, version: ModelVersion, model: Loaded) -> list[Score]:
-        """Predict all test images with `model`, and score the predictions; `model` is the loaded `version`.
+        """Predict all test images with `model`, which was loaded from `version`, and score the predictions.
 
         The scores are cached in mlruns/scores; the cache key holds the md5s of version, images and scoring code.
 
@@ -205,7 +205,7 @@ def _against(
 
 
 def _facts(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
-    """Return a verdict that has no checks and whose facts describe the test images."""
+    """Return a verdict without checks; the facts in the verdict describe the test images."""
     facts = {"test.md5": held_out.md5, "images": str(len(held_out.names))}
     if champion and champion.tags.get("test.md5") != held_out.md5:
         facts["note"] = (
@@ -219,7 +219,7 @@ def _label(version: ModelVersion) -> str:
 
 
 def _cached(file: Path, count: int) -> list[Score] | None:
-    """Read cached scores; return None if the file is missing or damaged, or the number of scores is not `count`."""
+    """Read cached scores; return None if the file is missing, is damaged, or does not hold exactly `count` scores."""
     if not file.exists():
         return None
     try:

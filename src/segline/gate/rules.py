@@ -109,7 +109,7 @@ def _worst_group(
 ) -> list[Check]:
     """Check the group of images on which the challenger's gain is lowest.
 
-    A group is skipped if it is too small or its gain is unknown. If all groups are skipped, there is no check.
+    A group is skipped if it is too small or its gain is unknown. If all groups are skipped, the list is empty.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):

@@ -66,14 +66,14 @@ def _searched(tuned: Tuned) -> list[str]:
 
 
 def _parts(tuned: Tuned) -> dict[str, str]:
-    """Return what decides whether training is resumed: all settings, and digests of the data and the code."""
+    """Return the values that must be unchanged to resume training: settings, torch version, data and code digests."""
     settings = {name: str(value) for name, value in flat(tuned.model_dump(exclude={"searched"})).items()}
     data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
     return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
 
 def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept:
-    """If this training run has a checkpoint, load it into `state`; print where the training starts."""
+    """If this training run has a checkpoint, load it into `state`; print whether an interrupted training is resumed."""
     recorded = lineage.locked(OUT / checkpoint.WEIGHTS)
     if recorded and claim.finished == recorded["md5"]:
         claim.clear()  # DVC has stored the outputs of the former training run, so the user wants a new run
@@ -105,7 +105,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
 def _shown(
     moments: Iterable[loop.Step | loop.Epoch], state: setup.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
-    """Show the steps and epochs in `moments` as progress; yield only the epochs."""
+    """Show the progress after each step and each epoch in `moments`; yield only the epochs."""
     steps, monitored = loop.steps_per_epoch(settings), ""
 
     def words() -> str:
@@ -133,7 +133,7 @@ def _learn(
     epochs: Iterable[loop.Epoch],
     show: Callable[[int], None],
 ) -> None:
-    """Train and log each epoch. If the training is resumed, first log the epochs that were saved."""
+    """Train and log each epoch. If the training is resumed, first log the epochs in the checkpoint."""
     every = -(-kept.settings.epochs // PICTURES)
     for epoch in kept.epochs:
         run.log(epoch.epoch, epoch.metrics())

@@ -88,7 +88,7 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
         with store.place.lock("study"):  # if several processes join at once, only one starts the MLflow run
             parent: Run | None = store.latest(mark)
             if parent is None or parent.status not in ("RUNNING", "FINISHED"):
-                # This store has no usable run for the search: the searching process uses another store or was killed.
+                # The searching process uses another store or was killed, so this store has no usable run of the search.
                 parent = stack.enter_context(_parent(store, plan, mark))
         _train_all(found, runtime, store, mark, parent.id, stop=stop, wait=False)
         stop.check()
@@ -114,11 +114,11 @@ def _train_all(
                 stop.errors_as_stop(),
             ):
                 told = _train(asked, runtime, run, f"{name} (of trials 0 to {found.total - 1}), epoch", stop)
-            asked.tell(*told)  # Optuna is told last, when the MLflow run of the trial has ended
+            asked.tell(*told)  # Optuna is told only after the MLflow run of the trial has ended
 
 
 def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":
-    """Train one trial and log it to an MLflow run; return the state, and the reason if the trial failed."""
+    """Train one trial and log it to an MLflow run; return the trial's state and, if it failed, the error message."""
     from segline.data.prepared import Prepared
     from segline.track.recording import OUTCOME_TAG
     from segline.train import device, loop, setup
@@ -201,7 +201,7 @@ def _result(plan: "SearchPlan", outcomes: "list[TrialOutcome]", winner: "TrialOu
 
 
 def _rows(plan: "SearchPlan", outcomes: "list[TrialOutcome]") -> list[dict[str, Any]]:
-    """Return a row for each trial: its outcome and its sampled settings."""
+    """Return one table row for each trial; the row holds the trial's outcome and sampled settings."""
     names = sorted(plan.tune.space)
     return [
         {name: getattr(outcome, name) for name in COLUMNS} | {name: outcome.values.get(name) for name in names}

@@ -64,7 +64,7 @@ def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) 
 
 
 def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode: progress.Mode) -> None:
-    """Write the density of tile centres. It says how often each pixel of the training images becomes a centre."""
+    """Write the density of tile centres: how often each pixel of the training images becomes the centre of a tile."""
     of_class = borders.class_weights(_train_pixels(prepared), settings.density_balance)
     # With class weights of 0, the weight map is only the border term.
     border_term: borders.Terms = {**_terms(settings, np.zeros_like(of_class)), "w0": settings.density_border}
@@ -85,13 +85,13 @@ def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode:
 
 
 def _train_pixels(prepared: Prepared) -> list[int]:
-    """Count the pixels of each class in the training images."""
+    """Return the number of pixels of each class in the training images."""
     train = prepared.manifest[prepared.manifest["split"] == "train"]
     return [int(train[f"pixels_{class_id}"].astype(int).sum()) for class_id in prepared.dataset.classes]
 
 
 def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.float32]]) -> RGB:
-    """Draw one row for each image: the image, its target and its weight map. Large images are cropped to the middle."""
+    """Draw three pictures side by side for each image: image, target and weight map. Large images are cropped."""
     top = max(float(weights.max()) for weights in maps) or 1.0
     panels: list[tuple[str, RGB]] = []
     for name, weights in zip(names, maps, strict=True):
@@ -105,13 +105,13 @@ def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.flo
 
 
 def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Crop an array (H, W, ...) to its middle. Shrinking it instead would hide gaps of one pixel."""
+    """Crop an array (H, W, ...) to its middle. If it were shrunk instead, gaps one pixel wide would vanish."""
     rows, columns = (slice(max(0, side - SHOWN_SIDE) // 2, (side + SHOWN_SIDE) // 2) for side in pixels.shape[:2])
     return pixels[rows, columns]
 
 
 def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
-    """Draw a target (H, W): black background, grey ignored pixels, and each class in the colour that overlays use."""
+    """Draw a target (H, W). Background is black, ignored pixels are grey, and classes have the colours of overlays."""
     palette = np.zeros((256, 3), np.uint8)
     palette[1:] = np.resize(np.array(CLASS_COLOURS, np.uint8), (255, 3))
     palette[255] = 128
@@ -119,6 +119,6 @@ def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
 
 
 def _heat(share: npt.NDArray[np.float32]) -> RGB:
-    """Convert an array (H, W) of values from 0 to 1 into colours (H, W, 3) of viridis, a perceptually uniform map."""
+    """Draw an array (H, W) of values between 0 and 1 in the colours of viridis, a perceptually uniform colour map."""
     levels = np.clip(np.rint(share * 255), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1]).astype(np.uint8)

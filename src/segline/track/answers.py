@@ -242,12 +242,12 @@ def _private_folder() -> Path:
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
-    """Warn if registry.jsonl names another version for the alias.
+    """Warn if registry.jsonl names another md5 than `md5` for the alias.
 
     Raises
     ------
     RegistryError
-        registry.jsonl names another version for the alias, and has no line for this version.
+        registry.jsonl names another md5 for the alias, and has no line with `md5`.
     """
     history = store.place.root / HISTORY
     if doubt := misplaced(alias, name, md5, history):

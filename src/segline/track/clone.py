@@ -20,7 +20,7 @@ class Clone:
     """A clone that shares git objects, DVC cache and DVC remotes with the project's repository."""
 
     def __init__(self, root: Path, folder: Path) -> None:
-        """Clone the repository of the project at `root`; `folder` for the clone must be new or empty.
+        """Clone the repository of the project at `root` into `folder`, which must be new or empty.
 
         Raises
         ------

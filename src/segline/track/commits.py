@@ -144,7 +144,7 @@ class _Repository:
         return git.call(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def commits(self, changing: str = "") -> list[str]:
-        """Return the commits that a clone contains, newest first.
+        """Return the commits that a new clone of the repository would contain, newest first.
 
         If `changing` names a file, only the commits that changed this file are returned.
         """
@@ -167,7 +167,7 @@ class _Repository:
         return self.where(commits, "dvc.lock", lambda text: bool(wanted) and all(md5 in text for md5 in wanted))
 
     def with_code(self, commits: Sequence[str], code: Mapping[str, str]) -> str | None:
-        """Return the first of `commits` in which every file has the digest given in `code` (path -> digest)."""
+        """Return the first commit in `commits` whose files all have the digests given in `code` (path -> digest)."""
         for paths in (sorted(self._suspects & {*code}), sorted(code)):
             wrong = self._differing(commits, paths, code)
             commits = [commit for commit in commits if not wrong[commit]]
@@ -178,7 +178,7 @@ class _Repository:
         return self._differing([commit], sorted(code), code)[commit]
 
     def _differing(self, commits: Sequence[str], paths: Sequence[str], code: Mapping[str, str]) -> dict[str, list[str]]:
-        """Return, for each commit, the files of `paths` whose digest in the commit differs from that in `code`."""
+        """Return a dict: commit -> the paths in `paths` whose file has another digest in the commit than in `code`."""
         objects = self._objects([f"{commit}:{self.prefix}{path}" for commit in commits for path in paths])
         self._read(objects)
         wrong: dict[str, list[str]] = {commit: [] for commit in commits}

@@ -17,7 +17,7 @@ from segline.track.history import RegistryError
 from segline.track.store import Store
 
 FILES_TAG = tags.FILES
-META = "registered_model_meta"  # MLflow writes this file into the folder when it loads a version
+META = "registered_model_meta"  # file that MLflow adds to a version's folder while loading the version
 
 
 def listing(folder: Path) -> dict[str, str]:

@@ -95,7 +95,7 @@ def digest(path: Path, lock: Path = LOCK) -> str:
     """Return the MD5 of a file or folder, as DVC computes it.
 
     If dvc.lock is up to date, the MD5 is read from dvc.lock. Otherwise the MD5 is computed. dvc.lock is up to date if
-    it is newer than all files of `path`, and records the current number and total size of these files. The MD5 of a
+    it is newer than all files at `path`, and records the current number and total size of these files. The MD5 of a
     folder ends in ``.dir``.
 
     Raises
@@ -165,7 +165,7 @@ def combined_md5(parts: Mapping[str, str]) -> str:
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether the sizes and times of the files at `path` agree with `entry` in dvc.lock."""
+    """Return whether the files at `path` are older than dvc.lock, and their number and total size are as in `entry`."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")

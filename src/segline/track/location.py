@@ -142,7 +142,10 @@ def locate() -> Place:
 
 
 def project_root() -> Path:
-    """Return the project folder: DVC_ROOT if it is set, else the nearest folder upwards with dvc.yaml or .dvc.
+    """Return the project folder.
+
+    If DVC_ROOT is set, it names this folder. Otherwise the folder is searched from the working directory upwards: it is
+    the nearest folder that holds dvc.yaml or .dvc.
 
     In `dvc exp run --temp` and `--queue` the stages run in a clone, and DVC sets DVC_ROOT to the main checkout.
 

@@ -81,13 +81,16 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy whose `by_bytes` is True if the MD5 of this copy is in `md5s`; otherwise return self."""
+        """Return a copy with `by_bytes` set to True, or self.
+
+        The copy is returned if the MD5 of the copy is in `md5s`.
+        """
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
     @cached_property
     def sources(self) -> dict[str, bytes]:
-        """Contents of the shipped Python files, as a dict by path in `room`."""
+        """Contents of the shipped Python files, as a dict (path in `room` -> content)."""
         return read_sources(self.room)
 
     @cached_property
@@ -154,7 +157,7 @@ def version_code(package: str, sources: Mapping[str, bytes]) -> str:
 
 
 def read_sources(room: Path) -> dict[str, bytes]:
-    """Read the Python files in `room`; return the contents, with LF line endings, as a dict by path in `room`."""
+    """Read the Python files in `room`, and convert line endings to LF; return a dict (path in `room` -> content)."""
     return {file.relative_to(room).as_posix(): lf(file.read_bytes()) for file in room.rglob("*.py")}
 
 
@@ -236,7 +239,7 @@ def other_pixels(labels: bytes, expected: bytes) -> float:
 
 
 def matched_objects(instances: bytes, expected: bytes) -> Matches:
-    """Match the objects in two encoded instance images; two objects match if their IoU is at least 0.9."""
+    """Return which objects in two encoded instance images match; two objects match if their IoU is at least 0.9."""
     actual, wanted = (decode(file)[..., 0].astype(np.int32) for file in (instances, expected))
     return matches(wanted, actual, 0.9)
 

@@ -236,8 +236,8 @@ class Registry:
 
         Parameters
         ----------
-        commit : commit that the version was made from; if None, the checked-out commit is recorded, unless files have
-            changed.
+        commit : commit that the version was made from; if None, the checked-out commit is recorded, unless there
+            are uncommitted changes.
         """
         line = self._line(md5s, CHAMPION, action, reason, commit, forced=forced)
         history.mark_move(self.store.place.folder)

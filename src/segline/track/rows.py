@@ -19,7 +19,7 @@ Read = Callable[[slice, slice], npt.NDArray[Any]]
 Show = Callable[[str, int, int], None]
 
 LARGE = 2**24  # pixels; larger images are predicted out-of-core if the version can do so
-OLD = 200  # bytes per pixel; assumed if the version's code cannot estimate how much memory it needs
+OLD = 200  # bytes per pixel; assumed if the version's code cannot estimate how much memory an image needs
 NO_INSTANCES = "the version was registered by an earlier segline and predicts no instances; register the model again"
 
 
@@ -51,15 +51,21 @@ class InMemory:
         return np.moveaxis(decode(self._answer.probabilities), -1, 0)
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return class ids (h, W) of the given rows."""
+        """Return the class ids (h, W) in the given rows of the image."""
         return self._labels[rows]
 
     def instances(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return instance ids (h, W) of the given rows; raise RegistryError if the version predicts no instances."""
+        """Return the instance ids (h, W) in the given rows of the image.
+
+        Raises
+        ------
+        RegistryError
+            The version predicts no instances.
+        """
         return self._instances[rows]
 
     def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Return class probabilities (K, h, W) of the given rows."""
+        """Return the class probabilities (K, h, W) in the given rows of the image."""
         return self._probabilities[:, rows]
 
     @property
@@ -83,19 +89,19 @@ class OutOfCore:
         """Return None, because an out-of-core prediction is not encoded as an image file."""
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Return class ids (h, W) of the given rows."""
+        """Return the class ids (h, W) in the given rows of the image."""
         with _registry_errors(self._errors):
             labels: npt.NDArray[np.uint8] = self._prediction.labels(rows)
         return labels
 
     def instances(self, rows: slice) -> npt.NDArray[np.int32]:
-        """Return instance ids (h, W) of the given rows."""
+        """Return the instance ids (h, W) in the given rows of the image."""
         with _registry_errors(self._errors):
             instances: npt.NDArray[np.int32] = self._prediction.objects(rows)
         return instances
 
     def probabilities(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Return class probabilities (K, h, W) of the given rows."""
+        """Return the class probabilities (K, h, W) in the given rows of the image."""
         probabilities: npt.NDArray[np.float32] = self._prediction.probabilities(rows)
         return probabilities
 
@@ -108,10 +114,10 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return why the version cannot predict window by window, and how much memory it needs without windows.
+    """Return two values: why an image cannot be predicted window by window, and the memory for predicting it at once.
 
-    The first value is empty if the version can predict an image of this size window by window. The second value is the
-    memory, in bytes, for predicting the whole image at once.
+    The first value is empty if an image of this size can be predicted window by window. The second value is the memory,
+    in bytes, for predicting the whole image at once.
     """
     served = version.served
     if not hasattr(served, "large"):

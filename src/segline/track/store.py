@@ -92,7 +92,7 @@ class Store:
         return StartedRun(self.client, made.info.run_id, self.place.uri)
 
     def _resume(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
-        """Set a matching run to RUNNING, and return this run; return None if no run matches.
+        """Set a run that matches the arguments to RUNNING, and return this run; return None if no run matches.
 
         If the run `former` matches, it is used. Otherwise the latest matching run is used.
         """
@@ -127,7 +127,7 @@ class Store:
         return Run(self.client, runs[0].info.run_id) if runs else None
 
     def here(self, key: str) -> str:
-        """If the store is shared, add machine and folder to a key, so that two checkouts never share a run."""
+        """If the store is shared, append machine and folder to `key`, so that two checkouts never share a run."""
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:

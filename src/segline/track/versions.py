@@ -165,7 +165,7 @@ def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], 
                     f"{version.name} version {version.version}: the file {name} cannot be stored ({error}); "
                     f"{intact.way_out(version)}"
                 ) from error
-        if md5s:  # an invalid tag is kept: with a tag for only these files, all other files would be reported as added
+        if md5s:  # an invalid tag is kept; a new tag would list only `records`, and other files would count as added
             new_tags[intact.FILES_TAG] = json.dumps({**md5s, **intact.listing(Path(folder))})
     for name, value in new_tags.items():
         store.client.set_model_version_tag(version.name, version.version, name, value)
