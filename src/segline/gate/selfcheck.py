@@ -1,4 +1,4 @@
-"""Self-check of a packed model: prediction of the example, batches, odd image sizes, speed and package size."""
+"""Self-check of a packed model: prediction of the example, batches, odd-numbered image sizes, speed and package size."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ TIMES = 3  # number of timed predictions; earlier predictions have warmed the mo
 
 
 def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
-    """Check a packed model: prediction of the example, batches, odd image sizes, speed and package size.
+    """Check a packed model: prediction of the example, batches, odd-numbered image sizes, speed and package size.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
 
 
 def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
-    """Compare the prediction of the example with the stored prediction, and time the model."""
+    """Compare the prediction of the example with the stored prediction, and measure the model's speed."""
     image, expected = model.example
     answer = model(image)
     share = packaging.other_pixels(answer.labels, expected.labels)
@@ -78,7 +78,7 @@ def _batch(model: Loaded, images: Sequence[bytes]) -> Iterator[Check]:
 
 
 def _odd_size(model: Loaded, image: bytes) -> Iterator[Check]:
-    """Check that an image with odd height and width gets a prediction of the same size."""
+    """Check that an image whose height and width are odd numbers gets a prediction of the same size."""
     raw = decode(image)
     height, width = (max(1, side - 1 - side % 2) for side in raw.shape[:2])
     full = decode(model(packaging.encode(raw[:height, :width])).labels).shape[:2] == (height, width)

@@ -52,7 +52,7 @@ def _terms(settings: params.Weights, of_class: npt.NDArray[np.float64]) -> borde
 
 
 def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) -> None:
-    """Write the weight map of one image band by band, so that only one band is in memory at a time."""
+    """Write the weight map of one image in bands of rows, so that only one band is in memory at a time."""
 
     def weigh(rows: slice) -> npt.NDArray[np.float32]:
         # The arrays are reopened for each band, so that the memory of the previous band is freed.

@@ -144,7 +144,7 @@ class _Repository:
         return git.call(self.root, "rev-parse", "--is-shallow-repository").strip() == b"true"
 
     def commits(self, changing: str = "") -> list[str]:
-        """Return the commits that a new clone of the repository would contain, newest first.
+        """Return the commits of branches, tags, remote branches and HEAD, newest first.
 
         If `changing` names a file, only the commits that changed this file are returned.
         """

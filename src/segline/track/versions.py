@@ -185,7 +185,7 @@ def _model_id(version: ModelVersion) -> str:
 
 
 def _fail_abandoned(store: Store, md5: str) -> None:
-    """Mark logged models with this md5 as failed if a killed registration left them without a version."""
+    """Set logged models with this md5 to FAILED if a killed registration left them without a version."""
     logged_models = store.client.search_logged_models([store.experiment_id], f"tags.`{VERSION_TAG}` = '{md5}'")
     for logged in logged_models:
         if LINKS not in logged.tags and str(logged.status) != "FAILED":
