@@ -58,7 +58,7 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Image coordinates at which `warp` samples the pixels of a tile. `grid` and `window` make such grids.
+    """Image coordinates at which `warp` samples the pixels of a tile. The functions `grid` and `window` return grids.
 
     ``part`` : rows and columns of the image that the tile needs.
     ``rows`` and ``columns`` : (n, n) float32, px, inside the image, relative to the first pixel of ``part``. Relative
@@ -154,7 +154,7 @@ def _upsample(control: Float, side: int) -> Float:
 
 
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
-    """Mirror coordinates outside the image back into it, in place; return the grid of all coordinates.
+    """Overwrite coordinates outside the image with mirrored ones inside it; return the grid of all coordinates.
 
     The coordinates are relative to the first pixel of the unchanged tile.
     """

@@ -151,7 +151,10 @@ def _weigh(
     ignore: int | None,
     terms: Terms,
 ) -> npt.NDArray[np.float64]:
-    """Return the weights of the pixels in a block. The arrays hold a block and its margin; `inner` is the block."""
+    """Return the weights of the pixels in a block.
+
+    The arrays hold the block and its margin; `inner` is the position of the block in the arrays.
+    """
     inside = target[inner]
     ignored = np.zeros(inside.shape, bool) if ignore is None else inside == ignore
     weights = _table(inside, terms["class_weights"], ignored)[inside]

@@ -193,7 +193,7 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
 
     If `folder` is missing, the map is empty.
 
-    Hidden files, folders and pipes are skipped, and so are files without one of the `suffixes`, if these are given.
+    Hidden files, folders and pipes are skipped. If `suffixes` are given, files with any other suffix are skipped, too.
 
     Raises
     ------

@@ -108,8 +108,8 @@ def _table(of_class: Sequence[float] | Float) -> Float:
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """Sample the index of one of several shares. `ends` holds the cumulative sums of the shares.
+    """Choose one of several shares at random; return its index. `ends` holds the cumulative sums of the shares.
 
-    The probability of an index is proportional to the share with this index.
+    The probability of each choice is proportional to the share.
     """
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

@@ -18,7 +18,7 @@ _FORWARD = ((0, 1), (1, -1), (1, 0), (1, 1))
 
 
 def separate(classes: Labels, instances: Labels, ignore: int | None = None) -> npt.NDArray[np.uint8]:
-    """Where instances of the same class touch (8-neighbour), insert a gap of background; return the new class ids.
+    """Where instances of one class touch, at a side or a corner, insert a gap of background; return the new class ids.
 
     Instances are processed in order of their number of untouched pixels, fewest first. Each instance keeps those pixels
     that touch no kept pixel of an earlier instance. So the gap is one pixel wide and lies in the thicker of two
@@ -142,10 +142,10 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return three arrays: the initial state of each pixel (H, W), and two areas of each instance, in pixels.
+    """Return three arrays: the initial state of each pixel (H, W), and the area and untouched area of each instance.
 
-    The first area is that of the whole instance. The second area leaves out pixels that touch another instance of the
-    same class.
+    Both areas are numbers of pixels. The untouched area leaves out pixels that touch another instance of the same
+    class.
     """
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
@@ -236,7 +236,10 @@ def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
 
 
 def _rivals(scene: _Scene, pixels: Pixels) -> Pixels:
-    """For each pixel, return the neighbours in another instance of the same class (N, 8); -1 for other neighbours."""
+    """Return an array (N, 8) with the positions of the eight neighbours of each of N pixels.
+
+    The entry is -1 for a neighbour that is not in another instance of the same class.
+    """
     height, width = scene.classes.shape
     y, x = (axis[:, None] for axis in np.divmod(pixels, width))
     down, right = np.array([(dy, dx) for sign in (1, -1) for dy, dx in np.multiply(sign, _FORWARD)]).T

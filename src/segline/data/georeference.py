@@ -33,7 +33,7 @@ NEAR = 0.05  # px; largest distance between an image and its labels that is trea
 
 
 class Tag(NamedTuple):
-    """TIFF tag, with its fields in the order of tifffile. If `once`, only the first page has the tag."""
+    """TIFF tag, with its fields in the order of tifffile. `once` says whether only the first page has it."""
 
     code: int
     dtype: int
@@ -117,7 +117,9 @@ def _place(values: dict[int, Any]) -> Position | None:
 
 
 def apart(image: Path, labels: Path) -> str:
-    """Describe how the position of an image differs from the position of its labels. Both have the same size.
+    """Describe how the position of an image differs from the position of its labels.
+
+    The image and its labels have the same size.
 
     The text is empty if the positions are equal or unknown.
 

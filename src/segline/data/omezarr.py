@@ -47,7 +47,7 @@ class Transformation(_Part):
     translation: tuple[float, ...] = ()
 
     def picked(self, axes: tuple[int, ...], channels: bool) -> dict[str, Any]:
-        """Return a scale or translation for `axes`. If `channels`, prepend a neutral value for the channel axis."""
+        """Return a scale or translation for `axes`; if `channels` is true, a neutral value for channels comes first."""
         before = {"scale": [1.0], "translation": [0.0]}[self.type] if channels else []
         numbers = self.scale if self.type == "scale" else self.translation
         return {"type": self.type, self.type: before + [numbers[axis] for axis in axes]}
@@ -176,9 +176,9 @@ def _check(frame: Frame) -> None:
 
 
 def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return three lists: the axes, the transformations of level 0, and those common to all levels.
+    """Return three lists: the axes, the transformations of level 0, and the transformations common to all levels.
 
-    The axes are y and x, with the channel axis before them if `channels`.
+    The axes are y and x. If `channels` is true, the channel axis comes before them.
     """
     kept = ([ZarrAxis(name="c", type="channel")] if channels else []) + [
         axis.model_copy(update={"type": axis.type or "space"}) for axis in frame.pyramid.axes[-2:]

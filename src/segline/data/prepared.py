@@ -60,7 +60,7 @@ class Arrays(Sequence[npt.NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared dataset. Methods with the parameter `name`, the stem of an image, memory-map an array of this image."""
+    """Prepared dataset. Methods that take the stem of an image (`name`) memory-map an array of this image."""
 
     folder: Path
     manifest: "pd.DataFrame"

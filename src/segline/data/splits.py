@@ -104,7 +104,7 @@ def _refuse_overlap(groups: Mapping[str, str], validation: set[str], test: set[s
 
 
 def _draw(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[str]]:
-    """Choose groups for each split, with image counts close to `wanted`; leave images for training.
+    """Choose groups for each split, so that the numbers of images are close to `wanted`; leave images for training.
 
     Several choices are compared, because the split that is filled first may take groups that another split needs.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 GRANULAR, FIBROUS = 1, 2
-NAME = "cells"  # of the dataset
+NAME = "cells"  # name of the dataset
 CLASSES = {0: "background", GRANULAR: "granular", FIBROUS: "fibrous"}
 RADIUS = {GRANULAR: 21.0, FIBROUS: 19.5}  # px, median
 SMALLEST_CELL = 60  # px; a covered cell is dropped if less of it remains visible
@@ -138,7 +138,7 @@ def box_of(cell: Cell, height: int, width: int) -> Box:
 
 
 def local(cell: Cell, box: Box, bent: tuple[Field, Field] | None = None) -> tuple[Field, Field]:
-    """Return two coordinates of the pixels in `box`: along and across the cell, measured in half axes.
+    """Return two coordinates of each pixel in `box`, along the cell and across it, in units of the half axes.
 
     Before the conversion, `bent` shifts the pixels, in px.
     """
@@ -218,7 +218,7 @@ def _with_nucleus(texture: Field, cell: Cell, u: Field, v: Field, rng: np.random
 
 
 def _fibres(rng: np.random.Generator, cell: Cell, shape: tuple[int, ...]) -> Field:
-    """Render random streaks along the cell, with a standard deviation of about 1."""
+    """Render random streaks along the cell. The standard deviation of their values is about 1."""
     side = int(np.ceil(np.hypot(shape[0], shape[1]))) + 4
     streaks = cv2.GaussianBlur(rng.standard_normal((side, side), dtype=np.float32), (0, 0), sigmaX=7, sigmaY=1.1)
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), -np.degrees(cell.angle), 1)

@@ -162,7 +162,10 @@ def _one_thread(_worker: int) -> None:
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Position of a validation tile: image number, top left pixel of the output, used rows, and used columns."""
+    """Position of a validation tile: image number, and top left pixel of the tile's output.
+
+    The output is used only for the rows `rows` and the columns `columns` of the image.
+    """
 
     image: int
     row: int
@@ -180,7 +183,8 @@ class ValidationTiles(Dataset[Sample]):
     Parameters
     ----------
     images, targets, weights, statistics, tile, output : see `TrainingTiles`.
-    most : largest number of tiles. If there are more, tiles are selected at even steps; the choice is always the same.
+    most : largest number of tiles. If more tiles are possible, they are selected at even steps. The choice is always
+        the same.
     ignore : class id of pixels that are never used; pass the ignored id of the dataset, if there is one.
     """
 
@@ -235,8 +239,9 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """For each output along an axis of `length` px, return the start of the output and the range of used pixels.
+    """Divide an axis of `length` px into one share for each output; return the start and the share of each output.
 
+    A share is a range of the axis; the output is used only for this range. `output` is the length of each output, px.
     If the axis is at least as long as an output, all outputs lie inside the axis.
     """
     count = -(-length // output)

@@ -23,8 +23,8 @@ def score(
 ) -> judge.Score:
     """Score the prediction for an image; compute every metric that the labels of the dataset allow.
 
-    All metrics except the detection score can be checked from the label image and the instance ids. The detection score
-    also needs the foreground probability.
+    All metrics except the detection score need only `labels` and `objects`. The detection score also needs
+    `foreground`.
 
     Parameters
     ----------

@@ -152,7 +152,10 @@ def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.N
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the mean (wide, C) of each square in a band of rows. A square has sides of `step` px."""
+    """Return the mean of each square in a band of rows, as an array (number of squares, C).
+
+    A square has sides of `step` px; `wide` is the number of squares.
+    """
     pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
     means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
     return means
@@ -289,7 +292,7 @@ def _filled(group: "Group", name: str, rows: Rows, shape: tuple[int, ...], **opt
 
 
 def _halved(array: "Array[Any]") -> Rows:
-    """Return a function that reads every second row and column of `array`. It holds one plane in memory at a time."""
+    """Return a function that reads every second row and column of `array`, one plane at a time."""
 
     def rows(part: slice) -> npt.NDArray[Any]:
         double = slice(2 * part.start, min(2 * part.stop, array.shape[-2]))
@@ -300,7 +303,7 @@ def _halved(array: "Array[Any]") -> Rows:
 
 
 def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
-    """Adapt a scale or translation of level 0 to a level whose pixels are `by` times as large.
+    """Adapt a scale or translation of level 0 to a level whose pixels are larger by the factor `by`.
 
     A translation is returned unchanged, because the first pixel keeps its position.
     """

@@ -31,7 +31,7 @@ class Table(NamedTuple):
 
 
 class Sums:
-    """For each of N objects, the number of pixels and the sum of the background probabilities."""
+    """Values of each object: number of pixels, sum of background probabilities, first pixel, pixels of each class."""
 
     def __init__(self, count: int, classes: int) -> None:
         self.area = np.zeros(count, np.int64)
@@ -40,7 +40,10 @@ class Sums:
         self.votes = np.zeros((count, classes), np.int64)  # number of pixels of each class in each object
 
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
-        """Update the sums with pixels. A pixel has an id, an index in the image, a class, a background probability."""
+        """Update the sums with some pixels.
+
+        Each argument has one entry for each pixel: object, index in the image, class, background probability.
+        """
         self.area += np.bincount(ids, minlength=self.area.size)
         # np.add.at adds one pixel after another, so rounding is the same as for an image in memory.
         np.add.at(self.background, ids, background.astype(np.float64))
@@ -164,7 +167,7 @@ def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
 
 
 def _count(maps: Maps, component: Ids, count: int, show: Show) -> Sums:
-    """Count the pixels of each object, from the first row of the image to the last."""
+    """Compute the `Sums` of all objects, from the first row of the image to the last."""
     sums = Sums(count, maps.classes)
     for rows in bands(maps.height, maps.width):
         objects = component[maps.ids(rows)].ravel()

@@ -33,7 +33,9 @@ class Geometry:
 
     @property
     def fringe(self) -> int:
-        """Width, px, of the zone on each side of the output that changes if the input is cut out of a larger image.
+        """Width, px, of the zone on each side of the output that is affected by the border of the input.
+
+        If the input is cut out of a larger image, only this zone differs from the output for the larger image.
 
         The effect of zero padding spreads inwards from the border of a tile. Bilinear up-sampling repeats the edge.
         Unpadded convolutions with transposed up-sampling have no fringe.

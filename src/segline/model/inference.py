@@ -99,10 +99,10 @@ class Predictor:
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
-        """Predict a view in overlapping windows; yield the rows of windows one by one, from row `first`.
+        """Predict a view in overlapping windows; yield one row of windows at a time, from row number `first` on.
 
-        Each pixel is in exactly one part. All parts together equal one forward pass over the whole view with mirrored
-        borders.
+        Each row is an iterator of parts. Each pixel is in exactly one part. All parts together equal one forward pass
+        over the whole view with mirrored borders.
         """
         rows, columns = self.plan(source.height, source.width, view)
         for row in rows[first:]:
@@ -145,7 +145,10 @@ class Predictor:
         return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 
     def _tile(self, height: int, width: int) -> int | None:
-        """Return the side of a window, px; None if one window covers the image (always for instance and group norm)."""
+        """Return the side of a window, px; None if one window covers the image.
+
+        With instance norm or group norm, one window always covers the image.
+        """
         if self.network.whole_image_norm:
             return None
         if self.inference.tile:

@@ -99,7 +99,7 @@ def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
 
 
 def note(data: bytes, uuid: bytes) -> bytes:
-    """Return the content of the first JP2 box with `uuid` (EXIF or GEOTIFF); b"" if there is no such box."""
+    """Return the content of the first JP2 box whose UUID is `uuid` (EXIF or GEOTIFF); b"" if there is none."""
     for kind, at, end in _each_box(data, 0, len(data)) if data.startswith(BOXES) else ():
         if kind == b"uuid" and data[at : at + 16] == uuid:
             return data[at + 16 : end]
@@ -197,7 +197,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
-    """Refuse tiny precincts and code-blocks; `style` is the part of a marker that starts with the number of levels."""
+    """Refuse tiny precincts and code-blocks; `style` is the content of a marker, from the number of levels on."""
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(

@@ -60,7 +60,7 @@ class Maps:
 
 
 class Finished(NamedTuple):
-    """Progress: the number of finished views, and the number of finished window rows in the next view."""
+    """Progress: the number of finished views, and the number of finished rows of windows in the next view."""
 
     views: int
     rows: int

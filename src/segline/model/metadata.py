@@ -68,7 +68,7 @@ class Facts(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """Result of `decide`: the orientation to apply (1 to 8), the number that marks missing values, and user notes."""
+    """Result of `decide`: orientation to apply (1 to 8), number that marks missing values, and messages to the user."""
 
     orientation: int = 1
     nodata: float | None = None

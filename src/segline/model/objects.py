@@ -226,7 +226,7 @@ def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return, for each row of `ids` (N, 4), the only id above 0; return 0 if the row has no such id or several."""
+    """For each row of the array `ids` (N, 4), return its only id above 0; 0 if the row has no such id or several."""
     highest = ids.max(axis=1)
     lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
     return np.where(lowest == highest, highest, 0).astype(np.int32)

@@ -109,7 +109,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return why windows cannot be used (empty if they can), and how many bytes of memory are needed."""
+        """Return two values: why windows cannot be used (empty if they can), and the memory for a prediction, bytes."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 

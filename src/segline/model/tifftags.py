@@ -21,7 +21,7 @@ MOST_TAGS = 4096
 
 
 class _Form(NamedTuple):
-    """Three struct formats: the number of entries, an entry (tag, type, number of values, value), and an offset."""
+    """Struct formats of three items: number of entries, entry (tag, type, number of values, value), and offset."""
 
     entries: struct.Struct
     entry: struct.Struct

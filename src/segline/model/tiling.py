@@ -103,7 +103,10 @@ def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]
 
 
 def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan windows for padded convolutions; all lie inside the axis, which is extended to a multiple of the stride."""
+    """Plan windows for padded convolutions.
+
+    All windows lie inside the axis after it is extended to a multiple of the stride.
+    """
     # The size is at least two strides, because instance norm cannot normalise a single pixel at the lowest level.
     whole = geometry.at_least(max(length, 2 * geometry.stride))
     size = min(size or whole, whole)

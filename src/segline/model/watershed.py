@@ -131,7 +131,7 @@ class Watershed:
 
 
 def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
-    """Return, for each pixel (h, W), the index of its highest neighbour minus its own index; 0 at a peak."""
+    """Return an array (h, W): the index of each pixel's highest neighbour minus the index of the pixel; 0 at a peak."""
     width = heights.shape[1]
     padded = np.pad(heights, ((0, 0), (1, 1)), constant_values=-1)
     highest, change = padded[:-2, 1:-1].copy(), np.full((heights.shape[0] - 2, width), -width, np.int32)
@@ -149,7 +149,7 @@ def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
 
 
 def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Return, for each pixel (h * W,), the index of the pixel where its uphill path ends or leaves this band."""
+    """Return an array (h * W,): for each pixel, the index where its uphill path ends or leaves this band."""
     height, width = uphill.shape
     change = np.where(inside, uphill, 0)
     change[0, change[0] == -width] = 0
@@ -167,7 +167,7 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Return the passes between pixels of different ids; `land` holds pixels, `shifted` holds a neighbour of each."""
+    """Return the passes between pixels of different ids; `land` holds pixels, `shifted` holds their neighbours."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 

@@ -113,7 +113,7 @@ def _table(scores: Sequence[Score], metric: Metric) -> Values:
 
 
 def _mean_iou(confusion: Values) -> Values:
-    """Return the mean IoU (N,) of each flattened confusion matrix (N, K * K); counts are exact up to 2**53 pixels."""
+    """Return the mean IoUs (N,) of N flattened confusion matrices (N, K * K); counts are exact up to 2**53 pixels."""
     classes = math.isqrt(confusion.shape[1])
     matrices = confusion.reshape(-1, classes, classes)
     both = np.diagonal(matrices, axis1=1, axis2=2)

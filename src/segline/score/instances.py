@@ -138,7 +138,7 @@ def panoptic_quality(iou_sum: float, tp: int, fp: int, fn: int) -> float:
 
 
 def _object_pairs(table: Overlaps) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return two arrays: the indices of the rows that pair two objects (not background), and the IoU of each pair."""
+    """Return two arrays: the indices of the table rows in which both ids are objects, and the IoU of each row."""
     pairs = np.flatnonzero((table.truth > 0) & (table.predicted > 0))
     shared = table.pixels[pairs]
     return pairs, shared / (table.truth_area[pairs] + table.predicted_area[pairs] - shared)
@@ -149,7 +149,7 @@ def _objects(ids: Integers) -> int:
 
 
 def _areas(ids: Integers, pixels: Integers) -> Integers:
-    """Return, for each row, the total number of pixels with the row's id."""
+    """For each entry of `ids`, return the sum of `pixels` over all entries with the same id."""
     _, place = np.unique(ids, return_inverse=True)
     # bincount sums the weights as float64, which is exact below 2**53 pixels.
     return np.bincount(place, weights=pixels).astype(np.int64)[place]

@@ -42,7 +42,7 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """Yield three arrays for each block of rows: the instance of each run, and both runs of each touching pair.
+    """Yield three arrays for each block of rows: the instances of runs, and the upper and lower runs of touching pairs.
 
     A run consists of adjacent pixels of one instance in a row. Two runs touch if they belong to the same instance and
     have neighbouring pixels in consecutive rows.
@@ -68,9 +68,9 @@ def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
 
 
 def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tuple[Counts, Counts]:
-    """Return the pairs of pixel runs of the same instance that touch, at a side or a corner, in consecutive rows.
+    """Return two arrays: the upper run and the lower run of each touching pair.
 
-    A pair may occur several times.
+    `_runs` says what runs are, and when two runs touch. A pair may occur several times.
     """
     upper, lower = part[:-1], part[1:]
     begins = starts[:-1] | starts[1:]
@@ -140,7 +140,9 @@ def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec
 
 
 def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
-    """Yield a problem if most values occur only between a lower and a higher neighbour, as in a smoothed mask.
+    """Yield a problem if most values occur only in pixels with both a lower and a higher neighbour.
+
+    Such a mask was probably smoothed.
 
     `areas` holds the number of pixels of each value 0, 1, ...
     """

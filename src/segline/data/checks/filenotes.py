@@ -27,7 +27,7 @@ def notes(file: Path) -> tuple[Note, ...]:
 
 
 def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Problem]:
-    """Yield warnings about the metadata of `file`. For an image, also yield problems with missing values.
+    """Yield warnings about the metadata of `file`. For an image, also yield a problem if values are missing.
 
     Parameters
     ----------
