@@ -19,9 +19,9 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 # Threads of matrix libraries wait for each other in a busy loop, and go to sleep only after a set time.
-# The default time of this busy loop is so long that another busy program halves the training speed.
-# benchmarks/bench_spin.py measures the training speed, once with a short busy loop and once with the default one.
-# It measures both on an idle machine and beside other programs.
+# By default, this time is so long that training runs at half speed while another program uses the CPU.
+# benchmarks/bench_spin.py measures the training speed with a short time and with the default time.
+# It repeats these two measurements on an idle machine and on a machine that runs other programs.
 # OpenMP libraries read these variables only once, when they are loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU: rounds of a busy loop, a few microseconds

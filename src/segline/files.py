@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """If the with statement fails with an OSError that names no other file, set the error's file name to `path`."""
+    """If an OSError in the with statement names no file, or a temporary file of `path`, make the error name `path`."""
     try:
         yield
     except OSError as error:
@@ -162,7 +162,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Write one .npy array from `parts`, its consecutive groups of rows. Only one part is in memory at a time."""
+    """Write one .npy array. `parts` yields groups of consecutive rows; only one group is in memory at a time."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

@@ -123,7 +123,7 @@ class Segmenter:
         Raises
         ------
         ValueError
-            An error that `predict` also raises, or results would replace a file that segline did not write.
+            As in `predict`; or a result would replace a file that segline did not write.
         """
         options = PredictOptions(instances, probabilities, overlays, views)
         written = predict.predict_images(

@@ -43,7 +43,10 @@ def fault(name: str) -> str | None:
 
 
 def check(name: str, what: str) -> str:
-    """Return `name` in NFC; raise NamingError if it is invalid. The message starts with `what`, such as `class 1:`."""
+    """Return `name` in NFC; raise NamingError if it is invalid.
+
+    The message of the error starts with the text `what`, such as "class 1:".
+    """
     problem = fault(name)
     if problem:
         raise NamingError(f"{what} {shown(name)} {problem}; choose another name")
@@ -76,7 +79,7 @@ def is_model(name: str) -> bool:
 
 
 def on_disk(path: Path) -> Path:
-    """Return the existing file or folder whose path equals `path` in NFC; return `path` itself if there is none.
+    """Return the existing file or folder whose path has the same NFC form as `path`; if there is none, return `path`.
 
     Raises
     ------

@@ -346,7 +346,7 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section class of a field, or of the values of a mapping field; None for a plain setting."""
+    """Return the class of the section in `field`, or of the sections in its mapping; None if it holds no section."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
@@ -354,7 +354,7 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _add_names(space: object) -> object:
-    """Add its name to each axis (searched setting) before validation, so that the axis can check its own values."""
+    """Write the name of each axis (searched setting) into the axis, so that the axis can check its values."""
     if not isinstance(space, dict):
         return space
     return {name: {**axis, "name": name} if isinstance(axis, dict) else axis for name, axis in space.items()}

@@ -111,7 +111,7 @@ def console(*, stderr: bool = False) -> "Console":
 
         @property
         def file(self) -> IO[str]:  # read each time: sys.stdout and sys.stderr may be replaced
-            """Output stream; for an `Escaping` stream, the stream that it wraps."""
+            """Output stream. An `Escaping` stream is replaced by the stream that it wraps."""
             return _trusted(super().file)
 
         @file.setter

@@ -70,7 +70,11 @@ def main(
 
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
-    """For each metric that both versions have, return both values and the second version's gain, with intervals."""
+    """Return, for each metric that both versions have, an entry with three parts: `first`, `second` and `gain`.
+
+    `first` and `second` are the values of the two versions; `gain` is the gain of the second version over the first.
+    Each part is a list of a value and the two ends of its confidence interval.
+    """
     names = [name for name in bootstrap.METRICS if all(bootstrap.known(scores, name) for scores in both)]
     results = {
         name: bootstrap.compare(

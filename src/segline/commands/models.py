@@ -24,7 +24,10 @@ MAIN = "mean_iou"
 
 
 def open_registry(name: str = "", store: Store | None = None) -> Registry:
-    """Open the model `name`. Without a name, open the model named by params.yaml or the dataset, else the only model.
+    """Open the model `name`. If `name` is empty, choose a model.
+
+    The first of these models that exists is chosen: the model that params.yaml names, the model with the dataset's
+    name, the only model.
 
     Raises
     ------

@@ -189,7 +189,7 @@ def _check_length(path: Path, options: PredictOptions) -> None:
 
 
 def _paths(images: list[str]) -> list[Path]:
-    """List the named images, each once; a link with another file name counts as a separate image."""
+    """List the images that `images` stands for, each once. If a link and its target differ in stem, both count."""
     if "" in images:
         raise PredictError(
             "the name of an image is empty; give the names of files or folders, or patterns; `.` is the current folder"

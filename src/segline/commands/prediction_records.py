@@ -127,7 +127,8 @@ class Records:
         Raises
         ------
         RecordsError
-            Another process writes to the folder, or the path of the records or of the lock is not a file.
+            Another process writes to the folder; or predictions.jsonl or the lock file cannot be used, for example
+            because it is a link.
         """
         self._hold()
         try:
@@ -164,7 +165,8 @@ class Records:
     def _release(self) -> None:
         if self._lock is None:
             return
-        # The lock file stays, because another process may hold it. It is removed only with a new, empty folder.
+        # The lock file usually stays, because another process may hold it. But if this process made the folder, and the
+        # folder has no other files, remove both.
         if self._made and not self._file.exists() and [path.name for path in self.out.iterdir()] == [LOCK]:
             with suppress(OSError):
                 (self.out / LOCK).unlink()
@@ -204,7 +206,7 @@ class Records:
             )
 
     def written(self, request: Request) -> dict[str, str]:
-        """Return the names of the requested files by kind; an empty dict unless all were written and still exist."""
+        """Return the names of the requested files by kind; return {} if one of them is not recorded or is missing."""
         line = self._lines.get(request.stem)
         if line is None or not _alike(line, request):
             return {}
@@ -212,7 +214,7 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove recorded result files of this stem that do not fit the request; return the results folder.
+        """Remove the recorded result files of the request's stem if they do not fit; return the results folder.
 
         The files do not fit if they belong to another image, version or number of views.
 
@@ -277,7 +279,7 @@ def _alike(line: Line, request: Request) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link but not its target, or the folder of an OME-Zarr image that segline wrote."""
+    """Remove a file, a link, or the folder of an OME-Zarr image that segline wrote; the target of a link stays."""
     if path.is_dir() and not path.is_symlink():
         remove_zarr(path)
     else:

@@ -79,7 +79,7 @@ def _is_section(key: str, value: object) -> bool:
 
 
 def _replace(mapping: CommentedMap, wanted: dict[str, Any]) -> None:
-    """Replace the content of `mapping` in place, so that the comment on the line of its key stays."""
+    """Replace the content of `mapping` in place. So a comment on the line of the key that holds `mapping` stays."""
     for key in set(mapping) - set(wanted):
         del mapping[key]
     for key, value in wanted.items():

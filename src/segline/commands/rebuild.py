@@ -48,7 +48,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
     Raises
     ------
     RebuildError
-        No commit is known that made the version, or the pipeline of that commit fails.
+        The commit of the version is unknown, or the pipeline of that commit fails.
     """
     store = open_store()
     registry = open_registry(name, store)

@@ -35,7 +35,7 @@ class Row:
 
 
 def main(count: int, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """Print the latest runs, newest first and at most `count`, as a table or as a JSON array with all metrics."""
+    """Print at most `count` runs, the newest first, as a table or as a JSON array with all metrics."""
     store = open_store()
     store.end_stale()
     rows = latest(store, count)
@@ -48,7 +48,7 @@ def main(count: int, as_json: bool, console: Console, say: Callable[[str], None]
 
 
 def latest(store: Store, count: int) -> list[Row]:
-    """Return the latest runs, at most `count`. The newest run comes first."""
+    """Return at most `count` runs, the newest first."""
     runs = store.client.search_runs([store.experiment_id], order_by=["start_time DESC"], max_results=count)
     return [
         Row(

@@ -77,7 +77,10 @@ def _restore(
 
 @contextlib.contextmanager
 def _working_in(folder: Path, root: Path) -> Iterator[None]:
-    """Change to `folder`, but use the store of the project at `root`, as a queued DVC experiment does."""
+    """Make `folder` the working directory, but keep the store of the project at `root` in use.
+
+    DVC sets DVC_ROOT in the same way for a queued experiment.
+    """
     before = os.environ.get("DVC_ROOT")
     os.environ["DVC_ROOT"] = str(root)
     try:

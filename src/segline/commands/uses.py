@@ -20,7 +20,7 @@ class UsesError(ValueError):
 
 
 def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """List the versions whose data contains the given image. Content or file name identifies the image.
+    """List the versions whose data contains the given image, found by its content or by its file name.
 
     Raises
     ------
@@ -55,12 +55,13 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 
 def match(image: SplitImage, name: str, md5: str | None) -> str:
-    """Return how an image of a version matches: "content", "name" or "name, other content"; "" if it does not match.
+    """Return how `image` matches the given image: "content", "name" or "name, other content"; "" if it does not match.
 
     Parameters
     ----------
-    name : file name, stem, or path in the dataset.
-    md5 : md5 of the file, if the user has the file.
+    image : an image of a version.
+    name : file name or stem of the given image, or its path in the dataset.
+    md5 : md5 of the given image; None if the user does not have the file.
     """
     if md5 is not None and image.md5 == md5:
         return "content"

@@ -67,12 +67,12 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Return the number of pixels that the later images of a request may have: `left` minus the pixels of `image`.
+    """Return `left` minus the pixels of `image`; `left` is how many pixels `image` and all later images may have.
 
     Raises
     ------
     RefusedError
-        The image has more pixels than `left`.
+        The image has more than `left` pixels.
     """
     size = header(io.BytesIO(image))
     if size.height * size.width > left:

@@ -76,7 +76,7 @@ def load(folder: Path, state: State) -> None:
 
 
 def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> CheckpointContent:
-    """Return the checkpoint content for `state`, with the finished epochs in `epochs`.
+    """Return the content of a checkpoint of `state`; `epochs` holds the finished epochs.
 
     Tensors on the CPU are shared with `state`.
 
@@ -143,7 +143,10 @@ def _give(content: CheckpointContent, state: State) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], state: State) -> None:
-    """Raise ValueError if groups, names, types or shapes do not fit; otherwise the next optimizer step would fail."""
+    """Raise ValueError if groups, names, types or shapes in `saved` do not fit the optimizer of `state`.
+
+    Without this check, only the next optimizer step would fail.
+    """
     fresh, parameters = state.optimizer.state_dict(), list(state.network.parameters())
     for group, own in zip(saved["param_groups"], fresh["param_groups"], strict=True):
         if group.keys() != own.keys() or group["params"] != own["params"]:

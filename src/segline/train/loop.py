@@ -35,7 +35,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Event after step `step` of `epoch`; `steps` is the total. Each validation batch repeats the last event."""
+    """Event after a step. `steps` is the number of steps in an epoch. Each validation batch repeats the last event."""
 
     epoch: int
     step: int
@@ -136,7 +136,7 @@ def steps_per_epoch(settings: Train) -> int:
 
 
 def seed_generators(state: State, settings: Train) -> None:
-    """Seed torch's random generators (used by dropout) with (seed, epoch), or restore states saved within an epoch."""
+    """Seed torch's random generators (used by dropout) with (seed, epoch), or restore them from `state.random`."""
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, state.epoch)).generate_state(1)[0]))
     device = next(state.network.parameters()).device
     if "cpu" in state.random:

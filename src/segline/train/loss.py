@@ -26,7 +26,9 @@ class LossSums:
 
     @classmethod
     def of(cls, logits: Tensor, target: Tensor, weights: Tensor) -> Self:
-        """Compute the sums of a batch: `logits` (b, K, h, w), `target` (b, h, w) ids or IGNORE, `weights` (b, h, w).
+        """Compute the sums of a batch. `target` holds class ids, or IGNORE.
+
+        The shape of `logits` is (b, K, h, w); the shape of `target` and of `weights` is (b, h, w).
 
         All sums are in float32, whatever the precision of the logits. The weighted cross entropy is equation 1
         of Ronneberger et al. 2015.

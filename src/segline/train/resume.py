@@ -27,14 +27,14 @@ SHOWN = 3  # number of differences listed in a message
 
 @dataclass
 class Claim:
-    """Folder that this process has locked for a training run, and the named values that form the resume key."""
+    """Folder that this process has locked for a training run. `parts` holds the names and values of its resume key."""
 
     folder: Path
     parts: Mapping[str, str]
 
     @property
     def key(self) -> str:
-        """Resume key: MD5 of all named values in `parts`. It is also the name of the folder."""
+        """Resume key: MD5 of all names and values in `parts`. It is also the name of the folder."""
         return self.folder.name
 
     @property
@@ -73,7 +73,7 @@ class Claim:
             self.clear()
 
     def clear(self) -> None:
-        """Remove everything from the folder of a finished training run, except the named values and the lock file."""
+        """Remove everything from the folder of a finished training run, except parts.json and the lock file."""
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -90,7 +90,7 @@ class Claim:
         return ", ".join([*texts, f"{len(names) - SHOWN} more"] if len(names) > SHOWN else texts)
 
     def _parts_of(self, folder: Path) -> Mapping[str, str] | None:
-        """Return the named values recorded in `folder`; None for this run's own folder, or if they cannot be read."""
+        """Return the content of parts.json in `folder`; None for this run's own folder, or if reading fails."""
         if folder == self.folder:
             return None
         try:
@@ -112,7 +112,7 @@ class Claim:
 
 @contextmanager
 def claim(root: Path, parts: Mapping[str, str], say: Callable[[str], None]) -> Iterator[Claim]:
-    """Lock the folder of a training run in `root`. The named values `parts` form the resume key of the run.
+    """Lock the folder of a training run in `root`. The names and values in `parts` form the resume key of the run.
 
     If another process holds the lock, call `say` once and wait. That process may be stopping, or training the same
     model.

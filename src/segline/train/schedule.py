@@ -51,9 +51,9 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Return how often the loss had no new minimum for a period of more epochs than `patience`.
+    """Return the number of periods in which `patience` + 1 epochs in a row brought no new minimum of the loss.
 
-    After each such period, the epochs are counted from 0 again.
+    The periods do not overlap.
     """
     count, waited, best = 0, 0, math.inf
     for loss in losses:

@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to train. ``settings`` apply to a full training run, the settings in ``trained`` to the shorter trial."""
+    """A trial to train. ``settings`` are those of a full training run; ``trained`` are those of the shorter trial."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
@@ -126,7 +126,7 @@ class Search:
 
     @property
     def total(self) -> int:
-        """Number of trials passed to `add_trials`; for a worker that joined, the number stored in the study."""
+        """Number of trials, as passed to `add_trials`. A worker that joined reads the number from the study."""
         return self._total if self._total is not None else int(self.study.user_attrs.get(TOTAL, 0))
 
     def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[OpenTrial]:

@@ -17,7 +17,7 @@ from segline import parse
 from segline.addresses import SETTING, hide, shown
 from segline.text import MESSAGE, cut
 
-ALONE = -1  # a worker claims this number, not that of a trial, while it creates trials or tables
+ALONE = -1  # a worker claims this number, which no trial has, while it creates trials or tables
 CONNECT = 10  # seconds for the server to accept a connection
 FORM = "postgresql+psycopg://USER@HOST/NAME"
 
@@ -30,7 +30,7 @@ class Claims(Protocol):
     """Locks with which workers claim trials. A claim ends when the process of the worker ends, even if it is killed."""
 
     def claim(self, number: int, wait: bool = False) -> AbstractContextManager[bool]:
-        """Claim trial `number`; yield False if another worker has claimed it. With `wait`, wait until it is free."""
+        """Claim trial `number`. If another worker has claimed it, yield False; if `wait` is set, wait instead."""
         ...
 
 
