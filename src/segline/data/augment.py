@@ -243,7 +243,7 @@ def apply(parameters: Parameters, array: Array, interpolation: Interpolation) ->
 
 
 def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float:
-    """Change the contrast of `scaled` (H, W, C) about `pivot` (C), change the brightness, and add noise.
+    """Change the contrast of the image `scaled` (H, W, C) about `pivot` (C), change the brightness, and add noise.
 
     All values are in units of the type's range. They are not clipped, because network inputs do not saturate and float
     images have no range. The transforms of albumentations would round integers, clip float32 to 0...1, fail on noise

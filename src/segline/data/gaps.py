@@ -223,7 +223,7 @@ def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[
 
 
 def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
-    """Return two arrays: the pixels of the `chosen` instances, row by row, and the instance of each of these pixels."""
+    """Return two arrays: the pixels of the instances in `chosen`, row by row, and the instance of each pixel."""
     wanted = np.zeros(int(scene.instances.max(initial=0)) + 1, bool)
     wanted[chosen] = True
     pixels, owners = [], []

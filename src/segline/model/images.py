@@ -229,7 +229,7 @@ def scale(raw: Raw) -> npt.NDArray[np.float32]:
 
 
 def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Turn `scaled` (H, W, C) into network input (C, H, W): subtract the mean, then divide by the deviation."""
+    """Turn the image `scaled` (H, W, C) into network input (C, H, W): subtract the mean and divide by the deviation."""
     # The channel axis becomes the first axis, because numpy is slow if the last axis is short.
     planes = np.array(np.moveaxis(scaled, -1, 0), order="C")
     planes -= np.asarray(statistics.mean, np.float32)[:, None, None]

@@ -116,7 +116,7 @@ def measured(
 
 
 def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
-    """Keep the objects with True in `keep` (N,); renumber these objects from 1 in the order of their first pixels."""
+    """Keep the objects whose entry in `keep` (N,) is True; renumber them from 1 in the order of their first pixels."""
     kept = np.flatnonzero(keep & (np.bincount(objects.ravel(), minlength=keep.size) > 0))
     kept = kept[kept > 0]
     first = np.zeros(keep.size, np.int64)

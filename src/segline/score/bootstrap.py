@@ -83,7 +83,7 @@ def gain(first: Sequence[Score], second: Sequence[Score], metric: Metric) -> flo
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[Values]:
-    """Yield arrays (resamples, images) that count how often each resample contains each image; one array per chunk."""
+    """Yield an array (resamples, images) for each chunk of resamples: how often a resample contains an image."""
     generator = np.random.default_rng(seed)
     many = max(1, CHUNK // images)
     for start in range(0, resamples, many):
@@ -108,7 +108,7 @@ def _gain(first: Values, second: Values, metric: Metric) -> Values:
 
 
 def _table(scores: Sequence[Score], metric: Metric) -> Values:
-    """Return the counts of `metric`, one row per image."""
+    """Return the counts for `metric` as an array with one row per image."""
     return np.array([_DEFINITIONS[metric].counts(score) for score in scores], np.float64)
 
 
