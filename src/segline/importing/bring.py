@@ -52,7 +52,7 @@ def _serial(step: str, memory: Memory) -> Mapper:
 
 
 def _memory(item: Any) -> int:
-    """Estimate how many bytes of memory are needed to read a file, which is given as `item` or as `item.file`."""
+    """Estimate how many bytes of memory reading a file needs; the file is `item` itself, or `item.file`."""
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):
@@ -85,7 +85,7 @@ def bring(
     Parameters
     ----------
     options : what the user states about the source, in place of guesses.
-    licence, origin : values of licence and source in dataset.yaml.
+    licence, origin : values of the fields `licence` and `source` in dataset.yaml.
     replace : whether an existing folder may be replaced.
     mapper_for : returns a function that works like `map`, but may use all cores and show progress. `mapper_for` takes
         the name of a step, and a function that estimates how many bytes of memory an item needs.
@@ -156,7 +156,7 @@ def _spec(layout: Layout, name: str, licence: str, origin: str) -> Spec:
 
 
 def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
-    """Raise UnfitError if files have errors.
+    """Raise UnfitError if `problems` contain errors in single files; errors of the whole dataset are not refused.
 
     The message also lists the reasons for all guesses, because a wrong guess may have caused the errors.
     """

@@ -71,7 +71,7 @@ def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> 
     Raises
     ------
     LayoutError, FileError
-        The mask cannot be read or holds a value without a class; or the image is cut, but the mask has another size.
+        The mask cannot be read or holds a value without a class; or the image is cut, but its mask has another size.
     """
     mask = layout.classes[stem]
 
@@ -97,7 +97,7 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
     Raises
     ------
     LayoutError, FileError
-        The mask cannot be read or holds too many instances; or the image is cut, but the mask has another size.
+        The mask cannot be read or holds too many instances; or the image is cut, but its mask has another size.
     """
     mask = layout.instances[stem]
 
@@ -123,7 +123,7 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write the missing blocks of a mask, and return them by stem; call `read` only if a block is missing."""
+    """Write the missing blocks of a mask, and return these blocks by stem; call `read` only if a block is missing."""
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
     if not missing:
         return {}

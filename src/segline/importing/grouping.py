@@ -64,7 +64,7 @@ def _run_name(series: str, run: Sequence[str]) -> str:
 def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, str] | None, list[str]]:
     """Return two values: the groups that --group-by defines, and lines that tell the user where the groups come from.
 
-    Without this option, return the groups of the layout and no lines.
+    Without --group-by, return the groups of the layout and no lines.
 
     Raises
     ------
@@ -89,7 +89,9 @@ def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, st
 
 
 def with_twins_joined(folder: Path, dataset: Dataset, checked: Sequence[Checked]) -> tuple[Dataset, list[str]]:
-    """Unite groups that contain images with equal pixels; return the changed dataset and lines for the user.
+    """Unite two groups if an image of one group has the same pixels as an image of the other group.
+
+    Return two values: the dataset with the new groups, and lines for the user.
 
     `segline prepare` refuses equal images in different splits.
     """

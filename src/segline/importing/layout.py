@@ -27,8 +27,8 @@ class ImportOptions:
 
     ``names``: class names by class id. ``ignore``: mask value of ignored pixels. ``threshold``: mask values above the
     threshold become 1, and the other values become 0. ``colours``: class id by colour; the id IGNORE means ignored
-    pixels. ``images``, ``masks``: patterns of files below the source; an image and a mask with the same text at `*` are
-    a pair. ``group_by``: regular expression; the text in its first parenthesis is the group of a stem.
+    pixels. ``images``, ``masks``: patterns of files below the source; an image and a mask are a pair if `*` matches the
+    same text in both. ``group_by``: regular expression; the text in its first parenthesis is the group of a stem.
     ``skip_unpaired``: leave out files without partner instead of refusing them. ``missing_as_background``: treat all
     pixels of images without labels as background. ``cut``: side in px of the blocks into which larger images are cut.
     ``crowd``: treat COCO crowds as ignored pixels or as objects. ``skip_shapes``: leave out LabelMe shapes that enclose
@@ -88,7 +88,7 @@ class Layout:
 
 
 def first_few(values: Sequence[object], most: int = 8) -> str:
-    """Join the first `most` values by commas, and add the total number if values are left out."""
+    """Join the first values by commas, up to the number `most`; add the total number if values are left out."""
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
@@ -101,7 +101,10 @@ def raise_errors(errors: Sequence[str]) -> None:
 
 
 def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
-    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line instead."""
+    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line instead.
+
+    If there are no errors, return no line.
+    """
     if not options.skip_unpaired:
         raise_errors(errors)
     return [f"{len(errors)} {files} left out because of --skip-unpaired; the first: {errors[0]}"] if errors else []
@@ -118,8 +121,8 @@ def background_only(count: int) -> list[str]:
 def refuse_options(options: ImportOptions, labels: str, *supported: str) -> None:
     """Raise LayoutError if the user set an option that this kind of source does not support.
 
-    `labels` describes the labels in the message, and `supported` lists the supported options. Each format module checks
-    the options `labels` and `names` itself.
+    The message uses `labels` as the description of the labels. `supported` lists the supported options. Each format
+    module itself checks `options.labels` and `options.names`.
     """
     for name in ("ignore", "threshold", "colours"):
         if name not in supported and getattr(options, name) not in (None, {}):

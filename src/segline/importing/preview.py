@@ -19,17 +19,18 @@ SIDE = 320  # px; larger images are shrunk before drawing, so that outlines stay
 
 
 def contact_sheet(dataset: Dataset, checked: Sequence[Checked]) -> RGB:
-    """Draw a contact sheet (H, W, 3) of the images that `chosen` selects, with outlined labels."""
+    """Draw a contact sheet (H, W, 3) of the images that the function `chosen` returns, with outlined labels."""
     panels = [(stem, _panel(dataset, stem)) for stem in chosen(checked)]
     return overlay.gallery(panels, legend=overlay.legend(dataset.spec.classes, errors=False))
 
 
 def chosen(checked: Sequence[Checked], most: int = PANELS) -> list[str]:
-    """Choose at most `most` images that show many different classes; return their stems.
+    """Choose images that show many different classes, up to the number `most`; return the stems of these images.
 
-    The dataset is divided into at most `most` equal parts. In each part, the image with the most new classes is chosen.
-    A class is new if no image chosen before shows it. Of images with equally many new classes, the image with the most
-    classes is chosen. If several images are still equal, the first of them is chosen.
+    The dataset is divided into nearly equal parts. The number of parts is `most`, or the number of images if this is
+    smaller. In each part, the image with the most new classes is chosen. A class is new if no image chosen before shows
+    it. Of images with equally many new classes, the image with the most classes is chosen. If several images are still
+    equal, the first of them is chosen.
     """
     stems: list[str] = []
     shown: set[int] = set()

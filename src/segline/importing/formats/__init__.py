@@ -32,7 +32,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
     Parameters
     ----------
-    mapper : like `map`; pass one that uses all cores and shows progress.
+    mapper : a function that works like `map`, but may use all cores and show progress.
 
     Raises
     ------

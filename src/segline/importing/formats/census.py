@@ -18,7 +18,7 @@ from segline.importing.layout import MaskSource
 
 MOST_CLASSES = 20  # if masks hold more values than this, the values are usually instance ids
 MOST_VALUES = 2**16  # largest number of different values that are counted
-FEWEST_NOISY, MOST_NOISY = 2, 4096  # texture is computed only for masks with this many different values
+FEWEST_NOISY, MOST_NOISY = 2, 4096  # limits for the number of different values in a mask whose texture is computed
 # Lossy compression changes black and white slightly. Black pixels stay below the first fraction of the white value, and
 # white pixels do not fall below the second fraction.
 SOFT = (8 / 255, 248 / 255)
@@ -33,7 +33,7 @@ class MaskCounts:
 
     file: Path
     pixels: Mapping[int, int]  # number of pixels, by value
-    whole: int | None  # number of values above 0 that form a single 4-connected component; None if too many values
+    whole: int | None  # number of values above 0 that each form a single 4-connected component; None if too many values
     pieces: int  # number of 4-connected components of the pixels above 0
     net: float  # pixels in the largest 8-connected component of value 0, as a share of all pixels of value 0
     blurred: int  # number of pixels that are neither black nor white and look blurred (see _blurred)
@@ -99,8 +99,8 @@ def _largest_share(region: Labels) -> float:
 def _blurred(mask: Labels) -> Labels:
     """Return a boolean mask (H, W) of the pixels that look blurred.
 
-    A pixel looks blurred if all its 4-neighbours have other values. A pixel also looks blurred if, in its row or its
-    column, the values rise or fall from the neighbour before it to the neighbour after it.
+    A pixel looks blurred if all its 4-neighbours have other values. A pixel also looks blurred if its value lies
+    between the values of its two neighbours in the row or in the column, and equals neither.
     """
     isolated, slope = np.ones(mask.shape, np.bool_), np.zeros(mask.shape, np.bool_)
     for axis in (0, 1):
@@ -118,10 +118,10 @@ class Census:
 
     masks: int = 0
     first: Path | None = None
-    # Number of pixels, by value; not updated once MOST_VALUES values are counted.
+    # Number of pixels, by value. After MOST_VALUES different values have been found, further masks are not added.
     pixels: Counter[int] = field(default_factory=Counter)
     few_values: int = 0  # number of values above 0, summed over the masks with few values
-    few_whole: int = 0  # how many of these values form a single component
+    few_whole: int = 0  # how many of these values each form a single component
     numbered: bool = True  # True if every mask with few values has the values 1 to n, for some n
     numbers: set[int] = field(default_factory=set)  # all n that occur in these masks
     pieces: int = 0

@@ -167,7 +167,7 @@ def _reasons(coco_files: Sequence[CocoFile], unlisted: int) -> list[str]:
 
 
 def _coco_files(source: Path) -> list[CocoFile]:
-    """Read all COCO files in `source`; return an empty list if a LabelMe file comes first."""
+    """Read all COCO files in `source`; return an empty list if a LabelMe file comes before all COCO files."""
     coco_files: list[CocoFile] = []
     errors = []
     for file, content in lookup.json_contents(source, KEYS):

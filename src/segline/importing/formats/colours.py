@@ -39,7 +39,7 @@ class Key:
     ignore: int | None = None
 
     def mask(self, file: Path) -> MaskSource:
-        """Return a MaskSource that reads the mask in `file` in the decided way."""
+        """Return a MaskSource that reads the mask in `file` as this decision says."""
         if self.names is not None:
             return MaskSource(file, partial(_classes, file, self.classes))
         return MaskSource(file, partial(getattr(pixels, self.reading), file))
@@ -48,8 +48,8 @@ class Key:
 def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None = None) -> Key:
     """Decide how to read the masks of a source.
 
-    `looks` yields the palette and colours of each mask. `labelmap` is the content of
-    labelmap.txt, if the source has this file.
+    `looks` yields the palette and colours of each mask. `labelmap` is the content of labelmap.txt, if the source has
+    this file.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None
 
 
 def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
-    """Return whether to read the masks by `labelmap`.
+    """Return whether the label map `labelmap` applies to the masks.
 
     A label map does not apply to grey masks without palette. With --labels instances, it does not apply either if the
     masks hold a colour that is not in the label map, because each colour is then an object.

@@ -102,7 +102,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 def _truth(source: Path, frames: Frames) -> tuple[str, Frames]:
-    """Find the masks: the gold truth if any sequence has it, otherwise the silver truth.
+    """Find the masks: only gold truth if at least one sequence has gold truth, otherwise only silver truth.
 
     Return two values: GOLD or SILVER, and the mask files by sequence and frame number.
     """
@@ -161,7 +161,7 @@ def _digits(file: Path) -> str:
 
 
 def _count_unsegmented(pair: tuple[Path, Path]) -> tuple[int, int]:
-    """Return two numbers for one frame: marked cells without outline, and all marked cells."""
+    """Return two numbers for one frame: how many marked cells have no outline, and how many cells are marked."""
     outlined, markers = (imagefiles.read_labels(file) for file in pair)
     if outlined.shape != markers.shape:
         return 0, 0

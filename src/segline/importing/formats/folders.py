@@ -1,4 +1,4 @@
-"""Folder layout: one file per image and per mask, in two folders, in one folder, or matched by patterns."""
+"""Folder layout: one file per image and per mask, in two folders, in one folder, or found by patterns."""
 
 import os
 import re
@@ -146,8 +146,8 @@ def _pairs_in_one_folder(source: Path, images: Path, image_folders: Sequence[Pat
 def _find(source: Path, words: Sequence[str], but: Sequence[str] = ()) -> list[Path]:
     """Return the folders in `source` whose names equal or contain one of `words`; the best match is first.
 
-    A folder whose name contains one of `words` and one of `but` is left out, unless the whole name is one of `words`.
-    A folder without readable images, in itself or in its subfolders, is left out as well.
+    A folder is left out if its name contains both a word of `words` and a word of `but`. But a folder whose whole name
+    is a word of `words` is kept. A folder without readable images, in itself or in its subfolders, is left out as well.
     """
     ranked: list[tuple[int, int, Path]] = []
     for folder in _folders(source):

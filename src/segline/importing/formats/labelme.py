@@ -32,7 +32,7 @@ from segline.model.images import ImageError, decode
 from segline.text import shown
 
 KEYS = (b'"shapes"',)
-# How many points each type of shape may have. A polygon may have 3 or more points.
+# The numbers of points that each type of shape may have. A polygon may have 3 or more points.
 POINTS = {
     "polygon": (), "rectangle": (2, 4), "circle": (2,), "mask": (2,),
     "rotation": (4,), "oriented_rectangle": (4,), "quadrilateral": (4,),
@@ -101,7 +101,7 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
 
 
 def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
-    """Refuse a JSON file that has the name of an unlabelled image but is not a LabelMe file.
+    """Refuse a JSON file that has the same stem as an unlabelled image beside it, but is not a LabelMe file.
 
     Such a file may be truncated, or written by another tool.
     """
@@ -151,7 +151,7 @@ def _image(file: Path, name: object, has_pixels: bool, available: lookup.Images)
 
 
 def _read(file: Path, image: Path, skip: bool = False) -> ObjectList:
-    """Read the objects of one image; if `skip`, leave out shapes that enclose no area."""
+    """Read the objects of one image; if `skip` is True, leave out shapes that enclose no area."""
     content = files.read_json(file, parse.DATA_SIZE, loose=True)
     shape = content.get("imageHeight"), content.get("imageWidth")
     if not all(isinstance(side, int) and side > 0 for side in shape):
@@ -224,7 +224,7 @@ def _region(kind: str, points: Points, mask: Any, shape: Shape, where: str) -> R
 
 
 def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Region:
-    """Decode a mask in base64; the upper left pixel of the mask is at the first of `points`."""
+    """Decode a mask in base64; the upper left pixel of the mask is at the first point of `points`."""
     try:
         mask = decode(base64.b64decode(encoded))[..., 0] > 0
     except (TypeError, binascii.Error, ImageError) as error:

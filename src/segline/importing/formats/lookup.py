@@ -68,7 +68,8 @@ class Images:
         """Find the image file for `name`, the value of `field` in the file `annotations`.
 
         If several images have that name, the image whose folders match `name` best is chosen. Among equally good
-        matches, the image in the folder of `annotations` is preferred, then the image in a folder for images.
+        matches, an image in the folder of `annotations` is preferred. The next choice is an image in a folder with a
+        usual name for images.
 
         Raises
         ------
@@ -106,7 +107,7 @@ class Images:
         return closest[0]
 
     def without(self, used: Collection[Path]) -> list[Path]:
-        """Return the image files that are not among `used`."""
+        """Return all image files except the files in `used`."""
         return sorted(file for same_name in self.by_name.values() for file in same_name if file not in used)
 
 

@@ -50,13 +50,13 @@ class ObjectFolder:
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
     """Return the layout of `source` if each object has its own mask file; None otherwise.
 
-    Pixels above the threshold, or above 0 without a threshold, belong to the object. Where objects overlap, the smaller
-    object gets the pixels.
+    Pixels above the threshold, or above 0 if no threshold is set, belong to the object. Where objects overlap, the
+    smaller object gets the pixels.
 
     Raises
     ------
     LayoutError, DatasetError
-        An image has no masks, or masks have no image; a mask file is empty, grey or of another size.
+        An image has no masks, or masks have no image. Or a mask file is empty, is grey, or differs in size from its image.
     """
     if not source.is_dir():
         return None

@@ -14,9 +14,9 @@ from segline.importing.formats import noise
 from segline.importing.formats.census import MOST_CLASSES, Census, counts_of
 from segline.importing.layout import ImageSource, ImportOptions, Layout, LayoutError, Mapper, MaskSource, first_few
 
-WHOLE = 0.95  # values are object ids only if at least this share of them form one component in each mask
+WHOLE = 0.95  # values are object ids only if, over all masks, at least this share of them each form a single component
 PLAIN_IDS = 255  # values above this are object ids more often than class ids
-FEWEST_IDS = 3  # if there are fewer values than this, they count as class ids, however seldom they recur
+FEWEST_IDS = 3  # if there are fewer values above 0 than this, they are taken as class ids, however seldom they recur
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def layout(
 
     Parameters
     ----------
-    named : class names by id, if the masks are known to hold classes; the ids may include IGNORE.
+    named : class names by id, if the mask values are known to be class ids; the ids may include IGNORE.
     blank : images without mask, by stem; these images hold background only.
 
     Raises
@@ -95,7 +95,7 @@ def _refuse_no_background(meaning: Meaning) -> None:
 
 
 def guess(census: Census, options: ImportOptions) -> Meaning:
-    """Guess the meaning of mask values that are not known to be classes.
+    """Guess the meaning of mask values that are not known to be class ids.
 
     Raises
     ------
@@ -123,9 +123,9 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
 
 
 def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -> Meaning:
-    """Return the meaning of masks that are known to hold the classes `named`.
+    """Return the meaning of mask values that are known to be class ids; `named` holds the class names by id.
 
-    --labels, or else a guess, decides whether these labels are classes, instances or boundaries.
+    --labels, or else a guess, decides whether the labels of the dataset are classes, instances or boundaries.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -
 
 
 def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """Guess whether `values` are classes, instances or boundaries; return the guess and the reason.
+    """Guess whether `values` are classes, instances or boundaries; return the guess, and a line with the reason for it.
 
     Raises
     ------
@@ -188,7 +188,10 @@ def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
 
 
 def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """Guess whether masks with one or two different `values` show classes or boundaries; return guess and reason."""
+    """Guess whether masks with one or two different `values` show classes or boundaries.
+
+    Return the guess, and a line with the reason for it.
+    """
     if 2 * census.nets > census.masks:
         pieces, share = census.pieces / census.masks, census.share / census.masks
         why = f"0 is a connected net around {pieces:.0f} components per mask, and these cover {share:.0%} of the mask"
@@ -211,7 +214,7 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse `ids` if none exceeds PLAIN_IDS, because such ids may be object ids or rare classes."""
+    """Refuse `ids` if none exceeds PLAIN_IDS, because ids up to PLAIN_IDS may be object ids or rare classes."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(
@@ -268,7 +271,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """If a named class id is above the largest mask value, refuse it unless all ids in between have names too."""
+    """Refuse a named class id above the largest mask value, unless all ids between that value and the id have names."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(

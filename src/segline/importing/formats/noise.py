@@ -13,13 +13,13 @@ from segline.importing.layout import ImportOptions, LayoutError, first_few
 NEAR = 8 / 255  # lossy compression changes a value by at most this share of the highest value
 MOST_SHADES = 256  # if there are more values than this, pairs of values are not compared
 STRETCHED = 200  # if the highest value is at least this, values are shades of grey, not class ids
-CLOSE, CLOSE_RARE = 3, 2  # a shade this close to another one, and this many times rarer, is noise
+CLOSE, CLOSE_RARE = 3, 2  # a shade is noise if a shade within CLOSE of it is more than CLOSE_RARE times as frequent
 RARE = 20  # a value may be noise if it is this many times rarer than a close value, or than the foreground
 SPECKS = 100  # like RARE, but for masks that hold only small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
-    """Return the noise among `values`; the values must be in ascending order."""
+    """Return a list of the noise values in `values`; `values` must be in ascending order."""
     top = values[-1]
     small = top <= MOST_CLASSES
     near = 0 if small else ceil(NEAR * top)
@@ -36,7 +36,7 @@ def noisy(census: Census, values: Sequence[int]) -> list[int]:
 
 
 def _beside_another(census: Census, values: Sequence[int], value: int, near: int) -> bool:
-    """Return whether another value is much more frequent than `value` and at most `near` away from it."""
+    """Return whether another value is much more frequent than `value`, and differs from it by at most `near`."""
     solid = 2 * census.solid[value] >= max(1, census.textured[value])
     if (values[-1] < STRETCHED and solid) or len(values) > MOST_SHADES:
         return False
@@ -98,7 +98,7 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
     """Return whether the masks hold many values, most grey values are noise, and the other values form areas.
 
-    Objects of one pixel each are not noise, because no other value forms areas.
+    For masks with objects of one pixel each, the result is False, because the other values do not form areas.
     """
     if len(values) <= MOST_CLASSES + 1:
         return False
@@ -114,7 +114,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
     Raises
     ------
     LayoutError
-        The value 255 may mean ignored pixels, foreground beside noise, or noise.
+        The value 255 may mean ignored pixels, the foreground (and the small values are noise), or noise.
     """
     small = [value for value in values if 0 < value < IGNORE]
     if values[-1] != IGNORE or not small or small[-1] > MOST_CLASSES or options.labels == "instances":
@@ -156,12 +156,14 @@ def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportO
 
 
 def refuse_noisy_instances(census: Census, values: Sequence[int]) -> None:
-    """Refuse instance masks that hold noise, if one value fills nearly the whole foreground.
+    """Refuse instance masks if one value fills nearly the whole foreground and some other values are noise.
+
+    Masks that meet only one of these two conditions are not refused.
 
     Raises
     ------
     LayoutError
-        Some values are noise.
+        The masks meet both conditions.
     """
     if not 2 < len(values) <= MOST_CLASSES + 1 or values[-1] <= MOST_CLASSES:
         return

@@ -62,7 +62,7 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Return a list of the `objects` that cover a pixel; the other objects are only counted, as slivers."""
+        """Return a list of those `objects` that cover at least one pixel; count the other objects as slivers."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
@@ -88,8 +88,8 @@ class ListSource:
 class Survey:
     """Totals over all object lists.
 
-    `objects` holds the number of objects by class name. `empty` counts images without objects, and `ignored` counts
-    ignored regions. The classes Painted and ObjectList explain the other fields.
+    `objects` holds the number of objects by class name. `empty` is the number of images without objects, and `ignored`
+    is the number of ignored regions. The classes Painted and ObjectList explain the other fields.
     """
 
     objects: Counter[str]
@@ -170,7 +170,7 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of listed objects; `names` holds the label of the objects of each class, by class id.
+    """Return the layout of listed objects; `names` holds, by class id, the label that the objects of the class have.
 
     The layout has instance masks and, if there are several classes or ignored regions, class masks. With
     --labels classes it has only class masks. Groups come from groups.csv in `source`.
@@ -197,7 +197,10 @@ def layout(
 
 
 def _kind(options: ImportOptions) -> tuple[Kind, str]:
-    """Return two values: the kind of labels (instances, unless --labels says otherwise), and a line with the reason."""
+    """Return two values: the kind of labels, and a line with the reason for this kind.
+
+    The kind is instances, unless --labels states another kind.
+    """
     if options.labels == "boundaries":
         raise LayoutError(
             "--labels boundaries: this source lists objects one by one, not borders; leave the option out"
@@ -258,7 +261,7 @@ def refuse_other_size(image: Path, file: Path, shape: Shape) -> None:
 
 
 def refuse_outside(points: Points, shape: Shape, where: str) -> Points:
-    """Return `points` (N, 2) if no point lies more than TOLERANCE px outside an image of `shape`.
+    """Return `points` (N, 2) unchanged; refuse points more than TOLERANCE px outside an image of `shape`.
 
     Raises
     ------

@@ -100,7 +100,7 @@ def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 
 
 def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, options: ImportOptions) -> Pairs:
-    """Pair files below `source` by the patterns `images` and `masks`; partners have the same text at `*`.
+    """Pair files below `source` by the patterns `images` and `masks`; `*` matches the same text in both partners.
 
     `*` matches any text without `/`, `**/` matches nested folders of any depth, and `?` matches a single character. A
     `*` at the end also matches the file ending. A pattern that names a folder matches the files in this folder. Files
@@ -110,7 +110,7 @@ def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, opt
     Raises
     ------
     LayoutError
-        A pattern matches no file, or matches two files with the same text at `*`. Or files remain unpaired, and
+        A pattern matches no file, or its `*` matches the same text in two files. Or files remain unpaired, and
         --skip-unpaired is not set.
     """
     images, masks = (
@@ -132,7 +132,7 @@ def _is_folder(pattern: str) -> bool:
 
 
 def _matching(source: Path, files: Sequence[Path], option: str, pattern: str) -> dict[str, Path]:
-    """Return the `files` that match `pattern`, by the text that `*` stands for."""
+    """Return the `files` that match `pattern`, by the text that `*` matches."""
     expression = re.compile(_expression(names.composed(pattern)))
     by_text: dict[str, Path] = {}
     for file in files:
@@ -179,7 +179,10 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a function that removes the first and last words of a stem if all stems share these words."""
+    """Return a function that removes shared words from a stem.
+
+    Shared words are the words that all stems begin with, and the words that all stems end with.
+    """
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)
@@ -194,7 +197,7 @@ def _shared_words(stems: Sequence[str]) -> str:
 
 
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
-    """Return `files` by name.
+    """Return a mapping from the name of each file, as `naming` returns it, to the file.
 
     If two files have the same name, raise LayoutError if `refuse` is True, and return an empty mapping otherwise.
     """

@@ -66,9 +66,9 @@ def look(file: Path) -> Look:
 
 
 def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[Counter[Packed]]:
-    """Return three counts of pixels by colour: all pixels, pixels in areas, and pixels in lines.
+    """Return three mappings from colour to number of pixels: of all pixels, of pixels in areas, and of pixels in lines.
 
-    `places` (H, W) holds, for each pixel, the index of its colour in `shown`.
+    `places` (H, W) holds, for each pixel, the index of its colour in the array `shown`.
     """
     texture = texture_of(places)
     counts = [Counter[Packed]() for _ in range(3)]

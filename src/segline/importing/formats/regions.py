@@ -5,8 +5,8 @@ in COCO and LabelMe, where x spans 0 to the width of the image. If a centre is o
 side right of the line or below it. So outlines on both sides of a line share no pixel and leave no gap. Outlines that
 cross themselves are filled by the even-odd rule. Rectangles of whole pixels are filled as in pycocotools. For other
 outlines, pycocotools first rounds the points to a fifth of a pixel. So a pixel may differ from pycocotools if its
-centre is less than a fifth of a pixel from the line. OpenCV's fillPoly and Pillow also draw the line itself. Therefore
-each object becomes about half a pixel wider on all sides with them.
+centre is less than a fifth of a pixel from the line. OpenCV's fillPoly and Pillow also draw the line itself. So with
+these two, each object becomes about half a pixel wider on all sides.
 
 Where objects overlap, the smaller object gets the pixels. Of two objects of equal size, the later one gets them.
 """
@@ -24,7 +24,7 @@ Shape = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class Region:
-    """Pixels of an object: a mask `inside` (h, w) bool, placed at row `top` and column `left` of the image."""
+    """Pixels of an object: a boolean mask `inside` (h, w), which begins at row `top` and column `left` of the image."""
 
     top: int
     left: int
@@ -53,7 +53,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Painted:
-    """Label image of objects: `labels` (H, W) int32 holds 1 at the first object, 2 at the second, and so on.
+    """Label image of objects: the array `labels` (H, W) holds 1 at the first object, 2 at the second, and so on.
 
     `overlapping` is the number of pixels that larger objects lost to smaller ones. `hidden` is the number of objects
     without a visible pixel.
@@ -65,7 +65,10 @@ class Painted:
 
 
 def polygon(points: Points, shape: Shape) -> Region:
-    """Rasterise the closed outline `points` in an image of `shape`; a pixel is inside if its centre is inside."""
+    """Rasterise the closed outline `points` in an image of `shape`.
+
+    The region contains the pixels whose centres are inside the outline.
+    """
     height, width = shape
     # Find the rows and columns whose centres lie between the smallest and the largest coordinate of the outline. The
     # last of these rows is `bottom` - 1, and the last column is `right` - 1.
@@ -79,9 +82,12 @@ def polygon(points: Points, shape: Shape) -> Region:
 
 
 def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return where the outline crosses the centre lines of rows `top` to `bottom` - 1, as two arrays: row and x."""
+    """Return the points where the outline crosses the centre lines of rows `top` to `bottom` - 1.
+
+    Return two arrays: the row of each point, and its x value.
+    """
     following = np.roll(points, -1, axis=0)
-    # Orient all edges downwards. Then the x values along an edge that two polygons share are the same bit for bit.
+    # Orient all edges downwards. Then an edge that two polygons share has the same x values in both, bit for bit.
     down = points[:, 1] <= following[:, 1]
     x0, y0 = np.where(down[:, None], points, following).T
     x1, y1 = np.where(down[:, None], following, points).T
@@ -93,7 +99,10 @@ def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.in
 
 
 def disc(centre: Points, radius: float, shape: Shape) -> Region:
-    """Rasterise a disc in an image of `shape`; a pixel is inside if its centre is within `radius` of `centre`."""
+    """Rasterise a disc in an image of `shape`.
+
+    The region contains the pixels whose centres are at most `radius` px away from the point `centre`.
+    """
     (x, y), (height, width) = centre, shape
     columns = np.arange(max(0, int(x - radius)), min(width, int(x + radius) + 1))
     rows = np.arange(max(0, int(y - radius)), min(height, int(y + radius) + 1))

@@ -130,8 +130,8 @@ def validated(model: type[Model], content: object, where: str) -> Model:
     Raises
     ------
     LayoutError
-        A field is missing or invalid; the message begins with `where` and names the field, its value, and what the
-        field must be.
+        A field is missing or invalid; the message begins with `where`, names the field and its value, and says what
+        the field must be.
     """
     try:
         return model.model_validate(content)
@@ -151,7 +151,7 @@ def validated(model: type[Model], content: object, where: str) -> Model:
 def valid_items(
     model: type[Model], items: list[Any], where: str, errors: list[str], invalid_ids: set[object]
 ) -> Iterator[Model]:
-    """Yield the valid items; for each invalid item, add a message to `errors` and the id to `invalid_ids`.
+    """Yield the valid items; for each invalid item, add a message to `errors` and the id of the item to `invalid_ids`.
 
     If the id itself is missing or invalid, None is added to `invalid_ids`.
     """
