@@ -29,7 +29,7 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    """Base of all sections: refuses unknown keys and changes after loading."""
+    """Base of all sections. It refuses unknown keys, and any change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

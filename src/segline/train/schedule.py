@@ -10,10 +10,10 @@ ONE_CYCLE_END = 1e4  # one_cycle ends at its first learning rate / 10,000 (Smith
 
 
 def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_losses: Sequence[float]) -> float:
-    """Return the learning rate of `step`, counted from 0. Only `plateau` needs `validation_losses`, one for each epoch.
+    """Return the learning rate of step number `step`, counted from 0.
 
-    `constant` never changes the rate. `step`, `exponential` and `plateau` change the rate between epochs, all others at
-    every step.
+    Schedule `constant` never changes the rate. Schedules `step`, `exponential` and `plateau` change the rate between
+    epochs, all other schedules at every step. Only `plateau` needs `validation_losses`, one for each epoch.
     """
     schedule, peak = settings.schedule, settings.learning_rate
     epoch, total = step // steps_per_epoch, settings.epochs * steps_per_epoch
@@ -65,7 +65,7 @@ def drops(losses: Sequence[float], patience: int) -> int:
 
 
 def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
-    """Return the momentum of `step`: the momentum rises linearly from momentum_start, then stays constant.
+    """Return the momentum of step number `step`. The momentum rises linearly from momentum_start, then stays constant.
 
     The effective rate is learning_rate / (1 - momentum). At momentum 0.99 it is a hundred times the learning rate.
     That is too much for the first steps.
