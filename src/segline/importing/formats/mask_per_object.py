@@ -56,7 +56,8 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     Raises
     ------
     LayoutError, DatasetError
-        An image has no masks, or masks have no image. Or a mask file is empty, is grey, or differs in size from its image.
+        An image has no masks, or masks have no image. Or a mask file is empty, is grey, or has another size than the
+        image.
     """
     if not source.is_dir():
         return None
