@@ -60,8 +60,12 @@ def _write(file: Path, array: np.ndarray) -> None:
     [
         ("rgb.png", np.zeros((2, 2, 3), np.uint8), r"the label image is in colour \(shape \(2, 2, 3\)\).*class id"),
         ("lossy.jpg", np.zeros((2, 2), np.uint8), "JPEG changes values"),
-        ("half.tif", np.array([[0, 0.5]], np.float32), r"1 pixels are not integers, such as 0\.5"),
-        ("nan.tif", np.array([[0, np.nan]], np.float32), "are not integers, such as nan"),
+        (
+            "half.tif",
+            np.array([[0, 0.5]], np.float32),
+            r"1 pixels have values that are not integers \(for example 0\.5\)",
+        ),
+        ("nan.tif", np.array([[0, np.nan]], np.float32), "are not integers \\(for example nan\\)"),
         ("minus.tif", np.array([[0, -2]], np.int16), "the ids range from -2 to 0"),
         ("huge.tif", np.array([[0, 2**31]], np.uint32), "2147483648"),
         ("big.tif", np.array([[0, 1e30]], np.float32), "the ids range from 0"),

@@ -99,7 +99,9 @@ def test_promotions_and_rollbacks_move_the_aliases(registry: Registry) -> None:
     rollback(registry, "worse on Monday's images")
     assert aliases(registry) == {"champion": "1"}
     with pytest.raises(
-        PromotionError, match="cells has no champion before the current one; name a former champion with --to VERSION"
+        PromotionError,
+        match="cells has no champion before the current one; promote another version with `segline models promote`, or "
+        "name a version that was champion at any time with --to VERSION",
     ):
         rollback(registry, "once more")
     rollback(registry, "was good after all", "3")

@@ -183,7 +183,7 @@ def _table(
     if highest >= len(weights):
         raise ValueError(
             f"classes contain id {highest}, but class_weights ends at id {len(weights) - 1}; "
-            "pass a weight for every class, or pass the id as ignore"
+            f"pass a weight for every class, or ignore={highest} to leave this id out"
         )
     table = np.zeros(256)
     table[: len(weights)] = weights

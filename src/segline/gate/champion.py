@@ -166,7 +166,8 @@ def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:
     held = champions(lines)
     if len(held) < 2:
         raise PromotionError(
-            f"{registry.name} has no champion before the current one; name a former champion with --to VERSION"
+            f"{registry.name} has no champion before the current one; promote another version with `segline models "
+            "promote`, or name a version that was champion at any time with --to VERSION"
         )
     version = registry.find(held[-2])
     if version is None:

@@ -49,7 +49,7 @@ def _beside_another(census: Census, values: Sequence[int], value: int, near: int
 
 
 def _without_area(census: Census, value: int, foreground: int, small: bool, several: bool) -> bool:
-    """Return whether most pixels of `value` form only specks, or edges between two other values."""
+    """Return whether most pixels of `value` lie in small specks or in edges between two other values."""
     pixels, textured = census.pixels[value], census.textured[value]
     if not several or 4 * census.solid[value] >= textured:
         return False
