@@ -152,7 +152,8 @@ def _integers(labels: Labels, path: Path) -> Labels:
     if wrong.size:
         raise FileError(
             f"{path}: {wrong.size} pixels have values that are not integers (for example {wrong[0]}), but labels "
-            "are ids; save the labels as integers. If the values are foreground probabilities, import them with --threshold 0.5"
+            "are ids; save the labels as integers. If the values are foreground probabilities, import them with "
+            "--threshold 0.5"
         )
     # An id beyond int64 would overflow. After clipping, the id is still above LARGEST_ID, so the caller refuses it.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
