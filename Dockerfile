@@ -16,4 +16,5 @@ USER segline
 WORKDIR /home/segline
 
 EXPOSE 8000
-ENTRYPOINT ["segline", "serve", "--model", "/model", "--port", "8000", "--host", "0.0.0.0"]
+ENTRYPOINT ["segline", "serve", "--model", "/model", "--port", "8000", "--host", "0.0.0.0", \
+            "--allowed-host", "localhost"]

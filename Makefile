@@ -15,7 +15,7 @@ BIN := .venv/bin
 # A name is not enough: a pyenv shim may exist without its Python.
 PYTHON ?= $(shell for name in $(BIN)/python python3.14 python3.13 python3.12 python3.11 python3 python; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$name && break; done)
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info[:2]; print("%d.%d" % v if (3, 11) <= v < (3, 15) else "")' 2>/dev/null)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The stages call `python`, which DVC looks up on PATH, not in its own environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -8,6 +8,7 @@ import argparse
 import base64
 import http.client
 import json
+import math
 import os
 import socket
 import statistics
@@ -43,14 +44,16 @@ def main() -> None:
     for name, (clients, _) in {"none": (0, b""), **attacks(b"")}.items():
         command = [sys.executable, __file__, str(arguments.port), str(arguments.image), "--attack", name]
         process = subprocess.Popen(command) if clients else None
-        time.sleep(1)  # until all clients attack
-        milliseconds, failures = measure(arguments.port)
-        if process is not None:
-            process.kill()
-            process.wait()
+        try:
+            time.sleep(1)  # until all clients attack
+            milliseconds, failures = measure(arguments.port)
+        finally:
+            if process is not None:
+                process.kill()
+                process.wait()
         time.sleep(1)
-        percentile = milliseconds[int(0.95 * len(milliseconds))]
-        values = (statistics.median(milliseconds), percentile, milliseconds[-1])
+        percentile = milliseconds[int(0.95 * len(milliseconds))] if milliseconds else math.nan
+        values = (statistics.median(milliseconds or [math.nan]), percentile, max(milliseconds, default=math.nan))
         figures = " | ".join(f"{value:.0f}" for value in values)
         print(f"| {name} | {clients} | {len(milliseconds)} | {figures} | {failures} |", flush=True)
 
@@ -67,7 +70,7 @@ def measure(port: int) -> tuple[list[float], int]:
                 response.read()
                 failures += response.status != 200
                 milliseconds.append((time.perf_counter() - start) * 1e3)
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 failures += 1
         time.sleep(PAUSE)
     return sorted(milliseconds), failures
@@ -89,6 +92,10 @@ def attacks(image: bytes) -> dict[str, tuple[int, bytes]]:
             4,
             POST + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(images) + images,
         ),
+        "clients that leave": (
+            32,
+            POST + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(image) + image,
+        ),
         "images": (4, POST + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(image) + image),
         "2,000 header lines": (16, HEALTH[:-2] + b"".join(b"X-%d: a\r\n" % number for number in range(2000))),
     }
@@ -97,7 +104,9 @@ def attacks(image: bytes) -> dict[str, tuple[int, bytes]]:
 def attack(port: int, image: bytes, name: str) -> None:
     """Run the clients of one attack until this process is killed."""
     clients, data = attacks(image)[name]
-    finish: Callable[[socket.socket], None] = {"half a head": wait, "slow body": drip}.get(name, read)
+    finish: Callable[[socket.socket], None] = {"half a head": wait, "slow body": drip, "clients that leave": leave}.get(
+        name, read
+    )
 
     def client() -> None:
         while True:
@@ -113,6 +122,12 @@ def attack(port: int, image: bytes, name: str) -> None:
 def wait(_: socket.socket) -> None:
     """Hold the connection for a second."""
     time.sleep(1)
+
+
+def leave(connection: socket.socket) -> None:
+    """Close the sending side, and wait for the response."""
+    connection.shutdown(socket.SHUT_WR)
+    read(connection)
 
 
 def drip(connection: socket.socket) -> None:

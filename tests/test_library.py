@@ -1,6 +1,7 @@
 """The Python interface: the same results as the version's own files, whatever way the image comes in."""
 
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mlflow.artifacts
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -99,6 +101,35 @@ def test_probabilities_are_those_of_the_labels(model: segline.Segmenter, pixels:
     assert averaged is not None and not np.array_equal(averaged, prediction.probabilities)
 
 
+def test_other_ways_to_give_an_image(model: segline.Segmenter, parts: Parts, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(parts.example)
+    with os.scandir(tmp_path) as entries:
+        for entry in entries:
+            assert_stored(model.predict(entry), parts)
+            assert set(model.predict_large(entry, "out")) == {"labels", "instances"}
+    for image in (bytearray(parts.example), memoryview(parts.example)):
+        assert_stored(model.predict(image), parts)
+
+
+def test_an_error_names_the_file(model: segline.Segmenter) -> None:
+    Path("a.png").write_bytes(encode_png(np.zeros((5, 5), np.uint16)))
+    with pytest.raises(ValueError, match=r"^a\.png: .*uint16"):
+        model.predict("a.png")
+    with pytest.raises(ValueError, match=r"^the image\b(?!.*image 0).*uint16"):
+        model.predict(np.zeros((5, 5), np.uint16))
+
+
+def test_predict_large_takes_one_image(model: segline.Segmenter, parts: Parts) -> None:
+    """A folder or pattern is not expanded, as the result has the files of one image."""
+    Path("scans").mkdir()
+    for name in ("scans/a.png", "scans/b.png", "scan1.png"):
+        Path(name).write_bytes(parts.example)
+    for name in ("scans", "scans/*.png", "scan[1].png", "none.png"):
+        with pytest.raises(ValueError, match=re.escape(name)):
+            model.predict_large(name, "out")
+    assert not list(Path().glob("out/*.png"))
+
+
 def test_large_images_give_the_same(
     model: segline.Segmenter,
     parts: Parts,
@@ -142,13 +173,51 @@ def test_predict_large_writes_the_files_of_the_command(
         (np.zeros((5, 5), np.int64), "type int64; convert it to .* uint8, uint16, float32"),
         (np.zeros((5, 5), np.uint16), "uint16"),
         (np.zeros((5, 5, 2), np.uint8), "channels"),
-        (b"no image", "image 0"),
+        (b"no image", "^the image: not a readable"),
         ("missing.png", "missing.png"),
     ],
 )
 def test_an_image_that_does_not_fit_is_refused(model: segline.Segmenter, image: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model.predict(image)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "model.json", "inference.json"])
+def test_a_damaged_folder_is_refused(folder: Path, tmp_path: Path, file: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    damaged = copy / "artifacts/model" / file
+    content = bytearray(damaged.read_bytes())
+    content[-2] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(ValueError, match="missing or altered"):
+        segline.load(copy)
+
+
+def test_links_in_a_folder_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    weights = copy / "artifacts/model/weights.safetensors"
+    weights.unlink()
+    weights.symlink_to(folder / "artifacts/model/weights.safetensors")
+    with pytest.raises(ValueError, match=r"weights\.safetensors is a link; segline reads only regular files"):
+        segline.load(copy)
+
+
+def test_a_missing_model_is_a_value_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address, message in (("", "is empty"), ("none", "not a model folder"), ("models:/cells/1", "inside a project")):
+        with pytest.raises(ValueError, match=message):
+            segline.load(address)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_mlflow_has_copied_is_loaded(store: Store, parts: Parts, tmp_path: Path) -> None:
+    with store.start_run("train") as run:
+        Registry(store, "cells").register(parts, run, Verdict(()), {})
+    mlflow.set_tracking_uri(store.place.uri)
+    mlflow.artifacts.download_artifacts("models:/cells/1", dst_path=str(tmp_path / "copy"))
+    assert_stored(segline.load(tmp_path / "copy").predict(parts.example), parts)
 
 
 @pytest.mark.parametrize("file", ["MLmodel", "artifacts/model/weights.safetensors", "artifacts/model/model.json"])

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,12 @@ from segline.data.sources import open_image
 from segline.data.writers import AnswerByRows
 from segline.track import answers, rows
 from segline.track.answers import Loaded
+from segline.track.faults import StoreError
 from segline.track.history import RegistryError
 
 __all__ = ["Dataset", "Segmentation", "Segmenter", "load", "read_dataset"]
 
-Image = npt.NDArray[Any] | bytes | str | os.PathLike[str]
+Image = npt.NDArray[Any] | bytes | bytearray | memoryview | str | os.PathLike[str]
 DTYPES = ("uint8", "uint16", "float32")
 
 
@@ -47,7 +50,7 @@ class Segmenter:
         self.classes: dict[int, str] = {int(number): name for number, name in description["classes"].items()}
         """Class names by class id."""
         self.channels: int = description["statistics"]["channels"]
-        """Number of channels that an image must have."""
+        """Number of channels of the training images."""
         self.md5 = version.md5
         """MD5 of weights, settings and code together; it identifies the version."""
 
@@ -59,7 +62,8 @@ class Segmenter:
         """Predict one image, and return the result as arrays.
 
         An image of more than 16.8 million pixels is predicted window by window. The intermediate results are in a
-        temporary folder, so only the final result must fit in memory. `predict_large` has no such limit.
+        temporary folder, so only the final result must fit in memory. `predict_large` has no such limit. An image file
+        that is given as bytes is always predicted in memory.
 
         Parameters
         ----------
@@ -74,28 +78,30 @@ class Segmenter:
             The image cannot be read or does not fit the model, for example because it has another number of channels.
         """
         if isinstance(image, str | os.PathLike):
-            with open_image(Path(image)) as source:
-                size = (source.height, source.width)
-                if rows.by_windows(self._version, *size):
-                    return self._by_windows(size, source.read, views, probabilities)
-                encoded = source.encoded()
-        elif isinstance(image, bytes):
-            encoded = image
-        else:
+            with open_image(Path(image)) as source, _errors_about(f"{Path(image)}"):
+                return self._predict((source.height, source.width), source.read, source.encoded, views, probabilities)
+        with _errors_about("the image"):
+            if isinstance(image, bytes | bytearray | memoryview):
+                return self._predict_encoded(bytes(image), views, probabilities)
             pixels = _pixels(image)
             size = (pixels.shape[0], pixels.shape[1])
-            if rows.by_windows(self._version, *size):
-                return self._by_windows(size, lambda y, x: pixels[y, x], views, probabilities)
-            encoded = geotiff(pixels[..., 0] if pixels.shape[2] == 1 else np.moveaxis(pixels, -1, 0), [])
-        answer = rows.InMemory(self._version(encoded, views=views, probabilities=probabilities))
-        return _prediction(answer, slice(None), probabilities)
+            return self._predict(size, lambda y, x: pixels[y, x], lambda: _encoded(pixels), views, probabilities)
 
-    def _by_windows(self, size: tuple[int, int], read: rows.Read, views: int, probabilities: bool) -> Segmentation:
+    def _predict(
+        self, size: tuple[int, int], read: rows.Read, encode: Callable[[], bytes], views: int, probabilities: bool
+    ) -> Segmentation:
+        """Predict an image of `size` (height, width). A large image is read window by window; others are encoded."""
+        if not rows.by_windows(self._version, *size):
+            return self._predict_encoded(encode(), views, probabilities)
         with tempfile.TemporaryDirectory(prefix="segline-") as folder:
             answer = rows.out_of_core(
                 self._version, size, read, Path(folder), views=views, show=lambda _step, _done, _total: None
             )
-            return _prediction(answer, slice(0, size[0]), probabilities)
+            return _segmentation(answer, slice(0, size[0]), probabilities)
+
+    def _predict_encoded(self, image: bytes, views: int, probabilities: bool) -> Segmentation:
+        answer = rows.InMemory(self._version(image, views=views, probabilities=probabilities))
+        return _segmentation(answer, slice(None), probabilities)
 
     def predict_large(
         self,
@@ -126,10 +132,9 @@ class Segmenter:
             As in `predict`; or a result would replace a file that segline did not write.
         """
         options = PredictOptions(instances, probabilities, overlays, views)
-        written = predict.predict_images(
-            self._version, [str(image)], self.address, Path(folder), "off", options=options
-        )
-        return {kind: Path(folder) / name for kind, name in written[Path(image)].items()}
+        path, out = Path(image), Path(folder)
+        written = predict.predict_images(self._version, [path], self.address, out, "off", options=options)
+        return {kind: out / name for kind, name in written[path].items()}
 
 
 def load(model: str | os.PathLike[str], *, trust: bool = False) -> Segmenter:
@@ -149,7 +154,11 @@ def load(model: str | os.PathLike[str], *, trust: bool = False) -> Segmenter:
     ValueError
         There is no such model, it may not be trusted, or its folder is incomplete.
     """
-    return Segmenter(answers.load(str(model), trust=trust), str(model))
+    address = os.fspath(model)
+    try:
+        return Segmenter(answers.load(address, trust=trust), address)
+    except StoreError as error:
+        raise RegistryError(str(error)) from error
 
 
 def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
@@ -170,6 +179,21 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
     return Dataset.open(Path(folder))
 
 
+@contextmanager
+def _errors_about(image: str) -> Iterator[None]:
+    """Begin the messages of errors with the name of the image."""
+    try:
+        yield
+    except RegistryError as error:
+        reason = str(error).removeprefix("image 0: ")
+        raise RegistryError(reason if image in reason else f"{image}: {reason}") from error
+
+
+def _encoded(pixels: npt.NDArray[Any]) -> bytes:
+    """Encode an array (H, W, C) as a TIFF."""
+    return geotiff(pixels[..., 0] if pixels.shape[2] == 1 else np.moveaxis(pixels, -1, 0), [])
+
+
 def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return an image as an array (H, W, C); raise RegistryError if shape or type are not those of an image."""
     array = np.asarray(image)
@@ -183,7 +207,7 @@ def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array if array.ndim == 3 else array[..., None]
 
 
-def _prediction(answer: AnswerByRows, whole: slice, probabilities: bool) -> Segmentation:
+def _segmentation(answer: AnswerByRows, whole: slice, probabilities: bool) -> Segmentation:
     return Segmentation(
         answer.labels(whole),
         answer.instances(whole) if answer.has_instances else None,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -369,15 +370,111 @@ def exchange(client: socket.socket, data: bytes) -> None:
     sender = threading.Thread(target=send_all, args=(client, data))
     sender.start()
     end = time.monotonic() + 1
-    while time.monotonic() < end and client.recv(65_536):
-        pass
-    client.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):  # the server may have refused the request and closed the connection
+        while time.monotonic() < end and client.recv(65_536):
+            pass
+        client.shutdown(socket.SHUT_RDWR)
     sender.join()
 
 
 def send_all(client: socket.socket, data: bytes) -> None:
     with suppress(OSError):
         client.sendall(data)
+
+
+@pytest.mark.parametrize("leave", [lambda client: client.shutdown(socket.SHUT_WR), lambda client: client.close()])
+def test_the_end_of_a_request_is_handled_once(
+    connect: Connect, held: Any, monkeypatch: pytest.MonkeyPatch, leave: Callable[[socket.socket], None]
+) -> None:
+    """The event loop does not spin while a client that sends no more waits for its answer, or has left."""
+    ends: list[float] = []
+    allowed, handle = threading.Event(), protocol.Connection.eof_received
+
+    def count(connection: protocol.Connection) -> bool:
+        ends.append(time.monotonic())
+        return handle(connection)
+
+    def answer(*_: Any, **__: Any) -> Answer:
+        assert allowed.wait(30)
+        return Answer(PNG)
+
+    monkeypatch.setattr(protocol.Connection, "eof_received", count)
+    held.serving = type(held.serving)("cells", "1", {}, answer)
+    client = connect()
+    client.sendall(IMAGE)
+    leave(client)
+    limit = time.monotonic() + 30
+    while not ends:
+        assert time.monotonic() < limit
+    time.sleep(0.2)
+    allowed.set()
+    assert len(ends) <= 3
+
+
+def test_a_request_in_the_queue_is_answered_before_the_shutdown(
+    running: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, thread = running
+    handle, held_back = protocol.Turns._handle_next, threading.Event()
+
+    def wait(turns: protocol.Turns) -> None:
+        held_back.set()
+        asyncio.get_running_loop().call_later(0.5, handle, turns)
+
+    monkeypatch.setattr(protocol.Turns, "_handle_next", wait)
+    client = connect()
+    client.sendall(HEALTH)
+    assert held_back.wait(30)
+    server.should_exit = True
+    assert statuses(read_all(client)) == [200]
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+class Waiting:
+    """Connection in phase "head" that may be closed to make room."""
+
+    conn = SimpleNamespace(trailing_data=(b"",))
+
+    def __init__(self, closed: list["Waiting"], since: float, *, asked: bool) -> None:
+        self._closed, self._since, self._asked = closed, since, asked
+
+    def _phase_now(self) -> str:
+        return "head"
+
+    def has_asked(self) -> bool:
+        return self._asked
+
+    def _abort(self) -> None:
+        self._closed.append(self)
+
+
+@pytest.mark.parametrize(
+    ("others", "queue", "expected"),
+    [
+        ([(9, True), (8, True), (0, True), (0, False)], [], [0, 1]),  # those that have waited longest; two at once
+        ([(9, True), (8, True), (7, True)], [0], [1, 2]),  # a queued connection waits for the server: it is last
+        ([(9, True), (0, False)], [0], [0]),  # ... but before a new client
+        ([(0, False), (0.5, False), (0.2, False)], [], [1]),  # only one new client
+        ([(0, False), (0.5, False), (0.2, False)], [1], [2]),  # none whose first request has arrived
+        ([(0.5, False)], [0], []),
+    ],
+)
+def test_connections_are_closed_in_the_right_order(
+    others: list[tuple[float, bool]], queue: list[int], expected: list[int]
+) -> None:
+    """Each connection is (seconds since its client was last heard, whether it has sent a request)."""
+    closed: list[Waiting] = []
+    refused: list[int] = []
+    now = time.monotonic()
+    connections: list[Any] = [Waiting(closed, now - age, asked=asked) for age, asked in others]
+    turns = protocol.Turns()
+    for number in queue:
+        (turns._others if others[number][1] else turns._new).append(connections[number])
+    this: Any = SimpleNamespace(_turns=turns, _limit=4, _refuse=lambda status, _: refused.append(status))
+    protocol.Connection._make_room(this, connections)
+    assert [connections.index(connection) for connection in closed] == expected
+    assert refused == ([] if expected else [503])
 
 
 class Handled:

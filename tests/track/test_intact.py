@@ -111,5 +111,5 @@ def test_a_failing_load_of_an_intact_version_is_not_reported_as_altered(
     "address", ["models:/m-0123", "models:/cells", "models:/cells/latest", "runs:/0123/model", "x"]
 )
 def test_addresses_without_a_check_are_refused(store: Store, address: str) -> None:
-    with pytest.raises(RegistryError, match=f"^--model {address} is not a model URI; give models:/NAME@ALIAS"):
+    with pytest.raises(RegistryError, match=f"^{address} is not a model URI; give models:/NAME@ALIAS"):
         load_model(store, address)

@@ -41,18 +41,20 @@ def main(
 
     Parameters
     ----------
+    images : files, folders that contain images, or patterns such as ``scans/**/*.tif``.
     model : address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``, or a model folder.
     trust : use a version without a line in registry.jsonl, on the user's responsibility.
-    images, out, mode, options : as in `predict_images`, which raises the same errors.
+    out, mode, options : as in `predict_images`, which raises the same errors.
     """
     options = options or PredictOptions()
-    _check_targets(_paths(images), images, out, options)  # before loading, which takes seconds
+    paths = _paths(images)
+    _check_targets(paths, images, out, options)  # before loading, which takes seconds
     keep_freed_memory()
-    predict_images(answers.load(model, trust=trust), images, model, out, mode, options=options)
+    predict_images(answers.load(model, trust=trust), paths, model, out, mode, options=options)
 
 
 def predict_images(
-    version: Loaded, images: list[str], model: str, out: Path, mode: progress.Mode, *, options: PredictOptions
+    version: Loaded, paths: list[Path], model: str, out: Path, mode: progress.Mode, *, options: PredictOptions
 ) -> dict[Path, dict[str, str]]:
     """Write the label image OUT/STEM.png of each image, and the further files that `options` select.
 
@@ -66,7 +68,7 @@ def predict_images(
 
     Parameters
     ----------
-    images : files, folders that contain images, or patterns such as ``scans/**/*.tif``.
+    paths : image files and OME-Zarr images.
     model : address of the version, for the records in `out`.
 
     Returns
@@ -80,8 +82,7 @@ def predict_images(
         file that segline did not write; or a file is not an image. If a file is not an image, the other images are
         predicted all the same.
     """
-    paths = _paths(images)
-    _check_targets(paths, images, out, options)
+    _check_targets(paths, [str(path) for path in paths], out, options)
     results, failed = dict[Path, dict[str, str]](), []
     noted: list[tuple[Path, tuple[Note, ...]]] = []
     with Records(out) as records, progress.meter("predict", mode, STEPS * len(paths)) as meter:

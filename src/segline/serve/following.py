@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from segline.track.answers import is_folder, load_folder
+from segline.track.answers import folder_of, load_folder
 from segline.track.packaging import encode
 from segline.track.registry import Answer, Registry, RegistryError, load_model, parse_address
 from segline.track.store import Store, open_store
@@ -62,10 +62,11 @@ class Unchanging:
         answer(encode(np.zeros((SIDE, SIDE, statistics["channels"]), statistics["dtype"])))
         self.name, self.address = folder.resolve().name, folder.resolve().name  # clients must not see the whole path
         self.serving = Serving(self.name, answer.md5[:8], tags, answer)
-        self.checked = datetime.now(UTC).isoformat(timespec="seconds")
+        self.check()
 
     def check(self) -> None:
-        """Do nothing, because no alias can move."""
+        """Record the time; no alias can move, so the model in use is the right one."""
+        self.checked = datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Follower:
@@ -170,6 +171,6 @@ ServedModel = Follower | Unchanging
 
 def serve_model(address: str, say: Callable[[str], None], *, trust: bool) -> ServedModel:
     """Load the model to serve: a registered version, or a model folder. The parameters are those of `Follower`."""
-    if is_folder(address):
-        return Unchanging(Path(address))
+    if folder := folder_of(address):
+        return Unchanging(folder)
     return Follower(open_store(), address, say, trust=trust)

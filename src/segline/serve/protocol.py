@@ -102,11 +102,15 @@ class Turns:
 
     def add(self, connection: "Connection") -> None:
         """Queue `connection`, unless it is already in a queue."""
-        if connection in self._new or connection in self._others:
+        if connection in self:
             return
         if not any(self._queues):
             connection.loop.call_soon(self._handle_next)
         (self._others if connection.has_asked() else self._new).append(connection)
+
+    def __contains__(self, connection: object) -> bool:
+        """Return whether `connection` is in a queue."""
+        return connection in self._new or connection in self._others
 
     def is_new(self, connection: "Connection") -> bool:
         """Return whether the first request of `connection`, or a part of it, waits in the queue."""
@@ -169,6 +173,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         """Handle a client that closed its sending side; return True to keep the connection open for the response."""
         if self._refused or self.transport.is_closing():
             return False
+        if self._half_closed:  # uvicorn has resumed reading, and the transport has met the end of the data again
+            return True
         self._half_closed = True
         self.conn.receive_data(b"")
         self.handle_events()
@@ -182,10 +188,17 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def handle_received(self) -> None:
         """Parse and handle the received data, unless the request was refused or the connection is closing."""
         if not (self._refused or self.transport.is_closing()):
-            super().handle_events()
+            try:
+                super().handle_events()
+            except Exception:
+                self._abort()  # reading is paused, so the client could never end the connection
+                raise
             if self._half_closed and not self._refused and not self._answering():
                 self.transport.close()
-        if not self.flow.read_paused:
+        if self._ending:
+            self._finish()
+        # After the end of the data, the transport would report this end in each iteration of the event loop.
+        if not self.flow.read_paused and not self._half_closed:
             self.transport.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
@@ -195,8 +208,15 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._refuse(status, f"the request is not valid HTTP: {error or msg}")
 
     def shutdown(self) -> None:
-        """Finish the current request if its whole body has arrived, otherwise refuse it; then close the connection."""
+        """Finish the current request if its whole body has arrived, otherwise refuse it; then close the connection.
+
+        A connection in the queue is handled first, because a whole request may have arrived.
+        """
         self._ending = True
+        if self not in self._turns:
+            self._finish()
+
+    def _finish(self) -> None:
         if not self._answering():
             self.transport.close()
         elif self.cycle.more_body and not self.cycle.response_started:
@@ -252,14 +272,14 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
     def _make_room(self, others: list["Connection"]) -> None:
         """Close connections that wait for their clients. If no connection waits, refuse this connection.
 
-        Several connections are closed at once. If all waiting connections belong to new clients, only one is
-        closed. No connection is closed while its first request waits in the queue.
+        Several connections are closed at once. If all waiting connections belong to new clients, only one is closed. A
+        connection in the queue waits for the server. It is closed last, and never while its first request waits there.
         """
         now = time.monotonic()
         order = ["lingering", "closing", "rest", "head", "delivery"]
 
-        def rank(other: Connection) -> tuple[bool, int, float]:
-            return now - other._since < FRESH, order.index(other._phase_now()), other._since
+        def rank(other: Connection) -> tuple[bool, bool, int, float]:
+            return other in self._turns, now - other._since < FRESH, order.index(other._phase_now()), other._since
 
         waiting = [other for other in others if other._phase_now() in order and not self._turns.is_new(other)]
         new = [other for other in waiting if not other.has_asked() and now - other._since < FRESH]

@@ -14,9 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModelContext
 
 from segline import names, parse, progress
-from segline.track import modules
+from segline.track import entries, modules
 from segline.track.history import HISTORY, RegistryError
 from segline.track.store import Store, open_store
+from segline.track.tags import VERSION_MD5
 from segline.track.trust import VersionContent, checked, known, misplaced, read
 
 SERVED = "served.py"  # file in the package that defines the class for predictions
@@ -140,7 +141,7 @@ def parse_address(address: str) -> Address:
     match = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if match is None:
         raise RegistryError(
-            f"--model {address} is not a model URI; give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version"
+            f"{address} is not a model URI; give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version"
         )
     return Address(*match.groups(""))
 
@@ -158,14 +159,23 @@ def load(address: str, *, trust: bool = False) -> Loaded:
     RegistryError
         The model cannot be loaded for one of the reasons in `load_model` and `load_folder`.
     """
-    if is_folder(address):
-        return load_folder(Path(address))
-    return load_model(open_store(), address, trust=trust)
+    folder = folder_of(address)
+    return load_folder(folder) if folder else load_model(open_store(), address, trust=trust)
 
 
-def is_folder(address: str) -> bool:
-    """Return whether `address` is the path of a model folder, not an address in the registry."""
-    return not address.startswith("models:")
+def folder_of(address: str) -> Path | None:
+    """Return the model folder that `address` names; return None if `address` is an address in the registry.
+
+    Raises
+    ------
+    RegistryError
+        `address` is empty.
+    """
+    if not address:
+        raise RegistryError(
+            "the address of the model is empty; give models:/NAME@ALIAS, models:/NAME/NUMBER or a folder"
+        )
+    return None if address.startswith("models:") else Path(address)
 
 
 def load_model(store: Store, address: str, *, trust: bool = False, alias: str = "") -> Loaded:
@@ -221,15 +231,31 @@ def load_folder(folder: Path) -> Loaded:
     copy = _private_folder()
     try:
         content = read(folder, copy)
-        if not content.md5:
-            raise RegistryError(f"{folder}: weights, settings or code are missing or altered; copy the folder again")
-    except (OSError, RegistryError) as error:
+        _check_folder(folder, content)
+    except (OSError, RegistryError, parse.ParseError) as error:
         shutil.rmtree(copy, ignore_errors=True)
-        raise RegistryError(str(error)) from error
+        raise RegistryError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
     try:
         return Loaded(content, copy)
     except Exception as error:  # the code in the folder may raise any error
         raise RegistryError(f"{folder} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}") from error
+
+
+def _check_folder(folder: Path, content: VersionContent) -> None:
+    """Check that a model folder is complete, and that its MD5 is the one in its file MLmodel.
+
+    The check finds damage. It does not find tampering, because whoever alters the folder can also alter MLmodel.
+    """
+    description = parse.from_yaml(parse.read(folder / "MLmodel", parse.YAML_SIZE))
+    metadata = description.get("metadata") if isinstance(description, dict) else None
+    expected = metadata.get(VERSION_MD5) if isinstance(metadata, dict) else None
+    if content.md5 and content.md5 == expected:
+        return
+    odd = [f"{path} is {kind}" for path, kind in sorted(content.others.items()) if kind != entries.CACHE]
+    reason = f"{', '.join(odd[:3])}; segline reads only regular files" if odd else "files are missing or altered"
+    raise RegistryError(
+        f"{folder}: weights, settings and code are not those of the registered version: {reason}; copy the folder again"
+    )
 
 
 def _private_folder() -> Path:
