@@ -606,7 +606,7 @@ CHECK = faults(
             "'cell'",
             "two classes have the same name",
         ),
-        "ignore is a class": (spec("255", "1"), "dataset.yaml", "ignore 1 is the id of a class"),
+        "ignore is a class": (spec("255", "1"), "dataset.yaml", "`ignore: 1` is the id of a class"),
         "ignore beyond 8 bit": (spec("255", "300"), "dataset.yaml", "ignore = 300"),
         "labels of no kind": (spec("labels: classes", "labels: boxes"), "dataset.yaml", "labels = 'boxes'"),
         "boundaries of three classes": (spec("labels: classes", "labels: boundaries"), "dataset.yaml", "not 3"),

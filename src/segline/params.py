@@ -424,8 +424,8 @@ class Tune(Section):
     def _check_read_by_some(self, name: str, kinds: tuple[object, ...]) -> None:
         if not reads_schedule(name, kinds):
             raise ValueError(
-                f"no schedule kind in tune.space ({', '.join(map(str, kinds))}) reads {name}; remove {name} from "
-                "tune.space"
+                f"{name} is not used by any schedule kind in tune.space ({', '.join(map(str, kinds))}); remove {name} "
+                "from tune.space"
             )
 
     @property

@@ -31,7 +31,7 @@ def test_spec_survives_writing_and_reading(tmp_path: Path) -> None:
         ({"classes": {0: "background"}}, "at least two"),
         ({"classes": {0: "cell", 1: "cell"}}, "two classes have the same name"),
         ({"classes": {"zero": "cell"}}, "classes"),
-        ({"ignore": 1}, "ignore 1 is the id of a class"),
+        ({"ignore": 1}, "`ignore: 1` is the id of a class"),
         ({"ignore": 300}, "ignore = 300"),
         ({"labels": "boxes"}, "labels = 'boxes'"),
         ({"labels": "boundaries", "classes": {0: "a", 1: "b", 2: "c"}}, "needs exactly two classes"),

@@ -138,7 +138,9 @@ def test_refusals(tmp_path: Path) -> None:
         {0: "background", 1: "cell"},
         (),
     )
-    with pytest.raises(LayoutError, match="a_r0_c1 would name both a block and another image"):
+    with pytest.raises(
+        LayoutError, match="a block would get the name a_r0_c1, but an image has this name; rename the image"
+    ):
         plan(twins, None, 30)
 
 

@@ -54,7 +54,7 @@ RANGE = {"low": 1, "high": 2}
         ({}, "space is empty; add settings to search, or set trials to 0"),
         (
             {"train.schedule.kind": {"choices": ["poly", "cosine"]}, "train.schedule.gamma": {"low": 0.1, "high": 0.5}},
-            "no schedule kind in tune.space \\(poly, cosine\\) reads train.schedule.gamma; remove train.schedule.gamma",
+            "gamma is not used by any schedule kind in tune.space \\(poly, cosine\\); remove train.schedule.gamma",
         ),
     ],
 )

@@ -106,7 +106,7 @@ def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[i
 
 
 def grid(parameters: Parameters, height: int, width: int) -> Grid:
-    """Return the source coordinates of a tile. The image has `height` x `width` px and is mirrored at its borders."""
+    """Return the place of each pixel of a deformed tile in an image of `height` x `width` px with mirrored borders."""
     rows, columns = coordinates(parameters)
     return _mirrored(rows, columns, parameters.centre, height, width)
 

@@ -61,7 +61,7 @@ class Spec(BaseModel):
         if len(set(self.classes.values())) < len(self.classes):
             raise ValueError(f"names {list(self.classes.values())}: two classes have the same name; rename one of them")
         if self.ignore in self.classes:
-            raise ValueError(f"ignore {self.ignore} is the id of a class; use another id, such as {IGNORE}")
+            raise ValueError(f"`ignore: {self.ignore}` is the id of a class; use another id, such as {IGNORE}")
         if self.labels == "boundaries" and len(self.classes) != 2:
             raise ValueError(
                 f"`labels: boundaries` needs exactly two classes, border and cell, not {len(self.classes)}"

@@ -176,7 +176,8 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
     earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
     first = np.where(earlier, window.first, window.second)
     second = np.where(earlier, window.second, window.first)
-    # Pixels in the row above and the row below may touch pixels outside the window, so they are not decided here.
+    # The window has one more row above and below its inner rows. Pixels in these two rows may touch pixels outside the
+    # window, so other windows decide about them.
     undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
     waits = np.zeros(states.size, bool)
     while True:

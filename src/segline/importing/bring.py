@@ -156,7 +156,7 @@ def _spec(layout: Layout, name: str, licence: str, origin: str) -> Spec:
 
 
 def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
-    """Raise UnfitError if `problems` contain errors in single files; errors of the whole dataset are not refused.
+    """Raise UnfitError if `problems` contain errors in single files; ignore errors that concern the dataset as a whole.
 
     The message also lists the reasons for all guesses, because a wrong guess may have caused the errors.
     """

@@ -107,4 +107,6 @@ def _refuse_equal_names(blocks: Mapping[str, Windows]) -> None:
     names = Counter(name for windows_of in blocks.values() for name in windows_of)
     repeated = [name for name, count in names.items() if count > 1]
     if repeated:
-        raise LayoutError(f"--cut: {repeated[0]} would name both a block and another image; rename that image")
+        raise LayoutError(
+            f"--cut: a block would get the name {repeated[0]}, but an image has this name; rename the image"
+        )

@@ -131,7 +131,7 @@ def _orientation(facts: Facts) -> tuple[int, list[Note]]:
         )
     if facts.rarely_turned:
         raise ImageError(
-            f"the orientation is {value}, which only some viewers of JPEG 2000 apply; turn the pixels, or "
+            f"the orientation is {value}, which only some viewers of JPEG 2000 apply; rotate the image itself, or "
             "remove the orientation"
         )
     return value, [Note("orientation", f"the pixels are turned upright, because the orientation is {value}")]

@@ -105,7 +105,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
 def _shown(
     moments: Iterable[loop.Step | loop.Epoch], state: setup.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
-    """Show the progress after each step and each epoch in `moments`; yield only the epochs."""
+    """Iterate over the steps and epochs in `moments`, and show the progress after each; yield only the epochs."""
     steps, monitored = loop.steps_per_epoch(settings), ""
 
     def words() -> str:

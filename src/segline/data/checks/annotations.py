@@ -79,9 +79,9 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Two runs can also touch at a corner, between a left and a right column. It is enough to look where a lower run
-        # starts in the right column. Everywhere else, one lower run covers both columns. It touches the upper run at a
-        # side, too, so the first case finds this pair.
+        # Diagonal neighbours lie in two columns that are next to each other. Only pairs where a lower run starts in the
+        # right-hand column are needed. In all other places a single lower run covers both columns, so that it also
+        # touches the upper run at a side, and the first case finds the pair.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):

@@ -17,7 +17,7 @@ Naming = Callable[[Path], str]  # returns a name for a file; an image and its ma
 
 @dataclass(frozen=True)
 class Pairs:
-    """Paired images and masks, both by the stem of the image.
+    """Images and their masks in two dicts; the keys of both are the stems of the images.
 
     `rule` tells the user how images and masks were paired. An image without mask holds background only.
     """
@@ -230,7 +230,7 @@ def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], rule: str, opt
         empty = "; for images that hold only background, add --missing-as-background" if bare else ""
         raise LayoutError(
             f"{rule}. Add the missing files, give --images and --masks patterns that match the pairs (`*` stands for "
-            "the text that both names share), or leave out files without a partner with --skip-unpaired"
+            "the text that both names share), or use --skip-unpaired to leave out files without a partner"
             f"{empty if both else ''}"
         )
     rule += "; files without a partner are left out" if refused else ""
