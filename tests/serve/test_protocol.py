@@ -1,6 +1,8 @@
 """Slow, silent and hostile clients: deadlines, the connection limit, stricter parsing, half-closed connections."""
 
 import asyncio
+import asyncio.selector_events
+import errno
 import json
 import re
 import socket
@@ -429,6 +431,23 @@ def test_a_request_in_the_queue_is_answered_before_the_shutdown(
     assert statuses(read_all(client)) == [200]
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_a_client_that_resets_its_connection_causes_no_error(
+    connect: Connect, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reset may arrive between the last two calls of the server: the write, and the end of writing."""
+
+    def reset(_: object) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.selector_events._SelectorSocketTransport, "write_eof", reset)  # type: ignore[attr-defined]
+        client = connect()
+        client.sendall(CHUNKED + b"zz\r\n")
+        assert statuses(read_all(client)) in ([], [400])
+    assert ask("GET /health").status == 200
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 class Waiting:

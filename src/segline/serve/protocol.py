@@ -309,10 +309,13 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         # Closing at once would reset the connection while the client still sends. The client would then lose the
         # response that explains the refusal.
         self.flow.resume_reading()
-        if not self._half_closed:
-            self.transport.write_eof()
-        else:
+        if self._half_closed:
             self.transport.close()
+            return
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has reset the connection meanwhile
+            self._abort()
 
     def _refusal(self, status: int, reason: str) -> bytes:
         phrase = HTTPStatus(status).phrase
