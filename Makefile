@@ -13,9 +13,10 @@
 BIN := .venv/bin
 # The Python of .venv, else the newest supported one. `make run PYTHON=python3.12` chooses another, and installs anew.
 # A name is not enough: a pyenv shim may exist without its Python.
+SHOW := import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 15) or sys.exit(1); print("%d.%d" % v)
 PYTHON ?= $(shell for name in $(BIN)/python python3.14 python3.13 python3.12 python3.11 python3 python; do \
-	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$name && break; done)
-VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info[:2]; print("%d.%d" % v if (3, 11) <= v < (3, 15) else "")' 2>/dev/null)
+	$$name -c '$(SHOW)' >/dev/null 2>&1 && echo $$name && break; done)
+VERSION := $(shell $(PYTHON) -c '$(SHOW)' 2>/dev/null)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The stages call `python`, which DVC looks up on PATH, not in its own environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -43,8 +44,9 @@ lint: $(DEV_PINS)
 docs: $(DEV_PINS)
 	$(BIN)/zensical build --clean --strict
 
+# Without the first line, setuptools would pack files of an earlier build that no longer exist in src.
 wheel: $(PINS)
-	rm -rf build # setuptools would pack files there that no longer exist in src
+	rm -rf build
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 generate: $(DEV_PINS)

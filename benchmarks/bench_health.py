@@ -1,7 +1,7 @@
 """Latency of `/health` while hostile clients attack the server from the same machine.
 
 segline serve --model models:/cells@champion --port 8000
-python benchmarks/bench_health.py 8000 IMAGE    # two minutes
+python benchmarks/bench_health.py 8000 IMAGE    # three minutes
 """
 
 import argparse

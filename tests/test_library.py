@@ -255,7 +255,7 @@ def test_a_model_folder_is_used_by_predict_and_serve(
     Path("a.png").write_bytes(parts.example)
     predict.main(["a.png"], str(folder), Path("out"), "off")
     assert Path("out/a.png").read_bytes() == parts.answer
-    served = following.serve_model(str(folder), print, trust=False)
+    served = following.load_served(str(folder), print, trust=False)
     assert served.serving.answer(parts.example).labels == parts.answer
     served.check()
     assert reports.health(served).status == "ok"
@@ -270,7 +270,7 @@ def test_a_model_folder_is_used_by_predict_and_serve(
     assert "background" in page and "cell" in page and str(folder) not in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out"]
     with pytest.raises(ValueError, match="not a model folder"):
-        following.serve_model("cells@champion", print, trust=False)
+        following.load_served("cells@champion", print, trust=False)
 
 
 def dataset_folder(folder: Path) -> npt.NDArray[np.uint8]:

@@ -14,13 +14,13 @@ import numpy.typing as npt
 from segline.commands import predict
 from segline.commands.prediction_records import PredictOptions
 from segline.data.dataset import Dataset
-from segline.data.georeference import geotiff
 from segline.data.sources import open_image
 from segline.data.writers import AnswerByRows
 from segline.track import answers, rows
 from segline.track.answers import Loaded
 from segline.track.faults import StoreError
 from segline.track.history import RegistryError
+from segline.track.packaging import encode
 
 __all__ = ["Dataset", "Segmentation", "Segmenter", "load", "read_dataset"]
 
@@ -85,14 +85,14 @@ class Segmenter:
                 return self._predict_encoded(bytes(image), views, probabilities)
             pixels = _pixels(image)
             size = (pixels.shape[0], pixels.shape[1])
-            return self._predict(size, lambda y, x: pixels[y, x], lambda: _encoded(pixels), views, probabilities)
+            return self._predict(size, lambda y, x: pixels[y, x], lambda: encode(pixels), views, probabilities)
 
     def _predict(
-        self, size: tuple[int, int], read: rows.Read, encode: Callable[[], bytes], views: int, probabilities: bool
+        self, size: tuple[int, int], read: rows.Read, encoded: Callable[[], bytes], views: int, probabilities: bool
     ) -> Segmentation:
         """Predict an image of `size` (height, width). A large image is read window by window; others are encoded."""
         if not rows.by_windows(self._version, *size):
-            return self._predict_encoded(encode(), views, probabilities)
+            return self._predict_encoded(encoded(), views, probabilities)
         with tempfile.TemporaryDirectory(prefix="segline-") as folder:
             answer = rows.out_of_core(
                 self._version, size, read, Path(folder), views=views, show=lambda _step, _done, _total: None
@@ -133,6 +133,7 @@ class Segmenter:
         """
         options = PredictOptions(instances, probabilities, overlays, views)
         path, out = Path(image), Path(folder)
+        predict.check_targets([path], [str(path)], out, options)
         written = predict.predict_images(self._version, [path], self.address, out, "off", options=options)
         return {kind: out / name for kind, name in written[path].items()}
 
@@ -187,11 +188,6 @@ def _errors_about(image: str) -> Iterator[None]:
     except RegistryError as error:
         reason = str(error).removeprefix("image 0: ")
         raise RegistryError(reason if image in reason else f"{image}: {reason}") from error
-
-
-def _encoded(pixels: npt.NDArray[Any]) -> bytes:
-    """Encode an array (H, W, C) as a TIFF."""
-    return geotiff(pixels[..., 0] if pixels.shape[2] == 1 else np.moveaxis(pixels, -1, 0), [])
 
 
 def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

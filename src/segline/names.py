@@ -79,7 +79,7 @@ def is_model(name: str) -> bool:
 
 
 def on_disk(path: Path) -> Path:
-    """Return the existing file or folder whose path has the same NFC form as `path`; if there is none, return `path`.
+    """Find an existing file or folder with the same path as `path` in NFC form; if none exists, return `path`.
 
     Raises
     ------

@@ -42,7 +42,7 @@ class Held:
         pass
 
 process.install()
-serve.serve_model = Held
+serve.load_served = Held
 serve.main("models:/cells@champion", "127.0.0.1", 0, Limits(10**6, 10**6), lambda line: print(line, flush=True))
 print("ended", flush=True)
 """
@@ -149,7 +149,7 @@ def test_the_port_is_closed_until_the_model_is_loaded(monkeypatch: pytest.Monkey
 
     with listening("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    monkeypatch.setattr(serve, "serve_model", load)
+    monkeypatch.setattr(serve, "load_served", load)
     with pytest.raises(KeyError):
         serve.main("models:/cells@champion", "127.0.0.1", port, serve.Limits(1, 1), print)
     assert results != [0]

@@ -44,11 +44,16 @@ def main(
     images : files, folders that contain images, or patterns such as ``scans/**/*.tif``.
     model : address in the registry, such as ``models:/cells@champion`` or ``models:/cells/3``, or a model folder.
     trust : use a version without a line in registry.jsonl, on the user's responsibility.
-    out, mode, options : as in `predict_images`, which raises the same errors.
+    out, mode, options : as in `predict_images`.
+
+    Raises
+    ------
+    PredictError
+        As in `check_targets` and `predict_images`.
     """
     options = options or PredictOptions()
     paths = _paths(images)
-    _check_targets(paths, images, out, options)  # before loading, which takes seconds
+    check_targets(paths, images, out, options)  # before loading, which takes seconds
     keep_freed_memory()
     predict_images(answers.load(model, trust=trust), paths, model, out, mode, options=options)
 
@@ -57,6 +62,8 @@ def predict_images(
     version: Loaded, paths: list[Path], model: str, out: Path, mode: progress.Mode, *, options: PredictOptions
 ) -> dict[Path, dict[str, str]]:
     """Write the label image OUT/STEM.png of each image, and the further files that `options` select.
+
+    The caller has called `check_targets`.
 
     - OUT/STEM_instances.png: instance ids in 16 bit; for more than 65,535 instances, a .tif file with 32 bit.
     - OUT/STEM_probabilities.tif: float32, a plane for each class.
@@ -78,11 +85,8 @@ def predict_images(
     Raises
     ------
     PredictError
-        There are no images; two images would have the same result file; a result would replace an image or a
-        file that segline did not write; or a file is not an image. If a file is not an image, the other images are
-        predicted all the same.
+        Some files are not images. The other images are predicted all the same.
     """
-    _check_targets(paths, [str(path) for path in paths], out, options)
     results, failed = dict[Path, dict[str, str]](), []
     noted: list[tuple[Path, tuple[Note, ...]]] = []
     with Records(out) as records, progress.meter("predict", mode, STEPS * len(paths)) as meter:
@@ -149,8 +153,15 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
         yield rows.InMemory(version(image.encoded(), views=request.views, probabilities=probabilities))
 
 
-def _check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Refuse results that cannot be written or would replace foreign files. This check comes before any writing."""
+def check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
+    """Refuse results that cannot be written or would replace foreign files. This check comes before any writing.
+
+    Raises
+    ------
+    PredictError
+        There are no images; two images would have the same result file; or a result would replace an image or a file
+        that segline did not write.
+    """
     stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in options.endings.values()]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise PredictError(

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from segline.serve.access import Access, host_name, is_loopback_address
 from segline.serve.app import Limits, build
-from segline.serve.following import ServedModel, serve_model
+from segline.serve.following import ServedModel, load_served
 from segline.serve.protocol import CONNECTIONS, Connection, Turns
 
 GRACE_PERIOD = 60  # seconds for requests in progress when the server shuts down
@@ -79,7 +79,7 @@ def main(
     """
     allowed = _host_names(allowed_hosts)
     with listening(host, port) as listener:
-        follower = serve_model(model, say, trust=trust)
+        follower = load_served(model, say, trust=trust)
         listener.listen(ACCEPTED_AT_ONCE)
         ip_address = listener.getsockname()[0]
         access = Access(is_loopback_address(ip_address), allowed)

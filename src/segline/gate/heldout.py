@@ -20,7 +20,7 @@ from segline.score import judge as judge_images
 from segline.score.judge import Score
 from segline.score.overlay import RGB, overlay
 from segline.text import visible
-from segline.track import identity, lineage, packaging
+from segline.track import identity, lineage, packaging, tags
 from segline.track.answers import Answer, Loaded, load_model
 from segline.track.registry import IMAGES, VERSION_TAG, ModelVersion, Registry, RegistryError
 from segline.track.verdict import Check, Verdict
@@ -75,8 +75,7 @@ class HeldOut:
     def interface(self) -> dict[str, str]:
         """Classes, number of channels and dtype of the test images, in the same form as in the tags of a version."""
         statistics = self.prepared.statistics
-        classes = json.dumps(self.prepared.dataset.classes)
-        return {"classes": classes, "channels": str(statistics.channels), "dtype": statistics.dtype}
+        return tags.interface(self.prepared.dataset.classes, statistics.channels, statistics.dtype)
 
     def encoded(self, name: str) -> bytes:
         """Return the test image `name`, encoded as an image file."""

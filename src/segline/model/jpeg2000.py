@@ -99,7 +99,7 @@ def decode(data: bytes) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
 
 
 def note(data: bytes, uuid: bytes) -> bytes:
-    """Return the content of the first JP2 box whose UUID is `uuid` (EXIF or GEOTIFF); b"" if there is none."""
+    """Return the content of the first JP2 box with the UUID `uuid` (EXIF or GEOTIFF); b"" if no box has this UUID."""
     for kind, at, end in _each_box(data, 0, len(data)) if data.startswith(BOXES) else ():
         if kind == b"uuid" and data[at : at + 16] == uuid:
             return data[at + 16 : end]

@@ -1,6 +1,5 @@
 """Follow an alias: load a new version while the old one answers, and switch after a successful test prediction."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from segline.track.answers import folder_of, load_folder
 from segline.track.packaging import encode
 from segline.track.registry import Answer, Registry, RegistryError, load_model, parse_address
 from segline.track.store import Store, open_store
-from segline.track.tags import CLASSES, VERSION_MD5, image_form
+from segline.track.tags import VERSION_MD5, image_form, interface
 
 RETRY = 60  # seconds until a version that failed to load is tried again
 SIDE = 64  # px per side of the blank image that a version must predict before it is used
@@ -36,7 +35,7 @@ class LoadedModel(Protocol):
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer: ...
 
 
-class Unchanging:
+class ServedFolder:
     """A model folder that stays in use until the server ends. This class has the attributes of `Follower`."""
 
     aliases: tuple[str, ...] = ()
@@ -53,14 +52,10 @@ class Unchanging:
         answer = load_folder(folder)
         description = answer.description
         statistics = description["statistics"]
-        tags = {
-            VERSION_MD5: answer.md5,
-            CLASSES: json.dumps(description["classes"]),
-            "channels": str(statistics["channels"]),
-            "dtype": statistics["dtype"],
-        }
-        answer(encode(np.zeros((SIDE, SIDE, statistics["channels"]), statistics["dtype"])))
-        self.name, self.address = folder.resolve().name, folder.resolve().name  # clients must not see the whole path
+        channels, dtype = statistics["channels"], statistics["dtype"]
+        tags = {VERSION_MD5: answer.md5, **interface(description["classes"], channels, dtype)}
+        answer(encode(np.zeros((SIDE, SIDE, channels), dtype)))
+        self.name = self.address = folder.resolve().name  # clients must not see the whole path
         self.serving = Serving(self.name, answer.md5[:8], tags, answer)
         self.check()
 
@@ -166,11 +161,11 @@ class Follower:
         self.problem = f"{problem}; the server's log gives the reason"
 
 
-ServedModel = Follower | Unchanging
+ServedModel = Follower | ServedFolder
 
 
-def serve_model(address: str, say: Callable[[str], None], *, trust: bool) -> ServedModel:
+def load_served(address: str, say: Callable[[str], None], *, trust: bool) -> ServedModel:
     """Load the model to serve: a registered version, or a model folder. The parameters are those of `Follower`."""
     if folder := folder_of(address):
-        return Unchanging(folder)
+        return ServedFolder(folder)
     return Follower(open_store(), address, say, trust=trust)

@@ -112,10 +112,6 @@ class Turns:
         """Return whether `connection` is in a queue."""
         return connection in self._new or connection in self._others
 
-    def is_new(self, connection: "Connection") -> bool:
-        """Return whether the first request of `connection`, or a part of it, waits in the queue."""
-        return connection in self._new
-
     def _handle_next(self) -> None:
         self._queues.reverse()
         connection = (self._queues[0] or self._queues[1]).popleft()
@@ -281,10 +277,12 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         def rank(other: Connection) -> tuple[bool, bool, int, float]:
             return other in self._turns, now - other._since < FRESH, order.index(other._phase_now()), other._since
 
-        waiting = [other for other in others if other._phase_now() in order and not self._turns.is_new(other)]
+        waiting = [
+            other for other in others if other._phase_now() in order and (other.has_asked() or other not in self._turns)
+        ]
         new = [other for other in waiting if not other.has_asked() and now - other._since < FRESH]
-        known = sorted((other for other in waiting if other not in new), key=rank)
-        oldest = known[: min(ROOM, self._limit // 4 + 1)] or sorted(new, key=rank)[:1]
+        established = sorted((other for other in waiting if other not in new), key=rank)
+        oldest = established[: min(ROOM, self._limit // 4 + 1)] or sorted(new, key=rank)[:1]
         if not oldest:
             self._refuse(503, f"{self._limit} connections are open; try again in a second")
         for other in oldest:

@@ -1,6 +1,5 @@
 """Stage register: add the model to the registry. The first model that reaches the minimum metrics becomes champion."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from segline.data import truth
 from segline.data.prepared import PREPARED, Prepared
 from segline.gate import champion, rules
 from segline.score.judge import Result
-from segline.track import commits, lineage, packaging
+from segline.track import commits, lineage, packaging, tags
 from segline.track.recording import metrics_of_test
 from segline.track.registry import IMAGES, Registry
 from segline.track.store import open_store
@@ -115,9 +114,7 @@ def _tags(prepared: Prepared) -> dict[str, str]:
         "data.md5": lineage.digest(PREPARED),
         "test.md5": lineage.combined_md5(truth.md5s(prepared)),
         "dataset": prepared.dataset.name,
-        "classes": json.dumps(prepared.dataset.classes),
-        "channels": str(prepared.statistics.channels),
-        "dtype": prepared.statistics.dtype,
+        **tags.interface(prepared.dataset.classes, prepared.statistics.channels, prepared.statistics.dtype),
         **lineage.git(),
         **commits.here(),
     }

@@ -113,8 +113,8 @@ def _train_all(
                 store.start_run(name, settings, parent=parent, key=f"{mark}/{asked.number}", again=True) as run,
                 stop.errors_as_stop(),
             ):
-                told = _train(asked, runtime, run, f"{name} (of trials 0 to {found.total - 1}), epoch", stop)
-            asked.tell(*told)  # Optuna is told only after the MLflow run of the trial has ended
+                result = _train(asked, runtime, run, f"{name} (of trials 0 to {found.total - 1}), epoch", stop)
+            asked.tell(*result)  # Optuna is told only after the MLflow run of the trial has ended
 
 
 def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str, stop: Deferred) -> "tuple[State, str]":

@@ -5,7 +5,8 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -200,19 +201,10 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
         version = client.get_model_version_by_alias(name, named) if named else client.get_model_version(name, number)
     except MlflowException as error:
         raise RegistryError(f"the model {address}: {error.message}; `segline ui` lists the models") from error
-    copy = _private_folder()
-    try:
+    with _private_folder() as copy:
         content = checked(store, version, trust=trust, copy=copy)
         _check_alias(store, name, named or alias, content.md5)
-    except RegistryError:
-        shutil.rmtree(copy, ignore_errors=True)
-        raise
-    try:
-        return Loaded(content, copy)
-    except Exception as error:  # the code in the package may raise any error
-        raise RegistryError(
-            f"the model {address} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}"
-        ) from error
+        return _loaded(f"the model {address}", content, copy)
 
 
 def load_folder(folder: Path) -> Loaded:
@@ -228,23 +220,26 @@ def load_folder(folder: Path) -> Loaded:
             f"{folder} is not a model folder: it has no file MLmodel; give a folder that MLflow stored for a version, "
             "or a registered version such as models:/cells@champion"
         )
-    copy = _private_folder()
-    try:
-        content = read(folder, copy)
-        _check_folder(folder, content)
-    except (OSError, RegistryError, parse.ParseError) as error:
-        shutil.rmtree(copy, ignore_errors=True)
-        raise RegistryError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
+    with _private_folder() as copy:
+        try:
+            content = read(folder, copy)
+            _check_folder(folder, content)
+        except (OSError, parse.ParseError) as error:
+            raise RegistryError(f"{folder}: {error}") from error
+        return _loaded(str(folder), content, copy)
+
+
+def _loaded(name: str, content: VersionContent, copy: Path) -> Loaded:
     try:
         return Loaded(content, copy)
-    except Exception as error:  # the code in the folder may raise any error
-        raise RegistryError(f"{folder} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}") from error
+    except Exception as error:  # the code in the package may raise any error
+        raise RegistryError(f"{name} cannot be loaded: {type(error).__name__}: {error}; {_load_hint()}") from error
 
 
 def _check_folder(folder: Path, content: VersionContent) -> None:
     """Check that a model folder is complete, and that its MD5 is the one in its file MLmodel.
 
-    The check finds damage. It does not find tampering, because whoever alters the folder can also alter MLmodel.
+    This check finds damage. It cannot find tampering, because a person who alters the folder can also alter MLmodel.
     """
     description = parse.from_yaml(parse.read(folder / "MLmodel", parse.YAML_SIZE))
     metadata = description.get("metadata") if isinstance(description, dict) else None
@@ -258,13 +253,20 @@ def _check_folder(folder: Path, content: VersionContent) -> None:
     )
 
 
-def _private_folder() -> Path:
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Create a temporary folder; remove the folder if the body of the with statement fails."""
     try:
-        return Path(tempfile.mkdtemp(prefix="segline-version-"))
+        folder = Path(tempfile.mkdtemp(prefix="segline-version-"))
     except OSError as error:
         raise RegistryError(
             f"cannot create a temporary folder for a copy of the version ({error}); set TMPDIR to a writable folder"
         ) from error
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:

@@ -1,5 +1,6 @@
 """Read the tags of a version, and validate each value, because anyone can edit tags on MLflow's page."""
 
+import json
 import re
 from collections.abc import Mapping
 
@@ -26,6 +27,11 @@ def verdict(tags: Mapping[str, str]) -> Verdict | None:
         return _VERDICT.validate_json(tags.get(GATE, ""))
     except ValidationError:
         return None
+
+
+def interface(classes: Mapping[int, str], channels: int, dtype: str) -> dict[str, str]:
+    """Return the tags that describe the input and the output of a model."""
+    return {CLASSES: json.dumps(classes), "channels": str(channels), "dtype": dtype}
 
 
 def table(tags: Mapping[str, str], name: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ def problems(dataset: Dataset, each: Each = map) -> list[Problem]:
 
 
 def inspect(dataset: Dataset, each: Each = map) -> list[Checked]:
-    """Read all files. For each image, in alphabetical order, return what was found in the image and its labels.
+    """Read and check the files of all images; return one result per image, in the alphabetical order of the images.
 
     Parameters
     ----------
