@@ -68,9 +68,27 @@ def test_a_further_sigterm_is_ignored_in_the_grace_period_only(monkeypatch: pyte
         now[0] = 105.0
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
+    now[0] = 110.0
     with pytest.raises(SystemExit):
         os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_sigterm_soon_after_a_deferred_signal_is_ignored(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """If DVC and its stage get a signal, the stage gets a second one, because DVC ends."""
+    now = [100.0]
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    signal.signal(signal.SIGTERM, process.Terminate())
+    with Deferred() as stop:
+        os.kill(os.getpid(), first)
+        now[0] = 104.9
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested == first
+        now[0] = 105.0
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("ctrl_c")

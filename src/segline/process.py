@@ -41,8 +41,12 @@ class Terminate:
 
     def exit(self, number: int) -> None:
         """Start the grace period, then exit with the exit code for signal `number`."""
-        self._stop_time = time.monotonic()
+        self.start_grace_period()
         sys.exit(128 + number)
+
+    def start_grace_period(self) -> None:
+        """Ignore SIGTERM for GRACE_PERIOD seconds from now."""
+        self._stop_time = time.monotonic()
 
 
 def install(parent: int | None = None) -> None:
@@ -83,7 +87,10 @@ def _ancestors() -> list[int]:
 
 
 class Deferred:
-    """Context that delays the first SIGTERM or Ctrl-C until `check` is called. A second signal acts at once.
+    """Context that delays the first SIGTERM or Ctrl-C until `check` is called. A second Ctrl-C acts at once.
+
+    A SIGTERM within the grace period after the first signal is ignored: it may tell of the same stop, because a stage
+    also stops when DVC ends, and one signal may end both. A SIGTERM after the grace period acts at once.
 
     Without this context, a signal could interrupt a database transaction. It could also arrive in a destructor, where
     Python drops exceptions. Outside the main thread, which alone receives signals, the context has no effect.
@@ -132,6 +139,9 @@ class Deferred:
         if isinstance(former, Terminate) and former.cleaning_up:
             return
         self.requested = number
+        terminate = self._former.get(signal.SIGTERM)
+        if isinstance(terminate, Terminate):
+            terminate.start_grace_period()
         self._restore()
 
     def _restore(self) -> None:

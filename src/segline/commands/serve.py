@@ -4,6 +4,7 @@ import gc
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ ACCEPTED_AT_ONCE = 16  # connections that uvicorn accepts in one batch before it
 BACKLOG = 1024  # connections that wait to be accepted
 RESERVED_FILES = 64  # open files for the model, the registry and the log, besides those for connections
 MIN_CONNECTIONS = 16  # with a lower connection limit the server does not start
+SWITCH_INTERVAL = 0.0005  # seconds for which a busy thread keeps Python's global lock; the default is 5 ms
 HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin")]
 LOG: dict[str, Any] = {
     "version": 1,
@@ -86,6 +88,9 @@ def main(
         _announce(follower, listener, access, say)
         config = _configuration(build(follower, limits, access))
         gc.freeze()  # a collection that visits all objects of MLflow and torch would stop the event loop for 0.5 s
+        # The event loop needs the global lock after each system call. With the default, it waits 5 ms each time while
+        # another thread parses a form or reads the registry.
+        sys.setswitchinterval(SWITCH_INTERVAL)
         with _signals_handled():
             _Server(config).run(sockets=[listener])
 
