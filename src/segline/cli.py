@@ -22,6 +22,19 @@ app = typer.Typer(
 app.add_typer(cli_models.app, name="models")
 
 
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version of segline and exit", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from segline.track import installed
+
+        terminal.say(f"segline {installed.version()}")
+        raise typer.Exit
+
+
 def main() -> None:
     """Run one command. Print an error that the user can fix as a single message without a traceback.
 
@@ -71,11 +84,47 @@ def _folder(name: str) -> Path:
     return Path(name)
 
 
+def _require(stage: str) -> None:
+    """Check that the installed segline may run `stage` in this project."""
+    from segline.track import installed
+
+    installed.require(stage)
+
+
+@app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(help="folder for the project, new or existing; default: this folder")
+    ] = Path(),
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Option("--import", metavar="SOURCE", help="import this folder or file of images and labels at once"),
+    ] = None,
+    name: Annotated[str, typer.Option(help="name of the imported dataset; default: the name of SOURCE")] = "",
+) -> None:
+    """Make a project of your own that uses the installed segline. docs/projects.md describes it."""
+    from segline.commands import init as command
+
+    command.main(folder, source, name, terminal.say)
+
+
+@app.command()
+def upgrade(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would change")] = False,
+) -> None:
+    """Make a project use the installed segline, and list the stages that will run again."""
+    from segline.commands import upgrade as command
+
+    command.main(terminal.say, dry_run=dry_run)
+
+
 @app.command()
 def sample() -> None:
     """Draw the built-in default dataset into data/raw/cells."""
     from segline.stages import sample as stage
 
+    _require("sample")
     stage.main()
 
 
@@ -84,6 +133,7 @@ def prepare() -> None:
     """Check the dataset, split it, and write it as arrays."""
     from segline.stages import prepare as stage
 
+    _require("prepare")
     stage.main()
 
 
@@ -92,6 +142,7 @@ def weights() -> None:
     """Write border weight maps of training and validation images."""
     from segline.stages import weights as stage
 
+    _require("weights")
     stage.main()
 
 
@@ -107,6 +158,7 @@ def tune(
     """Search for better settings of stage train. STORAGE is a journal file or the address of a PostgreSQL database."""
     from segline.stages import tune as stage
 
+    _require("tune")
     stage.main(join)
 
 
@@ -115,6 +167,7 @@ def train() -> None:
     """Train the network."""
     from segline.stages import train as stage
 
+    _require("train")
     stage.main()
 
 
@@ -123,6 +176,7 @@ def evaluate() -> None:
     """Evaluate the network on the test split."""
     from segline.stages import evaluate as stage
 
+    _require("evaluate")
     stage.main()
 
 
@@ -131,6 +185,7 @@ def register() -> None:
     """Register the model in MLflow's registry."""
     from segline.stages import register as stage
 
+    _require("register")
     stage.main()
 
 
@@ -205,7 +260,7 @@ def import_(
         crowd=crowd,
         skip_shapes=skip_shapes,
     )
-    terminal.say("\n".join(lines))
+    terminal.say("\n".join([*lines, *command.next_steps(name)]))
 
 
 @app.command()

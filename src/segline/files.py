@@ -193,7 +193,7 @@ def read_json(path: Path, largest: int = parse.RECORD_SIZE, *, loose: bool = Fal
 
 
 def read_record(path: Path, form: type[T], remedy: str) -> T:
-    """Read a JSON file that segline wrote. Pydantic checks the content and converts it to the type `form`.
+    """Read a JSON or YAML file that segline wrote. Pydantic checks the content and converts it to the type `form`.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def read_record(path: Path, form: type[T], remedy: str) -> T:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(form).validate_python(read_json(path))
+        return TypeAdapter(form).validate_python(read_yaml(path) if path.suffix == ".yaml" else read_json(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the content"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segline.commands.import_ import ImportFlagError, run
+from segline.commands.import_ import ImportFlagError, next_steps, run
 from segline.data import imagefiles
 from segline.data.dataset import Dataset
 
@@ -37,6 +37,8 @@ def test_lines(source: Path) -> None:
         "  images from images/, masks from masks/, paired by stem",
         "  labels: classes, because the masks share the few values 0, 1, 2; if this is wrong, add --labels instances",
         "Look at data/raw/small/contact_sheet.png: do the outlines match the objects?",
+    ]
+    assert next_steps("small") == [
         "Then: dvc add data/raw/small",
         "and set in params.yaml:",
         "data:",

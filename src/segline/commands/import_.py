@@ -31,7 +31,7 @@ def run(
     mode: progress.Mode = "auto",
     **options: Any,
 ) -> list[str]:
-    """Import `source` and return the lines to print: the result, the guesses about the source, and the next commands.
+    """Import `source` and return the lines to print: the result, and the guesses about the source.
 
     Parameters
     ----------
@@ -99,7 +99,9 @@ def _lines(imported: bring.Imported) -> Iterator[str]:
         if any(problem.level == "error" for problem in imported.problems):
             yield "stage prepare will refuse the dataset until these errors are corrected"
     yield f"Look at {imported.folder / bring.SHEET}: do the outlines match the objects?"
-    yield f"Then: dvc add {imported.folder}"
-    yield "and set in params.yaml:"
-    yield "data:"
-    yield f"  source: {imported.folder.as_posix()}"
+
+
+def next_steps(name: str) -> list[str]:
+    """Return the lines that tell how to use the imported dataset `name` in the pipeline."""
+    folder = bring.RAW / name
+    return [f"Then: dvc add {folder}", "and set in params.yaml:", "data:", f"  source: {folder.as_posix()}"]

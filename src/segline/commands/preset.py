@@ -48,7 +48,17 @@ def _merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 def write(name: str, file: Path = PARAMS_FILE) -> list[str]:
     """Write preset `name` into `file` atomically; return one line of text for each changed setting."""
-    sections = settings(name)
+    return change(settings(name), f"preset {name}", file)
+
+
+def change(sections: dict[str, Any], origin: str, file: Path = PARAMS_FILE) -> list[str]:
+    """Write settings into `file` atomically, and keep its comments; return one line of text for each changed setting.
+
+    Parameters
+    ----------
+    sections : settings by section, as in params.yaml.
+    origin : where the settings come from, for error messages.
+    """
     load(Params, file)
     yaml = YAML()
     yaml.width = 1000
@@ -57,7 +67,7 @@ def write(name: str, file: Path = PARAMS_FILE) -> list[str]:
     changes = list(_change(document, sections, ""))
     text = StringIO()
     yaml.dump(document, text)
-    check(Params, parse.from_yaml(text.getvalue()), f"preset {name}")
+    check(Params, parse.from_yaml(text.getvalue()), origin)
     write_bytes(file, text.getvalue().encode(), settle=True)
     return changes
 

@@ -14,7 +14,7 @@ from segline import files
 from segline.commands.models import open_registry
 from segline.score.judge import Result
 from segline.text import shown
-from segline.track import commits, lineage
+from segline.track import commits, installed, lineage
 from segline.track.clone import Clone
 from segline.track.git import surroundings
 from segline.track.store import open_store
@@ -48,7 +48,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
     Raises
     ------
     RebuildError
-        The commit of the version is unknown, or the pipeline of that commit fails.
+        The commit of the version is unknown, needs another segline, or has a pipeline that fails.
     """
     store = open_store()
     registry = open_registry(name, store)
@@ -64,6 +64,10 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
         folder = keep.resolve() if keep else Path(stack.enter_context(TemporaryDirectory(prefix="segline-rebuild-")))
         clone = Clone(store.place.root, folder / "clone" if keep is None else folder)
         clone.check_out(origin.commit)
+        if reason := installed.mismatch(clone.project):
+            raise RebuildError(
+                f"{registry.name} version {version.version} cannot be rebuilt: commit {origin.commit[:12]}: {reason}"
+            )
         say(f"{registry.name} version {version.version}: rebuilding commit {origin.commit[:12]} in {clone.project}")
         _reproduce(clone, version.tags)
         return _compare(clone.project, version.tags, metrics, say)

@@ -64,7 +64,7 @@ def again(name: str) -> str:
     return (
         Registry(store, name)
         .register(
-            _parts(prepared, Path("src/segline/model").resolve()),
+            _parts(prepared, packaging.room(Path())),
             run,
             rules.floors(result, params.read(params.Gate)),
             {**_tags(prepared), **run.environment()},

@@ -41,7 +41,7 @@ def here(folder: Path = Path()) -> dict[str, str]:
     """Return tags for a version made in this checkout; `find` needs these tags to find the commit later."""
     settings = git.stored(folder, ["dvc.yaml", "params.yaml"])
     pipeline = settings.get("dvc.yaml", b"")
-    paths = lineage.code_files(_deps(pipeline), folder)
+    paths = sorted({path for stage in _stages(pipeline) for path in lineage.code_files(stage, folder)})
     content = git.stored(folder, paths)
     code = {path: identity.of_file(path, content[path]) if path in content else "" for path in paths}
     return {
@@ -201,16 +201,12 @@ class _Repository:
         return [None if answer.endswith(b"missing") else answer.split()[0].decode() for answer in answers]
 
 
-def _deps(pipeline: bytes) -> list[object]:
-    """Return the dependencies of stage register and of all earlier stages; `pipeline` is the content of dvc.yaml."""
+def _stages(pipeline: bytes) -> list[dict[str, Any]]:
+    """Return the entries of stage register and of all earlier stages; `pipeline` is the content of dvc.yaml."""
     content = _parsed(pipeline)
-    stages: dict[str, Any] = content.get("stages", {}) if isinstance(content, dict) else {}
-    deps: list[object] = []
-    for name, stage in stages.items():
-        deps += stage.get("deps", ())
-        if name == LAST:
-            break
-    return deps
+    stages: dict[str, dict[str, Any]] = content.get("stages", {}) if isinstance(content, dict) else {}
+    names = list(stages)
+    return [stages[name] for name in names[: names.index(LAST) + 1 if LAST in names else None]]
 
 
 def _yaml_md5(text: bytes, without: str = "") -> str:

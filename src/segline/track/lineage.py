@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from segline import files
-from segline.track import identity
+from segline.track import identity, installed
 from segline.track.git import call as run_git
 
 LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
-CODE = ("src/", "requirements.txt")  # prefixes of the paths of code files and of the package list
+# Prefixes of the paths of code files, of the package list, and of the file that names an installed segline.
+CODE = ("src/", "requirements.txt", installed.FILE.name)
 # The pipeline itself writes these files, and they do not affect the results.
 RECORDS = ("dvc.lock", "registry.jsonl", "data/model/metrics.json", "data/reports/test.json")
 
@@ -124,16 +125,29 @@ def _locked_outputs(lock: str) -> tuple[dict[str, Any], ...]:
 
 
 def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """Return the code digests of the code files on which `stage` depends in dvc.yaml, as a dict by path."""
+    """Return the code digests of the code files on which `stage` depends in dvc.yaml, as a dict by path.
+
+    If `stage` depends on segline.yaml, the digest for this path is the code digest of the stage in the installed
+    segline, because other stages do not affect the result.
+    """
     stages = (YAML(typ="safe", pure=True).load(pipeline.read_text()) or {}).get("stages", {})
-    paths = [path for path in code_files(stages.get(stage, {}).get("deps", ())) if Path(path).is_file()]
-    return {path: identity.of_file(path, Path(path).read_bytes()) for path in paths}
+    digests = {}
+    for path in code_files(stages.get(stage, {})):
+        if path == installed.FILE.name:
+            digests[path] = installed.digest(stage)
+        elif Path(path).is_file():
+            digests[path] = identity.of_file(path, Path(path).read_bytes())
+    return digests
 
 
-def code_files(deps: Iterable[object], folder: Path = Path()) -> list[str]:
-    """Return the paths of the code files in `deps`; for a folder, return the paths of all its Python files."""
+def code_files(stage: Mapping[str, Any], folder: Path = Path()) -> list[str]:
+    """Return the paths of the code files on which a stage depends; `stage` is the entry in dvc.yaml.
+
+    A dependency on a folder stands for all Python files in it.
+    """
+    of_params = (name for entry in stage.get("params", ()) if isinstance(entry, dict) for name in entry)
     paths: set[str] = set()
-    for dep in deps:
+    for dep in (*stage.get("deps", ()), *of_params):
         if isinstance(dep, str) and dep.startswith(CODE):
             inside = (folder / dep).rglob("*.py") if (folder / dep).is_dir() else [folder / dep]
             paths |= {file.relative_to(folder).as_posix() for file in inside}

@@ -58,6 +58,15 @@ set_model(Served())
 '''
 
 
+def room(project: Path) -> Path:
+    """Return the folder with the code that versions of `project` carry.
+
+    A checkout of segline's repository has this code itself; for other projects, the installed code is used.
+    """
+    own = project / "src" / "segline" / "model"
+    return own.resolve() if own.is_dir() else ROOM
+
+
 class PackagingError(ValueError):
     """Raised if a packed model and the evaluated model predict differently; the message says what to do."""
 

@@ -3,14 +3,13 @@
 import subprocess
 from dataclasses import dataclass
 
-from segline.track import commits, git, identity, lineage, packaging
+from segline.track import commits, git, identity, installed, lineage, packaging
 from segline.track.clone import Clone
 from segline.track.history import CHAMPION, PREVIOUS, Promotion
 from segline.track.location import Place
 from segline.track.registry import Registry
 
 MODEL, INFERENCE = "data/model/{}", "data/reports/inference.json"
-ROOM = "src/segline/model"
 STAGE = "register"
 
 
@@ -54,12 +53,16 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
         candidates = commits.locking(version.model_md5, place.root)
     except (OSError, subprocess.CalledProcessError) as error:
         raise NoCommitError(git.refusal(error, place.root)) from error
+    mismatch = None
     for commit in candidates:
         clone.check_out(commit)
+        mismatch = mismatch or installed.mismatch(clone.project)
         if version.version_md5 in version_md5s(clone):
             deps = clone.lock().get(STAGE, {}).get("deps", ())
             clone.fetch(dep["path"] for dep in deps if not dep["path"].startswith(lineage.CODE))
             return commit
+    if mismatch:
+        raise NoCommitError(f"commit {candidates[0][:10]}: {mismatch}")
     if candidates:
         raise NoCommitError(
             f"commit {candidates[0][:10]} has a dvc.lock with the version's weights, but other inference settings or "
@@ -81,10 +84,9 @@ def version_md5s(clone: Clone) -> set[str]:
     md5s = {name: outs.get(MODEL.format(name)) for name in packaging.MODEL_FILES}
     md5s[packaging.SETTINGS] = outs.get(INFERENCE)
     known = {name: md5 for name, md5 in md5s.items() if md5}
-    room = clone.project / ROOM
-    if len(known) < len(md5s) or not room.is_dir():
+    if len(known) < len(md5s):
         return set()
-    sources = packaging.read_sources(room)
+    sources = packaging.read_sources(packaging.room(clone.project))
     return {packaging.version_md5(known, code) for code in (identity.of_sources(sources), packaging.bytes_md5(sources))}
 
 

@@ -1,0 +1,1 @@
+"""Files that `segline init` writes into a new project; their names lack the leading dot."""

@@ -1,0 +1,121 @@
+"""Compare the installed segline with the segline that a project's segline.yaml names.
+
+A project that `segline init` made holds no code of segline. In its dvc.yaml, each stage depends on its code digest in
+segline.yaml. segline's own repository has no segline.yaml; there, each stage depends on files in src.
+"""
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from segline import files
+from segline.track import identity
+
+FILE = Path("segline.yaml")
+HEADER = """\
+# The segline whose code the stages of this project run. `segline upgrade` writes this file.
+# DVC runs a stage again when the code digest of the stage changes.
+"""
+PACKAGE = Path(__file__).parents[1]
+# Folders and files of the package that affect the result of each stage, besides the stage's own file and SHARED.
+# A test compares them with the dependencies in dvc.yaml.
+SHARED = ("files.py", "names.py", "params.py", "parse.py")
+ROOMS = {
+    "sample": ("data", "model"),
+    "prepare": ("data", "model"),
+    "weights": ("data", "model", "score"),
+    "tune": ("data", "model", "score", "train"),
+    "train": ("data", "model", "score", "train"),
+    "evaluate": ("data", "model", "score", "train"),
+    "register": ("data", "gate", "model", "score", "track"),
+}
+
+
+class InstalledError(RuntimeError):
+    """The installed segline is not the one that segline.yaml names; the message gives the two ways out."""
+
+
+class Identity(BaseModel):
+    """A segline, identified by its version and by the code digest of each stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str
+    code: dict[str, str]
+
+    def text(self) -> str:
+        """Return the content of segline.yaml that names this segline."""
+        # All values are in quotes, because YAML would read some digests as numbers.
+        lines = [f'version: "{self.version}"', "code:", *(f'  {stage}: "{md5}"' for stage, md5 in self.code.items())]
+        return HEADER + "\n".join(lines) + "\n"
+
+
+def version() -> str:
+    """Return the version of the installed segline; "unknown" if Python runs the code without an installation."""
+    try:
+        return version_of("segline")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def digest(stage: str) -> str:
+    """Return the code digest of the installed code that affects the result of `stage`."""
+    paths = [PACKAGE / "stages" / f"{stage}.py", *(PACKAGE / name for name in (*SHARED, *ROOMS[stage]))]
+    modules = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    return identity.of_sources({file.relative_to(PACKAGE).as_posix(): file.read_bytes() for file in modules})
+
+
+def here() -> Identity:
+    """Return the identity of the installed segline."""
+    return Identity(version=version(), code={stage: digest(stage) for stage in ROOMS})
+
+
+def named(project: Path = Path()) -> Identity | None:
+    """Read the identity in the segline.yaml of a project; return None if the project has no segline.yaml.
+
+    Raises
+    ------
+    FileError
+        segline.yaml is damaged.
+    """
+    file = project / FILE
+    if not file.is_file():
+        return None
+    return files.read_record(file, Identity, "restore the file with `git checkout`, or run `segline upgrade`")
+
+
+def require(stage: str) -> None:
+    """Check that the installed code of `stage` is the code that segline.yaml names.
+
+    Raises
+    ------
+    InstalledError
+        The code differs.
+    FileError
+        segline.yaml is damaged.
+    """
+    project = named()
+    if project is not None and project.code.get(stage) != digest(stage):
+        raise InstalledError(
+            f"stage {stage} was not run: {_difference(project)}. Run `pip install segline=={project.version}`, or run "
+            "`segline upgrade`, which makes the project use the installed segline and lists the stages to run again"
+        )
+
+
+def mismatch(project: Path) -> str | None:
+    """Return a message if a project needs another segline than the installed one; None if the code is the same."""
+    named_identity = named(project)
+    if named_identity is None or named_identity.code == here().code:
+        return None
+    return f"{_difference(named_identity)}; run `pip install segline=={named_identity.version}` and try again"
+
+
+def _difference(project: Identity) -> str:
+    installed = here()
+    stages = [stage for stage, md5 in installed.code.items() if project.code.get(stage) != md5]
+    return (
+        f"{FILE} names segline {project.version}, but segline {installed.version} is installed, and its code differs "
+        f"for {', '.join(stages)}"
+    )
