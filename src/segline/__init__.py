@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "Segmentation", "Segmenter", "load", "read_dataset"]
 
-# Switch off telemetry, update checks and progress bars of libraries, unless the user has set these variables.
+# Set environment variables that switch off telemetry, update checks and progress bars of libraries.
+# A variable that the user has set keeps its value.
 # This code comes first, because the libraries read these variables when they are imported.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -22,7 +23,7 @@ for _name, _value in {
 # By default, this time is so long that training runs at half speed while another program uses the CPU.
 # benchmarks/bench_spin.py measures the training speed with a short time and with the default time.
 # It repeats these two measurements on an idle machine and on a machine that runs other programs.
-# OpenMP libraries read these variables only once, when they are loaded.
+# OpenMP libraries read the variables below only once, when the libraries are loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU: rounds of a busy loop, a few microseconds
     os.environ.setdefault("KMP_BLOCKTIME", "1")  # Intel and LLVM: milliseconds

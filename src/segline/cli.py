@@ -43,7 +43,7 @@ def main() -> None:
     Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """
     process.install()
-    # MLflow logs each database error with a traceback, and also raises the error. `_known` explains the error.
+    # MLflow logs each database error with a traceback before raising the error. Turn this log off.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
         try:

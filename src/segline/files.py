@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """If an OSError in the with statement names no file, or a temporary file of `path`, make the error name `path`."""
+    """Make an OSError in the with statement name `path` if the error names a temporary file of `path` or no file."""
     try:
         yield
     except OSError as error:

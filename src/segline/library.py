@@ -90,7 +90,7 @@ class Segmenter:
     def _predict(
         self, size: tuple[int, int], read: rows.Read, encoded: Callable[[], bytes], views: int, probabilities: bool
     ) -> Segmentation:
-        """Predict an image of `size` (height, width). A large image is read window by window; others are encoded."""
+        """Predict an image of `size` (height, width). Predict a large image window by window, any other at once."""
         if not rows.by_windows(self._version, *size):
             return self._predict_encoded(encoded(), views, probabilities)
         with tempfile.TemporaryDirectory(prefix="segline-") as folder:

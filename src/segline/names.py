@@ -79,7 +79,7 @@ def is_model(name: str) -> bool:
 
 
 def on_disk(path: Path) -> Path:
-    """Find an existing file or folder with the same path as `path` in NFC form; if none exists, return `path`.
+    """Return the existing path that has the same NFC form as `path`; return `path` itself if there is none.
 
     Raises
     ------

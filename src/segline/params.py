@@ -346,7 +346,7 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the class of the section in `field`, or of the sections in its mapping; None if it holds no section."""
+    """Return the class of the section, or mapping of sections, in `field`; None if `field` holds no section."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
@@ -440,7 +440,7 @@ class Tune(Section):
 
 
 def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
-    """Return whether at least one of these decay schedules reads the setting `name`."""
+    """Return False only if `name` is a schedule setting that none of the decay schedules in `kinds` reads."""
     section, _, parameter = name.rpartition(".")
     return (
         section != "train.schedule"

@@ -183,7 +183,7 @@ _UNFIT = re.compile("[\x00\ud800-\udfff]")
 def _check_string(text: str, surrogates: bool) -> None:
     if (match := _UNFIT.search(text)) and not (surrogates and match[0] != "\0" and "\0" not in text):
         raise ParseError(
-            f"the string {shown(text)} contains {shown(match[0])}, which is not a valid character; remove it"
+            f"the string {shown(text)} contains {shown(match[0])}, which is not a valid character; remove the character"
         )
 
 

@@ -33,7 +33,7 @@ def test_lines(source: Path) -> None:
         "  class 0   background   33.333% of the pixels, in 4 images",
         "  class 1   cell body    33.333% of the pixels, in 4 images",
         "  class 2   nucleus      33.333% of the pixels, in 4 images",
-        "How import understood the source:",
+        "How `segline import` understood the source:",
         "  images from images/, masks from masks/, paired by stem",
         "  labels: classes, because the masks share the few values 0, 1, 2; if this is wrong, add --labels instances",
         "Look at data/raw/small/contact_sheet.png: do the outlines match the objects?",

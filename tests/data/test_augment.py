@@ -291,7 +291,11 @@ def test_nearest_supports_further_types(dtype):
 
 
 def test_unsupported_types_are_refused():
-    with pytest.raises(TypeError, match=r"int32 does not support linear interpolation; convert it to uint8"):
+    with pytest.raises(
+        TypeError,
+        match=r"int32 does not support linear interpolation; "
+        r"convert the array to one of these types: uint8, uint16, float32",
+    ):
         apply(STILL, np.zeros((20, 20), np.int32), "linear")
     with pytest.raises(TypeError, match=r"int64 does not support nearest interpolation"):
         apply(STILL, np.zeros((20, 20), np.int64), "nearest")

@@ -154,7 +154,11 @@ def test_open_refuses_an_incomplete_dataset(
 
 
 def test_open_refuses_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is not a folder; `segline import FOLDER --name gone`"):
+    with pytest.raises(
+        DatasetError,
+        match="is not a folder; `segline import FOLDER --name gone` makes this folder "
+        "from the images and labels in FOLDER",
+    ):
         Dataset.open(tmp_path / "gone")
 
 

@@ -50,11 +50,12 @@ REFUSED = {
     r"multiscales.0.axes.0: Input should be": SAID | {"axes": ["c", "y", "x"]},
     r"multiscales.0.datasets: Tuple should have at least 1": SAID | {"datasets": []},
     r"multiscales.0.datasets.0.path: Field required": SAID | {"datasets": [{}]},
-    r"leads out of the folder": SAID | {"datasets": [{"path": "../b/0"}]},
+    r"leads out of the folder; move level 0 into the folder, and correct this path": SAID
+    | {"datasets": [{"path": "../b/0"}]},
     r"'/tmp', leads out of the folder": SAID | {"datasets": [{"path": "/tmp"}]},
     r"the axes are c, x, y; segline": SAID | {"axes": [{"name": n} for n in "cxy"]},
     r"the axes are q, y, x; segline": SAID | {"axes": [{"name": n} for n in "qyx"]},
-    r"a scale does not have 3 numbers": SAID
+    r"a scale must have 3 numbers, one for each axis; convert the image to NGFF 0\.4 or 0\.5": SAID
     | {"datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0]}]}]},
 }
 

@@ -187,7 +187,9 @@ def test_a_model_for_rgb_takes_grey_as_equal_channels() -> None:
 
 @pytest.mark.parametrize(("channels", "wanted"), [(3, 1), (1, 2), (1, 4), (2, 3), (4, 3)])
 def test_wrong_channels_are_refused(channels: int, wanted: int) -> None:
-    with pytest.raises(ImageError, match=f"{channels} channels, but {wanted} are needed"):
+    with pytest.raises(
+        ImageError, match=f"the number of channels is {channels}, but must be {wanted}; convert the image"
+    ):
         as_channels(np.zeros((2, 2, channels), np.uint8), wanted)
 
 

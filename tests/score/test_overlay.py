@@ -208,5 +208,5 @@ def test_a_long_title_is_cut_before_the_next_panel() -> None:
 
 
 def test_an_empty_gallery_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one panel"):
+    with pytest.raises(ValueError, match="there is no picture to arrange; pass at least one"):
         gallery([])

@@ -58,7 +58,10 @@ def test_reading_works_and_writing_is_refused(
     copy.end_stale()
     assert [entry.info.run_id for entry in copy.client.search_runs([copy.experiment_id])] == [run.id]
     assert copy.experiment_id == store.experiment_id
-    with pytest.raises(StoreError, match=r"mlruns is read-only here; .* copy the project"), copy.start_run("train"):
+    with (
+        pytest.raises(StoreError, match=r"mlruns is read-only for this user; .* copy the project"),
+        copy.start_run("train"),
+    ):
         pass
     for name in ("registry", "restore", "study"):
         with pytest.raises(StoreError, match="read-only"):

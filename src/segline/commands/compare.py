@@ -1,4 +1,4 @@
-"""`segline models compare`: print metrics and intervals of two versions, and draw the predictions that differ most."""
+"""`segline models compare`: print two versions' metrics and confidence intervals; draw predictions that differ most."""
 
 import json
 import math

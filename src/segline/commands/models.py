@@ -24,10 +24,10 @@ MAIN = "mean_iou"
 
 
 def open_registry(name: str = "", store: Store | None = None) -> Registry:
-    """Open the model `name`. If `name` is empty, choose a model.
+    """Open the registry of the model `name`. If `name` is empty, select the default model of the project.
 
-    The first of these models that exists is chosen: the model that params.yaml names, the model with the dataset's
-    name, the only model.
+    The default model is the first of these models that exists: the model that params.yaml names, the model with the
+    dataset's name, the only model.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def open_registry(name: str = "", store: Store | None = None) -> Registry:
 
 
 def _expected() -> list[str]:
-    """Return the model names that stage register may use here: the name in params.yaml, then the dataset's name."""
+    """Return the names that this project may give its model: the name in params.yaml, then the dataset's name."""
     set_name = params.read(params.Registration).name if params.PARAMS_FILE.exists() else ""
     spec = PREPARED / SPEC
     return [name for name in (set_name, read_spec(spec).name if spec.exists() else "") if name]

@@ -154,7 +154,7 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
 
 
 def check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Refuse results that cannot be written or would replace foreign files. This check comes before any writing.
+    """Check, before any writing, that all results can be written and replace no file that segline did not write.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def _check_length(path: Path, options: PredictOptions) -> None:
 
 
 def _paths(images: list[str]) -> list[Path]:
-    """List the images that `images` stands for, each once. If a link and its target differ in stem, both count."""
+    """List the images that `images` stands for, each once. List both a link and its target if their stems differ."""
     if "" in images:
         raise PredictError(
             "the name of an image is empty; give the names of files or folders, or patterns; `.` is the current folder"
@@ -211,7 +211,7 @@ def _paths(images: list[str]) -> list[Path]:
 
 
 def _real(path: Path) -> Path:
-    """Resolve links, including links that form a cycle, on which `Path.resolve` fails."""
+    """Resolve links. Unlike `Path.resolve`, do not fail if links form a cycle."""
     return Path(os.path.realpath(path))
 
 

@@ -189,7 +189,7 @@ class Records:
         except (parse.ParseError, OSError) as error:
             raise RecordsError(f"{self._file}: {error}; move this file away, or name another folder as --out") from None
         malformed = []
-        # `splitlines` would also split at other characters, which file names may contain.
+        # segline ends each line with "\n". `splitlines` would also split at "\r".
         for number, text in enumerate(content.split(b"\n"), 1):
             if not text.strip():
                 continue
@@ -214,9 +214,9 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove the recorded result files of the request's stem if they do not fit; return the results folder.
+        """Remove the recorded result files of an outdated request with the same stem; return the results folder.
 
-        The files do not fit if they belong to another image, version or number of views.
+        A recorded request is outdated if it has another image, version or number of views than `request`.
 
         Raises
         ------

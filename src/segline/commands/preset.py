@@ -89,7 +89,7 @@ def _is_section(key: str, value: object) -> bool:
 
 
 def _replace(mapping: CommentedMap, wanted: dict[str, Any]) -> None:
-    """Replace the content of `mapping` in place. So a comment on the line of the key that holds `mapping` stays."""
+    """Replace the content of `mapping` in place. A YAML comment on the line of the mapping's key stays."""
     for key in set(mapping) - set(wanted):
         del mapping[key]
     for key, value in wanted.items():

@@ -82,7 +82,7 @@ def table(rows: list[Row], now: float) -> Table:
 
 
 def metric(row: Row) -> str:
-    """Return the main metric of a run as text, "name value"; an empty text if the run has no main metric."""
+    """Return the main metric of a run as text, "name value"; an empty string if the run has no main metric."""
     return next((f"{name} {row.metrics[name]:.4f}" for name in MAIN if name in row.metrics), "")
 
 

@@ -1,4 +1,4 @@
-"""The scratch folder: a hidden folder beside the results, with the intermediate files of an out-of-core image."""
+"""The scratch folder: a hidden folder beside the results, with the intermediate files of an out-of-core prediction."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`segline serve`: predict images over HTTP with a registered model, in one process that follows an alias."""
+"""`segline serve`: predict images over HTTP in one process; when the model's alias moves, load the new version."""
 
 import gc
 import resource
@@ -88,8 +88,8 @@ def main(
         _announce(follower, listener, access, say)
         config = _configuration(build(follower, limits, access))
         gc.freeze()  # a collection that visits all objects of MLflow and torch would stop the event loop for 0.5 s
-        # The event loop needs the global lock after each system call. With the default, it waits 5 ms each time while
-        # another thread parses a form or reads the registry.
+        # The event loop needs Python's global interpreter lock after each system call. While another thread parses a
+        # form or reads the registry, the loop waits for one switch interval each time. The default interval is 5 ms.
         sys.setswitchinterval(SWITCH_INTERVAL)
         with _signals_handled():
             _Server(config).run(sockets=[listener])
@@ -120,7 +120,7 @@ def _configuration(app: FastAPI) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, changed so that the backlog can be longer than the number of connections accepted at once."""
+    """uvicorn's server, changed to accept few connections at once but keep a long backlog of waiting connections."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the server, then lengthen the backlog."""

@@ -66,7 +66,7 @@ def _restore(
                     number = register(version.name)
                 if registry.find(version.version_md5) is None:
                     raise SyncError(
-                        f"its commit {commit[:10]} now makes a different model, registered as version {number}"
+                        f"the version's commit {commit[:10]} now makes another model, registered as version {number}"
                     )
             except (CloneError, SyncError, ValueError, OSError) as error:
                 missing.append(f"{version.name} {version.version_md5} cannot be restored: {error}")

@@ -1,1 +1,1 @@
-"""Turn a dataset folder into prepared arrays, weight maps and tiles; the package `checks` finds problems."""
+"""Turn a dataset folder into prepared arrays, weight maps and tiles; `checks` finds problems in the dataset."""

@@ -1,4 +1,4 @@
-"""The deformation of `augment` as an albumentations transform, for pipelines outside segline.
+"""Provide the deformation of module `augment` as an albumentations transform, for pipelines outside segline.
 
 Importing albumentations takes seconds, so segline's own training uses `augment` directly.
 """

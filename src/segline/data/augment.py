@@ -58,7 +58,7 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Image coordinates at which `warp` samples the pixels of a tile. The functions `grid` and `window` return grids.
+    """Image coordinates at which `warp` samples the pixels of a tile. The functions `grid` and `window` make a Grid.
 
     ``part`` : rows and columns of the image that the tile needs.
     ``rows`` and ``columns`` : (n, n) float32, px, inside the image, relative to the first pixel of ``part``. Relative
@@ -106,7 +106,10 @@ def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[i
 
 
 def grid(parameters: Parameters, height: int, width: int) -> Grid:
-    """Return the place of each pixel of a deformed tile in an image of `height` x `width` px with mirrored borders."""
+    """Return the grid of the augmented tile in an image of `height` x `width` px.
+
+    Coordinates beyond the border of the image are mirrored at the border.
+    """
     rows, columns = coordinates(parameters)
     return _mirrored(rows, columns, parameters.centre, height, width)
 
@@ -121,7 +124,7 @@ def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
 
 
 def coordinates(parameters: Parameters) -> tuple[Float, Float]:
-    """Return the source coordinates of a tile, relative to the first pixel of the unchanged tile.
+    """Return the source coordinates of a deformed tile, relative to the first pixel of the tile before deformation.
 
     The formula source = middle + R (mirrored offset) / scale + d composes crop, mirror, rotation R, zoom and
     displacement d. d is the smooth deformation of the paper (Ronneberger 2015, 3.1): random displacements on a coarse
@@ -154,7 +157,7 @@ def _upsample(control: Float, side: int) -> Float:
 
 
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
-    """Overwrite coordinates outside the image with mirrored ones inside it; return the grid of all coordinates.
+    """Mirror all coordinates outside the image into the image, in place; return the resulting grid.
 
     The coordinates are relative to the first pixel of the unchanged tile.
     """
@@ -214,7 +217,8 @@ def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
     if array.dtype.name not in TYPES[interpolation]:
         known = ", ".join(TYPES[interpolation])
         raise TypeError(
-            f"an array of type {array.dtype} does not support {interpolation} interpolation; convert it to {known}"
+            f"an array of type {array.dtype} does not support {interpolation} interpolation; "
+            f"convert the array to one of these types: {known}"
         )
     part = np.asarray(array[place.part])
     if part.dtype == np.bool_:

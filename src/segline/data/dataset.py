@@ -91,7 +91,10 @@ class Dataset:
         """
         folder = names.on_disk(folder)
         if not folder.is_dir():
-            raise DatasetError(f"{folder} is not a folder; `segline import FOLDER --name {folder.name}` makes it")
+            raise DatasetError(
+                f"{folder} is not a folder; `segline import FOLDER --name {folder.name}` makes this folder from the "
+                "images and labels in FOLDER"
+            )
         spec = read_spec(folder / SPEC)
         kinds = (folder / "images", folder / "instances", folder / "classes")
         images, instances, classes = (by_stem(kind, imagefiles.READABLE) for kind in kinds)

@@ -63,7 +63,7 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Return the sums over the grid cells of one image, as `Density` needs them.
+    """Sum the density of the pixels in each grid cell of an image; return the sums as `Density` needs them.
 
     Parameters
     ----------

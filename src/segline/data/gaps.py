@@ -130,8 +130,8 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A strip may have to wait for other strips. The loop always ends, because the undecided pixel of lowest
-            # rank waits for no other pixel.
+            # A pixel waits until the touching pixels of lower rank are decided, also in other strips. The loop always
+            # ends, because the undecided pixel of lowest rank waits for no other pixel.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -142,7 +142,7 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return three arrays: the initial state of each pixel (H, W), and the area and untouched area of each instance.
+    """Return the initial state of each pixel (H, W), and two sizes of each instance: its area and its untouched area.
 
     Both areas are numbers of pixels. The untouched area leaves out pixels that touch another instance of the same
     class.
@@ -164,7 +164,7 @@ def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """Decide as many open pixels of `rows` as possible and update `state`; return whether no pixel stays open.
+    """Decide as many undecided pixels in `rows` as possible and update `state`; return whether all are decided.
 
     A pixel is kept if no touching pixel of lower rank is kept. In each round, all pixels that wait for no other pixel
     are kept at once. The result is the same as if the instances were processed one by one.
@@ -203,9 +203,10 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """For each protected instance in turn, choose its pixel with the fewest rivals; turn these rivals into background.
+    """For each instance in `protected`, choose a pixel; turn the neighbours in other instances into background.
 
-    The rivals of a pixel are the neighbours that `_rivals` returns.
+    `_rivals` returns these neighbours. The chosen pixel has the fewest such neighbours among the pixels of the instance
+    that are not yet background. Instances are processed in turn.
     """
     if not protected:
         return

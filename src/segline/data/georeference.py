@@ -33,7 +33,7 @@ NEAR = 0.05  # px; largest distance between an image and its labels that is trea
 
 
 class Tag(NamedTuple):
-    """TIFF tag, with its fields in the order of tifffile. `once` says whether only the first page has it."""
+    """TIFF tag, with its fields in the order of tifffile. `once` says whether only the first page has the tag."""
 
     code: int
     dtype: int

@@ -41,7 +41,7 @@ def grown(part: slice, margin: int, length: int) -> tuple[slice, slice]:
 
 
 def components(classes: Labels, ignore: int | None = None, connectivity: Literal[4, 8] = 4) -> npt.NDArray[np.int32]:
-    """Make each connected component of a class other than background an instance; return the instance ids.
+    """Turn each connected component of a class other than background into an instance; return the instance ids.
 
     Parameters
     ----------
@@ -136,5 +136,5 @@ def _highest(labels: Labels) -> int:
 
 
 def _table_limit(labels: Labels) -> int:
-    """Return the highest id for which a table indexed by id may be made: the number of pixels, but at least 65,536."""
+    """Return the highest id for which a lookup table is small enough: the number of pixels, but at least 65,536."""
     return max(labels.size, 1 << 16)

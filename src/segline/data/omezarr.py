@@ -128,7 +128,7 @@ def read(path: Path) -> Frame:
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
-    """Return two values: the NGFF metadata, and the NGFF version at its top level. The version is None if missing."""
+    """Return the NGFF metadata, and the NGFF version at the top level of the metadata. A missing version is None."""
     for name in ("zarr.json", ".zattrs"):
         if (path / name).is_file():
             content = files.read_json(path / name)
@@ -167,11 +167,14 @@ def _check(frame: Frame) -> None:
         )
     parts = Path(pyramid.datasets[0].path).parts
     if not parts or ".." in parts or frame.array == Path(pyramid.datasets[0].path):
-        raise FileError(f"{frame.path}: the path of level 0, {pyramid.datasets[0].path!r}, leads out of the folder")
+        raise FileError(
+            f"{frame.path}: the path of level 0, {pyramid.datasets[0].path!r}, leads out of the folder; "
+            "move level 0 into the folder, and correct this path"
+        )
     for change in (*pyramid.transformations, *pyramid.datasets[0].transformations):
         if change.type != "identity" and len(getattr(change, change.type)) != len(names):
             raise FileError(
-                f"{frame.path}: a {change.type} does not have {len(names)} numbers, one for each axis; {CONVERT}"
+                f"{frame.path}: a {change.type} must have {len(names)} numbers, one for each axis; {CONVERT}"
             )
 
 

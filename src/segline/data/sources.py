@@ -253,6 +253,9 @@ def _overlapping(page: tifffile.TiffPage, rows: slice, columns: slice) -> Iterat
 
 
 def _common(window: slice, start: int, length: int) -> tuple[slice, slice]:
-    """Return the overlap of a window and a segment along one axis: a slice of the window and a slice of the segment."""
+    """Intersect a window with a strip or tile along one axis.
+
+    Return the overlap as two slices: a slice of the window, and a slice of the strip or tile.
+    """
     first, last = max(window.start, start), min(window.stop, start + length)
     return slice(first - window.start, last - window.start), slice(first - start, last - start)

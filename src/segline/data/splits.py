@@ -70,7 +70,7 @@ def assign(
 
 
 def _members(groups: Mapping[str, str], split: str, listed_names: Sequence[str]) -> set[str]:
-    """Return the groups that `listed_names` selects. Each name is that of a group or of an image in a group."""
+    """Return the groups that `listed_names` selects. Each name is the name of a group or of an image."""
     listed = [composed(name) for name in listed_names]
     known = set(groups.values())
     for name in listed:
@@ -145,12 +145,13 @@ def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
     rest = {group: size for group, size in sizes.items() if group not in drawn}
     if count < wanted and rest:
         smallest = min(rest, key=lambda group: rest[group])
-        # Add the smallest group if the excess with this group is less than the shortfall without it.
+        # Without the smallest other group, there are too few images; with this group, too many. Add the group if this
+        # brings the number closer to `wanted`.
         if count + rest[smallest] - wanted < wanted - count:
             drawn.add(smallest)
         elif count < fewest:
-            # Too few images were chosen, and no other group fits. Take only the smallest of the other groups,
-            # because this group alone reaches the minimum.
+            # The chosen groups have fewer than `fewest` images, and no other group fits. Replace all chosen groups with
+            # the smallest other group, because this group alone has enough images.
             drawn = {smallest}
     return drawn
 

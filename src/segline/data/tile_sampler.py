@@ -123,7 +123,7 @@ class EpochBatches(Sampler[list[int]]):
         self.skip = skip
 
     def __len__(self) -> int:
-        """Return the number of batches in all epochs, without the skipped batches."""
+        """Return the number of batches in all epochs, without the first `skip` batches."""
         return len(self.epochs) * -(-self.tiles_per_epoch // self.batch_size) - self.skip
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -268,7 +268,7 @@ def _check(
 ) -> None:
     """Raise ValueError if images, targets, weights, statistics or sizes do not match."""
     if not images:
-        raise ValueError("this split has no images; give it at least one image in params.yaml (prepare)")
+        raise ValueError("the training or validation split has no images; change the section prepare of params.yaml")
     if not 0 < output <= tile or (tile - output) % 2:
         raise ValueError(
             f"an output of {output} px cannot be centred in a tile of {tile} px; their difference must be even"

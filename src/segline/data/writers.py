@@ -56,7 +56,7 @@ class AnswerByRows(Protocol):
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return the labels, instances or probabilities as the model version encoded them; None if out-of-core."""
+        """Return labels, instances or probabilities as an image file made by the model version; None if out-of-core."""
 
 
 class Layer(NamedTuple):
@@ -248,8 +248,8 @@ def check_own_zarr(path: Path) -> None:
     """
     if path.is_dir() and not path.is_symlink() and not _is_ours(path):
         raise files.FileError(
-            f"{path}: segline did not write this folder, or it was changed since; move it away, or name another folder "
-            "as --out"
+            f"{path}: segline did not write this folder, or the folder was changed later; move the folder away, or "
+            "name another folder as --out"
         )
 
 

@@ -171,7 +171,7 @@ def judge(
 
 
 def load(registry: Registry, version: ModelVersion, *, trust: bool = False) -> Loaded:
-    """Load the model of a version; raise RegistryError if the version may not be trusted."""
+    """Load the model of a version; raise RegistryError if the version is not trusted."""
     return load_model(registry.store, f"models:/{registry.name}/{version.version}", trust=trust)
 
 

@@ -52,7 +52,7 @@ def _serial(step: str, memory: Memory) -> Mapper:
 
 
 def _memory(item: Any) -> int:
-    """Estimate how many bytes of memory reading a file needs; the file is `item` itself, or `item.file`."""
+    """Estimate the memory for reading a file, bytes; the file is `item` itself, or `item.file`."""
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):
@@ -163,7 +163,9 @@ def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
     try:
         per_dataset.refuse_errors([problem for problem in problems if not problem.of_set])
     except per_dataset.UnfitError as error:
-        raise per_dataset.UnfitError("\n  ".join([f"{error}\nHow import understood the source:", *reasons])) from None
+        raise per_dataset.UnfitError(
+            "\n  ".join([f"{error}\nHow `segline import` understood the source:", *reasons])
+        ) from None
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""Group similar images, because all images of a group are put into the same split.
+"""Group similar images; all images of a group are put into the same split.
 
 Images are similar if they belong to one series, if a pattern finds the same group in their names, or if their pixels
 are equal.

@@ -66,7 +66,7 @@ def _alone(workshop: Path, name: str) -> Iterator[None]:
 
 
 def _filled(workshop: Path, name: str, key: str) -> Path:
-    """Return the folder to fill; empty it first if it belongs to an import with another key, or holds links."""
+    """Return the folder to fill; empty the folder first if its stored key is not `key`, or if it contains links."""
     mark, filled = workshop / "key", workshop / name
     if not mark.is_file() or files.read_bytes(mark) != key.encode() or _holds_links(filled):
         files.make_folder(filled)

@@ -40,7 +40,7 @@ class Sums:
         self.votes = np.zeros((count, classes), np.int64)  # number of pixels of each class in each object
 
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
-        """Update the sums with some pixels.
+        """Add the values of some pixels to the sums.
 
         Each argument has one entry for each pixel: object, index in the image, class, background probability.
         """

@@ -44,7 +44,7 @@ def reading(form: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(f"this {form} needs more memory than is available; cut the image into parts") from error
     except Exception as error:  # a decoder can raise any exception for a damaged image
-        raise ImageError(f"not a readable {form}: it is damaged or truncated ({error})") from error
+        raise ImageError(f"not a readable {form}: the file is damaged or truncated ({error})") from error
 
 
 def doubt(height: int, width: int, stored: int, decoded: int, most: float) -> None:
@@ -111,7 +111,7 @@ def png_pixels(data: bytes, transparency: bool = True) -> bytes:
                 raise ImageError(f"the file is damaged: the checksum of {kind.decode()} at byte {at} is wrong")
             kept.append(view[at:end])
         elif kind[:1].isupper():
-            raise ImageError(f"the file needs the unknown chunk {kind!r}; it is damaged or not a plain PNG")
+            raise ImageError(f"the required chunk {kind!r} is unknown; the file is damaged or not a plain PNG")
         if kind == b"IEND":
             return b"".join(kept)
         at = end

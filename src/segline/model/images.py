@@ -249,7 +249,7 @@ def as_channels(raw: Raw, channels: int) -> Raw:
         return raw
     if raw.shape[2] == 1 and channels == 3:
         return np.repeat(raw, 3, axis=2)
-    raise ImageError(f"the image has {raw.shape[2]} channels, but {channels} are needed; convert it")
+    raise ImageError(f"the number of channels is {raw.shape[2]}, but must be {channels}; convert the image")
 
 
 def to_network(raw: Raw, statistics: Statistics) -> npt.NDArray[np.float32]:

@@ -20,7 +20,8 @@ MAGIC = (BOXES, CODESTREAM)
 RATIO = 32768  # largest accepted expansion, decoded bytes per compressed byte; accepts a blank image of 8 megapixels
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
-# Bytes that OpenJPEG needs per tile, per channel of a tile and per precinct. Any image may use up to `FEW` bytes.
+# Bytes that OpenJPEG needs per tile, per channel of a tile and per precinct.
+# An image is never refused for tiles or precincts that need at most `FEW` bytes.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
 SMALLEST_BLOCK = 2  # smallest accepted code-block: 16 px, stored as log2(16) - 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
@@ -116,7 +117,7 @@ def _boxes(data: bytes) -> tuple[tuple[int, ...], bytes]:
             continue
         for inner, start, stop in _each_box(data, at, end):
             if inner == b"pclr":
-                raise ImageError("the file has a palette; save it as grey or RGB")
+                raise ImageError("the file has a palette; save the image as grey or RGB")
             if inner == b"colr" and data[start] == 1:
                 space = int.from_bytes(data[start + 3 : start + 7], "big")
                 if space not in (GREY, RGB):
@@ -197,7 +198,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
-    """Refuse tiny precincts and code-blocks; `style` is the content of a marker, from the number of levels on."""
+    """Refuse tiny precincts and code-blocks; `style` is the part of a COD or COC marker from the level count on."""
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(

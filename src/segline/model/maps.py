@@ -67,7 +67,7 @@ class Finished(NamedTuple):
 
 
 def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> Path:
-    """Average the probabilities over the views, in files in `folder`; continue after an interrupted call.
+    """Average the probabilities over the views and store the result in `folder`; continue after an interruption.
 
     For each view, a new file receives the sum over this view and all views before. The file of the previous sum does
     not change, so rows can be computed again after an interruption.

@@ -209,7 +209,7 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask that declares 0 as white, unless it is clear whether its writer inverted the values.
+    """Refuse a mask that declares 0 as white if the values may have been stored without inversion.
 
     `bits` is the number of bits per value. `writer` is the name of the program that wrote the file. tifffile declares
     every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.

@@ -15,8 +15,7 @@ from .headers import ImageError
 from .metadata import Metadata
 
 # Largest expansion of each accepted compression, decoded bytes per compressed byte.
-# Rare compressions are refused. JPEG 2000, WebP, JPEG XL and LERC are refused too, because they declare sizes in their
-# data.
+# Rare compressions are refused. So are JPEG 2000, WebP, JPEG XL and LERC: their data declare a separate image size.
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1 is grey with 0 as black, 2 is RGB
@@ -188,7 +187,7 @@ def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole:
     """Refuse a page that is not supported, lacks strips or tiles, or declares more pixels than the file can hold."""
     if page.compression not in RATIOS or page.predictor not in PREDICTORS or page.jpegheader is not None:
         kind = f"compression {_name(page.compression)} with predictor {_name(page.predictor)}"
-        raise ImageError(f"{kind} is not supported; save the file with deflate or LZW compression")
+        raise ImageError(f"this kind of TIFF ({kind}) is not supported; save the file with deflate or LZW compression")
     if page.photometric not in PHOTOMETRICS:
         raise ImageError(f"the colours are {_name(page.photometric)}; convert the image to grey or RGB")
     if page.photometric == YCBCR and page.compression != JPEG:

@@ -131,7 +131,7 @@ def smallest(geometry: Geometry) -> int:
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Return the smallest window size, px, at which `length` px need no more windows than at `size`."""
+    """Reduce the window size `size`, px, as long as `length` px need no more windows; return the reduced size."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:
@@ -142,7 +142,7 @@ def fitted(length: int, size: int, geometry: Geometry) -> int:
 
 def _refuse(size: int, geometry: Geometry) -> None:
     raise SizeError(
-        f"a tile of {size} px is all margin, so windows cannot advance; use a tile of at least {smallest(geometry)} px"
+        f"a tile of {size} px is too small for windows to advance; use a tile of at least {smallest(geometry)} px"
     )
 
 
@@ -156,7 +156,7 @@ def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
 
 
 def reach(span: Span, length: int) -> tuple[slice, npt.NDArray[np.int64]]:
-    """Return two values: the slice of the axis that a window reads, and the indices of window pixels in the slice."""
+    """Return two values: the slice of the axis that a window reads, and the index of each window pixel in the slice."""
     indices = fold(np.arange(span.start, span.stop), length)
     first = int(indices.min())
     return slice(first, int(indices.max()) + 1), indices - first

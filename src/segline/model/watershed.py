@@ -186,7 +186,7 @@ def _highest(*passes: Passes) -> Passes:
 
 
 def _merged(heights: Heights, passes: Passes, step: int) -> Ids:
-    """Return, for each preliminary id, the lowest preliminary id in the same object; valid only for ids of peaks.
+    """Return, for each preliminary id, the lowest preliminary id in the same object; only entries of peaks are valid.
 
     Think of a sea that falls from the highest pass to the lowest. Each pass joins two islands, and the highest peak of
     an island represents the island. If the lower of these two peaks rises by no more than `step` above the

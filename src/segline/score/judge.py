@@ -37,7 +37,7 @@ class Result(BaseModel):
             if not isinstance(getattr(self, name, None), float | int | None):
                 raise ValueError(f"{name} is not a number")
         if self.iou.keys() != self.dice.keys():
-            raise ValueError("iou and dice must have the same classes")
+            raise ValueError("the fields iou and dice must list the same classes")
         return self
 
 

@@ -119,7 +119,7 @@ def gallery(
     Without `columns`, there are about as many columns as rows.
     """
     if not panels:
-        raise ValueError("a gallery needs at least one panel")
+        raise ValueError("there is no picture to arrange; pass at least one")
     columns = min(columns or math.ceil(math.sqrt(len(panels))), len(panels))
     side = min(max(256, *(size for _, picture in panels for size in picture.shape[:2])), 512)
     pictures = [_fitted(picture, side) for _, picture in panels]
@@ -143,7 +143,7 @@ def gallery(
 
 
 def _starts(sizes: Sequence[int], gap: int) -> list[int]:
-    """Return positions in px along one axis: the start of each cell of the sheet, then the end of the sheet."""
+    """Return positions in px along one axis: the start of each row or column of pictures, then the end of the sheet."""
     return [MARGIN, *(MARGIN + end for end in accumulate(size + gap for size in sizes))]
 
 

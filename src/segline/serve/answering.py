@@ -67,7 +67,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Return `left` minus the pixels of `image`; `left` is how many pixels `image` and all later images may have.
+    """Refuse an image with more than `left` pixels; return how many pixels are left for the later images.
 
     Raises
     ------

@@ -82,7 +82,11 @@ def _check_parts(body: bytes | bytearray) -> None:
         marks += sum(body.count(mark, start, start + PIECE) for mark in (b"{", b"[", b","))
         quotes += body.count(b'"', start, start + PIECE)
         if marks > MAX_PARTS or quotes > 4 * MAX_PARTS:
-            raise RefusedError(413, f"the JSON has more than {MAX_PARTS} parts; send each image as one base64 string")
+            raise RefusedError(
+                413,
+                f"the JSON has more than {MAX_PARTS} parts (objects, lists, entries); send each image as one base64 "
+                "string",
+            )
 
 
 def _closing_quote(body: bytes | bytearray, start: int) -> int:

@@ -60,12 +60,12 @@ class ServedFolder:
         self.check()
 
     def check(self) -> None:
-        """Record the time; no alias can move, so the model in use is the right one."""
+        """Record the time of this check. A model folder has no alias, so there is nothing to compare."""
         self.checked = datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Follower:
-    """Keeps the model version that a model address names. If the alias has moved, `check` loads the new version.
+    """Loaded model version at a model address. If the alias in the address has moved, `check` loads the new version.
 
     Only one thread at a time may call `check`; any thread may read the attributes.
     """

@@ -193,7 +193,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
                 self.transport.close()
         if self._ending:
             self._finish()
-        # After the end of the data, the transport would report this end in each iteration of the event loop.
+        # Do not resume after the end of the data: the transport would report the end in each event loop iteration.
         if not self.flow.read_paused and not self._half_closed:
             self.transport.resume_reading()
 

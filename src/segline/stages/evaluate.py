@@ -79,8 +79,8 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
     geometry.check(tile, "params.yaml: evaluate.tile =")
     if tile < tiling.smallest(geometry):
         raise SizeError(
-            f"params.yaml: evaluate.tile = {tile}: the tile consists only of margin; set evaluate.tile to "
-            f"{tiling.smallest(geometry)} or more"
+            f"params.yaml: evaluate.tile = {tile}: the tile is too small for the context that the network needs; "
+            f"set evaluate.tile to {tiling.smallest(geometry)} or more"
         )
     if predictor.network.whole_image_norm:
         progress.note(

@@ -85,9 +85,9 @@ def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Ro
 
 
 def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
-    """Write an image with the given number of channels; return its original form and its pixel moments.
+    """Write an image with the given number of channels; return a part of its manifest row, and its pixel moments.
 
-    The form is a part of the manifest row: height, width, number of channels and dtype.
+    The part holds the height, width, number of channels and dtype before the conversion.
     """
     written = as_channels(image, channels)
     files.save_array(file, written)

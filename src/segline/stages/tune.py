@@ -95,7 +95,7 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
 
 
 def _mark(store: "Store", key: str, address: str) -> str:
-    """Return the key of the search in MLflow.
+    """Return the key that identifies the MLflow run of the search.
 
     If the search uses a journal file and the store is a team's store, the key also contains machine and project folder.
     """

@@ -91,8 +91,8 @@ class Loaded:
     def _ask(self, images: Sequence[bytes], params: dict[str, int]) -> list[Answer]:
         if unsupported := sorted(params.keys() - self._params):
             raise RegistryError(
-                f"the version was registered by an earlier segline and does not support {unsupported[0]}; register "
-                "the model again"
+                "the version was registered by an earlier segline and does not support the parameter "
+                f"{unsupported[0]}; register the model again"
             )
         if "instances" in self._params:
             params = params | {"instances": True}
@@ -165,7 +165,7 @@ def load(address: str, *, trust: bool = False) -> Loaded:
 
 
 def folder_of(address: str) -> Path | None:
-    """Return the model folder that `address` names; return None if `address` is an address in the registry.
+    """Return the model folder that `address` names; return None if `address` is a model URI.
 
     Raises
     ------
@@ -200,7 +200,9 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
     try:
         version = client.get_model_version_by_alias(name, named) if named else client.get_model_version(name, number)
     except MlflowException as error:
-        raise RegistryError(f"the model {address}: {error.message}; `segline ui` lists the models") from error
+        raise RegistryError(
+            f"the model {address} cannot be loaded: {error.message}; `segline ui` lists the models"
+        ) from error
     with _private_folder() as copy:
         content = checked(store, version, trust=trust, copy=copy)
         _check_alias(store, name, named or alias, content.md5)
@@ -237,7 +239,7 @@ def _loaded(name: str, content: VersionContent, copy: Path) -> Loaded:
 
 
 def _check_folder(folder: Path, content: VersionContent) -> None:
-    """Check that a model folder is complete, and that its MD5 is the one in its file MLmodel.
+    """Check that a model folder is complete, and that the MD5 of its files equals the MD5 in the file MLmodel.
 
     This check finds damage. It cannot find tampering, because a person who alters the folder can also alter MLmodel.
     """
@@ -249,7 +251,7 @@ def _check_folder(folder: Path, content: VersionContent) -> None:
     odd = [f"{path} is {kind}" for path, kind in sorted(content.others.items()) if kind != entries.CACHE]
     reason = f"{', '.join(odd[:3])}; segline reads only regular files" if odd else "files are missing or altered"
     raise RegistryError(
-        f"{folder}: weights, settings and code are not those of the registered version: {reason}; copy the folder again"
+        f"the weights, settings or code in {folder} differ from the registered version: {reason}; copy the folder again"
     )
 
 
@@ -270,12 +272,12 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
-    """Warn if registry.jsonl names another md5 than `md5` for the alias.
+    """Warn if `md5` is not the md5 of the alias in registry.jsonl.
 
     Raises
     ------
     RegistryError
-        registry.jsonl names another md5 for the alias, and has no line with `md5`.
+        `md5` is not the md5 of the alias, and registry.jsonl has no line with `md5`.
     """
     history = store.place.root / HISTORY
     if doubt := misplaced(alias, name, md5, history):

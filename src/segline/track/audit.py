@@ -13,7 +13,7 @@ ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem and how to fix it; if `note` is True, the finding is only a recommendation."""
+    """A finding of the audit: a problem and its fix, or only a recommendation if `note` is True."""
 
     version: str
     """Version number; empty if the finding does not concern a single version."""

@@ -45,7 +45,7 @@ class Clone:
         _run(["git", "clean", "-ffdxq"], self._top())  # git checkout does not delete ignored files, such as data
         dvc = self.project / ".dvc"
         if not dvc.is_dir():
-            raise CloneError(f"commit {commit[:10]} is not a DVC project")
+            raise CloneError(f"commit {commit[:10]} contains no folder .dvc, so its data cannot be restored")
         # The clone lacks DVC's local configuration, because git ignores it. The remote may be defined only there.
         with Config(str(dvc)).edit("local") as config:
             config["cache"]["dir"] = self._cache
@@ -79,7 +79,7 @@ class Clone:
                 ) from error
 
     def lock(self) -> dict[str, Any]:
-        """Return the stages in the clone's dvc.lock as a dict by name; it is empty if there is no dvc.lock."""
+        """Return the stages in the clone's dvc.lock as a dict by name; the dict is empty if there is no dvc.lock."""
         file = self.project / "dvc.lock"
         if not file.is_file():
             return {}
@@ -102,5 +102,5 @@ def _run(command: list[str], folder: Path) -> str:
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         name = " ".join(part for part in command if part not in (sys.executable, "-m"))
-        raise CloneError(f"{name[:120]} failed: {' '.join(lines[-4:])}")
+        raise CloneError(f"the command `{name[:120]}` failed: {' '.join(lines[-4:])}")
     return done.stdout.strip()

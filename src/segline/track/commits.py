@@ -178,7 +178,7 @@ class _Repository:
         return self._differing([commit], sorted(code), code)[commit]
 
     def _differing(self, commits: Sequence[str], paths: Sequence[str], code: Mapping[str, str]) -> dict[str, list[str]]:
-        """Return a dict: commit -> the paths in `paths` whose file has another digest in the commit than in `code`."""
+        """List for each commit the paths whose digest in the commit differs from the digest in `code`."""
         objects = self._objects([f"{commit}:{self.prefix}{path}" for commit in commits for path in paths])
         self._read(objects)
         wrong: dict[str, list[str]] = {commit: [] for commit in commits}
@@ -228,7 +228,7 @@ def _parsed(text: bytes) -> Any:
 
 
 def _spellings(content: bytes) -> frozenset[str]:
-    """Return all digests that a version may have recorded for a file with this content.
+    """Return the digests of a file content by all rules of the present and earlier segline releases.
 
     For a Python file, a version records the code digest. For other files, a version records the MD5 of the bytes. Older
     versions record the MD5 of the bytes for all files. These bytes may have other line endings than `content`: LF or

@@ -1,4 +1,4 @@
-"""Create the project's database; if the process is killed meanwhile, the next process can still create it."""
+"""Create the project's database; replace an incomplete database that a killed process left."""
 
 import os
 import sqlite3

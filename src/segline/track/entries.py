@@ -22,7 +22,7 @@ Read = Callable[[str, BinaryIO], None]
 
 
 def visit(folder: Path, read: Read) -> dict[str, str]:
-    """Call `read` with the relative path and the open stream of each regular file; return a dict of all other entries.
+    """Call `read` with the relative path and the stream of each regular file; return the types of all other entries.
 
     Bytecode caches are neither read nor entered. Folders are opened by descriptor. Therefore, if somebody
     replaces a folder with a link meanwhile, the link is not followed.

@@ -67,10 +67,11 @@ def files(store: Store, version: ModelVersion) -> Path:
         raise RegistryError(f"{lost} ({_short(error)}); {way_out(version)}") from error
     if not inside:
         raise RegistryError(
-            f"{lost}: the folder {visible(str(folder))} is outside {store.place.artifacts}; {way_out(version)}"
+            f"{lost}: the folder {visible(str(folder))} is outside the artifact folder "
+            f"{store.place.artifacts}; {way_out(version)}"
         )
     if not exists:
-        raise RegistryError(f"{lost} from {visible(str(folder))}; {way_out(version)}")
+        raise RegistryError(f"{lost}: the folder {visible(str(folder))} does not exist; {way_out(version)}")
     return folder
 
 

@@ -39,7 +39,7 @@ def tags(threads: int | None = None) -> dict[str, str]:
 
 
 def git() -> dict[str, str]:
-    """Return the tags `git.commit` and `git.dirty`; changes in `RECORDS` do not make the working tree dirty."""
+    """Return the tags `git.commit` and `git.dirty`; changes of the files in `RECORDS` do not count as dirty."""
     commit = _git("rev-parse", "--verify", "HEAD")
     changes = _git(
         "status", "--porcelain", "--untracked-files=normal", "--", ".", *(f":(exclude){name}" for name in RECORDS)
@@ -93,7 +93,7 @@ def cpu_model() -> str:
 
 
 def digest(path: Path, lock: Path = LOCK) -> str:
-    """Return the MD5 of a file or folder, as DVC computes it.
+    """Return DVC's MD5 of a file or folder, from dvc.lock if possible.
 
     If dvc.lock is up to date, the MD5 is read from dvc.lock. Otherwise the MD5 is computed. dvc.lock is up to date if
     it is newer than all files at `path`, and records the current number and total size of these files. The MD5 of a
@@ -155,7 +155,7 @@ def code_files(stage: Mapping[str, Any], folder: Path = Path()) -> list[str]:
 
 
 def content_md5(path: Path) -> str:
-    """Compute the MD5 of a file or folder, as DVC does."""
+    """Compute DVC's MD5 of a file or folder from the contents of the files."""
     if not path.is_dir():
         return files.md5(path)
     return listing_md5({f.relative_to(path).as_posix(): files.md5(f) for f in path.rglob("*") if f.is_file()})
@@ -179,7 +179,7 @@ def combined_md5(parts: Mapping[str, str]) -> str:
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether the files at `path` are all older than dvc.lock and have the number and total size in `entry`."""
+    """Return whether all files at `path` are older than dvc.lock, and match `entry` in number and total size."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")

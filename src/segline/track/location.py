@@ -1,4 +1,4 @@
-"""Locate a project's root and its MLflow database, and update the paths in the database if the folder was moved."""
+"""Locate a project's folder and MLflow database; if the project was moved, update the paths in the database."""
 
 import os
 import sqlite3
@@ -78,7 +78,7 @@ class Place:
     def refuse_read_only(self) -> None:
         """Raise StoreError if the store is only a temporary copy, because changes to a copy would be lost."""
         if self.copy is not None:
-            raise StoreError(f"{self.folder} is read-only here; {WRITABLE}")
+            raise StoreError(f"the folder {self.folder} is read-only for this user; {WRITABLE}")
 
     def lock(self, name: str) -> FileLock:
         """Return the lock `name` of this project; if the process that holds the lock ends, the lock is released.
@@ -91,7 +91,7 @@ class Place:
         if name == "open" and not self.writable:
             return FileLock(_private(f"{name}.lock", self.root))
         if not self.writable:
-            raise StoreError(f"{self.folder} is read-only here; {WRITABLE}")
+            raise StoreError(f"the folder {self.folder} is read-only for this user; {WRITABLE}")
         self.folder.mkdir(exist_ok=True)
         return FileLock(self.folder / f"{name}.lock")
 
@@ -110,8 +110,8 @@ def opening(place: Place) -> Iterator[None]:
         lock.acquire(timeout=OPENING)
     except Timeout:
         raise StoreError(
-            f"another segline process has been opening {place.folder} for {OPENING} seconds; wait until that process "
-            "has finished, and try again"
+            f"another segline process has been opening the store in {place.folder} for {OPENING} seconds; wait until "
+            "that process has finished, and try again"
         ) from None
     try:
         yield

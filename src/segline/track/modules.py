@@ -79,7 +79,7 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
 
 
 def _imported(package: SourcePackage, fullname: str) -> ModuleType:
-    """Import a module of the package, or return it if it was imported before."""
+    """Return a module of the package; import the module at the first call."""
     if fullname in sys.modules:
         return sys.modules[fullname]
     spec = package.find_spec(fullname)

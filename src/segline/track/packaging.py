@@ -90,16 +90,13 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with `by_bytes` set to True, or self.
-
-        The copy is returned if the MD5 of the copy is in `md5s`.
-        """
+        """Return a copy with `by_bytes` set to True if the MD5 of the copy is in `md5s`; return self otherwise."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
     @cached_property
     def sources(self) -> dict[str, bytes]:
-        """Contents of the shipped Python files, as a dict (path in `room` -> content)."""
+        """Contents of the shipped Python files, as a dict (path in the folder `room` -> content)."""
         return read_sources(self.room)
 
     @cached_property
@@ -166,7 +163,7 @@ def version_code(package: str, sources: Mapping[str, bytes]) -> str:
 
 
 def read_sources(room: Path) -> dict[str, bytes]:
-    """Read the Python files in `room`, and convert line endings to LF; return a dict (path in `room` -> content)."""
+    """Read the Python files in a folder, and convert line endings to LF; return a dict (relative path -> content)."""
     return {file.relative_to(room).as_posix(): lf(file.read_bytes()) for file in room.rglob("*.py")}
 
 

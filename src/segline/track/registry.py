@@ -204,8 +204,8 @@ class Registry:
     @property
     def history_file(self) -> Path:
         """Path of the project's registry.jsonl."""
-        # The file is in the project folder. The working directory may be a clone, which DVC deletes after a queued
-        # experiment.
+        # The file is in the project folder, because the working directory may be a temporary clone.
+        # DVC deletes this clone after a queued experiment.
         return self.store.place.root / HISTORY
 
     def record(self, md5s: Md5s, reason: str) -> None:

@@ -65,8 +65,9 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
         raise NoCommitError(f"commit {candidates[0][:10]}: {mismatch}")
     if candidates:
         raise NoCommitError(
-            f"commit {candidates[0][:10]} has a dvc.lock with the version's weights, but other inference settings or "
-            "other model code; commit the dvc.lock from the registration of this version, and push the commit"
+            f"commit {candidates[0][:10]} has a dvc.lock with the version's weights, but the inference settings or the "
+            "model code of this commit differ from the version; commit dvc.lock and the code as they were at the "
+            "registration, and push the commit"
         )
     raise NoCommitError(
         f"no commit of this clone has a dvc.lock with the version's weights (md5 {version.model_md5}); on the machine "
@@ -75,7 +76,7 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return the MD5s that a version from the checked-out commit may have.
+    """Return the two possible MD5s of a version that is made from the checked-out commit.
 
     There are two MD5s, because earlier segline releases computed the MD5 of the code from the exact bytes. The result
     is empty if the commit has no model.

@@ -1,4 +1,4 @@
-"""Open the team's store that MLFLOW_TRACKING_URI names; raise one StoreError if it does not respond in time."""
+"""Open the team's store that MLFLOW_TRACKING_URI names; raise StoreError if the store does not respond in time."""
 
 import os
 from collections.abc import Iterator

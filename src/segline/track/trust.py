@@ -175,7 +175,7 @@ def known(name: str, history: Path) -> set[str]:
 
 
 def misplaced(alias: str, name: str, md5: str, history: Path) -> str:
-    """Return a message if registry.jsonl does not name `md5` for an alias; return an empty text if it names `md5`."""
+    """Return a message if `md5` is not the md5 of the alias in registry.jsonl; return an empty text otherwise."""
     if alias not in PLACES:
         return ""
     held = champions([line for line in read_history(history) if line.name == name])

@@ -145,7 +145,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
 
 
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
-    """Replace a version's origin tags with the tags of a new registration, unless a commit matches the old tags.
+    """Replace a version's origin tags with the tags of a new registration if no commit matches the old tags.
 
     The same model may be made again from other code or params, and the old code or params may remain uncommitted.
     """

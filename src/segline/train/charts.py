@@ -58,7 +58,8 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
     if len(finished) < MIN_TRIALS:
         return
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
-    # The names are sorted, because the order of a set differs between processes. Equal importances keep this order.
+    # Sort the names, because the order of a set differs between processes. In the chart, names of equal importance
+    # stay in the given order.
     yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)

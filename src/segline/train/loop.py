@@ -35,7 +35,10 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """Event after a step. `steps` is the number of steps in an epoch. Each validation batch repeats the last event."""
+    """Event after a training step or a validation batch. `steps` is the number of training steps in an epoch.
+
+    After a validation batch, `step` is equal to `steps`.
+    """
 
     epoch: int
     step: int

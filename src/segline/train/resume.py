@@ -81,7 +81,7 @@ class Claim:
                 path.unlink()
 
     def differences(self) -> str | None:
-        """Describe how this training run differs from the latest other unfinished run; None if there is no such run."""
+        """Describe the differences from the latest of the other unfinished training runs; None if there is none."""
         former = next((parts for folder in _unfinished(self.folder.parent) if (parts := self._parts_of(folder))), None)
         if former is None:
             return None

@@ -51,9 +51,9 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Return the number of periods in which `patience` + 1 epochs in a row brought no new minimum of the loss.
+    """Count how often `patience` + 1 epochs in a row brought no new minimum of the loss.
 
-    The periods do not overlap.
+    Each epoch counts at most once.
     """
     count, waited, best = 0, 0, math.inf
     for loss in losses:

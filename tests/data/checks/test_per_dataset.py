@@ -144,7 +144,7 @@ def test_a_folder_without_dataset_is_refused(tmp_path: Path, missing: bool) -> N
     if not missing:
         (tmp_path / "photos").mkdir()
     says = (
-        "is not a folder; `segline import"
+        "is not a folder; `segline import FOLDER --name photos` makes this folder from the images and labels in FOLDER"
         if missing
         else r"holds no dataset\.yaml; `segline import .*photos --name NAME`"
     )

@@ -130,7 +130,7 @@ def test_a_table_is_read(tmp_path: Path) -> None:
         ("colour,class\n#000000,256\n", "class is '256'"),
         ("colour,class\n#000000,0\n#000000,1\n", "line 3: colour #000000 already has class 0"),
         ("colour,class,name\n#000000,0,a\n#000001,0,b\n", "class 0 already has the name 'a', not 'b'"),
-        ("colour,class\n", "has no line"),
+        ("colour,class\n", "lists no colours; add a line for the colour of each class"),
         ("colour,class\n#000000,ignore\n", "only ignored colours"),
     ],
 )

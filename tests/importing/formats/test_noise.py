@@ -132,7 +132,7 @@ def test_255_is_not_ignored_by_guess(count: int, small: list[int]) -> None:
 @pytest.mark.parametrize("values", [[1], [1, 2], [1, 3]])
 def test_specks_of_a_further_small_value_are_refused(values: list[int]) -> None:
     masks = first_only(areas(values), lambda mask: scattered(mask, 5, 4))
-    with pytest.raises(LayoutError, match=r"5 \(4 px\) is rare .*name it with --class 5=NAME"):
+    with pytest.raises(LayoutError, match=r"5 \(4 px\) is rare .*to keep this value as a class, add --class 5=NAME"):
         guess(census(masks), ImportOptions())
     assert guess(census(masks), ImportOptions(names={3: "a", 4: "b", 5: "speck"})).names[5] == "speck"
 

@@ -42,10 +42,11 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """Yield three arrays for each block of rows: the instances of runs, and the upper and lower runs of touching pairs.
+    """Divide rows into runs of equal ids; for each block of rows, yield the ids of runs and the pairs of touching runs.
 
-    A run consists of adjacent pixels of one instance in a row. Two runs touch if they belong to the same instance and
-    have neighbouring pixels in consecutive rows.
+    The three arrays hold the id of each run, and the upper and the lower run of each pair. A run consists of adjacent
+    pixels of one instance in a row. Two runs touch if they belong to the same instance and have neighbouring pixels in
+    consecutive rows.
     """
     height, width = instances.shape
     rows = max(1, PIXELS // max(1, width))
@@ -68,7 +69,7 @@ def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
 
 
 def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tuple[Counts, Counts]:
-    """Return two arrays: the upper run and the lower run of each touching pair.
+    """Find pairs of touching runs in consecutive rows; return two arrays: the upper and the lower run of each pair.
 
     `_runs` says what runs are, and when two runs touch. A pair may occur several times.
     """
@@ -79,9 +80,9 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Diagonal neighbours lie in two columns that are next to each other. Only pairs where a lower run starts in the
-        # right-hand column are needed. In all other places a single lower run covers both columns, so that it also
-        # touches the upper run at a side, and the first case finds the pair.
+        # Diagonal neighbours lie in adjacent columns. If one lower run covers both columns, a pixel of this run lies
+        # directly below the upper pixel. Then the case above finds the pair. So the cases below need only the places
+        # where a lower run starts in the right-hand column.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -140,9 +141,7 @@ def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec
 
 
 def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
-    """Yield a problem if most values occur only in pixels with both a lower and a higher neighbour.
-
-    Such a mask was probably smoothed.
+    """Yield a problem if a mask looks smoothed: most values occur only between lower and higher neighbouring values.
 
     `areas` holds the number of pixels of each value 0, 1, ...
     """

@@ -1,4 +1,4 @@
-"""Report image metadata: as problems when a dataset is checked, and as lines of output when it is imported."""
+"""Report notes on image metadata: as problems in the check of a dataset, as lines of output in an import."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

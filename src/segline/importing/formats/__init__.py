@@ -48,9 +48,9 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
         if layout is not None:
             return layout
     raise LayoutError(
-        f"{source} {_content(source)}; this fits none of these layouts:\n{SUPPORTED}\nFor other names of "
-        f"files or folders, {folders.PATTERNS}. At the start of a pattern, `*/` matches any folder, and `**/` matches "
-        "nested folders of any depth"
+        f"the source {source} {_content(source)}; this fits none of these layouts:\n{SUPPORTED}\nIf your files or "
+        f"folders have other names, {folders.PATTERNS}. At the start of a pattern, `*/` matches any folder, and `**/` "
+        "matches nested folders of any depth"
         f"{unsupported.hints(source)}"
     )
 

@@ -37,8 +37,8 @@ class MaskCounts:
     pieces: int  # number of 4-connected components of the pixels above 0
     net: float  # pixels in the largest 8-connected component of value 0, as a share of all pixels of value 0
     blurred: int  # number of pixels that are neither black nor white and look blurred (see _blurred)
-    # Numbers of pixels in areas, in lines and at edges (see Texture), by value.
-    # The mappings are empty if the mask holds only one value, or too many values.
+    # Three mappings from value to number of pixels: in areas, in lines and at edges (see Texture).
+    # All three are empty if the mask holds only one value, or too many values.
     solid: Mapping[int, int] = field(default_factory=dict)
     linked: Mapping[int, int] = field(default_factory=dict)
     edge: Mapping[int, int] = field(default_factory=dict)
@@ -132,8 +132,8 @@ class Census:
     softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in one mask, and its file
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
-    # Four pixel counts for each value, from masks with 2 to MOST_NOISY values: `textured` counts all pixels, `solid`
-    # counts the pixels in areas, `linked` counts the pixels in lines, and `edge` counts the pixels at edges.
+    # Four pixel counts for each value, summed over the masks that hold 2 to MOST_NOISY different values: `textured`
+    # counts all pixels of the value, `solid` those in areas, `linked` those in lines, and `edge` those at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)

@@ -167,7 +167,7 @@ def _reasons(coco_files: Sequence[CocoFile], unlisted: int) -> list[str]:
 
 
 def _coco_files(source: Path) -> list[CocoFile]:
-    """Read all COCO files in `source`; return an empty list if a LabelMe file comes before all COCO files."""
+    """Read all COCO files in `source`; return an empty list if a LabelMe file comes first, before any COCO file."""
     coco_files: list[CocoFile] = []
     errors = []
     for file, content in lookup.json_contents(source, KEYS):
@@ -251,7 +251,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether `key` is, or may be, the id of an invalid entry.
+    """Return whether `key` could be the id of an invalid entry.
 
     If the id of an entry is missing or invalid, the intended id may be any id that no valid entry has.
     """
@@ -358,8 +358,8 @@ def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) 
     if crowds and all(crowds):
         raise LayoutError(
             f"{coco_files[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so there is no object. CVAT and "
-            "Datumaro write 1 for everything drawn with the brush. If these are objects, add --crowd objects, or set "
-            "iscrowd to 0 for each annotation that outlines one object"
+            "Datumaro write iscrowd 1 for every annotation drawn with the brush. If each annotation outlines one "
+            "object, add --crowd objects. Otherwise set iscrowd to 0 for the annotations that outline one object"
         )
 
 

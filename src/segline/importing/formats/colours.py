@@ -177,11 +177,10 @@ def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportO
     counts = first_few([f"{text(colour)} ({total.pixels[colour]} px)" for colour in noisy], 5)
     file = max((total.most_of[colour] for colour in noisy), key=_first)[1]
     rest = first_few([text(colour) for colour in sorted(total.pixels) if colour not in noisy])
-    are = "is" if len(noisy) == 1 else "are"
     raise LayoutError(
-        f"{file}: in these masks, the colour(s) {counts} {are} rare and probably the result of compression, smoothing "
-        f"or resizing of the colour(s) {rest}; save the masks in a lossless format without smoothing, or give the "
-        f"class of each colour with {CSV}"
+        f"{file}: the masks hold the rare colour(s) {counts}. Compression, smoothing or resizing probably produced "
+        f"the rare colour(s) from the colour(s) {rest}. Save the masks in a lossless format without smoothing, or give "
+        f"the class of each colour with {CSV}"
     )
 
 

@@ -120,7 +120,10 @@ def read_csv(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
                 f"{where}: class {class_id} already has the name {class_names[class_id]!r}, not {name!r}; use one name"
             )
     if set(classes.values()) <= {IGNORE}:
-        raise LayoutError(f"{file} has {'only ignored colours' if classes else 'no line'}; give {CSV}")
+        raise LayoutError(
+            f"{file} lists {'only ignored colours' if classes else 'no colours'}; "
+            "add a line for the colour of each class"
+        )
     return classes, class_names
 
 

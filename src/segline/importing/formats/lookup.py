@@ -98,7 +98,8 @@ class Images:
         if len(closest) > 1:
             if len({names.composed(str(file)) for file in closest}) == 1:
                 raise LayoutError(
-                    f"{annotations}: {field} {name!r} matches more than one file. The folder {names.differ(closest)}"
+                    f"{annotations}: {field} {name!r} matches files with look-alike names. "
+                    f"The folder {names.differ(closest)}"
                 )
             raise LayoutError(
                 f"{annotations}: {field} {name!r} matches several files: {first_few(closest)}; put the folder of the "

@@ -271,7 +271,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse a named class id above the largest mask value, unless all ids between that value and the id have names."""
+    """Refuse class names if an id between the largest mask value and the largest named class id has no name."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(

@@ -150,8 +150,8 @@ def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportO
         return
     named = " ".join(f"--class {numbers[value]}=NAME" for value in noise[:3]) + " ..." * (len(noise) > 3)
     raise LayoutError(
-        f"{_noise_message(census, values, noise)}, or save the masks in a lossless format; if "
-        f"{'this value' if len(noise) == 1 else 'each of these values'} is a class nevertheless, name it with {named}"
+        f"{_noise_message(census, values, noise)}, or save the masks in a lossless format; "
+        f"to keep {'this value as a class' if len(noise) == 1 else 'these values as classes'}, add {named}"
     )
 
 

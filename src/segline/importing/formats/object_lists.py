@@ -80,7 +80,7 @@ class ListSource:
 
     @classmethod
     def background(cls, image: Path) -> Self:
-        """Return the source of an empty list, for an image that holds background only."""
+        """Return a source for an image that holds background only; `read` returns a list without objects."""
         return cls(image, lambda: ObjectList(image, image_shape(image), ()))
 
 

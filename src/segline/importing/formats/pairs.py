@@ -229,8 +229,9 @@ def _pairs(images: Mapping[str, Path], masks: Mapping[str, Path], rule: str, opt
     if not both or (refused and not options.skip_unpaired):
         empty = "; for images that hold only background, add --missing-as-background" if bare else ""
         raise LayoutError(
-            f"{rule}. Add the missing files, give --images and --masks patterns that match the pairs (`*` stands for "
-            "the text that both names share), or use --skip-unpaired to leave out files without a partner"
+            f"some files have no partner: {rule}. Add the missing files, give --images and --masks patterns that match "
+            "the pairs (`*` stands for the text that both names share), or use --skip-unpaired to leave out files "
+            "without a partner"
             f"{empty if both else ''}"
         )
     rule += "; files without a partner are left out" if refused else ""

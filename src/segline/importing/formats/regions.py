@@ -160,8 +160,8 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
         bits = ord(character) - FIRST
         if not 0 <= bits < 2 * MORE:
             raise RunsError(
-                f"segmentation.counts has the character {character!r} at position {place}, which cannot occur in "
-                "run lengths"
+                f"segmentation.counts has the character {character!r} at position {place}, but run lengths cannot "
+                "contain this character"
             )
         if shift >= LONGEST * BITS:
             raise RunsError(f"segmentation.counts has a number of more than {LONGEST} characters at position {place}")
