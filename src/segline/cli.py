@@ -279,9 +279,11 @@ def check(
 
 @app.command()
 def preset(
-    name: Annotated[str, typer.Argument(help="name of the preset; without a name, the presets are listed")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="name of a preset, or a YAML file; without it, the presets are listed")
+    ] = "",
 ) -> None:
-    """Write the settings of a known dataset into params.yaml."""
+    """Write the settings of a preset or of a YAML file into params.yaml."""
     from segline import params
     from segline.commands import preset as command
 

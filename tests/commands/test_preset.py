@@ -1,5 +1,6 @@
 """Presets: each is valid, is written completely or not at all, and keeps comments."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from ruamel.yaml import YAML
 from segline.commands import import_, preset
 from segline.data import splits
 from segline.data.dataset import Dataset
+from segline.files import FileError
 from segline.params import Params, ParamsError, load
 
 # Defaults that both presets rely on: their results were measured with these values.
@@ -140,6 +142,36 @@ def test_an_invalid_preset_changes_nothing(file: Path, monkeypatch: pytest.Monke
         preset.write("odd", file)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_file_of_settings_is_a_preset(file: Path) -> None:
+    own = file.parent / "own.yaml"
+    own.write_text("data: {source: data/raw/own}\ntrain: {epochs: 3, schedule: {kind: cosine}}\n")
+    file.write_text(file.read_text().replace("batch_size: 4", "batch_size: 2"))
+    changes = preset.write(str(own), file)
+    assert {"data.source: data/raw/cells -> data/raw/own", "train.batch_size: 2 -> 4"} <= set(changes)
+    written = load(Params, file)
+    assert (written.train.epochs, written.train.schedule.kind, written.train.batch_size) == (3, "cosine", 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("train: {epoch: 3}", "own.yaml: train.epoch is not a setting"),
+        ("training: {epochs: 3}", "own.yaml: training is not a"),
+        ("train: 3", "own.yaml: train"),
+        ("- 3", "own.yaml must hold a mapping of sections"),
+        ("train: {epochs: [", "own.yaml"),
+    ],
+)
+def test_a_file_with_errors_changes_nothing(file: Path, content: str, complaint: str) -> None:
+    before, own = file.read_bytes(), file.parent / "own.yaml"
+    own.write_text(content)
+    with pytest.raises((ParamsError, FileError), match=re.escape(complaint)):
+        preset.write(str(own), file)
+    with pytest.raises(preset.PresetError, match=r"there is no file .*other\.yaml"):
+        preset.write(str(file.parent / "other.yaml"), file)
+    assert file.read_bytes() == before
 
 
 def test_an_unknown_preset_is_refused_with_the_list_of_presets() -> None:

@@ -1,4 +1,7 @@
-"""`segline preset NAME`: write the settings for a known dataset into params.yaml, and keep the comments there."""
+"""`segline preset NAME`: write a set of settings into params.yaml, and keep the comments there.
+
+A preset is shipped with segline, or is a YAML file of the user with some sections of params.yaml.
+"""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -10,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from segline import parse
-from segline.files import write_bytes
+from segline.files import read_yaml, write_bytes
 from segline.params import PARAMS_FILE, Params, check, load
 
 DEFAULT = "default"
@@ -18,7 +21,7 @@ REPLACED_WHOLE = ("space",)  # settings whose mapping is replaced as a whole, no
 
 
 class PresetError(ValueError):
-    """There is no such preset; the message lists the presets."""
+    """There is no such preset or file; the message lists the presets."""
 
 
 def names() -> list[str]:
@@ -31,14 +34,39 @@ def settings(name: str) -> dict[str, Any]:
     """Return the params.yaml sections that preset `name` mentions, with defaults for the settings that it leaves out.
 
     The result does not depend on the current params.yaml. Sections that the preset does not mention are left out.
+
+    Parameters
+    ----------
+    name : name of a preset, or path of a YAML file that ends in .yaml or .yml.
+
+    Raises
+    ------
+    PresetError
+        There is no such preset or file.
+    ParamsError, FileError
+        The file is damaged, or has an unknown setting.
     """
-    if name not in names():
-        raise PresetError(f"there is no preset {name!r}; choose one of {', '.join(names())}")
     defaults = Params().model_dump(mode="json")
     if name == DEFAULT:
         return {section: values for section, values in defaults.items() if section != "runtime"}
-    content: dict[str, Any] = parse.from_yaml((files("segline.presets") / f"{name}.yaml").read_bytes())
+    content = _content(name)
+    check(Params, content, name)
     return {section: _merged(defaults[section], values) for section, values in content.items()}
+
+
+def _content(name: str) -> dict[str, Any]:
+    content: dict[str, Any]
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise PresetError(f"there is no file {name}; give the path of a YAML file with sections of params.yaml")
+        content = read_yaml(Path(name))
+        return content
+    if name not in names():
+        raise PresetError(
+            f"there is no preset {name!r}; choose one of {', '.join(names())}, or give the path of a YAML file"
+        )
+    content = parse.from_yaml((files("segline.presets") / f"{name}.yaml").read_bytes())
+    return content
 
 
 def _merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
