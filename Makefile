@@ -47,7 +47,7 @@ docs: $(DEV_PINS)
 # Without the first line, setuptools would pack files of an earlier build that no longer exist in src.
 wheel: $(PINS)
 	rm -rf build
-	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 generate: $(DEV_PINS)
 	PYTHONPATH=src $(BIN)/python tools/params_text.py

@@ -14,7 +14,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 import segline
-from segline.track import identity, lineage
+from segline.track import identity, installed, lineage
 from tests.closure import closure, imported_names, module_files, params_read
 
 SOURCE = "src/segline"
@@ -181,6 +181,24 @@ def test_a_wrong_declaration_is_found(house: Path, old: str, new: str, untruth: 
     assert any(problem.startswith(untruth) for problem in untruths(house))
 
 
+def test_projects_without_sources_have_the_same_stages(repository: Path) -> None:
+    """The template's dvc.yaml differs in how it declares the identity of the code, and in nothing else."""
+    content = YAML(typ="safe").load((repository / "dvc.yaml").read_text())
+    for name, stage in content["stages"].items():
+        stage["cmd"] = f"segline {name}"
+        stage["deps"] = [dep for dep in stage["deps"] if not dep.startswith(("src/", PACKAGES))]
+        if not stage["deps"]:
+            del stage["deps"]
+        stage["params"].append({installed.FILE.name: [f"code.{name}"]})
+    assert YAML(typ="safe").load((repository / SOURCE / "template/dvc.yaml").read_text()) == content
+
+
+def test_the_digest_of_a_stage_covers_the_rooms_of_the_stage(repository: Path) -> None:
+    for name, stage in stages_of(repository).items():
+        rooms = {dep.removeprefix(f"{SOURCE}/") for dep in stage["deps"] if dep.startswith("src/")}
+        assert rooms == {f"stages/{name}.py", *installed.SHARED, *installed.ROOMS[name]}
+
+
 def test_code_without_a_result_must_be_imported_to_be_named(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES_NO_RESULT, "gone.py", "")
     assert untruths(house) == ["no stage imports gone.py"]
@@ -228,6 +246,7 @@ AGAIN = """
 | `stages/train.py` | train | train | - | training |
 | `stages/tune.py` | tune | tune | - | search |
 | `stages/weights.py` | weights | weights | - | - |
+| `template` | - | - | - | - |
 | `terminal.py` | - | - | - | - |
 | `text.py` | - | - | - | - |
 | `track` | register | register | - | - |

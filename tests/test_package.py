@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE")
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "Makefile", "requirements.txt", "requirements-dev.txt")
 
 
 @pytest.fixture(scope="module")
 def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the sources."""
+    """The wheel, built by `make wheel` from a copy of the sources."""
     folder = tmp_path_factory.mktemp("sources")
     shutil.copytree(
         repository / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", ".*_cache")
     )
     for name in BUILT_FROM:
         shutil.copy(repository / name, folder)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet", "."]
-    subprocess.run(command, cwd=folder, check=True)
-    (file,) = folder.glob("segline-*.whl")
+    # The prerequisite of the target is the installation, which is this test's own environment.
+    subprocess.run(["make", "wheel", f"BIN={Path(sys.executable).parent}", "PINS="], cwd=folder, check=True)
+    (file,) = (folder / "dist").glob("segline-*.whl")
     return file
 
 

@@ -1,5 +1,7 @@
 """Write the explanations in params.py to docs/params.md and to the comments of params.yaml, which keeps its values.
 
+Also write the params.yaml of new projects, which has the default values.
+
 python tools/params_text.py
 """
 
@@ -114,4 +116,5 @@ if __name__ == "__main__":
     root = Path(__file__).parents[1]
     file = root / "params.yaml"
     file.write_text(params_yaml(load(Params, file) if file.exists() else Params()))
+    (root / "src" / "segline" / "template" / "params.yaml").write_text(params_yaml(Params()))
     (root / "docs" / "params.md").write_text(params_markdown())

@@ -20,6 +20,11 @@ def test_params_yaml_holds_and_explains_every_setting(repository: Path) -> None:
     assert missing(Params(), YAML(typ="safe").load(text), text) == [], "run `make generate`"
 
 
+def test_new_projects_start_with_the_defaults(repository: Path) -> None:
+    template = (repository / "src/segline/template/params.yaml").read_text()
+    assert template == params_text.params_yaml(Params()), "run `make generate`"
+
+
 def missing(section: BaseModel, content: dict[str, object], text: str) -> list[str]:
     names = []
     for name, value in section:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from segline.track import lineage
+from segline.track import installed, lineage
 
 
 def git(*arguments: str) -> str:
@@ -170,3 +170,11 @@ def test_the_code_of_a_stage_is_that_of_its_rooms_without_prose(folder: Path) ->
     changed = lineage.code("train")
     assert [path for path in code if code[path] != changed[path]] == ["src/room/a.py"]
     assert lineage.code("tune") == {}
+
+
+def test_the_code_of_a_stage_without_sources_is_that_of_the_installed_segline(folder: Path) -> None:
+    (folder / "dvc.yaml").write_text(
+        "stages: {train: {cmd: x, deps: [data/raw], params: [{segline.yaml: [code.train]}, {best.yaml: null}]}}\n"
+    )
+    (folder / "segline.yaml").write_text("version: '0'\ncode: {train: other}\n")
+    assert lineage.code("train") == {"segline.yaml": installed.digest("train")}

@@ -90,7 +90,7 @@ def _class_name(flag: str) -> tuple[int, str]:
 def _lines(imported: bring.Imported) -> Iterator[str]:
     yield f"{imported.folder}"
     yield from imported.table
-    yield "How import understood the source:"
+    yield "How `segline import` understood the source:"
     yield from (f"  {reason}" for reason in imported.reasons)
     if imported.resumed:
         yield f"  {imported.resumed} images were kept from an interrupted import"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from segline import files
 from segline.commands import import_, preset
 from segline.data.dataset import NAME
+from segline.data.synthetic import NAME as DRAWN
 from segline.importing.bring import RAW
 from segline.track import git, installed
 
@@ -30,7 +32,7 @@ FILES = {
 EMPTY = ("data/.gitkeep", "mlruns/.gitkeep")  # git keeps no empty folders
 KEPT = ("README.md",)  # if it exists, it stays unchanged
 APPENDED = (".gitignore", ".gitattributes", ".dvcignore")  # if they exist, missing lines are appended
-DRAWN = "At first it is a drawn example; `segline import FOLDER --name NAME` adds your own images."
+EXAMPLE = "At first it is a drawn example; `segline import FOLDER --name NAME` adds your own images."
 IMPORTED = "`segline import FOLDER --name NAME --replace` imports it again."
 
 
@@ -57,7 +59,7 @@ def main(folder: Path, source: Path | None, name: str, say: Callable[[str], None
     """
     name = _dataset_name(source, name) if source is not None else ""
     source = source.resolve() if source is not None else None
-    content = _content(folder, IMPORTED if name else DRAWN)
+    content = _content(folder, IMPORTED if name else EXAMPLE)
     _refuse_existing(folder, content)
     with _removed_on_error(folder, content):
         for path, text in content.items():
@@ -69,12 +71,17 @@ def main(folder: Path, source: Path | None, name: str, say: Callable[[str], None
             _import(source, name, folder, say)
     say("Next:")
     for command in (
-        *([f"cd {folder}"] if folder.resolve() != Path.cwd().resolve() else []),
+        *([f"cd {quoted(folder)}"] if folder.resolve() != Path.cwd().resolve() else []),
         'git commit -m "New project"',
         "dvc repro",
         "segline models list",
     ):
         say(f"  {command}")
+
+
+def quoted(folder: Path) -> str:
+    """Return a path as a word of a shell command."""
+    return shlex.quote(str(folder))
 
 
 def _dataset_name(source: Path, name: str) -> str:
@@ -86,6 +93,8 @@ def _dataset_name(source: Path, name: str) -> str:
             f"{name!r} cannot be the name of a dataset; give another one with --name, which consists of letters, "
             "digits, '.', '_' and '-'"
         )
+    if name == DRAWN:
+        raise InitError(f"--name {name}: stage sample writes its dataset there; choose another name")
     return name
 
 

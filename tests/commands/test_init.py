@@ -1,0 +1,195 @@
+"""`segline init`: judged by the files, by git and by DVC; nothing of the user's is lost."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dvc.repo import Repo
+
+from segline import files, params
+from segline.commands import init
+from segline.data import imagefiles
+from segline.params import Params
+from segline.track import git, installed
+
+MADE = [
+    ".dvc/.gitignore",
+    ".dvc/config",
+    ".dvcignore",
+    ".gitattributes",
+    ".gitignore",
+    "README.md",
+    "data/.gitkeep",
+    "dvc.yaml",
+    "mlruns/.gitkeep",
+    "params.yaml",
+    "segline.yaml",
+]
+
+
+def made(folder: Path, source: Path | None = None, name: str = "") -> list[str]:
+    lines: list[str] = []
+    init.main(folder, source, name, lines.append)
+    return lines
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files outside of .git."""
+    inside = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {path: file.read_bytes() for path, file in inside.items() if not path.startswith(".git/")}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with four images and masks."""
+    folder = tmp_path / "My cells"
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for name in "abcd":
+        imagefiles.write_png(folder / "images" / f"{name}.png", rng.integers(0, 256, (40, 60), np.uint8))
+        imagefiles.write_png(folder / "masks" / f"{name}.png", np.tile(np.arange(3, dtype=np.uint8), (40, 20)))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["project", "Zellen für Müller", "new/inner"])
+def test_a_new_folder_becomes_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = tmp_path / name
+    lines = made(folder)
+    assert sorted(held(folder)) == MADE
+    assert lines == [
+        f"{folder}: new project for segline {installed.version()}",
+        "Next:",
+        f"  cd {init.quoted(folder)}",
+        '  git commit -m "New project"',
+        "  dvc repro",
+        "  segline models list",
+    ]
+    assert git.call(folder, "diff", "--cached", "--name-only").decode().split() == MADE
+    monkeypatch.chdir(folder)
+    assert params.load(Params, params.PARAMS_FILE) == Params()
+    assert installed.named() == installed.here()
+    assert (folder / "README.md").read_text().startswith(f"# {folder.name}\n")
+    assert "{" not in (folder / "README.md").read_text()
+    with Repo() as repo:
+        assert [stage.name for stage in repo.index.stages] == [*installed.ROOMS]
+
+
+def test_an_existing_folder_keeps_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"README.md": b"# Mine\n", ".gitignore": b"*.tmp\n.venv/", "data/scan.png": b"scan", "notes.txt": b"notes"}
+    for name, content in own.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    lines = made(Path())
+    after = held(tmp_path)
+    assert sorted(after) == sorted({*MADE, *own})
+    assert {name: after[name] for name in own if name != ".gitignore"} == {
+        name: content for name, content in own.items() if name != ".gitignore"
+    }
+    ignored = after[".gitignore"].decode().splitlines()
+    assert ignored[:2] == ["*.tmp", ".venv/"] and "/mlruns/*" in ignored and ignored.count(".venv/") == 1
+    assert not any(line.strip().startswith("cd ") for line in lines)
+
+
+def test_a_project_in_a_repository_uses_that_repository(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    folder = tmp_path / "inner" / "project"
+    made(folder)
+    assert not (folder / ".git").exists()
+    staged = git.call(tmp_path, "diff", "--cached", "--name-only").decode().split()
+    assert staged == [f"inner/project/{path}" for path in MADE]
+    (folder / "data/raw/cells").mkdir(parents=True)
+    (folder / "data/raw/cells/image.png").write_bytes(b"")
+    assert git.call(folder, "status", "--porcelain", "--untracked-files=all", "--", "data").decode().split() == [
+        "A",
+        "inner/project/data/.gitkeep",
+    ]
+
+
+@pytest.mark.parametrize("existing", ["dvc.yaml", "params.yaml", "segline.yaml", ".dvc/config"])
+def test_a_project_is_not_overwritten(tmp_path: Path, existing: str) -> None:
+    (tmp_path / existing).parent.mkdir(exist_ok=True)
+    (tmp_path / existing).write_text("mine")
+    with pytest.raises(init.InitError, match=rf"holds a project already: {existing}; choose another folder"):
+        made(tmp_path)
+    assert held(tmp_path) == {existing: b"mine"}
+    assert not (tmp_path / ".git").exists()
+
+
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(init.InitError, match="is a file; choose the path of a new folder"):
+        made(tmp_path / "file")
+
+
+@pytest.mark.parametrize("at", ["params.yaml", "mlruns/.gitkeep"])
+def test_a_failure_leaves_the_folder_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    own = {".gitignore": b"*.tmp\n", "notes.txt": b"notes"}
+    for name, content in own.items():
+        (tmp_path / name).write_bytes(content)
+    write = files.write_bytes
+
+    def full(path: Path, data: bytes, *, settle: bool = False) -> None:
+        if path == tmp_path / at:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, data, settle=settle)
+
+    monkeypatch.setattr(files, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        made(tmp_path)
+    assert held(tmp_path) == own
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(own)
+
+
+def test_a_machine_without_git_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(init.InitError, match="a project needs git, and there is no git on PATH"):
+        made(tmp_path / "project")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_is_imported_added_and_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path = source.parent
+    monkeypatch.chdir(tmp_path)
+    lines = made(Path("project"), Path("My cells"), "cells-1")
+    assert "data/raw/cells-1" in "\n".join(lines) and "How `segline import` understood the source:" in "\n".join(lines)
+    monkeypatch.chdir(tmp_path / "project")
+    assert params.load(Params, params.PARAMS_FILE).data.source == "data/raw/cells-1"
+    assert "# dataset folder, written by `segline import`" in Path("params.yaml").read_text()
+    assert sorted(held(Path("data/raw/cells-1/images"))) == ["a.png", "b.png", "c.png", "d.png"]
+    staged = git.call(Path(), "diff", "--cached", "--name-only").decode().split()
+    assert sorted(staged) == sorted([*MADE, "data/raw/cells-1.dvc"])
+    assert git.call(Path(), "diff", "--name-only") == b""
+    with Repo() as repo:
+        assert repo.status(targets=["data/raw/cells-1.dvc"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "complaint"),
+    [
+        ("missing", "", r"--import missing does not exist"),
+        ("My cells", "", r"'My cells' cannot be the name of a dataset; give another one with --name"),
+        ("My cells", "a/b", r"'a/b' cannot be the name of a dataset"),
+        ("My cells", "cells", r"--name cells.*choose another name"),
+    ],
+)
+def test_a_wrong_source_or_name_leaves_nothing(
+    source: Path, monkeypatch: pytest.MonkeyPatch, path: str, name: str, complaint: str
+) -> None:
+    tmp_path = source.parent
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(init.InitError, match=complaint):
+        made(Path("project"), Path(path), name)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_after_a_failed_import_the_project_is_complete(tmp_path: Path, source: Path) -> None:
+    shutil.rmtree(source / "masks")
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="My cells"):
+        init.main(tmp_path / "project", source, "mine", lines.append)
+    assert "has no dataset of its own yet, because the import failed" in lines[-1]
+    assert sorted(held(tmp_path / "project")) == MADE
