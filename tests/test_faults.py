@@ -414,7 +414,10 @@ LAYOUTS = faults(
         ),
         "COCO outside": (annotation(segmentation=[[99, 1, 120, 1, 99, 9]]), "annotation 2: point x 99, y 1 is outside"),
         "COCO not a number": (annotation(segmentation=[[1, 1, 2, 2, 3, np.nan]]), "(id 2): segmentation[0][5] is nan"),
-        "COCO a box alone": (annotation(segmentation=[]), "annotations.json: annotation 2: segmentation is empty"),
+        "COCO a box alone": (
+            annotation(segmentation=[]),
+            "annotations.json: annotation 2: the field segmentation is empty",
+        ),
         "COCO runs too short": (runs(40, 48, 1, 2), "annotation 2: the runs in segmentation.counts have 3 pixels"),
         "COCO runs of another size": (runs(4, 4, 16), "annotation 2: segmentation.size is 4x4"),
         "COCO runs below zero": (runs(40, 48, -5, 1925), "annotation 2: ", "-5 pixels"),
@@ -469,8 +472,8 @@ COLOURS = faults(
             put("colours.csv", "a,b\n1,2\n"),
             "colours.csv has no column colour, only the columns a, b",
         ),
-        "no colour": (table("#zzz,1"), "colours.csv, line 2: colour is '#zzz'"),
-        "no class of a colour": (table("#000000,999"), "colours.csv, line 2: class is '999'"),
+        "no colour": (table("#zzz,1"), "colours.csv, line 2: the colour is '#zzz'"),
+        "no class of a colour": (table("#000000,999"), "colours.csv, line 2: the class is '999'"),
         "a colour of two classes": (
             table("#000000,0", "#000000,1"),
             "colours.csv, line 3: colour #000000 already has class 0",

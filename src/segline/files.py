@@ -75,7 +75,7 @@ def partial(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A killed process may have left a temporary file. If that is a link, writing would change the link's target.
+        # Remove a temporary file that a killed process left. If this file is a link, writing would change its target.
         temporary.unlink(missing_ok=True)
         try:
             yield temporary
@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Make an OSError in the with statement name `path` if the error names a temporary file of `path` or no file."""
+    """If an OSError in the with statement names no file, or a temporary file of `path`, make it name `path`."""
     try:
         yield
     except OSError as error:
@@ -291,7 +291,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill. On success it replaces `target`; on failure `target` stays unchanged."""
+    """Yield a temporary folder to fill. On success, rename it to `target`; on failure, leave `target` unchanged."""
     building = temporary_name(target)
     with written(target):
         try:

@@ -41,7 +41,7 @@ class Segmentation:
 
 
 class Segmenter:
-    """A registered model. It predicts with the code that was registered with it, not with the installed segline."""
+    """A registered model. Predictions use the code that was registered with the model, not the installed segline."""
 
     def __init__(self, version: Loaded, address: str) -> None:
         """Wrap a loaded version. Scripts call `load` instead."""

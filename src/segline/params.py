@@ -346,7 +346,7 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the class of the section, or mapping of sections, in `field`; None if `field` holds no section."""
+    """Return the type of the section in `field`, or of each section in a mapping; None if `field` holds no section."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
@@ -440,7 +440,10 @@ class Tune(Section):
 
 
 def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
-    """Return False only if `name` is a schedule setting that none of the decay schedules in `kinds` reads."""
+    """Return whether the setting `name` has an effect with the decay schedules `kinds`.
+
+    A parameter of a schedule has an effect if one of these schedules reads it. Every other setting has an effect.
+    """
     section, _, parameter = name.rpartition(".")
     return (
         section != "train.schedule"

@@ -145,7 +145,7 @@ class Deferred:
         self._restore()
 
     def _restore(self) -> None:
-        # A signal may interrupt this method and call it again. Restoring the handlers twice is harmless.
+        # A signal handler may call this method while this method runs. Restoring the handlers twice is harmless.
         former, self._former = self._former, {}
         for number, handler in former.items():
             signal.signal(number, handler)

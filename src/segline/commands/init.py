@@ -158,7 +158,7 @@ def _removed_on_error(folder: Path, content: dict[str, bytes]) -> Iterator[None]
 
 
 def _start_git(folder: Path, paths: list[str]) -> None:
-    """Make a git repository, if `folder` is in none, and stage the files of the project."""
+    """If `folder` is not inside a git repository, make `folder` a repository. Stage the files of the project."""
     try:
         try:
             git.call(folder, "rev-parse", "--is-inside-work-tree")

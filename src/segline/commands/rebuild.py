@@ -81,7 +81,8 @@ def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
     source = data.get("source") if isinstance(data, dict) else None
     if not isinstance(source, str):
         raise RebuildError(
-            f"{file}: data.source = {shown(source)} is not the path of a dataset; the commit cannot be rebuilt"
+            f"{file}: data.source = {shown(source)} is not the path of a dataset, so the version cannot be rebuilt "
+            "from this commit"
         )
     yaml = YAML()
     settings = yaml.load(file.read_text(encoding="utf-8-sig"))
@@ -90,7 +91,7 @@ def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
         yaml.dump(settings, file)
     if (clone.project / f"{source}.dvc").is_file():  # otherwise a stage generates the dataset
         clone.fetch([source])
-    # The stages call `python`, which DVC looks up on PATH.
+    # Put the current Python first on PATH, because DVC looks up the command `python` of the stages on PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", "--no-commit", "evaluate"]
     done = subprocess.run(command, cwd=clone.project, env={**surroundings(), "PATH": path}, check=False)

@@ -106,7 +106,7 @@ def bands(height: int) -> list[slice]:
 def weight_band(
     target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
 ) -> npt.NDArray[np.float32]:
-    """Return the rows `rows` of the weight map. In `target`, touching instances must already be separated.
+    """Return the part of the weight map in `rows`. In `target`, touching instances must already be separated.
 
     The rows are identical to those of `weight_map`. Only these rows and a margin are read from the arrays, which may be
     memory-mapped.

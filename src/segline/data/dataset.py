@@ -209,7 +209,8 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
     except OSError as error:
         raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
     for file in listed:
-        # Pipes are skipped: reading one would block forever. Broken links are kept: reading one reports the error.
+        # Skip pipes, because reading a pipe would block forever.
+        # Keep broken links, because the code that reads them reports the error.
         wanted = not suffixes or file.suffix.lower() in suffixes
         if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue

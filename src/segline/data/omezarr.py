@@ -74,7 +74,7 @@ class Pyramid(_Part):
 
 @dataclass(frozen=True)
 class Frame:
-    """Path and metadata of an OME-Zarr image. Its predictions are written with the same version, axes and scale."""
+    """Path and metadata of an OME-Zarr image. Its predictions have the same NGFF version, axes and scale."""
 
     path: Path
     version: str

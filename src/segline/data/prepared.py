@@ -110,7 +110,7 @@ class Prepared:
         return _array(WEIGHTS / f"{name}.npy", np.float32, 2)
 
     def tile_sources(self, split: str) -> tuple[Arrays, Arrays, Arrays]:
-        """Return the images, targets and weight maps of a split, as the tile samplers need them."""
+        """Return the images, targets and weight maps of a split, in the form that the tile samplers need."""
         names = self.names(split)
         return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
 
@@ -180,7 +180,7 @@ class Moments:
 
 
 def moments(image: Raw) -> Moments:
-    """Return the moments of an image (H, W, C).
+    """Return the moments of an image (H, W, C): for each channel, the sum of values and the sum of squared values.
 
     In a dataset of grey and RGB images, `images.as_channels` must first convert grey images to three channels.
     """

@@ -152,7 +152,7 @@ def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.N
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the mean of each square in a band of rows, as an array (number of squares, C).
+    """Return the mean of each square of pixels in a band of rows, as an array (number of squares, C).
 
     A square has sides of `step` px; `wide` is the number of squares.
     """

@@ -66,7 +66,9 @@ def _tiff(pixels: Raw, nodata: float | None) -> bytes:
 
 
 def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> None:
-    """Write the class ids of one image, or of its blocks, as uint8 label images.
+    """Write the class ids of one image as uint8 label images, one for each block of the image.
+
+    An image that is not cut is a single block.
 
     Raises
     ------
@@ -92,7 +94,9 @@ def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> 
 
 
 def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -> int:
-    """Write the instance ids of one image, or of its blocks, as uint16 label images; return the number of instances.
+    """Write the instance ids of one image as uint16 images, one for each block; return the number of instances.
+
+    An image that is not cut is a single block.
 
     Raises
     ------

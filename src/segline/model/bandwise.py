@@ -127,7 +127,7 @@ def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
 
 
 def _join(joined: dict[int, int], first: int, second: int) -> None:
-    """Join two components. `joined` maps an id to a lower id of its component; the lowest id is not in `joined`."""
+    """Join two components. `joined` maps an id to a lower id in the component; the lowest id is not in `joined`."""
     low, high = sorted((_lowest(joined, first), _lowest(joined, second)))
     if low < high:
         joined[high] = low

@@ -21,7 +21,7 @@ RATIO = 32768  # largest accepted expansion, decoded bytes per compressed byte; 
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
 # Bytes that OpenJPEG needs per tile, per channel of a tile and per precinct.
-# An image is never refused for tiles or precincts that need at most `FEW` bytes.
+# Tiles or precincts that need at most `FEW` bytes are accepted in every image.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
 SMALLEST_BLOCK = 2  # smallest accepted code-block: 16 px, stored as log2(16) - 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9

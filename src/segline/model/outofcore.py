@@ -15,7 +15,7 @@ from .tiling import Source
 
 
 class OutOfCorePrediction:
-    """Labels, objects and probabilities of an out-of-core image, computed for some rows at a time."""
+    """Predicted labels, objects and probabilities of an out-of-core image, computed for some rows at a time."""
 
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
         """Predict `source` and write the maps into `folder`; continue after an interrupted call.

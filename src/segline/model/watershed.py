@@ -73,7 +73,7 @@ class Watershed:
         self._last: LastRow | None = None
 
     def add(self, heights: Heights) -> Ids:
-        """Return preliminary ids (h, W) for the next band; 0 is background. `objects` joins these ids into objects.
+        """Return preliminary ids (h, W) for the next band; 0 is background. The method `objects` joins these ids.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return, for each index, the index where its path ends; `pointers` holds the index that follows each index."""
+    """Follow chains in which pointers[i] comes after i; return, for each index, the last index of its chain."""
     while True:
         further = pointers[pointers]
         if np.array_equal(further, pointers):

@@ -54,7 +54,7 @@ def _sizes(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
 
 
 def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return, for each distinct id in `ids`, the sum of the entries of `pixels` with this id."""
+    """Add up `pixels` by id: return, for each distinct id in `ids`, the sum of its pixels."""
     sums = np.bincount(np.unique(ids, return_inverse=True)[1], weights=pixels)
     return sums.astype(np.int64)
 

@@ -193,7 +193,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
                 self.transport.close()
         if self._ending:
             self._finish()
-        # Do not resume after the end of the data: the transport would report the end in each event loop iteration.
+        # After the end of the data, do not resume reading: each iteration of the event loop would report the end.
         if not self.flow.read_paused and not self._half_closed:
             self.transport.resume_reading()
 
@@ -304,8 +304,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             return
         self._unset_keepalive_if_required()
         self.transport.write(self._refusal(status, reason))
-        # Closing at once would reset the connection while the client still sends. The client would then lose the
-        # response that explains the refusal.
+        # Closing at once would reset the connection while the client still sends.
+        # Then the client would lose the response that explains the refusal.
         self.flow.resume_reading()
         if self._half_closed:
             self.transport.close()

@@ -272,7 +272,7 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
-    """Warn if `md5` is not the md5 of the alias in registry.jsonl.
+    """Warn if registry.jsonl records another md5 for the alias than `md5`.
 
     Raises
     ------

@@ -67,7 +67,7 @@ def _name(text: str) -> str:
 
 
 def _text(value: object) -> object:
-    # A JSON escape can stand for half of a surrogate pair, and a text with such a half cannot be printed.
+    # Escape lone surrogates, which JSON escapes can contain, because a text with a lone surrogate cannot be printed.
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 

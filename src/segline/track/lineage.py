@@ -20,9 +20,9 @@ from segline.track.git import call as run_git
 LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
-# Prefixes of the paths of code files, of the package list, and of the file that names an installed segline.
+# A path with one of these prefixes is code: a source file, the list of packages, or segline.yaml.
 CODE = ("src/", "requirements.txt", installed.FILE.name)
-# The pipeline itself writes these files, and they do not affect the results.
+# Changes of these files do not make a working tree dirty: the pipeline writes them, and no result depends on them.
 RECORDS = ("dvc.lock", "registry.jsonl", "data/model/metrics.json", "data/reports/test.json")
 
 

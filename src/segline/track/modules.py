@@ -67,7 +67,7 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
     finders = (finder for finder in sys.meta_path if isinstance(finder, SourcePackage))
     package = next((finder for finder in finders if finder.name == name), None)
     if package is None:
-        # Remove modules that MLflow may have imported from the files on disk.
+        # Drop modules of this package from sys.modules: MLflow may have imported them from the files on disk.
         for imported in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
             del sys.modules[imported]
         package = SourcePackage(name, sources)

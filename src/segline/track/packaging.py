@@ -43,7 +43,7 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# Predictions of the example may differ slightly, if stage `evaluate` uses a GPU and the packed model uses a CPU.
+# Tolerances, because the predictions of a GPU in stage `evaluate` and a CPU in the packed model may differ slightly.
 TOLERANCE = 0.001  # largest share of pixels that may differ
 OBJECT_TOLERANCE = 3  # number of objects that may differ; if an object is cut in two, one is missing and two are extra
 OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of the two limits applies
@@ -59,7 +59,7 @@ set_model(Served())
 
 
 def room(project: Path) -> Path:
-    """Return the folder with the code that versions of `project` carry.
+    """Return the folder with the code that is packed into the model versions of `project`.
 
     A checkout of segline's repository has this code itself; for other projects, the installed code is used.
     """
@@ -90,7 +90,7 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with `by_bytes` set to True if the MD5 of the copy is in `md5s`; return self otherwise."""
+        """Return a copy with the earlier MD5 rules (`by_bytes`) if `md5s` has the copy's MD5; otherwise return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
@@ -101,7 +101,7 @@ class Parts:
 
     @cached_property
     def code_md5(self) -> str:
-        """MD5 of the shipped code; the MD5 of the version depends on it."""
+        """MD5 of the shipped code. The MD5 of the version depends on this MD5."""
         return bytes_md5(self.sources) if self.by_bytes else identity.of_sources(self.sources)
 
     @cached_property

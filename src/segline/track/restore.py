@@ -76,10 +76,10 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return the two possible MD5s of a version that is made from the checked-out commit.
+    """Return the MD5s that a version made from the checked-out commit would have, by present and by earlier rules.
 
-    There are two MD5s, because earlier segline releases computed the MD5 of the code from the exact bytes. The result
-    is empty if the commit has no model.
+    Earlier segline releases computed the MD5 of the code from the exact bytes. The result is empty if the commit has no
+    model.
     """
     outs = {out["path"]: out.get("md5") for stage in clone.lock().values() for out in stage.get("outs", ())}
     md5s = {name: outs.get(MODEL.format(name)) for name in packaging.MODEL_FILES}

@@ -1,4 +1,4 @@
-"""Open the project's MLflow store (create or relocate it if needed), and start, resume and find runs in it."""
+"""Open the project's MLflow store (create or relocate the store if needed); start, resume and find runs there."""
 
 import csv
 import logging
@@ -122,7 +122,7 @@ class Store:
         return runs
 
     def latest(self, key: str) -> Run | None:
-        """Return the latest run that has this key, or None if no run has it."""
+        """Return the latest run that has this key, or None if no run has this key."""
         runs = self._of_key(key)
         return Run(self.client, runs[0].info.run_id) if runs else None
 

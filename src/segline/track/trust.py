@@ -175,7 +175,7 @@ def known(name: str, history: Path) -> set[str]:
 
 
 def misplaced(alias: str, name: str, md5: str, history: Path) -> str:
-    """Return a message if `md5` is not the md5 of the alias in registry.jsonl; return an empty text otherwise."""
+    """Return a message if registry.jsonl records another md5 for the alias than `md5`; otherwise an empty text."""
     if alias not in PLACES:
         return ""
     held = champions([line for line in read_history(history) if line.name == name])

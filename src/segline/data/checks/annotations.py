@@ -80,9 +80,9 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Diagonal neighbours lie in adjacent columns. If one lower run covers both columns, a pixel of this run lies
-        # directly below the upper pixel. Then the case above finds the pair. So the cases below need only the places
-        # where a lower run starts in the right-hand column.
+        # Diagonal neighbours lie in adjacent columns of two consecutive rows.
+        # If one run of the lower row covers both columns, the first case already finds the pair of runs.
+        # So the other cases look only at places where a run of the lower row starts in the right-hand column.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):

@@ -100,7 +100,7 @@ def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
 
 
 def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..., Any], *arguments: object) -> Any:
-    """Call `read` and return the result; if it raises, add its message to `problems` and return None."""
+    """Call `read` and return the result. On an error, add the error message to `problems` and return None."""
     try:
         return read(*arguments)
     except (DatasetError, FileError) as error:

@@ -79,7 +79,7 @@ def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None
 
 
 def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
-    """Return whether the label map `labelmap` applies to the masks.
+    """Return whether the label map, which labelmap.txt holds, applies to the masks.
 
     A label map does not apply to grey masks without palette. With --labels instances, it does not apply either if the
     masks hold a colour that is not in the label map, because each colour is then an object.

@@ -102,7 +102,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 def _truth(source: Path, frames: Frames) -> tuple[str, Frames]:
-    """Find the masks: only gold truth if at least one sequence has gold truth, otherwise only silver truth.
+    """Find the masks of the gold truth, or those of the silver truth if no sequence has gold truth.
 
     Return two values: GOLD or SILVER, and the mask files by sequence and frame number.
     """

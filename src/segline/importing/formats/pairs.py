@@ -197,7 +197,7 @@ def _shared_words(stems: Sequence[str]) -> str:
 
 
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
-    """Return a mapping from the name of each file, as `naming` returns it, to the file.
+    """Return the files by name; the function `naming` returns the name of a file.
 
     If two files have the same name, raise LayoutError if `refuse` is True, and return an empty mapping otherwise.
     """
