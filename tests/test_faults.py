@@ -476,7 +476,7 @@ COLOURS = faults(
         "no class of a colour": (table("#000000,999"), "colours.csv, line 2: the class is '999'"),
         "a colour of two classes": (
             table("#000000,0", "#000000,1"),
-            "colours.csv, line 3: colour #000000 already has class 0",
+            "colours.csv, line 3: an earlier line already gives colour #000000 the class 0",
         ),
         "colours of no class": (table("#000000,0", "#ff0000,1"), "source/masks/a.png: 2 colour(s)", "#020202"),
     },
@@ -509,7 +509,13 @@ IMPORT_FLAGS = flags(
         "--name new --group-by 'patient(.)'": (LayoutError, "--group-by 'patient(.)' does not match the image names a"),
     },
 ) | flags(
-    "import", {"data --name new": (DatasetError, "the source data and the dataset folder data/raw/new are nested")}
+    "import",
+    {
+        "data --name new": (
+            DatasetError,
+            "the source data and the dataset folder data/raw/new are the same, or one is inside the other",
+        )
+    },
 )
 
 

@@ -154,7 +154,7 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
 
 
 def check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Check, before any writing, that all results can be written and replace no file that segline did not write.
+    """Before any file is written, check that all results can be written and would replace only segline's own files.
 
     Raises
     ------

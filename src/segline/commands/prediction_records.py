@@ -159,7 +159,9 @@ class Records:
         except OSError as error:
             self._remove_made()
             if error.errno in (errno.ELOOP, errno.EISDIR):
-                raise RecordsError(f"{self.out / LOCK} is a link or a folder; remove this link or folder") from None
+                raise RecordsError(
+                    f"{self.out / LOCK} must be a lock file, but is a link or a folder; remove this link or folder"
+                ) from None
             raise
 
     def _release(self) -> None:
@@ -235,7 +237,7 @@ class Records:
         if stale:
             for path in stale:
                 _remove(path)
-            # Record the removal, so that after a crash new files are not mistaken for the removed files.
+            # Record the removal: after a crash, new files with the same names must not be taken for the removed files.
             self._note(Line(stem=request.stem, files={}))
         return self.out
 

@@ -74,7 +74,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
 
 
 def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
-    """Run stage `evaluate` and all stages before it in the clone, with as many threads as recorded and no run cache."""
+    """Run the stages up to `evaluate` in the clone, with the recorded number of threads and without DVC's run cache."""
     file = clone.project / "params.yaml"
     content = files.read_yaml(file)  # read without the schema, because another release of segline may have written it
     data = content.get("data") if isinstance(content, dict) else None

@@ -22,7 +22,7 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# Numbers of channels for which OpenCV 5 uses exact coordinates. Otherwise, OpenCV rounds coordinates to 1/32 px.
+# With these numbers of channels, OpenCV 5 uses exact coordinates. With others, OpenCV rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
@@ -70,7 +70,7 @@ class Grid:
     columns: Float
 
     def inner(self, side: int) -> "Grid":
-        """Return the grid of the central square with sides of `side` px.
+        """Return the part of this grid that lies in its central square, whose sides are `side` px long.
 
         Unpadded convolutions keep only this square."""
         margin = (self.rows.shape[0] - side) // 2
@@ -106,7 +106,7 @@ def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[i
 
 
 def grid(parameters: Parameters, height: int, width: int) -> Grid:
-    """Return the grid of the augmented tile in an image of `height` x `width` px.
+    """Return the grid of the augmented tile: coordinates in an image of `height` x `width` px.
 
     Coordinates beyond the border of the image are mirrored at the border.
     """
@@ -166,7 +166,7 @@ def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int,
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror coordinates at the ends of an axis, so that all lie in 0 ... length - 1; overwrite `places`.
+    """Mirror coordinates at the ends of an axis, so that all lie in 0 ... length - 1; store the results in `places`.
 
     The coordinates are `places` + `origin`. The edge is not repeated.
 
@@ -260,7 +260,8 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
     # The shift is added to whole rows, because numpy is four times slower if the innermost loop has three channels.
     changed.reshape(height, width * channels)[:] += np.tile(shift, width)
     if parameters.noise > 0:
-        # 16 random bits select a normal quantile, up to 4.3 sigma. This is five times faster than `standard_normal`.
+        # 16 random bits select one of 65,536 normal quantiles. This is five times faster than `standard_normal`.
+        # No quantile is farther than 4.3 sigma from 0.
         bits = np.random.default_rng(parameters.noise_seed).integers(2**16, size=scaled.shape, dtype=np.uint16)
         changed += (_normal_quantiles() * np.float32(parameters.noise)).take(bits)
     return changed

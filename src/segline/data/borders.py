@@ -247,6 +247,6 @@ def _distance(outside: npt.NDArray[np.bool_]) -> Distances:
 
 
 def _exact(distances: Distances) -> npt.NDArray[np.float64]:
-    """Remove float32 rounding errors from distances up to 2,000 px. Their exact squares are whole numbers."""
+    """Remove float32 rounding errors from distances up to 2,000 px. Squares of exact distances are whole numbers."""
     squares = np.square(distances, dtype=np.float64)
     return np.sqrt(np.rint(squares, out=squares), out=squares)

@@ -132,7 +132,7 @@ class Dataset:
         return height * width * max(READING * channels * np.dtype(dtype).itemsize, LABELS)
 
     def truth(self, stem: str) -> Truth:
-        """Return two arrays (H, W): class ids, IGNORE at ignored pixels; and instance ids, 0 for background.
+        """Return two arrays (H, W): class ids (IGNORE at ignored pixels) and instance ids (0 at background pixels).
 
         Without a folder `classes`, every instance is of class 1. Without a folder `instances`, the connected components
         of each class are the instances. For areas (`labels: classes`), components are 8-connected, so that a crack one

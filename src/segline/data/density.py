@@ -79,7 +79,7 @@ def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Flo
     """
     table, borders = _table(of_class), np.broadcast_to(border, classes.shape)
     bands = [slice(top, top + CELL) for top in range(0, len(classes), CELL)]
-    # Bands save memory: the density of a whole image needs eight times the memory of its class ids.
+    # Process the rows in bands, because the density of a pixel needs eight times the memory of its class id.
     sums, added = np.stack([_band(table[classes[band]], borders[band]) for band in bands], axis=1)
     return np.stack([np.cumsum(sums).reshape(sums.shape), added])
 

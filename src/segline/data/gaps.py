@@ -130,8 +130,8 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A pixel waits until all touching pixels of lower rank, including those in other strips, are decided.
-            # The loop always ends, because the undecided pixel of lowest rank waits for no other pixel.
+            # A pixel waits until all touching pixels of lower-ranked instances are decided, even those in other strips.
+            # The loop always ends, because the undecided pixels of lowest rank wait for no other pixel.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -142,10 +142,9 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial state of each pixel (H, W), and two areas of each instance: whole area, and untouched area.
+    """Return the initial state of each pixel (H, W), and the area of each instance with and without touching pixels.
 
-    Both areas are numbers of pixels. The untouched area leaves out pixels that touch another instance of the same
-    class.
+    A touching pixel touches another instance of the same class. An area is a number of pixels.
     """
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1

@@ -28,7 +28,7 @@ KEPT = 2**26  # bytes of decoded strips and tiles that are kept for the next win
 
 
 class Readable(Protocol):
-    """Image of which any rows and columns can be read."""
+    """Image from which any range of rows and columns can be read."""
 
     @property
     def height(self) -> int:

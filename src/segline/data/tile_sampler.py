@@ -251,7 +251,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:
-    """Select at most `most` tile positions at even steps from all positions, so that each image keeps its share."""
+    """Select at most `most` tile positions, evenly spaced in the list of all positions; each image keeps its share."""
     every = [place for image in places for place in image]
     count = min(most, len(every))
     return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]

@@ -94,7 +94,7 @@ def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> 
 
 
 def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -> int:
-    """Write the instance ids of one image as uint16 images, one for each block; return the number of instances.
+    """Write the instance ids of each block of one image as a uint16 image; return the number of instances.
 
     An image that is not cut is a single block.
 
@@ -127,7 +127,10 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write the missing blocks of a mask, and return these blocks by stem; call `read` only if a block is missing."""
+    """Write the blocks of a mask that have no file yet; return these blocks by stem. `read` returns the whole mask.
+
+    `read` is called only if a block has no file.
+    """
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
     if not missing:
         return {}

@@ -140,7 +140,7 @@ class Predictor:
         return probabilities
 
     def _pixels(self) -> int:
-        """Return the largest number of input pixels of one forward pass."""
+        """Return the largest number of input pixels that one forward pass may process."""
         reduction = self.network.geometry.reduction**2
         return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 

@@ -165,7 +165,9 @@ def _size(data: bytes) -> _Size:
     tiles = -(-right // wide) * -(-bottom // high)
     size = _Size(bottom - top, right - left, channels, parts[0] + 1, tiles, min(wide, right), min(high, bottom))
     if tiles * (TILE + CHANNEL * channels) > FEW + size.samples:
-        raise ImageError(f"the file has {tiles} tiles of {wide} x {high} px; save it with larger tiles")
+        raise ImageError(
+            f"the file has {tiles} tiles of {wide} x {high} px, which need too much memory; save it with larger tiles"
+        )
     return size
 
 
@@ -210,4 +212,6 @@ def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
         wide, high = (-(-side // 2 ** (levels - level)) for side in (size.tile_width, size.tile_height))
         count += -(-wide // 2 ** (precincts[level] & 15)) * -(-high // 2 ** (precincts[level] >> 4))
     if count * size.tiles * size.channels * PRECINCT > FEW + 4 * size.samples:
-        raise ImageError(f"the file has {count * size.tiles} precincts; save it with larger precincts")
+        raise ImageError(
+            f"the file has {count * size.tiles} precincts, which need too much memory; save it with larger precincts"
+        )

@@ -222,6 +222,7 @@ def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
         )
     if 0 < highest <= most // 2:
         raise ImageError(
-            f"the file declares 0 as white (WhiteIsZero), but the values 0 to {highest} look like ids, which segline "
-            f"would invert to {most} to {most - highest}; write the mask as MinIsBlack"
+            f"the file declares 0 as white (WhiteIsZero), but the values 0 to {highest} look like ids, and segline "
+            f"would turn 0 into {most} and {highest} into {most - highest}; save the mask as BlackIsZero (also called "
+            "MinIsBlack)"
         )

@@ -29,8 +29,8 @@ class OutOfCorePrediction:
         """
         if reason := predictor.needs_whole:
             raise ImageError(
-                f"an image of {source.width} x {source.height} px is too large for memory, and windows are not "
-                f"possible, because {reason}; cut the image into parts"
+                f"an image of {source.width} x {source.height} px is too large for memory, and cannot be predicted "
+                f"window by window, because {reason}; cut the image into parts"
             )
         self._inference, self._show = predictor.inference, show
         self._maps = Maps(averaged(predictor, source, folder, show), predictor.inference)

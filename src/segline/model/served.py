@@ -136,8 +136,8 @@ def to_bytes(entry: Any) -> bytes:
             f"the entry has type {type(entry).__name__}; send the bytes of an image file, as base64 in JSON"
         )
     try:
-        # MLflow passes some base64 text as bytes, so bytes are decoded, too.
-        # Decoding fails for an image file, because every image file contains byte values that base64 does not use.
+        # MLflow passes some base64 text as bytes, so try to decode bytes, too.
+        # An image file contains bytes that base64 does not use. So decoding fails, and the file is returned as it is.
         return base64.b64decode("".join(entry.split()) if isinstance(entry, str) else entry, validate=True)
     except (binascii.Error, ValueError):
         if isinstance(entry, str):

@@ -216,8 +216,9 @@ def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
     sizes = (height, width, rows, columns, page.samplesperpixel)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or (depth, page.tiledepth or 1) != (1, 1):
         raise ImageError(
-            f"an image of {width} x {height} x {depth} px, stored in strips or tiles of {columns} x {rows} px, "
-            "is not supported"
+            f"the file declares {width} x {height} x {depth} px (width x height x depth), stored in strips or tiles of "
+            f"{columns} x {rows} px; the depth must be 1, and all sizes and the number of channels must be above 0; "
+            "save the image as a 2D TIFF"
         )
     planes = page.samplesperpixel if page.planarconfig == PLANAR else 1
     return -(-height // rows) * -(-width // columns) * planes, rows, columns

@@ -114,7 +114,7 @@ def _decode(string: memoryview) -> bytes:
         start = end
         complete = max(0, len(pending) // 4 - 1) * 4  # the last four characters may hold padding
         if "=" in pending[:complete]:
-            raise ValueError("base64 continues after its padding")
+            raise ValueError("the base64 string has characters after its padding")
         decoded.append(base64.b64decode(pending[:complete], validate=True))
         pending = pending[complete:]
     try:

@@ -46,7 +46,7 @@ class Clone:
         dvc = self.project / ".dvc"
         if not dvc.is_dir():
             raise CloneError(f"commit {commit[:10]} contains no folder .dvc, so its data cannot be restored")
-        # Set cache and remotes. Only DVC's local configuration may define them, and git does not clone this file.
+        # The clone lacks .dvc/config.local, because git ignores this file. So set the cache and the remotes here.
         with Config(str(dvc)).edit("local") as config:
             config["cache"]["dir"] = self._cache
             config["remote"] = self._config["remote"]

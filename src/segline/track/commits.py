@@ -228,7 +228,7 @@ def _parsed(text: bytes) -> Any:
 
 
 def _spellings(content: bytes) -> frozenset[str]:
-    """Return the digests of a file content, by the rules of this segline release and of all earlier releases.
+    """Return all digests that this or an earlier segline release may have recorded for a file with this content.
 
     For a Python file, a version records the code digest. For other files, a version records the MD5 of the bytes. Older
     versions record the MD5 of the bytes for all files. These bytes may have other line endings than `content`: LF or

@@ -118,7 +118,7 @@ class Registry:
             created = version is None
             if version is None:
                 logged, md5s = versions.log(self.store, self.name, parts, run, records)
-                # Write the line before the version exists. So every version has a line, even if this process is killed.
+                # Write the line first, so that every version has a line in the history even if this process is killed.
                 self.record(Md5s.of(parts), "registered")
                 all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(

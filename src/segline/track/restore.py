@@ -19,7 +19,7 @@ class NoCommitError(ValueError):
 
 @dataclass(frozen=True)
 class Lost:
-    """A version that has a line in registry.jsonl but is missing in the store."""
+    """A version that has a line in registry.jsonl, but is missing from the store."""
 
     name: str
     version_md5: str
@@ -27,7 +27,7 @@ class Lost:
 
 
 def lost(registry: Registry) -> list[Lost]:
-    """Return the present and former champions that are missing in the store, ordered by the first promotion.
+    """Return the present and former champions that are missing from the store; the latest champion comes last.
 
     Versions that never became champion are not restored, because nobody chose them.
     """
@@ -76,7 +76,7 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return the MD5s that a version made from the checked-out commit would have, by present and by earlier rules.
+    """Return the possible MD5s of a version made from the checked-out commit, by the present and earlier MD5 rules.
 
     Earlier segline releases computed the MD5 of the code from the exact bytes. The result is empty if the commit has no
     model.

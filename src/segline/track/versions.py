@@ -131,7 +131,7 @@ def log_metrics(
 
 
 def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
-    """Return the training, validation and test images of a version; None if its image list cannot be read."""
+    """Return the training, validation and test images of a version; None if the version's image list cannot be read."""
     try:
         logged = store.client.get_logged_model(_model_id(version))
         with store.current():  # a server sends only the image list, not the weights
@@ -145,7 +145,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
 
 
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
-    """If no commit matches a version's origin tags, replace them with the origin tags of a new registration.
+    """Replace the tags about a version's origin with `tags`, unless a commit still matches the present tags.
 
     The same model may be made again from other code or params, and the old code or params may remain uncommitted.
     """

@@ -53,7 +53,7 @@ class Watch:
         )
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning with advice if the latest epoch or epoch `kept` is part of a collapse; otherwise None.
+        """Return a warning with advice if a collapse includes the latest epoch or epoch `kept`; otherwise None.
 
         The weights of epoch `kept` become the trained model.
         """

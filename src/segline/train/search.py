@@ -200,8 +200,8 @@ class Search:
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # Each setting name has its own seed, because a trial that is trained again may already have some values.
-        # The other values must be the same as in the first training of this trial.
+        # A trial that is trained again may already have some of its values. The missing values must be the same as in
+        # the first training of the trial. Therefore each setting name has its own seed.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))

@@ -30,7 +30,7 @@ class Claims(Protocol):
     """Locks with which workers claim trials. A claim is released when the worker's process ends, even by a kill."""
 
     def claim(self, number: int, wait: bool = False) -> AbstractContextManager[bool]:
-        """Claim trial `number`. If another worker has claimed it, yield False; if `wait` is set, wait instead."""
+        """Claim trial `number`; yield whether the claim succeeded. If `wait` is set, wait until the trial is free."""
         ...
 
 

@@ -19,7 +19,7 @@ SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies
 COARSE = 512  # px, side after a first reduction; this step keeps the image's type to avoid a large float copy
 # Images are similar if at most MOST_BITS of the 255 bits of their perceptual hashes differ.
 # In the data that segline was tested with, images of different scenes differed in at least 58 bits.
-# Over 90 % of images stay similar after JPEG compression (quality 30), 10 % brightening, halving, or a shift by 1 %.
+# Over 90 % of images stay similar after JPEG compression (quality 30), 10 % brightening, 50 % scaling or a 1 % shift.
 MOST_BITS = 40
 ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
 
@@ -121,7 +121,10 @@ def united(codes: Codes, labels: Indices) -> Indices:
 
 
 def joined(labels: Indices, pairs: Iterable[tuple[int, int]]) -> Indices:
-    """Merge the two labels of each pair of indices into the smaller label; return the new labels (N,)."""
+    """Merge the two groups of each pair of images; return the new group label of each image (N,).
+
+    A merged group keeps the smaller label.
+    """
     labels = labels.copy()
     for index, partner in pairs:
         low, high = sorted((labels[index], labels[partner]))

@@ -78,7 +78,8 @@ def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     """
     if folder.is_dir() and not (folder / SPEC).exists():
         raise DatasetError(
-            f"{folder} holds no {SPEC}; `segline import {folder} --name NAME` makes a dataset from its files"
+            f"{folder} holds no {SPEC}; `segline import {folder} --name NAME` makes a dataset from the files in this "
+            "folder"
         )
     try:
         return Dataset.open(folder), []

@@ -138,7 +138,7 @@ class Census:
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
     edge: Counter[int] = field(default_factory=Counter)
-    # For each value, the largest number of its pixels in one mask, and the file of this mask.
+    # For each value, the mask with the most pixels of this value, as (number of these pixels, mask file).
     most_of: dict[int, tuple[int, Path]] = field(default_factory=dict)
 
     @classmethod

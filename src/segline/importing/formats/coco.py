@@ -251,7 +251,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether `key` could be the id of an invalid entry.
+    """Return whether `key` is the id of an invalid entry, or may be, because the id of some entry is unknown.
 
     If the id of an entry is missing or invalid, the intended id may be any id that no valid entry has.
     """

@@ -229,7 +229,7 @@ def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Reg
         mask = decode(base64.b64decode(encoded))[..., 0] > 0
     except (TypeError, binascii.Error, ImageError) as error:
         raise LayoutError(
-            f"{where}: the field mask is not an image in base64 ({error}); correct or remove the shape"
+            f"{where}: the field 'mask' is not a base64-encoded image ({error}); correct or remove the shape"
         ) from error
     left, top = np.rint(points[0]).astype(int)
     height, width = mask.shape

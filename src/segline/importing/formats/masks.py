@@ -1,4 +1,4 @@
-"""Build the layout of images with one mask each; the meaning of the mask values is guessed or set by options."""
+"""Build the layout of a source with one mask per image; the meaning of the mask values is guessed or set by options."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ def layout(
     blank: Mapping[str, Path] | None = None,
     mapper: Mapper = map,
 ) -> Layout:
-    """Return the layout of `images` with one mask each; guess the meaning of the values, unless `options` state it.
+    """Return the layout of a source with one mask per image; guess what the values mean, unless `options` state it.
 
     Parameters
     ----------
