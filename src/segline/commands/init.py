@@ -90,11 +90,11 @@ def _dataset_name(source: Path, name: str) -> str:
     name = name or source.resolve().stem
     if not re.fullmatch(NAME, name):
         raise InitError(
-            f"{name!r} cannot be the name of a dataset; give another one with --name, which consists of letters, "
+            f"{name!r} cannot be the name of a dataset; use --name to give another name, made up only of letters, "
             "digits, '.', '_' and '-'"
         )
     if name == DRAWN:
-        raise InitError(f"--name {name}: stage sample writes its dataset there; choose another name")
+        raise InitError(f"--name {name}: stage sample writes its dataset to {RAW / name}; choose another name")
     return name
 
 
