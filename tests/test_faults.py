@@ -357,7 +357,7 @@ SOURCES = faults(
         "nothing there": (remove("source"), "source does not exist"),
         "an empty folder": (only(lambda root: (root / "source").mkdir()), "source is an empty folder"),
         "an archive": (only(put("source", b"PK\3\4")), "source is a single file"),
-        "a dataset already": (put("source/dataset.yaml", SPEC), "source is already a dataset"),
+        "a dataset already": (put("source/dataset.yaml", SPEC), "source is already a dataset folder"),
         "no masks": (remove("source/masks"), "source has images in images/, but no masks", "--masks"),
         "no images": (remove("source/images"), "source has masks in masks/, but no folder of images", "--images"),
         "image without mask": (remove(MASK), "1 of 6 images have no mask: c.png", "--skip-unpaired"),

@@ -155,7 +155,7 @@ def tune(
         ),
     ] = None,
 ) -> None:
-    """Search for better settings of stage train. STORAGE is a journal file or the address of a PostgreSQL database."""
+    """Search for better training settings. STORAGE is a journal file or the address of a PostgreSQL database."""
     from segline.stages import tune as stage
 
     _require("tune")

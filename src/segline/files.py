@@ -75,7 +75,7 @@ def partial(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Remove a temporary file that a killed process left. Writing to a link would change the target of the link.
+        # Remove a file that a killed process left here, or a link: writing to a link would change the link's target.
         temporary.unlink(missing_ok=True)
         try:
             yield temporary
@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Make an OSError in the with statement name `path` if the error names no file or a temporary file of `path`."""
+    """If an OSError in the with statement names no file, or a temporary file of `path`, make the error name `path`."""
     try:
         yield
     except OSError as error:

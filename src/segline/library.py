@@ -44,7 +44,7 @@ class Segmenter:
     """A registered model. Predictions use the code that was registered with the model, not the installed segline."""
 
     def __init__(self, version: Loaded, address: str) -> None:
-        """Wrap a loaded version. Scripts call `load` instead."""
+        """Wrap a loaded version. Scripts call `load` instead of this constructor."""
         self._version, self.address = version, address
         description = version.description
         self.classes: dict[int, str] = {int(number): name for number, name in description["classes"].items()}

@@ -105,8 +105,8 @@ class Weights(Section):
         if self.density_border > 0 and self.kind == "none":
             raise ValueError(
                 f"density_border {self.density_border:g} needs the border term, which kind 'none' does not compute; "
-                "set density_border to 0, or set kind to 'paper'. "
-                "With kind 'paper', w0 = 0 keeps the border term out of the loss"
+                "set density_border to 0, or set kind to 'paper' (with w0 = 0 if the loss must not contain "
+                "the border term)"
             )
         return self
 
@@ -347,7 +347,7 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the type of the section in `field`, or of each section in a mapping; None if `field` holds no section."""
+    """Return the type of the section that `field` holds, alone or in a mapping; None if `field` holds no section."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
@@ -560,7 +560,7 @@ class Params(Section):
 
 
 class Tuned(Section):
-    """All of data/tune/best.yaml, which stage train reads."""
+    """Content of data/tune/best.yaml, which the stage `train` reads."""
 
     model: Model
     augment: Augment
@@ -574,11 +574,14 @@ class Tuned(Section):
             for part in name.split("."):
                 if not isinstance(value, dict) or part not in value:
                     raise ValueError(
-                        f"the list `searched` names {shown(name)}, which is not a setting; run stage tune again"
+                        f"the list `searched` names {shown(name)}, which is not a setting; "
+                        "run the DVC stage `tune` again"
                     )
                 value = value[part]
             if isinstance(value, dict):
-                raise ValueError(f"the list `searched` names {shown(name)}, which is a section; run stage tune again")
+                raise ValueError(
+                    f"the list `searched` names {shown(name)}, which is a section; run the DVC stage `tune` again"
+                )
         return self
 
 
@@ -601,7 +604,7 @@ def read(section: type[S], file: Path = PARAMS_FILE) -> S:
 
 
 def read_tuned(file: Path = TUNED_FILE) -> Tuned:
-    """Return the settings that stage tune chose."""
+    """Return the settings that the stage `tune` chose."""
     return load(Tuned, file)
 
 

@@ -50,7 +50,7 @@ class Terminate:
 
 
 def install(parent: int | None = None) -> None:
-    """Install the SIGTERM handler. A DVC stage, or a helper process of `parent`, also stops when its parent ends.
+    """Install the SIGTERM handler. In a DVC stage or a helper process of `parent`, also stop when the parent ends.
 
     If DVC is killed, nobody would use the results of the stage that it started.
     """
@@ -87,7 +87,7 @@ def _ancestors() -> list[int]:
 
 
 class Deferred:
-    """Context that delays the first SIGTERM or Ctrl-C until `check` is called. A second Ctrl-C acts at once.
+    """Context manager that delays the first SIGTERM or Ctrl-C until `check` is called. A second Ctrl-C acts at once.
 
     A SIGTERM within the grace period after the first signal is ignored: it may tell of the same stop, because a stage
     also stops when DVC ends, and one signal may end both. A SIGTERM after the grace period acts at once.

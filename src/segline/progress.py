@@ -54,7 +54,7 @@ class Meter:
         self._row = bar.add_task(task, total=total, completed=done, words="") if bar else None
 
     def update(self, done: int, words: Callable[[], str]) -> None:
-        """Set the number of finished steps to `done`. `words` returns the text; it is called only if text is shown."""
+        """Set the number of finished steps to `done`. `words` returns the text, and is called only if text is shown."""
         self.done = done
         if time.monotonic() - self._last_shown < INTERVALS[self._mode]:
             return

@@ -18,7 +18,7 @@ from segline.data.synthetic import NAME as DRAWN
 from segline.importing.bring import RAW
 from segline.track import git, installed
 
-# Names in segline.template, and the paths of these files in a project.
+# Name of each template file in segline.template, and path of the file in a project.
 FILES = {
     "params.yaml": "params.yaml",
     "dvc.yaml": "dvc.yaml",
@@ -94,7 +94,9 @@ def _dataset_name(source: Path, name: str) -> str:
             "digits, '.', '_' and '-'"
         )
     if name == DRAWN:
-        raise InitError(f"--name {name}: stage sample writes its dataset to {RAW / name}; choose another name")
+        raise InitError(
+            f"--name {name}: the DVC stage `sample` writes its dataset to {RAW / name}; choose another name"
+        )
     return name
 
 
@@ -118,13 +120,13 @@ def _refuse_existing(folder: Path, content: dict[str, bytes]) -> None:
     own = [path for path in content if path not in (*KEPT, *APPENDED, *EMPTY)]
     if existing := [path for path in own if (folder / path).exists()]:
         raise InitError(
-            f"{folder} holds a project already: {', '.join(existing)}; choose another folder. To use another segline "
-            "in an existing project, run `segline upgrade` there"
+            f"{folder} holds a project already: {', '.join(existing)}; choose another folder. To use the installed "
+            "segline in an existing project, run `segline upgrade` there"
         )
 
 
 def _merged(file: Path, path: str, text: bytes) -> bytes:
-    """Return the content to write at `path`. An existing text is kept; to some files, missing lines are appended."""
+    """Return the content to write at `path`. An existing file keeps its text; files in `APPENDED` get missing lines."""
     if not file.exists() or path not in (*KEPT, *APPENDED, *EMPTY):
         return text
     existing = file.read_bytes()
@@ -158,7 +160,7 @@ def _removed_on_error(folder: Path, content: dict[str, bytes]) -> Iterator[None]
 
 
 def _start_git(folder: Path, paths: list[str]) -> None:
-    """If `folder` is not inside a git repository, make `folder` a repository. Stage the files of the project."""
+    """If `folder` is not inside a git repository, make `folder` a repository. Run `git add` on the project's files."""
     try:
         try:
             git.call(folder, "rev-parse", "--is-inside-work-tree")

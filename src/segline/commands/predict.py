@@ -154,7 +154,7 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
 
 
 def check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Before any file is written, check that all results can be written and would replace only segline's own files.
+    """Before any file is written, check that all results can be written and will replace only segline's files.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def _check_length(path: Path, options: PredictOptions) -> None:
 
 
 def _paths(images: list[str]) -> list[Path]:
-    """List the images that `images` stands for, each once. List both a link and its target if their stems differ."""
+    """List each image that `images` stands for once. If the stems of a link and its target differ, list both."""
     if "" in images:
         raise PredictError(
             "the name of an image is empty; give the names of files or folders, or patterns; `.` is the current folder"

@@ -167,7 +167,7 @@ class Records:
     def _release(self) -> None:
         if self._lock is None:
             return
-        # The lock file usually stays, because another process may hold it.
+        # The lock file usually stays, because another process may hold the lock.
         # But if this process made the folder, and no other file is in the folder, remove the lock file and the folder.
         if self._made and not self._file.exists() and [path.name for path in self.out.iterdir()] == [LOCK]:
             with suppress(OSError):
@@ -216,7 +216,7 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove the recorded result files of an outdated request with the same stem; return the results folder.
+        """If the recorded request with the same stem is outdated, remove its result files; return the results folder.
 
         A recorded request is outdated if it has another image, version or number of views than `request`.
 
@@ -281,7 +281,7 @@ def _alike(line: Line, request: Request) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link, or the folder of an OME-Zarr image that segline wrote; the target of a link stays."""
+    """Remove a result of segline: a file, a link (but not its target), or the folder of an OME-Zarr image."""
     if path.is_dir() and not path.is_symlink():
         remove_zarr(path)
     else:

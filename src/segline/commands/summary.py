@@ -56,7 +56,7 @@ def main(console: Console) -> None:
 
 
 def _text_field(file: Path, field: str) -> str | None:
-    """Return a text field of a JSON file; None if there is no such file or text."""
+    """Return a text field of a JSON file; None if the file or the text is missing."""
     if not file.exists():
         return None
     value = files.read_record(file, dict[str, Any], REMEDY).get(field)

@@ -66,7 +66,7 @@ def _restore(
                     number = register(version.name)
                 if registry.find(version.version_md5) is None:
                     raise SyncError(
-                        f"the version's commit {commit[:10]} now makes another model, registered as version {number}"
+                        f"registering the model of commit {commit[:10]} again gave version {number} with another md5"
                     )
             except (CloneError, SyncError, ValueError, OSError) as error:
                 missing.append(f"{version.name} {version.version_md5} cannot be restored: {error}")

@@ -70,7 +70,7 @@ class Grid:
     columns: Float
 
     def inner(self, side: int) -> "Grid":
-        """Return the part of this grid that lies in its central square, whose sides are `side` px long.
+        """Return the central square of this grid, with sides of `side` px.
 
         Unpadded convolutions keep only this square."""
         margin = (self.rows.shape[0] - side) // 2
@@ -115,7 +115,7 @@ def grid(parameters: Parameters, height: int, width: int) -> Grid:
 
 
 def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
-    """Return the grid of a tile without augmentation, with sides of `tile` px around `centre`.
+    """Return the grid of a tile without augmentation. The tile has sides of `tile` px, and its centre is `centre`.
 
     With this grid, `warp` copies the pixels exactly.
     """
@@ -124,7 +124,7 @@ def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
 
 
 def coordinates(parameters: Parameters) -> tuple[Float, Float]:
-    """Return the source coordinates of a deformed tile, relative to the first pixel of the tile before deformation.
+    """Return the source coordinates of a deformed tile, relative to the top left pixel of the undeformed tile.
 
     The formula source = middle + R (mirrored offset) / scale + d composes crop, mirror, rotation R, zoom and
     displacement d. d is the smooth deformation of the paper (Ronneberger 2015, 3.1): random displacements on a coarse
@@ -133,7 +133,7 @@ def coordinates(parameters: Parameters) -> tuple[Float, Float]:
 
     Returns
     -------
-    Rows and columns (tile, tile), px, relative to the first pixel of the unchanged tile.
+    Rows and columns (tile, tile), px, relative to the top left pixel of the undeformed tile.
     """
     side = parameters.tile
     turn = math.radians(parameters.rotation)
@@ -159,7 +159,7 @@ def _upsample(control: Float, side: int) -> Float:
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
     """Mirror all coordinates outside the image into the image, in place; return the resulting grid.
 
-    The coordinates are relative to the first pixel of the unchanged tile.
+    The coordinates are relative to the top left pixel of the undeformed tile.
     """
     origin = [middle - rows.shape[0] // 2 for middle in centre]
     return Grid((_mirror(rows, origin[0], height), _mirror(columns, origin[1], width)), rows, columns)
@@ -260,7 +260,7 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
     # The shift is added to whole rows, because numpy is four times slower if the innermost loop has three channels.
     changed.reshape(height, width * channels)[:] += np.tile(shift, width)
     if parameters.noise > 0:
-        # 16 random bits select one of 65,536 normal quantiles. This is five times faster than `standard_normal`.
+        # Select one of 65,536 normal quantiles by 16 random bits: five times faster than `standard_normal`.
         # No quantile is farther than 4.3 sigma from 0.
         bits = np.random.default_rng(parameters.noise_seed).integers(2**16, size=scaled.shape, dtype=np.uint16)
         changed += (_normal_quantiles() * np.float32(parameters.noise)).take(bits)

@@ -109,8 +109,8 @@ class Dataset:
             )
         if not classes and len(spec.classes) > 2:
             raise DatasetError(
-                f"{folder} has {len(spec.classes)} classes, but it has no folder `classes` with label images of class "
-                "ids"
+                f"{folder} has {len(spec.classes)} classes, but no folder `classes`; add this folder, with a label "
+                "image of class ids for each image"
             )
         return cls(folder, spec, images, instances, classes, read_groups(folder / GROUPS, images))
 
@@ -124,7 +124,7 @@ class Dataset:
         return imagefiles.read_image(self.images[stem])
 
     def memory(self, stem: str) -> int:
-        """Estimate how many bytes of memory it takes to read an image and its labels and to separate the instances."""
+        """Estimate the memory, in bytes, needed to read an image and its labels, and to separate its instances."""
         try:
             height, width, channels, dtype = imagefiles.image_size(self.images[stem])
         except files.FileError:
@@ -192,9 +192,9 @@ def write_spec(file: Path, spec: Spec) -> None:
 
 
 def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
-    """Map the stem (in NFC) of each file in `folder` to the path of the file, in alphabetical order.
+    """Return a dictionary from the stem (Unicode NFC) of each file in `folder` to its path, in alphabetical order.
 
-    If `folder` is missing, the map is empty.
+    If `folder` is missing, the dictionary is empty.
 
     Hidden files, folders and pipes are skipped. If `suffixes` are given, files with any other suffix are skipped, too.
 
@@ -210,7 +210,7 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
         raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
     for file in listed:
         # Skip pipes, because reading a pipe would block forever.
-        # Keep broken links, because the code that reads them reports the error.
+        # Keep broken links: an error is reported later, when a broken link is read.
         wanted = not suffixes or file.suffix.lower() in suffixes
         if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue

@@ -39,7 +39,8 @@ class Density:
     def __init__(self, of_class: Sequence[float] | Float, classes: Sequence[Array], sums: Sequence[Float]) -> None:
         if len(classes) != len(sums):
             raise ValueError(
-                f"there are {len(classes)} images, but the density covers {len(sums)} images; run stage weights again"
+                f"there are {len(classes)} images, but the density covers {len(sums)} images; "
+                "run the DVC stage `weights` again"
             )
         self.table = _table(of_class)
         self.classes = classes
@@ -108,5 +109,5 @@ def _table(of_class: Sequence[float] | Float) -> Float:
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """Choose an index at random, in proportion to shares whose cumulative sums are `ends`."""
+    """Choose an index at random. The probabilities are proportional to weights with the cumulative sums `ends`."""
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

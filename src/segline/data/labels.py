@@ -131,7 +131,7 @@ def renumber(instances: Labels) -> tuple[npt.NDArray[np.int32], int]:
 def _highest(labels: Labels) -> int:
     lowest = int(labels.min(initial=0))
     if lowest < 0:
-        raise ValueError(f"instances hold id {lowest}; ids must be 0 (background) or greater")
+        raise ValueError(f"the array of instance ids contains {lowest}; ids must be 0 (background) or greater")
     return int(labels.max(initial=0))
 
 

@@ -74,7 +74,7 @@ class Pyramid(_Part):
 
 @dataclass(frozen=True)
 class Frame:
-    """Path and metadata of an OME-Zarr image. Its predictions have the same NGFF version, axes and scale."""
+    """Path and metadata of an OME-Zarr image. Predictions for the image get the same NGFF version, axes and scale."""
 
     path: Path
     version: str
@@ -197,7 +197,7 @@ def axes(frame: Frame, channels: bool) -> tuple[list[dict[str, Any]], list[dict[
 
 
 def md5(path: Path) -> str:
-    """Return one MD5 of two things: the metadata, and the files of level 0 with their names.
+    """Return a single MD5 that covers the metadata, and the names and contents of all files of level 0.
 
     The function raises FileError as `read` does.
     """

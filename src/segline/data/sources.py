@@ -147,7 +147,7 @@ class ZarrImage:
         return geotiff(raw[..., 0] if raw.shape[2] == 1 else np.moveaxis(raw, -1, 0), [])
 
     def md5(self) -> str:
-        """Return one MD5 of two things: the metadata, and the files of level 0 with their names."""
+        """Return a single MD5 that covers the metadata, and the names and contents of all files of level 0."""
         return omezarr.md5(self.path)
 
 
@@ -230,14 +230,14 @@ class TiffImage(EncodedImage):
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
-    """Return whether the page can be read in parts: it can be memory-mapped, or its strips or tiles are small."""
+    """Return whether a TIFF page can be read in parts: if it can be memory-mapped, or has small strips (or tiles)."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     assert page.dtype is not None
     return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT
 
 
 def _contiguous(page: tifffile.TiffPage) -> bool:
-    """Return whether the page can be memory-mapped. Its values must be uncompressed and contiguous in the file."""
+    """Return whether a TIFF page can be memory-mapped: if its values are uncompressed and contiguous in the file."""
     return bool(page.is_contiguous) and page.bitspersample in (8, 16, 32, 64) and not page.is_tiled
 
 

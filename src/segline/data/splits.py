@@ -145,8 +145,8 @@ def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
     rest = {group: size for group, size in sizes.items() if group not in drawn}
     if count < wanted and rest:
         smallest = min(rest, key=lambda group: rest[group])
-        # Without the smallest remaining group, the total is below `wanted`; with this group, above `wanted`.
-        # Add this group if the total then comes closer to `wanted`.
+        # The total is below `wanted`; if the smallest remaining group were added, the total would be above `wanted`.
+        # Add the smallest remaining group if this brings the total closer to `wanted`.
         if count + rest[smallest] - wanted < wanted - count:
             drawn.add(smallest)
         elif count < fewest:

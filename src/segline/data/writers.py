@@ -56,7 +56,7 @@ class AnswerByRows(Protocol):
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return output `kind` as an image file made by the model version; None if the prediction is out-of-core.
+        """Return one output as an image file encoded by the model version; None if the prediction is out-of-core.
 
         `kind` is "labels", "instances" or "probabilities".
         """
@@ -148,8 +148,8 @@ def picture(image: Readable, answer: AnswerByRows, longest: int | None = None) -
 def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.NDArray[Any] | None) -> RGB:
     if pixels.shape[:2] != labels.shape:
         raise ImageError(
-            "the model version was registered by an earlier segline, which does not turn images upright as orientation "
-            "tags demand; register the model again, or remove the orientation tag from the image"
+            "the model version was registered by an earlier segline release, which ignores orientation tags; register "
+            "the model again, or remove the orientation tag from the image"
         )
     return overlay(pixels, labels, objects=objects)
 
@@ -165,7 +165,7 @@ def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[n
 
 
 def write_tiled(path: Path, layer: Layer, georeference: list[Tag]) -> None:
-    """Write a TIFF atomically, with tiles of 512 px and deflate compression. K planes become one image."""
+    """Write a TIFF atomically, in tiles of 512 px with deflate compression. K planes become an image of K channels."""
     import tifffile
 
     rows, shape, dtype = layer
@@ -252,7 +252,7 @@ def check_own_zarr(path: Path) -> None:
     if path.is_dir() and not path.is_symlink() and not _is_ours(path):
         raise files.FileError(
             f"{path}: segline did not write this folder, or the folder was changed later; move the folder away, or "
-            "name another folder as --out"
+            "give another folder with --out"
         )
 
 
@@ -263,7 +263,7 @@ def remove_zarr(path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether the metadata name segline as the writer of the folder, and the folder holds only zarr files."""
+    """Return whether the folder's metadata say that segline wrote the folder, and the folder holds only zarr files."""
     if not _is_marked(path / "zarr.json") and not _is_marked(path / ".zattrs"):
         return False
     for place, folders, names in os.walk(path):

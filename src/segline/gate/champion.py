@@ -158,7 +158,7 @@ def _check_reason(reason: str) -> None:
     try:
         reason.encode()
     except UnicodeEncodeError:
-        raise PromotionError(f"--reason {reason!r} is not valid UTF-8; set the terminal to UTF-8") from None
+        raise PromotionError(f"--reason {reason!r} is not valid UTF-8; set the terminal's encoding to UTF-8") from None
 
 
 def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:

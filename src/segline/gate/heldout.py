@@ -82,7 +82,7 @@ class HeldOut:
         return packaging.encode(self.prepared.image(name))
 
     def smallest(self, count: int) -> list[bytes]:
-        """Return the smallest test images, each encoded as an image file; `count` is the number to return."""
+        """Return the `count` smallest test images, each encoded as an image file."""
         names = sorted(self.names, key=lambda name: (self.prepared.image(name).size, name))
         return [self.encoded(name) for name in names[:count]]
 
@@ -120,7 +120,7 @@ class HeldOut:
         return manifest.loc[(manifest["split"] == "test") & manifest["md5"].isin(learned), "image"].tolist()
 
     def picture(self, name: str, answer: Answer) -> RGB:
-        """Draw a test image with the outlines of a prediction, and tint the wrong pixels."""
+        """Draw a test image with the outlines of a prediction, and tint the wrongly predicted pixels."""
         return self._overlay(name, _labels(answer), _objects(answer))
 
     def true_picture(self, name: str) -> RGB:

@@ -1,4 +1,4 @@
-"""Import a foreign source into a dataset folder without changing the source.
+"""Import a folder or file with annotated images into a dataset folder, without changing the source.
 
 The dataset folder appears only after the import has succeeded.
 """

@@ -127,7 +127,7 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write the blocks of a mask that have no file yet; return these blocks by stem. `read` returns the whole mask.
+    """Write the blocks of a mask that have no file yet; return these blocks by file stem. `read` returns the mask.
 
     `read` is called only if a block has no file.
     """

@@ -88,7 +88,7 @@ class Layout:
 
 
 def first_few(values: Sequence[object], most: int = 8) -> str:
-    """Join the first values by commas, up to the number `most`; add the total number if values are left out."""
+    """Join at most `most` of the values by commas; if values are left out, add the total number of values."""
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
@@ -101,7 +101,7 @@ def raise_errors(errors: Sequence[str]) -> None:
 
 
 def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
-    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line instead.
+    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line about the errors.
 
     If there are no errors, return no line.
     """

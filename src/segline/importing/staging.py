@@ -81,7 +81,7 @@ def _holds_links(folder: Path) -> bool:
 
 
 def fingerprint(source: Path, used: Iterable[Path], *settings: object) -> str:
-    """Return a SHA-256 digest that changes if `settings`, a file or segline's code changes.
+    """Return a SHA-256 digest that changes if `settings`, a source file or segline's code changes.
 
     The digest covers the path, the size and the modification time of each file below `source` and in `used`.
 

@@ -1,4 +1,4 @@
-"""Find the objects of an out-of-core image: find parts of objects band by band, then join parts across bands.
+"""Find objects in an out-of-core image: find parts of objects in bands of rows, then join parts across bands.
 
 The objects are the same as those of `objects.find`, which works on the whole image at once.
 """
@@ -116,7 +116,7 @@ def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Ca
 
 
 def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
-    """Give ids from `count` + 1 to the components of a band; return two values: the pixels' ids, and the highest id."""
+    """Number the components in a band of rows from `count` + 1; return two values: pixel ids, and the highest id."""
     ids = np.zeros(kind.shape, np.int32)
     for value in range(1, int(kind.max(initial=0)) + 1):
         mask = (kind == value).view(np.uint8)
@@ -170,7 +170,7 @@ def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
 
 
 def _count(maps: Maps, component: Ids, count: int, show: Show) -> Sums:
-    """Compute the `Sums` of all objects, from the first row of the image to the last."""
+    """Compute the `Sums` of all objects; read the image from the first row to the last."""
     sums = Sums(count, maps.classes)
     for rows in bands(maps.height, maps.width):
         objects = component[maps.ids(rows)].ravel()

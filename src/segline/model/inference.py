@@ -99,7 +99,7 @@ class Predictor:
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
-        """Predict a view in overlapping windows; yield one row of windows at a time, from row number `first` on.
+        """Predict a view in overlapping windows; yield one row of windows at a time, starting with row `first`.
 
         Each row is an iterator of parts. Each pixel is in exactly one part. All parts together equal one forward pass
         over the whole view with mirrored borders.

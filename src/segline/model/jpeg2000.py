@@ -21,7 +21,7 @@ RATIO = 32768  # largest accepted expansion, decoded bytes per compressed byte; 
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
 # Bytes that OpenJPEG needs per tile, per channel of a tile and per precinct.
-# Tiles or precincts that need at most `FEW` bytes are accepted in every image.
+# Tiles or precincts that need at most `FEW` bytes in total are accepted, however small the image is.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
 SMALLEST_BLOCK = 2  # smallest accepted code-block: 16 px, stored as log2(16) - 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
@@ -161,7 +161,7 @@ def _size(data: bytes) -> _Size:
             f"the channels have different types, are signed, or have more than 16 bits (type bytes {parts[::3][:4]!r})"
         )
     if not wide or not high:
-        raise ImageError("the file is damaged: its tiles are empty")
+        raise ImageError("the file is damaged: its tiles have a width or height of 0 px")
     tiles = -(-right // wide) * -(-bottom // high)
     size = _Size(bottom - top, right - left, channels, parts[0] + 1, tiles, min(wide, right), min(high, bottom))
     if tiles * (TILE + CHANNEL * channels) > FEW + size.samples:

@@ -18,7 +18,7 @@ class OutOfCorePrediction:
     """Predicted labels, objects and probabilities of an out-of-core image, computed for some rows at a time."""
 
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
-        """Predict `source` and write the maps into `folder`; continue after an interrupted call.
+        """Predict `source` and write the maps into `folder`; resume an interrupted call.
 
         The files need 4 K + 4 bytes per pixel for K classes, and 4 K more if several views are averaged.
 

@@ -44,7 +44,7 @@ class Served(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict all images in `model_input`; return the column ``labels`` and the columns that `params` adds.
+        """Predict all images in `model_input`; return the column ``labels`` and the columns that `params` requests.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return two values: why windows cannot be used (empty if they can), and the memory for a prediction, bytes."""
+        """Return two values: the reason not to use windows (empty if there is none), and the memory needed, bytes."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 

@@ -15,13 +15,14 @@ from .headers import ImageError
 from .metadata import Metadata
 
 # Largest expansion of each accepted compression, decoded bytes per compressed byte.
-# Rare compressions are refused. So are JPEG 2000, WebP, JPEG XL and LERC: their data declare a separate image size.
+# Rare compressions are refused.
+# JPEG 2000, WebP, JPEG XL and LERC are refused, too, because their data declare a second image size.
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1 is grey with 0 as black, 2 is RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
 ALPHAS = (1, 2)  # values of tag ExtraSamples that mean alpha
-# Turn off tifffile's forty dialects, because metadata of a dialect can make tifffile load any amount of data.
+# Turn off the forty TIFF dialects of tifffile, because metadata of a dialect can make tifffile load any amount of data.
 PLAIN: dict[str, Any] = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 
 Pixels = npt.NDArray[Any]
@@ -244,7 +245,8 @@ def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, co
         part = headers.jpeg(file.filehandle.read(length))
         if part.height > rows or part.width > columns:
             raise ImageError(
-                f"the file is damaged: a JPEG part has {part.width} x {part.height} px, not {columns} x {rows} px"
+                f"the file is damaged: a JPEG strip or tile has {part.width} x {part.height} px, but the file declares "
+                f"{columns} x {rows} px"
             )
 
 

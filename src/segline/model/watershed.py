@@ -2,9 +2,9 @@
 
 From each pixel, the steepest uphill path along 4-connected pixels leads to a peak, and the pixel belongs to this peak
 (a watershed cut; Cousty, Bertrand, Najman and Couprie 2009). Among pixels of equal height, the first pixel, row by row,
-is taken as the highest. A pass is the highest point where the areas of two peaks touch. A peak that rises by no more
-than a given step above the pass to a higher peak is not a separate object. It joins the object on the other side of
-that pass (extended maxima; Soille 2003, ch. 6.3.5).
+is taken as the highest. A saddle (pass) is the highest point where the areas of two peaks touch. A peak that rises by
+no more than a given step above the saddle to a higher peak is not a separate object. It joins the object on the other
+side of that saddle (extended maxima; Soille 2003, ch. 6.3.5).
 """
 
 from array import array
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .headers import ImageError
 
 BAND = 2**22  # number of pixels in a band; a band is a group of rows that are processed together
-LISTED = 2**16  # number of passes that are converted at once from arrays to Python integers
+LISTED = 2**16  # number of saddles that are converted at once from arrays to Python integers
 LARGEST_ID = np.iinfo(np.int32).max
 
 Ids = npt.NDArray[np.int32]
@@ -39,7 +39,7 @@ def check_count(count: int) -> int:
 
 
 class Passes(NamedTuple):
-    """Pairs of neighbouring regions, as two ids, and the height of the pass (highest common point) of each pair."""
+    """Pairs of neighbouring regions, as two ids, and the height of the saddle (highest common point) of each pair."""
 
     first: Ids
     second: Ids
@@ -73,7 +73,7 @@ class Watershed:
         self._last: LastRow | None = None
 
     def add(self, heights: Heights) -> Ids:
-        """Return preliminary ids (h, W) for the next band; 0 is background. The method `objects` joins these ids.
+        """Return preliminary ids (h, W) for the next band; 0 is background. `objects` later joins ids of one object.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class Watershed:
 
         Parameters
         ----------
-        step : a peak that rises by more than `step` above the pass to a higher peak is a separate object.
+        step : a peak that rises by more than `step` above the saddle to a higher peak is a separate object.
         """
         peaks = np.arange(self._count + 1, dtype=np.int32)
         for leaving, onward in self._onward:
@@ -167,13 +167,13 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Return the passes between pixels of different ids; `land` holds pixels, `shifted` holds their neighbours."""
+    """Return a saddle for each pair of neighbouring pixels with different ids, one in `land` and one in `shifted`."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 
 
 def _highest(*passes: Passes) -> Passes:
-    """Keep only the highest pass between any two regions; the lower id comes first, and pairs are sorted by id."""
+    """Keep only the highest saddle of each pair of regions; the lower id comes first, and pairs are sorted by id."""
     first_ids, second_ids, height = (np.concatenate(parts) for parts in zip(*passes, strict=True))
     pairs = np.minimum(first_ids, second_ids).astype(np.int64) << 32 | np.maximum(first_ids, second_ids)
     order = np.lexsort((-height, pairs))
@@ -190,9 +190,9 @@ def _merged(heights: Heights, passes: Passes, step: int) -> Ids:
 
     The result also has entries for all other preliminary ids; these entries are not valid.
 
-    Think of a sea that falls from the highest pass to the lowest. Each pass joins two islands, and the highest peak of
-    an island represents the island. If the lower of these two peaks rises by no more than `step` above the
-    pass, the whole island of the lower peak joins the object on the other side of the pass.
+    Think of a sea that falls from the highest saddle to the lowest. Each saddle joins two islands, and the highest peak
+    of an island represents the island. If the lower of these two peaks rises by no more than `step` above the saddle,
+    the whole island of the lower peak joins the object on the other side of the saddle.
     """
     peaks, islands, objects = array("i", heights.tolist()), *(array("i", range(heights.size)) for _ in range(2))
     for left, right, height in _from_the_highest(passes):

@@ -62,7 +62,7 @@ def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.ND
 def _rand(sizes: _Sizes) -> float:
     if not sizes.truth.size:
         return float("nan")
-    # Use sums of squared sizes instead of probabilities. The sums are integers, so only this division rounds.
+    # Use sums of squared sizes instead of probabilities. The sums are integers, so only the division below rounds.
     together = _squares(sizes.together) + sizes.lines
     return 2 * together / (_squares(sizes.truth) + _squares(sizes.predicted) + sizes.lines)
 

@@ -72,7 +72,7 @@ def pixel_error(confusion: npt.NDArray[np.int64]) -> float:
 
 
 def _both(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return, for each class, the number of pixels on which truth and prediction agree."""
+    """Return, for each class, the number of pixels that have this class both in the truth and in the prediction."""
     return np.diagonal(confusion)
 
 

@@ -140,7 +140,7 @@ def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
     if not with_object.size or not without.size:
         return float("nan")
     below, not_above = (np.searchsorted(without, with_object, side) for side in ("left", "right"))
-    # The counts are integers, so only this division rounds.
+    # The counts are integers, so only the division below rounds.
     return int(below.sum() + not_above.sum()) / (2 * with_object.size * without.size)
 
 

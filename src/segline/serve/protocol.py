@@ -103,7 +103,7 @@ class Turns:
         self._queues = [self._new, self._others]
 
     def add(self, connection: "Connection") -> None:
-        """Queue `connection`, unless it is already in a queue."""
+        """Queue `connection`, unless it is already queued."""
         if connection in self:
             return
         if not any(self._queues):
@@ -111,7 +111,7 @@ class Turns:
         (self._others if connection.has_asked() else self._new).append(connection)
 
     def __contains__(self, connection: object) -> bool:
-        """Return whether `connection` is in a queue."""
+        """Return whether `connection` is queued."""
         return connection in self._new or connection in self._others
 
     def _handle_next(self) -> None:
@@ -262,7 +262,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching = None if self._aborted else self.loop.call_later(TICK, self._watch)
 
     def _deadline(self, phase: str) -> float:
-        """Return how many seconds `phase` may last. There is no limit for "work", and `body.read` limits "body"."""
+        """Return the maximum duration of `phase`, s: infinite for "work", and for "body", which `body.read` limits."""
         deadlines = {"head": HEAD, "rest": REST, "delivery": DELIVERY, "lingering": LINGER, "closing": CLOSING}
         seconds = deadlines.get(phase, float("inf"))
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds
@@ -295,7 +295,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             other._abort()
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Send the response with status and reason, unless another response has started; close the connection."""
+        """Send a response with status and reason, unless another response has started; then close the connection."""
         self._refused = True
         answer_started = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
         if self.cycle is not None:
@@ -307,7 +307,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._unset_keepalive_if_required()
         self.transport.write(self._refusal(status, reason))
         # Closing at once would reset the connection while the client still sends.
-        # Then the client would lose the response that explains the refusal.
+        # After a reset, the client would lose the response that explains the refusal.
         self.flow.resume_reading()
         if self._half_closed:
             self.transport.close()

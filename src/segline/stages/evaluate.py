@@ -126,7 +126,7 @@ def _separation(
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
-    """Predict the validation images. If they hold over `CHOSEN_ON` pixels in total, predict only every nth image."""
+    """Predict all validation images or, if the images have over `CHOSEN_ON` pixels in total, only every nth image."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):

@@ -54,7 +54,7 @@ def main() -> None:
             stop.check()
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
-        # The checkpoint is kept, because DVC repeats this stage if DVC is killed before the outputs are stored.
+        # Under DVC, keep the checkpoint: if DVC is killed before the outputs are stored, DVC runs this stage again.
         claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.requested))
         stop.check()
 

@@ -52,7 +52,7 @@ class Loaded:
     """A loaded model version; calling this object with an encoded image returns the prediction."""
 
     def __init__(self, content: VersionContent, folder: Path) -> None:
-        """Load the model from the private copy `folder` with the code in `content`.
+        """Load the model from `folder`, a private copy of the version's files; run the code in `content`.
 
         The code in the package may raise any error.
         """
@@ -91,7 +91,7 @@ class Loaded:
     def _ask(self, images: Sequence[bytes], params: dict[str, int]) -> list[Answer]:
         if unsupported := sorted(params.keys() - self._params):
             raise RegistryError(
-                "the version was registered by an earlier segline and does not support the parameter "
+                "the version was registered by an earlier segline release and does not support the parameter "
                 f"{unsupported[0]}; register the model again"
             )
         if "instances" in self._params:

@@ -33,7 +33,7 @@ class Clone:
         """Project folder inside the clone."""
         try:
             # DVC resolves relative paths in a configuration against the .dvc folder that holds the configuration.
-            # Therefore the project's .dvc is read, not the .dvc of the clone.
+            # So read the configuration in the project's .dvc folder, not in the clone's .dvc folder.
             self._config = Config(str(root / ".dvc"))
         except ConfigError as error:
             raise CloneError(f"DVC's configuration in {root / '.dvc'} cannot be read: {error}") from error

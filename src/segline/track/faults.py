@@ -1,4 +1,4 @@
-"""Explain store errors in one message that says what to do, instead of a traceback."""
+"""Explain an error of the MLflow store in one message that says what to do, instead of a traceback."""
 
 import re
 import shlex

@@ -111,7 +111,7 @@ def read_history(file: Path) -> list[Promotion]:
     if len(content) > MAX_FILE:
         raise RegistryError(f"{file} is larger than the maximum of {MAX_FILE} bytes; restore it from git")
     promotions = []
-    # splitlines() would also split at Unicode line separators, which the field `reason` may contain.
+    # Split only at line feeds, because the field `reason` may contain other line separators.
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue

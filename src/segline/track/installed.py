@@ -1,4 +1,4 @@
-"""Compare the installed segline with the segline that a project's segline.yaml names.
+"""Compare the installed segline code with the code digests in a project's segline.yaml.
 
 A project that `segline init` made holds no code of segline. In its dvc.yaml, each stage depends on its code digest in
 segline.yaml. segline's own repository has no segline.yaml; there, each stage depends on files in src.
@@ -34,7 +34,7 @@ ROOMS = {
 
 
 class InstalledError(RuntimeError):
-    """Raised if the installed code differs from the code that segline.yaml names; the message says what to do."""
+    """Raised if the installed code does not match the digests in segline.yaml; the message says what to do."""
 
 
 class Identity(BaseModel):
@@ -73,7 +73,7 @@ def here() -> Identity:
 
 
 def named(project: Path = Path()) -> Identity | None:
-    """Read the identity in the segline.yaml of a project; return None if the project has no segline.yaml.
+    """Read the identity from the segline.yaml of a project; return None if the project has no segline.yaml.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def named(project: Path = Path()) -> Identity | None:
 
 
 def require(stage: str) -> None:
-    """Check that the installed code of `stage` is the code that segline.yaml names.
+    """Check that the installed code of `stage` matches the code digest in segline.yaml.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def require(stage: str) -> None:
 
 
 def mismatch(project: Path) -> str | None:
-    """Return a message if the installed code differs from the code that the project's segline.yaml names; else None."""
+    """Return a message if the installed code does not match the digests in the project's segline.yaml; else None."""
     named_identity = named(project)
     if named_identity is None or named_identity.code == here().code:
         return None

@@ -179,7 +179,7 @@ def combined_md5(parts: Mapping[str, str]) -> str:
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether `path` has the file count and total size in `entry`, and all its files are older than dvc.lock."""
+    """Return whether the files at `path` match `entry` in number and total size, and are older than dvc.lock."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")

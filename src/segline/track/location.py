@@ -193,7 +193,7 @@ def check_schema(database: Path) -> None:
 
 
 def _first(database: Path, query: str, *values: str) -> str | None:
-    """Return the first value that a query gives; None if the database file, the table or the row is missing."""
+    """Return the first value that a query returns; None if the database file, the table or the row is missing."""
     if not database.is_file():
         return None
     # The database is opened for writing, so that SQLite can roll back a transaction that a killed process left.
@@ -210,7 +210,7 @@ def _first(database: Path, query: str, *values: str) -> str | None:
 
 
 def relocate(database: Path, old: Path, new: Path) -> Path:
-    """Replace the project folder `old` with `new` in all paths of the database; return the path of a backup.
+    """Replace the project folder `old` with `new` in all paths of the database; return the path of its backup.
 
     The backup is made first. The change is one transaction. MLflow stores absolute paths. Without the change, models
     would not load after a move of the folder, and new runs would be written to the old folder.

@@ -43,7 +43,7 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# Stage `evaluate` may predict on a GPU, and the packed model on a CPU. Small differences between them are allowed.
+# Stage `evaluate` may predict on a GPU, and the packed model on a CPU. The two predictions may differ slightly.
 TOLERANCE = 0.001  # largest share of pixels that may differ
 OBJECT_TOLERANCE = 3  # number of objects that may differ; if an object is cut in two, one is missing and two are extra
 OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of the two limits applies
@@ -77,7 +77,7 @@ class Parts:
 
     ``model`` is the folder with weights.safetensors and model.json, and ``inference`` is the file inference.json.
     ``example`` is an encoded image. ``answer`` is the PNG of the predicted class ids, and ``instances`` is the image
-    file of the predicted instance ids. ``room`` is the folder with the code to ship. If ``by_bytes`` is True, the MD5
+    file of the predicted instance ids. ``room`` is the folder with the code to pack. If ``by_bytes`` is True, the MD5
     of the code is computed from the exact bytes (see `version_code`).
     """
 
@@ -90,18 +90,18 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """If `md5s` has the MD5 by the earlier rules, return a copy that uses these rules; otherwise return self."""
+        """Return a copy with the code MD5 of exact bytes if `md5s` holds the MD5 of the copy; otherwise return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
     @cached_property
     def sources(self) -> dict[str, bytes]:
-        """Contents of the shipped Python files, as a dict (path in the folder `room` -> content)."""
+        """Contents of the Python files to pack, as a dict (path relative to `room` -> content)."""
         return read_sources(self.room)
 
     @cached_property
     def code_md5(self) -> str:
-        """MD5 of the shipped code. The MD5 of the version depends on this MD5."""
+        """MD5 of the packed code. The MD5 of the version depends on this MD5."""
         return bytes_md5(self.sources) if self.by_bytes else identity.of_sources(self.sources)
 
     @cached_property
@@ -112,7 +112,7 @@ class Parts:
 
     @property
     def package(self) -> str:
-        """Name of the Python package with the shipped code.
+        """Name of the Python package with the packed code.
 
         Each version has its own package name, so that one process can load two versions with different code.
         """
@@ -173,7 +173,7 @@ def bytes_md5(sources: Mapping[str, bytes]) -> str:
 
 
 def requirements() -> list[str]:
-    """Return the requirements of the shipped code; each package is pinned to the installed version."""
+    """Return the requirements of the packed code; each package is pinned to the installed version."""
     # A local version suffix is dropped, because PyPI has torch 2.13.0, but not 2.13.0+cpu.
     return [f"{package}=={Version(version(package)).public}" for package in PACKAGES]
 

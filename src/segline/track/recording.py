@@ -72,7 +72,7 @@ class Run:
         return {name: value for name, value in tags.items() if name.startswith("env.")}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log metrics in one call, because each call takes 23 ms.
+        """Log all metrics of a step in one call, because each call takes 23 ms.
 
         `step` is the epoch, or 0 for metrics of the whole run.
         """
@@ -108,7 +108,7 @@ class Run:
         self.client.log_inputs(self.id, inputs)
 
     def picture(self, image: npt.NDArray[np.uint8], name: str, step: int | None = None) -> None:
-        """Log a picture (H, W, 3) or (H, W); MLflow's page can play the pictures of a name in the order of `step`.
+        """Log a picture (H, W, 3) or (H, W); MLflow's page shows pictures with the same name ordered by `step`.
 
         A picture replaces the former picture with the same name and step. MLflow's log_image would add another one.
         """
@@ -185,7 +185,7 @@ def process() -> str:
 
 
 def gone(process: str) -> bool:
-    """Return whether the process with this identifier has ended; False for a process of another machine."""
+    """Return whether the process with this identifier has ended; False for a process on another machine."""
     host, number, start = process.rsplit(" ", 2)
     if host != platform.node():
         return False

@@ -65,9 +65,9 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
         raise NoCommitError(f"commit {candidates[0][:10]}: {mismatch}")
     if candidates:
         raise NoCommitError(
-            f"commit {candidates[0][:10]} has a dvc.lock with the version's weights, but the inference settings or the "
-            "model code of this commit differ from the version; commit dvc.lock and the code as they were at the "
-            "registration, and push the commit"
+            f"commit {candidates[0][:10]} lists the version's weights in dvc.lock, but the inference settings or the "
+            "model code in this commit are not those of the version; restore dvc.lock and the code as they were when "
+            "the version was registered, then commit and push them"
         )
     raise NoCommitError(
         f"no commit of this clone has a dvc.lock with the version's weights (md5 {version.model_md5}); on the machine "

@@ -114,7 +114,7 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return why an image cannot be predicted window by window, and the memory to predict the whole image in one step.
+    """Return two values: why an image cannot be predicted window by window, and the memory to predict it in one step.
 
     The first value is empty if an image of this size can be predicted window by window. The second value is the memory,
     in bytes, to predict the whole image in one step.
@@ -152,7 +152,7 @@ def by_windows(version: Loaded, height: int, width: int) -> bool:
 def out_of_core(
     version: Loaded, size: tuple[int, int], read: Read, folder: Path, *, views: int, show: Show
 ) -> OutOfCore:
-    """Predict an image of `size` (height, width, px) window by window with a loaded version.
+    """Predict an image of `size` (height and width in px) window by window with a loaded version.
 
     Parameters
     ----------

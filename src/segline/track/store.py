@@ -92,7 +92,7 @@ class Store:
         return StartedRun(self.client, made.info.run_id, self.place.uri)
 
     def _resume(self, key: str, parent: str | None, former: str | None, again: bool) -> StartedRun | None:
-        """Find a run that matches the arguments, set it to RUNNING, and return the run; return None if no run matches.
+        """Find a run that matches the arguments, set its status to RUNNING, and return the run; None if no run matches.
 
         If the run `former` matches, it is used. Otherwise the latest matching run is used.
         """

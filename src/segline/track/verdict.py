@@ -48,7 +48,7 @@ class Verdict:
         return ("passed", "failed", "cannot decide")[self.exit_code]
 
     def __add__(self, other: "Verdict") -> "Verdict":
-        """Combine two verdicts into one with the checks, reasons and facts of both."""
+        """Combine two verdicts into one verdict that has the checks, reasons and facts of both verdicts."""
         return Verdict(self.checks + other.checks, self.undecided + other.undecided, {**self.facts, **other.facts})
 
     def as_dict(self) -> dict[str, Any]:

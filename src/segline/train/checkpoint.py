@@ -54,7 +54,7 @@ class Rest(BaseModel):
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """Content of a checkpoint: tensors by file and name, and all other values as plain JSON values."""
+    """Content of a checkpoint: tensors by file name and tensor name, and all other values as plain JSON values."""
 
     tensors: dict[str, dict[str, Tensor]]
     rest: dict[str, Any]
@@ -158,7 +158,7 @@ def _check_optimizer(saved: dict[str, Any], state: State) -> None:
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
                 raise ValueError(
-                    f"the optimizer's {name} of parameter {number} has the wrong shape {tuple(value.shape)}"
+                    f"the optimizer's tensor {name} for parameter {number} has the wrong shape {tuple(value.shape)}"
                 )
 
 

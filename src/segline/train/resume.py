@@ -81,7 +81,7 @@ class Claim:
                 path.unlink()
 
     def differences(self) -> str | None:
-        """Describe how this training run differs from the latest other unfinished run; None without such a run."""
+        """Describe how this run differs from the latest other unfinished training run; return None if there is none."""
         former = next((parts for folder in _unfinished(self.folder.parent) if (parts := self._parts_of(folder))), None)
         if former is None:
             return None
@@ -178,7 +178,7 @@ def _lock(folder: Path) -> IO[str] | None:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-            # Try again if another process removed the folder, with the lock file, before this process got the lock.
+            # Try again if another process removed the folder and its lock file before this process got the lock.
             if os.path.samestat(os.fstat(stream.fileno()), (folder / LOCK).stat()):
                 opened.pop_all()
                 return stream

@@ -51,7 +51,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often `patience` + 1 epochs in a row brought no new minimum of the loss.
+    """Count how often the loss reached no new minimum for `patience` + 1 epochs in a row.
 
     Each epoch counts at most once.
     """
@@ -77,7 +77,7 @@ def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
 
 
 def shortened(settings: Train, epochs: int) -> Train:
-    """Return the settings for another number of epochs, with the learning rate curve scaled to that length.
+    """Return the settings for a training of `epochs` epochs, with the learning rate curve scaled to that length.
 
     The scaled step_epochs and patience are rounded to whole epochs.
     """

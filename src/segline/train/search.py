@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to train. ``settings`` are those of a full training run; ``trained`` are those of the shorter trial."""
+    """A trial to train, with the settings of its short training (``trained``) and of a full training (``settings``)."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
@@ -67,7 +67,7 @@ class OpenTrial:
         if not math.isfinite(value):
             raise TrainingError(f"the validation loss is not finite in epoch {epoch.epoch}")
         self._values.append(value)
-        # After a worker was killed, its trial is trained again. Do not record epochs that are already recorded.
+        # If the trial is trained again after its worker was killed, do not record its recorded epochs a second time.
         if epoch.epoch not in self._reported:
             self._trial.report(value, epoch.epoch)
         # Trial 0 is never pruned, because the other trials are compared with it.
@@ -166,7 +166,7 @@ class Search:
         frozen = self._trials()[number]
         if frozen.state.is_finished():
             return None
-        # This worker holds the claim, so if the trial is RUNNING, its former worker was killed. Train the trial again.
+        # A RUNNING trial that this worker could claim was left by a killed worker. Train the trial again.
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         self.study.sampler = self._sampler(number, "")

@@ -128,7 +128,7 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
         raise
     except Exception as error:  # Optuna raises many exception types for lines that it has not written
         raise StudyError(
-            f"{journal} is damaged or not the journal of a search ({type(error).__name__}: "
+            f"{journal} is damaged, or is not the journal of a search ({type(error).__name__}: "
             f"{cut(str(error), MESSAGE)}); move it away to start the search from the beginning"
         ) from error
     return storage, FileClaims(journal.with_suffix(""))
@@ -139,13 +139,13 @@ def _check(journal: Path) -> None:
     for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
         record = parse.from_json(line, loose=True) if line else {"op_code": 0}
         if not isinstance(record, dict) or type(record.get("op_code")) is not int:
-            raise ValueError(f"line {number} is not an object with an op_code")
+            raise ValueError(f"line {number} is not a JSON object with an op_code")
 
 
 def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
     url = _url(address)
     try:
-        # Use no connection pool, because an idle connection would keep its locks, and may be cut during the training.
+        # Use no connection pool: an idle pooled connection would keep its locks, and could be cut during the training.
         timeout = {"connect_timeout": CONNECT} if url.get_driver_name().startswith("psycopg") else {}
         settings = {"poolclass": NullPool, "connect_args": {} if "connect_timeout" in url.query else timeout}
         engine = create_engine(url, **settings)

@@ -45,7 +45,7 @@ def code(image: Raw) -> Codes:
 
 
 def _reduced(image: Raw) -> npt.NDArray[np.float64]:
-    """Sum the channels of an image, and reduce the sum to (SIDE, SIDE)."""
+    """Sum the channels of an image, and shrink the result to SIDE x SIDE pixels."""
     height, width, channels = image.shape
     size = min(width, COARSE), min(height, COARSE)
     # Resize more than four channels one by one, because OpenCV can resize at most four at once.
@@ -75,7 +75,7 @@ def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
 
 
 def partners(codes: Codes, labels: Indices) -> Indices:
-    """For each image, return the index of a similar image with another label; -1 if no similar image has another label.
+    """For each image, return the index of a similar image with a different label (group or split); -1 if there is none.
 
     Every pair is compared, so no pair is missed. 100,000 images take 15 s on one core (benchmarks/bench_check.py).
 
@@ -101,7 +101,7 @@ def partners(codes: Codes, labels: Indices) -> Indices:
 
 
 def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
-    """Compare perceptual hashes (4, R) and (4, C); return a mask (R, C) of similar pairs; None without such pairs."""
+    """Compare hashes (4, R) and (4, C) of images; return a mask (R, C) of similar pairs; None if no pair is similar."""
     bits = np.zeros((ours.shape[1], theirs.shape[1]), np.uint8)
     for mine, yours in zip(ours, theirs, strict=True):
         bits += np.bitwise_count(mine[:, None] ^ yours)

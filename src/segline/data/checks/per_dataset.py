@@ -212,7 +212,7 @@ def _colliding(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _name(name: str, file: Path) -> Iterator[Problem]:
-    """Yield a problem if a table cannot store a file name, or if Windows forbids the name."""
+    """Yield a problem for a file name that cannot be stored in a table (CSV), or that Windows forbids."""
     kinds = {unicodedata.category(letter) for letter in file.name}
     if kinds & {"Cs", "Cc", "Zl", "Zp"}:
         what = "bytes that are not UTF-8" if "Cs" in kinds else "a control character"

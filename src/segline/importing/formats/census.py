@@ -20,7 +20,7 @@ MOST_CLASSES = 20  # if masks hold more values than this, the values are usually
 MOST_VALUES = 2**16  # largest number of different values that are counted
 FEWEST_NOISY, MOST_NOISY = 2, 4096  # limits for the number of different values in a mask whose texture is computed
 # Lossy compression changes black and white slightly.
-# Black pixels stay below the first fraction of the white value, and white pixels do not fall below the second fraction.
+# So values below 8/255 of the white value count as black, and values from 248/255 of the white value as white.
 SOFT = (8 / 255, 248 / 255)
 # The pixels of value 0 form a net of borders if nearly all of them are connected and they surround many components.
 # These components must also fill at least half of the mask.

@@ -251,7 +251,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether `key` is the id of an invalid entry, or may be, because the id of some entry is unknown.
+    """Return whether the entry with the id `key` is invalid, or may be one of the entries without a valid id.
 
     If the id of an entry is missing or invalid, the intended id may be any id that no valid entry has.
     """
@@ -401,7 +401,9 @@ def _classes(coco_files: Sequence[CocoFile], images: Sequence[ListedImage]) -> t
         )
     kept = {id_: name for id_, name in categories.items() if name not in dropped}
     if len(kept) >= IGNORE:
-        raise LayoutError(f"{file}: {len(kept)} categories, but segline supports {IGNORE - 1} at most; remove some")
+        raise LayoutError(
+            f"{file}: {len(kept)} categories, but segline supports {IGNORE - 1} at most; remove categories"
+        )
     class_names = {0: BACKGROUND} | dict(enumerate(kept.values(), 1))
     table = first_few([f"{id_} {name} -> {class_id}" for class_id, (id_, name) in enumerate(kept.items(), 1)])
     unused = [name for name in kept.values() if name not in used]

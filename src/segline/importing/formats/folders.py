@@ -107,7 +107,7 @@ def _is_partial(options: ImportOptions) -> bool:
 
 
 def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
-    """Pair the images and masks of `source`; return None if `source` has neither pairs nor folders with usual names."""
+    """Pair the images and masks of `source`; None if there are no pairs and no folders named images, masks, ..."""
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
         mask_pattern = options.masks or _default_pattern(_find(source, MASKS), "masks")
@@ -232,6 +232,6 @@ def _refuse_splits(source: Path) -> None:
         split, images_name, masks_name = complete[0]
         raise LayoutError(
             f"{source} has subsets with their own images and masks: {first_few([name for name, _, _ in complete])}; "
-            f"import all with --images '*/{images_name}/*' --masks '*/{masks_name}/*', or one subset with "
-            f"segline import {source / split}"
+            f"import all subsets with --images '*/{images_name}/*' --masks '*/{masks_name}/*', or one subset with "
+            f"`segline import {source / split}`"
         )

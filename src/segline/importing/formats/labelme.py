@@ -101,7 +101,7 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
 
 
 def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
-    """Refuse a JSON file that has the same stem as an unlabelled image beside it, but is not a LabelMe file.
+    """Refuse a JSON file beside an unlabelled image of the same stem if the JSON file is not a LabelMe file.
 
     Such a file may be truncated, or written by another tool.
     """
@@ -224,7 +224,7 @@ def _region(kind: str, points: Points, mask: Any, shape: Shape, where: str) -> R
 
 
 def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Region:
-    """Decode a mask in base64; the upper left pixel of the mask is at the first point of `points`."""
+    """Decode a base64-encoded mask; the upper left pixel of the mask lies at the first point of `points`."""
     try:
         mask = decode(base64.b64decode(encoded))[..., 0] > 0
     except (TypeError, binascii.Error, ImageError) as error:

@@ -13,7 +13,7 @@ from segline.importing.layout import READABLE, LayoutError, first_few
 
 
 def json_files(source: Path) -> list[Path]:
-    """Return `source` if it is a JSON file; otherwise the JSON files in this folder and its direct subfolders."""
+    """Return the JSON files in the folder `source` and in its direct subfolders; `source` may also be one JSON file."""
     if source.suffix.lower() == ".json":
         return [source]
     files_ = [file for pattern in ("*.json", "*/*.json") for file in sorted(source.glob(pattern))]
@@ -129,7 +129,7 @@ def stems(images: Sequence[Path], root: Path) -> list[str]:
     if repeated:
         same = first_few([file for file, stem in zip(images, unique, strict=True) if stem == repeated[0]])
         raise LayoutError(
-            f"{same} have the same stem, but a stem must name one image; rename one file, and change its name in the "
-            "annotations too"
+            f"{same} have the same stem, but every image needs its own stem; rename one file, and change its name in "
+            "the annotations too"
         )
     return unique

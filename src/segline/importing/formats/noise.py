@@ -96,7 +96,7 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 
 
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
-    """Return whether the masks hold many values, most grey values are noise, and the other values form areas.
+    """Return whether all three are true: the masks hold many values, most greys are noise, other values form areas.
 
     For masks with objects of one pixel each, the result is False, because the other values do not form areas.
     """
@@ -128,14 +128,15 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in (*small, IGNORE)])
     middle = IGNORE // 2 if census.pixels[IGNORE] > sum(census.pixels[value] for value in small) else 0
     raise LayoutError(
-        f"{census.most_of[IGNORE][1]}: the masks hold the values {counts}. If {IGNORE} marks ignored pixels, add "
-        f"--ignore {IGNORE}. If there is only one foreground class, and {IGNORE} or the small values are noise, add "
-        f"--threshold {middle}. Otherwise give the class of each value with --colours"
+        f"the masks hold the values {counts}; the mask with the most pixels of {IGNORE} is "
+        f"{census.most_of[IGNORE][1]}. If {IGNORE} marks ignored pixels, add --ignore {IGNORE}. If there is only one "
+        f"foreground class, and {IGNORE} or the small values are noise, add --threshold {middle}. "
+        "Otherwise give the class of each value with --colours"
     )
 
 
 def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks with few values if some of these values are noise, unless --class names each noise value.
+    """Refuse masks with few values of which some are noise; accept the masks if --class names each noise value.
 
     Raises
     ------

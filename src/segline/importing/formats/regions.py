@@ -87,7 +87,7 @@ def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.in
     Return two arrays: the row of each point, and its x value.
     """
     following = np.roll(points, -1, axis=0)
-    # Orient all edges downwards. Then an edge that two polygons share has the same x values in both, bit for bit.
+    # Orient all edges downwards. Then an edge that two polygons share gets bit-identical x values in both.
     down = points[:, 1] <= following[:, 1]
     x0, y0 = np.where(down[:, None], points, following).T
     x1, y1 = np.where(down[:, None], following, points).T
@@ -205,7 +205,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     if not runs[1::2].any():
         return Region.of(np.zeros(shape, bool))
     first, last = ends[0], ends[1::2][-1]
-    # Expand runs to pixels in the columns of the object, not of the whole image. This saves time for small objects.
+    # Expand runs to pixels only in the columns that the object covers, because this saves time for small objects.
     left, right = int(first // height), int(-(-last // height))
     stops = ends[1::2] - left * height
     starts = ends[::2][: stops.size] - left * height
