@@ -731,7 +731,7 @@ PREDICT = faults(
         "transparent": (put("in/a.png", INK), "in/a.png: ", "flatten"),
         "two of one stem": (
             several(put("in/a.png", FLAT), put("in/a.tif", FLAT)),
-            "the results of two images would be named a",
+            "the results of two images would both be named a",
         ),
         "out is a file": (several(put("in/a.png", picture(0)), put("out", "")), "--out out is a file"),
         "no project": (put("in/a.png", picture(0)), StoreError, "holds dvc.yaml or .dvc; run segline inside a project"),

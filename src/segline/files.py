@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """If an OSError in the with statement names no file, or a temporary file of `path`, make the error name `path`."""
+    """Make an OSError in the with statement name `path` if it names a temporary file of `path`, or no file."""
     try:
         yield
     except OSError as error:
@@ -110,7 +110,7 @@ def temporary_name(path: Path, kind: str = "partial") -> Path:
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of a file, 32 hexadecimal digits, as DVC computes it."""
+    """Return the MD5 of a file as 32 hexadecimal digits. DVC computes the same MD5."""
     with path.open("rb") as file:
         return stream_md5(file)
 
@@ -162,7 +162,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Write one .npy array. `parts` yields groups of consecutive rows; only one group is in memory at a time."""
+    """Write an array as .npy. `parts` yields groups of consecutive rows; only one group is in memory at a time."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

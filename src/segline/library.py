@@ -55,7 +55,7 @@ class Segmenter:
         """MD5 of weights, settings and code together; it identifies the version."""
 
     def __repr__(self) -> str:
-        """Show address, classes and md5."""
+        """Show the address, the classes and the md5 of the model."""
         return f"<segline.Segmenter {self.address}: {', '.join(self.classes.values())}; md5 {self.md5[:8]}>"
 
     def predict(self, image: Image, *, views: int = 0, probabilities: bool = False) -> Segmentation:

@@ -98,7 +98,7 @@ def from_yaml(data: bytes | str) -> Any:
         raise ParseError(
             f"not valid YAML: byte {error.start}, 0x{data[error.start]:02x}, is not valid UTF-8"
         ) from error
-    # For some values, ruamel.yaml raises other errors than YAMLError, such as the errors of float() and datetime().
+    # For some values, ruamel.yaml raises errors other than YAMLError, such as the errors of float() and datetime().
     except Exception as error:
         raise ParseError(f"not valid YAML: {cut(f'{type(error).__name__}: {error}', MESSAGE)}") from error
     _check_values(content, surrogates=False, largest=LARGEST)

@@ -1,4 +1,4 @@
-"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent), starts helpers, and keeps freed memory."""
+"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent); start helper processes; keep freed memory."""
 
 import ctypes
 import math
@@ -71,7 +71,7 @@ def _stop_with_parent(parent: int) -> None:
 
 
 def _ancestors() -> list[int]:
-    """Return the process ids of the parent and further ancestors, up to the first one that is not a shell.
+    """Return process ids: the parent, then further ancestors, up to and including the first that is not a shell.
 
     A process whose parent ends gets another parent, so the list changes when one of these processes ends.
     """

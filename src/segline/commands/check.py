@@ -33,7 +33,7 @@ def main(
     DatasetError, GroupsFileError, ParamsError
         There is no dataset, the groups file exists already, or params.yaml is wrong.
     """
-    # If a folder is given, only the checks of the splits and of the image sizes need params.yaml.
+    # Without params.yaml, a folder that the user names is still checked, except for its splits and image sizes.
     settings = params.load(params.Params, params.PARAMS_FILE) if not folder or params.PARAMS_FILE.exists() else None
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
@@ -62,7 +62,7 @@ def main(
 def _of_settings(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], settings: params.Params
 ) -> Iterator[per_dataset.Problem]:
-    """Yield the problems that the splits and the network in params.yaml would have with the dataset."""
+    """Yield the problems that would occur if the dataset were used with the splits and the network of params.yaml."""
     prepare = settings.prepare
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
         # params.yaml is about another dataset, so its lists of validation and test images do not apply here.
@@ -78,7 +78,7 @@ def _of_settings(
 def _too_small(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], model: params.Model
 ) -> Iterator[per_dataset.Problem]:
-    """Yield a warning for each image so small that it is mirrored repeatedly to give the network enough context."""
+    """Yield a warning for each image that is so small that segline must mirror it repeatedly for the network."""
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     for image in checked:
         side = min(image.size or (geometry.smallest,))

@@ -31,7 +31,7 @@ def run(
     mode: progress.Mode = "auto",
     **options: Any,
 ) -> list[str]:
-    """Import `source` and return the lines to print: the result, and the guesses about the source.
+    """Import `source`; return the lines to print: the result, and what the import guessed about `source`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`segline models list`: list the versions of a model. `open_registry` selects the model for every command."""
+"""`segline models list`: list the versions of a model. Other commands also use `open_registry`."""
 
 import json
 from collections.abc import Callable

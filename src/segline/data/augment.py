@@ -22,7 +22,7 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# With these numbers of channels, OpenCV 5 uses exact coordinates. With others, OpenCV rounds coordinates to 1/32 px.
+# OpenCV 5 uses exact coordinates only for these numbers of channels; otherwise it rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
@@ -257,10 +257,10 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
     height, width, channels = scaled.shape
     shift = np.asarray(pivot, np.float32) * np.float32(1 - parameters.contrast) + np.float32(parameters.brightness)
     changed = np.multiply(scaled, np.float32(parameters.contrast), order="C")
-    # The shift is added to whole rows, because numpy is four times slower if the innermost loop has three channels.
+    # Add the shift to whole rows: numpy is four times slower if the innermost loop runs over only the three channels.
     changed.reshape(height, width * channels)[:] += np.tile(shift, width)
     if parameters.noise > 0:
-        # Select one of 65,536 normal quantiles by 16 random bits: five times faster than `standard_normal`.
+        # Let 16 random bits select one of 65,536 normal quantiles: five times faster than `standard_normal`.
         # No quantile is farther than 4.3 sigma from 0.
         bits = np.random.default_rng(parameters.noise_seed).integers(2**16, size=scaled.shape, dtype=np.uint16)
         changed += (_normal_quantiles() * np.float32(parameters.noise)).take(bits)

@@ -124,7 +124,7 @@ def weight_band(
 
 
 def _reach(terms: Terms) -> int:
-    """Return the distance between a cell and a pixel, px, beyond which the cell does not change the pixel's weight.
+    """Return the distance (px) between a cell and a pixel beyond which the cell does not change the pixel's weight.
 
     Beyond this distance, each term is lost in rounding. If the term is added to a value above 0, float64 rounds the
     sum to this value. If the term is added to 0, float32 rounds the term to 0.
@@ -247,6 +247,9 @@ def _distance(outside: npt.NDArray[np.bool_]) -> Distances:
 
 
 def _exact(distances: Distances) -> npt.NDArray[np.float64]:
-    """Remove float32 rounding errors from distances up to 2,000 px. Squares of exact distances are whole numbers."""
+    """Remove float32 rounding errors from distances up to 2,000 px: round the square of each distance to an integer.
+
+    The squares of exact distances between pixels are integers.
+    """
     squares = np.square(distances, dtype=np.float64)
     return np.sqrt(np.rint(squares, out=squares), out=squares)

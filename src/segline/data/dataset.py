@@ -105,7 +105,8 @@ class Dataset:
         if not classes and (not instances or spec.labels != "instances"):
             wanted = "instances or classes" if spec.labels == "instances" else "classes"
             raise DatasetError(
-                f"{folder} has no label images in {wanted}, which `labels: {spec.labels}` in {SPEC} requires"
+                f"{folder} has no label images in {wanted}, but `labels: {spec.labels}` in {SPEC} requires them; "
+                "add label images, or correct `labels`"
             )
         if not classes and len(spec.classes) > 2:
             raise DatasetError(
@@ -192,7 +193,7 @@ def write_spec(file: Path, spec: Spec) -> None:
 
 
 def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
-    """Return a dictionary from the stem (Unicode NFC) of each file in `folder` to its path, in alphabetical order.
+    """Map the stem (Unicode NFC) of each file in `folder` to the path of the file, in alphabetical order.
 
     If `folder` is missing, the dictionary is empty.
 
@@ -210,7 +211,7 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
         raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
     for file in listed:
         # Skip pipes, because reading a pipe would block forever.
-        # Keep broken links: an error is reported later, when a broken link is read.
+        # Keep a broken link, so that an error is reported later, when the link is read.
         wanted = not suffixes or file.suffix.lower() in suffixes
         if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue

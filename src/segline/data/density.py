@@ -109,5 +109,5 @@ def _table(of_class: Sequence[float] | Float) -> Float:
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """Choose an index at random. The probabilities are proportional to weights with the cumulative sums `ends`."""
+    """Choose an index at random, with probabilities proportional to weights; `ends` holds the cumulative weights."""
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

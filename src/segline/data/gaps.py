@@ -65,7 +65,7 @@ def _check(classes: Labels, instances: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Window:
-    """Pairs of touching pixels in a window: consecutive rows of an image, plus one row above and one row below, if any.
+    """Pairs of touching pixels in a window of rows. An extra row above and below is included if the image has one.
 
     The rows are flattened. `first[i]` and `second[i]` are neighbouring pixels of the same class in different instances.
     """
@@ -130,8 +130,8 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A pixel waits until all touching pixels of lower-ranked instances are decided, in all strips.
-            # The loop always ends, because the undecided pixels of lowest rank wait for no other pixel.
+            # A pixel stays undecided until all touching pixels of lower rank are decided, also those in other strips.
+            # The loop always ends, because the undecided pixels of the lowest rank can always be decided.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -142,7 +142,7 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial state (H, W) of all pixels, and two areas of each instance: with and without touching pixels.
+    """Return the initial state (H, W) of all pixels, and the area of each instance with and without touching pixels.
 
     A touching pixel touches another instance of the same class. An area is a number of pixels.
     """
@@ -163,7 +163,7 @@ def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """Decide as many pixels in `rows` as possible, and update `state`; return whether all pixels in `rows` are decided.
+    """Update `state` for all pixels in `rows` that can be decided; return whether all pixels in `rows` are decided.
 
     A pixel is kept if no touching pixel of lower rank is kept. In each round, all pixels that wait for no other pixel
     are kept at once. The result is the same as if the instances were processed one by one.

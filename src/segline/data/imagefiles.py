@@ -92,7 +92,7 @@ def turned(path: Path) -> str:
 
 
 def has_grey_palettes(path: Path) -> bool:
-    """Return whether the format stores grey images only with palettes, as BMP and GIF do.
+    """Return whether the format stores every grey image with a palette, as BMP and GIF do.
 
     The order of colours in such a palette is arbitrary.
 

@@ -136,5 +136,5 @@ def _highest(labels: Labels) -> int:
 
 
 def _table_limit(labels: Labels) -> int:
-    """Return the highest id for which a lookup table is small enough: the number of pixels, but at least 65,536."""
+    """Return the highest id for which a lookup table may be used: the number of pixels, but at least 65,536."""
     return max(labels.size, 1 << 16)

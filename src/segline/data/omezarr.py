@@ -128,7 +128,7 @@ def read(path: Path) -> Frame:
 
 
 def _metadata(path: Path) -> tuple[dict[str, Any], Any]:
-    """Return the NGFF metadata, and the NGFF version at the top level of the metadata. A missing version is None."""
+    """Return the NGFF metadata, and the NGFF version at the top level of the metadata (None if there is no version)."""
     for name in ("zarr.json", ".zattrs"):
         if (path / name).is_file():
             content = files.read_json(path / name)

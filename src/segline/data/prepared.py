@@ -1,4 +1,4 @@
-"""Read the files of the stages `prepare` and `weights`; compute the statistics of the training images."""
+"""Read the files that the DVC stages `prepare` and `weights` write; compute the statistics of the training images."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ BLOCK = 1 << 20  # number of pixels summed at once, to limit the memory
 
 
 class Arrays(Sequence[npt.NDArray[Any]]):
-    """Sequence of arrays, each in its own file. Access to an array opens its file, so few files are open at once."""
+    """Sequence of arrays, each in its own file. A file is opened only when its array is accessed."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], npt.NDArray[Any]]) -> None:
         self.names = names

@@ -44,7 +44,7 @@ class Readable(Protocol):
 
 
 class OpenImage(Readable, Protocol):
-    """Image file or OME-Zarr image that is open. Its pixels equal those that `imagefiles.read_image` returns."""
+    """Opened image file or OME-Zarr image. Its pixels equal those that `imagefiles.read_image` returns."""
 
     @property
     def frame(self) -> omezarr.Frame | None:
@@ -230,7 +230,7 @@ class TiffImage(EncodedImage):
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
-    """Return whether a TIFF page can be read in parts: if it can be memory-mapped, or has small strips (or tiles)."""
+    """Return whether a TIFF page can be read in parts, by memory-mapping or because its strips or tiles are small."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     assert page.dtype is not None
     return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT

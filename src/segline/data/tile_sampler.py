@@ -240,9 +240,9 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """Cover an axis of `length` px with outputs of tiles; return each output's start and its share of the axis.
+    """Cover an axis of `length` px with tile outputs; return each output's start, and the range for which it is used.
 
-    A share is a range of the axis; the output is used only for this range. `output` is the length of each output, px.
+    These ranges divide the axis; each is the share of one output. `output` is the length of each output, px.
     If the axis is at least as long as an output, all outputs lie inside the axis.
     """
     count = -(-length // output)

@@ -155,9 +155,9 @@ def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.N
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the mean of each square of pixels in a band of rows, as an array (number of squares, C).
+    """Return the mean of each square block of pixels in a band of rows, as an array (number of blocks, C).
 
-    A square has sides of `step` px; `wide` is the number of squares.
+    A block has sides of `step` px; `wide` is the number of blocks.
     """
     pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
     means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
@@ -317,7 +317,7 @@ def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
 
 
 def _versioned(content: dict[str, Any], version: str) -> dict[str, Any]:
-    """Return the metadata with the NGFF version. NGFF 0.4 states the version in each part, NGFF 0.5 only once."""
+    """Return the metadata with the NGFF version: in each part of the metadata for NGFF 0.4, only once for NGFF 0.5."""
     if version == "0.4":
         content["multiscales"][0]["version"] = version
         if "image-label" in content:

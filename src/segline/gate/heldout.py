@@ -106,7 +106,7 @@ class HeldOut:
         return scores
 
     def learned_by(self, model: Loaded) -> list[str]:
-        """Return the test images that a model learned from, according to the model's image list."""
+        """Return the test images that the model's image list contains as training or validation images."""
         image_list, manifest = model.folder / IMAGES, self.prepared.manifest
         if not image_list.exists() or "md5" not in manifest:
             return []
@@ -146,7 +146,7 @@ class HeldOut:
 def judge(
     registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, *, trust: bool = False
 ) -> Verdict:
-    """Judge a challenger by minimum metrics, self-check and, if there is a champion, a comparison with the champion.
+    """Judge a challenger by minimum metrics and self-check. If there is a champion, also compare the two.
 
     If the gate cannot decide, no error is raised, and the verdict holds the reasons.
 

@@ -150,7 +150,7 @@ def _values(mask: MaskSource, image: ImageSource | None, windows: Windows) -> La
     if image is not None and len(windows) > 1 and values.shape != (size := imagefiles.image_size(image.file)[:2]):
         raise LayoutError(
             f"{mask.file} is {values.shape[1]}x{values.shape[0]} px, but its image {image.file.name} is "
-            f"{size[1]}x{size[0]} px; --cut needs equal sizes; use the mask of this image"
+            f"{size[1]}x{size[0]} px; --cut needs equal sizes; supply the mask that belongs to this image"
             f"{imagefiles.turned(image.file)}"
         )
     return values

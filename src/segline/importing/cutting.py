@@ -1,4 +1,4 @@
-"""Cut large images into blocks that become separate images, so that one image can provide all three splits."""
+"""Cut large images into blocks that become separate images, so that one large image is enough for all three splits."""
 
 from collections import Counter
 from collections.abc import Mapping

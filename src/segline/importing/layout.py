@@ -68,7 +68,7 @@ class MaskSource:
 
 @dataclass(frozen=True)
 class Layout:
-    """Images and masks of a foreign source, both by stem, and the meaning of the mask values.
+    """Images and masks of a foreign source (dicts with stems as keys), and the meaning of the mask values.
 
     A layout has class masks, instance masks or both. `class_of` gives the class of each value in a class mask, and
     IGNORE for the value of ignored pixels; None means that the values are class ids. With `label_components`, every
@@ -94,7 +94,7 @@ def first_few(values: Sequence[object], most: int = 8) -> str:
 
 
 def raise_errors(errors: Sequence[str]) -> None:
-    """Raise LayoutError with the first few `errors` and the number of further errors; do nothing without errors."""
+    """Raise LayoutError with the first few `errors` and the number of the rest; do nothing if `errors` is empty."""
     if errors:
         rest = [f"... and {len(errors) - MOST_ERRORS} more errors like these"] if len(errors) > MOST_ERRORS else []
         raise LayoutError("\n".join([*errors[:MOST_ERRORS], *rest]))

@@ -76,7 +76,7 @@ def _filled(workshop: Path, name: str, key: str) -> Path:
 
 
 def _holds_links(folder: Path) -> bool:
-    """Return whether links in `folder` could redirect written files elsewhere."""
+    """Return whether `folder` is or contains a link; through a link, files would be written outside `folder`."""
     return folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*"))
 
 

@@ -116,7 +116,7 @@ def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Ca
 
 
 def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
-    """Number the components in a band of rows from `count` + 1; return two values: pixel ids, and the highest id."""
+    """Number the components in a band of rows, starting at `count` + 1; return the pixel ids and the highest id."""
     ids = np.zeros(kind.shape, np.int32)
     for value in range(1, int(kind.max(initial=0)) + 1):
         mask = (kind == value).view(np.uint8)

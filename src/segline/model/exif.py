@@ -24,7 +24,7 @@ Density = tuple[float, float]  # number of pixels per unit of length, in x and i
 
 
 class Notes(NamedTuple):
-    """Metadata about the geometry of a PNG or JPEG; None where the file declares nothing."""
+    """Metadata about the geometry of a PNG or JPEG; an orientation or density that is not declared is None."""
 
     orientation: int | None = None
     density: Density | None = None

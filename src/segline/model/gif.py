@@ -38,7 +38,7 @@ def header(data: bytes) -> Header:
 
 
 def clear(data: bytes) -> bool:
-    """Return whether a GIF has a transparent colour that is not palette colour 0; raise the errors of `header`."""
+    """Return whether a GIF has a transparent colour other than palette colour 0; raise the same errors as `header`."""
     return bool(_frame(data).clear)
 
 

@@ -114,7 +114,10 @@ def png_pixels(data: bytes, transparency: bool = True) -> bytes:
                 raise ImageError(f"the file is damaged: the checksum of {kind.decode()} at byte {at} is wrong")
             kept.append(view[at:end])
         elif kind[:1].isupper():
-            raise ImageError(f"the required chunk {kind!r} is unknown; the file is damaged or not a plain PNG")
+            raise ImageError(
+                f"the file has a critical chunk of unknown type {kind!r}, so it is damaged or not a plain PNG; save "
+                "the image again as PNG"
+            )
         if kind == b"IEND":
             return b"".join(kept)
         at = end

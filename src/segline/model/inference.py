@@ -176,7 +176,7 @@ def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predic
     tensors = weights(folder / "weights.safetensors", description)
     network = description.build()
     network.load_state_dict(tensors)
-    # Use channels_last, the faster memory format. torch accepts this argument, but its type annotations lack it.
+    # Use channels_last, the faster memory format. The type annotations of torch lack this valid argument.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, description, inference, device)
 

@@ -159,6 +159,7 @@ def _size(data: bytes) -> _Size:
     if len(set(parts[::3])) > 1 or parts[0] & 0x80 or parts[0] >= 16:
         raise ImageError(
             f"the channels have different types, are signed, or have more than 16 bits (type bytes {parts[::3][:4]!r})"
+            "; save all channels as unsigned integers of one type, with at most 16 bits"
         )
     if not wide or not high:
         raise ImageError("the file is damaged: its tiles have a width or height of 0 px")

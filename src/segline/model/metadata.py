@@ -209,7 +209,7 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask that declares 0 as white, if the program that wrote the mask perhaps did not invert the values.
+    """Refuse a mask that declares 0 as white, but was perhaps written with 0 as black.
 
     `bits` is the number of bits per value. `writer` is the name of the program that wrote the file. tifffile declares
     every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.

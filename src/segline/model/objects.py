@@ -180,7 +180,7 @@ def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
 
 
 def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int32]:
-    """Grow the segments above the threshold until only a line one pixel wide is left between them.
+    """Grow the segments (areas above `threshold`) until only lines one pixel wide are left between the segments.
 
     A segment is a connected component above the threshold, as in the ISBI 2012 challenge; no new segments appear. All
     segments grow at the same speed in all directions. No pixel changes its segment. A border inside a single segment
@@ -202,7 +202,7 @@ def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDAr
 
 
 def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Grow all segments one pixel at a time; a pixel where two segments would meet becomes part of the line.
+    """Grow all segments pixel by pixel; a pixel where two segments would meet joins the line between the segments.
 
     Pixels are coloured like a chessboard. Each step assigns the white pixels next to a segment, then the black
     pixels. Pixels of one colour do not touch, so the order of the pixels does not matter. Every segment stays

@@ -1,4 +1,4 @@
-"""Predict an out-of-core image, with all maps in files; the results are bit-identical to `Predictor.predict`."""
+"""Predict an out-of-core image; store the maps in files. The results are bit-identical to `Predictor.predict`."""
 
 from functools import cached_property
 from pathlib import Path

@@ -29,7 +29,7 @@ class Served(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the artifact ``model`` onto the device in MLFLOW_DEFAULT_PREDICTION_DEVICE, by default the CPU."""
+        """Load the artifact ``model`` to the device that MLFLOW_DEFAULT_PREDICTION_DEVICE names, by default the CPU."""
         # This import is late because torch takes a second to load, and registration does not need torch.
         from .inference import load
 
@@ -37,7 +37,7 @@ class Served(PythonModel):
         self.predictor = load(Path(context.artifacts["model"]), device)
 
     # The type hint is pd.DataFrame, because MLflow would derive a signature from most other hints.
-    # Callers may pass other types than this hint.
+    # Callers may pass values of other types, too.
     def predict(
         self,
         context: PythonModelContext,  # noqa: ARG002
@@ -110,7 +110,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return two values: the reason not to use windows (empty if there is none), and the memory needed, bytes."""
+        """Return two values: why prediction by windows is impossible (empty if possible), and the bytes needed."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 

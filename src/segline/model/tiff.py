@@ -22,7 +22,7 @@ JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1 is grey with 0 as black, 2 is RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
 ALPHAS = (1, 2)  # values of tag ExtraSamples that mean alpha
-# Turn off the forty TIFF dialects of tifffile, because metadata of a dialect can make tifffile load any amount of data.
+# Turn off tifffile's support for forty TIFF dialects, because their metadata can make tifffile load any amount of data.
 PLAIN: dict[str, Any] = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 
 Pixels = npt.NDArray[Any]
@@ -64,7 +64,7 @@ def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
 
 
 def count(stream: BinaryIO) -> int:
-    """Count the pictures in a TIFF. Further planes of a picture, smaller copies and validity masks are not counted.
+    """Count the pictures in a TIFF: all planes of a picture count as one; smaller copies and masks do not count.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def count(stream: BinaryIO) -> int:
 
 
 def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int, np.dtype[Any]]:
-    """Return four values: height and width after turning upright, number of channels without alpha, and stored type."""
+    """Return height and width of the upright picture, number of channels without alpha, and stored data type."""
     with opened(stream) as (file, offsets):
         pages = page_planes(file, offsets, picture)
         first = pages[0]
@@ -122,7 +122,7 @@ def is_exact(stream: BinaryIO, picture: int | None = None) -> bool:
 
 
 def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
-    """Decide how to treat the metadata of a picture without decoding pixels; raise the same errors as `read`."""
+    """Without decoding pixels, decide how to treat the metadata of a picture; raise the same errors as `read`."""
     with opened(stream) as (file, offsets):
         page = page_planes(file, offsets, picture, whole=False)[0]
         stream.seek(0)
@@ -161,8 +161,8 @@ def page_planes(
     pictures = _pictures(file, offsets)
     if picture is None and len(pictures) > 1:
         raise ImageError(
-            f"the file is a stack of {len(pictures)} pages instead of one image; save each page as a file. (segline "
-            "import also reads stacks, if each label stack has as many pages as its image stack.)"
+            f"the file is a stack of {len(pictures)} pages instead of one image; save each page as a separate file. "
+            "(segline import also reads stacks, if each label stack has as many pages as its image stack.)"
         )
     if not 0 <= (picture or 0) < len(pictures):
         raise ImageError(f"the file has no page {picture}; the {len(pictures)} pages are numbered from 0")
@@ -211,7 +211,7 @@ def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole:
 
 
 def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
-    """Return three values: the required number of strips or tiles of a page, and the height and width of each, px."""
+    """Return how many strips or tiles a page must have, and the height and width, px, of one strip or tile."""
     height, width, depth = page.imagelength, page.imagewidth, page.imagedepth
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
     sizes = (height, width, rows, columns, page.samplesperpixel)
@@ -226,15 +226,15 @@ def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
 
 
 def _doubt_parts(page: tifffile.TiffPage, size: int, parts: int) -> int:
-    """Refuse a page if a strip or tile lies outside the file of `size` bytes; return the sum of strip or tile sizes."""
+    """Return the total size of the strips or tiles; refuse a page if a part lies outside the file of `size` bytes."""
     offsets, lengths = page.dataoffsets, page.databytecounts
     if len(lengths) != parts or len(offsets) != parts:
         raise ImageError(f"the file is damaged: it lists {len(offsets)} of {parts} strips or tiles")
     missing = sum(not offset or not length for offset, length in zip(offsets, lengths, strict=True))
     if missing:
-        raise ImageError(f"{missing} of {parts} strips or tiles are missing; write the file completely, not sparse")
+        raise ImageError(f"{missing} of {parts} strips or tiles are missing; save the file again, not as a sparse file")
     if any(min(part) < 0 or sum(part) > size for part in zip(offsets, lengths, strict=True)) or sum(lengths) > size:
-        raise ImageError(f"the file is truncated: strips or tiles lie beyond the end of the file at byte {size}")
+        raise ImageError(f"the file is truncated: strips or tiles lie beyond the end of the file (byte {size})")
     return sum(lengths)
 
 

@@ -21,7 +21,7 @@ MOST_TAGS = 4096
 
 
 class _Form(NamedTuple):
-    """Binary formats of three parts of a TIFF directory: number of entries, entry (tag, type, count, value), offset."""
+    """Binary formats in a TIFF directory: entry count, entry (tag, type, count, value), offset of next directory."""
 
     entries: struct.Struct
     entry: struct.Struct

@@ -24,7 +24,7 @@ def make_view(image: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float
 
 
 def undo_view(output: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
-    """Turn a network output (K, h, w) of a view back to the orientation of the image."""
+    """Rotate and mirror the network output (K, h, w) of a view back to the orientation of the image."""
     return np.rot90(output[:, :, ::-1] if view >= 4 else output, -(view % 4), axes=(1, 2))
 
 
@@ -131,7 +131,7 @@ def smallest(geometry: Geometry) -> int:
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Return the smallest window size, px, for which `length` px need the same number of windows as for `size`."""
+    """Return the smallest window size, px, that covers `length` px with as few windows as window size `size` does."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:

@@ -1,4 +1,4 @@
-"""A watershed that reads an image a few rows at a time; the number of rows does not change the resulting objects.
+"""A watershed that reads an image a few rows at a time; the objects do not depend on the number of rows per read.
 
 From each pixel, the steepest uphill path along 4-connected pixels leads to a peak, and the pixel belongs to this peak
 (a watershed cut; Cousty, Bertrand, Najman and Couprie 2009). Among pixels of equal height, the first pixel, row by row,
@@ -25,21 +25,21 @@ Heights = npt.NDArray[np.int32]
 
 
 def bands(stop: int, width: int, start: int = 0) -> Iterator[slice]:
-    """Divide the rows of an image from `start` to `stop` into bands of about `BAND` pixels."""
+    """Divide the image rows `start` to `stop` into bands (groups of consecutive rows) of about `BAND` pixels each."""
     rows = max(1, BAND // width)
     for top in range(start, stop, rows):
         yield slice(top, min(top + rows, stop))
 
 
 def check_count(count: int) -> int:
-    """Return `count`; raise ImageError if it exceeds the range of int32."""
+    """Return `count`; raise ImageError if `count` exceeds the range of int32."""
     if count > LARGEST_ID:
         raise ImageError(f"the image has more than {LARGEST_ID} separate parts; cut the image into smaller images")
     return count
 
 
 class Passes(NamedTuple):
-    """Pairs of neighbouring regions, as two ids, and the height of the saddle (highest common point) of each pair."""
+    """Pairs of ids of neighbouring regions; for each pair, the height of the saddle (highest common point)."""
 
     first: Ids
     second: Ids
@@ -61,7 +61,7 @@ class LastRow(NamedTuple):
 
 
 class Watershed:
-    """Watershed objects of a height map. `add` takes the rows of the map from the top, a few rows at a time."""
+    """Watershed objects of a height map. Call `add` for each group of rows, from top to bottom."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -73,7 +73,9 @@ class Watershed:
         self._last: LastRow | None = None
 
     def add(self, heights: Heights) -> Ids:
-        """Return preliminary ids (h, W) for the next band; 0 is background. `objects` later joins ids of one object.
+        """Return preliminary ids (h, W) of the next rows; 0 is background. One object may get several ids.
+
+        `objects` merges the ids of each object.
 
         Parameters
         ----------
@@ -131,11 +133,11 @@ class Watershed:
 
 
 def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
-    """Return an array (h, W): the index of each pixel's highest neighbour minus the index of the pixel; 0 at a peak."""
+    """Return, for each pixel (h, W), the index of the highest neighbour minus the pixel's own index; 0 at a peak."""
     width = heights.shape[1]
     padded = np.pad(heights, ((0, 0), (1, 1)), constant_values=-1)
     highest, change = padded[:-2, 1:-1].copy(), np.full((heights.shape[0] - 2, width), -width, np.int32)
-    # Neighbours are compared in index order, so among neighbours of equal height the first one is chosen.
+    # Neighbours are compared in index order. So the first of several neighbours of equal height is chosen.
     for neighbour, by in (
         (padded[1:-1, :-2], -1),
         (padded[1:-1, 1:-1], 0),
@@ -149,7 +151,7 @@ def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
 
 
 def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Return an array (h * W,): for each pixel, the index where its uphill path ends or leaves this band."""
+    """Return, for each pixel (h * W,), the index of the pixel where the uphill path ends or leaves this band."""
     height, width = uphill.shape
     change = np.where(inside, uphill, 0)
     change[0, change[0] == -width] = 0
@@ -158,7 +160,7 @@ def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Follow chains in which pointers[i] comes after i; return, for each index, the last index of its chain."""
+    """Follow `pointers` (index -> next index) to the end; return, for each index, the last index that is reached."""
     while True:
         further = pointers[pointers]
         if np.array_equal(further, pointers):
@@ -167,7 +169,7 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Return a saddle for each pair of neighbouring pixels with different ids, one in `land` and one in `shifted`."""
+    """Compare `land` and `shifted` pixel by pixel; return a saddle wherever two regions with different ids meet."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 

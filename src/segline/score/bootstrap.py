@@ -78,7 +78,7 @@ def compare(
 
 
 def gain(first: Sequence[Score], second: Sequence[Score], metric: Metric) -> float:
-    """Return the gain of the second model over all images together; nan if neither model has a value."""
+    """Return how much better the second model is on all images together; nan if the metric is nan for both models."""
     return float(_gain(np.array(value(first, metric)), np.array(value(second, metric)), metric))
 
 

@@ -1,4 +1,4 @@
-"""Compute V^Rand and V^Info, which measure how well true and predicted segments agree. Segments lie between borders.
+"""Compute V^Rand and V^Info: measures of how well true and predicted segments (areas between borders) agree.
 
 Definitions: Arganda-Carreras et al. 2015 (the ISBI 2012 challenge), foreground-restricted and after thinning.
 Segments are (H, W) integer ids, 0 = border. Only the n pixels that lie in a true segment are counted. A counted pixel

@@ -65,7 +65,7 @@ class Parser(h11.Connection):
         return h11.NEED_DATA if isinstance(event, h11.ConnectionClosed) else event
 
     def _check_lines(self, start: int) -> None:
-        """Refuse a request head, or trailers, with too many lines. The lines begin at byte `start` of the data."""
+        """Refuse a request if its head or trailers have too many lines. The lines begin at byte `start` of the data."""
         received = self.trailing_data[0]
         end = _END_OF_HEAD.search(received, start)
         if received.count(b"\n", start, end.start() if end else len(received)) >= LINES:
@@ -143,7 +143,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a connection; if too many are open, close those that have waited longest for their clients."""
+        """Accept a connection. If too many are open, close those that have waited longest for their clients."""
         super().connection_made(transport)
         self._watch()
         connections = [c for c in self.connections if isinstance(c, Connection) and not c._aborted]
@@ -159,11 +159,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
-        """Return the buffer of READ bytes that the transport reads into."""
+        """Return the buffer, READ bytes long, into which the transport writes received bytes."""
         return self._input
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Pass the bytes that the transport has read to the parser."""
+        """Pass the `nbytes` received bytes to the parser."""
         if not self._refused:
             self.data_received(bytes(self._input[:nbytes]))
 
@@ -262,7 +262,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching = None if self._aborted else self.loop.call_later(TICK, self._watch)
 
     def _deadline(self, phase: str) -> float:
-        """Return the maximum duration of `phase`, s: infinite for "work", and for "body", which `body.read` limits."""
+        """Return the maximum seconds of `phase`. They are infinite for "work" and "body"; `body.read` limits "body"."""
         deadlines = {"head": HEAD, "rest": REST, "delivery": DELIVERY, "lingering": LINGER, "closing": CLOSING}
         seconds = deadlines.get(phase, float("inf"))
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds

@@ -1,4 +1,4 @@
-"""Stage prepare: check the dataset, assign images to splits, and write arrays that can be memory-mapped."""
+"""DVC stage `prepare`: check the dataset, assign images to splits, and write arrays that can be memory-mapped."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ def main() -> None:
         dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress, dataset.memory)
     )
     split = _split(dataset, checked, settings)
-    # If some images are grey and others RGB, all are written as RGB. The checks refuse other mixtures of channels.
+    # If the images are partly grey and partly RGB, write all as RGB. The checks refuse other mixes of channel counts.
     channels = max(image.form[1] for image in checked if image.form)
     with files.whole_folder(PREPARED) as folder:
         train = _write_all(dataset, split, channels, folder, runtime.progress)

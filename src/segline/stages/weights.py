@@ -1,4 +1,4 @@
-"""Stage weights: compute the border weight maps of training and validation images, and the density of tile centres."""
+"""DVC stage `weights`: compute border weight maps for training and validation, and the density of tile centres."""
 
 from pathlib import Path
 from typing import Any

@@ -141,9 +141,7 @@ def parse_address(address: str) -> Address:
     """
     match = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if match is None:
-        raise RegistryError(
-            f"{address} is not a model URI; give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version"
-        )
+        raise RegistryError(f"{address} is not a model URI; give models:/NAME@ALIAS or models:/NAME/NUMBER")
     return Address(*match.groups(""))
 
 
@@ -258,7 +256,7 @@ def _check_folder(folder: Path, content: VersionContent) -> None:
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """Create a temporary folder; remove the folder if the body of the with statement fails."""
+    """Create a temporary folder that outlives the with block; remove the folder if the block raises an exception."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="segline-version-"))
     except OSError as error:
@@ -273,7 +271,7 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
-    """Compare `md5` with the md5 that registry.jsonl records for the alias; warn if the two md5s differ.
+    """Compare `md5` with the md5 that registry.jsonl records for `alias`; warn if the two md5s differ.
 
     Raises
     ------

@@ -43,7 +43,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     damage = intact.damage(content.md5s, content.others, version)
     problems = [text if text.endswith("delete it") else f"{text}; {intact.way_out(version)}" for text in damage]
     history = registry.history_file
-    # An altered or missing file also changes the version's md5, so report the file and not the md5.
+    # An altered or missing file also changes the version's md5, so report only the file.
     if problem := trust.contradiction(version, content, history):
         problems += [] if damage else [problem]
     elif problem := trust.unrecorded(version, content, history):
@@ -84,7 +84,7 @@ def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
 
 
 def _alias_names(version: ModelVersion) -> list[Finding]:
-    """Find aliases such as @Champion, which differ from segline's aliases only in upper and lower case."""
+    """Find aliases that differ from segline's aliases only in letter case, such as @Champion."""
     wrong = [alias for alias in version.aliases if alias.lower() in ALIASES and alias not in ALIASES]
     return [
         Finding(
@@ -144,7 +144,7 @@ def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """Recommend committing registry.jsonl and the files that @champion and @previous were made from."""
+    """Recommend a commit if registry.jsonl, or a file that @champion or @previous was made from, is not committed."""
     root = registry.store.place.root
     notes = []
     for version in versions:

@@ -202,7 +202,7 @@ class _Repository:
 
 
 def _stages(pipeline: bytes) -> list[dict[str, Any]]:
-    """Return the entries of the stage `register` and all earlier stages; `pipeline` is the content of dvc.yaml."""
+    """Return the dvc.yaml entries of stage `register` and all earlier stages; `pipeline` is the content of dvc.yaml."""
     content = _parsed(pipeline)
     stages: dict[str, dict[str, Any]] = content.get("stages", {}) if isinstance(content, dict) else {}
     names = list(stages)

@@ -12,7 +12,7 @@ from segline.addresses import hide, shown
 from segline.failure import WRITABLE
 
 PATIENCE = 30  # seconds that a command waits for a database that another program has locked
-# Module -> package to install for this module. All other packages have the same name as their module.
+# Module -> package that provides the module. All other modules have the same name as their package.
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
 LOCKED = re.compile(r"(database|database table|database schema) is locked|locking protocol", re.IGNORECASE)
 DAMAGED = re.compile(r"not a database|malformed|file is encrypted", re.IGNORECASE)

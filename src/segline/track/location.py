@@ -210,7 +210,7 @@ def _first(database: Path, query: str, *values: str) -> str | None:
 
 
 def relocate(database: Path, old: Path, new: Path) -> Path:
-    """Replace the project folder `old` with `new` in all paths of the database; return the path of its backup.
+    """Replace the project folder `old` with `new` in all paths of a database; return the path of a backup.
 
     The backup is made first. The change is one transaction. MLflow stores absolute paths. Without the change, models
     would not load after a move of the folder, and new runs would be written to the old folder.

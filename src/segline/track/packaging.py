@@ -90,7 +90,7 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with the code MD5 of exact bytes if `md5s` holds the MD5 of the copy; otherwise return self."""
+        """Return a copy that hashes the exact bytes of the code, if `md5s` holds the copy's MD5; else return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
@@ -213,7 +213,7 @@ def pack(parts: Parts, folder: Path, metadata: Model | None = None) -> None:
 
 
 def check(folder: Path, parts: Parts) -> None:
-    """Predict the example image with the model packed in `folder`, and compare the prediction with the expected one.
+    """Predict the example image with the model packed in `folder`, and compare the result with the expected prediction.
 
     Raises
     ------

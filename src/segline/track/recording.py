@@ -86,7 +86,7 @@ class Run:
             self.client.log_batch(self.id, tags=entries[start : start + BATCH])
 
     def params(self, params: Mapping[str, object]) -> None:
-        """Log params; if MLflow refuses a value as too long, cut it, and store all values unchanged in params.json."""
+        """Log params. If a value is too long for MLflow, cut the value and store all values in full in params.json."""
         values = {name: str(value) for name, value in params.items()}
         entries = [Param(name, _cut(value)) for name, value in values.items()]
         for start in range(0, len(entries), BATCH):
@@ -214,7 +214,7 @@ def metric_names(names: Sequence[str]) -> list[str]:
     times = Counter(name.casefold() for name in plain)
     taken: set[str] = set()
     spelled = {}
-    # Names that need no change are handled first, so that no other name can become equal to them.
+    # Names that need no change are handled first, so that no changed name can become equal to one of these names.
     for name, short in sorted(zip(names, plain, strict=True), key=lambda pair: pair[1] != unchanged[pair[0]]):
         keeps = times[short.casefold()] == 1 or short == unchanged[name]
         metric, digits = short[:MAX_METRIC], files.bytes_md5(name.encode())

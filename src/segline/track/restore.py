@@ -40,7 +40,7 @@ def lost(registry: Registry) -> list[Lost]:
 
 
 def check_out(clone: Clone, place: Place, version: Lost) -> str:
-    """Check out in `clone` the commit and the data that a version was made from; return the commit.
+    """In `clone`, check out the commit and the data that a version was made from; return the commit.
 
     Raises
     ------
@@ -65,9 +65,9 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
         raise NoCommitError(f"commit {candidates[0][:10]}: {mismatch}")
     if candidates:
         raise NoCommitError(
-            f"commit {candidates[0][:10]} lists the version's weights in dvc.lock, but the inference settings or the "
-            "model code in this commit are not those of the version; restore dvc.lock and the code as they were when "
-            "the version was registered, then commit and push them"
+            f"commit {candidates[0][:10]} lists the version's weights in dvc.lock, but has other inference settings or "
+            "other model code than the version; restore dvc.lock and the code as they were at registration, then "
+            "commit and push them"
         )
     raise NoCommitError(
         f"no commit of this clone has a dvc.lock with the version's weights (md5 {version.model_md5}); on the machine "
@@ -76,7 +76,7 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return the possible MD5s of a version made from the checked-out commit, by the present and earlier MD5 rules.
+    """Return the MD5s that this and earlier segline releases give to a version made from the checked-out commit.
 
     Earlier segline releases computed the MD5 of the code from the exact bytes. The result is empty if the commit has no
     model.
@@ -106,5 +106,5 @@ def _number(registry: Registry, alias: str) -> str:
 
 
 def names(lines: list[Promotion]) -> list[str]:
-    """Return the distinct model names in a history, in the order of their first lines."""
+    """Return the distinct model names in a history, in order of first appearance."""
     return list(dict.fromkeys(line.name for line in lines))

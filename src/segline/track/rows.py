@@ -1,4 +1,4 @@
-"""Predict an image with a registered version, in memory or out-of-core; read the prediction in ranges of rows."""
+"""Predict an image with a registered version, in memory or out-of-core; callers read a few rows at a time."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -114,7 +114,7 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return two values: why an image cannot be predicted window by window, and the memory to predict it in one step.
+    """Return why an image cannot be predicted window by window, and the memory that a prediction in one step needs.
 
     The first value is empty if an image of this size can be predicted window by window. The second value is the memory,
     in bytes, to predict the whole image in one step.

@@ -111,8 +111,8 @@ def _explained(variable: str, address: str) -> Iterator[None]:
             raise known from None
         kept = "runs" if variable == TRACKING else "models"
         raise StoreError(
-            f"{name}: MLflow cannot store {kept} there ({reason(error, address)}); start the server, set another "
-            "address, or unset the variable to use the project's own store"
+            f"{name}: MLflow cannot store {kept} at this address ({reason(error, address)}); start the server, set "
+            "another address, or unset the variable to use the project's own store"
         ) from None
 
 

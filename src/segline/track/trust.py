@@ -175,7 +175,7 @@ def known(name: str, history: Path) -> set[str]:
 
 
 def misplaced(alias: str, name: str, md5: str, history: Path) -> str:
-    """Return a message if `md5` is not the md5 that registry.jsonl records for the alias; otherwise an empty text."""
+    """Return a message if `md5` is not the md5 that registry.jsonl records for `alias`; else an empty text."""
     if alias not in PLACES:
         return ""
     held = champions([line for line in read_history(history) if line.name == name])

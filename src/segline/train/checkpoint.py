@@ -143,7 +143,7 @@ def _give(content: CheckpointContent, state: State) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], state: State) -> None:
-    """Raise ValueError if groups, names, types or shapes in `saved` do not fit the optimizer of `state`.
+    """Raise ValueError if parameter groups, names, types or shapes in `saved` do not fit the optimizer of `state`.
 
     Without this check, only the next optimizer step would fail.
     """

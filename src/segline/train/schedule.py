@@ -51,7 +51,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often the loss reached no new minimum for `patience` + 1 epochs in a row.
+    """Count how often `patience` + 1 epochs in a row brought no new minimum of the loss.
 
     Each epoch counts at most once.
     """

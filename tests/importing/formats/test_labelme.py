@@ -236,7 +236,10 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         ({**said(*SHAPES), "imagePath": None}, "imagePath is None, but must be the name of the image"),
         (
             {**said(*SHAPES, image="c.png"), "imageData": "iVBOR"},
-            "imageData holds the pixels of the image; the program labelme_export_json",
+            (
+                "the field imageData of the JSON file holds the image; "
+                "extract the image with the program labelme_export_json"
+            ),
         ),
         (
             {**said(*SHAPES), "imageHeight": 10},

@@ -79,9 +79,8 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # The next two cases find diagonal neighbours: pixels in adjacent columns of two consecutive rows.
-        # If a run of pixels in the lower row covers both columns, the case above finds the pair of runs.
-        # So the next two cases check only columns in which a run of pixels in the lower row starts.
+        # The next two cases find diagonal neighbours only in columns where a run of pixels starts in the lower row.
+        # In other columns, the lower run also lies directly below the upper run, so the case above finds this pair.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -140,7 +139,7 @@ def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec
 
 
 def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
-    """Yield a problem if a mask looks smoothed: most values occur only between lower and higher neighbouring values.
+    """Yield a problem if a mask looks smoothed: most values occur only at pixels with both lower and higher neighbours.
 
     `areas` holds the number of pixels of each value 0, 1, ...
     """

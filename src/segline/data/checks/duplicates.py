@@ -48,7 +48,7 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
     """Sum the channels of an image, and shrink the result to SIDE x SIDE pixels."""
     height, width, channels = image.shape
     size = min(width, COARSE), min(height, COARSE)
-    # Resize more than four channels one by one, because OpenCV can resize at most four at once.
+    # OpenCV can resize at most four channels at once. If there are more, resize each channel separately.
     parts = [image] if channels <= 4 else [image[..., channel] for channel in range(channels)]
     total = np.zeros((SIDE, SIDE))
     for part in parts:

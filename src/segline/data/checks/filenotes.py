@@ -19,7 +19,7 @@ MOST = 7  # most messages shown for one kind of note; enough for the 7 ways to r
 
 
 def notes(file: Path) -> tuple[Note, ...]:
-    """Return the notes on the metadata of a file, or none for an unreadable file, which another check reports."""
+    """Return the notes on a file's metadata; no notes if the file is unreadable, because another check reports this."""
     try:
         return imagefiles.describe(file, 0).notes
     except FileError:

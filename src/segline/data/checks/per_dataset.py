@@ -110,7 +110,7 @@ def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..
 
 
 def _lines(folder: Path, name: str, message: str) -> list[Problem]:
-    """Split `message` into problems, one for each line that begins with the path of a file. The path is removed.
+    """Divide `message` into problems: each line that begins with a file path starts a problem. Remove these paths.
 
     Lines without a path continue the problem before them.
     """

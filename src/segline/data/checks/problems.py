@@ -68,7 +68,7 @@ def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
     for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)
     for (_, kind), same in sorted(kinds.items(), key=lambda item: item[0][0]):
-        # Never omit a single problem, because the line that counts omitted problems would take the same space.
+        # If only one problem would be omitted, show it: the line that counts omitted problems takes the same space.
         shown = same if len(same) <= examples + 1 else same[:examples]
         yield from shown
         if len(shown) < len(same):

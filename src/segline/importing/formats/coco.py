@@ -251,7 +251,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether the entry with the id `key` is invalid, or may be one of the entries without a valid id.
+    """Return whether the id `key` refers to an invalid entry, or may refer to an entry without a valid id.
 
     If the id of an entry is missing or invalid, the intended id may be any id that no valid entry has.
     """
@@ -358,14 +358,14 @@ def _image_files(available: lookup.Images, images: Sequence[ListedImage]) -> tup
 def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) -> None:
     if crowds and all(crowds):
         raise LayoutError(
-            f"{coco_files[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so there is no object. CVAT and "
-            "Datumaro write iscrowd 1 for every annotation drawn with the brush. If each annotation outlines one "
-            "object, add --crowd objects. Otherwise set iscrowd to 0 for the annotations that outline one object"
+            f"{coco_files[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so none counts as an object. "
+            "CVAT and Datumaro write iscrowd 1 for every annotation drawn with the brush. If each annotation outlines "
+            "one object, add --crowd objects. Otherwise set iscrowd to 0 for the annotations that outline one object"
         )
 
 
 def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: ImportOptions) -> list[str]:
-    """Return a line that says how annotations with iscrowd 1 are treated. Without such annotations, return no line."""
+    """Return a line about the treatment of annotations with iscrowd 1; return an empty list if no annotation has it."""
     count, total = sum(crowds), len(crowds)
     if not count:
         return []

@@ -95,7 +95,7 @@ def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
     why = f"palettes show index {IGNORE} as {text(VOID)}, the colour of ignored pixels in Pascal VOC"
     if options.labels == "instances":
         raise LayoutError(
-            f"{why}, but instance masks cannot hold ignored pixels; set all pixels of index {IGNORE} to 0, background"
+            f"{why}, but instance masks cannot hold ignored pixels; set all pixels of index {IGNORE} to 0 (background)"
         )
     return Key("numbers", (*reasons, why), ignore=IGNORE)
 
@@ -107,7 +107,7 @@ class _Total:
     pixels: Counter[Packed] = field(default_factory=Counter)
     solid: Counter[Packed] = field(default_factory=Counter)
     linked: Counter[Packed] = field(default_factory=Counter)
-    # For each colour, the mask with the most pixels of this colour, as (number of these pixels, mask file).
+    # For each colour: the largest number of pixels of this colour in one mask, and the file of that mask.
     most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)
     palette: dict[int, Packed] = field(default_factory=dict)
     conflict: bool = False  # True if two masks give the same index different colours

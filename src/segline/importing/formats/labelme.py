@@ -146,7 +146,8 @@ def _image(file: Path, name: object, has_pixels: bool, available: lookup.Images)
         if not has_pixels:
             raise
         raise LayoutError(
-            f"{error} (imageData holds the pixels of the image; the program labelme_export_json extracts them)"
+            f"{error} (the field imageData of the JSON file holds the image; extract the image with the program "
+            "labelme_export_json)"
         ) from None
 
 
@@ -188,7 +189,7 @@ def _kind_without_area(item: Any) -> str | None:
 
 
 def _labelled_region(item: Any, shape: Shape, where: str) -> tuple[str, object, Region]:
-    """Return the label, the group and the pixels of one shape."""
+    """Return the label, the group_id and the pixels of one shape."""
     fields = validated(LabelMeShape, item, where)
     kind = fields.shape_type or "polygon"
     try:

@@ -43,7 +43,7 @@ def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, A
 
 @dataclass(frozen=True)
 class Images:
-    """Image files below the folder `root`, by file name in Unicode form NFC."""
+    """Image files below the folder `root`; `by_name` maps a file name (Unicode form NFC) to all files of this name."""
 
     root: Path
     by_name: Mapping[str, Sequence[Path]]
@@ -98,8 +98,8 @@ class Images:
         if len(closest) > 1:
             if len({names.composed(str(file)) for file in closest}) == 1:
                 raise LayoutError(
-                    f"{annotations}: {field} {name!r} matches files with look-alike names. "
-                    f"The folder {names.differ(closest)}"
+                    f"{annotations}: {field} {name!r} matches several files with look-alike names: "
+                    f"{names.differ(closest)}"
                 )
             raise LayoutError(
                 f"{annotations}: {field} {name!r} matches several files: {first_few(closest)}; put the folder of the "

@@ -19,7 +19,7 @@ SPECKS = 100  # like RARE, but for masks that hold only small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
-    """Return a list of the noise values in `values`; `values` must be in ascending order."""
+    """Return the noise in `values` (ascending): values near a much more frequent value, and values without areas."""
     top = values[-1]
     small = top <= MOST_CLASSES
     near = 0 if small else ceil(NEAR * top)
@@ -96,7 +96,7 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 
 
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
-    """Return whether all three are true: the masks hold many values, most greys are noise, other values form areas.
+    """Return whether (1) the masks hold many values, (2) most greys are noise, and (3) non-noise values form areas.
 
     For masks with objects of one pixel each, the result is False, because the other values do not form areas.
     """
@@ -136,7 +136,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
 
 
 def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks with few values of which some are noise; accept the masks if --class names each noise value.
+    """Refuse masks with few values if some values are noise, unless --class names every noise value.
 
     Raises
     ------

@@ -17,7 +17,7 @@ Naming = Callable[[Path], str]  # returns a name for a file; an image and its ma
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and their masks in two dicts; the keys of both are the stems of the images.
+    """Two dicts whose keys are the stems of the images: one dict of images, and one dict of masks.
 
     `rule` tells the user how images and masks were paired. An image without mask holds background only.
     """
@@ -33,7 +33,7 @@ def stem(file: Path) -> str:
 
 
 def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: ImportOptions) -> Pairs:
-    """Pair images and masks by the first name rule that leaves no file unpaired, or else by the rule with most pairs.
+    """Pair images and masks: use the first rule for names that pairs all files, or else the rule with most pairs.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a function that removes from a stem the words that all stems of `files` begin or end with."""
+    """Return a function that removes the first and last words of a stem if all stems of `files` share these words."""
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)
@@ -194,7 +194,7 @@ def _shared_words(stems: Sequence[str]) -> str:
 
 
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
-    """Return a mapping from name to file; the function `naming` returns the name of a file.
+    """Return a mapping from name to file; the function `naming` derives the name from the file.
 
     If two files have the same name, raise LayoutError if `refuse` is True, and return an empty mapping otherwise.
     """
