@@ -94,12 +94,17 @@ def _require(stage: str) -> None:
 @app.command()
 def init(
     folder: Annotated[
-        Path, typer.Argument(help="folder for the project, new or existing; default: this folder")
+        Path, typer.Argument(parser=_folder, metavar="FOLDER", help="folder for the project, new or existing")
     ] = Path(),
     *,
     source: Annotated[
         Path | None,
-        typer.Option("--import", metavar="SOURCE", help="import this folder or file of images and labels at once"),
+        typer.Option(
+            "--import",
+            parser=_folder,
+            metavar="SOURCE",
+            help="import this folder or file of images and labels at once",
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="name of the imported dataset; default: the name of SOURCE")] = "",
 ) -> None:
@@ -122,27 +127,27 @@ def upgrade(
 @app.command()
 def sample() -> None:
     """Generate the built-in default dataset in data/raw/cells."""
+    _require("sample")
     from segline.stages import sample as stage
 
-    _require("sample")
     stage.main()
 
 
 @app.command()
 def prepare() -> None:
     """Check the dataset, split it, and write it as arrays."""
+    _require("prepare")
     from segline.stages import prepare as stage
 
-    _require("prepare")
     stage.main()
 
 
 @app.command()
 def weights() -> None:
     """Write border weight maps of training and validation images."""
+    _require("weights")
     from segline.stages import weights as stage
 
-    _require("weights")
     stage.main()
 
 
@@ -156,36 +161,36 @@ def tune(
     ] = None,
 ) -> None:
     """Search for better training settings. STORAGE is a journal file or the address of a PostgreSQL database."""
+    _require("tune")
     from segline.stages import tune as stage
 
-    _require("tune")
     stage.main(join)
 
 
 @app.command()
 def train() -> None:
     """Train the network."""
+    _require("train")
     from segline.stages import train as stage
 
-    _require("train")
     stage.main()
 
 
 @app.command()
 def evaluate() -> None:
     """Evaluate the network on the test split."""
+    _require("evaluate")
     from segline.stages import evaluate as stage
 
-    _require("evaluate")
     stage.main()
 
 
 @app.command()
 def register() -> None:
     """Register the model in MLflow's registry."""
+    _require("register")
     from segline.stages import register as stage
 
-    _require("register")
     stage.main()
 
 

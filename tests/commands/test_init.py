@@ -1,5 +1,6 @@
 """`segline init`: judged by the files, by git and by DVC; nothing of the user's is lost."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dvc.repo import Repo
+from ruamel.yaml import YAML
 
 from segline import files, params
 from segline.commands import init
@@ -90,7 +92,7 @@ def test_an_existing_folder_keeps_its_files(tmp_path: Path, monkeypatch: pytest.
         name: content for name, content in own.items() if name != ".gitignore"
     }
     ignored = after[".gitignore"].decode().splitlines()
-    assert ignored[:2] == ["*.tmp", ".venv/"] and "/mlruns/*" in ignored and ignored.count(".venv/") == 1
+    assert ignored[:2] == ["*.tmp", ".venv/"] and "/mlruns/*" in ignored and ignored.count("/data/?*") == 1
     assert not any(line.strip().startswith("cd ") for line in lines)
 
 
@@ -109,14 +111,103 @@ def test_a_project_in_a_repository_uses_that_repository(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("existing", ["dvc.yaml", "params.yaml", "segline.yaml", ".dvc/config"])
-def test_a_project_is_not_overwritten(tmp_path: Path, existing: str) -> None:
-    (tmp_path / existing).parent.mkdir(exist_ok=True)
+@pytest.mark.parametrize(
+    ("existing", "complaint"),
+    [
+        ("dvc.yaml", "holds a project already: dvc.yaml; choose another folder"),
+        ("params.yaml", "holds a project already: params.yaml; choose another folder"),
+        ("segline.yaml", "holds a project already: segline.yaml; choose another folder"),
+        (".dvc/config", "is already a DVC repository; make the project in a new folder"),
+        ("data/prepared/mine.npy", "holds data/prepared, which the stages of a project replace"),
+        ("data/raw/cells/mine.tif", "holds data/raw/cells, which the stages of a project replace"),
+        ("data", "data must be a folder; rename it"),
+        (".gitignore/inner", ".gitignore must be a file; rename it"),
+    ],
+)
+def test_nothing_of_the_user_is_overwritten_at_once_or_by_a_stage(
+    tmp_path: Path, existing: str, complaint: str
+) -> None:
+    (tmp_path / existing).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / existing).write_text("mine")
-    with pytest.raises(init.InitError, match=rf"holds a project already: {existing}; choose another folder"):
+    (tmp_path / "README.md").write_text("# Mine")
+    with pytest.raises(init.InitError, match=re.escape(complaint)):
         made(tmp_path)
-    assert held(tmp_path) == {existing: b"mine"}
+    assert held(tmp_path) == {existing: b"mine", "README.md": b"# Mine"}
     assert not (tmp_path / ".git").exists()
+
+
+def test_the_outputs_of_all_stages_are_known(repository: Path) -> None:
+    stages = YAML(typ="safe").load((repository / "src/segline/template/dvc.yaml").read_text())["stages"]
+    outs = [out for stage in stages.values() for kind in ("outs", "metrics", "plots") for out in stage.get(kind, ())]
+    paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
+    assert [path for path in paths if not any(Path(path).is_relative_to(known) for known in init.OUTPUTS)] == []
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").symlink_to("elsewhere")
+    with pytest.raises(init.InitError, match="data is a link, and git does not follow links"):
+        made(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "elsewhere"]
+
+
+def test_kept_files_stay_links_with_their_mode_and_their_changes(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "real.md").write_text("# Mine\n")
+    (tmp_path / "README.md").symlink_to("real.md")
+    (tmp_path / ".gitignore").write_text("*.tmp\n")
+    (tmp_path / ".gitignore").chmod(0o600)
+    made(tmp_path)
+    assert (tmp_path / "README.md").readlink() == Path("real.md")
+    assert (tmp_path / ".gitignore").stat().st_mode & 0o777 == 0o600
+    assert "README.md" not in git.call(tmp_path, "diff", "--cached", "--name-only").decode().split()
+
+
+@pytest.mark.parametrize(
+    ("file", "rule"), [(".gitignore", "inner/"), (".gitignore", "*.lock"), (".git/info/exclude", "dvc.*")]
+)
+def test_a_project_that_git_ignores_is_refused_with_the_rule(tmp_path: Path, file: str, rule: str) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / file).write_text(f"{rule}\n")
+    with pytest.raises(init.InitError, match=rf"git ignores files that it must keep: \S*{file}:1:{re.escape(rule)}"):
+        made(tmp_path / "inner")
+    assert not (tmp_path / "inner").exists()
+
+
+def test_lines_are_appended_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("!/data/raw/\n!/data/raw/*.dvc\n")
+    made(tmp_path)
+    (tmp_path / "data/raw").mkdir()
+    (tmp_path / "data/raw/mine.dvc").touch()
+    status = git.call(tmp_path, "status", "--porcelain", "--untracked-files=all", "--", "data/raw").decode()
+    assert status.split() == ["??", "data/raw/mine.dvc"]
+
+
+def test_a_repository_that_git_does_not_read_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path, *arguments: str) -> bytes:
+        raise subprocess.CalledProcessError(128, arguments, stderr=b"fatal: detected dubious ownership in repository")
+
+    monkeypatch.setattr(git, "call", refused)
+    with pytest.raises(init.InitError, match=r"belongs to another user.*safe\.directory"):
+        made(tmp_path / "project")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bare_repository_is_refused(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "bare"], check=True)
+    with pytest.raises(init.InitError, match="inside a git repository, but not in its working tree"):
+        made(tmp_path / "bare" / "project")
+    assert not (tmp_path / "bare" / "project").exists()
+
+
+def test_the_source_must_not_hold_the_project(source: Path) -> None:
+    with pytest.raises(init.InitError, match="the project would lie in --import"):
+        made(source / "project", source, "mine")
+    with pytest.raises(init.InitError, match="--name mine names an imported dataset; give its images and labels"):
+        made(source.parent / "project", None, "mine")
+    assert sorted(path.name for path in source.iterdir()) == ["images", "masks"]
 
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
@@ -171,9 +262,10 @@ def test_a_source_is_imported_added_and_named(source: Path, monkeypatch: pytest.
     ("path", "name", "complaint"),
     [
         ("missing", "", r"--import missing does not exist"),
-        ("My cells", "", r"'My cells' cannot be the name of a dataset; give another one with --name"),
+        ("My cells", "", r"'My cells' cannot be the name of a dataset; use --name to give another name"),
         ("My cells", "a/b", r"'a/b' cannot be the name of a dataset"),
-        ("My cells", "cells", r"--name cells.*choose another name"),
+        ("My cells", "a" * 201, r"cannot be the name of a dataset.*not longer than 200 characters"),
+        ("My cells", "cells", r"the DVC stage `sample` writes its dataset cells to data/raw/cells; use --name"),
     ],
 )
 def test_a_wrong_source_or_name_leaves_nothing(
@@ -191,5 +283,9 @@ def test_after_a_failed_import_the_project_is_complete(tmp_path: Path, source: P
     lines: list[str] = []
     with pytest.raises(ValueError, match="My cells"):
         init.main(tmp_path / "project", source, "mine", lines.append)
-    assert "has no dataset of its own yet, because the import failed" in lines[-1]
+    folder = tmp_path / "project"
+    assert lines[1:] == [
+        f"The project is complete, but has no dataset of its own yet. The commands to import it:\n  cd {folder}",
+        f"  segline import '{source}' --name mine",
+    ]
     assert sorted(held(tmp_path / "project")) == MADE

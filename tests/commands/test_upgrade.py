@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from segline.commands import init, upgrade
+from segline.params import ParamsError
 from segline.track import installed
 
 
@@ -88,3 +89,18 @@ def test_other_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.chdir(folder)
         with pytest.raises(upgrade.UpgradeError, match="holds no project that `segline init` made"):
             said()
+
+
+def test_settings_that_the_installed_segline_does_not_know_are_named(project: Path) -> None:
+    make_older(["train"])
+    file = project / "params.yaml"
+    file.write_text(file.read_text() + "old_section:\n  x: 1\n")
+    with pytest.raises(ParamsError, match=r"params\.yaml: old_section is not a"):
+        said()
+    assert installed.named() == installed.here()
+
+
+def test_a_pipeline_that_is_not_utf_8_is_read(project: Path) -> None:
+    with (project / "dvc.yaml").open("ab") as file:
+        file.write(b"# \xff\n")
+    assert any("\ufffd" in line for line in said())

@@ -310,7 +310,7 @@ def test_a_process_that_is_killed(tmp_path: Path, how: signal.Signals) -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
     assert [path.name for path in (tmp_path / "data" / "raw").iterdir()] == [".small.partial"]
-    assert how == signal.SIGKILL or b"run the same command again to resume the import" in said
+    assert how == signal.SIGKILL or b"`segline import` with the same options resumes it" in said
     there = len(list(images.glob("*.png")))
     assert 5 <= there < count
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -104,4 +104,4 @@ def older(project: Project, tmp_path: Path) -> Project:
 def test_rebuild_names_the_segline_that_a_version_needs(older: Project) -> None:
     refused = older.attempt("segline", "models", "rebuild", "1")
     assert refused.returncode == 2
-    assert "run `pip install segline==0.0.9` and try again" in refused.stderr
+    assert "Run `pip install segline==0.0.9` and try again" in refused.stderr

@@ -86,13 +86,26 @@ def test_only_stages_with_other_code_are_refused(package: Path) -> None:
             installed.require(stage)
         assert str(error.value) == (
             f"stage {stage} was not run: segline.yaml names segline 0.0.9, but segline {installed.version()} is "
-            "installed, and its code differs for tune, train, evaluate. Run `pip install segline==0.0.9`, or run "
-            "`segline upgrade`, which makes the project use the installed segline and lists the stages to run again"
+            "installed, with other code for tune, train, evaluate. Run `pip install segline==0.0.9`, or run `segline "
+            "upgrade`, which makes the project use the installed segline and lists the stages to run again"
         )
     assert installed.mismatch(Path()) == (
-        f"segline.yaml names segline 0.0.9, but segline {installed.version()} is installed, and its code differs for "
-        "tune, train, evaluate; run `pip install segline==0.0.9` and try again"
+        f"segline.yaml names segline 0.0.9, but segline {installed.version()} is installed, with other code for tune, "
+        "train, evaluate. Run `pip install segline==0.0.9` and try again"
     )
+    assert installed.mismatch(Path(), ("sample", "register")) is None
+
+
+def test_a_copy_with_the_same_version_and_other_code_is_named(package: Path) -> None:
+    installed.FILE.write_text(installed.here().text())
+    with (package / "train/loop.py").open("a") as file:
+        file.write("\nX = 1\n")
+    with pytest.raises(
+        InstalledError,
+        match=r"that version is installed, but with other code for tune, train, evaluate\. Install the copy of segline "
+        r"that made the project, or run `segline upgrade`",
+    ):
+        installed.require("train")
 
 
 @pytest.mark.usefixtures("package")

@@ -53,7 +53,7 @@ def run(
             mapper_for=partial(_mapper, mode=mode),
         )
     except (KeyboardInterrupt, SystemExit):
-        progress.note(f"the import of {name} is not complete; run the same command again to resume the import")
+        progress.note(f"the import of {name} is not complete; `segline import` with the same options resumes it")
         raise
     return list(_lines(imported))
 

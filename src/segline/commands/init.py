@@ -7,15 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from importlib.resources import files as resources
 from pathlib import Path
 
-from segline import files
+from segline import files, names
 from segline.commands import import_, preset
 from segline.data.dataset import NAME
 from segline.data.synthetic import NAME as DRAWN
 from segline.importing.bring import RAW
+from segline.text import shown
 from segline.track import git, installed
 
 # Map the name of each template file in segline.template to the path of its copy in a project.
@@ -30,6 +31,19 @@ FILES = {
     "dvc_gitignore": ".dvc/.gitignore",
 }
 EMPTY = ("data/.gitkeep", "mlruns/.gitkeep")  # git keeps no empty folders
+# What the stages write: DVC removes an output before its stage runs, also files of the user that lie there.
+OUTPUTS = ("data/raw/cells", "data/prepared", "data/weights", "data/tune", "data/model", "data/reports")
+# Files that git must keep: DVC refuses to run if git ignores one of them.
+TRACKED = (
+    "dvc.yaml",
+    "dvc.lock",
+    "params.yaml",
+    "segline.yaml",
+    "registry.jsonl",
+    "data/raw/x.dvc",
+    "data/model/metrics.json",
+    "data/reports/test.json",
+)
 KEPT = ("README.md",)  # if it exists, it stays unchanged
 APPENDED = (".gitignore", ".gitattributes", ".dvcignore")  # if they exist, missing lines are appended
 EXAMPLE = "At first it is a drawn example; `segline import FOLDER --name NAME` adds your own images."
@@ -57,13 +71,21 @@ def main(folder: Path, source: Path | None, name: str, say: Callable[[str], None
     DatasetError, LayoutError, FileError, UnfitError
         The import failed; the project is complete, but has no dataset of its own.
     """
+    if name and source is None:
+        raise InitError(f"--name {name} names an imported dataset; give its images and labels with --import, too")
     name = _dataset_name(source, name) if source is not None else ""
     source = source.resolve() if source is not None else None
+    if source is not None and (folder.resolve() / RAW / name).is_relative_to(source):
+        raise InitError(f"the project would lie in --import {source}; make the project in another folder")
     content = _content(folder, IMPORTED if name else EXAMPLE)
-    _refuse_existing(folder, content)
+    _refuse_existing(folder, content, name)
+    content = dict(_unwritten(folder, content))
     with _removed_on_error(folder, content):
         for path, text in content.items():
-            files.write_bytes(folder / path, _merged(folder / path, path, text), settle=True)
+            mode = (folder / path).stat().st_mode if (folder / path).exists() else None
+            files.write_bytes(folder / path, text, settle=True)
+            if mode is not None:
+                (folder / path).chmod(mode)
         _start_git(folder, list(content))
     say(f"{folder}: new project for segline {installed.version()}")
     if source is not None:
@@ -71,7 +93,7 @@ def main(folder: Path, source: Path | None, name: str, say: Callable[[str], None
             _import(source, name, folder, say)
     say("Next:")
     for command in (
-        *([f"cd {quoted(folder)}"] if folder.resolve() != Path.cwd().resolve() else []),
+        *([_cd(folder)] if folder.resolve() != Path.cwd().resolve() else []),
         'git commit -m "New project"',
         "dvc repro",
         "segline models list",
@@ -84,18 +106,22 @@ def quoted(folder: Path) -> str:
     return shlex.quote(str(folder))
 
 
+def _cd(folder: Path) -> str:
+    return f"cd {'-- ' * str(folder).startswith('-')}{quoted(folder)}"
+
+
 def _dataset_name(source: Path, name: str) -> str:
     if not source.exists():
         raise InitError(f"--import {source} does not exist; give the path of a folder or file with images and labels")
-    name = name or source.resolve().stem
-    if not re.fullmatch(NAME, name):
+    name = name or (source.resolve().name if source.is_dir() else source.stem)
+    if not re.fullmatch(NAME, name) or len(name) > names.LONGEST:
         raise InitError(
-            f"{name!r} cannot be the name of a dataset; use --name to give another name, made up only of letters, "
-            "digits, '.', '_' and '-'"
+            f"{shown(name)} cannot be the name of a dataset; use --name to give another name, made up only of letters, "
+            f"digits, '.', '_' and '-', and not longer than {names.LONGEST} characters"
         )
     if name == DRAWN:
         raise InitError(
-            f"--name {name}: the DVC stage `sample` writes its dataset to {RAW / name}; choose another name"
+            f"the DVC stage `sample` writes its dataset {name} to {RAW / name}; use --name to give another name"
         )
     return name
 
@@ -104,8 +130,9 @@ def _content(folder: Path, dataset: str) -> dict[str, bytes]:
     """Return a dict of the contents of all project files, with their paths as keys."""
     template = resources("segline.template")
     content = {path: (template / stored).read_bytes() for stored, path in FILES.items()}
-    title = folder.resolve().name or "Segmentation"
-    readme = content["README.md"].decode().replace("{name}", title).replace("{dataset}", dataset)
+    title = folder.resolve().name
+    readme = content["README.md"].decode().replace("{dataset}", dataset)
+    readme = readme.replace("{name}", title if names.fault(title) is None else "Segmentation")
     return {
         **content,
         "README.md": readme.encode(),
@@ -114,27 +141,50 @@ def _content(folder: Path, dataset: str) -> dict[str, bytes]:
     }
 
 
-def _refuse_existing(folder: Path, content: dict[str, bytes]) -> None:
+def _refuse_existing(folder: Path, content: dict[str, bytes], name: str) -> None:
+    """Refuse a folder in which the project would replace something, now or at the first `dvc repro`."""
     if folder.exists() and not folder.is_dir():
         raise InitError(f"{folder} is a file; choose the path of a new folder")
     own = [path for path in content if path not in (*KEPT, *APPENDED, *EMPTY)]
-    if existing := [path for path in own if (folder / path).exists()]:
+    existing = [path for path in own if os.path.lexists(folder / path)]
+    if existing and all(path.startswith(".dvc/") for path in existing):
+        raise InitError(f"{folder} is already a DVC repository; make the project in a new folder, also inside this one")
+    if existing:
         raise InitError(
             f"{folder} holds a project already: {', '.join(existing)}; choose another folder. To use the installed "
             "segline in an existing project, run `segline upgrade` there"
         )
+    outputs = [*OUTPUTS, *([f"{RAW}/{name}"] if name else [])]
+    if existing := [path for path in outputs if os.path.lexists(folder / path)]:
+        raise InitError(
+            f"{folder} holds {', '.join(existing)}, which the stages of a project replace; move it, or choose another "
+            "folder"
+        )
+    for path in (path for path in content if path not in KEPT):
+        file = folder / path
+        parents = [parent for parent in file.parents if parent != folder and parent.is_relative_to(folder)]
+        for taken in (file, *parents):
+            if taken.is_symlink():
+                raise InitError(f"{taken} is a link, and git does not follow links; replace it by its target")
+            if taken.exists() and taken.is_dir() is (taken == file):
+                raise InitError(f"{taken} must be a {'file' if taken == file else 'folder'}; rename it")
 
 
-def _merged(file: Path, path: str, text: bytes) -> bytes:
-    """Return the content to write at `path`. An existing file keeps its text; files in `APPENDED` get missing lines."""
-    if not file.exists() or path not in (*KEPT, *APPENDED, *EMPTY):
-        return text
-    existing = file.read_bytes()
-    if path not in APPENDED:
+def _unwritten(folder: Path, content: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yield the files to write: all of `content` but what exists already and stays as it is."""
+    for path, text in content.items():
+        if not os.path.lexists(folder / path):
+            yield path, text
+        elif path in APPENDED:
+            yield path, _appended((folder / path).read_bytes(), text)
+
+
+def _appended(existing: bytes, text: bytes) -> bytes:
+    """Append the lines of `text` to `existing` unless all are there. Their order matters, so none is left out."""
+    lines = [line for line in text.splitlines() if line and not line.startswith(b"#")]
+    if {*lines} <= {*existing.splitlines()}:
         return existing
-    lines = set(existing.splitlines())
-    missing = [line for line in text.splitlines() if line and not line.startswith(b"#") and line not in lines]
-    return b"\n".join([existing.rstrip(b"\n"), *missing, b""]) if missing else existing
+    return existing + b"\n" * (not existing.endswith(b"\n") and existing != b"") + b"\n".join([*lines, b""])
 
 
 @contextmanager
@@ -148,13 +198,15 @@ def _removed_on_error(folder: Path, content: dict[str, bytes]) -> Iterator[None]
         yield
     except BaseException:
         for path in content:
-            (folder / path).unlink(missing_ok=True)
-        for path, text in former.items():
-            (folder / path).write_bytes(text)
+            with suppress(OSError):
+                if path not in former:
+                    (folder / path).unlink()
+                elif (folder / path).read_bytes() != former[path]:
+                    files.write_bytes(folder / path, former[path], settle=True)
         if not had_git:
             shutil.rmtree(folder / ".git", ignore_errors=True)
         for new_folder in new_folders:
-            if new_folder.is_dir() and not any(new_folder.iterdir()):
+            with suppress(OSError):  # not empty, or not made
                 new_folder.rmdir()
         raise
 
@@ -162,23 +214,53 @@ def _removed_on_error(folder: Path, content: dict[str, bytes]) -> Iterator[None]
 def _start_git(folder: Path, paths: list[str]) -> None:
     """Run `git init` in `folder`, unless it is inside a git repository already. Then `git add` the project's files."""
     try:
-        try:
-            git.call(folder, "rev-parse", "--is-inside-work-tree")
-        except subprocess.CalledProcessError:
+        if not _is_in_work_tree(folder):
             git.call(folder, "init", "--quiet")
+        if ignored := _ignored(folder):
+            raise InitError(
+                f"the project was not made, because git ignores files that it must keep: {ignored}; change these "
+                "patterns, or choose another folder"
+            )
         git.call(folder, "add", "--force", "--", *paths)
     except OSError:
         raise InitError("a project needs git, and there is no git on PATH; install git and try again") from None
     except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        raise InitError(f"the project was not made, because git failed: {lines[0] if lines else error}") from None
+
+
+def _is_in_work_tree(folder: Path) -> bool:
+    """Return whether `folder` is in the working tree of a git repository; refuse one that git does not read."""
+    try:
+        answer = git.call(folder, "rev-parse", "--is-inside-work-tree").strip()
+    except subprocess.CalledProcessError as error:
+        if b"not a git repository" in error.stderr:
+            return False
         raise InitError(f"the project was not made, because {git.refusal(error, folder)}") from None
+    if answer != b"true":
+        raise InitError(f"{folder} is inside a git repository, but not in its working tree; choose another folder")
+    return True
+
+
+def _ignored(folder: Path) -> str:
+    """Return the lines of git's ignore files that hide files of the project from git, as FILE:LINE:PATTERN."""
+    try:
+        answer = git.call(folder, "check-ignore", "--verbose", "--no-index", "--", *TRACKED)
+    except subprocess.CalledProcessError as error:
+        if error.returncode == 1:  # no file is ignored
+            return ""
+        raise
+    rules = {line.partition("\t")[0] for line in answer.decode(errors="replace").splitlines()}
+    return ", ".join(sorted(rule for rule in rules if not rule.split(":", 2)[2].startswith("!")))
 
 
 def _import(source: Path, name: str, folder: Path, say: Callable[[str], None]) -> None:
     """Import `source` into the project (the working directory), enter the dataset in params.yaml, and add it to DVC."""
     try:
         lines = import_.run(source, name)
-    except Exception:
-        say(f"{folder} has no dataset of its own yet, because the import failed. Run `segline import` there again:")
+    except BaseException:
+        say(f"The project is complete, but has no dataset of its own yet. The commands to import it:\n  {_cd(folder)}")
+        say(f"  segline import {quoted(source)} --name {name}")
         raise
     say("\n".join(lines))
     dataset = RAW / name
@@ -187,7 +269,7 @@ def _import(source: Path, name: str, folder: Path, say: Callable[[str], None]) -
         **git.surroundings(),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", str(dataset)]
+    command = [sys.executable, "-m", "dvc", "add", str(dataset)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InitError(

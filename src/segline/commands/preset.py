@@ -46,17 +46,16 @@ def settings(name: str) -> dict[str, Any]:
     ParamsError, FileError
         The file is damaged, or has an unknown setting.
     """
-    defaults = Params().model_dump(mode="json")
     if name == DEFAULT:
-        return {section: values for section, values in defaults.items() if section != "runtime"}
+        return {section: values for section, values in Params().model_dump(mode="json").items() if section != "runtime"}
     content = _content(name)
-    check(Params, content, name)
-    return {section: _merged(defaults[section], values) for section, values in content.items()}
+    complete = check(Params, content, name).model_dump(mode="json")
+    return {section: complete[section] for section in content}
 
 
 def _content(name: str) -> dict[str, Any]:
     content: dict[str, Any]
-    if name.endswith((".yaml", ".yml")):
+    if name.lower().endswith((".yaml", ".yml")):
         if not Path(name).is_file():
             raise PresetError(f"there is no file {name}; give the path of a YAML file with sections of params.yaml")
         content = read_yaml(Path(name))
@@ -67,11 +66,6 @@ def _content(name: str) -> dict[str, Any]:
         )
     content = parse.from_yaml((files("segline.presets") / f"{name}.yaml").read_bytes())
     return content
-
-
-def _merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    inner = {key: _merged(defaults[key], value) for key, value in values.items() if _is_section(key, value)}
-    return defaults | values | inner
 
 
 def write(name: str, file: Path = PARAMS_FILE) -> list[str]:

@@ -20,6 +20,7 @@ from segline.track.git import surroundings
 from segline.track.store import open_store
 
 SAME, DIFFERENT, UNDECIDED = 0, 1, 2
+REBUILT = ("sample", "prepare", "weights", "tune", "train", "evaluate")
 MODEL, PREPARED, RESULT = Path("data/model"), Path("data/prepared"), Path("data/reports/test.json")
 # Tags of the environment. A rebuilt model is expected to be bit-identical only if all these tags are equal.
 KIND = ("env.cpu", "env.torch", "env.numpy", "env.python")
@@ -64,7 +65,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
         folder = keep.resolve() if keep else Path(stack.enter_context(TemporaryDirectory(prefix="segline-rebuild-")))
         clone = Clone(store.place.root, folder / "clone" if keep is None else folder)
         clone.check_out(origin.commit)
-        if reason := installed.mismatch(clone.project):
+        if reason := installed.mismatch(clone.project, REBUILT):
             raise RebuildError(
                 f"{registry.name} version {version.version} cannot be rebuilt: commit {origin.commit[:12]}: {reason}"
             )

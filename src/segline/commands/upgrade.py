@@ -5,7 +5,7 @@ from difflib import unified_diff
 from importlib.resources import files as resources
 from pathlib import Path
 
-from segline import files
+from segline import files, params
 from segline.track import installed
 
 PIPELINE = Path("dvc.yaml")
@@ -27,21 +27,23 @@ def main(say: Callable[[str], None], *, dry_run: bool = False) -> None:
     ------
     UpgradeError
         The working directory holds no project that `segline init` made.
+    ParamsError
+        The installed segline does not accept params.yaml; segline.yaml is written all the same.
     """
-    if not PIPELINE.is_file() or installed.FILE.name not in PIPELINE.read_text(encoding="utf-8-sig"):
+    pipeline = files.read_bytes(PIPELINE).decode(errors="replace") if PIPELINE.is_file() else ""
+    if installed.FILE.name not in pipeline:
         raise UpgradeError(
-            f"{Path.cwd()} holds no project that `segline init` made: there is no dvc.yaml that mentions "
-            f"{installed.FILE}; run this command in the folder of such a project"
+            f"{Path.cwd()} holds no project that `segline init` made; run the command in the folder that holds "
+            f"{installed.FILE} and a {PIPELINE} that mentions it"
         )
     new, old = installed.here(), _former()
-    for line in _changes(old, new):
-        say(line)
-    for line in _pipeline_changes():
+    if new != old and not dry_run:
+        files.write_bytes(installed.FILE, new.text().encode(), settle=True)
+    for line in (*_changes(old, new), *_pipeline_changes(pipeline)):
         say(line)
     if dry_run:
         say(f"{installed.FILE} was not changed (--dry-run)")
-    elif new != old:
-        files.write_bytes(installed.FILE, new.text().encode(), settle=True)
+    params.load(params.Params, params.PARAMS_FILE)
 
 
 def _former() -> installed.Identity:
@@ -57,8 +59,7 @@ def _changes(old: installed.Identity, new: installed.Identity) -> list[str]:
     if new == old:
         return [f"{installed.FILE} names the installed segline {new.version} already; nothing changes"]
     lines = [f"{installed.FILE}: segline {old.version} -> {new.version}"]
-    stages = [stage for stage, md5 in new.code.items() if old.code.get(stage) != md5]
-    if not stages:
+    if not (stages := old.differing(new)):
         return [*lines, "the code of no stage changed, so `dvc repro` runs nothing again"]
     return [
         *lines,
@@ -67,10 +68,10 @@ def _changes(old: installed.Identity, new: installed.Identity) -> list[str]:
     ]
 
 
-def _pipeline_changes() -> list[str]:
+def _pipeline_changes(pipeline: str) -> list[str]:
     """Return the differences between the project's dvc.yaml and the dvc.yaml of the installed segline."""
     ours = (resources("segline.template") / PIPELINE.name).read_text(encoding="utf-8").splitlines()
-    theirs = PIPELINE.read_text(encoding="utf-8-sig").splitlines()
+    theirs = pipeline.removeprefix("\ufeff").splitlines()
     lines = [
         *unified_diff(theirs, ours, "dvc.yaml of this project", "dvc.yaml of the installed segline", "", "", 1, "")
     ]

@@ -4,6 +4,7 @@ A project that `segline init` made holds no code of segline. In its dvc.yaml, ea
 segline.yaml. segline's own repository has no segline.yaml; there, each stage depends on files in src.
 """
 
+from collections.abc import Container
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -44,6 +45,10 @@ class Identity(BaseModel):
 
     version: str
     code: dict[str, str]
+
+    def differing(self, other: "Identity") -> list[str]:
+        """Return the stages of `other` whose code digest is another one here."""
+        return [stage for stage, md5 in other.code.items() if self.code.get(stage) != md5]
 
     def text(self) -> str:
         """Return the content of a segline.yaml with this identity."""
@@ -99,23 +104,30 @@ def require(stage: str) -> None:
     project = named()
     if project is not None and project.code.get(stage) != digest(stage):
         raise InstalledError(
-            f"stage {stage} was not run: {_difference(project)}. Run `pip install segline=={project.version}`, or run "
-            "`segline upgrade`, which makes the project use the installed segline and lists the stages to run again"
+            f"stage {stage} was not run: {_difference(project, here())}. {_install(project.version)}, or run `segline "
+            "upgrade`, which makes the project use the installed segline and lists the stages to run again"
         )
 
 
-def mismatch(project: Path) -> str | None:
-    """Return a message if the installed code does not match the digests in the project's segline.yaml; else None."""
-    named_identity = named(project)
-    if named_identity is None or named_identity.code == here().code:
+def mismatch(project: Path, stages: Container[str] = ROOMS) -> str | None:
+    """Return a message if the installed code of `stages` does not match a project's segline.yaml; otherwise None."""
+    named_identity, installed = named(project), here()
+    if named_identity is None or not any(stage in stages for stage in named_identity.differing(installed)):
         return None
-    return f"{_difference(named_identity)}; run `pip install segline=={named_identity.version}` and try again"
+    return f"{_difference(named_identity, installed)}. {_install(named_identity.version)} and try again"
 
 
-def _difference(project: Identity) -> str:
-    installed = here()
-    stages = [stage for stage, md5 in installed.code.items() if project.code.get(stage) != md5]
+def _difference(project: Identity, installed: Identity) -> str:
+    stages = ", ".join(project.differing(installed))
+    if project.version == installed.version:
+        return f"{FILE} names segline {project.version}; that version is installed, but with other code for {stages}"
     return (
-        f"{FILE} names segline {project.version}, but segline {installed.version} is installed, and its code differs "
-        f"for {', '.join(stages)}"
+        f"{FILE} names segline {project.version}, but segline {installed.version} is installed, with other code for "
+        f"{stages}"
     )
+
+
+def _install(wanted: str) -> str:
+    if wanted == version():
+        return "Install the copy of segline that made the project"
+    return f"Run `pip install segline=={wanted}`"
