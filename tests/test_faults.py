@@ -357,7 +357,7 @@ SOURCES = faults(
         "nothing there": (remove("source"), "source does not exist"),
         "an empty folder": (only(lambda root: (root / "source").mkdir()), "source is an empty folder"),
         "an archive": (only(put("source", b"PK\3\4")), "source is a single file"),
-        "a dataset already": (put("source/dataset.yaml", SPEC), "source is already a dataset"),
+        "a dataset already": (put("source/dataset.yaml", SPEC), "source is already a dataset folder"),
         "no masks": (remove("source/masks"), "source has images in images/, but no masks", "--masks"),
         "no images": (remove("source/images"), "source has masks in masks/, but no folder of images", "--images"),
         "image without mask": (remove(MASK), "1 of 6 images have no mask: c.png", "--skip-unpaired"),
@@ -476,7 +476,7 @@ COLOURS = faults(
         "no class of a colour": (table("#000000,999"), "colours.csv, line 2: the class is '999'"),
         "a colour of two classes": (
             table("#000000,0", "#000000,1"),
-            "colours.csv, line 3: colour #000000 already has class 0",
+            "colours.csv, line 3: an earlier line already gives colour #000000 the class 0",
         ),
         "colours of no class": (table("#000000,0", "#ff0000,1"), "source/masks/a.png: 2 colour(s)", "#020202"),
     },
@@ -509,7 +509,13 @@ IMPORT_FLAGS = flags(
         "--name new --group-by 'patient(.)'": (LayoutError, "--group-by 'patient(.)' does not match the image names a"),
     },
 ) | flags(
-    "import", {"data --name new": (DatasetError, "the source data and the dataset folder data/raw/new are nested")}
+    "import",
+    {
+        "data --name new": (
+            DatasetError,
+            "the source data and the dataset folder data/raw/new are the same, or one is inside the other",
+        )
+    },
 )
 
 
@@ -725,7 +731,7 @@ PREDICT = faults(
         "transparent": (put("in/a.png", INK), "in/a.png: ", "flatten"),
         "two of one stem": (
             several(put("in/a.png", FLAT), put("in/a.tif", FLAT)),
-            "the results of two images would be named a",
+            "the results of two images would both be named a",
         ),
         "out is a file": (several(put("in/a.png", picture(0)), put("out", "")), "--out out is a file"),
         "no project": (put("in/a.png", picture(0)), StoreError, "holds dvc.yaml or .dvc; run segline inside a project"),

@@ -26,7 +26,7 @@ LONG = 11  # characters; a longer user name may be a token
 
 
 def shown(address: str) -> str:
-    """Return the URL `address` with ``...`` in place of passwords, tokens, and parameters that may hold secrets.
+    """Return the URL `address`, with ``...`` for each password, token and parameter that may hold a secret.
 
     Examples
     --------

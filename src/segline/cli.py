@@ -78,7 +78,7 @@ def _known(error: Exception) -> str | None:
 
 
 def _folder(name: str) -> Path:
-    """Parse a folder option. Refuse an empty name, which often comes from an unset variable and means `.` to `Path`."""
+    """Parse a folder option. Refuse an empty name, because `Path` would take it as the current folder."""
     if not name:
         raise typer.BadParameter("the name is empty; give a folder, or `.` for the current one")
     return Path(name)
@@ -121,7 +121,7 @@ def upgrade(
 
 @app.command()
 def sample() -> None:
-    """Draw the built-in default dataset into data/raw/cells."""
+    """Generate the built-in default dataset in data/raw/cells."""
     from segline.stages import sample as stage
 
     _require("sample")
@@ -155,7 +155,7 @@ def tune(
         ),
     ] = None,
 ) -> None:
-    """Search for better settings of stage train. STORAGE is a journal file or the address of a PostgreSQL database."""
+    """Search for better training settings. STORAGE is a journal file or the address of a PostgreSQL database."""
     from segline.stages import tune as stage
 
     _require("tune")

@@ -75,7 +75,7 @@ def partial(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Remove a temporary file that a killed process left. If this file is a link, writing would change its target.
+        # Remove a file that a killed process left here, or a link: writing to a link would change the link's target.
         temporary.unlink(missing_ok=True)
         try:
             yield temporary
@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """If an OSError in the with statement names no file, or a temporary file of `path`, make it name `path`."""
+    """Make an OSError in the with statement name `path` if it names a temporary file of `path`, or no file."""
     try:
         yield
     except OSError as error:
@@ -110,7 +110,7 @@ def temporary_name(path: Path, kind: str = "partial") -> Path:
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of a file, 32 hexadecimal digits, as DVC computes it."""
+    """Return the MD5 of a file as 32 hexadecimal digits. DVC computes the same MD5."""
     with path.open("rb") as file:
         return stream_md5(file)
 
@@ -162,7 +162,7 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def save_parts(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Write one .npy array. `parts` yields groups of consecutive rows; only one group is in memory at a time."""
+    """Write an array as .npy. `parts` yields groups of consecutive rows; only one group is in memory at a time."""
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     with partial(path) as temporary, temporary.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -267,7 +267,8 @@ def _encoded(path: Path, text: str) -> bytes:
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - 20) : error.end + 20]
         raise FileError(
-            f"{path}: {shown(around)} is not valid Unicode and cannot be written; rename the file that has this name"
+            f"{path}: the text {shown(around)} is not valid Unicode and cannot be written; rename the file whose name "
+            "occurs in this text"
         ) from None
 
 
@@ -304,7 +305,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`; remove a former `target` only after the renaming."""
+    """Rename `folder` to `target`. A former `target` is moved aside first, and removed only after the renaming."""
     former = temporary_name(target, "former")
     if former.is_symlink():
         former.unlink()

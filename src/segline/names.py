@@ -64,7 +64,8 @@ def check_model(name: str, what: str) -> str:
         raise NamingError(f"{what} {shown(name)} is a path; choose another name")
     if {"'", '"'} <= set(name):
         raise NamingError(
-            f"{what} {shown(name)} contains both ' and \", which MLflow cannot search for; remove one of them"
+            f"{what} {shown(name)} contains both ' and \", but MLflow cannot search for such a name; "
+            "use only one of the two"
         )
     return normalised
 
@@ -79,7 +80,7 @@ def is_model(name: str) -> bool:
 
 
 def on_disk(path: Path) -> Path:
-    """Return the existing path that has the same NFC form as `path`; return `path` itself if there is none.
+    """Find the existing path that has the same NFC form as `path`; return `path` itself if no such path exists.
 
     Raises
     ------

@@ -25,18 +25,18 @@ from segline.text import LONGEST, MESSAGE, cut, shown
 
 
 class ParamsError(ValueError):
-    """An invalid setting. The message names the file, the setting, the value and the way out."""
+    """An invalid setting. The message names the file, the setting, the value, and what to do."""
 
 
 class Section(BaseModel):
-    """Base of all sections. It refuses unknown keys, and any change after loading."""
+    """Base class of all sections of params.yaml. It refuses unknown keys, and changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Amp = Annotated[
     Literal["off", "bf16", "fp16"],
-    # YAML 1.1 parsers turn a bare `off` into False.
+    # YAML 1.1 parsers read `off` without quotation marks as False.
     BeforeValidator(lambda value: "off" if value is False else value),
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -51,7 +51,7 @@ class Data(Section):
 
 
 class Sample(Section):
-    """The embedded default dataset: drawn cells that touch."""
+    """The built-in default dataset: synthetic images of touching cells."""
 
     images: int = Field(24, ge=4, description="number of images to draw")
     min_size: int = Field(256, ge=64, description="smallest side of an image, px")
@@ -66,7 +66,7 @@ class Sample(Section):
 
 
 class Prepare(Section):
-    """The train, validation and test splits. Listed names take precedence over percentages."""
+    """The train, validation and test splits. Listed image names take precedence over percentages."""
 
     val_percent: float = Field(10, ge=0, lt=100, description="percentage of the images in the validation split")
     test_percent: float = Field(10, ge=0, lt=100, description="percentage of the images in the test split")
@@ -104,8 +104,9 @@ class Weights(Section):
     def _border_to_draw_by(self) -> Self:
         if self.density_border > 0 and self.kind == "none":
             raise ValueError(
-                f"density_border {self.density_border:g} needs the border term, but kind is 'none'; set density_border "
-                "to 0, or set kind to 'paper' (and w0 to 0 to keep the border term out of the loss)"
+                f"density_border {self.density_border:g} needs the border term, which kind 'none' does not compute; "
+                "set density_border to 0, or set kind to 'paper' (with w0 = 0 if the loss must not contain "
+                "the border term)"
             )
         return self
 
@@ -131,7 +132,7 @@ class Model(Section):
 
 
 class Augment(Section):
-    """Random changes of a training tile; all geometric changes share one interpolation."""
+    """Random changes of a training tile; all geometric changes are combined into one interpolation."""
 
     elastic_grid: int = Field(3, ge=2, description="control points per side of the random displacement field (paper 3)")
     elastic_sigma: NonNegative = Field(
@@ -246,7 +247,7 @@ NOT_SEARCHABLE = {
 
 
 class Axis(Section):
-    """Values that a trial may draw for one setting: a range from low to high, or choices."""
+    """Values that a trial may draw for one setting: a range from low to high, or a list of choices."""
 
     name: str = Field(exclude=True, description="full name of the setting")
     low: float | None = Field(None, description="smallest value")
@@ -292,7 +293,7 @@ class Axis(Section):
 
     @model_serializer
     def _as_written(self) -> dict[str, object]:
-        """Serialize as in params.yaml, without the options that are not set."""
+        """Serialize the axis as in params.yaml, without options that are not set."""
         options = {
             "low": self.low,
             "high": self.high,
@@ -314,7 +315,7 @@ class Axis(Section):
 
 
 def field_of(name: str) -> FieldInfo:
-    """Return the field of the setting with this full name.
+    """Return the pydantic field of the setting with the full name `name`.
 
     Raises
     ------
@@ -346,7 +347,7 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the type of the section in `field`, or of each section in a mapping; None if `field` holds no section."""
+    """Return the section type of `field`, or of its values if `field` is a mapping; None if there is no section."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
@@ -354,7 +355,7 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _add_names(space: object) -> object:
-    """Write the name of each axis (searched setting) into the axis, so that the axis can check its values."""
+    """Store in each axis of `space` the name of its setting, which the axis needs to check its values."""
     if not isinstance(space, dict):
         return space
     return {name: {**axis, "name": name} if isinstance(axis, dict) else axis for name, axis in space.items()}
@@ -435,12 +436,12 @@ class Tune(Section):
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        """Direction of improvement."""
+        """Whether the search maximizes or minimizes the metric."""
         return "maximize" if self.objective.startswith("maximize") else "minimize"
 
 
 def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
-    """Return whether the setting `name` has an effect with the decay schedules `kinds`.
+    """Return whether the setting `name` has an effect with at least one of the decay schedules `kinds`.
 
     A parameter of a schedule has an effect if one of these schedules reads it. Every other setting has an effect.
     """
@@ -519,7 +520,7 @@ class Gate(Section):
 
 
 class Runtime(Section):
-    """Device, threads and display. These settings are not part of a result and do not make a stage run again."""
+    """Device, threads and display. These settings are not inputs of a stage: changing them makes no stage run again."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     workers: int = Field(
@@ -559,7 +560,7 @@ class Params(Section):
 
 
 class Tuned(Section):
-    """All of data/tune/best.yaml, which stage train reads."""
+    """Content of data/tune/best.yaml, which the stage `train` reads."""
 
     model: Model
     augment: Augment
@@ -573,11 +574,14 @@ class Tuned(Section):
             for part in name.split("."):
                 if not isinstance(value, dict) or part not in value:
                     raise ValueError(
-                        f"the list `searched` names {shown(name)}, which is not a setting; run stage tune again"
+                        f"the list `searched` names {shown(name)}, which is not a setting; "
+                        "run the DVC stage `tune` again"
                     )
                 value = value[part]
             if isinstance(value, dict):
-                raise ValueError(f"the list `searched` names {shown(name)}, which is a section; run stage tune again")
+                raise ValueError(
+                    f"the list `searched` names {shown(name)}, which is a section; run the DVC stage `tune` again"
+                )
         return self
 
 
@@ -600,7 +604,7 @@ def read(section: type[S], file: Path = PARAMS_FILE) -> S:
 
 
 def read_tuned(file: Path = TUNED_FILE) -> Tuned:
-    """Return the settings that stage tune chose."""
+    """Return the settings that the stage `tune` chose."""
     return load(Tuned, file)
 
 
@@ -644,7 +648,7 @@ def check(schema: type[S], content: object, file: str) -> S:
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Return nested sections as one level, with the names that users give: ``train.schedule.kind``."""
+    """Flatten nested sections to one dict with full names as keys, such as ``train.schedule.kind``."""
     level: dict[str, object] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping):

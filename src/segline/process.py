@@ -1,4 +1,4 @@
-"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent), starts helpers, and keeps freed memory."""
+"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent); start helper processes; keep freed memory."""
 
 import ctypes
 import math
@@ -32,7 +32,7 @@ class Terminate:
 
     @property
     def cleaning_up(self) -> bool:
-        """Whether a stop has begun less than GRACE_PERIOD seconds ago."""
+        """Whether the process began to stop less than GRACE_PERIOD seconds ago."""
         return time.monotonic() - self._stop_time < GRACE_PERIOD
 
     def __call__(self, number: int, _: FrameType | None) -> None:
@@ -50,7 +50,7 @@ class Terminate:
 
 
 def install(parent: int | None = None) -> None:
-    """Install the SIGTERM handler. A DVC stage, or a helper process of `parent`, also stops when its parent ends.
+    """Install the SIGTERM handler. In a DVC stage or a helper process of `parent`, also stop when the parent ends.
 
     If DVC is killed, nobody would use the results of the stage that it started.
     """
@@ -71,7 +71,7 @@ def _stop_with_parent(parent: int) -> None:
 
 
 def _ancestors() -> list[int]:
-    """Return the process ids of the parent and further ancestors, up to the first one that is not a shell.
+    """Return process ids: the parent, then further ancestors, up to and including the first that is not a shell.
 
     A process whose parent ends gets another parent, so the list changes when one of these processes ends.
     """
@@ -87,7 +87,7 @@ def _ancestors() -> list[int]:
 
 
 class Deferred:
-    """Context that delays the first SIGTERM or Ctrl-C until `check` is called. A second Ctrl-C acts at once.
+    """Context manager that delays the first SIGTERM or Ctrl-C until `check` is called. A second Ctrl-C acts at once.
 
     A SIGTERM within the grace period after the first signal is ignored: it may tell of the same stop, because a stage
     also stops when DVC ends, and one signal may end both. A SIGTERM after the grace period acts at once.
@@ -124,7 +124,7 @@ class Deferred:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # Keep ignored signals ignored. A shell starts background jobs with Ctrl-C ignored, so that they go on.
+            # Leave ignored signals ignored: a shell makes background jobs ignore Ctrl-C, so that they are not stopped.
             numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
             self._former = {number: signal.signal(number, self._record) for number in numbers}
         return self

@@ -54,7 +54,7 @@ class Meter:
         self._row = bar.add_task(task, total=total, completed=done, words="") if bar else None
 
     def update(self, done: int, words: Callable[[], str]) -> None:
-        """Set the number of finished steps to `done`. `words` returns the text; it is called only if text is shown."""
+        """Set the number of finished steps to `done`. `words` returns the text to show; call `words` only if needed."""
         self.done = done
         if time.monotonic() - self._last_shown < INTERVALS[self._mode]:
             return
@@ -190,7 +190,7 @@ class _MemoryBudget:
 
     @contextmanager
     def reserve(self, needed: int) -> Iterator[None]:
-        """Reserve memory: `needed` is the number of bytes. If the budget is smaller, reserve the whole budget."""
+        """Reserve `needed` bytes of memory, or the whole budget if the budget is smaller than `needed`."""
         held = min(needed, self.size)
         with self.changed:
             self.changed.wait_for(lambda: held <= self.free)

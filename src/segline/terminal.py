@@ -36,7 +36,7 @@ class Escaping(io.TextIOWrapper):
 
     @contextmanager
     def _name_stream(self) -> Iterator[None]:
-        """If an OSError has no file name, set its file name to the name of the stream."""
+        """If an OSError has no file name, set it to "standard output or error"."""
         try:
             yield
         except OSError as error:
@@ -46,7 +46,7 @@ class Escaping(io.TextIOWrapper):
 
 @contextmanager
 def safe() -> Iterator[None]:
-    """Escape control characters, and characters that the encoding lacks, in all output inside the with statement.
+    """Escape control characters and unencodable characters in all output of the with block.
 
     The output is flushed at the end. If its reader, such as `head`, has exited, the output is lost without an error.
     """
@@ -111,7 +111,7 @@ def console(*, stderr: bool = False) -> "Console":
 
         @property
         def file(self) -> IO[str]:  # read each time: sys.stdout and sys.stderr may be replaced
-            """Output stream. An `Escaping` stream is replaced by the stream that it wraps."""
+            """The underlying output stream, without an `Escaping` wrapper."""
             return _trusted(super().file)
 
         @file.setter

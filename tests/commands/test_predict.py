@@ -202,10 +202,10 @@ def test_two_images_of_one_stem_are_refused_before_anything_is_written(image: Pa
     second = tmp_path / "second" / "a.tif"
     second.parent.mkdir()
     second.touch()
-    with pytest.raises(predict.PredictError, match="the results of two images would be named a;"):
+    with pytest.raises(predict.PredictError, match="the results of two images would both be named a;"):
         run(image, second, out=tmp_path / "out")
     second.rename(second.with_name("a_overlay.tif"))
-    with pytest.raises(predict.PredictError, match="the results of two images would be named a_overlay;"):
+    with pytest.raises(predict.PredictError, match="the results of two images would both be named a_overlay;"):
         run(image, second.with_name("a_overlay.tif"), out=tmp_path / "out", overlays=True)
     assert not (tmp_path / "out").exists()
 
@@ -224,7 +224,7 @@ def test_ome_zarr_images_are_found_and_their_files_are_not(image: Path, tmp_path
     run(f"{tmp_path}/in/*.zarr", out=tmp_path / "out", instances=True, probabilities=True)
     assert names(tmp_path / "out") == ["b.ome.zarr", "b_instances.ome.zarr", "b_probabilities.ome.zarr"]
     (image.parent / "c").rename(image.parent / "a.ome.zarr")
-    with pytest.raises(predict.PredictError, match="the results of two images would be named a"):
+    with pytest.raises(predict.PredictError, match="the results of two images would both be named a"):
         run(image.parent, out=tmp_path / "out")
 
 
@@ -274,7 +274,7 @@ def test_no_image_is_replaced_by_labels(image: Path, tmp_path: Path, name: str, 
     before = contents(tmp_path)
     with pytest.raises(
         predict.PredictError,
-        match=r"its results in .* would replace this image|the results of two images would be named",
+        match=r"its results in .* would replace this image|the results of two images would both be named",
     ):
         run(tmp_path / given, out=tmp_path / out, instances="_" in name, overlays="_" in name)
     assert contents(tmp_path) == before

@@ -54,8 +54,8 @@ def test_sync_names_all_versions_without_a_commit(project: Path) -> None:
     first, second = str(failure.value).splitlines()
     assert f"cells {'a' * 32} cannot be restored: commit " in first
     assert (
-        "has a dvc.lock with the version's weights, but the inference settings or the model code of this commit differ "
-        "from the version; commit dvc.lock and the code as they were at the registration, and push the commit" in first
+        "lists the version's weights in dvc.lock, but has other inference settings or other model code than the "
+        "version; restore dvc.lock and the code as they were at registration, then commit and push them" in first
     )
     assert (
         f"cells {'b' * 32} cannot be restored: no commit of this clone has a dvc.lock with the version's weights"

@@ -139,7 +139,7 @@ def test_touching_areas_of_two_classes_are_two_instances(make_dataset: Callable[
         (
             None,
             {"kinds": ("instances",)},
-            "has 3 classes, but it has no folder `classes` with label images of class ids",
+            "has 3 classes, but no folder `classes`; add this folder, with a label image of class ids for each image",
         ),
     ],
 )

@@ -100,8 +100,8 @@ def test_promotions_and_rollbacks_move_the_aliases(registry: Registry) -> None:
     assert aliases(registry) == {"champion": "1"}
     with pytest.raises(
         PromotionError,
-        match="cells has no champion before the current one; promote another version with `segline models promote`, or "
-        "name a version that was champion at any time with --to VERSION",
+        match="cells has no champion before the current one; promote another version with `segline models promote`; "
+        "to return to a champion that was rolled back, add --to VERSION",
     ):
         rollback(registry, "once more")
     rollback(registry, "was good after all", "3")

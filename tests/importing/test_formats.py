@@ -76,10 +76,13 @@ def test_patterns_select_the_files(tmp_path: Path) -> None:
     [
         (
             (),
-            r"is an empty folder; this fits none of these .*:\n.*images/ and masks/(.|\n)*--images 'raw/\*_img\.tif'",
+            (
+                r"is an empty folder; the source fits none of these layouts:\n.*images/ and masks/"
+                r"(.|\n)*--images 'raw/\*_img\.tif'"
+            ),
         ),
-        (("things/deep/a.png", "b.png"), "holds b.png, things/; this fits none of these layouts"),
-        (("images/a.png", "masks/a.png", "dataset.yaml"), "is already a dataset"),
+        (("things/deep/a.png", "b.png"), "holds b.png, things/; the source fits none of these layouts"),
+        (("images/a.png", "masks/a.png", "dataset.yaml"), "is already a dataset folder"),
     ],
 )
 def test_nothing_fits(tmp_path: Path, names: tuple[str, ...], message: str) -> None:

@@ -41,7 +41,7 @@ def discs(*centres: int, radius: int = 10, shape: tuple[int, int] = (40, 80)) ->
 
 
 def peaks_above(heights: np.ndarray, step: int) -> int:
-    """Count the peaks that rise more than `step` above the pass to a higher peak, adding pixels by height."""
+    """Count the peaks that rise more than `step` above the saddle to a higher peak, adding pixels by height."""
     order = sorted(zip(*np.nonzero(heights > 0), strict=True), key=lambda at: -heights[at])
     group: dict[tuple[int, int], int] = {}
     top: dict[int, int] = {}

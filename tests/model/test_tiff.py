@@ -209,7 +209,7 @@ def test_a_jpeg_strip_larger_than_its_page_is_refused() -> None:
     at = data.index(b"\xff\xc0")
     with pytest.raises(ImageError, match="60000 x 60000 px"):
         decode(data[: at + 5] + struct.pack(">HH", 60000, 60000) + data[at + 9 :])
-    with pytest.raises(ImageError, match="a JPEG part has 16 x 24 px, not 16 x 16 px"):
+    with pytest.raises(ImageError, match="a JPEG strip or tile has 16 x 24 px, but the file declares 16 x 16 px"):
         decode(data[: at + 5] + struct.pack(">HH", 24, 16) + data[at + 9 :])
 
 

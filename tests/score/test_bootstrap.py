@@ -135,7 +135,7 @@ def test_a_metric_without_counts_is_not_known() -> None:
     assert [metric for metric in bootstrap.METRICS if bootstrap.known(plain, metric)] == ["mean_iou", "pixel_error"]
     assert all(bootstrap.known(scores, metric) for metric in bootstrap.METRICS)
     assert not bootstrap.known([], "mean_iou")
-    with pytest.raises(ValueError, match="scores of 3 images, the other of 2"):
+    with pytest.raises(ValueError, match="scores for 3 images, the second model for 2; score both"):
         bootstrap.compare(scores, scores[:2], "mean_iou", **SETTINGS)
 
 

@@ -79,8 +79,9 @@ def test_another_segline_is_refused_until_the_project_is_upgraded(project: Proje
     assert refused.returncode
     assert "stage train was not run: segline.yaml names segline 0.0.9" in refused.stdout + refused.stderr
     assert "the code of these stages changed: train" in project.run("segline", "upgrade")
-    assert project.run("git", "status", "--porcelain") == ""
+    # DVC removed the model before it started the refused stage. It now takes the model from its cache.
     assert "Running stage" not in project.run("dvc", "repro")
+    assert project.run("git", "status", "--porcelain") == ""
 
 
 @pytest.fixture

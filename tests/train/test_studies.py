@@ -194,6 +194,6 @@ def test_a_missing_journal_is_not_created(tmp_path: Path) -> None:
 def test_a_damaged_journal_is_named(text: str, tmp_path: Path) -> None:
     journal = tmp_path / "a.journal"
     journal.write_text(text)
-    with pytest.raises(studies.StudyError, match=r"a\.journal is damaged or not the journal .*from the beginning"):
+    with pytest.raises(studies.StudyError, match=r"a\.journal is damaged, or is not the journal .*from the beginning"):
         studies.open_storage(str(journal), "study")
     assert journal.read_text() == text

@@ -1,4 +1,4 @@
-"""`segline models compare`: print two versions' metrics and confidence intervals; draw predictions that differ most."""
+"""`segline models compare`: print the metrics of two versions, and draw the images whose predictions differ most."""
 
 import json
 import math
@@ -70,7 +70,7 @@ def main(
 
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
-    """Return, for each metric that both versions have, an entry with three parts: `first`, `second` and `gain`.
+    """Compare each metric that both versions have: return the two values, `first` and `second`, and the `gain`.
 
     `first` and `second` are the values of the two versions; `gain` is the gain of the second version over the first.
     Each part is a list of a value and the two ends of its confidence interval.

@@ -31,7 +31,7 @@ def run(
     mode: progress.Mode = "auto",
     **options: Any,
 ) -> list[str]:
-    """Import `source` and return the lines to print: the result, and the guesses about the source.
+    """Import `source`; return the lines to print: the result, and what the import guessed about `source`.
 
     Parameters
     ----------
@@ -62,7 +62,9 @@ def _refuse_values(name: str, ignore: int | None) -> None:
     if not PARAMS_FILE.exists():
         raise ImportFlagError(f"there is no {PARAMS_FILE} in {Path.cwd()}; run segline in the folder that holds it")
     if name == DRAWN:
-        raise ImportFlagError(f"--name {name}: stage sample writes its dataset to data/raw/{name}; choose another name")
+        raise ImportFlagError(
+            f"--name {name}: the DVC stage `sample` writes its dataset to data/raw/{name}; choose another name"
+        )
     if (ignore or 0) < 0:
         raise ImportFlagError(f"--ignore {ignore}: mask values are never negative; give a value of 0 or more")
 

@@ -18,7 +18,7 @@ from segline.data.synthetic import NAME as DRAWN
 from segline.importing.bring import RAW
 from segline.track import git, installed
 
-# Names in segline.template, and the paths of these files in a project.
+# Map the name of each template file in segline.template to the path of its copy in a project.
 FILES = {
     "params.yaml": "params.yaml",
     "dvc.yaml": "dvc.yaml",
@@ -80,7 +80,7 @@ def main(folder: Path, source: Path | None, name: str, say: Callable[[str], None
 
 
 def quoted(folder: Path) -> str:
-    """Return a path as a word of a shell command."""
+    """Quote a path for use in a shell command."""
     return shlex.quote(str(folder))
 
 
@@ -90,16 +90,18 @@ def _dataset_name(source: Path, name: str) -> str:
     name = name or source.resolve().stem
     if not re.fullmatch(NAME, name):
         raise InitError(
-            f"{name!r} cannot be the name of a dataset; give another one with --name, which consists of letters, "
+            f"{name!r} cannot be the name of a dataset; use --name to give another name, made up only of letters, "
             "digits, '.', '_' and '-'"
         )
     if name == DRAWN:
-        raise InitError(f"--name {name}: stage sample writes its dataset there; choose another name")
+        raise InitError(
+            f"--name {name}: the DVC stage `sample` writes its dataset to {RAW / name}; choose another name"
+        )
     return name
 
 
 def _content(folder: Path, dataset: str) -> dict[str, bytes]:
-    """Return the content of every file of the project, as a dict by path."""
+    """Return a dict of the contents of all project files, with their paths as keys."""
     template = resources("segline.template")
     content = {path: (template / stored).read_bytes() for stored, path in FILES.items()}
     title = folder.resolve().name or "Segmentation"
@@ -118,13 +120,13 @@ def _refuse_existing(folder: Path, content: dict[str, bytes]) -> None:
     own = [path for path in content if path not in (*KEPT, *APPENDED, *EMPTY)]
     if existing := [path for path in own if (folder / path).exists()]:
         raise InitError(
-            f"{folder} holds a project already: {', '.join(existing)}; choose another folder. To use another segline "
-            "in an existing project, run `segline upgrade` there"
+            f"{folder} holds a project already: {', '.join(existing)}; choose another folder. To use the installed "
+            "segline in an existing project, run `segline upgrade` there"
         )
 
 
 def _merged(file: Path, path: str, text: bytes) -> bytes:
-    """Return the content to write at `path`. An existing text is kept; to some files, missing lines are appended."""
+    """Return the content to write at `path`. An existing file keeps its text; files in `APPENDED` get missing lines."""
     if not file.exists() or path not in (*KEPT, *APPENDED, *EMPTY):
         return text
     existing = file.read_bytes()
@@ -158,7 +160,7 @@ def _removed_on_error(folder: Path, content: dict[str, bytes]) -> Iterator[None]
 
 
 def _start_git(folder: Path, paths: list[str]) -> None:
-    """If `folder` is not inside a git repository, make `folder` a repository. Stage the files of the project."""
+    """Run `git init` in `folder`, unless it is inside a git repository already. Then `git add` the project's files."""
     try:
         try:
             git.call(folder, "rev-parse", "--is-inside-work-tree")
@@ -172,7 +174,7 @@ def _start_git(folder: Path, paths: list[str]) -> None:
 
 
 def _import(source: Path, name: str, folder: Path, say: Callable[[str], None]) -> None:
-    """Import the dataset in the working directory, name it in params.yaml, and add it to DVC."""
+    """Import `source` into the project (the working directory), enter the dataset in params.yaml, and add it to DVC."""
     try:
         lines = import_.run(source, name)
     except Exception:
@@ -188,5 +190,8 @@ def _import(source: Path, name: str, folder: Path, say: Callable[[str], None]) -
     command = [sys.executable, "-m", "dvc", "add", "--quiet", str(dataset)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InitError(f"{dataset} was imported, but `dvc add {dataset}` failed: {done.stderr.strip()[-1000:]}")
+        raise InitError(
+            f"{dataset} was imported, but `dvc add {dataset}` failed; solve the problem, and run this command again "
+            f"in {folder}: {done.stderr.strip()[-1000:]}"
+        )
     git.call(Path(), "add", "--", "params.yaml")

@@ -1,4 +1,4 @@
-"""`segline models list`: list the versions of a model. `open_registry` selects the model for every command."""
+"""`segline models list`: list the versions of a model. Other commands also use `open_registry`."""
 
 import json
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def open_registry(name: str = "", store: Store | None = None) -> Registry:
             f"no model is registered here, but {HISTORY} lists models; restore them with `segline models sync`"
         )
     if not names:
-        raise RegistryError("no model is registered yet; train and register the first with `make run` or `dvc repro`")
+        raise RegistryError("no model is registered yet; train and register a model with `make run` or `dvc repro`")
     if name:
         raise RegistryError(f"--name {name}: there is no such model; choose one of {', '.join(names)}")
     if len(names) > 1:
@@ -106,7 +106,7 @@ def main_metric(version: ModelVersion) -> float | None:
 
 
 def state(version: ModelVersion) -> str:
-    """Return the verdict as a word, such as "passed"; "-" without a verdict, "?" if a user edited the verdict's tag."""
+    """Return the verdict as a word, such as "passed"; "-" without a verdict, "?" if the verdict's tag is invalid."""
     verdict = tags.verdict(version.tags)
     if verdict is None:
         return "?" if tags.GATE in version.tags else "-"

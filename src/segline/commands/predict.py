@@ -25,7 +25,7 @@ STEPS = 1000  # progress steps per image
 
 
 class PredictError(ValueError):
-    """Some images could not be predicted; the message names these images and what failed."""
+    """Some images could not be predicted; the message gives the reason for each of these images."""
 
 
 def main(
@@ -154,7 +154,7 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
 
 
 def check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Check, before any writing, that all results can be written and replace no file that segline did not write.
+    """Before any file is written, check that all results can be written and will replace only segline's files.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def check_targets(paths: list[Path], images: list[str], out: Path, options: Pred
     stems = [f"{omezarr.stem(path)}{ending}" for path in paths for ending in options.endings.values()]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise PredictError(
-            f"the results of two images would be named {twice[0]}; rename one image, or "
+            f"the results of two images would both be named {twice[0]}; rename one image, or "
             "predict the images separately, each with a folder of its own as --out"
         )
     if not paths:
@@ -195,16 +195,16 @@ def _check_length(path: Path, options: PredictOptions) -> None:
         name = f"{omezarr.stem(path)}{ending}{suffix}"
         if len(os.fsencode(name)) > files.NAME_MAX:
             raise PredictError(
-                f"{path}: the file name {name} would be longer than {files.NAME_MAX} bytes; give the image a "
-                "shorter name"
+                f"{path}: the name of the result file {name} would be longer than {files.NAME_MAX} bytes; give the "
+                "image a shorter name"
             )
 
 
 def _paths(images: list[str]) -> list[Path]:
-    """List the images that `images` stands for, each once. List both a link and its target if their stems differ."""
+    """Return the images that `images` stands for, without repeats. Keep a link and its target if their stems differ."""
     if "" in images:
         raise PredictError(
-            "the name of an image is empty; give the names of files or folders, or patterns; `.` is the current folder"
+            "the name of an image is empty; give files, folders or patterns, such as `.` for the current folder"
         )
     paths = [path for name in images for path in _expanded(name)]
     return list({(_real(path), omezarr.stem(path)): path for path in reversed(paths)}.values())[::-1]
@@ -230,6 +230,6 @@ def _expanded(name: str) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Return whether `path` is a file, a broken link or an OME-Zarr image, and is not inside an OME-Zarr image."""
+    """Return whether `path` is a file, a broken link or an OME-Zarr image; return False inside an OME-Zarr image."""
     broken = path.is_symlink() and not path.exists()  # accepted, so that a later message names the link
     return (broken or path.is_file() or omezarr.is_zarr(path)) and not any(map(omezarr.is_zarr, path.parents))

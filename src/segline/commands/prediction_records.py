@@ -67,7 +67,7 @@ class Line:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the line records that the files were removed."""
+        """Whether the line records that the result files of an image were removed."""
         return self.image_md5 is None and not self.files
 
     def text(self) -> bytes:
@@ -95,7 +95,7 @@ class PredictOptions:
 
     @property
     def endings(self) -> dict[str, str]:
-        """File name endings that follow the stem, by kind of result file."""
+        """The text that follows the stem in the file name of each requested kind of result file."""
         return {kind: ending for kind, ending in ENDINGS.items() if kind == "labels" or getattr(self, kind)}
 
 
@@ -113,7 +113,7 @@ class Request:
 
 
 class Records:
-    """Records of a results folder, for one process at a time. If an image has several lines, the last one counts."""
+    """The predictions.jsonl of a results folder, locked for one process. The last line about an image counts."""
 
     def __init__(self, out: Path) -> None:
         self.out, self._file = out, out / RECORDS
@@ -159,13 +159,15 @@ class Records:
         except OSError as error:
             self._remove_made()
             if error.errno in (errno.ELOOP, errno.EISDIR):
-                raise RecordsError(f"{self.out / LOCK} is a link or a folder; remove this link or folder") from None
+                raise RecordsError(
+                    f"{self.out / LOCK} must be a lock file, but is a link or a folder; remove this link or folder"
+                ) from None
             raise
 
     def _release(self) -> None:
         if self._lock is None:
             return
-        # The lock file usually stays, because another process may hold it.
+        # The lock file usually stays, because another process may hold the lock.
         # But if this process made the folder, and no other file is in the folder, remove the lock file and the folder.
         if self._made and not self._file.exists() and [path.name for path in self.out.iterdir()] == [LOCK]:
             with suppress(OSError):
@@ -179,7 +181,7 @@ class Records:
                 folder.rmdir()
 
     def _read(self) -> Iterator[tuple[str, Line]]:
-        """Yield each line with its stem, and warn about lines that segline cannot have written."""
+        """Yield each valid line with the stem of the line's image; print a warning about the other lines."""
         if self._file.is_symlink():
             raise RecordsError(f"{self._file} is a link; remove the link, or name another folder as --out")
         if not self._file.exists():
@@ -214,7 +216,7 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove the recorded result files of an outdated request with the same stem; return the results folder.
+        """Remove the result files of an outdated request with the stem of `request`; return the results folder.
 
         A recorded request is outdated if it has another image, version or number of views than `request`.
 
@@ -235,7 +237,7 @@ class Records:
         if stale:
             for path in stale:
                 _remove(path)
-            # Record the removal, so that after a crash new files are not mistaken for the removed files.
+            # Record the removal. Otherwise, after a crash, new files with the same names would count as old results.
             self._note(Line(stem=request.stem, files={}))
         return self.out
 
@@ -263,7 +265,7 @@ class Records:
 
 
 def _append(handle: int, text: bytes, end: int) -> None:
-    """Append all of `text`; on an error, such as a full disk, cut the file back to its former length `end` (bytes)."""
+    """Append `text` to a file; on an error, such as a full disk, cut the file to its former length, `end` bytes."""
     try:
         left = memoryview(text)
         while left:
@@ -274,12 +276,12 @@ def _append(handle: int, text: bytes, end: int) -> None:
 
 
 def _alike(line: Line, request: Request) -> bool:
-    """Return whether a line has the request's image, version and number of views."""
+    """Return whether `line` records the same image, version and number of views as `request`."""
     return not line.is_empty and all(getattr(line, key) == getattr(request, key) for key in SAME)
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link, or the folder of an OME-Zarr image that segline wrote; the target of a link stays."""
+    """Remove a result of segline: a file, a link (but not its target), or the folder of an OME-Zarr image."""
     if path.is_dir() and not path.is_symlink():
         remove_zarr(path)
     else:

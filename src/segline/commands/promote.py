@@ -44,7 +44,7 @@ def promote(
 
 
 def table(verdict: Verdict) -> Table:
-    """Return a table of the checks with their values and limits."""
+    """Return a table of the gate's checks, with the value and the limit of each check."""
     content = Table("check", "value", "limit", "", "", title=f"gate: {verdict.word}", title_justify="left")
     for check in verdict.checks:
         content.add_row(
@@ -58,7 +58,7 @@ def table(verdict: Verdict) -> Table:
 
 
 def _sentence(outcome: champion.Outcome, dry_run: bool) -> str:
-    """Summarize the outcome in one sentence."""
+    """Say in one sentence whether the version became champion, and which version was replaced."""
     version = f"{outcome.version.name} version {outcome.version.version}"
     former = f"version {outcome.former.version}" if outcome.former else ""
     if dry_run:

@@ -74,7 +74,7 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
 
 
 def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
-    """Run stage `evaluate` and all stages before it in the clone, with as many threads as recorded and no run cache."""
+    """Run the stages up to `evaluate` in the clone, with the recorded number of threads and without DVC's run cache."""
     file = clone.project / "params.yaml"
     content = files.read_yaml(file)  # read without the schema, because another release of segline may have written it
     data = content.get("data") if isinstance(content, dict) else None
@@ -91,12 +91,12 @@ def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
         yaml.dump(settings, file)
     if (clone.project / f"{source}.dvc").is_file():  # otherwise a stage generates the dataset
         clone.fetch([source])
-    # Put the current Python first on PATH, because DVC looks up the command `python` of the stages on PATH.
+    # Put the folder of the current Python first on PATH: DVC runs the stages with the first `python` on PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", "--no-commit", "evaluate"]
     done = subprocess.run(command, cwd=clone.project, env={**surroundings(), "PATH": path}, check=False)
     if done.returncode:
-        raise RebuildError(f"dvc repro failed with exit code {done.returncode}; see its last lines above")
+        raise RebuildError(f"dvc repro failed with exit code {done.returncode}; see the last lines of its output above")
 
 
 def _compare(project: Path, tags: Mapping[str, str], metrics: Mapping[str, float], say: Callable[[str], None]) -> int:

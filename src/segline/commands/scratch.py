@@ -54,7 +54,7 @@ def scratch_path(out: Path, stem: str) -> Path:
 
 
 def _is_of(scratch: Path, key: dict[str, object]) -> bool:
-    """Return whether the scratch folder was made for the image, version and views in `key`."""
+    """Return whether the scratch folder was made for the image, version and number of views in `key`."""
     try:
         return bool(files.read_json(scratch / KEY) == key)
     except files.FileError:
@@ -62,7 +62,7 @@ def _is_of(scratch: Path, key: dict[str, object]) -> bool:
 
 
 def check_own(scratch: Path) -> None:
-    """Refuse a folder with anything that segline did not write, because segline removes the folder at the end.
+    """Refuse a scratch folder that holds files of the user, because segline removes the folder at the end.
 
     Raises
     ------

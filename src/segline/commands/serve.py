@@ -89,7 +89,7 @@ def main(
         config = _configuration(build(follower, limits, access))
         gc.freeze()  # a collection that visits all objects of MLflow and torch would stop the event loop for 0.5 s
         # The event loop needs Python's global interpreter lock after each system call.
-        # While another thread parses a form or reads the registry, the loop waits for one switch interval each time.
+        # While another thread parses a form or reads the registry, each wait for the lock takes one switch interval.
         # Set a shorter switch interval than the default of 5 ms.
         sys.setswitchinterval(SWITCH_INTERVAL)
         with _signals_handled():
@@ -146,7 +146,10 @@ def connection_limit() -> int:
     limit = CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft - used)
     if limit < MIN_CONNECTIONS:
         needed = used + MIN_CONNECTIONS
-        raise ServeError(f"the limit of open files is {soft}, but the server needs {needed}; raise it with ulimit -n")
+        raise ServeError(
+            f"the limit of open files is {soft}, but the server needs {needed}; "
+            f"raise the limit with `ulimit -n {needed}`"
+        )
     return limit
 
 
@@ -183,7 +186,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextmanager
 def _signals_handled() -> Iterator[None]:
-    """Ignore the SIGTERM or SIGINT that uvicorn raises a second time after it has shut down."""
+    """Ignore the SIGTERM or SIGINT that uvicorn raises again after its shutdown."""
     former = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

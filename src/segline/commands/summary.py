@@ -50,13 +50,13 @@ def main(console: Console) -> None:
         console.print(Text(f"warning from the training: {warning}", style="yellow"))
     if comparison := _text_field(SEARCH, "said"):
         console.print(Text(f"search: {comparison}"))
-    # Rich would read a name or path in square brackets as markup, so these lines are passed as Text.
+    # Rich treats text in square brackets as markup, except in a Text object. So pass names and paths as Text.
     console.print(Text(registered(record["name"], record["version_md5"])))
     console.print(Text(f"next: {command()} ui"))
 
 
 def _text_field(file: Path, field: str) -> str | None:
-    """Return a text field of a JSON file; None if there is no such file or text."""
+    """Return the text in a field of a JSON file; None if there is no such file or text."""
     if not file.exists():
         return None
     value = files.read_record(file, dict[str, Any], REMEDY).get(field)
@@ -78,7 +78,7 @@ def rounded(value: float | None) -> str:
 
 
 def registered(name: str, md5: str) -> str:
-    """Describe the registered version with this MD5, and its aliases."""
+    """Return one line with the number and the aliases of the version of model `name` whose MD5 is `md5`."""
     from segline.track.registry import Registry
     from segline.track.store import open_store
 

@@ -18,7 +18,7 @@ class SyncError(RuntimeError):
 
 
 def main(register: Callable[[str], str], say: Callable[[str], None]) -> None:
-    """Restore each version that was ever champion and is missing in the store, then set the aliases.
+    """Restore all present and former champions that are missing in the store, then set the aliases.
 
     The command can be repeated safely.
 
@@ -53,7 +53,7 @@ def main(register: Callable[[str], str], say: Callable[[str], None]) -> None:
 def _restore(
     lost: list[restore.Lost], registry: Registry, register: Callable[[str], str], say: Callable[[str], None]
 ) -> list[str]:
-    """Register the versions again; return an error message for each version that cannot be restored."""
+    """Register the versions in `lost` again; return an error message for each version that cannot be restored."""
     missing, place = [], registry.store.place
     with TemporaryDirectory(prefix="segline-sync-") as folder:
         clone = Clone(place.root, Path(folder) / "clone")
@@ -66,7 +66,8 @@ def _restore(
                     number = register(version.name)
                 if registry.find(version.version_md5) is None:
                     raise SyncError(
-                        f"the version's commit {commit[:10]} now makes another model, registered as version {number}"
+                        f"the model of commit {commit[:10]} was registered again as version {number}, but the "
+                        "new version has a different md5"
                     )
             except (CloneError, SyncError, ValueError, OSError) as error:
                 missing.append(f"{version.name} {version.version_md5} cannot be restored: {error}")
@@ -77,7 +78,7 @@ def _restore(
 
 @contextlib.contextmanager
 def _working_in(folder: Path, root: Path) -> Iterator[None]:
-    """Make `folder` the working directory, but keep the store of the project at `root` in use.
+    """Make `folder` the working directory, but keep using the store of the project at `root`.
 
     DVC sets DVC_ROOT in the same way for a queued experiment.
     """

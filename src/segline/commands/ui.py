@@ -25,7 +25,7 @@ class PageError(RuntimeError):
 
 
 def main(port: int, say: Callable[[str], None]) -> None:
-    """Show MLflow's page until interrupted; call `say` with the address of the page.
+    """Show MLflow's page until the user presses Ctrl-C; pass the address of the page to `say`.
 
     Raises
     ------
@@ -47,7 +47,9 @@ def main(port: int, say: Callable[[str], None]) -> None:
             "if MLflow's menu has no Model registry, click `Model training` (upper left); a new browser needs this once"
         )
         if process.wait():
-            raise PageError(f"MLflow's server stopped with exit code {process.returncode}; see its last lines above")
+            raise PageError(
+                f"MLflow's server stopped with exit code {process.returncode}; see the last lines of its output above"
+            )
 
 
 @contextmanager
@@ -102,7 +104,9 @@ def _wait(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise PageError(f"MLflow's server stopped with exit code {process.returncode}; see its last lines above")
+            raise PageError(
+                f"MLflow's server stopped with exit code {process.returncode}; see the last lines of its output above"
+            )
         try:
             with urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5):
                 return

@@ -30,7 +30,8 @@ def main(say: Callable[[str], None], *, dry_run: bool = False) -> None:
     """
     if not PIPELINE.is_file() or installed.FILE.name not in PIPELINE.read_text(encoding="utf-8-sig"):
         raise UpgradeError(
-            f"{Path.cwd()} holds no project that `segline init` made: its dvc.yaml does not mention {installed.FILE}"
+            f"{Path.cwd()} holds no project that `segline init` made: there is no dvc.yaml that mentions "
+            f"{installed.FILE}; run this command in the folder of such a project"
         )
     new, old = installed.here(), _former()
     for line in _changes(old, new):
@@ -44,7 +45,7 @@ def main(say: Callable[[str], None], *, dry_run: bool = False) -> None:
 
 
 def _former() -> installed.Identity:
-    """Return the identity in segline.yaml; an identity without code digests if the file is missing or damaged."""
+    """Return the version and the code digests in segline.yaml; no digests if the file is missing or damaged."""
     try:
         former = installed.named()
     except files.FileError:

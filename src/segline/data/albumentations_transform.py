@@ -64,7 +64,10 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
 
     @property
     def targets(self) -> dict[str, Any]:
-        """Method for each kind of target, image or mask. An additional target is declared as one of these two kinds."""
+        """Dictionary from each kind of target, image or mask, to the method that transforms targets of this kind.
+
+        An additional target is declared as one of these two kinds.
+        """
         return {"image": self.apply, "mask": self.apply_to_mask}
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# Numbers of channels for which OpenCV 5 uses exact coordinates. Otherwise, OpenCV rounds coordinates to 1/32 px.
+# OpenCV 5 uses exact coordinates only for these numbers of channels; otherwise it rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
@@ -70,7 +70,7 @@ class Grid:
     columns: Float
 
     def inner(self, side: int) -> "Grid":
-        """Return the grid of the central square with sides of `side` px.
+        """Return the central square of this grid, with sides of `side` px.
 
         Unpadded convolutions keep only this square."""
         margin = (self.rows.shape[0] - side) // 2
@@ -106,7 +106,7 @@ def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[i
 
 
 def grid(parameters: Parameters, height: int, width: int) -> Grid:
-    """Return the grid of the augmented tile in an image of `height` x `width` px.
+    """Return the grid of the augmented tile: coordinates in an image of `height` x `width` px.
 
     Coordinates beyond the border of the image are mirrored at the border.
     """
@@ -115,7 +115,7 @@ def grid(parameters: Parameters, height: int, width: int) -> Grid:
 
 
 def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
-    """Return the grid of a tile without augmentation, with sides of `tile` px around `centre`.
+    """Return the grid of a tile without augmentation. The tile has sides of `tile` px, and its centre is `centre`.
 
     With this grid, `warp` copies the pixels exactly.
     """
@@ -124,7 +124,7 @@ def window(centre: tuple[int, int], tile: int, height: int, width: int) -> Grid:
 
 
 def coordinates(parameters: Parameters) -> tuple[Float, Float]:
-    """Return the source coordinates of a deformed tile, relative to the first pixel of the tile before deformation.
+    """Return the source coordinates of a deformed tile, relative to the top left pixel of the undeformed tile.
 
     The formula source = middle + R (mirrored offset) / scale + d composes crop, mirror, rotation R, zoom and
     displacement d. d is the smooth deformation of the paper (Ronneberger 2015, 3.1): random displacements on a coarse
@@ -133,7 +133,7 @@ def coordinates(parameters: Parameters) -> tuple[Float, Float]:
 
     Returns
     -------
-    Rows and columns (tile, tile), px, relative to the first pixel of the unchanged tile.
+    Rows and columns (tile, tile), px, relative to the top left pixel of the undeformed tile.
     """
     side = parameters.tile
     turn = math.radians(parameters.rotation)
@@ -159,14 +159,14 @@ def _upsample(control: Float, side: int) -> Float:
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
     """Mirror all coordinates outside the image into the image, in place; return the resulting grid.
 
-    The coordinates are relative to the first pixel of the unchanged tile.
+    The coordinates are relative to the top left pixel of the undeformed tile.
     """
     origin = [middle - rows.shape[0] // 2 for middle in centre]
     return Grid((_mirror(rows, origin[0], height), _mirror(columns, origin[1], width)), rows, columns)
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror coordinates at the ends of an axis, so that all lie in 0 ... length - 1; overwrite `places`.
+    """Mirror coordinates at the ends of an axis, so that all lie in 0 ... length - 1; store the results in `places`.
 
     The coordinates are `places` + `origin`. The edge is not repeated.
 
@@ -257,10 +257,11 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
     height, width, channels = scaled.shape
     shift = np.asarray(pivot, np.float32) * np.float32(1 - parameters.contrast) + np.float32(parameters.brightness)
     changed = np.multiply(scaled, np.float32(parameters.contrast), order="C")
-    # The shift is added to whole rows, because numpy is four times slower if the innermost loop has three channels.
+    # Add the shift to whole rows: numpy is four times slower if the innermost loop runs over only the three channels.
     changed.reshape(height, width * channels)[:] += np.tile(shift, width)
     if parameters.noise > 0:
-        # 16 random bits select a normal quantile, up to 4.3 sigma. This is five times faster than `standard_normal`.
+        # Let 16 random bits select one of 65,536 normal quantiles: five times faster than `standard_normal`.
+        # No quantile is farther than 4.3 sigma from 0.
         bits = np.random.default_rng(parameters.noise_seed).integers(2**16, size=scaled.shape, dtype=np.uint16)
         changed += (_normal_quantiles() * np.float32(parameters.noise)).take(bits)
     return changed

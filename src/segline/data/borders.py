@@ -19,7 +19,7 @@ SIDE = 512  # px, side of a block; small blocks need more margin in all, large b
 
 
 def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArray[np.float64]:
-    """Return the weight w_c of each class. It is proportional to frequency ** -balance, with mean 1 over all pixels.
+    """Return class weights w_c, proportional to (class frequency) ** -balance. Their mean over all pixels is 1.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def weight_band(
 
 
 def _reach(terms: Terms) -> int:
-    """Return the distance, in px, beyond which a cell does not change the weight of a pixel.
+    """Return the distance (px) between a cell and a pixel beyond which the cell does not change the pixel's weight.
 
     Beyond this distance, each term is lost in rounding. If the term is added to a value above 0, float64 rounds the
     sum to this value. If the term is added to 0, float32 rounds the term to 0.
@@ -151,7 +151,7 @@ def _weigh(
     ignore: int | None,
     terms: Terms,
 ) -> npt.NDArray[np.float64]:
-    """Return the weights of the pixels in a block.
+    """Return the weights of the pixels in one block (rectangular part) of an image.
 
     The arrays hold the block and its margin; `inner` is the position of the block in the arrays.
     """
@@ -182,7 +182,7 @@ def _table(
     highest = int(target.max(initial=0, where=~ignored))
     if highest >= len(weights):
         raise ValueError(
-            f"classes contain id {highest}, but class_weights ends at id {len(weights) - 1}; "
+            f"the labels contain class id {highest}, but class_weights ends at id {len(weights) - 1}; "
             f"pass a weight for every class, or ignore={highest} to leave this id out"
         )
     table = np.zeros(256)
@@ -192,7 +192,7 @@ def _table(
 
 def _check_widths(kind: str, sigma: float, background_sigma: float) -> None:
     if kind not in ("paper", "falk2019", "none"):
-        raise ValueError(f"kind = {kind!r}; use paper, falk2019 or none")
+        raise ValueError(f"kind = {kind!r} is not a known weight formula; use paper, falk2019 or none")
     for name, value, used in (
         ("sigma", sigma, kind != "none"),
         ("background_sigma", background_sigma, kind == "falk2019"),
@@ -247,6 +247,9 @@ def _distance(outside: npt.NDArray[np.bool_]) -> Distances:
 
 
 def _exact(distances: Distances) -> npt.NDArray[np.float64]:
-    """Remove float32 rounding errors from distances up to 2,000 px. Their exact squares are whole numbers."""
+    """Remove float32 rounding errors from distances up to 2,000 px: round the square of each distance to an integer.
+
+    The squares of exact distances between pixels are integers.
+    """
     squares = np.square(distances, dtype=np.float64)
     return np.sqrt(np.rint(squares, out=squares), out=squares)

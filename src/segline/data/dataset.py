@@ -105,12 +105,13 @@ class Dataset:
         if not classes and (not instances or spec.labels != "instances"):
             wanted = "instances or classes" if spec.labels == "instances" else "classes"
             raise DatasetError(
-                f"{folder} has no label images in {wanted}, which `labels: {spec.labels}` in {SPEC} requires"
+                f"{folder} has no label images in {wanted}, but `labels: {spec.labels}` in {SPEC} requires them; "
+                "add label images, or correct `labels`"
             )
         if not classes and len(spec.classes) > 2:
             raise DatasetError(
-                f"{folder} has {len(spec.classes)} classes, but it has no folder `classes` with label images of class "
-                "ids"
+                f"{folder} has {len(spec.classes)} classes, but no folder `classes`; add this folder, with a label "
+                "image of class ids for each image"
             )
         return cls(folder, spec, images, instances, classes, read_groups(folder / GROUPS, images))
 
@@ -124,7 +125,7 @@ class Dataset:
         return imagefiles.read_image(self.images[stem])
 
     def memory(self, stem: str) -> int:
-        """Estimate how many bytes of memory it takes to read an image and its labels and to separate the instances."""
+        """Estimate the memory, in bytes, needed to read an image and its labels, and to separate its instances."""
         try:
             height, width, channels, dtype = imagefiles.image_size(self.images[stem])
         except files.FileError:
@@ -132,7 +133,7 @@ class Dataset:
         return height * width * max(READING * channels * np.dtype(dtype).itemsize, LABELS)
 
     def truth(self, stem: str) -> Truth:
-        """Return two arrays (H, W): class ids, IGNORE at ignored pixels; and instance ids, 0 for background.
+        """Return two arrays (H, W): class ids (IGNORE at ignored pixels) and instance ids (0 at background pixels).
 
         Without a folder `classes`, every instance is of class 1. Without a folder `instances`, the connected components
         of each class are the instances. For areas (`labels: classes`), components are 8-connected, so that a crack one
@@ -192,9 +193,9 @@ def write_spec(file: Path, spec: Spec) -> None:
 
 
 def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
-    """Map the stem (in NFC) of each file in `folder` to the path of the file, in alphabetical order.
+    """Map the stem (Unicode NFC) of each file in `folder` to the path of the file, in alphabetical order.
 
-    If `folder` is missing, the map is empty.
+    If `folder` is missing, the dictionary is empty.
 
     Hidden files, folders and pipes are skipped. If `suffixes` are given, files with any other suffix are skipped, too.
 
@@ -210,7 +211,7 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
         raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
     for file in listed:
         # Skip pipes, because reading a pipe would block forever.
-        # Keep broken links, because the code that reads them reports the error.
+        # Keep a broken link, so that an error is reported later, when the link is read.
         wanted = not suffixes or file.suffix.lower() in suffixes
         if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue

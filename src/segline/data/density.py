@@ -39,7 +39,8 @@ class Density:
     def __init__(self, of_class: Sequence[float] | Float, classes: Sequence[Array], sums: Sequence[Float]) -> None:
         if len(classes) != len(sums):
             raise ValueError(
-                f"there are {len(classes)} images, but the density covers {len(sums)} images; run stage weights again"
+                f"there are {len(classes)} images, but the density covers {len(sums)} images; "
+                "run the DVC stage `weights` again"
             )
         self.table = _table(of_class)
         self.classes = classes
@@ -79,7 +80,7 @@ def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Flo
     """
     table, borders = _table(of_class), np.broadcast_to(border, classes.shape)
     bands = [slice(top, top + CELL) for top in range(0, len(classes), CELL)]
-    # Bands save memory: the density of a whole image needs eight times the memory of its class ids.
+    # Process the rows in bands, because the density of a pixel needs eight times the memory of its class id.
     sums, added = np.stack([_band(table[classes[band]], borders[band]) for band in bands], axis=1)
     return np.stack([np.cumsum(sums).reshape(sums.shape), added])
 
@@ -108,5 +109,5 @@ def _table(of_class: Sequence[float] | Float) -> Float:
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """Choose an index at random, in proportion to shares whose cumulative sums are `ends`."""
+    """Choose an index at random, with probabilities proportional to weights; `ends` holds the cumulative weights."""
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

@@ -65,7 +65,7 @@ def _check(classes: Labels, instances: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Window:
-    """Pairs of touching pixels in some rows of an image. The row above and the row below are included if they exist.
+    """Pairs of touching pixels in a window of rows. An extra row above and below is included if the image has one.
 
     The rows are flattened. `first[i]` and `second[i]` are neighbouring pixels of the same class in different instances.
     """
@@ -106,8 +106,8 @@ def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tupl
     first, second = [], []
     for dy, dx in _FORWARD:
         step = dy * width + dx
-        # In flattened rows, the last pixel of a row seems to touch the first pixel of the next row.
-        # The condition on the columns below removes such pairs of pixels.
+        # In a flattened array, the last pixel of each row seems to touch the first pixel of the next row.
+        # The comparison of column numbers below removes pairs of pixels that lie at opposite ends of two rows.
         start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
         end = start + step
         touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])
@@ -130,8 +130,8 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A pixel waits until all touching pixels of lower rank, including those in other strips, are decided.
-            # The loop always ends, because the undecided pixel of lowest rank waits for no other pixel.
+            # A pixel stays undecided until all touching pixels of lower rank are decided, also those in other strips.
+            # The loop always ends, because the undecided pixels of the lowest rank can always be decided.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -142,10 +142,9 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial state of each pixel (H, W), and two areas of each instance: whole area, and untouched area.
+    """Return the initial state (H, W) of all pixels, and the area of each instance with and without touching pixels.
 
-    Both areas are numbers of pixels. The untouched area leaves out pixels that touch another instance of the same
-    class.
+    A touching pixel touches another instance of the same class. An area is a number of pixels.
     """
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
@@ -164,7 +163,7 @@ def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """Decide as many pixels in `rows` as possible, and update `state`; return whether all these pixels are decided.
+    """Update `state` for all pixels in `rows` that can be decided; return whether all pixels in `rows` are decided.
 
     A pixel is kept if no touching pixel of lower rank is kept. In each round, all pixels that wait for no other pixel
     are kept at once. The result is the same as if the instances were processed one by one.
@@ -176,8 +175,8 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
     earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
     first = np.where(earlier, window.first, window.second)
     second = np.where(earlier, window.second, window.first)
-    # Besides its inner rows, the window has one more row at the top and one more row at the bottom.
-    # Pixels in these two rows may touch pixels outside the window, so other windows decide about these pixels.
+    # The window consists of its inner rows, one extra row at the top and one extra row at the bottom.
+    # Pixels in the two extra rows may touch pixels outside the window, so other windows decide about the extra rows.
     undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
     waits = np.zeros(states.size, bool)
     while True:

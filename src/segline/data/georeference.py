@@ -81,7 +81,7 @@ def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
 
 
 def place_of(path: Path) -> Position | None:
-    """Read the position of an image file; None if the file has no georeference, or control points instead.
+    """Read the position of an image file; None if the georeference is missing or consists of control points.
 
     Raises
     ------

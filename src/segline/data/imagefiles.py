@@ -92,7 +92,7 @@ def turned(path: Path) -> str:
 
 
 def has_grey_palettes(path: Path) -> bool:
-    """Return whether the format stores grey images only with palettes, as BMP and GIF do.
+    """Return whether the format stores every grey image with a palette, as BMP and GIF do.
 
     The order of colours in such a palette is arbitrary.
 
@@ -127,7 +127,7 @@ def read_labels(path: Path, page: int | None = None) -> Labels:
     if labels.ndim > 2:
         raise FileError(
             f"{path}: the label image is in colour (shape {labels.shape}), but segline needs one number per pixel; "
-            "turn each colour into its class id, or save the labels as grey or with a palette"
+            "turn each colour into its class id, or save the labels as a greyscale or palette image"
         )
     if labels.dtype.kind == "f":
         labels = _integers(labels, path)

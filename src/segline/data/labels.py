@@ -131,10 +131,10 @@ def renumber(instances: Labels) -> tuple[npt.NDArray[np.int32], int]:
 def _highest(labels: Labels) -> int:
     lowest = int(labels.min(initial=0))
     if lowest < 0:
-        raise ValueError(f"instances hold id {lowest}; ids must be 0 (background) or greater")
+        raise ValueError(f"the array of instance ids contains {lowest}; ids must be 0 (background) or greater")
     return int(labels.max(initial=0))
 
 
 def _table_limit(labels: Labels) -> int:
-    """Return the highest id for which a lookup table is small enough: the number of pixels, but at least 65,536."""
+    """Return the highest id for which a lookup table may be used: the number of pixels, but at least 65,536."""
     return max(labels.size, 1 << 16)

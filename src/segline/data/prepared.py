@@ -1,4 +1,4 @@
-"""Read the files of the stages `prepare` and `weights`; compute the statistics of the training images."""
+"""Read the files that the DVC stages `prepare` and `weights` write; compute the statistics of the training images."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ BLOCK = 1 << 20  # number of pixels summed at once, to limit the memory
 
 
 class Arrays(Sequence[npt.NDArray[Any]]):
-    """Sequence of arrays in files. Indexing an array opens its file, so few files are open at once."""
+    """Sequence of arrays, each in its own file. A file is opened only when its array is accessed."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], npt.NDArray[Any]]) -> None:
         self.names = names
@@ -94,11 +94,14 @@ class Prepared:
         return self._array("images", name)
 
     def target(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return the network's target (H, W): class ids with gaps between touching instances; IGNORE if ignored."""
+        """Return the network's target (H, W): class ids with gaps between touching instances.
+
+        Ignored pixels are IGNORE.
+        """
         return self._array("targets", name)
 
     def classes(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return the true class ids (H, W), IGNORE at ignored pixels."""
+        """Return the true class ids (H, W); ignored pixels are IGNORE."""
         return self._array("classes", name)
 
     def instances(self, name: str) -> npt.NDArray[np.int32]:

@@ -28,7 +28,7 @@ KEPT = 2**26  # bytes of decoded strips and tiles that are kept for the next win
 
 
 class Readable(Protocol):
-    """Image of which any rows and columns can be read."""
+    """Image from which any range of rows and columns can be read."""
 
     @property
     def height(self) -> int:
@@ -44,7 +44,7 @@ class Readable(Protocol):
 
 
 class OpenImage(Readable, Protocol):
-    """Image file or OME-Zarr image that is open. Its pixels equal those that `imagefiles.read_image` returns."""
+    """Opened image file or OME-Zarr image. Its pixels equal those that `imagefiles.read_image` returns."""
 
     @property
     def frame(self) -> omezarr.Frame | None:
@@ -147,7 +147,7 @@ class ZarrImage:
         return geotiff(raw[..., 0] if raw.shape[2] == 1 else np.moveaxis(raw, -1, 0), [])
 
     def md5(self) -> str:
-        """Return one MD5 of two things: the metadata, and the files of level 0 with their names."""
+        """Return a single MD5 that covers the metadata, and the names and contents of all files of level 0."""
         return omezarr.md5(self.path)
 
 
@@ -230,14 +230,14 @@ class TiffImage(EncodedImage):
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
-    """Return whether the page can be read in parts: it can be memory-mapped, or its strips or tiles are small."""
+    """Return whether a TIFF page can be read in parts, by memory-mapping or because its strips or tiles are small."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     assert page.dtype is not None
     return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT
 
 
 def _contiguous(page: tifffile.TiffPage) -> bool:
-    """Return whether the page can be memory-mapped. Its values must be uncompressed and contiguous in the file."""
+    """Return whether a TIFF page can be memory-mapped: if its values are uncompressed and contiguous in the file."""
     return bool(page.is_contiguous) and page.bitspersample in (8, 16, 32, 64) and not page.is_tiled
 
 

@@ -138,7 +138,7 @@ def box_of(cell: Cell, height: int, width: int) -> Box:
 
 
 def local(cell: Cell, box: Box, bent: tuple[Field, Field] | None = None) -> tuple[Field, Field]:
-    """Return two coordinates of each pixel in `box`, along the cell and across it, in units of the half axes.
+    """Return two coordinates of each pixel in `box`: along and across the cell, in units of the cell's half axes.
 
     Before the conversion, `bent` shifts the pixels, in px.
     """

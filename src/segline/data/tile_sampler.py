@@ -69,7 +69,8 @@ class TrainingTiles(Dataset[Sample]):
         _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
         if density is not None and len(density) != len(images):
             raise ValueError(
-                f"there are {len(images)} images, but the density covers {len(density)} images; run stage weights again"
+                f"there are {len(images)} images, but the density covers {len(density)} images; "
+                "run the DVC stage `weights` again"
             )
         self.images, self.targets, self.weights = images, targets, weights
         self.density = density
@@ -175,7 +176,7 @@ class TilePlace:
 
 
 class ValidationTiles(Dataset[Sample]):
-    """Fixed validation tiles without augmentation. The outputs cover all images if `most` is large enough.
+    """Fixed validation tiles without augmentation. Together, their outputs cover all images unless `most` is too low.
 
     Every pixel is used at most once. Each tile uses an equal share of its image, in the middle of its output. The rest
     of the output has target `ignore` and weight 0: another tile uses these pixels, or they lie outside the image.
@@ -234,14 +235,14 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
         TilePlace(number, row, column, rows, columns)
         for (row, rows), (column, columns) in product(_shares(height, output), _shares(width, output))
     ]
-    # Without the shuffle, an even selection could take the same corner of every image.
+    # Without the shuffle, an evenly spaced selection of tiles could take the same corner of every image.
     return [places[index] for index in np.random.default_rng(number).permutation(len(places))]
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """Cover an axis of `length` px with outputs; return the start of each output, and its share of the axis.
+    """Cover an axis of `length` px with tile outputs; return each output's start, and the range for which it is used.
 
-    A share is a range of the axis; the output is used only for this range. `output` is the length of each output, px.
+    These ranges divide the axis; each is the share of one output. `output` is the length of each output, px.
     If the axis is at least as long as an output, all outputs lie inside the axis.
     """
     count = -(-length // output)
@@ -251,7 +252,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:
-    """Select at most `most` tile positions at even steps from all positions, so that each image keeps its share."""
+    """Select at most `most` tile positions, evenly spaced in the list of all positions, so no image is favoured."""
     every = [place for image in places for place in image]
     count = min(most, len(every))
     return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]
@@ -287,5 +288,5 @@ def _check(
         if (arrays[0].dtype.name, arrays[0].shape[2]) != (statistics.dtype, statistics.channels):
             raise ValueError(
                 f"image {number} is {arrays[0].dtype} with {arrays[0].shape[2]} channels, but the statistics are for "
-                f"{statistics.dtype} images with {statistics.channels} channels; run stage prepare again"
+                f"{statistics.dtype} images with {statistics.channels} channels; run the DVC stage `prepare` again"
             )

@@ -36,7 +36,7 @@ Rows = Callable[[slice], npt.NDArray[Any]]
 
 
 class AnswerByRows(Protocol):
-    """Prediction by a registered model version, in memory or out-of-core. `rows` are rows of the upright image."""
+    """Prediction by a registered model version, in memory or out-of-core. `rows` selects rows of the upright image."""
 
     @property
     def has_instances(self) -> bool:
@@ -56,7 +56,10 @@ class AnswerByRows(Protocol):
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return labels, instances or probabilities as an image file made by the model version; None if out-of-core."""
+        """Return one output as an image file encoded by the model version; None if the prediction is out-of-core.
+
+        `kind` is "labels", "instances" or "probabilities".
+        """
 
 
 class Layer(NamedTuple):
@@ -145,16 +148,16 @@ def picture(image: Readable, answer: AnswerByRows, longest: int | None = None) -
 def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.NDArray[Any] | None) -> RGB:
     if pixels.shape[:2] != labels.shape:
         raise ImageError(
-            "the version was registered by an earlier segline, which does not turn images upright as their orientation "
-            "tags demand; register the model again, or remove the orientation tag"
+            "the model version was registered by an earlier segline release, which ignores orientation tags; register "
+            "the model again, or remove the orientation tag from the image"
         )
     return overlay(pixels, labels, objects=objects)
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the mean of each square of pixels in a band of rows, as an array (number of squares, C).
+    """Return the mean of each square block of pixels in a band of rows, as an array (number of blocks, C).
 
-    A square has sides of `step` px; `wide` is the number of squares.
+    A block has sides of `step` px; `wide` is the number of blocks.
     """
     pixels = image.read(rows, slice(0, wide * step)).astype(np.float32)
     means: npt.NDArray[np.float32] = pixels.reshape(step, wide, step, -1).mean(axis=(0, 2))
@@ -162,7 +165,7 @@ def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[n
 
 
 def write_tiled(path: Path, layer: Layer, georeference: list[Tag]) -> None:
-    """Write a TIFF atomically, with tiles of 512 px and deflate compression. K planes become one image."""
+    """Write a TIFF atomically, in tiles of 512 px with deflate compression. K planes become an image of K channels."""
     import tifffile
 
     rows, shape, dtype = layer
@@ -249,7 +252,7 @@ def check_own_zarr(path: Path) -> None:
     if path.is_dir() and not path.is_symlink() and not _is_ours(path):
         raise files.FileError(
             f"{path}: segline did not write this folder, or the folder was changed later; move the folder away, or "
-            "name another folder as --out"
+            "give another folder with --out"
         )
 
 
@@ -260,7 +263,7 @@ def remove_zarr(path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether the metadata name segline as the writer of the folder, and the folder holds only zarr files."""
+    """Return whether the folder's metadata say that segline wrote the folder, and the folder holds only zarr files."""
     if not _is_marked(path / "zarr.json") and not _is_marked(path / ".zattrs"):
         return False
     for place, folders, names in os.walk(path):
@@ -314,7 +317,7 @@ def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
 
 
 def _versioned(content: dict[str, Any], version: str) -> dict[str, Any]:
-    """Return the metadata with the NGFF version. NGFF 0.4 states the version in each part, NGFF 0.5 only once."""
+    """Return the metadata with the NGFF version: in each part of the metadata for NGFF 0.4, only once for NGFF 0.5."""
     if version == "0.4":
         content["multiscales"][0]["version"] = version
         if "image-label" in content:

@@ -67,7 +67,7 @@ def promote(
     dry_run: bool = False,
     trust: bool = False,
 ) -> Outcome:
-    """Judge a version, and make it champion if it passes the gate and has a known commit, or if `force` is set.
+    """Judge a version. If it passes the gate and its commit is known, make it champion; `force` skips both conditions.
 
     The verdict is stored with the version even if the version fails. A dry run stores nothing.
 
@@ -116,7 +116,7 @@ def promote(
 
 
 def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersion, Promotion]:
-    """Make a former champion the champion again: version `to` or, if `to` is not given, the previous champion.
+    """Make a former champion the champion again: version `to`, or by default the previous champion.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
         The version may not be trusted.
     """
     if not reason.strip():
-        raise PromotionError("--reason is empty; give a reason to keep in the history")
+        raise PromotionError("--reason is empty; give a reason, which is recorded in the history")
     _check_reason(reason)
     with registry.store.place.lock("registry"):
         registry.settle()
@@ -158,7 +158,7 @@ def _check_reason(reason: str) -> None:
     try:
         reason.encode()
     except UnicodeEncodeError:
-        raise PromotionError(f"--reason {reason!r} is not valid UTF-8; set the terminal to UTF-8") from None
+        raise PromotionError(f"--reason {reason!r} is not valid UTF-8; set the terminal's encoding to UTF-8") from None
 
 
 def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:
@@ -167,7 +167,7 @@ def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:
     if len(held) < 2:
         raise PromotionError(
             f"{registry.name} has no champion before the current one; promote another version with `segline models "
-            "promote`, or name a version that was champion at any time with --to VERSION"
+            "promote`; to return to a champion that was rolled back, add --to VERSION"
         )
     version = registry.find(held[-2])
     if version is None:

@@ -82,7 +82,7 @@ class HeldOut:
         return packaging.encode(self.prepared.image(name))
 
     def smallest(self, count: int) -> list[bytes]:
-        """Return the smallest test images, each encoded as an image file; `count` is the number to return."""
+        """Return the `count` smallest test images, each encoded as an image file."""
         names = sorted(self.names, key=lambda name: (self.prepared.image(name).size, name))
         return [self.encoded(name) for name in names[:count]]
 
@@ -106,7 +106,7 @@ class HeldOut:
         return scores
 
     def learned_by(self, model: Loaded) -> list[str]:
-        """Return the test images that a model learned from, according to the model's image list."""
+        """Return the test images that the model's image list contains as training or validation images."""
         image_list, manifest = model.folder / IMAGES, self.prepared.manifest
         if not image_list.exists() or "md5" not in manifest:
             return []
@@ -120,7 +120,7 @@ class HeldOut:
         return manifest.loc[(manifest["split"] == "test") & manifest["md5"].isin(learned), "image"].tolist()
 
     def picture(self, name: str, answer: Answer) -> RGB:
-        """Draw a test image with the outlines of a prediction, and tint the wrong pixels."""
+        """Draw a test image with the outlines of a prediction, and tint the wrongly predicted pixels."""
         return self._overlay(name, _labels(answer), _objects(answer))
 
     def true_picture(self, name: str) -> RGB:
@@ -146,7 +146,7 @@ class HeldOut:
 def judge(
     registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, *, trust: bool = False
 ) -> Verdict:
-    """Judge a challenger by minimum metrics, self-check and, if there is a champion, a comparison with the champion.
+    """Judge a challenger by minimum metrics and self-check. If there is a champion, also compare the two.
 
     If the gate cannot decide, no error is raised, and the verdict holds the reasons.
 
@@ -204,7 +204,7 @@ def _against(
 
 
 def _facts(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
-    """Return a verdict without checks; the facts in the verdict describe the test images."""
+    """Return a verdict that contains no checks, only facts about the test images."""
     facts = {"test.md5": held_out.md5, "images": str(len(held_out.names))}
     if champion and champion.tags.get("test.md5") != held_out.md5:
         facts["note"] = (

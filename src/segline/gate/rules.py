@@ -107,7 +107,7 @@ def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: G
 def _worst_group(
     champion: Sequence[Score], challenger: Sequence[Score], groups: Sequence[str], gate: Gate
 ) -> list[Check]:
-    """Check the group of images on which the challenger's gain is lowest.
+    """Check the group of images on which the challenger's gain over the champion is lowest.
 
     A group is skipped if it is too small or its gain is unknown. If all groups are skipped, the list is empty.
     """

@@ -1,4 +1,4 @@
-"""Self-check of a packed model: prediction of the example, batches, odd image side lengths, speed and package size."""
+"""Self-check of a packed model: stored example, batches, odd image side lengths, speed and package size."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ TIMES = 3  # number of timed predictions; earlier predictions have warmed the mo
 
 
 def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
-    """Check a packed model: prediction of the example, batches, odd image side lengths, speed and package size.
+    """Check a packed model: stored example, batches, odd image side lengths, speed and package size.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
 
 
 def _example(model: Loaded, gate: Gate) -> Iterator[Check]:
-    """Compare the prediction of the example with the stored prediction, and measure the model's speed."""
+    """Predict the stored example image, compare the result with the stored prediction, and measure the speed."""
     image, expected = model.example
     answer = model(image)
     share = packaging.other_pixels(answer.labels, expected.labels)

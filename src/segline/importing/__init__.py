@@ -1,1 +1,1 @@
-"""Import data of foreign layouts into a dataset folder, atomically."""
+"""Import images and annotations into a dataset folder, from COCO and other layouts. The import is atomic."""

@@ -94,7 +94,7 @@ def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> 
 
 
 def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -> int:
-    """Write the instance ids of one image as uint16 images, one for each block; return the number of instances.
+    """Write the instance ids of each block of one image as a uint16 image; return the number of instances.
 
     An image that is not cut is a single block.
 
@@ -127,7 +127,10 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write the missing blocks of a mask, and return these blocks by stem; call `read` only if a block is missing."""
+    """Write the blocks of a mask that have no file yet; return these blocks by file stem. `read` returns the mask.
+
+    `read` is called only if a block has no file.
+    """
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
     if not missing:
         return {}
@@ -147,7 +150,7 @@ def _values(mask: MaskSource, image: ImageSource | None, windows: Windows) -> La
     if image is not None and len(windows) > 1 and values.shape != (size := imagefiles.image_size(image.file)[:2]):
         raise LayoutError(
             f"{mask.file} is {values.shape[1]}x{values.shape[0]} px, but its image {image.file.name} is "
-            f"{size[1]}x{size[0]} px; --cut needs equal sizes; use the mask of this image"
+            f"{size[1]}x{size[0]} px; --cut needs equal sizes; supply the mask that belongs to this image"
             f"{imagefiles.turned(image.file)}"
         )
     return values

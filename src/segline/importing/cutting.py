@@ -1,4 +1,4 @@
-"""Cut large images into blocks that become separate images, so that one large image can fill all three splits."""
+"""Cut large images into blocks that become separate images, so that one large image is enough for all three splits."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
 
 
 def windows(stem: str, height: int, width: int, side: int) -> dict[str, Window]:
-    """Divide an image into blocks of at most `side` px; return the window of each block, by the name of the block.
+    """Divide an image into blocks of at most `side` px; return the rows and columns of each block, by block name.
 
     The blocks are named STEM_rROW_cCOLUMN. Their sizes differ by at most 1 px. An undivided image keeps its stem.
     """
@@ -108,5 +108,6 @@ def _refuse_equal_names(blocks: Mapping[str, Windows]) -> None:
     repeated = [name for name, count in names.items() if count > 1]
     if repeated:
         raise LayoutError(
-            f"--cut: a block would get the name {repeated[0]}, but an image has this name; rename the image"
+            f"--cut: a block would get the name {repeated[0]}, but another image already has this name; rename that "
+            "image"
         )

@@ -82,7 +82,7 @@ def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, st
     if unmatched:
         raise LayoutError(
             f"--group-by {options.group_by!r} does not match the image names {first_few(unmatched, 5)}; give a regular "
-            r"expression whose first parenthesis is the group, such as '^(patient\d+)_'"
+            r"expression whose first parentheses enclose the group, such as '^(patient\d+)_'"
         )
     groups = {stem: match[1] if match.groups() else match[0] for stem, match in matches.items() if match}
     return groups, [f"groups: the part of each image name that {options.group_by} matches (--group-by)"]

@@ -68,7 +68,7 @@ class MaskSource:
 
 @dataclass(frozen=True)
 class Layout:
-    """Images and masks of a foreign source, both by stem, and the meaning of the mask values.
+    """Images and masks of a foreign source (dicts with stems as keys), and the meaning of the mask values.
 
     A layout has class masks, instance masks or both. `class_of` gives the class of each value in a class mask, and
     IGNORE for the value of ignored pixels; None means that the values are class ids. With `label_components`, every
@@ -88,20 +88,20 @@ class Layout:
 
 
 def first_few(values: Sequence[object], most: int = 8) -> str:
-    """Join the first values by commas, up to the number `most`; add the total number if values are left out."""
+    """Join at most `most` of the values by commas; if values are left out, add the total number of values."""
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
 
 def raise_errors(errors: Sequence[str]) -> None:
-    """Raise LayoutError with the first few `errors` and the number of further errors; do nothing without errors."""
+    """Raise LayoutError with the first few `errors` and the number of the rest; do nothing if `errors` is empty."""
     if errors:
         rest = [f"... and {len(errors) - MOST_ERRORS} more errors like these"] if len(errors) > MOST_ERRORS else []
         raise LayoutError("\n".join([*errors[:MOST_ERRORS], *rest]))
 
 
 def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
-    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line instead.
+    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line about the errors.
 
     If there are no errors, return no line.
     """

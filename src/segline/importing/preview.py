@@ -19,13 +19,13 @@ SIDE = 320  # px; larger images are shrunk before drawing, so that outlines stay
 
 
 def contact_sheet(dataset: Dataset, checked: Sequence[Checked]) -> RGB:
-    """Draw a contact sheet (H, W, 3) of the images that the function `chosen` returns, with outlined labels."""
+    """Draw a contact sheet (H, W, 3): images that the function `chosen` selects, with outlined labels."""
     panels = [(stem, _panel(dataset, stem)) for stem in chosen(checked)]
     return overlay.gallery(panels, legend=overlay.legend(dataset.spec.classes, errors=False))
 
 
 def chosen(checked: Sequence[Checked], most: int = PANELS) -> list[str]:
-    """Choose images that show many different classes, up to the number `most`; return the stems of these images.
+    """Choose at most `most` images that show many different classes; return the stems of these images.
 
     The dataset is divided into nearly equal parts. The number of parts is `most`, or the number of images if this is
     smaller. In each part, the image with the most new classes is chosen. A class is new if no image chosen before shows

@@ -76,12 +76,12 @@ def _filled(workshop: Path, name: str, key: str) -> Path:
 
 
 def _holds_links(folder: Path) -> bool:
-    """Return whether links in `folder` could redirect written files elsewhere."""
+    """Return whether `folder` is or contains a link; through a link, files would be written outside `folder`."""
     return folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*"))
 
 
 def fingerprint(source: Path, used: Iterable[Path], *settings: object) -> str:
-    """Return a SHA-256 digest that changes if `settings`, a file or segline's code changes.
+    """Return a SHA-256 digest that changes if `settings`, a source file or segline's code changes.
 
     The digest covers the path, the size and the modification time of each file below `source` and in `used`.
 

@@ -1,4 +1,4 @@
-"""Find the objects of an out-of-core image: find parts of objects band by band, then join parts across bands.
+"""Find objects in an out-of-core image: find parts of objects in bands of rows, then join parts across bands.
 
 The objects are the same as those of `objects.find`, which works on the whole image at once.
 """
@@ -20,7 +20,7 @@ Kinds = npt.NDArray[np.uint8]
 
 
 class Table(NamedTuple):
-    """Objects that `find` found: the object number and the class of each preliminary id."""
+    """Result of `find`: for each preliminary id (the id of a part of an object), the object number and the class."""
 
     total: int
     """Number of objects."""
@@ -116,7 +116,7 @@ def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Ca
 
 
 def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
-    """Give ids from `count` + 1 to the components of a band; return two values: the pixels' ids, and the highest id."""
+    """Number the components in a band of rows, starting at `count` + 1; return the pixel ids and the highest id."""
     ids = np.zeros(kind.shape, np.int32)
     for value in range(1, int(kind.max(initial=0)) + 1):
         mask = (kind == value).view(np.uint8)
@@ -127,7 +127,10 @@ def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
 
 
 def _join(joined: dict[int, int], first: int, second: int) -> None:
-    """Join two components. `joined` maps an id to a lower id in the component; the lowest id is not in `joined`."""
+    """Join two components by an entry in `joined`; each entry maps an id to a lower id of the same component.
+
+    The lowest id of a component has no entry.
+    """
     low, high = sorted((_lowest(joined, first), _lowest(joined, second)))
     if low < high:
         joined[high] = low
@@ -141,7 +144,7 @@ def _lowest(joined: dict[int, int], number: int) -> int:
 
 
 def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
-    """Return the height map of `rows`, with one row above and one row below; -1 outside the image."""
+    """Return the height map of `rows` and of one row above and below; rows outside the image have height -1."""
     around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
     ground = heights(_distances(maps, around), maps.probabilities(around))
     missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)
@@ -167,7 +170,7 @@ def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
 
 
 def _count(maps: Maps, component: Ids, count: int, show: Show) -> Sums:
-    """Compute the `Sums` of all objects, from the first row of the image to the last."""
+    """Compute the `Sums` of all objects; read the image from the first row to the last."""
     sums = Sums(count, maps.classes)
     for rows in bands(maps.height, maps.width):
         objects = component[maps.ids(rows)].ravel()

@@ -24,7 +24,7 @@ Density = tuple[float, float]  # number of pixels per unit of length, in x and i
 
 
 class Notes(NamedTuple):
-    """Metadata about the geometry of a PNG or JPEG; None where the file declares nothing."""
+    """Metadata about the geometry of a PNG or JPEG; an orientation or density that is not declared is None."""
 
     orientation: int | None = None
     density: Density | None = None
@@ -143,7 +143,7 @@ def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _text(kind: bytes, part: bytes) -> bytes:
-    """Return the text of a PNG chunk if it holds XMP, or EXIF data from ImageMagick; else return empty bytes."""
+    """Return the content of a PNG text chunk if it is XMP or ImageMagick's EXIF data; otherwise empty bytes."""
     keyword, _, rest = part.partition(b"\0")
     if kind == b"iTXt" and keyword == b"XML:com.adobe.xmp":
         packed, rest = rest[:1] == b"\1", rest[2:].partition(b"\0")[2].partition(b"\0")[2]

@@ -33,7 +33,7 @@ class Geometry:
 
     @property
     def fringe(self) -> int:
-        """Width, px, of the zone on each side of the output that is affected by the border of the input.
+        """Width, px, of a zone on each side of the output; outside the zone, the border of the input has no effect.
 
         If the input is cut out of a larger image, only this zone differs from the output for the larger image.
 

@@ -38,7 +38,7 @@ def header(data: bytes) -> Header:
 
 
 def clear(data: bytes) -> bool:
-    """Return whether a GIF has a transparent colour that is not palette colour 0; raise the errors of `header`."""
+    """Return whether a GIF has a transparent colour other than palette colour 0; raise the same errors as `header`."""
     return bool(_frame(data).clear)
 
 
@@ -55,7 +55,9 @@ def numbers(data: bytes) -> tuple[npt.NDArray[np.uint8], Colours]:
     if indices.shape != (frame.height, frame.width):
         raise ImageError(f"the frame has shape {indices.shape}, but the header declares {frame.height} x {frame.width}")
     if indices.max(initial=0) >= len(frame.palette):
-        raise ImageError(f"the file uses colour {indices.max()}, but its palette has {len(frame.palette)} colours")
+        raise ImageError(
+            f"a pixel has palette index {indices.max()}, but the palette has only {len(frame.palette)} colours"
+        )
     return indices, frame.palette
 
 

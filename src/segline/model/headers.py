@@ -48,7 +48,7 @@ def reading(form: str) -> Iterator[None]:
 
 
 def doubt(height: int, width: int, stored: int, decoded: int, most: float) -> None:
-    """Refuse an image that is empty, too large, or has more pixels than the file can hold.
+    """Refuse an image that is empty or too large, or whose header declares more pixels than the data can encode.
 
     Parameters
     ----------
@@ -59,7 +59,9 @@ def doubt(height: int, width: int, stored: int, decoded: int, most: float) -> No
     if height <= 0 or width <= 0:
         raise ImageError(f"the size is {width} x {height} px; an image has at least 1 x 1 px")
     if stored > most:
-        raise ImageError(f"the file is damaged or truncated: its bytes cannot hold {width} x {height} px")
+        raise ImageError(
+            f"the file is damaged or truncated: its bytes cannot hold {width} x {height} px, the declared size"
+        )
     if decoded > LARGEST:
         raise ImageError(
             f"{width} x {height} px need {decoded / 2**30:.1f} GiB, more than the limit of {LARGEST / 2**30:.0f} GiB; "
@@ -76,11 +78,12 @@ def png(data: bytes, size: int) -> Header:
         The header is damaged, or declares more pixels than deflate can compress into the file.
     """
     if len(data) < 33 or data[8:16] != b"\0\0\0\rIHDR":
-        raise ImageError("the file is truncated, or its beginning is not that of a PNG")
+        raise ImageError("the file is truncated, or does not begin with a PNG header")
     width, height, bits, colour, compression, filtering, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     if bits not in PNG_BITS.get(colour, ()) or (compression, filtering) != (0, 0) or interlace > 1:
         raise ImageError(
-            f"the file is damaged: its header says {bits} bits, colour type {colour}, interlacing {interlace}"
+            f"the file is damaged: its header has values that PNG does not allow ({bits} bits, colour type {colour}, "
+            f"interlacing {interlace})"
         )
     stored = height * (1 + -(-width * PNG_SAMPLES[colour] * bits // 8))
     channels = 3 if colour in (2, 3, 6) else 1
@@ -111,7 +114,10 @@ def png_pixels(data: bytes, transparency: bool = True) -> bytes:
                 raise ImageError(f"the file is damaged: the checksum of {kind.decode()} at byte {at} is wrong")
             kept.append(view[at:end])
         elif kind[:1].isupper():
-            raise ImageError(f"the required chunk {kind!r} is unknown; the file is damaged or not a plain PNG")
+            raise ImageError(
+                f"the file has a critical chunk of unknown type {kind!r}, so it is damaged or not a plain PNG; save "
+                "the image again as PNG"
+            )
         if kind == b"IEND":
             return b"".join(kept)
         at = end

@@ -95,7 +95,7 @@ def decode(data: bytes) -> Raw:
 
 
 def decode_page(stream: BinaryIO, page: int | None = None) -> Raw:
-    """Decode a page of a TIFF (the only page if `page` is None) to pixels (H, W, C); raise the errors of `decode`."""
+    """Decode a TIFF page (the only page if `page` is None) to pixels (H, W, C); raise the same errors as `decode`."""
     from . import tiff
 
     return pixels_of(tiff.read(stream, page))

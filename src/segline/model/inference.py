@@ -99,7 +99,7 @@ class Predictor:
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
-        """Predict a view in overlapping windows; yield one row of windows at a time, from row number `first` on.
+        """Predict a view in overlapping windows; yield one row of windows at a time, starting with row `first`.
 
         Each row is an iterator of parts. Each pixel is in exactly one part. All parts together equal one forward pass
         over the whole view with mirrored borders.
@@ -140,7 +140,7 @@ class Predictor:
         return probabilities
 
     def _pixels(self) -> int:
-        """Return the largest number of input pixels of one forward pass."""
+        """Return the largest number of input pixels that one forward pass may process."""
         reduction = self.network.geometry.reduction**2
         return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 
@@ -176,7 +176,7 @@ def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predic
     tensors = weights(folder / "weights.safetensors", description)
     network = description.build()
     network.load_state_dict(tensors)
-    # Use channels_last, the faster memory format. torch accepts this argument, but its type annotations lack it.
+    # Use channels_last, the faster memory format. The type annotations of torch lack this valid argument.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, description, inference, device)
 

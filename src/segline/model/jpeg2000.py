@@ -21,7 +21,7 @@ RATIO = 32768  # largest accepted expansion, decoded bytes per compressed byte; 
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
 # Bytes that OpenJPEG needs per tile, per channel of a tile and per precinct.
-# Tiles or precincts that need at most `FEW` bytes are accepted in every image.
+# Tiles or precincts that need at most `FEW` bytes in total are accepted, however small the image is.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
 SMALLEST_BLOCK = 2  # smallest accepted code-block: 16 px, stored as log2(16) - 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
@@ -159,13 +159,16 @@ def _size(data: bytes) -> _Size:
     if len(set(parts[::3])) > 1 or parts[0] & 0x80 or parts[0] >= 16:
         raise ImageError(
             f"the channels have different types, are signed, or have more than 16 bits (type bytes {parts[::3][:4]!r})"
+            "; save all channels as unsigned integers of one type, with at most 16 bits"
         )
     if not wide or not high:
-        raise ImageError("the file is damaged: its tiles are empty")
+        raise ImageError("the file is damaged: its tiles have a width or height of 0 px")
     tiles = -(-right // wide) * -(-bottom // high)
     size = _Size(bottom - top, right - left, channels, parts[0] + 1, tiles, min(wide, right), min(high, bottom))
     if tiles * (TILE + CHANNEL * channels) > FEW + size.samples:
-        raise ImageError(f"the file has {tiles} tiles of {wide} x {high} px; save it with larger tiles")
+        raise ImageError(
+            f"the file has {tiles} tiles of {wide} x {high} px, which need too much memory; save it with larger tiles"
+        )
     return size
 
 
@@ -210,4 +213,6 @@ def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
         wide, high = (-(-side // 2 ** (levels - level)) for side in (size.tile_width, size.tile_height))
         count += -(-wide // 2 ** (precincts[level] & 15)) * -(-high // 2 ** (precincts[level] >> 4))
     if count * size.tiles * size.channels * PRECINCT > FEW + 4 * size.samples:
-        raise ImageError(f"the file has {count * size.tiles} precincts; save it with larger precincts")
+        raise ImageError(
+            f"the file has {count * size.tiles} precincts, which need too much memory; save it with larger precincts"
+        )

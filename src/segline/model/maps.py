@@ -1,4 +1,4 @@
-"""Store two maps of an out-of-core image in files: probabilities averaged over the views, and preliminary ids."""
+"""Store two maps of an out-of-core image in files: probabilities averaged over the views, preliminary object ids."""
 
 import json
 import os
@@ -67,7 +67,7 @@ class Finished(NamedTuple):
 
 
 def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> Path:
-    """Average the probabilities over the views and store the result in `folder`; continue after an interruption.
+    """Average the probabilities over the views and store the result in `folder`; resume an interrupted call.
 
     For each view, a new file receives the sum over this view and all views before. The file of the previous sum does
     not change, so rows can be computed again after an interruption.
@@ -105,7 +105,7 @@ def _sum(folder: Path, number: int) -> Path:
 
 
 def _add(part: Part, views: int, folder: Path, number: int) -> None:
-    """Add one part of view `number` to the sum. Open the files each time, because mapped files keep data in memory."""
+    """Add one part of view `number` to the sum; map the files only during this call, to free the memory after it."""
     place = (slice(None), part.rows, part.columns)
     value = part.probabilities / np.float32(views)
     if number:

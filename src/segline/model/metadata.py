@@ -209,7 +209,7 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask that declares 0 as white if the program that wrote the mask may not have inverted the values.
+    """Refuse a mask that declares 0 as white, but was perhaps written with 0 as black.
 
     `bits` is the number of bits per value. `writer` is the name of the program that wrote the file. tifffile declares
     every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.
@@ -222,6 +222,7 @@ def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
         )
     if 0 < highest <= most // 2:
         raise ImageError(
-            f"the file declares 0 as white (WhiteIsZero), but the values 0 to {highest} look like ids, which segline "
-            f"would invert to {most} to {most - highest}; write the mask as MinIsBlack"
+            f"the file declares 0 as white (WhiteIsZero), but the values 0 to {highest} look like ids, and segline "
+            f"would turn 0 into {most} and {highest} into {most - highest}; save the mask as BlackIsZero (also called "
+            "MinIsBlack)"
         )

@@ -25,11 +25,11 @@ REACH = 1024  # larger distances to the background are replaced by this distance
 class Separation:
     """Settings in inference.json that control how touching objects are separated.
 
-    The pass between two peaks of the height map (see `heights`) is the highest point where the areas of these peaks
+    The saddle between two peaks of the height map (see `heights`) is the highest point where the areas of these peaks
     touch.
 
-    ``depth``: px; two peaks are two objects if the pass is lower than both peaks by more than ``depth``. None: objects
-    are connected components.
+    ``depth``: px; two peaks are two objects if the saddle is lower than both peaks by more than ``depth``. None:
+    objects are connected components.
     ``min_area``: px; smaller objects are removed. ``min_probability``: objects with a lower mean foreground probability
     are removed.
     """
@@ -122,7 +122,8 @@ def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
     first = np.zeros(keep.size, np.int64)
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
-        # If an id occurs twice in the reversed row, numpy keeps the last value, that of the leftmost pixel.
+        # If one image row holds an id several times, numpy keeps the value that is assigned last.
+        # The image row is reversed, so the kept value is that of the leftmost pixel.
         first[objects[row, ::-1]] = row * objects.shape[1] + columns
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)
@@ -179,7 +180,7 @@ def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
 
 
 def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int32]:
-    """Grow the segments above the threshold until only a line one pixel wide is left between them.
+    """Grow the segments (areas above `threshold`) until only lines one pixel wide are left between the segments.
 
     A segment is a connected component above the threshold, as in the ISBI 2012 challenge; no new segments appear. All
     segments grow at the same speed in all directions. No pixel changes its segment. A border inside a single segment
@@ -201,7 +202,7 @@ def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDAr
 
 
 def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Grow all segments one pixel at a time; a pixel where two segments would meet becomes part of the line.
+    """Grow all segments pixel by pixel; a pixel where two segments would meet joins the line between the segments.
 
     Pixels are coloured like a chessboard. Each step assigns the white pixels next to a segment, then the black
     pixels. Pixels of one colour do not touch, so the order of the pixels does not matter. Every segment stays
@@ -226,7 +227,7 @@ def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """For each row of `ids` (N, 4), return the id if exactly one id above 0 occurs in the row, and 0 otherwise."""
+    """Return, for each row of `ids` (N, 4), the common value of all entries above 0; 0 if these entries differ."""
     highest = ids.max(axis=1)
     lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
     return np.where(lowest == highest, highest, 0).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Predict an out-of-core image, with all maps in files; the results are bit-identical to `Predictor.predict`."""
+"""Predict an out-of-core image; store the maps in files. The results are bit-identical to `Predictor.predict`."""
 
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ class OutOfCorePrediction:
     """Predicted labels, objects and probabilities of an out-of-core image, computed for some rows at a time."""
 
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
-        """Predict `source` and write the maps into `folder`; continue after an interrupted call.
+        """Predict `source` and write the maps into `folder`; resume an interrupted call.
 
         The files need 4 K + 4 bytes per pixel for K classes, and 4 K more if several views are averaged.
 
@@ -29,8 +29,8 @@ class OutOfCorePrediction:
         """
         if reason := predictor.needs_whole:
             raise ImageError(
-                f"an image of {source.width} x {source.height} px is too large for memory, and windows are not "
-                f"possible, because {reason}; cut the image into parts"
+                f"an image of {source.width} x {source.height} px is too large for memory, and cannot be predicted "
+                f"window by window, because {reason}; cut the image into parts"
             )
         self._inference, self._show = predictor.inference, show
         self._maps = Maps(averaged(predictor, source, folder, show), predictor.inference)

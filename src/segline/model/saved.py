@@ -44,7 +44,7 @@ class Description:
                 isinstance(network, dict) and all(NETWORK.get(k, _never)(v) for k, v in network.items()),
                 "field network",
             )
-            # Limit width << depth, which is the number of channels at the lowest level.
+            # Limit the number of channels at the lowest level (width << depth).
             # Without this limit, a network with a damaged width or depth could fill all memory.
             _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "field network.width")
             _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "field classes")

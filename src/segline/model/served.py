@@ -29,7 +29,7 @@ class Served(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the artifact ``model`` onto the device in MLFLOW_DEFAULT_PREDICTION_DEVICE, by default the CPU."""
+        """Load the artifact ``model`` to the device that MLFLOW_DEFAULT_PREDICTION_DEVICE names, by default the CPU."""
         # This import is late because torch takes a second to load, and registration does not need torch.
         from .inference import load
 
@@ -37,14 +37,14 @@ class Served(PythonModel):
         self.predictor = load(Path(context.artifacts["model"]), device)
 
     # The type hint is pd.DataFrame, because MLflow would derive a signature from most other hints.
-    # Callers may pass other types than this hint.
+    # Callers may pass values of other types, too.
     def predict(
         self,
         context: PythonModelContext,  # noqa: ARG002
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict all images in `model_input`; return the column ``labels`` and the columns that `params` adds.
+        """Predict all images in `model_input`; return the column ``labels`` and the columns that `params` requests.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return two values: why windows cannot be used (empty if they can), and the memory for a prediction, bytes."""
+        """Return two values: why prediction by windows is impossible (empty if possible), and the bytes needed."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 
@@ -136,8 +136,8 @@ def to_bytes(entry: Any) -> bytes:
             f"the entry has type {type(entry).__name__}; send the bytes of an image file, as base64 in JSON"
         )
     try:
-        # MLflow passes some base64 text as bytes, so bytes are decoded, too.
-        # Decoding fails for an image file, because every image file contains byte values that base64 does not use.
+        # MLflow passes some base64 text as bytes, so try to decode bytes, too.
+        # An image file contains bytes that base64 does not use. So decoding fails, and the file is returned as it is.
         return base64.b64decode("".join(entry.split()) if isinstance(entry, str) else entry, validate=True)
     except (binascii.Error, ValueError):
         if isinstance(entry, str):

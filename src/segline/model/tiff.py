@@ -15,13 +15,14 @@ from .headers import ImageError
 from .metadata import Metadata
 
 # Largest expansion of each accepted compression, decoded bytes per compressed byte.
-# Rare compressions are refused. So are JPEG 2000, WebP, JPEG XL and LERC: their data declare a separate image size.
+# Rare compressions are refused.
+# JPEG 2000, WebP, JPEG XL and LERC are refused, too, because their data declare a second image size.
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1 is grey with 0 as black, 2 is RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
 ALPHAS = (1, 2)  # values of tag ExtraSamples that mean alpha
-# Turn off tifffile's forty dialects, because metadata of a dialect can make tifffile load any amount of data.
+# Turn off tifffile's support for forty TIFF dialects, because their metadata can make tifffile load any amount of data.
 PLAIN: dict[str, Any] = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 
 Pixels = npt.NDArray[Any]
@@ -63,7 +64,7 @@ def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
 
 
 def count(stream: BinaryIO) -> int:
-    """Count the pictures in a TIFF. Further planes of a picture, smaller copies and validity masks are not counted.
+    """Count the pictures in a TIFF: all planes of a picture count as one; smaller copies and masks do not count.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def count(stream: BinaryIO) -> int:
 
 
 def header(stream: BinaryIO, picture: int | None = None) -> tuple[int, int, int, np.dtype[Any]]:
-    """Return four values: height and width after turning upright, number of channels without alpha, and stored type."""
+    """Return height and width of the upright picture, number of channels without alpha, and stored data type."""
     with opened(stream) as (file, offsets):
         pages = page_planes(file, offsets, picture)
         first = pages[0]
@@ -121,7 +122,7 @@ def is_exact(stream: BinaryIO, picture: int | None = None) -> bool:
 
 
 def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
-    """Decide how to treat the metadata of a picture without decoding pixels; raise the same errors as `read`."""
+    """Without decoding pixels, decide how to treat the metadata of a picture; raise the same errors as `read`."""
     with opened(stream) as (file, offsets):
         page = page_planes(file, offsets, picture, whole=False)[0]
         stream.seek(0)
@@ -160,8 +161,8 @@ def page_planes(
     pictures = _pictures(file, offsets)
     if picture is None and len(pictures) > 1:
         raise ImageError(
-            f"the file is a stack of {len(pictures)} pages instead of one image; save each page as a file. (segline "
-            "import also reads stacks, if each label stack has as many pages as its image stack.)"
+            f"the file is a stack of {len(pictures)} pages instead of one image; save each page as a separate file. "
+            "(segline import also reads stacks, if each label stack has as many pages as its image stack.)"
         )
     if not 0 <= (picture or 0) < len(pictures):
         raise ImageError(f"the file has no page {picture}; the {len(pictures)} pages are numbered from 0")
@@ -210,29 +211,30 @@ def _doubt(page: tifffile.TiffPage, file: tifffile.TiffFile, planes: int, whole:
 
 
 def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
-    """Return three values: the required number of strips or tiles of a page, and the height and width of each, px."""
+    """Return how many strips or tiles a page must have, and the height and width, px, of one strip or tile."""
     height, width, depth = page.imagelength, page.imagewidth, page.imagedepth
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
     sizes = (height, width, rows, columns, page.samplesperpixel)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or (depth, page.tiledepth or 1) != (1, 1):
         raise ImageError(
-            f"an image of {width} x {height} x {depth} px, stored in strips or tiles of {columns} x {rows} px, "
-            "is not supported"
+            f"the file declares {width} x {height} x {depth} px (width x height x depth), stored in strips or tiles of "
+            f"{columns} x {rows} px; the depth must be 1, and all sizes and the number of channels must be above 0; "
+            "save the image as a 2D TIFF"
         )
     planes = page.samplesperpixel if page.planarconfig == PLANAR else 1
     return -(-height // rows) * -(-width // columns) * planes, rows, columns
 
 
 def _doubt_parts(page: tifffile.TiffPage, size: int, parts: int) -> int:
-    """Refuse a page if a strip or tile lies outside the file of `size` bytes; return the sum of strip or tile sizes."""
+    """Return the total size of the strips or tiles; refuse a page if a part lies outside the file of `size` bytes."""
     offsets, lengths = page.dataoffsets, page.databytecounts
     if len(lengths) != parts or len(offsets) != parts:
         raise ImageError(f"the file is damaged: it lists {len(offsets)} of {parts} strips or tiles")
     missing = sum(not offset or not length for offset, length in zip(offsets, lengths, strict=True))
     if missing:
-        raise ImageError(f"{missing} of {parts} strips or tiles are missing; write the file completely, not sparse")
+        raise ImageError(f"{missing} of {parts} strips or tiles are missing; save the file again, not as a sparse file")
     if any(min(part) < 0 or sum(part) > size for part in zip(offsets, lengths, strict=True)) or sum(lengths) > size:
-        raise ImageError(f"the file is truncated: strips or tiles lie beyond the end of the file at byte {size}")
+        raise ImageError(f"the file is truncated: strips or tiles lie beyond the end of the file (byte {size})")
     return sum(lengths)
 
 
@@ -243,7 +245,8 @@ def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, co
         part = headers.jpeg(file.filehandle.read(length))
         if part.height > rows or part.width > columns:
             raise ImageError(
-                f"the file is damaged: a JPEG part has {part.width} x {part.height} px, not {columns} x {rows} px"
+                f"the file is damaged: a JPEG strip or tile has {part.width} x {part.height} px, but the file declares "
+                f"{columns} x {rows} px"
             )
 
 

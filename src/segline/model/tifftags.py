@@ -21,7 +21,7 @@ MOST_TAGS = 4096
 
 
 class _Form(NamedTuple):
-    """Struct formats of three items: number of entries, entry (tag, type, number of values, value), and offset."""
+    """Binary formats in a TIFF directory: entry count, entry (tag, type, count, value), offset of next directory."""
 
     entries: struct.Struct
     entry: struct.Struct
@@ -37,7 +37,7 @@ def full_images(stream: BinaryIO) -> list[int]:
 
 
 def has_validity_mask(stream: BinaryIO) -> bool:
-    """Return whether a TIFF directory contains a mask of valid pixels; raise the errors of `_kinds`."""
+    """Return whether a TIFF directory contains a mask of valid pixels; raise the same errors as `_kinds`."""
     return any(kind & MASK for kind in _kinds(stream).values())
 
 
@@ -202,7 +202,7 @@ def white_is_zero(page: tifffile.TiffPage) -> bool:
 
 
 def _occurs(page: tifffile.TiffPage, nodata: str) -> bool:
-    """Return whether pixels of the page's type can equal `nodata`, the declared number that marks missing values."""
+    """Return whether a pixel of the page can have the value `nodata`, the declared number that marks missing pixels."""
     value = metadata.number(nodata)
     return value is not None and page.dtype is not None and metadata.holds(page.dtype, value)
 

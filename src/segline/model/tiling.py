@@ -24,7 +24,7 @@ def make_view(image: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float
 
 
 def undo_view(output: npt.NDArray[np.float32], view: int) -> npt.NDArray[np.float32]:
-    """Turn a network output (K, h, w) of a view back to the orientation of the image."""
+    """Rotate and mirror the network output (K, h, w) of a view back to the orientation of the image."""
     return np.rot90(output[:, :, ::-1] if view >= 4 else output, -(view % 4), axes=(1, 2))
 
 
@@ -38,7 +38,7 @@ def to_image(view: int, rows: slice, columns: slice, height: int, width: int) ->
     if view >= 4:
         columns = _mirrored(columns, view_size(view, height, width)[1])
     for side in (width, height, width)[: view % 4][::-1]:
-        # A quarter turn makes the last column of an image the first row of the turned image.
+        # After a quarter turn, the last column of the image is the first row.
         rows, columns = columns, _mirrored(rows, side)
     return rows, columns
 
@@ -124,14 +124,14 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def smallest(geometry: Geometry) -> int:
-    """Return the smallest window size, px: the context on both sides, with one stride in between."""
+    """Return the smallest window size, px: the context on both sides plus one stride."""
     if geometry.padding == "same":
         return 2 * geometry.at_least(geometry.fringe) + geometry.stride
     return geometry.at_least(2 * (geometry.margin + geometry.fringe) + geometry.stride)
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Return the smallest window size, px, with which `length` px need no more windows than with `size`."""
+    """Return the smallest window size, px, that covers `length` px with as few windows as window size `size` does."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:
@@ -188,7 +188,7 @@ class Window(NamedTuple):
     column: Span
 
     def inputs(self, source: Source, statistics: Statistics) -> npt.NDArray[np.float32]:
-        """Read the network's input (C, h, w) for the window; pixels outside the image are mirrored from inside."""
+        """Read the network's input (C, h, w) for the window; mirror the image at its edges to fill the window."""
         height, width = source.height, source.width
         tall, wide = view_size(self.view, height, width)
         rows, row_indices = reach(self.row, tall)
@@ -198,7 +198,7 @@ class Window(NamedTuple):
         return image[:, row_indices[:, None], column_indices]
 
     def decided(self, output: npt.NDArray[np.float32], source: Source) -> Part:
-        """Return the used part of this window's network output (K, h, w), with its rows and columns in the image."""
+        """Return the used part of the network output (K, h, w), and the rows and columns of this part in the image."""
         kept = output[:, self.row.kept, self.column.kept]
         rows, columns = slice(self.row.keep, self.row.end), slice(self.column.keep, self.column.end)
         return Part(*to_image(self.view, rows, columns, source.height, source.width), undo_view(kept, self.view))

@@ -1,10 +1,10 @@
-"""A watershed that reads an image a few rows at a time; the number of rows does not change the resulting objects.
+"""A watershed that reads an image a few rows at a time; the objects do not depend on the number of rows per read.
 
 From each pixel, the steepest uphill path along 4-connected pixels leads to a peak, and the pixel belongs to this peak
 (a watershed cut; Cousty, Bertrand, Najman and Couprie 2009). Among pixels of equal height, the first pixel, row by row,
-is taken as the highest. A pass is the highest point where the areas of two peaks touch. A peak that rises by no more
-than a given step above the pass to a higher peak is not a separate object. It joins the object on the other side of
-that pass (extended maxima; Soille 2003, ch. 6.3.5).
+is taken as the highest. A saddle (pass) is the highest point where the areas of two peaks touch. A peak that rises by
+no more than a given step above the saddle to a higher peak is not a separate object. It joins the object on the other
+side of that saddle (extended maxima; Soille 2003, ch. 6.3.5).
 """
 
 from array import array
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .headers import ImageError
 
 BAND = 2**22  # number of pixels in a band; a band is a group of rows that are processed together
-LISTED = 2**16  # number of passes that are converted at once from arrays to Python integers
+LISTED = 2**16  # number of saddles that are converted at once from arrays to Python integers
 LARGEST_ID = np.iinfo(np.int32).max
 
 Ids = npt.NDArray[np.int32]
@@ -25,21 +25,21 @@ Heights = npt.NDArray[np.int32]
 
 
 def bands(stop: int, width: int, start: int = 0) -> Iterator[slice]:
-    """Divide the rows of an image from `start` to `stop` into bands of about `BAND` pixels."""
+    """Divide the image rows `start` to `stop` into bands (groups of consecutive rows) of about `BAND` pixels each."""
     rows = max(1, BAND // width)
     for top in range(start, stop, rows):
         yield slice(top, min(top + rows, stop))
 
 
 def check_count(count: int) -> int:
-    """Return `count`; raise ImageError if it exceeds the range of int32."""
+    """Return `count`; raise ImageError if `count` exceeds the range of int32."""
     if count > LARGEST_ID:
         raise ImageError(f"the image has more than {LARGEST_ID} separate parts; cut the image into smaller images")
     return count
 
 
 class Passes(NamedTuple):
-    """Pairs of neighbouring regions, given by two ids, and the height of the pass between each pair."""
+    """Pairs of ids of neighbouring regions; for each pair, the height of the saddle (highest common point)."""
 
     first: Ids
     second: Ids
@@ -61,7 +61,7 @@ class LastRow(NamedTuple):
 
 
 class Watershed:
-    """Watershed objects of a height map. `add` takes the rows of the map from the top, a few rows at a time."""
+    """Watershed objects of a height map. Call `add` for each group of rows, from top to bottom."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -73,7 +73,9 @@ class Watershed:
         self._last: LastRow | None = None
 
     def add(self, heights: Heights) -> Ids:
-        """Return preliminary ids (h, W) for the next band; 0 is background. The method `objects` joins these ids.
+        """Return preliminary ids (h, W) of the next rows; 0 is background. One object may get several ids.
+
+        `objects` merges the ids of each object.
 
         Parameters
         ----------
@@ -120,7 +122,7 @@ class Watershed:
 
         Parameters
         ----------
-        step : a peak that rises by more than `step` above the pass to a higher peak is a separate object.
+        step : a peak that rises by more than `step` above the saddle to a higher peak is a separate object.
         """
         peaks = np.arange(self._count + 1, dtype=np.int32)
         for leaving, onward in self._onward:
@@ -131,11 +133,11 @@ class Watershed:
 
 
 def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
-    """Return an array (h, W): the index of each pixel's highest neighbour minus the index of the pixel; 0 at a peak."""
+    """Return, for each pixel (h, W), the index of the highest neighbour minus the pixel's own index; 0 at a peak."""
     width = heights.shape[1]
     padded = np.pad(heights, ((0, 0), (1, 1)), constant_values=-1)
     highest, change = padded[:-2, 1:-1].copy(), np.full((heights.shape[0] - 2, width), -width, np.int32)
-    # Neighbours are compared in index order, so among neighbours of equal height the first one is chosen.
+    # Neighbours are compared in index order. So the first of several neighbours of equal height is chosen.
     for neighbour, by in (
         (padded[1:-1, :-2], -1),
         (padded[1:-1, 1:-1], 0),
@@ -149,7 +151,7 @@ def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
 
 
 def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Return an array (h * W,): for each pixel, the index where its uphill path ends or leaves this band."""
+    """Return, for each pixel (h * W,), the index of the pixel where the uphill path ends or leaves this band."""
     height, width = uphill.shape
     change = np.where(inside, uphill, 0)
     change[0, change[0] == -width] = 0
@@ -158,7 +160,7 @@ def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Follow chains in which pointers[i] comes after i; return, for each index, the last index of its chain."""
+    """Follow `pointers` (index -> next index) to the end; return, for each index, the last index that is reached."""
     while True:
         further = pointers[pointers]
         if np.array_equal(further, pointers):
@@ -167,13 +169,13 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Return the passes between pixels of different ids; `land` holds pixels, `shifted` holds their neighbours."""
+    """Compare `land` and `shifted` pixel by pixel; return a saddle wherever two regions with different ids meet."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 
 
 def _highest(*passes: Passes) -> Passes:
-    """Keep only the highest pass of each pair of ids; the lower id comes first, and pairs are sorted by id."""
+    """Keep only the highest saddle of each pair of regions; the lower id comes first, and pairs are sorted by id."""
     first_ids, second_ids, height = (np.concatenate(parts) for parts in zip(*passes, strict=True))
     pairs = np.minimum(first_ids, second_ids).astype(np.int64) << 32 | np.maximum(first_ids, second_ids)
     order = np.lexsort((-height, pairs))
@@ -186,11 +188,13 @@ def _highest(*passes: Passes) -> Passes:
 
 
 def _merged(heights: Heights, passes: Passes, step: int) -> Ids:
-    """Return, for each preliminary id, the lowest preliminary id in the same object; only entries of peaks are valid.
+    """Return, for the preliminary id of each peak, the lowest preliminary id in the same object.
 
-    Think of a sea that falls from the highest pass to the lowest. Each pass joins two islands, and the highest peak of
-    an island represents the island. If the lower of these two peaks rises by no more than `step` above the
-    pass, the whole island of the lower peak joins the object on the other side of the pass.
+    The result also has entries for all other preliminary ids; these entries are not valid.
+
+    Think of a sea that falls from the highest saddle to the lowest. Each saddle joins two islands, and the highest peak
+    of an island represents the island. If the lower of these two peaks rises by no more than `step` above the saddle,
+    the whole island of the lower peak joins the object on the other side of the saddle.
     """
     peaks, islands, objects = array("i", heights.tolist()), *(array("i", range(heights.size)) for _ in range(2))
     for left, right, height in _from_the_highest(passes):

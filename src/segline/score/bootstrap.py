@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Metric of the first model, metric of the second model, and gain. The gain is positive if the second is better."""
+    """Metric of the first model and of the second model, and the gain (positive if the second model is better)."""
 
     first: Interval
     second: Interval
@@ -40,7 +40,7 @@ def value(scores: Sequence[Score], metric: Metric) -> float:
 
 
 def known(scores: Sequence[Score], metric: Metric) -> bool:
-    """Return whether there is at least one score and all scores have the counts for `metric`."""
+    """Return whether `metric` can be computed: `scores` is not empty, and every score has the counts for the metric."""
     return bool(scores) and all(_DEFINITIONS[metric].counts(score) is not None for score in scores)
 
 
@@ -64,8 +64,8 @@ def compare(
     """
     if len(first) != len(second):
         raise ValueError(
-            f"one model has scores of {len(first)} images, the other of {len(second)}; both need scores of the same "
-            f"images"
+            f"the first model has scores for {len(first)} images, the second model for {len(second)}; score both "
+            "models on the same images"
         )
     counts, other_counts, divide = _table(first, metric), _table(second, metric), _DEFINITIONS[metric].divide
     drawn = [(divide(draw @ counts), divide(draw @ other_counts)) for draw in _draws(len(first), resamples, seed)]
@@ -78,12 +78,12 @@ def compare(
 
 
 def gain(first: Sequence[Score], second: Sequence[Score], metric: Metric) -> float:
-    """Return the gain of the second model over all images together; nan if neither model has a value."""
+    """Return how much better the second model is on all images together; nan if the metric is nan for both models."""
     return float(_gain(np.array(value(first, metric)), np.array(value(second, metric)), metric))
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[Values]:
-    """For each chunk of resamples, yield how often each resample contains each image, as (resamples, images)."""
+    """For each chunk of resamples, yield an array (resamples, images): how often each resample contains each image."""
     generator = np.random.default_rng(seed)
     many = max(1, CHUNK // images)
     for start in range(0, resamples, many):

@@ -1,4 +1,4 @@
-"""Compute V^Rand and V^Info, which measure how well true and predicted segments agree. Segments lie between borders.
+"""Compute V^Rand and V^Info: measures of how well true and predicted segments (areas between borders) agree.
 
 Definitions: Arganda-Carreras et al. 2015 (the ISBI 2012 challenge), foreground-restricted and after thinning.
 Segments are (H, W) integer ids, 0 = border. Only the n pixels that lie in a true segment are counted. A counted pixel
@@ -62,7 +62,7 @@ def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.ND
 def _rand(sizes: _Sizes) -> float:
     if not sizes.truth.size:
         return float("nan")
-    # Use sums of squared sizes instead of probabilities. The sums are integers, so only this division rounds.
+    # Use sums of squared sizes instead of probabilities. The sums are integers, so only the division below rounds.
     together = _squares(sizes.together) + sizes.lines
     return 2 * together / (_squares(sizes.truth) + _squares(sizes.predicted) + sizes.lines)
 
@@ -82,8 +82,9 @@ def _squares(sizes: npt.NDArray[np.int64]) -> int:
 
 
 def _entropy(sizes: npt.NDArray[np.int64], n: int) -> float:
-    """Return n times the entropy of the segments, in nats. `sizes` may omit segments of one pixel, because 1 log 1 = 0.
+    """Return the entropy of the segments in nats, multiplied by the number of pixels `n`.
 
-    fsum rounds once, so the result does not depend on the order of the ids.
+    `sizes` may omit segments of one pixel, because 1 log 1 = 0. fsum rounds once, so the result does not depend on the
+    order of the ids.
     """
     return n * math.log(n) - math.fsum(size * math.log(size) for size in sizes.tolist())

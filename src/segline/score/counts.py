@@ -72,12 +72,12 @@ def pixel_error(confusion: npt.NDArray[np.int64]) -> float:
 
 
 def _both(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return, for each class, the number of pixels on which truth and prediction agree."""
+    """Return, for each class, the number of pixels that have this class both in the truth and in the prediction."""
     return np.diagonal(confusion)
 
 
 def _sizes(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return, for each class, the number of true pixels plus the number of predicted pixels."""
+    """Return, for each class, the number of its pixels in the truth plus the number of its pixels in the prediction."""
     sizes: npt.NDArray[np.int64] = confusion.sum(axis=0) + confusion.sum(axis=1)
     return sizes
 

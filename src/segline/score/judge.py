@@ -114,7 +114,7 @@ def score(
 
 
 def detection_score(foreground: npt.NDArray[Any]) -> float:
-    """Return the largest mean foreground probability in a box of 5 x 5 px, from 0 to 1. `foreground` has shape (H, W).
+    """Return the highest mean foreground probability (0 to 1) of any box of 5 x 5 px. `foreground` has shape (H, W).
 
     The score rates whether the image contains any foreground. The image is mirrored at its borders.
     """
@@ -140,7 +140,7 @@ def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
     if not with_object.size or not without.size:
         return float("nan")
     below, not_above = (np.searchsorted(without, with_object, side) for side in ("left", "right"))
-    # The counts are integers, so only this division rounds.
+    # The counts are integers, so only the division below rounds.
     return int(below.sum() + not_above.sum()) / (2 * with_object.size * without.size)
 
 

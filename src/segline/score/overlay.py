@@ -50,7 +50,7 @@ def view(image: npt.NDArray[Any]) -> RGB:
     values = np.nan_to_num(shown.astype(np.float32), nan=0, posinf=0, neginf=0)
     low, high = (float(value) for value in np.percentile(values, (0.5, 99.5)))
     if low == high:
-        # Use the extremes if nearly all pixels have the same value, because both percentiles are then equal.
+        # Both percentiles are equal if nearly all pixels have the same value. Use the minimum and maximum instead.
         low, high = float(values.min()), float(values.max())
     stretched: RGB = np.clip((values - low) * (255 / (high - low or 1)), 0, 255).round().astype(np.uint8)
     return stretched if stretched.shape[2] == 3 else stretched.repeat(3, axis=2)
@@ -160,7 +160,7 @@ def _tinted(picture: RGB, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], 
     colours[wrong] = CONFUSED
     colours[wrong & (predicted == 0)] = MISSED
     colours[wrong & (truth == 0)] = FALSE
-    # Mix each tint with grey, so that the tint looks the same on all stains.
+    # Mix each tint with a greyscale version of the picture, so that tints look the same on all stains.
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., np.newaxis]
     tinted = np.where(wrong[..., np.newaxis], OPACITY * colours + (1 - OPACITY) * grey, picture)
     tinted[~counted] /= 3

@@ -40,17 +40,24 @@ class Access:
         if origins and not self._is_own(origins[0], authority):
             raise RefusedError(
                 403,
-                "the request comes from a page of another origin (see its header Origin); use this server's own page",
+                "the header Origin shows that the request comes from a page of another origin; use this server's own "
+                "page",
             )
         if method not in ("GET", "HEAD") and not set(sites) <= OWN_SITE:
-            raise RefusedError(403, "the request comes from a page of another site (see its header Sec-Fetch-Site)")
+            raise RefusedError(
+                403,
+                "the header Sec-Fetch-Site shows that the request comes from a page of another site; use this server's "
+                "own page",
+            )
 
     def _check_host(self, authority: tuple[str, str] | None) -> None:
         if authority is None:
             raise RefusedError(421 if self.loopback else 400, "the header Host of the request is not a valid host name")
         if (self.loopback or self.allowed) and not (_is_loopback(authority[0]) or authority[0] in self.allowed):
             raise RefusedError(
-                421, "this server does not accept the host name in the header Host; start it with --allowed-host HOST"
+                421,
+                "this server does not accept the host name in the header Host; start the server with "
+                "--allowed-host HOST",
             )
 
     def _is_own(self, origin: str, authority: tuple[str, str] | None) -> bool:
@@ -111,5 +118,5 @@ def _authority(text: str) -> tuple[str, str] | None:
 
 
 def _is_loopback(host: str) -> bool:
-    # The port is not checked, because an SSH tunnel or container may change it. A web page cannot forge the host name.
+    # Check only the host name, which a web page cannot forge. An SSH tunnel or container may change the port.
     return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host.strip("[]"))

@@ -67,7 +67,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Refuse an image with more than `left` pixels; return how many pixels are left for the later images.
+    """Refuse an image with more pixels than the limit `left`; return how many pixels the later images may have.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Parse and write JSON that holds long base64 strings, in small steps.
+"""Parse and write JSON with long base64 strings in small steps, so that other requests are not blocked.
 
 json.loads and base64 of 64 MB hold Python's lock (GIL) for 0.1 to 1 s, during which no other request is answered.
 Therefore the long strings are cut out first, the rest is parsed as usual, and the strings are decoded piece by piece.
@@ -55,7 +55,7 @@ class Document:
         return None if string is None else _decode(string)
 
     def _cut(self, body: bytes | bytearray) -> bytes:
-        """Replace the long strings of `body` with placeholders ``"#0"``, ``"#1"`` ...; base64 never contains ``#``."""
+        """Replace the long strings of `body` with ``"#0"``, ``"#1"`` ...; the ``#`` cannot occur in base64."""
         view, copied = memoryview(body), 0
         skeleton: list[bytes | memoryview] = []
         start = body.find(b'"')
@@ -90,7 +90,7 @@ def _check_parts(body: bytes | bytearray) -> None:
 
 
 def _closing_quote(body: bytes | bytearray, start: int) -> int:
-    """Find the quote that closes the string whose content starts at `start`; return the index (-1 without a quote)."""
+    """Return the index of the quote that closes the string whose content starts at `start`; -1 if there is none."""
     end = body.find(b'"', start)
     while end >= 0:
         before = body[max(start, end - MAX_BACKSLASHES) : end]
@@ -114,7 +114,7 @@ def _decode(string: memoryview) -> bytes:
         start = end
         complete = max(0, len(pending) // 4 - 1) * 4  # the last four characters may hold padding
         if "=" in pending[:complete]:
-            raise ValueError("base64 continues after its padding")
+            raise ValueError("the base64 string has characters after its padding")
         decoded.append(base64.b64decode(pending[:complete], validate=True))
         pending = pending[complete:]
     try:

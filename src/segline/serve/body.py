@@ -124,7 +124,9 @@ class _FileCollector:
             raise RefusedError(400, f"the form cannot be read: {reason}")
         self._in_file = b"filename" in options
         if self._in_file and self.content is not None:
-            raise RefusedError(400, "the form has several files; send one image per request, or several as JSON")
+            raise RefusedError(
+                400, "the form has several files; send one image per request, or send several images as JSON"
+            )
         if self._in_file:
             self.content = bytearray()
         self._fields += not self._in_file

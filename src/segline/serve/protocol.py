@@ -65,7 +65,7 @@ class Parser(h11.Connection):
         return h11.NEED_DATA if isinstance(event, h11.ConnectionClosed) else event
 
     def _check_lines(self, start: int) -> None:
-        """Refuse a request head, or trailers, with too many lines. The lines begin at byte `start` of the data."""
+        """Refuse a request if its head or trailers have too many lines. The lines begin at byte `start` of the data."""
         received = self.trailing_data[0]
         end = _END_OF_HEAD.search(received, start)
         if received.count(b"\n", start, end.start() if end else len(received)) >= LINES:
@@ -85,7 +85,9 @@ class Parser(h11.Connection):
         self._chunks += data.chunk_start
         self._between_chunks = data.chunk_end
         if self._chunks > CHUNKS + self._bytes / CHUNK:
-            raise h11.RemoteProtocolError(f"the chunks of the body have fewer than {CHUNK} bytes on average")
+            raise h11.RemoteProtocolError(
+                f"the chunks of the body have fewer than {CHUNK} bytes on average; send larger chunks"
+            )
 
 
 class Turns:
@@ -101,7 +103,7 @@ class Turns:
         self._queues = [self._new, self._others]
 
     def add(self, connection: "Connection") -> None:
-        """Queue `connection`, unless it is already in a queue."""
+        """Queue `connection`, unless it is already queued."""
         if connection in self:
             return
         if not any(self._queues):
@@ -109,7 +111,7 @@ class Turns:
         (self._others if connection.has_asked() else self._new).append(connection)
 
     def __contains__(self, connection: object) -> bool:
-        """Return whether `connection` is in a queue."""
+        """Return whether `connection` is queued."""
         return connection in self._new or connection in self._others
 
     def _handle_next(self) -> None:
@@ -141,7 +143,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a connection; if too many are open, close those that have waited longest for their clients."""
+        """Accept a connection. If too many are open, close those that have waited longest for their clients."""
         super().connection_made(transport)
         self._watch()
         connections = [c for c in self.connections if isinstance(c, Connection) and not c._aborted]
@@ -157,11 +159,11 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
-        """Return the buffer of READ bytes that the transport reads into."""
+        """Return the buffer, READ bytes long, into which the transport writes received bytes."""
         return self._input
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Pass the bytes that the transport has read to the parser."""
+        """Pass the `nbytes` received bytes to the parser."""
         if not self._refused:
             self.data_received(bytes(self._input[:nbytes]))
 
@@ -177,7 +179,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return True
 
     def handle_events(self) -> None:
-        """Queue this connection; uvicorn calls this method when data arrived, and after each response."""
+        """Queue this connection; uvicorn calls this method when data arrives, and after each response."""
         self.transport.pause_reading()  # so that a client in the queue cannot fill the memory
         self._turns.add(self)
 
@@ -193,7 +195,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
                 self.transport.close()
         if self._ending:
             self._finish()
-        # After the end of the data, do not resume reading: each iteration of the event loop would report the end.
+        # After the end of the data, do not resume reading: each iteration of the event loop would report the end again.
         if not self.flow.read_paused and not self._half_closed:
             self.transport.resume_reading()
 
@@ -260,7 +262,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching = None if self._aborted else self.loop.call_later(TICK, self._watch)
 
     def _deadline(self, phase: str) -> float:
-        """Return how many seconds `phase` may last. There is no limit for "work", and `body.read` limits "body"."""
+        """Return the maximum seconds of `phase`. They are infinite for "work" and "body"; `body.read` limits "body"."""
         deadlines = {"head": HEAD, "rest": REST, "delivery": DELIVERY, "lingering": LINGER, "closing": CLOSING}
         seconds = deadlines.get(phase, float("inf"))
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds
@@ -293,7 +295,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             other._abort()
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Send the response with status and reason, unless another response has started; close the connection."""
+        """Send a response with status and reason, unless another response has started; then close the connection."""
         self._refused = True
         answer_started = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
         if self.cycle is not None:
@@ -305,7 +307,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._unset_keepalive_if_required()
         self.transport.write(self._refusal(status, reason))
         # Closing at once would reset the connection while the client still sends.
-        # Then the client would lose the response that explains the refusal.
+        # After a reset, the client would lose the response that explains the refusal.
         self.flow.resume_reading()
         if self._half_closed:
             self.transport.close()

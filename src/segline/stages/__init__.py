@@ -1,1 +1,1 @@
-"""Stages of dvc.yaml, one file for each. A stage reads settings and data, calls other modules and writes outputs."""
+"""The stages of dvc.yaml, one module per stage. A stage reads settings and data, and writes outputs."""

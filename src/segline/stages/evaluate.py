@@ -1,4 +1,4 @@
-"""Stage evaluate: predict the test split and compare the predictions with the ground truth."""
+"""DVC stage `evaluate`: predict the test split and compare the predictions with the ground truth."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,7 +33,7 @@ CHOSEN_ON = 2**24  # number of validation pixels that suffices to choose setting
 
 
 class Metrics(BaseModel):
-    """The fields that stage evaluate reads from metrics.json."""
+    """The fields that the stage `evaluate` reads from metrics.json."""
 
     best_epoch: Annotated[int, Field(ge=1)]
 
@@ -126,7 +126,7 @@ def _separation(
 
 
 def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
-    """Predict the validation images. If they hold over `CHOSEN_ON` pixels in total, predict only every nth image."""
+    """Predict all validation images. If they have over `CHOSEN_ON` pixels in total, predict only every nth image."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):

@@ -1,4 +1,4 @@
-"""Stage prepare: check the dataset, assign images to splits, and write arrays that can be memory-mapped."""
+"""DVC stage `prepare`: check the dataset, assign images to splits, and write arrays that can be memory-mapped."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ def main() -> None:
         dataset, lambda look, stems: progress.each(look, stems, "check", runtime.progress, dataset.memory)
     )
     split = _split(dataset, checked, settings)
-    # If some images are grey and others RGB, all are written as RGB. The checks refuse other mixtures of channels.
+    # If the images are partly grey and partly RGB, write all as RGB. The checks refuse other mixes of channel counts.
     channels = max(image.form[1] for image in checked if image.form)
     with files.whole_folder(PREPARED) as folder:
         train = _write_all(dataset, split, channels, folder, runtime.progress)
@@ -50,10 +50,7 @@ def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: param
 def _write_all(
     dataset: Dataset, split: dict[str, splits.Split], channels: int, folder: Path, mode: progress.Mode
 ) -> Moments:
-    """Write the arrays and the manifest; return the pixel moments of the training images.
-
-    Pixel moments are the sums of the pixel values and the sums of the squared pixel values.
-    """
+    """Write the arrays and the manifest; return the pixel moments (sums and sums of squares) of the training images."""
     for kind in KINDS:
         files.make_folder(folder / kind)
 
@@ -63,7 +60,7 @@ def _write_all(
     results = progress.each(write, dataset.stems, "prepare", mode, dataset.memory)
     train: Moments | None = None
     with files.table_writer(folder / MANIFEST, _columns(dataset)) as add:
-        # Rows are written one by one, so that a dataset with very many images does not fill the memory.
+        # Manifest rows are written one by one, so that a dataset with very many images does not fill the memory.
         for stem, (row, of_image) in zip(dataset.stems, results, strict=True):
             add({**row, "split": split[stem]})
             if split[stem] == "train":
@@ -85,7 +82,7 @@ def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Ro
 
 
 def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
-    """Write an image with the given number of channels; return a part of its manifest row, and its pixel moments.
+    """Write an image with `channels` channels; return a part of its manifest row, and its pixel moments.
 
     The part holds the height, width, number of channels and dtype before the conversion.
     """

@@ -1,4 +1,4 @@
-"""Stage register: add the model to the registry. The first model that reaches the minimum metrics becomes champion."""
+"""DVC stage `register`: register the model. The first version that reaches the minimum metrics becomes champion."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def main() -> None:
         records={IMAGES: _images(prepared)},
         metrics=metrics_of_test(result),
     )
-    # The record omits version number and alias, because these differ between machines and DVC needs equal outputs.
+    # Omit version number and alias: both differ between machines, but DVC needs equal outputs on all machines.
     record = {
         "name": name,
         "version_md5": registered.md5s.version,
@@ -78,7 +78,7 @@ def again(name: str) -> str:
 
 
 def _result() -> dict[str, Any]:
-    """Read the test metrics that stage evaluate wrote."""
+    """Read the test metrics that the stage `evaluate` wrote."""
     file = REPORTS / "test.json"
     files.read_record(file, Result, "remove the file, then run `dvc repro` to write it again")
     return dict(files.read_json(file))

@@ -1,4 +1,4 @@
-"""Stage sample: render the synthetic default dataset."""
+"""DVC stage `sample`: render the synthetic default dataset."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Stage train: fit the network, log each epoch and keep the best epoch; resume an interrupted training run."""
+"""DVC stage `train`: fit the network, log each epoch and keep the best epoch; resume an interrupted training run."""
 
 import math
 import os
@@ -54,7 +54,7 @@ def main() -> None:
             stop.check()
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
-        # The checkpoint is kept, because DVC repeats this stage if DVC is killed before the outputs are stored.
+        # Under DVC, keep the checkpoint. If DVC is killed before it stores the outputs, it will run this stage again.
         claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.requested))
         stop.check()
 
@@ -133,7 +133,7 @@ def _learn(
     epochs: Iterable[loop.Epoch],
     show: Callable[[int], None],
 ) -> None:
-    """Train and log each epoch. If the training is resumed, first log the epochs in the checkpoint."""
+    """Train and log each epoch. If the training is resumed, first log the epochs stored in the checkpoint."""
     every = -(-kept.settings.epochs // PICTURES)
     for epoch in kept.epochs:
         run.log(epoch.epoch, epoch.metrics())

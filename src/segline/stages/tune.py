@@ -1,4 +1,4 @@
-"""Stage tune: choose the settings for stage train, by a search or from params.yaml."""
+"""DVC stage `tune`: choose the settings for the stage `train`, by a search or from params.yaml."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def main(join: str | None = None) -> None:
     """
     model, augment, train = params.read(params.Model), params.read(params.Augment), params.read(params.Train)
     tune, runtime = params.read(params.Tune), params.read(params.Runtime)
-    # Refuse a wrong tile size here, a second after `dvc repro` starts, rather than hours later in stage train.
+    # Check the tile size here, about a second after `dvc repro` starts, rather than hours later in the stage `train`.
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     geometry.check(train.tile, "params.yaml: train.tile =")
     base = params.Tuned(model=model, augment=augment, train=train, searched=())
@@ -88,7 +88,8 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
         with store.place.lock("study"):  # if several processes join at once, only one starts the MLflow run
             parent: Run | None = store.latest(mark)
             if parent is None or parent.status not in ("RUNNING", "FINISHED"):
-                # This store has no usable run: the searching process uses another store or was killed. Start a run.
+                # This MLflow store has no usable run of the search. Start a new run.
+                # Reason: the search was started with another store, or the process that started the search was killed.
                 parent = stack.enter_context(_parent(store, plan, mark))
         _train_all(found, runtime, store, mark, parent.id, stop=stop, wait=False)
         stop.check()

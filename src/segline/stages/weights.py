@@ -1,4 +1,4 @@
-"""Stage weights: compute the border weight maps of training and validation images, and the density of tile centres."""
+"""DVC stage `weights`: compute border weight maps for training and validation, and the density of tile centres."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) 
 def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode: progress.Mode) -> None:
     """Write the density of tile centres: how often each pixel of the training images becomes the centre of a tile."""
     of_class = borders.class_weights(_train_pixels(prepared), settings.density_balance)
-    # With class weights of 0, the weight map is only the border term.
+    # If all class weights are 0, the weight map consists of the border term only.
     border_term: borders.Terms = {**_terms(settings, np.zeros_like(of_class)), "w0": settings.density_border}
 
     def write(name: str) -> None:
@@ -105,13 +105,13 @@ def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.flo
 
 
 def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Crop an array (H, W, ...) to its middle. If it were shrunk instead, gaps one pixel wide would vanish."""
+    """Crop an array (H, W, ...) to its middle. Shrinking the array would hide gaps that are one pixel wide."""
     rows, columns = (slice(max(0, side - SHOWN_SIDE) // 2, (side + SHOWN_SIDE) // 2) for side in pixels.shape[:2])
     return pixels[rows, columns]
 
 
 def _class_picture(target: npt.NDArray[np.uint8]) -> RGB:
-    """Draw a target (H, W). Background is black, ignored pixels are grey, and classes have the colours of overlays."""
+    """Draw a target (H, W): background black, ignored pixels grey, and classes in the same colours as in overlays."""
     palette = np.zeros((256, 3), np.uint8)
     palette[1:] = np.resize(np.array(CLASS_COLOURS, np.uint8), (255, 3))
     palette[255] = 128

@@ -52,7 +52,7 @@ class Loaded:
     """A loaded model version; calling this object with an encoded image returns the prediction."""
 
     def __init__(self, content: VersionContent, folder: Path) -> None:
-        """Load the model from the private copy `folder` with the code in `content`.
+        """Load the model from `folder`, a private copy of the version's files; run the code in `content`.
 
         The code in the package may raise any error.
         """
@@ -91,7 +91,7 @@ class Loaded:
     def _ask(self, images: Sequence[bytes], params: dict[str, int]) -> list[Answer]:
         if unsupported := sorted(params.keys() - self._params):
             raise RegistryError(
-                "the version was registered by an earlier segline and does not support the parameter "
+                "the version was registered by an earlier segline release and does not support the parameter "
                 f"{unsupported[0]}; register the model again"
             )
         if "instances" in self._params:
@@ -124,7 +124,7 @@ class Loaded:
 
 
 class Address(NamedTuple):
-    """Parts of a model URI; a URI has either an alias or a version number, and the other field is empty."""
+    """Parts of a model URI: a name, and either an alias or a version number; the unused field is empty."""
 
     name: str
     alias: str
@@ -141,9 +141,7 @@ def parse_address(address: str) -> Address:
     """
     match = re.fullmatch(r"models:/([^/:]+)(?:@([\w-]+)|/([0-9]+))", names.composed(address))
     if match is None:
-        raise RegistryError(
-            f"{address} is not a model URI; give models:/NAME@ALIAS, or models:/NAME/NUMBER for one version"
-        )
+        raise RegistryError(f"{address} is not a model URI; give models:/NAME@ALIAS or models:/NAME/NUMBER")
     return Address(*match.groups(""))
 
 
@@ -210,7 +208,7 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
 
 
 def load_folder(folder: Path) -> Loaded:
-    """Load a model from a folder that MLflow stored for a version. The caller trusts the code in the folder.
+    """Load a model from a folder that MLflow stored for a version; the caller must trust the code in the folder.
 
     Raises
     ------
@@ -251,13 +249,14 @@ def _check_folder(folder: Path, content: VersionContent) -> None:
     odd = [f"{path} is {kind}" for path, kind in sorted(content.others.items()) if kind != entries.CACHE]
     reason = f"{', '.join(odd[:3])}; segline reads only regular files" if odd else "files are missing or altered"
     raise RegistryError(
-        f"the weights, settings or code in {folder} differ from the registered version: {reason}; copy the folder again"
+        f"the weights, settings or code in {folder} differ from the registered version: {reason}; "
+        "copy the folder from MLflow's artifacts again"
     )
 
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """Create a temporary folder; remove the folder if the body of the with statement fails."""
+    """Create a temporary folder that outlives the with block; remove the folder if the block raises an exception."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="segline-version-"))
     except OSError as error:
@@ -272,7 +271,7 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
-    """Warn if registry.jsonl records another md5 for the alias than `md5`.
+    """Compare `md5` with the md5 that registry.jsonl records for `alias`; warn if the two md5s differ.
 
     Raises
     ------

@@ -43,7 +43,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     damage = intact.damage(content.md5s, content.others, version)
     problems = [text if text.endswith("delete it") else f"{text}; {intact.way_out(version)}" for text in damage]
     history = registry.history_file
-    # An altered or missing file also changes the version's md5. Report only the file, not the md5.
+    # An altered or missing file also changes the version's md5, so report only the file.
     if problem := trust.contradiction(version, content, history):
         problems += [] if damage else [problem]
     elif problem := trust.unrecorded(version, content, history):
@@ -68,7 +68,7 @@ def _tags(version: ModelVersion) -> list[Finding]:
 
 
 def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
-    """Find versions whose tags hold the same md5."""
+    """Report versions that have the same md5 in the tag `version.md5`."""
     numbers: dict[str, list[str]] = {}
     for version in versions:
         numbers.setdefault(version.tags.get(VERSION_TAG, ""), []).append(str(version.version))
@@ -84,7 +84,7 @@ def _duplicates(versions: list[ModelVersion]) -> list[Finding]:
 
 
 def _alias_names(version: ModelVersion) -> list[Finding]:
-    """Find aliases such as @Champion, which differ from segline's aliases only in upper and lower case."""
+    """Find aliases that differ from segline's aliases only in letter case, such as @Champion."""
     wrong = [alias for alias in version.aliases if alias.lower() in ALIASES and alias not in ALIASES]
     return [
         Finding(
@@ -96,7 +96,7 @@ def _alias_names(version: ModelVersion) -> list[Finding]:
 
 
 def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Promotion]) -> list[Finding]:
-    """Check that @champion and @previous are on the versions that the history names.
+    """Check that @champion and @previous point to the versions that registry.jsonl names.
 
     Also check that the champion passed the gate or was promoted with --force.
     """
@@ -119,7 +119,7 @@ def _champions(registry: Registry, versions: list[ModelVersion], lines: list[Pro
 
 
 def _misplaced(registry: Registry, alias: str, holder: ModelVersion | None, md5: str | None) -> Finding:
-    """Report that an alias is not on the version that the history names."""
+    """Report that an alias does not point to the version that registry.jsonl names."""
     expected = registry.find(md5) if md5 else None
     if md5 and expected is None:
         return Finding(
@@ -144,7 +144,7 @@ def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """Recommend committing registry.jsonl and the files that @champion and @previous were made from."""
+    """Recommend a commit if registry.jsonl, or a file that @champion or @previous was made from, is not committed."""
     root = registry.store.place.root
     notes = []
     for version in versions:

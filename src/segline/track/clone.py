@@ -33,7 +33,7 @@ class Clone:
         """Project folder inside the clone."""
         try:
             # DVC resolves relative paths in a configuration against the .dvc folder that holds the configuration.
-            # Therefore the project's .dvc is read, not the .dvc of the clone.
+            # So read the configuration in the project's .dvc folder, not in the clone's .dvc folder.
             self._config = Config(str(root / ".dvc"))
         except ConfigError as error:
             raise CloneError(f"DVC's configuration in {root / '.dvc'} cannot be read: {error}") from error
@@ -46,7 +46,7 @@ class Clone:
         dvc = self.project / ".dvc"
         if not dvc.is_dir():
             raise CloneError(f"commit {commit[:10]} contains no folder .dvc, so its data cannot be restored")
-        # Set cache and remotes. Only DVC's local configuration may define them, and git does not clone this file.
+        # The clone lacks .dvc/config.local, because git ignores this file. So set the cache and the remotes here.
         with Config(str(dvc)).edit("local") as config:
             config["cache"]["dir"] = self._cache
             config["remote"] = self._config["remote"]

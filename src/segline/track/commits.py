@@ -1,4 +1,4 @@
-"""Find a version's commit by comparing file contents.
+"""Find the commit that a model version was made from, by comparing file contents.
 
 The run cannot record the commit, because the user commits after the run.
 """
@@ -115,7 +115,7 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Origin:
 
 
 def _is_code(path: str) -> bool:
-    # Refuse a path with a line break, because git would read the rest of such a path as a second request.
+    # Refuse a path with a line break, because git would read the text after the line break as a second request.
     return path.startswith(lineage.CODE) and path.isprintable()
 
 
@@ -155,7 +155,7 @@ class _Repository:
         return git.call(self.root, "rev-list", *refs, *paths).decode().split()
 
     def where(self, commits: Sequence[str], path: str, matches: Callable[[bytes], bool]) -> set[str]:
-        """Return the commits in which `matches` accepts the content of the file at `path`."""
+        """Return the commits in which the function `matches` accepts the content of the file at `path`."""
         objects = self._objects([f"{commit}:{self.prefix}{path}" for commit in commits])
         new = {name for name in objects if name and (path, name) not in self._matches}
         self._matches |= {(path, name): matches(content) for name, content in git.contents(self.root, new).items()}
@@ -178,7 +178,7 @@ class _Repository:
         return self._differing([commit], sorted(code), code)[commit]
 
     def _differing(self, commits: Sequence[str], paths: Sequence[str], code: Mapping[str, str]) -> dict[str, list[str]]:
-        """List for each commit the paths whose digest in the commit differs from the digest in `code`."""
+        """Return, for each commit, the paths whose digest in the commit differs from the digest in `code`."""
         objects = self._objects([f"{commit}:{self.prefix}{path}" for commit in commits for path in paths])
         self._read(objects)
         wrong: dict[str, list[str]] = {commit: [] for commit in commits}
@@ -202,7 +202,7 @@ class _Repository:
 
 
 def _stages(pipeline: bytes) -> list[dict[str, Any]]:
-    """Return the entries of stage register and of all earlier stages; `pipeline` is the content of dvc.yaml."""
+    """Return the dvc.yaml entries of stage `register` and all earlier stages; `pipeline` is the content of dvc.yaml."""
     content = _parsed(pipeline)
     stages: dict[str, dict[str, Any]] = content.get("stages", {}) if isinstance(content, dict) else {}
     names = list(stages)
@@ -228,7 +228,7 @@ def _parsed(text: bytes) -> Any:
 
 
 def _spellings(content: bytes) -> frozenset[str]:
-    """Return the digests of a file content, by the rules of this segline release and of all earlier releases.
+    """Return all digests that this or an earlier segline release may have recorded for a file with this content.
 
     For a Python file, a version records the code digest. For other files, a version records the MD5 of the bytes. Older
     versions record the MD5 of the bytes for all files. These bytes may have other line endings than `content`: LF or

@@ -42,8 +42,8 @@ def create(place: Place, say: Callable[[str], None]) -> None:
     if tables and (valuable := _valuable(database, tables)):
         check_schema(database)
         raise StoreError(
-            f"{database} is incomplete, but holds {valuable}, so segline does not replace it; restore it from a copy, "
-            "or move it away to start with an empty store"
+            f"{database} is incomplete, but holds {valuable}, so segline does not replace the database; restore "
+            "the database from a copy, or move it away to start with an empty store"
         )
     new = database.with_name("mlflow-new.db")
     for name in (new, *_beside(new)):
@@ -111,7 +111,7 @@ def _complete(database: Path) -> bool:
 
 
 def _valuable(database: Path, tables: set[str]) -> str:
-    """Describe the user's data in a database, such as runs; return an empty text if there is none."""
+    """Describe the runs and other user data in a database; return an empty text if the database holds no such data."""
     queries = {table: f"SELECT COUNT(*) FROM {table}" for table in VALUABLE if table in tables}
     if "experiments" in tables:
         queries["experiments"] = "SELECT COUNT(*) FROM experiments WHERE name != 'Default'"

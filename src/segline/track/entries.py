@@ -22,7 +22,7 @@ Read = Callable[[str, BinaryIO], None]
 
 
 def visit(folder: Path, read: Read) -> dict[str, str]:
-    """Call `read` with the relative path and the stream of each regular file; return the types of all other entries.
+    """Call `read` with path and stream of each regular file; return the types of all other entries, such as links.
 
     Bytecode caches are neither read nor entered. Folders are opened by descriptor. Therefore, if somebody
     replaces a folder with a link meanwhile, the link is not followed.

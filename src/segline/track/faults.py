@@ -1,4 +1,4 @@
-"""Explain store errors in one message that says what to do, instead of a traceback."""
+"""Explain an error of the MLflow store in one message that says what to do, instead of a traceback."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from segline.addresses import hide, shown
 from segline.failure import WRITABLE
 
 PATIENCE = 30  # seconds that a command waits for a database that another program has locked
-# Module -> package to install for this module. All other packages have the same name as their module.
+# Module -> package that provides the module. All other modules have the same name as their package.
 PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
 LOCKED = re.compile(r"(database|database table|database schema) is locked|locking protocol", re.IGNORECASE)
 DAMAGED = re.compile(r"not a database|malformed|file is encrypted", re.IGNORECASE)
@@ -196,5 +196,5 @@ def reason(error: BaseException, address: str) -> str:
 
 
 def _of_server(errors: list[BaseException]) -> bool:
-    """Return whether a server responded with an error, or could not be reached."""
+    """Return whether one of the errors means that a server failed or could not be reached."""
     return any(type(cause).__name__ in SERVERS for cause in errors)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 # These git variables identify the user or configure access to servers, so a child process keeps them.
-# All other git variables are dropped, because they select a repository (in git hooks) or change git's output.
+# All other git variables are dropped: some select a repository (git hooks set these), others change git's output.
 USERS_GIT = (
     "GIT_ASKPASS",
     "GIT_AUTHOR_",

@@ -1,4 +1,4 @@
-"""Compute code digests: a digest changes if code changes, but not if comments, docstrings or layout change.
+"""Compute code digests: a digest changes if code changes, but not if comments, docstrings or formatting change.
 
 Code digests are part of the resume key of a training run, the key of a search, the MD5 of a version and the key of the
 score cache. The search for a version's commit also compares code digests. To detect that somebody altered a file, the

@@ -1,4 +1,4 @@
-"""Compare the installed segline with the segline that a project's segline.yaml names.
+"""Compare the installed segline code with the code digests in a project's segline.yaml.
 
 A project that `segline init` made holds no code of segline. In its dvc.yaml, each stage depends on its code digest in
 segline.yaml. segline's own repository has no segline.yaml; there, each stage depends on files in src.
@@ -19,7 +19,7 @@ HEADER = """\
 # DVC runs a stage again when the code digest of the stage changes.
 """
 PACKAGE = Path(__file__).parents[1]
-# Files and folders of the package on which each stage depends, besides the stage's own file.
+# The files (SHARED) and folders (ROOMS) of segline that a stage uses, besides the stage's own file.
 # A test checks that dvc.yaml declares the same files and folders as dependencies.
 SHARED = ("files.py", "names.py", "params.py", "parse.py")
 ROOMS = {
@@ -34,7 +34,7 @@ ROOMS = {
 
 
 class InstalledError(RuntimeError):
-    """The installed segline is not the one that segline.yaml names; the message gives the two ways out."""
+    """Raised if the installed code does not match the digests in segline.yaml; the message says what to do."""
 
 
 class Identity(BaseModel):
@@ -53,7 +53,7 @@ class Identity(BaseModel):
 
 
 def version() -> str:
-    """Return the version of the installed segline; "unknown" if Python runs the code without an installation."""
+    """Return the version of segline; "unknown" if segline runs from a folder of source files and is not installed."""
     try:
         return version_of("segline")
     except PackageNotFoundError:
@@ -73,7 +73,7 @@ def here() -> Identity:
 
 
 def named(project: Path = Path()) -> Identity | None:
-    """Read the identity in the segline.yaml of a project; return None if the project has no segline.yaml.
+    """Read the identity from the segline.yaml of a project; return None if the project has no segline.yaml.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def named(project: Path = Path()) -> Identity | None:
 
 
 def require(stage: str) -> None:
-    """Check that the installed code of `stage` is the code that segline.yaml names.
+    """Check that the installed code of `stage` matches the code digest in segline.yaml.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def require(stage: str) -> None:
 
 
 def mismatch(project: Path) -> str | None:
-    """Return a message if a project needs another segline than the installed one; None if the code is the same."""
+    """Return a message if the installed code does not match the digests in the project's segline.yaml; else None."""
     named_identity = named(project)
     if named_identity is None or named_identity.code == here().code:
         return None

@@ -157,7 +157,8 @@ def project_root() -> Path:
     if root := os.environ.get("DVC_ROOT"):
         if not Path(root).is_dir():
             raise StoreError(
-                f"DVC_ROOT = {root!r} is not a folder; unset it, or set it to the folder that holds dvc.yaml"
+                f"the environment variable DVC_ROOT is {root!r}, which is not a folder; unset DVC_ROOT, or set it to "
+                "the folder that holds dvc.yaml"
             )
         return Path(root).resolve()
     here = Path.cwd().resolve()
@@ -192,7 +193,7 @@ def check_schema(database: Path) -> None:
 
 
 def _first(database: Path, query: str, *values: str) -> str | None:
-    """Return the first value that a query gives; None if the database file, the table or the row is missing."""
+    """Return the first value that a query returns; None if the database file, the table or the row is missing."""
     if not database.is_file():
         return None
     # The database is opened for writing, so that SQLite can roll back a transaction that a killed process left.
@@ -209,7 +210,7 @@ def _first(database: Path, query: str, *values: str) -> str | None:
 
 
 def relocate(database: Path, old: Path, new: Path) -> Path:
-    """Replace the project folder `old` with `new` in all paths of the database; return the path of a backup.
+    """Replace the project folder `old` with `new` in all paths of a database; return the path of a backup.
 
     The backup is made first. The change is one transaction. MLflow stores absolute paths. Without the change, models
     would not load after a move of the folder, and new runs would be written to the old folder.

@@ -1,4 +1,4 @@
-"""Import a package from source text in memory, so that no file can change between the check and the import."""
+"""Import a package from source text in memory, so that the imported code is the code that was checked."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,9 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
         package = SourcePackage(name, sources)
         sys.meta_path.insert(0, package)
     elif package.sources != dict(sources):
-        raise ImportError(f"this process already imported another package with the name {name}", name=name)
+        raise ImportError(
+            f"this process already imported another package with the name {name}; start a new Python process", name=name
+        )
     _imported(package, name)
     return _imported(package, f"{name}.{module}")
 

@@ -43,7 +43,7 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# Tolerances, because the predictions of a GPU in stage `evaluate` and a CPU in the packed model may differ slightly.
+# Stage `evaluate` may predict on a GPU, and the packed model on a CPU. The two predictions may differ slightly.
 TOLERANCE = 0.001  # largest share of pixels that may differ
 OBJECT_TOLERANCE = 3  # number of objects that may differ; if an object is cut in two, one is missing and two are extra
 OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of the two limits applies
@@ -77,7 +77,7 @@ class Parts:
 
     ``model`` is the folder with weights.safetensors and model.json, and ``inference`` is the file inference.json.
     ``example`` is an encoded image. ``answer`` is the PNG of the predicted class ids, and ``instances`` is the image
-    file of the predicted instance ids. ``room`` is the folder with the code to ship. If ``by_bytes`` is True, the MD5
+    file of the predicted instance ids. ``room`` is the folder with the code to pack. If ``by_bytes`` is True, the MD5
     of the code is computed from the exact bytes (see `version_code`).
     """
 
@@ -90,18 +90,18 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with the earlier MD5 rules (`by_bytes`) if `md5s` has the copy's MD5; otherwise return self."""
+        """Return a copy that hashes the exact bytes of the code, if `md5s` holds the copy's MD5; else return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
     @cached_property
     def sources(self) -> dict[str, bytes]:
-        """Contents of the shipped Python files, as a dict (path in the folder `room` -> content)."""
+        """Contents of the Python files to pack, as a dict (path relative to `room` -> content)."""
         return read_sources(self.room)
 
     @cached_property
     def code_md5(self) -> str:
-        """MD5 of the shipped code. The MD5 of the version depends on this MD5."""
+        """MD5 of the packed code. The MD5 of the version depends on this MD5."""
         return bytes_md5(self.sources) if self.by_bytes else identity.of_sources(self.sources)
 
     @cached_property
@@ -112,7 +112,7 @@ class Parts:
 
     @property
     def package(self) -> str:
-        """Name of the Python package with the shipped code.
+        """Name of the Python package with the packed code.
 
         Each version has its own package name, so that one process can load two versions with different code.
         """
@@ -173,7 +173,7 @@ def bytes_md5(sources: Mapping[str, bytes]) -> str:
 
 
 def requirements() -> list[str]:
-    """Return the requirements of the shipped code; each package is pinned to the installed version."""
+    """Return the requirements of the packed code; each package is pinned to the installed version."""
     # A local version suffix is dropped, because PyPI has torch 2.13.0, but not 2.13.0+cpu.
     return [f"{package}=={Version(version(package)).public}" for package in PACKAGES]
 
@@ -213,7 +213,7 @@ def pack(parts: Parts, folder: Path, metadata: Model | None = None) -> None:
 
 
 def check(folder: Path, parts: Parts) -> None:
-    """Predict the example image with the model packed in `folder`, and compare the prediction with the expected one.
+    """Predict the example image with the model packed in `folder`, and compare the result with the expected prediction.
 
     Raises
     ------
@@ -227,8 +227,8 @@ def check(folder: Path, parts: Parts) -> None:
     share = other_pixels(answer["labels"][0], parts.answer)
     if share > TOLERANCE:
         raise PackagingError(
-            f"{share:.2%} of the pixels in the example differ between the packed model and data/reports/predictions; "
-            f"{again}"
+            f"the packed model's prediction of the example differs from data/reports/predictions in {share:.2%} of the "
+            f"pixels; {again}"
         )
     objects = matched_objects(answer["instances"][0], parts.instances)
     if objects.fp + objects.fn > most_other(objects):
@@ -245,13 +245,13 @@ def other_pixels(labels: bytes, expected: bytes) -> float:
 
 
 def matched_objects(instances: bytes, expected: bytes) -> Matches:
-    """Return which objects in two encoded instance images match; two objects match if their IoU is at least 0.9."""
+    """Match the objects of two encoded instance images; two objects match if their IoU is at least 0.9."""
     actual, wanted = (decode(file)[..., 0].astype(np.int32) for file in (instances, expected))
     return matches(wanted, actual, 0.9)
 
 
 def most_other(objects: Matches) -> float:
-    """Return the maximum number of objects that may differ; it grows with the number of matched objects."""
+    """Return the maximum number of objects that may differ; this number grows with the number of matched objects."""
     return max(OBJECT_TOLERANCE, OBJECT_SHARE * objects.tp)
 
 

@@ -72,7 +72,7 @@ class Run:
         return {name: value for name, value in tags.items() if name.startswith("env.")}
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log metrics in one call, because each call takes 23 ms.
+        """Log all metrics of a step in one call, because each call takes 23 ms.
 
         `step` is the epoch, or 0 for metrics of the whole run.
         """
@@ -86,7 +86,7 @@ class Run:
             self.client.log_batch(self.id, tags=entries[start : start + BATCH])
 
     def params(self, params: Mapping[str, object]) -> None:
-        """Log params; if MLflow refuses a value as too long, cut it, and store all values unchanged in params.json."""
+        """Log params. If a value is too long for MLflow, cut the value and store all values in full in params.json."""
         values = {name: str(value) for name, value in params.items()}
         entries = [Param(name, _cut(value)) for name, value in values.items()]
         for start in range(0, len(entries), BATCH):
@@ -108,7 +108,7 @@ class Run:
         self.client.log_inputs(self.id, inputs)
 
     def picture(self, image: npt.NDArray[np.uint8], name: str, step: int | None = None) -> None:
-        """Log a picture (H, W, 3) or (H, W); pictures with a step form a series that MLflow's page can play.
+        """Log a picture (H, W, 3) or (H, W); MLflow's page shows pictures with the same name ordered by `step`.
 
         A picture replaces the former picture with the same name and step. MLflow's log_image would add another one.
         """
@@ -185,7 +185,7 @@ def process() -> str:
 
 
 def gone(process: str) -> bool:
-    """Return whether the process with this identifier has ended; False for a process of another machine."""
+    """Return whether the process with this identifier has ended; False for a process on another machine."""
     host, number, start = process.rsplit(" ", 2)
     if host != platform.node():
         return False
@@ -214,7 +214,7 @@ def metric_names(names: Sequence[str]) -> list[str]:
     times = Counter(name.casefold() for name in plain)
     taken: set[str] = set()
     spelled = {}
-    # Names that need no change are handled first, so that no other name can become equal to them.
+    # Names that need no change are handled first, so that no changed name can become equal to one of these names.
     for name, short in sorted(zip(names, plain, strict=True), key=lambda pair: pair[1] != unchanged[pair[0]]):
         keeps = times[short.casefold()] == 1 or short == unchanged[name]
         metric, digits = short[:MAX_METRIC], files.bytes_md5(name.encode())

@@ -52,7 +52,7 @@ class Md5s(NamedTuple):
 
     @classmethod
     def of(cls, parts: Parts) -> Self:
-        """Compute the md5s of a version that is made from `parts`."""
+        """Compute the md5 of the version made from `parts`, and the md5 of the version's weights."""
         return cls(parts.md5, lineage.model_md5(parts.model))
 
 
@@ -118,7 +118,7 @@ class Registry:
             created = version is None
             if version is None:
                 logged, md5s = versions.log(self.store, self.name, parts, run, records)
-                # Write the line before the version exists. So every version has a line, even if this process is killed.
+                # Write the line before the version, so that each version has a line even if this process is killed.
                 self.record(Md5s.of(parts), "registered")
                 all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(
@@ -208,7 +208,7 @@ class Registry:
         return self.store.place.root / HISTORY
 
     def record(self, md5s: Md5s, reason: str) -> None:
-        """Add a line to registry.jsonl, unless the version already has one.
+        """Add a line about a version to registry.jsonl, unless the file already has a line about this version.
 
         The caller must hold the lock `registry`.
         """

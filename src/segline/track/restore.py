@@ -19,7 +19,7 @@ class NoCommitError(ValueError):
 
 @dataclass(frozen=True)
 class Lost:
-    """A version that has a line in registry.jsonl but is missing in the store."""
+    """A version that has a line in registry.jsonl, but is missing from the store."""
 
     name: str
     version_md5: str
@@ -27,7 +27,7 @@ class Lost:
 
 
 def lost(registry: Registry) -> list[Lost]:
-    """Return the present and former champions that are missing in the store, ordered by the first promotion.
+    """Return the present and former champions that are missing from the store; the latest champion comes last.
 
     Versions that never became champion are not restored, because nobody chose them.
     """
@@ -40,7 +40,7 @@ def lost(registry: Registry) -> list[Lost]:
 
 
 def check_out(clone: Clone, place: Place, version: Lost) -> str:
-    """Check out in `clone` the commit and the data that a version was made from; return the commit.
+    """In `clone`, check out the commit and the data that a version was made from; return the commit.
 
     Raises
     ------
@@ -65,9 +65,9 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
         raise NoCommitError(f"commit {candidates[0][:10]}: {mismatch}")
     if candidates:
         raise NoCommitError(
-            f"commit {candidates[0][:10]} has a dvc.lock with the version's weights, but the inference settings or the "
-            "model code of this commit differ from the version; commit dvc.lock and the code as they were at the "
-            "registration, and push the commit"
+            f"commit {candidates[0][:10]} lists the version's weights in dvc.lock, but has other inference settings or "
+            "other model code than the version; restore dvc.lock and the code as they were at registration, then "
+            "commit and push them"
         )
     raise NoCommitError(
         f"no commit of this clone has a dvc.lock with the version's weights (md5 {version.model_md5}); on the machine "
@@ -76,7 +76,7 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return the MD5s that a version made from the checked-out commit would have, by present and by earlier rules.
+    """Return the MD5s that this and earlier segline releases give to a version made from the checked-out commit.
 
     Earlier segline releases computed the MD5 of the code from the exact bytes. The result is empty if the commit has no
     model.
@@ -106,5 +106,5 @@ def _number(registry: Registry, alias: str) -> str:
 
 
 def names(lines: list[Promotion]) -> list[str]:
-    """Return the distinct model names in a history, in the order of their first lines."""
+    """Return the distinct model names in a history, in order of first appearance."""
     return list(dict.fromkeys(line.name for line in lines))

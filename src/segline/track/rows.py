@@ -1,4 +1,4 @@
-"""Predict an image with a registered version, in memory or out-of-core; read the prediction in ranges of rows."""
+"""Predict an image with a registered version, in memory or out-of-core; callers read a few rows at a time."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -114,10 +114,10 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return two values: why an image cannot be predicted window by window, and the memory for predicting it at once.
+    """Return why an image cannot be predicted window by window, and the memory that a prediction in one step needs.
 
     The first value is empty if an image of this size can be predicted window by window. The second value is the memory,
-    in bytes, for predicting the whole image at once.
+    in bytes, to predict the whole image in one step.
     """
     served = version.served
     if not hasattr(served, "large"):
@@ -152,7 +152,7 @@ def by_windows(version: Loaded, height: int, width: int) -> bool:
 def out_of_core(
     version: Loaded, size: tuple[int, int], read: Read, folder: Path, *, views: int, show: Show
 ) -> OutOfCore:
-    """Predict an image of `size` (height, width, px) window by window with a loaded version.
+    """Predict an image of `size` (height and width in px) window by window with a loaded version.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ class Verdict:
         return ("passed", "failed", "cannot decide")[self.exit_code]
 
     def __add__(self, other: "Verdict") -> "Verdict":
-        """Combine two verdicts into one with the checks, reasons and facts of both."""
+        """Combine two verdicts into one verdict that has the checks, reasons and facts of both verdicts."""
         return Verdict(self.checks + other.checks, self.undecided + other.undecided, {**self.facts, **other.facts})
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,13 +78,13 @@ class Verdict:
 
 
 def at_least(name: str, value: float | None, limit: float, detail: str = "", setting: str = "") -> Check:
-    """Check that a value is at least `limit`; a missing value or nan fails."""
+    """Check that a value is at least `limit`; the check fails if the value is missing or nan."""
     number = _number(value)
     return Check(name, number, limit, number is not None and number >= limit, ">=", detail, setting)
 
 
 def at_most(name: str, value: float | None, limit: float, detail: str = "", setting: str = "") -> Check:
-    """Check that a value is at most `limit`; a missing value or nan fails."""
+    """Check that a value is at most `limit`; the check fails if the value is missing or nan."""
     number = _number(value)
     return Check(name, number, limit, number is not None and number <= limit, "<=", detail, setting)
 

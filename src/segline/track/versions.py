@@ -35,7 +35,7 @@ MAX_TABLE = 2**27  # maximum number of bytes that are read from an image list
 
 @dataclass(frozen=True)
 class SplitImage:
-    """An image of the dataset that a registered model version was made from.
+    """Image in the dataset from which a registered model version was made.
 
     ``image`` is the stem of the image. ``file`` is the image file in the dataset, and ``md5`` is the MD5 of this file.
     ``split`` is the split that the image belongs to.
@@ -131,7 +131,7 @@ def log_metrics(
 
 
 def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
-    """Return the training, validation and test images of a version; None if its image list cannot be read."""
+    """Return the training, validation and test images of a version; None if the version's image list cannot be read."""
     try:
         logged = store.client.get_logged_model(_model_id(version))
         with store.current():  # a server sends only the image list, not the weights
@@ -145,7 +145,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
 
 
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
-    """If no commit matches a version's origin tags, replace them with the origin tags of a new registration.
+    """Replace the tags about a version's origin with `tags`; keep the old tags if they still match a commit in git.
 
     The same model may be made again from other code or params, and the old code or params may remain uncommitted.
     """
@@ -185,7 +185,7 @@ def _model_id(version: ModelVersion) -> str:
 
 
 def _fail_abandoned(store: Store, md5: str) -> None:
-    """Set logged models with this md5 to FAILED if a killed registration left them without a version."""
+    """Mark logged models with this md5 as FAILED if a killed registration left them without a version."""
     logged_models = store.client.search_logged_models([store.experiment_id], f"tags.`{VERSION_TAG}` = '{md5}'")
     for logged in logged_models:
         if LINKS not in logged.tags and str(logged.status) != "FAILED":
@@ -193,7 +193,7 @@ def _fail_abandoned(store: Store, md5: str) -> None:
 
 
 def _upload(store: Store, parts: Parts, run: Run, logged: LoggedModel, records: Mapping[str, bytes]) -> dict[str, str]:
-    """Pack a model, check its prediction of the example, and upload the files; return the md5s of the files."""
+    """Pack a model, check that it repeats its stored example, and upload the files; return the md5s of the files."""
     metadata = Model(
         artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run.id, model_id=logged.model_id
     )

@@ -33,7 +33,7 @@ def draw_course(history: "pd.DataFrame", best_epoch: int, file: Path) -> None:
 
     `history` has one row per epoch and the columns named in `COURSE`.
     """
-    # Use Figure, because pyplot is slow to import and keeps global state.
+    # Use Figure instead of pyplot, because pyplot is slow to import and keeps global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
@@ -58,8 +58,7 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
     if len(finished) < MIN_TRIALS:
         return
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
-    # Sort the names, because the order of a set differs between processes.
-    # In the chart, names of equal importance stay in the given order.
+    # Sort the names of the settings: equally important settings then have the same order in each process's chart.
     yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)

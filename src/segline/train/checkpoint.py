@@ -48,13 +48,13 @@ class Rest(BaseModel):
     def _epochs_in_order(self) -> Self:
         numbers = [epoch.epoch for epoch in self.epochs]
         if numbers and (numbers != sorted(set(numbers)) or numbers[-1] != self.epoch):
-            raise ValueError("the numbers in `epochs` must increase, and the last one must be `epoch`")
+            raise ValueError("the epoch numbers in `epochs` must increase, and the last number must equal `epoch`")
         return self
 
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """Content of a checkpoint: tensors by file and name, and all other values as plain JSON values."""
+    """Content of a checkpoint: tensors by file name and tensor name, and all other values as plain JSON values."""
 
     tensors: dict[str, dict[str, Tensor]]
     rest: dict[str, Any]
@@ -143,7 +143,7 @@ def _give(content: CheckpointContent, state: State) -> None:
 
 
 def _check_optimizer(saved: dict[str, Any], state: State) -> None:
-    """Raise ValueError if groups, names, types or shapes in `saved` do not fit the optimizer of `state`.
+    """Raise ValueError if parameter groups, names, types or shapes in `saved` do not fit the optimizer of `state`.
 
     Without this check, only the next optimizer step would fail.
     """
@@ -158,7 +158,7 @@ def _check_optimizer(saved: dict[str, Any], state: State) -> None:
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
                 raise ValueError(
-                    f"the optimizer's {name} of parameter {number} has the wrong shape {tuple(value.shape)}"
+                    f"the optimizer's tensor {name} for parameter {number} has the wrong shape {tuple(value.shape)}"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Choose inference settings on the validation split: the segment threshold, or how touching objects are separated."""
+"""Choose inference settings on the validation split: the segment threshold, or how to separate touching objects."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from segline.score.judge import AP_IOU
 Truth = npt.NDArray[np.uint8] | npt.NDArray[np.int32]  # (H, W)
 
 THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
-# Values that change a prediction least come first, because the first of several equally good settings is chosen.
+# Of equally good settings, the first is chosen. So each tuple starts with the value that changes a prediction least.
 DEPTHS = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
 MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)

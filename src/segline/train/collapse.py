@@ -38,7 +38,7 @@ class Watch:
     epoch: int = 0  # latest epoch passed to `update`
 
     def update(self, epoch: int, class_id: int | None) -> str | None:
-        """Record the result of `collapsed` for epoch `epoch`; return a message when a collapse begins or ends."""
+        """Record `class_id`, the result of `collapsed` for an epoch; return a message if a collapse begins or ends."""
         spell = self._current()
         self.epoch = epoch
         if class_id is None:
@@ -53,7 +53,7 @@ class Watch:
         )
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning with advice if the latest epoch or epoch `kept` is part of a collapse; otherwise None.
+        """Return a warning with advice if a collapse includes the latest epoch or the kept epoch (`kept`); else None.
 
         The weights of epoch `kept` become the trained model.
         """

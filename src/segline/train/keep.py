@@ -25,7 +25,7 @@ class KeepError(RuntimeError):
 
 
 def better(settings: Train, epoch: Epoch) -> float:
-    """Return the metric `train.monitor` of an epoch; a loss is negated, so that a larger value is always better.
+    """Return the value of `train.monitor` in an epoch. A loss is negated, so that a larger value is always better.
 
     A mean IoU of nan counts as 1, because it means that no foreground is present or predicted.
     """

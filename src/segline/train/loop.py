@@ -250,7 +250,7 @@ def evaluate(
     network.eval()
     total: LossSums | None = None
     for batch in batches:
-        # Enter inference mode once per batch, because it must be off while the caller of this generator runs.
+        # Enter inference mode for each batch separately: the caller of this generator must run outside inference mode.
         with torch.inference_mode():
             sums = forward(network, batch, settings, confusion)
             total = sums if total is None else total + sums

@@ -26,7 +26,7 @@ class LossSums:
 
     @classmethod
     def of(cls, logits: Tensor, target: Tensor, weights: Tensor) -> Self:
-        """Compute the sums of a batch. `target` holds class ids, or IGNORE.
+        """Compute the sums over the pixels of a batch. Each pixel of `target` is a class id or IGNORE.
 
         The shape of `logits` is (b, K, h, w); the shape of `target` and of `weights` is (b, h, w).
 
@@ -49,7 +49,7 @@ class LossSums:
         )
 
     def __add__(self, other: Self) -> Self:
-        """Return the sums over the pixels of both operands."""
+        """Add two sets of sums."""
         return type(self)(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def loss(self, dice_weight: float) -> Tensor:

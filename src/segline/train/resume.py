@@ -81,7 +81,7 @@ class Claim:
                 path.unlink()
 
     def differences(self) -> str | None:
-        """Describe how this training run differs from the latest other unfinished run; None without such a run."""
+        """Describe how this run differs from the latest of the other unfinished runs; None if there are no others."""
         former = next((parts for folder in _unfinished(self.folder.parent) if (parts := self._parts_of(folder))), None)
         if former is None:
             return None
@@ -155,7 +155,7 @@ def _claims(root: Path) -> Iterator[Path]:
 
 
 def _unfinished(root: Path) -> list[Path]:
-    """List the folders of training runs that can resume, latest first. Other processes may remove folders meanwhile."""
+    """List the folders of training runs that can resume, latest first; skip folders that are removed meanwhile."""
     times = {}
     for folder in _claims(root):
         with suppress(FileNotFoundError):
@@ -178,7 +178,7 @@ def _lock(folder: Path) -> IO[str] | None:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-            # Try again if another process removed the folder, with the lock file, before this process got the lock.
+            # Try again if another process removed the folder and its lock file before this process got the lock.
             if os.path.samestat(os.fstat(stream.fileno()), (folder / LOCK).stat()):
                 opened.pop_all()
                 return stream

@@ -77,7 +77,7 @@ def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
 
 
 def shortened(settings: Train, epochs: int) -> Train:
-    """Return the settings for another number of epochs, with the learning rate curve scaled to that length.
+    """Return the settings for a training of `epochs` epochs, with the learning rate curve scaled to that length.
 
     The scaled step_epochs and patience are rounded to whole epochs.
     """

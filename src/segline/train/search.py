@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to train. ``settings`` are those of a full training run; ``trained`` are those of the shorter trial."""
+    """A trial to train, with the settings of its short training (``trained``) and of a full training (``settings``)."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
@@ -65,9 +65,12 @@ class OpenTrial:
         """
         value = objective(self._plan.tune, epoch)
         if not math.isfinite(value):
-            raise TrainingError(f"the validation loss is not finite in epoch {epoch.epoch}")
+            raise TrainingError(
+                f"the validation loss is not finite in epoch {epoch.epoch}; lower train.learning_rate, or its largest "
+                "value in tune.space"
+            )
         self._values.append(value)
-        # After a worker was killed, its trial is trained again. Do not record epochs that are already recorded.
+        # A trial is trained again if its worker was killed. Record only the epochs that the study does not contain yet.
         if epoch.epoch not in self._reported:
             self._trial.report(value, epoch.epoch)
         # Trial 0 is never pruned, because the other trials are compared with it.
@@ -117,7 +120,7 @@ class Search:
         return cls(plan, storage, claims, name)
 
     def add_trials(self, total: int) -> None:
-        """Add trials until their number is `total`. If the study already has more trials, keep them all."""
+        """Add trials until the study has `total` trials. If the study already has more trials, keep them all."""
         self._total = total
         with self.claims.claim(ALONE, wait=True):
             self.study.set_user_attr(TOTAL, total)
@@ -126,11 +129,11 @@ class Search:
 
     @property
     def total(self) -> int:
-        """Number of trials, as passed to `add_trials`. A worker that joined reads the number from the study."""
+        """Number of trials, as passed to `add_trials`. A worker that joined a search reads it from the study."""
         return self._total if self._total is not None else int(self.study.user_attrs.get(TOTAL, 0))
 
     def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[OpenTrial]:
-        """Yield the trials that this worker must train. Each trial stays claimed until the next one is requested.
+        """Yield the trials that this worker must train. Each trial stays claimed until the next trial is requested.
 
         Parameters
         ----------
@@ -162,11 +165,11 @@ class Search:
         return study
 
     def _ask(self, number: int) -> OpenTrial | None:
-        """Sample the values of trial `number`, claimed by this worker; return None if the trial needs no training."""
+        """Sample the values of the claimed trial `number`; return None if the trial needs no training."""
         frozen = self._trials()[number]
         if frozen.state.is_finished():
             return None
-        # This worker holds the claim, so if the trial is RUNNING, its former worker was killed. Train the trial again.
+        # If this worker can claim a RUNNING trial, the trial's former worker was killed. Train the trial again.
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         self.study.sampler = self._sampler(number, "")
@@ -200,8 +203,9 @@ class Search:
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # Each setting name has its own seed, because a trial that is trained again may already have some values.
-        # The other values must be the same as in the first training of this trial.
+        # When a trial is trained again, some of its values may already be sampled.
+        # The other values must be sampled exactly as in the first training of the trial.
+        # Therefore each setting has its own random seed.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))

@@ -110,7 +110,7 @@ def value_of(settings: Tuned, name: str) -> Value:
 
 
 def bounds(axis: Axis) -> tuple[float, float]:
-    """Return the smallest and the largest value of an axis. The largest value is rounded down to a whole step."""
+    """Return the smallest and the largest possible value of an axis; they are a whole number of steps apart."""
     assert axis.low is not None and axis.high is not None
     if axis.step is None:
         return axis.low, axis.high

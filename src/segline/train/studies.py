@@ -1,4 +1,4 @@
-"""Open the storage of a search, and let workers claim trials. Storage and claims stay intact if a worker is killed."""
+"""Open the storage of a search, and let workers claim trials. A killed worker leaves no damage and no claims."""
 
 import hashlib
 from collections.abc import Iterator
@@ -27,10 +27,10 @@ class StudyError(RuntimeError):
 
 
 class Claims(Protocol):
-    """Locks with which workers claim trials. A claim is released when the worker's process ends, even by a kill."""
+    """Locks with which workers claim trials. A claim is released when the worker's process ends or is killed."""
 
     def claim(self, number: int, wait: bool = False) -> AbstractContextManager[bool]:
-        """Claim trial `number`. If another worker has claimed it, yield False; if `wait` is set, wait instead."""
+        """Claim trial `number`; yield whether the claim succeeded. If `wait` is set, wait until the trial is free."""
         ...
 
 
@@ -78,7 +78,7 @@ class PostgresClaims:
 
 
 class _JournalLock:
-    """Lock for a journal file, released even if the holder is killed. The next holder removes a partial last line."""
+    """Lock for a journal file, released if its holder is killed. The next holder removes an incomplete last line."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
@@ -128,24 +128,24 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
         raise
     except Exception as error:  # Optuna raises many exception types for lines that it has not written
         raise StudyError(
-            f"{journal} is damaged or not the journal of a search ({type(error).__name__}: "
+            f"{journal} is damaged, or is not the journal of a search ({type(error).__name__}: "
             f"{cut(str(error), MESSAGE)}); move it away to start the search from the beginning"
         ) from error
     return storage, FileClaims(journal.with_suffix(""))
 
 
 def _check(journal: Path) -> None:
-    """Raise ValueError now if a line is not a JSON object with an op_code. Optuna would fail later, during a trial."""
+    """Raise ValueError if a line is not a JSON object with an op_code; Optuna would fail only later, during a trial."""
     for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
         record = parse.from_json(line, loose=True) if line else {"op_code": 0}
         if not isinstance(record, dict) or type(record.get("op_code")) is not int:
-            raise ValueError(f"line {number} is not an object with an op_code")
+            raise ValueError(f"line {number} is not a JSON object with an op_code")
 
 
 def _open_database(address: str, study: str) -> tuple[BaseStorage, Claims]:
     url = _url(address)
     try:
-        # Use no connection pool, because an idle connection would keep its locks, and may be cut during the training.
+        # Use no connection pool. An idle pooled connection would keep its locks, and could break during the training.
         timeout = {"connect_timeout": CONNECT} if url.get_driver_name().startswith("psycopg") else {}
         settings = {"poolclass": NullPool, "connect_args": {} if "connect_timeout" in url.query else timeout}
         engine = create_engine(url, **settings)

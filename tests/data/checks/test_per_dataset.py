@@ -197,7 +197,10 @@ def test_a_dataset_without_labels_is_an_error(make_dataset: Callable[..., Path],
     assert as_tuples(reported)[0] == (
         "error",
         "small",
-        "has no label images in instances or classes, which `labels: instances` in dataset.yaml requires",
+        (
+            "has no label images in instances or classes, but `labels: instances` in dataset.yaml requires them; "
+            "add label images, or correct `labels`"
+        ),
     )
     assert len(reported) == 1 + bool(groups)
 

@@ -125,7 +125,10 @@ def test_groups_of_imported_images_only(tmp_path: Path) -> None:
         (("images/a.webp", "masks/a.png"), r"no folder of images; .*\nimport does not read 1 \.webp files"),
         (
             ("train/images/a.png", "train/masks/a.png", "val/images/b.png", "val/masks/b.png"),
-            r"masks: train, val; import all with --images '\*/images/\*' --masks '\*/masks/\*', or one subset with",
+            (
+                r"masks: train, val; import all subsets with --images '\*/images/\*' --masks '\*/masks/\*', "
+                r"or one subset with `segline import .*train`"
+            ),
         ),
     ],
 )

@@ -130,7 +130,7 @@ def test_masks_in_base64(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found(tmp_path).instances["a"].read(), expected)
     for spoilt in (None, "no base64!", base64.b64encode(b"no image").decode()):
         write(tmp_path, said(shape("cell", "mask", (4, 5), (6, 6), mask=spoilt)))
-        with pytest.raises(LayoutError, match=r"shapes\[0\] .cell.: the field mask is not an image in base64"):
+        with pytest.raises(LayoutError, match=r"shapes\[0\] .cell.: the field 'mask' is not a base64-encoded image"):
             recognise(tmp_path, ImportOptions())
     write(tmp_path, said(shape("cell", "mask", (8, 5), (10, 6), mask=encoded)))
     with pytest.raises(LayoutError, match="the mask of 3x2 px at x 8, y 5 is not inside the image of 10x8 px"):
@@ -236,7 +236,10 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         ({**said(*SHAPES), "imagePath": None}, "imagePath is None, but must be the name of the image"),
         (
             {**said(*SHAPES, image="c.png"), "imageData": "iVBOR"},
-            "imageData holds the pixels of the image; the program labelme_export_json",
+            (
+                "the field imageData of the JSON file holds the image; "
+                "extract the image with the program labelme_export_json"
+            ),
         ),
         (
             {**said(*SHAPES), "imageHeight": 10},

@@ -128,7 +128,7 @@ def test_a_table_is_read(tmp_path: Path) -> None:
         ('colour,class\n"1,-2,3",1\n', "the colour is '1,-2,3'"),
         ("colour,class\n#000000,zero\n", "the class is 'zero'; write a number from 0 to 254, or the word ignore"),
         ("colour,class\n#000000,256\n", "the class is '256'"),
-        ("colour,class\n#000000,0\n#000000,1\n", "line 3: colour #000000 already has class 0"),
+        ("colour,class\n#000000,0\n#000000,1\n", "line 3: an earlier line already gives colour #000000 the class 0"),
         ("colour,class,name\n#000000,0,a\n#000001,0,b\n", "class 0 already has the name 'a', not 'b'"),
         ("colour,class\n", "lists no colours; add a line for the colour of each class"),
         ("colour,class\n#000000,ignore\n", "only ignored colours"),

@@ -34,7 +34,7 @@ def test_images_without_mask_as_background(tmp_path: Path) -> None:
     found = layout({}, masks, ImportOptions(), blank={"b": file})
     assert found.class_of == {0: 0, 200: 1, 255: 2}
     np.testing.assert_array_equal(found.classes["b"].read(), np.zeros((3, 5)))
-    with pytest.raises(LayoutError, match="--missing-as-background: in these masks, class 0 is the border"):
+    with pytest.raises(LayoutError, match="segline reads these masks as boundary masks, in which 0 is the border"):
         layout({}, {"a": mask_of(net())}, ImportOptions(), blank={"b": file})
     with pytest.raises(LayoutError, match="--missing-as-background and --ignore 0"):
         layout({}, {"a": mask_of(np.array([[0, 1, 2]]))}, ImportOptions(ignore=0), blank={"b": file})

@@ -19,7 +19,7 @@ WAY_OUT = "save the mask without smoothing as PNG or TIFF, or import it again wi
 
 
 def pieces(instances: Labels, count: int) -> Counts:
-    """Count the 8-connected pieces of each instance 1 to `count`. Entry 0, for the background, is 0.
+    """Return the number of 8-connected pieces of each instance 1 to `count`; entry 0 (background) is 0.
 
     Each row is divided into runs of pixels of one instance, and runs that touch between rows are joined. So one pass
     over the rows is enough, whatever the number and shape of the instances.
@@ -42,11 +42,10 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """Divide rows into runs of equal ids; for each block of rows, yield the ids of runs and the pairs of touching runs.
+    """Divide rows into runs of pixels of one instance; yield each run's instance id, and the pairs of touching runs.
 
-    The three arrays hold the id of each run, and the upper and the lower run of each pair. A run consists of adjacent
-    pixels of one instance in a row. Two runs touch if they belong to the same instance and have neighbouring pixels in
-    consecutive rows.
+    For each block of rows, three arrays are yielded: the instance id of each run, and the upper and the lower run of
+    each pair. Two runs touch if they belong to the same instance and have neighbouring pixels in consecutive rows.
     """
     height, width = instances.shape
     rows = max(1, PIXELS // max(1, width))
@@ -69,7 +68,7 @@ def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
 
 
 def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tuple[Counts, Counts]:
-    """Find pairs of touching runs in consecutive rows; return two arrays: the upper and the lower run of each pair.
+    """Find touching runs of pixels in consecutive rows; return two arrays: the upper and the lower run of each pair.
 
     `_runs` says what runs are, and when two runs touch. A pair may occur several times.
     """
@@ -80,9 +79,8 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Diagonal neighbours lie in adjacent columns of two consecutive rows.
-        # If one run of the lower row covers both columns, the first case already finds the pair of runs.
-        # So the other cases look only at places where a run of the lower row starts in the right-hand column.
+        # The next two cases find diagonal neighbours only in columns where a run of pixels starts in the lower row.
+        # In other columns, the lower run also lies directly below the upper run, so the case above finds this pair.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -118,7 +116,7 @@ def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Prob
 
 
 def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Yield a problem if class ids (H, W) are missing from dataset.yaml, or if the mask was smoothed.
+    """Yield a problem if a label image (H, W) looks smoothed, or has class ids that dataset.yaml does not list.
 
     `values` is the histogram of the class ids.
     """
@@ -141,7 +139,7 @@ def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec
 
 
 def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
-    """Yield a problem if a mask looks smoothed: most values occur only between lower and higher neighbouring values.
+    """Yield a problem if a mask looks smoothed: most values occur only at pixels with both lower and higher neighbours.
 
     `areas` holds the number of pixels of each value 0, 1, ...
     """

@@ -1,4 +1,4 @@
-"""Report notes on image metadata: as problems in the check of a dataset, as lines of output in an import."""
+"""Turn notes on image metadata into problems (for the check of a dataset) or lines of text (for an import)."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ MOST = 7  # most messages shown for one kind of note; enough for the 7 ways to r
 
 
 def notes(file: Path) -> tuple[Note, ...]:
-    """Return the notes on the metadata of a file. An unreadable file has no notes; another check reports it."""
+    """Return the notes on a file's metadata; no notes if the file is unreadable, because another check reports this."""
     try:
         return imagefiles.describe(file, 0).notes
     except FileError:
@@ -68,7 +68,7 @@ def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
 
 
 def _far(values: Raw, nodata: float) -> bool:
-    """Return whether `nodata` is farther from the range of `values` than this range is wide."""
+    """Return whether the distance from `nodata` to the range of `values` is larger than the width of the range."""
     if not values.size:
         return False
     low, high = float(values.min()), float(values.max())

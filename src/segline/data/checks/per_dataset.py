@@ -78,7 +78,8 @@ def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     """
     if folder.is_dir() and not (folder / SPEC).exists():
         raise DatasetError(
-            f"{folder} holds no {SPEC}; `segline import {folder} --name NAME` makes a dataset from its files"
+            f"{folder} holds no {SPEC}; `segline import {folder} --name NAME` makes a dataset from the files in this "
+            "folder"
         )
     try:
         return Dataset.open(folder), []
@@ -109,7 +110,7 @@ def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..
 
 
 def _lines(folder: Path, name: str, message: str) -> list[Problem]:
-    """Split `message` into problems, one for each line that begins with the path of a file. The path is removed.
+    """Divide `message` into problems: each line that begins with a file path starts a problem. Remove these paths.
 
     Lines without a path continue the problem before them.
     """
@@ -211,7 +212,7 @@ def _colliding(dataset: Dataset) -> Iterator[Problem]:
 
 
 def _name(name: str, file: Path) -> Iterator[Problem]:
-    """Yield a problem if a table cannot store a file name, or if Windows forbids the name."""
+    """Yield a problem for a file name that cannot be stored in a table (CSV), or that Windows forbids."""
     kinds = {unicodedata.category(letter) for letter in file.name}
     if kinds & {"Cs", "Cc", "Zl", "Zp"}:
         what = "bytes that are not UTF-8" if "Cs" in kinds else "a control character"

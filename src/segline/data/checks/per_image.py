@@ -41,7 +41,7 @@ def examine(dataset: Dataset, stem: str) -> Checked:
 
 
 def _unreadable(name: str, error: FileError) -> Problem:
-    # The table already names the file, so the message omits the name.
+    # Remove the file name from the message, because the table of problems has a column for the name.
     return Problem("error", name, str(error).partition(": ")[2] or str(error), kind="files that cannot be read")
 
 

@@ -63,12 +63,12 @@ def _line(text: str) -> str:
 
 
 def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
-    """Yield the lines of the table: errors first, grouped by kind. One line per kind counts the omitted files."""
+    """Yield the table's lines, errors first, grouped by kind of problem. One line per kind counts the omitted files."""
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)
     for (_, kind), same in sorted(kinds.items(), key=lambda item: item[0][0]):
-        # If only one problem would be omitted, it is shown. A line about one omitted problem would save no space.
+        # If only one problem would be omitted, show it: the line that counts omitted problems takes the same space.
         shown = same if len(same) <= examples + 1 else same[:examples]
         yield from shown
         if len(shown) < len(same):

@@ -42,15 +42,17 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
     if not source.exists():
         raise LayoutError(f"{source} does not exist; give an existing folder or file")
     if (source / SPEC).exists():
-        raise LayoutError(f"{source} is already a dataset; copy it to data/raw and set data.source in params.yaml")
+        raise LayoutError(
+            f"{source} is already a dataset folder; copy it to data/raw, and set data.source in params.yaml to the copy"
+        )
     for recogniser in (folders.recognise,) if options.images or options.masks else LAYOUTS:
         layout = recogniser(source, options, mapper)
         if layout is not None:
             return layout
     raise LayoutError(
-        f"the source {source} {_content(source)}; this fits none of these layouts:\n{SUPPORTED}\nIf your files or "
-        f"folders have other names, {folders.PATTERNS}. At the start of a pattern, `*/` matches any folder, and `**/` "
-        "matches nested folders of any depth"
+        f"the source {source} {_content(source)}; the source fits none of these layouts:\n{SUPPORTED}\nIf your files "
+        f"or folders have other names, {folders.PATTERNS}. At the start of a pattern, `*/` matches any folder, and "
+        "`**/` matches nested folders of any depth"
         f"{unsupported.hints(source)}"
     )
 

@@ -20,10 +20,10 @@ MOST_CLASSES = 20  # if masks hold more values than this, the values are usually
 MOST_VALUES = 2**16  # largest number of different values that are counted
 FEWEST_NOISY, MOST_NOISY = 2, 4096  # limits for the number of different values in a mask whose texture is computed
 # Lossy compression changes black and white slightly.
-# Black pixels stay below the first fraction of the white value, and white pixels do not fall below the second fraction.
+# So values below 8/255 of the white value count as black, and values from 248/255 of the white value as white.
 SOFT = (8 / 255, 248 / 255)
 # The pixels of value 0 form a net of borders if nearly all of them are connected and they surround many components.
-# These components must also fill at least half of the mask.
+# The surrounded components must also fill at least half of the mask.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
 
@@ -38,7 +38,7 @@ class MaskCounts:
     net: float  # pixels in the largest 8-connected component of value 0, as a share of all pixels of value 0
     blurred: int  # number of pixels that are neither black nor white and look blurred (see _blurred)
     # Three mappings from value to number of pixels: in areas, in lines and at edges (see Texture).
-    # All three are empty if the mask holds only one value, or too many values.
+    # The three mappings are empty if the mask holds only one value, or too many values.
     solid: Mapping[int, int] = field(default_factory=dict)
     linked: Mapping[int, int] = field(default_factory=dict)
     edge: Mapping[int, int] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Census:
 
     masks: int = 0
     first: Path | None = None
-    # Number of pixels, by value. After MOST_VALUES different values have been found, further masks are not added.
+    # Number of pixels, by value. After MOST_VALUES different values have been found, further masks are not counted.
     pixels: Counter[int] = field(default_factory=Counter)
     few_values: int = 0  # number of values above 0, summed over the masks with few values
     few_whole: int = 0  # how many of these values each form a single component
@@ -138,7 +138,7 @@ class Census:
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
     edge: Counter[int] = field(default_factory=Counter)
-    # For each value, the largest number of its pixels in one mask, and the file of this mask.
+    # For each value: the largest number of pixels of this value in one mask, and the file of that mask.
     most_of: dict[int, tuple[int, Path]] = field(default_factory=dict)
 
     @classmethod

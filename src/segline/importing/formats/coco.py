@@ -251,7 +251,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether `key` could be the id of an invalid entry.
+    """Return whether the id `key` refers to an invalid entry, or may refer to an entry without a valid id.
 
     If the id of an entry is missing or invalid, the intended id may be any id that no valid entry has.
     """
@@ -358,14 +358,14 @@ def _image_files(available: lookup.Images, images: Sequence[ListedImage]) -> tup
 def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) -> None:
     if crowds and all(crowds):
         raise LayoutError(
-            f"{coco_files[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so there is no object. CVAT and "
-            "Datumaro write iscrowd 1 for every annotation drawn with the brush. If each annotation outlines one "
-            "object, add --crowd objects. Otherwise set iscrowd to 0 for the annotations that outline one object"
+            f"{coco_files[0].file}: iscrowd is 1 for all {len(crowds)} annotations, so none counts as an object. "
+            "CVAT and Datumaro write iscrowd 1 for every annotation drawn with the brush. If each annotation outlines "
+            "one object, add --crowd objects. Otherwise set iscrowd to 0 for the annotations that outline one object"
         )
 
 
 def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: ImportOptions) -> list[str]:
-    """Return a line that says how annotations with iscrowd 1 are treated. Without such annotations, return no line."""
+    """Return a line about the treatment of annotations with iscrowd 1; return an empty list if no annotation has it."""
     count, total = sum(crowds), len(crowds)
     if not count:
         return []
@@ -401,7 +401,9 @@ def _classes(coco_files: Sequence[CocoFile], images: Sequence[ListedImage]) -> t
         )
     kept = {id_: name for id_, name in categories.items() if name not in dropped}
     if len(kept) >= IGNORE:
-        raise LayoutError(f"{file}: {len(kept)} categories, but segline supports {IGNORE - 1} at most; remove some")
+        raise LayoutError(
+            f"{file}: {len(kept)} categories, but segline supports {IGNORE - 1} at most; remove categories"
+        )
     class_names = {0: BACKGROUND} | dict(enumerate(kept.values(), 1))
     table = first_few([f"{id_} {name} -> {class_id}" for class_id, (id_, name) in enumerate(kept.items(), 1)])
     unused = [name for name in kept.values() if name not in used]

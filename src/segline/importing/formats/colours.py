@@ -79,7 +79,7 @@ def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None
 
 
 def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
-    """Return whether the label map, which labelmap.txt holds, applies to the masks.
+    """Return whether to read the masks with the label map, that is, the colours and classes of labelmap.txt.
 
     A label map does not apply to grey masks without palette. With --labels instances, it does not apply either if the
     masks hold a colour that is not in the label map, because each colour is then an object.
@@ -95,7 +95,7 @@ def _of_numbers(total: "_Total", options: ImportOptions) -> Key:
     why = f"palettes show index {IGNORE} as {text(VOID)}, the colour of ignored pixels in Pascal VOC"
     if options.labels == "instances":
         raise LayoutError(
-            f"{why}, but instance masks cannot hold ignored pixels; set all pixels of index {IGNORE} to 0, background"
+            f"{why}, but instance masks cannot hold ignored pixels; set all pixels of index {IGNORE} to 0 (background)"
         )
     return Key("numbers", (*reasons, why), ignore=IGNORE)
 
@@ -107,7 +107,7 @@ class _Total:
     pixels: Counter[Packed] = field(default_factory=Counter)
     solid: Counter[Packed] = field(default_factory=Counter)
     linked: Counter[Packed] = field(default_factory=Counter)
-    # For each colour, the largest number of its pixels in one mask, and the file of this mask.
+    # For each colour: the largest number of pixels of this colour in one mask, and the file of that mask.
     most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)
     palette: dict[int, Packed] = field(default_factory=dict)
     conflict: bool = False  # True if two masks give the same index different colours

@@ -95,9 +95,8 @@ def _refuse_stacks(paired: Pairs) -> None:
         if image_pages > 1:
             raise LayoutError(
                 f"the image {image} is a stack of {image_pages} pages, and its mask {mask.name} has {mask_pages} "
-                "page(s). Put the stack of images into a folder without other images, and put a stack of labels with "
-                "the same number of pages into the same folder. Otherwise save each page of both files as a separate "
-                "file"
+                "page(s). Put the stack of images and a stack of labels with the same number of pages into a folder "
+                "without other images, or save each page of both files as a separate file"
             )
 
 
@@ -107,7 +106,7 @@ def _is_partial(options: ImportOptions) -> bool:
 
 
 def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
-    """Pair the images and masks of `source`; return None if `source` has neither pairs nor folders with usual names."""
+    """Pair images and masks of `source`; return None if there are no pairs and no folders for images or masks."""
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
         mask_pattern = options.masks or _default_pattern(_find(source, MASKS), "masks")
@@ -232,6 +231,6 @@ def _refuse_splits(source: Path) -> None:
         split, images_name, masks_name = complete[0]
         raise LayoutError(
             f"{source} has subsets with their own images and masks: {first_few([name for name, _, _ in complete])}; "
-            f"import all with --images '*/{images_name}/*' --masks '*/{masks_name}/*', or one subset with "
-            f"segline import {source / split}"
+            f"import all subsets with --images '*/{images_name}/*' --masks '*/{masks_name}/*', or one subset with "
+            f"`segline import {source / split}`"
         )

@@ -101,7 +101,7 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
 
 
 def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
-    """Refuse a JSON file that has the same stem as an unlabelled image beside it, but is not a LabelMe file.
+    """Refuse a JSON file beside an unlabelled image of the same stem if the JSON file is not a LabelMe file.
 
     Such a file may be truncated, or written by another tool.
     """
@@ -146,7 +146,8 @@ def _image(file: Path, name: object, has_pixels: bool, available: lookup.Images)
         if not has_pixels:
             raise
         raise LayoutError(
-            f"{error} (imageData holds the pixels of the image; the program labelme_export_json extracts them)"
+            f"{error} (the field imageData of the JSON file holds the image; extract the image with the program "
+            "labelme_export_json)"
         ) from None
 
 
@@ -188,7 +189,7 @@ def _kind_without_area(item: Any) -> str | None:
 
 
 def _labelled_region(item: Any, shape: Shape, where: str) -> tuple[str, object, Region]:
-    """Return the label, the group and the pixels of one shape."""
+    """Return the label, the group_id and the pixels of one shape."""
     fields = validated(LabelMeShape, item, where)
     kind = fields.shape_type or "polygon"
     try:
@@ -224,12 +225,12 @@ def _region(kind: str, points: Points, mask: Any, shape: Shape, where: str) -> R
 
 
 def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Region:
-    """Decode a mask in base64; the upper left pixel of the mask is at the first point of `points`."""
+    """Decode a base64-encoded mask; the upper left pixel of the mask lies at the first point of `points`."""
     try:
         mask = decode(base64.b64decode(encoded))[..., 0] > 0
     except (TypeError, binascii.Error, ImageError) as error:
         raise LayoutError(
-            f"{where}: the field mask is not an image in base64 ({error}); correct or remove the shape"
+            f"{where}: the field 'mask' is not a base64-encoded image ({error}); correct or remove the shape"
         ) from error
     left, top = np.rint(points[0]).astype(int)
     height, width = mask.shape

@@ -112,7 +112,8 @@ def read_csv(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
         colour, class_id, name = _csv_row(where, {str(key): str(value) for key, value in row.items()})
         if classes.setdefault(colour, class_id) != class_id:
             raise LayoutError(
-                f"{where}: colour {row['colour']} already has class {classes[colour]}; remove one of the two lines"
+                f"{where}: an earlier line already gives colour {row['colour']} the class {classes[colour]}; remove "
+                "one of the two lines"
             )
         name = names.check(name, f"{where}: name") if name else name
         if name and class_id != IGNORE and class_names.setdefault(class_id, name) != name:

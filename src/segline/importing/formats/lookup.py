@@ -13,7 +13,7 @@ from segline.importing.layout import READABLE, LayoutError, first_few
 
 
 def json_files(source: Path) -> list[Path]:
-    """Return `source` if it is a JSON file; otherwise the JSON files in this folder and its direct subfolders."""
+    """Return the JSON files in the folder `source` and in its direct subfolders; `source` may also be one JSON file."""
     if source.suffix.lower() == ".json":
         return [source]
     files_ = [file for pattern in ("*.json", "*/*.json") for file in sorted(source.glob(pattern))]
@@ -43,7 +43,7 @@ def json_contents(source: Path, keys: Sequence[bytes]) -> Iterator[tuple[Path, A
 
 @dataclass(frozen=True)
 class Images:
-    """Image files below the folder `root`, by file name in Unicode form NFC."""
+    """Image files below the folder `root`; `by_name` maps a file name (Unicode form NFC) to all files of this name."""
 
     root: Path
     by_name: Mapping[str, Sequence[Path]]
@@ -98,8 +98,8 @@ class Images:
         if len(closest) > 1:
             if len({names.composed(str(file)) for file in closest}) == 1:
                 raise LayoutError(
-                    f"{annotations}: {field} {name!r} matches files with look-alike names. "
-                    f"The folder {names.differ(closest)}"
+                    f"{annotations}: {field} {name!r} matches several files with look-alike names: "
+                    f"{names.differ(closest)}"
                 )
             raise LayoutError(
                 f"{annotations}: {field} {name!r} matches several files: {first_few(closest)}; put the folder of the "
@@ -129,7 +129,7 @@ def stems(images: Sequence[Path], root: Path) -> list[str]:
     if repeated:
         same = first_few([file for file, stem in zip(images, unique, strict=True) if stem == repeated[0]])
         raise LayoutError(
-            f"{same} have the same stem, but a stem must name one image; rename one file, and change its name in the "
-            "annotations too"
+            f"{same} have the same stem, but every image needs its own stem; rename one file, and change its name in "
+            "the annotations too"
         )
     return unique

@@ -165,7 +165,7 @@ def _object_pixels(file: Path, mask: imagefiles.Labels, threshold: float | None)
     grey = int(np.count_nonzero((mask > 0) & (mask < highest)))
     if grey:
         raise LayoutError(
-            f"{file}: {grey} pixels are neither 0 nor {highest}, but the mask of one object must hold two values; if "
-            f"the edge of the object is soft, add --threshold, such as --threshold {highest // 2}"
+            f"{file}: {grey} pixels are neither 0 nor {highest}, but the mask of one object must hold only these two "
+            f"values; if the edge of the object is soft, add --threshold, such as --threshold {highest // 2}"
         )
     return mask > 0

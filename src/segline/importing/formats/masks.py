@@ -1,4 +1,4 @@
-"""Build the layout of images with one mask each; the meaning of the mask values is guessed or set by options."""
+"""Build the layout of a source with one mask per image; the meaning of the mask values is guessed or set by options."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ def layout(
     blank: Mapping[str, Path] | None = None,
     mapper: Mapper = map,
 ) -> Layout:
-    """Return the layout of `images` with one mask each; guess the meaning of the values, unless `options` state it.
+    """Return the layout of a source with one mask per image; guess what the values mean, unless `options` state it.
 
     Parameters
     ----------
@@ -85,8 +85,8 @@ def _background(image: Path) -> Labels:
 def _refuse_no_background(meaning: Meaning) -> None:
     if meaning.labels == "boundaries":
         raise LayoutError(
-            "--missing-as-background: in these masks, class 0 is the border between cells, not background; omit this "
-            "option, or, if 0 is plain background, add --labels classes"
+            "--missing-as-background: segline reads these masks as boundary masks, in which 0 is the border between "
+            "cells, not background; leave the option out, or add --labels classes if 0 is background"
         )
     if meaning.class_of is not None and meaning.class_of.get(0) == IGNORE:
         raise LayoutError(
@@ -214,13 +214,13 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse masks whose ids are all at most PLAIN_IDS, because such ids may be object ids or rare classes."""
+    """Refuse masks if all ids are small (at most PLAIN_IDS), because small ids may be object ids or rare classes."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(
         f"the {census.filled} non-empty masks hold the values {first_few(ids)}. Each of these values forms one "
         "connected component and occurs in few masks. So the values may be object ids (if the masks were cropped from "
-        "one label image) or rare classes; add --labels instances or --labels classes"
+        "one label image) or rare classes; for object ids, add --labels instances; for classes, add --labels classes"
     )
 
 
@@ -261,7 +261,10 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
         table = first_few([f"{value} -> {class_of[value]}" for value in values], IGNORE)
         reasons.append(f"mask values to classes: {table}")
     if len(class_of) > IGNORE:
-        raise LayoutError(f"{len(class_of)} classes are too many; if the masks hold instances, add --labels instances")
+        raise LayoutError(
+            f"the masks hold {len(class_of)} classes including background, but segline supports at most {IGNORE}; if "
+            "the masks hold instances, add --labels instances"
+        )
     _refuse_unknown_classes(names, sorted(class_of.values()))
     if ignore is not None:
         class_of[ignore] = IGNORE

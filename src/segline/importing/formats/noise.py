@@ -19,7 +19,7 @@ SPECKS = 100  # like RARE, but for masks that hold only small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
-    """Return a list of the noise values in `values`; `values` must be in ascending order."""
+    """Return the noise in `values` (ascending): values near a much more frequent value, and values without areas."""
     top = values[-1]
     small = top <= MOST_CLASSES
     near = 0 if small else ceil(NEAR * top)
@@ -86,7 +86,7 @@ def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions)
 
 
 def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
-    """Return whether the masks hold many values, but fewer grey pixels than white pixels."""
+    """Return whether the masks are nearly black and white: many values, but fewer grey pixels than white pixels."""
     top = values[-1]
     if top < STRETCHED or len(values) <= MOST_CLASSES + 1 or 2 * census.masks_of[top] < census.filled:
         return False
@@ -96,7 +96,7 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 
 
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
-    """Return whether the masks hold many values, most grey values are noise, and the other values form areas.
+    """Return whether (1) the masks hold many values, (2) most greys are noise, and (3) non-noise values form areas.
 
     For masks with objects of one pixel each, the result is False, because the other values do not form areas.
     """
@@ -128,14 +128,15 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in (*small, IGNORE)])
     middle = IGNORE // 2 if census.pixels[IGNORE] > sum(census.pixels[value] for value in small) else 0
     raise LayoutError(
-        f"{census.most_of[IGNORE][1]}: the masks hold the values {counts}. If {IGNORE} marks ignored pixels, add "
-        f"--ignore {IGNORE}. If there is only one foreground class, and {IGNORE} or the small values are noise, add "
-        f"--threshold {middle}. Otherwise give the class of each value with --colours"
+        f"the masks hold the values {counts}; the mask with the most pixels of {IGNORE} is "
+        f"{census.most_of[IGNORE][1]}. If {IGNORE} marks ignored pixels, add --ignore {IGNORE}. If there is only one "
+        f"foreground class, and {IGNORE} or the small values are noise, add --threshold {middle}. "
+        "Otherwise give the class of each value with --colours"
     )
 
 
 def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks with few values if some of these values are noise, unless --class names each noise value.
+    """Refuse masks with few values if some values are noise, unless --class names every noise value.
 
     Raises
     ------

@@ -62,7 +62,7 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Return a list of those `objects` that cover at least one pixel; count the other objects as slivers."""
+        """Return an object list without objects that cover no pixel; `slivers` is the number of left-out objects."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
@@ -80,13 +80,13 @@ class ListSource:
 
     @classmethod
     def background(cls, image: Path) -> Self:
-        """Return a source for an image that holds background only; `read` returns a list without objects."""
+        """Return a source for an image that holds background only; `read` returns an empty list."""
         return cls(image, lambda: ObjectList(image, image_shape(image), ()))
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Totals over all object lists.
+    """Totals over all object lists, such as the numbers of objects, images and ignored regions.
 
     `objects` holds the number of objects by class name. `empty` is the number of images without objects, and `ignored`
     is the number of ignored regions. The classes Painted and ObjectList explain the other fields.
@@ -170,7 +170,7 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of listed objects; `names` maps each class id to the label of its objects.
+    """Return the layout of a source with lists of objects; `names` maps each class id to the class name.
 
     The layout has instance masks and, if there are several classes or ignored regions, class masks. With
     --labels classes it has only class masks. Groups come from groups.csv in `source`.

@@ -17,7 +17,7 @@ Naming = Callable[[Path], str]  # returns a name for a file; an image and its ma
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and their masks in two dicts; the keys of both are the stems of the images.
+    """Two dicts whose keys are the stems of the images: one dict of images, and one dict of masks.
 
     `rule` tells the user how images and masks were paired. An image without mask holds background only.
     """
@@ -33,7 +33,7 @@ def stem(file: Path) -> str:
 
 
 def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: ImportOptions) -> Pairs:
-    """Pair images and masks by the first name rule that pairs all files, or else by the rule with the most pairs.
+    """Pair images and masks: use the first rule for names that pairs all files, or else the rule with most pairs.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 
 
 def by_pattern(source: Path, files: Sequence[Path], images: str, masks: str, options: ImportOptions) -> Pairs:
-    """Pair files below `source` by the patterns `images` and `masks`; `*` matches the same text in both partners.
+    """Pair files below `source` by the patterns `images` and `masks`; `*` must match the same text in image and mask.
 
     `*` matches any text without `/`, `**/` matches nested folders of any depth, and `?` matches a single character. A
     `*` at the end also matches the file ending. A pattern that names a folder matches the files in this folder. Files
@@ -132,7 +132,7 @@ def _is_folder(pattern: str) -> bool:
 
 
 def _matching(source: Path, files: Sequence[Path], option: str, pattern: str) -> dict[str, Path]:
-    """Return the `files` that match `pattern`, by the text that `*` matches."""
+    """Return the `files` that match `pattern`; the key of each file is the text that `*` matches."""
     expression = re.compile(_expression(names.composed(pattern)))
     by_text: dict[str, Path] = {}
     for file in files:
@@ -179,10 +179,7 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a function that removes shared words from a stem.
-
-    Shared words are the words that all stems begin with, and the words that all stems end with.
-    """
+    """Return a function that removes the first and last words of a stem if all stems of `files` share these words."""
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)
@@ -197,7 +194,7 @@ def _shared_words(stems: Sequence[str]) -> str:
 
 
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
-    """Return the files by name; the function `naming` returns the name of a file.
+    """Return a mapping from name to file; the function `naming` derives the name from the file.
 
     If two files have the same name, raise LayoutError if `refuse` is True, and return an empty mapping otherwise.
     """

@@ -66,7 +66,7 @@ def look(file: Path) -> Look:
 
 
 def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[Counter[Packed]]:
-    """Count the pixels of each colour; return three counts: of all pixels, of those in areas, of those in lines.
+    """Count pixels by colour; return three counts: all pixels, only the pixels in areas, only the pixels in lines.
 
     `places` (H, W) holds, for each pixel, the index of its colour in the array `shown`.
     """

@@ -70,8 +70,7 @@ def polygon(points: Points, shape: Shape) -> Region:
     The region contains the pixels whose centres are inside the outline.
     """
     height, width = shape
-    # Find the rows and columns whose centres lie between the smallest and the largest coordinate of the outline.
-    # The last of these rows is `bottom` - 1, and the last of these columns is `right` - 1.
+    # Rows `top` to `bottom` - 1 and columns `left` to `right` - 1 have centres inside the outline's bounding box.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -87,7 +86,7 @@ def _crossings(points: Points, top: int, bottom: int) -> tuple[npt.NDArray[np.in
     Return two arrays: the row of each point, and its x value.
     """
     following = np.roll(points, -1, axis=0)
-    # Orient all edges downwards. Then an edge that two polygons share has the same x values in both, bit for bit.
+    # Orient all edges downwards. Then two polygons that share an edge get bit-identical x values for this edge.
     down = points[:, 1] <= following[:, 1]
     x0, y0 = np.where(down[:, None], points, following).T
     x1, y1 = np.where(down[:, None], following, points).T
@@ -205,7 +204,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     if not runs[1::2].any():
         return Region.of(np.zeros(shape, bool))
     first, last = ends[0], ends[1::2][-1]
-    # Expand runs to pixels in the columns of the object, not of the whole image. This saves time for small objects.
+    # Decode only the columns that the object covers; this saves time for small objects.
     left, right = int(first // height), int(-(-last // height))
     stops = ends[1::2] - left * height
     starts = ends[::2][: stops.size] - left * height

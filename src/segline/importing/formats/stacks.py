@@ -82,7 +82,7 @@ def _pairs(source: Path) -> tuple[dict[Path, Path], list[Path], list[Path]]:
     images = [file for file in beside if file not in labels]
     if not labels:
         images, labels = (_tiffs(_first_existing(source, usual_names)) for usual_names in (IMAGES, MASKS))
-    # Opening a sample of the files is enough; opening 100,000 files to look for stacks would take a minute.
+    # To find out whether there are stacks, open only some files; opening 100,000 files would take a minute.
     sample = images[:: max(1, len(images) // MOST_OPENED)]
     if not labels or not any(imagefiles.pages(file) > 1 for file in sample):
         return {}, [], []
