@@ -80,6 +80,13 @@ class Project:
             timeout=1200,
         )
 
+    def start(self, log: Path, *command: str, **environment: str) -> "subprocess.Popen[bytes]":
+        """Start a command in the background; it writes its output to `log`."""
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                command, cwd=self.folder, env=self._environment(environment), stdout=file, stderr=subprocess.STDOUT
+            )
+
     def killed_after(self, seconds: float, *command: str, **environment: str) -> bool:
         """Kill a command and its children after `seconds`; return whether it was still running."""
         process = subprocess.Popen(
