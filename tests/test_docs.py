@@ -89,6 +89,7 @@ def test_every_command_and_option_is_documented(pages: dict[Path, str], stages: 
 def test_a_missing_command_or_option_is_found(pages: dict[Path, str], stages: set[str]) -> None:
     text = "\n".join(pages.values())
     assert undocumented(text.replace("--dry-run", "").replace("segline ui", ""), stages) == [
+        "segline upgrade --dry-run",
         "segline ui",
         "segline models promote --dry-run",
     ]
