@@ -414,7 +414,10 @@ LAYOUTS = faults(
         ),
         "COCO outside": (annotation(segmentation=[[99, 1, 120, 1, 99, 9]]), "annotation 2: point x 99, y 1 is outside"),
         "COCO not a number": (annotation(segmentation=[[1, 1, 2, 2, 3, np.nan]]), "(id 2): segmentation[0][5] is nan"),
-        "COCO a box alone": (annotation(segmentation=[]), "annotations.json: annotation 2: segmentation is empty"),
+        "COCO a box alone": (
+            annotation(segmentation=[]),
+            "annotations.json: annotation 2: the field segmentation is empty",
+        ),
         "COCO runs too short": (runs(40, 48, 1, 2), "annotation 2: the runs in segmentation.counts have 3 pixels"),
         "COCO runs of another size": (runs(4, 4, 16), "annotation 2: segmentation.size is 4x4"),
         "COCO runs below zero": (runs(40, 48, -5, 1925), "annotation 2: ", "-5 pixels"),
@@ -469,11 +472,11 @@ COLOURS = faults(
             put("colours.csv", "a,b\n1,2\n"),
             "colours.csv has no column colour, only the columns a, b",
         ),
-        "no colour": (table("#zzz,1"), "colours.csv, line 2: colour is '#zzz'"),
-        "no class of a colour": (table("#000000,999"), "colours.csv, line 2: class is '999'"),
+        "no colour": (table("#zzz,1"), "colours.csv, line 2: the colour is '#zzz'"),
+        "no class of a colour": (table("#000000,999"), "colours.csv, line 2: the class is '999'"),
         "a colour of two classes": (
             table("#000000,0", "#000000,1"),
-            "colours.csv, line 3: colour #000000 already has class 0",
+            "colours.csv, line 3: an earlier line already gives colour #000000 the class 0",
         ),
         "colours of no class": (table("#000000,0", "#ff0000,1"), "source/masks/a.png: 2 colour(s)", "#020202"),
     },
@@ -506,7 +509,13 @@ IMPORT_FLAGS = flags(
         "--name new --group-by 'patient(.)'": (LayoutError, "--group-by 'patient(.)' does not match the image names a"),
     },
 ) | flags(
-    "import", {"data --name new": (DatasetError, "the source data and the dataset folder data/raw/new are nested")}
+    "import",
+    {
+        "data --name new": (
+            DatasetError,
+            "the source data and the dataset folder data/raw/new are the same, or one is inside the other",
+        )
+    },
 )
 
 

@@ -19,10 +19,10 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-# Threads of matrix libraries wait for each other in a busy loop, and go to sleep only after a set time.
-# By default, this time is so long that training runs at half speed while another program uses the CPU.
-# benchmarks/bench_spin.py measures the training speed with a short time and with the default time.
-# It repeats these two measurements on an idle machine and on a machine that runs other programs.
+# Threads of matrix libraries wait for each other in a busy loop, and go to sleep only after a set time, the spin time.
+# By default, the spin time is so long that training runs at half speed while another program uses the CPU.
+# benchmarks/bench_spin.py measures the training speed with a short spin time and with the default spin time.
+# It makes both measurements on an idle machine and on a machine that runs other programs.
 # OpenMP libraries read the variables below only once, when the libraries are loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU: rounds of a busy loop, a few microseconds

@@ -41,7 +41,7 @@ def shown(address: str) -> str:
     user, rest = _user(rest)
     if user is not None:
         name, colon, _ = user.partition(":")
-        # For a web server the user name may be the token: https://TOKEN@host, https://TOKEN:x-oauth-basic@host.
+        # Hide the user name of a web server if it may be a token: https://TOKEN@host, https://TOKEN:x-oauth-basic@host.
         if scheme.lower().startswith("http") and (not colon or len(name) > LONG):
             name = HIDDEN
         elif colon:
@@ -81,7 +81,7 @@ def secrets(address: str) -> Iterator[str]:
             yield name
         if colon:
             yield password
-            # A library may mistake a piece of the password for the host or port, and show this piece in its message.
+            # Yield parts of the password, too: a library may mistake a part for the host or port, and show this part.
             parts = re.split(r"[/?#@:]", f"{password}/{unquote(password)}")
             yield from (part for part in parts if len(part) > SHORT)
     for part in rest.partition("#")[0].partition("?")[2].split("&"):

@@ -50,7 +50,7 @@ def main() -> None:
             app()
         except Exception as error:
             ours = type(error).__module__.startswith("segline.")
-            # A full disk can cause a later error, such as "its files are missing". The full disk is reported instead.
+            # A full disk can cause a later error, such as "its files are missing". Report the full disk instead.
             caused = failure.is_full(error) and failure.AGAIN.split(",", maxsplit=1)[0] not in str(error)
             message = str(error) if ours and not caused else _known(error)
             if message is None:
@@ -103,7 +103,7 @@ def init(
     ] = None,
     name: Annotated[str, typer.Option(help="name of the imported dataset; default: the name of SOURCE")] = "",
 ) -> None:
-    """Make a project of your own that uses the installed segline. docs/projects.md describes it."""
+    """Make a project of your own that uses the installed segline. docs/projects.md describes such projects."""
     from segline.commands import init as command
 
     command.main(folder, source, name, terminal.say)

@@ -75,7 +75,7 @@ def partial(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A killed process may have left a temporary file. If that is a link, writing would change the link's target.
+        # Remove a temporary file that a killed process left. Writing to a link would change the target of the link.
         temporary.unlink(missing_ok=True)
         try:
             yield temporary
@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Make an OSError in the with statement name `path` if the error names a temporary file of `path` or no file."""
+    """Make an OSError in the with statement name `path` if the error names no file or a temporary file of `path`."""
     try:
         yield
     except OSError as error:
@@ -267,7 +267,8 @@ def _encoded(path: Path, text: str) -> bytes:
     except UnicodeEncodeError as error:
         around = text[max(0, error.start - 20) : error.end + 20]
         raise FileError(
-            f"{path}: {shown(around)} is not valid Unicode and cannot be written; rename the file that has this name"
+            f"{path}: the text {shown(around)} is not valid Unicode and cannot be written; rename the file whose name "
+            "occurs in this text"
         ) from None
 
 
@@ -291,7 +292,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill. On success it replaces `target`; on failure `target` stays unchanged."""
+    """Yield a temporary folder to fill. On success, rename it to `target`; on failure, leave `target` unchanged."""
     building = temporary_name(target)
     with written(target):
         try:
@@ -304,7 +305,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`; remove a former `target` only after the renaming."""
+    """Rename `folder` to `target`. A former `target` is moved aside first, and removed only after the renaming."""
     former = temporary_name(target, "former")
     if former.is_symlink():
         former.unlink()

@@ -41,7 +41,7 @@ class Segmentation:
 
 
 class Segmenter:
-    """A registered model. It predicts with the code that was registered with it, not with the installed segline."""
+    """A registered model. Predictions use the code that was registered with the model, not the installed segline."""
 
     def __init__(self, version: Loaded, address: str) -> None:
         """Wrap a loaded version. Scripts call `load` instead."""
@@ -90,7 +90,7 @@ class Segmenter:
     def _predict(
         self, size: tuple[int, int], read: rows.Read, encoded: Callable[[], bytes], views: int, probabilities: bool
     ) -> Segmentation:
-        """Predict an image of `size` (height, width). Predict a large image window by window, any other at once."""
+        """Predict an image of `size` (height, width): out-of-core if the image is large, otherwise in memory."""
         if not rows.by_windows(self._version, *size):
             return self._predict_encoded(encoded(), views, probabilities)
         with tempfile.TemporaryDirectory(prefix="segline-") as folder:
@@ -163,7 +163,7 @@ def load(model: str | os.PathLike[str], *, trust: bool = False) -> Segmenter:
 
 
 def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
-    """Open a dataset folder, as `segline import` writes it. Images are read when they are needed.
+    """Open a dataset folder in the format that `segline import` writes. Images are read only when they are needed.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def read_dataset(folder: str | os.PathLike[str]) -> Dataset:
 
 @contextmanager
 def _errors_about(image: str) -> Iterator[None]:
-    """Begin the messages of errors with the name of the image."""
+    """Add the name of the image to error messages that do not contain the name."""
     try:
         yield
     except RegistryError as error:
@@ -191,7 +191,7 @@ def _errors_about(image: str) -> Iterator[None]:
 
 
 def _pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an image as an array (H, W, C); raise RegistryError if shape or type are not those of an image."""
+    """Return an image as an array (H, W, C); raise RegistryError if its shape or type is not valid for an image."""
     array = np.asarray(image)
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise RegistryError(f"the image has shape {array.shape}; give an array (H, W) or (H, W, C)")

@@ -43,7 +43,7 @@ def fault(name: str) -> str | None:
 
 
 def check(name: str, what: str) -> str:
-    """Return `name` in NFC; raise NamingError if it is invalid.
+    """Return `name` in NFC; raise NamingError if the name is invalid.
 
     The message of the error starts with the text `what`, such as "class 1:".
     """

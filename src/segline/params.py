@@ -104,8 +104,9 @@ class Weights(Section):
     def _border_to_draw_by(self) -> Self:
         if self.density_border > 0 and self.kind == "none":
             raise ValueError(
-                f"density_border {self.density_border:g} needs the border term, but kind is 'none'; set density_border "
-                "to 0, or set kind to 'paper' (and w0 to 0 to keep the border term out of the loss)"
+                f"density_border {self.density_border:g} needs the border term, which kind 'none' does not compute; "
+                "set density_border to 0, or set kind to 'paper'. "
+                "With kind 'paper', w0 = 0 keeps the border term out of the loss"
             )
         return self
 
@@ -131,7 +132,7 @@ class Model(Section):
 
 
 class Augment(Section):
-    """Random changes of a training tile; all geometric changes share one interpolation."""
+    """Random changes of a training tile; all geometric changes are combined into one interpolation."""
 
     elastic_grid: int = Field(3, ge=2, description="control points per side of the random displacement field (paper 3)")
     elastic_sigma: NonNegative = Field(
@@ -346,7 +347,7 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the class of the section, or mapping of sections, in `field`; None if `field` holds no section."""
+    """Return the type of the section in `field`, or of each section in a mapping; None if `field` holds no section."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
@@ -435,12 +436,15 @@ class Tune(Section):
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        """Direction of improvement."""
+        """Whether the search maximizes or minimizes the metric."""
         return "maximize" if self.objective.startswith("maximize") else "minimize"
 
 
 def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
-    """Return False only if `name` is a schedule setting that none of the decay schedules in `kinds` reads."""
+    """Return whether the setting `name` has an effect with at least one of the decay schedules `kinds`.
+
+    A parameter of a schedule has an effect if one of these schedules reads it. Every other setting has an effect.
+    """
     section, _, parameter = name.rpartition(".")
     return (
         section != "train.schedule"
@@ -516,7 +520,7 @@ class Gate(Section):
 
 
 class Runtime(Section):
-    """Device, threads and display. These settings are not part of a result and do not make a stage run again."""
+    """Device, threads and display. These settings are not inputs of a stage: changing them makes no stage run again."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     workers: int = Field(

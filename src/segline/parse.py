@@ -106,7 +106,7 @@ def from_yaml(data: bytes | str) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ParseError(f"not valid JSON: {name} is not a number in JSON; write null, or leave the field out")
+    raise ParseError(f"not valid JSON: JSON has no number {name}; write null, or leave the field out")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise ParseError(f"not valid JSON: {shown(repeated)} occurs twice in one object; remove one of the two")
+        raise ParseError(f"not valid JSON: the key {shown(repeated)} occurs twice in one object; remove one of the two")
     return content
 
 

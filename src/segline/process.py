@@ -32,7 +32,7 @@ class Terminate:
 
     @property
     def cleaning_up(self) -> bool:
-        """Whether a stop has begun less than GRACE_PERIOD seconds ago."""
+        """Whether the process began to stop less than GRACE_PERIOD seconds ago."""
         return time.monotonic() - self._stop_time < GRACE_PERIOD
 
     def __call__(self, number: int, _: FrameType | None) -> None:
@@ -124,7 +124,7 @@ class Deferred:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # Keep ignored signals ignored. A shell starts background jobs with Ctrl-C ignored, so that they go on.
+            # Leave ignored signals ignored: a shell makes background jobs ignore Ctrl-C, so that they are not stopped.
             numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
             self._former = {number: signal.signal(number, self._record) for number in numbers}
         return self
@@ -145,7 +145,7 @@ class Deferred:
         self._restore()
 
     def _restore(self) -> None:
-        # A signal may interrupt this method and call it again. Restoring the handlers twice is harmless.
+        # A signal handler may call this method while this method runs. Restoring the handlers twice is harmless.
         former, self._former = self._former, {}
         for number, handler in former.items():
             signal.signal(number, handler)

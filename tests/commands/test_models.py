@@ -115,7 +115,11 @@ def test_uses_by_content(registry: Registry, cells: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "output"), [("", "IMAGE is empty"), ("folder", "folder is a folder; give one image file")]
+    ("image", "output"),
+    [
+        ("", "the argument IMAGE is empty; give the path or the name of an image file"),
+        ("folder", "folder is a folder; give one image file"),
+    ],
 )
 def test_uses_refuses_folders_and_empty_names(cells: Path, image: str, output: str) -> None:
     (cells / "folder").mkdir()

@@ -50,7 +50,7 @@ REFUSED = {
     r"multiscales.0.axes.0: Input should be": SAID | {"axes": ["c", "y", "x"]},
     r"multiscales.0.datasets: Tuple should have at least 1": SAID | {"datasets": []},
     r"multiscales.0.datasets.0.path: Field required": SAID | {"datasets": [{}]},
-    r"leads out of the folder; move level 0 into the folder, and correct this path": SAID
+    r"leads out of the folder; move level 0 into the folder, and correct the path in the metadata": SAID
     | {"datasets": [{"path": "../b/0"}]},
     r"'/tmp', leads out of the folder": SAID | {"datasets": [{"path": "/tmp"}]},
     r"the axes are c, x, y; segline": SAID | {"axes": [{"name": n} for n in "cxy"]},

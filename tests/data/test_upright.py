@@ -180,7 +180,10 @@ def test_a_mask_of_bits_with_white_as_0_equals_pillow(source: Path) -> None:
     made = imported(source)
     classes, _ = Dataset.open(made.folder).truth("a0")
     assert np.array_equal(classes > 0, mask(0) > 0)
-    assert any("4 mask(s): 0 is white (WhiteIsZero)" in reason for reason in made.reasons)
+    assert any(
+        "4 mask(s): 0 is declared as white (WhiteIsZero); values are inverted, so 0 is black" in reason
+        for reason in made.reasons
+    )
 
 
 @pytest.mark.parametrize(

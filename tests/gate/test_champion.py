@@ -101,7 +101,7 @@ def test_promotions_and_rollbacks_move_the_aliases(registry: Registry) -> None:
     with pytest.raises(
         PromotionError,
         match="cells has no champion before the current one; promote another version with `segline models promote`, or "
-        "name a version that was champion at any time with --to VERSION",
+        "use --to VERSION to choose any version that was champion once",
     ):
         rollback(registry, "once more")
     rollback(registry, "was good after all", "3")

@@ -212,7 +212,7 @@ def test_invalid_names_are_refused(tmp_path: Path, source: Path, name: str) -> N
 def test_source_and_target_stay_apart(tmp_path: Path, source: Path) -> None:
     before = tree(tmp_path)
     for raw, name in ((tmp_path, "source"), (source, "images"), (tmp_path.parent, tmp_path.name)):
-        with pytest.raises(DatasetError, match="are nested"):
+        with pytest.raises(DatasetError, match="are the same, or one is inside the other"):
             bring(source, name, raw=raw, replace=True)
     assert tree(tmp_path) == before
 

@@ -139,7 +139,8 @@ def test_refusals(tmp_path: Path) -> None:
         (),
     )
     with pytest.raises(
-        LayoutError, match="a block would get the name a_r0_c1, but an image has this name; rename the image"
+        LayoutError,
+        match="a block would get the name a_r0_c1, but another image already has this name; rename that image",
     ):
         plan(twins, None, 30)
 

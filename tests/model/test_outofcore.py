@@ -75,8 +75,8 @@ def test_models_that_need_the_whole_image_are_refused(inference: Inference, tmp_
     subject = predictor(inference, norm="none" if inference.segment_threshold else "group")
     with pytest.raises(
         ImageError,
-        match=r"83 x 61 px is too large for memory, and windows are not possible, because .* whole image.*; cut the "
-        r"image into parts",
+        match=r"83 x 61 px is too large for memory, and cannot be predicted window by window, because .* whole "
+        r"image.*; cut the image into parts",
     ):
         OutOfCorePrediction(subject, of(image(61, 83)), tmp_path, quiet)
 

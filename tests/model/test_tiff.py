@@ -225,7 +225,7 @@ def test_directories_in_a_cycle_are_refused() -> None:
 def test_tags_that_all_refer_to_the_whole_file_are_refused() -> None:
     """tifffile would load 4,000 x 1 MB as Python integers."""
     data = made([(273, "B", 2**20, struct.pack("<I", 0))] * 4000, bytes(2**20))
-    with pytest.raises(ImageError, match="a directory lists more bytes than the file"):
+    with pytest.raises(ImageError, match="a TIFF directory lists more bytes than the file"):
         decode(data)
 
 

@@ -64,8 +64,8 @@ def test_further_spellings_of_a_request_are_parsed(content: dict[str, Any]) -> N
     [
         (b"", 400, "not valid JSON"),
         (b"\xff\xfe\x00", 400, "not valid JSON"),
-        (b"NaN", 400, "not a float"),
-        (b"[]", 400, "not a list"),
+        (b"NaN", 400, "not a value of type float"),
+        (b"[]", 400, "not a value of type list"),
         (b"1" * 5000, 400, "not valid JSON"),
         (b"[" * 90_000, 400, "nested too deeply"),
         (b'{"a":' * 90_000, 400, "nested too deeply"),

@@ -128,7 +128,13 @@ def test_repro_resumes(project: Any, model: dict[str, str], how: Callable[[psuti
     assert killed.outputs(project.folder) == model
     assert runs(project) == ["FINISHED"]
     assert steps(project) == set()
-    # DVC has the model now: a forced run trains it again from the beginning.
+
+
+@pytest.mark.soak
+def test_a_forced_run_after_a_resumed_one_starts_from_the_beginning(project: Any, model: dict[str, str]) -> None:
+    """DVC has the model when the resumed run has finished."""
+    end(project, ["dvc", "repro", "train"], lambda dvc: stage(dvc).terminate(), saved(project))
+    assert "train: training resumes after epoch" in project.run("dvc", "repro", "train")
     assert "resumes" not in project.run("dvc", "repro", "--force", "--single-item", "train")
     assert runs(project) == ["FINISHED", "FINISHED"]
     assert killed.outputs(project.folder) == model

@@ -122,7 +122,9 @@ def test_a_density_of_a_border_term_that_does_not_exist_is_refused(prepared: Pre
     with (project / "params.yaml").open("a") as file:
         file.write("weights: {kind: none, density_border: 2}\n")
     with pytest.raises(
-        ParamsError, match=r"params\.yaml: weights .*density_border 2 needs the border term.*set density_border to 0"
+        ParamsError,
+        match=r"params\.yaml: weights .*density_border 2 needs the border term, which kind 'none' does not compute; "
+        r"set density_border to 0, or set kind to 'paper'\. With kind 'paper', w0 = 0 keeps the border term out",
     ):
         weights.main()
     assert not (project / "data/weights").exists()

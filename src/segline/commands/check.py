@@ -33,7 +33,7 @@ def main(
     DatasetError, GroupsFileError, ParamsError
         There is no dataset, the groups file exists already, or params.yaml is wrong.
     """
-    # params.yaml is needed only to check the splits, and whether the images are large enough for the network.
+    # If a folder is given, only the checks of the splits and of the image sizes need params.yaml.
     settings = params.load(params.Params, params.PARAMS_FILE) if not folder or params.PARAMS_FILE.exists() else None
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():
@@ -62,10 +62,10 @@ def main(
 def _of_settings(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], settings: params.Params
 ) -> Iterator[per_dataset.Problem]:
-    """Yield problems if the dataset does not fit the splits and the network of params.yaml."""
+    """Yield the problems that the splits and the network in params.yaml would have with the dataset."""
     prepare = settings.prepare
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
-        # params.yaml describes another dataset. Ignore the validation and test images that params.yaml names.
+        # params.yaml is about another dataset, so its lists of validation and test images do not apply here.
         prepare = prepare.model_copy(update={"validation": (), "test": ()})
     if len(dataset.images) >= splits.FEWEST_IMAGES:
         try:
@@ -78,7 +78,7 @@ def _of_settings(
 def _too_small(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], model: params.Model
 ) -> Iterator[per_dataset.Problem]:
-    """Yield a warning for each image that must be mirrored more than once to give the network enough context."""
+    """Yield a warning for each image so small that it is mirrored repeatedly to give the network enough context."""
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     for image in checked:
         side = min(image.size or (geometry.smallest,))

@@ -137,7 +137,10 @@ def _of_groups(both: Both, groups: list[str], gate: params.Gate) -> Iterator[tup
 def _draw(
     folder: Path, held_out: HeldOut, entrants: Mapping[str, tuple[Loaded, list[Score]]], metric: bootstrap.Metric
 ) -> int:
-    """Draw the ground truth and both predictions for the images that differ most; return the number of images."""
+    """Draw the images on which the scores of two versions differ most; return the number of drawn images.
+
+    Each picture shows both predictions and the ground truth.
+    """
     models, scores = zip(*entrants.values(), strict=True)
     shown = most_different((scores[0], scores[-1]), metric)
     for number, index in enumerate(shown, 1):

@@ -90,11 +90,11 @@ def _dataset_name(source: Path, name: str) -> str:
     name = name or source.resolve().stem
     if not re.fullmatch(NAME, name):
         raise InitError(
-            f"{name!r} cannot be the name of a dataset; give another one with --name, which consists of letters, "
+            f"{name!r} cannot be the name of a dataset; use --name to give another name, made up only of letters, "
             "digits, '.', '_' and '-'"
         )
     if name == DRAWN:
-        raise InitError(f"--name {name}: stage sample writes its dataset there; choose another name")
+        raise InitError(f"--name {name}: stage sample writes its dataset to {RAW / name}; choose another name")
     return name
 
 
@@ -158,7 +158,7 @@ def _removed_on_error(folder: Path, content: dict[str, bytes]) -> Iterator[None]
 
 
 def _start_git(folder: Path, paths: list[str]) -> None:
-    """Make a git repository, if `folder` is in none, and stage the files of the project."""
+    """If `folder` is not inside a git repository, make `folder` a repository. Stage the files of the project."""
     try:
         try:
             git.call(folder, "rev-parse", "--is-inside-work-tree")

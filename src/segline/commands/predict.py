@@ -154,7 +154,7 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
 
 
 def check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Check, before any writing, that all results can be written and replace no file that segline did not write.
+    """Before any file is written, check that all results can be written and would replace only segline's own files.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def check_targets(paths: list[Path], images: list[str], out: Path, options: Pred
         raise PredictError(f"--out {out} is a file; name a folder")
     for path in paths:
         _check_length(path, options)
-    # The suffix of a result file is not known before the image is read.
+    # Check all suffixes, because the suffix of a result file is not known before the image is read.
     targets = {_real(out) / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES}
     for path in paths:
         # A result must not replace an input link, the file behind that link, or a Zarr folder that contains the input.

@@ -77,7 +77,7 @@ class Line:
 
 
 def _is_md5(value: object) -> bool:
-    # Model versions that were registered by an early release of segline have an empty md5.
+    # Accept an empty md5, because model versions registered by an early release of segline have an empty md5.
     return isinstance(value, str) and re.fullmatch("([0-9a-f]{32})?", value) is not None
 
 
@@ -159,14 +159,16 @@ class Records:
         except OSError as error:
             self._remove_made()
             if error.errno in (errno.ELOOP, errno.EISDIR):
-                raise RecordsError(f"{self.out / LOCK} is a link or a folder; remove this link or folder") from None
+                raise RecordsError(
+                    f"{self.out / LOCK} must be a lock file, but is a link or a folder; remove this link or folder"
+                ) from None
             raise
 
     def _release(self) -> None:
         if self._lock is None:
             return
-        # The lock file usually stays, because another process may hold it. But if this process made the folder, and the
-        # folder has no other files, remove both.
+        # The lock file usually stays, because another process may hold it.
+        # But if this process made the folder, and no other file is in the folder, remove the lock file and the folder.
         if self._made and not self._file.exists() and [path.name for path in self.out.iterdir()] == [LOCK]:
             with suppress(OSError):
                 (self.out / LOCK).unlink()
@@ -189,7 +191,7 @@ class Records:
         except (parse.ParseError, OSError) as error:
             raise RecordsError(f"{self._file}: {error}; move this file away, or name another folder as --out") from None
         malformed = []
-        # segline ends each line with "\n". `splitlines` would also split at "\r".
+        # Split only at "\n", with which segline ends each line. `splitlines` would also split at "\r".
         for number, text in enumerate(content.split(b"\n"), 1):
             if not text.strip():
                 continue
@@ -206,7 +208,7 @@ class Records:
             )
 
     def written(self, request: Request) -> dict[str, str]:
-        """Return the names of the requested files by kind; return {} if one of them is not recorded or is missing."""
+        """Return the names of the requested files by kind; return {} if a file is not recorded or is missing."""
         line = self._lines.get(request.stem)
         if line is None or not _alike(line, request):
             return {}
@@ -235,7 +237,7 @@ class Records:
         if stale:
             for path in stale:
                 _remove(path)
-            # Record the removal, so that after a crash new files are not mistaken for the removed files.
+            # Record the removal: after a crash, new files with the same names must not be taken for the removed files.
             self._note(Line(stem=request.stem, files={}))
         return self.out
 

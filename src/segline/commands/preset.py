@@ -31,7 +31,7 @@ def names() -> list[str]:
 
 
 def settings(name: str) -> dict[str, Any]:
-    """Return the params.yaml sections that preset `name` mentions, with defaults for the settings that it leaves out.
+    """Return the params.yaml sections that preset `name` mentions; settings that the preset omits get their defaults.
 
     The result does not depend on the current params.yaml. Sections that the preset does not mention are left out.
 

@@ -74,14 +74,15 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
 
 
 def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
-    """Run stage `evaluate` and all stages before it in the clone, with as many threads as recorded and no run cache."""
+    """Run the stages up to `evaluate` in the clone, with the recorded number of threads and without DVC's run cache."""
     file = clone.project / "params.yaml"
     content = files.read_yaml(file)  # read without the schema, because another release of segline may have written it
     data = content.get("data") if isinstance(content, dict) else None
     source = data.get("source") if isinstance(data, dict) else None
     if not isinstance(source, str):
         raise RebuildError(
-            f"{file}: data.source = {shown(source)} is not the path of a dataset; the commit cannot be rebuilt"
+            f"{file}: data.source = {shown(source)} is not the path of a dataset, so the version cannot be rebuilt "
+            "from this commit"
         )
     yaml = YAML()
     settings = yaml.load(file.read_text(encoding="utf-8-sig"))
@@ -90,7 +91,7 @@ def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
         yaml.dump(settings, file)
     if (clone.project / f"{source}.dvc").is_file():  # otherwise a stage generates the dataset
         clone.fetch([source])
-    # The stages call `python`, which DVC looks up on PATH.
+    # Put the current Python first on PATH, because DVC looks up the command `python` of the stages on PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", "--no-commit", "evaluate"]
     done = subprocess.run(command, cwd=clone.project, env={**surroundings(), "PATH": path}, check=False)

@@ -56,7 +56,7 @@ def latest(store: Store, count: int) -> list[Row]:
             name=run.info.run_name,
             state=run.data.tags.get(OUTCOME_TAG, run.info.status) if run.info.status == "KILLED" else run.info.status,
             started=run.info.start_time / 1000,
-            # If a run was resumed, MLflow still has the former end time.
+            # Ignore the end time of a run in progress: MLflow keeps the former end time when a run is resumed.
             ended=run.info.end_time / 1000 if run.info.end_time and run.info.status != "RUNNING" else None,
             metrics={name: value for name, value in run.data.metrics.items() if not name.startswith("system/")},
             parent=run.data.tags.get("mlflow.parentRunId"),

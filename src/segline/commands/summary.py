@@ -78,7 +78,7 @@ def rounded(value: float | None) -> str:
 
 
 def registered(name: str, md5: str) -> str:
-    """Describe the registered version with this MD5, and its aliases."""
+    """Describe in one line the version with the MD5 `md5`: its model, number and aliases."""
     from segline.track.registry import Registry
     from segline.track.store import open_store
 

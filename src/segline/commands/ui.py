@@ -54,9 +54,9 @@ def main(port: int, say: Callable[[str], None]) -> None:
 def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run MLflow's server on the store at `place`; stop the server and its processes when the with statement ends."""
     _check_free(port)
-    # Turn off warnings about MLflow's own code. Turn off job execution, because it would start a dozen unneeded
-    # processes. The store's address may contain a password. Keep this address out of the command line, because every
-    # user can see the command line.
+    # Turn off warnings about MLflow's own code.
+    # Turn off job execution, because it would start a dozen unneeded processes.
+    # Keep the store's address, which may contain a password, out of the command line, which every user can see.
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": place.uri,

@@ -44,7 +44,7 @@ def main(say: Callable[[str], None], *, dry_run: bool = False) -> None:
 
 
 def _former() -> installed.Identity:
-    """Return the identity in segline.yaml; an identity without code if the file is missing or damaged."""
+    """Return the identity in segline.yaml; an identity without code digests if the file is missing or damaged."""
     try:
         former = installed.named()
     except files.FileError:

@@ -20,7 +20,7 @@ class UsesError(ValueError):
 
 
 def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """List the versions whose data contains the given image, found by its content or by its file name.
+    """List the versions whose data contain the given image. Images are compared by content and by file name.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
         The argument is empty or a folder.
     """
     if not image:
-        raise UsesError("IMAGE is empty; give an image file or its name")
+        raise UsesError("the argument IMAGE is empty; give the path or the name of an image file")
     if Path(image).is_dir():
         raise UsesError(f"{image} is a folder; give one image file or its name")
     registry = open_registry(name)

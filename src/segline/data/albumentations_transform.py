@@ -64,7 +64,10 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
 
     @property
     def targets(self) -> dict[str, Any]:
-        """Methods for the two kinds of target, image and mask. Each additional target uses one of these methods."""
+        """Dictionary from each kind of target, image or mask, to the method that transforms targets of this kind.
+
+        An additional target is declared as one of these two kinds.
+        """
         return {"image": self.apply, "mask": self.apply_to_mask}
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +83,7 @@ class RandomDeformation(albumentations.DualTransform):  # type: ignore[misc]
         return {"place": grid(draw(self.random_generator, self.settings, self.tile, centre), height, width)}
 
     def apply(self, img: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:
-        """Cut the tile from an image with linear interpolation; return (tile, tile) or (tile, tile, C)."""
+        """Cut the tile from an image by linear interpolation; the result has shape (tile, tile) or (tile, tile, C)."""
         return warp(place, img, "linear")
 
     def apply_to_mask(self, mask: npt.NDArray[Any], place: Grid, **_params: Any) -> npt.NDArray[Any]:

@@ -22,7 +22,7 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# OpenCV 5 uses exact coordinates for images of 1, 3 or 4 channels. For others, it rounds coordinates to 1/32 px.
+# With these numbers of channels, OpenCV 5 uses exact coordinates. With others, OpenCV rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 
@@ -58,7 +58,7 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Image coordinates at which `warp` samples the pixels of a tile. The functions `grid` and `window` make a Grid.
+    """Image coordinates at which `warp` samples the pixels of a tile; `grid` and `window` compute these coordinates.
 
     ``part`` : rows and columns of the image that the tile needs.
     ``rows`` and ``columns`` : (n, n) float32, px, inside the image, relative to the first pixel of ``part``. Relative
@@ -70,7 +70,7 @@ class Grid:
     columns: Float
 
     def inner(self, side: int) -> "Grid":
-        """Return the grid of the central square with sides of `side` px.
+        """Return the part of this grid that lies in its central square, whose sides are `side` px long.
 
         Unpadded convolutions keep only this square."""
         margin = (self.rows.shape[0] - side) // 2
@@ -79,7 +79,7 @@ class Grid:
 
 
 def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[int, int]) -> Parameters:
-    """Sample random parameters for a tile. The tile has sides of `tile` px around the pixel `centre`.
+    """Sample random parameters for a tile whose sides are `tile` px long and whose centre is the pixel `centre`.
 
     Every setting uses its own random numbers. So with the same seed, a new value of the noise setting does not change
     the geometry. The logarithm of the zoom is uniform, so that enlarging by a factor is as likely as reducing by this
@@ -106,7 +106,7 @@ def draw(rng: np.random.Generator, settings: Augment, tile: int, centre: tuple[i
 
 
 def grid(parameters: Parameters, height: int, width: int) -> Grid:
-    """Return the grid of the augmented tile in an image of `height` x `width` px.
+    """Return the grid of the augmented tile: coordinates in an image of `height` x `width` px.
 
     Coordinates beyond the border of the image are mirrored at the border.
     """
@@ -166,7 +166,7 @@ def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int,
 
 
 def _mirror(places: Float, origin: int, length: int) -> slice:
-    """Mirror coordinates at the ends of an axis, so that all lie in 0 ... length - 1; overwrite `places`.
+    """Mirror coordinates at the ends of an axis, so that all lie in 0 ... length - 1; store the results in `places`.
 
     The coordinates are `places` + `origin`. The edge is not repeated.
 
@@ -204,9 +204,10 @@ def _mirror_often(places: Float, low: int, length: int) -> None:
 
 
 def warp(place: Grid, array: Array, interpolation: Interpolation) -> Array:
-    """Sample `array` (H, W) or (H, W, C) at the coordinates of a grid; return (n, n) or (n, n, C) of the same type.
+    """Sample `array` (H, W) or (H, W, C) at the coordinates of a grid; return an array (n, n) or (n, n, C).
 
-    Only the part under the grid is read from a memory-mapped array. Interpolated integers are rounded.
+    The result has the type of `array`. Only the part under the grid is read from a memory-mapped array. Interpolated
+    integers are rounded.
 
     Raises
     ------
@@ -239,7 +240,7 @@ def _remap(part: Array, place: Grid, interpolation: Interpolation) -> Array:
 
 
 def apply(parameters: Parameters, array: Array, interpolation: Interpolation) -> Array:
-    """Cut the augmented tile, (tile, tile) or (tile, tile, C), from `array`.
+    """Cut the augmented tile from `array`; the result has shape (tile, tile) or (tile, tile, C).
 
     To cut the same tile from several arrays, call `grid` once and `warp` for each array.
     """
@@ -259,7 +260,8 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
     # The shift is added to whole rows, because numpy is four times slower if the innermost loop has three channels.
     changed.reshape(height, width * channels)[:] += np.tile(shift, width)
     if parameters.noise > 0:
-        # 16 random bits select a normal quantile, up to 4.3 sigma. This is five times faster than `standard_normal`.
+        # 16 random bits select one of 65,536 normal quantiles. This is five times faster than `standard_normal`.
+        # No quantile is farther than 4.3 sigma from 0.
         bits = np.random.default_rng(parameters.noise_seed).integers(2**16, size=scaled.shape, dtype=np.uint16)
         changed += (_normal_quantiles() * np.float32(parameters.noise)).take(bits)
     return changed

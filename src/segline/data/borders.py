@@ -106,7 +106,7 @@ def bands(height: int) -> list[slice]:
 def weight_band(
     target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
 ) -> npt.NDArray[np.float32]:
-    """Return the rows `rows` of the weight map. In `target`, touching instances must already be separated.
+    """Return the part of the weight map in `rows`. In `target`, touching instances must already be separated.
 
     The rows are identical to those of `weight_map`. Only these rows and a margin are read from the arrays, which may be
     memory-mapped.
@@ -247,6 +247,6 @@ def _distance(outside: npt.NDArray[np.bool_]) -> Distances:
 
 
 def _exact(distances: Distances) -> npt.NDArray[np.float64]:
-    """Remove float32 rounding errors from distances up to 2,000 px. Their exact squares are whole numbers."""
+    """Remove float32 rounding errors from distances up to 2,000 px. Squares of exact distances are whole numbers."""
     squares = np.square(distances, dtype=np.float64)
     return np.sqrt(np.rint(squares, out=squares), out=squares)

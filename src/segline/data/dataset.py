@@ -132,7 +132,7 @@ class Dataset:
         return height * width * max(READING * channels * np.dtype(dtype).itemsize, LABELS)
 
     def truth(self, stem: str) -> Truth:
-        """Return two arrays (H, W): class ids, IGNORE at ignored pixels; and instance ids, 0 for background.
+        """Return two arrays (H, W): class ids (IGNORE at ignored pixels) and instance ids (0 at background pixels).
 
         Without a folder `classes`, every instance is of class 1. Without a folder `instances`, the connected components
         of each class are the instances. For areas (`labels: classes`), components are 8-connected, so that a crack one
@@ -209,7 +209,8 @@ def by_stem(folder: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
     except OSError as error:
         raise DatasetError(f"{folder} cannot be listed: {error.strerror}") from error
     for file in listed:
-        # Pipes are skipped: reading one would block forever. Broken links are kept: reading one reports the error.
+        # Skip pipes, because reading a pipe would block forever.
+        # Keep broken links, because the code that reads them reports the error.
         wanted = not suffixes or file.suffix.lower() in suffixes
         if file.name.startswith(".") or not wanted or (file.exists() and not file.is_file()):
             continue

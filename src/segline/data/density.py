@@ -63,7 +63,7 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Sum the density of the pixels in each grid cell of an image; return the sums as `Density` needs them.
+    """Sum the density of the pixels in each grid cell of an image; return the sums in the form that `Density` needs.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Flo
     """
     table, borders = _table(of_class), np.broadcast_to(border, classes.shape)
     bands = [slice(top, top + CELL) for top in range(0, len(classes), CELL)]
-    # Bands save memory: the density of a whole image needs eight times the memory of its classes.
+    # Process the rows in bands, because the density of a pixel needs eight times the memory of its class id.
     sums, added = np.stack([_band(table[classes[band]], borders[band]) for band in bands], axis=1)
     return np.stack([np.cumsum(sums).reshape(sums.shape), added])
 
@@ -108,8 +108,5 @@ def _table(of_class: Sequence[float] | Float) -> Float:
 
 
 def _pick(rng: np.random.Generator, ends: Float) -> int:
-    """Choose one of several shares at random; return its index. `ends` holds the cumulative sums of the shares.
-
-    The probability of each choice is proportional to the share.
-    """
+    """Choose an index at random, in proportion to shares whose cumulative sums are `ends`."""
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

@@ -79,7 +79,7 @@ class _Window:
 
 @dataclass
 class _Scene:
-    """Classes and instances of an image, read in windows of rows."""
+    """Class ids and instance ids of an image, read in windows of rows."""
 
     classes: npt.NDArray[np.uint8]
     instances: Labels
@@ -91,7 +91,7 @@ class _Scene:
         return np.where(foreground(self.classes[rows], self.ignore), self.instances[rows], 0)
 
     def window(self, rows: slice) -> _Window:
-        """Return the window of `rows`; use the latest window if it has the same rows."""
+        """Return the window of `rows`: the latest window if its rows are the same, otherwise a new window."""
         if self.last is None or self.last[0] != rows:
             height, width = self.classes.shape
             around, inside = grown(rows, 1, height)
@@ -102,12 +102,12 @@ class _Scene:
 
 
 def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tuple[Pixels, Pixels]:
-    """Return the pairs of touching pixels of the same class in different instances, as positions in flattened rows."""
+    """Find pairs of touching pixels with the same class but different instances; return two arrays of flat indices."""
     first, second = [], []
     for dy, dx in _FORWARD:
         step = dy * width + dx
-        # In flattened rows, the last pixel of a row seems to touch the first pixel of the next row. Such pairs are
-        # removed below.
+        # In flattened rows, the last pixel of a row seems to touch the first pixel of the next row.
+        # The condition on the columns below removes such pairs of pixels.
         start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
         end = start + step
         touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])
@@ -130,8 +130,8 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A pixel waits until the touching pixels of lower rank are decided, also in other strips. The loop always
-            # ends, because the undecided pixel of lowest rank waits for no other pixel.
+            # A pixel waits until all touching pixels of lower-ranked instances are decided, even those in other strips.
+            # The loop always ends, because the undecided pixels of lowest rank wait for no other pixel.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -142,10 +142,9 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial state of each pixel (H, W), and two sizes of each instance: its area and its untouched area.
+    """Return the initial state of each pixel (H, W), and the area of each instance with and without touching pixels.
 
-    Both areas are numbers of pixels. The untouched area leaves out pixels that touch another instance of the same
-    class.
+    A touching pixel touches another instance of the same class. An area is a number of pixels.
     """
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
@@ -164,7 +163,7 @@ def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """Decide as many undecided pixels in `rows` as possible and update `state`; return whether all are decided.
+    """Decide as many pixels in `rows` as possible, and update `state`; return whether all these pixels are decided.
 
     A pixel is kept if no touching pixel of lower rank is kept. In each round, all pixels that wait for no other pixel
     are kept at once. The result is the same as if the instances were processed one by one.
@@ -176,8 +175,8 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
     earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
     first = np.where(earlier, window.first, window.second)
     second = np.where(earlier, window.second, window.first)
-    # The window has one more row above and below its inner rows. Pixels in these two rows may touch pixels outside the
-    # window, so other windows decide about them.
+    # Besides its inner rows, the window has one more row at the top and one more row at the bottom.
+    # Pixels in these two rows may touch pixels outside the window, so other windows decide about these pixels.
     undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
     waits = np.zeros(states.size, bool)
     while True:
@@ -203,7 +202,7 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """For each instance in `protected`, choose a pixel; turn the neighbours in other instances into background.
+    """For each instance in `protected`, choose a pixel; turn the pixel's neighbours in other instances into background.
 
     `_rivals` returns these neighbours. The chosen pixel has the fewest such neighbours among the pixels of the instance
     that are not yet background. Instances are processed in turn.

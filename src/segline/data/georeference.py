@@ -69,7 +69,7 @@ def tags(image: bytes) -> list[Tag]:
     from segline.model import tiff, tifftags
 
     with tiff.opened(io.BytesIO(geotiff_)) as (file, _):
-        # This call raises ImageError if the file has both an orientation and a georeference.
+        # This call is only a check: it raises ImageError if the file has both an orientation and a georeference.
         tifftags.metadata_of(file.pages.first)
         return tags_of(file)
 
@@ -81,7 +81,7 @@ def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
 
 
 def place_of(path: Path) -> Position | None:
-    """Read the position of an image file; None if the file has no georeference or only control points.
+    """Read the position of an image file; None if the georeference is missing or consists of control points.
 
     Raises
     ------

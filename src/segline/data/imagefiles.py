@@ -155,7 +155,8 @@ def _integers(labels: Labels, path: Path) -> Labels:
             "are ids; save the labels as integers. If the values are foreground probabilities, import them with "
             "--threshold 0.5"
         )
-    # An id beyond int64 would overflow. After clipping, the id is still above LARGEST_ID, so the caller refuses it.
+    # Clip ids before the conversion, because an id beyond int64 would overflow.
+    # A clipped id is still above LARGEST_ID, so the caller refuses this id.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
 
 

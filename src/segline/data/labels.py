@@ -32,7 +32,7 @@ def parts(length: int, most: int, step: int = 1) -> list[slice]:
 
 
 def grown(part: slice, margin: int, length: int) -> tuple[slice, slice]:
-    """Extend `part` by `margin` on both sides; return the extended part, and the position of `part` in it.
+    """Extend `part` by `margin` on both sides; return the longer part, and the position of `part` in the longer part.
 
     The extended part stays inside the axis.
     """

@@ -74,7 +74,7 @@ class Pyramid(_Part):
 
 @dataclass(frozen=True)
 class Frame:
-    """Path and metadata of an OME-Zarr image. Its predictions are written with the same version, axes and scale."""
+    """Path and metadata of an OME-Zarr image. Its predictions have the same NGFF version, axes and scale."""
 
     path: Path
     version: str
@@ -169,7 +169,7 @@ def _check(frame: Frame) -> None:
     if not parts or ".." in parts or frame.array == Path(pyramid.datasets[0].path):
         raise FileError(
             f"{frame.path}: the path of level 0, {pyramid.datasets[0].path!r}, leads out of the folder; "
-            "move level 0 into the folder, and correct this path"
+            "move level 0 into the folder, and correct the path in the metadata"
         )
     for change in (*pyramid.transformations, *pyramid.datasets[0].transformations):
         if change.type != "identity" and len(getattr(change, change.type)) != len(names):
@@ -244,12 +244,10 @@ class Chunks:
         if len(names) != len(self._shape):
             raise ImageError(
                 f"the metadata declare {len(names)} axes ({', '.join(names)}), but the array has "
-                f"{len(self._shape)} axes; convert the image"
+                f"{len(self._shape)} axes; {CONVERT}"
             )
         if array.dtype.kind not in "buif":
-            raise ImageError(
-                f"pixels of type {array.dtype} are not supported; convert them to integers or real numbers"
-            )
+            raise ImageError(f"pixels of type {array.dtype} are not supported; convert them to integers or floats")
         for name, length in zip(names, self._shape, strict=True):
             if length < 1:
                 raise ImageError(f"axis {name} is empty")

@@ -37,7 +37,7 @@ BLOCK = 1 << 20  # number of pixels summed at once, to limit the memory
 
 
 class Arrays(Sequence[npt.NDArray[Any]]):
-    """Sequence of arrays in files. Indexing an array opens its file, so few files are open at once."""
+    """Sequence of arrays, each in its own file. Access to an array opens its file, so few files are open at once."""
 
     def __init__(self, names: Sequence[str], load: Callable[[str], npt.NDArray[Any]]) -> None:
         self.names = names
@@ -94,11 +94,14 @@ class Prepared:
         return self._array("images", name)
 
     def target(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return the network's target (H, W): class ids with gaps between touching instances; IGNORE if ignored."""
+        """Return the network's target (H, W): class ids with gaps between touching instances.
+
+        Ignored pixels are IGNORE.
+        """
         return self._array("targets", name)
 
     def classes(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return the true class ids (H, W), IGNORE at ignored pixels."""
+        """Return the true class ids (H, W); ignored pixels are IGNORE."""
         return self._array("classes", name)
 
     def instances(self, name: str) -> npt.NDArray[np.int32]:
@@ -110,7 +113,7 @@ class Prepared:
         return _array(WEIGHTS / f"{name}.npy", np.float32, 2)
 
     def tile_sources(self, split: str) -> tuple[Arrays, Arrays, Arrays]:
-        """Return the images, targets and weight maps of a split, as the tile samplers need them."""
+        """Return the images, targets and weight maps of a split, in the form that the tile samplers need."""
         names = self.names(split)
         return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
 
@@ -180,7 +183,7 @@ class Moments:
 
 
 def moments(image: Raw) -> Moments:
-    """Return the moments of an image (H, W, C).
+    """Return the moments of an image (H, W, C): for each channel, the sum of values and the sum of squared values.
 
     In a dataset of grey and RGB images, `images.as_channels` must first convert grey images to three channels.
     """

@@ -28,7 +28,7 @@ KEPT = 2**26  # bytes of decoded strips and tiles that are kept for the next win
 
 
 class Readable(Protocol):
-    """Image of which any rows and columns can be read."""
+    """Image from which any range of rows and columns can be read."""
 
     @property
     def height(self) -> int:
@@ -152,7 +152,7 @@ class ZarrImage:
 
 
 class TiffImage(EncodedImage):
-    """TIFF file whose strips or tiles are decoded when they are needed; the latest ones are kept in memory."""
+    """TIFF file whose strips or tiles are decoded when needed; the latest decoded parts are kept in memory."""
 
     def _size(self) -> tuple[int, int]:
         """Read the metadata that later calls of `read` need; return the height and width of the image."""
@@ -230,7 +230,7 @@ class TiffImage(EncodedImage):
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
-    """Return whether the page can be read in parts. It must allow memory-mapping, or have small strips or tiles."""
+    """Return whether the page can be read in parts: it can be memory-mapped, or its strips or tiles are small."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     assert page.dtype is not None
     return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT

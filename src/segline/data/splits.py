@@ -104,7 +104,7 @@ def _refuse_overlap(groups: Mapping[str, str], validation: set[str], test: set[s
 
 
 def _draw(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, set[str]]:
-    """Choose groups for each split, so that the numbers of images are close to `wanted`; leave images for training.
+    """For each split, choose groups with about `wanted[split]` images in total; leave images for training if possible.
 
     Several choices are compared, because the split that is filled first may take groups that another split needs.
     """
@@ -132,9 +132,9 @@ def _draw_in_turn(sizes: Mapping[str, int], wanted: Mapping[str, int]) -> dict[s
 
 
 def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
-    """Choose groups with about `wanted` images.
+    """Choose groups with about `wanted` images in total.
 
-    Take all groups that fit, in order; then the smallest other group, if the number of images comes closer to `wanted`.
+    Take all groups that fit, in order; then the smallest remaining group, if the total comes closer to `wanted`.
     """
     drawn: set[str] = set()
     count = 0
@@ -145,13 +145,13 @@ def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
     rest = {group: size for group, size in sizes.items() if group not in drawn}
     if count < wanted and rest:
         smallest = min(rest, key=lambda group: rest[group])
-        # Without the smallest other group, there are too few images; with this group, too many. Add the group if this
-        # brings the number closer to `wanted`.
+        # Without the smallest remaining group, the total is below `wanted`; with this group, above `wanted`.
+        # Add this group if the total then comes closer to `wanted`.
         if count + rest[smallest] - wanted < wanted - count:
             drawn.add(smallest)
         elif count < fewest:
-            # The chosen groups have fewer than `fewest` images, and no other group fits. Replace all chosen groups with
-            # the smallest other group, because this group alone has enough images.
+            # The chosen groups have fewer than `fewest` images, and the smallest remaining group is too large to add.
+            # Choose only the smallest remaining group, because this group alone has enough images.
             drawn = {smallest}
     return drawn
 

@@ -100,7 +100,7 @@ class TrainingTiles(Dataset[Sample]):
         return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """Sample an image and a pixel in it: from the density if there is one, else uniformly over all pixels."""
+        """Sample an image and a pixel of this image: from the density if given, else uniformly over all pixels."""
         if self.density is not None:
             return self.density.draw(rng)
         pixel = int(rng.integers(self._ends[-1]))
@@ -149,14 +149,14 @@ def training_loader(
         batch_sampler=EpochBatches(len(tiles), batch_size, epochs, skip),
         num_workers=workers,
         worker_init_fn=_one_thread,
-        # Without this generator, the loader would use torch's global one. Then a resumed training run would differ from
-        # an uninterrupted one.
+        # Do not let the loader use torch's global generator.
+        # With the global generator, a resumed training run would differ from an uninterrupted training run.
         generator=torch.Generator(),
     )
 
 
 def _one_thread(_worker: int) -> None:
-    # OpenCV's threads do not survive the fork of a worker process, and the workers already run in parallel.
+    # Use one thread: OpenCV's threads do not survive the fork of a worker process, and workers run in parallel anyway.
     cv2.setNumThreads(0)
 
 
@@ -228,7 +228,7 @@ class ValidationTiles(Dataset[Sample]):
 
 
 def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
-    """Return the positions of the tiles that cover image `number`. Their order is shuffled but always the same."""
+    """Return the positions of the tiles that cover image `number`, in a shuffled order that is always the same."""
     height, width = image.shape[:2]
     places = [
         TilePlace(number, row, column, rows, columns)
@@ -239,7 +239,7 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """Divide an axis of `length` px into one share for each output; return the start and the share of each output.
+    """Cover an axis of `length` px with outputs; return the start of each output, and its share of the axis.
 
     A share is a range of the axis; the output is used only for this range. `output` is the length of each output, px.
     If the axis is at least as long as an output, all outputs lie inside the axis.
@@ -251,7 +251,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:
-    """Select at most `most` tile positions at even steps from all positions, so that each image keeps its share."""
+    """Select at most `most` tile positions, evenly spaced in the list of all positions; each image keeps its share."""
     every = [place for image in places for place in image]
     count = min(most, len(every))
     return [every[(2 * index + 1) * len(every) // (2 * count)] for index in range(count)]

@@ -36,7 +36,7 @@ Rows = Callable[[slice], npt.NDArray[Any]]
 
 
 class AnswerByRows(Protocol):
-    """Prediction by a registered model version, in memory or out-of-core. `rows` are rows of the upright image."""
+    """Prediction by a registered model version, in memory or out-of-core. `rows` selects rows of the upright image."""
 
     @property
     def has_instances(self) -> bool:
@@ -56,7 +56,10 @@ class AnswerByRows(Protocol):
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return labels, instances or probabilities as an image file made by the model version; None if out-of-core."""
+        """Return output `kind` as an image file made by the model version; None if the prediction is out-of-core.
+
+        `kind` is "labels", "instances" or "probabilities".
+        """
 
 
 class Layer(NamedTuple):
@@ -145,14 +148,14 @@ def picture(image: Readable, answer: AnswerByRows, longest: int | None = None) -
 def _outlined(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], objects: npt.NDArray[Any] | None) -> RGB:
     if pixels.shape[:2] != labels.shape:
         raise ImageError(
-            "the version was registered by an earlier segline, which does not turn images upright as their orientation "
-            "tags demand; register the model again, or remove the orientation tag"
+            "the model version was registered by an earlier segline, which does not turn images upright as orientation "
+            "tags demand; register the model again, or remove the orientation tag from the image"
         )
     return overlay(pixels, labels, objects=objects)
 
 
 def _shrunk(image: Readable, rows: slice, wide: int, step: int) -> npt.NDArray[np.float32]:
-    """Return the mean of each square in a band of rows, as an array (number of squares, C).
+    """Return the mean of each square of pixels in a band of rows, as an array (number of squares, C).
 
     A square has sides of `step` px; `wide` is the number of squares.
     """

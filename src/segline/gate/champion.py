@@ -130,7 +130,7 @@ def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersio
         The version may not be trusted.
     """
     if not reason.strip():
-        raise PromotionError("--reason is empty; give a reason to keep in the history")
+        raise PromotionError("--reason is empty; give a reason, which is recorded in the history")
     _check_reason(reason)
     with registry.store.place.lock("registry"):
         registry.settle()
@@ -167,7 +167,7 @@ def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:
     if len(held) < 2:
         raise PromotionError(
             f"{registry.name} has no champion before the current one; promote another version with `segline models "
-            "promote`, or name a version that was champion at any time with --to VERSION"
+            "promote`, or use --to VERSION to choose any version that was champion once"
         )
     version = registry.find(held[-2])
     if version is None:

@@ -204,7 +204,7 @@ def _against(
 
 
 def _facts(held_out: HeldOut, champion: ModelVersion | None) -> Verdict:
-    """Return a verdict without checks; the facts in the verdict describe the test images."""
+    """Return a verdict that contains no checks, only facts about the test images."""
     facts = {"test.md5": held_out.md5, "images": str(len(held_out.names))}
     if champion and champion.tags.get("test.md5") != held_out.md5:
         facts["note"] = (

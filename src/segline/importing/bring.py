@@ -52,7 +52,7 @@ def _serial(step: str, memory: Memory) -> Mapper:
 
 
 def _memory(item: Any) -> int:
-    """Estimate the memory for reading a file, bytes; the file is `item` itself, or `item.file`."""
+    """Estimate how many bytes of memory are needed to read a file; the file is `item` itself, or `item.file`."""
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):
@@ -131,7 +131,8 @@ def _refuse_target(source: Path, target: Path, replace: bool) -> None:
     inner, outer = sorted((source.resolve(), target.resolve()), key=lambda path: len(path.parts), reverse=True)
     if inner.is_relative_to(outer):
         raise DatasetError(
-            f"the source {source} and the dataset folder {target} are nested; import from a folder elsewhere"
+            f"the source {source} and the dataset folder {target} are the same, or one is inside the other; move the "
+            "source to another folder"
         )
     if target.exists() and not replace:
         raise DatasetError(f"{target} already exists; add --replace to replace it, or choose another --name")
@@ -171,7 +172,7 @@ def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
 def _write(
     folder: Path, layout: Layout, spec: Spec, plan: cutting.Plan, mapper_for: MapperFactory
 ) -> tuple[int, int | None]:
-    """Write the missing dataset files.
+    """Write the dataset files that do not exist yet.
 
     Return two values: the number of images that existed already, and the number of instances. The second value is None
     if the source has no instance masks.

@@ -66,7 +66,9 @@ def _tiff(pixels: Raw, nodata: float | None) -> bytes:
 
 
 def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> None:
-    """Write the class ids of one image, or of its blocks, as uint8 label images.
+    """Write the class ids of one image as uint8 label images, one for each block of the image.
+
+    An image that is not cut is a single block.
 
     Raises
     ------
@@ -92,7 +94,9 @@ def write_classes(layout: Layout, folder: Path, stem: str, windows: Windows) -> 
 
 
 def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -> int:
-    """Write the instance ids of one image, or of its blocks, as uint16 label images; return the number of instances.
+    """Write the instance ids of each block of one image as a uint16 image; return the number of instances.
+
+    An image that is not cut is a single block.
 
     Raises
     ------
@@ -123,7 +127,10 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write the missing blocks of a mask, and return these blocks by stem; call `read` only if a block is missing."""
+    """Write the blocks of a mask that have no file yet; return these blocks by stem. `read` returns the whole mask.
+
+    `read` is called only if a block has no file.
+    """
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
     if not missing:
         return {}

@@ -108,5 +108,6 @@ def _refuse_equal_names(blocks: Mapping[str, Windows]) -> None:
     repeated = [name for name, count in names.items() if count > 1]
     if repeated:
         raise LayoutError(
-            f"--cut: a block would get the name {repeated[0]}, but an image has this name; rename the image"
+            f"--cut: a block would get the name {repeated[0]}, but another image already has this name; rename that "
+            "image"
         )

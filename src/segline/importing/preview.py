@@ -19,7 +19,7 @@ SIDE = 320  # px; larger images are shrunk before drawing, so that outlines stay
 
 
 def contact_sheet(dataset: Dataset, checked: Sequence[Checked]) -> RGB:
-    """Draw a contact sheet (H, W, 3) of the images that the function `chosen` returns, with outlined labels."""
+    """Draw a contact sheet (H, W, 3): images that the function `chosen` selects, with outlined labels."""
     panels = [(stem, _panel(dataset, stem)) for stem in chosen(checked)]
     return overlay.gallery(panels, legend=overlay.legend(dataset.spec.classes, errors=False))
 

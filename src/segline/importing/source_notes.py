@@ -19,8 +19,8 @@ def notes(layout: Layout, mapper: Mapper) -> tuple[list[str], set[str]]:
     images = _readable(image.file for image in layout.images.values())
     masks = _readable(mask.file for sources in (layout.classes, layout.instances) for mask in sources.values())
     notes_of = dict(zip([*images, *masks], mapper(filenotes.notes, [*images, *masks]), strict=True))
-    # For images, leave out the notes about missing values (nodata) and about transparency. The pixel check reports
-    # missing values if pixels have them, and images with transparent pixels are refused.
+    # For images, leave out notes about missing values (nodata), because the pixel check reports missing values.
+    # Also leave out notes about transparency, because images with transparent pixels are refused.
     of_images = [(file, tuple(note for note in notes_of[file] if not _needs_pixels(note))) for file in images]
     kinds = {note.kind for _, file_notes in of_images for note in file_notes}
     of_masks = [(file, notes_of[file]) for file in masks]

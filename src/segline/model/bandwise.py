@@ -20,7 +20,7 @@ Kinds = npt.NDArray[np.uint8]
 
 
 class Table(NamedTuple):
-    """Objects that `find` found: the object number and the class of each preliminary id."""
+    """Result of `find`: for each preliminary id (the id of a part of an object), the object number and the class."""
 
     total: int
     """Number of objects."""
@@ -127,7 +127,10 @@ def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
 
 
 def _join(joined: dict[int, int], first: int, second: int) -> None:
-    """Join two components. `joined` maps an id to a lower id of its component; the lowest id is not in `joined`."""
+    """Join two components by an entry in `joined`; each entry maps an id to a lower id of the same component.
+
+    The lowest id of a component has no entry.
+    """
     low, high = sorted((_lowest(joined, first), _lowest(joined, second)))
     if low < high:
         joined[high] = low
@@ -141,7 +144,7 @@ def _lowest(joined: dict[int, int], number: int) -> int:
 
 
 def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
-    """Return the height map of `rows`, with one row above and one row below; -1 outside the image."""
+    """Return the height map of `rows` and of one row above and below; rows outside the image have height -1."""
     around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
     ground = heights(_distances(maps, around), maps.probabilities(around))
     missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)

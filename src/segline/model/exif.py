@@ -63,7 +63,7 @@ def _ratio(data: bytes, offset: int, order: str) -> float:
 
 
 def of_xmp(data: bytes) -> int | None:
-    """Return the orientation in XMP metadata, or None if there is none."""
+    """Return the orientation in XMP metadata; None if the metadata hold no orientation."""
     match = XMP_ORIENTATION.search(data[:MOST])
     return int(match[1]) if match else None
 

@@ -61,7 +61,7 @@ class Statistics:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Self:
-        """Read statistics from the JSON object `content`; raise KeyError, TypeError or ValueError if it is invalid."""
+        """Read statistics from JSON; raise KeyError, TypeError or ValueError if the object `content` is invalid."""
         read = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
         if read.dtype not in ("uint8", "uint16", "float32") or type(read.channels) is not int or read.channels < 1:
             raise ValueError(

@@ -37,7 +37,7 @@ Probabilities = npt.NDArray[np.float32]  # (K, H, W)
 
 
 class Prediction(NamedTuple):
-    """Labels and objects of an image."""
+    """Predicted labels and objects of an image."""
 
     labels: npt.NDArray[np.uint8]
     """Class ids (H, W)."""
@@ -140,7 +140,7 @@ class Predictor:
         return probabilities
 
     def _pixels(self) -> int:
-        """Return the largest number of input pixels of one forward pass."""
+        """Return the largest number of input pixels that one forward pass may process."""
         reduction = self.network.geometry.reduction**2
         return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
 
@@ -176,7 +176,7 @@ def load_with(folder: Path, inference: Inference, device: str = "cpu") -> Predic
     tensors = weights(folder / "weights.safetensors", description)
     network = description.build()
     network.load_state_dict(tensors)
-    # The memory format channels_last is faster. The type annotations of torch lack this argument.
+    # Use channels_last, the faster memory format. torch accepts this argument, but its type annotations lack it.
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network, description, inference, device)
 

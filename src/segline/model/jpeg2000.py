@@ -21,7 +21,7 @@ RATIO = 32768  # largest accepted expansion, decoded bytes per compressed byte; 
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
 # Bytes that OpenJPEG needs per tile, per channel of a tile and per precinct.
-# An image is never refused for tiles or precincts that need at most `FEW` bytes.
+# Tiles or precincts that need at most `FEW` bytes are accepted in every image.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
 SMALLEST_BLOCK = 2  # smallest accepted code-block: 16 px, stored as log2(16) - 2
 SIZ, COD, COC, SOT, SOD, EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
@@ -165,7 +165,9 @@ def _size(data: bytes) -> _Size:
     tiles = -(-right // wide) * -(-bottom // high)
     size = _Size(bottom - top, right - left, channels, parts[0] + 1, tiles, min(wide, right), min(high, bottom))
     if tiles * (TILE + CHANNEL * channels) > FEW + size.samples:
-        raise ImageError(f"the file has {tiles} tiles of {wide} x {high} px; save it with larger tiles")
+        raise ImageError(
+            f"the file has {tiles} tiles of {wide} x {high} px, which need too much memory; save it with larger tiles"
+        )
     return size
 
 
@@ -210,4 +212,6 @@ def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
         wide, high = (-(-side // 2 ** (levels - level)) for side in (size.tile_width, size.tile_height))
         count += -(-wide // 2 ** (precincts[level] & 15)) * -(-high // 2 ** (precincts[level] >> 4))
     if count * size.tiles * size.channels * PRECINCT > FEW + 4 * size.samples:
-        raise ImageError(f"the file has {count * size.tiles} precincts; save it with larger precincts")
+        raise ImageError(
+            f"the file has {count * size.tiles} precincts, which need too much memory; save it with larger precincts"
+        )

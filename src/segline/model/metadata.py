@@ -88,7 +88,7 @@ def decide(facts: Facts) -> Metadata:
     orientation, notes = _orientation(facts)
     nodata = number(facts.nodata)
     if facts.white_is_zero:
-        notes.append(Note("WhiteIsZero", "0 is white (WhiteIsZero); values are inverted, so that 0 is black"))
+        notes.append(Note("WhiteIsZero", "0 is declared as white (WhiteIsZero); values are inverted, so 0 is black"))
     if nodata is not None:
         notes.append(
             Note(
@@ -199,8 +199,8 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
     """
     if pixels.dtype.kind not in "bu" or pixels.shape[2] - len(alpha) != 1:
         raise ImageError(
-            f"0 is white (WhiteIsZero), which is not defined for {pixels.shape[2]} channel(s) of type "
-            f"{pixels.dtype}; write the file as MinIsBlack"
+            f"the file declares 0 as white (WhiteIsZero), which is not defined for {pixels.shape[2]} channel(s) of "
+            f"type {pixels.dtype}; write the file as MinIsBlack"
         )
     black: Pixels = ~pixels if pixels.dtype.kind == "b" else pixels.dtype.type(2**bits - 1) - pixels
     for channel in alpha:
@@ -209,7 +209,7 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
 
 
 def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
-    """Refuse a mask that declares 0 as white if the values may have been stored without inversion.
+    """Refuse a mask that declares 0 as white if the program that wrote the mask may not have inverted the values.
 
     `bits` is the number of bits per value. `writer` is the name of the program that wrote the file. tifffile declares
     every bool array as WhiteIsZero, but does not invert the values. scikit-image uses tifffile.
@@ -217,11 +217,12 @@ def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
     most, highest = 2**bits - 1, int(stored.max(initial=0))
     if bits == 1 and writer.startswith("tifffile"):
         raise ImageError(
-            "0 is white (WhiteIsZero), as tifffile declares for every array of bool; write the mask with "
+            "the file declares 0 as white (WhiteIsZero), as tifffile does for every array of bool; write the mask with "
             "photometric='minisblack', or as uint8"
         )
     if 0 < highest <= most // 2:
         raise ImageError(
-            f"0 is white (WhiteIsZero), but the values 0 to {highest} look like ids; inversion would turn "
-            f"these values into {most} to {most - highest}; write the mask as MinIsBlack"
+            f"the file declares 0 as white (WhiteIsZero), but the values 0 to {highest} look like ids, and segline "
+            f"would turn 0 into {most} and {highest} into {most - highest}; save the mask as BlackIsZero (also called "
+            "MinIsBlack)"
         )

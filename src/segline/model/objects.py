@@ -122,7 +122,8 @@ def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
     first = np.zeros(keep.size, np.int64)
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
-        # If an id occurs twice in the reversed row, numpy keeps the last value, that of the leftmost pixel.
+        # If an id occurs several times in a row, numpy keeps the last assigned value.
+        # The row is reversed, so this is the value of the leftmost pixel.
         first[objects[row, ::-1]] = row * objects.shape[1] + columns
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)
@@ -226,7 +227,7 @@ def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """For each row of `ids` (N, 4), return the id if exactly one id above 0 occurs in the row, and 0 otherwise."""
+    """For each row of `ids` (N, 4), return the id above 0 if all such ids in the row are equal; otherwise 0."""
     highest = ids.max(axis=1)
     lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
     return np.where(lowest == highest, highest, 0).astype(np.int32)

@@ -15,7 +15,7 @@ from .tiling import Source
 
 
 class OutOfCorePrediction:
-    """Labels, objects and probabilities of an out-of-core image, computed for some rows at a time."""
+    """Predicted labels, objects and probabilities of an out-of-core image, computed for some rows at a time."""
 
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
         """Predict `source` and write the maps into `folder`; continue after an interrupted call.
@@ -29,8 +29,8 @@ class OutOfCorePrediction:
         """
         if reason := predictor.needs_whole:
             raise ImageError(
-                f"an image of {source.width} x {source.height} px is too large for memory, and windows are not "
-                f"possible, because {reason}; cut the image into parts"
+                f"an image of {source.width} x {source.height} px is too large for memory, and cannot be predicted "
+                f"window by window, because {reason}; cut the image into parts"
             )
         self._inference, self._show = predictor.inference, show
         self._maps = Maps(averaged(predictor, source, folder, show), predictor.inference)

@@ -44,7 +44,8 @@ class Description:
                 isinstance(network, dict) and all(NETWORK.get(k, _never)(v) for k, v in network.items()),
                 "field network",
             )
-            # width << depth is the number of channels at the lowest level. A damaged number could fill all memory.
+            # Limit the number of channels at the lowest level, which is width << depth.
+            # Without this limit, a network with a damaged width or depth could fill all memory.
             _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "field network.width")
             _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "field classes")
             _doubt(list(classes) == [str(number) for number in range(len(classes))], "field classes")
@@ -155,7 +156,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _doubt(sound: bool, name: str) -> None:
     if not sound:
-        raise ValueError(f"{name} is not valid for a model")
+        raise ValueError(f"{name} is not valid in a model file")
 
 
 def _whole(value: object, low: int, high: int) -> bool:

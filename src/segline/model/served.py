@@ -36,7 +36,8 @@ class Served(PythonModel):
         device = os.environ.get("MLFLOW_DEFAULT_PREDICTION_DEVICE") or "cpu"
         self.predictor = load(Path(context.artifacts["model"]), device)
 
-    # MLflow derives a signature from most type hints, but not from pd.DataFrame. Callers may pass other types too.
+    # The type hint is pd.DataFrame, because MLflow would derive a signature from most other hints.
+    # Callers may pass other types than this hint.
     def predict(
         self,
         context: PythonModelContext,  # noqa: ARG002
@@ -135,7 +136,8 @@ def to_bytes(entry: Any) -> bytes:
             f"the entry has type {type(entry).__name__}; send the bytes of an image file, as base64 in JSON"
         )
     try:
-        # MLflow passes some base64 text as bytes. Every image file contains byte values that base64 does not use.
+        # MLflow passes some base64 text as bytes, so try to decode bytes, too.
+        # An image file contains bytes that base64 does not use. So decoding fails, and the file is returned as it is.
         return base64.b64decode("".join(entry.split()) if isinstance(entry, str) else entry, validate=True)
     except (binascii.Error, ValueError):
         if isinstance(entry, str):

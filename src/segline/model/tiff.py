@@ -1,4 +1,4 @@
-"""Read the pictures in a TIFF: group directories (IFDs) into pictures, validate the headers, decode the pixels."""
+"""Read the pictures in a TIFF: group TIFF directories (IFDs) into pictures, validate headers, decode pixels."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1 is grey with 0 as black, 2 is RGB
 PREDICTORS = (1, 2, 3)  # none, horizontal, floating point
 ALPHAS = (1, 2)  # values of tag ExtraSamples that mean alpha
-# These flags turn off the forty dialects of tifffile. Metadata of a dialect can make tifffile load any amount of data.
+# Turn off tifffile's forty dialects, because metadata of a dialect can make tifffile load any amount of data.
 PLAIN: dict[str, Any] = {f"is_{flag}": False for flag in tifffile.TIFF.FILE_FLAGS}
 
 Pixels = npt.NDArray[Any]
@@ -54,7 +54,7 @@ class Stored(NamedTuple):
 
 @contextmanager
 def opened(stream: BinaryIO) -> Iterator[tuple[tifffile.TiffFile, list[int]]]:
-    """Open a TIFF; yield two values: the file, and the offsets of the directories that hold full images."""
+    """Open a TIFF; yield two values: the file, and the offsets of the TIFF directories that hold full images."""
     with headers.reading("TIFF"):
         offsets = tifftags.full_images(stream)
         stream.seek(0)
@@ -129,7 +129,7 @@ def describe(stream: BinaryIO, picture: int | None = None) -> Metadata:
 
 
 def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
-    """Return, for each picture, a list of directory offsets; each directory holds one plane of the picture."""
+    """Return, for each picture, the offsets of its TIFF directories; each directory holds one plane of the picture."""
     first = _page(file, offsets[0])
     axes, sizes = tifftags.order(first.description, first.samplesperpixel, len(offsets))
     if math.prod(sizes) != len(offsets):
@@ -146,7 +146,7 @@ def _pictures(file: tifffile.TiffFile, offsets: list[int]) -> list[list[int]]:
 def page_planes(
     file: tifffile.TiffFile, offsets: list[int], picture: int | None, whole: bool = True
 ) -> list[tifffile.TiffPage]:
-    """Validate and return the directories of a picture, one for each plane, in channel order.
+    """Validate and return the TIFF directories of a picture, one for each plane, in channel order.
 
     Parameters
     ----------
@@ -216,8 +216,9 @@ def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
     sizes = (height, width, rows, columns, page.samplesperpixel)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or (depth, page.tiledepth or 1) != (1, 1):
         raise ImageError(
-            f"an image of {width} x {height} x {depth} px, stored in strips or tiles of {columns} x {rows} px, "
-            "is not supported"
+            f"the file declares {width} x {height} x {depth} px (width x height x depth), stored in strips or tiles of "
+            f"{columns} x {rows} px; the depth must be 1, and all sizes and the number of channels must be above 0; "
+            "save the image as a 2D TIFF"
         )
     planes = page.samplesperpixel if page.planarconfig == PLANAR else 1
     return -(-height // rows) * -(-width // columns) * planes, rows, columns
@@ -279,5 +280,5 @@ def palette_of(page: tifffile.TiffPage) -> npt.NDArray[np.uint8] | None:
     colours = np.asarray(page.colormap, np.uint16).T
     if colours.shape != (2**page.bitspersample, 3) or page.samplesperpixel != 1:
         raise ImageError(f"the palette has {len(colours)} colours instead of {2**page.bitspersample}")
-    # The TIFF standard requires palettes with 16 bits per value, but some programs write 8 bits.
+    # Accept palettes with 8 bits per value, which some programs write although the TIFF standard requires 16 bits.
     return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)

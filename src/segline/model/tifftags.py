@@ -1,4 +1,4 @@
-"""Read directories (IFDs) and tags of a TIFF: the order of the planes, and metadata such as the orientation."""
+"""Read TIFF directories (IFDs) and TIFF tags: the order of the planes, and metadata such as the orientation."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ class _Form(NamedTuple):
 
 
 def full_images(stream: BinaryIO) -> list[int]:
-    """Return the offsets of all directories with full images; raise ImageError if there is none or `_kinds` fails."""
+    """Return the offsets of all TIFF directories with full images; raise ImageError if a TIFF has no full image."""
     offsets = [offset for offset, kind in _kinds(stream).items() if not kind & (SMALLER_COPY | MASK)]
     if not offsets:
         raise ImageError("the file contains no image")
@@ -37,12 +37,12 @@ def full_images(stream: BinaryIO) -> list[int]:
 
 
 def has_validity_mask(stream: BinaryIO) -> bool:
-    """Return whether a directory contains a mask of valid pixels; raise ImageError if `_kinds` fails."""
+    """Return whether a TIFF directory contains a mask of valid pixels; raise the errors of `_kinds`."""
     return any(kind & MASK for kind in _kinds(stream).values())
 
 
 def _kinds(stream: BinaryIO) -> dict[int, int]:
-    """Return a dictionary from the offset of each directory to its NewSubfileType, in file order.
+    """Return a dictionary from the offset of each TIFF directory to its NewSubfileType, in file order.
 
     tifffile is not used for two reasons. It loops forever if more than a hundred directories form a cycle. And if many
     tags refer to the same data, it loads the data once for each tag.
@@ -63,21 +63,21 @@ def _kinds(stream: BinaryIO) -> dict[int, int]:
             raise ImageError("the file is damaged: its TIFF directories (IFDs) form a cycle")
         (tags,) = _read(stream, offset, form.entries)
         if tags > MOST_TAGS:
-            raise ImageError(f"the file is damaged: a directory has {tags} tags, more than {MOST_TAGS}")
+            raise ImageError(f"the file is damaged: a TIFF directory has {tags} tags, more than {MOST_TAGS}")
         data = stream.read(tags * form.entry.size)
         entries = list(form.entry.iter_unpack(data[: len(data) // form.entry.size * form.entry.size]))
         held = sum(count * SIZES.get(kind, 8) for _, kind, count, _ in entries)
         if len(entries) < tags or held > size + 8 * tags:
-            raise ImageError("the file is damaged or truncated: a directory lists more bytes than the file has")
+            raise ImageError("the file is damaged or truncated: a TIFF directory lists more bytes than the file has")
         kind_of[offset] = _kind(entries, form)
         at = offset + form.entries.size + tags * form.entry.size
     return kind_of
 
 
 def _kind(entries: list[tuple[int, int, int, int]], form: _Form) -> int:
-    """Return the NewSubfileType of a directory; a value of the older tag SubfileType is converted."""
+    """Return the NewSubfileType of a TIFF directory; a value of the older tag SubfileType is converted."""
     for tag, kind, _, stored in entries:
-        # In an entry, a two-byte value is left-aligned in a field of four bytes.
+        # Shift a two-byte value, because an entry stores this value in the first two bytes of a four-byte field.
         value = stored >> 16 if kind == SHORT and form.offset.format.startswith(">") else stored
         if tag == NEW_SUBFILE_TYPE:
             return value
@@ -97,12 +97,12 @@ def _read(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[int, ...]:
     stream.seek(at)
     data = stream.read(form.size)
     if len(data) < form.size:
-        raise ImageError("the file is truncated: a directory lies beyond the end of the file")
+        raise ImageError("the file is truncated: a TIFF directory lies beyond the end of the file")
     return form.unpack(data)
 
 
 def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
-    """Return the names and the sizes of the axes along which the directories are stored, slowest axis first.
+    """Return the names and the sizes of the axes along which the TIFF directories are stored, slowest axis first.
 
     Axis C holds the channels.
 

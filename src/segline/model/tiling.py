@@ -69,7 +69,7 @@ class Span:
 
 
 def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan windows of equal size that cover an axis of `length` px; each pixel is kept from exactly one window.
+    """Plan windows of equal size that cover an axis of `length` px; each output pixel is taken from exactly one window.
 
     Windows advance by multiples of the stride, and the fringe of a window is never kept. So the kept pixels equal those
     of one window over the whole axis. If `size` is None, the plan is that one window.
@@ -87,7 +87,7 @@ def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def _plan_valid(length: int, size: int | None, geometry: Geometry) -> list[Span]:
-    """Plan windows for unpadded convolutions. The axis is divided into steps, and each window keeps one step."""
+    """Plan windows for unpadded convolutions: divide the axis into steps, and plan one window around each step."""
     context = geometry.margin + geometry.fringe
     whole = geometry.at_least(length + 2 * context)
     size = min(size or whole, whole)
@@ -124,14 +124,14 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 
 def smallest(geometry: Geometry) -> int:
-    """Return the smallest window size, px, that can advance by one stride."""
+    """Return the smallest window size, px: the context on both sides, with one stride in between."""
     if geometry.padding == "same":
         return 2 * geometry.at_least(geometry.fringe) + geometry.stride
     return geometry.at_least(2 * (geometry.margin + geometry.fringe) + geometry.stride)
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Reduce the window size `size`, px, as long as `length` px need no more windows; return the reduced size."""
+    """Return the smallest window size, px, that needs no more windows for `length` px than `size` needs."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:
@@ -142,7 +142,8 @@ def fitted(length: int, size: int, geometry: Geometry) -> int:
 
 def _refuse(size: int, geometry: Geometry) -> None:
     raise SizeError(
-        f"a tile of {size} px is too small for windows to advance; use a tile of at least {smallest(geometry)} px"
+        f"a tile of {size} px is too small for the context that the network needs; use a tile of at least "
+        f"{smallest(geometry)} px"
     )
 
 
@@ -197,7 +198,7 @@ class Window(NamedTuple):
         return image[:, row_indices[:, None], column_indices]
 
     def decided(self, output: npt.NDArray[np.float32], source: Source) -> Part:
-        """Return the part of the network's output (K, h, w) that this window keeps, placed in the image."""
+        """Return the used part of this window's network output (K, h, w), with its rows and columns in the image."""
         kept = output[:, self.row.kept, self.column.kept]
         rows, columns = slice(self.row.keep, self.row.end), slice(self.column.keep, self.column.end)
         return Part(*to_image(self.view, rows, columns, source.height, source.width), undo_view(kept, self.view))

@@ -39,7 +39,7 @@ def check_count(count: int) -> int:
 
 
 class Passes(NamedTuple):
-    """Pairs of neighbouring regions, given by two ids, and the height of the pass between each pair."""
+    """Pairs of neighbouring regions, as two ids, and the height of the pass (highest common point) of each pair."""
 
     first: Ids
     second: Ids
@@ -73,7 +73,7 @@ class Watershed:
         self._last: LastRow | None = None
 
     def add(self, heights: Heights) -> Ids:
-        """Return preliminary ids (h, W) for the next band; 0 is background. `objects` joins these ids into objects.
+        """Return preliminary ids (h, W) for the next band; 0 is background. The method `objects` joins these ids.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return, for each index, the index where its path ends; `pointers` holds the index that follows each index."""
+    """Follow chains in which pointers[i] comes after i; return, for each index, the last index of its chain."""
     while True:
         further = pointers[pointers]
         if np.array_equal(further, pointers):
@@ -173,7 +173,7 @@ def _touching(land: Land, shifted: Land) -> Passes:
 
 
 def _highest(*passes: Passes) -> Passes:
-    """Keep only the highest pass of each pair of ids; the lower id comes first, and pairs are sorted by id."""
+    """Keep only the highest pass between any two regions; the lower id comes first, and pairs are sorted by id."""
     first_ids, second_ids, height = (np.concatenate(parts) for parts in zip(*passes, strict=True))
     pairs = np.minimum(first_ids, second_ids).astype(np.int64) << 32 | np.maximum(first_ids, second_ids)
     order = np.lexsort((-height, pairs))
@@ -186,7 +186,9 @@ def _highest(*passes: Passes) -> Passes:
 
 
 def _merged(heights: Heights, passes: Passes, step: int) -> Ids:
-    """Return, for each preliminary id, the lowest preliminary id in the same object; only entries of peaks are valid.
+    """Return, for the preliminary id of each peak, the lowest preliminary id in the same object.
+
+    The result also has entries for all other preliminary ids; these entries are not valid.
 
     Think of a sea that falls from the highest pass to the lowest. Each pass joins two islands, and the highest peak of
     an island represents the island. If the lower of these two peaks rises by no more than `step` above the

@@ -54,7 +54,7 @@ def _sizes(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
 
 
 def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return, for each distinct id in `ids`, the sum of the entries of `pixels` with this id."""
+    """Add up `pixels` by id: return, for each distinct id in `ids`, the sum of its pixels."""
     sums = np.bincount(np.unique(ids, return_inverse=True)[1], weights=pixels)
     return sums.astype(np.int64)
 
@@ -82,8 +82,9 @@ def _squares(sizes: npt.NDArray[np.int64]) -> int:
 
 
 def _entropy(sizes: npt.NDArray[np.int64], n: int) -> float:
-    """Return n times the entropy of the segments, in nats. `sizes` may omit segments of one pixel, because 1 log 1 = 0.
+    """Return the entropy of the segments in nats, multiplied by the number of pixels `n`.
 
-    fsum rounds once, so the result does not depend on the order of the ids.
+    `sizes` may omit segments of one pixel, because 1 log 1 = 0. fsum rounds once, so the result does not depend on the
+    order of the ids.
     """
     return n * math.log(n) - math.fsum(size * math.log(size) for size in sizes.tolist())

@@ -77,7 +77,7 @@ def _both(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _sizes(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return, for each class, the number of true pixels plus the number of predicted pixels."""
+    """Return, for each class, the number of its pixels in the truth plus the number of its pixels in the prediction."""
     sizes: npt.NDArray[np.int64] = confusion.sum(axis=0) + confusion.sum(axis=1)
     return sizes
 

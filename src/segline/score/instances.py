@@ -160,7 +160,7 @@ def _largest_matching(truth: Integers, predicted: Integers) -> int:
     rows, columns = np.unique(truth, return_inverse=True)[1], np.unique(predicted, return_inverse=True)[1]
     if np.bincount(rows).max(initial=0) <= 1 and np.bincount(columns).max(initial=0) <= 1:
         return int(truth.size)
-    # Import scipy only here, because it is needed only if the threshold of the IoU is 0.5 or less.
+    # Import scipy late, because only IoU thresholds of 0.5 or less need scipy.
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 

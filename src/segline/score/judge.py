@@ -114,7 +114,7 @@ def score(
 
 
 def detection_score(foreground: npt.NDArray[Any]) -> float:
-    """Return the largest mean foreground probability in a box of 5 x 5 px, from 0 to 1. `foreground` has shape (H, W).
+    """Return the highest mean foreground probability (0 to 1) of any box of 5 x 5 px. `foreground` has shape (H, W).
 
     The score rates whether the image contains any foreground. The image is mirrored at its borders.
     """

@@ -43,7 +43,11 @@ class Access:
                 "the request comes from a page of another origin (see its header Origin); use this server's own page",
             )
         if method not in ("GET", "HEAD") and not set(sites) <= OWN_SITE:
-            raise RefusedError(403, "the request comes from a page of another site (see its header Sec-Fetch-Site)")
+            raise RefusedError(
+                403,
+                "the request comes from a page of another site (see its header Sec-Fetch-Site); use this server's own "
+                "page",
+            )
 
     def _check_host(self, authority: tuple[str, str] | None) -> None:
         if authority is None:

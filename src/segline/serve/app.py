@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 POLL_INTERVAL = 3  # seconds between two checks of the alias
 LAST_CHECK = 1  # seconds that the shutdown waits for an unfinished check of the alias
-# Maximum number of requests in progress. Each may hold its whole body and its whole response in memory.
+# Maximum number of requests in progress. Each request may hold its whole body and whole response in memory.
 MAX_REQUESTS = 32
 PIECE = 2**18  # bytes of a response that are passed to the connection before it waits for the client
 
@@ -151,7 +151,7 @@ async def _read_images(request: Request, limits: Limits, queue: _Queue) -> invoc
 
 
 def _media_type(request: Request) -> str:
-    """Return the media type of the body; raise RefusedError if it is neither an image, a form nor JSON."""
+    """Return the media type of the body; raise RefusedError if the body is neither an image, a form nor JSON."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     supported = ("application/json", "multipart/form-data", "application/octet-stream")
     if media_type.startswith("image/") or media_type in supported:

@@ -19,7 +19,7 @@ MAX_BACKSLASHES = 64  # consecutive backslashes in a string; base64 has none
 
 
 class Document:
-    """JSON document whose long strings were cut out; `content` has a placeholder, such as ``#0``, for each of them."""
+    """JSON document whose long strings were cut out; `content` has a placeholder, such as ``#0``, for each string."""
 
     def __init__(self, body: bytes | bytearray) -> None:
         """Parse the JSON in `body`, and cut out the long strings.
@@ -90,7 +90,7 @@ def _check_parts(body: bytes | bytearray) -> None:
 
 
 def _closing_quote(body: bytes | bytearray, start: int) -> int:
-    """Return the index of the quote that closes the string whose content starts at `start`; -1 if there is none."""
+    """Find the quote that closes the string whose content starts at `start`; return the index (-1 without a quote)."""
     end = body.find(b'"', start)
     while end >= 0:
         before = body[max(start, end - MAX_BACKSLASHES) : end]
@@ -114,7 +114,7 @@ def _decode(string: memoryview) -> bytes:
         start = end
         complete = max(0, len(pending) // 4 - 1) * 4  # the last four characters may hold padding
         if "=" in pending[:complete]:
-            raise ValueError("base64 continues after its padding")
+            raise ValueError("the base64 string has characters after its padding")
         decoded.append(base64.b64decode(pending[:complete], validate=True))
         pending = pending[complete:]
     try:

@@ -44,7 +44,7 @@ def parse(body: bytes | bytearray) -> Invocation:
     content = document.content
     if not isinstance(content, dict):
         expected = f"a JSON object with one of {', '.join(FORMATS)}"
-        raise RefusedError(400, f"the body must be {expected}, not a {type(content).__name__}")
+        raise RefusedError(400, f"the body must be {expected}, not a value of type {type(content).__name__}")
     formats = sorted(set(content) & set(FORMATS))
     if len(formats) != 1 or set(content) - {*formats, "params"}:
         raise RefusedError(

@@ -85,7 +85,9 @@ class Parser(h11.Connection):
         self._chunks += data.chunk_start
         self._between_chunks = data.chunk_end
         if self._chunks > CHUNKS + self._bytes / CHUNK:
-            raise h11.RemoteProtocolError(f"the chunks of the body have fewer than {CHUNK} bytes on average")
+            raise h11.RemoteProtocolError(
+                f"the chunks of the body have fewer than {CHUNK} bytes on average; send larger chunks"
+            )
 
 
 class Turns:
@@ -177,7 +179,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return True
 
     def handle_events(self) -> None:
-        """Queue this connection; uvicorn calls this method when data arrived, and after each response."""
+        """Queue this connection; uvicorn calls this method when data arrives, and after each response."""
         self.transport.pause_reading()  # so that a client in the queue cannot fill the memory
         self._turns.add(self)
 
@@ -193,7 +195,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
                 self.transport.close()
         if self._ending:
             self._finish()
-        # Do not resume after the end of the data: the transport would report the end in each event loop iteration.
+        # After the end of the data, do not resume reading: each iteration of the event loop would report the end again.
         if not self.flow.read_paused and not self._half_closed:
             self.transport.resume_reading()
 
@@ -304,8 +306,8 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             return
         self._unset_keepalive_if_required()
         self.transport.write(self._refusal(status, reason))
-        # Closing at once would reset the connection while the client still sends. The client would then lose the
-        # response that explains the refusal.
+        # Closing at once would reset the connection while the client still sends.
+        # Then the client would lose the response that explains the refusal.
         self.flow.resume_reading()
         if self._half_closed:
             self.transport.close()

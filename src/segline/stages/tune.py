@@ -88,7 +88,8 @@ def _work(plan: "SearchPlan", runtime: "Runtime", address: str) -> None:
         with store.place.lock("study"):  # if several processes join at once, only one starts the MLflow run
             parent: Run | None = store.latest(mark)
             if parent is None or parent.status not in ("RUNNING", "FINISHED"):
-                # The searching process uses another store or was killed, so this store has no usable run of the search.
+                # This store has no MLflow run of the search to which trials can be added: the search was started with
+                # another store, or its process was killed. Start a new MLflow run.
                 parent = stack.enter_context(_parent(store, plan, mark))
         _train_all(found, runtime, store, mark, parent.id, stop=stop, wait=False)
         stop.check()

@@ -124,7 +124,7 @@ class Loaded:
 
 
 class Address(NamedTuple):
-    """Parts of a model URI; a URI has either an alias or a version number, and the other field is empty."""
+    """Parts of a model URI: a name, and either an alias or a version number; the unused field is empty."""
 
     name: str
     alias: str
@@ -210,7 +210,7 @@ def load_model(store: Store, address: str, *, trust: bool = False, alias: str = 
 
 
 def load_folder(folder: Path) -> Loaded:
-    """Load a model from a folder that MLflow stored for a version. The caller trusts the code in the folder.
+    """Load a model from a folder that MLflow stored for a version; the caller must trust the code in the folder.
 
     Raises
     ------
@@ -251,7 +251,8 @@ def _check_folder(folder: Path, content: VersionContent) -> None:
     odd = [f"{path} is {kind}" for path, kind in sorted(content.others.items()) if kind != entries.CACHE]
     reason = f"{', '.join(odd[:3])}; segline reads only regular files" if odd else "files are missing or altered"
     raise RegistryError(
-        f"the weights, settings or code in {folder} differ from the registered version: {reason}; copy the folder again"
+        f"the weights, settings or code in {folder} differ from the registered version: {reason}; "
+        "copy the folder from MLflow's artifacts again"
     )
 
 
@@ -272,7 +273,7 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _check_alias(store: Store, name: str, alias: str, md5: str) -> None:
-    """Warn if `md5` is not the md5 of the alias in registry.jsonl.
+    """Compare `md5` with the md5 that registry.jsonl records for the alias; warn if the two md5s differ.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class Clone:
         dvc = self.project / ".dvc"
         if not dvc.is_dir():
             raise CloneError(f"commit {commit[:10]} contains no folder .dvc, so its data cannot be restored")
-        # The clone lacks DVC's local configuration, because git ignores it. The remote may be defined only there.
+        # The clone lacks .dvc/config.local, because git ignores this file. So set the cache and the remotes here.
         with Config(str(dvc)).edit("local") as config:
             config["cache"]["dir"] = self._cache
             config["remote"] = self._config["remote"]

@@ -115,7 +115,7 @@ def _search(repository: "_Repository", tags: Mapping[str, str]) -> Origin:
 
 
 def _is_code(path: str) -> bool:
-    # If a path contained a line break, git would read the rest of the path as a second request.
+    # Refuse a path with a line break, because git would read the rest of such a path as a second request.
     return path.startswith(lineage.CODE) and path.isprintable()
 
 
@@ -228,7 +228,7 @@ def _parsed(text: bytes) -> Any:
 
 
 def _spellings(content: bytes) -> frozenset[str]:
-    """Return the digests of a file content by all rules of the present and earlier segline releases.
+    """Return all digests that this or an earlier segline release may have recorded for a file with this content.
 
     For a Python file, a version records the code digest. For other files, a version records the MD5 of the bytes. Older
     versions record the MD5 of the bytes for all files. These bytes may have other line endings than `content`: LF or

@@ -67,7 +67,8 @@ def _name(text: str) -> str:
 
 
 def _text(value: object) -> object:
-    # A JSON escape can stand for half of a surrogate pair, and a text with such a half cannot be printed.
+    # JSON such as "\ud800" decodes to a lone surrogate, and a text with a lone surrogate cannot be printed.
+    # Therefore lone surrogates are written as escapes.
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -159,7 +160,9 @@ def append(file: Path, line: Promotion) -> None:
     try:
         parse(content)
     except ValueError as error:
-        raise RegistryError(f"{file}: the new line would be invalid: {error}") from None
+        raise RegistryError(
+            f"{file} was not changed, because the line to be written would be invalid: {error}"
+        ) from None
     try:
         with file.open("a+b", buffering=0) as stream:
             _write(stream, content)
@@ -185,7 +188,7 @@ def _write(stream: Any, content: bytes) -> None:
 
 
 def champions(lines: Sequence[Promotion]) -> list[str]:
-    """Return the md5s of the champions, oldest first.
+    """Return the md5s of the present champion and its predecessors, oldest first.
 
     The last md5 is that of @champion, and the last but one is that of @previous. A promotion appends an md5. A rollback
     to a version removes all md5s after the md5 of this version.

@@ -15,12 +15,12 @@ from segline.track import identity
 
 FILE = Path("segline.yaml")
 HEADER = """\
-# The segline whose code the stages of this project run. `segline upgrade` writes this file.
+# This project's stages run the code of this segline version. `segline upgrade` writes this file.
 # DVC runs a stage again when the code digest of the stage changes.
 """
 PACKAGE = Path(__file__).parents[1]
-# Folders and files of the package that affect the result of each stage, besides the stage's own file and SHARED.
-# A test compares them with the dependencies in dvc.yaml.
+# The files (SHARED) and folders (ROOMS) of segline that a stage uses, besides the stage's own file.
+# A test checks that dvc.yaml declares the same files and folders as dependencies.
 SHARED = ("files.py", "names.py", "params.py", "parse.py")
 ROOMS = {
     "sample": ("data", "model"),
@@ -34,11 +34,11 @@ ROOMS = {
 
 
 class InstalledError(RuntimeError):
-    """The installed segline is not the one that segline.yaml names; the message gives the two ways out."""
+    """Raised if the installed code differs from the code that segline.yaml names; the message says what to do."""
 
 
 class Identity(BaseModel):
-    """A segline, identified by its version and by the code digest of each stage."""
+    """Identity of an installed segline: its version, and the code digest of each stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,14 +46,14 @@ class Identity(BaseModel):
     code: dict[str, str]
 
     def text(self) -> str:
-        """Return the content of segline.yaml that names this segline."""
+        """Return the content of a segline.yaml with this identity."""
         # All values are in quotes, because YAML would read some digests as numbers.
         lines = [f'version: "{self.version}"', "code:", *(f'  {stage}: "{md5}"' for stage, md5 in self.code.items())]
         return HEADER + "\n".join(lines) + "\n"
 
 
 def version() -> str:
-    """Return the version of the installed segline; "unknown" if Python runs the code without an installation."""
+    """Return the version of segline; "unknown" if segline runs from a folder of source files and is not installed."""
     try:
         return version_of("segline")
     except PackageNotFoundError:
@@ -61,7 +61,7 @@ def version() -> str:
 
 
 def digest(stage: str) -> str:
-    """Return the code digest of the installed code that affects the result of `stage`."""
+    """Return one digest of all installed code that affects the result of `stage`."""
     paths = [PACKAGE / "stages" / f"{stage}.py", *(PACKAGE / name for name in (*SHARED, *ROOMS[stage]))]
     modules = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
     return identity.of_sources({file.relative_to(PACKAGE).as_posix(): file.read_bytes() for file in modules})
@@ -105,7 +105,7 @@ def require(stage: str) -> None:
 
 
 def mismatch(project: Path) -> str | None:
-    """Return a message if a project needs another segline than the installed one; None if the code is the same."""
+    """Return a message if the installed code differs from the code that the project's segline.yaml names; else None."""
     named_identity = named(project)
     if named_identity is None or named_identity.code == here().code:
         return None

@@ -38,7 +38,7 @@ def read(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def recorded(version: ModelVersion) -> dict[str, str]:
-    """Return the md5s of a version's files from the version's tag; empty if the tag is missing or invalid."""
+    """Return the md5s of a version's files from the tag ``files.md5``; empty if the tag is missing or invalid."""
     return tags.table(version.tags, FILES_TAG)
 
 
@@ -76,7 +76,7 @@ def files(store: Store, version: ModelVersion) -> Path:
 
 
 def damage(md5s: Mapping[str, str], others: Mapping[str, str], version: ModelVersion) -> list[str]:
-    """Compare a version's folder with the version's tag; list altered, missing and added entries.
+    """Compare a version's folder with the md5s in the tag ``files.md5``; list altered, missing and added entries.
 
     Bytecode caches are ignored, because segline never uses them. If the tag is missing or invalid, altered and missing
     files cannot be found. In this case, only links, devices and other entries that are not files are listed.

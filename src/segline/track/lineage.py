@@ -20,9 +20,9 @@ from segline.track.git import call as run_git
 LOCK = Path("dvc.lock")
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
-# Prefixes of the paths of code files, of the package list, and of the file that names an installed segline.
+# A path with one of these prefixes is code: a source file, the list of packages, or segline.yaml.
 CODE = ("src/", "requirements.txt", installed.FILE.name)
-# The pipeline itself writes these files, and they do not affect the results.
+# Changes to these files do not make a working tree dirty: the pipeline writes them, and no result depends on them.
 RECORDS = ("dvc.lock", "registry.jsonl", "data/model/metrics.json", "data/reports/test.json")
 
 
@@ -39,7 +39,7 @@ def tags(threads: int | None = None) -> dict[str, str]:
 
 
 def git() -> dict[str, str]:
-    """Return the tags `git.commit` and `git.dirty`; changes of the files in `RECORDS` do not count as dirty."""
+    """Return the tags `git.commit` and `git.dirty`; changes to the files in `RECORDS` are ignored."""
     commit = _git("rev-parse", "--verify", "HEAD")
     changes = _git(
         "status", "--porcelain", "--untracked-files=normal", "--", ".", *(f":(exclude){name}" for name in RECORDS)
@@ -179,7 +179,7 @@ def combined_md5(parts: Mapping[str, str]) -> str:
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether all files at `path` are older than dvc.lock, and match `entry` in number and total size."""
+    """Return whether `path` has the file count and total size in `entry`, and all its files are older than dvc.lock."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")

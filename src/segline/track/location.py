@@ -157,7 +157,8 @@ def project_root() -> Path:
     if root := os.environ.get("DVC_ROOT"):
         if not Path(root).is_dir():
             raise StoreError(
-                f"DVC_ROOT = {root!r} is not a folder; unset it, or set it to the folder that holds dvc.yaml"
+                f"the environment variable DVC_ROOT is {root!r}, which is not a folder; unset DVC_ROOT, or set it to "
+                "the folder that holds dvc.yaml"
             )
         return Path(root).resolve()
     here = Path.cwd().resolve()

@@ -1,4 +1,4 @@
-"""Import a package from source text in memory, so that no file can change between the check and the import."""
+"""Import a package from source text in memory, so that the imported code is the code that was checked."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,13 +67,15 @@ def load(name: str, sources: Mapping[str, bytes], module: str) -> ModuleType:
     finders = (finder for finder in sys.meta_path if isinstance(finder, SourcePackage))
     package = next((finder for finder in finders if finder.name == name), None)
     if package is None:
-        # Remove modules that MLflow may have imported from the files on disk.
+        # Drop modules of this package from sys.modules: MLflow may have imported them from the files on disk.
         for imported in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
             del sys.modules[imported]
         package = SourcePackage(name, sources)
         sys.meta_path.insert(0, package)
     elif package.sources != dict(sources):
-        raise ImportError(f"this process already imported another package with the name {name}", name=name)
+        raise ImportError(
+            f"this process already imported another package with the name {name}; start a new Python process", name=name
+        )
     _imported(package, name)
     return _imported(package, f"{name}.{module}")
 

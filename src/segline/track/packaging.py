@@ -43,7 +43,7 @@ PACKAGES = (
     "tifffile",
     "torch",
 )
-# Predictions of the example may differ slightly, if stage `evaluate` uses a GPU and the packed model uses a CPU.
+# Stage `evaluate` may predict on a GPU, and the packed model on a CPU. Small differences between them are allowed.
 TOLERANCE = 0.001  # largest share of pixels that may differ
 OBJECT_TOLERANCE = 3  # number of objects that may differ; if an object is cut in two, one is missing and two are extra
 OBJECT_SHARE = 0.01  # share of the matched objects that may differ; the larger of the two limits applies
@@ -59,7 +59,7 @@ set_model(Served())
 
 
 def room(project: Path) -> Path:
-    """Return the folder with the code that versions of `project` carry.
+    """Return the folder with the code that is packed into the model versions of `project`.
 
     A checkout of segline's repository has this code itself; for other projects, the installed code is used.
     """
@@ -90,7 +90,7 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with `by_bytes` set to True if the MD5 of the copy is in `md5s`; return self otherwise."""
+        """If `md5s` has the MD5 by the earlier rules, return a copy that uses these rules; otherwise return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
@@ -101,7 +101,7 @@ class Parts:
 
     @cached_property
     def code_md5(self) -> str:
-        """MD5 of the shipped code; the MD5 of the version depends on it."""
+        """MD5 of the shipped code. The MD5 of the version depends on this MD5."""
         return bytes_md5(self.sources) if self.by_bytes else identity.of_sources(self.sources)
 
     @cached_property
@@ -227,8 +227,8 @@ def check(folder: Path, parts: Parts) -> None:
     share = other_pixels(answer["labels"][0], parts.answer)
     if share > TOLERANCE:
         raise PackagingError(
-            f"{share:.2%} of the pixels in the example differ between the packed model and data/reports/predictions; "
-            f"{again}"
+            f"the packed model's prediction of the example differs from data/reports/predictions in {share:.2%} of the "
+            f"pixels; {again}"
         )
     objects = matched_objects(answer["instances"][0], parts.instances)
     if objects.fp + objects.fn > most_other(objects):
@@ -245,13 +245,13 @@ def other_pixels(labels: bytes, expected: bytes) -> float:
 
 
 def matched_objects(instances: bytes, expected: bytes) -> Matches:
-    """Return which objects in two encoded instance images match; two objects match if their IoU is at least 0.9."""
+    """Match the objects of two encoded instance images; two objects match if their IoU is at least 0.9."""
     actual, wanted = (decode(file)[..., 0].astype(np.int32) for file in (instances, expected))
     return matches(wanted, actual, 0.9)
 
 
 def most_other(objects: Matches) -> float:
-    """Return the maximum number of objects that may differ; it grows with the number of matched objects."""
+    """Return the maximum number of objects that may differ; this number grows with the number of matched objects."""
     return max(OBJECT_TOLERANCE, OBJECT_SHARE * objects.tp)
 
 

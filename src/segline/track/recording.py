@@ -108,7 +108,7 @@ class Run:
         self.client.log_inputs(self.id, inputs)
 
     def picture(self, image: npt.NDArray[np.uint8], name: str, step: int | None = None) -> None:
-        """Log a picture (H, W, 3) or (H, W); pictures with a step form a series that MLflow's page can play.
+        """Log a picture (H, W, 3) or (H, W); MLflow's page can play the pictures of a name in the order of `step`.
 
         A picture replaces the former picture with the same name and step. MLflow's log_image would add another one.
         """

@@ -118,7 +118,7 @@ class Registry:
             created = version is None
             if version is None:
                 logged, md5s = versions.log(self.store, self.name, parts, run, records)
-                # The line is written before the version exists, so that every version has a line.
+                # Write the line first, so that every version has a line in the history even if this process is killed.
                 self.record(Md5s.of(parts), "registered")
                 all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(
@@ -204,8 +204,7 @@ class Registry:
     @property
     def history_file(self) -> Path:
         """Path of the project's registry.jsonl."""
-        # The file is in the project folder, because the working directory may be a temporary clone.
-        # DVC deletes this clone after a queued experiment.
+        # Use the project folder: the working directory may be a clone that DVC deletes after a queued experiment.
         return self.store.place.root / HISTORY
 
     def record(self, md5s: Md5s, reason: str) -> None:
@@ -250,7 +249,7 @@ class Registry:
         history.clear_mark(self.store.place.folder)
 
     def set_aliases(self) -> None:
-        """Set @champion and @previous as the history says; delete an alias if the store lacks the version for it."""
+        """Set @champion and @previous as the history says; delete an alias whose version is not in the store."""
         held = history.champions(self.history())
         for alias, place in ((CHAMPION, -1), (PREVIOUS, -2)):
             version = self.find(held[place]) if len(held) >= -place else None

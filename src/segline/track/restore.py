@@ -19,7 +19,7 @@ class NoCommitError(ValueError):
 
 @dataclass(frozen=True)
 class Lost:
-    """A version that has a line in registry.jsonl but is missing in the store."""
+    """A version that has a line in registry.jsonl, but is missing from the store."""
 
     name: str
     version_md5: str
@@ -27,7 +27,7 @@ class Lost:
 
 
 def lost(registry: Registry) -> list[Lost]:
-    """Return the present and former champions that are missing in the store, ordered by the first promotion.
+    """Return the present and former champions that are missing from the store; the latest champion comes last.
 
     Versions that never became champion are not restored, because nobody chose them.
     """
@@ -76,10 +76,10 @@ def check_out(clone: Clone, place: Place, version: Lost) -> str:
 
 
 def version_md5s(clone: Clone) -> set[str]:
-    """Return the two possible MD5s of a version that is made from the checked-out commit.
+    """Return the possible MD5s of a version made from the checked-out commit, by the present and earlier MD5 rules.
 
-    There are two MD5s, because earlier segline releases computed the MD5 of the code from the exact bytes. The result
-    is empty if the commit has no model.
+    Earlier segline releases computed the MD5 of the code from the exact bytes. The result is empty if the commit has no
+    model.
     """
     outs = {out["path"]: out.get("md5") for stage in clone.lock().values() for out in stage.get("outs", ())}
     md5s = {name: outs.get(MODEL.format(name)) for name in packaging.MODEL_FILES}

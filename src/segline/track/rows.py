@@ -114,10 +114,10 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return two values: why an image cannot be predicted window by window, and the memory for predicting it at once.
+    """Return why an image cannot be predicted window by window, and the memory to predict the whole image in one step.
 
     The first value is empty if an image of this size can be predicted window by window. The second value is the memory,
-    in bytes, for predicting the whole image at once.
+    in bytes, to predict the whole image in one step.
     """
     served = version.served
     if not hasattr(served, "large"):

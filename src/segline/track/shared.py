@@ -27,8 +27,8 @@ CONNECT_ARGUMENT = {
     "pyodbc": "timeout",
     "pysqlite": "timeout",
 }
-# Limits for HTTP requests while a store is opened.
-# Later requests use MLflow's own limits, so that training survives a server restart.
+# Number of retries, and timeout in seconds, for HTTP requests while a store is opened.
+# Later requests use MLflow's own number of retries and timeout, so that training survives a server restart.
 FIRST_REQUEST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE)}
 
 

@@ -1,4 +1,4 @@
-"""Open the project's MLflow store (create or relocate it if needed), and start, resume and find runs in it."""
+"""Open the project's MLflow store (create or relocate the store if needed); start, resume and find runs there."""
 
 import csv
 import logging
@@ -52,7 +52,7 @@ class Store:
         former: str | None = None,
         again: bool = False,
     ) -> Iterator[StartedRun]:
-        """Start an MLflow run, or resume the unfinished run that has this key.
+        """Start an MLflow run; if there is an unfinished run with the same `key`, resume that run instead.
 
         The run ends at the end of the with block. The status is then FINISHED, or FAILED after an exception, or KILLED
         after an interrupt or exit. If the block itself calls `finish`, the status given there is kept.
@@ -116,13 +116,13 @@ class Store:
         return StartedRun(self.client, run_id, self.place.uri, logged)
 
     def _of_key(self, key: str) -> list[MlflowRun]:
-        """Return the runs that have this key, latest first."""
+        """Return the runs that were started with `key`, latest first."""
         condition = f"tags.`{KEY_TAG}` = '{key}'"
         runs: list[MlflowRun] = self.client.search_runs([self.experiment_id], condition, order_by=["start_time DESC"])
         return runs
 
     def latest(self, key: str) -> Run | None:
-        """Return the latest run that has this key, or None if no run has it."""
+        """Return the latest run that was started with `key`; None if there is no such run."""
         runs = self._of_key(key)
         return Run(self.client, runs[0].info.run_id) if runs else None
 
@@ -131,7 +131,7 @@ class Store:
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:
-        """Set each RUNNING run to KILLED if its process on this machine has ended; do nothing in a read-only store."""
+        """Set RUNNING runs of this machine to KILLED if their processes have ended; do nothing in a read-only store."""
         if self.place.copy is not None:
             return
         for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
@@ -189,7 +189,7 @@ def open_store() -> Store:
         There is no project here, the experiment was deleted, or the store in MLFLOW_TRACKING_URI cannot be used.
     """
     logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING"))
-    # This logger prints every database error with a traceback and the URI. The URI may hold a password.
+    # Silence the logger that prints each database error with a traceback and the URI, which may hold a password.
     logging.getLogger("mlflow.store.db.utils").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "CRITICAL"))
     place = locate()
     if not place.own:

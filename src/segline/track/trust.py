@@ -33,7 +33,7 @@ SHOWN = 8  # number of damaged files that a message names
 
 @dataclass(frozen=True)
 class VersionContent:
-    """Content of a version's folder; every file was read only once."""
+    """Content of a version's folder. Each file was read only once, so the checked content is the content in use."""
 
     md5s: Mapping[str, str]
     """MD5 of each regular file, by path."""
@@ -175,7 +175,7 @@ def known(name: str, history: Path) -> set[str]:
 
 
 def misplaced(alias: str, name: str, md5: str, history: Path) -> str:
-    """Return a message if `md5` is not the md5 of the alias in registry.jsonl; return an empty text otherwise."""
+    """Return a message if `md5` is not the md5 that registry.jsonl records for the alias; otherwise an empty text."""
     if alias not in PLACES:
         return ""
     held = champions([line for line in read_history(history) if line.name == name])

@@ -35,7 +35,7 @@ MAX_TABLE = 2**27  # maximum number of bytes that are read from an image list
 
 @dataclass(frozen=True)
 class SplitImage:
-    """An image from the data of a version.
+    """An image of the dataset that a registered model version was made from.
 
     ``image`` is the stem of the image. ``file`` is the image file in the dataset, and ``md5`` is the MD5 of this file.
     ``split`` is the split that the image belongs to.
@@ -51,7 +51,7 @@ def log(
     store: Store, name: str, parts: Parts, run: Run, records: Mapping[str, bytes]
 ) -> tuple[LoggedModel, dict[str, str]]:
     """Log a model as an output of `run`; return two values: the logged model and the md5s of the logged files."""
-    # MLflow forbids more characters in the name of a logged model than in the name of a registered model.
+    # Replace characters that MLflow accepts in the name of a registered model, but not in the name of a logged model.
     plain = re.sub(r"[^\w -]", "_", name)
     client = store.client
     if store.place.own:  # skipped on a team's server, because another machine may be registering this model now
@@ -131,7 +131,7 @@ def log_metrics(
 
 
 def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
-    """Return the training, validation and test images of a version; None if its image list cannot be read."""
+    """Return the training, validation and test images of a version; None if the version's image list cannot be read."""
     try:
         logged = store.client.get_logged_model(_model_id(version))
         with store.current():  # a server sends only the image list, not the weights
@@ -145,7 +145,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
 
 
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
-    """Replace a version's origin tags with the tags of a new registration if no commit matches the old tags.
+    """Replace the tags about a version's origin with `tags`, unless a commit still matches the present tags.
 
     The same model may be made again from other code or params, and the old code or params may remain uncommitted.
     """

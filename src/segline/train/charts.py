@@ -1,4 +1,4 @@
-"""Draw PNG charts of the metrics of a training run, and of the trials of a search. Equal data give equal bytes."""
+"""Draw PNG charts of a training run's metrics and of a search's trials. Equal data give equal bytes."""
 
 import io
 import warnings
@@ -58,8 +58,8 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
     if len(finished) < MIN_TRIALS:
         return
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
-    # Sort the names, because the order of a set differs between processes. In the chart, names of equal importance
-    # stay in the given order.
+    # Sort the names, because the order of a set differs between processes.
+    # In the chart, names of equal importance stay in the given order.
     yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)
@@ -74,7 +74,7 @@ def _png(plot: Callable[..., Any], study: "optuna.Study", **options: Any) -> byt
     stream = io.BytesIO()
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        # matplotlib warns about axes with a single value, and about long names.
+        # Ignore the warnings of matplotlib about axes with a single value and about long names.
         warnings.simplefilter("ignore", UserWarning)
         plt.switch_backend("agg")
         axes = plot(study, **options)

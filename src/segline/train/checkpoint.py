@@ -48,7 +48,7 @@ class Rest(BaseModel):
     def _epochs_in_order(self) -> Self:
         numbers = [epoch.epoch for epoch in self.epochs]
         if numbers and (numbers != sorted(set(numbers)) or numbers[-1] != self.epoch):
-            raise ValueError("the numbers in `epochs` must increase, and the last one must be `epoch`")
+            raise ValueError("the epoch numbers in `epochs` must increase, and the last number must equal `epoch`")
         return self
 
 

@@ -53,7 +53,7 @@ class Watch:
         )
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning with advice if a collapse includes the latest epoch or epoch `kept`; else None.
+        """Return a warning with advice if a collapse includes the latest epoch or epoch `kept`; otherwise None.
 
         The weights of epoch `kept` become the trained model.
         """
@@ -68,7 +68,7 @@ class Watch:
         )
 
     def _current(self) -> Spell | None:
-        """Return the collapse that includes the latest epoch; None if there is none."""
+        """Return the collapse that the latest epoch is part of; None if it is not part of a collapse."""
         return self.spells[-1] if self.spells and self.spells[-1].last == self.epoch else None
 
     def _describe(self, spell: Spell) -> str:

@@ -14,7 +14,7 @@ class DeviceError(ValueError):
 
 
 def choose(runtime: Runtime) -> str:
-    """Return the torch device for `runtime`.
+    """Return the torch device that the settings in `runtime` select.
 
     Also set torch's number of threads, if given, and make malloc keep freed memory.
 

@@ -75,7 +75,7 @@ class Kept:
         return self.save(state)
 
     def save(self, state: State) -> str | None:
-        """Save `state` as the latest checkpoint; return a message if it cannot be written.
+        """Save `state` as the latest checkpoint; return a message if the checkpoint cannot be written.
 
         After a failure, former checkpoints stay. New checkpoints of the best epochs wait in memory for the next save.
         """

@@ -27,19 +27,19 @@ SHOWN = 3  # number of differences listed in a message
 
 @dataclass
 class Claim:
-    """Folder that this process has locked for a training run. `parts` holds the names and values of its resume key."""
+    """Folder that this process has locked for a training run. The names and values in `parts` form the resume key."""
 
     folder: Path
     parts: Mapping[str, str]
 
     @property
     def key(self) -> str:
-        """Resume key: MD5 of all names and values in `parts`. It is also the name of the folder."""
+        """Resume key, which is also the name of the folder: MD5 of all names and values in `parts`."""
         return self.folder.name
 
     @property
     def run(self) -> str | None:
-        """Id of the MLflow run that records this training; None if there is none yet."""
+        """Id of the MLflow run that records this training; None if this MLflow run has not started yet."""
         return self._record(RUN, "run", "the training then gets a new run")
 
     @run.setter
@@ -81,7 +81,7 @@ class Claim:
                 path.unlink()
 
     def differences(self) -> str | None:
-        """Describe the differences from the latest of the other unfinished training runs; None if there is none."""
+        """Describe how this training run differs from the latest other unfinished run; None without such a run."""
         former = next((parts for folder in _unfinished(self.folder.parent) if (parts := self._parts_of(folder))), None)
         if former is None:
             return None
@@ -155,7 +155,7 @@ def _claims(root: Path) -> Iterator[Path]:
 
 
 def _unfinished(root: Path) -> list[Path]:
-    """Return the folders of training runs that can resume, latest first. Other processes may remove some meanwhile."""
+    """List the folders of training runs that can resume, latest first. Other processes may remove folders meanwhile."""
     times = {}
     for folder in _claims(root):
         with suppress(FileNotFoundError):
@@ -178,7 +178,7 @@ def _lock(folder: Path) -> IO[str] | None:
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-            # Another process may have held the lock before, and removed the folder with the lock file in the meantime.
+            # Try again if another process removed the folder, with the lock file, before this process got the lock.
             if os.path.samestat(os.fstat(stream.fileno()), (folder / LOCK).stat()):
                 opened.pop_all()
                 return stream

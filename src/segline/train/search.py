@@ -34,7 +34,7 @@ class SearchError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """Outcome of a trial. ``value``: objective of the best epoch; None unless the trial finished."""
+    """Outcome of a trial. ``value``: objective of the best epoch; None if the trial did not finish."""
 
     number: int
     state: State
@@ -67,7 +67,7 @@ class OpenTrial:
         if not math.isfinite(value):
             raise TrainingError(f"the validation loss is not finite in epoch {epoch.epoch}")
         self._values.append(value)
-        # If a worker was killed, its trial is trained again. The first epochs of this trial are already recorded.
+        # After a worker was killed, its trial is trained again. Do not record epochs that are already recorded.
         if epoch.epoch not in self._reported:
             self._trial.report(value, epoch.epoch)
         # Trial 0 is never pruned, because the other trials are compared with it.
@@ -106,7 +106,7 @@ class Search:
 
     @classmethod
     def joined(cls, plan: SearchPlan, storage: BaseStorage, claims: Claims, name: str) -> "Search":
-        """Join the search `name` that another worker has started; raise StudyError if it is not in the storage."""
+        """Join the search `name` that another worker has started; raise StudyError if the storage lacks this search."""
         names = optuna.get_all_study_names(storage)
         if name not in names:
             raise StudyError(
@@ -162,7 +162,7 @@ class Search:
         return study
 
     def _ask(self, number: int) -> OpenTrial | None:
-        """Sample the values of trial `number`, which this worker has claimed; return None if it needs no training."""
+        """Sample the values of trial `number`, claimed by this worker; return None if the trial needs no training."""
         frozen = self._trials()[number]
         if frozen.state.is_finished():
             return None
@@ -200,8 +200,8 @@ class Search:
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # Each setting name has its own seed. A trial that is trained again may already have some values. The other
-        # values must be the same as in its first training.
+        # A trial that is trained again may already have some of its values. The missing values must be the same as in
+        # the first training of the trial. Therefore each setting name has its own seed.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))

@@ -27,10 +27,10 @@ class StudyError(RuntimeError):
 
 
 class Claims(Protocol):
-    """Locks with which workers claim trials. A claim ends when the process of the worker ends, even if it is killed."""
+    """Locks with which workers claim trials. A claim is released when the worker's process ends, even by a kill."""
 
     def claim(self, number: int, wait: bool = False) -> AbstractContextManager[bool]:
-        """Claim trial `number`. If another worker has claimed it, yield False; if `wait` is set, wait instead."""
+        """Claim trial `number`; yield whether the claim succeeded. If `wait` is set, wait until the trial is free."""
         ...
 
 
@@ -78,7 +78,7 @@ class PostgresClaims:
 
 
 class _JournalLock:
-    """Lock for a journal file. It is freed if its holder is killed. The next holder removes a partial last line."""
+    """Lock for a journal file, released even if the holder is killed. The next holder removes a partial last line."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
@@ -163,8 +163,8 @@ def _url(address: str) -> URL:
     shown = f"{address.partition('://')[0]}://..."  # every later part may contain a password
     if not address.startswith("postgresql"):
         raise StudyError(
-            f"{shown} is not supported; use a journal file or a PostgreSQL database ({FORM}), because their locks end "
-            "when a worker is killed"
+            f"{shown} is not supported; use a journal file or a PostgreSQL database ({FORM}), because their locks are "
+            "released when a worker is killed"
         )
     try:
         url = make_url(address)

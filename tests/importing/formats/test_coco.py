@@ -249,15 +249,19 @@ RUNS = "annotations.2.segmentation"
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("annotations.0.category_id", 4, "annotation 11: category_id 4 is not in categories .3 cell, 7 nucleus|7 nuc"),
+        (
+            "annotations.0.category_id",
+            4,
+            "annotation 11: category_id 4 is not in the list categories .3 cell, 7 nucleus|7 nuc",
+        ),
         ("annotations.0.category_id", None, r"annotations\[0\] .id 11.: category_id is missing"),
         (
             "annotations.0.category_id",
             "cell",
             r"annotations\[0\] .id 11.: category_id is 'cell'; category_id must be a whole number; correct or remove",
         ),
-        ("annotations.0.image_id", "x1", "annotation 11: image_id 'x1' is not in images .ids such as 1"),
-        ("annotations.0.image_id", 9, "annotation 11: image_id 9 is not in images"),
+        ("annotations.0.image_id", "x1", "annotation 11: image_id 'x1' is not in the list images .ids such as 1"),
+        ("annotations.0.image_id", 9, "annotation 11: image_id 9 is not in the list images"),
         ("annotations.0.image_id", [1], r"image_id is \[1\]"),
         (
             "annotations.0",
@@ -265,7 +269,7 @@ RUNS = "annotations.2.segmentation"
             r"annotations\[0\] is 'polygon', not a JSON object with the fields image_id, category_id",
         ),
         (ANNOTATION, None, r"annotations\[0\] .id 11.: segmentation is missing; .*a box alone"),
-        (ANNOTATION, [], "annotation 11: segmentation is empty, and a box alone"),
+        (ANNOTATION, [], "annotation 11: the field segmentation is empty, and a box alone"),
         (ANNOTATION, [[1, 1, 2, 2]], r"annotation 11: segmentation\[0\] has 2 points"),
         (
             ANNOTATION,
@@ -336,7 +340,7 @@ RUNS = "annotations.2.segmentation"
         (
             f"{RUNS}.counts",
             "o" * 3000 + "0",
-            "annotation 13: segmentation.counts has a number of more than 13 characters at position 13",
+            "annotation 13: segmentation.counts has a number longer than 13 characters at position 13",
         ),
         (f"{RUNS}.counts", "o" * 12 + "0", "annotation 13: segmentation.counts has a run of"),
         (
@@ -350,8 +354,8 @@ RUNS = "annotations.2.segmentation"
             "annotation 13: segmentation.size is 10x.* px, but the image is 10x8 px",
         ),
         ("categories.0.name", "a\nb", r"categories: name 'a\\nb' contains a control character .*; rename it"),
-        ("categories", [], "categories is missing or empty"),
-        ("categories", None, "categories is missing or empty"),
+        ("categories", [], "the list categories is missing or empty"),
+        ("categories", None, "the list categories is missing or empty"),
         ("categories.0.name", None, r"categories\[0\] .id 7.: name is missing"),
         ("categories.0.name", "cell", "two of the categories .*'cell', 'cell'.* have the same name"),
         ("categories.0.name", "background", "category 'background' has annotations"),

@@ -113,7 +113,7 @@ def test_three_dimensions_are_refused(tmp_path: Path) -> None:
     frames(tmp_path, "01", range(3))
     save(tmp_path / "01" / "t000.tif", np.stack([CELLS] * 3))
     truth(tmp_path, "01_GT/SEG", 0)
-    with pytest.raises(LayoutError, match=r"t000\.tif has 3 slices, but segline segments 2D images"):
+    with pytest.raises(LayoutError, match=r"the frame .*t000\.tif has 3 slices, but segline segments 2D images"):
         recognise(tmp_path, ImportOptions())
     save(tmp_path / "01_GT/SEG/man_seg_000_012.tif", CELLS)
     with pytest.raises(LayoutError, match=r"man_seg_000_012\.tif is a slice of a 3D image"):

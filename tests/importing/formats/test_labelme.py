@@ -130,10 +130,10 @@ def test_masks_in_base64(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found(tmp_path).instances["a"].read(), expected)
     for spoilt in (None, "no base64!", base64.b64encode(b"no image").decode()):
         write(tmp_path, said(shape("cell", "mask", (4, 5), (6, 6), mask=spoilt)))
-        with pytest.raises(LayoutError, match=r"shapes\[0\] .cell.: mask is not an image in base64"):
+        with pytest.raises(LayoutError, match=r"shapes\[0\] .cell.: the field 'mask' is not a base64-encoded image"):
             recognise(tmp_path, ImportOptions())
     write(tmp_path, said(shape("cell", "mask", (8, 5), (10, 6), mask=encoded)))
-    with pytest.raises(LayoutError, match="mask of 3x2 px at x 8, y 5 is not inside the image of 10x8 px"):
+    with pytest.raises(LayoutError, match="the mask of 3x2 px at x 8, y 5 is not inside the image of 10x8 px"):
         recognise(tmp_path, ImportOptions())
 
 
@@ -213,7 +213,10 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         ),
         (said(shape("cell", "circle", (1, 1))), "the circle has 1 point"),
         (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 object.s. cover no pixel centre"),
-        ({**said(*SHAPES), "shapes": None}, r"a\.json: shapes is None, not a list; write a list \(use \[\] if"),
+        (
+            {**said(*SHAPES), "shapes": None},
+            r"a\.json: the field shapes is None, not a list; write a list \(use \[\] if",
+        ),
         (said(shape("", "circle", (2, 2), (4, 4))), r"shapes\[0\]: label is ''; label must be the name of the class"),
         (said(box("cell", 1, 1, 4, 4, group_id=[1])), r"group_id is \[1\]; group_id must be a number"),
         (

@@ -80,9 +80,9 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # Diagonal neighbours lie in adjacent columns. If one lower run covers both columns, a pixel of this run lies
-        # directly below the upper pixel. Then the case above finds the pair. So the cases below need only the places
-        # where a lower run starts in the right-hand column.
+        # The next two cases find diagonal neighbours, which lie in adjacent columns of two consecutive rows.
+        # If one run of the lower row covers both columns, the two runs also touch vertically: see the case above.
+        # So the next two cases check only places where a run of the lower row starts in the right-hand column.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -118,7 +118,7 @@ def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Prob
 
 
 def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Yield a problem if class ids (H, W) are missing from dataset.yaml, or if the mask was smoothed.
+    """Yield a problem if a label image (H, W) looks smoothed, or has class ids that dataset.yaml does not list.
 
     `values` is the histogram of the class ids.
     """

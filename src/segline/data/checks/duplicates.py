@@ -17,9 +17,9 @@ Indices = npt.NDArray[np.intp]  # (N,)
 
 SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies used along each axis
 COARSE = 512  # px, side after a first reduction; this step keeps the image's type to avoid a large float copy
-# Images are similar if at most MOST_BITS of 255 bits differ. In the data that segline was tested with, images of
-# different scenes differed in at least 58 bits. More than nine in ten images stay similar after JPEG compression at
-# quality 30, brightening by 10 %, halving the size, or a shift by 1 %.
+# Images are similar if at most MOST_BITS of the 255 bits of their perceptual hashes differ.
+# In the data that segline was tested with, images of different scenes differed in at least 58 bits.
+# Over 90 % of images stay similar after JPEG compression (quality 30), 10 % brightening, 50 % scaling or a 1 % shift.
 MOST_BITS = 40
 ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
 
@@ -48,7 +48,7 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
     """Sum the channels of an image, and reduce the sum to (SIDE, SIDE)."""
     height, width, channels = image.shape
     size = min(width, COARSE), min(height, COARSE)
-    # OpenCV can resize at most four channels at once.
+    # Resize more than four channels one by one, because OpenCV can resize at most four at once.
     parts = [image] if channels <= 4 else [image[..., channel] for channel in range(channels)]
     total = np.zeros((SIDE, SIDE))
     for part in parts:
@@ -75,14 +75,14 @@ def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
 
 
 def partners(codes: Codes, labels: Indices) -> Indices:
-    """For each code, return the index of a similar code with another label; -1 if there is none.
+    """For each image, return the index of a similar image with another label; -1 if no similar image has another label.
 
-    Every pair is compared, so no pair is missed. 100,000 codes take about 15 s on one core (benchmarks/bench_check.py).
+    Every pair is compared, so no pair is missed. 100,000 images take 15 s on one core (benchmarks/bench_check.py).
 
     Parameters
     ----------
-    codes : (N, 4), from `code`.
-    labels : (N,), group or split of each code.
+    codes : (N, 4), perceptual hashes from `code`.
+    labels : (N,), group or split of each image.
     """
     partner_of = np.full(len(codes), -1, np.intp)
     words = np.ascontiguousarray(codes.T)
@@ -101,7 +101,7 @@ def partners(codes: Codes, labels: Indices) -> Indices:
 
 
 def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
-    """Compare the codes (4, R) and (4, C); return a mask (R, C) of similar pairs, or None if no pair is similar."""
+    """Compare perceptual hashes (4, R) and (4, C); return a mask (R, C) of similar pairs; None without such pairs."""
     bits = np.zeros((ours.shape[1], theirs.shape[1]), np.uint8)
     for mine, yours in zip(ours, theirs, strict=True):
         bits += np.bitwise_count(mine[:, None] ^ yours)
@@ -111,7 +111,7 @@ def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
 
 
 def united(codes: Codes, labels: Indices) -> Indices:
-    """Merge `labels` (N,) until similar codes always have the same label; return the new labels (Boruvka 1926)."""
+    """Merge `labels` (N,) until similar images always have the same label; return the new labels (Boruvka 1926)."""
     while True:
         partner_of = partners(codes, labels)
         with_partner = np.flatnonzero(partner_of >= 0)
@@ -121,7 +121,10 @@ def united(codes: Codes, labels: Indices) -> Indices:
 
 
 def joined(labels: Indices, pairs: Iterable[tuple[int, int]]) -> Indices:
-    """Merge the two labels of each pair of indices into the smaller label; return the new labels (N,)."""
+    """Merge the two groups of each pair of images; return the new group label of each image (N,).
+
+    A merged group keeps the smaller label.
+    """
     labels = labels.copy()
     for index, partner in pairs:
         low, high = sorted((labels[index], labels[partner]))

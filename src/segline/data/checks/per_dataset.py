@@ -78,7 +78,8 @@ def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
     """
     if folder.is_dir() and not (folder / SPEC).exists():
         raise DatasetError(
-            f"{folder} holds no {SPEC}; `segline import {folder} --name NAME` makes a dataset from its files"
+            f"{folder} holds no {SPEC}; `segline import {folder} --name NAME` makes a dataset from the files in this "
+            "folder"
         )
     try:
         return Dataset.open(folder), []
@@ -100,7 +101,7 @@ def opened(folder: Path) -> tuple[Dataset | None, list[Problem]]:
 
 
 def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..., Any], *arguments: object) -> Any:
-    """Call `read` and return the result; if it raises, add its message to `problems` and return None."""
+    """Call `read` and return the result. On an error, add the error message to `problems` and return None."""
     try:
         return read(*arguments)
     except (DatasetError, FileError) as error:

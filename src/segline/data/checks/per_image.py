@@ -50,7 +50,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _image(dataset: Dataset, stem: str) -> Checked:
-    """Check only the image file, so that the memory of its pixels is free before the labels are read."""
+    """Read and check the image file, without its labels. The pixels are freed when this function returns."""
     name = name_of(dataset, dataset.images[stem])
     try:
         image = dataset.image(stem)
@@ -81,7 +81,7 @@ def _pixels(name: str, image: Raw) -> Problem | None:
 
 
 def _with_labels(dataset: Dataset, checked: Checked, labels: dict[str, Labels]) -> Checked:
-    """Check the labels: they must be readable and fit the image. Return `checked` with the results."""
+    """Check that the labels are readable and fit the image; return a copy of `checked` with the results added."""
     spec, stem = dataset.spec, checked.stem
     problems_of_labels: list[Problem] = []
     values: dict[int, int] = {}

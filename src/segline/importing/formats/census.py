@@ -19,11 +19,11 @@ from segline.importing.layout import MaskSource
 MOST_CLASSES = 20  # if masks hold more values than this, the values are usually instance ids
 MOST_VALUES = 2**16  # largest number of different values that are counted
 FEWEST_NOISY, MOST_NOISY = 2, 4096  # limits for the number of different values in a mask whose texture is computed
-# Lossy compression changes black and white slightly. Black pixels stay below the first fraction of the white value, and
-# white pixels do not fall below the second fraction.
+# Lossy compression changes black and white slightly.
+# Black pixels stay below the first fraction of the white value, and white pixels do not fall below the second fraction.
 SOFT = (8 / 255, 248 / 255)
-# The pixels of value 0 form a net of borders if three conditions hold: nearly all of these pixels are connected, they
-# surround many components, and the components fill at least half of the mask.
+# The pixels of value 0 form a net of borders if nearly all of them are connected and they surround many components.
+# These components must also fill at least half of the mask.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
 
@@ -132,13 +132,13 @@ class Census:
     softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in one mask, and its file
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
-    # Four pixel counts for each value, summed over the masks that hold 2 to MOST_NOISY different values: `textured`
-    # counts all pixels of the value, `solid` those in areas, `linked` those in lines, and `edge` those at edges.
+    # Four pixel counts for each value, summed over the masks that hold 2 to MOST_NOISY different values.
+    # `textured` counts all pixels of the value, `solid` those in areas, `linked` those in lines, `edge` those at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
     edge: Counter[int] = field(default_factory=Counter)
-    # For each value, the largest number of its pixels in one mask, and the file of this mask.
+    # For each value, the mask with the most pixels of this value, as (number of these pixels, mask file).
     most_of: dict[int, tuple[int, Path]] = field(default_factory=dict)
 
     @classmethod

@@ -200,7 +200,7 @@ def _is_coco(content: Any) -> bool:
 
 
 def _missing_lists(content: Any) -> str | None:
-    """Return the names of the missing lists if `content` is incomplete COCO; None if it is not COCO."""
+    """Return the names of the missing lists if `content` is incomplete COCO; None if `content` is not COCO."""
     if not isinstance(content, dict):
         return None
     first = {key: content[key][0] for key in LISTS if isinstance(content.get(key), list) and content[key]}
@@ -221,7 +221,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
     """
     listed = content.get("categories")
     if not isinstance(listed, list) or not listed:
-        raise LayoutError(f"{file}: categories is missing or empty; list the id and name of each class there")
+        raise LayoutError(f"{file}: the list categories is missing or empty; list the id and name of each class there")
     errors: list[str] = []
     invalid_images, invalid_categories = set[object](), set[object]()
     categories, supercategories, images = dict[int, str](), set[str](), dict[object, ListedImage]()
@@ -251,7 +251,7 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether `key` could be the id of an invalid entry.
+    """Return whether `key` is the id of an invalid entry, or may be, because the id of some entry is unknown.
 
     If the id of an entry is missing or invalid, the intended id may be any id that no valid entry has.
     """
@@ -279,12 +279,13 @@ def _annotate(
     if item.image_id not in images:
         ids = f" (ids such as {next(iter(images))!r})" if images else ""
         raise LayoutError(
-            f"{where}: image_id {shown(item.image_id)} is not in images{ids}; add the image or remove the annotation"
+            f"{where}: image_id {shown(item.image_id)} is not in the list images{ids}; add the image or remove the "
+            "annotation"
         )
     if item.category_id not in categories:
         existing = first_few([f"{id_} {category}" for id_, category in categories.items()])
         raise LayoutError(
-            f"{where}: category_id {item.category_id} is not in categories ({existing}); correct category_id"
+            f"{where}: category_id {item.category_id} is not in the list categories ({existing}); correct category_id"
         )
     image = images[item.image_id]
     outline = _outline(item.segmentation, image.shape, where)
@@ -302,8 +303,8 @@ def _outline(segmentation: list[list[float]] | RunLengths, shape: Shape, where: 
         return segmentation
     if not segmentation:
         raise LayoutError(
-            f"{where}: segmentation is empty, and a box alone does not define pixels; outline the object, or remove "
-            "the annotation"
+            f"{where}: the field segmentation is empty, and a box alone does not define pixels; outline the object, or "
+            "remove the annotation"
         )
     for number, polygon in enumerate(segmentation):
         if len(polygon) % 2:

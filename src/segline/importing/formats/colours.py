@@ -79,7 +79,7 @@ def key(looks: Iterable[Look], options: ImportOptions, labelmap: LabelMap | None
 
 
 def _is_of(total: "_Total", labelmap: LabelMap, options: ImportOptions) -> bool:
-    """Return whether the label map `labelmap` applies to the masks.
+    """Return whether to read the masks with the label map, that is, the colours and classes of labelmap.txt.
 
     A label map does not apply to grey masks without palette. With --labels instances, it does not apply either if the
     masks hold a colour that is not in the label map, because each colour is then an object.
@@ -107,7 +107,7 @@ class _Total:
     pixels: Counter[Packed] = field(default_factory=Counter)
     solid: Counter[Packed] = field(default_factory=Counter)
     linked: Counter[Packed] = field(default_factory=Counter)
-    # For each colour, the largest number of its pixels in one mask, and the file of this mask.
+    # For each colour, the mask with the most pixels of this colour, as (number of these pixels, mask file).
     most_of: dict[Packed, tuple[int, Path]] = field(default_factory=dict)
     palette: dict[int, Packed] = field(default_factory=dict)
     conflict: bool = False  # True if two masks give the same index different colours

@@ -27,7 +27,7 @@ Frames = dict[str, dict[int, Path]]  # file of each frame, by sequence and frame
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if its folders and frames are named as in the challenge; otherwise None.
+    """Return the layout of `source` if its folders and frames are named as in the Cell Tracking Challenge; else None.
 
     Frames with gold truth (GT) are imported. If no sequence has gold truth, frames with silver truth (ST) are
     imported instead; programs made the silver truth. The markers in TRA are not imported as masks.
@@ -102,7 +102,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 
 def _truth(source: Path, frames: Frames) -> tuple[str, Frames]:
-    """Find the masks: only gold truth if at least one sequence has gold truth, otherwise only silver truth.
+    """Find the masks of the gold truth, or those of the silver truth if no sequence has gold truth.
 
     Return two values: GOLD or SILVER, and the mask files by sequence and frame number.
     """
@@ -136,7 +136,7 @@ def _refuse_volumes(frames: Frames, truth: Frames) -> None:
         first = next(iter(frames[sequence].values()))
         pages = imagefiles.pages(first)
         if pages > 1:
-            raise LayoutError(f"{first} has {pages} slices, but segline segments 2D images; use a 2D dataset")
+            raise LayoutError(f"the frame {first} has {pages} slices, but segline segments 2D images; use a 2D dataset")
 
 
 def _unsegmented_cells(source: Path, truth: Frames, mapper: Mapper) -> list[str]:

@@ -184,7 +184,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     """Return the files in `folder` that may be images, in alphabetical order."""
-    # Path.is_file returns False for a link that points to itself, whereas os.DirEntry.is_file raises an error.
+    # Use Path.is_file, because os.DirEntry.is_file raises an error for a link that points to itself.
     return [file for file in sorted(folder.iterdir()) if _may_be_image(file.name) and file.is_file()]
 
 

@@ -95,8 +95,8 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
                 yield file, content.get("imagePath"), bool(content.get("imageData"))
             elif "imagePath" in content:
                 raise LayoutError(
-                    f"{file}: shapes is {shown(content['shapes'], 40)}, not a list; write a list (use [] if there are "
-                    "no objects)"
+                    f"{file}: the field shapes is {shown(content['shapes'], 40)}, not a list; write a list (use [] if "
+                    "there are no objects)"
                 )
 
 
@@ -228,12 +228,14 @@ def _decoded_mask(encoded: Any, points: Points, shape: Shape, where: str) -> Reg
     try:
         mask = decode(base64.b64decode(encoded))[..., 0] > 0
     except (TypeError, binascii.Error, ImageError) as error:
-        raise LayoutError(f"{where}: mask is not an image in base64 ({error}); correct or remove the shape") from error
+        raise LayoutError(
+            f"{where}: the field 'mask' is not a base64-encoded image ({error}); correct or remove the shape"
+        ) from error
     left, top = np.rint(points[0]).astype(int)
     height, width = mask.shape
     if left < 0 or top < 0 or top + height > shape[0] or left + width > shape[1]:
         raise LayoutError(
-            f"{where}: mask of {object_lists.size(mask.shape)} px at x {left}, y {top} is not inside the image of "
+            f"{where}: the mask of {object_lists.size(mask.shape)} px at x {left}, y {top} is not inside the image of "
             f"{object_lists.size(shape)} px; correct or remove the shape"
         )
     return Region(int(top), int(left), mask)

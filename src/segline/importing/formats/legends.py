@@ -112,7 +112,8 @@ def read_csv(file: Path) -> tuple[dict[Colour, int], dict[int, str]]:
         colour, class_id, name = _csv_row(where, {str(key): str(value) for key, value in row.items()})
         if classes.setdefault(colour, class_id) != class_id:
             raise LayoutError(
-                f"{where}: colour {row['colour']} already has class {classes[colour]}; remove one of the two lines"
+                f"{where}: an earlier line already gives colour {row['colour']} the class {classes[colour]}; remove "
+                "one of the two lines"
             )
         name = names.check(name, f"{where}: name") if name else name
         if name and class_id != IGNORE and class_names.setdefault(class_id, name) != name:
@@ -136,10 +137,10 @@ def _csv_row(where: str, row: Mapping[str, str]) -> tuple[Colour, int, str]:
         parts = [int(part) for part in written.split(",") if part.strip().isdecimal() and len(part) < 10]
     if len(parts) != 3 or max(parts) > 255 or (written.count(",") not in (0, 2)):
         raise LayoutError(
-            f"{where}: colour is {shown(written)}; write #rrggbb, such as #ff0000, or red,green,blue in quotes"
+            f"{where}: the colour is {shown(written)}; write #rrggbb, such as #ff0000, or red,green,blue in quotes"
         )
     if class_id != "ignore" and (not class_id.isdecimal() or len(class_id) > 9 or int(class_id) > IGNORE):
         raise LayoutError(
-            f"{where}: class is {shown(row['class'])}; write a number from 0 to {IGNORE - 1}, or the word ignore"
+            f"{where}: the class is {shown(row['class'])}; write a number from 0 to {IGNORE - 1}, or the word ignore"
         )
     return (parts[0], parts[1], parts[2]), IGNORE if class_id == "ignore" else int(class_id), name

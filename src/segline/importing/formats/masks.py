@@ -1,4 +1,4 @@
-"""Build the layout of images with one mask each; the meaning of the mask values is guessed or set by options."""
+"""Build the layout of a source with one mask per image; the meaning of the mask values is guessed or set by options."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ def layout(
     blank: Mapping[str, Path] | None = None,
     mapper: Mapper = map,
 ) -> Layout:
-    """Return the layout of `images` with one mask each; guess what the mask values mean, unless `options` state it.
+    """Return the layout of a source with one mask per image; guess what the values mean, unless `options` state it.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -
 
 
 def guess_kind(census: Census, values: Sequence[int]) -> tuple[Kind, str]:
-    """Guess whether `values` are classes, instances or boundaries; return the guess, and a line with the reason for it.
+    """Guess whether `values` are classes, instances or boundaries; return the guess, and a line with its reason.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse `ids` if none exceeds PLAIN_IDS, because ids up to PLAIN_IDS may be object ids or rare classes."""
+    """Refuse masks whose ids are all at most PLAIN_IDS, because such ids may be object ids or rare classes."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(

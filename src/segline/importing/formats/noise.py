@@ -86,7 +86,7 @@ def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions)
 
 
 def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
-    """Return whether the masks hold many values, but fewer grey pixels than white pixels."""
+    """Return whether the masks are nearly black and white: many values, but fewer grey pixels than white pixels."""
     top = values[-1]
     if top < STRETCHED or len(values) <= MOST_CLASSES + 1 or 2 * census.masks_of[top] < census.filled:
         return False

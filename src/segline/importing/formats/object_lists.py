@@ -170,7 +170,7 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of listed objects; `names` maps each class id to the label of its objects.
+    """Return the layout of a source with lists of objects; `names` maps each class id to the label of its objects.
 
     The layout has instance masks and, if there are several classes or ignored regions, class masks. With
     --labels classes it has only class masks. Groups come from groups.csv in `source`.

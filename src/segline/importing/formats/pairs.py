@@ -179,10 +179,7 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a function that removes shared words from a stem.
-
-    Shared words are the words that all stems begin with, and the words that all stems end with.
-    """
+    """Return a function that removes from a stem the words that all stems of `files` begin or end with."""
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)
@@ -197,7 +194,7 @@ def _shared_words(stems: Sequence[str]) -> str:
 
 
 def _by_name(files: Sequence[Path], naming: Naming, refuse: bool = False) -> dict[str, Path]:
-    """Return a mapping from the name of each file, as `naming` returns it, to the file.
+    """Return the files by name; the function `naming` returns the name of a file.
 
     If two files have the same name, raise LayoutError if `refuse` is True, and return an empty mapping otherwise.
     """

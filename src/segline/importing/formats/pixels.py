@@ -66,7 +66,7 @@ def look(file: Path) -> Look:
 
 
 def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[Counter[Packed]]:
-    """Return three mappings from colour to number of pixels: of all pixels, of pixels in areas, and of pixels in lines.
+    """Count the pixels of each colour; return three counts: of all pixels, of those in areas, of those in lines.
 
     `places` (H, W) holds, for each pixel, the index of its colour in the array `shown`.
     """
@@ -79,20 +79,20 @@ def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[C
 
 
 def numbers(file: Path) -> Labels:
-    """Read each pixel (H, W) as a number: the stored number, the palette index, or the grey."""
+    """Return the mask as numbers (H, W): its stored numbers, palette indices or greys."""
     if imagefiles.image_size(file).channels == 1:
         return imagefiles.read_labels(file)
     return _grey(file, _drawn(file)[0])
 
 
 def greys(file: Path) -> Labels:
-    """Read each pixel (H, W) as a grey: the stored number, or the grey that the palette shows."""
+    """Return the mask as greys (H, W): its stored numbers, or the greys that its palette shows."""
     pixels, palette = _drawn(file)
     return _grey(file, pixels if palette is None else _unpacked(palette[pixels]))
 
 
 def colours(file: Path) -> npt.NDArray[np.int32]:
-    """Read each pixel (H, W) as a packed colour; plain numbers become greys."""
+    """Return the mask as packed colours (H, W), one integer per pixel; plain numbers become greys."""
     pixels, palette = _drawn(file)
     if palette is not None:
         return palette[pixels]
@@ -106,7 +106,7 @@ def colours(file: Path) -> npt.NDArray[np.int32]:
 
 
 def _drawn(file: Path) -> tuple[Pixels, npt.NDArray[np.int32] | None]:
-    """Read a mask; return its pixels, and the packed colours of its palette (None if it has no palette)."""
+    """Read a mask; return its pixels, and the packed colours of its palette (None without a palette)."""
     pixels, palette = imagefiles.read_mask(file)
     if palette is not None:
         shown = np.zeros((256, 3), np.uint8)

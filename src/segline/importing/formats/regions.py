@@ -70,8 +70,8 @@ def polygon(points: Points, shape: Shape) -> Region:
     The region contains the pixels whose centres are inside the outline.
     """
     height, width = shape
-    # Find the rows and columns whose centres lie between the smallest and the largest coordinate of the outline. The
-    # last of these rows is `bottom` - 1, and the last column is `right` - 1.
+    # Find the rows and columns whose centres lie between the smallest and the largest coordinate of the outline.
+    # The last of these rows is `bottom` - 1, and the last of these columns is `right` - 1.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -164,7 +164,7 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
                 "contain this character"
             )
         if shift >= LONGEST * BITS:
-            raise RunsError(f"segmentation.counts has a number of more than {LONGEST} characters at position {place}")
+            raise RunsError(f"segmentation.counts has a number longer than {LONGEST} characters at position {place}")
         value |= (bits % MORE) << shift
         shift += BITS
         if bits & MORE:
@@ -205,7 +205,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
     if not runs[1::2].any():
         return Region.of(np.zeros(shape, bool))
     first, last = ends[0], ends[1::2][-1]
-    # Expand the runs to pixels only in the columns of the object, to save time if a large image holds small objects.
+    # Expand runs to pixels in the columns of the object, not of the whole image. This saves time for small objects.
     left, right = int(first // height), int(-(-last // height))
     stops = ends[1::2] - left * height
     starts = ends[::2][: stops.size] - left * height
