@@ -232,9 +232,12 @@ def test_a_missing_model_is_a_value_error(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_mlflow_has_copied_is_loaded(store: Store, parts: Parts, tmp_path: Path) -> None:
+def test_a_folder_that_mlflow_has_copied_is_loaded(
+    store: Store, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with store.start_run("train") as run:
         Registry(store, "cells").register(parts, run, Verdict(()), {})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.place.uri)  # set_tracking_uri sets it beyond the end of the test
     mlflow.set_tracking_uri(store.place.uri)
     mlflow.artifacts.download_artifacts("models:/cells/1", dst_path=str(tmp_path / "copy"))
     assert_stored(segline.load(tmp_path / "copy").predict(parts.example), parts)
