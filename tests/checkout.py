@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from ruamel.yaml import YAML
 
 STAGES = ["sample", "prepare", "weights", "tune", "train", "evaluate", "register"]
@@ -31,6 +34,31 @@ SMALL = {
     "gate": {"min_mean_iou": 0.0, "max_pixel_error": 1.0},
     "runtime": {"threads": 1, "progress": "lines"},
 }
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Make a folder read-only in the with statement: by a mount for root, otherwise by permissions."""
+    if os.geteuid() != 0:
+        paths = [folder, *folder.rglob("*")]
+        for path in paths:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        try:
+            yield
+        finally:
+            for path in paths:
+                path.chmod(0o755)
+        return
+    mounted = 0
+    try:
+        for options in (["--bind"], ["-o", "remount,ro,bind"]):
+            if subprocess.run(["mount", *options, folder, folder], capture_output=True, check=False).returncode:
+                pytest.skip("root, and no folder can be mounted read-only here")
+            mounted += 1
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", folder], check=True)
 
 
 class Project:

@@ -25,6 +25,7 @@ from segline.track.packaging import Parts
 from segline.track.registry import Registry
 from segline.track.store import Store
 from segline.track.verdict import Verdict
+from tests.checkout import read_only
 from tests.track import conftest as track
 
 parts, made, project, store = track.parts, track.made, track.project, track.store
@@ -79,6 +80,25 @@ def test_a_model_folder_needs_no_project(model: segline.Segmenter, parts: Parts,
     assert model.classes == {0: "background", 1: "cell"} and model.channels == 1 and model.md5 == parts.md5
     assert_stored(model.predict(parts.example), parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_folder_in_a_read_only_checkout_predicts(
+    folder: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "Nur lesen für alle"
+    shutil.copytree(folder, checkout / "model")
+    (checkout / "a.png").write_bytes(parts.example)
+    before = sorted(checkout.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    with read_only(checkout):
+        monkeypatch.chdir(checkout)
+        assert_stored(segline.load("model").predict("a.png"), parts)
+        predict.main(["a.png"], "model", tmp_path / "labels", "off", predict.PredictOptions())
+        with pytest.raises(OSError, match=r"Read-only|Permission"):
+            predict.main(["a.png"], "model", Path("labels"), "off", predict.PredictOptions())
+        assert sorted(checkout.rglob("*")) == before
+        monkeypatch.chdir(tmp_path)
+    assert (tmp_path / "labels" / "a.png").read_bytes() == parts.answer
 
 
 def test_arrays_paths_and_bytes_give_the_same(
@@ -212,9 +232,12 @@ def test_a_missing_model_is_a_value_error(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_mlflow_has_copied_is_loaded(store: Store, parts: Parts, tmp_path: Path) -> None:
+def test_a_folder_that_mlflow_has_copied_is_loaded(
+    store: Store, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with store.start_run("train") as run:
         Registry(store, "cells").register(parts, run, Verdict(()), {})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.place.uri)  # set_tracking_uri sets it beyond the end of the test
     mlflow.set_tracking_uri(store.place.uri)
     mlflow.artifacts.download_artifacts("models:/cells/1", dst_path=str(tmp_path / "copy"))
     assert_stored(segline.load(tmp_path / "copy").predict(parts.example), parts)

@@ -154,6 +154,17 @@ def test_a_file_of_settings_is_a_preset(file: Path) -> None:
     assert (written.train.epochs, written.train.schedule.kind, written.train.batch_size) == (3, "cosine", 4)
 
 
+def test_files_with_line_ends_of_windows_are_read(file: Path) -> None:
+    """The settings and comments are those of the same files with LF, and params.yaml has LF afterwards."""
+    own, windows = file.parent / "own.yaml", file.parent / "windows.yaml"
+    own.write_bytes(b"data:\r\n  source: data/raw/own\r\ntrain:\r\n  schedule: {kind: cosine}\r\n")
+    windows.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load(Params, windows) == load(Params, file)
+    assert preset.write(str(own), windows) == preset.write(str(own), file)
+    assert windows.read_bytes() == file.read_bytes()
+    assert load(Params, windows).data.source == "data/raw/own"
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

@@ -39,6 +39,14 @@ def test_a_project_of_the_installed_segline_stays_as_it_is() -> None:
 
 
 @pytest.mark.usefixtures("project")
+def test_line_ends_of_windows_are_no_difference() -> None:
+    for file in (installed.FILE, upgrade.PIPELINE):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert said() == [f"segline.yaml names the installed segline {installed.version()} already; nothing changes"]
+    installed.require("train")
+
+
+@pytest.mark.usefixtures("project")
 def test_the_stages_with_other_code_are_listed() -> None:
     older = make_older(["train", "register"])
     expected = [

@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from segline.track import faults, location, snapshot
 from segline.track.faults import StoreError
 from segline.track.recording import StartedRun
 from segline.track.store import Store, open_store
+from tests.checkout import read_only
 from tests.track.test_location import KILLED
 
 
@@ -21,27 +22,15 @@ from tests.track.test_location import KILLED
 def lock_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Return a function that makes the project read-only: by a mount for root, otherwise by permissions."""
     monkeypatch.setattr(snapshot, "_folders", {})
-    mounted = []
+    with ExitStack() as stack:
 
-    def lock() -> None:
-        if os.geteuid() != 0:
-            for path in (project, *project.rglob("*")):
-                path.chmod(0o555 if path.is_dir() else 0o444)
-            return
-        for options in (["--bind"], ["-o", "remount,ro,bind"]):
-            if subprocess.run(["mount", *options, project, project], capture_output=True, check=False).returncode:
-                pytest.skip("root, and no folder can be mounted read-only here")
-            mounted.append(project)
+        def lock() -> None:
+            stack.enter_context(read_only(project))
+            os.chdir("/")  # the working directory is the folder below the mount until it is entered again
+            monkeypatch.chdir(project)
+
+        yield lock
         os.chdir("/")
-        monkeypatch.chdir(project)
-
-    yield lock
-    os.chdir("/")
-    if mounted:
-        subprocess.run(["umount", "-l", project], check=True)
-    else:
-        for path in (project, *project.rglob("*")):
-            path.chmod(0o755)
 
 
 def content(project: Path) -> dict[str, bytes]:
