@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,22 @@ def test_an_invalid_value_is_refused(
     assert result.returncode == code
     assert expected in result.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    assert run("--version").stdout == f"segline {version('segline')}\n"
+
+
+def test_the_matplotlib_backend_of_a_notebook_is_not_used(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://missing.backend")
+    refused = run("summary")
+    assert "missing.backend" not in refused.stderr
+    monkeypatch.setattr(cli, "app", lambda: None)
+    cli.main()
+    assert "MPLBACKEND" not in os.environ
+
+
+@pytest.mark.parametrize("arguments", [("init", ""), ("init", "x", "--import", "")])
+def test_an_empty_folder_name_is_refused(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert "the name is empty; give a folder" in run(*arguments).stderr
+    assert list(tmp_path.iterdir()) == []

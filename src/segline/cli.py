@@ -1,6 +1,7 @@
 """The `segline` command line. Each command imports its modules only when it runs, so that --help is fast."""
 
 import logging
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -22,17 +23,21 @@ app = typer.Typer(
 app.add_typer(cli_models.app, name="models")
 
 
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", help="print the version of segline and exit", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _show_version(value: bool) -> None:
+    if value:
         from segline.track import installed
 
         terminal.say(f"segline {installed.version()}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[  # noqa: ARG001  its callback uses it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print segline's version, and exit")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def main() -> None:
@@ -43,6 +48,8 @@ def main() -> None:
     Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """
     process.install()
+    # A notebook sets its own matplotlib backend, which may be missing where a command runs that the notebook starts.
+    os.environ.pop("MPLBACKEND", None)
     # MLflow logs each database error with a traceback before raising the error. Turn this log off.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with terminal.safe():
