@@ -41,7 +41,7 @@ def shown(address: str) -> str:
     user, rest = _user(rest)
     if user is not None:
         name, colon, _ = user.partition(":")
-        # Hide the user name of a web server if it may be a token: https://TOKEN@host, https://TOKEN:x-oauth-basic@host.
+        # In a URL, hide the user name if it may be a token: https://TOKEN@host, https://TOKEN:x-oauth-basic@host.
         if scheme.lower().startswith("http") and (not colon or len(name) > LONG):
             name = HIDDEN
         elif colon:

@@ -70,7 +70,7 @@ def compare(
     ] = Path("comparison"),
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions on the test images. Write metrics, intervals and pictures of the largest differences."""
+    """Compare two versions on the test images: metrics, confidence intervals, pictures of the largest differences."""
     from segline.commands import compare as command
 
     command.main(first, second, name, out=out, as_json=as_json, console=terminal.console(), say=terminal.say)

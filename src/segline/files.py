@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Make an OSError in the with statement name `path` if it names a temporary file of `path`, or no file."""
+    """If an OSError in the with statement names no file or a temporary file of `path`, make the error name `path`."""
     try:
         yield
     except OSError as error:

@@ -12,7 +12,7 @@ from segline.text import shown
 
 LONGEST = 200  # characters; MLflow allows 250 in the name of a metric, and such a name contains the name of a class
 REFUSED = ("Cc", "Cs", "Cf", "Zl", "Zp")  # control, surrogate, format, line and paragraph separator
-# These format characters are allowed: joiners (some scripts, emoji), and tag characters (emoji flags of regions).
+# Allowed format characters: joiners (for some scripts and emoji), and tag characters (for emoji flags of regions).
 JOINERS = frozenset("\u200c\u200d") | frozenset(map(chr, range(0xE0020, 0xE0080)))
 
 
@@ -71,7 +71,7 @@ def check_model(name: str, what: str) -> str:
 
 
 def is_model(name: str) -> bool:
-    """Return whether `name` is a valid name of a registered model, in either normalization form."""
+    """Return whether `name`, normalized to NFC, is a valid name of a registered model."""
     try:
         check_model(name, "")
     except NamingError:

@@ -347,7 +347,7 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section type of `field`, or of its values if `field` is a mapping; None if there is no section."""
+    """Return the section type of `field`, or of the values of a mapping field; None if the type is not a section."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
@@ -355,7 +355,7 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _add_names(space: object) -> object:
-    """Store in each axis of `space` the name of its setting, which the axis needs to check its values."""
+    """Store in each axis of `space` the name of the axis's setting. The axis needs this name to check its values."""
     if not isinstance(space, dict):
         return space
     return {name: {**axis, "name": name} if isinstance(axis, dict) else axis for name, axis in space.items()}
@@ -431,7 +431,7 @@ class Tune(Section):
 
     @property
     def metric(self) -> str:
-        """Name of the validation metric: mean_iou or loss."""
+        """Name of the validation metric that the search optimizes: mean_iou or loss."""
         return self.objective.split()[1]
 
     @property

@@ -1,4 +1,4 @@
-"""Control how this process stops (SIGTERM, Ctrl-C, end of its parent); start helper processes; keep freed memory."""
+"""Handle SIGTERM, Ctrl-C and the end of the parent process; start helper processes; make malloc keep freed memory."""
 
 import ctypes
 import math
@@ -50,7 +50,7 @@ class Terminate:
 
 
 def install(parent: int | None = None) -> None:
-    """Install the SIGTERM handler. In a DVC stage or a helper process of `parent`, also stop when the parent ends.
+    """Install the SIGTERM handler. In a DVC stage, or if `parent` is given, also stop when the parent process ends.
 
     If DVC is killed, nobody would use the results of the stage that it started.
     """
@@ -124,7 +124,7 @@ class Deferred:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # Leave ignored signals ignored: a shell makes background jobs ignore Ctrl-C, so that they are not stopped.
+            # Leave ignored signals ignored: for example, a shell makes its background jobs ignore Ctrl-C.
             numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
             self._former = {number: signal.signal(number, self._record) for number in numbers}
         return self

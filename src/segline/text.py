@@ -5,7 +5,7 @@ import reprlib
 
 LONGEST = 80  # characters of a value in a message
 MESSAGE = 500  # characters of a library's message
-# Matches controls (DEL, C1, and C0 except tab and LF), direction marks, separators, surrogates, glyphless characters.
+# Control characters (DEL, C1, C0 except tab and LF), direction marks, separators, surrogates, invisible characters.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"

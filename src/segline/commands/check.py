@@ -65,7 +65,7 @@ def _of_settings(
     """Yield the problems that would occur if the dataset were used with the splits and the network of params.yaml."""
     prepare = settings.prepare
     if dataset.folder.resolve() != Path(settings.data.source).resolve():
-        # params.yaml is about another dataset, so its lists of validation and test images do not apply here.
+        # params.yaml describes another dataset, so its lists of validation and test images do not apply here.
         prepare = prepare.model_copy(update={"validation": (), "test": ()})
     if len(dataset.images) >= splits.FEWEST_IMAGES:
         try:

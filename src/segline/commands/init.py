@@ -1,4 +1,4 @@
-"""`segline init FOLDER`: make a project that uses the installed segline, with or without a dataset of one's own."""
+"""`segline init FOLDER`: make a project that uses the installed segline; import the user's dataset if one is given."""
 
 import os
 import re
@@ -31,7 +31,7 @@ FILES = {
     "dvc_gitignore": ".dvc/.gitignore",
 }
 EMPTY = ("data/.gitkeep", "mlruns/.gitkeep")  # git keeps no empty folders
-# What the stages write: DVC removes an output before its stage runs, also files of the user that lie there.
+# Paths that the stages write. DVC deletes everything at such a path before the stage runs, also the user's files.
 OUTPUTS = ("data/raw/cells", "data/prepared", "data/weights", "data/tune", "data/model", "data/reports")
 # Files that git must keep: DVC refuses to run if git ignores one of them.
 TRACKED = (
@@ -76,7 +76,7 @@ def main(folder: Path, source: Path | None, name: str, say: Callable[[str], None
     name = _dataset_name(source, name) if source is not None else ""
     source = source.resolve() if source is not None else None
     if source is not None and (folder.resolve() / RAW / name).is_relative_to(source):
-        raise InitError(f"the project would lie in --import {source}; make the project in another folder")
+        raise InitError(f"the project would lie in --import {source}; make the project outside this source")
     content = _content(folder, IMPORTED if name else EXAMPLE)
     _refuse_existing(folder, content, name)
     content = dict(_unwritten(folder, content))
@@ -142,13 +142,15 @@ def _content(folder: Path, dataset: str) -> dict[str, bytes]:
 
 
 def _refuse_existing(folder: Path, content: dict[str, bytes], name: str) -> None:
-    """Refuse a folder in which the project would replace something, now or at the first `dvc repro`."""
+    """Refuse a folder if the new project, or its first `dvc repro`, would replace files there."""
     if folder.exists() and not folder.is_dir():
         raise InitError(f"{folder} is a file; choose the path of a new folder")
     own = [path for path in content if path not in (*KEPT, *APPENDED, *EMPTY)]
     existing = [path for path in own if os.path.lexists(folder / path)]
     if existing and all(path.startswith(".dvc/") for path in existing):
-        raise InitError(f"{folder} is already a DVC repository; make the project in a new folder, also inside this one")
+        raise InitError(
+            f"{folder} is already a DVC repository; make the project in a new folder (it may lie in this one)"
+        )
     if existing:
         raise InitError(
             f"{folder} holds a project already: {', '.join(existing)}; choose another folder. To use the installed "
@@ -157,21 +159,21 @@ def _refuse_existing(folder: Path, content: dict[str, bytes], name: str) -> None
     outputs = [*OUTPUTS, *([f"{RAW}/{name}"] if name else [])]
     if existing := [path for path in outputs if os.path.lexists(folder / path)]:
         raise InitError(
-            f"{folder} holds {', '.join(existing)}, which the stages of a project replace; move it, or choose another "
-            "folder"
+            f"{folder} holds {', '.join(existing)}, which the stages of a project replace; move your files elsewhere, "
+            "or choose another folder"
         )
     for path in (path for path in content if path not in KEPT):
         file = folder / path
         parents = [parent for parent in file.parents if parent != folder and parent.is_relative_to(folder)]
         for taken in (file, *parents):
             if taken.is_symlink():
-                raise InitError(f"{taken} is a link, and git does not follow links; replace it by its target")
+                raise InitError(f"{taken} is a link, and git does not follow links; replace the link by its target")
             if taken.exists() and taken.is_dir() is (taken == file):
                 raise InitError(f"{taken} must be a {'file' if taken == file else 'folder'}; rename it")
 
 
 def _unwritten(folder: Path, content: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files to write: all of `content` but what exists already and stays as it is."""
+    """Yield the files of `content` to write. Omit a file that exists already, unless it may need more lines."""
     for path, text in content.items():
         if not os.path.lexists(folder / path):
             yield path, text
@@ -180,7 +182,7 @@ def _unwritten(folder: Path, content: dict[str, bytes]) -> Iterator[tuple[str, b
 
 
 def _appended(existing: bytes, text: bytes) -> bytes:
-    """Append the lines of `text` to `existing` unless all are there. Their order matters, so none is left out."""
+    """If a line of `text` is missing in `existing`, append all lines of `text`, because their order matters."""
     lines = [line for line in text.splitlines() if line and not line.startswith(b"#")]
     if {*lines} <= {*existing.splitlines()}:
         return existing
@@ -219,7 +221,7 @@ def _start_git(folder: Path, paths: list[str]) -> None:
         if ignored := _ignored(folder):
             raise InitError(
                 f"the project was not made, because git ignores files that it must keep: {ignored}; change these "
-                "patterns, or choose another folder"
+                "ignore patterns (FILE:LINE:PATTERN), or choose another folder"
             )
         git.call(folder, "add", "--force", "--", *paths)
     except OSError:
@@ -230,7 +232,7 @@ def _start_git(folder: Path, paths: list[str]) -> None:
 
 
 def _is_in_work_tree(folder: Path) -> bool:
-    """Return whether `folder` is in the working tree of a git repository; refuse one that git does not read."""
+    """Return whether `folder` is in the working tree of a git repository; refuse a repository that git cannot read."""
     try:
         answer = git.call(folder, "rev-parse", "--is-inside-work-tree").strip()
     except subprocess.CalledProcessError as error:
@@ -243,7 +245,7 @@ def _is_in_work_tree(folder: Path) -> bool:
 
 
 def _ignored(folder: Path) -> str:
-    """Return the lines of git's ignore files that hide files of the project from git, as FILE:LINE:PATTERN."""
+    """Return the ignore patterns that hide project files from git, each as FILE:LINE:PATTERN."""
     try:
         answer = git.call(folder, "check-ignore", "--verbose", "--no-index", "--", *TRACKED)
     except subprocess.CalledProcessError as error:

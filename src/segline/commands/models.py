@@ -100,7 +100,7 @@ def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
 
 
 def main_metric(version: ModelVersion) -> float | None:
-    """Return the main metric from the verdict, not from the run, because one run may have produced several versions."""
+    """Return a version's main metric. The source is the verdict, because one run may have produced several versions."""
     verdict = tags.verdict(version.tags)
     return next((check.value for check in verdict.checks if check.name == MAIN), None) if verdict else None
 

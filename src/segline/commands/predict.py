@@ -201,7 +201,7 @@ def _check_length(path: Path, options: PredictOptions) -> None:
 
 
 def _paths(images: list[str]) -> list[Path]:
-    """Return the images that `images` stands for, without repeats. Keep a link and its target if their stems differ."""
+    """Expand files, folders and patterns to distinct images. Keep both a link and its target if their stems differ."""
     if "" in images:
         raise PredictError(
             "the name of an image is empty; give files, folders or patterns, such as `.` for the current folder"

@@ -83,7 +83,7 @@ def _is_md5(value: object) -> bool:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Files to write besides the label images, and the number of views to average.
+    """Which files to write besides the label images, and how many views (mirror images, rotations) to average.
 
     If `views` is 0, predict averages as many views as the model's evaluation did.
     """
@@ -95,7 +95,7 @@ class PredictOptions:
 
     @property
     def endings(self) -> dict[str, str]:
-        """The text that follows the stem in the file name of each requested kind of result file."""
+        """The end of the file name, after the image's stem, for each requested kind of result file."""
         return {kind: ending for kind, ending in ENDINGS.items() if kind == "labels" or getattr(self, kind)}
 
 
@@ -113,7 +113,7 @@ class Request:
 
 
 class Records:
-    """The predictions.jsonl of a results folder, locked for one process. The last line about an image counts."""
+    """The locked predictions.jsonl of a results folder. Of several lines about one image, only the last is valid."""
 
     def __init__(self, out: Path) -> None:
         self.out, self._file = out, out / RECORDS
@@ -181,7 +181,7 @@ class Records:
                 folder.rmdir()
 
     def _read(self) -> Iterator[tuple[str, Line]]:
-        """Yield each valid line with the stem of the line's image; print a warning about the other lines."""
+        """For each valid line, yield the image's stem and the line; print a warning about the other lines."""
         if self._file.is_symlink():
             raise RecordsError(f"{self._file} is a link; remove the link, or name another folder as --out")
         if not self._file.exists():
@@ -208,7 +208,7 @@ class Records:
             )
 
     def written(self, request: Request) -> dict[str, str]:
-        """Return the names of the requested files by kind; return {} if a file is not recorded or is missing."""
+        """Return the names of the requested files by kind; return {} if one of the files is unrecorded or missing."""
         line = self._lines.get(request.stem)
         if line is None or not _alike(line, request):
             return {}
@@ -216,9 +216,9 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove the result files of an outdated request with the stem of `request`; return the results folder.
+        """Remove the recorded result files of the image of `request` if they are outdated; return the results folder.
 
-        A recorded request is outdated if it has another image, version or number of views than `request`.
+        Files are outdated if their image, version or number of views differs from that of `request`.
 
         Raises
         ------

@@ -25,7 +25,10 @@ class PresetError(ValueError):
 
 
 def names() -> list[str]:
-    """Return the names of the presets; preset `default` resets every setting except those in section `runtime`."""
+    """Return the names of the presets.
+
+    Preset `default` resets every setting except those in section `runtime`.
+    """
     shipped = [Path(entry.name).stem for entry in files("segline.presets").iterdir() if entry.name.endswith(".yaml")]
     return [DEFAULT, *sorted(shipped)]
 
@@ -111,7 +114,7 @@ def _is_section(key: str, value: object) -> bool:
 
 
 def _replace(mapping: CommentedMap, wanted: dict[str, Any]) -> None:
-    """Replace the content of `mapping` in place. A YAML comment on the line of the mapping's key stays."""
+    """Replace the content of `mapping` in place, so that the YAML comment beside the mapping's key stays."""
     for key in set(mapping) - set(wanted):
         del mapping[key]
     for key, value in wanted.items():

@@ -58,7 +58,7 @@ def table(verdict: Verdict) -> Table:
 
 
 def _sentence(outcome: champion.Outcome, dry_run: bool) -> str:
-    """Say in one sentence whether the version became champion, and which version was replaced."""
+    """Return a sentence that says whether the version became champion, and which version it replaced."""
     version = f"{outcome.version.name} version {outcome.version.version}"
     former = f"version {outcome.former.version}" if outcome.former else ""
     if dry_run:

@@ -78,7 +78,7 @@ def rounded(value: float | None) -> str:
 
 
 def registered(name: str, md5: str) -> str:
-    """Return one line with the number and the aliases of the version of model `name` whose MD5 is `md5`."""
+    """Return one line of text: the number and the aliases of the version of model `name` that has the MD5 `md5`."""
     from segline.track.registry import Registry
     from segline.track.store import open_store
 
@@ -94,7 +94,7 @@ def registered(name: str, md5: str) -> str:
 
 
 def command() -> str:
-    """Return the command that starts segline: the bare name in an active environment, otherwise a relative path."""
+    """Return the command that starts segline: `segline` in an active virtual environment, otherwise a relative path."""
     if "VIRTUAL_ENV" in os.environ:
         return "segline"
     return os.path.relpath(Path(sys.executable).with_name("segline"))

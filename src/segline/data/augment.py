@@ -269,5 +269,5 @@ def grey(parameters: Parameters, scaled: Float, pivot: Sequence[float]) -> Float
 
 @cache
 def _normal_quantiles() -> Float:
-    """Split the standard normal distribution into 65,536 intervals of equal probability; return the median of each."""
+    """Split the standard normal distribution into 65,536 equally likely intervals; return the median of each."""
     return np.fromiter(map(NormalDist().inv_cdf, (np.arange(2**16) + 0.5) / 2**16), np.float32)

@@ -19,7 +19,7 @@ SIDE = 512  # px, side of a block; small blocks need more margin in all, large b
 
 
 def class_weights(pixels_per_class: Sequence[int], balance: float) -> npt.NDArray[np.float64]:
-    """Return class weights w_c, proportional to (class frequency) ** -balance. Their mean over all pixels is 1.
+    """Return class weights w_c, proportional to (class frequency) ** -balance, with mean 1 over all pixels.
 
     Parameters
     ----------
@@ -99,14 +99,14 @@ def weight_map(
 
 
 def bands(height: int) -> list[slice]:
-    """Divide the rows of an image into bands for `weight_band`. Each band starts at a row number divisible by 16."""
+    """Divide an image into bands of rows for `weight_band`. Each band starts at a row number divisible by 16."""
     return parts(height, SIDE, 16)
 
 
 def weight_band(
     target: Labels, instances: Labels, rows: slice, *, ignore: int | None = None, **terms: Unpack[Terms]
 ) -> npt.NDArray[np.float32]:
-    """Return the part of the weight map in `rows`. In `target`, touching instances must already be separated.
+    """Return the rows `rows` of the weight map. In `target`, touching instances must already be separated.
 
     The rows are identical to those of `weight_map`. Only these rows and a margin are read from the arrays, which may be
     memory-mapped.
@@ -124,7 +124,7 @@ def weight_band(
 
 
 def _reach(terms: Terms) -> int:
-    """Return the distance (px) between a cell and a pixel beyond which the cell does not change the pixel's weight.
+    """Return the distance, px, beyond which a cell does not change the weight of a pixel.
 
     Beyond this distance, each term is lost in rounding. If the term is added to a value above 0, float64 rounds the
     sum to this value. If the term is added to 0, float32 rounds the term to 0.

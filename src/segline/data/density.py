@@ -86,9 +86,9 @@ def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Flo
 
 
 def _band(density: Float, border: Array) -> Float:
-    """Return two values for each grid cell in a band of rows: its density, and its mean border term.
+    """Return two values for each grid cell in a band of pixel rows: the sum of the density, and the mean border term.
 
-    The density is the sum over the pixels and includes the border term.
+    The density includes the border term.
 
     Returns
     -------

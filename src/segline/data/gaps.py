@@ -65,7 +65,7 @@ def _check(classes: Labels, instances: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Window:
-    """Pairs of touching pixels in a window of rows. An extra row above and below is included if the image has one.
+    """Pairs of touching pixels in some rows of an image, including the row above and the row below if they exist.
 
     The rows are flattened. `first[i]` and `second[i]` are neighbouring pixels of the same class in different instances.
     """
@@ -142,7 +142,7 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial state (H, W) of all pixels, and the area of each instance with and without touching pixels.
+    """Return the initial states (H, W) of pixels, the area of each instance, and this area without touching pixels.
 
     A touching pixel touches another instance of the same class. An area is a number of pixels.
     """

@@ -33,7 +33,7 @@ NEAR = 0.05  # px; largest distance between an image and its labels that is trea
 
 
 class Tag(NamedTuple):
-    """TIFF tag, with its fields in the order of tifffile. `once` says whether only the first page has the tag."""
+    """TIFF tag. The fields have the order that tifffile expects. `once`: whether only the first page has the tag."""
 
     code: int
     dtype: int
@@ -81,7 +81,7 @@ def tags_of(file: "tifffile.TiffFile") -> list[Tag]:
 
 
 def place_of(path: Path) -> Position | None:
-    """Read the position of an image file; None if the georeference is missing or consists of control points.
+    """Read an image's position on Earth from its file; None if the file has no georeference or only control points.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def _place(values: dict[int, Any]) -> Position | None:
 
 
 def apart(image: Path, labels: Path) -> str:
-    """Describe how the position of an image differs from the position of its labels.
+    """Describe how an image and its labels differ in their positions on Earth.
 
     The image and its labels have the same size.
 

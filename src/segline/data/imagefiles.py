@@ -81,7 +81,7 @@ def describe(path: Path, page: int | None = None) -> Metadata:
 
 
 def turned(path: Path) -> str:
-    """If an orientation tag swaps height and width, return a hint for messages about sizes; else an empty text."""
+    """Return a hint for messages about sizes if an orientation tag swaps height and width; else return an empty str."""
     try:
         orientation = describe(path, 0).orientation
     except FileError:

@@ -47,7 +47,7 @@ class Transformation(_Part):
     translation: tuple[float, ...] = ()
 
     def picked(self, axes: tuple[int, ...], channels: bool) -> dict[str, Any]:
-        """Return a scale or translation for `axes`; if `channels` is true, a neutral value for channels comes first."""
+        """Return the scale or translation of `axes`; if `channels` is true, put a neutral number for channels first."""
         before = {"scale": [1.0], "translation": [0.0]}[self.type] if channels else []
         numbers = self.scale if self.type == "scale" else self.translation
         return {"type": self.type, self.type: before + [numbers[axis] for axis in axes]}

@@ -230,14 +230,14 @@ class TiffImage(EncodedImage):
 
 
 def _by_segments(page: tifffile.TiffPage) -> bool:
-    """Return whether a TIFF page can be read in parts, by memory-mapping or because its strips or tiles are small."""
+    """Return whether a TIFF page can be read in parts: the page can be memory-mapped, or has small strips or tiles."""
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     assert page.dtype is not None
     return _contiguous(page) or rows * columns * page.samplesperpixel * page.dtype.itemsize <= SEGMENT
 
 
 def _contiguous(page: tifffile.TiffPage) -> bool:
-    """Return whether a TIFF page can be memory-mapped: if its values are uncompressed and contiguous in the file."""
+    """Return whether a TIFF page can be memory-mapped: its values are uncompressed and contiguous in the file."""
     return bool(page.is_contiguous) and page.bitspersample in (8, 16, 32, 64) and not page.is_tiled
 
 
@@ -253,9 +253,9 @@ def _overlapping(page: tifffile.TiffPage, rows: slice, columns: slice) -> Iterat
 
 
 def _common(window: slice, start: int, length: int) -> tuple[slice, slice]:
-    """Intersect a window with a strip or tile along one axis.
+    """Return the overlap of a window and a strip or tile along one axis, as two slices.
 
-    Return the overlap as two slices: a slice of the window, and a slice of the strip or tile.
+    The first slice counts from the start of the window, the second slice from the start of the strip or tile.
     """
     first, last = max(window.start, start), min(window.stop, start + length)
     return slice(first - window.start, last - window.start), slice(first - start, last - start)

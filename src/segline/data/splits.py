@@ -182,5 +182,5 @@ def _refuse_too_few(
         raise SplitError(
             f"validation ({counts['validation']} images) and test ({counts['test']} images) together take all {whole}, "
             "so no image is left for training; add images or groups, lower prepare.val_percent and "
-            "prepare.test_percent, or name fewer images"
+            "prepare.test_percent, or list fewer images in prepare.validation and prepare.test"
         )

@@ -163,7 +163,7 @@ def _one_thread(_worker: int) -> None:
 
 @dataclass(frozen=True)
 class TilePlace:
-    """Position of a validation tile: image number, and top left pixel of the tile's output.
+    """Position of a validation tile: image number, and top left pixel of the network output for this tile.
 
     The output is used only for the rows `rows` and the columns `columns` of the image.
     """
@@ -176,7 +176,7 @@ class TilePlace:
 
 
 class ValidationTiles(Dataset[Sample]):
-    """Fixed validation tiles without augmentation. Together, their outputs cover all images unless `most` is too low.
+    """Fixed validation tiles without augmentation. The network outputs of the tiles cover all images if `most` permits.
 
     Every pixel is used at most once. Each tile uses an equal share of its image, in the middle of its output. The rest
     of the output has target `ignore` and weight 0: another tile uses these pixels, or they lie outside the image.
@@ -240,9 +240,9 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """Cover an axis of `length` px with tile outputs; return each output's start, and the range for which it is used.
+    """Cover an axis of `length` px with tile outputs; return the start of each output and the range used from it.
 
-    These ranges divide the axis; each is the share of one output. `output` is the length of each output, px.
+    The ranges divide the axis. `output` is the length of each output, px.
     If the axis is at least as long as an output, all outputs lie inside the axis.
     """
     count = -(-length // output)

@@ -317,7 +317,7 @@ def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
 
 
 def _versioned(content: dict[str, Any], version: str) -> dict[str, Any]:
-    """Return the metadata with the NGFF version: in each part of the metadata for NGFF 0.4, only once for NGFF 0.5."""
+    """Return the metadata with the NGFF version added. NGFF 0.4 wants the version in each part, NGFF 0.5 only once."""
     if version == "0.4":
         content["multiscales"][0]["version"] = version
         if "image-label" in content:

@@ -40,7 +40,7 @@ def register(
     records: Mapping[str, bytes] | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> Registered:
-    """Register a version as challenger, and make it champion if it is the first version that passes.
+    """Register a version as challenger; the first version that reaches the minimum metrics also becomes champion.
 
     The parameters are the same as in `Registry.register`. `verdict` says whether the version reaches the minimum
     metrics. If the version reaches them, and the model never had a champion, the version becomes champion. If the

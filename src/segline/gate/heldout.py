@@ -146,7 +146,7 @@ class HeldOut:
 def judge(
     registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, *, trust: bool = False
 ) -> Verdict:
-    """Judge a challenger by minimum metrics and self-check. If there is a champion, also compare the two.
+    """Judge a challenger by minimum metrics and self-check; if there is a champion, compare the challenger with it.
 
     If the gate cannot decide, no error is raised, and the verdict holds the reasons.
 

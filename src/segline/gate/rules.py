@@ -91,7 +91,7 @@ def _refusal(check: Check) -> str:
 
 
 def _undecidable(champion: Sequence[Score], challenger: Sequence[Score], gate: Gate) -> Iterator[str]:
-    """Yield each reason why these scores cannot show which model is better."""
+    """Yield each reason why the scores cannot show which of the two models is better."""
     if len(challenger) < gate.min_images:
         yield f"there are {len(challenger)} test images, but gate.min_images requires {gate.min_images}"
     available = [

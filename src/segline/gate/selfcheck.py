@@ -1,4 +1,4 @@
-"""Self-check of a packed model: stored example, batches, odd image side lengths, speed and package size."""
+"""Self-check of a packed model: stored example, batches, images of odd height and width, speed and package size."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ TIMES = 3  # number of timed predictions; earlier predictions have warmed the mo
 
 
 def check(model: Loaded, images: Sequence[bytes], gate: Gate) -> Verdict:
-    """Check a packed model: stored example, batches, odd image side lengths, speed and package size.
+    """Check a packed model: stored example, batches, images of odd height and width, speed and package size.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ def _serial(step: str, memory: Memory) -> Mapper:
 
 
 def _memory(item: Any) -> int:
-    """Estimate how many bytes of memory are needed to read a file; the file is `item` itself, or `item.file`."""
+    """Estimate how many bytes of memory reading a file needs; `item` is a path, or an object with the field `file`."""
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):

@@ -127,9 +127,9 @@ def write_instances(layout: Layout, folder: Path, stem: str, windows: Windows) -
 def _write_labels(
     read: Callable[[], Labels], folder: Path, windows: Windows, fitting: Callable[[Labels], Labels] = lambda part: part
 ) -> dict[str, Labels]:
-    """Write the blocks of a mask that have no file yet; return these blocks by file stem. `read` returns the mask.
+    """Write each block of a mask to its own file, unless this file exists; return the written blocks by file stem.
 
-    `read` is called only if a block has no file.
+    `read` returns the mask. `read` is called only if a block has no file.
     """
     missing = [stem for stem in windows if not (folder / f"{stem}.png").exists()]
     if not missing:

@@ -89,7 +89,7 @@ def pattern_groups(layout: Layout, options: ImportOptions) -> tuple[dict[str, st
 
 
 def with_twins_joined(folder: Path, dataset: Dataset, checked: Sequence[Checked]) -> tuple[Dataset, list[str]]:
-    """Unite groups that hold images with the same pixels.
+    """Unite two groups if an image of one group has the same pixels as an image of the other.
 
     Return two values: the dataset with the new groups, and lines for the user.
 

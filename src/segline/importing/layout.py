@@ -1,4 +1,4 @@
-"""Common description of a foreign source: its images, its masks and what the mask values mean."""
+"""Description of any source that segline can import: its images, its masks and what the mask values mean."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the user states about the source; import guesses everything that the user does not state.
+    """What the user states about the source; `segline import` guesses everything else.
 
     ``names``: class names by class id. ``ignore``: mask value of ignored pixels. ``threshold``: mask values above the
     threshold become 1, and the other values become 0. ``colours``: class id by colour; the id IGNORE means ignored
@@ -68,7 +68,7 @@ class MaskSource:
 
 @dataclass(frozen=True)
 class Layout:
-    """Images and masks of a foreign source (dicts with stems as keys), and the meaning of the mask values.
+    """Images and masks of the source (dicts with stems as keys), and the meaning of the mask values.
 
     A layout has class masks, instance masks or both. `class_of` gives the class of each value in a class mask, and
     IGNORE for the value of ignored pixels; None means that the values are class ids. With `label_components`, every
@@ -88,22 +88,22 @@ class Layout:
 
 
 def first_few(values: Sequence[object], most: int = 8) -> str:
-    """Join at most `most` of the values by commas; if values are left out, add the total number of values."""
+    """Return the first `most` values, joined by commas; if values are left out, add the total number of values."""
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
 
 def raise_errors(errors: Sequence[str]) -> None:
-    """Raise LayoutError with the first few `errors` and the number of the rest; do nothing if `errors` is empty."""
+    """Raise LayoutError with the first few `errors` and the number of further errors; without errors, do nothing."""
     if errors:
         rest = [f"... and {len(errors) - MOST_ERRORS} more errors like these"] if len(errors) > MOST_ERRORS else []
         raise LayoutError("\n".join([*errors[:MOST_ERRORS], *rest]))
 
 
 def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
-    """Raise LayoutError with `errors` about unpaired files; with --skip-unpaired, return one line about the errors.
+    """Raise LayoutError with `errors` about unpaired files; if --skip-unpaired is set, return one line instead.
 
-    If there are no errors, return no line.
+    The line tells the user how many files are left out. If there are no errors, return no line.
     """
     if not options.skip_unpaired:
         raise_errors(errors)

@@ -45,7 +45,7 @@ class Sums:
         Each argument has one entry for each pixel: object, index in the image, class, background probability.
         """
         self.area += np.bincount(ids, minlength=self.area.size)
-        # np.add.at adds one pixel after another, so rounding is the same as for an image in memory.
+        # np.add.at adds one pixel after another. So the sums are bit-identical to the sums for an image in memory.
         np.add.at(self.background, ids, background.astype(np.float64))
         np.add.at(self.votes.reshape(-1), ids.astype(np.int64) * self.votes.shape[1] + labels, 1)
         fresh = np.flatnonzero(self.first[ids] < 0)[::-1]

@@ -59,7 +59,7 @@ class Geometry:
         return self.stride * bottom + 2 * self.margin - 4 * (self.stride - self.reduction)
 
     def legal(self, size: int) -> bool:
-        """Return whether `size` px is a legal input size: large enough, and even at every pooling."""
+        """Return whether `size` px is a legal input size: large enough, and divisible by 2 at every pooling."""
         return size >= self.smallest and (size - self.smallest) % self.stride == 0
 
     def at_least(self, size: int) -> int:

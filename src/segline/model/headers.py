@@ -25,7 +25,7 @@ class ImageError(ValueError):
 
 
 class Header(NamedTuple):
-    """Size and type of the decoded pixels (H, W, C), without an alpha channel."""
+    """Height, width, number of channels (without alpha) and type of the decoded pixels."""
 
     height: int
     width: int
@@ -156,7 +156,7 @@ def bmp_density(data: bytes) -> tuple[float, float] | None:
 
 
 def jpeg(data: bytes) -> Header:
-    """Return the header of a JPEG; read all segments, because a truncated file is not detected otherwise.
+    """Return the header of a JPEG; read all segments, so that a truncated file is detected.
 
     JPEG has no checksums. So damage inside a scan is not detected if the markers are intact.
 

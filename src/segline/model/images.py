@@ -74,7 +74,7 @@ class Statistics:
 
 
 def decode(data: bytes) -> Raw:
-    """Decode an image file to pixels (H, W, C), uint8, uint16 or float32; the module docstring gives the rules.
+    """Decode an image file to pixels (H, W, C), uint8, uint16 or float32; the module docstring says which type.
 
     Colour channels are in the order red, green, blue.
 
@@ -111,7 +111,7 @@ def pixels_of(stored: "tiff.Stored") -> Raw:
 
 
 def header(stream: BinaryIO) -> Header:
-    """Return the size and type of the pixels that `decode` would return; decode no pixels.
+    """Return, without decoding, the size and type of the pixels that `decode` would return.
 
     The function raises the same errors as `decode`.
     """
@@ -179,7 +179,7 @@ def _stored(stream: BinaryIO, form: str) -> Header:
 
 
 def _decoded(data: bytes, form: str, size: Header) -> tuple[Raw, tuple[int, ...]]:
-    """Decode pixels, still in the stored orientation; return two values: pixels (H, W, C) and alpha channel indices."""
+    """Decode pixels in the stored orientation; return two values: pixels (H, W, C) and alpha channel indices."""
     if form == "GIF":
         shown, opaque = gif.shown(data)
         return (shown, ()) if opaque is None else (np.dstack([shown, opaque]), (shown.shape[2],))
@@ -196,7 +196,7 @@ def _decoded(data: bytes, form: str, size: Header) -> tuple[Raw, tuple[int, ...]
 
 
 def usual(pixels: Raw, alpha: tuple[int, ...] = ()) -> Raw:
-    """Convert `pixels` (H, W, C) to uint8, uint16 or float32, and remove the channels `alpha`."""
+    """Convert `pixels` (H, W, C) to uint8, uint16 or float32, and remove the alpha channels (indices `alpha`)."""
     for channel in alpha:
         opaque = 1 if pixels.dtype.kind in "bf" else np.iinfo(pixels.dtype).max
         transparent = int(np.count_nonzero(pixels[..., channel] != opaque))
@@ -224,7 +224,7 @@ def encode_png(labels: npt.NDArray[Any]) -> bytes:
 
 
 def scale(raw: Raw) -> npt.NDArray[np.float32]:
-    """Convert `raw` (H, W, C) to float32 and divide by the largest value of the type (1 for float32)."""
+    """Convert `raw` (H, W, C) to float32; divide uint8 by 255 and uint16 by 65,535."""
     return raw.astype(np.float32) / np.float32(RANGES[raw.dtype.name])
 
 

@@ -55,7 +55,7 @@ class Predictor:
         self.device = device
 
     def probabilities(self, raw: Raw) -> Probabilities:
-        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over the views in the settings.
+        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over rotated and mirrored views.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class Predictor:
         return self.predict(raw).labels
 
     def with_views(self, views: int) -> Self:
-        """Return a predictor with the same network that averages over `views` views.
+        """Return a predictor with the same network; the new predictor averages over `views` views.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Predictor:
 
     @property
     def needs_whole(self) -> str:
-        """Reason why images cannot be predicted window by window; empty if there is no such reason."""
+        """Reason why images cannot be predicted window by window; empty if they can."""
         if self.network.whole_image_norm:
             return "the model normalises over the whole image"
         if self.inference.segment_threshold is not None:
@@ -99,7 +99,7 @@ class Predictor:
         return ""
 
     def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
-        """Predict a view in overlapping windows; yield one row of windows at a time, starting with row `first`.
+        """Predict a view of an image in overlapping windows; yield one row of windows at a time, from row `first` on.
 
         Each row is an iterator of parts. Each pixel is in exactly one part. All parts together equal one forward pass
         over the whole view with mirrored borders.

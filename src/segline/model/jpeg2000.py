@@ -173,7 +173,7 @@ def _size(data: bytes) -> _Size:
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each marker and its content from all headers of a codestream; skip the compressed tile data."""
+    """Yield all markers in the headers of a codestream, each with its content; skip the compressed tile data."""
     at, tile = 2, 0
     while True:
         if at + 2 > len(data):
@@ -201,7 +201,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
-    """Refuse tiny precincts and code-blocks; `style` is the part of a COD or COC marker from the level count on."""
+    """Refuse tiny precincts and code-blocks; `style` is a COD or COC marker from the number of levels on."""
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(

@@ -1,4 +1,4 @@
-"""Store two maps of an out-of-core image in files: probabilities averaged over the views, preliminary object ids."""
+"""Store two maps of an image larger than memory in files: class probabilities and preliminary object ids."""
 
 import json
 import os
@@ -43,7 +43,7 @@ class Maps:
         return np.array(self._map(self._probabilities)[:, rows])
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
-        """Compute the class ids (h, W) of some rows; the class of a pixel depends on no other pixel."""
+        """Compute the class ids (h, W) of some rows, each pixel from its own probabilities only."""
         return to_labels(self.probabilities(rows), self._inference)
 
     def create_ids(self) -> None:
@@ -60,7 +60,7 @@ class Maps:
 
 
 class Finished(NamedTuple):
-    """Progress: the number of finished views, and the number of finished rows of windows in the next view."""
+    """Progress: the number of finished views, and the number of finished rows of windows in the view in progress."""
 
     views: int
     rows: int
@@ -105,7 +105,7 @@ def _sum(folder: Path, number: int) -> Path:
 
 
 def _add(part: Part, views: int, folder: Path, number: int) -> None:
-    """Add one part of view `number` to the sum; map the files only during this call, to free the memory after it."""
+    """Add one part of view `number` to the sum of the views; unmap the files afterwards, to free memory."""
     place = (slice(None), part.rows, part.columns)
     value = part.probabilities / np.float32(views)
     if number:

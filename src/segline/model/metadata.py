@@ -190,7 +190,7 @@ def _backward(part: slice, length: int) -> slice:
 
 
 def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
-    """Invert `pixels` (H, W, C) of `bits` bits, so that 0 is black and not white; do not invert the channels `alpha`.
+    """Invert `pixels` (H, W, C) of `bits` bits, so that 0 becomes black; do not invert alpha channels (`alpha`).
 
     Raises
     ------

@@ -40,7 +40,7 @@ class Separation:
 
 
 def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Separation) -> Objects:
-    """Find the objects (H, W); `labels` (H, W) are class ids computed from `probabilities` (K, H, W)."""
+    """Find objects and return their ids (H, W); `labels` (H, W) are the class ids for `probabilities` (K, H, W)."""
     objects = components(labels) if separation.depth is None else parted(probabilities, labels, separation.depth)
     area, probability = measured(objects, probabilities)
     return selected(objects, (area >= separation.min_area) & (probability >= separation.min_probability))
@@ -91,13 +91,13 @@ def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.flo
 
 
 def distances(inside: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
-    """Measure the distance (H, W) from each pixel to the nearest False pixel of `inside`, px; limit it to `most`."""
+    """Return the distance (H, W), px, from each pixel to the nearest False pixel of `inside`, but at most `most`."""
     distance = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(distance, np.float32(most))
 
 
 def reach(height: int, width: int) -> int:
-    """Return the upper limit of distances to the background, px, for an image of `height` x `width` px."""
+    """Return the value, px, at which distances to the background are capped, in an image of `height` x `width` px."""
     return min(REACH, height + width)
 
 
@@ -109,7 +109,7 @@ def steps(depth: float) -> int:
 def measured(
     objects: Objects, probabilities: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return two values for each object id: area (N,), px, and mean foreground probability (N,)."""
+    """Return two arrays, indexed by object id: areas (N,), px, and mean foreground probabilities (N,)."""
     ids = objects.ravel()
     area = np.bincount(ids)
     return area, 1 - np.bincount(ids, probabilities[0].ravel()) / np.maximum(area, 1)
@@ -123,7 +123,7 @@ def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
         # If one image row holds an id several times, numpy keeps the value that is assigned last.
-        # The image row is reversed, so the kept value is that of the leftmost pixel.
+        # The image row is reversed, so numpy keeps the value of the leftmost pixel.
         first[objects[row, ::-1]] = row * objects.shape[1] + columns
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)

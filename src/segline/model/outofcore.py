@@ -1,4 +1,4 @@
-"""Predict an out-of-core image; store the maps in files. The results are bit-identical to `Predictor.predict`."""
+"""Predict an image larger than memory, using files. The results are bit-identical to `Predictor.predict`."""
 
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ class OutOfCorePrediction:
     """Predicted labels, objects and probabilities of an out-of-core image, computed for some rows at a time."""
 
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
-        """Predict `source` and write the maps into `folder`; resume an interrupted call.
+        """Predict the image `source`; store the results in files in `folder`; resume an interrupted call.
 
         The files need 4 K + 4 bytes per pixel for K classes, and 4 K more if several views are averaged.
 

@@ -110,7 +110,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return two values: why prediction by windows is impossible (empty if possible), and the bytes needed."""
+        """Return why an image cannot be predicted in windows (empty if it can), and the bytes needed to predict it."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 
@@ -136,8 +136,8 @@ def to_bytes(entry: Any) -> bytes:
             f"the entry has type {type(entry).__name__}; send the bytes of an image file, as base64 in JSON"
         )
     try:
-        # MLflow passes some base64 text as bytes, so try to decode bytes, too.
-        # An image file contains bytes that base64 does not use. So decoding fails, and the file is returned as it is.
+        # MLflow passes some base64 text as bytes, so try to decode bytes as base64, too.
+        # An image file has bytes that base64 does not use, so decoding fails, and the file is returned unchanged.
         return base64.b64decode("".join(entry.split()) if isinstance(entry, str) else entry, validate=True)
     except (binascii.Error, ValueError):
         if isinstance(entry, str):

@@ -14,9 +14,9 @@ from . import headers, metadata, tifftags
 from .headers import ImageError
 from .metadata import Metadata
 
-# Largest expansion of each accepted compression, decoded bytes per compressed byte.
+# For each accepted compression, the largest number of decoded bytes per compressed byte.
 # Rare compressions are refused.
-# JPEG 2000, WebP, JPEG XL and LERC are refused, too, because their data declare a second image size.
+# JPEG 2000, WebP, JPEG XL and LERC are refused, too, because their data declare an image size of their own.
 RATIOS = {1: 1, 5: 2560, 7: headers.JPEG, 8: headers.DEFLATE, 32773: 64, 32946: headers.DEFLATE, 50000: 32768}
 JPEG, PALETTE, PLANAR, YCBCR = 7, 3, 2, 6
 PHOTOMETRICS = (tifftags.WHITE_IS_ZERO, 1, 2, PALETTE, YCBCR)  # 1 is grey with 0 as black, 2 is RGB
@@ -226,7 +226,7 @@ def _parts(page: tifffile.TiffPage) -> tuple[int, int, int]:
 
 
 def _doubt_parts(page: tifffile.TiffPage, size: int, parts: int) -> int:
-    """Return the total size of the strips or tiles; refuse a page if a part lies outside the file of `size` bytes."""
+    """Return the total size of all strips or tiles; refuse a page if any of them ends beyond `size`, the file size."""
     offsets, lengths = page.dataoffsets, page.databytecounts
     if len(lengths) != parts or len(offsets) != parts:
         raise ImageError(f"the file is damaged: it lists {len(offsets)} of {parts} strips or tiles")
@@ -251,7 +251,7 @@ def _doubt_jpegs(page: tifffile.TiffPage, file: tifffile.TiffFile, rows: int, co
 
 
 def _bytes(dtype: np.dtype[Any]) -> int:
-    """Return the larger of two sizes of a pixel value, bytes: the stored size and the decoded size."""
+    """Return the size of one pixel value in bytes, stored or decoded, whichever is larger."""
     return dtype.itemsize if dtype.name in ("bool", "uint8", "uint16") else max(4, dtype.itemsize)
 
 

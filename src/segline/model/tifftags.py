@@ -166,7 +166,7 @@ PHYSICAL = re.compile(r'\bPhysicalSize([XY])(Unit)?="([^"]{1,40})"')
 
 
 def size_of(page: tifffile.TiffPage) -> tuple[int, int]:
-    """Return two values: the height and width of a page, px, after turning it upright."""
+    """Return the height and width, px, that a page has after it is turned upright."""
     return metadata.size(page.imagelength, page.imagewidth, metadata_of(page).orientation)
 
 

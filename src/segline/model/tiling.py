@@ -107,7 +107,7 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
     All windows lie inside the axis after it is extended to a multiple of the stride.
     """
-    # The size is at least two strides, because instance norm cannot normalise a single pixel at the lowest level.
+    # Use at least two strides, because instance norm cannot normalise a single pixel at the lowest level.
     whole = geometry.at_least(max(length, 2 * geometry.stride))
     size = min(size or whole, whole)
     context = geometry.at_least(geometry.fringe)
@@ -131,7 +131,7 @@ def smallest(geometry: Geometry) -> int:
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Return the smallest window size, px, that covers `length` px with as few windows as window size `size` does."""
+    """Reduce window size `size`, px, as far as possible without needing more windows to cover `length` px."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:

@@ -39,7 +39,7 @@ def check_count(count: int) -> int:
 
 
 class Passes(NamedTuple):
-    """Pairs of ids of neighbouring regions; for each pair, the height of the saddle (highest common point)."""
+    """Pairs of ids of neighbouring regions, and the height of the saddle (highest point of contact) of each pair."""
 
     first: Ids
     second: Ids
@@ -106,7 +106,7 @@ class Watershed:
         return ids
 
     def _join(self, ids: Ids, own: Heights, uphill: Ids) -> None:
-        """Connect uphill paths that cross the border between the previous band and this band, in either direction."""
+        """Connect the uphill paths that lead from the previous band of rows into this band, or back."""
         width = ids.shape[1]
         if self._last is not None:
             above, downward = self._last
@@ -137,7 +137,7 @@ def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
     width = heights.shape[1]
     padded = np.pad(heights, ((0, 0), (1, 1)), constant_values=-1)
     highest, change = padded[:-2, 1:-1].copy(), np.full((heights.shape[0] - 2, width), -width, np.int32)
-    # Neighbours are compared in index order. So the first of several neighbours of equal height is chosen.
+    # Neighbours are compared in index order, so that the first of several equally high neighbours is chosen.
     for neighbour, by in (
         (padded[1:-1, :-2], -1),
         (padded[1:-1, 1:-1], 0),
@@ -188,7 +188,7 @@ def _highest(*passes: Passes) -> Passes:
 
 
 def _merged(heights: Heights, passes: Passes, step: int) -> Ids:
-    """Return, for the preliminary id of each peak, the lowest preliminary id in the same object.
+    """Merge peaks into objects; return, for each peak's preliminary id, the lowest preliminary id in the same object.
 
     The result also has entries for all other preliminary ids; these entries are not valid.
 

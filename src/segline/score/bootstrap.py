@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Metric of the first model and of the second model, and the gain (positive if the second model is better)."""
+    """Values of a metric for two models, and the gain (positive if the second model is better)."""
 
     first: Interval
     second: Interval

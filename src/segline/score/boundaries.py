@@ -31,7 +31,7 @@ def v_info(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
 
 
 class _Sizes(NamedTuple):
-    """Segment sizes within the true foreground, px. Pixels on predicted borders are counted separately."""
+    """Sizes, in px, of the segments within the true foreground. Pixels on predicted borders are counted separately."""
 
     together: npt.NDArray[np.int64]
     """Number of pixels shared by a true and a predicted segment, one entry per pair."""

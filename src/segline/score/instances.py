@@ -138,7 +138,7 @@ def panoptic_quality(iou_sum: float, tp: int, fp: int, fn: int) -> float:
 
 
 def _object_pairs(table: Overlaps) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Return two arrays: the indices of the table rows in which both ids are objects, and the IoU of each row."""
+    """Find the table rows in which both ids are objects; return the indices of these rows and the IoU of each pair."""
     pairs = np.flatnonzero((table.truth > 0) & (table.predicted > 0))
     shared = table.pixels[pairs]
     return pairs, shared / (table.truth_area[pairs] + table.predicted_area[pairs] - shared)

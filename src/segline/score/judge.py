@@ -122,7 +122,7 @@ def detection_score(foreground: npt.NDArray[Any]) -> float:
 
 
 def detection_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
-    """Return the ROC AUC: the probability that an image with foreground has a higher score than an image without.
+    """Return the ROC AUC: the probability that an image with foreground scores higher than an image without foreground.
 
     A pair of images with equal scores counts one half.
 

@@ -120,7 +120,7 @@ def _add_invocations(app: FastAPI, follower: ServedModel, limits: Limits) -> Non
 
     @app.post("/invocations", response_class=Response, responses=openapi.RESPONSES, openapi_extra=openapi.REQUEST)
     async def invocations(request: Request, output: Output = "labels", views: int = 0) -> Response:
-        """Predict the images of a request. The response to an image or a form is an image; to JSON, it is JSON."""
+        """Predict the images of a request. A request in JSON gets a JSON response; an image or a form gets an image."""
         used: list[Serving] = []
         with ExitStack() as place:
             place.enter_context(queue.place())

@@ -154,7 +154,7 @@ class Follower:
         self.problem = self._reported = None
 
     def _note_problem(self, problem: str, error: Exception) -> None:
-        """Set `problem`, and log `error` if it is new. Clients see only `problem`, because `error` may name files."""
+        """Set `problem`, and log each new `error` once. Clients see only `problem`, because `error` may name files."""
         if (problem, str(error)) != self._reported:
             self._say(f"{self.name}: {problem} ({error}); version {self.serving.number} continues to answer")
         self._reported = (problem, str(error))

@@ -247,7 +247,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return "head" if self.conn.their_state is h11.IDLE else "rest"
 
     def _watch(self) -> None:
-        """Record when the current phase began, and close the connection if the deadline of that phase has passed."""
+        """Every TICK seconds, note the start of a new phase, or close the connection if the phase takes too long."""
         phase = self._phase_now()
         if (phase, self.cycle) != self._phase:
             self._phase, self._since = (phase, self.cycle), time.monotonic()
@@ -262,13 +262,13 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching = None if self._aborted else self.loop.call_later(TICK, self._watch)
 
     def _deadline(self, phase: str) -> float:
-        """Return the maximum seconds of `phase`. They are infinite for "work" and "body"; `body.read` limits "body"."""
+        """Return the time limit of `phase`, s: infinity for "work" and "body" (`body.read` itself limits "body")."""
         deadlines = {"head": HEAD, "rest": REST, "delivery": DELIVERY, "lingering": LINGER, "closing": CLOSING}
         seconds = deadlines.get(phase, float("inf"))
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds
 
     def _make_room(self, others: list["Connection"]) -> None:
-        """Close connections that wait for their clients. If no connection waits, refuse this connection.
+        """Make room for this connection: close others that wait for their clients. If none waits, refuse this one.
 
         Several connections are closed at once. If all waiting connections belong to new clients, only one is closed. A
         connection in the queue waits for the server. It is closed last, and never while its first request waits there.

@@ -50,7 +50,7 @@ def _split(dataset: Dataset, checked: list[per_dataset.Checked], settings: param
 def _write_all(
     dataset: Dataset, split: dict[str, splits.Split], channels: int, folder: Path, mode: progress.Mode
 ) -> Moments:
-    """Write the arrays and the manifest; return the pixel moments (sums and sums of squares) of the training images."""
+    """Write the arrays and the manifest; return the pixel moments (sums of values and squares) of training images."""
     for kind in KINDS:
         files.make_folder(folder / kind)
 
@@ -93,7 +93,7 @@ def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
 
 
 def _write_labels(dataset: Dataset, stem: str, folder: Path) -> Row:
-    """Write classes, instances and targets; return the number of instances, and the number of pixels of each class."""
+    """Write classes, instances and targets of an image; return its instance count and its pixel count per class."""
     classes, instances = dataset.truth(stem)
     files.save_array(folder / f"classes/{stem}.npy", classes)
     files.save_array(folder / f"instances/{stem}.npy", instances)

@@ -52,7 +52,7 @@ class Loaded:
     """A loaded model version; calling this object with an encoded image returns the prediction."""
 
     def __init__(self, content: VersionContent, folder: Path) -> None:
-        """Load the model from `folder`, a private copy of the version's files; run the code in `content`.
+        """Load the model from `folder`, a private copy of the version's files; run the code that `content` holds.
 
         The code in the package may raise any error.
         """

@@ -13,7 +13,7 @@ ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding of the audit: a problem and its fix, or only a recommendation if `note` is True."""
+    """A finding of the audit: a recommendation if `note` is True, otherwise a problem and its fix."""
 
     version: str
     """Version number; empty if the finding does not concern a single version."""
@@ -32,7 +32,7 @@ def verify(registry: Registry) -> list[Finding]:
 
 
 def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
-    """Check the files of a version by the same rules as `segline predict` and `segline serve`."""
+    """Check the files of a version by the rules that `segline predict` and `segline serve` apply."""
     number = str(version.version)
     try:
         content = trust.read(intact.files(registry.store, version))
@@ -144,7 +144,7 @@ def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """Recommend a commit if registry.jsonl, or a file that @champion or @previous was made from, is not committed."""
+    """Report uncommitted changes in registry.jsonl, or in the files that @champion and @previous were made from."""
     root = registry.store.place.root
     notes = []
     for version in versions:

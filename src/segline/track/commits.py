@@ -38,7 +38,7 @@ class Origin:
 
 
 def here(folder: Path = Path()) -> dict[str, str]:
-    """Return tags for a version made in this checkout; `find` needs these tags to find the commit later."""
+    """Return tags with the MD5s of this checkout's code and settings; `find` later uses the tags to find the commit."""
     settings = git.stored(folder, ["dvc.yaml", "params.yaml"])
     pipeline = settings.get("dvc.yaml", b"")
     paths = sorted({path for stage in _stages(pipeline) for path in lineage.code_files(stage, folder)})
@@ -53,7 +53,7 @@ def here(folder: Path = Path()) -> dict[str, str]:
 
 
 def find(tags: Mapping[str, str], root: Path) -> Origin:
-    """Find the newest commit with the same code, params.yaml and dvc.yaml as a version.
+    """Find the newest commit that has the code, params.yaml and dvc.yaml from which a version was made.
 
     Commits whose dvc.lock holds the MD5s of the version's model and data are searched first. Only commits of branches,
     tags, remote branches and HEAD are searched, because a clone contains only these. Stashes, and DVC experiments that

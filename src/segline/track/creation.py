@@ -83,7 +83,10 @@ def _adopt(place: Place) -> None:
 
 
 def _keep_default_inside(database: Path, place: Place) -> None:
-    """Set the artifact folder of MLflow's experiment 0 to a folder in the project, instead of the working directory."""
+    """Set a folder in the project as the artifact folder of MLflow's experiment 0.
+
+    MLflow's default is a folder in the working directory.
+    """
     with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (str(place.artifacts / "0"),)

@@ -83,7 +83,7 @@ def _tokens(tree: ast.AST) -> Iterator[str]:
         item = todo.pop()
         if isinstance(item, ast.AST):
             fields = [(name, value) for name, value in ast.iter_fields(item) if name not in IGNORED_FIELDS]
-            # Empty fields are left out, because newer Python versions add fields that are usually empty.
+            # Leave out empty fields of a syntax tree node: newer Python versions add fields that are usually empty.
             present = [(name, value) for name, value in fields if value is not None and value != []]
             yield f"{type(item).__name__} {len(present)}"
             for name, value in reversed(present):
@@ -97,7 +97,7 @@ def _tokens(tree: ast.AST) -> Iterator[str]:
 
 
 def _is_text(statement: object) -> bool:
-    """Return whether a statement is only a string, such as a docstring or the explanation below a field."""
+    """Return whether a statement consists of a string only, such as a docstring."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

@@ -47,11 +47,11 @@ class Identity(BaseModel):
     code: dict[str, str]
 
     def differing(self, other: "Identity") -> list[str]:
-        """Return the stages of `other` whose code digest is another one here."""
+        """Return the stages of `other` whose code digests differ from the code digests in this identity."""
         return [stage for stage, md5 in other.code.items() if self.code.get(stage) != md5]
 
     def text(self) -> str:
-        """Return the content of a segline.yaml with this identity."""
+        """Return the text of a segline.yaml file that records this identity."""
         # All values are in quotes, because YAML would read some digests as numbers.
         lines = [f'version: "{self.version}"', "code:", *(f'  {stage}: "{md5}"' for stage, md5 in self.code.items())]
         return HEADER + "\n".join(lines) + "\n"

@@ -66,7 +66,7 @@ def who() -> str:
 
 
 def environment(threads: int | None = None) -> dict[str, str]:
-    """Return tags for Python, packages, CPU and torch threads.
+    """Return tags that describe the environment: versions of Python and packages, CPU, number of torch threads.
 
     Two runs can give bit-identical results only if these tags are equal.
     """
@@ -179,7 +179,7 @@ def combined_md5(parts: Mapping[str, str]) -> str:
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether the files at `path` match `entry` in number and total size, and are older than dvc.lock."""
+    """Return whether the files at `path` match the number and total size in `entry`, and are older than dvc.lock."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")

@@ -90,7 +90,7 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy that hashes the exact bytes of the code, if `md5s` holds the copy's MD5; else return self."""
+        """Return a copy with the MD5 from the exact bytes of the code if `md5s` holds this MD5; else return self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 

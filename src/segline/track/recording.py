@@ -214,7 +214,7 @@ def metric_names(names: Sequence[str]) -> list[str]:
     times = Counter(name.casefold() for name in plain)
     taken: set[str] = set()
     spelled = {}
-    # Names that need no change are handled first, so that no changed name can become equal to one of these names.
+    # Handle the names that need no change first, so that a changed name cannot duplicate an unchanged name.
     for name, short in sorted(zip(names, plain, strict=True), key=lambda pair: pair[1] != unchanged[pair[0]]):
         keeps = times[short.casefold()] == 1 or short == unchanged[name]
         metric, digits = short[:MAX_METRIC], files.bytes_md5(name.encode())

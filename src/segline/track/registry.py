@@ -118,7 +118,7 @@ class Registry:
             created = version is None
             if version is None:
                 logged, md5s = versions.log(self.store, self.name, parts, run, records)
-                # Write the line before the version, so that each version has a line even if this process is killed.
+                # Add the line to registry.jsonl first, so that every version has a line even if this process is killed.
                 self.record(Md5s.of(parts), "registered")
                 all_tags = {**tags, "gate": json.dumps(verdict.as_dict()), intact.FILES_TAG: json.dumps(md5s)}
                 version = versions.enter(
@@ -143,7 +143,7 @@ class Registry:
         return matches[0] if matches else None
 
     def holder(self, alias: str) -> ModelVersion | None:
-        """Return the version that holds an alias; None if no version holds it."""
+        """Return the version to which `alias` points; None if the alias does not exist."""
         try:
             return self.client.get_model_version_by_alias(self.name, alias)
         except MlflowException as error:

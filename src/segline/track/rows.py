@@ -114,7 +114,7 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return why an image cannot be predicted window by window, and the memory that a prediction in one step needs.
+    """Return two values: why window-by-window prediction is impossible, and the memory for a prediction in one step.
 
     The first value is empty if an image of this size can be predicted window by window. The second value is the memory,
     in bytes, to predict the whole image in one step.

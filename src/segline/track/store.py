@@ -127,7 +127,7 @@ class Store:
         return Run(self.client, runs[0].info.run_id) if runs else None
 
     def here(self, key: str) -> str:
-        """If the store is shared, append machine and folder to `key`, so that two checkouts never share a run."""
+        """If the store is shared, append machine name and project folder to `key`: two checkouts never share a run."""
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:

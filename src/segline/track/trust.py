@@ -158,7 +158,7 @@ def contradiction(version: ModelVersion, content: VersionContent, history: Path)
 
 
 def unrecorded(version: ModelVersion, content: VersionContent, history: Path) -> str:
-    """Return advice if registry.jsonl has no line for a version; return an empty text if there is a line."""
+    """Return an empty text if registry.jsonl has a line with the version's md5; otherwise return advice to the user."""
     if content.md5 in known(version.name, history):
         return ""
     return (

@@ -145,7 +145,7 @@ def images(store: Store, version: ModelVersion) -> list[SplitImage] | None:
 
 
 def update_origin(store: Store, version: ModelVersion, tags: Mapping[str, str], records: Mapping[str, bytes]) -> None:
-    """Replace the tags about a version's origin with `tags`; keep the old tags if they still match a commit in git.
+    """Replace the tags about a version's origin with `tags`, unless the old tags match a commit in git.
 
     The same model may be made again from other code or params, and the old code or params may remain uncommitted.
     """
@@ -193,7 +193,7 @@ def _fail_abandoned(store: Store, md5: str) -> None:
 
 
 def _upload(store: Store, parts: Parts, run: Run, logged: LoggedModel, records: Mapping[str, bytes]) -> dict[str, str]:
-    """Pack a model, check that it repeats its stored example, and upload the files; return the md5s of the files."""
+    """Pack a model, check its prediction of the example image, and upload the files; return the md5s of the files."""
     metadata = Model(
         artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run.id, model_id=logged.model_id
     )

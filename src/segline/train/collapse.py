@@ -38,7 +38,7 @@ class Watch:
     epoch: int = 0  # latest epoch passed to `update`
 
     def update(self, epoch: int, class_id: int | None) -> str | None:
-        """Record `class_id`, the result of `collapsed` for an epoch; return a message if a collapse begins or ends."""
+        """Record `class_id`, which `collapsed` returned for an epoch; return a message if a collapse begins or ends."""
         spell = self._current()
         self.epoch = epoch
         if class_id is None:
@@ -53,7 +53,7 @@ class Watch:
         )
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning with advice if a collapse includes the latest epoch or the kept epoch (`kept`); else None.
+        """Return a warning with advice if a collapse includes the latest epoch or epoch `kept`; else None.
 
         The weights of epoch `kept` become the trained model.
         """
@@ -68,7 +68,7 @@ class Watch:
         )
 
     def _current(self) -> Spell | None:
-        """Return the collapse that the latest epoch is part of; None if it is not part of a collapse."""
+        """Return the collapse that includes the latest epoch; None if there is no such collapse."""
         return self.spells[-1] if self.spells and self.spells[-1].last == self.epoch else None
 
     def _describe(self, spell: Spell) -> str:

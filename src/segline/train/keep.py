@@ -25,7 +25,7 @@ class KeepError(RuntimeError):
 
 
 def better(settings: Train, epoch: Epoch) -> float:
-    """Return the value of `train.monitor` in an epoch. A loss is negated, so that a larger value is always better.
+    """Return an epoch's value of the metric that `train.monitor` names. A loss is negated, so that larger is better.
 
     A mean IoU of nan counts as 1, because it means that no foreground is present or predicted.
     """
@@ -112,7 +112,7 @@ class Kept:
                 stop.check()
 
     def load(self, state: State) -> bool:
-        """Restore the latest complete checkpoint into the initial `state`; return False if there is no complete one."""
+        """Restore `state` from the latest complete checkpoint; return False if no checkpoint is complete."""
         for partial in self.folder.glob(".*.partial"):  # the process was killed while it wrote the checkpoint
             _remove(partial)
         for folder in sorted(filter(_is_checkpoint, self.folder.glob(PATTERN)), reverse=True):
@@ -136,7 +136,7 @@ class Kept:
         return False
 
     def named(self) -> dict[str, Path]:
-        """Return the checkpoint folders of a finished training run by name: last, best-00007, ..."""
+        """Return a dict from names (last, best-00007, ...) to the checkpoint folders of a finished training run."""
         best = {f"best-{epoch.epoch:05d}": self.folder / _name(epoch.epoch) for epoch in self.best}
         return {"last": self.folder / _name(self.epochs[-1].epoch)} | best
 

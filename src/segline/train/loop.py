@@ -139,7 +139,7 @@ def steps_per_epoch(settings: Train) -> int:
 
 
 def seed_generators(state: State, settings: Train) -> None:
-    """Seed torch's random generators (used by dropout) with (seed, epoch), or restore them from `state.random`."""
+    """Seed torch's random generators (for dropout) from seed and epoch, or restore the states in `state.random`."""
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, state.epoch)).generate_state(1)[0]))
     device = next(state.network.parameters()).device
     if "cpu" in state.random:
@@ -212,7 +212,7 @@ def read_rates(optimizer: torch.optim.Optimizer) -> tuple[float, float]:
 
 
 def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
-    """Take one optimizer step on `batch`; return the loss sums of the batch, without gradients."""
+    """Take one optimizer step on `batch`; return the `LossSums` of the batch, detached from the autograd graph."""
     state.optimizer.zero_grad(set_to_none=True)
     sums = forward(state.network, batch, settings)
     state.scaler.scale(sums.loss(settings.dice_weight)).backward()  # type: ignore[no-untyped-call]
@@ -225,7 +225,7 @@ def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
 
 
 def forward(network: UNet, batch: Batch, settings: Train, confusion: npt.NDArray[np.int64] | None = None) -> LossSums:
-    """Return the loss sums of `batch`. If `confusion` (K, K) is given, also add the predictions to this matrix."""
+    """Return the `LossSums` of `batch`. If `confusion` (K, K) is given, also count the predictions in this matrix."""
     device = next(network.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     image = batch[0].to(device, memory_format=memory_format, non_blocking=True)

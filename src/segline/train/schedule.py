@@ -36,7 +36,7 @@ def learning_rate(settings: Train, step: int, steps_per_epoch: int, validation_l
 
 
 def _one_cycle(peak: float, step: int, total: int, warmup: float) -> float:
-    """Return the learning rate of `one_cycle`: a cosine up to `peak`, then a cosine down to nearly 0."""
+    """Return the `one_cycle` learning rate of a step: a cosine rise to `peak`, then a cosine fall to nearly 0."""
     if total == 1:
         return peak
     turn = warmup * total - 1
@@ -51,7 +51,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often `patience` + 1 epochs in a row brought no new minimum of the loss.
+    """Count the sequences of `patience` + 1 consecutive epochs in which the loss reached no new minimum.
 
     Each epoch counts at most once.
     """

@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to train, with the settings of its short training (``trained``) and of a full training (``settings``)."""
+    """A trial to train. ``trained``: settings for its short training; ``settings``: settings for a full training."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
@@ -129,7 +129,7 @@ class Search:
 
     @property
     def total(self) -> int:
-        """Number of trials, as passed to `add_trials`. A worker that joined a search reads it from the study."""
+        """Number of trials, as given to `add_trials`. A worker that joined a search reads the number from the study."""
         return self._total if self._total is not None else int(self.study.user_attrs.get(TOTAL, 0))
 
     def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[OpenTrial]:
@@ -184,7 +184,10 @@ class Search:
         return OpenTrial(self.study, trial, settings, self.plan)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
-        """Return sampled values by full setting name. Trial 0 takes the values of params.yaml that the space allows."""
+        """Sample a value for each searched setting. Trial 0 takes the values of params.yaml that the space allows.
+
+        The keys of the returned dict are full setting names.
+        """
         values: dict[str, Value] = {}
         _ = trial.relative_params  # sample jointly; `_suggest` later sets samplers for single settings
         kind = self.plan.tune.space.get(KIND)
@@ -197,13 +200,13 @@ class Search:
         return values
 
     def _base_values(self) -> dict[str, Value]:
-        """Return the values of params.yaml that lie in the search space, by full setting name."""
+        """Return the values of params.yaml that lie in the search space; the keys are full setting names."""
         return {
             name: value for name, value in self.plan.base_values().items() if holds(self.plan.tune.space[name], value)
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # When a trial is trained again, some of its values may already be sampled.
+        # When a trial is trained again, some of its values may have been sampled before.
         # The other values must be sampled exactly as in the first training of the trial.
         # Therefore each setting has its own random seed.
         self.study.sampler = self._sampler(trial.number, axis.name)

@@ -69,13 +69,13 @@ class SearchPlan:
                 yield self.tune.space[name]
 
     def base_values(self) -> dict[str, Value]:
-        """Return the values that params.yaml has for the searched settings, by full setting name."""
+        """Return the value that params.yaml has for each searched setting; the keys are full setting names."""
         kind = self.base.train.schedule.kind
         names = [*([KIND] if KIND in self.tune.space else []), *(axis.name for axis in self.axes(kind))]
         return {name: value_of(self.base, name) for name in names}
 
     def settings(self, values: Mapping[str, Value]) -> Tuned:
-        """Return the base settings with new values, given by full name; raise ParamsError if the result is invalid."""
+        """Return the base settings updated with `values` (by full name). Raise ParamsError if the result is invalid."""
         content = self.base.model_dump(mode="json")
         for name, value in values.items():
             *sections, last = name.split(".")
@@ -110,7 +110,7 @@ def value_of(settings: Tuned, name: str) -> Value:
 
 
 def bounds(axis: Axis) -> tuple[float, float]:
-    """Return the smallest and the largest possible value of an axis; they are a whole number of steps apart."""
+    """Return the smallest and the largest value of an axis; their difference is a whole number of steps."""
     assert axis.low is not None and axis.high is not None
     if axis.step is None:
         return axis.low, axis.high

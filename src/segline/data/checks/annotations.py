@@ -42,7 +42,7 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """Divide rows into runs of pixels of one instance; yield each run's instance id, and the pairs of touching runs.
+    """Divide rows into runs of pixels with one instance id; yield the id of each run, and the pairs of touching runs.
 
     For each block of rows, three arrays are yielded: the instance id of each run, and the upper and the lower run of
     each pair. Two runs touch if they belong to the same instance and have neighbouring pixels in consecutive rows.
@@ -79,8 +79,8 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # The next two cases find diagonal neighbours only in columns where a run of pixels starts in the lower row.
-        # In other columns, the lower run also lies directly below the upper run, so the case above finds this pair.
+        # The next two cases find diagonal neighbours, but only where a run of pixels starts in the lower row.
+        # Elsewhere the lower run is also directly below the upper run, so the first case finds this pair of runs.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -108,7 +108,7 @@ def _counts(labels: Labels, largest: int) -> Counts:
 
 
 def of_values(name: str, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Yield a problem if all pixels are ignored or none is foreground. `values` is the histogram of class ids."""
+    """Yield a problem if all pixels are ignored, or none is foreground. `values` is the histogram of class ids."""
     if set(values) == {spec.ignore}:
         yield Problem("warning", name, "every pixel is ignored", kind="labels ignored everywhere")
     elif not set(values) - {0, spec.ignore}:
@@ -181,7 +181,7 @@ def of_instances(name: str, instances: Labels) -> Iterator[Problem]:
 
 
 def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) -> Iterator[Problem]:
-    """Yield a problem if class ids (H, W) show tiny areas. This check is for datasets without instances."""
+    """Yield a problem for each class that has tiny areas. This check is for datasets without instances."""
     connectivity = 8 if spec.labels == "classes" else 4
     for class_id in sorted(set(values) - {0, spec.ignore}):
         area = (classes == class_id).astype(np.uint8)
@@ -202,7 +202,7 @@ def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str
 
 
 def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterator[Problem]:
-    """Check that each pixel has both a class and an instance, or neither. Check that no instance has two classes."""
+    """Yield problems for pixels with a class but no instance, or the reverse, and for instances of several classes."""
     areas = foreground(classes, spec.ignore)
     cells = instances > 0
     if spec.ignore is not None:

@@ -48,7 +48,7 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
     """Sum the channels of an image, and shrink the result to SIDE x SIDE pixels."""
     height, width, channels = image.shape
     size = min(width, COARSE), min(height, COARSE)
-    # OpenCV can resize at most four channels at once. If there are more, resize each channel separately.
+    # OpenCV can resize at most four channels at once, so an image with more channels is resized channel by channel.
     parts = [image] if channels <= 4 else [image[..., channel] for channel in range(channels)]
     total = np.zeros((SIDE, SIDE))
     for part in parts:
@@ -59,7 +59,7 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
 
 
 def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
-    """Find images with equal digests but different labels.
+    """Find images with equal digests but different labels (such as groups or splits).
 
     Return a dictionary from the index of each such image to the index of a duplicate with a different label.
     """
@@ -111,7 +111,7 @@ def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
 
 
 def united(codes: Codes, labels: Indices) -> Indices:
-    """Merge `labels` (N,) until similar images always have the same label; return the new labels (Boruvka 1926)."""
+    """Merge group labels (N,) until similar images always have the same label; return the new labels (Boruvka 1926)."""
     while True:
         partner_of = partners(codes, labels)
         with_partner = np.flatnonzero(partner_of >= 0)

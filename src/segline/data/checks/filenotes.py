@@ -68,7 +68,7 @@ def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
 
 
 def _far(values: Raw, nodata: float) -> bool:
-    """Return whether the distance from `nodata` to the range of `values` is larger than the width of the range."""
+    """Return whether `nodata` is farther from the range of `values` than this range is wide."""
     if not values.size:
         return False
     low, high = float(values.min()), float(values.max())

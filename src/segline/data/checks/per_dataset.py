@@ -57,7 +57,7 @@ def judge(dataset: Dataset, checked: Sequence[Checked]) -> list[Problem]:
 
 
 def of_splits(dataset: Dataset, checked: Sequence[Checked], splits: Mapping[str, str]) -> list[Problem]:
-    """Return problems of train, validation and test: duplicates in different splits, and classes missing in a split."""
+    """Return problems of the splits: images that occur in several splits, and classes that are missing in a split."""
     problems_of_splits = list(duplicates.problems(dataset, checked, splits, "split"))
     for split in sorted(set(splits.values())):
         problems_of_splits += _absent(
@@ -110,7 +110,7 @@ def _attempt(problems: list[Problem], folder: Path, name: str, read: Callable[..
 
 
 def _lines(folder: Path, name: str, message: str) -> list[Problem]:
-    """Divide `message` into problems: each line that begins with a file path starts a problem. Remove these paths.
+    """Split `message` into problems. Each line that begins with a file path starts a problem; the path is removed.
 
     Lines without a path continue the problem before them.
     """

@@ -63,7 +63,7 @@ def _line(text: str) -> str:
 
 
 def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
-    """Yield the table's lines, errors first, grouped by kind of problem. One line per kind counts the omitted files."""
+    """Yield the table's lines by kind of problem, errors first. For each kind, one line counts the omitted files."""
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)

@@ -1,4 +1,4 @@
-"""Recognise the layout of a foreign source; each layout has its own module."""
+"""Recognise the layout of the files to import, such as COCO; each layout has its own module."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -20,10 +20,10 @@ MOST_CLASSES = 20  # if masks hold more values than this, the values are usually
 MOST_VALUES = 2**16  # largest number of different values that are counted
 FEWEST_NOISY, MOST_NOISY = 2, 4096  # limits for the number of different values in a mask whose texture is computed
 # Lossy compression changes black and white slightly.
-# So values below 8/255 of the white value count as black, and values from 248/255 of the white value as white.
+# So black means less than 8/255 of the white value, and white means at least 248/255 of the white value.
 SOFT = (8 / 255, 248 / 255)
-# The pixels of value 0 form a net of borders if nearly all of them are connected and they surround many components.
-# The surrounded components must also fill at least half of the mask.
+# Pixels of value 0 form a net of borders if nearly all these pixels are connected, and surround many components.
+# The components must also fill at least half of the mask.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
 
@@ -37,8 +37,8 @@ class MaskCounts:
     pieces: int  # number of 4-connected components of the pixels above 0
     net: float  # pixels in the largest 8-connected component of value 0, as a share of all pixels of value 0
     blurred: int  # number of pixels that are neither black nor white and look blurred (see _blurred)
-    # Three mappings from value to number of pixels: in areas, in lines and at edges (see Texture).
-    # The three mappings are empty if the mask holds only one value, or too many values.
+    # For each value: the number of its pixels in areas (`solid`), in lines (`linked`) and at edges (`edge`).
+    # `solid`, `linked` and `edge` are empty if the mask holds only one value, or too many values.
     solid: Mapping[int, int] = field(default_factory=dict)
     linked: Mapping[int, int] = field(default_factory=dict)
     edge: Mapping[int, int] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class Texture:
 
 
 def texture_of(mask: Labels) -> Texture:
-    """Compute the texture of `mask` strip by strip, which saves memory."""
+    """Find the pixels of `mask` in areas, in lines and at edges; process strips of rows, which saves memory."""
     texture = Texture(*(np.zeros(mask.shape, np.bool_) for _ in range(3)))
     for rows in strips(mask.shape):
         around, inner = grown(rows, 1, mask.shape[0])

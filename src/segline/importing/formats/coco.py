@@ -99,7 +99,7 @@ class CocoFile:
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if it is a COCO file or a folder with COCO files; otherwise None.
+    """Return the Layout of `source` if it is a COCO file or a folder with COCO files; otherwise None.
 
     Categories become classes 1, 2, ... in the order of their ids. Polygons are filled as the module `regions`
     describes. Where objects overlap, the smaller object gets the pixels. A crowd is an annotation with iscrowd 1.
@@ -167,7 +167,7 @@ def _reasons(coco_files: Sequence[CocoFile], unlisted: int) -> list[str]:
 
 
 def _coco_files(source: Path) -> list[CocoFile]:
-    """Read all COCO files in `source`; return an empty list if a LabelMe file comes first, before any COCO file."""
+    """Read all COCO files in `source`; return an empty list if a LabelMe file precedes the first COCO file."""
     coco_files: list[CocoFile] = []
     errors = []
     for file, content in lookup.json_contents(source, KEYS):
@@ -251,9 +251,9 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether the id `key` refers to an invalid entry, or may refer to an entry without a valid id.
+    """Return whether an invalid entry has the id `key`, or may be meant to have this id.
 
-    If the id of an entry is missing or invalid, the intended id may be any id that no valid entry has.
+    An entry whose id is missing or invalid may be meant to have any id that no valid entry has.
     """
     return key not in entries and (key in invalid or None in invalid)
 

@@ -27,7 +27,7 @@ Frames = dict[str, dict[int, Path]]  # file of each frame, by sequence and frame
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if its folders and frames are named as in the Cell Tracking Challenge; else None.
+    """Return the Layout of `source` if its folders and frames are named as in the Cell Tracking Challenge; else None.
 
     Frames with gold truth (GT) are imported. If no sequence has gold truth, frames with silver truth (ST) are
     imported instead; programs made the silver truth. The markers in TRA are not imported as masks.

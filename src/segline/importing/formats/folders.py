@@ -37,7 +37,7 @@ PATTERNS = (
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if it holds one file per image and per mask; None otherwise.
+    """Return the Layout of `source` if it holds one file per image and per mask; None otherwise.
 
     Folders are recognised by usual names, in upper or lower case. A folder with exactly such a name is preferred to a
     folder whose name only contains such a name.
@@ -106,7 +106,7 @@ def _is_partial(options: ImportOptions) -> bool:
 
 
 def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
-    """Pair images and masks of `source`; return None if there are no pairs and no folders for images or masks."""
+    """Pair images and masks of `source`; return None if it has neither pairs, image folders nor mask folders."""
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
         mask_pattern = options.masks or _default_pattern(_find(source, MASKS), "masks")

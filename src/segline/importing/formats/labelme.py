@@ -42,7 +42,7 @@ IGNORED, BACKGROUND = "__ignore__", "background"
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if it is a LabelMe file or a folder with LabelMe files; otherwise None.
+    """Return the Layout of `source` if it is a LabelMe file or a folder with LabelMe files; otherwise None.
 
     Labels become classes 1, 2, ... in alphabetical order, unless --class numbers them. Shapes with the label
     `__ignore__` mark ignored pixels. Shapes with the same label and `group_id` are one object. Outlines are filled as
@@ -101,7 +101,7 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
 
 
 def _refuse_unreadable(unlabelled: Sequence[Path], others: Set[Path]) -> None:
-    """Refuse a JSON file beside an unlabelled image of the same stem if the JSON file is not a LabelMe file.
+    """Refuse a JSON file that is not a LabelMe file, but has the stem of an unlabelled image in the same folder.
 
     Such a file may be truncated, or written by another tool.
     """
@@ -256,7 +256,7 @@ def _classes(labels: Counter[str], options: ImportOptions) -> tuple[dict[int, st
     if len(classes) >= IGNORE:
         raise LayoutError(
             f"there are {len(classes)} labels, such as {first_few(list(classes.values()))}, but segline supports "
-            f"{IGNORE - 1} classes at most; merge or remove some"
+            f"{IGNORE - 1} classes at most; merge or remove some labels"
         )
     table = first_few([f"{name} -> {class_id}" for class_id, name in classes.items()])
     order = "--class" if requested else "in alphabetical order; for another order, give --class ID=LABEL for each label"

@@ -48,7 +48,7 @@ class ObjectFolder:
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if each object has its own mask file; None otherwise.
+    """Return the Layout of `source` if each object has its own mask file; None otherwise.
 
     Pixels above the threshold, or above 0 if no threshold is set, belong to the object. Where objects overlap, the
     smaller object gets the pixels.

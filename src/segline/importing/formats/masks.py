@@ -1,4 +1,4 @@
-"""Build the layout of a source with one mask per image; the meaning of the mask values is guessed or set by options."""
+"""Describe a source with one mask per image as a Layout; guess what the mask values mean if no option says so."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +41,9 @@ def layout(
     blank: Mapping[str, Path] | None = None,
     mapper: Mapper = map,
 ) -> Layout:
-    """Return the layout of a source with one mask per image; guess what the values mean, unless `options` state it.
+    """Return a Layout that describes a source with one mask per image.
+
+    The meaning of the mask values is guessed, unless `options` or `named` state the meaning.
 
     Parameters
     ----------
@@ -90,7 +92,8 @@ def _refuse_no_background(meaning: Meaning) -> None:
         )
     if meaning.class_of is not None and meaning.class_of.get(0) == IGNORE:
         raise LayoutError(
-            "--missing-as-background and --ignore 0 disagree on whether 0 is background or ignored; leave one out"
+            "--missing-as-background and --ignore 0 disagree on whether 0 is background or ignored; leave out one of "
+            "these options"
         )
 
 
@@ -284,7 +287,7 @@ def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
 
 
 def _absent(census: Census, meaning: Meaning, notes: Sequence[str]) -> list[str]:
-    """Return lines about the classes that no mask holds, followed by `notes`."""
+    """Return lines about classes that occur in no mask; append `notes` to these lines."""
     present = {class_id for value, class_id in (meaning.class_of or {}).items() if census.pixels[value]}
     absent = [class_id for class_id in meaning.names if class_id and class_id not in present]
     lines = [f"no mask holds class {first_few(absent, IGNORE)}"] if absent else []

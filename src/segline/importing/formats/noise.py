@@ -19,7 +19,7 @@ SPECKS = 100  # like RARE, but for masks that hold only small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
-    """Return the noise in `values` (ascending): values near a much more frequent value, and values without areas."""
+    """Return the noise in `values` (ascending): values near a much more frequent one, and values that form no areas."""
     top = values[-1]
     small = top <= MOST_CLASSES
     near = 0 if small else ceil(NEAR * top)
@@ -121,9 +121,9 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
         return
     if not census.beside_ignore:
         raise LayoutError(
-            f"the masks hold the values {first_few(values)}, but no mask holds both {IGNORE} and another class. If "
-            f"{IGNORE} and {small[-1]} mean the same class in different masks, use one value in all masks. If {IGNORE} "
-            f"marks ignored pixels, add --ignore {IGNORE}"
+            f"the masks hold the values {first_few(values)}, but no mask holds both {IGNORE} and another value above 0."
+            f" If {IGNORE} and {small[-1]} mean the same class in different masks, use one value in all masks. If "
+            f"{IGNORE} marks ignored pixels, add --ignore {IGNORE}"
         )
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in (*small, IGNORE)])
     middle = IGNORE // 2 if census.pixels[IGNORE] > sum(census.pixels[value] for value in small) else 0

@@ -1,4 +1,4 @@
-"""Turn lists of objects into a layout with label images; there is one list per image."""
+"""Describe a source that lists the objects of each image as a Layout; draw the objects into label images."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +62,7 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Return an object list without objects that cover no pixel; `slivers` is the number of left-out objects."""
+        """Return an object list, but leave out objects that cover no pixel; `slivers` counts the left-out objects."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
@@ -170,7 +170,7 @@ def layout(
     surveyed: Survey,
     reasons: Sequence[str],
 ) -> Layout:
-    """Return the layout of a source with lists of objects; `names` maps each class id to the class name.
+    """Return a Layout that describes a source with one object list per image; `names` holds the class names by id.
 
     The layout has instance masks and, if there are several classes or ignored regions, class masks. With
     --labels classes it has only class masks. Groups come from groups.csv in `source`.

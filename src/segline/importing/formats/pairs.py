@@ -33,7 +33,9 @@ def stem(file: Path) -> str:
 
 
 def in_two_folders(images: Sequence[Path], masks: Sequence[Path], options: ImportOptions) -> Pairs:
-    """Pair images and masks: use the first rule for names that pairs all files, or else the rule with most pairs.
+    """Pair images and masks by their names: try several rules, and use the first that leaves no file unpaired.
+
+    If every rule leaves files unpaired, use the rule that finds the most pairs.
 
     Raises
     ------
@@ -179,7 +181,7 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a function that removes the first and last words of a stem if all stems of `files` share these words."""
+    """Return a function that removes from a stem the first words and the last words that all stems of `files` share."""
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)

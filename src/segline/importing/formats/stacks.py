@@ -29,7 +29,7 @@ LABELS = "labels?|lbl|masks?|gt|ground[-_ ]?truth|seg|segmentations?|annotations
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the layout of `source` if it is a stack or a folder with stacks; otherwise None.
+    """Return the Layout of `source` if it is a stack or a folder with stacks; otherwise None.
 
     A stack is a TIFF file with several pages. The names of a stack and its labels differ in one word, such as volume
     and labels. Either both files are in one folder, or the stack is in images/ and the labels are in masks/. Page n

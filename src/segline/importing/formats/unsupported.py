@@ -1,4 +1,4 @@
-"""Give hints about files that import cannot read: unsupported image types, and exports of other tools."""
+"""Give hints about files that `segline import` cannot read: unsupported image types, and exports of other tools."""
 
 import json
 import os
