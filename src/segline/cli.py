@@ -33,7 +33,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[  # noqa: ARG001  its callback uses it
+    version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print segline's version, and exit")
     ] = False,
 ) -> None:
