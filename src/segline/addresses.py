@@ -81,7 +81,8 @@ def secrets(address: str) -> Iterator[str]:
             yield name
         if colon:
             yield password
-            # Yield parts of the password, too: a library may mistake a part for the host or port, and show this part.
+            # Yield also the parts of the password as texts to hide.
+            # A library may mistake such a part for the host or the port, and show the part in an error message.
             parts = re.split(r"[/?#@:]", f"{password}/{unquote(password)}")
             yield from (part for part in parts if len(part) > SHORT)
     for part in rest.partition("#")[0].partition("?")[2].split("&"):

@@ -355,7 +355,10 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _add_names(space: object) -> object:
-    """Store in each axis of `space` the name of the axis's setting. The axis needs this name to check its values."""
+    """Add a field `name` to each axis in `space`: the key of the axis in `space`, which is the name of a setting.
+
+    The validators of Axis need the name of the setting to check the values of the axis.
+    """
     if not isinstance(space, dict):
         return space
     return {name: {**axis, "name": name} if isinstance(axis, dict) else axis for name, axis in space.items()}

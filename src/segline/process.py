@@ -32,7 +32,7 @@ class Terminate:
 
     @property
     def cleaning_up(self) -> bool:
-        """Whether the process began to stop less than GRACE_PERIOD seconds ago."""
+        """True during the grace period, the first GRACE_PERIOD seconds after a stop has begun."""
         return time.monotonic() - self._stop_time < GRACE_PERIOD
 
     def __call__(self, number: int, _: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""`segline models list`: list the versions of a model. Other commands also use `open_registry`."""
+"""`segline models list`: list the versions of a model. This module also opens model registries for other commands."""
 
 import json
 from collections.abc import Callable

@@ -102,7 +102,7 @@ def _band(density: Float, border: Array) -> Float:
 
 
 def _table(of_class: Sequence[float] | Float) -> Float:
-    """Return a table (256,) with the density of each class id; ids without a class have density 0."""
+    """Return a table (256,) with the density of tile centres for each class id; ids without a class have density 0."""
     table = np.zeros(IGNORE + 1)
     table[: len(of_class)] = of_class
     return table

@@ -142,9 +142,9 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial states (H, W) of pixels, the area of each instance, and this area without touching pixels.
+    """Return the initial pixel states (H, W), and two pixel counts per instance: all pixels, and untouched pixels.
 
-    A touching pixel touches another instance of the same class. An area is a number of pixels.
+    A pixel is untouched if none of its neighbours belongs to another instance of the same class.
     """
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1

@@ -200,7 +200,7 @@ def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
     if pixels.dtype.kind not in "bu" or pixels.shape[2] - len(alpha) != 1:
         raise ImageError(
             f"the file declares 0 as white (WhiteIsZero), which is not defined for {pixels.shape[2]} channel(s) of "
-            f"type {pixels.dtype}; write the file as MinIsBlack"
+            f"type {pixels.dtype}; write the file with 0 as black (BlackIsZero, also called MinIsBlack)"
         )
     black: Pixels = ~pixels if pixels.dtype.kind == "b" else pixels.dtype.type(2**bits - 1) - pixels
     for channel in alpha:
@@ -223,6 +223,6 @@ def refuse_unclear_mask(stored: Pixels, bits: int, writer: str) -> None:
     if 0 < highest <= most // 2:
         raise ImageError(
             f"the file declares 0 as white (WhiteIsZero), but the values 0 to {highest} look like ids, and segline "
-            f"would turn 0 into {most} and {highest} into {most - highest}; save the mask as BlackIsZero (also called "
-            "MinIsBlack)"
+            f"would turn 0 into {most} and {highest} into {most - highest}; save the mask with 0 as black "
+            "(BlackIsZero, also called MinIsBlack)"
         )

@@ -122,8 +122,8 @@ def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
     first = np.zeros(keep.size, np.int64)
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
-        # If one image row holds an id several times, numpy keeps the value that is assigned last.
-        # The image row is reversed, so numpy keeps the value of the leftmost pixel.
+        # If an index occurs several times in one assignment, numpy keeps the value that is assigned last.
+        # Here an index is an object id. The row is assigned from right to left, so the leftmost pixel of an id is last.
         first[objects[row, ::-1]] = row * objects.shape[1] + columns
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)

@@ -200,7 +200,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse invalid HTTP in the same JSON format as every other refusal."""
+        """Refuse a request that is not valid HTTP; answer in JSON, in the same format as for other refused requests."""
         error = self._parser.refusal
         status = error.error_status_hint if error is not None and error.error_status_hint == 431 else 400
         self._refuse(status, f"the request is not valid HTTP: {error or msg}")

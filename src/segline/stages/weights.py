@@ -105,7 +105,10 @@ def _montage(prepared: Prepared, names: list[str], maps: list[npt.NDArray[np.flo
 
 
 def _middle(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Crop an array (H, W, ...) to its middle. Shrinking the array would hide gaps that are one pixel wide."""
+    """Return the middle of an array (H, W, ...), at most SHOWN_SIDE rows and columns.
+
+    The array is cropped, not scaled down, because scaling would hide gaps that are one pixel wide.
+    """
     rows, columns = (slice(max(0, side - SHOWN_SIDE) // 2, (side + SHOWN_SIDE) // 2) for side in pixels.shape[:2])
     return pixels[rows, columns]
 

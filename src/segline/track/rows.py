@@ -114,10 +114,9 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return two values: why window-by-window prediction is impossible, and the memory for a prediction in one step.
+    """Return why an image cannot be predicted window by window, and how much memory a prediction in one step needs.
 
-    The first value is empty if an image of this size can be predicted window by window. The second value is the memory,
-    in bytes, to predict the whole image in one step.
+    The reason is empty if an image of this size can be predicted window by window. The memory is in bytes.
     """
     served = version.served
     if not hasattr(served, "large"):

@@ -53,9 +53,9 @@ class Watch:
         )
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning with advice if a collapse includes the latest epoch or epoch `kept`; else None.
+        """Return a warning if training has collapsed in the latest epoch or in epoch `kept`; otherwise return None.
 
-        The weights of epoch `kept` become the trained model.
+        The warning suggests changes of settings. The weights of epoch `kept` become the trained model.
         """
         relevant = [spell for spell in self.spells if spell is self._current() or spell.first <= kept <= spell.last]
         if not relevant:

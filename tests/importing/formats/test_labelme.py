@@ -215,7 +215,7 @@ def polygon(*points: tuple[float, float]) -> dict[str, Any]:
         (said(shape("cell", "circle", (1, 1), (1, 1.2))), "1 object.s. cover no pixel centre"),
         (
             {**said(*SHAPES), "shapes": None},
-            r"a\.json: the field shapes is None, not a list; write a list \(use \[\] if",
+            r"a\.json: the field 'shapes' is None, not a list; write a list \(use \[\] if",
         ),
         (said(shape("", "circle", (2, 2), (4, 4))), r"shapes\[0\]: label is ''; label must be the name of the class"),
         (said(box("cell", 1, 1, 4, 4, group_id=[1])), r"group_id is \[1\]; group_id must be a number"),

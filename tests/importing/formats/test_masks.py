@@ -101,7 +101,7 @@ def test_255_beside_few_classes_needs_an_option(rows: int) -> None:
     masks = semantic()
     masks[0][:rows] = 255
     expected = (
-        rf"255 \({64 * rows} px\); the mask with the most pixels of 255 is .*\.png\. "
+        rf"255 \({64 * rows} px\); of all masks, .*\.png has the most pixels with the value 255\. "
         r"If 255 marks ignored pixels, add --ignore 255\."
     )
     with pytest.raises(LayoutError, match=expected):

@@ -180,7 +180,11 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
         ("raw/*", "labels/*", r"--masks 'labels/\*' matches no file"),
         ("raw/*", "gt/*", "paired by stem, without words such as image, raw.*; 1 of 3 images have no mask: note.png"),
         ("*/images/1.png", "*/masks/*.png", "2 of 2 images have no mask: 1.png, 1.png; 2 of 2 masks"),
-        ("raw/?_*.tif", "gt/*_seg.png", "have the same text at"),
+        (
+            "raw/?_*.tif",
+            "gt/*_seg.png",
+            r"'raw/\?_\*\.tif': \* stands for the same text in s/raw/a_img\.tif and in s/raw/b_img\.tif; give a more ",
+        ),
     ],
 )
 def test_patterns_that_do_not_pair(images: str, masks: str, message: str) -> None:

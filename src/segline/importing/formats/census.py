@@ -203,7 +203,10 @@ class Texture:
 
 
 def texture_of(mask: Labels) -> Texture:
-    """Find the pixels of `mask` in areas, in lines and at edges; process strips of rows, which saves memory."""
+    """Mark which pixels of `mask` are in areas, which are in lines, and which are at edges.
+
+    A pixel can have several marks. To save memory, the mask is processed in strips of rows.
+    """
     texture = Texture(*(np.zeros(mask.shape, np.bool_) for _ in range(3)))
     for rows in strips(mask.shape):
         around, inner = grown(rows, 1, mask.shape[0])

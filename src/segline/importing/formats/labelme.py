@@ -95,8 +95,8 @@ def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
                 yield file, content.get("imagePath"), bool(content.get("imageData"))
             elif "imagePath" in content:
                 raise LayoutError(
-                    f"{file}: the field shapes is {shown(content['shapes'], 40)}, not a list; write a list (use [] if "
-                    "there are no objects)"
+                    f"{file}: the field 'shapes' is {shown(content['shapes'], 40)}, not a list; write a list (use [] "
+                    "if there are no objects)"
                 )
 
 

@@ -128,8 +128,8 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
     counts = first_few([f"{value} ({census.pixels[value]} px)" for value in (*small, IGNORE)])
     middle = IGNORE // 2 if census.pixels[IGNORE] > sum(census.pixels[value] for value in small) else 0
     raise LayoutError(
-        f"the masks hold the values {counts}; the mask with the most pixels of {IGNORE} is "
-        f"{census.most_of[IGNORE][1]}. If {IGNORE} marks ignored pixels, add --ignore {IGNORE}. If there is only one "
+        f"the masks hold the values {counts}; of all masks, {census.most_of[IGNORE][1]} has the most pixels with the "
+        f"value {IGNORE}. If {IGNORE} marks ignored pixels, add --ignore {IGNORE}. If there is only one "
         f"foreground class, and {IGNORE} or the small values are noise, add --threshold {middle}. "
         "Otherwise give the class of each value with --colours"
     )

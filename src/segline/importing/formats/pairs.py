@@ -146,8 +146,8 @@ def _matching(source: Path, files: Sequence[Path], option: str, pattern: str) ->
             if by_text[name].name != file.name and names.composed(by_text[name].name) == names.composed(file.name):
                 raise LayoutError(names.differ([by_text[name], file]))
             raise LayoutError(
-                f"{option} {pattern!r}: {by_text[name]} and {file} have the same text at *; give a more specific "
-                "pattern"
+                f"{option} {pattern!r}: * stands for the same text in {by_text[name]} and in {file}; give a more "
+                "specific pattern"
             )
         by_text[name] = file
     if not by_text:
