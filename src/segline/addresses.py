@@ -26,7 +26,7 @@ LONG = 11  # characters; a longer user name may be a token
 
 
 def shown(address: str) -> str:
-    """Return the URL `address`, with ``...`` for each password, token and parameter that may hold a secret.
+    """Return the URL `address` with ``...`` in place of passwords, tokens and parameters that may hold a secret.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def _setting(match: re.Match[str]) -> str:
 
 
 def _process_secrets(addresses: tuple[str, ...]) -> Iterator[str]:
-    """Yield the secrets in the environment, the command line and `addresses`."""
+    """Yield the secrets in environment variables, the command line and `addresses`."""
     for name, value in os.environ.items():
         if SECRET_VARIABLE.search(name):
             if len(value) > SHORT:  # a shorter value is a switch, such as 1

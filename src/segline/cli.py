@@ -48,7 +48,7 @@ def main() -> None:
     Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """
     process.install()
-    # A command that a notebook starts inherits the notebook's matplotlib backend from this environment variable.
+    # A command started by a notebook inherits the notebook's matplotlib backend from this environment variable.
     # The backend may be missing in the Python environment of the command.
     os.environ.pop("MPLBACKEND", None)
     # MLflow logs each database error with a traceback before raising the error. Turn this log off.

@@ -68,7 +68,7 @@ def write_bytes(path: Path, data: bytes, *, settle: bool = False) -> None:
 
 @contextmanager
 def partial(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; rename it to `path` on success, remove it on failure.
+    """Yield a temporary path to write to. On success, rename the written file to `path`; on failure, remove the file.
 
     An OSError names `path` instead of the temporary path.
     """
@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """If an OSError in the with statement names no file or a temporary file of `path`, make the error name `path`."""
+    """In an OSError from the with statement, replace a missing or temporary file name with `path`."""
     try:
         yield
     except OSError as error:
@@ -274,7 +274,7 @@ def _encoded(path: Path, text: str) -> bytes:
 
 @contextmanager
 def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, object]], None]]:
-    """Yield a function that writes one row of a CSV file from a mapping of columns to values."""
+    """Write a CSV file: yield a function that writes one row, given as a mapping from column names to values."""
     with partial(path) as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

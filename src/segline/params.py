@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 Amp = Annotated[
     Literal["off", "bf16", "fp16"],
-    # YAML 1.1 parsers read `off` without quotation marks as False.
+    # Accept False, because YAML 1.1 parsers read `off` without quotation marks as False.
     BeforeValidator(lambda value: "off" if value is False else value),
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -78,7 +78,7 @@ class Prepare(Section):
 
 
 class Weights(Section):
-    """The border weight map w(x) of the loss, and the density of the training tiles' centres."""
+    """The border weight map w(x) of the loss, and the probability of each pixel to be a training tile's centre."""
 
     kind: Literal["paper", "falk2019", "none"] = Field(
         "paper", description="paper: Ronneberger 2015, eq. 2; falk2019: the released plugin; none: class balance only"
@@ -158,7 +158,7 @@ class Augment(Section):
 
 
 class Schedule(Section):
-    """Decay schedule of the learning rate. Each kind reads only its own parameters."""
+    """Decay schedule of the learning rate. Each kind of schedule uses only its own parameters."""
 
     kind: Literal["constant", "step", "exponential", "poly", "cosine", "one_cycle", "plateau"] = Field(
         "poly", description="shape of the schedule"
@@ -347,7 +347,7 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section type of `field`, or of the values of a mapping field; None if the type is not a section."""
+    """Return the section class that `field` holds, directly or as values of a dict; None if there is no such class."""
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]
@@ -355,7 +355,7 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def _add_names(space: object) -> object:
-    """Add a field `name` to each axis in `space`: the key of the axis in `space`, which is the name of a setting.
+    """Set the `name` of each axis in `space` to the axis's key in `space`, which is the name of a setting.
 
     The validators of Axis need the name of the setting to check the values of the axis.
     """

@@ -25,7 +25,7 @@ class ParseError(ValueError):
 
 
 def read(path: Path, largest: int) -> bytes:
-    """Return the content of a regular file.
+    """Return the content of a file; raise ParseError for more than `largest` bytes, a pipe or a device.
 
     Raises
     ------

@@ -32,7 +32,7 @@ class Terminate:
 
     @property
     def cleaning_up(self) -> bool:
-        """True during the grace period, the first GRACE_PERIOD seconds after a stop has begun."""
+        """True during the grace period, the first GRACE_PERIOD seconds after a signal to stop."""
         return time.monotonic() - self._stop_time < GRACE_PERIOD
 
     def __call__(self, number: int, _: FrameType | None) -> None:
@@ -101,7 +101,7 @@ class Deferred:
         self._former: dict[int, Any] = {}
 
     def check(self) -> None:
-        """Exit if a signal was recorded."""
+        """Exit if a delayed signal was recorded."""
         if self.requested:
             self._restore()
             handler = signal.getsignal(signal.SIGTERM)

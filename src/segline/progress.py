@@ -54,7 +54,7 @@ class Meter:
         self._row = bar.add_task(task, total=total, completed=done, words="") if bar else None
 
     def update(self, done: int, words: Callable[[], str]) -> None:
-        """Set the number of finished steps to `done`. `words` returns the text to show; call `words` only if needed."""
+        """Set the number of finished steps to `done`. `words` returns the text to show; it is called only if needed."""
         self.done = done
         if time.monotonic() - self._last_shown < INTERVALS[self._mode]:
             return
@@ -209,7 +209,7 @@ def _cores() -> int:
 
 
 def machine_memory() -> int:
-    """Return how many bytes of memory this process may use: the machine's memory, or the limit of the container."""
+    """Return how many bytes of memory this process may use, limited by the machine and by the container."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (limit.read_text().strip() for limit in CONTAINER_LIMITS if limit.exists())
     return min([machine, *(int(limit) for limit in limits if limit.isdigit())])

@@ -36,7 +36,7 @@ class Escaping(io.TextIOWrapper):
 
     @contextmanager
     def _name_stream(self) -> Iterator[None]:
-        """If an OSError has no file name, set it to "standard output or error"."""
+        """Give an OSError that names no file the file name "standard output or error"."""
         try:
             yield
         except OSError as error:

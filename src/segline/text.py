@@ -41,7 +41,7 @@ def _escape(character: str) -> str:
         return character
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not valid UTF-8
         code -= 0xDC00
-    # --json output passes through here, and json.dumps leaves DEL as it is. Write DEL as \u007f, which is valid JSON.
+    # --json output passes through here, and may contain DEL. Write DEL as \u007f, because \x7f is not valid JSON.
     return (
         f"\\x{code:02x}" if code < 0x100 and code != 0x7F else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     )

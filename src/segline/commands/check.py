@@ -33,7 +33,7 @@ def main(
     DatasetError, GroupsFileError, ParamsError
         There is no dataset, the groups file exists already, or params.yaml is wrong.
     """
-    # Without params.yaml, a folder that the user names is still checked, except for its splits and image sizes.
+    # Without params.yaml, a folder given by the user is still checked, except for its splits and image sizes.
     settings = params.load(params.Params, params.PARAMS_FILE) if not folder or params.PARAMS_FILE.exists() else None
     folder = folder or Path((settings or params.Params()).data.source)
     if groups is not None and groups.exists():

@@ -70,7 +70,7 @@ def main(
 
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:
-    """Compare each metric that both versions have: return the two values, `first` and `second`, and the `gain`.
+    """Return both values, and the gain of the second version, for each metric that both versions have.
 
     `first` and `second` are the values of the two versions; `gain` is the gain of the second version over the first.
     Each part is a list of a value and the two ends of its confidence interval.

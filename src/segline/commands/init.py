@@ -31,7 +31,7 @@ FILES = {
     "dvc_gitignore": ".dvc/.gitignore",
 }
 EMPTY = ("data/.gitkeep", "mlruns/.gitkeep")  # git keeps no empty folders
-# Paths that the stages write. DVC deletes everything at such a path before the stage runs, also the user's files.
+# Paths that the stages write. DVC deletes everything at such a path before the stage runs, even the user's files.
 OUTPUTS = ("data/raw/cells", "data/prepared", "data/weights", "data/tune", "data/model", "data/reports")
 # Files that git must keep: DVC refuses to run if git ignores one of them.
 TRACKED = (
@@ -173,7 +173,7 @@ def _refuse_existing(folder: Path, content: dict[str, bytes], name: str) -> None
 
 
 def _unwritten(folder: Path, content: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of `content` to write. Omit a file that exists already, unless it may need more lines."""
+    """Yield the files of `content` to write; skip an existing file, unless lines may have to be appended to it."""
     for path, text in content.items():
         if not os.path.lexists(folder / path):
             yield path, text
@@ -214,7 +214,7 @@ def _removed_on_error(folder: Path, content: dict[str, bytes]) -> Iterator[None]
 
 
 def _start_git(folder: Path, paths: list[str]) -> None:
-    """Run `git init` in `folder`, unless it is inside a git repository already. Then `git add` the project's files."""
+    """Run `git init`, unless `folder` is already inside a git repository; then run `git add` on the project's files."""
     try:
         if not _is_in_work_tree(folder):
             git.call(folder, "init", "--quiet")

@@ -55,7 +55,7 @@ def open_registry(name: str = "", store: Store | None = None) -> Registry:
 
 
 def _expected() -> list[str]:
-    """Return the names that this project may give its model: the name in params.yaml, then the dataset's name."""
+    """Return the possible names of this project's model: the name in params.yaml, then the dataset's name."""
     set_name = params.read(params.Registration).name if params.PARAMS_FILE.exists() else ""
     spec = PREPARED / SPEC
     return [name for name in (set_name, read_spec(spec).name if spec.exists() else "") if name]
@@ -100,7 +100,7 @@ def row(registry: Registry, version: ModelVersion) -> dict[str, Any]:
 
 
 def main_metric(version: ModelVersion) -> float | None:
-    """Return a version's main metric. The source is the verdict, because one run may have produced several versions."""
+    """Return a version's main metric from the verdict, not from the run, because several versions may share a run."""
     verdict = tags.verdict(version.tags)
     return next((check.value for check in verdict.checks if check.name == MAIN), None) if verdict else None
 

@@ -230,6 +230,6 @@ def _expanded(name: str) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Return whether `path` is a file, a broken link or an OME-Zarr image; return False inside an OME-Zarr image."""
+    """Return whether `path` is a file, a broken link or an OME-Zarr image; False for paths inside an OME-Zarr image."""
     broken = path.is_symlink() and not path.exists()  # accepted, so that a later message names the link
     return (broken or path.is_file() or omezarr.is_zarr(path)) and not any(map(omezarr.is_zarr, path.parents))

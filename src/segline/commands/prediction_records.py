@@ -191,7 +191,7 @@ class Records:
         except (parse.ParseError, OSError) as error:
             raise RecordsError(f"{self._file}: {error}; move this file away, or name another folder as --out") from None
         malformed = []
-        # Split only at "\n", with which segline ends each line. `splitlines` would also split at "\r".
+        # Split only at "\n", because segline ends each line with "\n". `splitlines` would also split at "\r".
         for number, text in enumerate(content.split(b"\n"), 1):
             if not text.strip():
                 continue
@@ -216,7 +216,7 @@ class Records:
         return {kind: line.files[kind] for kind in request.kinds} if complete else {}
 
     def make_room(self, request: Request) -> Path:
-        """Remove the recorded result files of the image of `request` if they are outdated; return the results folder.
+        """If the recorded result files of an image are outdated, remove these files. Return the results folder.
 
         Files are outdated if their image, version or number of views differs from that of `request`.
 
@@ -237,7 +237,7 @@ class Records:
         if stale:
             for path in stale:
                 _remove(path)
-            # Record the removal. Otherwise, after a crash, new files with the same names would count as old results.
+            # Record the removal. Otherwise, after a crash, segline would take new files of these names for results.
             self._note(Line(stem=request.stem, files={}))
         return self.out
 
@@ -249,7 +249,7 @@ class Records:
         self._note(Line(files=former | written, **fields))
 
     def _note(self, line: Line | None) -> None:
-        """Append `line` to the file, or only create the file if `line` is None."""
+        """Append `line` to the file; if `line` is None, only create the file."""
         with files.written(self._file):
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(self._file, flags, 0o666), "r+b", buffering=0) as stream:

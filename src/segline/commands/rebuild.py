@@ -1,4 +1,4 @@
-"""`segline models rebuild`: build a version again in a clone of its commit, and compare the two models."""
+"""`segline models rebuild`: rebuild a version from its commit in a git clone, and compare the two models."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from segline.track.store import open_store
 SAME, DIFFERENT, UNDECIDED = 0, 1, 2
 REBUILT = ("sample", "prepare", "weights", "tune", "train", "evaluate")
 MODEL, PREPARED, RESULT = Path("data/model"), Path("data/prepared"), Path("data/reports/test.json")
-# Tags of the environment. A rebuilt model is expected to be bit-identical only if all these tags are equal.
+# Environment tags of a version. Only a machine with the same values is expected to rebuild a bit-identical model.
 KIND = ("env.cpu", "env.torch", "env.numpy", "env.python")
 
 
@@ -33,7 +33,7 @@ class RebuildError(RuntimeError):
 
 
 def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -> int:
-    """Clone the project at the version's commit, run the pipeline there, and compare the models.
+    """Clone the project at the version's commit, run the pipeline there, and compare the new model with the version.
 
     The working tree, the store and the DVC cache are not changed.
 

@@ -18,7 +18,7 @@ OWN = re.compile(r"key\.json|journal\.json|sum-[0-9]+\.npy|ids\.npy|\..+\.partia
 
 @contextmanager
 def scratch_folder(out: Path, request: Request) -> Iterator[Path]:
-    """Yield the scratch folder of `request`. The folder may hold files of an interrupted call.
+    """Yield the scratch folder of `request`. The folder may hold files of an interrupted prediction.
 
     The folder is removed at the end if no error occurs.
 

@@ -124,7 +124,7 @@ class _Server(uvicorn.Server):
     """uvicorn's server, changed to accept few connections at once but keep a long backlog of waiting connections."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the server, then lengthen the backlog."""
+        """Start the server, then lengthen its backlog of waiting connections."""
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)
@@ -169,7 +169,7 @@ def _host_names(texts: Sequence[str]) -> frozenset[str]:
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind a socket to `host` and `port`. The caller starts listening later, because loading a model takes seconds."""
+    """Bind a socket to `host` and `port`, but do not listen yet, because the caller must load a model first."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)

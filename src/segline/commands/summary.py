@@ -56,7 +56,7 @@ def main(console: Console) -> None:
 
 
 def _text_field(file: Path, field: str) -> str | None:
-    """Return the text in a field of a JSON file; None if there is no such file or text."""
+    """Return the text in `field` of a JSON file; None if the file or field is missing, or the value is not text."""
     if not file.exists():
         return None
     value = files.read_record(file, dict[str, Any], REMEDY).get(field)
@@ -78,7 +78,7 @@ def rounded(value: float | None) -> str:
 
 
 def registered(name: str, md5: str) -> str:
-    """Return one line of text: the number and the aliases of the version of model `name` that has the MD5 `md5`."""
+    """Find the version of model `name` with the MD5 `md5`; return its number and aliases as one line of text."""
     from segline.track.registry import Registry
     from segline.track.store import open_store
 

@@ -1,4 +1,4 @@
-"""`segline models sync`: restore runs, versions and aliases from registry.jsonl after a clone."""
+"""`segline models sync`: restore runs, versions and aliases from registry.jsonl in a new clone."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ class SyncError(RuntimeError):
 
 
 def main(register: Callable[[str], str], say: Callable[[str], None]) -> None:
-    """Restore all present and former champions that are missing in the store, then set the aliases.
+    """Restore all current and former champions that are missing in the store, then set the aliases.
 
     The command can be repeated safely.
 

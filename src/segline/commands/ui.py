@@ -80,7 +80,7 @@ def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def command(place: Place, port: int) -> list[str]:
-    """Return the command line that starts MLflow's server; environment variables give the addresses of the stores."""
+    """Return the command line of MLflow's server, without the store's address, which environment variables hold."""
     artifacts = ["--default-artifact-root", str(place.artifacts), "--artifacts-destination", str(place.artifacts)]
     network = ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     return [sys.executable, "-m", "mlflow", "server", *artifacts, *network]
@@ -100,7 +100,7 @@ def _check_free(port: int) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
-    """Wait until MLflow's server answers on `port`; raise PageError if it does not."""
+    """Wait until MLflow's server answers on `port`; raise PageError if the server stops or does not answer in time."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:

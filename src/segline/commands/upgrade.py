@@ -47,7 +47,7 @@ def main(say: Callable[[str], None], *, dry_run: bool = False) -> None:
 
 
 def _former() -> installed.Identity:
-    """Return the version and the code digests in segline.yaml; no digests if the file is missing or damaged."""
+    """Return the version and code digests in segline.yaml; "unknown" and no digests if the file is unusable."""
     try:
         former = installed.named()
     except files.FileError:

@@ -16,11 +16,11 @@ from segline.track.versions import SplitImage
 
 
 class UsesError(ValueError):
-    """The argument IMAGE is empty or a folder."""
+    """The argument IMAGE is empty or names a folder."""
 
 
 def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[str], None]) -> None:
-    """List the versions whose data contain the given image. Images are compared by content and by file name.
+    """List the versions whose data contain the given image. An image matches if its content or its file name is equal.
 
     Raises
     ------

@@ -22,7 +22,7 @@ TYPES = {
     "linear": ("uint8", "uint16", "float32"),
     "nearest": ("bool", "uint8", "uint16", "int16", "int32", "float32"),
 }
-# OpenCV 5 uses exact coordinates only for these numbers of channels; otherwise it rounds coordinates to 1/32 px.
+# OpenCV 5 uses exact coordinates only for 1, 3 or 4 channels; for other images it rounds coordinates to 1/32 px.
 EXACT_CHANNELS = (1, 3, 4)
 
 

@@ -64,7 +64,7 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Sum the density of the pixels in each grid cell of an image; return the sums in the form that `Density` needs.
+    """Sum the density of the pixels in each grid cell of an image; return cumulative sums, and a border term per cell.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Flo
 
 
 def _band(density: Float, border: Array) -> Float:
-    """Return two values for each grid cell in a band of pixel rows: the sum of the density, and the mean border term.
+    """For each grid cell in a band of pixel rows, return the summed density and the mean border term of its pixels.
 
     The density includes the border term.
 

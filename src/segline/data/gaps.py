@@ -65,7 +65,7 @@ def _check(classes: Labels, instances: Labels) -> None:
 
 @dataclass(frozen=True)
 class _Window:
-    """Pairs of touching pixels in some rows of an image, including the row above and the row below if they exist.
+    """Pairs of touching pixels in a strip of an image, and in the rows just above and below the strip if they exist.
 
     The rows are flattened. `first[i]` and `second[i]` are neighbouring pixels of the same class in different instances.
     """
@@ -91,7 +91,7 @@ class _Scene:
         return np.where(foreground(self.classes[rows], self.ignore), self.instances[rows], 0)
 
     def window(self, rows: slice) -> _Window:
-        """Return the window of `rows`: the latest window if its rows are the same, otherwise a new window."""
+        """Return the window for `rows`; reuse the latest window if it was made for the same rows."""
         if self.last is None or self.last[0] != rows:
             height, width = self.classes.shape
             around, inside = grown(rows, 1, height)
@@ -107,7 +107,7 @@ def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tupl
     for dy, dx in _FORWARD:
         step = dy * width + dx
         # In a flattened array, the last pixel of each row seems to touch the first pixel of the next row.
-        # The comparison of column numbers below removes pairs of pixels that lie at opposite ends of two rows.
+        # The condition on `start % width` removes pairs of pixels that lie at opposite ends of two rows.
         start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
         end = start + step
         touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])
@@ -119,7 +119,7 @@ def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tupl
 
 
 def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
-    """Decide which pixels become background; return the state (H, W) of all pixels, or None if no instances touch."""
+    """Decide which pixels become background; return the pixel states (H, W), or None if no instances touch."""
     state, area, untouched = _initial_state(scene)
     if (untouched == area).all():
         return None
@@ -130,8 +130,8 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         _make_room(scene, state, sorted(protected, key=lambda cell: (area[cell], cell)))
         waiting = list(strips(state.shape))
         while waiting:
-            # A pixel stays undecided until all touching pixels of lower rank are decided, also those in other strips.
-            # The loop always ends, because the undecided pixels of the lowest rank can always be decided.
+            # A pixel waits for all touching pixels whose instance has a lower rank; some of these lie in other strips.
+            # The loop ends, because those undecided pixels that have the lowest rank never have to wait.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -142,9 +142,9 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial pixel states (H, W), and two pixel counts per instance: all pixels, and untouched pixels.
+    """Return initial pixel states, instance sizes, and the number of pixels per instance that touch no other instance.
 
-    A pixel is untouched if none of its neighbours belongs to another instance of the same class.
+    Such a pixel is called untouched: none of its neighbours belongs to another instance of the same class.
     """
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1
@@ -163,7 +163,7 @@ def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """Update `state` for all pixels in `rows` that can be decided; return whether all pixels in `rows` are decided.
+    """In `rows`, mark pixels in `state` as kept or background where possible; return True if none is left undecided.
 
     A pixel is kept if no touching pixel of lower rank is kept. In each round, all pixels that wait for no other pixel
     are kept at once. The result is the same as if the instances were processed one by one.
@@ -175,7 +175,7 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
     earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
     first = np.where(earlier, window.first, window.second)
     second = np.where(earlier, window.second, window.first)
-    # The window consists of its inner rows, one extra row at the top and one extra row at the bottom.
+    # The window holds `rows` and, where they exist, one extra row above and one extra row below `rows`.
     # Pixels in the two extra rows may touch pixels outside the window, so other windows decide about the extra rows.
     undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
     waits = np.zeros(states.size, bool)
@@ -202,9 +202,9 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """For each instance in `protected`, choose a pixel; turn the pixel's neighbours in other instances into background.
+    """Let each instance in `protected` keep one pixel: turn this pixel's neighbours in other instances into background.
 
-    `_rivals` returns these neighbours. The chosen pixel has the fewest such neighbours among the pixels of the instance
+    `_rivals` returns these neighbours. The kept pixel has the fewest such neighbours among the pixels of the instance
     that are not yet background. Instances are processed in turn.
     """
     if not protected:
@@ -224,7 +224,10 @@ def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[
 
 
 def _pixels_of(scene: _Scene, chosen: Sequence[int]) -> tuple[Pixels, Labels]:
-    """Return two arrays: the pixels of the instances in `chosen`, row by row, and the instance of each pixel."""
+    """Return two arrays: flat indices of all pixels of the `chosen` instances, and the instance id of each pixel.
+
+    The pixels are listed row by row.
+    """
     wanted = np.zeros(int(scene.instances.max(initial=0)) + 1, bool)
     wanted[chosen] = True
     pixels, owners = [], []

@@ -117,11 +117,9 @@ def _place(values: dict[int, Any]) -> Position | None:
 
 
 def apart(image: Path, labels: Path) -> str:
-    """Describe how an image and its labels differ in their positions on Earth.
+    """Describe how the positions of an image and its labels on Earth differ; an empty str if equal or unknown.
 
     The image and its labels have the same size.
-
-    The text is empty if the positions are equal or unknown.
 
     Raises
     ------

@@ -38,7 +38,7 @@ def read_image(path: Path) -> Raw:
 
 
 def read_page(path: Path, page: int) -> Raw:
-    """Read the pixels (H, W, C) of one page of a TIFF, counted from 0; raise FileError as `read_image` does."""
+    """Read the pixels (H, W, C) of page number `page` (from 0) of a TIFF; raise FileError as `read_image` does."""
     with named(path), opened(path) as stream:
         return decode_page(stream, page)
 
@@ -60,7 +60,7 @@ def pages(path: Path) -> int:
 
 
 def image_size(path: Path) -> Header:
-    """Read the height, width, number of channels and type of an image from its header, without decoding the pixels.
+    """Read height, width, number of channels and pixel type of an image from its header, without decoding the pixels.
 
     The function raises FileError as `read_image` does.
     """
@@ -69,7 +69,7 @@ def image_size(path: Path) -> Header:
 
 
 def describe(path: Path, page: int | None = None) -> Metadata:
-    """Interpret the metadata of an image file without decoding the pixels.
+    """Read and check the metadata of an image file, without decoding the pixels.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def describe(path: Path, page: int | None = None) -> Metadata:
 
 
 def turned(path: Path) -> str:
-    """Return a hint for messages about sizes if an orientation tag swaps height and width; else return an empty str."""
+    """Return a hint that the orientation tag of an image swaps height and width; an empty str if the tag does not."""
     try:
         orientation = describe(path, 0).orientation
     except FileError:
@@ -92,7 +92,7 @@ def turned(path: Path) -> str:
 
 
 def has_grey_palettes(path: Path) -> bool:
-    """Return whether the format stores every grey image with a palette, as BMP and GIF do.
+    """Return whether a file is a BMP or GIF; these formats store every grey image with a palette.
 
     The order of colours in such a palette is arbitrary.
 
@@ -155,8 +155,8 @@ def _integers(labels: Labels, path: Path) -> Labels:
             "are ids; save the labels as integers. If the values are foreground probabilities, import them with "
             "--threshold 0.5"
         )
-    # Clip ids before the conversion, because an id beyond int64 would overflow.
-    # A clipped id is still above LARGEST_ID, so the caller refuses this id.
+    # Clip ids before the conversion to int64, because larger ids would overflow.
+    # Ids above LARGEST_ID become LARGEST_ID + 1, which the caller still refuses.
     return np.clip(labels, -1, LARGEST_ID + 1.0).astype(np.int64)
 
 
@@ -170,7 +170,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def form(stream: BinaryIO) -> str:
-    """Return the name of the image format, as `form_of` gives it; rewind the stream."""
+    """Recognise the image format from the first bytes of the stream; rewind the stream and return the format name."""
     form = form_of(stream.read(MAGIC))
     stream.seek(0)
     return form

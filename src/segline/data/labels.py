@@ -94,7 +94,7 @@ def ids(labels: Labels) -> npt.NDArray[np.int64]:
 
 
 def areas(labels: Labels, length: int) -> npt.NDArray[np.int64]:
-    """Count the pixels of each id in `labels` (H, W); return an array (`length`,). All ids are below `length`."""
+    """Count the pixels of each id in `labels` (H, W); return an array (`length`,). All ids must be below `length`."""
     total = np.zeros(length, np.int64)
     for rows in strips(labels.shape):
         counts = np.bincount(labels[rows].ravel())

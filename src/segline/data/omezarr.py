@@ -40,14 +40,14 @@ class ZarrAxis(_Part):
 
 
 class Transformation(_Part):
-    """Transformation from pixel indices to positions. It has one number for each axis."""
+    """Transformation from pixel indices to positions: a scale or translation (one number per axis) or identity."""
 
     type: Literal["scale", "translation", "identity"]
     scale: tuple[float, ...] = ()
     translation: tuple[float, ...] = ()
 
     def picked(self, axes: tuple[int, ...], channels: bool) -> dict[str, Any]:
-        """Return the scale or translation of `axes`; if `channels` is true, put a neutral number for channels first."""
+        """Return scale or translation of `axes`; if `channels`, put a channel axis first (scale 1, translation 0)."""
         before = {"scale": [1.0], "translation": [0.0]}[self.type] if channels else []
         numbers = self.scale if self.type == "scale" else self.translation
         return {"type": self.type, self.type: before + [numbers[axis] for axis in axes]}
@@ -221,7 +221,7 @@ class Chunks:
     """Reader of the pixels of an OME-Zarr image; keeps the latest decoded chunks in memory."""
 
     def __init__(self, frame: Frame) -> None:
-        """Open the array; raise FileError if the array is missing, or its axes, type or chunks are not supported."""
+        """Open the array; raise FileError if the array is missing or has unsupported axes, values or chunks."""
         import zarr
 
         self._frame = frame

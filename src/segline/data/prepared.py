@@ -60,7 +60,7 @@ class Arrays(Sequence[npt.NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared dataset. Methods that take the stem of an image (`name`) memory-map an array of this image."""
+    """Prepared dataset. Each method with the parameter `name` memory-maps an array of the image with this file stem."""
 
     folder: Path
     manifest: "pd.DataFrame"
@@ -118,7 +118,7 @@ class Prepared:
         return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
 
     def density(self) -> Density | None:
-        """Return the density from which tile centres are sampled in training; None if all pixels are equally likely."""
+        """Return the density of tile centres in the training images; None if all pixels are equally likely centres."""
         common = (WEIGHTS / DENSITY).with_suffix(".json")
         if not common.exists():
             return None
@@ -195,14 +195,15 @@ def moments(image: Raw) -> Moments:
 
 
 def _sums(pixels: Raw) -> tuple[list[int | float], list[int | float]]:
-    """Return two values for each channel of pixels (N, C): sum and sum of squares. Both are exact for integers."""
+    """Return two lists with one number per channel of pixels (N, C): sums, and sums of squares; exact for integers."""
     wide = pixels.astype(np.int64 if pixels.dtype.kind == "u" else np.float64)
     return wide.sum(axis=0).tolist(), (wide * wide).sum(axis=0).tolist()
 
 
 def statistics(parts: Iterable[Moments]) -> Statistics:
-    """Return the statistics of all images together. The images have the same type and number of channels.
+    """Compute the mean and standard deviation of each channel over all images, from the moments of the images.
 
+    The images have the same type and number of channels.
     A constant channel gets a standard deviation of 1, so that dividing by it leaves zeros.
     """
     # Exact fractions avoid rounding until the last step, so the result does not depend on the order of the images.

@@ -40,7 +40,7 @@ class Readable(Protocol):
 
     @property
     def read(self) -> Callable[[slice, slice], Raw]:
-        """Function that reads the pixels (h, w, C) of some rows and columns; it raises FileError for damaged data."""
+        """Function that reads the pixels (h, w, C) in given rows and columns; it raises FileError for damaged data."""
 
 
 class OpenImage(Readable, Protocol):
@@ -48,7 +48,7 @@ class OpenImage(Readable, Protocol):
 
     @property
     def frame(self) -> omezarr.Frame | None:
-        """Metadata of an OME-Zarr image; None for a file."""
+        """Metadata of an OME-Zarr image; None for an image file."""
 
     @property
     def georeference(self) -> list[Tag]:

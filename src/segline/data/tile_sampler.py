@@ -101,7 +101,7 @@ class TrainingTiles(Dataset[Sample]):
         return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
-        """Sample an image and a pixel of this image: from the density if given, else uniformly over all pixels."""
+        """Sample a tile centre (image, pixel): from the density if there is one, else uniformly over all pixels."""
         if self.density is not None:
             return self.density.draw(rng)
         pixel = int(rng.integers(self._ends[-1]))
@@ -112,7 +112,7 @@ class TrainingTiles(Dataset[Sample]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of item numbers for all epochs, in order. The last batch of an epoch may be smaller.
+    """Batches of tile numbers for all epochs, in order. The last batch of an epoch may be smaller.
 
     A batch never spans two epochs. The first `skip` batches of the first epoch are left out.
     """
@@ -176,7 +176,7 @@ class TilePlace:
 
 
 class ValidationTiles(Dataset[Sample]):
-    """Fixed validation tiles without augmentation. The network outputs of the tiles cover all images if `most` permits.
+    """Fixed validation tiles without augmentation. Their network outputs cover all images if `most` tiles are enough.
 
     Every pixel is used at most once. Each tile uses an equal share of its image, in the middle of its output. The rest
     of the output has target `ignore` and weight 0: another tile uses these pixels, or they lie outside the image.
@@ -240,7 +240,7 @@ def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
 
 
 def _shares(length: int, output: int) -> list[tuple[int, range]]:
-    """Cover an axis of `length` px with tile outputs; return the start of each output and the range used from it.
+    """Cover an axis of `length` px with tile outputs; return the start and the used pixel range of each output.
 
     The ranges divide the axis. `output` is the length of each output, px.
     If the axis is at least as long as an output, all outputs lie inside the axis.

@@ -56,14 +56,14 @@ class AnswerByRows(Protocol):
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return one output as an image file encoded by the model version; None if the prediction is out-of-core.
+        """Return the output `kind` as an image file made by the model version; None if the prediction is out-of-core.
 
         `kind` is "labels", "instances" or "probabilities".
         """
 
 
 class Layer(NamedTuple):
-    """Pixels of one output: labels, instances or probabilities. They are written from the top down."""
+    """Pixels of a prediction to be written from the top row down: labels, instances or probabilities."""
 
     rows: Rows
     """Function that returns the pixels of the rows in a slice: (h, W), or (K, h, W) for K planes."""
@@ -73,7 +73,7 @@ class Layer(NamedTuple):
 
 
 def write(stem: Path, kind: str, answer: AnswerByRows, image: OpenImage) -> Path:
-    """Write one output for `image` to a path that is `stem` plus a suffix; return this path.
+    """Write the output `kind` of a prediction for `image` to the path `stem` plus a file suffix; return this path.
 
     `kind` is "labels", "instances", "probabilities" or "overlays". For an OME-Zarr image, the output is OME-Zarr.
     An out-of-core prediction becomes a tiled TIFF. A prediction in memory becomes a GeoTIFF if the image has a
@@ -100,7 +100,7 @@ def write(stem: Path, kind: str, answer: AnswerByRows, image: OpenImage) -> Path
 
 
 def write_encoded(stem: Path, encoded: bytes) -> Path:
-    """Write an encoded PNG or TIFF to `stem` with the suffix of its format; return the path."""
+    """Write an encoded PNG or TIFF to the path `stem` plus the suffix of the format; return this path."""
     path = _path(stem, suffix(encoded))
     files.write_bytes(path, encoded)
     return path
@@ -111,7 +111,7 @@ def _path(stem: Path, ending: str) -> Path:
 
 
 def layer(kind: str, answer: AnswerByRows, image: OpenImage) -> Layer:
-    """Return the pixels of one output. `kind` is "labels", "instances" or "probabilities"."""
+    """Return the pixels of the output `kind`, which is "labels", "instances" or "probabilities"."""
     size = (image.height, image.width)
     if kind == "labels":
         return Layer(answer.labels, size, np.uint8)
@@ -263,7 +263,7 @@ def remove_zarr(path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether the folder's metadata say that segline wrote the folder, and the folder holds only zarr files."""
+    """Return whether a folder is marked in its metadata as written by segline, and holds only zarr files."""
     if not _is_marked(path / "zarr.json") and not _is_marked(path / ".zattrs"):
         return False
     for place, folders, names in os.walk(path):
@@ -317,7 +317,7 @@ def _scaled(transformation: dict[str, Any], by: int) -> dict[str, Any]:
 
 
 def _versioned(content: dict[str, Any], version: str) -> dict[str, Any]:
-    """Return the metadata with the NGFF version added. NGFF 0.4 wants the version in each part, NGFF 0.5 only once."""
+    """Return the metadata with the NGFF version added: to each part for NGFF 0.4, only once for NGFF 0.5."""
     if version == "0.4":
         content["multiscales"][0]["version"] = version
         if "image-label" in content:

@@ -116,7 +116,7 @@ def promote(
 
 
 def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersion, Promotion]:
-    """Make a former champion the champion again: version `to`, or by default the previous champion.
+    """Make a former champion, version `to`, the champion again; the default is the previous champion.
 
     Returns
     -------

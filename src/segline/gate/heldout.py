@@ -106,7 +106,7 @@ class HeldOut:
         return scores
 
     def learned_by(self, model: Loaded) -> list[str]:
-        """Return the test images that the model's image list contains as training or validation images."""
+        """Return the test images that were used for training or validation of `model`, according to its image list."""
         image_list, manifest = model.folder / IMAGES, self.prepared.manifest
         if not image_list.exists() or "md5" not in manifest:
             return []

@@ -52,7 +52,7 @@ def _serial(step: str, memory: Memory) -> Mapper:
 
 
 def _memory(item: Any) -> int:
-    """Estimate how many bytes of memory reading a file needs; `item` is a path, or an object with the field `file`."""
+    """Estimate the memory, in bytes, for reading a file; `item` is a path, or an object with the field `file`."""
     try:
         height, width, channels, dtype = imagefiles.image_size(item if isinstance(item, Path) else item.file)
     except (files.FileError, AttributeError):
@@ -61,7 +61,7 @@ def _memory(item: Any) -> int:
 
 
 def _header_memory(item: Any) -> int:
-    """Return 0, because reading the header of a file needs negligible memory."""
+    """Estimate that reading the header of a file needs 0 bytes of memory, because the header is small."""
     del item
     return 0
 

@@ -88,7 +88,7 @@ class Layout:
 
 
 def first_few(values: Sequence[object], most: int = 8) -> str:
-    """Return the first `most` values, joined by commas; if values are left out, add the total number of values."""
+    """Join the first values (up to `most`) by commas; if values are left out, add the total number of values."""
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
 
@@ -101,7 +101,7 @@ def raise_errors(errors: Sequence[str]) -> None:
 
 
 def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
-    """Raise LayoutError with `errors` about unpaired files; if --skip-unpaired is set, return one line instead.
+    """Raise LayoutError with `errors` about unpaired files; if --skip-unpaired is set, return a line for the user.
 
     The line tells the user how many files are left out. If there are no errors, return no line.
     """
@@ -111,7 +111,7 @@ def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) ->
 
 
 def background_only(count: int) -> list[str]:
-    """Return a line about `count` images without labels; no line if `count` is 0.
+    """Return a list with one line about `count` images without labels; an empty list if `count` is 0.
 
     The option --missing-as-background treats all pixels of these images as background.
     """

@@ -25,7 +25,7 @@ def contact_sheet(dataset: Dataset, checked: Sequence[Checked]) -> RGB:
 
 
 def chosen(checked: Sequence[Checked], most: int = PANELS) -> list[str]:
-    """Choose at most `most` images that show many different classes; return the stems of these images.
+    """Choose up to `most` images that show many different classes; return the stems of these images.
 
     The dataset is divided into nearly equal parts. The number of parts is `most`, or the number of images if this is
     smaller. In each part, the image with the most new classes is chosen. A class is new if no image chosen before shows

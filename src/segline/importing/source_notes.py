@@ -32,7 +32,7 @@ def _needs_pixels(note: Note) -> bool:
 
 
 def _readable(used: Iterable[Path]) -> list[Path]:
-    """Return each image file in `used` once; leave out JSON files and folders."""
+    """Return the image files among the paths `used`, each file once; leave out JSON files and folders."""
     return [file for file in dict.fromkeys(used) if file.suffix.lower() in imagefiles.READABLE and file.is_file()]
 
 

@@ -46,7 +46,7 @@ def folder(target: Path, key: str) -> Iterator[Path]:
 
 @contextmanager
 def _alone(workshop: Path, name: str) -> Iterator[None]:
-    """Hold a lock file in the folder `workshop`; the system releases the lock when the process ends."""
+    """Lock the folder `workshop` against other processes; the system releases the lock when this process ends."""
     if workshop.is_symlink():
         raise BusyError(f"{workshop} is a link, but `segline import` fills and empties this folder; remove the link")
     workshop.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _alone(workshop: Path, name: str) -> Iterator[None]:
 
 
 def _filled(workshop: Path, name: str, key: str) -> Path:
-    """Return the folder to fill; empty the folder first if its stored key is not `key`, or if it contains links."""
+    """Return the folder to fill, emptied if its stored digest differs from `key`, or if the folder contains links."""
     mark, filled = workshop / "key", workshop / name
     if not mark.is_file() or files.read_bytes(mark) != key.encode() or _holds_links(filled):
         files.make_folder(filled)

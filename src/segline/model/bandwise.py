@@ -40,7 +40,7 @@ class Sums:
         self.votes = np.zeros((count, classes), np.int64)  # number of pixels of each class in each object
 
     def add(self, ids: Ids, places: npt.NDArray[np.int64], labels: Kinds, background: npt.NDArray[np.float32]) -> None:
-        """Add the values of some pixels to the sums.
+        """Add the values of some pixels to the sums of the objects that contain these pixels.
 
         Each argument has one entry for each pixel: object, index in the image, class, background probability.
         """
@@ -116,7 +116,7 @@ def numbered(kinds: Callable[[slice], Kinds], height: int, width: int, write: Ca
 
 
 def _components(kind: Kinds, count: int) -> tuple[Ids, int]:
-    """Number the components in a band of rows, starting at `count` + 1; return the pixel ids and the highest id."""
+    """Give each component in a band of rows an id, from `count` + 1 on; return the pixel ids and the highest id."""
     ids = np.zeros(kind.shape, np.int32)
     for value in range(1, int(kind.max(initial=0)) + 1):
         mask = (kind == value).view(np.uint8)

@@ -1,4 +1,4 @@
-"""Read metadata, such as orientation and density, from EXIF, XMP and PNG chunks; check every offset."""
+"""Read metadata, such as orientation and pixel density, from EXIF, XMP and PNG chunks; check every offset."""
 
 import re
 import struct
@@ -24,7 +24,7 @@ Density = tuple[float, float]  # number of pixels per unit of length, in x and i
 
 
 class Notes(NamedTuple):
-    """Metadata about the geometry of a PNG or JPEG; an orientation or density that is not declared is None."""
+    """Metadata about the geometry of a PNG or JPEG; orientation or pixel density is None if not declared."""
 
     orientation: int | None = None
     density: Density | None = None
@@ -34,7 +34,7 @@ class Notes(NamedTuple):
 
 
 def of_tiff(data: bytes) -> tuple[int | None, Density | None]:
-    """Return two values from the first EXIF directory: orientation and density; each is None if missing or damaged."""
+    """Return orientation and pixel density from the first EXIF directory; each is None if missing or damaged."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
         return None, None
@@ -69,7 +69,7 @@ def of_xmp(data: bytes) -> int | None:
 
 
 def of_jpeg(data: bytes) -> Notes:
-    """Return the metadata of a JPEG; an orientation in EXIF overrides XMP, and a density in JFIF overrides EXIF."""
+    """Return the metadata of a JPEG; for orientation, EXIF overrides XMP; for pixel density, JFIF overrides EXIF."""
     exif: tuple[int | None, Density | None] = None, None
     xmp: int | None = None
     density: Density | None = None

@@ -43,7 +43,7 @@ def clear(data: bytes) -> bool:
 
 
 def density(start: bytes) -> tuple[float, float] | None:
-    """Return the pixels per unit of length, in x and y, from the first bytes of a GIF; None if not declared."""
+    """Return how many pixels a unit of length has, in x and y, from the first bytes of a GIF; None if not declared."""
     ratio = start[12] if len(start) > 12 else 0
     return (1.0, (ratio + 15) / 64) if ratio else None
 

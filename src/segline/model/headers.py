@@ -148,7 +148,7 @@ def bmp(data: bytes, size: int) -> Header:
 
 
 def bmp_density(data: bytes) -> tuple[float, float] | None:
-    """Return the pixels per metre, in x and y, from the first bytes of a BMP; None if not declared."""
+    """Return the number of pixels per metre, in x and y, from the first bytes of a BMP; None if not declared."""
     if len(data) < 46:
         return None
     x, y = struct.unpack_from("<ii", data, 38)

@@ -49,7 +49,7 @@ START = 1200  # a PNG or BMP declares the size and type of the image in its firs
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of the training images: type, number of channels, and mean and standard deviation of each channel.
+    """Statistics of the training images: pixel type, channel count, and mean and standard deviation of each channel.
 
     Means and deviations are fractions of the largest value of the type.
     """
@@ -74,7 +74,7 @@ class Statistics:
 
 
 def decode(data: bytes) -> Raw:
-    """Decode an image file to pixels (H, W, C), uint8, uint16 or float32; the module docstring says which type.
+    """Decode an image file to pixels (H, W, C); the module docstring says when the type is uint8, uint16 or float32.
 
     Colour channels are in the order red, green, blue.
 
@@ -229,7 +229,7 @@ def scale(raw: Raw) -> npt.NDArray[np.float32]:
 
 
 def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Turn the image `scaled` (H, W, C) into network input (C, H, W): subtract the mean and divide by the deviation."""
+    """Turn `scaled` (H, W, C) into network input (C, H, W): subtract the mean and divide by the standard deviation."""
     # The channel axis becomes the first axis, because numpy is slow if the last axis is short.
     planes = np.array(np.moveaxis(scaled, -1, 0), order="C")
     planes -= np.asarray(statistics.mean, np.float32)[:, None, None]

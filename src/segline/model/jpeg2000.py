@@ -20,7 +20,7 @@ MAGIC = (BOXES, CODESTREAM)
 RATIO = 32768  # largest accepted expansion, decoded bytes per compressed byte; accepts a blank image of 8 megapixels
 CHANNELS = 1024
 LAYERS, LEVELS = 64, 32
-# Bytes that OpenJPEG needs per tile, per channel of a tile and per precinct.
+# Number of bytes of memory that OpenJPEG needs for each tile, each channel of a tile, and each precinct.
 # Tiles or precincts that need at most `FEW` bytes in total are accepted, however small the image is.
 TILE, CHANNEL, PRECINCT, FEW = 2**13, 2**11, 2**10, 2**25
 SMALLEST_BLOCK = 2  # smallest accepted code-block: 16 px, stored as log2(16) - 2
@@ -201,7 +201,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
-    """Refuse tiny precincts and code-blocks; `style` is a COD or COC marker from the number of levels on."""
+    """Refuse tiny precincts and code-blocks; `style` is the end of a COD or COC marker, from the number of levels."""
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(

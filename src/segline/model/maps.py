@@ -1,4 +1,4 @@
-"""Store two maps of an image larger than memory in files: class probabilities and preliminary object ids."""
+"""Store in files two maps of an image that is larger than memory: class probabilities and preliminary object ids."""
 
 import json
 import os
@@ -118,7 +118,7 @@ def _read(journal: Path) -> Finished:
 
 
 def _write(journal: Path, finished: Finished, file: Path) -> None:
-    """Write `finished` into the journal, but only after the data of `file` is on the disk."""
+    """Write the progress `finished` into the journal, but only after the data of `file` is on the disk."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary = journal.with_name(f".{journal.name}.partial")

@@ -58,9 +58,9 @@ def components(labels: Labels) -> Objects:
 def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float) -> Objects:
     """Separate the foreground of `labels` into objects by a watershed on the height map that `heights` computes.
 
-    A pass is the highest point where the areas of two peaks touch. Each peak that rises more than `depth` px above the
-    pass to a higher peak becomes an object. The highest peak of each connected component of the foreground becomes an
-    object too. Each foreground pixel is in exactly one object.
+    A saddle is the highest point where the areas of two peaks touch. Each peak that rises more than `depth` px above
+    the saddle to a higher peak becomes an object. The highest peak of each connected component of the foreground
+    becomes an object too. Each foreground pixel is in exactly one object.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.flo
 
 
 def distances(inside: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
-    """Return the distance (H, W), px, from each pixel to the nearest False pixel of `inside`, but at most `most`."""
+    """Return the distance (H, W), px, from each pixel to the nearest False pixel of `inside`, capped at `most`."""
     distance = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(distance, np.float32(most))
 
@@ -227,7 +227,7 @@ def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _shared(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return, for each row of `ids` (N, 4), the common value of all entries above 0; 0 if these entries differ."""
+    """Return, for each row of `ids` (N, 4), the one value that all entries above 0 share; 0 if none is shared."""
     highest = ids.max(axis=1)
     lowest = np.where(ids > 0, ids, highest[:, np.newaxis]).min(axis=1)
     return np.where(lowest == highest, highest, 0).astype(np.int32)

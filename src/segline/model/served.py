@@ -110,7 +110,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return why an image cannot be predicted in windows (empty if it can), and the bytes needed to predict it."""
+        """Return the reason if an image cannot be predicted in windows (else empty), and the bytes of memory needed."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 

@@ -102,7 +102,7 @@ def read(stream: BinaryIO, picture: int | None = None) -> Stored:
 
 
 def meaning_of(pages: list[tifffile.TiffPage]) -> Stored:
-    """Return a `Stored` that says how to interpret the pixel values of `pages`; field `numbers` is empty."""
+    """Return a `Stored` that says how to interpret the pixel values of `pages`; the field `numbers` is empty."""
     first = pages[0]
     white = first.bitspersample if tifftags.white_is_zero(first) else 0
     return Stored(

@@ -102,7 +102,7 @@ def _read(stream: BinaryIO, at: int, form: struct.Struct) -> tuple[int, ...]:
 
 
 def order(description: str, samples: int, planes: int) -> tuple[str, list[int]]:
-    """Return the names and the sizes of the axes along which the TIFF directories are stored, slowest axis first.
+    """Return the names and sizes of the axes along which the TIFF directories are stored; the slowest axis is first.
 
     Axis C holds the channels.
 
@@ -208,7 +208,7 @@ def _occurs(page: tifffile.TiffPage, nodata: str) -> bool:
 
 
 def _density(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Return the pixels per unit of length, in x and y, from GeoTIFF tags, else OME metadata, else resolution tags."""
+    """Return how many pixels a unit of length has, in x and y, from GeoTIFF tags, else OME, else resolution tags."""
     scale = page.tags.valueof(PIXEL_SCALE)
     if isinstance(scale, tuple) and len(scale) == 3:
         return _inverse(scale[0], scale[1])

@@ -38,7 +38,7 @@ def to_image(view: int, rows: slice, columns: slice, height: int, width: int) ->
     if view >= 4:
         columns = _mirrored(columns, view_size(view, height, width)[1])
     for side in (width, height, width)[: view % 4][::-1]:
-        # After a quarter turn, the last column of the image is the first row.
+        # A quarter turn makes the last column of the image the first row of the view.
         rows, columns = columns, _mirrored(rows, side)
     return rows, columns
 

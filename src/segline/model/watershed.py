@@ -106,7 +106,7 @@ class Watershed:
         return ids
 
     def _join(self, ids: Ids, own: Heights, uphill: Ids) -> None:
-        """Connect the uphill paths that lead from the previous band of rows into this band, or back."""
+        """Connect the uphill paths that cross the border between the previous band of rows and this band."""
         width = ids.shape[1]
         if self._last is not None:
             above, downward = self._last

@@ -83,7 +83,7 @@ def gain(first: Sequence[Score], second: Sequence[Score], metric: Metric) -> flo
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[Values]:
-    """For each chunk of resamples, yield an array (resamples, images): how often each resample contains each image."""
+    """Draw resamples; yield them in chunks, as arrays (resamples, images) of how often each image was drawn."""
     generator = np.random.default_rng(seed)
     many = max(1, CHUNK // images)
     for start in range(0, resamples, many):

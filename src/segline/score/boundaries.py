@@ -15,16 +15,18 @@ from segline.score.instances import overlaps
 
 
 def v_rand(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> float:
-    """Return the foreground-restricted Rand F-score, 2 sum_AB / (sum_A + sum_B); nan if there is no true segment.
+    """Return V^Rand, the foreground-restricted Rand F-score; nan if there is no true segment.
 
+    The score is 2 sum_AB / (sum_A + sum_B).
     sum_A, sum_B and sum_AB are the probabilities that two pixels share a true segment, a predicted segment, and both.
     """
     return _rand(_sizes(truth_segments, predicted_segments))
 
 
 def v_info(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any]) -> float:
-    """Return the foreground-restricted information F-score, 2 I(T; S) / (H(T) + H(S)); nan without true segments.
+    """Return V^Info, the foreground-restricted information F-score; nan if there is no true segment.
 
+    The score is 2 I(T; S) / (H(T) + H(S)): T are the true segments, S the predicted segments.
     The score is 1 if truth and prediction are a single segment each, because both entropies are then 0.
     """
     return _info(_sizes(truth_segments, predicted_segments))

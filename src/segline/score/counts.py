@@ -42,7 +42,7 @@ def confusion(
         truth, predicted = truth[counted], predicted[counted]
     _check_ids("truth", truth, classes, ignore)
     _check_ids("predicted", predicted, classes, ignore)
-    # Convert to intp first, because uint8 class ids would overflow in the product.
+    # Convert to intp first, because `truth * classes` would overflow uint8.
     cells = truth.astype(np.intp).ravel() * classes + predicted.ravel()
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 

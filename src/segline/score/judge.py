@@ -15,7 +15,7 @@ from segline.score import boundaries, counts, instances
 AP_IOU = 0.5
 DETECTION_BOX = 5  # px per side; one noisy pixel scores low, and an object of 25 px scores as high as a larger object
 BY_IMAGE = "ap_50_by_image"
-# Metrics over a set of images. The first two always exist; the kind of labels decides which of the others exist.
+# Metrics over a set of images. mean_iou and pixel_error always exist; the others depend on the kind of labels.
 METRICS = ("mean_iou", "pixel_error", "ap_50", BY_IMAGE, "seg", "pq", "v_rand", "v_info", "detection_auc")
 
 
@@ -178,7 +178,7 @@ def total(scores: Sequence[Score], classes: Mapping[int, str]) -> dict[str, Any]
 
 
 def row(score: Score, classes: Mapping[int, str]) -> dict[str, Any]:
-    """Return the metrics of one image as a flat row for a table."""
+    """Return the metrics of one image as a table row: a flat dict from column name to value."""
     # Omit two metrics: the AUC needs several images, and ap_50_by_image equals ap_50 for a single image.
     whole = total([replace(score, detection_score=None)], classes)
     flat = {name: whole[name] for name in METRICS if name in whole and name != BY_IMAGE}

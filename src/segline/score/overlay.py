@@ -41,7 +41,7 @@ INK: Colour = (32, 32, 32)
 
 
 def view(image: npt.NDArray[Any]) -> RGB:
-    """Stretch the contrast of a raw image (H, W, C) of any type for display; return (H, W, 3) uint8.
+    """Stretch the contrast of a raw image (H, W, C) of any pixel type for display; return (H, W, 3) uint8.
 
     Of three or more channels, the first three are red, green and blue; otherwise the first is grey. All channels get
     the same stretch, from the 0.5 to the 99.5 percentile, so that hues are kept. Values that are not finite count as 0.

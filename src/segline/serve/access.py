@@ -118,5 +118,5 @@ def _authority(text: str) -> tuple[str, str] | None:
 
 
 def _is_loopback(host: str) -> bool:
-    # Check only the host name, which a web page cannot forge. An SSH tunnel or container may change the port.
+    # Check only the host name, because a web page cannot forge it. SSH tunnels and containers may change the port.
     return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host.strip("[]"))

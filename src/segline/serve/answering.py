@@ -67,7 +67,7 @@ def predictions(serving: Serving, request: Invocation, most_pixels: int) -> Deco
 
 
 def _pixels_left(image: bytes, left: int, most_pixels: int) -> int:
-    """Refuse an image with more pixels than the limit `left`; return how many pixels the later images may have.
+    """Refuse an image of more than `left` pixels; return the number of pixels left for the later images.
 
     Raises
     ------

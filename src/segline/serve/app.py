@@ -42,7 +42,7 @@ class Limits:
 
 
 def build(follower: ServedModel, limits: Limits, access: Access) -> FastAPI:
-    """Build the web application. It serves the version that `follower` holds, and regularly checks the alias."""
+    """Build the web application, which serves the version in `follower` and regularly checks if the alias has moved."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -71,7 +71,7 @@ class Document:
 
 
 def encode(data: bytes) -> list[bytes]:
-    """Encode `data` as base64; return pieces that the caller joins."""
+    """Encode `data` as base64; return the base64 text in pieces, first to last."""
     step = 3 * (PIECE // 4)
     return [base64.b64encode(data[start : start + step]) for start in range(0, len(data), step)]
 

@@ -65,7 +65,7 @@ class ServedFolder:
 
 
 class Follower:
-    """Loaded model version at a model address. If the alias in the address has moved, `check` loads the new version.
+    """The loaded model version that an address names. If an alias in the address moves, `check` loads the new version.
 
     Only one thread at a time may call `check`; any thread may read the attributes.
     """

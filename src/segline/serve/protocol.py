@@ -1,4 +1,4 @@
-"""Protect uvicorn from slow, silent and hostile HTTP clients with deadlines, a connection limit and strict parsing.
+"""Protect uvicorn from slow, silent and hostile HTTP clients: set deadlines, limit connections, and parse strictly.
 
 uvicorn sets no deadline for the head of a request or for the delivery of a response. uvicorn never closes a waiting
 connection, and drops a client that closes its sending side. tests/serve/test_protocol.py checks the internals of
@@ -103,7 +103,7 @@ class Turns:
         self._queues = [self._new, self._others]
 
     def add(self, connection: "Connection") -> None:
-        """Queue `connection`, unless it is already queued."""
+        """Add `connection` to the queue if it is not queued yet."""
         if connection in self:
             return
         if not any(self._queues):
@@ -179,7 +179,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return True
 
     def handle_events(self) -> None:
-        """Queue this connection; uvicorn calls this method when data arrives, and after each response."""
+        """Put this connection into the queue; uvicorn calls this method when data arrives, and after each response."""
         self.transport.pause_reading()  # so that a client in the queue cannot fill the memory
         self._turns.add(self)
 
@@ -206,7 +206,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._refuse(status, f"the request is not valid HTTP: {error or msg}")
 
     def shutdown(self) -> None:
-        """Finish the current request if its whole body has arrived, otherwise refuse it; then close the connection.
+        """At server stop, finish a request whose whole body has arrived, refuse any other; then close the connection.
 
         A connection in the queue is handled first, because a whole request may have arrived.
         """
@@ -268,7 +268,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds
 
     def _make_room(self, others: list["Connection"]) -> None:
-        """Make room for this connection: close others that wait for their clients. If none waits, refuse this one.
+        """Make room: close other connections that wait for their clients. If there are none, refuse this connection.
 
         Several connections are closed at once. If all waiting connections belong to new clients, only one is closed. A
         connection in the queue waits for the server. It is closed last, and never while its first request waits there.

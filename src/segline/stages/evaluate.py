@@ -95,7 +95,7 @@ def _plain(settings: params.Evaluate) -> Inference:
 
 
 def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
-    """Complete the inference settings. If a setting is `auto`, its value is chosen on validation images."""
+    """Return the inference settings for the model. Each `auto` setting gets a value chosen on validation images."""
     plain, kind = predictor.inference, prepared.dataset.labels
     if kind == "classes":
         return plain
@@ -112,7 +112,7 @@ def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate,
 def _separation(
     predictor: Predictor, plain: Inference, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode
 ) -> Separation:
-    """Return the settings that separate touching objects. An `auto` value is chosen on validation images."""
+    """Return the settings that separate touching objects. Each `auto` setting gets its value from validation images."""
     depth, area, probability = settings.watershed_depth, settings.min_area, settings.min_probability
     depths = choose.DEPTHS if depth == "auto" else (None if depth == "off" else float(depth),)
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)

@@ -82,9 +82,9 @@ def _write(dataset: Dataset, stem: str, channels: int, folder: Path) -> tuple[Ro
 
 
 def _write_image(image: Raw, channels: int, file: Path) -> tuple[Row, Moments]:
-    """Write an image with `channels` channels; return a part of its manifest row, and its pixel moments.
+    """Write an image with `channels` channels; return its size and type for the manifest, and its pixel moments.
 
-    The part holds the height, width, number of channels and dtype before the conversion.
+    Height, width, number of channels and dtype are those before the conversion.
     """
     written = as_channels(image, channels)
     files.save_array(file, written)

@@ -35,7 +35,7 @@ def main() -> None:
         records={IMAGES: _images(prepared)},
         metrics=metrics_of_test(result),
     )
-    # Omit version number and alias: both differ between machines, but DVC needs equal outputs on all machines.
+    # Keep version number and alias out of the file: both differ between machines, but DVC needs equal files.
     record = {
         "name": name,
         "version_md5": registered.md5s.version,

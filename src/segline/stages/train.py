@@ -54,7 +54,7 @@ def main() -> None:
             stop.check()
             _finish(run, kept, description, watch.verdict(kept.best[0].epoch))
             stop.check()
-        # Under DVC, keep the checkpoint: if DVC is killed before it stores the outputs, this stage will run again.
+        # Under DVC, keep the checkpoint. The next run needs it if DVC is killed before the outputs are stored.
         claim.finish(lineage.model_md5(OUT), keep="DVC_STAGE" in os.environ or bool(stop.requested))
         stop.check()
 

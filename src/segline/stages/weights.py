@@ -55,7 +55,7 @@ def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) 
     """Write the weight map of one image in bands of rows, so that only one band is in memory at a time."""
 
     def weigh(rows: slice) -> npt.NDArray[np.float32]:
-        # The arrays are reopened for each band, so that the memory of the previous band is freed.
+        # The arrays are reopened for each band of rows, so that the memory of the previous band is freed.
         target, instances = prepared.target(name), prepared.instances(name)
         return borders.weight_band(target, instances, rows, ignore=prepared.dataset.ignore, **terms)
 
@@ -66,7 +66,7 @@ def _write_map(prepared: Prepared, name: str, terms: borders.Terms, file: Path) 
 def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode: progress.Mode) -> None:
     """Write the density of tile centres: how often each pixel of the training images becomes the centre of a tile."""
     of_class = borders.class_weights(_train_pixels(prepared), settings.density_balance)
-    # If all class weights are 0, the weight map consists of the border term only.
+    # Set all class weights to 0, so that the weight map consists of the border term only.
     border_term: borders.Terms = {**_terms(settings, np.zeros_like(of_class)), "w0": settings.density_border}
 
     def write(name: str) -> None:

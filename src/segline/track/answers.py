@@ -52,7 +52,7 @@ class Loaded:
     """A loaded model version; calling this object with an encoded image returns the prediction."""
 
     def __init__(self, content: VersionContent, folder: Path) -> None:
-        """Load the model from `folder`, a private copy of the version's files; run the code that `content` holds.
+        """Load the model from `folder`, a private copy of the version's files; run the Python code in `content`.
 
         The code in the package may raise any error.
         """
@@ -72,7 +72,7 @@ class Loaded:
         self._params = {name for name in PARAMS if f'"{name}"'.encode() in content.sources[SERVED]}
 
     def __call__(self, image: bytes, *, views: int = 0, probabilities: bool = False) -> Answer:
-        """Predict the labels of an encoded image; `views` is the number of views to average.
+        """Predict the labels of an encoded image; `views` is the number of rotations and mirror images to average.
 
         If `views` is 0, the number of views in the version's settings is used.
 

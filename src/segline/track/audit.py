@@ -43,7 +43,7 @@ def _files(registry: Registry, version: ModelVersion) -> list[Finding]:
     damage = intact.damage(content.md5s, content.others, version)
     problems = [text if text.endswith("delete it") else f"{text}; {intact.way_out(version)}" for text in damage]
     history = registry.history_file
-    # An altered or missing file also changes the version's md5, so report only the file.
+    # An altered or missing file also changes the version's md5, so do not report the md5 as a second problem.
     if problem := trust.contradiction(version, content, history):
         problems += [] if damage else [problem]
     elif problem := trust.unrecorded(version, content, history):
@@ -144,7 +144,7 @@ def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """Report uncommitted changes in registry.jsonl, or in the files that @champion and @previous were made from."""
+    """Report uncommitted changes in registry.jsonl, or in code, settings or dvc.lock of @champion and @previous."""
     root = registry.store.place.root
     notes = []
     for version in versions:

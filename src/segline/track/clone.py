@@ -32,8 +32,7 @@ class Clone:
         self.project = folder / root.resolve().relative_to(top.resolve())
         """Project folder inside the clone."""
         try:
-            # DVC resolves relative paths in a configuration against the .dvc folder that holds the configuration.
-            # So read the configuration in the project's .dvc folder, not in the clone's .dvc folder.
+            # Read the project's DVC configuration: relative paths in the clone's copy would point into the clone.
             self._config = Config(str(root / ".dvc"))
         except ConfigError as error:
             raise CloneError(f"DVC's configuration in {root / '.dvc'} cannot be read: {error}") from error
@@ -54,7 +53,7 @@ class Clone:
                 config["core"]["remote"] = remote
 
     def fetch(self, paths: Iterable[str]) -> None:
-        """Restore the missing data at `paths` from the DVC cache, or else from the remote.
+        """Restore the missing data at `paths` from the DVC cache, or else from the DVC remote.
 
         Each path is an output in dvc.lock or in a .dvc file.
 

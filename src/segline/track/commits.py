@@ -167,7 +167,7 @@ class _Repository:
         return self.where(commits, "dvc.lock", lambda text: bool(wanted) and all(md5 in text for md5 in wanted))
 
     def with_code(self, commits: Sequence[str], code: Mapping[str, str]) -> str | None:
-        """Return the first commit in `commits` whose files all have the digests given in `code` (path -> digest)."""
+        """Return the first commit in which all files have the digests in `code` (path -> digest); None if not found."""
         for paths in (sorted(self._suspects & {*code}), sorted(code)):
             wrong = self._differing(commits, paths, code)
             commits = [commit for commit in commits if not wrong[commit]]

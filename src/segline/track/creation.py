@@ -24,7 +24,7 @@ VALUABLE = ("runs", "registered_models", "model_versions", "logged_models", "tra
 
 
 def create(place: Place, say: Callable[[str], None]) -> None:
-    """Create the project's database and experiment; if MLflow has created the database, add only the experiment.
+    """Create the project's database and experiment; if MLflow already made the database, add only the experiment.
 
     The caller must hold the lock `open`. The new database gets a temporary name until it is complete. If a killed
     process left an incomplete database, that database is renamed, and `say` prints the new name.

@@ -62,7 +62,7 @@ def visit(folder: Path, read: Read) -> dict[str, str]:
 
 @contextmanager
 def open_regular(name: str | Path, folder: int | None = None) -> Iterator[BinaryIO]:
-    """Open the regular file `name` for reading, without following a link; `folder` is the descriptor of a folder.
+    """Open the regular file `name` for reading, but follow no link; `folder` is the descriptor of the file's folder.
 
     Raises
     ------

@@ -196,5 +196,5 @@ def reason(error: BaseException, address: str) -> str:
 
 
 def _of_server(errors: list[BaseException]) -> bool:
-    """Return whether one of the errors means that a server failed or could not be reached."""
+    """Return whether any error in `errors` means that a server failed or could not be reached."""
     return any(type(cause).__name__ in SERVERS for cause in errors)

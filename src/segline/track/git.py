@@ -117,7 +117,7 @@ def refusal(error: OSError | subprocess.CalledProcessError, folder: Path) -> str
 
 
 def _named_repository(folder: Path) -> dict[str, str]:
-    """Return GIT_DIR and GIT_WORK_TREE if both are absolute paths and `folder` is not inside a repository."""
+    """Return GIT_DIR and GIT_WORK_TREE if both are absolute paths and `folder` is in no repository; else return {}."""
     absolute = folder.absolute()
     if any((parent / ".git").exists() for parent in (absolute, *absolute.parents)):
         return {}

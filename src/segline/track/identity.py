@@ -97,7 +97,7 @@ def _tokens(tree: ast.AST) -> Iterator[str]:
 
 
 def _is_text(statement: object) -> bool:
-    """Return whether a statement consists of a string only, such as a docstring."""
+    """Return whether a statement is only a string, such as a docstring."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

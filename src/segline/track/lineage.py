@@ -50,7 +50,7 @@ def git() -> dict[str, str]:
 
 
 def uncommitted(file: Path) -> bool:
-    """Return whether a file is new or has uncommitted changes; return False if git fails."""
+    """Return whether a file is untracked or has uncommitted changes; return False if git fails."""
     arguments = ("status", "--porcelain", "--untracked-files=normal", "--", file.name)
     return file.exists() and bool(_git(*arguments, folder=file.parent))
 
@@ -83,7 +83,7 @@ def environment(threads: int | None = None) -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """Return the model name of the CPU."""
+    """Return the product name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -93,7 +93,7 @@ def cpu_model() -> str:
 
 
 def digest(path: Path, lock: Path = LOCK) -> str:
-    """Return DVC's MD5 of a file or folder, from dvc.lock if possible.
+    """Return DVC's MD5 of a file or folder: read it from dvc.lock if possible, otherwise compute it.
 
     If dvc.lock is up to date, the MD5 is read from dvc.lock. Otherwise the MD5 is computed. dvc.lock is up to date if
     it is newer than all files at `path`, and records the current number and total size of these files. The MD5 of a
@@ -141,7 +141,7 @@ def code(stage: str, pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
 
 
 def code_files(stage: Mapping[str, Any], folder: Path = Path()) -> list[str]:
-    """Return the paths of the code files on which a stage depends; `stage` is the entry in dvc.yaml.
+    """Return the paths of the code files on which a stage depends; `stage` is the stage's entry in dvc.yaml.
 
     A dependency on a folder stands for all Python files in it.
     """
@@ -155,7 +155,7 @@ def code_files(stage: Mapping[str, Any], folder: Path = Path()) -> list[str]:
 
 
 def content_md5(path: Path) -> str:
-    """Compute DVC's MD5 of a file or folder from the contents of the files."""
+    """Read a file, or all files of a folder, and compute DVC's MD5 of the file or folder."""
     if not path.is_dir():
         return files.md5(path)
     return listing_md5({f.relative_to(path).as_posix(): files.md5(f) for f in path.rglob("*") if f.is_file()})
@@ -179,7 +179,7 @@ def combined_md5(parts: Mapping[str, str]) -> str:
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether the files at `path` match the number and total size in `entry`, and are older than dvc.lock."""
+    """Return whether the files at `path` are older than dvc.lock, and have the number and total size in `entry`."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")

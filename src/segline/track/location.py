@@ -142,7 +142,7 @@ def locate() -> Place:
 
 
 def project_root() -> Path:
-    """Return the project folder.
+    """Return the folder of the current project.
 
     If DVC_ROOT is set, it names this folder. Otherwise the folder is searched from the working directory upwards: it is
     the nearest folder that holds dvc.yaml or .dvc.

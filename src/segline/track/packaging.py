@@ -90,13 +90,13 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with the MD5 from the exact bytes of the code if `md5s` holds this MD5; else return self."""
+        """If `md5s` holds the MD5 as earlier segline releases computed it, return a copy with that MD5; else self."""
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 
     @cached_property
     def sources(self) -> dict[str, bytes]:
-        """Contents of the Python files to pack, as a dict (path relative to `room` -> content)."""
+        """Contents of the Python files to pack, as a dict (path in the folder `room` -> content)."""
         return read_sources(self.room)
 
     @cached_property
@@ -163,7 +163,7 @@ def version_code(package: str, sources: Mapping[str, bytes]) -> str:
 
 
 def read_sources(room: Path) -> dict[str, bytes]:
-    """Read the Python files in a folder, and convert line endings to LF; return a dict (relative path -> content)."""
+    """Return the Python files in a folder as a dict (relative path -> content with LF line endings)."""
     return {file.relative_to(room).as_posix(): lf(file.read_bytes()) for file in room.rglob("*.py")}
 
 
@@ -239,7 +239,7 @@ def check(folder: Path, parts: Parts) -> None:
 
 
 def other_pixels(labels: bytes, expected: bytes) -> float:
-    """Return the share of differing pixels in two encoded label images; return 1 if the sizes differ."""
+    """Return the share of pixels that differ between two encoded label images; 1 if the image sizes differ."""
     actual, wanted = decode(labels), decode(expected)
     return float((actual != wanted).mean()) if actual.shape == wanted.shape else 1.0
 

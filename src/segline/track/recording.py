@@ -152,7 +152,7 @@ class StartedRun(Run):
         self.ended = False
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch; skip an epoch that was logged before, because MLflow would keep both points."""
+        """Log the metrics of an epoch; skip an epoch that was logged before, because MLflow never overwrites values."""
         if step not in self.logged:
             super().log(step, metrics)
             self.logged.add(step)

@@ -164,7 +164,7 @@ class Registry:
         return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
     def version(self, which: str) -> ModelVersion:
-        """Find a version; `which` is its number, an alias with or without @, or the start of its md5.
+        """Find a version by `which`: a version number, an alias with or without @, or the start of an md5.
 
         Raises
         ------

@@ -70,7 +70,7 @@ class InMemory:
 
     @property
     def count(self) -> int:
-        """Number of instances."""
+        """Number of instances in the whole image."""
         return int(self._instances.max(initial=0))
 
 
@@ -107,14 +107,14 @@ class OutOfCore:
 
     @property
     def count(self) -> int:
-        """Number of instances."""
+        """Number of instances in the whole image."""
         with _registry_errors(self._errors):
             count: int = self._prediction.count
         return count
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return why an image cannot be predicted window by window, and how much memory a prediction in one step needs.
+    """Return a reason if an image cannot be predicted in windows (else ''), and the memory needed without windows.
 
     The reason is empty if an image of this size can be predicted window by window. The memory is in bytes.
     """
@@ -174,7 +174,7 @@ def out_of_core(
 
 @contextmanager
 def _registry_errors(errors: type[Exception]) -> Iterator[None]:
-    """Turn an ImageError raised by the version's own code into RegistryError."""
+    """Turn an ImageError raised by the version's own code into a RegistryError."""
     try:
         yield
     except errors as error:

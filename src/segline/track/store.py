@@ -127,7 +127,7 @@ class Store:
         return Run(self.client, runs[0].info.run_id) if runs else None
 
     def here(self, key: str) -> str:
-        """If the store is shared, append machine name and project folder to `key`: two checkouts never share a run."""
+        """In a shared store, add machine name and project folder to `key`, so that two checkouts never share a run."""
         return key if self.place.own else f"{key} {platform.node()} {self.place.root}"
 
     def end_stale(self) -> None:
@@ -167,7 +167,7 @@ class Store:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make this store the default store of the process, since some MLflow functions accept no client."""
+        """Make this store the default store of the process, because some MLflow functions take no client argument."""
         variable = os.environ.get("MLFLOW_TRACKING_URI")
         mlflow.set_tracking_uri(self.place.uri)
         try:

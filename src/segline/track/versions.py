@@ -35,7 +35,7 @@ MAX_TABLE = 2**27  # maximum number of bytes that are read from an image list
 
 @dataclass(frozen=True)
 class SplitImage:
-    """Image in the dataset from which a registered model version was made.
+    """An image of the dataset that a registered model version was made from.
 
     ``image`` is the stem of the image. ``file`` is the image file in the dataset, and ``md5`` is the MD5 of this file.
     ``split`` is the split that the image belongs to.
@@ -193,7 +193,7 @@ def _fail_abandoned(store: Store, md5: str) -> None:
 
 
 def _upload(store: Store, parts: Parts, run: Run, logged: LoggedModel, records: Mapping[str, bytes]) -> dict[str, str]:
-    """Pack a model, check its prediction of the example image, and upload the files; return the md5s of the files."""
+    """Pack a model, check the packed model's example prediction, and upload the files; return the md5s of the files."""
     metadata = Model(
         artifact_path=logged.artifact_location, model_uuid=logged.model_id, run_id=run.id, model_id=logged.model_id
     )

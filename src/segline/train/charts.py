@@ -58,7 +58,7 @@ def search_charts(study: "optuna.Study") -> Iterator[tuple[str, bytes]]:
     if len(finished) < MIN_TRIALS:
         return
     names = sorted(set.intersection(*(set(trial.params) for trial in finished)))
-    # Sort the names of the settings: equally important settings then have the same order in each process's chart.
+    # Sort the names of the settings, so that equally important settings have the same order in every process.
     yield "importances", _png(draw.plot_param_importances, study, params=names)
     if len(names) > 1:
         yield "parallel_coordinates", _png(draw.plot_parallel_coordinate, study, params=names)

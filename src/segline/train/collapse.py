@@ -53,7 +53,7 @@ class Watch:
         )
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning if training has collapsed in the latest epoch or in epoch `kept`; otherwise return None.
+        """Return a warning if the latest epoch, or the epoch `kept` as the model, is in a collapse; else None.
 
         The warning suggests changes of settings. The weights of epoch `kept` become the trained model.
         """

@@ -139,7 +139,7 @@ def steps_per_epoch(settings: Train) -> int:
 
 
 def seed_generators(state: State, settings: Train) -> None:
-    """Seed torch's random generators (for dropout) from seed and epoch, or restore the states in `state.random`."""
+    """Set torch's random generators (for dropout) to the states in `state.random`, or, if it is empty, to a seed."""
     torch.manual_seed(int(np.random.SeedSequence((settings.seed, state.epoch)).generate_state(1)[0]))
     device = next(state.network.parameters()).device
     if "cpu" in state.random:

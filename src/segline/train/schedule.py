@@ -1,4 +1,4 @@
-"""Compute learning rate and momentum without hidden state, so that a resumed training run gives the same result."""
+"""Compute learning rate and momentum without hidden state, so that a resumed training equals an uninterrupted one."""
 
 import math
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count the sequences of `patience` + 1 consecutive epochs in which the loss reached no new minimum.
+    """Count how often the loss reached no new minimum for `patience` + 1 consecutive epochs.
 
     Each epoch counts at most once.
     """
@@ -77,7 +77,7 @@ def momentum(settings: Train, step: int, steps_per_epoch: int) -> float:
 
 
 def shortened(settings: Train, epochs: int) -> Train:
-    """Return the settings for a training of `epochs` epochs, with the learning rate curve scaled to that length.
+    """Return the settings for a training of `epochs` epochs; the learning rate curve is scaled to this length.
 
     The scaled step_epochs and patience are rounded to whole epochs.
     """

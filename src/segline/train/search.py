@@ -70,7 +70,7 @@ class OpenTrial:
                 "value in tune.space"
             )
         self._values.append(value)
-        # A trial is trained again if its worker was killed. Record only the epochs that the study does not contain yet.
+        # If the trial's former worker was killed, the study already has the first epochs. Do not record them again.
         if epoch.epoch not in self._reported:
             self._trial.report(value, epoch.epoch)
         # Trial 0 is never pruned, because the other trials are compared with it.
@@ -93,7 +93,7 @@ class OpenTrial:
 
 
 class Search:
-    """An Optuna study in its storage, shared by any number of workers."""
+    """An Optuna study in a storage that any number of workers may share."""
 
     def __init__(self, plan: SearchPlan, storage: BaseStorage, claims: Claims, name: str) -> None:
         self.plan, self.claims, self.storage = plan, claims, storage
@@ -133,7 +133,7 @@ class Search:
         return self._total if self._total is not None else int(self.study.user_attrs.get(TOTAL, 0))
 
     def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[OpenTrial]:
-        """Yield the trials that this worker must train. Each trial stays claimed until the next trial is requested.
+        """Yield each trial that this worker must train; keep the trial locked until the next trial is requested.
 
         Parameters
         ----------
@@ -159,13 +159,13 @@ class Search:
         return [self._outcome(trial) for trial in self._trials()[:total] if trial.state.is_finished()]
 
     def copy(self, total: int) -> optuna.Study:
-        """Copy the trials whose numbers are below `total` into a new study in memory."""
+        """Return a copy of the study, in memory, with only the trials whose numbers are below `total`."""
         study = optuna.create_study(direction=self.plan.tune.direction, study_name=self.study.study_name)
         study.add_trials(self._trials()[:total])
         return study
 
     def _ask(self, number: int) -> OpenTrial | None:
-        """Sample the values of the claimed trial `number`; return None if the trial needs no training."""
+        """Return trial `number` (already claimed) with sampled values, or None if the trial needs no training."""
         frozen = self._trials()[number]
         if frozen.state.is_finished():
             return None
@@ -200,15 +200,14 @@ class Search:
         return values
 
     def _base_values(self) -> dict[str, Value]:
-        """Return the values of params.yaml that lie in the search space; the keys are full setting names."""
+        """Return {full name: value in params.yaml} for each searched setting, if the search space allows this value."""
         return {
             name: value for name, value in self.plan.base_values().items() if holds(self.plan.tune.space[name], value)
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
-        # When a trial is trained again, some of its values may have been sampled before.
-        # The other values must be sampled exactly as in the first training of the trial.
-        # Therefore each setting has its own random seed.
+        # Use one random seed per setting, so that a trial that is trained again gets the same values as before.
+        # With one common seed, values that are already stored would change the random numbers of the other settings.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))

@@ -69,7 +69,7 @@ class SearchPlan:
                 yield self.tune.space[name]
 
     def base_values(self) -> dict[str, Value]:
-        """Return the value that params.yaml has for each searched setting; the keys are full setting names."""
+        """Return {full name: value in params.yaml} for each searched setting that the schedule of params.yaml uses."""
         kind = self.base.train.schedule.kind
         names = [*([KIND] if KIND in self.tune.space else []), *(axis.name for axis in self.axes(kind))]
         return {name: value_of(self.base, name) for name in names}
@@ -110,7 +110,7 @@ def value_of(settings: Tuned, name: str) -> Value:
 
 
 def bounds(axis: Axis) -> tuple[float, float]:
-    """Return the smallest and the largest value of an axis; their difference is a whole number of steps."""
+    """Return the lowest and highest value of a searched setting (axis); they differ by a whole number of steps."""
     assert axis.low is not None and axis.high is not None
     if axis.step is None:
         return axis.low, axis.high
@@ -118,7 +118,7 @@ def bounds(axis: Axis) -> tuple[float, float]:
 
 
 def holds(axis: Axis, value: Value) -> bool:
-    """Return whether `value` is one of the possible values of the axis."""
+    """Return whether `value` is one of the possible values of a searched setting (axis)."""
     if axis.choices is not None:
         return value in axis.choices
     assert isinstance(value, int | float)
@@ -128,7 +128,7 @@ def holds(axis: Axis, value: Value) -> bool:
 
 
 def _options(axis: Axis) -> list[Value]:
-    """Return all values of an axis that consists of choices or whole numbers."""
+    """Return all possible values of a searched setting (axis) that has choices or whole numbers."""
     if axis.choices is not None:
         return list(axis.choices)
     low, high = bounds(axis)

@@ -1,4 +1,4 @@
-"""Open the storage of a search, and let workers claim trials. A killed worker leaves no damage and no claims."""
+"""Open the storage of a search, and let workers claim trials. A killed worker loses its claims and damages nothing."""
 
 import hashlib
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ class PostgresClaims:
 
 
 class _JournalLock:
-    """Lock for a journal file, released if its holder is killed. The next holder removes an incomplete last line."""
+    """Lock for a journal file. A killed holder loses the lock, and the next holder deletes an incomplete last line."""
 
     def __init__(self, journal: Path) -> None:
         self.journal = journal
@@ -98,7 +98,7 @@ class _JournalLock:
 
 
 def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseStorage, Claims]:
-    """Return two objects: the storage at `address` (journal path or database URL), and the claims on trials of `study`.
+    """Return two objects: the storage at `address` (journal path or database URL), and the locks for trials of `study`.
 
     If `new` is False, the journal must already exist.
 
@@ -135,7 +135,7 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
 
 
 def _check(journal: Path) -> None:
-    """Raise ValueError if a line is not a JSON object with an op_code; Optuna would fail only later, during a trial."""
+    """Raise ValueError if a journal line is not a JSON object with an op_code. Optuna would fail only in a trial."""
     for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
         record = parse.from_json(line, loose=True) if line else {"op_code": 0}
         if not isinstance(record, dict) or type(record.get("op_code")) is not int:

@@ -42,7 +42,7 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """Divide rows into runs of pixels with one instance id; yield the id of each run, and the pairs of touching runs.
+    """Divide rows into runs of pixels with the same instance id; yield each run's id, and the pairs of touching runs.
 
     For each block of rows, three arrays are yielded: the instance id of each run, and the upper and the lower run of
     each pair. Two runs touch if they belong to the same instance and have neighbouring pixels in consecutive rows.
@@ -79,8 +79,8 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # The next two cases find diagonal neighbours, but only where a run of pixels starts in the lower row.
-        # Elsewhere the lower run is also directly below the upper run, so the first case finds this pair of runs.
+        # The next two cases find diagonal neighbours, only at columns where a run of pixels starts in the lower row.
+        # At other columns, the first case finds the same pair of runs, because one run is directly below the other.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),
     ):
@@ -202,7 +202,7 @@ def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str
 
 
 def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterator[Problem]:
-    """Yield problems for pixels with a class but no instance, or the reverse, and for instances of several classes."""
+    """Yield problems for pixels that have only a class or only an instance, and for instances of several classes."""
     areas = foreground(classes, spec.ignore)
     cells = instances > 0
     if spec.ignore is not None:

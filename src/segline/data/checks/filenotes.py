@@ -19,7 +19,7 @@ MOST = 7  # most messages shown for one kind of note; enough for the 7 ways to r
 
 
 def notes(file: Path) -> tuple[Note, ...]:
-    """Return the notes on a file's metadata; no notes if the file is unreadable, because another check reports this."""
+    """Return the notes on a file's metadata; return () for an unreadable file, because another check reports it."""
     try:
         return imagefiles.describe(file, 0).notes
     except FileError:
@@ -27,7 +27,7 @@ def notes(file: Path) -> tuple[Note, ...]:
 
 
 def problems(name: str, file: Path, image: Raw | None = None) -> Iterator[Problem]:
-    """Yield warnings about the metadata of `file`. For an image, also yield a problem if values are missing.
+    """Yield warnings about the metadata of `file`. For an image, also yield a problem if pixel values are missing.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def _missing(name: str, image: Raw, nodata: float) -> Iterator[Problem]:
 
 
 def _far(values: Raw, nodata: float) -> bool:
-    """Return whether `nodata` is farther from the range of `values` than this range is wide."""
+    """Return whether the distance from `nodata` to the range of `values` is greater than the width of this range."""
     if not values.size:
         return False
     low, high = float(values.min()), float(values.max())

@@ -191,7 +191,7 @@ def _too_few(dataset: Dataset) -> Iterator[Problem]:
 
 
 def portability(dataset: Dataset) -> Iterator[Problem]:
-    """Yield a problem for each file name or link that would fail on another machine. No file is opened."""
+    """Yield a problem for each file name or link that would not work on another machine. No file is opened."""
     yield from _colliding(dataset)
     labels = [*dataset.instances.values(), *dataset.classes.values()]
     for file in (dataset.folder / SPEC, dataset.folder / GROUPS, *dataset.images.values(), *labels):

@@ -36,7 +36,7 @@ class Problem:
 
 
 def refuse_errors(problems: Sequence[Problem], most: int = LINES, examples: int = EXAMPLES) -> None:
-    """Raise UnfitError with a table of `problems` if one of them is an error.
+    """Raise UnfitError with a table of `problems` if any problem is an error.
 
     `most` and `examples` are passed to `table`.
     """
@@ -63,7 +63,7 @@ def _line(text: str) -> str:
 
 
 def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
-    """Yield the table's lines by kind of problem, errors first. For each kind, one line counts the omitted files."""
+    """Yield the table's lines, errors first, grouped by kind of problem; one line per kind counts omitted files."""
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)

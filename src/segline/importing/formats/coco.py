@@ -167,7 +167,7 @@ def _reasons(coco_files: Sequence[CocoFile], unlisted: int) -> list[str]:
 
 
 def _coco_files(source: Path) -> list[CocoFile]:
-    """Read all COCO files in `source`; return an empty list if a LabelMe file precedes the first COCO file."""
+    """Read all COCO files in `source`; return an empty list if a LabelMe file is found before any COCO file."""
     coco_files: list[CocoFile] = []
     errors = []
     for file, content in lookup.json_contents(source, KEYS):
@@ -251,9 +251,9 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
 
 
 def _is_invalid(key: object, entries: Mapping[Any, object], invalid: set[object]) -> bool:
-    """Return whether an invalid entry has the id `key`, or may be meant to have this id.
+    """Return whether the id `key` belongs, or may belong, to an invalid entry.
 
-    An entry whose id is missing or invalid may be meant to have any id that no valid entry has.
+    Any id that no valid entry has may belong to an entry whose id is missing or invalid.
     """
     return key not in entries and (key in invalid or None in invalid)
 
@@ -365,7 +365,7 @@ def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) 
 
 
 def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: ImportOptions) -> list[str]:
-    """Return a line about the treatment of annotations with iscrowd 1; return an empty list if no annotation has it."""
+    """Return a line on how annotations with iscrowd 1 are treated, in a list; an empty list if there are none."""
     count, total = sum(crowds), len(crowds)
     if not count:
         return []

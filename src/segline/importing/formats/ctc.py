@@ -140,7 +140,10 @@ def _refuse_volumes(frames: Frames, truth: Frames) -> None:
 
 
 def _unsegmented_cells(source: Path, truth: Frames, mapper: Mapper) -> list[str]:
-    """Return a warning if cells have a marker in TRA, but no outline in SEG; such cells become background."""
+    """Return a list with a warning if cells have a marker in TRA, but no outline in SEG; otherwise an empty list.
+
+    Such cells become background.
+    """
     pairs = [
         (file, marker)
         for sequence, masks in truth.items()

@@ -1,4 +1,4 @@
-"""Folder layout: one file per image and per mask, in two folders, in one folder, or found by patterns."""
+"""Folder layout: one mask file per image. The files lie in two folders or in one folder, or are found by patterns."""
 
 import os
 import re
@@ -37,7 +37,7 @@ PATTERNS = (
 
 
 def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Layout | None:
-    """Return the Layout of `source` if it holds one file per image and per mask; None otherwise.
+    """Return the Layout of `source` if it has one mask file per image; None otherwise.
 
     Folders are recognised by usual names, in upper or lower case. A folder with exactly such a name is preferred to a
     folder whose name only contains such a name.
@@ -106,7 +106,7 @@ def _is_partial(options: ImportOptions) -> bool:
 
 
 def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
-    """Pair images and masks of `source`; return None if it has neither pairs, image folders nor mask folders."""
+    """Pair the images and masks of `source`; return None if there are no pairs, no image folder and no mask folder."""
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
         mask_pattern = options.masks or _default_pattern(_find(source, MASKS), "masks")

@@ -88,7 +88,7 @@ def recognise(source: Path, options: ImportOptions, mapper: Mapper = map) -> Lay
 
 
 def _documents(source: Path) -> Iterator[tuple[Path, object, bool]]:
-    """Yield three values for each LabelMe file: its path, its imagePath, and whether it also holds the image."""
+    """Yield three values for each LabelMe file: its path, its imagePath, and whether the file also holds the image."""
     for file, content in lookup.json_contents(source, KEYS):
         if isinstance(content, dict) and "shapes" in content:
             if isinstance(content["shapes"], list):

@@ -1,4 +1,4 @@
-"""Detect and refuse noise in masks: values that compression, smoothing or resizing adds to the drawn values.
+"""Detect and refuse noise in masks: values that nobody drew, produced by compression, smoothing or resizing.
 
 A noise value is never imported as a class. A drawn value, even a rare one, forms areas or lines.
 """
@@ -19,7 +19,10 @@ SPECKS = 100  # like RARE, but for masks that hold only small numbers
 
 
 def noisy(census: Census, values: Sequence[int]) -> list[int]:
-    """Return the noise in `values` (ascending): values near a much more frequent one, and values that form no areas."""
+    """Return the `values` that are noise: values close to a much more frequent value, and values that form no areas.
+
+    `values` must be in ascending order.
+    """
     top = values[-1]
     small = top <= MOST_CLASSES
     near = 0 if small else ceil(NEAR * top)
@@ -49,7 +52,7 @@ def _beside_another(census: Census, values: Sequence[int], value: int, near: int
 
 
 def _without_area(census: Census, value: int, foreground: int, small: bool, several: bool) -> bool:
-    """Return whether most pixels of `value` lie in small specks or in edges between two other values."""
+    """Return whether most pixels of `value` lie in small specks or at edges between a lower and a higher value."""
     pixels, textured = census.pixels[value], census.textured[value]
     if not several or 4 * census.solid[value] >= textured:
         return False
@@ -60,7 +63,7 @@ def _without_area(census: Census, value: int, foreground: int, small: bool, seve
 
 
 def refuse_smooth(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks with several grey values if most of these values are soft edges or noise.
+    """Refuse masks with several grey values if the grey comes mostly from soft edges or noise.
 
     Raises
     ------
@@ -136,7 +139,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
 
 
 def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks with few values if some values are noise, unless --class names every noise value.
+    """Refuse masks with few values if some values are noise, unless --class gives a name to every noise value.
 
     Raises
     ------

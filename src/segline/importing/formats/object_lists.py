@@ -1,4 +1,4 @@
-"""Describe a source that lists the objects of each image as a Layout; draw the objects into label images."""
+"""Create a Layout for a source that lists the objects of each image; draw the objects into label images."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +62,7 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Return an object list, but leave out objects that cover no pixel; `slivers` counts the left-out objects."""
+        """Return an object list without the objects that cover no pixel; `slivers` is the number of these objects."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
@@ -211,7 +211,7 @@ def _kind(options: ImportOptions) -> tuple[Kind, str]:
 
 
 def renamed(names: Mapping[int, str], options: ImportOptions) -> dict[int, str]:
-    """Return class names by id; a name that --class gives replaces the name in `names`.
+    """Return the class names as a dict with ids as keys; a name given with --class replaces the name in `names`.
 
     Raises
     ------

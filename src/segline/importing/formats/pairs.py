@@ -88,7 +88,7 @@ def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 
 
 def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
-    """Pair JPEG files, which are images, with all other files, which are masks.
+    """Pair JPEG files, taken as images, with all other files, taken as masks.
 
     If there are no JPEG files, JPEG 2000 files are the images. Return None if a mask has no image.
     """

@@ -30,7 +30,7 @@ class Look:
     file: Path
     palette: Mapping[int, Packed] | None = None  # packed colour of each index that occurs
     pixels: Mapping[Packed, int] = field(default_factory=dict)
-    # Number of pixels in areas and in lines (see Texture), by colour.
+    # For each colour: the number of its pixels in areas, and the number of its pixels in lines (see Texture).
     solid: Mapping[Packed, int] = field(default_factory=dict, compare=False)
     linked: Mapping[Packed, int] = field(default_factory=dict, compare=False)
 
@@ -143,7 +143,7 @@ def _unpacked(packed: npt.NDArray[np.int32]) -> Pixels:
 
 
 def translated(values: Labels, table: Mapping[int, int]) -> tuple[Labels, npt.NDArray[np.bool_]]:
-    """Translate `values` (H, W) to uint8 by `table`; values that are not in `table` become 0.
+    """Translate `values` (H, W) to uint8 by the mapping `table`; values that are not in `table` become 0.
 
     Return two arrays (H, W): the translated values, and a boolean mask of the pixels with a value in `table`.
     """

@@ -70,7 +70,7 @@ def polygon(points: Points, shape: Shape) -> Region:
     The region contains the pixels whose centres are inside the outline.
     """
     height, width = shape
-    # Rows `top` to `bottom` - 1 and columns `left` to `right` - 1 have centres inside the outline's bounding box.
+    # Pixels in rows `top` to `bottom` - 1 and columns `left` to `right` - 1 have centres inside the bounding box.
     left, top = np.clip(np.ceil(points.min(axis=0) - 0.5), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0) - 0.5), 0, (width, height)).astype(int)
     toggles = np.zeros((bottom - top, right - left + 1), np.uint8)
@@ -182,7 +182,7 @@ def decompress(text: str, pixels: int | None = None) -> list[int]:
 
 
 def region(counts: Sequence[int], shape: Shape) -> Region:
-    """Decode the run lengths `counts` of an object in an image of `shape`; the runs go column by column.
+    """Decode the run lengths `counts` of an object in an image of `shape`; pixels are numbered column by column.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def region(counts: Sequence[int], shape: Shape) -> Region:
 
 
 def _check(counts: Sequence[int], pixels: int) -> None:
-    """Raise RunsError if a run length in `counts` is negative or greater than `pixels`."""
+    """Raise RunsError if a run length in `counts` is negative or greater than `pixels`, the size of the image."""
     wrong = next((run for run in counts if not 0 <= run <= pixels), None)
     if wrong is not None:
         length = wrong if abs(wrong) < 10**30 else f"{'more' if wrong > 0 else 'less'} than {'-' * (wrong < 0)}10^30"
