@@ -47,7 +47,7 @@ class Transformation(_Part):
     translation: tuple[float, ...] = ()
 
     def picked(self, axes: tuple[int, ...], channels: bool) -> dict[str, Any]:
-        """Return scale or translation of `axes`; if `channels`, put a channel axis first (scale 1, translation 0)."""
+        """Return the scales or the translations of `axes`; if `channels`, a channel axis comes first (1 or 0)."""
         before = {"scale": [1.0], "translation": [0.0]}[self.type] if channels else []
         numbers = self.scale if self.type == "scale" else self.translation
         return {"type": self.type, self.type: before + [numbers[axis] for axis in axes]}

@@ -56,7 +56,7 @@ class AnswerByRows(Protocol):
         """Number of instances."""
 
     def encoded(self, kind: str) -> bytes | None:
-        """Return the output `kind` as an image file made by the model version; None if the prediction is out-of-core.
+        """Return the output `kind` of this prediction as an image file; None if the prediction is out-of-core.
 
         `kind` is "labels", "instances" or "probabilities".
         """

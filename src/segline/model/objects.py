@@ -123,7 +123,8 @@ def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
         # If an index occurs several times in one assignment, numpy keeps the value that is assigned last.
-        # Here an index is an object id. The row is assigned from right to left, so the leftmost pixel of an id is last.
+        # The array is indexed by object id. Columns are assigned from right to left, so that the leftmost pixel of
+        # each object is assigned last and stays.
         first[objects[row, ::-1]] = row * objects.shape[1] + columns
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)
@@ -202,7 +203,7 @@ def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDAr
 
 
 def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Grow all segments pixel by pixel; a pixel where two segments would meet joins the line between the segments.
+    """Grow all segments pixel by pixel; a pixel where two would meet becomes part of the line between them.
 
     Pixels are coloured like a chessboard. Each step assigns the white pixels next to a segment, then the black
     pixels. Pixels of one colour do not touch, so the order of the pixels does not matter. Every segment stays

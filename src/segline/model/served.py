@@ -110,7 +110,7 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return the reason if an image cannot be predicted in windows (else empty), and the bytes of memory needed."""
+        """Return why an image cannot be predicted in windows ("" if it can), and the bytes that a prediction needs."""
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 

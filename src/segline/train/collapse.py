@@ -30,7 +30,7 @@ class Spell:
 
 @dataclass
 class Watch:
-    """Collapses during one training run. ``classes`` maps class ids to names."""
+    """Record of the epochs in which predictions collapsed to a single class. ``classes`` maps class ids to names."""
 
     classes: Mapping[int, str]
     settings: Train

@@ -207,7 +207,8 @@ class Search:
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
         # Use one random seed per setting, so that a trial that is trained again gets the same values as before.
-        # With one common seed, values that are already stored would change the random numbers of the other settings.
+        # With one common seed, a setting whose value is stored would draw no number.
+        # The settings after it would then get other random numbers.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))
