@@ -271,7 +271,7 @@ class Axis(Section):
         if self.low > self.high:
             raise ValueError(f"low {self.low:g} is larger than high {self.high:g}; swap them")
         if self.log and (self.low <= 0 or self.step):
-            raise ValueError("can use log only if low is above 0 and step is not set")
+            raise ValueError("`log` is allowed only if `low` is above 0 and `step` is not set")
         return self
 
     @model_validator(mode="after")
@@ -347,7 +347,10 @@ def _setting_names(section: type[BaseModel]) -> list[str]:
 
 
 def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the section class that `field` holds, directly or as values of a dict; None if there is no such class."""
+    """Return the Python class of the settings section that `field` declares; None if `field` declares no section.
+
+    If `field` declares a dict of sections, return the class of these sections.
+    """
     kind = field.annotation
     if get_origin(kind) is dict:
         kind = get_args(kind)[1]

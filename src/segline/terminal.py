@@ -36,7 +36,7 @@ class Escaping(io.TextIOWrapper):
 
     @contextmanager
     def _name_stream(self) -> Iterator[None]:
-        """Give an OSError that names no file the file name "standard output or error"."""
+        """If the with block raises an OSError without a file name, set the name to "standard output or error"."""
         try:
             yield
         except OSError as error:

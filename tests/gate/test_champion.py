@@ -101,7 +101,7 @@ def test_promotions_and_rollbacks_move_the_aliases(registry: Registry) -> None:
     with pytest.raises(
         PromotionError,
         match="cells has no champion before the current one; promote another version with `segline models promote`; "
-        "to return to a champion that was rolled back, add --to VERSION",
+        "to return to a champion that was rolled back, run `segline models rollback --to VERSION --reason TEXT`",
     ):
         rollback(registry, "once more")
     rollback(registry, "was good after all", "3")

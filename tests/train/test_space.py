@@ -48,7 +48,10 @@ RANGE = {"low": 1, "high": 2}
         ({"model.width": {}}, "needs either low and high, or choices"),
         ({"model.width": {**RANGE, "choices": [1]}}, "needs either low and high, or choices"),
         ({"model.width": {"low": 3, "high": 2}}, "low 3 is larger than high 2; swap them"),
-        ({"model.width": {**RANGE, "log": True, "step": 1}}, "can use log only if low is above 0 and step is not set"),
+        (
+            {"model.width": {**RANGE, "log": True, "step": 1}},
+            "`log` is allowed only if `low` is above 0 and `step` is not set",
+        ),
         ({"model.width": {**RANGE, "hihg": 2}}, "hihg is not a setting; choose from low, high, log, step, choices"),
         ({"model.width": 3}, "tune.space.model.width = 3: "),
         ({}, "space is empty; add settings to search, or set trials to 0"),

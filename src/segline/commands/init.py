@@ -173,7 +173,7 @@ def _refuse_existing(folder: Path, content: dict[str, bytes], name: str) -> None
 
 
 def _unwritten(folder: Path, content: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of `content` to write; skip an existing file, unless lines may have to be appended to it."""
+    """Yield path and content of each file that does not exist yet, or to which lines may have to be appended."""
     for path, text in content.items():
         if not os.path.lexists(folder / path):
             yield path, text
@@ -220,8 +220,8 @@ def _start_git(folder: Path, paths: list[str]) -> None:
             git.call(folder, "init", "--quiet")
         if ignored := _ignored(folder):
             raise InitError(
-                f"the project was not made, because git ignores files that it must keep: {ignored}; change these "
-                "ignore patterns (FILE:LINE:PATTERN), or choose another folder"
+                "the project was not made, because these patterns (FILE:LINE:PATTERN) make git ignore files that must "
+                f"be under version control: {ignored}; change the patterns, or choose another folder"
             )
         git.call(folder, "add", "--force", "--", *paths)
     except OSError:

@@ -237,7 +237,8 @@ class Records:
         if stale:
             for path in stale:
                 _remove(path)
-            # Record the removal. Otherwise, after a crash, segline would take new files of these names for results.
+            # Record the removal.
+            # Otherwise, after a crash, segline would mistake new files with these names for its own results.
             self._note(Line(stem=request.stem, files={}))
         return self.out
 

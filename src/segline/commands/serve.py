@@ -88,8 +88,8 @@ def main(
         _announce(follower, listener, access, say)
         config = _configuration(build(follower, limits, access))
         gc.freeze()  # a collection that visits all objects of MLflow and torch would stop the event loop for 0.5 s
-        # The event loop needs Python's global interpreter lock after each system call.
-        # While another thread parses a form or reads the registry, each wait for the lock takes one switch interval.
+        # The event loop needs Python's global interpreter lock (GIL) after each system call.
+        # Each wait for the GIL takes one switch interval while another thread parses a form or reads the registry.
         # Set a shorter switch interval than the default of 5 ms.
         sys.setswitchinterval(SWITCH_INTERVAL)
         with _signals_handled():

@@ -64,7 +64,7 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Sum the density of the pixels in each grid cell of an image; return cumulative sums, and a border term per cell.
+    """Sum the pixel densities in each grid cell of an image; return cumulative sums and each cell's mean border term.
 
     Parameters
     ----------

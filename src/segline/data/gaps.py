@@ -107,7 +107,7 @@ def _touching(cells: Labels, classes: npt.NDArray[np.uint8], width: int) -> tupl
     for dy, dx in _FORWARD:
         step = dy * width + dx
         # In a flattened array, the last pixel of each row seems to touch the first pixel of the next row.
-        # The condition on `start % width` removes pairs of pixels that lie at opposite ends of two rows.
+        # The condition on `start % width` removes these false pairs between the first column and the last column.
         start = np.flatnonzero(cells[: max(0, cells.size - step)] != cells[step:])
         end = start + step
         touch = (cells[start] > 0) & (cells[end] > 0) & (classes[start] == classes[end])
@@ -163,7 +163,7 @@ def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np
 
 
 def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows: slice) -> bool:
-    """In `rows`, mark pixels in `state` as kept or background where possible; return True if none is left undecided.
+    """In the given rows of `state`, mark pixels as kept or background if possible; return True if none stays undecided.
 
     A pixel is kept if no touching pixel of lower rank is kept. In each round, all pixels that wait for no other pixel
     are kept at once. The result is the same as if the instances were processed one by one.

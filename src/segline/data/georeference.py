@@ -117,7 +117,7 @@ def _place(values: dict[int, Any]) -> Position | None:
 
 
 def apart(image: Path, labels: Path) -> str:
-    """Describe how the positions of an image and its labels on Earth differ; an empty str if equal or unknown.
+    """Describe how the georeferenced positions of an image and of its labels differ; an empty str if equal or unknown.
 
     The image and its labels have the same size.
 

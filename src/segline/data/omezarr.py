@@ -47,7 +47,10 @@ class Transformation(_Part):
     translation: tuple[float, ...] = ()
 
     def picked(self, axes: tuple[int, ...], channels: bool) -> dict[str, Any]:
-        """Return the scales or the translations of `axes`; if `channels`, a channel axis comes first (1 or 0)."""
+        """Return the scales or the translations of `axes`.
+
+        If `channels` is True, the first number is for a channel axis: scale 1 or translation 0.
+        """
         before = {"scale": [1.0], "translation": [0.0]}[self.type] if channels else []
         numbers = self.scale if self.type == "scale" else self.translation
         return {"type": self.type, self.type: before + [numbers[axis] for axis in axes]}

@@ -60,7 +60,10 @@ class Arrays(Sequence[npt.NDArray[Any]]):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared dataset. Each method with the parameter `name` memory-maps an array of the image with this file stem."""
+    """Prepared dataset.
+
+    Each method with a parameter `name` memory-maps an array of one image; `name` is the file stem of this image.
+    """
 
     folder: Path
     manifest: "pd.DataFrame"

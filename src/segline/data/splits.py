@@ -151,7 +151,7 @@ def _fill(sizes: Mapping[str, int], wanted: int, fewest: int) -> set[str]:
             drawn.add(smallest)
         elif count < fewest:
             # The chosen groups have fewer than `fewest` images, and the smallest remaining group is too large to add.
-            # Choose only the smallest remaining group, because this group alone has enough images.
+            # The smallest remaining group is large enough by itself, so choose only this group.
             drawn = {smallest}
     return drawn
 

@@ -167,7 +167,8 @@ def _previous(registry: Registry, lines: list[Promotion]) -> ModelVersion:
     if len(held) < 2:
         raise PromotionError(
             f"{registry.name} has no champion before the current one; promote another version with `segline models "
-            "promote`; to return to a champion that was rolled back, add --to VERSION"
+            "promote`; to return to a champion that was rolled back, run `segline models rollback --to VERSION "
+            "--reason TEXT`"
         )
     version = registry.find(held[-2])
     if version is None:

@@ -146,7 +146,7 @@ class HeldOut:
 def judge(
     registry: Registry, challenger: ModelVersion, champion: ModelVersion | None, *, trust: bool = False
 ) -> Verdict:
-    """Judge a challenger by minimum metrics and self-check; if there is a champion, compare the challenger with it.
+    """Judge a challenger by minimum values of its metrics, a self-check and, if there is a champion, a comparison.
 
     If the gate cannot decide, no error is raised, and the verdict holds the reasons.
 

@@ -20,7 +20,7 @@ MOST_INSTANCES = np.iinfo(np.uint16).max
 
 
 def write_image(image: ImageSource, folder: Path, windows: Windows) -> bool:
-    """Write the missing dataset files of one image; return whether all of them existed already.
+    """Write those dataset files of one image that do not exist yet; return True if all files existed already.
 
     A whole image file is copied. Blocks of an image, and single pages of a file, become PNG or TIFF files.
     """

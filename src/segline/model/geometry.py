@@ -33,9 +33,9 @@ class Geometry:
 
     @property
     def fringe(self) -> int:
-        """Width, px, of a zone on each side of the output; outside the zone, the border of the input has no effect.
+        """Width, px, of the strip along each edge of the output in which the border of the input has an effect.
 
-        If the input is cut out of a larger image, only this zone differs from the output for the larger image.
+        If the input is cut out of a larger image, only these strips differ from the output for the larger image.
 
         The effect of zero padding spreads inwards from the border of a tile. Bilinear up-sampling repeats the edge.
         Unpadded convolutions with transposed up-sampling have no fringe.

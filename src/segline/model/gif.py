@@ -43,7 +43,10 @@ def clear(data: bytes) -> bool:
 
 
 def density(start: bytes) -> tuple[float, float] | None:
-    """Return how many pixels a unit of length has, in x and y, from the first bytes of a GIF; None if not declared."""
+    """Return the pixel densities in x and y from the first bytes of a GIF; None if the GIF does not declare them.
+
+    A GIF declares only the ratio of the two densities, so only this ratio has a meaning.
+    """
     ratio = start[12] if len(start) > 12 else 0
     return (1.0, (ratio + 15) / 64) if ratio else None
 

@@ -201,7 +201,10 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
-    """Refuse tiny precincts and code-blocks; `style` is the end of a COD or COC marker, from the number of levels."""
+    """Refuse tiny precincts and code-blocks.
+
+    `style` holds the last bytes of a COD or COC marker segment, starting with the number of levels.
+    """
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(

@@ -1,4 +1,4 @@
-"""Store in files two maps of an image that is larger than memory: class probabilities and preliminary object ids."""
+"""For an image that is larger than memory, store the class probabilities and the preliminary object ids in files."""
 
 import json
 import os
@@ -23,7 +23,10 @@ class Maps:
     """Memory-mapped files of an image; data that was read or written stays in memory until `release` is called."""
 
     def __init__(self, probabilities: Path, inference: Inference) -> None:
-        """Use the .npy file `probabilities`, (K, H, W) float32; preliminary ids go into ids.npy in the same folder."""
+        """Set the files of both maps: `probabilities` exists already; `create_ids` makes ids.npy in the same folder.
+
+        `probabilities` is a .npy file that holds the class probabilities, (K, H, W) float32.
+        """
         self._probabilities, self._ids = probabilities, probabilities.with_name("ids.npy")
         self._inference = inference
         self._mapped = dict[Path, npt.NDArray[Any]]()

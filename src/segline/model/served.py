@@ -133,7 +133,8 @@ def to_bytes(entry: Any) -> bytes:
     """
     if not isinstance(entry, bytes | bytearray | str):
         raise ImageError(
-            f"the entry has type {type(entry).__name__}; send the bytes of an image file, as base64 in JSON"
+            f"the entry has type {type(entry).__name__}; send the bytes of an image file "
+            "(in a JSON request, encode them as base64)"
         )
     try:
         # MLflow passes some base64 text as bytes, so try to decode bytes as base64, too.
@@ -141,5 +142,7 @@ def to_bytes(entry: Any) -> bytes:
         return base64.b64decode("".join(entry.split()) if isinstance(entry, str) else entry, validate=True)
     except (binascii.Error, ValueError):
         if isinstance(entry, str):
-            raise ImageError("the text is not base64; send the bytes of an image file, as base64 in JSON") from None
+            raise ImageError(
+                "the text is not base64; send the bytes of an image file (in a JSON request, encode them as base64)"
+            ) from None
         return bytes(entry)

@@ -107,7 +107,7 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
     All windows lie inside the axis after it is extended to a multiple of the stride.
     """
-    # Use at least two strides, because instance norm cannot normalise a single pixel at the lowest level.
+    # Extend the axis to at least twice the stride: instance norm cannot normalise a single pixel at the lowest level.
     whole = geometry.at_least(max(length, 2 * geometry.stride))
     size = min(size or whole, whole)
     context = geometry.at_least(geometry.fringe)

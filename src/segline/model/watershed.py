@@ -151,7 +151,10 @@ def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
 
 
 def _ends(uphill: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """Return, for each pixel (h * W,), the index of the pixel where the uphill path ends or leaves this band."""
+    """Follow the uphill path from each pixel to the end of the path, or to where the path leaves this band.
+
+    Return, for each pixel (h * W,), the index of the last pixel of its path in this band.
+    """
     height, width = uphill.shape
     change = np.where(inside, uphill, 0)
     change[0, change[0] == -width] = 0

@@ -96,7 +96,11 @@ def _closing_quote(body: bytes | bytearray, start: int) -> int:
         before = body[max(start, end - MAX_BACKSLASHES) : end]
         backslashes = len(before) - len(before.rstrip(b"\\"))
         if backslashes == MAX_BACKSLASHES:
-            raise RefusedError(400, f"the JSON has {MAX_BACKSLASHES} backslashes in a row; base64 has none")
+            raise RefusedError(
+                400,
+                f"the JSON has {MAX_BACKSLASHES} backslashes in a row; send each image as a base64 string, which needs "
+                "no backslashes",
+            )
         if backslashes % 2 == 0:
             break
         end = body.find(b'"', end + 1)

@@ -159,7 +159,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
-        """Return the buffer, READ bytes long, into which the transport writes received bytes."""
+        """Return the buffer of `READ` bytes into which the transport writes received bytes."""
         return self._input
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -262,7 +262,10 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         self._watching = None if self._aborted else self.loop.call_later(TICK, self._watch)
 
     def _deadline(self, phase: str) -> float:
-        """Return the time limit of `phase`, s: infinity for "work" and "body" (`body.read` itself limits "body")."""
+        """Return the time limit of `phase` in seconds.
+
+        The limit is infinity for "work" and "body"; `body.read` itself limits "body".
+        """
         deadlines = {"head": HEAD, "rest": REST, "delivery": DELIVERY, "lingering": LINGER, "closing": CLOSING}
         seconds = deadlines.get(phase, float("inf"))
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds

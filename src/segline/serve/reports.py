@@ -17,7 +17,10 @@ POLICY = "default-src 'self' blob:; style-src 'unsafe-inline'; script-src 'unsaf
 
 
 class Health(pydantic.BaseModel):
-    """Health of the server. ``status`` is "ok", or "degraded" if the served version may no longer hold the alias."""
+    """Health of the server.
+
+    ``status`` is "ok", or "degraded" if it is possible that the served version no longer holds the alias.
+    """
 
     status: str
     model: str

@@ -144,7 +144,10 @@ def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """Report uncommitted changes in registry.jsonl, or in code, settings or dvc.lock of @champion and @previous."""
+    """Report uncommitted lines of registry.jsonl; report @champion or @previous if no commit has its code and settings.
+
+    Also report @champion or @previous if no commit has the dvc.lock of this version.
+    """
     root = registry.store.place.root
     notes = []
     for version in versions:

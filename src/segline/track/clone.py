@@ -32,7 +32,8 @@ class Clone:
         self.project = folder / root.resolve().relative_to(top.resolve())
         """Project folder inside the clone."""
         try:
-            # Read the project's DVC configuration: relative paths in the clone's copy would point into the clone.
+            # Read the DVC configuration of the project, not the copy in the clone: relative paths in the copy would
+            # point into the clone.
             self._config = Config(str(root / ".dvc"))
         except ConfigError as error:
             raise CloneError(f"DVC's configuration in {root / '.dvc'} cannot be read: {error}") from error

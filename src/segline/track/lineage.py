@@ -179,7 +179,7 @@ def combined_md5(parts: Mapping[str, str]) -> str:
 
 
 def _current(path: Path, entry: dict[str, Any], lock: Path) -> bool:
-    """Return whether the files at `path` are older than dvc.lock, and have the number and total size in `entry`."""
+    """Return whether the files at `path` are older than dvc.lock and match the number and total size in `entry`."""
     states = [file.stat() for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     return (
         sum(state.st_size for state in states) == entry.get("size")

@@ -90,7 +90,10 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """If `md5s` holds the MD5 as earlier segline releases computed it, return a copy with that MD5; else self."""
+        """Return a copy with the MD5 of earlier segline releases if `md5s` holds this MD5; otherwise return self.
+
+        Earlier releases computed the MD5 of the code from its exact bytes.
+        """
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
 

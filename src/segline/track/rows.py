@@ -114,9 +114,9 @@ class OutOfCore:
 
 
 def memory(version: Loaded, height: int, width: int) -> tuple[str, int]:
-    """Return a reason if an image cannot be predicted in windows (else ''), and the memory needed without windows.
+    """Return two values: why an image cannot be predicted window by window, and the memory needed without windows.
 
-    The reason is empty if an image of this size can be predicted window by window. The memory is in bytes.
+    The first value is empty if an image of this size can be predicted window by window. The memory is in bytes.
     """
     served = version.served
     if not hasattr(served, "large"):

@@ -38,7 +38,10 @@ class Watch:
     epoch: int = 0  # latest epoch passed to `update`
 
     def update(self, epoch: int, class_id: int | None) -> str | None:
-        """Record `class_id`, which `collapsed` returned for an epoch; return a message if a collapse begins or ends."""
+        """Record whether the predictions of an epoch collapsed; return a message if a collapse begins or ends.
+
+        `class_id` is the value that the function `collapsed` returned for this epoch.
+        """
         spell = self._current()
         self.epoch = epoch
         if class_id is None:
@@ -53,7 +56,7 @@ class Watch:
         )
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning if the latest epoch, or the epoch `kept` as the model, is in a collapse; else None.
+        """Return a warning if the latest epoch or the epoch `kept` belongs to a collapse; otherwise return None.
 
         The warning suggests changes of settings. The weights of epoch `kept` become the trained model.
         """

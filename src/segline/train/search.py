@@ -207,7 +207,7 @@ class Search:
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
         # Use one random seed per setting, so that a trial that is trained again gets the same values as before.
-        # With one common seed, a setting whose value is stored would draw no number.
+        # With one common seed, a setting whose value is already stored would take no number from the random generator.
         # The settings after it would then get other random numbers.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:

@@ -68,7 +68,7 @@ class PostgresClaims:
         """Claim trial `number` as described in `Claims.claim`."""
         digest = hashlib.md5(f"{self.study} {number}".encode(), usedforsecurity=False).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
-        # Use AUTOCOMMIT, because a transaction that stays open during a trial would block the server's vacuum.
+        # Use AUTOCOMMIT: a transaction open for a whole trial would keep VACUUM in PostgreSQL from removing dead rows.
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             if wait:
                 connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
@@ -135,7 +135,10 @@ def open_storage(address: str, study: str, *, new: bool = True) -> tuple[BaseSto
 
 
 def _check(journal: Path) -> None:
-    """Raise ValueError if a journal line is not a JSON object with an op_code. Optuna would fail only in a trial."""
+    """Raise ValueError if a journal line is not a JSON object with an op_code.
+
+    Without this check, Optuna would fail later, during a trial.
+    """
     for number, line in enumerate(parse.read(journal, parse.DATA_SIZE).split(b"\n")[:-1], 1):
         record = parse.from_json(line, loose=True) if line else {"op_code": 0}
         if not isinstance(record, dict) or type(record.get("op_code")) is not int:

@@ -183,7 +183,11 @@ def test_a_pattern_that_is_a_folder(tmp_path: Path) -> None:
         (
             "raw/?_*.tif",
             "gt/*_seg.png",
-            r"'raw/\?_\*\.tif': \* stands for the same text in s/raw/a_img\.tif and in s/raw/b_img\.tif; give a more ",
+            (
+                r"'raw/\?_\*\.tif': \* matches the same text in s/raw/a_img\.tif and in s/raw/b_img\.tif, but must "
+                r"match different text in each file; let \* cover the part in which these paths differ, or give a "
+                r"pattern that matches only one of these files"
+            ),
         ),
     ],
 )

@@ -18,7 +18,7 @@ Indices = npt.NDArray[np.intp]  # (N,)
 SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies used along each axis
 COARSE = 512  # px, side after a first reduction; this step keeps the image's type to avoid a large float copy
 # Images are similar if at most MOST_BITS of the 255 bits of their perceptual hashes differ.
-# In the data that segline was tested with, images of different scenes differed in at least 58 bits.
+# In the data that segline was tested with, the hashes of images of different scenes differed in at least 58 bits.
 # Over 90 % of images stay similar after JPEG compression (quality 30), 10 % brightening, 50 % scaling or a 1 % shift.
 MOST_BITS = 40
 ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
@@ -59,7 +59,7 @@ def _reduced(image: Raw) -> npt.NDArray[np.float64]:
 
 
 def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
-    """Find images with equal digests but different labels (such as groups or splits).
+    """Find images with equal digests but different labels; a label can be any value, such as a group or a split.
 
     Return a dictionary from the index of each such image to the index of a duplicate with a different label.
     """

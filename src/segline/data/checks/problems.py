@@ -63,7 +63,10 @@ def _line(text: str) -> str:
 
 
 def _summary(problems: Sequence[Problem], examples: int) -> Iterator[Problem]:
-    """Yield the table's lines, errors first, grouped by kind of problem; one line per kind counts omitted files."""
+    """Yield the table's lines, errors first, grouped by kind of problem.
+
+    If files of a kind are omitted, one line gives their number.
+    """
     kinds: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.level, problem.kind or problem.message), []).append(problem)

@@ -133,7 +133,7 @@ class Census:
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
     # For each value, four pixel counts (see below), summed over the masks that hold 2 to MOST_NOISY different values.
-    # `textured` counts all pixels of the value, `solid` those in areas, `linked` those in lines, `edge` those at edges.
+    # `solid` counts pixels in areas, `linked` pixels in lines, `edge` pixels at edges; `textured` counts all pixels.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)

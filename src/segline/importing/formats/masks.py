@@ -126,7 +126,7 @@ def guess(census: Census, options: ImportOptions) -> Meaning:
 
 
 def of_named(census: Census, options: ImportOptions, named: Mapping[int, str]) -> Meaning:
-    """Return the meaning of mask values that are known to be class ids; `named` holds the class names by id.
+    """Return a Meaning that takes the mask values as class ids; `named` holds the class names by id.
 
     --labels, or else a guess, decides whether the labels of the dataset are classes, instances or boundaries.
 
@@ -217,7 +217,7 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse masks if all ids are small (at most PLAIN_IDS), because small ids may be object ids or rare classes."""
+    """Refuse masks if no id exceeds PLAIN_IDS: it is unclear whether such small ids mean objects or rare classes."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(
@@ -277,7 +277,7 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse class names if an id between the largest mask value and the largest named class id has no name."""
+    """Refuse gaps: each class id above the largest mask value, up to the largest named id, must have a name."""
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(

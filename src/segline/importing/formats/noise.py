@@ -99,7 +99,7 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 
 
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
-    """Return whether (1) the masks hold many values, (2) most greys are noise, and (3) non-noise values form areas.
+    """Return whether all are true: the masks hold many values, most greys are noise, and non-noise values form areas.
 
     For masks with objects of one pixel each, the result is False, because the other values do not form areas.
     """

@@ -62,7 +62,7 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Return an object list without the objects that cover no pixel; `slivers` is the number of these objects."""
+        """Return an object list of those `objects` that cover a pixel; its field `slivers` counts the other objects."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
@@ -80,7 +80,7 @@ class ListSource:
 
     @classmethod
     def background(cls, image: Path) -> Self:
-        """Return a source for an image that holds background only; `read` returns an empty list."""
+        """Return the source of an image without objects; the source's `read` returns an empty object list."""
         return cls(image, lambda: ObjectList(image, image_shape(image), ()))
 
 

@@ -146,8 +146,9 @@ def _matching(source: Path, files: Sequence[Path], option: str, pattern: str) ->
             if by_text[name].name != file.name and names.composed(by_text[name].name) == names.composed(file.name):
                 raise LayoutError(names.differ([by_text[name], file]))
             raise LayoutError(
-                f"{option} {pattern!r}: * stands for the same text in {by_text[name]} and in {file}; give a more "
-                "specific pattern"
+                f"{option} {pattern!r}: * matches the same text in {by_text[name]} and in {file}, but must match "
+                "different text in each file; let * cover the part in which these paths differ, or give a pattern that "
+                "matches only one of these files"
             )
         by_text[name] = file
     if not by_text:

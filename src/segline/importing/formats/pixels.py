@@ -66,7 +66,7 @@ def look(file: Path) -> Look:
 
 
 def _by_colour(shown: npt.NDArray[np.int32], places: npt.NDArray[Any]) -> list[Counter[Packed]]:
-    """Count pixels by colour; return three counts: all pixels, only the pixels in areas, only the pixels in lines.
+    """Count pixels by colour; return three counts: all pixels, pixels in areas, pixels in lines (see class Texture).
 
     `places` (H, W) holds, for each pixel, the index of its colour in the array `shown`.
     """

@@ -37,7 +37,7 @@ def hints(folder: Path) -> str:
 
 
 def foreign_exports(source: Path) -> str:
-    """Return one line for each tool with exports below `source`; the line says how to convert these exports."""
+    """Find exports of other tools in `source` or its subfolders; return a line of conversion advice for each tool."""
     tools = dict.fromkeys(
         tool for suffix, tool_of in TOOL_OF.items() for file in _files(source, suffix) if (tool := tool_of(file))
     )
