@@ -29,7 +29,7 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    """Base class of all sections of params.yaml. It refuses unknown keys, and changes after loading."""
+    """Base class of all sections of params.yaml. It refuses unknown keys. Its values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -417,7 +417,7 @@ class Tune(Section):
     @model_validator(mode="after")
     def _comparable(self) -> Self:
         if self.trials and not self.space:
-            raise ValueError("space is empty; add settings to search, or set trials to 0")
+            raise ValueError("space is empty; add the settings that the search may vary, or set trials to 0")
         if "train.dice_weight" in self.space and self.metric == "loss":
             raise ValueError(
                 "train.dice_weight changes the loss itself, so losses of different trials are not comparable; set "

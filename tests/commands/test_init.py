@@ -204,7 +204,9 @@ def test_a_bare_repository_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_source_must_not_hold_the_project(source: Path) -> None:
-    with pytest.raises(init.InitError, match="the project would lie in --import"):
+    with pytest.raises(
+        init.InitError, match=r"would lie inside .*, the folder given with --import; make the project elsewhere"
+    ):
         made(source / "project", source, "mine")
     with pytest.raises(init.InitError, match="--name mine names an imported dataset; give its images and labels"):
         made(source.parent / "project", None, "mine")

@@ -54,7 +54,7 @@ RANGE = {"low": 1, "high": 2}
         ),
         ({"model.width": {**RANGE, "hihg": 2}}, "hihg is not a setting; choose from low, high, log, step, choices"),
         ({"model.width": 3}, "tune.space.model.width = 3: "),
-        ({}, "space is empty; add settings to search, or set trials to 0"),
+        ({}, "space is empty; add the settings that the search may vary, or set trials to 0"),
         (
             {"train.schedule.kind": {"choices": ["poly", "cosine"]}, "train.schedule.gamma": {"low": 0.1, "high": 0.5}},
             "gamma is not used by any schedule kind in tune.space \\(poly, cosine\\); remove train.schedule.gamma",

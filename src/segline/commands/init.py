@@ -76,7 +76,9 @@ def main(folder: Path, source: Path | None, name: str, say: Callable[[str], None
     name = _dataset_name(source, name) if source is not None else ""
     source = source.resolve() if source is not None else None
     if source is not None and (folder.resolve() / RAW / name).is_relative_to(source):
-        raise InitError(f"the project would lie in --import {source}; make the project outside this source")
+        raise InitError(
+            f"the project would lie inside {source}, the folder given with --import; make the project elsewhere"
+        )
     content = _content(folder, IMPORTED if name else EXAMPLE)
     _refuse_existing(folder, content, name)
     content = dict(_unwritten(folder, content))
@@ -173,7 +175,7 @@ def _refuse_existing(folder: Path, content: dict[str, bytes], name: str) -> None
 
 
 def _unwritten(folder: Path, content: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Yield path and content of each file that does not exist yet, or to which lines may have to be appended."""
+    """Yield the path and new content of each missing project file, and of each existing file that is in APPENDED."""
     for path, text in content.items():
         if not os.path.lexists(folder / path):
             yield path, text

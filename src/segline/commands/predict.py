@@ -154,7 +154,9 @@ def _answered(image: OpenImage, version: Loaded, request: Request, out: Path, sh
 
 
 def check_targets(paths: list[Path], images: list[str], out: Path, options: PredictOptions) -> None:
-    """Before any file is written, check that all results can be written and will replace only segline's files.
+    """Check that all results can be written, and that they will replace only files that segline itself wrote.
+
+    Call this function before any file is written.
 
     Raises
     ------

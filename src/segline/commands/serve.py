@@ -121,7 +121,7 @@ def _configuration(app: FastAPI) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, changed to accept few connections at once but keep a long backlog of waiting connections."""
+    """uvicorn's server, changed to accept connections in small batches and to keep a long backlog of waiting ones."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the server, then lengthen its backlog of waiting connections."""

@@ -55,13 +55,15 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 
 def match(image: SplitImage, name: str, md5: str | None) -> str:
-    """Return how `image` matches the given image: "content", "name" or "name, other content"; "" if it does not match.
+    """Return how `image`, an image of a version, matches the user's image; return "" if it does not match.
+
+    If it matches, the result is "content", "name" or "name, other content".
 
     Parameters
     ----------
     image : an image of a version.
-    name : file name or stem of the given image, or its path in the dataset.
-    md5 : md5 of the given image; None if the user does not have the file.
+    name : file name or stem of the user's image, or its path in the dataset.
+    md5 : md5 of the user's image; None if the user does not have the file.
     """
     if md5 is not None and image.md5 == md5:
         return "content"

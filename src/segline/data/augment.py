@@ -157,9 +157,10 @@ def _upsample(control: Float, side: int) -> Float:
 
 
 def _mirrored(rows: Float, columns: Float, centre: tuple[int, int], height: int, width: int) -> Grid:
-    """Mirror all coordinates outside the image into the image, in place; return the resulting grid.
+    """Mirror the coordinates that lie outside the image into the image, and return all coordinates as a grid.
 
-    The coordinates are relative to the top left pixel of the undeformed tile.
+    The given coordinates are relative to the top left pixel of the undeformed tile. The arrays `rows` and `columns` are
+    changed in place.
     """
     origin = [middle - rows.shape[0] // 2 for middle in centre]
     return Grid((_mirror(rows, origin[0], height), _mirror(columns, origin[1], width)), rows, columns)

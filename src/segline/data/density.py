@@ -64,7 +64,9 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Sum the pixel densities in each grid cell of an image; return cumulative sums and each cell's mean border term.
+    """Return the cumulative density of tile centres and the mean border term for each grid cell of an image.
+
+    The density of tile centres and the border term are explained in `Density`.
 
     Parameters
     ----------

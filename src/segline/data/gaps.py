@@ -131,7 +131,8 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
         waiting = list(strips(state.shape))
         while waiting:
             # A pixel waits for all touching pixels whose instance has a lower rank; some of these lie in other strips.
-            # The loop ends, because those undecided pixels that have the lowest rank never have to wait.
+            # The loop always terminates: the undecided pixels of lowest rank wait for no other pixel, so each pass
+            # decides at least these pixels.
             waiting = [rows for rows in waiting if not _decide_rows(scene, state, rank, rows)]
         gone = _count_gone(scene, state, area.size)
         lost = np.setdiff1d(np.flatnonzero((area > 0) & (gone == area)), protected)
@@ -142,9 +143,10 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return initial pixel states, instance sizes, and the number of pixels per instance that touch no other instance.
+    """Return the initial state of each pixel, and for each instance the number of pixels and of untouched pixels.
 
-    Such a pixel is called untouched: none of its neighbours belongs to another instance of the same class.
+    A pixel is untouched if none of its neighbours belongs to another instance of the same class. The initial state is
+    APART for an untouched pixel and OPEN for every other pixel.
     """
     state = np.full(scene.classes.shape, APART, np.uint8)
     length = int(scene.instances.max(initial=0)) + 1

@@ -176,7 +176,9 @@ class TilePlace:
 
 
 class ValidationTiles(Dataset[Sample]):
-    """Fixed validation tiles without augmentation. Their network outputs cover all images if `most` tiles are enough.
+    """Fixed validation tiles without augmentation, at most `most` of them.
+
+    If this number is large enough, the network outputs of the tiles cover all images.
 
     Every pixel is used at most once. Each tile uses an equal share of its image, in the middle of its output. The rest
     of the output has target `ignore` and weight 0: another tile uses these pixels, or they lie outside the image.

@@ -116,7 +116,7 @@ def promote(
 
 
 def rollback(registry: Registry, reason: str, to: str = "") -> tuple[ModelVersion, Promotion]:
-    """Make a former champion, version `to`, the champion again; the default is the previous champion.
+    """Make version `to`, a former champion, the champion again; by default, use the previous champion.
 
     Returns
     -------

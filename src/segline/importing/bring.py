@@ -61,7 +61,7 @@ def _memory(item: Any) -> int:
 
 
 def _header_memory(item: Any) -> int:
-    """Estimate that reading the header of a file needs 0 bytes of memory, because the header is small."""
+    """Return 0 as the estimated memory for reading the header of a file, because the header is small."""
     del item
     return 0
 

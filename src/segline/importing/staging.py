@@ -1,4 +1,4 @@
-"""Fill a dataset folder next to its final path, so that an interrupted import can resume."""
+"""Build a dataset in a temporary folder beside its final path, then move it there. An interrupted import can resume."""
 
 import hashlib
 import os

@@ -201,14 +201,15 @@ def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
-    """Refuse tiny precincts and code-blocks.
+    """Refuse precincts and code-blocks that are so small that OpenJPEG would need too much memory to decode them.
 
+    Also refuse too many levels and too large code-blocks.
     `style` holds the last bytes of a COD or COC marker segment, starting with the number of levels.
     """
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(
-            f"the number of levels, {levels}, or the size of the code-blocks is not supported; save the file with "
+            f"the number of levels ({levels}) or the size of the code-blocks is not supported; save the file with "
             "fewer levels, and with code-blocks of 64 x 64"
         )
     count = 0

@@ -110,7 +110,12 @@ class Served(PythonModel):
         return OutOfCorePrediction(predictor, Source(*size, read), folder, show)
 
     def needs_whole(self, height: int, width: int) -> tuple[str, int]:
-        """Return why an image cannot be predicted in windows ("" if it can), and the bytes that a prediction needs."""
+        """Return whether an image must be predicted as a whole, and how much memory a prediction needs.
+
+        Returns
+        -------
+        Two values: the reason why the image cannot be predicted in windows ("" if it can), and the memory in bytes.
+        """
         return self.predictor.needs_whole, self.predictor.memory(height, width)
 
 

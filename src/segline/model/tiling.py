@@ -131,7 +131,7 @@ def smallest(geometry: Geometry) -> int:
 
 
 def fitted(length: int, size: int, geometry: Geometry) -> int:
-    """Reduce window size `size`, px, as far as possible without needing more windows to cover `length` px."""
+    """Reduce the window size `size` (in px) as far as possible without needing more windows to cover `length` px."""
     windows = len(plan(length, size, geometry))
     for smaller in range(size - geometry.stride, smallest(geometry) - 1, -geometry.stride):
         if len(plan(length, smaller, geometry)) > windows:

@@ -47,7 +47,7 @@ class Passes(NamedTuple):
 
 
 class Land(NamedTuple):
-    """Preliminary ids and heights of some pixels."""
+    """Preliminary object ids of some pixels, and the values of these pixels in the height map."""
 
     ids: Ids
     heights: Heights
@@ -172,7 +172,7 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Compare `land` and `shifted` pixel by pixel; return a saddle wherever two regions with different ids meet."""
+    """Compare `land` and `shifted` pixel by pixel; return the saddles, one for each pixel where two regions meet."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 

@@ -56,7 +56,7 @@ def _sizes(truth_segments: npt.NDArray[Any], predicted_segments: npt.NDArray[Any
 
 
 def _sum_by(ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Add up `pixels` by id: return, for each distinct id in `ids`, the sum of its pixels."""
+    """Add up the pixel counts `pixels` by id; return the total number of pixels of each distinct id in `ids`."""
     sums = np.bincount(np.unique(ids, return_inverse=True)[1], weights=pixels)
     return sums.astype(np.int64)
 

@@ -191,7 +191,7 @@ def row(score: Score, classes: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _sums(scores: Sequence[Score], name: str) -> list[Any]:
-    """Sum the counts in the field `name` over all images; return an empty list if no image has this field."""
+    """Add up the tuples in the field `name` of all images, element by element; return [] if no image has the field."""
     counted = [value for score in scores if (value := getattr(score, name)) is not None]
     return [sum(parts) for parts in zip(*counted, strict=True)]
 

@@ -60,7 +60,7 @@ class ServedFolder:
         self.check()
 
     def check(self) -> None:
-        """Record the time of this check. A model folder has no alias, so there is nothing to compare."""
+        """Only record the time of this check: a model folder has no alias that could move to another version."""
         self.checked = datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -247,7 +247,10 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return "head" if self.conn.their_state is h11.IDLE else "rest"
 
     def _watch(self) -> None:
-        """Every TICK seconds, note the start of a new phase, or close the connection if the phase takes too long."""
+        """Check the connection every TICK seconds, and close it if its current phase takes too long.
+
+        If the phase has changed since the last check, note the time. `_phase_now` names the phases.
+        """
         phase = self._phase_now()
         if (phase, self.cycle) != self._phase:
             self._phase, self._since = (phase, self.cycle), time.monotonic()

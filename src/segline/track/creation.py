@@ -73,7 +73,7 @@ def _make(place: Place, database: Path) -> None:
 
 
 def _adopt(place: Place) -> None:
-    """Add the project's experiment to a complete database that MLflow created."""
+    """Add the project's experiment to a database that MLflow has already set up completely."""
     _keep_default_inside(place.database, place)
     client = MlflowClient(place.uri, registry_uri=place.uri)
     if experiment := client.get_experiment_by_name(place.root.name):

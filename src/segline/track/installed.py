@@ -21,7 +21,7 @@ HEADER = """\
 """
 PACKAGE = Path(__file__).parents[1]
 # The files (SHARED) and folders (ROOMS) of segline that a stage uses, besides the stage's own file.
-# A test checks that dvc.yaml declares the same files and folders as dependencies.
+# A test checks that dvc.yaml lists these files and folders as dependencies of the stage.
 SHARED = ("files.py", "names.py", "params.py", "parse.py")
 ROOMS = {
     "sample": ("data", "model"),
@@ -78,7 +78,7 @@ def here() -> Identity:
 
 
 def named(project: Path = Path()) -> Identity | None:
-    """Read the identity from the segline.yaml of a project; return None if the project has no segline.yaml.
+    """Read the version and code digests of segline from a project's segline.yaml; return None if this file is missing.
 
     Raises
     ------

@@ -90,7 +90,7 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with the MD5 of earlier segline releases if `md5s` holds this MD5; otherwise return self.
+        """Return a copy with the MD5 as earlier segline releases computed it, if `md5s` holds that MD5; else self.
 
         Earlier releases computed the MD5 of the code from its exact bytes.
         """

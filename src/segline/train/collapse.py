@@ -71,7 +71,7 @@ class Watch:
         )
 
     def _current(self) -> Spell | None:
-        """Return the collapse that includes the latest epoch; None if there is no such collapse."""
+        """Return the collapse (see `Spell`) to which the latest epoch belongs, or None if there is no such collapse."""
         return self.spells[-1] if self.spells and self.spells[-1].last == self.epoch else None
 
     def _describe(self, spell: Spell) -> str:

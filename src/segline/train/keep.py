@@ -93,7 +93,7 @@ class Kept:
     def keep(
         self, moments: Iterable[Step | Epoch], state: State, stop: Deferred, say: Callable[[str], None]
     ) -> Iterator[Step | Epoch]:
-        """Yield the steps and epochs in `moments`, and save `state` regularly.
+        """Yield each item of `moments` (the steps and epochs of the training) unchanged, and save `state` regularly.
 
         `state` is saved after each epoch, and within an epoch every INTERVAL seconds.
         If `stop` is requested, `state` is saved once more before the exit. `say` gets a message for each failed save.

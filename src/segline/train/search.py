@@ -200,15 +200,15 @@ class Search:
         return values
 
     def _base_values(self) -> dict[str, Value]:
-        """Return {full name: value in params.yaml} for each searched setting, if the search space allows this value."""
+        """Return {full name: value in params.yaml} of the searched settings, except values outside the space."""
         return {
             name: value for name, value in self.plan.base_values().items() if holds(self.plan.tune.space[name], value)
         }
 
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
         # Use one random seed per setting, so that a trial that is trained again gets the same values as before.
-        # With one common seed, a setting whose value is already stored would take no number from the random generator.
-        # The settings after it would then get other random numbers.
+        # With one common seed for all settings, a setting whose value is already stored would draw no random number,
+        # so the settings after it would get other random numbers than before.
         self.study.sampler = self._sampler(trial.number, axis.name)
         if axis.choices is not None:
             return cast(Value, trial.suggest_categorical(axis.name, axis.choices))

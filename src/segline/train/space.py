@@ -128,7 +128,7 @@ def holds(axis: Axis, value: Value) -> bool:
 
 
 def _options(axis: Axis) -> list[Value]:
-    """Return all possible values of a searched setting (axis) that has choices or whole numbers."""
+    """Return all possible values of a searched setting (axis) whose values are choices or whole numbers."""
     if axis.choices is not None:
         return list(axis.choices)
     low, high = bounds(axis)

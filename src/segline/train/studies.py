@@ -35,7 +35,7 @@ class Claims(Protocol):
 
 
 class FileClaims:
-    """Claims made by locking files, for workers that share a file system."""
+    """Claims for workers that share a file system: a worker claims a trial by locking a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

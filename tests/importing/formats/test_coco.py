@@ -252,7 +252,7 @@ RUNS = "annotations.2.segmentation"
         (
             "annotations.0.category_id",
             4,
-            "annotation 11: category_id 4 is not in the list categories .3 cell, 7 nucleus|7 nuc",
+            "annotation 11: category_id 4 is not listed in `categories` .3 cell, 7 nucleus|7 nuc",
         ),
         ("annotations.0.category_id", None, r"annotations\[0\] .id 11.: category_id is missing"),
         (
@@ -260,8 +260,8 @@ RUNS = "annotations.2.segmentation"
             "cell",
             r"annotations\[0\] .id 11.: category_id is 'cell'; category_id must be a whole number; correct or remove",
         ),
-        ("annotations.0.image_id", "x1", "annotation 11: image_id 'x1' is not in the list images .ids such as 1"),
-        ("annotations.0.image_id", 9, "annotation 11: image_id 9 is not in the list images"),
+        ("annotations.0.image_id", "x1", "annotation 11: image_id 'x1' is not listed in `images` .ids such as 1"),
+        ("annotations.0.image_id", 9, "annotation 11: image_id 9 is not listed in `images`"),
         ("annotations.0.image_id", [1], r"image_id is \[1\]"),
         (
             "annotations.0",
@@ -354,8 +354,8 @@ RUNS = "annotations.2.segmentation"
             "annotation 13: segmentation.size is 10x.* px, but the image is 10x8 px",
         ),
         ("categories.0.name", "a\nb", r"categories: name 'a\\nb' contains a control character .*; rename it"),
-        ("categories", [], "the list categories is missing or empty"),
-        ("categories", None, "the list categories is missing or empty"),
+        ("categories", [], "the list `categories` is missing or empty"),
+        ("categories", None, "the list `categories` is missing or empty"),
         ("categories.0.name", None, r"categories\[0\] .id 7.: name is missing"),
         ("categories.0.name", "cell", "two of the categories .*'cell', 'cell'.* have the same name"),
         ("categories.0.name", "background", "category 'background' has annotations"),

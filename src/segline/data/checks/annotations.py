@@ -79,7 +79,7 @@ def _touching(part: Labels, starts: npt.NDArray[np.bool_], runs: Counts) -> tupl
     pairs = []
     for up, down, where in (
         (all_of, all_of, begins),
-        # The next two cases find diagonal neighbours, only at columns where a run of pixels starts in the lower row.
+        # The next two cases find diagonal neighbours. They check only columns where a run starts in the lower row.
         # At other columns, the first case finds the same pair of runs, because one run is directly below the other.
         (left, right, starts[1:, 1:]),
         (right, left, starts[1:, 1:]),

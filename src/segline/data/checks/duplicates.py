@@ -121,7 +121,7 @@ def united(codes: Codes, labels: Indices) -> Indices:
 
 
 def joined(labels: Indices, pairs: Iterable[tuple[int, int]]) -> Indices:
-    """For each pair of images, merge the groups of the two; return the new group label of each image (N,).
+    """For each pair in `pairs`, merge the groups of its two images; return the new group label of each image (N,).
 
     A merged group keeps the smaller label.
     """

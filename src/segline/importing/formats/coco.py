@@ -221,7 +221,9 @@ def _read(file: Path, content: Mapping[str, Any]) -> CocoFile:
     """
     listed = content.get("categories")
     if not isinstance(listed, list) or not listed:
-        raise LayoutError(f"{file}: the list categories is missing or empty; list the id and name of each class there")
+        raise LayoutError(
+            f"{file}: the list `categories` is missing or empty; list the id and name of each class there"
+        )
     errors: list[str] = []
     invalid_images, invalid_categories = set[object](), set[object]()
     categories, supercategories, images = dict[int, str](), set[str](), dict[object, ListedImage]()
@@ -279,13 +281,13 @@ def _annotate(
     if item.image_id not in images:
         ids = f" (ids such as {next(iter(images))!r})" if images else ""
         raise LayoutError(
-            f"{where}: image_id {shown(item.image_id)} is not in the list images{ids}; add the image or remove the "
-            "annotation"
+            f"{where}: image_id {shown(item.image_id)} is not listed in `images`{ids}; add the image or remove "
+            "the annotation"
         )
     if item.category_id not in categories:
         existing = first_few([f"{id_} {category}" for id_, category in categories.items()])
         raise LayoutError(
-            f"{where}: category_id {item.category_id} is not in the list categories ({existing}); correct category_id"
+            f"{where}: category_id {item.category_id} is not listed in `categories` ({existing}); correct category_id"
         )
     image = images[item.image_id]
     outline = _outline(item.segmentation, image.shape, where)

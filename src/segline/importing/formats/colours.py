@@ -170,7 +170,7 @@ def _guessed(total: _Total, options: ImportOptions) -> Key:
 
 
 def _refuse_noisy(total: _Total, classes: Mapping[Packed, int], options: ImportOptions) -> None:
-    """Refuse masks if some colours are noise, unless --class names the class of each noise colour."""
+    """Refuse masks in which some colours look like noise, unless --class names the class of each of these colours."""
     noisy = [colour for colour in sorted(total.pixels) if colour and _is_noise(total, colour)]
     if not noisy or all(classes[colour] in options.names for colour in noisy):
         return

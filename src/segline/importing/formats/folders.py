@@ -106,7 +106,10 @@ def _is_partial(options: ImportOptions) -> bool:
 
 
 def _pairs(source: Path, options: ImportOptions) -> Pairs | None:
-    """Pair the images and masks of `source`; return None if there are no pairs, no image folder and no mask folder."""
+    """Pair the images and masks of `source`; return None if `source` does not have this layout.
+
+    The result is None only if `source` has no image folder, no mask folder, and no pairs among its own files.
+    """
     if options.images or options.masks:
         image_pattern = options.images or _default_pattern(_find(source, IMAGES, but=MASKS), "images")
         mask_pattern = options.masks or _default_pattern(_find(source, MASKS), "masks")

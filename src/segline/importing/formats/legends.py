@@ -137,7 +137,8 @@ def _csv_row(where: str, row: Mapping[str, str]) -> tuple[Colour, int, str]:
         parts = [int(part) for part in written.split(",") if part.strip().isdecimal() and len(part) < 10]
     if len(parts) != 3 or max(parts) > 255 or (written.count(",") not in (0, 2)):
         raise LayoutError(
-            f"{where}: the colour is {shown(written)}; write #rrggbb, such as #ff0000, or red,green,blue in quotes"
+            f"{where}: the colour is {shown(written)}; write #rrggbb, such as #ff0000, or three numbers in quotes, "
+            'such as "255,0,0"'
         )
     if class_id != "ignore" and (not class_id.isdecimal() or len(class_id) > 9 or int(class_id) > IGNORE):
         raise LayoutError(

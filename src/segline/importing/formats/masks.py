@@ -277,7 +277,10 @@ def _classes(kind: Kind, values: Sequence[int], reason: str, names: Mapping[int,
 
 
 def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
-    """Refuse gaps: each class id above the largest mask value, up to the largest named id, must have a name."""
+    """Refuse gaps in the class ids.
+
+    If `names` has an id above the largest mask value, `names` must also have every id between the two.
+    """
     gaps = sorted(set(range(max(*values, 1) + 1, max(names, default=0))) - set(names))
     if gaps:
         raise LayoutError(

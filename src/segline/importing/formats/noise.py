@@ -52,7 +52,11 @@ def _beside_another(census: Census, values: Sequence[int], value: int, near: int
 
 
 def _without_area(census: Census, value: int, foreground: int, small: bool, several: bool) -> bool:
-    """Return whether most pixels of `value` lie in small specks or at edges between a lower and a higher value."""
+    """Return whether most pixels with the value `value` lie in small specks, or most lie at edges.
+
+    An edge lies between a lower and a higher value. A value in specks must also be rare; if `small` is True, so must a
+    value at edges. If `several` is False, or if a quarter of the pixels lie in areas, the result is False.
+    """
     pixels, textured = census.pixels[value], census.textured[value]
     if not several or 4 * census.solid[value] >= textured:
         return False

@@ -62,7 +62,7 @@ class ObjectList:
         ignored: Sequence[Region],
         skipped: Mapping[str, int] = NO_SHAPES,
     ) -> Self:
-        """Return an object list of those `objects` that cover a pixel; its field `slivers` counts the other objects."""
+        """Return an ObjectList of those `objects` that cover at least one pixel; its `slivers` counts the others."""
         visible = [listed for listed in objects if listed.region.area]
         return cls(file, shape, visible, ignored, len(objects) - len(visible), skipped)
 
