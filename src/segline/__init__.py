@@ -20,7 +20,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 # Threads of matrix libraries wait for each other in a busy loop, and go to sleep only after a set time, the spin time.
-# By default, the spin time is so long that training runs at half speed while another program uses the CPU.
+# The libraries' default spin time is so long that training runs at half speed while another program uses the CPU.
 # benchmarks/bench_spin.py measures the training speed with a short spin time and with the default spin time.
 # The benchmark makes both measurements on an idle machine and on a machine that runs other programs.
 # OpenMP libraries read the variables below only once, when the libraries are loaded.

@@ -41,9 +41,9 @@ def options(
 
 
 def main() -> None:
-    """Run one command. Print an error that the user can fix as a single message without a traceback.
+    """Run one command. If the user can fix an error, print the error as a single message without a traceback.
 
-    These errors are exceptions of segline's own classes (ParamsError, ImageError, ...), and errors that `_known`
+    The user can fix exceptions of segline's own classes (ParamsError, ImageError, ...), and errors that `_known`
     explains, such as a full disk. All other exceptions are bugs and keep their traceback.
     Passwords are hidden. The exit code is the `exit_code` of the exception's class, or 1.
     """

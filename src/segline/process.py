@@ -109,9 +109,10 @@ class Deferred:
 
     @contextmanager
     def errors_as_stop(self) -> Iterator[None]:
-        """If the body of the with statement fails because a signal killed worker processes, exit as `check` does.
+        """If the body of the with statement fails because of a stop signal, exit with the exit code for this signal.
 
-        torch raises a RuntimeError or OSError for a killed worker, possibly before the signal reaches this process.
+        If the signal kills a worker process, torch raises a RuntimeError or OSError, possibly before the signal reaches
+        this process.
         """
         try:
             yield

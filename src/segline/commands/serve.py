@@ -124,7 +124,7 @@ class _Server(uvicorn.Server):
     """uvicorn's server, changed to accept connections in small batches and to keep a long backlog of waiting ones."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the server, then lengthen its backlog of waiting connections."""
+        """Start the server, then raise the limit on the number of connections that may wait to be accepted."""
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)

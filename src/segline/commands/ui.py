@@ -80,7 +80,7 @@ def server(place: Place, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def command(place: Place, port: int) -> list[str]:
-    """Return the command line of MLflow's server, without the store's address, which environment variables hold."""
+    """Return the command line of MLflow's server; the store's address is passed in environment variables instead."""
     artifacts = ["--default-artifact-root", str(place.artifacts), "--artifacts-destination", str(place.artifacts)]
     network = ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     return [sys.executable, "-m", "mlflow", "server", *artifacts, *network]

@@ -34,7 +34,7 @@ def main(say: Callable[[str], None], *, dry_run: bool = False) -> None:
     if installed.FILE.name not in pipeline:
         raise UpgradeError(
             f"{Path.cwd()} holds no project that `segline init` made; run the command in the folder that holds "
-            f"{installed.FILE} and a {PIPELINE} that mentions it"
+            f"{installed.FILE} and a {PIPELINE} that mentions {installed.FILE}"
         )
     new, old = installed.here(), _former()
     if new != old and not dry_run:

@@ -64,7 +64,7 @@ class Density:
 
 
 def cells(classes: Array, border: Array | float, of_class: Sequence[float] | Float) -> Float:
-    """Return the cumulative density of tile centres and the mean border term for each grid cell of an image.
+    """Return two values for each grid cell of an image: a cumulative density of tile centres and a mean border term.
 
     The density of tile centres and the border term are explained in `Density`.
 

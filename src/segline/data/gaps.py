@@ -143,7 +143,7 @@ def _decide(scene: _Scene) -> npt.NDArray[np.uint8] | None:
 
 
 def _initial_state(scene: _Scene) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the initial state of each pixel, and for each instance the number of pixels and of untouched pixels.
+    """Return the initial state of each pixel, and each instance's number of pixels and number of untouched pixels.
 
     A pixel is untouched if none of its neighbours belongs to another instance of the same class. The initial state is
     APART for an untouched pixel and OPEN for every other pixel.

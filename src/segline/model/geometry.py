@@ -33,7 +33,7 @@ class Geometry:
 
     @property
     def fringe(self) -> int:
-        """Width, px, of the strip along each edge of the output in which the border of the input has an effect.
+        """Width, px, of a strip along each edge of the output; the border of the input affects only these strips.
 
         If the input is cut out of a larger image, only these strips differ from the output for the larger image.
 

@@ -111,7 +111,7 @@ def pixels_of(stored: "tiff.Stored") -> Raw:
 
 
 def header(stream: BinaryIO) -> Header:
-    """Return, without decoding, the size and type of the pixels that `decode` would return.
+    """Return the shape and data type of the array that `decode` would return, without decoding the file.
 
     The function raises the same errors as `decode`.
     """

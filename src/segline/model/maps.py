@@ -23,7 +23,7 @@ class Maps:
     """Memory-mapped files of an image; data that was read or written stays in memory until `release` is called."""
 
     def __init__(self, probabilities: Path, inference: Inference) -> None:
-        """Use the file `probabilities`, which must exist, and ids.npy in the same folder, which `create_ids` makes.
+        """Use two files in one folder: `probabilities`, which must exist, and ids.npy, which `create_ids` creates.
 
         `probabilities` is a .npy file that holds the class probabilities, (K, H, W) float32.
         """

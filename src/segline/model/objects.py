@@ -40,7 +40,10 @@ class Separation:
 
 
 def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Separation) -> Objects:
-    """Find objects and return their ids (H, W); `labels` (H, W) are the class ids for `probabilities` (K, H, W)."""
+    """Find objects and return their ids (H, W).
+
+    `labels` (H, W) holds the class id of each pixel, computed from `probabilities` (K, H, W).
+    """
     objects = components(labels) if separation.depth is None else parted(probabilities, labels, separation.depth)
     area, probability = measured(objects, probabilities)
     return selected(objects, (area >= separation.min_area) & (probability >= separation.min_probability))
@@ -122,9 +125,9 @@ def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
     first = np.zeros(keep.size, np.int64)
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
-        # If an index occurs several times in one assignment, numpy keeps the value that is assigned last.
-        # The array is indexed by object id. Columns are assigned from right to left, so that the leftmost pixel of
-        # each object is assigned last and stays.
+        # `first` holds one pixel position for each object id; each pixel of the object overwrites this position.
+        # Rows are read from bottom to top, and columns from right to left, so the object's first pixel comes last.
+        # If an id occurs several times in one assignment, numpy keeps the position that is assigned last.
         first[objects[row, ::-1]] = row * objects.shape[1] + columns
     numbers = np.zeros(keep.size, np.int32)
     numbers[kept[np.argsort(first[kept])]] = np.arange(1, kept.size + 1)

@@ -208,7 +208,7 @@ def _occurs(page: tifffile.TiffPage, nodata: str) -> bool:
 
 
 def _density(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Return how many pixels a unit of length has, in x and y, from GeoTIFF tags, else OME, else resolution tags."""
+    """Return the number of pixels per unit of length in x and y, from GeoTIFF tags, else OME, else resolution tags."""
     scale = page.tags.valueof(PIXEL_SCALE)
     if isinstance(scale, tuple) and len(scale) == 3:
         return _inverse(scale[0], scale[1])

@@ -63,7 +63,8 @@ class UNet(nn.Module):
         self.whole_image_norm = norm in ("instance", "group")
         self.dropout = nn.Dropout(dropout)
         widths = [width * 2**level for level in range(depth + 1)]
-        # Bilinear up-sampling keeps the number of channels, so the preceding convolutions output half as many channels.
+        # A transposed convolution halves the number of channels, but bilinear up-sampling keeps this number.
+        # So convolutions before bilinear up-sampling output half as many channels as before a transposed convolution.
         passed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
         bottom = [*widths[:-1], passed_up[-1]]
         ins = [in_channels * reduction**2, *widths[:-1]]

@@ -52,8 +52,9 @@ class Loaded:
     """A loaded model version; calling this object with an encoded image returns the prediction."""
 
     def __init__(self, content: VersionContent, folder: Path) -> None:
-        """Load the model from `folder`, a private copy of the version's files; run the Python code in `content`.
+        """Load the model: weights and settings from `folder`, Python code from `content`.
 
+        `folder` is a private copy of the version's data files; `content` holds the source text of its package.
         The code in the package may raise any error.
         """
         self.folder = folder

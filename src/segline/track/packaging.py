@@ -90,9 +90,9 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with the MD5 as earlier segline releases computed it, if `md5s` holds that MD5; else self.
+        """Return a copy with `by_bytes` True if `md5s` holds the MD5 of this copy; otherwise return self.
 
-        Earlier releases computed the MD5 of the code from its exact bytes.
+        Earlier segline releases computed the MD5 of the code from its exact bytes, as the copy does.
         """
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self

@@ -56,9 +56,9 @@ class Watch:
         )
 
     def verdict(self, kept: int) -> str | None:
-        """Return a warning if the latest epoch or the epoch `kept` belongs to a collapse; otherwise return None.
+        """Return a warning if predictions collapsed in the latest epoch or in epoch number `kept`; otherwise None.
 
-        The warning suggests changes of settings. The weights of epoch `kept` become the trained model.
+        The warning suggests changes of settings. The weights of epoch number `kept` become the trained model.
         """
         relevant = [spell for spell in self.spells if spell is self._current() or spell.first <= kept <= spell.last]
         if not relevant:
@@ -71,7 +71,7 @@ class Watch:
         )
 
     def _current(self) -> Spell | None:
-        """Return the collapse (see `Spell`) to which the latest epoch belongs, or None if there is no such collapse."""
+        """Return the `Spell` that includes the latest epoch, or None if this epoch's predictions did not collapse."""
         return self.spells[-1] if self.spells and self.spells[-1].last == self.epoch else None
 
     def _describe(self, spell: Spell) -> str:

@@ -114,8 +114,8 @@ class Search:
         if name not in names:
             raise StudyError(
                 f"no search in the storage has the settings, data and code of this folder (search key {name}); "
-                f"the storage has the search keys: {', '.join(names) or 'none'}. Start `dvc repro` first; then join "
-                "from the same commit and data"
+                f"the storage has the search keys: {', '.join(names) or 'none'}. Start the search with `dvc repro` "
+                "first; then join it from a folder with the same commit and data"
             )
         return cls(plan, storage, claims, name)
 
@@ -200,7 +200,7 @@ class Search:
         return values
 
     def _base_values(self) -> dict[str, Value]:
-        """Return {full name: value in params.yaml} of the searched settings, except values outside the space."""
+        """Return `plan.base_values()`, the values in params.yaml, without those outside the search space."""
         return {
             name: value for name, value in self.plan.base_values().items() if holds(self.plan.tune.space[name], value)
         }

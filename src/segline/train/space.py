@@ -69,7 +69,10 @@ class SearchPlan:
                 yield self.tune.space[name]
 
     def base_values(self) -> dict[str, Value]:
-        """Return {full name: value in params.yaml} for each searched setting that the schedule of params.yaml uses."""
+        """Return {full name: value in params.yaml} for each searched setting that has an effect in trial 0.
+
+        Trial 0 uses the decay schedule chosen in params.yaml; parameters that only other schedules read have no effect.
+        """
         kind = self.base.train.schedule.kind
         names = [*([KIND] if KIND in self.tune.space else []), *(axis.name for axis in self.axes(kind))]
         return {name: value_of(self.base, name) for name in names}

@@ -19,7 +19,8 @@ SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies
 COARSE = 512  # px, side after a first reduction; this step keeps the image's type to avoid a large float copy
 # Images are similar if at most MOST_BITS of the 255 bits of their perceptual hashes differ.
 # In the data that segline was tested with, the hashes of images of different scenes differed in at least 58 bits.
-# Over 90 % of images stay similar after JPEG compression (quality 30), 10 % brightening, 50 % scaling or a 1 % shift.
+# Over 90 % of images are still similar to their originals after JPEG compression (quality 30), 10 % brightening,
+# 50 % scaling or a 1 % shift.
 MOST_BITS = 40
 ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
 

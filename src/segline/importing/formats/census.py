@@ -22,8 +22,8 @@ FEWEST_NOISY, MOST_NOISY = 2, 4096  # limits for the number of different values 
 # Lossy compression changes black and white slightly.
 # So black means less than 8/255 of the white value, and white means at least 248/255 of the white value.
 SOFT = (8 / 255, 248 / 255)
-# Pixels of value 0 form a net of borders if nearly all these pixels are connected, and surround many components.
-# The components must also fill at least half of the mask.
+# Pixels of value 0 form a net of borders if nearly all of them are connected and the mask has many components, which
+# are 4-connected groups of pixels above 0. The components must also fill at least half of the mask.
 NET_SHARE, NET_PIECES, NET_FOREGROUND = 0.9, 10, 0.5
 
 

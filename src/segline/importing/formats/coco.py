@@ -367,7 +367,7 @@ def _refuse_only_crowds(crowds: Sequence[bool], coco_files: Sequence[CocoFile]) 
 
 
 def _crowd_reasons(crowds: Sequence[bool], coco_files: Sequence[CocoFile], options: ImportOptions) -> list[str]:
-    """Return a line on how annotations with iscrowd 1 are treated, in a list; an empty list if there are none."""
+    """Return a list of one line on how annotations with iscrowd 1 are treated, or [] if no annotation has iscrowd 1."""
     count, total = sum(crowds), len(crowds)
     if not count:
         return []

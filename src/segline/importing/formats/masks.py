@@ -1,4 +1,4 @@
-"""Describe a source with one mask per image as a Layout; guess what the mask values mean if no option says so."""
+"""Describe a source with one mask per image as a Layout; if no option explains the mask values, guess their meaning."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -290,7 +290,7 @@ def _refuse_gaps(values: Sequence[int], names: Mapping[int, str]) -> None:
 
 
 def _absent(census: Census, meaning: Meaning, notes: Sequence[str]) -> list[str]:
-    """Return lines about classes that occur in no mask; append `notes` to these lines."""
+    """Return lines about classes that occur in no mask, followed by the lines in `notes`."""
     present = {class_id for value, class_id in (meaning.class_of or {}).items() if census.pixels[value]}
     absent = [class_id for class_id in meaning.names if class_id and class_id not in present]
     lines = [f"no mask holds class {first_few(absent, IGNORE)}"] if absent else []

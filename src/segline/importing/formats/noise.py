@@ -52,7 +52,7 @@ def _beside_another(census: Census, values: Sequence[int], value: int, near: int
 
 
 def _without_area(census: Census, value: int, foreground: int, small: bool, several: bool) -> bool:
-    """Return whether most pixels with the value `value` lie in small specks, or most lie at edges.
+    """Return True if most pixels with the value `value` lie in small specks, or if most of them lie at edges.
 
     An edge lies between a lower and a higher value. A value in specks must also be rare; if `small` is True, so must a
     value at edges. If `several` is False, or if a quarter of the pixels lie in areas, the result is False.
@@ -103,9 +103,9 @@ def _of_two_shades(census: Census, values: Sequence[int]) -> bool:
 
 
 def _of_several_shades(census: Census, values: Sequence[int], greys: Sequence[int]) -> bool:
-    """Return whether all are true: the masks hold many values, most greys are noise, and non-noise values form areas.
+    """Return True if the masks hold many values, most greys are noise, and the values that are not noise form areas.
 
-    For masks with objects of one pixel each, the result is False, because the other values do not form areas.
+    For masks with objects of one pixel each, the result is False, because the values that are not noise form no areas.
     """
     if len(values) <= MOST_CLASSES + 1:
         return False
@@ -143,7 +143,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
 
 
 def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks with few values if some values are noise, unless --class gives a name to every noise value.
+    """Refuse masks with few values if some values look like noise, unless --class makes each of these a named class.
 
     Raises
     ------

@@ -80,7 +80,7 @@ class ListSource:
 
     @classmethod
     def background(cls, image: Path) -> Self:
-        """Return the source of an image without objects; the source's `read` returns an empty object list."""
+        """Return a ListSource whose `read` returns an empty object list, for an image without objects."""
         return cls(image, lambda: ObjectList(image, image_shape(image), ()))
 
 
