@@ -33,7 +33,7 @@ class UNet(nn.Module):
     norm:
         ``none``, ``batch``, ``instance`` or ``group``, after each 3x3 convolution.
     upsampling:
-        ``transposed`` 2x2 convolution, or ``bilinear`` with the channels halved in the convolutions that follow.
+        ``transposed`` 2x2 convolution, or ``bilinear`` after convolutions with half as many output channels.
     dropout:
         Dropout probability at the last two levels of the contracting path, as in the released network.
     reduction:
