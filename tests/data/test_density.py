@@ -139,6 +139,8 @@ def test_a_draw_reads_one_cell_of_a_huge_image():
 def test_sums_of_other_images_are_refused():
     classes, border = scene(20, 20)
     with pytest.raises(
-        ValueError, match="there are 1 images, but the density covers 2 images; run the DVC stage `weights` again"
+        ValueError,
+        match="there are 1 images, but the tile density in data/weights covers 2 images; "
+        "run the DVC stage `weights` again",
     ):
         Density([1.0, 1.0, 1.0], [classes], [cells(classes, border, [1.0])] * 2)

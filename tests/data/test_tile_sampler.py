@@ -320,6 +320,8 @@ def test_batches_by_a_density_are_the_same_for_any_number_of_workers_and_after_a
 def test_a_density_of_other_images_is_refused():
     arrays, density = rare()
     with pytest.raises(
-        ValueError, match="there are 2 images, but the density covers 1 images; run the DVC stage `weights` again"
+        ValueError,
+        match="there are 2 images, but the tile density in data/weights covers 1 images; "
+        "run the DVC stage `weights` again",
     ):
         training([part * 2 for part in arrays], density=density)

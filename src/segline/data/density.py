@@ -39,7 +39,7 @@ class Density:
     def __init__(self, of_class: Sequence[float] | Float, classes: Sequence[Array], sums: Sequence[Float]) -> None:
         if len(classes) != len(sums):
             raise ValueError(
-                f"there are {len(classes)} images, but the density covers {len(sums)} images; "
+                f"there are {len(classes)} images, but the tile density in data/weights covers {len(sums)} images; "
                 "run the DVC stage `weights` again"
             )
         self.table = _table(of_class)

@@ -69,7 +69,7 @@ class TrainingTiles(Dataset[Sample]):
         _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
         if density is not None and len(density) != len(images):
             raise ValueError(
-                f"there are {len(images)} images, but the density covers {len(density)} images; "
+                f"there are {len(images)} images, but the tile density in data/weights covers {len(density)} images; "
                 "run the DVC stage `weights` again"
             )
         self.images, self.targets, self.weights = images, targets, weights

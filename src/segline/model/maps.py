@@ -63,7 +63,7 @@ class Maps:
 
 
 class Finished(NamedTuple):
-    """Progress: the number of finished views, and the number of finished rows of windows in the view in progress."""
+    """Progress of a prediction: the number of finished views, and of finished rows of windows in the current view."""
 
     views: int
     rows: int

@@ -100,7 +100,7 @@ def distances(inside: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float3
 
 
 def reach(height: int, width: int) -> int:
-    """Return the value, px, at which distances to the background are capped, in an image of `height` x `width` px."""
+    """Return the limit, in px, for distances to the background in an image of `height` x `width` px."""
     return min(REACH, height + width)
 
 

@@ -60,7 +60,7 @@ class ServedFolder:
         self.check()
 
     def check(self) -> None:
-        """Only record the time of this check: a model folder has no alias that could move to another version."""
+        """Record the time of the check. A model folder has no alias, so there is nothing else to check."""
         self.checked = datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,1 +1,1 @@
-"""Files that `segline init` writes into a new project; their names lack the leading dot."""
+"""Files that `segline init` writes into a new project. Here, dotfiles are stored without their leading dot."""

@@ -236,8 +236,8 @@ def check(folder: Path, parts: Parts) -> None:
     objects = matched_objects(answer["instances"][0], parts.instances)
     if objects.fp + objects.fn > most_other(objects):
         raise PackagingError(
-            f"in the example, the packed model finds {objects.tp} of the {objects.tp + objects.fn} objects in "
-            f"data/reports/instances, and {objects.fp} other objects; {again}"
+            f"the packed model does not reproduce the example: of the {objects.tp + objects.fn} objects in "
+            f"data/reports/instances, it finds {objects.tp}, and {objects.fp} objects that are not there; {again}"
         )
 
 
