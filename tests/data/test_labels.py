@@ -69,7 +69,7 @@ class TestRenumber:
         assert renumber(np.array([[0, 200, 9]], dtype))[0].tolist() == [[0, 2, 1]]
 
     def test_renumber_refuses_ids_below_zero(self):
-        with pytest.raises(ValueError, match="id -1"):
+        with pytest.raises(ValueError, match="the array of instance ids contains -1"):
             renumber(np.array([[0, -1]]))
 
 

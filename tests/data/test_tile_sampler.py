@@ -248,7 +248,7 @@ def test_validation_uses_the_ignore_id_of_the_dataset():
 
 def test_mismatched_arrays_are_refused():
     images, targets, weights = dataset((20, 20), (20, 20))
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="split has no images"):
         training(([], [], []))
     with pytest.raises(ValueError, match="output of 7 px cannot be centred in a tile of 12 px"):
         training((images, targets, weights), tile=12, output=7)
