@@ -77,7 +77,7 @@ def test_class_flags(source: Path, flag: str) -> None:
 
 
 def test_the_drawn_dataset_keeps_its_place(source: Path) -> None:
-    with pytest.raises(ImportFlagError, match="--name cells: the DVC stage .sample. writes"):
+    with pytest.raises(ImportFlagError, match="--name cells: the DVC stage `sample` writes"):
         run(source, "cells", mode="off")
 
 
