@@ -190,7 +190,17 @@ def test_projects_without_sources_have_the_same_stages(repository: Path) -> None
         if not stage["deps"]:
             del stage["deps"]
         stage["params"].append({installed.FILE.name: [f"code.{name}"]})
-    assert YAML(typ="safe").load((repository / SOURCE / "template/dvc.yaml").read_text()) == content
+    assert YAML(typ="safe").load((repository / SOURCE / "template/stages.yaml").read_text()) == content
+
+
+def test_dvc_finds_one_pipeline_only(repository: Path) -> None:
+    """DVC reads every dvc.yaml and *.dvc in the repository, and `dvc pull` fails if one was never run."""
+    found = [
+        *repository.glob("dvc.yaml"),
+        *(repository / "src").rglob("dvc.yaml"),
+        *(repository / "src").rglob("*.dvc"),
+    ]
+    assert [file.relative_to(repository).as_posix() for file in found] == ["dvc.yaml"]
 
 
 def test_the_digest_of_a_stage_covers_the_rooms_of_the_stage(repository: Path) -> None:

@@ -137,7 +137,7 @@ def test_nothing_of_the_user_is_overwritten_at_once_or_by_a_stage(
 
 
 def test_the_outputs_of_all_stages_are_known(repository: Path) -> None:
-    stages = YAML(typ="safe").load((repository / "src/segline/template/dvc.yaml").read_text())["stages"]
+    stages = YAML(typ="safe").load((repository / "src/segline/template/stages.yaml").read_text())["stages"]
     outs = [out for stage in stages.values() for kind in ("outs", "metrics", "plots") for out in stage.get(kind, ())]
     paths = [out if isinstance(out, str) else next(iter(out)) for out in outs]
     assert [path for path in paths if not any(Path(path).is_relative_to(known) for known in init.OUTPUTS)] == []

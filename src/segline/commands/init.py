@@ -22,7 +22,7 @@ from segline.track import git, installed
 # Map the name of each template file in segline.template to the path of its copy in a project.
 FILES = {
     "params.yaml": "params.yaml",
-    "dvc.yaml": "dvc.yaml",
+    "stages.yaml": "dvc.yaml",  # DVC would run a dvc.yaml in any folder of segline's own repository
     "README.md": "README.md",
     "gitignore": ".gitignore",
     "gitattributes": ".gitattributes",

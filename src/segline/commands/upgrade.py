@@ -70,7 +70,7 @@ def _changes(old: installed.Identity, new: installed.Identity) -> list[str]:
 
 def _pipeline_changes(pipeline: str) -> list[str]:
     """Return the differences between the project's dvc.yaml and the dvc.yaml of the installed segline."""
-    ours = (resources("segline.template") / PIPELINE.name).read_text(encoding="utf-8").splitlines()
+    ours = (resources("segline.template") / "stages.yaml").read_text(encoding="utf-8").splitlines()
     theirs = pipeline.removeprefix("\ufeff").splitlines()
     lines = [
         *unified_diff(theirs, ours, "dvc.yaml of this project", "dvc.yaml of the installed segline", "", "", 1, "")
