@@ -1,11 +1,9 @@
 """`segline init FOLDER`: make a project that uses the installed segline; import the user's dataset if one is given."""
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, suppress
 from importlib.resources import files as resources
@@ -13,11 +11,11 @@ from pathlib import Path
 
 from segline import files, names
 from segline.commands import import_, preset
-from segline.data.dataset import NAME
 from segline.data.synthetic import NAME as DRAWN
-from segline.importing.bring import RAW
+from segline.importing.bring import RAW, is_name
 from segline.text import shown
 from segline.track import git, installed
+from segline.track.clone import CloneError, run_dvc
 
 # Map the name of each template file in segline.template to the path of its copy in a project.
 FILES = {
@@ -116,7 +114,7 @@ def _dataset_name(source: Path, name: str) -> str:
     if not source.exists():
         raise InitError(f"--import {source} does not exist; give the path of a folder or file with images and labels")
     name = name or (source.resolve().name if source.is_dir() else source.stem)
-    if not re.fullmatch(NAME, name) or len(name) > names.LONGEST:
+    if not is_name(name):
         raise InitError(
             f"{shown(name)} cannot be the name of a dataset; use --name to give another name, made up only of letters, "
             f"digits, '.', '_' and '-', and not longer than {names.LONGEST} characters"
@@ -269,15 +267,11 @@ def _import(source: Path, name: str, folder: Path, say: Callable[[str], None]) -
     say("\n".join(lines))
     dataset = RAW / name
     preset.change({"data": {"source": dataset.as_posix()}}, "segline init")
-    environment = {
-        **git.surroundings(),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-    }
-    command = [sys.executable, "-m", "dvc", "add", str(dataset)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        run_dvc(["add", str(dataset)], Path())
+    except CloneError as error:
         raise InitError(
             f"{dataset} was imported, but `dvc add {dataset}` failed; solve the problem, and run this command again "
-            f"in {folder}: {done.stderr.strip()[-1000:]}"
-        )
+            f"in {folder}: {error}"
+        ) from None
     git.call(Path(), "add", "--", "params.yaml")

@@ -118,8 +118,13 @@ def bring(
     return Imported(target, spec, reasons, len(dataset.images), instances, table, tuple(problems), resumed)
 
 
+def is_name(name: str) -> bool:
+    """Return whether a dataset may have this name."""
+    return re.fullmatch(NAME, name) is not None and len(name) <= names.LONGEST
+
+
 def _checked(name: str) -> str:
-    if not re.fullmatch(NAME, name) or len(name) > names.LONGEST:
+    if not is_name(name):
         raise DatasetError(
             f"--name {shown(name)} is not a valid name; use at most {names.LONGEST} letters, digits, '.', '_' and '-', "
             "and begin with a letter or digit"

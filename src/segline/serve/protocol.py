@@ -274,7 +274,7 @@ class Connection(H11Protocol, asyncio.BufferedProtocol):
         return min(seconds, ENDING) if self._ending and phase in deadlines else seconds
 
     def _make_room(self, others: list["Connection"]) -> None:
-        """Make room: close other connections that wait for their clients. If there are none, refuse this connection.
+        """Close other connections that wait for their clients. If no connection waits for its client, refuse this one.
 
         Several connections are closed at once. If all waiting connections belong to new clients, only one is closed. A
         connection in the queue waits for the server. It is closed last, and never while its first request waits there.

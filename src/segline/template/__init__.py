@@ -1,3 +1,5 @@
-"""Files that `segline init` writes into a new project. Here, dotfiles are stored without their leading dot,
-and dvc.yaml has another name, because DVC would run the stages of any dvc.yaml in segline's own repository.
+"""Files that `segline init` writes into a new project.
+
+Dotfiles are stored here without their leading dot. dvc.yaml is stored as stages.yaml, because DVC treats every dvc.yaml
+in segline's own repository as a pipeline.
 """

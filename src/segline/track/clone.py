@@ -67,10 +67,10 @@ class Clone:
         if not wanted:
             return
         try:
-            _dvc(["checkout", "--quiet", *wanted], self.project)
+            run_dvc(["checkout", "--quiet", *wanted], self.project)
         except CloneError:
             try:
-                _dvc(["pull", *wanted], self.project)
+                run_dvc(["pull", *wanted], self.project)
             except CloneError as error:
                 commit = _run(["git", "rev-parse", "--short", "HEAD"], self._top())
                 raise CloneError(
@@ -93,7 +93,8 @@ class Clone:
         return folder
 
 
-def _dvc(arguments: list[str], folder: Path) -> str:
+def run_dvc(arguments: list[str], folder: Path) -> str:
+    """Run DVC in `folder` and return its output; raise CloneError if DVC fails."""
     return _run([sys.executable, "-m", "dvc", *arguments], folder)
 
 

@@ -111,8 +111,11 @@ def require(stage: str) -> None:
 
 def mismatch(project: Path, stages: Container[str] = ROOMS) -> str | None:
     """Return a message if the installed code of `stages` does not match a project's segline.yaml; otherwise None."""
-    named_identity, installed = named(project), here()
-    if named_identity is None or not any(stage in stages for stage in named_identity.differing(installed)):
+    named_identity = named(project)
+    if named_identity is None:
+        return None
+    installed = here()
+    if not any(stage in stages for stage in named_identity.differing(installed)):
         return None
     return f"{_difference(named_identity, installed)}. {_install(named_identity.version)} and try again"
 

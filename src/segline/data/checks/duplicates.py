@@ -76,7 +76,7 @@ def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
 
 
 def partners(codes: Codes, labels: Indices) -> Indices:
-    """For each image, return the index of a similar image with a different label (group or split); -1 if there is none.
+    """Return, for each image, the index of a similar image in another group or split; -1 if no such image exists.
 
     Every pair is compared, so no pair is missed. 100,000 images take 15 s on one core (benchmarks/bench_check.py).
 
