@@ -281,7 +281,7 @@ def table_writer(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mappi
         yield writer.writerow
 
 
-def make_folder(path: Path) -> None:
+def make_empty_folder(path: Path) -> None:
     """Make an empty folder and its parents. An existing folder or link is replaced; the target of a link stays."""
     if path.is_symlink():
         path.unlink()
@@ -296,7 +296,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     building = temporary_name(target)
     with written(target):
         try:
-            make_folder(building)
+            make_empty_folder(building)
             yield building
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)

@@ -39,10 +39,10 @@ def json_output(command: Callable[..., Any], *arguments: Any) -> Any:
     return json.loads(output[0])
 
 
-def shown(command: Callable[..., Any], *arguments: Any) -> str:
-    """Return the printed output of a command."""
+def shown(command: Callable[..., Any], *arguments: Any, width: int = 160) -> str:
+    """Return the printed output of a command on a terminal with `width` columns."""
     text = StringIO()
-    command(*arguments, False, Console(file=text, width=160), lambda line: text.write(f"{line}\n"))
+    command(*arguments, False, Console(file=text, width=width), lambda line: text.write(f"{line}\n"))
     return text.getvalue()
 
 
@@ -54,8 +54,17 @@ def test_list_prints_versions_newest_first() -> None:
         (2, [], "passed", 0.7),
         (1, ["champion"], "passed", 0.6),
     ]
-    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown(models.list_, "").splitlines()]
-    assert [(line[0], line[1], line[3]) for line in lines if line][-1] == ("1", "@champion", "0.6000")
+    cells = re.split(r" {2,}", shown(models.list_, "").splitlines()[-2].strip())
+    assert (cells[0], cells[1], cells[3]) == ("1", "@champion", "0.6000")
+
+
+@pytest.mark.usefixtures("cells")
+def test_list_cuts_nothing_at_80_columns() -> None:
+    rows = json_output(models.list_, "")
+    output = shown(models.list_, "", width=80)
+    assert all(row["md5"][:8] in output and row["run"][:8] in output for row in rows)
+    assert "…" not in output
+    assert max(map(len, output.splitlines())) <= 80
 
 
 @pytest.mark.usefixtures("cells")

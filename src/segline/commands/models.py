@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -68,14 +69,14 @@ def list_(name: str, as_json: bool, console: Console, say: Callable[[str], None]
     if as_json:
         say(json.dumps(rows, indent=2))
         return
-    aliases = Column("aliases", min_width=len("@challenger"))  # otherwise a narrow terminal cuts the names
-    content = Table(
-        "version", aliases, "registered", MAIN, "gate", "md5", "run", title=Text(registry.name, style="table.title")
-    )
+    # At 80 columns, the words "@challenger" and a date must not be cut.
+    aliases, registered = Column("aliases", no_wrap=True), Column("registered", min_width=len("2026-01-31"))
+    title = Text(registry.name, style="table.title")
+    content = Table("version", aliases, registered, MAIN, "gate", "md5", "run", title=title, box=SIMPLE_HEAD)
     for version in rows:
         content.add_row(
             str(version["version"]),
-            Text(visible(" ".join(f"@{alias}" for alias in version["aliases"]))),
+            Text("\n".join(visible(f"@{alias}") for alias in version["aliases"])),
             local_time(version["registered"]),
             "-" if version[MAIN] is None else f"{version[MAIN]:.4f}",
             version["gate"],

@@ -69,7 +69,7 @@ def _filled(workshop: Path, name: str, key: str) -> Path:
     """Return the folder to fill, emptied if its stored digest differs from `key`, or if the folder contains links."""
     mark, filled = workshop / "key", workshop / name
     if not mark.is_file() or files.read_bytes(mark) != key.encode() or _holds_links(filled):
-        files.make_folder(filled)
+        files.make_empty_folder(filled)
         files.write_bytes(mark, key.encode())
     filled.mkdir(exist_ok=True)
     return filled

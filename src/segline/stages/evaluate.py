@@ -47,7 +47,7 @@ def main() -> None:
     predictor.inference = _chosen(predictor, prepared, settings, runtime.progress)
     names, classes = prepared.names("test"), prepared.dataset.classes
     for folder in ("predictions", "instances", "overlays"):
-        files.make_folder(OUT / folder)
+        files.make_empty_folder(OUT / folder)
     scores = [_judge(predictor, prepared, name) for name in progress.track(names, "evaluate", runtime.progress)]
     result = judge.total(scores, classes)
     rows = [{"image": name} | judge.row(score, classes) for name, score in zip(names, scores, strict=True)]

@@ -52,7 +52,7 @@ def _write_all(
 ) -> Moments:
     """Write the arrays and the manifest; return the pixel moments (sums of values and squares) of training images."""
     for kind in KINDS:
-        files.make_folder(folder / kind)
+        files.make_empty_folder(folder / kind)
 
     def write(stem: str) -> tuple[Row, Moments]:
         return _write(dataset, stem, channels, folder)

@@ -14,7 +14,7 @@ def main() -> None:
     settings, runtime = params.read(params.Sample), params.read(params.Runtime)
     with files.whole_folder(OUT) as folder:
         for kind in ("images", "instances", "classes"):
-            files.make_folder(folder / kind)
+            files.make_empty_folder(folder / kind)
 
         def write(index: int) -> None:
             drawing = synthetic.draw(settings.seed, index, settings.min_size, settings.max_size)

@@ -172,7 +172,7 @@ def _finish(run: Run, kept: keep.Kept, description: Description, collapsed: str 
 
 def _write(kept: keep.Kept, description: Description, collapsed: str | None) -> None:
     """Write data/model. Equal inputs give byte-identical files on every machine."""
-    files.make_folder(OUT)
+    files.make_empty_folder(OUT)
     files.copy(kept.weights, OUT / checkpoint.WEIGHTS)
     files.write_bytes(OUT / "model.json", description.encoded())
     history = [asdict(epoch) for epoch in kept.epochs]

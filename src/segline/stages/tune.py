@@ -220,6 +220,6 @@ def _write(
             for row in rows:
                 write(row)
         files.write_json(folder / "search.json", result)
-        files.make_folder(folder / "pictures")
+        files.make_empty_folder(folder / "pictures")
         for name, picture in pictures.items():
             files.write_bytes(folder / "pictures" / f"{name}.png", picture)

@@ -78,7 +78,7 @@ def _densities(prepared: Prepared, settings: params.Weights, folder: Path, mode:
         files.save_array(file, cells(prepared.classes(name), files.load_array(border), of_class))
         border.unlink()
 
-    files.make_folder(folder / DENSITY)
+    files.make_empty_folder(folder / DENSITY)
     for _ in progress.each(write, prepared.names("train"), "density", mode):
         pass
     files.write_json((folder / DENSITY).with_suffix(".json"), {"of_class": of_class.tolist()})

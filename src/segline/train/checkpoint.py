@@ -189,11 +189,6 @@ def read(folder: Path) -> CheckpointContent:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {error}") from error
 
 
-def save_weights(file: Path, network: torch.nn.Module) -> None:
-    """Write the weights of `network` to `file`; equal weights give equal bytes."""
-    save_file(weights(network), file)
-
-
 def weights(network: torch.nn.Module) -> dict[str, Tensor]:
     """Return the weights of `network` by name, on the CPU and contiguous."""
     return {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}

@@ -140,7 +140,7 @@ def test_masks_in_base64(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["../images/a.png", "..\\images\\a.png", "C:\\gone\\a.png"])
 def test_images_are_found_by_name(tmp_path: Path, path: str) -> None:
     write(tmp_path / "json", said(SHAPES[0], image=path))
-    files.make_folder(tmp_path / "images")
+    files.make_empty_folder(tmp_path / "images")
     (tmp_path / "json" / "a.png").rename(tmp_path / "images" / "a.png")
     for source in (tmp_path, tmp_path / "json" / "a.json"):
         assert found(source).images["a"].file == tmp_path / "images" / "a.png"

@@ -109,7 +109,7 @@ def spoil(folder: Path, what: str) -> None:
     masks = folder / "a" / "masks"
     match what:
         case "no masks":
-            files.make_folder(folder / "b" / "images")
+            files.make_empty_folder(folder / "b" / "images")
             imagefiles.write_png(folder / "b" / "images" / "b.png", CELLS)
         case "two images":
             imagefiles.write_png(folder / "a" / "images" / "second.png", CELLS)
