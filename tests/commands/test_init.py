@@ -120,8 +120,8 @@ def test_a_project_in_a_repository_uses_that_repository(tmp_path: Path) -> None:
         (".dvc/config", "is already a DVC repository; make the project in a new folder"),
         ("data/prepared/mine.npy", "holds data/prepared, which the stages of a project replace"),
         ("data/raw/cells/mine.tif", "holds data/raw/cells, which the stages of a project replace"),
-        ("data", "data must be a folder; rename it"),
-        (".gitignore/inner", ".gitignore must be a file; rename it"),
+        ("data", "data is a file, but a project has a folder there; rename the file"),
+        (".gitignore/inner", ".gitignore is a folder, but a project has a file there; rename the folder"),
     ],
 )
 def test_nothing_of_the_user_is_overwritten_at_once_or_by_a_stage(

@@ -169,7 +169,8 @@ def _refuse_existing(folder: Path, content: dict[str, bytes], name: str) -> None
             if taken.is_symlink():
                 raise InitError(f"{taken} is a link, and git does not follow links; replace the link by its target")
             if taken.exists() and taken.is_dir() is (taken == file):
-                raise InitError(f"{taken} must be a {'file' if taken == file else 'folder'}; rename it")
+                kinds = ("folder", "file") if taken == file else ("file", "folder")
+                raise InitError(f"{taken} is a {kinds[0]}, but a project has a {kinds[1]} there; rename the {kinds[0]}")
 
 
 def _unwritten(folder: Path, content: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:

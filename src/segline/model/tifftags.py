@@ -77,7 +77,7 @@ def _kinds(stream: BinaryIO) -> dict[int, int]:
 def _kind(entries: list[tuple[int, int, int, int]], form: _Form) -> int:
     """Return the NewSubfileType of a TIFF directory; a value of the older tag SubfileType is converted."""
     for tag, kind, _, stored in entries:
-        # Shift a two-byte value, because an entry stores this value in the first two bytes of a four-byte field.
+        # A two-byte value is in the first two of the field's four bytes. In big-endian files, shift it to the right.
         value = stored >> 16 if kind == SHORT and form.offset.format.startswith(">") else stored
         if tag == NEW_SUBFILE_TYPE:
             return value

@@ -144,9 +144,9 @@ def _judged(version: ModelVersion, lines: list[Promotion]) -> bool:
 
 
 def _notes(registry: Registry, versions: list[ModelVersion]) -> list[Finding]:
-    """Report uncommitted lines of registry.jsonl; report @champion or @previous if no commit has its code and settings.
+    """Report uncommitted lines of registry.jsonl, and problems with the commits of @champion and @previous.
 
-    Also report @champion or @previous if no commit has the dvc.lock of this version.
+    Either version is reported if no commit holds its code and settings, or if no commit holds its dvc.lock.
     """
     root = registry.store.place.root
     notes = []

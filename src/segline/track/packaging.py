@@ -90,9 +90,9 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return a copy with `by_bytes` True if `md5s` holds the MD5 of this copy; otherwise return self.
+        """Return self, or a copy with `by_bytes` set to True if the MD5 of the copy is in `md5s`.
 
-        Earlier segline releases computed the MD5 of the code from its exact bytes, as the copy does.
+        The copy computes the MD5 of the code from its exact bytes, as earlier segline releases did.
         """
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self

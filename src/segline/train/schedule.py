@@ -51,9 +51,9 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def drops(losses: Sequence[float], patience: int) -> int:
-    """Count how often the loss reached no new minimum for `patience` + 1 consecutive epochs.
+    """Count the plateaus of the loss: stretches of `patience` + 1 consecutive epochs without a new minimum.
 
-    Each epoch counts at most once.
+    A stretch begins after a new minimum or after the previous stretch, so stretches do not overlap.
     """
     count, waited, best = 0, 0, math.inf
     for loss in losses:

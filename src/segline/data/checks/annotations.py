@@ -42,10 +42,10 @@ def pieces(instances: Labels, count: int) -> Counts:
 
 
 def _runs(instances: Labels) -> Iterator[tuple[Counts, Counts, Counts]]:
-    """Divide rows into runs of pixels with the same instance id; yield each run's id, and the pairs of touching runs.
+    """Divide rows into runs of pixels with the same instance id, and find the pairs of touching runs.
 
-    For each block of rows, three arrays are yielded: the instance id of each run, and the upper and the lower run of
-    each pair. Two runs touch if they belong to the same instance and have neighbouring pixels in consecutive rows.
+    For each block of rows, yield three arrays: the instance id of each run, and the upper and the lower run of each
+    pair. Two runs touch if they belong to the same instance and have neighbouring pixels in consecutive rows.
     """
     height, width = instances.shape
     rows = max(1, PIXELS // max(1, width))

@@ -20,7 +20,7 @@ MOST_CLASSES = 20  # if masks hold more values than this, the values are usually
 MOST_VALUES = 2**16  # largest number of different values that are counted
 FEWEST_NOISY, MOST_NOISY = 2, 4096  # limits for the number of different values in a mask whose texture is computed
 # Lossy compression changes black and white slightly.
-# So black means less than 8/255 of the white value, and white means at least 248/255 of the white value.
+# So a value below 8/255 of pure white counts as black, and a value of at least 248/255 of pure white counts as white.
 SOFT = (8 / 255, 248 / 255)
 # Pixels of value 0 form a net of borders if nearly all of them are connected and the mask has many components, which
 # are 4-connected groups of pixels above 0. The components must also fill at least half of the mask.

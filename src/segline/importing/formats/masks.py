@@ -217,7 +217,7 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse masks if no id exceeds PLAIN_IDS: it is unclear whether such small ids mean objects or rare classes."""
+    """Refuse masks if no value exceeds PLAIN_IDS: such small values may be object ids, or ids of rare classes."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(

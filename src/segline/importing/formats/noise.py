@@ -137,7 +137,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
     raise LayoutError(
         f"the masks hold the values {counts}; of all masks, {census.most_of[IGNORE][1]} has the most pixels with the "
         f"value {IGNORE}. If {IGNORE} marks ignored pixels, add --ignore {IGNORE}. If there is only one "
-        f"foreground class, and {IGNORE} or the small values are noise, add --threshold {middle}. "
+        f"foreground class, and the other values are noise, add --threshold {middle}: larger values are foreground. "
         "Otherwise give the class of each value with --colours"
     )
 
