@@ -30,7 +30,7 @@ run: $(PINS)
 	@PYTHONPATH=src $(BIN)/python -m segline summary
 
 test: $(DEV_PINS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 soak: $(DEV_PINS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m soak --durations=15 tests/soak

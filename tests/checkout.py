@@ -4,11 +4,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -153,13 +154,24 @@ class Project:
         content: dict[str, object] = json.loads((self.folder / file).read_text())
         return content
 
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Query the database of the store; much quicker than a process that imports MLflow."""
+        with closing(sqlite3.connect(self.folder / "mlruns" / "mlflow.db")) as connection:
+            return connection.execute(sql).fetchall()
+
     def runs(self) -> int:
         """Count the runs in the store."""
-        script = (
-            "from segline.track.store import open_store; s = open_store(); "
-            "print(len(s.client.search_runs([s.experiment_id])))"
-        )
-        return int(self.run(sys.executable, "-c", script, PYTHONPATH="src").split()[-1])
+        return int(self.query("SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'")[0][0])
+
+    def versions(self) -> dict[str, list[tuple[int, str, list[str]]]]:
+        """Return the versions of each model in the store: number, md5 and aliases, sorted."""
+        models: dict[str, list[tuple[int, str, list[str]]]] = {}
+        tags = "SELECT name, version, value FROM model_version_tags WHERE key = 'version.md5' ORDER BY name, version"
+        aliases = self.query("SELECT name, version, alias FROM registered_model_aliases ORDER BY alias")
+        for name, number, md5 in self.query(tags):
+            held = [alias for model, version, alias in aliases if (model, int(version)) == (name, number)]
+            models.setdefault(name, []).append((number, md5, held))
+        return models
 
     @property
     def store(self) -> str:

@@ -20,6 +20,8 @@ from tests.checkout import SMALL, Project
 ROOT = Path(__file__).parents[1]
 # Processes that a test starts run the code of this checkout, even if another segline is installed.
 os.environ["PYTHONPATH"] = str(ROOT / "src")
+# Otherwise each of these processes would compile segline anew, which takes seconds on a busy machine.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No deadline, because a busy machine is slow. In CI the examples are repeatable; elsewhere they are random.
 hypothesis.settings.register_profile("segline", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("segline")

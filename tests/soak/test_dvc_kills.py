@@ -18,6 +18,7 @@ import pytest
 from tests.checkout import SMALL, Project
 from tests.stages import test_train_killed as killed
 
+pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("dvc_kills")]
 TRAIN = {
     "model": {"width": 2, "depth": 1},
     "train": {"epochs": 12, "tiles_per_epoch": 8, "batch_size": 2, "tile": 64, "validation_tiles": 4},
@@ -107,7 +108,6 @@ def steps(project: Any) -> set[tuple[str, int]]:
     return set(killed.rows(project.folder / "mlruns" / "mlflow.db", query))
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize(
     ("how", "state"),
     [
@@ -130,7 +130,6 @@ def test_repro_resumes(project: Any, model: dict[str, str], how: Callable[[psuti
     assert steps(project) == set()
 
 
-@pytest.mark.soak
 def test_a_forced_run_after_a_resumed_one_starts_from_the_beginning(project: Any, model: dict[str, str]) -> None:
     """DVC has the model when the resumed run has finished."""
     end(project, ["dvc", "repro", "train"], lambda dvc: stage(dvc).terminate(), saved(project))
@@ -140,7 +139,6 @@ def test_a_forced_run_after_a_resumed_one_starts_from_the_beginning(project: Any
     assert killed.outputs(project.folder) == model
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize("kind", ["", "--temp", "--queue"])
 def test_experiments_resume(project: Any, kind: str) -> None:
     """The state of an experiment is in the main checkout, wherever it runs."""
@@ -157,7 +155,6 @@ def test_experiments_resume(project: Any, kind: str) -> None:
     assert steps(project) == set()
 
 
-@pytest.mark.soak
 def test_a_changed_setting_starts_a_new_training_and_is_named(project: Any, model: dict[str, str]) -> None:
     end(project, ["dvc", "repro", "train"], lambda dvc: os.killpg(dvc.pid, signal.SIGKILL), saved(project))
     project.set(train={"learning_rate": 0.02})
@@ -188,14 +185,20 @@ def searched(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {name: (project.folder / "data" / "tune" / name).read_bytes() for name in OF_TUNE}
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
-@pytest.mark.parametrize("trial", [0, 1, 2])
-@pytest.mark.parametrize("epochs", [0, 2], ids=["at its start", "within it"])
+@pytest.mark.parametrize(
+    ("number", "trial", "epochs"),
+    [
+        (signal.SIGKILL, 0, 0),
+        (signal.SIGTERM, 0, 2),
+        (signal.SIGTERM, 1, 0),
+        (signal.SIGKILL, 1, 2),
+        (signal.SIGKILL, 2, 2),
+    ],
+)
 def test_a_search_resumes(
     project: Any, searched: dict[str, bytes], number: signal.Signals, trial: int, epochs: int
 ) -> None:
-    """The search is stopped together with DVC, between two trials and within each trial."""
+    """The search is stopped together with DVC: at the start of a trial or within it, by each signal, in each trial."""
     project.set(**SEARCH)
     database = project.folder / "mlruns" / "mlflow.db"
     logged = (

@@ -26,8 +26,7 @@ Process = subprocess.Popen[str]
 Start = Callable[..., Process]
 
 
-@pytest.mark.parametrize("trial", [0, 1, 2])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "trial"), [(signal.SIGTERM, 0), (signal.SIGKILL, 1), (signal.SIGTERM, 2)])
 def test_a_signal_changes_no_result(project: Path, searched: Path, number: signal.Signals, trial: int) -> None:
     process = tiny.start(project)
     tiny.wait_for(lambda: tiny.begun(project, trial), process)
