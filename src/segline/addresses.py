@@ -81,7 +81,7 @@ def secrets(address: str) -> Iterator[str]:
             yield name
         if colon:
             yield password
-            # Yield also the parts of the password as texts to hide.
+            # Also yield the parts of the password between separators, so that the parts are hidden, too.
             # A library may mistake such a part for the host or the port, and show the part in an error message.
             parts = re.split(r"[/?#@:]", f"{password}/{unquote(password)}")
             yield from (part for part in parts if len(part) > SHORT)

@@ -293,7 +293,7 @@ class Axis(Section):
 
     @model_serializer
     def _as_written(self) -> dict[str, object]:
-        """Serialize the axis as in params.yaml, without options that are not set."""
+        """Return the range or the choices as written in params.yaml, without options that are not set."""
         options = {
             "low": self.low,
             "high": self.high,
@@ -421,7 +421,7 @@ class Tune(Section):
         if "train.dice_weight" in self.space and self.metric == "loss":
             raise ValueError(
                 "train.dice_weight changes the loss itself, so losses of different trials are not comparable; set "
-                "objective to 'maximize mean_iou', or remove train.dice_weight from space"
+                "objective to 'maximize mean_iou', or remove train.dice_weight from tune.space"
             )
         if kinds := self.space.get("train.schedule.kind"):
             for name in self.space:
@@ -526,7 +526,7 @@ class Gate(Section):
 
 
 class Runtime(Section):
-    """Device, threads and display. These settings are not inputs of a stage: changing them makes no stage run again."""
+    """Device, threads and display. These settings are not inputs of a stage, so a change does not rerun any stage."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     workers: int = Field(

@@ -152,6 +152,7 @@ def test_names_that_file_systems_do_not_take_are_refused() -> None:
             assert plan(layout, None, side).blocks == {stem: {stem: WHOLE}}
             continue
         with pytest.raises(
-            LayoutError, match=r"would have \d+ bytes.*file systems allow at most 255; shorten the name of the image"
+            LayoutError,
+            match=r"would have a file name of \d+ bytes.*file systems allow at most 255; shorten the name of the image",
         ):
             plan(layout, None, side)

@@ -221,8 +221,8 @@ def _start_git(folder: Path, paths: list[str]) -> None:
             git.call(folder, "init", "--quiet")
         if ignored := _ignored(folder):
             raise InitError(
-                "the project was not made, because these patterns (FILE:LINE:PATTERN) make git ignore files that must "
-                f"be under version control: {ignored}; change the patterns, or choose another folder"
+                "the project was not made, because git would ignore files that must be under version control; change "
+                f"these patterns (FILE:LINE:PATTERN), or choose another folder: {ignored}"
             )
         git.call(folder, "add", "--force", "--", *paths)
     except OSError:

@@ -179,7 +179,7 @@ def check_targets(paths: list[Path], images: list[str], out: Path, options: Pred
     # Check all suffixes, because the suffix of a result file is not known before the image is read.
     targets = {_real(out) / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES}
     for path in paths:
-        # A result must not replace an input link, the file behind that link, or a Zarr folder that contains the input.
+        # A result must not replace an input, the file to which an input links, or a Zarr folder around the input.
         places = _real(path.parent) / path.name, _real(path)
         if any(targets & {place, *place.parents} for place in places):
             raise PredictError(f"{path}: its results in {out} would replace this image; name another folder as --out")

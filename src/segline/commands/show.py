@@ -60,7 +60,7 @@ def facts(registry: Registry, version: ModelVersion) -> dict[str, Any]:
 
 
 def _overview(content: dict[str, Any]) -> Table:
-    """Return a table of the facts that fit on one line each."""
+    """Return a table of the version's short properties; longer ones have tables of their own."""
     lines = {
         "aliases": " ".join(f"@{alias}" for alias in content["aliases"]),
         "registered": local_time(content["registered"]),

@@ -55,9 +55,9 @@ def main(image: str, name: str, as_json: bool, console: Console, say: Callable[[
 
 
 def match(image: SplitImage, name: str, md5: str | None) -> str:
-    """Return how `image`, an image of a version, matches the user's image; return "" if it does not match.
+    """Compare an image of a version with the user's image; return "" if neither the content nor the name is the same.
 
-    If it matches, the result is "content", "name" or "name, other content".
+    Otherwise return "content", "name" or "name, other content".
 
     Parameters
     ----------

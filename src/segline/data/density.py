@@ -104,7 +104,7 @@ def _band(density: Float, border: Array) -> Float:
 
 
 def _table(of_class: Sequence[float] | Float) -> Float:
-    """Return a table (256,) with the density of tile centres for each class id; ids without a class have density 0."""
+    """Return the densities of tile centres as a table (256,), indexed by class id; numbers without a class have 0."""
     table = np.zeros(IGNORE + 1)
     table[: len(of_class)] = of_class
     return table

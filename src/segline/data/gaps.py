@@ -204,7 +204,7 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """Keep one pixel of each instance in `protected`; its neighbours in other instances become background.
+    """Keep one pixel of each instance with an id in `protected`; its neighbours in other instances become background.
 
     `_rivals` returns these neighbours. The kept pixel has the fewest such neighbours among the pixels of the instance
     that are not yet background. Instances are processed in turn.

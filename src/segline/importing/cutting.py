@@ -98,8 +98,9 @@ def _refuse_long_names(blocks: Mapping[str, Windows]) -> None:
         longest = max((len(name.encode(errors="surrogateescape")) for name in (stem, *windows_of)), default=0)
         if longest + len(".png") > LONGEST_NAME:
             raise LayoutError(
-                f"image {stem[:40]}...: the file name of the image or of a block would have {longest + len('.png')} "
-                f"bytes, but file systems allow at most {LONGEST_NAME}; shorten the name of the image"
+                f"image {stem[:40]}...: the imported image, or a block of it, would have a file name of "
+                f"{longest + len('.png')} bytes, but file systems allow at most {LONGEST_NAME}; shorten the name of "
+                "the image"
             )
 
 

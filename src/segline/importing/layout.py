@@ -101,9 +101,9 @@ def raise_errors(errors: Sequence[str]) -> None:
 
 
 def refuse_or_skip(errors: Sequence[str], options: ImportOptions, files: str) -> list[str]:
-    """Raise LayoutError with `errors` about unpaired files; if --skip-unpaired is set, return a line for the user.
+    """Raise LayoutError with the `errors`, which name unpaired files; with --skip-unpaired, only report these files.
 
-    The line tells the user how many files are left out. If there are no errors, return no line.
+    Then return a line that tells the user how many files are left out. If there are no errors, return no line.
     """
     if not options.skip_unpaired:
         raise_errors(errors)

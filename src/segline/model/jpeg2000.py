@@ -209,8 +209,8 @@ def _doubt_style(size: _Size, own_precincts: int, style: bytes) -> None:
     levels, blocks, precincts = style[0], style[1:3], style[5 : 6 + style[0]]
     if levels > LEVELS or min(blocks) < SMALLEST_BLOCK or sum(blocks) > 8:
         raise ImageError(
-            f"the number of levels ({levels}) or the size of the code-blocks is not supported; save the file with "
-            "fewer levels, and with code-blocks of 64 x 64"
+            f"the number of wavelet decompositions ({levels}) or the size of the code-blocks is not supported; save "
+            f"the file with at most {LEVELS} decompositions, and with code-blocks of 64 x 64"
         )
     count = 0
     for level in range(levels + 1) if own_precincts else ():

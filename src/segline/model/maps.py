@@ -121,7 +121,7 @@ def _read(journal: Path) -> Finished:
 
 
 def _write(journal: Path, finished: Finished, file: Path) -> None:
-    """Write the progress `finished` into the journal, but only after the data of `file` is on the disk."""
+    """Write into the journal how much is finished, but only after the data of `file` is on the disk."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary = journal.with_name(f".{journal.name}.partial")

@@ -125,8 +125,8 @@ def selected(objects: Objects, keep: npt.NDArray[np.bool_]) -> Objects:
     first = np.zeros(keep.size, np.int64)
     columns = np.arange(objects.shape[1])[::-1]
     for row in range(objects.shape[0] - 1, -1, -1):
-        # `first` holds one pixel position for each object id; each pixel of the object overwrites this position.
-        # Rows are read from bottom to top, and columns from right to left, so the object's first pixel comes last.
+        # `first` will hold the position of the first pixel of each object. Rows are read from bottom to top, columns
+        # from right to left, so the first pixel comes last and overwrites the positions of the others.
         # If an id occurs several times in one assignment, numpy keeps the position that is assigned last.
         first[objects[row, ::-1]] = row * objects.shape[1] + columns
     numbers = np.zeros(keep.size, np.int32)

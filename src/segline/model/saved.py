@@ -45,7 +45,7 @@ class Description:
                 "field network",
             )
             # Limit the number of channels at the lowest level (width << depth).
-            # Without this limit, a damaged width or depth in the file could make the network fill all memory.
+            # Without this limit, a network with a damaged width or depth could fill all memory.
             _doubt(network.get("width", 64) << network.get("depth", 4) <= WIDEST, "field network.width")
             _doubt(isinstance(classes, dict) and 2 <= len(classes) <= 255, "field classes")
             _doubt(list(classes) == [str(number) for number in range(len(classes))], "field classes")

@@ -157,7 +157,7 @@ def fold(indices: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
 
 
 def reach(span: Span, length: int) -> tuple[slice, npt.NDArray[np.int64]]:
-    """Return the slice of an axis that a window reads, and for each position in the window its index in the slice."""
+    """Return the slice of one axis that a window reads, and for each position in the window its index in this slice."""
     indices = fold(np.arange(span.start, span.stop), length)
     first = int(indices.min())
     return slice(first, int(indices.max()) + 1), indices - first

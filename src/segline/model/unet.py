@@ -64,7 +64,7 @@ class UNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         widths = [width * 2**level for level in range(depth + 1)]
         # A transposed convolution halves the number of channels, but bilinear up-sampling keeps this number.
-        # So convolutions before bilinear up-sampling output half as many channels as those before a transposed one.
+        # So a block has half as many output channels before bilinear up-sampling as before a transposed convolution.
         passed_up = [w if upsampling == "transposed" else max(1, w // 2) for w in widths]
         bottom = [*widths[:-1], passed_up[-1]]
         ins = [in_channels * reduction**2, *widths[:-1]]

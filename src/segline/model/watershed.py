@@ -172,7 +172,7 @@ def _followed(pointers: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 
 def _touching(land: Land, shifted: Land) -> Passes:
-    """Compare `land` and `shifted` pixel by pixel; return the saddles, one for each pixel where two regions meet."""
+    """Return one saddle for each pixel whose region in `land` differs from its region in `shifted`."""
     meet = (land.ids != shifted.ids) & (land.ids > 0) & (shifted.ids > 0)
     return Passes(land.ids[meet], shifted.ids[meet], np.minimum(land.heights[meet], shifted.heights[meet]))
 

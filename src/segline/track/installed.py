@@ -78,7 +78,7 @@ def here() -> Identity:
 
 
 def named(project: Path = Path()) -> Identity | None:
-    """Read the version and code digests of segline from a project's segline.yaml; return None if this file is missing.
+    """Read from a project's segline.yaml which segline the project needs; return None if this file is missing.
 
     Raises
     ------

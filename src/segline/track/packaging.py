@@ -90,9 +90,9 @@ class Parts:
     by_bytes: bool = False
 
     def as_recorded(self, md5s: Container[str]) -> Self:
-        """Return self, or a copy with `by_bytes` set to True if the MD5 of the copy is in `md5s`.
+        """Return a copy with `by_bytes` = True if its MD5 is in `md5s`; otherwise return self.
 
-        The copy computes the MD5 of the code from its exact bytes, as earlier segline releases did.
+        With `by_bytes`, the MD5 is computed from the exact bytes of the code, as in earlier segline releases.
         """
         earlier = replace(self, by_bytes=True)
         return earlier if earlier.md5 in md5s else self
@@ -155,7 +155,7 @@ def package_name(sources: Mapping[str, bytes], *, by_bytes: bool) -> str:
 
 
 def version_code(package: str, sources: Mapping[str, bytes]) -> str:
-    """Compute the MD5 of a version's code; return an empty text if the name `package` does not match the code.
+    """Compute the MD5 of a version's code; return an empty text if `package` is not the name of a package of this code.
 
     The name shows how the MD5 is computed: as the code digest or, in versions of earlier segline releases, from the
     exact bytes. If somebody renames a package to get the other MD5, registry.jsonl has no line with this MD5.
@@ -236,8 +236,8 @@ def check(folder: Path, parts: Parts) -> None:
     objects = matched_objects(answer["instances"][0], parts.instances)
     if objects.fp + objects.fn > most_other(objects):
         raise PackagingError(
-            f"the packed model does not reproduce the example: of the {objects.tp + objects.fn} objects in "
-            f"data/reports/instances, it finds {objects.tp}, and {objects.fp} objects that are not there; {again}"
+            f"the packed model does not reproduce the example: it finds {objects.tp} of the "
+            f"{objects.tp + objects.fn} objects in data/reports/instances, and {objects.fp} other objects; {again}"
         )
 
 

@@ -71,7 +71,7 @@ class Watch:
         )
 
     def _current(self) -> Spell | None:
-        """Return the `Spell` that includes the latest epoch, or None if this epoch's predictions did not collapse."""
+        """Return the collapse that includes the latest epoch; None if this epoch's predictions did not collapse."""
         return self.spells[-1] if self.spells and self.spells[-1].last == self.epoch else None
 
     def _describe(self, spell: Spell) -> str:

@@ -225,7 +225,7 @@ def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
 
 
 def forward(network: UNet, batch: Batch, settings: Train, confusion: npt.NDArray[np.int64] | None = None) -> LossSums:
-    """Return the `LossSums` of `batch`. If `confusion` (K, K) is given, also count the predictions in this matrix."""
+    """Return the `LossSums` of `batch`. If a matrix `confusion` (K, K) is given, add the predictions to its counts."""
     device = next(network.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     image = batch[0].to(device, memory_format=memory_format, non_blocking=True)

@@ -45,7 +45,7 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to train. ``trained``: settings for its short training; ``settings``: settings for a full training."""
+    """A trial to train. ``settings``: as drawn; ``trained``: the same, for the short training of the search."""
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
         self.number = trial.number
@@ -200,7 +200,7 @@ class Search:
         return values
 
     def _base_values(self) -> dict[str, Value]:
-        """Return `plan.base_values()`, the values in params.yaml, without those outside the search space."""
+        """Return the values of `plan.base_values()`, from params.yaml, that lie within the search space."""
         return {
             name: value for name, value in self.plan.base_values().items() if holds(self.plan.tune.space[name], value)
         }

@@ -139,7 +139,7 @@ def of_classes(name: str, classes: Labels, values: Mapping[int, int], spec: Spec
 
 
 def _smoothed(name: str, labels: Labels, areas: Counts, what: str) -> Iterator[Problem]:
-    """Yield a problem if a mask looks smoothed: most values occur only at pixels with both lower and higher neighbours.
+    """Yield a problem if a mask looks smoothed: most of its values occur only between a lower and a higher neighbour.
 
     `areas` holds the number of pixels of each value 0, 1, ...
     """
@@ -166,7 +166,7 @@ def _between(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def of_instances(name: str, instances: Labels) -> Iterator[Problem]:
-    """Yield problems if instance ids (H, W) show a smoothed mask, tiny instances or instances in several pieces."""
+    """Yield problems if a mask (H, W) of instance ids is smoothed, or has tiny instances or instances in pieces."""
     numbered, count = renumber(instances)
     areas = _counts(numbered, count)
     for problem in _smoothed(name, numbered, areas, "ids"):
@@ -202,7 +202,7 @@ def _tiny(name: str, areas: npt.NDArray[np.integer], numbered: Labels, what: str
 
 
 def of_both(name: str, classes: Labels, instances: Labels, spec: Spec) -> Iterator[Problem]:
-    """Yield problems for pixels that have only a class or only an instance, and for instances of several classes."""
+    """Yield problems for pixels with only a class or an instance, and for instances with pixels of several classes."""
     areas = foreground(classes, spec.ignore)
     cells = instances > 0
     if spec.ignore is not None:

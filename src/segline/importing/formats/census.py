@@ -132,8 +132,8 @@ class Census:
     softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in one mask, and its file
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
-    # For each value, four counts of its pixels, summed over the masks that hold 2 to MOST_NOISY different values.
-    # `textured` counts all of them, `solid` those in areas, `linked` those in lines, and `edge` those at edges.
+    # For each value, the number of its pixels in the masks that hold 2 to MOST_NOISY different values:
+    # `textured` counts all pixels, `solid` those in areas, `linked` those in lines, and `edge` those at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)

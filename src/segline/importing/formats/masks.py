@@ -204,7 +204,7 @@ def kind_of_two_values(census: Census, values: Sequence[int]) -> tuple[Kind, str
 
 
 def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
-    """Return whether each id occurs in few masks, as object ids do.
+    """Return True if every id occurs in few masks, as object ids do.
 
     Few masks means one mask or, if at least four masks hold ids, at most half of these masks. If only one mask holds
     ids, all ids must exceed PLAIN_IDS. Object ids may recur, because two crops of one label image may show parts of
@@ -217,7 +217,7 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse masks if no value exceeds PLAIN_IDS: such small values may be object ids, or ids of rare classes."""
+    """Refuse masks if no value exceeds PLAIN_IDS, because small values may be object ids or ids of rare classes."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(

@@ -143,7 +143,7 @@ def refuse_white_beside_ids(census: Census, values: Sequence[int], options: Impo
 
 
 def refuse_noisy_classes(census: Census, values: Sequence[int], options: ImportOptions) -> None:
-    """Refuse masks with few values if some values look like noise, unless --class makes each of these a named class.
+    """Refuse masks with few values if some values look like noise, unless --class names the class of each noise value.
 
     Raises
     ------
