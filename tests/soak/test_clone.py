@@ -52,8 +52,11 @@ def grown(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
 
 
 def listed(project: Project) -> tuple[object, ...]:
-    """Return the models without their numbers, and the test metrics of all runs."""
-    models = {name: sorted((md5, aliases) for _, md5, aliases in held) for name, held in project.versions().items()}
+    """Return what a clone must restore: versions, the aliases champion and previous, and test metrics of runs."""
+    models = {
+        name: sorted((md5, [alias for alias in aliases if alias != "challenger"]) for _, md5, aliases in held)
+        for name, held in project.versions().items()
+    }
     return models, project.query("SELECT value FROM latest_metrics WHERE key = 'test_mean_iou' ORDER BY value")
 
 
