@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.checkout import Project
 
-pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("finished")]
+pytestmark = pytest.mark.soak
 SYNC_KILLS = 4
 KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests", "AWS_DEFAULT_REGION": "us-east-1"}
 

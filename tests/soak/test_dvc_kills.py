@@ -18,7 +18,7 @@ import pytest
 from tests.checkout import SMALL, Project
 from tests.stages import test_train_killed as killed
 
-pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("dvc_kills")]
+pytestmark = pytest.mark.soak
 TRAIN = {
     "model": {"width": 2, "depth": 1},
     "train": {"epochs": 12, "tiles_per_epoch": 8, "batch_size": 2, "tile": 64, "validation_tiles": 4},

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from tests.checkout import STAGES, Project
 
-pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("finished")]
+pytestmark = pytest.mark.soak
 
 
 def stages_of(lock: str) -> dict[str, Any]:

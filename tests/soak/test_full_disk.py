@@ -11,7 +11,7 @@ import pytest
 
 from tests.checkout import Project
 
-pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("finished")]
+pytestmark = pytest.mark.soak
 ROOM = 96  # MiB beside the project
 PREDICT = ("predict", "data/raw/cells/images/cells-000.png", "--model", "models:/cells@champion", "--out", "out")
 COMMANDS = {

@@ -9,7 +9,7 @@ import pytest
 from segline.track import installed
 from tests.checkout import SMALL, Project
 
-pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("own_project")]
+pytestmark = pytest.mark.soak
 SETTINGS = {**SMALL, "tune": {"trials": 0}}
 
 

@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.checkout import Project
 
-pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("finished")]
+pytestmark = pytest.mark.soak
 PATIENCE = 120  # seconds
 MOVING = (ElementClickInterceptedException, StaleElementReferenceException)
 OPTIONS = (

@@ -14,7 +14,7 @@ import pytest
 from segline.data import imagefiles
 from tests.checkout import SMALL, Project, read_only
 
-pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("several_datasets")]  # each test continues the one before
+pytestmark = pytest.mark.soak
 INSIDE = Path("Abteilung 7", "Zellen für Müller")  # path of the project in its repository
 DATASETS = ("discs", "bars", "rings")
 WIDTHS = {"discs": 4, "bars": 5, "rings": 6}  # model.width of each dataset

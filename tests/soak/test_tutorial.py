@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.checkout import Project
 
-pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("tutorial")]
+pytestmark = pytest.mark.soak
 
 # A block of the page: its language, the name under which the user saves it, and its content.
 BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
