@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def top(made: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "top"
+    folder = tmp_path / "Größe, 2. Teil"
     shutil.copytree(made, folder, symlinks=True)
     return folder
 

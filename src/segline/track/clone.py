@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from configobj import ConfigObj
 from dvc.config import Config, ConfigError
 from ruamel.yaml import YAML
 
@@ -47,11 +48,14 @@ class Clone:
         if not dvc.is_dir():
             raise CloneError(f"commit {commit[:10]} contains no folder .dvc, so its data cannot be restored")
         # The clone lacks .dvc/config.local, because git ignores this file. So set the cache and the remotes here.
-        with Config(str(dvc)).edit("local") as config:
-            config["cache"]["dir"] = self._cache
-            config["remote"] = self._config["remote"]
-            if remote := self._config["core"].get("remote"):
-                config["core"]["remote"] = remote
+        # Do not let DVC write the file: DVC reads UTF-8, but cannot write paths with letters beyond ASCII.
+        local = ConfigObj(encoding="utf-8")
+        local["cache"] = {"dir": self._cache}
+        local["core"] = {name: value for name, value in self._config["core"].items() if name == "remote"}
+        for name, options in self._config["remote"].items():
+            local[f'remote "{name}"'] = options
+        with (dvc / "config.local").open("wb") as file:
+            local.write(file)
 
     def fetch(self, paths: Iterable[str]) -> None:
         """Restore the missing data at `paths` from the DVC cache, or else from the DVC remote.
