@@ -22,6 +22,7 @@ from segline.data.augment import coordinates, draw, grey, grid, warp
 from segline.data.tile_sampler import TrainingTiles
 from segline.model.images import Statistics, normalise, scale
 from segline.params import Augment
+from segline.transforms import applied, compose
 
 TILE, VALID = 572, 388
 ROUNDS = 60
@@ -31,7 +32,7 @@ def main() -> None:
     """Take the CPU time of all candidates in turns, round by round: a busy machine slows all of them alike."""
     one_core()
     with tempfile.TemporaryDirectory() as folder:
-        candidates = {**samples(Path(folder)), **parts(), **rivals()}
+        candidates = {**samples(Path(folder)), **parts(), **extras(), **rivals()}
         times: dict[str, list[float]] = {name: [] for name in candidates}
         for number in range(ROUNDS + 3):
             for name, candidate in candidates.items():
@@ -119,6 +120,17 @@ def parts() -> dict[str, Callable[[int], Any]]:
         "  warp weights, linear": lambda _: warp(place, weights, "linear"),
         "  grey values": lambda _: grey(parameters, tile, (0.5,)),
         "  scale and normalise": lambda _: normalise(scale(image[:TILE, :TILE]), known),
+    }
+
+
+def extras() -> dict[str, Callable[[int], Any]]:
+    """Some transforms for the setting augment.extra, each alone, on an RGB tile."""
+    tile = np.random.default_rng(0).integers(0, 256, (TILE, TILE, 3), dtype=np.uint8)
+    names = ("RandomGamma", "GaussianBlur", "ImageCompression", "CoarseDropout", "CLAHE", "ColorJitter", "HEStain")
+    transforms = {name: compose([{name: {"p": 1}}]) for name in names}
+    return {
+        f"  extra: {name}, 3 channels uint8": lambda number, of=transform: applied(of, tile, number)
+        for name, transform in transforms.items()
     }
 
 

@@ -261,6 +261,7 @@ AGAIN = """
 | `text.py` | - | - | - | - |
 | `track` | register | register | - | - |
 | `train` | tune, train, evaluate | tune, train, evaluate | - | search, training |
+| `transforms.py` | all | all | - | search, training |
 """
 
 

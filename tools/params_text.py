@@ -101,7 +101,9 @@ def allowed(schema: dict[str, Any]) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     kind = {"number": "number", "integer": "whole number", "string": "text", "boolean": "`true`, `false`"}
-    words = kind.get(schema["type"], "list of names")
+    words = kind.get(schema["type"]) or (
+        "list of names" if schema["items"]["type"] == "string" else "list of transforms"
+    )
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
     return " ".join([words, ", ".join(limits)]).strip()

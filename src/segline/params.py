@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from segline import names, parse
+from segline import names, parse, transforms
 from segline.text import LONGEST, MESSAGE, cut, shown
 
 
@@ -149,6 +149,17 @@ class Augment(Section):
     noise: NonNegative = Field(
         0.02, description="largest standard deviation of the added noise, as a fraction of the data type's range"
     )
+    extra: tuple[dict[str, dict[str, Any]], ...] = Field(
+        (), description="albumentations transforms of pixel values, applied in this order: [{NAME: {ARGUMENT: VALUE}}]"
+    )
+    extra_probability: Fraction = Field(1, description="probability that the transforms in extra are applied to a tile")
+
+    @field_validator("extra")
+    @classmethod
+    def _known_transforms(cls, entries: tuple[transforms.Entry, ...]) -> tuple[transforms.Entry, ...]:
+        if entries:
+            transforms.compose(entries)
+        return entries
 
     @model_validator(mode="after")
     def _scales_in_order(self) -> Self:

@@ -16,6 +16,7 @@ from segline.data.dataset import IGNORE
 from segline.data.density import Density
 from segline.model.images import Statistics, normalise, scale, to_network
 from segline.params import Augment
+from segline.transforms import applied, compose, probe
 
 Array = npt.NDArray[Any]
 # A sample holds the network input (C, n, n) float32, the target (m, m) uint8 and the weights (m, m) float32.
@@ -47,8 +48,8 @@ class TrainingTiles(Dataset[Sample]):
     Raises
     ------
     ValueError
-        There are no images, their arrays differ in size, they do not match the statistics or the density, or the output
-        is not centred in the tile.
+        There are no images, their arrays differ in size, they do not match the statistics or the density, the output
+        is not centred in the tile, or a transform of `augment.extra` cannot be used for these images.
     """
 
     def __init__(
@@ -80,6 +81,9 @@ class TrainingTiles(Dataset[Sample]):
         self.tiles_per_epoch = tiles_per_epoch
         self.seed = seed
         self.ignore = ignore
+        if settings.extra:
+            probe(settings.extra, statistics.dtype, statistics.channels)
+        self._extra = compose(settings.extra) if settings.extra else None
         self._ends = np.cumsum([image.shape[0] * image.shape[1] for image in images])
 
     def __len__(self) -> int:
@@ -93,12 +97,25 @@ class TrainingTiles(Dataset[Sample]):
         parameters = draw(rng, self.settings, self.tile, centre)
         whole = grid(parameters, *self.images[image].shape[:2])
         inner = whole.inner(self.output)
-        scaled = scale(warp(whole, self.images[image], "linear"))
+        scaled = self._scaled(warp(whole, self.images[image], "linear"), rng)
         target = warp(inner, self.targets[image], "nearest")
         weights = warp(inner, self.weights[image], "linear")
         if self.ignore is not None:
             weights[target == self.ignore] = 0
         return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
+
+    def _scaled(self, raw: Array, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Scale a tile (n, n, C) as `scale` does, and apply the transforms of the setting `augment.extra`.
+
+        albumentations has no transforms for uint16, so uint16 tiles are scaled first. uint8 tiles are scaled last,
+        because most transforms are faster for uint8.
+        """
+        if self._extra is None or rng.random() >= self.settings.extra_probability:
+            return scale(raw)
+        seed = int(rng.integers(2**63))
+        if raw.dtype == np.uint8:
+            return scale(applied(self._extra, raw, seed))
+        return applied(self._extra, scale(raw), seed)
 
     def _draw_place(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
         """Sample a tile centre (image, pixel): from the density if there is one, else uniformly over all pixels."""

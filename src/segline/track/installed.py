@@ -22,7 +22,7 @@ HEADER = """\
 PACKAGE = Path(__file__).parents[1]
 # The files (SHARED) and folders (ROOMS) of segline that a stage uses, besides the stage's own file.
 # A test checks that dvc.yaml lists these files and folders as dependencies of the stage.
-SHARED = ("files.py", "names.py", "params.py", "parse.py")
+SHARED = ("files.py", "names.py", "params.py", "parse.py", "transforms.py")
 ROOMS = {
     "sample": ("data", "model"),
     "prepare": ("data", "model"),

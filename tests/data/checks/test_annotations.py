@@ -126,15 +126,20 @@ def test_tiny_and_divided_instances_are_warnings() -> None:
     ]
 
 
-@pytest.mark.parametrize(("kind", "connectivity"), [("classes", 2), ("boundaries", 1)])
-def test_tiny_areas_are_warnings(kind: str, connectivity: int) -> None:
+def test_tiny_areas_between_borders_are_warnings() -> None:
     classes = np.random.default_rng(0).integers(0, 2, (40, 30), np.uint8)
-    spec = Spec(name="small", classes={0: "line", 1: "cell"}, labels=kind)
-    areas = [region.area for region in regionprops(label(classes, connectivity=connectivity))]
+    spec = Spec(name="small", classes={0: "line", 1: "cell"}, labels="boundaries")
+    areas = [region.area for region in regionprops(label(classes, connectivity=1))]
     (problem,) = of_areas("f", classes, histogram(classes), spec)
     tiny = sum(area < 4 for area in areas)
     assert (problem.level, problem.count) == ("warning", tiny)
     assert problem.message.startswith(f"{tiny} of {len(areas)} areas of class 1 are smaller than 4 px, the first at x ")
+
+
+def test_tiny_areas_of_classes_are_no_warnings() -> None:
+    classes = np.random.default_rng(0).integers(0, 2, (40, 30), np.uint8)
+    spec = Spec(name="small", classes={0: "background", 1: "vessel"}, labels="classes")
+    assert list(of_areas("f", classes, histogram(classes), spec)) == []
 
 
 def test_pixels_with_only_class_or_instance_are_errors() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segline.data import imagefiles
 from segline.data.checks import duplicates
-from segline.data.checks.duplicates import MOST_BITS, code, digest, joined, partners, twins, united
+from segline.data.checks.duplicates import MOST_BITS, code, digest, joined, limit, partners, twins, united
 
 
 def bits(one: np.ndarray, other: np.ndarray) -> int:
@@ -56,6 +56,40 @@ def test_a_changed_image_stays_similar(change: str) -> None:
 def test_different_images_of_one_kind_are_not_similar() -> None:
     codes = [code(cells(seed)) for seed in range(40)]
     assert min(bits(a, b) for i, a in enumerate(codes) for b in codes[:i]) > MOST_BITS + 20
+
+
+def eye(seed: int) -> np.ndarray:
+    """Draw a photograph of a retina: in all of them, the bright disc, its shading and the large vessels lie alike."""
+    rng = np.random.default_rng(seed)
+    picture = np.zeros((200, 200), np.uint8)
+    cv2.circle(picture, (100, 100), 90, 120, -1)
+    cv2.circle(picture, (45, 100), 14, 200, -1)
+    for end in ((150, 40), (150, 160), (170, 80), (170, 120)):
+        cv2.line(picture, (45, 100), (np.array(end) + rng.integers(-12, 13, 2)).tolist(), 70, 4)
+    for _ in range(6):
+        start = rng.integers(50, 150, 2)
+        cv2.line(picture, start.tolist(), (start + rng.integers(-25, 26, 2)).tolist(), 80, 2)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 2))[..., None]
+
+
+def test_images_of_one_kind_count_as_similar_only_if_they_differ_less_than_their_kind() -> None:
+    codes = np.array([code(eye(seed)) for seed in range(40)])
+    labels = np.arange(40)
+    assert (partners(codes, labels) >= 0).any()
+    assert (partners(codes, labels, limit(codes, labels)) == -1).all()
+    for change in ("recompressed", "brighter", "halved", "noisy"):
+        both = np.append(codes, [code(CHANGES[change](eye(0)))], axis=0)
+        partner_of = partners(both, np.arange(41), limit(both, np.arange(41)))
+        assert (partner_of[0], partner_of[40]) == (40, 0), change
+
+
+def test_the_limit_follows_the_median_pair() -> None:
+    rng = np.random.default_rng(0)
+    unrelated = rng.integers(0, 2**64, (30, 4), np.uint64, endpoint=False)
+    assert MOST_BITS - 2 <= limit(unrelated, np.arange(30)) <= MOST_BITS
+    assert limit(np.repeat(unrelated[:1], 30, axis=0), np.arange(30)) == 0
+    assert limit(np.repeat(unrelated[:1], 30, axis=0), np.zeros(30, int)) == MOST_BITS  # one group: nothing to compare
+    assert limit(unrelated[:4], np.arange(4)) == MOST_BITS  # too few pairs
 
 
 def test_different_real_images_are_not_similar(shared_data: Callable[[str], Path]) -> None:

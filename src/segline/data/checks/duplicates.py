@@ -17,11 +17,13 @@ Indices = npt.NDArray[np.intp]  # (N,)
 
 SIDE, WAVES = 64, 16  # px, side of the reduced image; number of low frequencies used along each axis
 COARSE = 512  # px, side after a first reduction; this step keeps the image's type to avoid a large float copy
-# Images are similar if at most MOST_BITS of the 255 bits of their perceptual hashes differ.
-# In the data that segline was tested with, the hashes of images of different scenes differed in at least 58 bits.
-# Over 90 % of images are still similar to their originals after JPEG compression (quality 30), 10 % brightening,
-# 50 % scaling or a 1 % shift.
+BITS = 255  # bits of a perceptual hash that carry information
+# Images are similar if at most MOST_BITS bits of their perceptual hashes differ. For hashes of unrelated images, about
+# half of the bits differ. Over 90 % of images are still similar to their originals after JPEG compression
+# (quality 30), 10 % brightening, 50 % scaling or a 1 % shift.
 MOST_BITS = 40
+SAMPLE = 512  # number of images from which `limit` estimates how much the images of a dataset differ
+FEWEST_PAIRS = 10  # `limit` makes no estimate from fewer pairs
 ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
 
 
@@ -75,7 +77,27 @@ def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
     return twin_of
 
 
-def partners(codes: Codes, labels: Indices) -> Indices:
+def limit(codes: Codes, labels: Indices) -> int:
+    """Return the largest number of differing bits between the hashes of two similar images of this dataset.
+
+    Images of one kind, such as photographs of the retina, have many bits in common although none is a copy of another.
+    So the limit is MOST_BITS if the median pair differs in half of the bits, and proportionally lower if it differs in
+    fewer bits. Only pairs with different labels count.
+
+    Parameters
+    ----------
+    codes, labels : as in `partners`.
+    """
+    chosen = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SAMPLE)).astype(np.intp))
+    first, second = (chosen[indices] for indices in np.triu_indices(len(chosen), 1))
+    foreign = labels[first] != labels[second]
+    if np.count_nonzero(foreign) < FEWEST_PAIRS:
+        return MOST_BITS
+    differing = np.bitwise_count(codes[first[foreign]] ^ codes[second[foreign]]).sum(axis=1)
+    return min(MOST_BITS, int(MOST_BITS * np.median(differing) / (BITS / 2)))
+
+
+def partners(codes: Codes, labels: Indices, most_bits: int = MOST_BITS) -> Indices:
     """Return, for each image, the index of a similar image in another group or split; -1 if no such image exists.
 
     Every pair is compared, so no pair is missed. 100,000 images take 15 s on one core (benchmarks/bench_check.py).
@@ -84,6 +106,7 @@ def partners(codes: Codes, labels: Indices) -> Indices:
     ----------
     codes : (N, 4), perceptual hashes from `code`.
     labels : (N,), group or split of each image.
+    most_bits : largest number of differing bits between the hashes of similar images.
     """
     partner_of = np.full(len(codes), -1, np.intp)
     words = np.ascontiguousarray(codes.T)
@@ -91,7 +114,7 @@ def partners(codes: Codes, labels: Indices) -> Indices:
         rows = slice(row, row + ROWS)
         for column in range(row, len(codes), COLUMNS):
             columns = slice(column, column + COLUMNS)
-            near = _near(words[:, rows], words[:, columns])
+            near = _near(words[:, rows], words[:, columns], most_bits)
             if near is None:
                 continue
             near &= labels[rows, None] != labels[columns]
@@ -101,20 +124,20 @@ def partners(codes: Codes, labels: Indices) -> Indices:
     return partner_of
 
 
-def _near(ours: Codes, theirs: Codes) -> npt.NDArray[np.bool_] | None:
+def _near(ours: Codes, theirs: Codes, most_bits: int) -> npt.NDArray[np.bool_] | None:
     """Compare hashes (4, R) and (4, C) of images; return a mask (R, C) of similar pairs; None if no pair is similar."""
     bits = np.zeros((ours.shape[1], theirs.shape[1]), np.uint8)
     for mine, yours in zip(ours, theirs, strict=True):
         bits += np.bitwise_count(mine[:, None] ^ yours)
-        if bits.min() > MOST_BITS:
+        if bits.min() > most_bits:
             return None
-    return bits <= MOST_BITS
+    return bits <= most_bits
 
 
-def united(codes: Codes, labels: Indices) -> Indices:
+def united(codes: Codes, labels: Indices, most_bits: int = MOST_BITS) -> Indices:
     """Merge group labels (N,) until similar images always have the same label; return the new labels (Boruvka 1926)."""
     while True:
-        partner_of = partners(codes, labels)
+        partner_of = partners(codes, labels, most_bits)
         with_partner = np.flatnonzero(partner_of >= 0)
         if not with_partner.size:
             return labels
@@ -161,7 +184,8 @@ def problems(
             f"them, or {WAY_OUT} (`segline check --groups FILE` writes this file)"
         )
         yield Problem(level, names[index], message, kind=f"same pixels in two {what}s")
-    near = partners(_codes(images), _numbers(parts))
+    codes, labels = _codes(images), _numbers(parts)
+    near = partners(codes, labels, limit(codes, labels))
     for index, partner in _once({int(index): int(near[index]) for index in np.flatnonzero(near >= 0)}):
         if index not in same:
             message = (
@@ -194,7 +218,8 @@ def groups(dataset: Dataset, checked: Sequence[Checked], *, exactly: bool = Fals
         pairs = twins([image.digest for image in images], labels.tolist())
         merged = joined(labels, pairs.items())
     else:
-        merged = united(_codes(images), labels)
+        codes = _codes(images)
+        merged = united(codes, labels, limit(codes, labels))
     renamed = {str(names[old]): str(names[new]) for old, new in zip(labels, merged, strict=True)}
     return {stem: renamed.get(group, group) for stem, group in dataset.groups.items()}
 
