@@ -24,7 +24,7 @@ from tests.closure import imported_names, module_files
 DOORS = {
     "mlflow": ("track/", "model/served.py"),
     "optuna": ("train/search.py", "train/studies.py", "train/charts.py"),
-    "albumentations": ("data/albumentations_transform.py",),
+    "albumentations": ("data/albumentations_transform.py", "transforms.py"),
     "dvc": ("track/clone.py",),  # its reader of settings, for the addresses of remotes
     "zarr": ("data/omezarr.py", "data/writers.py"),
 }

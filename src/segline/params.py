@@ -150,16 +150,14 @@ class Augment(Section):
         0.02, description="largest standard deviation of the added noise, as a fraction of the data type's range"
     )
     extra: tuple[dict[str, dict[str, Any]], ...] = Field(
-        (), description="albumentations transforms of pixel values, applied in this order: [{NAME: {ARGUMENT: VALUE}}]"
+        (), description="albumentations transforms of pixel values, in this order: [{NAME: {ARGUMENT: VALUE}}]"
     )
-    extra_probability: Fraction = Field(1, description="probability that the transforms in extra are applied to a tile")
+    extra_probability: Fraction = Field(1, description="probability that the list extra is applied to a tile")
 
-    @field_validator("extra")
+    @field_validator("extra", mode="before")
     @classmethod
-    def _known_transforms(cls, entries: tuple[transforms.Entry, ...]) -> tuple[transforms.Entry, ...]:
-        if entries:
-            transforms.compose(entries)
-        return entries
+    def _known_transforms(cls, entries: object) -> object:
+        return transforms.checked(entries) if entries else ()
 
     @model_validator(mode="after")
     def _scales_in_order(self) -> Self:
@@ -247,6 +245,7 @@ NOT_SEARCHABLE = {
     **dict.fromkeys(("evaluate", "registration", "gate"), _AFTER),
     "tune": "describes the search itself",
     "runtime": "never changes a result",
+    "augment.extra": "is a list; search augment.extra_probability instead",
     "train.seed": "would select a lucky seed, not a better setting",
     "train.epochs": "sets the length of a training; for trials set tune.epochs",
     "train.tile": "also selects the validation tiles, so trials could not be compared",

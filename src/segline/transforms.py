@@ -5,7 +5,7 @@ albumentations is imported only when a list has transforms, because the import t
 
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +15,36 @@ from pydantic import ValidationError
 from segline.text import MESSAGE, cut, shown
 
 if TYPE_CHECKING:
-    from albumentations import Compose
+    from albumentations import BasicTransform, Compose
 
 Entry = Mapping[str, Mapping[str, Any]]  # one transform: its name -> its arguments
-PROBE = 64  # px, side of the image on which `probe` tries a transform
+Pixels = npt.NDArray[Any]
+SEEDS = 3  # number of times that `probe` applies a transform to an image
+EIGHT_BITS = 256  # an image with at most this many values may come from an 8-bit image
 
 
 class TransformError(ValueError):
-    """Raised if a transform does not exist, has invalid arguments or cannot change the images of a dataset."""
+    """Raised if a transform does not exist, has invalid arguments or cannot be used for the images of a dataset."""
+
+
+def checked(entries: object) -> tuple[Entry, ...]:
+    """Return a list of transforms as read from YAML. A transform without arguments may be written as `NAME:`.
+
+    Raises
+    ------
+    TransformError
+        An entry is not written as NAME: {ARGUMENT: VALUE}, or `compose` refuses it.
+    """
+    if not isinstance(entries, list | tuple):
+        raise TransformError("write a list of transforms, each as NAME: {ARGUMENT: VALUE}")
+    complete: list[Entry] = []
+    for entry in entries:
+        arguments = next(iter(entry.values())) if isinstance(entry, Mapping) and len(entry) == 1 else ()
+        if not isinstance(arguments, Mapping | None):
+            raise TransformError(f"{shown(entry)}: write each transform as NAME: {{ARGUMENT: VALUE}}")
+        complete.append({str(name): arguments or {} for name in entry})
+    compose(complete)
+    return tuple(complete)
 
 
 def compose(entries: Sequence[Entry]) -> "Compose":
@@ -31,64 +53,76 @@ def compose(entries: Sequence[Entry]) -> "Compose":
     Raises
     ------
     TransformError
-        A name or an argument is invalid, or a transform moves pixels.
+        A name or an argument is invalid, or a transform does not change pixel values only.
     """
     import albumentations
 
-    return albumentations.Compose([_transform(entry) for entry in entries], strict=True)
+    return albumentations.Compose(
+        [_transform(name, arguments) for entry in entries for name, arguments in entry.items()]
+    )
 
 
-def _transform(entry: Entry) -> Any:
+def _transform(name: str, arguments: Mapping[str, Any]) -> "BasicTransform":
     import albumentations
     from albumentations.augmentations.dropout.transforms import BaseDropout
     from albumentations.core.transforms_interface import ImageOnlyTransform
 
-    if len(entry) != 1:
-        raise TransformError(f"{shown(dict(entry))}: write each transform as NAME: {{ARGUMENT: VALUE}}")
-    ((name, arguments),) = entry.items()
     kind = getattr(albumentations, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, albumentations.BasicTransform)):
+    bases = (ImageOnlyTransform, BaseDropout, albumentations.PixelDropout)
+    if not (isinstance(kind, type) and issubclass(kind, albumentations.BasicTransform)) or kind in bases[:2]:
         raise TransformError(f"{shown(name)} is not a transform of albumentations {albumentations.__version__}")
-    if not issubclass(kind, (ImageOnlyTransform, BaseDropout)):
+    if not issubclass(kind, bases):
         raise TransformError(
-            f"{name} moves pixels, so labels would not fit the image; remove it, because the other settings of "
-            "augment already mirror, rotate, zoom and deform"
+            f"{name} may move pixels, so that labels would not fit the image; remove it. The other settings of augment "
+            "mirror, rotate, zoom and deform"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # albumentations only warns of an unknown argument, and uses its default
         try:
-            return kind(**arguments)
+            transform = kind(**arguments)
         except (ValueError, TypeError, Warning) as error:
             raise TransformError(f"{name}: {_problem(error)}") from error
+    if transform.targets_as_params:
+        raise TransformError(f"{name} needs {', '.join(transform.targets_as_params)}, which segline has not; remove it")
+    return transform
 
 
 def _problem(error: Exception) -> str:
     """Return the message of an error of albumentations on one line."""
     if isinstance(error.__cause__, ValidationError):
-        problems = {str(fault["loc"][0]): fault["msg"] for fault in reversed(error.__cause__.errors())}
-        return "; ".join(f"{argument}: {message}" for argument, message in problems.items())
+        faults = {".".join(map(str, fault["loc"][:1])): fault["msg"] for fault in reversed(error.__cause__.errors())}
+        lines = [f"{argument}: {message}" if argument else message for argument, message in faults.items()]
+        return "; ".join(lines).replace("Value error, ", "")
     return cut(" ".join(str(error).split()), MESSAGE)
 
 
-def applied(transform: "Compose", image: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:
+def applied(transform: "Compose", image: Pixels, seed: int) -> Pixels:
     """Return `image` (H, W, C), changed by a transform. `seed` determines all random choices.
 
     `Compose.set_random_seed` would give every transform the same random numbers, so that transforms of equal
     probability would always be applied together. Here all transforms share one generator.
-    """
-    transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-    changed: npt.NDArray[Any] = transform(image=image)["image"]
-    return changed
-
-
-def probe(entries: Sequence[Entry], dtype: str, channels: int) -> None:
-    """Apply each transform to an image of random values, as `segline.data.tile_sampler` applies it to tiles.
 
     Raises
     ------
     TransformError
-        A transform fails or has no effect with this data type or number of channels, changes the type or the shape, or
-        gives different results for equal seeds.
+        A transform fails for this image.
+    """
+    transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    try:
+        changed: Pixels = transform(image=image)["image"]
+    except Exception as error:  # albumentations raises errors of many classes
+        raise TransformError(f"augment.extra: a transform failed for a tile: {_problem(error)}; remove it") from error
+    return changed
+
+
+def probe(entries: Sequence[Entry], dtype: str, channels: int, side: int) -> None:
+    """Apply each transform to some images with sides of `side` px, as it will be applied to tiles.
+
+    Raises
+    ------
+    TransformError
+        A transform fails, has no effect, changes the type or the shape, gives values outside the range of the type,
+        reduces 16 bits to 8 bits, or gives different results for equal seeds.
     """
     import albumentations
 
@@ -97,22 +131,48 @@ def probe(entries: Sequence[Entry], dtype: str, channels: int) -> None:
             "augment.extra cannot be used for float32 images, because albumentations clips their values to 0 ... 1; "
             "set augment.extra to []"
         )
-    image: npt.NDArray[Any] = np.random.default_rng(0).random((PROBE, PROBE, channels), np.float32)
-    if dtype == "uint8":
-        image = (image * 255).astype(np.uint8)
     for entry in entries:
-        (name,) = entry
-        start = f"augment.extra: {name} cannot be used for {dtype} images with {channels} channel(s)"
-        transform = _transform(entry)
+        ((name, arguments),) = entry.items()
+        transform = _transform(name, arguments)
         transform.p = 1.0
-        pipeline = albumentations.Compose([transform])
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            try:
-                first, second = (applied(pipeline, image.copy(), 0) for _ in range(2))
-            except Exception as error:  # albumentations raises errors of many classes
-                raise TransformError(f"{start}; remove it. albumentations says: {_problem(error)}") from error
-        if first.shape != image.shape or first.dtype != image.dtype:
-            raise TransformError(f"{start}, because it changes the type or the shape; remove it")
-        if not np.array_equal(first, second):
-            raise TransformError(f"{start}, because equal seeds give different results; remove it")
+        start = f"augment.extra: {name} cannot be used for {dtype} images with {channels} channel(s)"
+        effect = False
+        for image in _examples(dtype, channels, side):
+            for seed in range(SEEDS):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    try:
+                        pipeline = albumentations.Compose([transform])
+                        first, second = (applied(pipeline, image.copy(), seed) for _ in range(2))
+                    except TransformError as error:
+                        why = _problem(error.__cause__ or error)  # type: ignore[arg-type]  # caught as an Exception
+                        raise TransformError(f"{start}; remove it. albumentations says: {why}") from error
+                if fault := _fault(image, first, second):
+                    raise TransformError(f"{start}, because {fault}; remove it")
+                effect = effect or not np.array_equal(first, image)
+        if not effect:
+            raise TransformError(f"{start}, because it has no effect; remove it")
+
+
+def _examples(dtype: str, channels: int, side: int) -> Iterator[Pixels]:
+    """Yield images of random values, of one value, and with a ramp of dark values, in the type that transforms get."""
+    rng = np.random.default_rng(0)
+    shape = (side, side, channels)
+    ramp = np.broadcast_to(np.linspace(0, 1 / 16, side * side, dtype=np.float32).reshape(side, side, 1), shape)
+    for image in (rng.random(shape, np.float32), *(np.full(shape, value, np.float32) for value in (0, 0.5, 1)), ramp):
+        yield (image * 255).astype(np.uint8) if dtype == "uint8" else np.ascontiguousarray(image)
+
+
+def _fault(image: Pixels, first: Pixels, second: Pixels) -> str:
+    """Compare two results of equal seeds with `image`; return a description of what is wrong, or an empty text."""
+    if first.shape != image.shape or first.dtype != image.dtype:
+        return "it changes the type or the shape"
+    if not np.array_equal(first, second):
+        return "equal seeds give different results"
+    if image.dtype == np.uint8:
+        return ""
+    if not (np.isfinite(first).all() and first.min() >= -1e-3 and first.max() <= 1 + 1e-3):
+        return "its results are outside the range of the images"
+    if np.unique(first).size <= EIGHT_BITS < np.unique(image).size:
+        return "it reduces 16 bits to 8 bits"
+    return ""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import albumentations
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -106,12 +107,18 @@ def test_a_tile_depends_on_its_number_only() -> None:
     [
         ([{"GausBlur": {}}], "'GausBlur' is not a transform of albumentations"),
         ([{"Compose": {}}], "'Compose' is not a transform of albumentations"),
-        ([{"Rotate": {}}], "Rotate moves pixels, so labels would not fit the image"),
+        ([{"Rotate": {}}], "Rotate may move pixels, so that labels would not fit the image"),
         ([{"GaussianBlur": {"blurr": 3}}], r"GaussianBlur: Argument\(s\) 'blurr' are not valid"),
         ([{"MedianBlur": {"size": 3}}], "MedianBlur: .*unexpected keyword argument 'size'"),
         ([{"GaussianBlur": {"p": 2}}], "GaussianBlur: p: Input should be less than or equal to 1"),
+        ([{"PlanckianJitter": {"temperature_limit": [3, 5]}}], "PlanckianJitter: Temperature limits"),
+        ([{"Normalize": {"mean": None}}], "Normalize: "),
+        ([{"ImageOnlyTransform": {}}], "'ImageOnlyTransform' is not a transform of albumentations"),
+        ([{"HistogramMatching": {}}], "HistogramMatching needs hm_metadata"),
         ([{"CLAHE": {}, "Blur": {}}], "write each transform as NAME: {ARGUMENT: VALUE}"),
-        (["CLAHE"], "augment.extra = 'CLAHE'"),
+        ([{"CLAHE": 3}], "write each transform as NAME: {ARGUMENT: VALUE}"),
+        (["CLAHE"], "write each transform as NAME: {ARGUMENT: VALUE}"),
+        ({"CLAHE": {}}, "write a list of transforms"),
     ],
 )
 def test_an_invalid_list_is_refused_when_params_yaml_is_read(extra: Any, message: str) -> None:
@@ -120,15 +127,26 @@ def test_an_invalid_list_is_refused_when_params_yaml_is_read(extra: Any, message
     assert "params.yaml: augment.extra" in str(failure.value)
 
 
+def test_arguments_may_be_left_out() -> None:
+    assert Augment(extra=[{"CLAHE": None}]).extra == Augment(extra=[{"CLAHE": {}}]).extra == ({"CLAHE": {}},)
+    assert Augment(extra=None).extra == ()
+
+
 @pytest.mark.parametrize(
     ("dtype", "channels", "extra", "message"),
     [
         ("uint8", 1, SOME, None),
+        ("uint8", 3, [{"PixelDropout": {}}, {"HEStain": {"method": "preset"}}], None),
         ("uint16", 2, SOME[::2], None),
         ("uint8", 1, [{"HEStain": {}}], r"augment\.extra: HEStain cannot be used for uint8 images with 1 channel"),
+        ("uint8", 3, [{"HEStain": {"method": "macenko"}}], "No tissue pixels found"),
         ("uint16", 5, [{"CLAHE": {}}], r"augment\.extra: CLAHE cannot be used for uint16 images with 5 channel"),
         ("uint8", 3, [{"Normalize": {}}], "it changes the type or the shape"),
+        ("uint16", 3, [{"Normalize": {}}], "its results are outside the range of the images"),
+        ("uint16", 1, [{"ImageCompression": {}}], "it reduces 16 bits to 8 bits"),
         ("uint8", 1, [{"HueSaturationValue": {}}], "not applicable to grayscale"),
+        ("uint8", 1, [{"ChannelShuffle": {}}], "it has no effect"),
+        ("uint8", 1, [{"GridDropout": {"unit_size_range": [40, 50]}}], "GridDropout cannot be used"),
         ("float32", 1, [BLUR], "cannot be used for float32 images"),
     ],
 )
@@ -136,12 +154,31 @@ def test_a_transform_that_the_images_do_not_support_is_named(
     dtype: str, channels: int, extra: list[Entry], message: str | None
 ) -> None:
     if message is None:
-        probe(extra, dtype, channels)
+        probe(extra, dtype, channels, 32)
         return
     with pytest.raises(TransformError, match=message):
-        probe(extra, dtype, channels)
+        probe(extra, dtype, channels, 32)
     with pytest.raises(TransformError, match=message):
         tiles(tuple(extra), dtype, channels)
+
+
+def test_the_size_of_a_tile_counts() -> None:
+    probe([{"GridDropout": {"unit_size_range": [80, 100]}}], "uint8", 1, 192)
+
+
+def test_a_transform_that_does_not_follow_the_seed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(100))
+    invert = albumentations.InvertImg.apply
+    monkeypatch.setattr(albumentations.InvertImg, "apply", lambda *a, **k: invert(*a, **k) // (1 + next(numbers)))
+    with pytest.raises(TransformError, match=r"InvertImg .*equal seeds give different results"):
+        probe([{"InvertImg": {}}], "uint8", 1, 32)
+
+
+def test_the_list_itself_cannot_be_searched() -> None:
+    space = {"augment.extra": {"choices": ["CLAHE"]}}
+    with pytest.raises(ParamsError, match=r"is a list; search augment\.extra_probability instead"):
+        params.check(Params, {"tune": {"space": space}}, "params.yaml")
+    params.check(Params, {"tune": {"space": {"augment.extra_probability": {"low": 0, "high": 1}}}}, "params.yaml")
 
 
 def test_albumentations_is_imported_only_for_a_list_with_transforms(repository: Path) -> None:

@@ -82,7 +82,7 @@ class TrainingTiles(Dataset[Sample]):
         self.seed = seed
         self.ignore = ignore
         if settings.extra:
-            probe(settings.extra, statistics.dtype, statistics.channels)
+            probe(settings.extra, statistics.dtype, statistics.channels, tile)
         self._extra = compose(settings.extra) if settings.extra else None
         self._ends = np.cumsum([image.shape[0] * image.shape[1] for image in images])
 
@@ -107,7 +107,7 @@ class TrainingTiles(Dataset[Sample]):
     def _scaled(self, raw: Array, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Scale a tile (n, n, C) as `scale` does, and apply the transforms of the setting `augment.extra`.
 
-        albumentations has no transforms for uint16, so uint16 tiles are scaled first. uint8 tiles are scaled last,
+        Few transforms of albumentations accept uint16, so uint16 tiles are scaled first. uint8 tiles are scaled last,
         because most transforms are faster for uint8.
         """
         if self._extra is None or rng.random() >= self.settings.extra_probability:

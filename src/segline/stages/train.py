@@ -67,7 +67,7 @@ def _searched(tuned: Tuned) -> list[str]:
 
 def _parts(tuned: Tuned) -> dict[str, str]:
     """Return the values that must be unchanged to resume training: settings, torch version, data and code digests."""
-    settings = {name: str(value) for name, value in flat(tuned.model_dump(exclude={"searched"})).items()}
+    settings = {name: str(value) for name, value in flat(tuned.model_dump(mode="json", exclude={"searched"})).items()}
     data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
     return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
@@ -94,7 +94,7 @@ def _run(store: Store, claim: resume.Claim, prepared: Prepared, tuned: Tuned) ->
     """Start an MLflow run with settings, tags and data; if training is resumed, reopen its MLflow run."""
     digest = lineage.digest(PREPARED)
     inputs = [LoggedDataset(split, prepared.dataset.name, digest, str(PREPARED)) for split in ("train", "validation")]
-    content, tags = flat(tuned.model_dump(exclude={"searched"})), lineage.tags(torch.get_num_threads())
+    content, tags = flat(tuned.model_dump(mode="json", exclude={"searched"})), lineage.tags(torch.get_num_threads())
     with store.start_run("train", content, tags, inputs, key=store.here(claim.key), former=claim.run) as run:
         claim.run = run.id
         store.end_stale()

@@ -109,7 +109,7 @@ def _train_all(
     with closing(found.trials(wait, stop.check)) as trials:
         for asked in trials:
             name = f"trial {asked.number}"
-            settings = params.flat(asked.trained.model_dump(exclude={"searched"}))
+            settings = params.flat(asked.trained.model_dump(mode="json", exclude={"searched"}))
             with (
                 store.start_run(name, settings, parent=parent, key=f"{mark}/{asked.number}", again=True) as run,
                 stop.errors_as_stop(),

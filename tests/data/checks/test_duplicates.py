@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segline.data import imagefiles
 from segline.data.checks import duplicates
-from segline.data.checks.duplicates import MOST_BITS, code, digest, joined, limit, partners, twins, united
+from segline.data.checks.duplicates import LEAST_BITS, MOST_BITS, code, digest, joined, limit, partners, twins, united
 
 
 def bits(one: np.ndarray, other: np.ndarray) -> int:
@@ -76,20 +76,33 @@ def test_images_of_one_kind_count_as_similar_only_if_they_differ_less_than_their
     codes = np.array([code(eye(seed)) for seed in range(40)])
     labels = np.arange(40)
     assert (partners(codes, labels) >= 0).any()
-    assert (partners(codes, labels, limit(codes, labels)) == -1).all()
+    assert (partners(codes, labels, limit(codes)) == -1).all()
     for change in ("recompressed", "brighter", "halved", "noisy"):
         both = np.append(codes, [code(CHANGES[change](eye(0)))], axis=0)
-        partner_of = partners(both, np.arange(41), limit(both, np.arange(41)))
+        partner_of = partners(both, np.arange(41), limit(both))
         assert (partner_of[0], partner_of[40]) == (40, 0), change
+
+
+def test_frames_of_a_film_are_similar_although_all_images_look_alike() -> None:
+    rng = np.random.default_rng(1)
+    frames = [cells(0)]
+    for _ in range(20):
+        frames.append(np.clip(frames[0] + rng.normal(0, 6, frames[0].shape), 0, 255).astype(np.uint8))
+    codes = np.array([code(frame) for frame in frames])
+    assert limit(codes) == LEAST_BITS
+    assert (partners(codes, np.arange(21), limit(codes)) >= 0).all()
 
 
 def test_the_limit_follows_the_median_pair() -> None:
     rng = np.random.default_rng(0)
     unrelated = rng.integers(0, 2**64, (30, 4), np.uint64, endpoint=False)
-    assert MOST_BITS - 2 <= limit(unrelated, np.arange(30)) <= MOST_BITS
-    assert limit(np.repeat(unrelated[:1], 30, axis=0), np.arange(30)) == 0
-    assert limit(np.repeat(unrelated[:1], 30, axis=0), np.zeros(30, int)) == MOST_BITS  # one group: nothing to compare
-    assert limit(unrelated[:4], np.arange(4)) == MOST_BITS  # too few pairs
+    unrelated[:, 3] &= np.uint64(2**64 - 2)  # the last bit is not used
+    assert MOST_BITS - 2 <= limit(unrelated) <= MOST_BITS
+    halfway = unrelated.copy()
+    halfway[:, :2] = 0
+    assert abs(limit(halfway) - max(LEAST_BITS, MOST_BITS / 2)) <= 1
+    assert limit(np.repeat(unrelated[:1], 30, axis=0)) == LEAST_BITS
+    assert limit(unrelated[:4]) == MOST_BITS  # too few pairs
 
 
 def test_different_real_images_are_not_similar(shared_data: Callable[[str], Path]) -> None:

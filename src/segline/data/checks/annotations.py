@@ -184,7 +184,7 @@ def of_areas(name: str, classes: Labels, values: Mapping[int, int], spec: Spec) 
     """Yield a problem for each class that has tiny areas, in a dataset whose objects are the areas between borders.
 
     Where classes are painted as areas, without objects, a tiny area is no slip: it may be the end of a vessel or a
-    crack. So such datasets have no problems.
+    crack. So this check reports nothing for such datasets.
     """
     if spec.labels != "boundaries":
         return

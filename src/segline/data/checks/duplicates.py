@@ -22,6 +22,8 @@ BITS = 255  # bits of a perceptual hash that carry information
 # half of the bits differ. Over 90 % of images are still similar to their originals after JPEG compression
 # (quality 30), 10 % brightening, 50 % scaling or a 1 % shift.
 MOST_BITS = 40
+# Lower limit for images that are alike anyway; see `limit`. Without the shift, over 90 % of copies stay below it.
+LEAST_BITS = 20
 SAMPLE = 512  # number of images from which `limit` estimates how much the images of a dataset differ
 FEWEST_PAIRS = 10  # `limit` makes no estimate from fewer pairs
 ROWS, COLUMNS = 16, 2048  # rows and columns of a block of pairs, small enough for the CPU cache
@@ -77,24 +79,19 @@ def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
     return twin_of
 
 
-def limit(codes: Codes, labels: Indices) -> int:
-    """Return the largest number of differing bits between the hashes of two similar images of this dataset.
+def limit(codes: Codes) -> int:
+    """Return the largest number of differing bits between the hashes `codes` (N, 4) of two similar images.
 
     Images of one kind, such as photographs of the retina, have many bits in common although none is a copy of another.
-    So the limit is MOST_BITS if the median pair differs in half of the bits, and proportionally lower if it differs in
-    fewer bits. Only pairs with different labels count.
-
-    Parameters
-    ----------
-    codes, labels : as in `partners`.
+    So the limit is MOST_BITS if the median pair of images differs in half of the bits, and proportionally lower if it
+    differs in fewer bits, but at least LEAST_BITS.
     """
-    chosen = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SAMPLE)).astype(np.intp))
-    first, second = (chosen[indices] for indices in np.triu_indices(len(chosen), 1))
-    foreign = labels[first] != labels[second]
-    if np.count_nonzero(foreign) < FEWEST_PAIRS:
+    chosen = codes[np.unique(np.linspace(0, len(codes) - 1, min(len(codes), SAMPLE)).astype(np.intp))]
+    first, second = np.triu_indices(len(chosen), 1)
+    if len(first) < FEWEST_PAIRS:
         return MOST_BITS
-    differing = np.bitwise_count(codes[first[foreign]] ^ codes[second[foreign]]).sum(axis=1)
-    return min(MOST_BITS, int(MOST_BITS * np.median(differing) / (BITS / 2)))
+    median = np.median(np.bitwise_count(chosen[first] ^ chosen[second]).sum(axis=1))
+    return int(np.clip(MOST_BITS * median / (BITS / 2), LEAST_BITS, MOST_BITS))
 
 
 def partners(codes: Codes, labels: Indices, most_bits: int = MOST_BITS) -> Indices:
@@ -185,7 +182,7 @@ def problems(
         )
         yield Problem(level, names[index], message, kind=f"same pixels in two {what}s")
     codes, labels = _codes(images), _numbers(parts)
-    near = partners(codes, labels, limit(codes, labels))
+    near = partners(codes, labels, limit(codes))
     for index, partner in _once({int(index): int(near[index]) for index in np.flatnonzero(near >= 0)}):
         if index not in same:
             message = (
@@ -219,7 +216,7 @@ def groups(dataset: Dataset, checked: Sequence[Checked], *, exactly: bool = Fals
         merged = joined(labels, pairs.items())
     else:
         codes = _codes(images)
-        merged = united(codes, labels, limit(codes, labels))
+        merged = united(codes, labels, limit(codes))
     renamed = {str(names[old]): str(names[new]) for old, new in zip(labels, merged, strict=True)}
     return {stem: renamed.get(group, group) for stem, group in dataset.groups.items()}
 
