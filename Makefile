@@ -33,7 +33,7 @@ test: $(DEV_PINS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 soak: $(DEV_PINS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m soak --durations=15 tests/soak
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m soak --durations=15 tests/soak
 
 lint: $(DEV_PINS)
 	$(BIN)/ruff format --check

@@ -209,7 +209,7 @@ def read(data: bytes, most: int) -> str:
             answers[name] = str(error)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    hungry = [name for name, answer in answers.items() if "memory" in answer]
+    hungry = [name for name, answer in answers.items() if "more memory than is available" in answer]
     assert not hungry, f"{hungry} need more than {most / MIB:.0f} MiB"
     assert answers["header"] == "read" or answers["decode"] != "read", answers
     return "read" if answers["decode"] == "read" else "refused"
