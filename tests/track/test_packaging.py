@@ -101,7 +101,7 @@ def test_check_refuses_missing_objects_but_allows_one_different_cut(packed: Path
     check(packed, replace(parts, instances=encode_objects(renumbered)))
     joined = np.where(objects == objects.max(), objects.max() - 1, objects)
     check(packed, replace(parts, instances=encode_objects(joined)))
-    with pytest.raises(PackagingError, match=r"of the 1 objects .* it finds 0, .* run stage evaluate again"):
+    with pytest.raises(PackagingError, match=r"it finds 0 of the 1 objects .* run stage evaluate again"):
         check(packed, replace(parts, instances=encode_objects(objects > 0)))
 
 
