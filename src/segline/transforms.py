@@ -83,7 +83,9 @@ def _transform(name: str, arguments: Mapping[str, Any]) -> "BasicTransform":
         except (ValueError, TypeError, Warning) as error:
             raise TransformError(f"{name}: {_problem(error)}") from error
     if transform.targets_as_params:
-        raise TransformError(f"{name} needs {', '.join(transform.targets_as_params)}, which segline has not; remove it")
+        raise TransformError(
+            f"{name} needs {', '.join(transform.targets_as_params)}, which segline cannot give it; remove it"
+        )
     return transform
 
 
