@@ -82,10 +82,8 @@ def _transform(name: str, arguments: Mapping[str, Any]) -> "BasicTransform":
             transform = kind(**arguments)
         except (ValueError, TypeError, Warning) as error:
             raise TransformError(f"{name}: {_problem(error)}") from error
-    if transform.targets_as_params:
-        raise TransformError(
-            f"{name} needs {', '.join(transform.targets_as_params)}, which segline cannot give it; remove it"
-        )
+    if needed := ", ".join(transform.targets_as_params):
+        raise TransformError(f"{name} needs {needed}, which segline cannot supply; remove {name} from augment.extra")
     return transform
 
 
@@ -166,7 +164,7 @@ def _examples(dtype: str, channels: int, side: int) -> Iterator[Pixels]:
 
 
 def _fault(image: Pixels, first: Pixels, second: Pixels) -> str:
-    """Compare two results of equal seeds with `image`; return a description of what is wrong, or an empty text."""
+    """Check two results that `image` gave with the same seed; describe the first fault, or return an empty text."""
     if first.shape != image.shape or first.dtype != image.dtype:
         return "it changes the type or the shape"
     if not np.array_equal(first, second):

@@ -204,10 +204,11 @@ def _count_gone(scene: _Scene, state: npt.NDArray[np.uint8], length: int) -> npt
 
 
 def _make_room(scene: _Scene, state: npt.NDArray[np.uint8], protected: Sequence[int]) -> None:
-    """Keep one pixel of each instance with an id in `protected`; its neighbours in other instances become background.
+    """Make sure that each instance with an id in `protected` keeps a pixel, at the cost of neighbouring instances.
 
-    `_rivals` returns these neighbours. The kept pixel has the fewest such neighbours among the pixels of the instance
-    that are not yet background. Instances are processed in turn.
+    Pixels of other instances beside the kept pixel, as `_rivals` returns them, become background. The kept pixel has
+    the fewest such neighbours among those pixels of the instance that are not yet background. Instances are processed
+    in turn.
     """
     if not protected:
         return

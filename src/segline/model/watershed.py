@@ -178,7 +178,7 @@ def _touching(land: Land, shifted: Land) -> Passes:
 
 
 def _highest(*passes: Passes) -> Passes:
-    """Keep only the highest saddle of each pair of regions; the lower id comes first, and pairs are sorted by id."""
+    """Keep only the highest saddle of each pair of regions; sort the ids within each pair, and then the pairs."""
     first_ids, second_ids, height = (np.concatenate(parts) for parts in zip(*passes, strict=True))
     pairs = np.minimum(first_ids, second_ids).astype(np.int64) << 32 | np.maximum(first_ids, second_ids)
     order = np.lexsort((-height, pairs))

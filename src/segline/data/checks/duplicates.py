@@ -22,7 +22,8 @@ BITS = 255  # bits of a perceptual hash that carry information
 # half of the bits differ. Over 90 % of images are still similar to their originals after JPEG compression
 # (quality 30), 10 % brightening, 50 % scaling or a 1 % shift.
 MOST_BITS = 40
-# Lower limit for images that are alike anyway; see `limit`. Without the shift, over 90 % of copies stay below it.
+# A stricter limit for datasets whose images are alike anyway; see `limit`. Over 90 % of these copies, except shifted
+# ones, differ in fewer bits.
 LEAST_BITS = 20
 SAMPLE = 512  # number of images from which `limit` estimates how much the images of a dataset differ
 FEWEST_PAIRS = 10  # `limit` makes no estimate from fewer pairs

@@ -133,7 +133,7 @@ class Census:
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
     # For each value, the number of its pixels in the masks that hold 2 to MOST_NOISY different values:
-    # `textured` counts all pixels, `solid` those in areas, `linked` those in lines, and `edge` those at edges.
+    # `textured` counts all these pixels, `solid` those in areas, `linked` those in lines, `edge` those at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
     linked: Counter[int] = field(default_factory=Counter)
