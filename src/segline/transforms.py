@@ -136,13 +136,12 @@ def probe(entries: Sequence[Entry], dtype: str, channels: int, side: int) -> Non
         transform = _transform(name, arguments)
         transform.p = 1.0
         start = f"augment.extra: {name} cannot be used for {dtype} images with {channels} channel(s)"
-        effect = False
+        pipeline, effect = albumentations.Compose([transform]), False
         for image in _examples(dtype, channels, side):
             for seed in range(SEEDS):
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
                     try:
-                        pipeline = albumentations.Compose([transform])
                         first, second = (applied(pipeline, image.copy(), seed) for _ in range(2))
                     except TransformError as error:
                         why = _problem(error.__cause__ or error)  # type: ignore[arg-type]  # caught as an Exception

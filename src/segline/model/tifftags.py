@@ -229,7 +229,7 @@ def _inverse(width: float, height: float) -> tuple[float, float] | None:
 
 
 def _scaling(text: object) -> str:
-    """Describe the first scale that is not 1, or offset that is not 0, in GDAL metadata; "" if there is none."""
+    """Describe the first scale other than 1 or offset other than 0 in GDAL metadata; return "" if there is none."""
     for role, value in SCALING.findall(text[:100_000]) if isinstance(text, str) else ():
         number = metadata.number(value)
         if number is not None and number != (1 if role == "scale" else 0):
