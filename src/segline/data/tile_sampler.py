@@ -107,8 +107,8 @@ class TrainingTiles(Dataset[Sample]):
     def _scaled(self, raw: Array, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Scale a tile (n, n, C) as `scale` does, and apply the transforms of the setting `augment.extra`.
 
-        Few transforms of albumentations accept uint16, so uint16 tiles are scaled first. uint8 tiles are scaled last,
-        because most transforms are faster for uint8.
+        Few transforms of albumentations accept uint16, so uint16 tiles are scaled before the transforms. uint8 tiles
+        are scaled after them.
         """
         if self._extra is None or rng.random() >= self.settings.extra_probability:
             return scale(raw)
