@@ -20,7 +20,7 @@ import torch
 
 from segline.data.augment import coordinates, draw, grey, grid, warp
 from segline.data.tile_sampler import TrainingTiles
-from segline.model.images import Statistics, normalise, scale
+from segline.model.normalisation import Statistics, normalise, scale
 from segline.params import Augment
 from segline.transforms import applied, compose
 
@@ -94,7 +94,7 @@ def samples(folder: Path) -> dict[str, Callable[[int], Any]]:
     return {
         name: TrainingTiles(
             *arrays(folder, side, channels),
-            statistics=Statistics("uint8", channels, (0.5,) * channels, (0.2,) * channels),
+            statistics=[Statistics("uint8", channels, (0.5,) * channels, (0.2,) * channels)],
             settings=Augment(elastic_sigma=10),
             tile=TILE,
             output=output,

@@ -20,7 +20,7 @@ from segline.data.borders import class_weights
 from segline.data.density import Density, cells
 from segline.data.prepared import Arrays
 from segline.data.tile_sampler import TrainingTiles
-from segline.model.images import Statistics
+from segline.model.normalisation import Statistics
 from segline.params import Augment
 
 DRAWS, TILES = 2000, 50
@@ -69,7 +69,7 @@ def measured(folder: Path, count: int, side: int) -> dict[str, Any]:
             mapped("image"),
             mapped("classes"),
             mapped("weights"),
-            statistics=Statistics("uint8", 1, (0.5,), (0.25,)),
+            statistics=[Statistics("uint8", 1, (0.5,), (0.25,))] * len(names),
             settings=Augment(),
             tile=192,
             output=192,

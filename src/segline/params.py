@@ -119,6 +119,10 @@ class Model(Section):
     )
     width: int = Field(16, ge=1, description="channels of the first level, doubled at each level (paper 64)")
     depth: int = Field(3, ge=1, le=7, description="number of 2x2 poolings (paper 4)")
+    input_norm: Literal["dataset", "image"] = Field(
+        "dataset",
+        description="mean and deviation to normalise an image; dataset: of all training images; image: its own",
+    )
     norm: Literal["none", "batch", "instance", "group"] = Field(
         "batch", description="normalisation after each 3x3 convolution (paper none)"
     )

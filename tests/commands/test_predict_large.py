@@ -21,8 +21,9 @@ from segline.data.omezarr import Chunks
 from segline.data.sources import OpenImage
 from segline.gate import champion
 from segline.model import maps
-from segline.model.images import Statistics, encode_png
+from segline.model.images import encode_png
 from segline.model.inference import Description, Inference, Predictor, load
+from segline.model.normalisation import Statistics
 from segline.model.objects import Separation, encode
 from segline.track import rows
 from segline.track.packaging import Parts

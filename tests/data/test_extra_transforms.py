@@ -14,7 +14,8 @@ import pytest
 
 from segline import params
 from segline.data.tile_sampler import TrainingTiles, training_loader
-from segline.model.images import RANGES, Statistics
+from segline.model.images import RANGES
+from segline.model.normalisation import Statistics
 from segline.params import Augment, Params, ParamsError
 from segline.transforms import Entry, TransformError, probe
 
@@ -39,7 +40,7 @@ def tiles(extra: tuple[Entry, ...], dtype: str = "uint8", channels: int = 1, **a
         [image],
         [target],
         [rng.random((60, 70), np.float32)],
-        statistics=Statistics(dtype, channels, (0.0,) * channels, (1.0,) * channels),
+        statistics=[Statistics(dtype, channels, (0.0,) * channels, (1.0,) * channels)],
         settings=Augment(extra=extra, **augment),
         tile=32,
         output=24,

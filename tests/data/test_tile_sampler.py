@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from segline.data.borders import class_weights
 from segline.data.density import Density, cells
 from segline.data.tile_sampler import EpochBatches, TrainingTiles, ValidationTiles, training_loader
-from segline.model.images import Statistics, to_network
+from segline.model.normalisation import Statistics, to_network
 from segline.params import Augment
 
 OFF = Augment(elastic_sigma=0, rotation=0, mirror=False, min_scale=1, max_scale=1, brightness=0, contrast=0, noise=0)
@@ -33,7 +33,7 @@ def dataset(*shapes, channels=1):
 def training(arrays, augment=OFF, *, tile=12, output=6, tiles_per_epoch=8, seed=0, statistics=STATISTICS, **further):
     return TrainingTiles(
         *arrays,
-        statistics=statistics,
+        statistics=[statistics] * len(arrays[0]),
         settings=augment,
         tile=tile,
         output=output,
@@ -44,7 +44,9 @@ def training(arrays, augment=OFF, *, tile=12, output=6, tiles_per_epoch=8, seed=
 
 
 def validation(arrays, *, tile=12, output=6, most=10**6, **further):
-    return ValidationTiles(*arrays, statistics=STATISTICS, tile=tile, output=output, most=most, **further)
+    return ValidationTiles(
+        *arrays, statistics=[STATISTICS] * len(arrays[0]), tile=tile, output=output, most=most, **further
+    )
 
 
 def assert_same(one, other):
@@ -254,10 +256,26 @@ def test_mismatched_arrays_are_refused():
         training((images, targets, weights), tile=12, output=7)
     with pytest.raises(ValueError, match="output of 14 px"):
         validation((images, targets, weights), tile=12, output=14)
-    with pytest.raises(ValueError, match="2 images, 1 targets and 2 weight maps"):
+    with pytest.raises(ValueError, match="2 images, 1 targets, 2 weight maps and 2 statistics"):
         training((images, targets[:1], weights))
     with pytest.raises(ValueError, match=r"image 1: .*\(20, 21\)"):
         validation((images, [targets[0], np.zeros((20, 21), np.uint8)], weights))
+
+
+def test_each_image_is_normalised_by_its_own_statistics():
+    arrays = dataset((20, 20), (20, 20))
+    both = [Statistics("uint8", 1, (0.1,), (0.5,)), Statistics("uint8", 1, (0.7,), (0.2,))]
+    for augment in (OFF, OFF.model_copy(update={"contrast": 0.5})):
+        tiles = training(arrays, augment)
+        tiles.statistics = both
+        for image, own in enumerate(both):
+            alone = training([part[image : image + 1] for part in arrays], augment, statistics=own)
+            tiles._draw_place = lambda _, image=image: (image, (10, 10))
+            alone._draw_place = lambda _: (0, (10, 10))
+            assert_same(tiles[3], alone[3])
+    fixed = ValidationTiles(*arrays, statistics=both, tile=20, output=20, most=9)
+    for place, (image, _, _) in zip(fixed.places, (fixed[index] for index in range(2)), strict=True):
+        np.testing.assert_array_equal(image, to_network(arrays[0][place.image], both[place.image]))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from segline.data import truth
 from segline.data.dataset import IGNORE, Spec
 from segline.data.prepared import Prepared
-from segline.model.images import Statistics
+from segline.model.normalisation import Statistics
 
 LABELS = np.array([[0, 0, 1, 1], [0, 0, 0, IGNORE], [1, 1, 0, 0]], np.uint8)
 OBJECTS = np.array([[0, 0, 1, 1], [0, 0, 0, 0], [2, 2, 0, 0]], np.int32)

@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image
 
 from segline.model.headers import Header
-from segline.model.images import ImageError, Statistics, as_channels, decode, encode_png, header, to_network
+from segline.model.images import ImageError, decode, encode_png, header
+from segline.model.normalisation import Statistics, as_channels, to_network
 
 RNG = np.random.default_rng(0)
 GREY = Statistics("uint8", 1, (0.5,), (0.25,))

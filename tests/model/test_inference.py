@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from segline.model import inference, tiling
-from segline.model.images import Statistics
+from segline.model import inference, normalisation, tiling
+from segline.model.images import ImageError
 from segline.model.inference import Description, Inference, Predictor
+from segline.model.normalisation import Statistics
 from segline.model.objects import Separation
 from segline.model.tiling import make_view, undo_view
 from segline.model.unet import UNet
@@ -38,6 +40,47 @@ def predictor(inference: Inference, **network: object) -> Predictor:
 
 def image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 1), dtype=np.uint8)
+
+
+def normalised_by_image(subject: Predictor, trained: Statistics) -> Predictor:
+    what = replace(subject.description, statistics=trained, input_norm="image")
+    return Predictor(subject.network, what, subject.inference)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("tile", [0, 64])
+def test_an_image_is_normalised_by_its_own_mean_and_deviation(
+    dtype: str, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge is a model whose training statistics are those that numpy computes on the image."""
+    monkeypatch.setattr(normalisation, "BLOCK", 1000)
+    top = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    raw = (np.random.default_rng(3).random((90, 103, 1)) * top / 3).astype(dtype)
+    exact = raw.astype(np.float64) / top
+    subject = predictor(Inference(tile=tile), padding="same")
+    own = replace(subject.description, statistics=Statistics(dtype, 1, (exact.mean(),), (exact.std(),)))
+    expected = Predictor(subject.network, own, subject.inference).probabilities(raw)
+    actual = normalised_by_image(subject, Statistics(dtype, 1, (0.9,), (0.1,))).probabilities(raw)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_exposure_and_offset_do_not_change_the_prediction_of_an_image_normalised_by_itself() -> None:
+    raw = np.random.default_rng(3).integers(0, 100, (70, 81, 1), dtype=np.uint8)
+    subject = normalised_by_image(predictor(Inference(tile=64)), STATISTICS)
+    np.testing.assert_allclose(subject.probabilities(raw), subject.probabilities(2 * raw + 40), atol=1e-5)
+    np.testing.assert_array_equal(
+        subject.probabilities(np.full_like(raw, 7)), subject.probabilities(np.zeros_like(raw))
+    )
+
+
+def test_a_grey_image_for_an_rgb_model_is_normalised_as_three_equal_channels() -> None:
+    raw = image(40, 52)
+    network = description(padding="same", depth=1).network
+    what = Description(network, CLASSES, "classes", Statistics("uint8", 3, (0.5,) * 3, (0.2,) * 3), "image")
+    subject = Predictor(what.build(), what, Inference())
+    np.testing.assert_array_equal(subject.probabilities(raw), subject.probabilities(np.repeat(raw, 3, axis=2)))
+    with pytest.raises(ImageError, match="the model was trained on uint8 with 3 channels"):
+        subject.probabilities(raw.astype(np.uint16))
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

@@ -7,9 +7,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from segline.model import bandwise, maps, watershed
-from segline.model.images import ImageError, Statistics
+from segline.model import bandwise, maps, normalisation, watershed
+from segline.model.images import ImageError
 from segline.model.inference import Description, Inference, Predictor
+from segline.model.normalisation import Statistics
 from segline.model.objects import Separation
 from segline.model.outofcore import OutOfCorePrediction
 from segline.model.tiling import Source
@@ -27,11 +28,11 @@ def quiet(what: str, done: int, total: int) -> None:
     assert what and 0 < done <= total
 
 
-def predictor(inference: Inference, **network: object) -> Predictor:
+def predictor(inference: Inference, input_norm: str = "dataset", **network: object) -> Predictor:
     """Make a predictor with random weights."""
     torch.manual_seed(1)
     options = {"width": 4, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}
-    what = Description(options | network, CLASSES, "classes", Statistics("uint8", 1, (0.5,), (0.25,)))
+    what = Description(options | network, CLASSES, "classes", Statistics("uint8", 1, (0.5,), (0.25,)), input_norm)
     return Predictor(what.build(), what, inference)
 
 
@@ -68,6 +69,14 @@ def test_out_of_core_equals_in_memory(
 ) -> None:
     monkeypatch.setattr(watershed, "BAND", 500)
     assert_same(predictor(Inference(None, None, Separation(0.3, 3), views, 40), **network), image(*shape), tmp_path)
+
+
+def test_an_image_normalised_by_its_own_statistics_equals_the_one_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(normalisation, "BLOCK", 300)  # three rows
+    settings = Inference(None, None, Separation(0.3, 3), 4, 40)
+    assert_same(predictor(settings, input_norm="image"), image(61, 83), tmp_path)
 
 
 @pytest.mark.parametrize("inference", [Inference(segment_threshold=0.5), Inference()])

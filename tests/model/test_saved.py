@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segline.model.images import Statistics
 from segline.model.inference import Description, Inference, ModelError, load
+from segline.model.normalisation import Statistics
 from segline.model.saved import weights
 
 DESCRIPTION = Description(
@@ -67,6 +67,8 @@ def setting(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("model.json", setting("statistics", "std", value=[None])),
         ("model.json", setting("statistics", "dtype", value="object")),
         ("model.json", setting("statistics", value=7)),
+        ("model.json", setting("input_norm", value="x")),
+        ("model.json", setting("input_norm", value=["image"])),
         ("inference.json", setting("views", value=3)),
         ("inference.json", setting("tile", value=-1)),
         ("inference.json", setting("threshold", value="0.5")),
@@ -82,6 +84,13 @@ def test_invalid_values_are_refused(folder: Path, file: str, change: Callable[[d
     (folder / file).write_text(json.dumps(content))
     with pytest.raises(ModelError, match=rf"{file}: .*damaged or belongs to another model"):
         load(folder)
+
+
+def test_a_model_that_does_not_name_its_normalisation_uses_the_training_images(folder: Path) -> None:
+    content = json.loads((folder / "model.json").read_text())
+    assert content.pop("input_norm") == "dataset"
+    (folder / "model.json").write_text(json.dumps(content))
+    assert load(folder).description == DESCRIPTION
 
 
 @pytest.mark.parametrize("file", ["model.json", "inference.json", "weights.safetensors"])

@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 
 from segline.commands.prediction_records import LOCK
 from segline.gate import champion
-from segline.model.images import Statistics, encode_png
+from segline.model.images import encode_png
 from segline.model.inference import Description, Inference, load
+from segline.model.normalisation import Statistics
 from segline.model.objects import Separation, encode
 from segline.track.packaging import Parts
 from segline.track.registry import Registry

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from segline import files
 from segline.data import truth
 from segline.data.prepared import Prepared
-from segline.model.images import Statistics, encode_png
+from segline.model.images import encode_png
 from segline.model.inference import Description, Inference, load_with
+from segline.model.normalisation import Statistics
 from segline.model.objects import Separation, encode
 from segline.stages import register
 from segline.track import lineage

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from segline.model.images import Statistics, encode_png
+from segline.model.images import encode_png
 from segline.model.inference import Description, Inference, Predictor
+from segline.model.normalisation import Statistics
 from segline.model.objects import Separation, encode
 from segline.track.packaging import ROOM, Parts
 from segline.track.recording import StartedRun

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segline.data.tile_sampler import TrainingTiles
-from segline.model.images import Statistics
+from segline.model.normalisation import Statistics
 from segline.model.unet import UNet
 from segline.params import Augment, Train
 from segline.train import loop
@@ -47,7 +47,7 @@ def data(settings: Train) -> TrainingTiles:
         images,
         targets,
         weights,
-        statistics=STATISTICS,
+        statistics=[STATISTICS] * len(images),
         settings=Augment(elastic_sigma=1),
         tile=settings.tile,
         output=settings.tile,

@@ -1,10 +1,7 @@
-"""Read the files that the DVC stages `prepare` and `weights` write; compute the statistics of the training images."""
+"""Read the files that the DVC stages `prepare` and `weights` write."""
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -14,13 +11,12 @@ import numpy.typing as npt
 from segline import files
 from segline.data.dataset import SPEC, Spec, read_spec
 from segline.data.density import Density
-from segline.model.images import RANGES, Raw, Statistics
+from segline.model.images import Raw
+from segline.model.normalisation import Statistics, moments, statistics
 from segline.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Number = int | float | Fraction
 
 PREPARED = Path("data/prepared")
 WEIGHTS = Path("data/weights")
@@ -33,7 +29,6 @@ KINDS: dict[str, tuple[npt.DTypeLike, int]] = {
     "instances": (np.int32, 2),
 }
 DENSITY = "density"  # folder in WEIGHTS with the sums of each image; the class densities are in a .json of this name
-BLOCK = 1 << 20  # number of pixels summed at once, to limit the memory
 
 
 class Arrays(Sequence[npt.NDArray[Any]]):
@@ -115,6 +110,16 @@ class Prepared:
         """Return the border weight map (H, W) of a training or validation image."""
         return _array(WEIGHTS / f"{name}.npy", np.float32, 2)
 
+    def input_statistics(self, split: str, input_norm: str) -> list[Statistics]:
+        """Return the statistics that normalise each image of a split: of the training images, or of the image itself.
+
+        `input_norm` is the setting model.input_norm.
+        """
+        names = self.names(split)
+        if input_norm == "dataset":
+            return [self.statistics] * len(names)
+        return [statistics([moments(self.image(name))]) for name in names]
+
     def tile_sources(self, split: str) -> tuple[Arrays, Arrays, Arrays]:
         """Return the images, targets and weight maps of a split, in the form that the tile samplers need."""
         names = self.names(split)
@@ -161,59 +166,3 @@ def _doubt_manifest(manifest: "pd.DataFrame", file: Path) -> None:
     if wrong or len(set(names)) < len(names):
         problem = f"{shown(wrong[0])} is not a valid image name or split" if wrong else "it lists an image twice"
         raise files.FileError(f"{file}: {problem}; {AGAIN}")
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Pixel type and number of pixels of some images; for each channel, sum of values and sum of squared values.
-
-    The sums are whole numbers if the pixel type is an integer type.
-    """
-
-    dtype: str
-    pixels: int
-    sums: tuple[Number, ...]
-    squares: tuple[Number, ...]
-
-    def __add__(self, other: Self) -> Self:
-        """Return the exact moments of the union of two sets of images. Both sets have the same type and channels."""
-        assert self.dtype == other.dtype and len(self.sums) == len(other.sums)
-        sums, squares = (
-            tuple(Fraction(a) + Fraction(b) for a, b in zip(*pair, strict=True))
-            for pair in ((self.sums, other.sums), (self.squares, other.squares))
-        )
-        return type(self)(self.dtype, self.pixels + other.pixels, sums, squares)
-
-
-def moments(image: Raw) -> Moments:
-    """Return the moments of an image (H, W, C): for each channel, the sum of values and the sum of squared values.
-
-    In a dataset of grey and RGB images, `images.as_channels` must first convert grey images to three channels.
-    """
-    flat = image.reshape(-1, image.shape[2])
-    blocks = [_sums(flat[start : start + BLOCK]) for start in range(0, len(flat), BLOCK)]
-    total = sum if image.dtype.kind == "u" else math.fsum
-    sums, squares = (tuple(total(channel) for channel in zip(*part, strict=True)) for part in zip(*blocks, strict=True))
-    return Moments(image.dtype.name, len(flat), sums, squares)
-
-
-def _sums(pixels: Raw) -> tuple[list[int | float], list[int | float]]:
-    """Return two lists with one number per channel of pixels (N, C): sums, and sums of squares; exact for integers."""
-    wide = pixels.astype(np.int64 if pixels.dtype.kind == "u" else np.float64)
-    return wide.sum(axis=0).tolist(), (wide * wide).sum(axis=0).tolist()
-
-
-def statistics(parts: Iterable[Moments]) -> Statistics:
-    """Compute the mean and standard deviation of each channel over all images, from the moments of the images.
-
-    The images have the same type and number of channels.
-    A constant channel gets a standard deviation of 1, so that dividing by it leaves zeros.
-    """
-    # Exact fractions avoid rounding until the last step, so the result does not depend on the order of the images.
-    total = reduce(Moments.__add__, parts)
-    mean, std = [], []
-    for first, second in zip(total.sums, total.squares, strict=True):
-        average, square = Fraction(first) / total.pixels, Fraction(second) / total.pixels
-        mean.append(float(average) / RANGES[total.dtype])
-        std.append(math.sqrt(max(float(square - average * average), 0.0)) / RANGES[total.dtype] or 1.0)
-    return Statistics(total.dtype, len(mean), tuple(mean), tuple(std))

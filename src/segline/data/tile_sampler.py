@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from segline.data.augment import draw, grey, grid, warp, window
 from segline.data.dataset import IGNORE
 from segline.data.density import Density
-from segline.model.images import Statistics, normalise, scale, to_network
+from segline.model.normalisation import Statistics, normalise, scale, to_network
 from segline.params import Augment
 from segline.transforms import applied, compose, probe
 
@@ -37,7 +37,7 @@ class TrainingTiles(Dataset[Sample]):
     ----------
     images, targets, weights : one array of each kind for each image: (H, W, C) raw, (H, W) uint8 and (H, W) float32.
         The arrays may be memory-mapped; only the pixels that a tile needs are read.
-    statistics : statistics of the training images.
+    statistics : statistics that normalise each image.
     settings : kinds and limits of the augmentation.
     tile : side n of the network's input, px.
     output : side m of the network's output, px, centred in the input; n with same padding.
@@ -58,7 +58,7 @@ class TrainingTiles(Dataset[Sample]):
         targets: Sequence[Array],
         weights: Sequence[Array],
         *,
-        statistics: Statistics,
+        statistics: Sequence[Statistics],
         settings: Augment,
         tile: int,
         output: int,
@@ -82,7 +82,7 @@ class TrainingTiles(Dataset[Sample]):
         self.seed = seed
         self.ignore = ignore
         if settings.extra:
-            probe(settings.extra, statistics.dtype, statistics.channels, tile)
+            probe(settings.extra, statistics[0].dtype, statistics[0].channels, tile)
         self._extra = compose(settings.extra) if settings.extra else None
         self._ends = np.cumsum([image.shape[0] * image.shape[1] for image in images])
 
@@ -102,7 +102,8 @@ class TrainingTiles(Dataset[Sample]):
         weights = warp(inner, self.weights[image], "linear")
         if self.ignore is not None:
             weights[target == self.ignore] = 0
-        return normalise(grey(parameters, scaled, self.statistics.mean), self.statistics), target, weights
+        statistics = self.statistics[image]
+        return normalise(grey(parameters, scaled, statistics.mean), statistics), target, weights
 
     def _scaled(self, raw: Array, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Scale a tile (n, n, C) as `scale` does, and apply the transforms of the setting `augment.extra`.
@@ -214,7 +215,7 @@ class ValidationTiles(Dataset[Sample]):
         targets: Sequence[Array],
         weights: Sequence[Array],
         *,
-        statistics: Statistics,
+        statistics: Sequence[Statistics],
         tile: int,
         output: int,
         most: int,
@@ -244,7 +245,7 @@ class ValidationTiles(Dataset[Sample]):
         counted[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = True
         target[~counted] = self.ignore
         weights[target == self.ignore] = 0
-        return to_network(warp(whole, image, "linear"), self.statistics), target, weights
+        return to_network(warp(whole, image, "linear"), self.statistics[place.image]), target, weights
 
 
 def _cover(number: int, image: Array, output: int) -> list[TilePlace]:
@@ -282,7 +283,7 @@ def _check(
     targets: Sequence[Array],
     weights: Sequence[Array],
     *,
-    statistics: Statistics,
+    statistics: Sequence[Statistics],
     tile: int,
     output: int,
 ) -> None:
@@ -293,10 +294,10 @@ def _check(
         raise ValueError(
             f"an output of {output} px cannot be centred in a tile of {tile} px; their difference must be even"
         )
-    if not len(images) == len(targets) == len(weights):
+    if not len(images) == len(targets) == len(weights) == len(statistics):
         raise ValueError(
-            f"there are {len(images)} images, {len(targets)} targets and {len(weights)} weight maps; pass one target "
-            "and one weight map for each image"
+            f"there are {len(images)} images, {len(targets)} targets, {len(weights)} weight maps and "
+            f"{len(statistics)} statistics; pass one of each for each image"
         )
     for number, arrays in enumerate(zip(images, targets, weights, strict=True)):
         sizes = [array.shape[:2] for array in arrays]
@@ -304,8 +305,9 @@ def _check(
             raise ValueError(
                 f"image {number}: image, target and weights differ in size: {[array.shape for array in arrays]}"
             )
-        if (arrays[0].dtype.name, arrays[0].shape[2]) != (statistics.dtype, statistics.channels):
+        if (arrays[0].dtype.name, arrays[0].shape[2]) != (statistics[number].dtype, statistics[number].channels):
             raise ValueError(
                 f"image {number} is {arrays[0].dtype} with {arrays[0].shape[2]} channels, but the statistics are for "
-                f"{statistics.dtype} images with {statistics.channels} channels; run the DVC stage `prepare` again"
+                f"{statistics[number].dtype} images with {statistics[number].channels} channels; "
+                "run the DVC stage `prepare` again"
             )

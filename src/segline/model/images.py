@@ -1,4 +1,4 @@
-"""Decode images to raw pixels, normalise them for the network, and encode labels as PNG.
+"""Decode images to raw pixels, and encode labels as PNG.
 
 Types. Every image is decoded to (H, W, C), uint8, uint16 or float32. bool becomes 0 and 255; every other type becomes
 float32 with the same values (whole numbers beyond 2**24 are rounded). Palettes become RGB. An alpha channel is
@@ -15,8 +15,7 @@ directories of a TIFF may list data of up to 64 x the file size.
 
 import io
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import imagecodecs
@@ -45,32 +44,6 @@ MAGIC = (
 )
 FORMATS = "PNG, JPEG, BMP, GIF, JPEG 2000 or TIFF"
 START = 1200  # a PNG or BMP declares the size and type of the image in its first START bytes
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Statistics of the training images: pixel type, channel count, and mean and standard deviation of each channel.
-
-    Means and deviations are fractions of the largest value of the type.
-    """
-
-    dtype: str
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, content: dict[str, Any]) -> Self:
-        """Read statistics from JSON; raise KeyError, TypeError or ValueError if the object `content` is invalid."""
-        read = cls(content["dtype"], content["channels"], tuple(content["mean"]), tuple(content["std"]))
-        if read.dtype not in ("uint8", "uint16", "float32") or type(read.channels) is not int or read.channels < 1:
-            raise ValueError(
-                f"the dtype {read.dtype!r:.80} or the number of channels {read.channels!r:.80} is not valid for images"
-            )
-        for values in (read.mean, read.std):
-            if len(values) != read.channels or not all(type(v) in (int, float) and np.isfinite(v) for v in values):
-                raise ValueError("mean and std must each have one finite number for each channel")
-        return read
 
 
 def decode(data: bytes) -> Raw:
@@ -221,49 +194,3 @@ def encode_png(labels: npt.NDArray[Any]) -> bytes:
     done, encoded = cv2.imencode(".png", array)
     assert done
     return encoded.tobytes()
-
-
-def scale(raw: Raw) -> npt.NDArray[np.float32]:
-    """Convert `raw` (H, W, C) to float32; divide uint8 by 255 and uint16 by 65,535."""
-    return raw.astype(np.float32) / np.float32(RANGES[raw.dtype.name])
-
-
-def normalise(scaled: npt.NDArray[np.float32], statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Turn `scaled` (H, W, C) into network input (C, H, W): subtract the mean and divide by the standard deviation."""
-    # The channel axis becomes the first axis, because numpy is slow if the last axis is short.
-    planes = np.array(np.moveaxis(scaled, -1, 0), order="C")
-    planes -= np.asarray(statistics.mean, np.float32)[:, None, None]
-    planes /= np.asarray(statistics.std, np.float32)[:, None, None]
-    return planes
-
-
-def as_channels(raw: Raw, channels: int) -> Raw:
-    """Return `raw` (H, W, C) with `channels` channels; a grey image becomes RGB with three equal channels.
-
-    Raises
-    ------
-    ImageError
-        The number of channels differs, and `raw` is not a grey image to convert to RGB.
-    """
-    if raw.shape[2] == channels:
-        return raw
-    if raw.shape[2] == 1 and channels == 3:
-        return np.repeat(raw, 3, axis=2)
-    raise ImageError(f"the number of channels is {raw.shape[2]}, but must be {channels}; convert the image")
-
-
-def to_network(raw: Raw, statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Turn `raw` (H, W, C) into network input (C, H, W); for an RGB model, a grey image becomes three equal channels.
-
-    Raises
-    ------
-    ImageError
-        The type or the number of channels differs from the training images.
-    """
-    suits = raw.shape[2] == statistics.channels or (raw.shape[2], statistics.channels) == (1, 3)
-    if raw.dtype.name != statistics.dtype or not suits:
-        raise ImageError(
-            f"the image is {raw.dtype} with {raw.shape[2]} channels, but the model was trained on "
-            f"{statistics.dtype} with {statistics.channels} channels; convert the image"
-        )
-    return normalise(scale(as_channels(raw, statistics.channels)), statistics)

@@ -12,6 +12,7 @@ import torch
 
 from . import tiling
 from .images import ImageError, Raw
+from .normalisation import Statistics, bands, of_band, statistics, suited
 from .objects import Objects, Separation, class_labels, find, thin
 from .saved import Description, Inference, ModelError, weights
 from .tiling import VIEWS, Part, Source, Window, view_size
@@ -105,8 +106,26 @@ class Predictor:
         over the whole view with mirrored borders.
         """
         rows, columns = self.plan(source.height, source.width, view)
+        scales = self.statistics(source)
         for row in rows[first:]:
-            yield self._row(source, view, row, columns)
+            yield self._row(source, view, row, columns, scales)
+
+    def statistics(self, source: Source) -> Statistics:
+        """Return the statistics that normalise an image: those of the training images, or those of the image itself.
+
+        The image is read once, some rows at a time. The result does not depend on the windows.
+
+        Raises
+        ------
+        ImageError
+            The type or the number of channels differs from the training images.
+        """
+        trained = self.description.statistics
+        if self.description.input_norm == "dataset":
+            return trained
+        columns = slice(0, source.width)
+        read = (source.read(rows, columns) for rows in bands(source.height, source.width))
+        return statistics(of_band(suited(pixels, trained)) for pixels in read)
 
     def plan(self, height: int, width: int, view: int) -> tuple[list[tiling.Span], list[tiling.Span]]:
         """Plan the rows and columns of windows that cover a view of an image of `height` x `width` px."""
@@ -117,12 +136,14 @@ class Predictor:
         )
         return rows, columns
 
-    def _row(self, source: Source, view: int, row: tiling.Span, columns: list[tiling.Span]) -> Iterator[Part]:
+    def _row(
+        self, source: Source, view: int, row: tiling.Span, columns: list[tiling.Span], scales: Statistics
+    ) -> Iterator[Part]:
         """Predict one row of windows, in batches."""
         area = (row.stop - row.start) * (columns[0].stop - columns[0].start)
         remaining = (Window(view, row, column) for column in columns)
         while batch := list(islice(remaining, max(1, self._pixels() // area))):
-            inputs = np.stack([window.inputs(source, self.description.statistics) for window in batch])
+            inputs = np.stack([window.inputs(source, scales) for window in batch])
             for window, output in zip(batch, self._forward(torch.from_numpy(inputs)), strict=True):
                 yield window.decided(output, source)
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from safetensors.torch import load_file
 
-from .images import Statistics
+from .normalisation import Statistics
 from .objects import Separation
 from .tiling import VIEWS
 from .unet import UNet
@@ -27,12 +27,16 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Description:
-    """Content of model.json: network settings, class names, type of labels, and statistics of the training images."""
+    """Content of model.json: network settings, class names, type of labels, and statistics of the training images.
+
+    ``input_norm`` : statistics that normalise an image: "dataset": of the training images; "image": of the image.
+    """
 
     network: dict[str, Any]
     classes: dict[int, str]
     labels: str
     statistics: Statistics
+    input_norm: str = "dataset"
 
     @classmethod
     def read(cls, file: Path) -> Self:
@@ -52,7 +56,10 @@ class Description:
             _doubt(all(isinstance(name, str) for name in classes.values()), "field classes")
             _doubt(content["labels"] in ("instances", "classes", "boundaries"), "field labels")
             statistics = Statistics.of(content["statistics"])
-            return cls(network, {int(k): name for k, name in classes.items()}, content["labels"], statistics)
+            input_norm = content.get("input_norm", "dataset")  # models of former versions have no such field
+            _doubt(input_norm in ("dataset", "image"), "field input_norm")
+            names = {int(k): name for k, name in classes.items()}
+            return cls(network, names, content["labels"], statistics, input_norm)
 
     def encoded(self) -> bytes:
         """Encode the description as the content of model.json."""

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .geometry import Geometry, SizeError
-from .images import Raw, Statistics, to_network
+from .images import Raw
+from .normalisation import Statistics, to_network
 
 VIEWS = {1: (0,), 4: (0, 2, 4, 6), 8: tuple(range(8))}
 """Arguments `view` of `make_view` for each number of views to average. None of the 4 views swaps rows and columns."""

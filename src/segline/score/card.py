@@ -34,7 +34,8 @@ Data: {{ dataset.source }}{% if dataset.licence %} ({{ dataset.licence }}){% end
 ## How it is used
 
 Input: {{ statistics.dtype }} images with {{ statistics.channels }} channel{{ "s" if statistics.channels > 1 }}, \
-of any size.
+of any size{% if settings.get("model.input_norm") == "image" %}, each normalised by its own mean and standard \
+deviation{% endif %}.
 Foreground: {% if inference.threshold is none %}the class with the highest probability{% else %}above a probability \
 of {{ inference.threshold }}{% endif %}{% if inference.segment_threshold is not none %}, gaps in borders closed \
 between cells that are separate above {{ inference.segment_threshold }}{% endif %}; \

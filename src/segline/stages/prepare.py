@@ -7,8 +7,9 @@ from segline import files, params, progress
 from segline.data import gaps, labels, splits
 from segline.data.checks import per_dataset
 from segline.data.dataset import IGNORE, SPEC, Dataset, write_spec
-from segline.data.prepared import MANIFEST, PREPARED, STATISTICS, Moments, moments, statistics
-from segline.model.images import Raw, as_channels
+from segline.data.prepared import MANIFEST, PREPARED, STATISTICS
+from segline.model.images import Raw
+from segline.model.normalisation import Moments, as_channels, moments, statistics
 
 Row = dict[str, str | int]  # row of the manifest: column -> value of one image
 

@@ -51,13 +51,19 @@ class Training:
 def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
     """Build a training run on the prepared dataset. Equal settings and data give an equal training run."""
     dataset, settings = prepared.dataset, tuned.train
-    description = Description(tuned.model.model_dump(), dataset.classes, dataset.labels, prepared.statistics)
+    description = Description(
+        tuned.model.model_dump(exclude={"input_norm"}),
+        dataset.classes,
+        dataset.labels,
+        prepared.statistics,
+        tuned.model.input_norm,
+    )
     torch.manual_seed(settings.seed)
     state = initial_state(description.build(), settings, device)
     output = state.network.geometry.output(settings.tile)
     tiles = TrainingTiles(
         *prepared.tile_sources("train"),
-        statistics=prepared.statistics,
+        statistics=prepared.input_statistics("train", tuned.model.input_norm),
         settings=tuned.augment,
         tile=settings.tile,
         output=output,
@@ -68,7 +74,7 @@ def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
     )
     validation_tiles = ValidationTiles(
         *prepared.tile_sources("validation"),
-        statistics=prepared.statistics,
+        statistics=prepared.input_statistics("validation", tuned.model.input_norm),
         tile=settings.tile,
         output=output,
         most=settings.validation_tiles,
