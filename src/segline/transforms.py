@@ -136,21 +136,29 @@ def probe(entries: Sequence[Entry], dtype: str, channels: int, side: int) -> Non
         transform = _transform(name, arguments)
         transform.p = 1.0
         start = f"augment.extra: {name} cannot be used for {dtype} images with {channels} channel(s)"
-        pipeline, effect = albumentations.Compose([transform]), False
-        for image in _examples(dtype, channels, side):
-            for seed in range(SEEDS):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error")
-                    try:
-                        first, second = (applied(pipeline, image.copy(), seed) for _ in range(2))
-                    except TransformError as error:
-                        why = _problem(error.__cause__ or error)  # type: ignore[arg-type]  # caught as an Exception
-                        raise TransformError(f"{start}; remove it. albumentations says: {why}") from error
-                if fault := _fault(image, first, second):
-                    raise TransformError(f"{start}, because {fault}; remove it")
-                effect = effect or not np.array_equal(first, image)
-        if not effect:
+        pipeline = albumentations.Compose([transform])
+        images = list(_examples(dtype, channels, side))
+        # Every image is tried, because the first one that is changed does not show that the others cause no error.
+        changes = [_changes(pipeline, image, seed, start) for image in images for seed in range(SEEDS)]
+        if not any(changes):
             raise TransformError(f"{start}, because it has no effect; remove it")
+
+
+def _changes(pipeline: "Compose", image: Pixels, seed: int, start: str) -> bool:
+    """Return whether `pipeline` changes `image`; raise TransformError if the result cannot be used.
+
+    `start` is the beginning of the error message.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            first, second = (applied(pipeline, image.copy(), seed) for _ in range(2))
+        except TransformError as error:
+            why = _problem(error.__cause__ or error)  # type: ignore[arg-type]  # caught as an Exception
+            raise TransformError(f"{start}; remove it. albumentations says: {why}") from error
+    if fault := _fault(image, first, second):
+        raise TransformError(f"{start}, because {fault}; remove it")
+    return not np.array_equal(first, image)
 
 
 def _examples(dtype: str, channels: int, side: int) -> Iterator[Pixels]:
