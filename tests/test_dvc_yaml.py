@@ -243,6 +243,7 @@ AGAIN = """
 | `names.py` | all | all | - | search, training |
 | `params.py` | all | all | - | search, training |
 | `parse.py` | all | all | - | search, training |
+| `planning` | - | - | - | - |
 | `presets` | - | - | - | - |
 | `process.py` | - | - | - | - |
 | `progress.py` | - | - | - | - |

@@ -313,6 +313,19 @@ def preset(
 
 
 @app.command()
+def plan(
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=100_000, help="time for search and training together, on this machine")
+    ] = 10,
+    write: Annotated[bool, typer.Option("--write", help="enter the planned settings in params.yaml")] = False,
+) -> None:
+    """Choose settings for the dataset and this machine, and show the reason for each."""
+    from segline.commands import plan as command
+
+    command.main(minutes, write, "auto", terminal.console(), terminal.say)
+
+
+@app.command()
 def summary() -> None:
     """Show the results of the last run and the next command to type."""
     from segline.commands import summary as command

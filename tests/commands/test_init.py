@@ -65,7 +65,7 @@ def test_a_new_folder_becomes_a_project(tmp_path: Path, monkeypatch: pytest.Monk
         f"{folder}: new project for segline {installed.version()}",
         "Next:",
         f"  cd {init.quoted(folder)}",
-        '  git commit -m "New project"',
+        '  git commit -am "New project"',
         "  dvc repro",
         "  segline models list",
     ]

@@ -106,4 +106,10 @@ def _lines(imported: bring.Imported) -> Iterator[str]:
 def next_steps(name: str) -> list[str]:
     """Return the lines that tell how to use the imported dataset `name` in the pipeline."""
     folder = bring.RAW / name
-    return [f"Then: dvc add {folder}", "and set in params.yaml:", "data:", f"  source: {folder.as_posix()}"]
+    return [
+        f"Then: dvc add {folder}",
+        "and set in params.yaml:",
+        "data:",
+        f"  source: {folder.as_posix()}",
+        "After that, `segline plan --write` enters settings for this dataset in params.yaml.",
+    ]

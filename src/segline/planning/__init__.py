@@ -1,0 +1,1 @@
+"""Plan the settings of a training from the dataset and from the speed of this machine."""
