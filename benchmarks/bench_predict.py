@@ -53,7 +53,7 @@ def trained(steps: int, model: params.Model) -> tuple[Any, Description]:
     scenes = [synthetic.draw(0, index) for index in range(8)]
     values = np.concatenate([scene.image.ravel() for scene in scenes]) / 255
     statistics = Statistics("uint8", 1, (float(values.mean()),), (float(values.std()),))
-    description = Description(model.model_dump(exclude={"input_norm"}), synthetic.CLASSES, "instances", statistics)
+    description = Description(model.network, synthetic.CLASSES, "instances", statistics)
     network, rng = description.build(), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for _ in range(steps):

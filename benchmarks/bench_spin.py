@@ -108,7 +108,7 @@ def train(seconds: float) -> None:
     torch.set_num_threads(THREADS)
     model, settings = params.read(params.Model), params.read(params.Train)
     torch.manual_seed(0)
-    network = UNet(1, 3, **model.model_dump(exclude={"input_norm"}))
+    network = UNet(1, 3, **model.network)
     state = initial_state(network, settings, "cpu")
     state.network.train()
     size, output = settings.tile, state.network.geometry.output(settings.tile)

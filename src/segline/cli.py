@@ -322,7 +322,7 @@ def plan(
     """Choose settings for the dataset and this machine, and show the reason for each."""
     from segline.commands import plan as command
 
-    command.main(minutes, write, "auto", terminal.console(), terminal.say)
+    command.main(minutes, write, terminal.console(), terminal.say)
 
 
 @app.command()

@@ -134,6 +134,11 @@ class Model(Section):
         1, description="space-to-depth factor: side of the pixel blocks that become channels, px (paper 1)"
     )
 
+    @property
+    def network(self) -> dict[str, Any]:
+        """Arguments of `UNet`."""
+        return self.model_dump(exclude={"input_norm"})
+
 
 class Augment(Section):
     """Random changes of a training tile; all geometric changes are combined into one interpolation."""

@@ -138,7 +138,7 @@ def probe(entries: Sequence[Entry], dtype: str, channels: int, side: int) -> Non
         start = f"augment.extra: {name} cannot be used for {dtype} images with {channels} channel(s)"
         pipeline = albumentations.Compose([transform])
         images = list(_examples(dtype, channels, side))
-        # Every image is tried, because the first one that is changed does not show that the others cause no error.
+        # Try every image: a transform may change one image and fail on another.
         changes = [_changes(pipeline, image, seed, start) for image in images for seed in range(SEEDS)]
         if not any(changes):
             raise TransformError(f"{start}, because it has no effect; remove it")

@@ -10,6 +10,7 @@ from rich.console import Console
 from segline import params
 from segline.commands import plan
 from segline.data import splits
+from segline.data.checks import per_dataset
 from segline.data.dataset import Dataset, DatasetError
 from segline.planning import speed
 from segline.stages import sample
@@ -40,7 +41,7 @@ def run() -> Callable[..., str]:
     def run(minutes: float = 2, write: bool = False) -> str:
         shown = io.StringIO()
         console = Console(file=shown, width=200)
-        plan.main(minutes, write, "off", console, lambda text: print(text, file=shown))
+        plan.main(minutes, write, console, lambda text: print(text, file=shown))
         return shown.getvalue()
 
     return run
@@ -52,7 +53,8 @@ def test_the_plan_shows_each_setting_with_its_reason_and_changes_nothing(
     shown = run()
     for name in ("model.input_norm", "train.tile", "augment.rotation", "train.tiles_per_epoch", "tune.epochs"):
         assert name in shown
-    assert "edges have all directions" in shown
+    assert "the common direction of edges is" in shown
+    assert "7 images measured: uint8, 1 channel" in shown
     assert "segline plan --write" in shown
     assert (project / "params.yaml").read_text() == SETTINGS
 
@@ -67,7 +69,7 @@ def test_the_written_plan_is_valid_keeps_comments_and_is_stable(project: Path, r
     assert settings.tune.trials == 2
     steps = settings.train.tiles_per_epoch // settings.train.batch_size
     total = steps * (settings.train.epochs + 2 * settings.tune.epochs) * 0.1
-    assert 0.6 * 120 < total <= 120
+    assert 0.5 * 120 < total <= 120
     assert "already has these settings" in run(write=True)
     assert (project / "params.yaml").read_text() == text
 
@@ -79,6 +81,8 @@ def test_images_of_the_test_split_are_not_looked_at(run: Callable[..., str], mon
     opened: list[str] = []
     read = Dataset.image
     monkeypatch.setattr(Dataset, "image", lambda self, stem: (opened.append(stem), read(self, stem))[1])
+    monkeypatch.setattr(per_dataset, "inspect", lambda *_: [])  # the check reads all images, also those of the test
+    monkeypatch.setattr(per_dataset, "judge", lambda *_: [])
     run()
     assert sorted(opened) == [stem for stem in dataset.stems if split[stem] != "test"]
 
@@ -86,9 +90,33 @@ def test_images_of_the_test_split_are_not_looked_at(run: Callable[..., str], mon
 @pytest.mark.usefixtures("project")
 def test_at_most_a_few_images_of_a_large_dataset_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "MOST", 3)
-    dataset = Dataset.open(Path("data/raw/cells"))
-    measured = plan.measure(dataset, params.Prepare(), "off")
-    assert (measured.looked_at, measured.images) == (3, 7)
+    assert plan.measure(Path("data/raw/cells"), params.Prepare(), "off").images == 3
+
+
+def test_a_dataset_with_errors_is_refused(project: Path, run: Callable[..., str]) -> None:
+    for file in (project / "data/raw/cells/classes").iterdir():
+        file.write_bytes(b"")
+        break
+    with pytest.raises(per_dataset.UnfitError, match="cells-"):
+        run(write=True)
+    assert (project / "params.yaml").read_text() == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("train.schedule.patience: {low: 1, high: 5}", "tune.space.train.schedule.patience has no effect with"),
+        ("model.reduction: {choices: [4, 8]}", "model.reduction = 8"),
+    ],
+)
+def test_a_search_space_that_does_not_fit_the_plan_is_refused(
+    space: str, message: str, project: Path, run: Callable[..., str]
+) -> None:
+    text = SETTINGS.replace("tune: {trials: 2}", "tune: {trials: 2, space: {" + space + "}}")
+    (project / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        run(write=True)
+    assert (project / "params.yaml").read_text() == text
 
 
 def test_without_a_dataset_the_message_says_what_to_do(project: Path, run: Callable[..., str]) -> None:

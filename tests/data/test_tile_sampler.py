@@ -33,7 +33,7 @@ def dataset(*shapes, channels=1):
 def training(arrays, augment=OFF, *, tile=12, output=6, tiles_per_epoch=8, seed=0, statistics=STATISTICS, **further):
     return TrainingTiles(
         *arrays,
-        statistics=[statistics] * len(arrays[0]),
+        statistics=statistics if isinstance(statistics, list) else [statistics] * len(arrays[0]),
         settings=augment,
         tile=tile,
         output=output,
@@ -266,13 +266,23 @@ def test_each_image_is_normalised_by_its_own_statistics():
     arrays = dataset((20, 20), (20, 20))
     both = [Statistics("uint8", 1, (0.1,), (0.5,)), Statistics("uint8", 1, (0.7,), (0.2,))]
     for augment in (OFF, OFF.model_copy(update={"contrast": 0.5})):
-        tiles = training(arrays, augment)
-        tiles.statistics = both
+        tiles = training(arrays, augment, statistics=both)
         for image, own in enumerate(both):
             alone = training([part[image : image + 1] for part in arrays], augment, statistics=own)
             tiles._draw_place = lambda _, image=image: (image, (10, 10))
             alone._draw_place = lambda _: (0, (10, 10))
             assert_same(tiles[3], alone[3])
+    # Brightness and noise change both images alike, in units of their own deviation; their mean deviation is 0.35.
+    flat = [[np.full((20, 20, 1), 100, np.uint8)] * 2, *arrays[1:]]
+    for change in ({"brightness": 0.1}, {"noise": 0.1}):
+        plain, changed = (training(flat, OFF.model_copy(update=more), statistics=both) for more in ({}, change))
+        differences = []
+        for image in range(2):
+            for tiles in (plain, changed):
+                tiles._draw_place = lambda _, image=image: (image, (10, 10))
+            differences.append(changed[3][0] - plain[3][0])
+        np.testing.assert_allclose(differences[0], differences[1], atol=1e-5)
+        assert 0 < np.abs(differences[0]).mean() < 0.1 / 0.35 * 4
     fixed = ValidationTiles(*arrays, statistics=both, tile=20, output=20, most=9)
     for place, (image, _, _) in zip(fixed.places, (fixed[index] for index in range(2)), strict=True):
         np.testing.assert_array_equal(image, to_network(arrays[0][place.image], both[place.image]))

@@ -14,7 +14,7 @@ from segline.model.images import ImageError
 from segline.model.inference import Description, Inference, Predictor
 from segline.model.normalisation import Statistics
 from segline.model.objects import Separation
-from segline.model.tiling import make_view, undo_view
+from segline.model.tiling import Source, make_view, undo_view
 from segline.model.unet import UNet
 
 STATISTICS = Statistics("uint8", 1, (0.5,), (0.25,))
@@ -53,7 +53,7 @@ def test_an_image_is_normalised_by_its_own_mean_and_deviation(
     dtype: str, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The judge is a model whose training statistics are those that numpy computes on the image."""
-    monkeypatch.setattr(normalisation, "BLOCK", 1000)
+    monkeypatch.setattr(normalisation, "SIDE", 40)
     top = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
     raw = (np.random.default_rng(3).random((90, 103, 1)) * top / 3).astype(dtype)
     exact = raw.astype(np.float64) / top
@@ -71,6 +71,32 @@ def test_exposure_and_offset_do_not_change_the_prediction_of_an_image_normalised
     np.testing.assert_array_equal(
         subject.probabilities(np.full_like(raw, 7)), subject.probabilities(np.zeros_like(raw))
     )
+
+
+def test_the_noise_of_an_empty_image_is_not_stretched_to_the_contrast_of_the_training_images() -> None:
+    raw = np.random.default_rng(3).integers(0, 2, (40, 50, 1), dtype=np.uint8)  # a deviation of 0.5 / 255
+    subject = normalised_by_image(predictor(Inference(), padding="same"), STATISTICS)
+    own = subject.statistics(Source.of(raw))
+    assert own.std == (0.02 * 0.25,)
+    assert own.mean == pytest.approx((raw.mean() / 255,))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_with_values_that_are_not_finite_is_refused(value: float) -> None:
+    raw = np.zeros((40, 50, 1), np.float32)
+    raw[3, 4] = value
+    trained = Statistics("float32", 1, (0.5,), (0.2,))
+    with pytest.raises(ImageError, match="values that are not finite"):
+        normalised_by_image(predictor(Inference(), padding="same"), trained).probabilities(raw)
+
+
+def test_a_part_of_an_image_is_normalised_like_the_image() -> None:
+    raw = image(64, 64)
+    subject = normalised_by_image(predictor(Inference(), padding="same", norm="none"), STATISTICS)
+    part = subject.probabilities(raw[:32], subject.statistics(Source.of(raw)))
+    own = replace(subject.description, statistics=subject.statistics(Source.of(raw)), input_norm="dataset")
+    expected = Predictor(subject.network, own, subject.inference).probabilities(raw[:32])
+    np.testing.assert_array_equal(part, expected)
 
 
 def test_a_grey_image_for_an_rgb_model_is_normalised_as_three_equal_channels() -> None:

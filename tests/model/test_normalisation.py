@@ -9,7 +9,7 @@ from segline.model.normalisation import as_channels, moments, statistics
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_statistics_equal_those_of_numpy(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 100)
+    monkeypatch.setattr(module, "SIDE", 8)
     rng = np.random.default_rng(0)
     top = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
     images = [(rng.random((height, 17, 3)) * top).astype(dtype) for height in (5, 30, 1)]

@@ -28,11 +28,11 @@ def quiet(what: str, done: int, total: int) -> None:
     assert what and 0 < done <= total
 
 
-def predictor(inference: Inference, input_norm: str = "dataset", **network: object) -> Predictor:
+def predictor(inference: Inference, input_norm: str = "dataset", dtype: str = "uint8", **network: object) -> Predictor:
     """Make a predictor with random weights."""
     torch.manual_seed(1)
     options = {"width": 4, "depth": 1, "padding": "same", "norm": "none", "upsampling": "transposed", "dropout": 0.0}
-    what = Description(options | network, CLASSES, "classes", Statistics("uint8", 1, (0.5,), (0.25,)), input_norm)
+    what = Description(options | network, CLASSES, "classes", Statistics(dtype, 1, (0.5,), (0.25,)), input_norm)
     return Predictor(what.build(), what, inference)
 
 
@@ -71,12 +71,17 @@ def test_out_of_core_equals_in_memory(
     assert_same(predictor(Inference(None, None, Separation(0.3, 3), views, 40), **network), image(*shape), tmp_path)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_an_image_normalised_by_its_own_statistics_equals_the_one_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(normalisation, "BLOCK", 300)  # three rows
+    monkeypatch.setattr(normalisation, "SIDE", 30)
     settings = Inference(None, None, Separation(0.3, 3), 4, 40)
-    assert_same(predictor(settings, input_norm="image"), image(61, 83), tmp_path)
+    assert_same(
+        predictor(settings, "image", dtype),
+        (image(61, 83) / 255 if dtype == "float32" else image(61, 83)).astype(dtype),
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize("inference", [Inference(segment_threshold=0.5), Inference()])

@@ -8,9 +8,13 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from segline import params
+from segline.data.prepared import Prepared
+from segline.model.inference import Inference, Predictor
+from segline.model.tiling import Source
 from segline.stages import prepare, sample, train, tune, weights
 from segline.track.store import open_store
-from segline.train import loop
+from segline.train import loop, setup
 
 SETTINGS = """
 model: {width: 2, depth: 1}
@@ -88,3 +92,21 @@ def test_a_training_that_recovers_is_not_marked_as_collapsed(
     assert [line.split(": ")[1] for line in said] == ["epoch 1", "epoch 3"]
     assert said[1].endswith("the validation predictions contain several classes again")
     assert "collapsed" not in tags()
+
+
+def test_training_and_prediction_normalise_an_image_alike(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ready)
+    tuned, prepared = params.read_tuned(), Prepared.open()
+    for choice in ("image", "dataset"):
+        changed = tuned.model_copy(update={"model": tuned.model.model_copy(update={"input_norm": choice})})
+        started = setup.build(prepared, changed, "cpu")
+        predictor = Predictor(started.state.network, started.description, Inference())
+        assert started.description.input_norm == choice
+        used = {
+            "train": started.tiles.statistics,
+            "validation": started.validation.dataset.statistics,  # type: ignore[attr-defined]
+        }
+        for split, statistics in used.items():
+            images = map(prepared.image, prepared.names(split))
+            assert statistics == [predictor.statistics(Source.of(image)) for image in images]
+        assert (len(set(used["train"])) == 1) == (choice == "dataset")

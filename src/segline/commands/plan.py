@@ -12,19 +12,21 @@ from rich.text import Text
 from segline import params, progress
 from segline.commands import preset
 from segline.data import splits
+from segline.data.checks import per_dataset
 from segline.data.dataset import Dataset
 from segline.planning import recipe, speed
 from segline.planning.fingerprint import Fingerprint, Measurement, measure_image, summarise
 from segline.planning.recipe import Choice
 from segline.train import device
+from segline.train.space import SearchPlan
 
-MOST = 64  # number of images that are measured
+MOST = 64  # largest number of measured images
 
 
-def main(minutes: float, write: bool, mode: progress.Mode, console: Console, say: Callable[[str], None]) -> None:
+def main(minutes: float, write: bool, console: Console, say: Callable[[str], None]) -> None:
     """Show the plan for the dataset in params.yaml beside the present settings; if `write`, enter it there.
 
-    Images of the test split are not looked at.
+    Images of the test split are not measured.
 
     Parameters
     ----------
@@ -33,18 +35,28 @@ def main(minutes: float, write: bool, mode: progress.Mode, console: Console, say
 
     Raises
     ------
-    DatasetError, SplitError, ParamsError
-        There is no dataset, it cannot be split, or params.yaml is wrong.
+    DatasetError, UnfitError, SplitError, ParamsError, DeviceError
+        The dataset is missing, has errors or cannot be split; or params.yaml is wrong.
+    SpaceError, SizeError
+        The search space in params.yaml does not fit the planned settings.
     """
     settings = params.load(params.Params, params.PARAMS_FILE)
-    dataset = Dataset.open(Path(settings.data.source))
-    measured = measure(dataset, settings.prepare, mode)
-    choices = recipe.choose(measured)
-    planned = with_choices(settings, choices)
     where = device.choose(settings.runtime)
-    progress.note("timing training steps on this machine")
-    timed = speed.measure(planned.model, planned.train, measured.channels, measured.classes, where)
-    choices += recipe.length(timed, minutes, planned.train, settings.tune)
+    data = measure(Path(settings.data.source), settings.prepare, settings.runtime.progress)
+    choices = recipe.choose(data)
+    planned = with_choices(settings, choices)
+
+    def speed_of(width: int) -> speed.Speed:
+        progress.note(f"timing training steps of a network of width {width}")
+        model = planned.model.model_copy(update={"width": width})
+        return speed.measure(model, planned.train, data.channels, data.classes, where)
+
+    chosen, timed = recipe.width(speed_of, minutes, planned.train.batch_size)
+    choices += [chosen, *recipe.length(timed, minutes, planned.train, settings.tune)]
+    planned = with_choices(settings, choices)
+    if planned.tune.trials:
+        SearchPlan(params.Tuned(model=planned.model, augment=planned.augment, train=planned.train), planned.tune)
+    say(described(data))
     console.print(table(settings, choices))
     if not write:
         say("segline plan --write enters these settings in params.yaml")
@@ -53,18 +65,32 @@ def main(minutes: float, write: bool, mode: progress.Mode, console: Console, say
     say(f"params.yaml: {len(changes)} settings changed" if changes else "params.yaml already has these settings")
 
 
-def measure(dataset: Dataset, prepare: params.Prepare, mode: progress.Mode) -> Fingerprint:
-    """Measure images of the training and validation splits, evenly chosen, at most `MOST`."""
+def measure(folder: Path, prepare: params.Prepare, mode: progress.Mode) -> Fingerprint:
+    """Check the dataset in `folder`, and measure at most `MOST` images of its training and validation splits."""
+    dataset = Dataset.open(folder)
+    checked = per_dataset.inspect(
+        dataset, lambda look, stems: progress.each(look, stems, "check", mode, dataset.memory)
+    )
+    per_dataset.refuse_errors(per_dataset.judge(dataset, checked))
     split = splits.assign(dataset.groups, **prepare.model_dump())
     stems = [stem for stem in dataset.stems if split[stem] != "test"]
     places = np.linspace(0, len(stems) - 1, min(MOST, len(stems))).round().astype(int)
-    chosen = [stems[place] for place in places]
 
-    def see(stem: str) -> Measurement:
+    def measure_one(stem: str) -> Measurement:
         return measure_image(dataset.image(stem), dataset.truth(stem), len(dataset.spec.classes))
 
-    measured = list(progress.each(see, chosen, "plan", mode, dataset.memory))
-    return summarise(dataset.spec.labels, len(stems), measured)
+    measured = progress.each(measure_one, [stems[place] for place in places], "measure", mode, dataset.memory)
+    return summarise(dataset.spec.labels, list(measured))
+
+
+def described(data: Fingerprint) -> str:
+    """Return a sentence about the measured images, as one line of text."""
+    objects = "without objects"
+    if data.diameters:
+        low, middle, high = data.diameters
+        objects = f"{data.objects:.0f} objects an image, {low:.0f} to {high:.0f} px wide (median {middle:.0f})"
+    channels = f"{data.channels} channel{'s' if data.channels > 1 else ''}"
+    return f"{data.images} images measured: {data.dtype}, {channels}, {data.side} px; {data.kind}; {objects}"
 
 
 def sections(choices: Sequence[Choice]) -> dict[str, Any]:
@@ -93,7 +119,7 @@ def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def table(settings: params.Params, choices: Sequence[Choice]) -> Table:
     """Return a table of the planned settings: name, present value, planned value, reason."""
     present = params.flat(settings.model_dump(mode="json"))
-    content = Table("setting", "now", "plan", "reason", title_justify="left")
+    content = Table("setting", "now", "plan", "reason")
     for choice in choices:
         now = present[choice.setting]
         content.add_row(

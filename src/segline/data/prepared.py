@@ -12,7 +12,7 @@ from segline import files
 from segline.data.dataset import SPEC, Spec, read_spec
 from segline.data.density import Density
 from segline.model.images import Raw
-from segline.model.normalisation import Statistics, moments, statistics
+from segline.model.normalisation import Statistics, blocks, own_statistics
 from segline.text import shown
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ class Prepared:
         names = self.names(split)
         if input_norm == "dataset":
             return [self.statistics] * len(names)
-        return [statistics([moments(self.image(name))]) for name in names]
+        images = map(self.image, names)
+        return [
+            own_statistics((image[block] for block in blocks(*image.shape[:2])), self.statistics) for image in images
+        ]
 
     def tile_sources(self, split: str) -> tuple[Arrays, Arrays, Arrays]:
         """Return the images, targets and weight maps of a split, in the form that the tile samplers need."""

@@ -76,6 +76,7 @@ class TrainingTiles(Dataset[Sample]):
         self.images, self.targets, self.weights = images, targets, weights
         self.density = density
         self.statistics = statistics
+        self._units = _units(statistics)
         self.settings = settings
         self.tile, self.output = tile, output
         self.tiles_per_epoch = tiles_per_epoch
@@ -102,8 +103,9 @@ class TrainingTiles(Dataset[Sample]):
         weights = warp(inner, self.weights[image], "linear")
         if self.ignore is not None:
             weights[target == self.ignore] = 0
-        statistics = self.statistics[image]
-        return normalise(grey(parameters, scaled, statistics.mean), statistics), target, weights
+        own = self.statistics[image]
+        changed = grey(parameters, scaled, own.mean, self._units[image])
+        return normalise(changed, own), target, weights
 
     def _scaled(self, raw: Array, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Scale a tile (n, n, C) as `scale` does, and apply the transforms of the setting `augment.extra`.
@@ -269,6 +271,18 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
     bounds = [length * index // count for index in range(count + 1)]
     last = max(0, length - output)
     return [(min(max(0, (a + b - output) // 2), last), range(a, b)) for a, b in pairwise(bounds)]
+
+
+def _units(statistics: Sequence[Statistics]) -> list[tuple[float, ...] | None]:
+    """Return the factors by which the changes of brightness and the noise of each image are multiplied, per channel.
+
+    Images that are normalised by themselves are changed in proportion to their deviation, so that a dark image does not
+    vanish in noise. The mean deviation of all images has the factor 1. None: all images have the same statistics.
+    """
+    if all(one == statistics[0] for one in statistics):
+        return [None] * len(statistics)
+    mean = np.mean([one.std for one in statistics], axis=0)
+    return [tuple((np.asarray(one.std) / mean).tolist()) for one in statistics]
 
 
 def _even(places: list[list[TilePlace]], most: int) -> list[TilePlace]:

@@ -12,7 +12,7 @@ import torch
 
 from . import tiling
 from .images import ImageError, Raw
-from .normalisation import Statistics, bands, of_band, statistics, suited
+from .normalisation import Statistics, blocks, own_statistics
 from .objects import Objects, Separation, class_labels, find, thin
 from .saved import Description, Inference, ModelError, weights
 from .tiling import VIEWS, Part, Source, Window, view_size
@@ -55,18 +55,21 @@ class Predictor:
         self.inference = inference
         self.device = device
 
-    def probabilities(self, raw: Raw) -> Probabilities:
+    def probabilities(self, raw: Raw, statistics: Statistics | None = None) -> Probabilities:
         """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over rotated and mirrored views.
+
+        If `raw` is a part of an image, `statistics` are those that normalise the image.
 
         Raises
         ------
         ImageError
             The type or the number of channels differs from the training images.
         """
-        source = Source(raw.shape[0], raw.shape[1], lambda rows, columns: raw[rows, columns])
+        source = Source.of(raw)
+        statistics = statistics or self.statistics(source)
         mean = np.zeros((len(self.description.classes), *raw.shape[:2]), np.float32)
         for view in VIEWS[self.inference.views]:
-            for rows, columns, probabilities in chain.from_iterable(self.windows(source, view)):
+            for rows, columns, probabilities in chain.from_iterable(self.windows(source, statistics, view)):
                 mean[:, rows, columns] += probabilities / np.float32(self.inference.views)
         return mean
 
@@ -99,33 +102,32 @@ class Predictor:
             return "the model has a segment threshold, which can be applied only to the whole image"
         return ""
 
-    def windows(self, source: Source, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
+    def windows(self, source: Source, statistics: Statistics, view: int, first: int = 0) -> Iterator[Iterator[Part]]:
         """Predict a view of an image in overlapping windows; yield one row of windows at a time, from row `first` on.
+
+        `statistics` normalise the image.
 
         Each row is an iterator of parts. Each pixel is in exactly one part. All parts together equal one forward pass
         over the whole view with mirrored borders.
         """
         rows, columns = self.plan(source.height, source.width, view)
-        scales = self.statistics(source)
         for row in rows[first:]:
-            yield self._row(source, view, row, columns, scales)
+            yield self._row(source, statistics, view, row, columns)
 
     def statistics(self, source: Source) -> Statistics:
         """Return the statistics that normalise an image: those of the training images, or those of the image itself.
 
-        The image is read once, some rows at a time. The result does not depend on the windows.
+        In the second case, the whole image is read once, block by block.
 
         Raises
         ------
         ImageError
-            The type or the number of channels differs from the training images.
+            The image is read, and it does not suit the model or has values that are not finite.
         """
         trained = self.description.statistics
         if self.description.input_norm == "dataset":
             return trained
-        columns = slice(0, source.width)
-        read = (source.read(rows, columns) for rows in bands(source.height, source.width))
-        return statistics(of_band(suited(pixels, trained)) for pixels in read)
+        return own_statistics((source.read(*block) for block in blocks(source.height, source.width)), trained)
 
     def plan(self, height: int, width: int, view: int) -> tuple[list[tiling.Span], list[tiling.Span]]:
         """Plan the rows and columns of windows that cover a view of an image of `height` x `width` px."""
@@ -137,13 +139,13 @@ class Predictor:
         return rows, columns
 
     def _row(
-        self, source: Source, view: int, row: tiling.Span, columns: list[tiling.Span], scales: Statistics
+        self, source: Source, statistics: Statistics, view: int, row: tiling.Span, columns: list[tiling.Span]
     ) -> Iterator[Part]:
         """Predict one row of windows, in batches."""
         area = (row.stop - row.start) * (columns[0].stop - columns[0].start)
         remaining = (Window(view, row, column) for column in columns)
         while batch := list(islice(remaining, max(1, self._pixels() // area))):
-            inputs = np.stack([window.inputs(source, scales) for window in batch])
+            inputs = np.stack([window.inputs(source, statistics) for window in batch])
             for window, output in zip(batch, self._forward(torch.from_numpy(inputs)), strict=True):
                 yield window.decided(output, source)
 

@@ -84,6 +84,7 @@ def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> 
     plans = [predictor.plan(source.height, source.width, view) for view in views]
     total = sum(len(rows) * len(columns) for rows, columns in plans)
     finished = _read(folder / JOURNAL)
+    statistics = predictor.statistics(source)
     for number, view in enumerate(views):
         before = sum(len(rows) * len(columns) for rows, columns in plans[:number])
         if number < finished.views:
@@ -92,7 +93,7 @@ def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> 
         if first == 0:
             shape = (len(predictor.description.classes), source.height, source.width)
             preallocate(_sum(folder, number), np.float32, shape)
-        for row, parts in enumerate(predictor.windows(source, view, first), first):
+        for row, parts in enumerate(predictor.windows(source, statistics, view, first), first):
             for column, part in enumerate(parts, 1):
                 _add(part, len(views), folder, number)
                 show("windows", before + row * len(plans[number][1]) + column, total)

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
+from itertools import product
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +15,8 @@ from .images import RANGES, ImageError, Raw
 
 Number = int | float | Fraction
 
-BLOCK = 1 << 20  # number of pixels summed at once, to limit the memory
+SIDE = 1 << 10  # side of the blocks of an image that are summed at once, px; limits the memory
+FLOOR = 0.02  # smallest deviation of an image, as a fraction of the deviation of the training images
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ class Moments:
         return type(self)(self.dtype, self.pixels + other.pixels, sums, squares)
 
 
-def bands(height: int, width: int) -> Iterator[slice]:
-    """Divide the rows of an image of `height` x `width` px into bands of at most `BLOCK` pixels or one row."""
-    step = max(1, BLOCK // width)
-    return (slice(start, min(start + step, height)) for start in range(0, height, step))
+def blocks(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Divide an image of `height` x `width` px into blocks with sides of at most `SIDE` px."""
+    for top, left in product(range(0, height, SIDE), range(0, width, SIDE)):
+        yield slice(top, min(top + SIDE, height)), slice(left, min(left + SIDE, width))
 
 
 def moments(image: Raw) -> Moments:
@@ -76,11 +78,11 @@ def moments(image: Raw) -> Moments:
 
     In a dataset of grey and RGB images, `as_channels` must first convert grey images to three channels.
     """
-    return reduce(Moments.__add__, (of_band(image[rows]) for rows in bands(*image.shape[:2])))
+    return reduce(Moments.__add__, (_of_block(image[block]) for block in blocks(*image.shape[:2])))
 
 
-def of_band(pixels: Raw) -> Moments:
-    """Return the moments of some rows (h, W, C) of an image; the sums are exact for integers."""
+def _of_block(pixels: Raw) -> Moments:
+    """Return the moments of a block (h, w, C) of an image; the sums are exact for integers."""
     # The order is fixed, because numpy's sum of floats depends on the order of the values in memory.
     wide = pixels.astype(np.int64 if pixels.dtype.kind == "u" else np.float64, order="C").reshape(-1, pixels.shape[2])
     return Moments(
@@ -91,7 +93,7 @@ def of_band(pixels: Raw) -> Moments:
 def statistics(parts: Iterable[Moments]) -> Statistics:
     """Compute the mean and standard deviation of each channel over all pixels, from the moments of parts.
 
-    The parts (images, or bands of an image) have the same type and number of channels.
+    The parts (images, or blocks of an image) have the same type and number of channels.
     A constant channel gets a standard deviation of 1, so that dividing by it leaves zeros.
     """
     # Exact fractions avoid rounding until the last step, so the result does not depend on the order of the parts.
@@ -102,6 +104,30 @@ def statistics(parts: Iterable[Moments]) -> Statistics:
         mean.append(float(average) / RANGES[total.dtype])
         std.append(math.sqrt(max(float(square - average * average), 0.0)) / RANGES[total.dtype] or 1.0)
     return Statistics(total.dtype, len(mean), tuple(mean), tuple(std))
+
+
+def own_statistics(pixels: Iterable[Raw], trained: Statistics) -> Statistics:
+    """Compute the statistics that normalise an image by itself, from all its `blocks`, in order.
+
+    The deviation of a channel is at least `FLOOR` times that of the training images (`trained`), so that the noise of
+    an empty image does not look like objects.
+
+    Raises
+    ------
+    ImageError
+        The type or the number of channels differs from the training images, or a value is not finite.
+    """
+    own = statistics(_of_block(_finite(suited(block, trained))) for block in pixels)
+    return replace(own, std=tuple(max(pair[0], FLOOR * pair[1]) for pair in zip(own.std, trained.std, strict=True)))
+
+
+def _finite(pixels: Raw) -> Raw:
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise ImageError(
+            "the image has values that are not finite, so it cannot be normalised by its own mean and standard "
+            "deviation; replace them by numbers"
+        )
+    return pixels
 
 
 def scale(raw: Raw) -> npt.NDArray[np.float32]:

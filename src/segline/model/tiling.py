@@ -5,7 +5,7 @@ The predictions themselves are made in module `inference`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -171,6 +171,11 @@ class Source(NamedTuple):
     width: int
     read: Callable[[slice, slice], Raw]
     """Function that returns the pixels (h, w, C) of given rows and columns."""
+
+    @classmethod
+    def of(cls, image: Raw) -> Self:
+        """Return the source of an image (H, W, C) in memory."""
+        return cls(image.shape[0], image.shape[1], lambda rows, columns: image[rows, columns])
 
 
 class Part(NamedTuple):

@@ -1,25 +1,29 @@
-"""Choose settings from the fingerprint of a dataset. Each choice has its reason in one sentence."""
+"""Choose settings from the fingerprint of a dataset and the speed of a machine. Each choice has its reason."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 
 from segline.params import Train, Tune
 from segline.planning.fingerprint import Fingerprint
 from segline.planning.speed import Speed
 
 VARIED = 0.75  # variety above which images are normalised one by one
-DIRECTED = 0.3  # direction above which tiles are hardly rotated
+DIRECTED = 0.3  # smallest direction for which tiles are hardly rotated, however many images show it
+CHANCE = 2.15  # images without a common direction show this value / sqrt(their number) in one case of a hundred
 TOUCHING = 0.05  # contact above which a border weight map is worth its time
 RARE = 0.01  # frequency below which a class is rare
-LARGE = 128  # diameter above which the network looks at blocks of pixels, px
-THIN = 4  # width below which it never does, px
+LARGE = 128  # diameter of large objects above which reduction is 2, px
+THIN = 4  # width of areas below which reduction stays 1, px
+SIDES = (128, 256)  # smallest and largest tile with reduction 1, px
+DEEP = 192  # side of a tile with reduction 1 from which the network has four poolings, px
+WIDTHS = (16, 32, 64)  # possible numbers of channels at the first level
+ENOUGH = 20_000  # number of tiles that a network wider than the narrowest must have time for
 SHARE = 0.8  # share of the time for training steps; the rest is for tiles, validation, pictures and checkpoints
-EPOCHS = 30  # epochs of a training, if there is time for as many
+EPOCHS = 30  # epochs of a training, if there is time for as many; more only if a trial is shorter than an epoch
 FEWEST = 10  # smallest number of steps of an epoch
-SEARCH = 0.3  # the search gets this share of the epochs that the training has, if it fits
-SIDES = (128, 256)  # smallest and largest tile at reduction 1, px
-DEEP = 192  # side of a tile at reduction 1 from which the network has four poolings, px
+SEARCH = 0.25  # share of the steps for a search
+TRIAL = 50  # a search whose trials have fewer steps tells nothing
 
 
 @dataclass(frozen=True)
@@ -31,142 +35,178 @@ class Choice:
     reason: str
 
 
-def choose(of: Fingerprint) -> list[Choice]:
+def choose(data: Fingerprint) -> list[Choice]:
     """Choose the settings that follow from the dataset alone, whatever the machine."""
-    return [*_network(of), *_weights(of), *_augmentation(of), *_training(of), *_evaluation(of)]
+    return [*_network(data), *_weights(data), *_augmentation(data), *_training(data), *_evaluation(data)]
 
 
-def large(of: Fingerprint) -> float:
-    """Return the diameter of the large objects, px; without objects, the shorter side of the images."""
-    return of.diameters[-1] if of.diameters else of.side
+def reduction(data: Fingerprint) -> int:
+    """Return the setting model.reduction."""
+    if data.kind == "boundaries" or not data.diameters:
+        return 1
+    return 2 if data.diameters[-1] > LARGE and data.width >= THIN else 1
 
 
-def reduction(of: Fingerprint) -> int:
-    """Return the side of the pixel blocks that become channels, px."""
-    return 2 if large(of) > LARGE and of.width >= THIN and of.kind != "boundaries" else 1
+def tile(data: Fingerprint) -> tuple[int, str]:
+    """Return the side of a training tile, px, and the reason for it. The side suits networks of up to five levels."""
+    step = 32 * reduction(data)
+    lowest, highest = (side * reduction(data) for side in SIDES)
+    image = step * max(2, ceil(data.side / step))
+    wanted = step * ceil(4 * data.diameters[-1] / step) if data.diameters else highest
+    if image < min(max(wanted, lowest), highest):
+        return image, f"the median image is {data.side} px wide"
+    if not data.diameters:
+        return highest, "there are no objects to measure, so the tile is as large as is worth its time"
+    large = f"one object in ten is wider than {data.diameters[-1]:.0f} px"
+    if wanted > highest:
+        return highest, f"{large}, but larger tiles are not worth their time"
+    return max(wanted, lowest), f"{large}, and a tile of four times that shows it with its surroundings"
 
 
-def tile(of: Fingerprint) -> int:
-    """Return the side of a training tile, px: a multiple of 32 for each pixel of a block."""
-    step = 32 * reduction(of)
-    lowest, highest = (side * reduction(of) for side in SIDES)
-    wanted = min(max(4 * large(of), lowest), highest)
-    return step * min(ceil(wanted / step), max(2, ceil(of.side / step)))
-
-
-def _network(of: Fingerprint) -> Iterator[Choice]:
-    blocks, side = reduction(of), tile(of)
-    yield Choice("model.padding", "same", "padded convolutions keep the size, so every pixel of a tile is learned from")
-    if side / blocks >= DEEP:
-        yield Choice("model.depth", 4, f"tiles of {side} px are large enough for four poolings")
+def _network(data: Fingerprint) -> Iterator[Choice]:
+    yield Choice("model.padding", "same", "padded convolutions learn from every pixel of a tile")
+    factor, side = reduction(data), tile(data)[0]
+    depth = 4 if side / factor >= DEEP else 3
+    lowest = side // factor // 2**depth
+    yield Choice("model.depth", depth, f"after {depth} poolings a tile of {side} px is {lowest} px wide")
+    if factor > 1:
+        yield Choice("model.reduction", factor, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
+    elif data.diameters and data.diameters[-1] > LARGE:
+        yield Choice("model.reduction", 1, "the labels have lines or thin areas, where every pixel counts")
     else:
-        yield Choice("model.depth", 3, f"tiles of {side} px leave nothing to see after three poolings")
-    if blocks > 1:
-        reason = f"a tenth of the objects are larger than {large(of):.0f} px, so the network must see far"
-    elif of.width < THIN:
-        reason = f"the thinnest areas are {of.width:.1f} px wide, so every pixel counts"
-    else:
-        reason = f"nine of ten objects are smaller than {max(large(of), LARGE):.0f} px, so the network sees far enough"
-    yield Choice("model.reduction", blocks, reason)
-    if of.variety > VARIED:
-        reason = f"the brightness differs {of.variety:.1f} times as much between images as within them"
-        yield Choice("model.input_norm", "image", reason)
-    else:
-        reason = f"the brightness differs only {of.variety:.2f} times as much between images as within them"
-        yield Choice("model.input_norm", "dataset", reason)
-    yield Choice("model.norm", "batch", "batch norm learns fastest, and keeps tiled prediction exact")
+        yield Choice("model.reduction", 1, f"few objects are wider than {LARGE} px")
+    choice = "image" if data.variety > VARIED else "dataset"
+    reason = f"the brightness varies {data.variety:.2g} times as much between images as within them"
+    yield Choice("model.input_norm", choice, reason)
+    yield Choice("model.norm", "batch", "batch norm learns fast and keeps tiled prediction exact")
+    yield Choice("model.upsampling", "transposed", "the paper's up-sampling, whose weights are learned")
+    yield Choice("model.dropout", 0.0, "augmentation gives enough variety in a short training")
 
 
-def _weights(of: Fingerprint) -> Iterator[Choice]:
-    if of.kind == "instances" and of.contact > TOUCHING:
-        yield Choice("weights.kind", "paper", f"{of.contact:.0%} of the objects touch another or nearly do")
-    elif of.kind == "instances":
-        yield Choice("weights.kind", "none", f"only {of.contact:.0%} of the objects touch another")
+def _weights(data: Fingerprint) -> Iterator[Choice]:
+    if data.kind == "instances":
+        kind = "paper" if data.contact > TOUCHING else "none"
+        yield Choice("weights.kind", kind, f"{data.contact:.0%} of the objects touch another or nearly do")
     else:
-        yield Choice("weights.kind", "none", f"the labels are {of.kind}, not objects to keep apart")
-    rarest = min(of.frequencies[1:])
-    if of.kind == "boundaries":
-        yield Choice("weights.class_balance", 0.0, "the thresholds decide between line and cell, not the weights")
-    elif rarest < RARE:
-        yield Choice("weights.class_balance", 0.25, f"the rarest class covers {rarest:.2%} of the pixels")
-    elif of.kind == "instances":
-        yield Choice("weights.class_balance", 0.5, "gaps between objects are rare, and must weigh more")
+        yield Choice("weights.kind", "none", f"the labels are {data.kind}, not objects to keep apart")
+    rarest = min(data.frequencies[1:])
+    rare = f"the rarest class covers {rarest:.2%} of the pixels"
+    if data.kind == "boundaries":
+        yield Choice("weights.class_balance", 0.0, "a threshold from validation decides between line and cell")
+    elif data.kind == "instances":
+        yield Choice("weights.class_balance", 0.5, rare)
     else:
-        yield Choice("weights.class_balance", 0.0, f"the rarest class covers {rarest:.0%} of the pixels")
-    if rarest < RARE or of.empty > 0.1:
-        reason = f"the rarest class covers {rarest:.2%} of the pixels, and {of.empty:.0%} of the images are empty"
-        yield Choice("weights.density_balance", 0.4, reason)
-    else:
-        yield Choice("weights.density_balance", 0.0, "every class is in most tiles")
+        yield Choice("weights.class_balance", 0.25 if rarest < RARE else 0.0, rare)
+    empty = f"{data.empty:.0%} of the images have no foreground"
+    balance = 0.4 if rarest < RARE or data.empty > 0.1 else 0.0
+    yield Choice("weights.density_balance", balance, f"{rare}, and {empty}")
+    yield Choice("weights.density_border", 0.0, "the border weight map is enough")
 
 
-def _augmentation(of: Fingerprint) -> Iterator[Choice]:
-    directed = of.direction > DIRECTED
+def _augmentation(data: Fingerprint) -> Iterator[Choice]:
+    limit = max(DIRECTED, CHANCE / sqrt(data.images))
+    directed = data.direction > limit
+    reason = f"the common direction of edges is {data.direction:.2f}, and more than {limit:.2f} would mean something"
     if directed:
-        yield Choice("augment.rotation", 5.0, f"most edges have one direction ({of.direction:.2f} of 1)")
+        reason = f"the common direction of edges is {data.direction:.2f}; chance gives at most {limit:.2f}"
+    yield Choice("augment.rotation", 5.0 if directed else 180.0, reason)
+    yield Choice("augment.mirror", True, "a mirror image is as likely")
+    side = tile(data)[0]
+    yield Choice("augment.elastic_grid", 3, "the paper's grid")
+    yield Choice("augment.elastic_sigma", round(side / (96 if directed else 48), 1), f"mild in a tile of {side} px")
+    spread = data.diameters[-1] / data.diameters[0] if data.diameters else 1.0
+    if data.kind == "instances" and spread > 3:
+        low, high, reason = 0.7, 1.4, f"large objects are {spread:.1f} times as wide as small ones"
     else:
-        yield Choice("augment.rotation", 180.0, f"edges have all directions ({of.direction:.2f} of 1)")
-    sigma = round(tile(of) / (96 if directed else 48), 1)
-    yield Choice("augment.elastic_sigma", sigma, f"a mild deformation for a tile of {tile(of)} px")
-    spread = of.diameters[-1] / of.diameters[0] if of.diameters else 1.0
-    if of.kind == "instances" and spread > 3:
-        reason = f"large objects are {spread:.1f} times as wide as small ones"
-        yield from (Choice("augment.min_scale", 0.7, reason), Choice("augment.max_scale", 1.4, reason))
-    else:
-        reason = "all images have about one magnification"
-        yield from (Choice("augment.min_scale", 0.85, reason), Choice("augment.max_scale", 1.15, reason))
-    reason = f"within an image, the brightness has a standard deviation of {of.contrast:.3f} of the type's range"
-    yield Choice("augment.brightness", _rounded(0.3 * of.contrast), reason)
-    yield Choice("augment.noise", _rounded(0.1 * of.contrast), reason)
+        low, high, reason = 0.85, 1.15, "a mild zoom; nothing shows several magnifications"
+    yield from (Choice("augment.min_scale", low, reason), Choice("augment.max_scale", high, reason))
     yield Choice("augment.contrast", 0.2, "exposures differ a little in every series of images")
+    if data.contrast:
+        reason = f"the brightness within an image has a deviation of {data.contrast:.2g} of the type's range"
+        yield Choice("augment.brightness", _rounded(0.3 * data.contrast), reason)
+        yield Choice("augment.noise", _rounded(0.1 * data.contrast), reason)
 
 
-def _training(of: Fingerprint) -> Iterator[Choice]:
-    yield Choice("train.tile", tile(of), f"about four times the diameter of large objects, {large(of):.0f} px")
-    yield Choice("train.batch_size", 4, "the smallest batch with reliable statistics for batch norm")
+def _training(data: Fingerprint) -> Iterator[Choice]:
+    yield Choice("train.tile", *tile(data))
+    yield Choice("train.batch_size", 4, "a small batch gives many steps; batch norm needs several tiles")
     yield Choice("train.optimizer", "adamw", "learns most in a short training")
     yield Choice("train.learning_rate", 0.003, "a high rate, which batch norm permits")
-    yield Choice("train.schedule.kind", "one_cycle", "ends at a rate of 0 when the time is over")
-    rare = min(of.frequencies[1:]) < RARE
-    monitor = "loss" if rare else "mean_iou"
-    reason = (
-        "a rare class makes the IoU of an epoch a matter of chance" if rare else "the best epoch by what is reported"
-    )
-    yield Choice("train.monitor", monitor, reason)
+    yield Choice("train.momentum", 0.9, "the usual first beta of AdamW")
+    yield Choice("train.momentum_start", 0.9, "no warm-up of the momentum")
+    yield Choice("train.weight_decay", 0.0001, "a little, as usual with AdamW")
+    yield Choice("train.schedule.kind", "one_cycle", "ends near a rate of 0, so the last epochs are the best")
+    yield Choice("train.schedule.warmup_percent", 30.0, "the usual share of the cycle")
+    yield Choice("train.dice_weight", 1.0, "soft Dice counts every class alike, however rare it is")
+    yield Choice("train.gradient_clipping", 1.0, "keeps a single tile from spoiling the network")
+    rare = min(data.frequencies[1:]) < RARE
+    reason = "the IoU of a rare class on a few tiles is chance" if rare else "the metric that is reported"
+    yield Choice("train.monitor", "loss" if rare else "mean_iou", reason)
+    yield Choice("tune.objective", "minimize loss" if rare else "maximize mean_iou", reason)
 
 
-def _evaluation(of: Fingerprint) -> Iterator[Choice]:
-    if of.kind == "boundaries":
-        yield Choice("evaluate.views", 8, "a broken line joins two cells, and eight views close most gaps")
+def _evaluation(data: Fingerprint) -> Iterator[Choice]:
+    if data.kind == "boundaries":
+        yield Choice("evaluate.views", 8, "a gap in a line joins two cells; more views leave fewer gaps")
     else:
-        yield Choice("evaluate.views", 4, "the mean of the image and its mirror images is more certain than one answer")
+        yield Choice("evaluate.views", 4, "the mean over mirror images is more accurate than one prediction")
+    yield Choice("evaluate.tile", 0, "the largest tile that memory allows")
 
 
-def length(timed: Speed, minutes: float, train: Train, tune: Tune) -> list[Choice]:
+def width(speed_of: Callable[[int], Speed], minutes: float, batch_size: int) -> tuple[Choice, Speed]:
+    """Choose the number of channels at the first level: the widest network that learns enough in `minutes`.
+
+    `speed_of` measures a network of a given width. The speed of the chosen network is returned, too.
+    """
+    chosen, timed = WIDTHS[0], speed_of(WIDTHS[0])
+    for wider in WIDTHS[1:]:
+        if _tiles(timed, minutes, batch_size) < ENOUGH:
+            break
+        slower = speed_of(wider)
+        if _tiles(slower, minutes, batch_size) < ENOUGH:
+            break
+        chosen, timed = wider, slower
+    tiles = _tiles(timed, minutes, batch_size)
+    return Choice("model.width", chosen, f"{minutes:g} minutes are enough for {tiles:,} tiles at this width"), timed
+
+
+def _tiles(timed: Speed, minutes: float, batch_size: int) -> int:
+    return int(SHARE * 60 * minutes / timed.seconds[timed.amp]) * batch_size
+
+
+def length(timed: Speed, minutes: float, train: Train, tune: Tune) -> Iterator[Choice]:
     """Choose precision and length of a training that takes `minutes` together with its search.
 
     Parameters
     ----------
     timed : times of a training step on this machine.
-    train : settings that are planned already; batch size and tile count here.
-    tune : settings of the search; it has `tune.trials` trials, which are stopped early or run to their end.
+    train : planned settings; only the batch size is used.
+    tune : settings of the search; only the number of trials is used.
     """
-    steps = SHARE * 60 * minutes / timed.seconds[timed.amp]
+    seconds = timed.seconds[timed.amp]
+    rates = " and ".join(f"{train.batch_size / step:.2g} tiles/s with {amp}" for amp, step in timed.seconds.items())
+    yield Choice("train.amp", timed.amp, f"this machine trains {rates}")
+    steps = SHARE * 60 * minutes / seconds
+    trials, in_trial = tune.trials, SEARCH * steps / max(1, tune.trials)
+    if in_trial < TRIAL:
+        trials = 0
+    steps_left = steps * (1 - SEARCH) if trials else steps
     epochs = max(1, min(EPOCHS, int(steps / FEWEST)))
-    trial = max(1, round(SEARCH * epochs / tune.trials)) if tune.trials else tune.epochs
-    per_epoch = max(1, int(steps / (epochs + tune.trials * trial)))
-    rates = " and ".join(
-        f"{train.batch_size / seconds:.1f} tiles/s with {amp}" for amp, seconds in timed.seconds.items()
-    )
-    took = f"search and training then take about {minutes:g} minutes on this machine"
-    chosen = [
-        Choice("train.amp", timed.amp, f"this machine trains {rates}"),
-        Choice("train.epochs", epochs, took),
-        Choice("train.tiles_per_epoch", per_epoch * train.batch_size, took),
-    ]
-    if tune.trials:
-        chosen.append(Choice("tune.epochs", trial, f"{tune.trials} trials then take about a third of the training"))
-    return chosen
+    if trials:
+        epochs = max(epochs, ceil(steps_left / in_trial))  # a trial has at least one epoch
+    per_epoch = max(1, int(steps_left / epochs))
+    trial_epochs = max(1, int(in_trial / per_epoch))
+    took = (epochs + trials * trial_epochs) * per_epoch * seconds / SHARE / 60
+    reason = f"about {took:.2g} minutes on this machine" + (", the search included" if trials else "")
+    yield Choice("train.epochs", epochs, reason)
+    yield Choice("train.tiles_per_epoch", per_epoch * train.batch_size, reason)
+    tiles = min(64, max(8, per_epoch * train.batch_size // 4))
+    yield Choice("train.validation_tiles", tiles, "validation then takes about a tenth of the time")
+    if trials:
+        yield Choice("tune.epochs", trial_epochs, f"each of {trials} trials then has {trial_epochs * per_epoch} steps")
+    elif tune.trials:
+        reason = f"each of {tune.trials} trials would have only {int(in_trial)} steps; --minutes gives more time"
+        yield Choice("tune.trials", 0, reason)
 
 
 def _rounded(value: float) -> float:

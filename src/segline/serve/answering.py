@@ -40,9 +40,7 @@ def picture(serving: Serving, image: bytes, output: Output, views: int, most_pix
         answer = _answer(serving, image, options)
         if output == "overlay":
             pixels = decode(image)
-            height, width = pixels.shape[:2]
-            source = Source(height, width, lambda rows, columns: pixels[rows, columns])
-            return DecodedImage(encode_png(writers.picture(source, InMemory(answer))), "image/png")
+            return DecodedImage(encode_png(writers.picture(Source.of(pixels), InMemory(answer))), "image/png")
     data = answer.probabilities or (answer.labels if output == "labels" else invocation.instance_image(answer))
     return DecodedImage(data, "image/png" if data.startswith(b"\x89PNG") else "image/tiff")
 

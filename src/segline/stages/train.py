@@ -14,7 +14,8 @@ import torch
 from segline import files, params, process, progress
 from segline.data.dataset import IGNORE
 from segline.data.prepared import PREPARED, WEIGHTS, Prepared
-from segline.model.inference import Description, Inference, Predictor
+from segline.model.inference import Description, Inference, Predictor, interpret
+from segline.model.tiling import Source
 from segline.params import Train, Tuned, flat
 from segline.score.overlay import gallery, overlay
 from segline.track import lineage
@@ -153,8 +154,10 @@ def _picture(run: Run, predictor: Callable[[], Predictor], prepared: Prepared, e
     corner = (slice(0, PICTURE_SIDE), slice(0, PICTURE_SIDE))
     panels, now = [], predictor()
     for name in prepared.names("validation")[:SHOWN]:
-        raw = prepared.image(name)[corner]
-        panels.append((name, overlay(raw, now.labels(raw), prepared.classes(name)[corner], IGNORE)))
+        image = prepared.image(name)
+        probabilities = now.probabilities(image[corner], now.statistics(Source.of(image)))
+        labels = interpret(probabilities, now.inference).labels
+        panels.append((name, overlay(image[corner], labels, prepared.classes(name)[corner], IGNORE)))
     run.picture(gallery(panels), "validation", step=epoch)
 
 

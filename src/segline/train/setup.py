@@ -52,7 +52,7 @@ def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
     """Build a training run on the prepared dataset. Equal settings and data give an equal training run."""
     dataset, settings = prepared.dataset, tuned.train
     description = Description(
-        tuned.model.model_dump(exclude={"input_norm"}),
+        tuned.model.network,
         dataset.classes,
         dataset.labels,
         prepared.statistics,
