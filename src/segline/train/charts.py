@@ -16,6 +16,7 @@ DPI = 100
 WIDTH, HEIGHT = 10, 6  # inches
 PANEL_WIDTH = 2.6  # inches, width of each plot if several plots stand side by side
 NAME_SIZE = 9  # points, font size of the names below plots
+BACKGROUND = "0.85"  # grey, because Optuna draws the worst trials in nearly white
 MIN_TRIALS = 2  # finished trials needed for a comparison
 # Omit the software version from the PNG file, so that equal charts have equal bytes.
 METADATA = {"Software": None}
@@ -80,6 +81,10 @@ def _png(plot: Callable[..., Any], study: "optuna.Study", **options: Any) -> byt
         panels = list(axes.flat) if hasattr(axes, "flat") else [axes]
         for panel in panels:
             panel.xaxis.label.set_fontsize(NAME_SIZE)
+            panel.set_facecolor(BACKGROUND)
+            if len(panels) > 1:  # long names and numbers would overlap those of the next panel
+                panel.set_xlabel(panel.get_xlabel().replace(".", ".\n"))
+                panel.tick_params(axis="x", which="both", labelrotation=60, labelsize=NAME_SIZE)
         figure = panels[0].figure
         figure.set_size_inches(max(WIDTH, PANEL_WIDTH * len(panels)), HEIGHT)
         figure.savefig(stream, dpi=DPI, bbox_inches="tight", metadata=METADATA)
