@@ -81,9 +81,12 @@ def test_show_prints_the_origin_of_a_version() -> None:
         {"image": "a", "file": "images/a.png", "md5": "1a", "split": "train"},
         {"image": "b", "file": "images/b.tif", "md5": "b", "split": "test"},
     ]
-    assert [line["reason"] for line in content["history"]] == ["registered", "first model that meets the minimum metrics"]
+    assert [line["reason"] for line in content["history"]] == [
+        "registered",
+        "first to meet the minimum metrics",
+    ]
     text = shown(show.main, "1", "")
-    for word in (head, "d" * 32, "train.epochs", "images/a.png", "weights.safetensors", "first model that passes"):
+    for word in (head, "d" * 32, "train.epochs", "images/a.png", "weights.safetensors", "first to meet the minimum"):
         assert word in text
 
 

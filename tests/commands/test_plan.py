@@ -51,9 +51,9 @@ def test_the_plan_shows_each_setting_with_its_reason_and_changes_nothing(
     project: Path, run: Callable[..., str]
 ) -> None:
     shown = run()
-    for name in ("model.input_norm", "train.tile", "augment.rotation", "train.tiles_per_epoch", "tune.epochs"):
+    for name in ("model", "input_norm", "tile", "rotation", "10 -> 180", "schedule.kind", "tiles_per_epoch"):
         assert name in shown
-    assert "the common direction of edges is" in shown
+    assert "the common direction of edges has a strength of" in shown
     assert "7 images measured: uint8, 1 channel" in shown
     assert "segline plan --write" in shown
     assert (project / "params.yaml").read_text() == SETTINGS

@@ -65,7 +65,7 @@ def judge(store: Store, processes: int, promotions: int) -> None:
     assert registered == Counter(version.tags[VERSION_TAG] for version in versions)
     lines = [line for line in history if line["alias"] == "champion"]
     expected = Counter(f"process {number}, turn {turn}" for number in range(processes) for turn in range(promotions))
-    assert Counter(line["reason"] for line in lines) - expected == Counter(["first model that meets the minimum metrics"])
+    assert Counter(line["reason"] for line in lines) - expected == Counter(["first to meet the minimum metrics"])
     assert not expected - Counter(line["reason"] for line in lines)
     holders = [line["version_md5"] for line in lines]
     assert all(holder != following for holder, following in pairwise(holders))

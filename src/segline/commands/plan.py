@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -117,17 +118,22 @@ def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(settings: params.Params, choices: Sequence[Choice]) -> Table:
-    """Return a table of the planned settings: name, present value, planned value, reason."""
+    """Return a table of the planned settings by section: name, present and planned value, reason."""
     present = params.flat(settings.model_dump(mode="json"))
-    content = Table("setting", "now", "plan", "reason")
-    for choice in choices:
-        now = present[choice.setting]
-        content.add_row(
-            Text(choice.setting),
-            Text(_text(now)),
-            Text(_text(choice.value), style="" if choice.value == now else "bold"),
-            Text(choice.reason),
-        )
+    content = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    content.add_column("setting", no_wrap=True)
+    content.add_column("value", no_wrap=True)
+    content.add_column("reason")
+    for section in params.Params.model_fields:
+        mine = [choice for choice in choices if choice.setting.startswith(f"{section}.")]
+        if mine:
+            content.add_section()
+            content.add_row(Text(section, style="bold"))
+        for choice in mine:
+            now, value = present[choice.setting], _text(choice.value)
+            changed = Text(f"{_text(now)} -> {value}", style="bold")
+            name = choice.setting.removeprefix(f"{section}.")
+            content.add_row(Text(f"  {name}"), Text(value) if now == choice.value else changed, Text(choice.reason))
     return content
 
 

@@ -54,7 +54,7 @@ def register(
             if held and held[-1] == md5s.version:
                 registry.set_aliases()
             elif not held and verdict.passed:
-                registry.set_champion(md5s, "promote", "first model that meets the minimum metrics")
+                registry.set_champion(md5s, "promote", "first to meet the minimum metrics")
     return replace(registered, aliases=registry.aliases(registered.version))
 
 

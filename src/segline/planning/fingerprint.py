@@ -20,7 +20,7 @@ SMOOTH = 2  # standard deviation of the smoothing before edges are measured, px;
 
 @dataclass(frozen=True)
 class Measurement:
-    """Measurements of one image and its labels; all but ``size`` are of its middle.
+    """Measurements of one image and its labels; all except ``size`` are taken from its central part.
 
     ``size`` : height and width, px.
     ``mean``, ``std`` : mean and standard deviation of each channel, as fractions of the largest value of the type.
@@ -54,7 +54,9 @@ def measure_image(image: Raw, truth: Truth, classes: int) -> Measurement:
         size=image.shape[:2],
         dtype=image.dtype.name,
         mean=values.mean(axis=0),
-        std=np.where(values.min(axis=0) < values.max(axis=0), values.std(axis=0), 0),  # else rounding leaves a trace
+        std=np.where(
+            values.min(axis=0) < values.max(axis=0), values.std(axis=0), 0
+        ),  # else rounding errors would count
         pixels=labels.areas(class_ids, IGNORE + 1)[:classes],
         widths=np.array([mean_width(class_ids == class_id) for class_id in range(1, classes)]),
         diameters=np.sqrt(4 * areas / np.pi),
@@ -71,15 +73,15 @@ def _middle(length: int) -> slice:
 def mean_width(mask: npt.NDArray[np.bool_]) -> float:
     """Return the mean width of an area (H, W), px; nan if it is empty, the shorter side if it is the whole image.
 
-    In a long strip the distance to the border has a mean of a quarter of the width.
+    In a long strip, the mean distance to the border is a quarter of the width.
     """
     if not mask.any():
         return float("nan")
     if mask.all():
         return float(min(mask.shape))
-    # Outside of the image counts as part of the area, so that an area that the image cuts does not look thin.
+    # The outside of the image counts as part of the area: an area cut off by the image border must not look thin.
     distances = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    return float(4 * (distances[mask].mean() - 0.5))  # the border is half a pixel before the nearest pixel outside
+    return float(4 * (distances[mask].mean() - 0.5))  # the border is half a pixel closer than the pixel outside
 
 
 def touching(instances: npt.NDArray[np.int32]) -> int:
@@ -114,9 +116,9 @@ class Fingerprint:
     ``contrast`` : standard deviation of the brightness within an image, as a fraction of the type's range: median over
         the images, mean over the channels; 0 if all images are constant.
     ``variety`` : standard deviation of the mean brightness between images, divided by the contrast.
-    ``frequencies`` : fraction of the pixels of each class.
+    ``frequencies`` : fraction of all pixels that belong to each class.
     ``empty`` : fraction of the images without foreground.
-    ``objects`` : median number of objects of an image.
+    ``objects`` : median number of objects per image.
     ``diameters`` : 10th, 50th and 90th percentile of the object diameters, px; empty if there are no objects.
     ``contact`` : fraction of the objects that touch, or nearly touch, another.
     ``width`` : mean width of the areas of the class with the thinnest areas, px; 0 if there is no foreground.
@@ -179,7 +181,7 @@ def summarise(kind: Kind, measured: Sequence[Measurement]) -> Fingerprint:
 def _brightness(mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Return contrast and variety from the statistics of all images, (images, channels) each.
 
-    A channel that is constant in an image says nothing of contrast, so it is left out.
+    A channel that is constant in an image says nothing about the contrast, so it is left out.
     """
     contrasts, varieties = [], []
     for of_images, deviations in zip(mean.T, std.T, strict=True):
@@ -191,6 +193,6 @@ def _brightness(mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]) -> 
 
 
 def _thinnest(widths: npt.NDArray[np.float64]) -> float:
-    """Return the smallest over the classes of the median over the images, of `widths` (images, classes)."""
+    """For each class, take the median of `widths` (images, classes) over the images; return the smallest median."""
     medians = [float(np.median(column[~np.isnan(column)])) for column in widths.T if not np.isnan(column).all()]
     return min(medians, default=0.0)

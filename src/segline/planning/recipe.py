@@ -8,21 +8,21 @@ from segline.params import Train, Tune
 from segline.planning.fingerprint import Fingerprint
 from segline.planning.speed import Speed
 
-VARIED = 0.75  # variety above which images are normalised one by one
-DIRECTED = 0.3  # smallest direction for which tiles are hardly rotated, however many images show it
-CHANCE = 2.15  # images without a common direction show this value / sqrt(their number) in one case of a hundred
-TOUCHING = 0.05  # contact above which a border weight map is worth its time
+VARIED = 0.75  # variety of brightness above which each image is normalised by its own statistics
+DIRECTED = 0.3  # strength of the common direction above which tiles are hardly rotated, if it is not chance
+CHANCE = 2.15  # without a common direction, the strength exceeds this value / sqrt(images) in 1 % of cases
+TOUCHING = 0.05  # fraction of touching objects above which a border weight map is worth its time
 RARE = 0.01  # frequency below which a class is rare
 LARGE = 128  # diameter of large objects above which reduction is 2, px
 THIN = 4  # width of areas below which reduction stays 1, px
 SIDES = (128, 256)  # smallest and largest tile with reduction 1, px
 DEEP = 192  # side of a tile with reduction 1 from which the network has four poolings, px
 WIDTHS = (16, 32, 64)  # possible numbers of channels at the first level
-ENOUGH = 20_000  # number of tiles that a network wider than the narrowest must have time for
+ENOUGH = 20_000  # a network wider than the narrowest is chosen only if there is time for this number of tiles
 SHARE = 0.8  # share of the time for training steps; the rest is for tiles, validation, pictures and checkpoints
-EPOCHS = 30  # epochs of a training, if there is time for as many; more only if a trial is shorter than an epoch
-FEWEST = 10  # smallest number of steps of an epoch
-SEARCH = 0.25  # share of the steps for a search
+EPOCHS = 30  # epochs of a training run, if time allows; more if a trial would be shorter than one of them
+FEWEST = 10  # smallest number of steps in an epoch
+SEARCH = 0.25  # share of the steps spent on the search
 TRIAL = 50  # a search whose trials have fewer steps tells nothing
 
 
@@ -56,11 +56,11 @@ def tile(data: Fingerprint) -> tuple[int, str]:
     if image < min(max(wanted, lowest), highest):
         return image, f"the median image is {data.side} px wide"
     if not data.diameters:
-        return highest, "there are no objects to measure, so the tile is as large as is worth its time"
+        return highest, "there are no objects to measure, so the tile is the largest that is worth its time"
     large = f"one object in ten is wider than {data.diameters[-1]:.0f} px"
     if wanted > highest:
         return highest, f"{large}, but larger tiles are not worth their time"
-    return max(wanted, lowest), f"{large}, and a tile of four times that shows it with its surroundings"
+    return max(wanted, lowest), f"{large}; a tile four times as wide shows such an object with its surroundings"
 
 
 def _network(data: Fingerprint) -> Iterator[Choice]:
@@ -80,7 +80,7 @@ def _network(data: Fingerprint) -> Iterator[Choice]:
     yield Choice("model.input_norm", choice, reason)
     yield Choice("model.norm", "batch", "batch norm learns fast and keeps tiled prediction exact")
     yield Choice("model.upsampling", "transposed", "the paper's up-sampling, whose weights are learned")
-    yield Choice("model.dropout", 0.0, "augmentation gives enough variety in a short training")
+    yield Choice("model.dropout", 0.0, "augmentation gives enough variety in a short training run")
 
 
 def _weights(data: Fingerprint) -> Iterator[Choice]:
@@ -92,7 +92,7 @@ def _weights(data: Fingerprint) -> Iterator[Choice]:
     rarest = min(data.frequencies[1:])
     rare = f"the rarest class covers {rarest:.2%} of the pixels"
     if data.kind == "boundaries":
-        yield Choice("weights.class_balance", 0.0, "a threshold from validation decides between line and cell")
+        yield Choice("weights.class_balance", 0.0, "a threshold chosen on validation separates lines from cells")
     elif data.kind == "instances":
         yield Choice("weights.class_balance", 0.5, rare)
     else:
@@ -106,23 +106,26 @@ def _weights(data: Fingerprint) -> Iterator[Choice]:
 def _augmentation(data: Fingerprint) -> Iterator[Choice]:
     limit = max(DIRECTED, CHANCE / sqrt(data.images))
     directed = data.direction > limit
-    reason = f"the common direction of edges is {data.direction:.2f}, and more than {limit:.2f} would mean something"
-    if directed:
-        reason = f"the common direction of edges is {data.direction:.2f}; chance gives at most {limit:.2f}"
+    strength = f"the common direction of edges has a strength of {data.direction:.2f}"
+    reason = f"{strength}, {'above' if directed else 'not above'} the limit of {limit:.2f}"
     yield Choice("augment.rotation", 5.0 if directed else 180.0, reason)
-    yield Choice("augment.mirror", True, "a mirror image is as likely")
+    yield Choice("augment.mirror", True, "a mirror image is as likely as the original")
     side = tile(data)[0]
     yield Choice("augment.elastic_grid", 3, "the paper's grid")
-    yield Choice("augment.elastic_sigma", round(side / (96 if directed else 48), 1), f"mild in a tile of {side} px")
+    yield Choice(
+        "augment.elastic_sigma",
+        round(side / (96 if directed else 48), 1),
+        f"a mild deformation for a tile of {side} px",
+    )
     spread = data.diameters[-1] / data.diameters[0] if data.diameters else 1.0
     if data.kind == "instances" and spread > 3:
         low, high, reason = 0.7, 1.4, f"large objects are {spread:.1f} times as wide as small ones"
     else:
-        low, high, reason = 0.85, 1.15, "a mild zoom; nothing shows several magnifications"
+        low, high, reason = 0.85, 1.15, "a mild zoom; nothing suggests several magnifications"
     yield from (Choice("augment.min_scale", low, reason), Choice("augment.max_scale", high, reason))
     yield Choice("augment.contrast", 0.2, "exposures differ a little in every series of images")
     if data.contrast:
-        reason = f"the brightness within an image has a deviation of {data.contrast:.2g} of the type's range"
+        reason = f"within an image the brightness has a standard deviation of {data.contrast:.2g}, as a fraction of the range"
         yield Choice("augment.brightness", _rounded(0.3 * data.contrast), reason)
         yield Choice("augment.noise", _rounded(0.1 * data.contrast), reason)
 
@@ -130,17 +133,17 @@ def _augmentation(data: Fingerprint) -> Iterator[Choice]:
 def _training(data: Fingerprint) -> Iterator[Choice]:
     yield Choice("train.tile", *tile(data))
     yield Choice("train.batch_size", 4, "a small batch gives many steps; batch norm needs several tiles")
-    yield Choice("train.optimizer", "adamw", "learns most in a short training")
+    yield Choice("train.optimizer", "adamw", "the optimizer that learns most in a short training run")
     yield Choice("train.learning_rate", 0.003, "a high rate, which batch norm permits")
     yield Choice("train.momentum", 0.9, "the usual first beta of AdamW")
-    yield Choice("train.momentum_start", 0.9, "no warm-up of the momentum")
+    yield Choice("train.momentum_start", 0.9, "the momentum stays constant")
     yield Choice("train.weight_decay", 0.0001, "a little, as usual with AdamW")
     yield Choice("train.schedule.kind", "one_cycle", "ends near a rate of 0, so the last epochs are the best")
-    yield Choice("train.schedule.warmup_percent", 30.0, "the usual share of the cycle")
+    yield Choice("train.schedule.warmup_percent", 30.0, "the usual share of the steps for the warm-up")
     yield Choice("train.dice_weight", 1.0, "soft Dice counts every class alike, however rare it is")
     yield Choice("train.gradient_clipping", 1.0, "keeps a single tile from spoiling the network")
     rare = min(data.frequencies[1:]) < RARE
-    reason = "the IoU of a rare class on a few tiles is chance" if rare else "the metric that is reported"
+    reason = "the IoU of a rare class on a few tiles is mostly chance" if rare else "the metric that is reported"
     yield Choice("train.monitor", "loss" if rare else "mean_iou", reason)
     yield Choice("tune.objective", "minimize loss" if rare else "maximize mean_iou", reason)
 
@@ -154,9 +157,9 @@ def _evaluation(data: Fingerprint) -> Iterator[Choice]:
 
 
 def width(speed_of: Callable[[int], Speed], minutes: float, batch_size: int) -> tuple[Choice, Speed]:
-    """Choose the number of channels at the first level: the widest network that learns enough in `minutes`.
+    """Choose the number of channels at the first level: the widest network that can learn from `ENOUGH` tiles in `minutes`.
 
-    `speed_of` measures a network of a given width. The speed of the chosen network is returned, too.
+    `speed_of` measures a network of a given width. Also return the speed of the chosen network.
     """
     chosen, timed = WIDTHS[0], speed_of(WIDTHS[0])
     for wider in WIDTHS[1:]:
@@ -175,7 +178,7 @@ def _tiles(timed: Speed, minutes: float, batch_size: int) -> int:
 
 
 def length(timed: Speed, minutes: float, train: Train, tune: Tune) -> Iterator[Choice]:
-    """Choose precision and length of a training that takes `minutes` together with its search.
+    """Choose the precision and the length of a training run, so that run and search together take `minutes`.
 
     Parameters
     ----------

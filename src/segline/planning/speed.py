@@ -11,19 +11,19 @@ from segline.train.device import DeviceError, precision_warning
 from segline.train.loop import train_step
 from segline.train.setup import initial_state
 
-WARM, TIMED = 2, 5  # steps that are not timed, and steps that are
+WARM, TIMED = 2, 5  # number of untimed warm-up steps, and of timed steps
 GAIN = 1.1  # a lower precision must be faster by this factor, because times vary
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a training step for each precision that the device computes itself; the first one is off."""
+    """Seconds per training step, for full precision (`off`) and each lower precision that the device supports."""
 
     seconds: dict[Amp, float]
 
     @property
     def amp(self) -> Amp:
-        """Return the fastest precision; off, unless another one is clearly faster."""
+        """Return the fastest precision: `off`, unless another one is clearly faster."""
         fastest = min(self.seconds, key=lambda amp: self.seconds[amp])
         return fastest if GAIN * self.seconds[fastest] < self.seconds["off"] else "off"
 
@@ -44,14 +44,14 @@ def measure(model: Model, train: Train, channels: int, classes: int, device: str
         times = []
         for _ in range(WARM + TIMED):
             start = perf_counter()
-            float(train_step(state, batch, settings).cross_entropy)  # a number, so that a GPU has finished
+            float(train_step(state, batch, settings).cross_entropy)  # reading the number waits until a GPU has finished
             times.append(perf_counter() - start)
         seconds[amp] = min(times[WARM:])
     return Speed(seconds)
 
 
 def _precisions(device: str) -> list[Amp]:
-    """Return the precisions that `device` does not only emulate."""
+    """Return the precisions that `device` supports without emulation, full precision first."""
     own: list[Amp] = ["off"]
     lower: tuple[Amp, ...] = ("bf16", "fp16")
     for amp in lower:
