@@ -54,15 +54,18 @@ def measure_image(image: Raw, truth: Truth, classes: int) -> Measurement:
         size=image.shape[:2],
         dtype=image.dtype.name,
         mean=values.mean(axis=0),
-        std=np.where(
-            values.min(axis=0) < values.max(axis=0), values.std(axis=0), 0
-        ),  # else rounding errors would count
+        std=_deviation(values),
         pixels=labels.areas(class_ids, IGNORE + 1)[:classes],
         widths=np.array([mean_width(class_ids == class_id) for class_id in range(1, classes)]),
         diameters=np.sqrt(4 * areas / np.pi),
         touching=touching(numbered),
         direction=direction(pixels),
     )
+
+
+def _deviation(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the standard deviation of each column; 0 instead of a rounding error if all values are equal."""
+    return np.where(values.min(axis=0) < values.max(axis=0), values.std(axis=0), 0)
 
 
 def _middle(length: int) -> slice:

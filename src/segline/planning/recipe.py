@@ -112,11 +112,8 @@ def _augmentation(data: Fingerprint) -> Iterator[Choice]:
     yield Choice("augment.mirror", True, "a mirror image is as likely as the original")
     side = tile(data)[0]
     yield Choice("augment.elastic_grid", 3, "the paper's grid")
-    yield Choice(
-        "augment.elastic_sigma",
-        round(side / (96 if directed else 48), 1),
-        f"a mild deformation for a tile of {side} px",
-    )
+    sigma = round(side / (96 if directed else 48), 1)
+    yield Choice("augment.elastic_sigma", sigma, f"a mild deformation for a tile of {side} px")
     spread = data.diameters[-1] / data.diameters[0] if data.diameters else 1.0
     if data.kind == "instances" and spread > 3:
         low, high, reason = 0.7, 1.4, f"large objects are {spread:.1f} times as wide as small ones"
@@ -125,7 +122,7 @@ def _augmentation(data: Fingerprint) -> Iterator[Choice]:
     yield from (Choice("augment.min_scale", low, reason), Choice("augment.max_scale", high, reason))
     yield Choice("augment.contrast", 0.2, "exposures differ a little in every series of images")
     if data.contrast:
-        reason = f"within an image the brightness has a standard deviation of {data.contrast:.2g}, as a fraction of the range"
+        reason = f"the brightness within an image has a standard deviation of {data.contrast:.1%} of the range"
         yield Choice("augment.brightness", _rounded(0.3 * data.contrast), reason)
         yield Choice("augment.noise", _rounded(0.1 * data.contrast), reason)
 
@@ -157,7 +154,7 @@ def _evaluation(data: Fingerprint) -> Iterator[Choice]:
 
 
 def width(speed_of: Callable[[int], Speed], minutes: float, batch_size: int) -> tuple[Choice, Speed]:
-    """Choose the number of channels at the first level: the widest network that can learn from `ENOUGH` tiles in `minutes`.
+    """Choose the number of channels at the first level: the widest that can learn from `ENOUGH` tiles in `minutes`.
 
     `speed_of` measures a network of a given width. Also return the speed of the chosen network.
     """
