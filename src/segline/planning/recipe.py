@@ -181,15 +181,16 @@ def length(timed: Speed, minutes: float, train: Train, tune: Tune) -> Iterator[C
     ----------
     timed : times of a training step on this machine.
     train : planned settings; only the batch size is used.
-    tune : settings of the search; only the number of trials is used.
+    tune : settings of the search; only the number of trials is used. 0 counts as the default, because an earlier plan
+        may have left the search out.
     """
     seconds = timed.seconds[timed.amp]
     rates = " and ".join(f"{train.batch_size / step:.2g} tiles/s with {amp}" for amp, step in timed.seconds.items())
     yield Choice("train.amp", timed.amp, f"this machine trains {rates}")
     steps = SHARE * 60 * minutes / seconds
-    trials, in_trial = tune.trials, SEARCH * steps / max(1, tune.trials)
-    if in_trial < TRIAL:
-        trials = 0
+    wanted = tune.trials or Tune().trials
+    in_trial = SEARCH * steps / wanted
+    trials = wanted if in_trial >= TRIAL else 0
     steps_left = steps * (1 - SEARCH) if trials else steps
     epochs = max(1, min(EPOCHS, int(steps / FEWEST)))
     if trials:
@@ -202,11 +203,12 @@ def length(timed: Speed, minutes: float, train: Train, tune: Tune) -> Iterator[C
     yield Choice("train.tiles_per_epoch", per_epoch * train.batch_size, reason)
     tiles = min(64, max(8, per_epoch * train.batch_size // 4))
     yield Choice("train.validation_tiles", tiles, "validation then takes about a tenth of the time")
-    if trials:
-        yield Choice("tune.epochs", trial_epochs, f"each of {trials} trials then has {trial_epochs * per_epoch} steps")
-    elif tune.trials:
-        reason = f"each of {tune.trials} trials would have only {int(in_trial)} steps; --minutes gives more time"
+    if not trials:
+        reason = f"each of {wanted} trials would have only {int(in_trial)} steps; --minutes gives more time"
         yield Choice("tune.trials", 0, reason)
+        return
+    reason = f"each of {trials} trials then has {trial_epochs * per_epoch} steps"
+    yield from (Choice("tune.trials", trials, reason), Choice("tune.epochs", trial_epochs, reason))
 
 
 def _rounded(value: float) -> float:
