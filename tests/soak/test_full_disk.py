@@ -41,13 +41,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def fill(disk: Path) -> None:
     """Leave no byte free."""
-    with (disk / "filler").open("ab") as file, suppress(OSError):
-        while True:
-            file.write(bytes(1 << 16))
-            file.flush()
-    with (disk / "filler").open("ab", buffering=0) as file, suppress(OSError):
-        while file.write(b"0"):
-            pass
+    for piece in (bytes(1 << 16), b"0"):
+        # Without a buffer, because closing the file would raise an error if the buffer does not fit.
+        with (disk / "filler").open("ab", buffering=0) as file, suppress(OSError):
+            while file.write(piece):
+                pass
 
 
 def contents(folder: Path) -> dict[str, bytes]:
