@@ -305,7 +305,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename `folder` to `target`. A former `target` is moved aside first, and removed only after the renaming."""
+    """Rename `folder` to `target`. An existing `target` is moved aside first, and removed only after the renaming."""
     former = temporary_name(target, "former")
     if former.is_symlink():
         former.unlink()

@@ -88,7 +88,7 @@ def _transform(name: str, arguments: Mapping[str, Any]) -> "BasicTransform":
 
 
 def _problem(error: Exception) -> str:
-    """Return the message of an error of albumentations on one line."""
+    """Return the message of an albumentations error as a single line."""
     if isinstance(error.__cause__, ValidationError):
         faults = {".".join(map(str, fault["loc"][:1])): fault["msg"] for fault in reversed(error.__cause__.errors())}
         lines = [f"{argument}: {message}" if argument else message for argument, message in faults.items()]
@@ -111,7 +111,9 @@ def applied(transform: "Compose", image: Pixels, seed: int) -> Pixels:
     try:
         changed: Pixels = transform(image=image)["image"]
     except Exception as error:  # albumentations raises errors of many classes
-        raise TransformError(f"augment.extra: a transform failed for a tile: {_problem(error)}; remove it") from error
+        raise TransformError(
+            f"augment.extra: a transform failed for a tile; remove this transform: {_problem(error)}"
+        ) from error
     return changed
 
 
@@ -171,7 +173,7 @@ def _examples(dtype: str, channels: int, side: int) -> Iterator[Pixels]:
 
 
 def _fault(image: Pixels, first: Pixels, second: Pixels) -> str:
-    """Check two results that `image` gave with the same seed; describe the first fault, or return an empty text."""
+    """Check two results for `image` and the same seed; return a description of the first fault, or an empty string."""
     if first.shape != image.shape or first.dtype != image.dtype:
         return "it changes the type or the shape"
     if not np.array_equal(first, second):

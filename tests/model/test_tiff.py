@@ -237,7 +237,7 @@ def test_tags_that_all_refer_to_the_whole_file_are_refused() -> None:
             '<OME><Pixels DimensionOrder="XYCZT" SizeC="9" SizeZ="1" SizeT="1"/>',
             r"1 x 1 x 9 planes \(TZC\), but the file has 2 planes",
         ),
-        ("<OME></OME>", "no element Pixels"),
+        ("<OME></OME>", "no Pixels element"),
         (
             '<OME><Pixels DimensionOrder="XYCZT" SizeC="2" SizeZ="1" SizeT="1"><TiffData IFD="0" FirstC="1"/>',
             "the order of the planes contradicts the OME metadata of the file",

@@ -25,7 +25,7 @@ MOST = 64  # largest number of measured images
 
 
 def main(minutes: float, write: bool, console: Console, say: Callable[[str], None]) -> None:
-    """Show the plan for the dataset in params.yaml beside the present settings; if `write`, enter it there.
+    """Show the plan for the dataset in params.yaml beside the present settings; if `write`, write it to params.yaml.
 
     Images of the test split are not measured.
 
@@ -85,7 +85,7 @@ def measure(folder: Path, prepare: params.Prepare, mode: progress.Mode) -> Finge
 
 
 def described(data: Fingerprint) -> str:
-    """Return a sentence about the measured images, as one line of text."""
+    """Return a one-line sentence that describes the measured images."""
     objects = "without objects"
     if data.diameters:
         low, middle, high = data.diameters

@@ -75,7 +75,7 @@ def main(
     Raises
     ------
     ServeError
-        The host or port cannot be used, an allowed host is not a host name, or the limit of open files is too low.
+        The host or port cannot be used, an allowed host is not a host name, or the limit on open files is too low.
     RegistryError
         There is no such model.
     """
@@ -147,7 +147,7 @@ def connection_limit() -> int:
     if limit < MIN_CONNECTIONS:
         needed = used + MIN_CONNECTIONS
         raise ServeError(
-            f"the limit of open files is {soft}, but the server needs {needed}; "
+            f"the limit on open files is {soft}, but the server needs {needed}; "
             f"raise the limit with `ulimit -n {needed}`"
         )
     return limit

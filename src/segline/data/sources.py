@@ -155,7 +155,7 @@ class TiffImage(EncodedImage):
     """TIFF file whose strips or tiles are decoded when needed; the latest decoded parts are kept in memory."""
 
     def _size(self) -> tuple[int, int]:
-        """Read the metadata that later calls of `read` need; return the height and width of the image."""
+        """Read the metadata that later calls to `read` need; return the height and width of the image."""
         with tiff.opened(self._stream) as (file, offsets):
             self._pages = pages = tiff.page_planes(file, offsets, None, whole=False)
             self.georeference = tags_of(file)

@@ -140,7 +140,7 @@ def _imagej(description: str, samples: int) -> tuple[str, list[int]]:
 def _ome(description: str, samples: int) -> tuple[str, list[int]]:
     pixels = re.search(r"<(?:\w+:)?Pixels\s([^>]*)>", description)
     if not pixels:
-        raise ImageError("the OME metadata have no element Pixels")
+        raise ImageError("the OME metadata have no Pixels element")
     attributes = _attributes(pixels[1])
     axes = attributes["DimensionOrder"][:1:-1]  # XYCZT, for example, becomes TZC: the slowest axis comes first
     of_axis = {axis: int(attributes[f"Size{axis}"]) for axis in "CZT"}

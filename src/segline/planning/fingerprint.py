@@ -44,7 +44,7 @@ class Measurement:
 
 
 def measure_image(image: Raw, truth: Truth, classes: int) -> Measurement:
-    """Measure `image` (H, W, C) and its labels: class ids and instance ids, both (H, W); `classes` is their number."""
+    """Measure `image` (H, W, C) and its labels: class ids and instance ids (H, W). `classes`: number of classes."""
     middle = tuple(_middle(length) for length in image.shape[:2])
     pixels, class_ids, instances = (array[middle] for array in (image, *truth))
     numbered, count = labels.renumber(instances)
@@ -76,7 +76,7 @@ def _middle(length: int) -> slice:
 def mean_width(mask: npt.NDArray[np.bool_]) -> float:
     """Return the mean width of an area (H, W), px; nan if it is empty, the shorter side if it is the whole image.
 
-    In a long strip, the mean distance to the border is a quarter of the width.
+    It is four times the mean distance to the border, which is exact for a long strip.
     """
     if not mask.any():
         return float("nan")
@@ -84,7 +84,7 @@ def mean_width(mask: npt.NDArray[np.bool_]) -> float:
         return float(min(mask.shape))
     # The outside of the image counts as part of the area: an area cut off by the image border must not look thin.
     distances = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-    return float(4 * (distances[mask].mean() - 0.5))  # the border is half a pixel closer than the pixel outside
+    return float(4 * (distances[mask].mean() - 0.5))  # the border is half a pixel closer than the outside pixel
 
 
 def touching(instances: npt.NDArray[np.int32]) -> int:
@@ -92,7 +92,7 @@ def touching(instances: npt.NDArray[np.int32]) -> int:
     if not instances.any():
         return 0
     square = np.ones((CONTACT, CONTACT), np.uint8)
-    ids = instances.astype(np.float32)  # exact below 2**24, and a crop has fewer pixels
+    ids = instances.astype(np.float32)  # ids below 2**24 stay exact, and a crop has fewer pixels
     highest = cv2.dilate(ids, square)
     lowest = cv2.erode(np.where(ids > 0, ids, np.float32(2**25)), square)
     near = (instances > 0) & ((highest != ids) | (lowest != ids))

@@ -8,9 +8,11 @@ from segline.params import Train, Tune
 from segline.planning.fingerprint import Fingerprint
 from segline.planning.speed import Speed
 
-VARIED = 0.75  # variety of brightness above which each image is normalised by its own statistics
-DIRECTED = 0.3  # strength of the common direction above which tiles are hardly rotated, if it is not chance
-CHANCE = 2.15  # without a common direction, the strength exceeds this value / sqrt(images) in 1 % of cases
+VARIED = (
+    0.75  # variation of brightness between images, in units of that within images, above which each has its own norm
+)
+DIRECTED = 0.3  # strength of a significant common direction of edges above which tiles are hardly rotated
+CHANCE = 2.15  # without a common direction, the strength exceeds CHANCE / sqrt(number of images) in 1 % of cases
 TOUCHING = 0.05  # fraction of touching objects above which a border weight map is worth its time
 RARE = 0.01  # frequency below which a class is rare
 LARGE = 128  # diameter of large objects above which reduction is 2, px
@@ -20,7 +22,7 @@ DEEP = 192  # side of a tile with reduction 1 from which the network has four po
 WIDTHS = (16, 32, 64)  # possible numbers of channels at the first level
 ENOUGH = 20_000  # a network wider than the narrowest is chosen only if there is time for this number of tiles
 SHARE = 0.8  # share of the time for training steps; the rest is for tiles, validation, pictures and checkpoints
-EPOCHS = 30  # epochs of a training run, if time allows; more if a trial would be shorter than one of them
+EPOCHS = 30  # epochs of a training run, if time allows; more and shorter ones if a trial would have less than one
 FEWEST = 10  # smallest number of steps in an epoch
 SEARCH = 0.25  # share of the steps spent on the search
 TRIAL = 50  # a search whose trials have fewer steps tells nothing
@@ -54,7 +56,7 @@ def tile(data: Fingerprint) -> tuple[int, str]:
     image = step * max(2, ceil(data.side / step))
     wanted = step * ceil(4 * data.diameters[-1] / step) if data.diameters else highest
     if image < min(max(wanted, lowest), highest):
-        return image, f"the median image is {data.side} px wide"
+        return image, f"the median of the shorter sides of the images is {data.side} px"
     if not data.diameters:
         return highest, "there are no objects to measure, so the tile is the largest that is worth its time"
     large = f"one object in ten is wider than {data.diameters[-1]:.0f} px"
@@ -131,11 +133,13 @@ def _training(data: Fingerprint) -> Iterator[Choice]:
     yield Choice("train.tile", *tile(data))
     yield Choice("train.batch_size", 4, "a small batch gives many steps; batch norm needs several tiles")
     yield Choice("train.optimizer", "adamw", "the optimizer that learns most in a short training run")
-    yield Choice("train.learning_rate", 0.003, "a high rate, which batch norm permits")
+    yield Choice("train.learning_rate", 0.003, "a high learning rate, which batch norm permits")
     yield Choice("train.momentum", 0.9, "the usual first beta of AdamW")
     yield Choice("train.momentum_start", 0.9, "the momentum stays constant")
     yield Choice("train.weight_decay", 0.0001, "a little, as usual with AdamW")
-    yield Choice("train.schedule.kind", "one_cycle", "ends near a rate of 0, so the last epochs are the best")
+    yield Choice(
+        "train.schedule.kind", "one_cycle", "the learning rate ends near 0, so the last epochs are usually the best"
+    )
     yield Choice("train.schedule.warmup_percent", 30.0, "the usual share of the steps for the warm-up")
     yield Choice("train.dice_weight", 1.0, "soft Dice counts every class alike, however rare it is")
     yield Choice("train.gradient_clipping", 1.0, "keeps a single tile from spoiling the network")
@@ -154,7 +158,7 @@ def _evaluation(data: Fingerprint) -> Iterator[Choice]:
 
 
 def width(speed_of: Callable[[int], Speed], minutes: float, batch_size: int) -> tuple[Choice, Speed]:
-    """Choose the number of channels at the first level: the widest that can learn from `ENOUGH` tiles in `minutes`.
+    """Choose the number of channels at the first level: the widest network that can be trained on `ENOUGH` tiles.
 
     `speed_of` measures a network of a given width. Also return the speed of the chosen network.
     """
@@ -181,12 +185,12 @@ def length(timed: Speed, minutes: float, train: Train, tune: Tune) -> Iterator[C
     ----------
     timed : times of a training step on this machine.
     train : planned settings; only the batch size is used.
-    tune : settings of the search; only the number of trials is used. 0 counts as the default, because an earlier plan
-        may have left the search out.
+    tune : settings of the search; only the number of trials is used. If it is 0, the default number is used, because an
+        earlier plan may have left the search out.
     """
     seconds = timed.seconds[timed.amp]
     rates = " and ".join(f"{train.batch_size / step:.2g} tiles/s with {amp}" for amp, step in timed.seconds.items())
-    yield Choice("train.amp", timed.amp, f"this machine trains {rates}")
+    yield Choice("train.amp", timed.amp, f"this machine trains on {rates}")
     steps = SHARE * 60 * minutes / seconds
     wanted = tune.trials or Tune().trials
     in_trial = SEARCH * steps / wanted

@@ -60,4 +60,4 @@ def _precisions(device: str) -> list[Amp]:
                 own.append(amp)
         except DeviceError:
             continue
-    return own[:2]  # fp16 needs no trial where there is bf16, which is as fast and needs no scaling of the loss
+    return own[:2]  # where there is bf16, fp16 is not timed: it is as fast, but needs scaling of the loss

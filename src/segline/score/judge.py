@@ -58,7 +58,7 @@ class Score:
     detection_score: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all counts as plain values for JSON; some values may be nan."""
+        """Return all counts as plain Python values; some may be nan."""
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
     @classmethod

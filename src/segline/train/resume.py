@@ -155,7 +155,7 @@ def _claims(root: Path) -> Iterator[Path]:
 
 
 def _unfinished(root: Path) -> list[Path]:
-    """List the folders of training runs that can resume, latest first; skip folders that are removed meanwhile."""
+    """List the folders of training runs that can be resumed, latest first; skip folders that disappear meanwhile."""
     times = {}
     for folder in _claims(root):
         with suppress(FileNotFoundError):

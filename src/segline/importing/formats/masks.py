@@ -217,7 +217,7 @@ def _recur_seldom(census: Census, ids: Sequence[int]) -> bool:
 
 
 def _refuse_ambiguous_ids(census: Census, ids: Sequence[int]) -> None:
-    """Refuse masks if no value exceeds PLAIN_IDS: small values may be object ids, but also ids of rare classes."""
+    """Refuse masks if no value exceeds PLAIN_IDS: small values could be object ids or ids of rare classes."""
     if max(ids) > PLAIN_IDS:
         return
     raise LayoutError(

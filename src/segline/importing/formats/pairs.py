@@ -88,7 +88,7 @@ def in_one_folder(files: Sequence[Path], options: ImportOptions) -> Pairs | None
 
 
 def _by_file_type(files: Sequence[Path], options: ImportOptions) -> Pairs | None:
-    """Pair JPEG files, taken as images, with all other files, taken as masks.
+    """Treat JPEG files as images and all other files as masks, and pair them.
 
     If there are no JPEG files, JPEG 2000 files are the images. Return None if a mask has no image.
     """

@@ -46,7 +46,7 @@ class Region:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the image that `inside` covers."""
+        """The image rows and columns that `inside` covers."""
         height, width = self.inside.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
