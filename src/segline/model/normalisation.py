@@ -107,7 +107,7 @@ def statistics(parts: Iterable[Moments]) -> Statistics:
 
 
 def own_statistics(pixels: Iterable[Raw], trained: Statistics) -> Statistics:
-    """Compute the statistics that normalise an image by itself, from all its `blocks`, in their order.
+    """Compute an image's own statistics, which normalise it, from all its `blocks` in their order.
 
     The deviation of a channel is at least `FLOOR` times that of the training images (`trained`), so that the noise of
     an empty image does not look like objects.

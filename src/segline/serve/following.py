@@ -60,7 +60,7 @@ class ServedFolder:
         self.check()
 
     def check(self) -> None:
-        """Record the time of the check. A model folder has no alias, so there is nothing else to check."""
+        """Only record the time of the check: a model folder has no alias that could move to another version."""
         self.checked = datetime.now(UTC).isoformat(timespec="seconds")
 
 

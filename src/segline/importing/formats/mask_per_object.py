@@ -36,7 +36,7 @@ LABEL = "object"
 
 @dataclass(frozen=True)
 class ObjectFolder:
-    """Images and mask folders of a source, and error messages.
+    """The images of a source, its mask folders, and error messages about them.
 
     `pairs` holds the image and the mask folder of each stem. `bare` holds the images without mask folder, by stem.
     """

@@ -182,7 +182,7 @@ def _without(words: str) -> Naming:
 
 
 def _without_shared(files: Sequence[Path]) -> Naming:
-    """Return a function that removes the words with which all stems of `files` begin, and those with which all end."""
+    """Return a function that removes from a stem the words with which all stems of `files` begin or end."""
     stems = [stem(file) for file in files]
     start, end = _shared_words(stems), _shared_words([name[::-1] for name in stems])[::-1]
     return lambda file: stem(file).removeprefix(start).removesuffix(end)
