@@ -88,7 +88,7 @@ def partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """In an OSError from the with statement, replace a missing or temporary file name with `path`."""
+    """If the with block raises an OSError with no file name or a temporary one, set the name to `path`."""
     try:
         yield
     except OSError as error:

@@ -177,7 +177,7 @@ def _decide_rows(scene: _Scene, state: npt.NDArray[np.uint8], rank: Pixels, rows
     earlier = rank[window.cells[window.first]] < rank[window.cells[window.second]]
     first = np.where(earlier, window.first, window.second)
     second = np.where(earlier, window.second, window.first)
-    # The window holds `rows` and, where they exist, one extra row above and one extra row below `rows`.
+    # The window holds `rows`, plus the row above and the row below, where these exist.
     # Pixels in the two extra rows may touch pixels outside the window, so other windows decide about the extra rows.
     undecided = window.inner.start + np.flatnonzero(states[window.inner] == OPEN)
     waits = np.zeros(states.size, bool)

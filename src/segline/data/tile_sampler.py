@@ -274,7 +274,7 @@ def _shares(length: int, output: int) -> list[tuple[int, range]]:
 
 
 def _units(statistics: Sequence[Statistics]) -> list[tuple[float, ...] | None]:
-    """Return the factors by which the changes of brightness and the noise of each image are multiplied, per channel.
+    """For each image and channel, return the factor that scales the brightness changes and the noise.
 
     Images that are normalised by themselves are changed in proportion to their deviation, so that a dark image does not
     vanish in noise. The mean deviation of all images has the factor 1. None: all images have the same statistics.

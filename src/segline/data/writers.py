@@ -63,7 +63,7 @@ class AnswerByRows(Protocol):
 
 
 class Layer(NamedTuple):
-    """Pixels of a prediction to be written from the top row down: labels, instances or probabilities."""
+    """Pixels of a prediction (labels, instances or probabilities), which are written row by row from the top."""
 
     rows: Rows
     """Function that returns the pixels of the rows in a slice: (h, W), or (K, h, W) for K planes."""

@@ -190,7 +190,7 @@ def _backward(part: slice, length: int) -> slice:
 
 
 def inverted(pixels: Pixels, bits: int, alpha: tuple[int, ...] = ()) -> Pixels:
-    """Invert `pixels` (H, W, C) of `bits` bits, so that 0 becomes black; do not invert alpha channels (`alpha`).
+    """Invert `pixels` (H, W, C) of `bits` bits, in which 0 is white; do not invert alpha channels (`alpha`).
 
     Raises
     ------

@@ -81,7 +81,7 @@ def twins(digests: Sequence[bytes], labels: Sequence[object]) -> dict[int, int]:
 
 
 def limit(codes: Codes) -> int:
-    """Return the largest number of differing bits between the hashes `codes` (N, 4) of two similar images.
+    """Return a threshold: two images are similar if their hashes, of `codes` (N, 4), differ in at most this many bits.
 
     Images of one kind, such as photographs of the retina, have many bits in common although none is a copy of another.
     So the limit is MOST_BITS if the median pair of images differs in half of the bits, and proportionally lower if it

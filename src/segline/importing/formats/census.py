@@ -132,7 +132,7 @@ class Census:
     softest: tuple[int, Path | None] = (0, None)  # largest number of grey pixels in one mask, and its file
     masks_of: Counter[int] = field(default_factory=Counter)  # number of masks that hold a value, by value
     filled: int = 0  # number of masks that hold a value above 0
-    # For each value, the number of its pixels in the masks that hold 2 to MOST_NOISY different values:
+    # For each value, its number of pixels in all masks with at least 2 and at most MOST_NOISY different values:
     # `textured` counts all these pixels, `solid` those in areas, `linked` those in lines, `edge` those at edges.
     textured: Counter[int] = field(default_factory=Counter)
     solid: Counter[int] = field(default_factory=Counter)
