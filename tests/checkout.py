@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 from ruamel.yaml import YAML
 
-STAGES = ["sample", "prepare", "weights", "tune", "train", "evaluate", "register"]
+STAGES = ["sample", "prepare", "plan", "weights", "tune", "train", "evaluate", "register"]
 COPIED = [
     "src",
     "dvc.yaml",

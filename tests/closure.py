@@ -8,10 +8,17 @@ import ast
 from functools import cache
 from pathlib import Path
 
+from segline import params
+from segline.planning import recipe
+
 PACKAGE = "segline"
+PLANNED_SECTIONS = {name.split(".")[0] for name in params.PLANNED}
 PARAMS = f"{PACKAGE}.params"
-READERS = ("read", "read_tuned", "load", "PARAMS_FILE")
-FORM = "read settings only by params.read(params.SECTION) or params.read_tuned(), after `from segline import params`"
+READERS = ("read", "read_fixed", "read_tuned", "load", "PARAMS_FILE")
+FORM = (
+    "read settings only by params.read(params.SECTION), params.read_fixed(recipe.NAMES) or params.read_tuned(), after "
+    "`from segline import params`"
+)
 
 
 def module_files(root: Path) -> dict[str, Path]:
@@ -60,6 +67,8 @@ def imported_names(file: Path, module: str) -> tuple[str, ...]:
 
 def params_read(file: Path, module: str) -> tuple[str, ...]:
     """Return the sections of params.yaml that `file` reads; `data/tune/best.yaml` stands for ``params.read_tuned()``.
+
+    A section with settings that may be `auto` is also read from data/plan/plan.yaml.
 
     Raises
     ------
@@ -131,6 +140,13 @@ def _params_read(source: str, package: str) -> tuple[str, ...]:
             if not section.startswith("params."):
                 raise _unfindable(node, ast.unparse(call))
             sections.append(section.removeprefix("params.").lower())
+            if sections[-1] in PLANNED_SECTIONS:
+                sections.append(f"{params.PLAN_FILE}:{sections[-1]}")
+        elif node.attr == "read_fixed" and call:
+            names = ast.unparse(call.args[0]) if call.args else ""
+            if names not in ("recipe.INPUTS", "recipe.TIMED"):
+                raise _unfindable(node, ast.unparse(call))
+            sections += getattr(recipe, names.removeprefix("recipe."))
         elif node.attr in READERS:
             raise _unfindable(node, ast.unparse(node))
     return tuple(sections)

@@ -82,10 +82,11 @@ def test_import_module_is_followed_under_any_name_of_importlib(package: Path) ->
 @pytest.mark.parametrize(
     ("code", "sections"),
     [
-        ("params.read(params.Train)", ["train"]),
+        ("params.read(params.Train)", ["data/plan/plan.yaml:train", "train"]),
+        ("params.read_fixed(recipe.TIMED)", sorted(recipe.TIMED)),
         (
             "def late():\n    return params.read(params.Augment, file), params.read_tuned()",
-            ["augment", "data/tune/best.yaml"],
+            ["augment", "data/plan/plan.yaml:augment", "data/tune/best.yaml"],
         ),
         ("from segline.params import Train, check", []),
         ("from segline import params\ndef f(a: params.Train) -> None:\n    print(params.TUNED_FILE)", []),
@@ -127,5 +128,5 @@ def test_the_sections_that_a_file_reads_are_found(tmp_path: Path, code: str, sec
 )
 def test_a_way_of_reading_that_cannot_be_followed_is_refused(tmp_path: Path, code: str) -> None:
     (tmp_path / "a.py").write_text(code)
-    with pytest.raises(ValueError, match=r"a\.py:1: .*params\.read\(params\.SECTION\) or params\.read_tuned\(\)"):
+    with pytest.raises(ValueError, match=r"a\.py:1: .*params\.read\(params\.SECTION\), params\.read_fixed"):
         list(imports.params_read(tmp_path / "a.py", "segline.stages.a"))

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 import segline
 from segline.track import identity, installed, lineage
-from tests.closure import closure, imported_names, module_files, params_read
+from tests.closure import PLANNED_SECTIONS, closure, imported_names, module_files, params_read
 
 SOURCE = "src/segline"
 PACKAGES = "requirements.txt"
@@ -107,8 +107,10 @@ def is_in(path: str, rooms: set[str]) -> bool:
 
 def wrong_params(declared: list[Any], read: set[str]) -> Iterator[str]:
     """Yield what is wrong with the params of a stage, which reads the sections of `read`."""
-    # A params file other than params.yaml is declared as a mapping without keys: all of it.
-    names = {name for entry in declared for name in (entry if isinstance(entry, dict) else [entry])}
+    # A params file other than params.yaml is declared as a mapping with keys; without keys, all of it.
+    names = {entry for entry in declared if not isinstance(entry, dict)}
+    for file, keys in (item for entry in declared if isinstance(entry, dict) for item in entry.items()):
+        names |= {f"{file}:{key}" for key in keys} if keys else {file}
     wanted = read - NO_REASON_TO_RERUN
     yield from (f"params {section} is read, but is not declared" for section in sorted(wanted - names))
     yield from (f"params {section} is declared, but is not read" for section in sorted(names - wanted))
@@ -141,6 +143,11 @@ def test_dvc_yaml_is_short_enough_to_be_read(repository: Path) -> None:
             "sample: params gate is read, but is not declared",
         ),
         (
+            "stages/prepare.py",
+            "from segline import params\nparams.read(params.Evaluate)",
+            "prepare: params data/plan/plan.yaml:evaluate is read, but is not declared",
+        ),
+        (
             "stages/tune.py",
             "from segline import params\nparams.read_tuned()",
             "tune: params data/tune/best.yaml is read, but is not declared",
@@ -169,6 +176,8 @@ def test_an_undeclared_dependency_is_found(house: Path, file: str, line: str, un
         ("src/segline/track,", "", "register: track/packaging.py is imported, but is in none of its rooms"),
         (", requirements.txt", "", "tune: requirements.txt is not a dependency"),
         ("params: [sample]", "params: [sample, runtime]", "sample: params runtime is declared, but is not read"),
+        ("train.tile,", "train.tile, train.seed,", "plan: params train.seed is declared, but is not read"),
+        ("plan.yaml: [weights]", "plan.yaml: [model]", "weights: params data/plan/plan.yaml:weights is read"),
         ("params: [sample]", "params: [sample, gate]", "sample: params gate is declared, but is not read"),
         ("PYTHONPATH=src python -m", "segline", "sample: cmd segline segline sample"),
         ("  sample:\n", "  draw:\n", "draw: there is no stages/draw.py"),
@@ -243,7 +252,7 @@ AGAIN = """
 | `names.py` | all | all | - | search, training |
 | `params.py` | all | all | - | search, training |
 | `parse.py` | all | all | - | search, training |
-| `planning` | - | - | - | - |
+| `planning` | plan | plan | - | - |
 | `presets` | - | - | - | - |
 | `process.py` | - | - | - | - |
 | `progress.py` | - | - | - | - |
@@ -251,6 +260,7 @@ AGAIN = """
 | `serve` | - | - | - | - |
 | `stages/__init__.py` | - | - | - | - |
 | `stages/evaluate.py` | evaluate | evaluate | - | - |
+| `stages/plan.py` | plan | plan | - | - |
 | `stages/prepare.py` | prepare | prepare | - | - |
 | `stages/register.py` | register | register | - | - |
 | `stages/sample.py` | sample | sample | - | - |
@@ -261,7 +271,7 @@ AGAIN = """
 | `terminal.py` | - | - | - | - |
 | `text.py` | - | - | - | - |
 | `track` | register | register | - | - |
-| `train` | tune, train, evaluate | tune, train, evaluate | - | search, training |
+| `train` | plan, tune, train, evaluate | plan, tune, train, evaluate | - | search, training |
 | `transforms.py` | all | all | - | search, training |
 """
 
@@ -283,6 +293,8 @@ def skeleton(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.name == "best.yaml":
                 path.write_text("searched: []\n")
+            elif path.name == "plan.yaml":
+                path.write_text("".join(f"{section}: {{}}\n" for section in PLANNED_SECTIONS))
             elif path.suffix:
                 path.write_text(path.name)
             else:

@@ -6,34 +6,42 @@ python tools/params_text.py
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from segline.params import Params, load
+from segline.files import read_yaml
+from segline.params import AUTO, PLANNED, Params, automatic, load
 
 
-def params_yaml(settings: BaseModel) -> str:
-    """Return `settings` as YAML, each section below its purpose and each value beside its explanation."""
+def params_yaml(settings: BaseModel, automatic: Sequence[str] = ()) -> str:
+    """Return `settings` as YAML, each section below its purpose and each value beside its explanation.
+
+    `automatic` : full names of the settings whose value is `auto`.
+    """
     lines = [
         "# Every setting of segline. Limits and defaults are in docs/params.md; `segline preset` changes many at once."
     ]
     for name, section in settings:
-        lines += ["", f"# {purpose(type(section))}", f"{name}:", *_settings(section, 1)]
+        lines += ["", f"# {purpose(type(section))}", f"{name}:", *_settings(section, 1, f"{name}.", automatic)]
     return "\n".join(lines) + "\n"
 
 
-def _settings(section: BaseModel, level: int) -> Iterator[str]:
+def _settings(section: BaseModel, level: int, prefix: str, automatic: Sequence[str]) -> Iterator[str]:
     fields = type(section).model_fields
-    plain = {name: f"{name}: {_yaml(value)}" for name, value in section if not isinstance(value, BaseModel | dict)}
+    plain = {
+        name: f"{name}: {AUTO if f'{prefix}{name}' in automatic else _yaml(value)}"
+        for name, value in section
+        if not isinstance(value, BaseModel | dict)
+    }
     column = max(map(len, plain.values())) + 2
     for name, value in section:
         if isinstance(value, BaseModel):
             yield f"{'  ' * level}{name}:  # {purpose(type(value))}"
-            yield from _settings(value, level + 1)
+            yield from _settings(value, level + 1, f"{prefix}{name}.", automatic)
         elif isinstance(value, dict):
             yield f"{'  ' * level}{name}:{'' if value else ' {}'}  # {fields[name].description}"
             yield from (f"{'  ' * (level + 1)}{key}: {_entry(entry)}" for key, entry in value.items())
@@ -63,6 +71,9 @@ def params_markdown() -> str:
         "All settings of `params.yaml`; `make generate` writes this page from `src/segline/params.py`. An unknown or",
         "invalid setting stops a stage before it starts, and the message has its full name. A stage runs again when a",
         "section that it reads changes; `runtime` makes no stage run again.",
+        "",
+        "Where `auto` is allowed, the stage `plan` chooses the value for the dataset and the machine",
+        "([plan.md](plan.md)).",
     ]
     for name, section in Params():
         lines += [
@@ -74,7 +85,7 @@ def params_markdown() -> str:
             "| setting | default | allowed | meaning |",
             "|---|---|---|---|",
         ]
-        lines += _rows(section, "")
+        lines += _rows(section, f"{name}.")
     return "\n".join(lines) + "\n"
 
 
@@ -86,10 +97,11 @@ def _rows(section: BaseModel, prefix: str) -> Iterator[str]:
         elif isinstance(value, dict):
             default = "<br>".join(f"`{key}: {_entry(entry)}`" for key, entry in value.items())
             meaning = type(section).model_fields[name].description
-            yield f"| `{prefix}{name}` | {default} | one line per setting | {meaning} |"
+            yield f"| `{prefix.partition('.')[2]}{name}` | {default} | one line per setting | {meaning} |"
         else:
             meaning = type(section).model_fields[name].description
-            yield f"| `{prefix}{name}` | `{_yaml(value)}` | {allowed(properties[name])} | {meaning} |"
+            values = allowed(properties[name]) + (" or `auto`" if f"{prefix}{name}" in PLANNED else "")
+            yield f"| `{prefix.partition('.')[2]}{name}` | `{_yaml(value)}` | {values} | {meaning} |"
 
 
 def allowed(schema: dict[str, Any]) -> str:
@@ -117,6 +129,9 @@ def purpose(section: type[BaseModel]) -> str:
 if __name__ == "__main__":
     root = Path(__file__).parents[1]
     file = root / "params.yaml"
-    file.write_text(params_yaml(load(Params, file) if file.exists() else Params()))
+    if file.exists():
+        file.write_text(params_yaml(load(Params, file), automatic(read_yaml(file))))
+    else:
+        file.write_text(params_yaml(Params()))
     (root / "src" / "segline" / "template" / "params.yaml").write_text(params_yaml(Params()))
     (root / "docs" / "params.md").write_text(params_markdown())

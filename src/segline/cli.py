@@ -151,6 +151,24 @@ def prepare() -> None:
 
 
 @app.command()
+def plan(
+    explain: Annotated[
+        bool, typer.Option("--explain", help="only show the plan beside params.yaml, with the reason for each value")
+    ] = False,
+) -> None:
+    """Choose a value for each setting that is `auto` in params.yaml, for the dataset and the speed of this machine."""
+    if explain:
+        from segline.commands import plan as command
+
+        command.main(terminal.console())
+        return
+    _require("plan")
+    from segline.stages import plan as stage
+
+    stage.main()
+
+
+@app.command()
 def weights() -> None:
     """Write border weight maps of training and validation images."""
     _require("weights")
@@ -310,19 +328,6 @@ def preset(
         terminal.say(
             f"the dataset {source} does not exist yet; create it: segline import FOLDER --name {Path(source).name}"
         )
-
-
-@app.command()
-def plan(
-    minutes: Annotated[
-        float, typer.Option(min=0.1, max=100_000, help="time for search and training together, on this machine")
-    ] = 10,
-    write: Annotated[bool, typer.Option("--write", help="enter the planned settings in params.yaml")] = False,
-) -> None:
-    """Choose settings for the dataset and this machine, and show the reason for each."""
-    from segline.commands import plan as command
-
-    command.main(minutes, write, terminal.console(), terminal.say)
 
 
 @app.command()

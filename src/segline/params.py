@@ -3,7 +3,7 @@
 Settings are immutable after loading. An invalid setting raises ParamsError with its full name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
@@ -75,6 +75,14 @@ class Prepare(Section):
     )
     test: tuple[str, ...] = Field((), description="images or groups of the test split; empty: drawn by test_percent")
     seed: int = Field(0, ge=0, description="seed of the draw by percentage")
+
+
+class Plan(Section):
+    """The plan: it chooses a value for each setting that is `auto`, from the dataset and the speed of the machine."""
+
+    minutes: float = Field(
+        10, gt=0, le=100_000, description="time for search and training together, on the machine that makes the plan"
+    )
 
 
 class Weights(Section):
@@ -250,7 +258,7 @@ SEARCHABLE: dict[str, type[Section]] = {"model": Model, "augment": Augment, "tra
 _BEFORE = "belongs to a stage before the search; compare two values with `dvc exp run` instead"
 _AFTER = "is used only after training, so it does not change a trial"
 NOT_SEARCHABLE = {
-    **dict.fromkeys(("data", "sample", "prepare", "weights"), _BEFORE),
+    **dict.fromkeys(("data", "sample", "prepare", "plan", "weights"), _BEFORE),
     **dict.fromkeys(("evaluate", "registration", "gate"), _AFTER),
     "tune": "describes the search itself",
     "runtime": "never changes a result",
@@ -573,6 +581,7 @@ class Params(Section):
     data: Data = Data()
     sample: Sample = Sample()
     prepare: Prepare = Prepare()
+    plan: Plan = Plan()
     weights: Weights = Weights()
     model: Model = Model()
     augment: Augment = Augment()
@@ -612,20 +621,59 @@ class Tuned(Section):
 
 MOST_PROBLEMS = 20  # invalid settings listed in one message
 PARAMS_FILE = Path("params.yaml")
+PLAN_FILE = Path("data/plan/plan.yaml")
 TUNED_FILE = Path("data/tune/best.yaml")
+AUTO = "auto"
+# Settings that may be `auto` in params.yaml. The stage `plan` chooses a value for each of them.
+PLANNED = (
+    *(f"weights.{name}" for name in ("kind", "class_balance", "density_balance", "density_border")),
+    *(f"model.{name}" for name in ("padding", "width", "depth", "input_norm", "norm", "upsampling", "dropout")),
+    "model.reduction",
+    *(f"augment.{name}" for name in ("elastic_grid", "elastic_sigma", "rotation", "mirror", "min_scale", "max_scale")),
+    *(f"augment.{name}" for name in ("brightness", "contrast", "noise")),
+    *(f"train.{name}" for name in ("epochs", "tiles_per_epoch", "batch_size", "tile", "optimizer", "learning_rate")),
+    *(f"train.{name}" for name in ("momentum", "momentum_start", "weight_decay", "dice_weight", "gradient_clipping")),
+    *(f"train.{name}" for name in ("amp", "validation_tiles", "monitor")),
+    *(f"train.schedule.{name}" for name in ("kind", "warmup_percent")),
+    *(f"tune.{name}" for name in ("trials", "epochs", "objective")),
+    *(f"evaluate.{name}" for name in ("views", "tile")),
+)
 
 S = TypeVar("S", bound=Section)
 
 
 def read(section: type[S], file: Path = PARAMS_FILE) -> S:
-    """Return one section of params.yaml after checking the whole file.
+    """Return one section of params.yaml after checking the whole file; planned values replace `auto`.
 
     Stages call this once for each section they use, and dvc.yaml declares exactly those sections.
+
+    Raises
+    ------
+    ParamsError
+        As `load`; or the section has settings that are `auto`, and data/plan/plan.yaml has no values for them.
     """
-    settings = load(Params, file)
-    value = getattr(settings, section.__name__.lower())
+    content = _content(file)
+    name = section.__name__.lower()
+    open_settings = [setting for setting in automatic(content) if setting.startswith(f"{name}.")]
+    value = getattr(check(Params, merged(content, _planned(open_settings)), str(file)), name)
     assert isinstance(value, section)
     return value
+
+
+def read_fixed(names: Iterable[str], file: Path = PARAMS_FILE) -> dict[str, object]:
+    """Return those of the settings `names` that have a value, by full name; settings that are `auto` are left out.
+
+    `names` are full names of settings, or names of sections, which stand for all their settings.
+    """
+    content = _content(file)
+    values = flat(check(Params, content, str(file)).model_dump(mode="json"))
+    left_out = automatic(content)
+    wanted = tuple(names)
+    return {
+        setting: value
+        for setting, value in values.items()
+        if setting not in left_out and (setting in wanted or setting.startswith(tuple(f"{name}." for name in wanted)))
+    }
 
 
 def read_tuned(file: Path = TUNED_FILE) -> Tuned:
@@ -634,31 +682,65 @@ def read_tuned(file: Path = TUNED_FILE) -> Tuned:
 
 
 def load(schema: type[S], file: Path) -> S:
-    """Return the settings of `file`, validated against `schema`.
+    """Return the settings of `file`, validated against `schema`. In params.yaml, defaults stand in for `auto`.
 
     Raises
     ------
     ParamsError
         The file is missing or is not YAML, or settings are unknown or invalid; the message lists them.
     """
+    return check(schema, _content(file), str(file))
+
+
+def _content(file: Path) -> Any:
+    """Return the content of a YAML file that the user can edit."""
     try:
-        content = parse.from_yaml(parse.read(file, parse.YAML_SIZE))
+        return parse.from_yaml(parse.read(file, parse.YAML_SIZE))
     except FileNotFoundError:
         raise ParamsError(f"{file} is missing in {Path.cwd()}; run segline in the folder that holds it") from None
     except OSError as error:
         raise ParamsError(f"{file} cannot be read: {error}") from error
     except parse.ParseError as error:
         raise ParamsError(f"{file}{' is' if str(error).startswith('not') else ':'} {error}") from error
-    return check(schema, content, str(file))
+
+
+def _planned(names: Sequence[str]) -> dict[str, Any]:
+    """Return the planned values of the settings `names`, by section."""
+    if not names:
+        return {}
+    if not PLAN_FILE.exists():
+        raise ParamsError(
+            f"{PARAMS_FILE}: {names[0]} is `auto`, but there is no plan yet; run `dvc repro`, which makes {PLAN_FILE}"
+        )
+    content = _content(PLAN_FILE)
+    values = flat(content) if isinstance(content, dict) else {}
+    for name in names:
+        if name not in values:
+            raise ParamsError(f"{PLAN_FILE} has no value for {name}; run `dvc repro --force plan` to make it again")
+    return nested({name: values[name] for name in names})
+
+
+def automatic(content: object) -> list[str]:
+    """Return the full names of the settings that are `auto` and that the plan chooses.
+
+    `content` : sections of params.yaml, before validation.
+    """
+    values = flat(content) if isinstance(content, dict) else {}
+    return [name for name in PLANNED if values.get(name) == AUTO]
 
 
 def check(schema: type[S], content: object, file: str) -> S:
-    """Validate `content` against `schema`. A ParamsError names `file` as the source."""
+    """Validate `content` against `schema`. A ParamsError names `file` as the source.
+
+    For the schema `Params`, a setting that is `auto` and that the plan chooses gets its default value.
+    """
     if not isinstance(content, dict):
         raise ParamsError(
             f"{file} must hold a mapping of sections, but holds a value of type "
             f"{type(content).__name__}; see docs/params.md"
         )
+    if schema is Params:
+        content = _without(content, automatic(content))
     try:
         return schema.model_validate(content)
     except ValidationError as error:
@@ -670,6 +752,37 @@ def check(schema: type[S], content: object, file: str) -> S:
         if len(problems) > MOST_PROBLEMS:
             lines.append(f"and {len(problems) - MOST_PROBLEMS} more")
         raise ParamsError("\n".join(f"{file}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def _without(content: dict[str, Any], names: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """Return nested sections without the settings `names`."""
+    return {
+        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in content.items()
+        if f"{prefix}{key}" not in names
+    }
+
+
+def nested(values: Mapping[str, object]) -> dict[str, Any]:
+    """Return settings by section, as in params.yaml, from a dict with full names as keys. The inverse of `flat`."""
+    sections: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        inner = sections
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return sections
+
+
+def merged(content: Any, changes: Mapping[str, Any]) -> Any:
+    """Return nested sections in which the values of `changes`, nested in the same way, replace those of `content`."""
+    if not changes:
+        return content
+    return content | {
+        key: merged(content.get(key, {}), value) if isinstance(value, Mapping) else value
+        for key, value in changes.items()
+    }
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

@@ -43,7 +43,7 @@ def test_lines(source: Path) -> None:
         "and set in params.yaml:",
         "data:",
         "  source: data/raw/small",
-        "After that, `segline plan --write` enters settings for this dataset in params.yaml.",
+        "After that, `segline preset auto` lets `dvc repro` plan the settings for this dataset.",
     ]
 
 

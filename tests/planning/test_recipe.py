@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from segline.model.geometry import Geometry
-from segline.params import Params, Train, Tune, Tuned
+from segline.params import PLANNED, Params, Tuned, nested
 from segline.planning import recipe
 from segline.planning.fingerprint import Fingerprint
 from segline.planning.speed import Speed
@@ -32,8 +32,13 @@ CELLS = Fingerprint(
 WIDE = {"diameters": (100.0, 150.0, 200.0), "side": 1000}
 
 
-def planned(**changes: Any) -> dict[str, object]:
-    return {choice.setting: choice.value for choice in recipe.choose(replace(CELLS, **changes))}
+def planned(fixed: recipe.Fixed | None = None, **changes: Any) -> dict[str, Any]:
+    return {choice.setting: choice.value for choice in recipe.choose(replace(CELLS, **changes), fixed or {})}
+
+
+def length(speed: Speed, minutes: float, fixed: recipe.Fixed, batch_size: int = 4) -> dict[str, recipe.Choice]:
+    choices = recipe.timed(lambda _: speed, minutes, batch_size, fixed)
+    return {choice.setting: choice for choice in choices}
 
 
 @pytest.mark.parametrize(
@@ -67,15 +72,42 @@ def test_a_setting_follows_from_the_data(changes: dict[str, Any], expected: dict
     assert {name: plan[name] for name in expected} == expected
 
 
-def test_images_without_any_contrast_leave_brightness_and_noise_as_they_are() -> None:
-    assert not {"augment.noise", "augment.brightness"} & set(planned(contrast=0.0))
+def test_images_without_any_contrast_leave_brightness_and_noise_at_their_defaults() -> None:
+    plan, default = planned(contrast=0.0), Params().augment
+    assert (plan["augment.noise"], plan["augment.brightness"]) == (default.noise, default.brightness)
+
+
+def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
+    for trials in (0, 1, 6):
+        names = {*planned(), *length(Speed({"off": 0.1}), 10, {"tune.trials": trials})}
+        assert names == set(PLANNED)
+    assert {*planned()}.isdisjoint(recipe.TIMED)
+    assert set(recipe.TIMED) == set(PLANNED) - {*planned()}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "expected"),
+    [
+        ({"train.tile": 320}, {"train.tile": 320, "model.depth": 4, "augment.elastic_sigma": 6.7}),
+        ({"model.reduction": 2}, {"train.tile": 256, "model.depth": 3}),
+        ({"model.depth": 5}, {"train.tile": 160}),
+        ({"model.depth": 6}, {"train.tile": 192}),
+        # 160 px of output and 44 px of context on each side; legal sizes are 28 + 8k
+        ({"model.padding": "valid", "model.depth": 3}, {"train.tile": 252}),
+    ],
+)
+def test_choices_follow_from_the_values_of_the_user(fixed: dict[str, object], expected: dict[str, object]) -> None:
+    plan = planned(fixed)
+    assert {name: plan[name] for name in expected} == expected
+    model = Params.model_validate(nested(plan | fixed)).model
+    Geometry(model.depth, model.padding, model.upsampling, model.reduction).check(plan["train.tile"])
 
 
 @pytest.mark.parametrize("kind", ["instances", "classes", "boundaries"])
 @pytest.mark.parametrize("side", [8, 40, 100, 3000])
 @pytest.mark.parametrize("diameters", [(), (1.0, 1.0, 1.0), (3.0, 50.0, 900.0)])
 def test_every_plan_is_valid_and_gives_a_reason(kind: str, side: int, diameters: tuple[float, ...]) -> None:
-    choices = recipe.choose(replace(CELLS, kind=kind, side=side, diameters=diameters))  # type: ignore[arg-type]
+    choices = recipe.choose(replace(CELLS, kind=kind, side=side, diameters=diameters), {})  # type: ignore[arg-type]
     names = [choice.setting for choice in choices]
     assert len(set(names)) == len(names)
     assert all(choice.reason and "nan" not in choice.reason for choice in choices)
@@ -106,9 +138,11 @@ def test_every_plan_is_valid_and_gives_a_reason(kind: str, side: int, diameters:
 def test_the_network_is_as_wide_as_the_time_allows(minutes: float, expected: int, tiles: int) -> None:
     """A machine with 40, 10 and 2.5 tiles per second."""
     speeds = {16: Speed({"off": 0.1}), 32: Speed({"off": 0.4}), 64: Speed({"off": 1.6})}
-    choice, speed = recipe.width(speeds.__getitem__, minutes, 4)
-    assert (choice.value, speed) == (expected, speeds[expected])
+    choice = recipe.timed(speeds.__getitem__, minutes, 4, {})[0]
+    assert choice.value == expected
     assert f"{tiles:,} tiles" in choice.reason
+    own = recipe.timed({5: Speed({"off": 1})}.__getitem__, minutes, 4, {"model.width": 5})[0]
+    assert (own.value, own.reason) == (5, recipe.FIXED)
 
 
 @pytest.mark.parametrize("trials", [0, 1, 6, 100])
@@ -116,21 +150,33 @@ def test_the_network_is_as_wide_as_the_time_allows(minutes: float, expected: int
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 20])
 def test_search_and_training_fit_into_the_time(trials: int, minutes: float, seconds: float) -> None:
     speed = Speed({"off": seconds, "bf16": 2 * seconds})
-    choices = list(recipe.length(speed, minutes, Train(batch_size=4), Tune(trials=trials)))
-    plan: dict[str, Any] = {choice.setting: choice.value for choice in choices}
-    reasons = {choice.setting: choice.reason for choice in choices}
+    choices = length(speed, minutes, {} if trials == 6 else {"tune.trials": trials})
+    plan: dict[str, Any] = {name: choice.value for name, choice in choices.items()}
+    reasons = {name: choice.reason for name, choice in choices.items()}
     assert plan["train.amp"] == "off"
-    assert plan["tune.trials"] in (0, trials or 6)
-    trials = plan["tune.trials"]
-    per_epoch, in_trial = plan["train.tiles_per_epoch"] // 4, plan.get("tune.epochs", 0)
+    assert plan["tune.trials"] in ((0, 6) if trials == 6 else (trials,))
+    own, trials = trials != 6, plan["tune.trials"]
+    per_epoch, in_trial = plan["train.tiles_per_epoch"] // 4, plan["tune.epochs"]
     steps = per_epoch * (plan["train.epochs"] + trials * in_trial)
     assert f"about {steps * seconds / 0.8 / 60:.2g} minutes" in reasons["train.epochs"]
-    assert ("tune.epochs" in plan) == (trials > 0)
-    if steps == 1:
-        return  # a training of one step is the shortest there is
+    if steps == 1 or (own and trials and seconds * trials > 0.25 * 0.8 * 60 * minutes):
+        return  # a training of one step is the shortest there is; and each trial that the user wants has a step
     assert 0.6 * 0.8 * 60 * minutes <= steps * seconds <= 0.8 * 60 * minutes
-    if plan["train.epochs"] > 1:
+    if plan["train.epochs"] > 1 and not (own and trials):
         assert per_epoch >= 7  # ten, of which the search may take a quarter
     if trials:
         assert trials * in_trial * per_epoch <= 0.25 * 0.8 * 60 * minutes / seconds
-        assert in_trial * per_epoch >= 25
+        assert own or in_trial * per_epoch >= 25
+
+
+def test_epochs_and_tiles_of_the_user_are_kept_and_the_rest_follows() -> None:
+    """Ten minutes at 0.1 s a step are 4,800 steps for training and search, and 3,600 for training."""
+    speed = Speed({"off": 0.1})
+    plan = length(speed, 10, {"train.epochs": 9, "tune.trials": 0})
+    assert (plan["train.epochs"].value, plan["train.tiles_per_epoch"].value) == (9, 4 * (4800 // 9))
+    plan = length(speed, 10, {"train.tiles_per_epoch": 400})
+    assert (plan["train.epochs"].value, plan["train.tiles_per_epoch"].value) == (36, 400)
+    assert (plan["tune.trials"].value, plan["tune.epochs"].value) == (6, 2)
+    plan = length(speed, 10, {"train.tiles_per_epoch": 400, "train.epochs": 3, "tune.epochs": 1, "tune.trials": 2})
+    assert [plan[name].value for name in ("train.epochs", "train.tiles_per_epoch", "tune.trials")] == [3, 400, 2]
+    assert "about 1 minutes" in plan["train.epochs"].reason  # 500 steps of 0.1 s, and a fifth for the rest

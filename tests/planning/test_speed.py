@@ -10,7 +10,6 @@ from segline.train.device import DeviceError
 
 
 def test_the_fastest_warm_step_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "precision_warning", lambda *_: None)
     durations = {"off": [0, 0, 5, 4, 3, 4, 5], "bf16": [0, 0, 9, 2, 9, 9, 9]}
     clock, calls = [0.0], count()
     monkeypatch.setattr(speed, "perf_counter", lambda: clock[0])
@@ -23,7 +22,7 @@ def test_the_fastest_warm_step_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         return Sums()
 
     monkeypatch.setattr(speed, "train_step", step)
-    timed = speed.measure(Model(width=2, depth=1), Train(tile=16), 1, 2, "cpu")
+    timed = speed.measure(Model(width=2, depth=1), Train(tile=16), 1, 2, "cpu", precisions=["off", "bf16"])
     assert timed.seconds == {"off": 3, "bf16": 2}
     assert timed.amp == "bf16"
 
@@ -32,6 +31,7 @@ def test_the_fastest_warm_step_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_lower_precision_must_be_clearly_faster(seconds: float, amp: str) -> None:
     assert speed.Speed({"off": 3, "bf16": seconds}).amp == amp
     assert speed.Speed({"off": 3}).amp == "off"
+    assert speed.Speed({"fp16": 3}).amp == "fp16"
 
 
 def test_an_emulated_or_impossible_precision_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,12 +41,13 @@ def test_an_emulated_or_impossible_precision_is_not_timed(monkeypatch: pytest.Mo
         return None
 
     monkeypatch.setattr(speed, "precision_warning", warn)
-    assert speed._precisions("mps") == ["off", "fp16"]
+    assert speed.precisions("mps") == ["off", "fp16"]
     monkeypatch.setattr(speed, "precision_warning", lambda *_: "only emulates it")
-    assert speed._precisions("cpu") == ["off"]
+    assert speed.precisions("cpu") == ["off"]
 
 
 def test_real_steps_take_time() -> None:
-    timed = speed.measure(Model(width=2, depth=1, input_norm="image"), Train(tile=32, batch_size=2), 3, 4, "cpu")
-    assert next(iter(timed.seconds)) == "off"
+    for model in (Model(width=2, depth=1, input_norm="image"), Model(width=2, depth=1, padding="valid")):
+        timed = speed.measure(model, Train(tile=32, batch_size=2), 3, 4, "cpu", precisions=["off"])
+        assert [*timed.seconds] == ["off"]
     assert all(0 < seconds < 60 for seconds in timed.seconds.values())

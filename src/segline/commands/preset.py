@@ -14,7 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from segline import parse
 from segline.files import read_yaml, write_bytes
-from segline.params import PARAMS_FILE, Params, check, load
+from segline.params import AUTO, PARAMS_FILE, PLANNED, Params, automatic, check, load, merged, nested
 
 DEFAULT = "default"
 REPLACED_WHOLE = ("space",)  # settings whose mapping is replaced as a whole, not merged
@@ -27,16 +27,18 @@ class PresetError(ValueError):
 def names() -> list[str]:
     """Return the names of the presets.
 
-    Preset `default` resets every setting except those in section `runtime`.
+    Preset `default` resets every setting except those in section `runtime`. Preset `auto` leaves to the plan all
+    settings that it can choose.
     """
     shipped = [Path(entry.name).stem for entry in files("segline.presets").iterdir() if entry.name.endswith(".yaml")]
-    return [DEFAULT, *sorted(shipped)]
+    return [DEFAULT, AUTO, *sorted(shipped)]
 
 
 def settings(name: str) -> dict[str, Any]:
     """Return the params.yaml sections that preset `name` mentions; settings that the preset omits get their defaults.
 
     The result does not depend on the current params.yaml. Sections that the preset does not mention are left out.
+    Preset `auto` has only the settings that the plan can choose.
 
     Parameters
     ----------
@@ -51,8 +53,12 @@ def settings(name: str) -> dict[str, Any]:
     """
     if name == DEFAULT:
         return {section: values for section, values in Params().model_dump(mode="json").items() if section != "runtime"}
+    if name == AUTO:
+        return nested(dict.fromkeys(PLANNED, AUTO))
     content = _content(name)
-    complete = check(Params, content, name).model_dump(mode="json")
+    complete = merged(
+        check(Params, content, name).model_dump(mode="json"), nested(dict.fromkeys(automatic(content), AUTO))
+    )
     return {section: complete[section] for section in content}
 
 

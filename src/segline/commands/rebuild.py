@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from ruamel.yaml import YAML
 
-from segline import files
+from segline import files, params
 from segline.commands.models import open_registry
 from segline.score.judge import Result
 from segline.text import shown
@@ -20,7 +20,7 @@ from segline.track.git import surroundings
 from segline.track.store import open_store
 
 SAME, DIFFERENT, UNDECIDED = 0, 1, 2
-REBUILT = ("sample", "prepare", "weights", "tune", "train", "evaluate")
+REBUILT = ("sample", "prepare", "plan", "weights", "tune", "train", "evaluate")
 MODEL, PREPARED, RESULT = Path("data/model"), Path("data/prepared"), Path("data/reports/test.json")
 # Environment tags of a version. Only a machine with the same values is expected to rebuild a bit-identical model.
 KIND = ("env.cpu", "env.torch", "env.numpy", "env.python")
@@ -90,11 +90,17 @@ def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
     if (threads := tags.get("env.threads", "")).isdecimal() and len(threads) < 5:  # users can edit tags
         settings.setdefault("runtime", {})["threads"] = int(threads)
         yaml.dump(settings, file)
-    if (clone.project / f"{source}.dvc").is_file():  # otherwise a stage generates the dataset
+    imported = (clone.project / f"{source}.dvc").is_file()  # otherwise a stage generates the dataset
+    if imported:
         clone.fetch([source])
+    stages = ["evaluate"]
+    if params.automatic(content):
+        # A new plan would time this machine again and could differ, so take the plan of the version.
+        clone.fetch([str(params.PLAN_FILE)])
+        stages = ["--single-item", *(stage for stage in REBUILT[imported:] if stage != "plan")]
     # Put the folder of the current Python first on PATH: DVC runs the stages with the first `python` on PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", "--no-commit", "evaluate"]
+    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", "--no-commit", *stages]
     done = subprocess.run(command, cwd=clone.project, env={**surroundings(), "PATH": path}, check=False)
     if done.returncode:
         raise RebuildError(f"dvc repro failed with exit code {done.returncode}; see the last lines of its output above")

@@ -144,6 +144,15 @@ class Fingerprint:
     width: float
     direction: float
 
+    def sentence(self) -> str:
+        """Describe the measured images in one line."""
+        objects = "without objects"
+        if self.diameters:
+            low, middle, high = self.diameters
+            objects = f"{self.objects:.0f} objects an image, {low:.0f} to {high:.0f} px wide (median {middle:.0f})"
+        channels = f"{self.channels} channel{'s' if self.channels > 1 else ''}"
+        return f"{self.images} images measured: {self.dtype}, {channels}, {self.side} px; {self.kind}; {objects}"
+
 
 def summarise(kind: Kind, measured: Sequence[Measurement]) -> Fingerprint:
     """Summarise the measurements of at least one image.

@@ -1,12 +1,34 @@
-"""Choose settings from the fingerprint of a dataset and the speed of a machine. Each choice has its reason."""
+"""Choose settings from the fingerprint of a dataset and the speed of a machine. Each choice has its reason.
 
-from collections.abc import Callable, Iterator
+Some settings depend on others. If one of these has a value in params.yaml, the choice follows from that value. In all
+functions, `fixed` holds the values in params.yaml by full name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-from segline.params import Train, Tune
+from segline.model.geometry import Geometry
+from segline.params import Augment, Model, Tune
 from segline.planning.fingerprint import Fingerprint
 from segline.planning.speed import Speed
+
+# Settings and sections of params.yaml that other choices depend on, or that the time of a training step depends on.
+INPUTS = (
+    "model",
+    *(f"train.{name}" for name in ("amp", "batch_size", "channels_last", "epochs", "optimizer", "tile")),
+    *("train.tiles_per_epoch", "train.validation_tiles", "tune.epochs", "tune.trials"),
+)
+# Settings that are chosen from the speed of the machine.
+TIMED = (
+    "model.width",
+    "train.amp",
+    "train.epochs",
+    "train.tiles_per_epoch",
+    "train.validation_tiles",
+    "tune.epochs",
+    "tune.trials",
+)
 
 VARIED = (
     0.75  # variation of brightness between images, in units of that within images, above which each has its own norm
@@ -28,6 +50,9 @@ SEARCH = 0.25  # share of the steps spent on the search
 TRIAL = 50  # a search whose trials have fewer steps tells nothing
 
 
+FIXED = "your value"
+
+
 @dataclass(frozen=True)
 class Choice:
     """A planned setting: its full name, its value, and the reason."""
@@ -37,9 +62,21 @@ class Choice:
     reason: str
 
 
-def choose(data: Fingerprint) -> list[Choice]:
+Fixed = Mapping[str, object]
+
+
+def choose(data: Fingerprint, fixed: Fixed) -> list[Choice]:
     """Choose the settings that follow from the dataset alone, whatever the machine."""
-    return [*_network(data), *_weights(data), *_augmentation(data), *_training(data), *_evaluation(data)]
+    network = [*_network(data, fixed)]
+    side, reason = tile(data, {choice.setting: choice.value for choice in network} | dict(fixed))
+    return [
+        *network,
+        *_weights(data),
+        *_augmentation(data, side),
+        Choice("train.tile", side, reason),
+        *_training(data),
+        *_evaluation(data),
+    ]
 
 
 def reduction(data: Fingerprint) -> int:
@@ -49,10 +86,13 @@ def reduction(data: Fingerprint) -> int:
     return 2 if data.diameters[-1] > LARGE and data.width >= THIN else 1
 
 
-def tile(data: Fingerprint) -> tuple[int, str]:
-    """Return the side of a training tile, px, and the reason for it. The side suits networks of up to five levels."""
-    step = 32 * reduction(data)
-    lowest, highest = (side * reduction(data) for side in SIDES)
+def wanted_side(data: Fingerprint, factor: int) -> tuple[int, str]:
+    """Return the side of a training tile that suits the images and objects, px, and the reason for it.
+
+    `factor` is the setting model.reduction.
+    """
+    step = 32 * factor
+    lowest, highest = (side * factor for side in SIDES)
     image = step * max(2, ceil(data.side / step))
     wanted = step * ceil(4 * data.diameters[-1] / step) if data.diameters else highest
     if image < min(max(wanted, lowest), highest):
@@ -65,14 +105,35 @@ def tile(data: Fingerprint) -> tuple[int, str]:
     return max(wanted, lowest), f"{large}; a tile four times as wide shows such an object with its surroundings"
 
 
-def _network(data: Fingerprint) -> Iterator[Choice]:
+def tile(data: Fingerprint, known: Fixed) -> tuple[int, str]:
+    """Return the setting train.tile, px, and the reason for it. `known` holds the settings of the network.
+
+    Unless the user fixed the tile, it is the next size that the network can take.
+    """
+    if "train.tile" in known:
+        side = known["train.tile"]
+        assert isinstance(side, int)
+        return side, FIXED
+    model = Model.model_validate(
+        {name: known[f"model.{name}"] for name in ("depth", "padding", "upsampling", "reduction")}
+    )
+    side, reason = wanted_side(data, model.reduction)
+    geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
+    return geometry.at_least(side + 2 * geometry.margin), reason
+
+
+def _network(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
     yield Choice("model.padding", "same", "padded convolutions learn from every pixel of a tile")
-    factor, side = reduction(data), tile(data)[0]
+    factor = fixed.get("model.reduction", reduction(data))
+    assert isinstance(factor, int)
+    side = fixed.get("train.tile", wanted_side(data, factor)[0])
+    assert isinstance(side, int)
     depth = 4 if side / factor >= DEEP else 3
-    lowest = side // factor // 2**depth
-    yield Choice("model.depth", depth, f"after {depth} poolings a tile of {side} px is {lowest} px wide")
-    if factor > 1:
-        yield Choice("model.reduction", factor, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
+    yield Choice(
+        "model.depth", depth, f"after {depth} poolings a tile of {side} px is {side // factor // 2**depth} px wide"
+    )
+    if reduction(data) > 1:
+        yield Choice("model.reduction", 2, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
     elif data.diameters and data.diameters[-1] > LARGE:
         yield Choice("model.reduction", 1, "the labels have lines or thin areas, where every pixel counts")
     else:
@@ -105,14 +166,13 @@ def _weights(data: Fingerprint) -> Iterator[Choice]:
     yield Choice("weights.density_border", 0.0, "the border weight map is enough")
 
 
-def _augmentation(data: Fingerprint) -> Iterator[Choice]:
+def _augmentation(data: Fingerprint, side: int) -> Iterator[Choice]:
     limit = max(DIRECTED, CHANCE / sqrt(data.images))
     directed = data.direction > limit
     strength = f"the common direction of edges has a strength of {data.direction:.2f}"
     reason = f"{strength}, {'above' if directed else 'not above'} the limit of {limit:.2f}"
     yield Choice("augment.rotation", 5.0 if directed else 180.0, reason)
     yield Choice("augment.mirror", True, "a mirror image is as likely as the original")
-    side = tile(data)[0]
     yield Choice("augment.elastic_grid", 3, "the paper's grid")
     sigma = round(side / (96 if directed else 48), 1)
     yield Choice("augment.elastic_sigma", sigma, f"a mild deformation for a tile of {side} px")
@@ -123,14 +183,14 @@ def _augmentation(data: Fingerprint) -> Iterator[Choice]:
         low, high, reason = 0.85, 1.15, "a mild zoom; nothing suggests several magnifications"
     yield from (Choice("augment.min_scale", low, reason), Choice("augment.max_scale", high, reason))
     yield Choice("augment.contrast", 0.2, "exposures differ a little in every series of images")
-    if data.contrast:
-        reason = f"the brightness within an image has a standard deviation of {data.contrast:.1%} of the range"
-        yield Choice("augment.brightness", _rounded(0.3 * data.contrast), reason)
-        yield Choice("augment.noise", _rounded(0.1 * data.contrast), reason)
+    reason = f"the brightness within an image has a standard deviation of {data.contrast:.1%} of the range"
+    default = Augment()
+    brightness = _rounded(0.3 * data.contrast) if data.contrast else default.brightness
+    noise = _rounded(0.1 * data.contrast) if data.contrast else default.noise
+    yield from (Choice("augment.brightness", brightness, reason), Choice("augment.noise", noise, reason))
 
 
 def _training(data: Fingerprint) -> Iterator[Choice]:
-    yield Choice("train.tile", *tile(data))
     yield Choice("train.batch_size", 4, "a small batch gives many steps; batch norm needs several tiles")
     yield Choice("train.optimizer", "adamw", "the optimizer that learns most in a short training run")
     yield Choice("train.learning_rate", 0.003, "a high learning rate, which batch norm permits")
@@ -157,61 +217,68 @@ def _evaluation(data: Fingerprint) -> Iterator[Choice]:
     yield Choice("evaluate.tile", 0, "the largest tile that memory allows")
 
 
-def width(speed_of: Callable[[int], Speed], minutes: float, batch_size: int) -> tuple[Choice, Speed]:
-    """Choose the number of channels at the first level: the widest network that can be trained on `ENOUGH` tiles.
+def timed(speed_of: Callable[[int], Speed], minutes: float, batch_size: int, fixed: Fixed) -> list[Choice]:
+    """Choose the width, the precision and the length of training and search, so that both together take `minutes`.
 
-    `speed_of` measures a network of a given width. Also return the speed of the chosen network.
+    `speed_of` measures a network of a given width.
     """
-    chosen, timed = WIDTHS[0], speed_of(WIDTHS[0])
+    chosen, speed = _width(speed_of, minutes, batch_size, fixed)
+    return [chosen, *_length(speed, minutes, batch_size, fixed)]
+
+
+def _width(speed_of: Callable[[int], Speed], minutes: float, batch_size: int, fixed: Fixed) -> tuple[Choice, Speed]:
+    """Choose the number of channels at the first level: the widest network that can be trained on `ENOUGH` tiles."""
+    own = fixed.get("model.width")
+    if isinstance(own, int):
+        return Choice("model.width", own, FIXED), speed_of(own)
+    chosen, speed = WIDTHS[0], speed_of(WIDTHS[0])
     for wider in WIDTHS[1:]:
-        if _tiles(timed, minutes, batch_size) < ENOUGH:
+        if _tiles(speed, minutes, batch_size) < ENOUGH:
             break
         slower = speed_of(wider)
         if _tiles(slower, minutes, batch_size) < ENOUGH:
             break
-        chosen, timed = wider, slower
-    tiles = _tiles(timed, minutes, batch_size)
-    return Choice("model.width", chosen, f"{minutes:g} minutes are enough for {tiles:,} tiles at this width"), timed
+        chosen, speed = wider, slower
+    tiles = _tiles(speed, minutes, batch_size)
+    return Choice("model.width", chosen, f"{minutes:g} minutes are enough for {tiles:,} tiles at this width"), speed
 
 
-def _tiles(timed: Speed, minutes: float, batch_size: int) -> int:
-    return int(SHARE * 60 * minutes / timed.seconds[timed.amp]) * batch_size
+def _tiles(speed: Speed, minutes: float, batch_size: int) -> int:
+    return int(SHARE * 60 * minutes / speed.seconds[speed.amp]) * batch_size
 
 
-def length(timed: Speed, minutes: float, train: Train, tune: Tune) -> Iterator[Choice]:
-    """Choose the precision and the length of a training run, so that run and search together take `minutes`.
-
-    Parameters
-    ----------
-    timed : times of a training step on this machine.
-    train : planned settings; only the batch size is used.
-    tune : settings of the search; only the number of trials is used. If it is 0, the default number is used, because an
-        earlier plan may have left the search out.
-    """
-    seconds = timed.seconds[timed.amp]
-    rates = " and ".join(f"{train.batch_size / step:.2g} tiles/s with {amp}" for amp, step in timed.seconds.items())
-    yield Choice("train.amp", timed.amp, f"this machine trains on {rates}")
+def _length(speed: Speed, minutes: float, batch_size: int, fixed: Fixed) -> Iterator[Choice]:
+    """Choose the precision, and the number of steps of training and search."""
+    own = {name: value for name, value in fixed.items() if isinstance(value, int)}
+    seconds = speed.seconds[speed.amp]
+    rates = " and ".join(f"{batch_size / step:.2g} tiles/s with {amp}" for amp, step in speed.seconds.items())
+    yield Choice("train.amp", speed.amp, f"this machine trains on {rates}")
     steps = SHARE * 60 * minutes / seconds
-    wanted = tune.trials or Tune().trials
-    in_trial = SEARCH * steps / wanted
-    trials = wanted if in_trial >= TRIAL else 0
+    wanted = own.get("tune.trials", Tune().trials)
+    in_trial = SEARCH * steps / max(1, wanted)
+    trials = wanted if in_trial >= TRIAL or "tune.trials" in own else 0
     steps_left = steps * (1 - SEARCH) if trials else steps
     epochs = max(1, min(EPOCHS, int(steps / FEWEST)))
     if trials:
         epochs = max(epochs, ceil(steps_left / in_trial))  # a trial has at least one epoch
+    epochs = own.get("train.epochs", epochs)
     per_epoch = max(1, int(steps_left / epochs))
-    trial_epochs = max(1, int(in_trial / per_epoch))
-    took = (epochs + trials * trial_epochs) * per_epoch * seconds / SHARE / 60
+    if "train.tiles_per_epoch" in own:
+        per_epoch = ceil(own["train.tiles_per_epoch"] / batch_size)
+        epochs = own.get("train.epochs", max(1, int(steps_left / per_epoch)))
+    trial_epochs = own.get("tune.epochs", max(1, int(in_trial / per_epoch)))
+    took = (epochs + trials * (trial_epochs or epochs)) * per_epoch * seconds / SHARE / 60
     reason = f"about {took:.2g} minutes on this machine" + (", the search included" if trials else "")
     yield Choice("train.epochs", epochs, reason)
-    yield Choice("train.tiles_per_epoch", per_epoch * train.batch_size, reason)
-    tiles = min(64, max(8, per_epoch * train.batch_size // 4))
+    yield Choice("train.tiles_per_epoch", per_epoch * batch_size, reason)
+    tiles = min(64, max(8, per_epoch * batch_size // 4))
     yield Choice("train.validation_tiles", tiles, "validation then takes about a tenth of the time")
-    if not trials:
-        reason = f"each of {wanted} trials would have only {int(in_trial)} steps; --minutes gives more time"
-        yield Choice("tune.trials", 0, reason)
-        return
-    reason = f"each of {trials} trials then has {trial_epochs * per_epoch} steps"
+    if trials:
+        reason = f"each of {trials} trials then has {(trial_epochs or epochs) * per_epoch} steps"
+    elif "tune.trials" in own:
+        reason = FIXED
+    else:
+        reason = f"each of {wanted} trials would have only {int(in_trial)} steps; plan.minutes gives more time"
     yield from (Choice("tune.trials", trials, reason), Choice("tune.epochs", trial_epochs, reason))
 
 

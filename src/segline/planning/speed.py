@@ -1,10 +1,13 @@
 """Measure how fast this machine trains a network."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
 
+from segline.model.geometry import Geometry
 from segline.model.unet import UNet
 from segline.params import Amp, Model, Train
 from segline.train.device import DeviceError, precision_warning
@@ -17,7 +20,7 @@ GAIN = 1.1  # a lower precision must be faster by this factor, because times var
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds per training step, for full precision (`off`) and each lower precision that the device supports."""
+    """Seconds per training step for each timed precision; `off` is full precision."""
 
     seconds: dict[Amp, float]
 
@@ -25,20 +28,22 @@ class Speed:
     def amp(self) -> Amp:
         """Return the fastest precision: `off`, unless another one is clearly faster."""
         fastest = min(self.seconds, key=lambda amp: self.seconds[amp])
-        return fastest if GAIN * self.seconds[fastest] < self.seconds["off"] else "off"
+        return fastest if GAIN * self.seconds[fastest] < self.seconds.get("off", math.inf) else "off"
 
 
-def measure(model: Model, train: Train, channels: int, classes: int, device: str) -> Speed:
-    """Time training steps of a network in each precision; the fastest of several steps counts."""
+def measure(
+    model: Model, train: Train, channels: int, classes: int, device: str, *, precisions: Sequence[Amp]
+) -> Speed:
+    """Time training steps of a network in each of `precisions`; the fastest of several steps counts."""
     rng = torch.Generator().manual_seed(0)
-    shape = (train.batch_size, channels, train.tile, train.tile)
+    out = Geometry(model.depth, model.padding, model.upsampling, model.reduction).output(train.tile)
     batch = (
-        torch.randn(shape, generator=rng),
-        torch.randint(classes, (shape[0], *shape[2:]), generator=rng, dtype=torch.uint8),
-        torch.ones(shape[0], *shape[2:]),
+        torch.randn(train.batch_size, channels, train.tile, train.tile, generator=rng),
+        torch.randint(classes, (train.batch_size, out, out), generator=rng, dtype=torch.uint8),
+        torch.ones(train.batch_size, out, out),
     )
     seconds: dict[Amp, float] = {}
-    for amp in _precisions(device):
+    for amp in precisions:
         settings = train.model_copy(update={"amp": amp})
         state = initial_state(UNet(channels, classes, **model.network), settings, device)
         times = []
@@ -50,7 +55,7 @@ def measure(model: Model, train: Train, channels: int, classes: int, device: str
     return Speed(seconds)
 
 
-def _precisions(device: str) -> list[Amp]:
+def precisions(device: str) -> list[Amp]:
     """Return the precisions that `device` supports without emulation, full precision first."""
     own: list[Amp] = ["off"]
     lower: tuple[Amp, ...] = ("bf16", "fp16")

@@ -26,6 +26,7 @@ SHARED = ("files.py", "names.py", "params.py", "parse.py", "transforms.py")
 ROOMS = {
     "sample": ("data", "model"),
     "prepare": ("data", "model"),
+    "plan": ("data", "model", "planning", "score", "train"),
     "weights": ("data", "model", "score"),
     "tune": ("data", "model", "score", "train"),
     "train": ("data", "model", "score", "train"),

@@ -79,13 +79,7 @@ class SearchPlan:
 
     def settings(self, values: Mapping[str, Value]) -> Tuned:
         """Return the base settings updated with `values` (by full name). Raise ParamsError if the result is invalid."""
-        content = self.base.model_dump(mode="json")
-        for name, value in values.items():
-            *sections, last = name.split(".")
-            inner = content
-            for section in sections:
-                inner = inner[section]
-            inner[last] = value
+        content = params.merged(self.base.model_dump(mode="json"), params.nested(values))
         return params.check(Tuned, {**content, "searched": sorted(values)}, "this trial")
 
     def shortened(self, settings: Tuned) -> Tuned:
