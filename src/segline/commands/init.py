@@ -30,7 +30,7 @@ FILES = {
 }
 EMPTY = ("data/.gitkeep", "mlruns/.gitkeep")  # git keeps no empty folders
 # Paths that the stages write. DVC deletes everything at such a path before the stage runs, even the user's files.
-OUTPUTS = ("data/raw/cells", "data/prepared", "data/weights", "data/tune", "data/model", "data/reports")
+OUTPUTS = ("data/raw/cells", "data/prepared", "data/plan", "data/weights", "data/tune", "data/model", "data/reports")
 # Files that git must keep: DVC refuses to run if git ignores one of them.
 TRACKED = (
     "dvc.yaml",
