@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from segline.planning import recipe
 from tests import closure as imports
 
 

@@ -180,6 +180,26 @@ def test_the_first_version_is_rebuilt_after_later_commits(grown: Project, tmp_pa
     assert first["model_md5"] == md5_of(weights)
 
 
+def test_a_version_with_planned_settings_is_rebuilt_with_its_own_plan(finished: Project, tmp_path: Path) -> None:
+    """A new plan would time the machine again, and could choose another network."""
+    project = Project(tmp_path / "project")
+    shutil.copytree(finished.folder, project.folder, symlinks=True)
+    project.run("segline", "preset", "auto", PYTHONPATH="src")
+    project.set(plan={"minutes": 0.1}, model={"width": 4})
+    project.commit("planned settings")
+    output = project.run("dvc", "repro")
+    assert "timing training steps of a network of width 4" in output
+    project.commit("results of the plan")
+    assert "Running stage" not in project.run("dvc", "repro")
+    project.set(train={"weight_decay": 0.02})
+    assert project.would_run()[0] == "tune"
+    project.run("git", "checkout", "-q", "params.yaml")
+    output = project.run("segline", "models", "rebuild", "2", PYTHONPATH="src")
+    assert "the rebuilt model is the same" in output
+    assert "Running stage 'train'" in output
+    assert "Running stage 'plan'" not in output
+
+
 def promotions(project: Project) -> list[dict[str, str]]:
     lines = map(json.loads, (project.folder / "registry.jsonl").read_text().splitlines())
     return [line for line in lines if line["alias"] == "champion"]
