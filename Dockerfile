@@ -13,7 +13,7 @@ COPY src ./src
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . \
     && useradd --create-home segline
 USER segline
-WORKDIR /home/segline
+WORKDIR /
 
 EXPOSE 8000
 ENTRYPOINT ["segline", "serve", "--model", "/model", "--port", "8000", "--host", "0.0.0.0", \

@@ -158,7 +158,7 @@ def plan(
 ) -> None:
     """Choose a value for each setting that is `auto` in params.yaml, for the dataset and the speed of this machine."""
     if explain:
-        from segline.commands import plan as command
+        from segline.commands import explain as command
 
         command.main(terminal.console())
         return

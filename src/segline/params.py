@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -32,6 +33,11 @@ class Section(BaseModel):
     """Base class of all sections of params.yaml. It refuses unknown keys. Its values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _planned_later(info: ValidationInfo, *names: str) -> bool:
+    """Return whether a setting of `names` is `auto` and has only a default value at this validation (see `check`)."""
+    return any(name in (info.context or ()) for name in names)
 
 
 Amp = Annotated[
@@ -109,7 +115,9 @@ class Weights(Section):
     )
 
     @model_validator(mode="after")
-    def _border_to_draw_by(self) -> Self:
+    def _border_to_draw_by(self, info: ValidationInfo) -> Self:
+        if _planned_later(info, "weights.density_border", "weights.kind"):
+            return self
         if self.density_border > 0 and self.kind == "none":
             raise ValueError(
                 f"density_border {self.density_border:g} needs the border term, which kind 'none' does not compute; "
@@ -177,7 +185,9 @@ class Augment(Section):
         return transforms.checked(entries) if entries else ()
 
     @model_validator(mode="after")
-    def _scales_in_order(self) -> Self:
+    def _scales_in_order(self, info: ValidationInfo) -> Self:
+        if _planned_later(info, "augment.min_scale", "augment.max_scale"):
+            return self
         if self.min_scale > self.max_scale:
             raise ValueError(f"min_scale {self.min_scale} is larger than max_scale {self.max_scale}; swap them")
         return self
@@ -413,7 +423,7 @@ def _default_space() -> dict[str, Axis]:
 
 
 class Tune(Section):
-    """The search for better settings, judged on the validation split. Trial 0 uses the settings in params.yaml."""
+    """The search for better settings, judged on the validation split. Trial 0 uses the settings before the search."""
 
     trials: int = Field(
         6, ge=0, description="total number of trials, including earlier trials of the same search; 0: no search"
@@ -442,8 +452,8 @@ class Tune(Section):
     )
 
     @model_validator(mode="after")
-    def _comparable(self) -> Self:
-        if self.trials and not self.space:
+    def _comparable(self, info: ValidationInfo) -> Self:
+        if self.trials and not self.space and not _planned_later(info, "tune.trials"):
             raise ValueError("space is empty; add the settings that the search may vary, or set trials to 0")
         if "train.dice_weight" in self.space and self.metric == "loss":
             raise ValueError(
@@ -622,6 +632,7 @@ class Tuned(Section):
 MOST_PROBLEMS = 20  # invalid settings listed in one message
 PARAMS_FILE = Path("params.yaml")
 PLAN_FILE = Path("data/plan/plan.yaml")
+PLAN_REMEDY = "run `dvc repro`, which restores the plan or makes a new one"
 TUNED_FILE = Path("data/tune/best.yaml")
 AUTO = "auto"
 # Settings that may be `auto` in params.yaml. The stage `plan` chooses a value for each of them.
@@ -650,12 +661,14 @@ def read(section: type[S], file: Path = PARAMS_FILE) -> S:
     Raises
     ------
     ParamsError
-        As `load`; or the section has settings that are `auto`, and data/plan/plan.yaml has no values for them.
+        As `load`; or the section has settings that are `auto`, and data/plan/plan.yaml has no valid values for them.
     """
     content = _content(file)
-    name = section.__name__.lower()
-    open_settings = [setting for setting in automatic(content) if setting.startswith(f"{name}.")]
-    value = getattr(check(Params, merged(content, _planned(open_settings)), str(file)), name)
+    settings, name = check(Params, content, str(file)), section.__name__.lower()
+    if open_settings := [setting for setting in automatic(content) if setting.startswith(f"{name}.")]:
+        complete = merged(content, _planned(open_settings))
+        settings = check(Params, complete, f"{file} with the values of {PLAN_FILE}")
+    value = getattr(settings, name)
     assert isinstance(value, section)
     return value
 
@@ -706,18 +719,26 @@ def _content(file: Path) -> Any:
 
 def _planned(names: Sequence[str]) -> dict[str, Any]:
     """Return the planned values of the settings `names`, by section."""
-    if not names:
-        return {}
     if not PLAN_FILE.exists():
         raise ParamsError(
             f"{PARAMS_FILE}: {names[0]} is `auto`, but there is no plan yet; run `dvc repro`, which makes {PLAN_FILE}"
         )
-    content = _content(PLAN_FILE)
-    values = flat(content) if isinstance(content, dict) else {}
-    for name in names:
-        if name not in values:
-            raise ParamsError(f"{PLAN_FILE} has no value for {name}; run `dvc repro --force plan` to make it again")
-    return nested({name: values[name] for name in names})
+    try:
+        content = _content(PLAN_FILE)
+    except ParamsError as error:
+        raise ParamsError(f"{error}; {PLAN_REMEDY}") from error
+    values = {name: value_at(content, name) for name in names}
+    for name, value in values.items():
+        if value is None or value == AUTO:
+            raise ParamsError(f"{PLAN_FILE} has no value for {name}; {PLAN_REMEDY}")
+    return nested(values)
+
+
+def value_at(content: object, name: str) -> object:
+    """Return the value of the setting with the full name `name` in nested sections; None if it is missing."""
+    for part in name.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
 
 
 def automatic(content: object) -> list[str]:
@@ -725,8 +746,7 @@ def automatic(content: object) -> list[str]:
 
     `content` : sections of params.yaml, before validation.
     """
-    values = flat(content) if isinstance(content, dict) else {}
-    return [name for name in PLANNED if values.get(name) == AUTO]
+    return [name for name in PLANNED if value_at(content, name) == AUTO]
 
 
 def check(schema: type[S], content: object, file: str) -> S:
@@ -739,10 +759,11 @@ def check(schema: type[S], content: object, file: str) -> S:
             f"{file} must hold a mapping of sections, but holds a value of type "
             f"{type(content).__name__}; see docs/params.md"
         )
-    if schema is Params:
-        content = _without(content, automatic(content))
+    left_out = automatic(content) if schema is Params else []
+    for name in left_out:
+        content = _without(content, name.split("."))
     try:
-        return schema.model_validate(content)
+        return schema.model_validate(content, context=left_out)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         lines = [
@@ -754,13 +775,12 @@ def check(schema: type[S], content: object, file: str) -> S:
         raise ParamsError("\n".join(f"{file}: {line}" for line in dict.fromkeys(lines))) from None
 
 
-def _without(content: dict[str, Any], names: Iterable[str], prefix: str = "") -> dict[str, Any]:
-    """Return nested sections without the settings `names`."""
-    return {
-        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, dict) else value
-        for key, value in content.items()
-        if f"{prefix}{key}" not in names
-    }
+def _without(content: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Return nested sections without the setting at `path`, which exists."""
+    first, *rest = path
+    if rest:
+        return content | {first: _without(content[first], rest)}
+    return {key: value for key, value in content.items() if key != first}
 
 
 def nested(values: Mapping[str, object]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from segline.commands import import_, preset
 from segline.data import splits
 from segline.data.dataset import Dataset
-from segline.files import FileError
-from segline.params import Params, ParamsError, load
+from segline.files import FileError, read_yaml
+from segline.params import PLANNED, Params, ParamsError, automatic, load, merged, nested, value_at
 
 # Defaults that both presets rely on: their results were measured with these values.
 RELIED_ON = {
@@ -63,13 +63,51 @@ def test_a_preset_is_written_and_comments_stay(file: Path, name: str) -> None:
     before = comments(file)
     preset.write(name, file)
     assert comments(file) == before
-    written = load(Params, file).model_dump(mode="json")
+    written = merged(
+        load(Params, file).model_dump(mode="json"), nested(dict.fromkeys(automatic(read_yaml(file)), "auto"))
+    )
     settings = preset.settings(name)
     for section, values in settings.items():
-        assert written[section] | values == written[section]
+        assert merged(written[section], values) == written[section]
     untouched = set(written) - set(settings)
     assert {section: written[section] for section in untouched} == Params().model_dump(mode="json", include=untouched)
     assert preset.write(name, file) == []
+
+
+def test_auto_leaves_to_the_plan_what_it_can_choose_and_keeps_the_rest(file: Path) -> None:
+    own = file.read_text().replace("w0: 10 ", "w0: 12 ")
+    file.write_text(own)
+    assert len(preset.write("auto", file)) == len(PLANNED)
+    assert automatic(read_yaml(file)) == [*PLANNED]
+    assert load(Params, file).weights.w0 == 12
+    preset.write("default", file)
+    assert automatic(read_yaml(file)) == []
+    preset.write("auto", file)
+    preset.write("wbc", file)
+    assert not [name for name in automatic(read_yaml(file)) if name.startswith(("model.", "train."))]
+
+
+def test_a_preset_file_may_hold_auto(file: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("train: {tile: auto, epochs: 3}\n")
+    preset.write(str(mine), file)
+    assert automatic(read_yaml(file)) == ["train.tile"]
+    assert value_at(read_yaml(file), "train.epochs") == 3
+    for wrong in ("train.tile: auto\n", "train: {seed: auto}\n"):
+        mine.write_text(wrong)
+        with pytest.raises(ParamsError, match=r"train\.(tile is not a setting|seed = 'auto')"):
+            preset.write(str(mine), file)
+
+
+def test_auto_is_refused_where_no_stage_plans(file: Path) -> None:
+    before = file.read_bytes()
+    file.with_name("dvc.yaml").write_text("stages: {train: {cmd: segline train}}\n")
+    with pytest.raises(
+        preset.PresetError, match=r"auto needs the stage plan, which .*dvc\.yaml lacks; `segline upgrade`"
+    ):
+        preset.write("auto", file)
+    assert file.read_bytes() == before
+    preset.write("wbc", file)
 
 
 @pytest.mark.parametrize("name", ["isbi2012", "isbi2012_paper"])

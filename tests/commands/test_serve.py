@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from segline.commands import serve
 from segline.commands.serve import ACCEPTED_AT_ONCE, RESERVED_FILES, ServeError, listening
 from segline.model.images import encode_png
+from segline.serve.access import Access
 from segline.serve.protocol import CONNECTIONS
 
 PNG = encode_png(np.zeros((4, 4), np.uint8))
@@ -58,6 +60,20 @@ def process(tmp_path: Path, repository: Path) -> Iterator["subprocess.Popen[str]
         yield started
         watchdog.cancel()
         started.kill()
+
+
+@pytest.mark.parametrize(
+    ("address", "announced"),
+    [("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000"), ("127.0.0.1", "http://127.0.0.1:8000")],
+)
+def test_the_announced_address_is_one_that_the_server_answers(address: str, announced: str) -> None:
+    """A wildcard address as Host is refused."""
+    listener = Mock(getsockname=lambda: (address, 8000))
+    lines: list[str] = []
+    follower = Mock(serving=Mock(number="3"))
+    serve._announce(follower, listener, Access(loopback=address == "127.0.0.1"), lines.append)
+    assert f"curl -F file=@IMAGE {announced}/invocations" in "".join(lines)
+    assert ("warning: anyone" in "".join(lines)) == (address != "127.0.0.1")
 
 
 def test_a_request_in_progress_is_finished_after_sigterm(process: "subprocess.Popen[str]") -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from segline import params
 from segline.commands import init, upgrade
+from segline.files import read_yaml
 from segline.params import ParamsError
 from segline.track import installed
 
@@ -112,3 +114,20 @@ def test_a_pipeline_that_is_not_utf_8_is_read(project: Path) -> None:
     with (project / "dvc.yaml").open("ab") as file:
         file.write(b"# \xff\n")
     assert any("\ufffd" in line for line in said())
+
+
+@pytest.mark.usefixtures("project")
+def test_settings_that_the_stages_name_are_added_to_params_yaml() -> None:
+    """DVC refuses to run a stage whose params are missing."""
+    file = Path("params.yaml")
+    text = file.read_text()
+    older = "\n".join(line for line in text.split("\n") if not line.startswith(("plan:", "  minutes:", "  amp:")))
+    file.write_text(older)
+    assert any("params.yaml lacks settings" in line and "'plan.minutes': 10" in line for line in said(dry_run=True))
+    assert file.read_text() == older
+    assert any("added to params.yaml" in line for line in said())
+    assert params.load(params.Params, file) == params.Params()
+    content = read_yaml(file)
+    assert content["plan"] == {"minutes": 10}
+    assert content["train"]["amp"] == "off"
+    assert not any("params.yaml" in line for line in said())

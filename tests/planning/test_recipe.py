@@ -9,7 +9,7 @@ from segline.model.geometry import Geometry
 from segline.params import PLANNED, Params, Tuned, nested
 from segline.planning import recipe
 from segline.planning.fingerprint import Fingerprint
-from segline.planning.speed import Speed
+from segline.planning.speed import NoMemoryError, Speed
 from segline.train.space import SearchPlan
 
 CELLS = Fingerprint(
@@ -90,6 +90,8 @@ def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
     [
         ({"train.tile": 320}, {"train.tile": 320, "model.depth": 4, "augment.elastic_sigma": 6.7}),
         ({"model.reduction": 2}, {"train.tile": 256, "model.depth": 3}),
+        ({"train.tile": 200}, {"train.tile": 200, "model.depth": 3}),  # 200 is no multiple of 16
+        ({"train.tile": 100}, {"train.tile": 100, "model.depth": 2}),
         ({"model.depth": 5}, {"train.tile": 160}),
         ({"model.depth": 6}, {"train.tile": 192}),
         # 160 px of output and 44 px of context on each side; legal sizes are 28 + 8k
@@ -167,6 +169,48 @@ def test_search_and_training_fit_into_the_time(trials: int, minutes: float, seco
     if trials:
         assert trials * in_trial * per_epoch <= 0.25 * 0.8 * 60 * minutes / seconds
         assert own or in_trial * per_epoch >= 25
+
+
+def test_a_tile_that_does_not_fit_a_larger_reduction_is_kept() -> None:
+    plan = planned({"train.tile": 200}, **WIDE)
+    assert (plan["model.reduction"], plan["model.depth"]) == (2, 2)
+    plan = planned({"train.tile": 202}, **WIDE)
+    assert (plan["model.reduction"], plan["model.depth"]) == (1, 1)
+
+
+def test_a_wider_network_that_needs_too_much_memory_is_not_chosen() -> None:
+    def speed_of(width: int) -> Speed:
+        if width > 16:
+            raise NoMemoryError("too large")
+        return Speed({"off": 0.001})
+
+    assert recipe.timed(speed_of, 100, 4, {})[0].value == 16
+    with pytest.raises(NoMemoryError):
+        recipe.timed(speed_of, 100, 4, {"model.width": 32})
+
+
+@pytest.mark.parametrize("minutes", [3, 10, 600])
+@pytest.mark.parametrize("trial_epochs", [None, 0, 1, 4])
+@pytest.mark.parametrize("epochs", [None, 2, 20])
+@pytest.mark.parametrize("tiles", [None, 40, 400])
+@pytest.mark.parametrize("trials", [None, 2])
+def test_the_time_is_kept_with_any_values_of_the_user(
+    minutes: float, trial_epochs: int | None, epochs: int | None, tiles: int | None, trials: int | None
+) -> None:
+    names = ("tune.epochs", "train.epochs", "train.tiles_per_epoch", "tune.trials")
+    own = {
+        name: value
+        for name, value in zip(names, (trial_epochs, epochs, tiles, trials), strict=True)
+        if value is not None
+    }
+    plan = {name: choice.value for name, choice in length(Speed({"off": 0.1}), minutes, own).items()}
+    assert {name: plan[name] for name in own} == own
+    numbers = [value for name in names if isinstance(value := plan[name], int)]
+    in_trial, of_training, per_epoch, searched = numbers
+    steps = (of_training + searched * (in_trial or of_training)) * per_epoch // 4
+    if "train.tiles_per_epoch" in own and len(own) > 1:
+        return  # too little is left to choose
+    assert 0.5 * 0.8 * 60 * minutes / 0.1 <= steps <= 0.8 * 60 * minutes / 0.1 + 1e-6
 
 
 def test_epochs_and_tiles_of_the_user_are_kept_and_the_rest_follows() -> None:

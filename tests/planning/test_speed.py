@@ -3,6 +3,7 @@
 from itertools import count
 
 import pytest
+import torch
 
 from segline.params import Model, Train
 from segline.planning import speed
@@ -50,4 +51,15 @@ def test_real_steps_take_time() -> None:
     for model in (Model(width=2, depth=1, input_norm="image"), Model(width=2, depth=1, padding="valid")):
         timed = speed.measure(model, Train(tile=32, batch_size=2), 3, 4, "cpu", precisions=["off"])
         assert [*timed.seconds] == ["off"]
-    assert all(0 < seconds < 60 for seconds in timed.seconds.values())
+        assert 0 < timed.seconds["off"] < 60
+
+
+def test_a_gpu_without_enough_memory_is_an_error_that_names_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(speed, "train_step", fail)
+    with pytest.raises(
+        speed.NoMemoryError, match=r"train\.batch_size = 4 and train\.tile = 16 px needs more memory than cpu"
+    ):
+        speed.measure(Model(width=2, depth=1), Train(tile=16), 1, 2, "cpu", precisions=["off"])

@@ -136,15 +136,54 @@ def test_auto_without_a_plan_is_refused_with_the_way_out() -> None:
     with pytest.raises(ParamsError, match=r"params\.yaml: weights\.kind is `auto`, but there is no plan yet; run `dvc"):
         params.read(params.Weights)
     PLAN.parent.mkdir(parents=True)
-    for content in ("weights: {kind: none}", "[1]", ""):
+    for content in ("weights: {kind: none}", "[1]", "null"):
         PLAN.write_text(content)
         with pytest.raises(
             ParamsError, match=r"data/plan/plan\.yaml has no value for (weights\.class_balance|weights\.kind)"
         ):
             params.read(params.Weights)
     PLAN.write_text("evaluate: {views: 3, tile: 0}")
-    with pytest.raises(ParamsError, match=r"evaluate\.views = 3"):
+    with pytest.raises(ParamsError, match=r"params\.yaml with the values of data/plan/plan\.yaml: evaluate\.views = 3"):
         params.read(params.Evaluate)
+    PLAN.write_text("evaluate: {views: auto, tile: 0}")
+    with pytest.raises(
+        ParamsError, match=r"plan\.yaml has no value for evaluate\.views; run `dvc repro`, which restores"
+    ):
+        params.read(params.Evaluate)
+    PLAN.write_text("evaluate: {")
+    with pytest.raises(ParamsError, match=r"(?s)plan\.yaml.*run `dvc repro`, which restores"):
+        params.read(params.Evaluate)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["train.tile: auto", "train: {schedule.kind: auto}", "{train: null, train.tile: auto}", "train: {tile: [auto]}"],
+)
+@pytest.mark.usefixtures("project")
+def test_only_a_setting_in_its_section_can_be_auto(text: str) -> None:
+    Path("params.yaml").write_text(f"{text}\n")
+    with pytest.raises(ParamsError, match=r"params\.yaml: train"):
+        params.read(params.Train)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "augment: {min_scale: 1.12, max_scale: auto}",
+        "augment: {min_scale: auto, max_scale: 0.88}",
+        "tune: {trials: auto, space: {}}",
+        "weights: {kind: auto, density_border: 3}",
+    ],
+)
+@pytest.mark.usefixtures("project")
+def test_a_value_is_not_compared_with_the_default_of_a_setting_that_is_auto(text: str) -> None:
+    Path("params.yaml").write_text(f"{text}\n")
+    assert params.read(params.Gate) == params.Gate()
+    PLAN.parent.mkdir(parents=True)
+    PLAN.write_text("{augment: {min_scale: 0.9, max_scale: 0.95}, tune: {trials: 3}, weights: {kind: none}}")
+    section = text.split(":", maxsplit=1)[0]
+    with pytest.raises(ParamsError, match=f"params.yaml with the values of data/plan/plan.yaml: {section}"):
+        params.read({"augment": params.Augment, "tune": params.Tune, "weights": params.Weights}[section])
 
 
 @pytest.mark.parametrize("setting", ["train.seed", "weights.w0", "model", "gate.margin", "tune.seed"])

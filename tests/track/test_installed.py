@@ -34,10 +34,10 @@ def changed_by(package: Path, file: str, text: str) -> list[str]:
     ("file", "stages"),
     [
         ("stages/train.py", "train"),
-        ("train/loop.py", "tune train evaluate"),
-        ("score/counts.py", "weights tune train evaluate register"),
-        ("data/checks/problems.py", "sample prepare weights tune train evaluate register"),
-        ("params.py", "sample prepare weights tune train evaluate register"),
+        ("train/loop.py", "plan tune train evaluate"),
+        ("score/counts.py", "plan weights tune train evaluate register"),
+        ("data/checks/problems.py", "sample prepare plan weights tune train evaluate register"),
+        ("params.py", "sample prepare plan weights tune train evaluate register"),
         ("gate/rules.py", "register"),
         ("track/store.py", "register"),
         ("serve/app.py", ""),
@@ -81,13 +81,13 @@ def test_only_stages_with_other_code_are_refused(package: Path) -> None:
         file.write("\nX = 1\n")
     for stage in ("sample", "prepare", "weights", "register"):
         installed.require(stage)
-    for stage in ("tune", "train", "evaluate"):
+    for stage in ("plan", "tune", "train", "evaluate"):
         with pytest.raises(InstalledError) as error:
             installed.require(stage)
         assert str(error.value) == (
             f"stage {stage} was not run: segline.yaml names segline 0.0.9, but segline {installed.version()} is "
-            "installed, with other code for tune, train, evaluate. Run `pip install segline==0.0.9`, or run `segline "
-            "upgrade`, which makes the project use the installed segline and lists the stages to run again"
+            "installed, with other code for plan, tune, train, evaluate. Run `pip install segline==0.0.9`, or run "
+            "`segline upgrade`, which makes the project use the installed segline and lists the stages to run again"
         )
     assert installed.mismatch(Path()) == (
         f"segline.yaml names segline 0.0.9, but segline {installed.version()} is installed, with other code for tune, "
@@ -102,8 +102,8 @@ def test_a_copy_with_the_same_version_and_other_code_is_named(package: Path) -> 
         file.write("\nX = 1\n")
     with pytest.raises(
         InstalledError,
-        match=r"that version is installed, but with other code for tune, train, evaluate\. Install the copy of segline "
-        r"that made the project, or run `segline upgrade`",
+        match=r"that version is installed, but with other code for plan, tune, train, evaluate\. Install the copy of "
+        r"segline that made the project, or run `segline upgrade`",
     ):
         installed.require("train")
 

@@ -66,7 +66,8 @@ def main(
         return
     for table in tables(content, metric):
         console.print(table)
-    say(f"the folder {folder} contains these metrics, and pictures of the {drawn} images that differ most")
+    pictures = f", and pictures of the {drawn} images that differ most" if drawn else "; no predicted image differs"
+    say(f"the folder {folder} contains these metrics{pictures}")
 
 
 def metrics(both: Both, gate: params.Gate) -> dict[str, Any]:

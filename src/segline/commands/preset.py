@@ -14,7 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from segline import parse
 from segline.files import read_yaml, write_bytes
-from segline.params import AUTO, PARAMS_FILE, PLANNED, Params, automatic, check, load, merged, nested
+from segline.params import AUTO, PARAMS_FILE, PLANNED, Params, automatic, check, load, merged, nested, value_at
 
 DEFAULT = "default"
 REPLACED_WHOLE = ("space",)  # settings whose mapping is replaced as a whole, not merged
@@ -78,8 +78,19 @@ def _content(name: str) -> dict[str, Any]:
 
 
 def write(name: str, file: Path = PARAMS_FILE) -> list[str]:
-    """Write preset `name` into `file` atomically; return one line of text for each changed setting."""
-    return change(settings(name), f"preset {name}", file)
+    """Write preset `name` into `file` atomically; return one line of text for each changed setting.
+
+    Raises
+    ------
+    PresetError
+        As `settings`; or the preset has settings that are `auto`, and dvc.yaml beside `file` lacks the stage `plan`.
+    """
+    sections, pipeline = settings(name), file.with_name("dvc.yaml")
+    if automatic(sections) and pipeline.exists() and value_at(read_yaml(pipeline), "stages.plan") is None:
+        raise PresetError(
+            f"preset {name} needs the stage plan, which {pipeline} lacks; `segline upgrade` shows what to change in it"
+        )
+    return change(sections, f"preset {name}", file)
 
 
 def change(sections: dict[str, Any], origin: str, file: Path = PARAMS_FILE) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -15,7 +16,7 @@ from segline.commands.models import open_registry
 from segline.score.judge import Result
 from segline.text import shown
 from segline.track import commits, installed, lineage
-from segline.track.clone import Clone
+from segline.track.clone import Clone, run_dvc
 from segline.track.git import surroundings
 from segline.track.store import open_store
 
@@ -70,14 +71,22 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
                 f"{registry.name} version {version.version} cannot be rebuilt: commit {origin.commit[:12]}: {reason}"
             )
         say(f"{registry.name} version {version.version}: rebuilding commit {origin.commit[:12]} in {clone.project}")
-        _reproduce(clone, version.tags)
+        content = files.read_yaml(clone.project / params.PARAMS_FILE)
+        if params.automatic(content) and not origin.locked:
+            raise RebuildError(
+                f"{registry.name} version {version.version} cannot be rebuilt: its settings were planned, and no "
+                "commit has a dvc.lock with its plan; commit dvc.lock after each `dvc repro`"
+            )
+        _reproduce(clone, content, version.tags)
         return _compare(clone.project, version.tags, metrics, say)
 
 
-def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
-    """Run the stages up to `evaluate` in the clone, with the recorded number of threads and without DVC's run cache."""
-    file = clone.project / "params.yaml"
-    content = files.read_yaml(file)  # read without the schema, because another release of segline may have written it
+def _reproduce(clone: Clone, content: Any, tags: Mapping[str, str]) -> None:
+    """Run the stages up to `evaluate` in the clone, with the recorded number of threads and without DVC's run cache.
+
+    `content` is that of params.yaml, without validation, because another release of segline may have written it.
+    """
+    file = clone.project / params.PARAMS_FILE
     data = content.get("data") if isinstance(content, dict) else None
     source = data.get("source") if isinstance(data, dict) else None
     if not isinstance(source, str):
@@ -90,17 +99,15 @@ def _reproduce(clone: Clone, tags: Mapping[str, str]) -> None:
     if (threads := tags.get("env.threads", "")).isdecimal() and len(threads) < 5:  # users can edit tags
         settings.setdefault("runtime", {})["threads"] = int(threads)
         yaml.dump(settings, file)
-    imported = (clone.project / f"{source}.dvc").is_file()  # otherwise a stage generates the dataset
-    if imported:
+    if (clone.project / f"{source}.dvc").is_file():  # otherwise a stage generates the dataset
         clone.fetch([source])
-    stages = ["evaluate"]
     if params.automatic(content):
-        # A new plan would time this machine again and could differ, so take the plan of the version.
+        # A new plan would time this machine again and could differ. So take the plan of the version, and freeze it.
         clone.fetch([str(params.PLAN_FILE)])
-        stages = ["--single-item", *(stage for stage in REBUILT[imported:] if stage != "plan")]
+        run_dvc(["freeze", "plan"], clone.project)
     # Put the folder of the current Python first on PATH: DVC runs the stages with the first `python` on PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", "--no-commit", *stages]
+    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", "--no-commit", "evaluate"]
     done = subprocess.run(command, cwd=clone.project, env={**surroundings(), "PATH": path}, check=False)
     if done.returncode:
         raise RebuildError(f"dvc repro failed with exit code {done.returncode}; see the last lines of its output above")

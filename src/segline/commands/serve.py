@@ -98,6 +98,7 @@ def main(
 
 def _announce(follower: ServedModel, listener: socket.socket, access: Access, say: Callable[[str], None]) -> None:
     host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # the server refuses a wildcard address as Host
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     say(f"{follower.name} version {follower.serving.number} answers at {address}  (Ctrl-C stops the server)")
     say(f"  curl -F file=@IMAGE {address}/invocations -o labels.png")

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from difflib import unified_diff
 from importlib.resources import files as resources
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
 
 from segline import files, params
+from segline.commands import preset
 from segline.track import installed
 
 PIPELINE = Path("dvc.yaml")
@@ -44,6 +48,22 @@ def main(say: Callable[[str], None], *, dry_run: bool = False) -> None:
     if dry_run:
         say(f"{installed.FILE} was not changed (--dry-run)")
     params.load(params.Params, params.PARAMS_FILE)
+    if missing := _missing_settings():
+        say(f"params.yaml lacks settings that dvc.yaml names; their defaults: {params.flat(missing)}")
+        if not dry_run:
+            preset.change(missing, "segline upgrade")
+            say("these settings were added to params.yaml")
+
+
+def _missing_settings() -> dict[str, Any]:
+    """Return the settings that params.yaml lacks, but the stages name; without them, DVC refuses to run the stages."""
+    stages = YAML(typ="safe").load((resources("segline.template") / "stages.yaml").read_text(encoding="utf-8"))[
+        "stages"
+    ]
+    content, defaults = files.read_yaml(params.PARAMS_FILE), params.Params().model_dump(mode="json")
+    named = {name: None for stage in stages.values() for name in stage["params"] if isinstance(name, str)}
+    missing = [name for name in named if params.value_at(content, name) is None]
+    return params.nested({name: params.value_at(defaults, name) for name in missing})
 
 
 def _former() -> installed.Identity:

@@ -175,7 +175,7 @@ def _refuse_errors(problems: Sequence[Problem], reasons: Sequence[str]) -> None:
 
 
 def _write(
-    folder: Path, layout: Layout, spec: Spec, plan: cutting.Plan, mapper_for: MapperFactory
+    folder: Path, layout: Layout, spec: Spec, plan: cutting.CutPlan, mapper_for: MapperFactory
 ) -> tuple[int, int | None]:
     """Write the dataset files that do not exist yet.
 

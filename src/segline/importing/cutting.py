@@ -18,7 +18,7 @@ LONGEST_NAME = 255  # longest file name on common file systems, in bytes
 
 
 @dataclass(frozen=True)
-class Plan:
+class CutPlan:
     """Plan of a cut: how to cut each image into blocks, and which group each block belongs to.
 
     The keys of `blocks` are stems of images. The keys of `groups` are stems of blocks; None means that each block is
@@ -30,7 +30,7 @@ class Plan:
     reasons: tuple[str, ...]
 
 
-def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Plan:
+def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> CutPlan:
     """Plan how to cut images that are larger than `side` px into blocks of at most `side` px.
 
     If `side` is None, no image is cut. Blocks stay in the group of their image, because neighbouring blocks share
@@ -43,7 +43,7 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
     """
     if side is None:
         _refuse_long_names({stem: {} for stem in layout.images})
-        return Plan({stem: {stem: WHOLE} for stem in layout.images}, groups, ())
+        return CutPlan({stem: {stem: WHOLE} for stem in layout.images}, groups, ())
     if side < SMALLEST:
         raise LayoutError(f"--cut {side}: the side of a block must be at least {SMALLEST} px; give a larger number")
     sizes = {stem: imagefiles.image_size(image.file)[:2] for stem, image in layout.images.items()}
@@ -52,13 +52,13 @@ def plan(layout: Layout, groups: dict[str, str] | None, side: int | None) -> Pla
     _refuse_long_names(blocks)
     cut = {stem: len(windows_of) for stem, windows_of in blocks.items() if len(windows_of) > 1}
     if not cut:
-        return Plan(blocks, groups, (f"cut: no image is larger than {side} px",))
+        return CutPlan(blocks, groups, (f"cut: no image is larger than {side} px",))
     summary = f"cut: {len(cut)} of {len(blocks)} images into {sum(cut.values())} blocks of {side} px or less"
     of_image = groups or {stem: stem for stem in blocks}
     if len(set(of_image.values())) >= FEWEST_IMAGES:
         kept = {block: of_image[stem] for stem, windows_of in blocks.items() for block in windows_of}
-        return Plan(blocks, kept, (f"{summary}; the blocks of an image are one group",))
-    return Plan(
+        return CutPlan(blocks, kept, (f"{summary}; the blocks of an image are one group",))
+    return CutPlan(
         blocks,
         None,
         (

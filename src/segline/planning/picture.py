@@ -52,7 +52,7 @@ def draw(
         _draw_bars(
             upper[1], "fraction of the pixels", {f"class {id}": part for id, part in enumerate(data.frequencies)}
         )
-    _draw_brightness(lower[0], measured, data.variety)
+    _draw_brightness(lower[0], measured)
     _draw_bars(lower[1], "training speed, tiles/s" if rates else "training speed: not measured", rates)
     figure.suptitle(data.sentence())
     stream = io.BytesIO()
@@ -82,21 +82,26 @@ def _draw_example(axes: "Axes", tile: int, example: Example) -> None:
 
 
 def _draw_diameters(axes: "Axes", diameters: npt.NDArray[np.float64], percentiles: Sequence[float]) -> None:
-    low, high = max(1.0, float(diameters.min())), max(2.0, float(diameters.max()))
-    axes.hist(diameters, bins=np.geomspace(low, high * 1.001, BINS).tolist(), color="tab:blue")
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    lowest, highest = max(1.0, float(diameters.min())), max(2.0, float(diameters.max()))
+    axes.hist(diameters, bins=np.geomspace(lowest, highest * 1.001, BINS).tolist(), color="tab:blue")
     for value in percentiles:
         axes.axvline(value, color="black", linestyle=":")
-    axes.set(title="objects; dotted: one in ten is smaller, half are, one in ten is larger", xscale="log")
+    axes.set(title="objects; dotted: 10th, 50th and 90th percentile", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="diameter of a disc of equal area, px", ylabel="number of objects")
 
 
-def _draw_brightness(axes: "Axes", measured: Sequence[Measurement], variety: float) -> None:
-    """Draw the mean brightness of each image with its standard deviation, from the darkest image to the brightest."""
+def _draw_brightness(axes: "Axes", measured: Sequence[Measurement]) -> None:
+    """Draw mean and standard deviation of each image, averaged over its channels; the darkest image comes first."""
     mean, spread = (np.array([getattr(image, name).mean() for image in measured]) for name in ("mean", "std"))
     order = np.argsort(mean)
     axes.errorbar(np.arange(1, len(order) + 1), mean[order], spread[order], fmt=".", color="tab:blue", ecolor="0.7")
-    axes.set(title=f"brightness varies {variety:.2g} times as much between images as within")
-    axes.set(xlabel="images, darkest first", ylabel="mean and deviation, fraction of the range")
+    axes.set(title="brightness of the images, mean over the channels", xlabel="images, darkest first")
+    axes.set(ylabel="mean and deviation, fraction of the range")
 
 
 def _draw_bars(axes: "Axes", title: str, values: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ from math import ceil, sqrt
 from segline.model.geometry import Geometry
 from segline.params import Augment, Model, Tune
 from segline.planning.fingerprint import Fingerprint
-from segline.planning.speed import Speed
+from segline.planning.speed import NoMemoryError, Speed
 
 # Settings and sections of params.yaml that other choices depend on, or that the time of a training step depends on.
 INPUTS = (
@@ -29,6 +29,8 @@ TIMED = (
     "tune.epochs",
     "tune.trials",
 )
+
+SHAPE = ("model.padding", "model.depth", "model.upsampling", "model.reduction")  # settings that decide which tiles fit
 
 VARIED = (
     0.75  # variation of brightness between images, in units of that within images, above which each has its own norm
@@ -122,18 +124,39 @@ def tile(data: Fingerprint, known: Fixed) -> tuple[int, str]:
     return geometry.at_least(side + 2 * geometry.margin), reason
 
 
+def _shape(data: Fingerprint, fixed: Fixed) -> tuple[int, int]:
+    """Return the settings model.reduction and model.depth: the preferred ones that the user's tile fits, if there are.
+
+    A fixed depth or reduction is taken as it is.
+    """
+    own = Model.model_validate({name.removeprefix("model."): value for name, value in fixed.items() if name in SHAPE})
+    factors = [own.reduction] if "model.reduction" in fixed else [*range(reduction(data), 0, -1)]
+    tiles = {factor: fixed.get("train.tile", wanted_side(data, factor)[0]) for factor in factors}
+    shapes = []
+    for factor, side in tiles.items():
+        assert isinstance(side, int)
+        deepest = 4 if side / factor >= DEEP else 3
+        depths = [own.depth] if "model.depth" in fixed else range(deepest, 0, -1)
+        shapes += [(factor, depth, side) for depth in depths]
+    if "train.tile" in fixed:
+        for factor, depth, side in shapes:
+            if Geometry(depth, own.padding, own.upsampling, factor).legal(side):
+                return factor, depth
+    return shapes[0][:2]
+
+
 def _network(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
     yield Choice("model.padding", "same", "padded convolutions learn from every pixel of a tile")
-    factor = fixed.get("model.reduction", reduction(data))
-    assert isinstance(factor, int)
+    factor, depth = _shape(data, fixed)
     side = fixed.get("train.tile", wanted_side(data, factor)[0])
     assert isinstance(side, int)
-    depth = 4 if side / factor >= DEEP else 3
     yield Choice(
         "model.depth", depth, f"after {depth} poolings a tile of {side} px is {side // factor // 2**depth} px wide"
     )
-    if reduction(data) > 1:
-        yield Choice("model.reduction", 2, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
+    if factor > 1:
+        yield Choice("model.reduction", factor, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
+    elif reduction(data) > 1:
+        yield Choice("model.reduction", 1, f"a tile of {side} px fits no larger reduction")
     elif data.diameters and data.diameters[-1] > LARGE:
         yield Choice("model.reduction", 1, "the labels have lines or thin areas, where every pixel counts")
     else:
@@ -235,7 +258,10 @@ def _width(speed_of: Callable[[int], Speed], minutes: float, batch_size: int, fi
     for wider in WIDTHS[1:]:
         if _tiles(speed, minutes, batch_size) < ENOUGH:
             break
-        slower = speed_of(wider)
+        try:
+            slower = speed_of(wider)
+        except NoMemoryError:
+            break
         if _tiles(slower, minutes, batch_size) < ENOUGH:
             break
         chosen, speed = wider, slower
@@ -249,37 +275,77 @@ def _tiles(speed: Speed, minutes: float, batch_size: int) -> int:
 
 def _length(speed: Speed, minutes: float, batch_size: int, fixed: Fixed) -> Iterator[Choice]:
     """Choose the precision, and the number of steps of training and search."""
-    own = {name: value for name, value in fixed.items() if isinstance(value, int)}
     seconds = speed.seconds[speed.amp]
-    rates = " and ".join(f"{batch_size / step:.2g} tiles/s with {amp}" for amp, step in speed.seconds.items())
+    rates = " and ".join(f"{batch_size / step:.2g} tiles/s {in_words(amp)}" for amp, step in speed.seconds.items())
     yield Choice("train.amp", speed.amp, f"this machine trains on {rates}")
+    own = {name: value for name, value in fixed.items() if isinstance(value, int)}
+    if "train.tiles_per_epoch" in own:
+        own["train.tiles_per_epoch"] = ceil(own["train.tiles_per_epoch"] / batch_size) * batch_size
     steps = SHARE * 60 * minutes / seconds
     wanted = own.get("tune.trials", Tune().trials)
-    in_trial = SEARCH * steps / max(1, wanted)
-    trials = wanted if in_trial >= TRIAL or "tune.trials" in own else 0
-    steps_left = steps * (1 - SEARCH) if trials else steps
-    epochs = max(1, min(EPOCHS, int(steps / FEWEST)))
-    if trials:
-        epochs = max(epochs, ceil(steps_left / in_trial))  # a trial has at least one epoch
-    epochs = own.get("train.epochs", epochs)
-    per_epoch = max(1, int(steps_left / epochs))
-    if "train.tiles_per_epoch" in own:
-        per_epoch = ceil(own["train.tiles_per_epoch"] / batch_size)
-        epochs = own.get("train.epochs", max(1, int(steps_left / per_epoch)))
-    trial_epochs = own.get("tune.epochs", max(1, int(in_trial / per_epoch)))
-    took = (epochs + trials * (trial_epochs or epochs)) * per_epoch * seconds / SHARE / 60
-    reason = f"about {took:.2g} minutes on this machine" + (", the search included" if trials else "")
-    yield Choice("train.epochs", epochs, reason)
-    yield Choice("train.tiles_per_epoch", per_epoch * batch_size, reason)
-    tiles = min(64, max(8, per_epoch * batch_size // 4))
+    length = Length.of(steps, batch_size, wanted, own)
+    too_short = length.trials > 0 and "tune.trials" not in own and not length.is_worth_its_time(steps)
+    if too_short:
+        length = Length.of(steps, batch_size, 0, own)
+    took = length.steps * seconds / SHARE / 60
+    reason = f"about {took:.2g} minutes on this machine" + (", the search included" if length.trials else "")
+    yield Choice("train.epochs", length.epochs, reason)
+    yield Choice("train.tiles_per_epoch", length.per_epoch * batch_size, reason)
+    tiles = min(64, max(8, length.per_epoch * batch_size // 4))
     yield Choice("train.validation_tiles", tiles, "validation then takes about a tenth of the time")
-    if trials:
-        reason = f"each of {trials} trials then has {(trial_epochs or epochs) * per_epoch} steps"
-    elif "tune.trials" in own:
-        reason = FIXED
+    if length.trials:
+        reason = f"each of {length.trials} trials then has {length.in_trial * length.per_epoch} steps"
+    elif too_short:
+        reason = f"{wanted} trials would be too short or take too much of the time; increase plan.minutes for a search"
     else:
-        reason = f"each of {wanted} trials would have only {int(in_trial)} steps; plan.minutes gives more time"
-    yield from (Choice("tune.trials", trials, reason), Choice("tune.epochs", trial_epochs, reason))
+        reason = "there is no search"
+    yield Choice("tune.trials", length.trials, reason)
+    yield Choice("tune.epochs", own.get("tune.epochs", length.in_trial), reason)
+
+
+@dataclass(frozen=True)
+class Length:
+    """Length of training and search: epochs, steps of an epoch, trials, and epochs of a trial."""
+
+    epochs: int
+    per_epoch: int
+    trials: int
+    in_trial: int
+
+    @classmethod
+    def of(cls, steps: float, batch_size: int, trials: int, own: Mapping[str, int]) -> "Length":
+        """Return the length that uses up `steps`, the number of steps for training and search; each part is at least 1.
+
+        `own` : the user's values of the settings that decide the length; these are kept.
+        """
+        share = SEARCH if trials else 0.0
+        if "train.tiles_per_epoch" in own:
+            per_epoch = own["train.tiles_per_epoch"] // batch_size
+            total = steps / per_epoch  # epochs of training and search
+            in_trial = own.get("tune.epochs", max(1, int(share * total / max(1, trials))))
+            epochs = total / (1 + trials) if in_trial == 0 else total - trials * in_trial
+            epochs = own.get("train.epochs", max(1, int(epochs)))
+            return cls(epochs, per_epoch, trials, in_trial or epochs)
+        # A trial has at least one epoch, so the epochs of the training are so many that the search keeps to its share.
+        epochs = max(1, min(EPOCHS, int(steps / FEWEST)), ceil(trials * (1 - share) / share) if trials else 1)
+        epochs = own.get("train.epochs", epochs)
+        in_trial = own.get("tune.epochs", max(1, int(share * epochs / ((1 - share) * max(1, trials))))) or epochs
+        return cls(epochs, max(1, int(steps / (epochs + trials * in_trial))), trials, in_trial)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of training and search."""
+        return (self.epochs + self.trials * self.in_trial) * self.per_epoch
+
+    def is_worth_its_time(self, steps: float) -> bool:
+        """Return whether a trial is long enough to tell something, and the search takes no more than its share."""
+        in_trial = self.in_trial * self.per_epoch
+        return in_trial >= TRIAL and self.trials * in_trial <= 1.01 * SEARCH * steps
+
+
+def in_words(amp: str) -> str:
+    """Return a phrase for a value of the setting train.amp."""
+    return "in full precision" if amp == "off" else f"in {amp}"
 
 
 def _rounded(value: float) -> float:

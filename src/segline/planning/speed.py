@@ -18,6 +18,10 @@ WARM, TIMED = 2, 5  # number of untimed warm-up steps, and of timed steps
 GAIN = 1.1  # a lower precision must be faster by this factor, because times vary
 
 
+class NoMemoryError(RuntimeError):
+    """A training step needs more memory than the GPU has; the message says what to change."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """Seconds per training step for each timed precision; `off` is full precision."""
@@ -34,25 +38,43 @@ class Speed:
 def measure(
     model: Model, train: Train, channels: int, classes: int, device: str, *, precisions: Sequence[Amp]
 ) -> Speed:
-    """Time training steps of a network in each of `precisions`; the fastest of several steps counts."""
+    """Time training steps of a network in each of `precisions`; the fastest of several steps counts.
+
+    Raises
+    ------
+    NoMemoryError
+        The memory of the GPU is too small.
+    """
+    try:
+        return Speed(
+            {
+                amp: _seconds(model, train.model_copy(update={"amp": amp}), channels, classes, device)
+                for amp in precisions
+            }
+        )
+    except torch.OutOfMemoryError:
+        raise NoMemoryError(
+            f"a training step with train.batch_size = {train.batch_size} and train.tile = {train.tile} px needs more "
+            f"memory than {device} has; lower one of these settings in params.yaml"
+        ) from None
+
+
+def _seconds(model: Model, settings: Train, channels: int, classes: int, device: str) -> float:
+    """Return the seconds of a training step."""
     rng = torch.Generator().manual_seed(0)
-    out = Geometry(model.depth, model.padding, model.upsampling, model.reduction).output(train.tile)
+    out = Geometry(model.depth, model.padding, model.upsampling, model.reduction).output(settings.tile)
     batch = (
-        torch.randn(train.batch_size, channels, train.tile, train.tile, generator=rng),
-        torch.randint(classes, (train.batch_size, out, out), generator=rng, dtype=torch.uint8),
-        torch.ones(train.batch_size, out, out),
+        torch.randn(settings.batch_size, channels, settings.tile, settings.tile, generator=rng),
+        torch.randint(classes, (settings.batch_size, out, out), generator=rng, dtype=torch.uint8),
+        torch.ones(settings.batch_size, out, out),
     )
-    seconds: dict[Amp, float] = {}
-    for amp in precisions:
-        settings = train.model_copy(update={"amp": amp})
-        state = initial_state(UNet(channels, classes, **model.network), settings, device)
-        times = []
-        for _ in range(WARM + TIMED):
-            start = perf_counter()
-            float(train_step(state, batch, settings).cross_entropy)  # reading the number waits until a GPU has finished
-            times.append(perf_counter() - start)
-        seconds[amp] = min(times[WARM:])
-    return Speed(seconds)
+    state = initial_state(UNet(channels, classes, **model.network), settings, device)
+    times = []
+    for _ in range(WARM + TIMED):
+        start = perf_counter()
+        float(train_step(state, batch, settings).cross_entropy)  # reading the number waits until a GPU has finished
+        times.append(perf_counter() - start)
+    return min(times[WARM:])
 
 
 def precisions(device: str) -> list[Amp]:

@@ -7,9 +7,10 @@ import numpy as np
 from segline import files, params, progress
 from segline.data.prepared import Prepared
 from segline.model.geometry import Geometry
-from segline.planning import picture, recipe
+from segline.planning import picture, recipe, speed
 from segline.planning.fingerprint import Fingerprint, Measurement, measure_image, summarise
 from segline.planning.recipe import Choice
+from segline.train import device
 
 MOST = 64  # largest number of measured images
 
@@ -57,9 +58,6 @@ def _timed(
     data: Fingerprint, choices: Sequence[Choice], fixed: recipe.Fixed, minutes: float, rates: dict[str, float]
 ) -> list[Choice]:
     """Choose the settings that depend on the speed of this machine; add the measured speeds to `rates`, tiles/s."""
-    from segline.planning import speed
-    from segline.train import device
-
     where = device.choose(params.read(params.Runtime))
     sections = params.nested({choice.setting: choice.value for choice in choices} | dict(fixed))
     model, train = params.Model.model_validate(sections["model"]), params.Train.model_validate(sections["train"])
@@ -71,7 +69,12 @@ def _timed(
         progress.note(f"plan: timing training steps of a network of width {width}")
         network = model.model_copy(update={"width": width})
         measured = speed.measure(network, train, data.channels, data.classes, where, precisions=precisions)
-        rates.update({f"width {width}, {amp}": train.batch_size / step for amp, step in measured.seconds.items()})
+        rates.update(
+            {
+                f"width {width}, {recipe.in_words(amp)}": train.batch_size / step
+                for amp, step in measured.seconds.items()
+            }
+        )
         return measured
 
     return recipe.timed(speed_of, minutes, train.batch_size, fixed)

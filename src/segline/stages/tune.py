@@ -1,4 +1,4 @@
-"""DVC stage `tune`: choose the settings for the stage `train`, by a search or from params.yaml."""
+"""DVC stage `tune`: choose the settings for the stage `train`: by a search, or from params.yaml and the plan."""
 
 import json
 import os
@@ -22,7 +22,7 @@ COLUMNS = ("number", "state", "value", "epochs", "reason")  # columns of trials.
 
 
 def main(join: str | None = None) -> None:
-    """Write data/tune: the best settings of the search or, if tune.trials is 0, the settings in params.yaml.
+    """Write data/tune: the best settings of the search or, if tune.trials is 0, the settings before it.
 
     Parameters
     ----------
@@ -179,18 +179,18 @@ def _parent(store: "Store", plan: "SearchPlan", mark: str) -> "AbstractContextMa
 
 
 def _result(plan: "SearchPlan", outcomes: "list[TrialOutcome]", winner: "TrialOutcome") -> dict[str, Any]:
-    """Return the result of the search: the best trial, compared with trial 0, which has the values of params.yaml."""
+    """Return the result of the search: the best trial, compared with trial 0, which has the settings before it."""
     own, metric = outcomes[0].value, plan.tune.metric
     said = (
         f"validation {metric} {winner.value:.4f} (trial {winner.number} of {len(outcomes)}, {plan.epochs} epochs each)"
     )
     if own is None:
-        said += "; the trial with the values of params.yaml did not finish"
+        said += "; the trial with the settings before the search did not finish"
     elif winner.number:
         assert winner.value is not None
-        said += f", {abs(winner.value - own):.4f} better than {own:.4f} with the values of params.yaml"
+        said += f", {abs(winner.value - own):.4f} better than {own:.4f} with the settings before the search"
     else:
-        said += ": no trial was better than the values of params.yaml"
+        said += ": no trial was better than the settings before the search"
     return {
         "objective": plan.tune.objective,
         "trials": len(outcomes),

@@ -184,7 +184,7 @@ class Search:
         return OpenTrial(self.study, trial, settings, self.plan)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
-        """Sample a value for each searched setting. Trial 0 takes the values of params.yaml that the space allows.
+        """Sample a value for each searched setting. Trial 0 takes the settings before the search that the space allows.
 
         The keys of the returned dict are full setting names.
         """

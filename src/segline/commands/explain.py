@@ -10,8 +10,6 @@ from rich.text import Text
 
 from segline import files, params
 
-REMEDY = "run `dvc repro --force plan` to make it again"
-
 
 class PlanError(RuntimeError):
     """There is no plan yet; the message names the command that makes it."""
@@ -27,7 +25,7 @@ class PlanFile(BaseModel):
 
 
 def main(console: Console) -> None:
-    """Print a table of the settings that may be `auto`: value in params.yaml, planned value and reason.
+    """Print a table of the settings that may be `auto`: the value that is used, and the reason.
 
     Raises
     ------
@@ -39,27 +37,31 @@ def main(console: Console) -> None:
     own = params.read_fixed(params.PLANNED)
     if not params.PLAN_FILE.exists():
         raise PlanError(f"there is no plan yet; run `dvc repro plan`, which makes {params.PLAN_FILE}")
-    plan = files.read_record(params.PLAN_FILE, PlanFile, REMEDY)
+    plan = files.read_record(params.PLAN_FILE, PlanFile, params.PLAN_REMEDY)
     console.print(Text(plan.measured))
     console.print(table(own, params.flat(plan.model_extra or {}), plan.reasons))
-    console.print(Text("The value in bold is used. A value in params.yaml takes precedence over the plan."))
 
 
 def table(own: Mapping[str, object], planned: Mapping[str, object], reasons: Mapping[str, str]) -> Table:
-    """Return a table by section. `own`: values in params.yaml; settings without a value there are `auto`."""
+    """Return a table by section. `own`: values in params.yaml, shown in bold; settings without one are `auto`."""
     content = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for name, wrap in (("setting", False), ("params.yaml", False), ("plan", False), ("reason", True)):
-        content.add_column(name, no_wrap=not wrap)
+    for name in ("setting", "value"):
+        content.add_column(name, no_wrap=True)
+    content.add_column("reason")
     for section in params.Params.model_fields:
         mine = [name for name in params.PLANNED if name.startswith(f"{section}.")]
         if mine:
             content.add_section()
             content.add_row(Text(section, style="bold"))
         for name in mine:
-            value, plan = _text(own.get(name, params.AUTO)), _text(planned.get(name, "-"))
-            styles = ("bold", "") if name in own else ("", "bold")
-            label = f"  {name.removeprefix(f'{section}.')}"
-            content.add_row(label, Text(value, styles[0]), Text(plan, styles[1]), Text(reasons.get(name, "not timed")))
+            choice, reason = _text(planned.get(name, "-")), reasons.get(name, "")
+            value = Text(choice)
+            if name in own:
+                value = Text(_text(own[name]), "bold")
+                reason = (
+                    f"set in params.yaml; the plan: {choice} ({reason})" if name in planned else "set in params.yaml"
+                )
+            content.add_row(f"  {name.removeprefix(f'{section}.')}", value, Text(reason))
     return content
 
 
