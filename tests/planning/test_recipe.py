@@ -61,7 +61,7 @@ def length(speed: Speed, minutes: float, fixed: recipe.Fixed, batch_size: int = 
         ({"empty": 0.3}, {"weights.density_balance": 0.4, "train.monitor": "mean_iou"}),
         ({"diameters": (10.0, 20.0, 45.0)}, {"augment.min_scale": 0.7, "augment.max_scale": 1.4, "train.tile": 192}),
         (WIDE, {"model.reduction": 2, "train.tile": 512, "model.depth": 4}),
-        (WIDE | {"width": 2.0}, {"model.reduction": 1, "train.tile": 256}),
+        (WIDE | {"width": 15.0}, {"model.reduction": 1, "train.tile": 256}),
         ({"diameters": (), "side": 90}, {"train.tile": 96, "model.depth": 3, "model.reduction": 1}),
         ({"diameters": (), "side": 900}, {"train.tile": 256}),
         ({"contrast": 0.004}, {"augment.noise": 0.0004, "augment.brightness": 0.0012}),
