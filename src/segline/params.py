@@ -36,7 +36,7 @@ class Section(BaseModel):
 
 
 def _planned_later(info: ValidationInfo, *names: str) -> bool:
-    """Return whether a setting of `names` is `auto` and has only a default value at this validation (see `check`)."""
+    """Return whether a setting of `names` is `auto`, so that a default stands in for its value (see `check`)."""
     return any(name in (info.context or ()) for name in names)
 
 
@@ -695,7 +695,7 @@ def read_tuned(file: Path = TUNED_FILE) -> Tuned:
 
 
 def load(schema: type[S], file: Path) -> S:
-    """Return the settings of `file`, validated against `schema`. In params.yaml, defaults stand in for `auto`.
+    """Return the settings of `file`, validated with `schema`; for `auto` in params.yaml, return the default.
 
     Raises
     ------

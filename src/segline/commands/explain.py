@@ -16,7 +16,7 @@ class PlanError(RuntimeError):
 
 
 class PlanFile(BaseModel):
-    """Content of plan.yaml besides the planned values: the measured images, and reasons by the name of a setting."""
+    """Content of plan.yaml besides the planned values: the measured images, and the reason for each setting."""
 
     model_config = ConfigDict(extra="allow")
 

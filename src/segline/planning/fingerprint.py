@@ -191,7 +191,7 @@ def summarise(kind: Kind, measured: Sequence[Measurement]) -> Fingerprint:
 
 
 def _brightness(mean: npt.NDArray[np.float64], std: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return contrast and variety from the statistics of all images, (images, channels) each.
+    """Return contrast and variety from the statistics of the images, arrays (images, channels).
 
     A channel that is constant in an image says nothing about the contrast, so it is left out.
     """

@@ -125,7 +125,7 @@ def tile(data: Fingerprint, known: Fixed) -> tuple[int, str]:
 
 
 def _shape(data: Fingerprint, fixed: Fixed) -> tuple[int, int]:
-    """Return the settings model.reduction and model.depth: the preferred ones that the user's tile fits, if there are.
+    """Return model.reduction and model.depth: the preferred values, if any, that allow the tile set by the user.
 
     A fixed depth or reduction is taken as it is.
     """
@@ -326,7 +326,7 @@ class Length:
             epochs = total / (1 + trials) if in_trial == 0 else total - trials * in_trial
             epochs = own.get("train.epochs", max(1, int(epochs)))
             return cls(epochs, per_epoch, trials, in_trial or epochs)
-        # A trial has at least one epoch, so the epochs of the training are so many that the search keeps to its share.
+        # A trial has at least one epoch, so train for enough epochs to keep the search within its share of the time.
         epochs = max(1, min(EPOCHS, int(steps / FEWEST)), ceil(trials * (1 - share) / share) if trials else 1)
         epochs = own.get("train.epochs", epochs)
         in_trial = own.get("tune.epochs", max(1, int(share * epochs / ((1 - share) * max(1, trials))))) or epochs
@@ -338,7 +338,7 @@ class Length:
         return (self.epochs + self.trials * self.in_trial) * self.per_epoch
 
     def is_worth_its_time(self, steps: float) -> bool:
-        """Return whether a trial is long enough to tell something, and the search takes no more than its share."""
+        """Return whether a trial is long enough to be judged, and the search keeps to its share of the time."""
         in_trial = self.in_trial * self.per_epoch
         return in_trial >= TRIAL and self.trials * in_trial <= 1.01 * SEARCH * steps
 
