@@ -90,8 +90,8 @@ def test_only_stages_with_other_code_are_refused(package: Path) -> None:
             "`segline upgrade`, which makes the project use the installed segline and lists the stages to run again"
         )
     assert installed.mismatch(Path()) == (
-        f"segline.yaml names segline 0.0.9, but segline {installed.version()} is installed, with other code for tune, "
-        "train, evaluate. Run `pip install segline==0.0.9` and try again"
+        f"segline.yaml names segline 0.0.9, but segline {installed.version()} is installed, with other code for plan, "
+        "tune, train, evaluate. Run `pip install segline==0.0.9` and try again"
     )
     assert installed.mismatch(Path(), ("sample", "register")) is None
 

@@ -66,7 +66,11 @@ def main(
         return
     for table in tables(content, metric):
         console.print(table)
-    pictures = f", and pictures of the {drawn} images that differ most" if drawn else "; no predicted image differs"
+    pictures = (
+        f", and pictures of the {drawn} images that differ most"
+        if drawn
+        else "; both versions have the same scores on every image"
+    )
     say(f"the folder {folder} contains these metrics{pictures}")
 
 
