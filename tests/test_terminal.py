@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import typer
 from rich.table import Table
 
@@ -146,10 +148,19 @@ def caused(outer: Exception, inner: BaseException) -> Exception:
             "the file name 'a\\udcff' is not valid Unicode and cannot be",
         ),
         (lambda: KeyError("x"), None),
+        (MemoryError, "the memory is too small (MemoryError); to train, lower train.batch_size, train.tile"),
+        (lambda: np.zeros(2**50), "the memory is too small (Unable to allocate 8.00 PiB"),
+        (lambda: torch.zeros(2**50), "the memory is too small ([enforce fail at alloc_cpu.cpp"),
+        (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried"), "the memory is too small (CUDA out of memory."),
     ],
 )
-def test_failures_of_the_machine_are_explained(error: Callable[[], Exception], says: str | None) -> None:
-    message = failure.explain(error())
+def test_failures_of_the_machine_are_explained(error: Callable[[], object], says: str | None) -> None:
+    try:
+        made = error()
+    except (MemoryError, RuntimeError) as raised:
+        made = raised
+    assert isinstance(made, Exception)
+    message = failure.explain(made)
     assert (message is None) == (says is None)
     assert says is None or (message or "").startswith(says)
 

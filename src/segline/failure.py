@@ -1,4 +1,4 @@
-"""Explain operating system errors, such as a full disk, in one message that names the file and the remedy."""
+"""Explain failures of the machine, such as a full disk or too little memory, in one message that names the remedy."""
 
 import errno
 from collections.abc import Iterator
@@ -10,6 +10,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FULL_MESSAGES = ("No space left on device", "Disk quota exceeded", "database or disk is full", "requested and")
 WRITABLE = "only commands that read can run here; to train, register or promote, copy the project to a writable folder"
 AGAIN = "free space on the disk, then repeat the command"
+# Messages of torch about too little memory; it raises no MemoryError.
+MEMORY_MESSAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+    "multiplication overflow",
+)
 
 
 def is_full(error: BaseException) -> bool:
@@ -17,14 +25,24 @@ def is_full(error: BaseException) -> bool:
     return any((isinstance(cause, OSError) and cause.errno in FULL) or _says_full(cause) for cause in _causes(error))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the memory of the machine or of its GPU was too small."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_MESSAGES)
+
+
 def explain(error: BaseException) -> str | None:
-    """Return a message about `error` for the user; None if the operating system did not cause the error."""
+    """Return a message about `error` for the user; None if the machine did not cause the error."""
     if is_full(error):
         named = [cause for cause in _causes(error) if isinstance(cause, OSError)]
         if named:
             reason = named[0].strerror or "No space left on device"
             return f"{_file(named[0])} cannot be written: {reason}; {AGAIN}"
         return f"the disk is full ({cut(' '.join(str(error).split()), MESSAGE)}); {AGAIN}"
+    if is_out_of_memory(error):
+        said = cut(" ".join(str(error).split()), MESSAGE) or type(error).__name__
+        return f"the memory is too small ({said}); to train, lower train.batch_size, train.tile or model.width"
     if isinstance(error, UnicodeEncodeError):
         return f"the file name {shown(error.object)} is not valid Unicode and cannot be written; rename the file"
     if isinstance(error, OSError) and error.errno == errno.EROFS:

@@ -189,7 +189,9 @@ class Augment(Section):
         if _planned_later(info, "augment.min_scale", "augment.max_scale"):
             return self
         if self.min_scale > self.max_scale:
-            raise ValueError(f"min_scale {self.min_scale} is larger than max_scale {self.max_scale}; swap them")
+            raise ValueError(
+                f"min_scale {self.min_scale} is larger than max_scale {self.max_scale}; lower one or raise the other"
+            )
         return self
 
 
@@ -426,7 +428,10 @@ class Tune(Section):
     """The search for better settings, judged on the validation split. Trial 0 uses the settings before the search."""
 
     trials: int = Field(
-        6, ge=0, description="total number of trials, including earlier trials of the same search; 0: no search"
+        6,
+        ge=0,
+        le=100_000,
+        description="total number of trials, including earlier trials of the same search; 0: no search",
     )
     seed: int = Field(0, ge=0, description="seed of the search")
     epochs: int = Field(
@@ -667,7 +672,10 @@ def read(section: type[S], file: Path = PARAMS_FILE) -> S:
     settings, name = check(Params, content, str(file)), section.__name__.lower()
     if open_settings := [setting for setting in automatic(content) if setting.startswith(f"{name}.")]:
         complete = merged(content, _planned(open_settings))
-        settings = check(Params, complete, f"{file} with the values of {PLAN_FILE}")
+        try:
+            settings = check(Params, complete, f"{file} with the values of {PLAN_FILE}")
+        except ParamsError as error:
+            raise ParamsError(f"{error}; set a value in {file}, or {PLAN_REMEDY}") from None
     value = getattr(settings, name)
     assert isinstance(value, section)
     return value
@@ -731,6 +739,8 @@ def _planned(names: Sequence[str]) -> dict[str, Any]:
     for name, value in values.items():
         if value is None or value == AUTO:
             raise ParamsError(f"{PLAN_FILE} has no value for {name}; {PLAN_REMEDY}")
+        if not isinstance(value, str | int | float):
+            raise ParamsError(f"{PLAN_FILE}: {name} = {shown(value)} is not a single value; {PLAN_REMEDY}")
     return nested(values)
 
 

@@ -35,10 +35,11 @@ def read(path: Path, largest: int) -> bytes:
         The file cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(handle)
+    if stat.S_ISDIR(status.st_mode):  # os.fdopen would name the number of the handle instead of the path
+        os.close(handle)
+        raise IsADirectoryError(21, os.strerror(21), str(path))
     with os.fdopen(handle, "rb") as stream:
-        status = os.fstat(handle)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(21, os.strerror(21), str(path))
         if not stat.S_ISREG(status.st_mode):
             raise ParseError("is not a regular file; replace it with a regular file")
         content = stream.read(largest + 1)

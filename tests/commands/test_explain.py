@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 
 from segline.commands import explain
-from segline.files import FileError
 
 SETTINGS = """
 model: {padding: auto, width: 12}
@@ -57,8 +56,12 @@ def test_a_value_of_the_user_is_bold() -> None:
 def test_without_a_usable_plan_the_message_names_the_command(project: Path) -> None:
     file = project / "data/plan/plan.yaml"
     file.write_text("measured: 3\nreasons: {}\n")
-    with pytest.raises(FileError, match=r"plan\.yaml: measured = 3: .*run `dvc repro`, which restores"):
+    with pytest.raises(explain.PlanError, match=r"plan\.yaml: measured = 3: .*run `dvc repro`, which restores"):
         shown()
+    for content in (b"measured: a\nmeasured: b\n", b"\xff", b"a: 99999999999999999999"):
+        file.write_bytes(content)
+        with pytest.raises(explain.PlanError, match=r"(?s)plan\.yaml.*run `dvc repro`, which restores"):
+            shown()
     file.unlink()
     with pytest.raises(explain.PlanError, match="there is no plan yet; run `dvc repro plan`"):
         shown()

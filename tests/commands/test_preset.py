@@ -235,3 +235,28 @@ def test_a_search_space_is_replaced_as_a_whole_in_flow_style(file: Path) -> None
     assert any(line.startswith("tune.space: ") for line in preset.write("default", file))
     assert load(Params, file) == Params()
     assert "    train.learning_rate: {low: 0.001, high: 0.01, log: true}\n" in file.read_text()
+
+
+def test_the_file_keeps_its_mode_and_a_link_stays_a_link(file: Path, tmp_path: Path) -> None:
+    file.chmod(0o600)
+    link = tmp_path / "link.yaml"
+    link.symlink_to(file.name)
+    preset.write("wbc", link)
+    assert link.is_symlink()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert load(Params, file).data.source == "data/raw/wbc"
+
+
+def test_a_write_protected_file_is_refused(file: Path) -> None:
+    file.chmod(0o444)
+    before = file.read_bytes()
+    with pytest.raises(preset.PresetError, match=r"params\.yaml is write-protected; allow writing with `chmod"):
+        preset.write("wbc", file)
+    assert file.read_bytes() == before
+
+
+def test_off_stays_in_quotes(file: Path) -> None:
+    """A parser of YAML 1.1 reads the plain word as False."""
+    preset.write("auto", file)
+    preset.write("default", file)
+    assert 'amp: "off"' in file.read_text()

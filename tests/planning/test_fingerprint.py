@@ -61,6 +61,14 @@ def test_the_direction_of_edges_is_a_vector_of_twice_their_angle() -> None:
     assert direction(np.full((9, 9, 1), 7, np.uint8)) == (0, 0)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-40, 1.0, 1e30, 3e38])
+def test_the_direction_does_not_depend_on_the_scale_of_float_images(scale: float) -> None:
+    ramp = np.tile(np.arange(64, dtype=np.float32) / 64, (64, 1))[..., None]
+    image = (ramp * np.float32(scale)).repeat(5, axis=2)
+    assert direction(image) == pytest.approx((1, 0), abs=1e-5)
+
+
 def test_a_summary_of_two_images_has_the_values_of_a_hand_made_table() -> None:
     dark, bright = np.zeros((200, 200), np.uint8), np.full((200, 200), 51, np.uint8)
     dark[:, ::2] = 51  # mean 25.5, deviation 25.5

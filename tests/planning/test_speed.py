@@ -54,12 +54,21 @@ def test_real_steps_take_time() -> None:
         assert 0 < timed.seconds["off"] < 60
 
 
+@pytest.mark.parametrize("changes", [{"batch_size": 10**8}, {"batch_size": 2**62}, {"tile": 2**30}])
+def test_a_step_that_is_too_large_for_any_machine_is_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(speed.NoMemoryError, match=r"model\.width = 2 needs more memory than cpu has"):
+        speed.measure(
+            Model(width=2, depth=1), Train(tile=2**14).model_copy(update=changes), 1, 2, "cpu", precisions=["off"]
+        )
+
+
 def test_a_gpu_without_enough_memory_is_an_error_that_names_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(speed, "train_step", fail)
     with pytest.raises(
-        speed.NoMemoryError, match=r"train\.batch_size = 4 and train\.tile = 16 px needs more memory than cpu"
+        speed.NoMemoryError,
+        match=r"train\.batch_size = 4, train\.tile = 16 and model\.width = 2 needs more memory than cpu",
     ):
         speed.measure(Model(width=2, depth=1), Train(tile=16), 1, 2, "cpu", precisions=["off"])

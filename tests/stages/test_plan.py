@@ -150,6 +150,12 @@ def test_auto_without_a_plan_is_refused_with_the_way_out() -> None:
         ParamsError, match=r"plan\.yaml has no value for evaluate\.views; run `dvc repro`, which restores"
     ):
         params.read(params.Evaluate)
+    for value in ("{}", "{a: 1}", "[1]", "!!omap [a: 1]", "2020-01-01"):
+        PLAN.write_text(f"evaluate: {{views: {value}, tile: 0}}")
+        with pytest.raises(
+            ParamsError, match=r"plan\.yaml: evaluate\.views = .* is not a single value; run `dvc repro`"
+        ):
+            params.read(params.Evaluate)
     PLAN.write_text("evaluate: {")
     with pytest.raises(ParamsError, match=r"(?s)plan\.yaml.*run `dvc repro`, which restores"):
         params.read(params.Evaluate)

@@ -258,7 +258,7 @@ def test_contradictory_settings_fail_their_trial_only(tmp_path: Path) -> None:
     assert [asked.number for asked in _trained(search.trials(wait=False))] == [0]
     failed = search.outcomes(3)[1:]
     assert [outcome.state for outcome in failed] == ["failed"] * 2
-    assert "is larger than max_scale 1.1; swap them" in failed[0].reason
+    assert "is larger than max_scale 1.1; lower one or raise the other" in failed[0].reason
 
 
 def test_the_best_trial_is_a_finished_trial() -> None:

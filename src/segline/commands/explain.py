@@ -12,7 +12,7 @@ from segline import files, params
 
 
 class PlanError(RuntimeError):
-    """There is no plan yet; the message names the command that makes it."""
+    """There is no plan yet, or it is damaged; the message names the command that makes it."""
 
 
 class PlanFile(BaseModel):
@@ -30,14 +30,17 @@ def main(console: Console) -> None:
     Raises
     ------
     PlanError
-        The plan was not made yet.
-    FileError, ParamsError
-        data/plan/plan.yaml is damaged, or params.yaml is wrong.
+        The plan was not made yet, or data/plan/plan.yaml is damaged.
+    ParamsError
+        params.yaml is wrong.
     """
     own = params.read_fixed(params.PLANNED)
     if not params.PLAN_FILE.exists():
         raise PlanError(f"there is no plan yet; run `dvc repro plan`, which makes {params.PLAN_FILE}")
-    plan = files.read_record(params.PLAN_FILE, PlanFile, params.PLAN_REMEDY)
+    try:
+        plan = files.read_record(params.PLAN_FILE, PlanFile, "")
+    except files.FileError as error:
+        raise PlanError(f"{str(error).removesuffix('; ')}; {params.PLAN_REMEDY}") from error
     console.print(Text(plan.measured))
     console.print(table(own, params.flat(plan.model_extra or {}), plan.reasons))
 

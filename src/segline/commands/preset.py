@@ -3,6 +3,7 @@
 A preset is shipped with segline, or is a YAML file of the user with some sections of params.yaml.
 """
 
+import stat
 from collections.abc import Iterator
 from importlib.resources import files
 from io import StringIO
@@ -11,6 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from segline import parse
 from segline.files import read_yaml, write_bytes
@@ -21,7 +23,7 @@ REPLACED_WHOLE = ("space",)  # settings whose mapping is replaced as a whole, no
 
 
 class PresetError(ValueError):
-    """There is no such preset or file; the message lists the presets."""
+    """A preset cannot be written: it does not exist, or params.yaml or dvc.yaml does not allow it."""
 
 
 def names() -> list[str]:
@@ -102,6 +104,10 @@ def change(sections: dict[str, Any], origin: str, file: Path = PARAMS_FILE) -> l
     origin : where the settings come from, for error messages.
     """
     load(Params, file)
+    file = file.resolve()  # if params.yaml is a link, the file that it points to is changed
+    mode = file.stat().st_mode
+    if not mode & stat.S_IWUSR:
+        raise PresetError(f"{file} is write-protected; allow writing with `chmod u+w {file}`")
     yaml = YAML()
     yaml.width = 1000
     yaml.preserve_quotes = True
@@ -111,6 +117,7 @@ def change(sections: dict[str, Any], origin: str, file: Path = PARAMS_FILE) -> l
     yaml.dump(document, text)
     check(Params, parse.from_yaml(text.getvalue()), origin)
     write_bytes(file, text.getvalue().encode(), settle=True)
+    file.chmod(mode)
     return changes
 
 
@@ -123,7 +130,12 @@ def _change(document: CommentedMap, wanted: dict[str, Any], prefix: str) -> Iter
             if isinstance(value, dict):
                 _replace(document.setdefault(key, CommentedMap()), value)
             else:
-                document[key] = _flow(value) if isinstance(value, list) else value
+                document[key] = _flow(value) if isinstance(value, list) else _quoted(value)
+
+
+def _quoted(value: object) -> object:
+    """Put the word `off` in quotation marks, because YAML 1.1 parsers read the plain word as False."""
+    return DoubleQuotedScalarString(value) if value == "off" else value
 
 
 def _is_section(key: str, value: object) -> bool:

@@ -101,9 +101,11 @@ def touching(instances: npt.NDArray[np.int32]) -> int:
 
 def direction(image: Raw) -> tuple[float, float]:
     """Return the common direction of the edges of `image` (H, W, C), from its structure tensor."""
-    grey = image.astype(np.float32).mean(axis=2)
-    if grey.min() == grey.max():
+    values = image.mean(axis=2, dtype=np.float64)
+    if values.min() == values.max():
         return 0.0, 0.0
+    # The direction does not depend on the scale of the values. Extreme values of float images would overflow below.
+    grey = (values / np.abs(values).max()).astype(np.float32)
     grey = cv2.GaussianBlur(grey, (0, 0), SMOOTH)
     right, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     xx, yy, xy = (float(np.sum(a * b, dtype=np.float64)) for a, b in ((right, right), (down, down), (right, down)))

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import torch
 
+from segline import failure
 from segline.model.geometry import Geometry
 from segline.model.unet import UNet
 from segline.params import Amp, Model, Train
@@ -19,7 +20,7 @@ GAIN = 1.1  # a lower precision must be faster by this factor, because times var
 
 
 class NoMemoryError(RuntimeError):
-    """A training step needs more memory than the GPU has; the message says what to change."""
+    """A training step needs more memory than the device has; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def measure(
     Raises
     ------
     NoMemoryError
-        The memory of the GPU is too small.
+        The memory of the device is too small.
     """
     try:
         return Speed(
@@ -52,10 +53,12 @@ def measure(
                 for amp in precisions
             }
         )
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not failure.is_out_of_memory(error):
+            raise
         raise NoMemoryError(
-            f"a training step with train.batch_size = {train.batch_size} and train.tile = {train.tile} px needs more "
-            f"memory than {device} has; lower one of these settings in params.yaml"
+            f"a training step with train.batch_size = {train.batch_size}, train.tile = {train.tile} and model.width = "
+            f"{model.width} needs more memory than {device} has; lower one of these settings in params.yaml"
         ) from None
 
 

@@ -52,7 +52,8 @@ def view(image: npt.NDArray[Any]) -> RGB:
     if low == high:
         # Both percentiles are equal if nearly all pixels have the same value. Use the minimum and maximum instead.
         low, high = float(values.min()), float(values.max())
-    stretched: RGB = np.clip((values - low) * (255 / (high - low or 1)), 0, 255).round().astype(np.uint8)
+    with np.errstate(over="ignore", invalid="ignore"):  # of float images with extreme values
+        stretched: RGB = np.clip((values - low) * (255 / (high - low or 1)), 0, 255).round().astype(np.uint8)
     return stretched if stretched.shape[2] == 3 else stretched.repeat(3, axis=2)
 
 
