@@ -92,6 +92,7 @@ def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
         ({"model.reduction": 2}, {"train.tile": 256, "model.depth": 3}),
         ({"train.tile": 200}, {"train.tile": 200, "model.depth": 3}),  # 200 is no multiple of 16
         ({"train.tile": 100}, {"train.tile": 100, "model.depth": 2}),
+        ({"model.reduction": 4}, {"train.tile": 384, "model.reduction": 4}),
         ({"model.depth": 5}, {"train.tile": 160}),
         ({"model.depth": 6}, {"train.tile": 192}),
         # 160 px of output and 44 px of context on each side; legal sizes are 28 + 8k
@@ -169,6 +170,14 @@ def test_search_and_training_fit_into_the_time(trials: int, minutes: float, seco
     if trials:
         assert trials * in_trial * per_epoch <= 0.25 * 0.8 * 60 * minutes / seconds
         assert own or in_trial * per_epoch >= 25
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+def test_a_reduction_of_the_user_is_kept_also_without_objects(reduction: int) -> None:
+    for kind in ("instances", "classes", "boundaries"):
+        plan = planned({"model.reduction": reduction}, kind=kind, diameters=())
+        assert plan["model.reduction"] == reduction
+        assert plan["train.tile"] % (8 * reduction) == 0
 
 
 def test_a_tile_that_does_not_fit_a_larger_reduction_is_kept() -> None:

@@ -153,7 +153,9 @@ def _network(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
     yield Choice(
         "model.depth", depth, f"after {depth} poolings a tile of {side} px is {side // factor // 2**depth} px wide"
     )
-    if factor > 1:
+    if "model.reduction" in fixed:
+        yield Choice("model.reduction", factor, FIXED)
+    elif factor > 1:
         yield Choice("model.reduction", factor, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
     elif reduction(data) > 1:
         yield Choice("model.reduction", 1, f"a tile of {side} px fits no larger reduction")

@@ -63,7 +63,10 @@ def _timed(
     model, train = params.Model.model_validate(sections["model"]), params.Train.model_validate(sections["train"])
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     geometry.check(train.tile, "params.yaml: train.tile =")
-    precisions = [train.amp] if "train.amp" in fixed else speed.precisions(where)
+    precisions = speed.precisions(where)
+    if "train.amp" in fixed:
+        device.precision_warning(train.amp, where)  # raises DeviceError if the device does not support it
+        precisions = [train.amp]
 
     def speed_of(width: int) -> speed.Speed:
         progress.note(f"plan: timing training steps of a network of width {width}")
