@@ -36,4 +36,4 @@ def test_a_queued_experiment_runs_its_own_code_and_logs_to_the_same_store(finish
     assert project.runs() == runs + 4  # a search with other weights, its two trials, and the training
     ours = stages_of((project.folder / "dvc.lock").read_text())
     theirs = stages_of(project.run("git", "show", f"{reference}:dvc.lock"))
-    assert [stage for stage in STAGES if theirs[stage] != ours[stage]] == STAGES[STAGES.index("weights") :]
+    assert [stage for stage in STAGES if theirs[stage] != ours[stage]] == STAGES[STAGES.index("plan") :]

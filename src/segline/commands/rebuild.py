@@ -103,7 +103,7 @@ def _reproduce(clone: Clone, content: Any, tags: Mapping[str, str]) -> None:
         clone.fetch([source])
     if params.automatic(content):
         # A new plan would time this machine again and could differ. So take the plan of the version, and freeze it.
-        clone.fetch([str(params.PLAN_FILE)])
+        clone.fetch(out["path"] for out in clone.lock()["plan"]["outs"])
         run_dvc(["freeze", "plan"], clone.project)
     # Put the folder of the current Python first on PATH: DVC runs the stages with the first `python` on PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
