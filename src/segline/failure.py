@@ -41,8 +41,8 @@ def explain(error: BaseException) -> str | None:
             return f"{_file(named[0])} cannot be written: {reason}; {AGAIN}"
         return f"the disk is full ({cut(' '.join(str(error).split()), MESSAGE)}); {AGAIN}"
     if is_out_of_memory(error):
-        said = cut(" ".join(str(error).split()), MESSAGE) or type(error).__name__
-        return f"the memory is too small ({said}); to train, lower train.batch_size, train.tile or model.width"
+        detail = cut(" ".join(str(error).split()), MESSAGE) or type(error).__name__
+        return f"the memory is too small ({detail}); to train, lower train.batch_size, train.tile or model.width"
     if isinstance(error, UnicodeEncodeError):
         return f"the file name {shown(error.object)} is not valid Unicode and cannot be written; rename the file"
     if isinstance(error, OSError) and error.errno == errno.EROFS:

@@ -200,7 +200,7 @@ class Search:
         return values
 
     def _base_values(self) -> dict[str, Value]:
-        """Return those values of `plan.base_values()` (from params.yaml) that lie within the search space."""
+        """Return those values of `plan.base_values()` that lie within the search space."""
         return {
             name: value for name, value in self.plan.base_values().items() if holds(self.plan.tune.space[name], value)
         }
