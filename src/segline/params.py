@@ -254,6 +254,9 @@ class Train(Section):
     )
     save_checkpoint: bool = Field(True, description="store the best and the last checkpoint in the MLflow run")
     keep_best: int = Field(1, ge=1, description="number of best checkpoints to keep")
+    minutes: NonNegative = Field(
+        0, description="longest time of the training; on a slow machine, there are fewer epochs; 0: no limit"
+    )
 
 
 # Parameters that each decay schedule reads. In each trial, a search draws only the parameters of the trial's schedule.
@@ -282,6 +285,7 @@ NOT_SEARCHABLE = {
     "train.monitor": "selects the best epoch; for trials set tune.objective",
     "train.save_checkpoint": "does not change a metric",
     "train.keep_best": "does not change a metric",
+    "train.minutes": "limits the training after the search; for the search set tune.minutes",
 }
 
 
@@ -432,6 +436,9 @@ class Tune(Section):
         ge=0,
         le=100_000,
         description="total number of trials, including earlier trials of the same search; 0: no search",
+    )
+    minutes: NonNegative = Field(
+        0, description="longest time of all trials together; on a slow machine, there are fewer trials; 0: no limit"
     )
     seed: int = Field(0, ge=0, description="seed of the search")
     epochs: int = Field(
@@ -649,9 +656,9 @@ PLANNED = (
     *(f"augment.{name}" for name in ("brightness", "contrast", "noise")),
     *(f"train.{name}" for name in ("epochs", "tiles_per_epoch", "batch_size", "tile", "optimizer", "learning_rate")),
     *(f"train.{name}" for name in ("momentum", "momentum_start", "weight_decay", "dice_weight", "gradient_clipping")),
-    *(f"train.{name}" for name in ("amp", "validation_tiles", "monitor")),
+    *(f"train.{name}" for name in ("amp", "validation_tiles", "monitor", "minutes")),
     *(f"train.schedule.{name}" for name in ("kind", "warmup_percent")),
-    *(f"tune.{name}" for name in ("trials", "epochs", "objective")),
+    *(f"tune.{name}" for name in ("trials", "minutes", "epochs", "objective")),
     *(f"evaluate.{name}" for name in ("views", "tile")),
 )
 

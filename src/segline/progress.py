@@ -44,7 +44,7 @@ def _console() -> "Console":
 
 
 class Meter:
-    """Progress display for a task, created by `meter`; `total` is the number of steps."""
+    """Progress display for a task, created by `meter`; `total` is the number of steps, which may change."""
 
     def __init__(self, task: str, mode: str, total: int, done: int, bar: "Progress | None") -> None:
         self.total, self.done = total, done
@@ -61,7 +61,9 @@ class Meter:
         if self._bar:
             self._last_shown = time.monotonic()
             assert self._row is not None
-            self._bar.update(self._row, completed=done, words=" ".join(filter(None, [words(), self.time_left()])))
+            self._bar.update(
+                self._row, completed=done, total=self.total, words=" ".join(filter(None, [words(), self.time_left()]))
+            )
         else:
             self.note(done, f"{self._task} {words()}")
 
@@ -70,7 +72,7 @@ class Meter:
         self.done = done
         if self._bar:
             assert self._row is not None
-            self._bar.update(self._row, completed=done)
+            self._bar.update(self._row, completed=done, total=self.total)
             note(line)
         elif self._mode == "lines":
             self._last_shown = time.monotonic()

@@ -81,8 +81,8 @@ def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
     for trials in (0, 1, 6):
         names = {*planned(), *length(Speed({"off": 0.1}), 10, {"tune.trials": trials})}
         assert names == set(PLANNED)
-    assert {*planned()}.isdisjoint(recipe.TIMED)
-    assert set(recipe.TIMED) == set(PLANNED) - {*planned()}
+    assert {*planned(), *recipe.TIMED, *recipe.LIMITS} == set(PLANNED)
+    assert len(planned()) + len(recipe.TIMED) + len(recipe.LIMITS) == len(PLANNED)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,10 @@ def test_search_and_training_fit_into_the_time(trials: int, minutes: float, seco
     own, trials = trials != 6, plan["tune.trials"]
     per_epoch, in_trial = plan["train.tiles_per_epoch"] // 4, plan["tune.epochs"]
     steps = per_epoch * (plan["train.epochs"] + trials * in_trial)
-    assert f"about {steps * seconds / 0.8 / 60:.2g} minutes" in reasons["train.epochs"]
+    took = steps * seconds / 0.8 / 60
+    assert f"about {took:.2g} minutes" in reasons["train.epochs"]
+    assert plan["train.minutes"] + plan["tune.minutes"] == pytest.approx(max(minutes, took), rel=0.01)
+    assert plan["tune.minutes"] == pytest.approx(took * trials * in_trial * per_epoch / steps, rel=0.01)
     if steps == 1 or (own and trials and seconds * trials > 0.25 * 0.8 * 60 * minutes):
         return  # a training of one step is the shortest there is; and each trial that the user wants has a step
     assert 0.6 * 0.8 * 60 * minutes <= steps * seconds <= 0.8 * 60 * minutes
@@ -214,6 +217,8 @@ def test_the_time_is_kept_with_any_values_of_the_user(
     }
     plan = {name: choice.value for name, choice in length(Speed({"off": 0.1}), minutes, own).items()}
     assert {name: plan[name] for name in own} == own
+    assert (plan["train.minutes"] == 0) == (epochs is not None)
+    assert (plan["tune.minutes"] == 0) == (plan["tune.trials"] == 0 or None not in (trials, trial_epochs))
     numbers = [value for name in names if isinstance(value := plan[name], int)]
     in_trial, of_training, per_epoch, searched = numbers
     steps = (of_training + searched * (in_trial or of_training)) * per_epoch // 4

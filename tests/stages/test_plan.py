@@ -96,6 +96,7 @@ def test_the_machine_is_timed_only_for_settings_that_depend_on_its_speed(prepare
     assert prepared == []
     assert PLAN.read_bytes() == first
     assert set(planned()) == set(PLANNED) - set(recipe.TIMED)
+    assert [planned()[name] for name in recipe.LIMITS] == [0, 0]
 
 
 @pytest.mark.usefixtures("prepared")

@@ -1,6 +1,7 @@
 """Stage train on a tiny project: messages and records of a training whose predictions are all of one class."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from segline import params
+from segline import files, params
 from segline.data.prepared import Prepared
 from segline.model.inference import Inference, Predictor
 from segline.model.tiling import Source
@@ -92,6 +93,22 @@ def test_a_training_that_recovers_is_not_marked_as_collapsed(
     assert [line.split(": ")[1] for line in said] == ["epoch 1", "epoch 3"]
     assert said[1].endswith("the validation predictions contain several classes again")
     assert "collapsed" not in tags()
+
+
+def test_a_training_whose_time_is_used_up_ends_and_says_so(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ready, tmp_path / "project")
+    file = tmp_path / "project" / params.TUNED_FILE
+    tuned = files.read_yaml(file)
+    tuned["train"] |= {"minutes": 1e-6, "tiles_per_epoch": 6}  # a step takes longer than that
+    files.write_yaml(file, tuned)
+    assert trained(tmp_path / "project", monkeypatch, None)["epochs"] == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if "train.minutes" in line]
+    assert said == [
+        "train: epoch 1 ends after step 1 of 3, because train.minutes = 1e-06 is used up",
+        "train: the last epoch is number 1 instead of 4, to keep to train.minutes = 1e-06",
+    ]
 
 
 def test_training_and_prediction_normalise_an_image_alike(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from segline.model.geometry import SizeError
 from segline.stages import prepare, sample, tune, weights
 from segline.track.store import open_store
 from segline.train import loop
+from segline.train.search import OvertimeError
 from segline.train.space import SpaceError
 from segline.train.studies import StudyError
 
@@ -208,6 +209,21 @@ def test_another_number_of_trials_trains_only_the_missing_ones(done: Path, monke
     assert len(runs()) == 6
 
 
+def test_a_search_whose_time_is_used_up_continues_with_more_time(
+    project: Path, searched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(project, tune={"minutes": 1e-6})  # trial 0 alone takes longer
+    tune.main()
+    said = capsys.readouterr().err
+    assert "tune: 1 of 3 trials; tune.minutes = 1e-06 is used up\n" in said
+    assert files.read_json(project / "data/tune/search.json")["trials"] == 1
+    assert params.read_tuned().searched == ()
+    write(project)
+    tune.main()
+    assert "1 of 3 trials are done" in capsys.readouterr().err
+    assert outputs(project) == outputs(searched)
+
+
 def test_a_changed_setting_or_changed_code_starts_another_search(
     done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,8 +240,9 @@ def test_a_changed_setting_or_changed_code_starts_another_search(
 
 
 def test_pruned_and_diverged_trials_are_not_failed_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(project, tune={"trials": 4})
+    write(project, tune={"trials": 5})
     monkeypatch.setattr("segline.train.search.OpenTrial.report", _second_is_worse)
+    monkeypatch.setattr("segline.train.search.OpenTrial.check_time", _fifth_takes_too_long)
     fit, begun = loop.fit, []
 
     def diverging(*arguments: Any, **named: Any) -> Iterator[Any]:
@@ -237,8 +254,8 @@ def test_pruned_and_diverged_trials_are_not_failed_runs(project: Path, monkeypat
     monkeypatch.setattr(loop, "fit", diverging)
     tune.main()
     rows = files.read_table(project / "data/tune/trials.csv")
-    assert list(rows["state"]) == ["finished", "pruned", "failed", "finished"]
-    assert list(rows["epochs"]) == ["2", "1", "0", "2"]
+    assert list(rows["state"]) == ["finished", "pruned", "failed", "finished", "pruned"]
+    assert list(rows["epochs"]) == ["2", "1", "0", "2", "0"]
     assert rows["reason"][2] == "the loss is not finite"
     found = runs()
     states = {name: (run.info.status, run.data.tags.get("optuna.state")) for name, run in found.items()}
@@ -248,6 +265,7 @@ def test_pruned_and_diverged_trials_are_not_failed_runs(project: Path, monkeypat
         "trial 1": ("KILLED", "PRUNED"),
         "trial 2": ("KILLED", "PRUNED"),
         "trial 3": ("FINISHED", "COMPLETE"),
+        "trial 4": ("KILLED", "PRUNED"),
     }
     assert found["trial 2"].data.tags["error"] == "the loss is not finite"
 
@@ -256,6 +274,11 @@ def _second_is_worse(asked: Any, epoch: loop.Epoch) -> bool:
     asked._values.append(epoch.validation_loss)
     asked._trial.report(epoch.validation_loss, epoch.epoch)
     return bool(asked.number == 1)
+
+
+def _fifth_takes_too_long(asked: Any) -> None:
+    if asked.number == 4:
+        raise OvertimeError
 
 
 def test_without_a_search_the_settings_are_those_of_params_yaml(project: Path) -> None:

@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from segline.params import Params, Train, Tune, Tuned, check
 from segline.train import studies
 from segline.train.loop import Epoch, TrainingError
-from segline.train.search import OpenTrial, Search, SearchError, TrialOutcome, best
+from segline.train.search import OpenTrial, OvertimeError, Search, SearchError, TrialOutcome, best
 from segline.train.space import SearchPlan
 
 EPOCHS = 3
@@ -184,6 +184,95 @@ def test_a_worker_that_wants_fewer_trials_leaves_the_others_alone(tmp_path: Path
 
 def _trained(trials: Iterator[OpenTrial]) -> list[OpenTrial]:
     return [asked for asked in trials if train(asked) is None]
+
+
+class Clock:
+    """A clock for the search. ``seconds``: what each trial takes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.seconds = 0, 10
+        monkeypatch.setattr("segline.train.search.perf_counter", lambda: self.now)
+
+    def run(self, search: Search) -> int:
+        """Train the trials of `search`; return the seconds that this takes."""
+        started = self.now
+        search.add_trials(search.plan.tune.trials)
+        for asked in search.trials(wait=True):
+            self.train(asked)
+        return self.now - started
+
+    def train(self, asked: OpenTrial) -> None:
+        try:
+            for _ in range(self.seconds):
+                self.now += 1
+                asked.check_time()
+        except OvertimeError:
+            asked.tell("pruned")
+        else:
+            train(asked)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "trials", "taken"),
+    [(10, 6, 60), (11, 6, 66), (12, 5, 60), (25, 3, 70), (59, 2, 70), (60, 1, 60), (200, 1, 200)],
+)
+def test_a_search_ends_when_its_time_is_used_up(
+    tmp_path: Path, clock: Clock, seconds: int, trials: int, taken: int
+) -> None:
+    """A search of a minute ends in the second after 69 s at the latest, but trial 0 always ends."""
+    clock.seconds = seconds
+    search = opened(plan(minutes=1, pruner="none"), tmp_path / "study.journal")
+    assert clock.run(search) == taken
+    outcomes = search.outcomes(6)
+    assert [outcome.number for outcome in outcomes] == [*range(trials)]
+    assert outcomes[0].state == "finished"
+    assert (outcomes[-1].state == "pruned") == (taken == 70)
+    assert len(search.copy(6).trials) == trials
+
+
+def test_a_longer_time_continues_the_search(tmp_path: Path, clock: Clock, uninterrupted: list[TrialOutcome]) -> None:
+    clock.seconds = 30
+    for minutes, trials in ((0.4, 1), (1, 2), (1, 2), (2.9, 6), (0.4, 6)):
+        search = opened(plan(minutes=minutes), tmp_path / "study.journal")
+        clock.run(search)
+        assert search.outcomes(6) == uninterrupted[:trials]
+    assert plan(minutes=1).content() == plan(train={"minutes": 3}).content()
+
+
+def test_an_interruption_does_not_count_as_time_of_the_search(
+    tmp_path: Path, clock: Clock, uninterrupted: list[TrialOutcome]
+) -> None:
+    former, search = (opened(plan(minutes=1), tmp_path / "study.journal") for _ in range(2))
+    former.add_trials(6)
+    left = former.trials(wait=True)
+    clock.train(next(left))
+    next(left)
+    left.close()
+    clock.now += 1000
+    clock.run(search)
+    assert search.outcomes(6) == uninterrupted
+
+
+def test_workers_share_the_time_of_the_search(tmp_path: Path, clock: Clock) -> None:
+    clock.seconds = 30
+    search = opened(plan(minutes=1), tmp_path / "study.journal")
+    search.add_trials(6)
+    own = search.trials(wait=False)
+    clock.train(next(own))
+    left = next(own)  # trial 1 of a worker that will be killed
+    joined = Search.joined(plan(), *studies.open_storage(str(tmp_path / "study.journal"), "study"), "study")
+    others = joined.trials(wait=False)
+    for asked in others:
+        clock.train(asked)
+    own.close()
+    assert left.number == 1
+    assert [outcome.number for outcome in joined.outcomes(6)] == [0, 2]
+    assert clock.run(search) == 0  # a trial that was interrupted is not trained again if the time is used up
 
 
 def test_a_missing_search_cannot_be_joined(tmp_path: Path) -> None:

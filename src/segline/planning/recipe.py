@@ -4,7 +4,7 @@ Some settings depend on others. If one of these has a value in params.yaml, the 
 functions, `fixed` holds the values in params.yaml by full name.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
@@ -29,6 +29,9 @@ TIMED = (
     "tune.epochs",
     "tune.trials",
 )
+
+# Limits that follow from the choices of `TIMED`. No plan reads the user's limits: another limit makes no new plan.
+LIMITS = ("train.minutes", "tune.minutes")
 
 SHAPE = ("model.padding", "model.depth", "model.upsampling", "model.reduction")  # settings that decide which tiles fit
 
@@ -303,6 +306,27 @@ def _length(speed: Speed, minutes: float, batch_size: int, fixed: Fixed) -> Iter
         reason = "there is no search"
     yield Choice("tune.trials", length.trials, reason)
     yield Choice("tune.epochs", own.get("tune.epochs", length.in_trial), reason)
+    of_search = length.trials * length.in_trial * length.per_epoch * seconds / SHARE / 60
+    yield from limits(max(minutes, took) - of_search, of_search, own)
+
+
+def limits(of_training: float, of_search: float, fixed: Fixed) -> Iterator[Choice]:
+    """Choose the longest times of training and search, which are expected to take the given times, min.
+
+    Where the user chose the length, there is no limit.
+    """
+    yield _limit("train.minutes", of_training, ("train.epochs",), fixed)
+    yield _limit("tune.minutes", of_search, ("tune.trials", "tune.epochs"), fixed)
+
+
+def _limit(setting: str, minutes: float, length: Sequence[str], fixed: Fixed) -> Choice:
+    """Choose a longest time. `length` : the settings that decide the length of the training or search."""
+    if all(name in fixed for name in length):
+        return Choice(setting, 0.0, f"no limit, because you chose {' and '.join(length)}")
+    if not minutes:
+        return Choice(setting, 0.0, "there is no search")
+    # Three significant digits, because a short time must not become 0, which means no limit.
+    return Choice(setting, float(f"{minutes:.3g}"), "keeps to plan.minutes even if this machine becomes slower")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ def main() -> None:
     choices = recipe.choose(data, fixed)
     if any(name not in fixed for name in recipe.TIMED):
         choices += _timed(data, choices, fixed, minutes, rates)
+    else:
+        choices += recipe.limits(0, 0, fixed)
     values = {choice.setting: choice.value for choice in choices}
     with files.whole_folder(params.PLAN_FILE.parent) as folder:
         reasons = {choice.setting: choice.reason for choice in choices}

@@ -82,7 +82,7 @@ def _kept(claim: resume.Claim, state: setup.State, settings: Train) -> keep.Kept
     kept = keep.Kept(claim.folder, settings)
     if kept.load(state):
         step = f", step {state.step} of the next epoch" if state.step else ""
-        progress.note(f"train: training resumes after epoch {state.epoch} of {settings.epochs}{step}")
+        progress.note(f"train: training resumes after epoch {state.epoch} of {state.last_epoch}{step}")
     elif others := claim.differences():
         progress.note(
             f"train: training starts from the beginning, because the interrupted training had other values: {others}"
@@ -107,21 +107,33 @@ def _shown(
     moments: Iterable[loop.Step | loop.Epoch], state: setup.State, settings: Train, mode: progress.Mode
 ) -> Iterator[loop.Epoch]:
     """Iterate over the steps and epochs in `moments`, and show the progress after each; yield only the epochs."""
-    steps, monitored = loop.steps_per_epoch(settings), ""
+    steps, monitored, last = loop.steps_per_epoch(settings), "", state.last_epoch
 
     def words() -> str:
         loss = float(state.sums.loss(settings.dice_weight)) if state.sums else math.nan
         speed = state.step * settings.batch_size / state.seconds if state.seconds else math.nan
-        so_far = f"{state.epoch + 1}/{settings.epochs} step {state.step}/{steps} loss {loss:.4f}"
+        so_far = f"{state.epoch + 1}/{last} step {state.step}/{steps} loss {loss:.4f}"
         return " ".join(filter(None, [so_far, monitored, f"{speed:.1f} tiles/s"]))
 
-    with progress.meter("epoch", mode, settings.epochs * steps, state.epoch * steps + state.step) as meter:
+    with progress.meter("epoch", mode, last * steps, state.epoch * steps + state.step) as meter:
         for moment in moments:
             if isinstance(moment, loop.Epoch):
-                meter.note(moment.epoch * steps, f"epoch {moment.epoch}/{settings.epochs} {moment.summary()}")
-                monitored = f"mean IoU {moment.validation_mean_iou:.3f}"
+                line = f"epoch {moment.epoch}/{last} {moment.summary()}"
+                meter.total = state.last_epoch * steps
+                meter.note(moment.epoch * steps, line)
+                if state.last_epoch != last:
+                    progress.note(
+                        f"train: the last epoch is number {state.last_epoch} instead of {last}, to keep to "
+                        f"train.minutes = {settings.minutes:g}"
+                    )
+                last, monitored = state.last_epoch, f"mean IoU {moment.validation_mean_iou:.3f}"
                 yield moment
             else:
+                if moment.step < steps and loop.is_overtime(state, settings):
+                    progress.note(
+                        f"train: epoch {moment.epoch} ends after step {moment.step} of {steps}, because "
+                        f"train.minutes = {settings.minutes:g} is used up"
+                    )
                 meter.update(state.epoch * steps + moment.step, words)
 
 
@@ -135,18 +147,22 @@ def _learn(
     show: Callable[[int], None],
 ) -> None:
     """Train and log each epoch. If the training is resumed, first log the epochs stored in the checkpoint."""
-    every = -(-kept.settings.epochs // PICTURES)
     for epoch in kept.epochs:
         run.log(epoch.epoch, epoch.metrics())
         watch.update(epoch.epoch, epoch.collapsed)
-    if state.epoch and not state.step and state.epoch % every == 0:
+    if state.epoch and not state.step and _has_picture(state):
         show(state.epoch)
     for epoch in epochs:
         run.log(epoch.epoch, epoch.metrics())
         if said := watch.update(epoch.epoch, epoch.collapsed):
             progress.note(f"train: {said}")
-        if epoch.epoch % every == 0:
+        if _has_picture(state):
             show(epoch.epoch)
+
+
+def _has_picture(state: setup.State) -> bool:
+    """Return whether the latest epoch is one of `PICTURES` epochs, spread over the training."""
+    return state.epoch % -(-state.last_epoch // PICTURES) == 0
 
 
 def _picture(run: Run, predictor: Callable[[], Predictor], prepared: Prepared, epoch: int) -> None:

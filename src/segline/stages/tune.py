@@ -65,6 +65,8 @@ def _search(plan: "SearchPlan", runtime: "Runtime") -> None:
             _train_all(found, shared, store, _mark(store, key, address), parent.id, stop=stop, wait=True)
         stop.check()
         outcomes = found.outcomes(total)
+        if len(outcomes) < total:
+            progress.note(f"tune: {len(outcomes)} of {total} trials; tune.minutes = {plan.tune.minutes:g} is used up")
         winner = search.best(outcomes, plan.tune)
         settings = plan.settings(winner.values) if winner.number else plan.base
         result = _result(plan, outcomes, winner)
@@ -122,19 +124,26 @@ def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str,
     """Train one trial and log it to an MLflow run; return the trial's state and, if it failed, the error message."""
     from segline.data.prepared import Prepared
     from segline.track.recording import OUTCOME_TAG
-    from segline.train import device, loop, setup
+    from segline.train import device, loop, search, setup
+
+    def check() -> None:
+        stop.check()
+        asked.check_time()
 
     settings = asked.trained.train
     state: State = "finished"
     reason = ""
     started = setup.build(Prepared.open(), asked.trained, device.choose(runtime))
-    epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers, check=stop.check)
+    epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers, check=check)
     try:
         for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.summary):
             run.log(epoch.epoch, epoch.metrics())
             if asked.report(epoch):
                 state = "pruned"
                 break
+    except search.OvertimeError:
+        state = "pruned"
+        progress.note(f"tune: trial {asked.number} ends early, because tune.minutes is used up")
     except loop.TrainingError as error:
         state, reason = "failed", str(error)
         run.tag({"error": reason})

@@ -29,14 +29,18 @@ class CheckpointError(RuntimeError):
 
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Rest(BaseModel):
     """Content of state.json: all values of a checkpoint that are not tensors."""
 
     epoch: Count
+    last_epoch: Count
+    time_spent: Seconds
+    epoch_began: Seconds
     step: Count
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    seconds: Seconds
     losses: list[float]
     validation_losses: list[float]
     optimizer: dict[Literal["param_groups", "state"], Any]
@@ -90,6 +94,9 @@ def take(state: State, settings: Train, epochs: Sequence[Epoch] = ()) -> Checkpo
         tensors[UNDER_WAY] = sums | _generators(state)
     rest = {
         "epoch": state.epoch,
+        "last_epoch": state.last_epoch,
+        "time_spent": state.time_spent,
+        "epoch_began": state.epoch_began,
         "step": state.step,
         "seconds": state.seconds,
         "losses": _plain(state.losses),
@@ -137,6 +144,9 @@ def _give(content: CheckpointContent, state: State) -> None:
     state.optimizer.load_state_dict(optimizer)
     state.scaler.load_state_dict(rest["scaler"])
     state.epoch, state.step, state.seconds = rest["epoch"], rest["step"], rest["seconds"]
+    state.last_epoch, state.time_spent, state.epoch_began = (
+        rest[name] for name in ("last_epoch", "time_spent", "epoch_began")
+    )
     state.losses, state.validation_losses = ([float(v) for v in rest[k]] for k in ("losses", "validation_losses"))
     state.sums = LossSums(**sums) if sums else None
     state.random = random

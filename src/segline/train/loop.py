@@ -26,6 +26,8 @@ from segline.train.loss import LossSums
 from segline.train.setup import Batch, State
 
 TINY = 1e-12
+TOLERANCE = 0.1  # the number of epochs stays if their expected time differs by this fraction of train.minutes
+OVERTIME = 1.15  # training and search end at once after this many times their limits; validation stays within 1.2
 CHECK_EVERY = 16  # steps between two checks that the loss is finite; a check is slow, because it waits for the GPU
 
 
@@ -86,6 +88,8 @@ def fit(
 ) -> Generator[Epoch]:
     """Train `state` in place until `settings.epochs` epochs are done; yield the metrics of each epoch.
 
+    If this takes longer than `settings.minutes`, there are fewer epochs.
+
     Parameters
     ----------
     tiles:
@@ -120,17 +124,45 @@ def moments(
     with without_torch_sigchld():
         batches = iter(loader)
     steps = steps_per_epoch(settings)
-    while state.epoch < settings.epochs:
-        set_rates(state, settings, state.epoch * steps, steps)
+    started = perf_counter() - state.time_spent
+    while state.epoch < state.last_epoch:
+        current = schedule.shortened(settings, state.last_epoch)
+        set_rates(state, current, state.epoch * steps, steps)
         rates = read_rates(state.optimizer)
-        seed_generators(state, settings)
-        yield from _train(state, batches, settings)
+        seed_generators(state, current)
+        for step in _train(state, batches, current):
+            state.time_spent = perf_counter() - started
+            yield step
+            if is_overtime(state, settings):
+                break
         confusion = np.zeros((state.network.classes, state.network.classes), np.int64)
         validation_loss = math.nan
         for loss in evaluate(state.network, validation, settings, confusion):
             validation_loss = loss
             yield Step(state.epoch + 1, steps, steps)
-        yield _close(state, settings, validation_loss, confusion, rates)
+        epoch = _close(state, settings, validation_loss, confusion, rates)
+        state.time_spent = perf_counter() - started
+        state.last_epoch = last_epoch_in_time(state, settings)
+        state.epoch_began = state.time_spent
+        yield epoch
+
+
+def last_epoch_in_time(state: State, settings: Train) -> int:
+    """Return the number of the last epoch that ends within train.minutes, at most train.epochs.
+
+    The next epochs are expected to take as long as the latest one. Because that one may have been slow by chance, a
+    training that was shortened becomes longer again if there is time.
+    """
+    limit, latest = 60 * settings.minutes, state.time_spent - state.epoch_began
+    expected = state.time_spent + latest * (state.last_epoch - state.epoch)
+    if not limit or abs(expected - limit) <= TOLERANCE * limit:
+        return state.last_epoch
+    return min(settings.epochs, state.epoch + max(0, int((limit - state.time_spent) / latest)))
+
+
+def is_overtime(state: State, settings: Train) -> bool:
+    """Return whether the training must end at once, within an epoch, because train.minutes is exceeded too far."""
+    return 0 < OVERTIME * 60 * settings.minutes < state.time_spent
 
 
 def steps_per_epoch(settings: Train) -> int:
@@ -181,7 +213,7 @@ def _close(
         validation_predicted_classes=int(np.count_nonzero(confusion.sum(axis=0))),
         learning_rate=rates[0],
         momentum=rates[1],
-        tiles_per_second=settings.tiles_per_epoch / state.seconds,
+        tiles_per_second=min(settings.tiles_per_epoch, state.step * settings.batch_size) / state.seconds,
         collapsed=collapsed(confusion),
     )
     state.epoch, state.step, state.sums, state.seconds = epoch.epoch, 0, None, 0.0

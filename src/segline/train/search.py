@@ -6,30 +6,37 @@ was interrupted, or extended later, has the same trials as an uninterrupted one.
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
+from time import perf_counter, sleep
 from typing import Literal, cast
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from segline.params import Axis, ParamsError, Tune, Tuned
-from segline.train.loop import Epoch, TrainingError
+from segline.train.loop import OVERTIME, Epoch, TrainingError
 from segline.train.space import KIND, SearchPlan, Value, bounds, holds
 from segline.train.studies import ALONE, Claims, StudyError
 
 State = Literal["finished", "pruned", "failed"]
 
-TOTAL, REASON = "trials", "reason"  # user attributes: TOTAL of a study, REASON of a trial
+TOTAL, MINUTES = "trials", "minutes"  # user attributes of a study
+REASON, SECONDS = "reason", "seconds"  # user attributes of a trial
 POLL_INTERVAL = 0.5  # seconds between two checks of the trials of other workers
 
 
 class SearchError(RuntimeError):
     """The search has no result; the message says what to change."""
+
+
+class OvertimeError(RuntimeError):
+    """A trial must end, because the search exceeds tune.minutes too far."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,19 @@ class TrialOutcome:
 
 
 class OpenTrial:
-    """A trial to train. ``settings``: as drawn; ``trained``: the same, for the short training of the search."""
+    """A trial to train. ``settings``: as drawn; ``trained``: the same, for the short training of the search.
 
-    def __init__(self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan) -> None:
+    ``longest``: seconds after which the trial must end.
+    """
+
+    def __init__(
+        self, study: optuna.Study, trial: optuna.Trial, settings: Tuned, plan: SearchPlan, longest: float
+    ) -> None:
         self.number = trial.number
         self.settings = settings
         self.trained = plan.shortened(settings)
         self._study, self._trial, self._plan = study, trial, plan
+        self._started, self._longest = perf_counter(), longest
         self._reported = dict(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         self._values: list[float] = []
 
@@ -76,6 +89,11 @@ class OpenTrial:
         # Trial 0 is never pruned, because the other trials are compared with it.
         return self.number > 0 and epoch.epoch >= max(self._reported, default=0) and self._trial.should_prune()
 
+    def check_time(self) -> None:
+        """Raise OvertimeError if the trial must end."""
+        if perf_counter() - self._started > self._longest:
+            raise OvertimeError(f"trial {self.number} takes too long")
+
     @property
     def value(self) -> float:
         """Objective of the best epoch so far."""
@@ -83,8 +101,11 @@ class OpenTrial:
 
     def tell(self, state: State, reason: str = "") -> None:
         """Record the outcome of the trial in the study, unless another worker has already recorded one."""
-        if reason:
-            self._trial.set_user_attr(REASON, reason)
+        with suppress(UpdateFinishedTrialError):
+            # Optuna's duration of a trial that was interrupted and trained again would include the interruption.
+            self._trial.set_user_attr(SECONDS, perf_counter() - self._started)
+            if reason:
+                self._trial.set_user_attr(REASON, reason)
         if state == "finished":
             self._study.tell(self._trial, self.value, skip_if_finished=True)
         else:
@@ -124,6 +145,7 @@ class Search:
         self._total = total
         with self.claims.claim(ALONE, wait=True):
             self.study.set_user_attr(TOTAL, total)
+            self.study.set_user_attr(MINUTES, self.minutes)
             for number in range(len(self._trials()), total):
                 self.study.enqueue_trial(self._base_values() if number == 0 else {})
 
@@ -132,42 +154,72 @@ class Search:
         """Number of trials, as given to `add_trials`. A worker that joined a search reads the number from the study."""
         return self._total if self._total is not None else int(self.study.user_attrs.get(TOTAL, 0))
 
+    @property
+    def minutes(self) -> float:
+        """Longest time of the search, 0: no limit. A worker that joined a search reads it from the study."""
+        return self.plan.tune.minutes if self._total is not None else float(self.study.user_attrs.get(MINUTES, 0))
+
     def trials(self, wait: bool, check: Callable[[], None] = lambda: None) -> Generator[OpenTrial]:
         """Yield each trial that this worker must train; keep the trial locked until the next trial is requested.
+
+        No trial but trial 0 starts as soon as the finished trials have taken the longest time of the search.
 
         Parameters
         ----------
         wait : wait for the trials of other workers too, and take over those that they leave unfinished.
         check : called between trials and while waiting; an exception that it raises ends the generator.
         """
-        while unfinished := [t.number for t in self._trials()[: self.total] if not t.state.is_finished()]:
-            idle = True
+        while unfinished := self._unfinished():
+            trained = others = False
             for number in unfinished:
                 check()
                 with self.claims.claim(number) as claimed:
+                    others |= not claimed
                     if claimed and (asked := self._ask(number)):
-                        idle = False
+                        trained = True
                         yield asked
-            if idle and not wait:
-                return
-            if idle:
+                if trained:
+                    break  # the time of the search may be used up now
+            if not trained:
+                if not (wait and others):
+                    return
                 check()
-                time.sleep(POLL_INTERVAL)
+                sleep(POLL_INTERVAL)
 
     def outcomes(self, total: int) -> list[TrialOutcome]:
         """Return the outcomes of the finished trials whose numbers are below `total`."""
         return [self._outcome(trial) for trial in self._trials()[:total] if trial.state.is_finished()]
 
     def copy(self, total: int) -> optuna.Study:
-        """Return a copy of the study, in memory, with only the trials whose numbers are below `total`."""
+        """Return a copy of the study, in memory, with only the finished trials whose numbers are below `total`."""
         study = optuna.create_study(direction=self.plan.tune.direction, study_name=self.study.study_name)
-        study.add_trials(self._trials()[:total])
+        study.add_trials([trial for trial in self._trials()[:total] if trial.state.is_finished()])
         return study
+
+    def _unfinished(self) -> list[int]:
+        """Return the numbers of the unfinished trials; if the time is used up, without those that wait to start."""
+        waiting = self._seconds_left() > 0
+        return [
+            trial.number
+            for trial in self._trials()[: self.total]
+            if not trial.state.is_finished() and (waiting or trial.number == 0 or trial.state == TrialState.RUNNING)
+        ]
+
+    def _seconds_left(self, factor: float = 1) -> float:
+        """Return the time until the search has taken `factor` times its longest time; infinity without a limit.
+
+        Only finished trials count, so that all workers agree, and so that interruptions do not count.
+        """
+        limit = factor * 60 * self.minutes
+        if not limit:
+            return math.inf
+        finished = [trial for trial in self._trials()[: self.total] if trial.state.is_finished()]
+        return limit - sum(float(trial.user_attrs.get(SECONDS, 0)) for trial in finished)
 
     def _ask(self, number: int) -> OpenTrial | None:
         """Return trial `number` (already claimed) with sampled values, or None if the trial needs no training."""
         frozen = self._trials()[number]
-        if frozen.state.is_finished():
+        if frozen.state.is_finished() or (number and self._seconds_left() <= 0):
             return None
         # If this worker can claim a RUNNING trial, the trial's former worker was killed. Train the trial again.
         if frozen.state == TrialState.WAITING:
@@ -181,7 +233,9 @@ class Search:
             trial.set_user_attr(REASON, str(error))
             self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
             return None
-        return OpenTrial(self.study, trial, settings, self.plan)
+        # Trial 0 is never ended early, because the other trials are compared with it.
+        longest = self._seconds_left(OVERTIME) if number else math.inf
+        return OpenTrial(self.study, trial, settings, self.plan, longest)
 
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         """Sample a value for each searched setting. Trial 0 takes the settings before the search that the space allows.

@@ -29,7 +29,10 @@ class State:
     network: UNet
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    last_epoch: int  # number of the last epoch: train.epochs, or less to keep to train.minutes
     epoch: int = 0  # finished epochs
+    time_spent: float = 0.0  # since the start of the training, without interruptions, s
+    epoch_began: float = 0.0  # `time_spent` at the start of the current epoch
     losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
     step: int = 0  # finished steps of the current epoch
@@ -90,7 +93,7 @@ def initial_state(network: UNet, settings: Train, device: str) -> State:
     if settings.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's annotations
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=settings.amp == "fp16")
-    return State(network, make_optimizer(network, settings), scaler)
+    return State(network, make_optimizer(network, settings), scaler, settings.epochs)
 
 
 def make_optimizer(network: nn.Module, settings: Train) -> torch.optim.Optimizer:

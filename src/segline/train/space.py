@@ -56,10 +56,13 @@ class SearchPlan:
         return self.tune.epochs or self.base.train.epochs
 
     def content(self) -> dict[str, Any]:
-        """Return the settings that identify this search: all settings except the number of trials."""
+        """Return the settings that identify this search: all settings except its size and the limit of the training.
+
+        So a search with more trials or a longer time continues a smaller one.
+        """
         return {
-            "base": self.base.model_dump(mode="json", exclude={"searched"}),
-            "tune": self.tune.model_dump(mode="json", exclude={"trials"}),
+            "base": self.base.model_dump(mode="json", exclude={"searched": True, "train": {"minutes"}}),
+            "tune": self.tune.model_dump(mode="json", exclude={"trials", "minutes"}),
         }
 
     def axes(self, kind: str) -> Iterator[Axis]:
@@ -83,8 +86,12 @@ class SearchPlan:
         return params.check(Tuned, {**content, "searched": sorted(values)}, "this trial")
 
     def shortened(self, settings: Tuned) -> Tuned:
-        """Return a copy of `settings`, changed to suit the shorter training run of a trial."""
-        return settings.model_copy(update={"train": schedule.shortened(settings.train, self.epochs)})
+        """Return a copy of `settings`, changed to suit the shorter training run of a trial.
+
+        All trials have the same number of epochs, so train.minutes does not limit them; tune.minutes limits the search.
+        """
+        train = schedule.shortened(settings.train, self.epochs)
+        return settings.model_copy(update={"train": train.model_copy(update={"minutes": 0})})
 
     def _check_sizes(self) -> None:
         options = [_options(self.tune.space[name]) if name in self.tune.space else [None] for name in SIZES]
