@@ -14,13 +14,11 @@ import os
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,16 +26,24 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-import segline
+from harness import (
+    ROOT,
+    Line,
+    ProcessError,
+    Processes,
+    add_line,
+    code_md5,
+    machine,
+    mean,
+    read_lines,
+    run_all,
+    shown_as,
+)
 from segline.commands import preset
 from segline.params import Params, check
-from segline.track import lineage
 
 Changes = dict[str, Any]  # values by the full names of settings
-Line = dict[str, Any]  # a finished cell
 
-ROOT = Path(__file__).parents[1]
-CODE = Path(segline.__file__).parent
 OUT = ROOT / "benchmarks/results/ablation.jsonl"
 SCRATCH = Path(tempfile.gettempdir())
 SEEDS = (0, 1, 2)
@@ -74,10 +80,6 @@ QUICK: Changes = {
 PREPARED = ("data", "sample", "prepare")
 WEIGHTS = (*PREPARED, "weights")
 CELL = (*WEIGHTS, "model", "augment", "train", "evaluate")
-
-
-class AblationError(RuntimeError):
-    """A stage failed; the message is the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,7 @@ class Bench:
 
     def __init__(self, folder: Path, dsb: Path | None) -> None:
         self.folder, self.dsb = folder, dsb
-        self.running: set[int] = set()
-        self.stopped = False
+        self.processes = Processes()
 
     def share(self, cell: Cell) -> None:
         """Prepare the data and the weight maps of a cell, unless another cell has done so."""
@@ -171,19 +172,19 @@ class Bench:
         if not (data / "data/prepared").exists():
             self._lay_out(data, cell)
             if cell.dataset == "sample":
-                self._stage(data, "sample")
+                self.processes.segline(data, "sample")
             else:
-                self._stage(data, "import", str(self.dsb), "--name", cell.dataset, "--replace")
-            self._stage(data, "prepare")
+                self.processes.segline(data, "import", str(self.dsb), "--name", cell.dataset, "--replace")
+            self.processes.segline(data, "prepare")
         if not (weights / "data/weights").exists():
             self._lay_out(weights, cell, {"prepared": data})
-            self._stage(weights, "weights")
+            self.processes.segline(weights, "weights")
 
     def work(self, cell: Cell) -> Line:
         """Train and evaluate. A stopped cell starts again, so that its CPU time covers a whole training."""
         folder, began = self.folder / f"cell-{cell.key()}", time.time()
         self._lay_out(folder, cell, {"prepared": self._prepared(cell), "weights": self._weights(cell)})
-        minutes = {stage: self._stage(folder, stage) / 60 for stage in ("tune", "train", "evaluate")}
+        minutes = {stage: self.processes.segline(folder, stage) / 60 for stage in ("tune", "train", "evaluate")}
         model = json.loads((folder / "data/model/metrics.json").read_text())
         test = json.loads((folder / "data/reports/test.json").read_text())
         shutil.rmtree(folder)
@@ -195,13 +196,6 @@ class Bench:
             "best_epoch": model["best_epoch"],
             "collapsed": model["collapsed"],
         }
-
-    def stop(self) -> None:
-        """Stop the running processes."""
-        self.stopped = True
-        for pid in list(self.running):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
 
     def _prepared(self, cell: Cell) -> Path:
         return self.folder / f"prepared-{cell.key(PREPARED)}"
@@ -218,75 +212,29 @@ class Bench:
         for name, owner in (shared or {}).items():
             (folder / "data" / name).symlink_to(owner / "data" / name)
 
-    def _stage(self, folder: Path, *words: str) -> float:
-        """Run a command of segline in `folder`; return its CPU time in seconds, including its children."""
-        if self.stopped:
-            raise AblationError("ended")
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-        log = folder / f"{words[0]}.log"
-        with log.open("w") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "segline", *words],
-                cwd=folder,
-                env={**inherited, "PYTHONPATH": str(CODE.parent), "OMP_NUM_THREADS": "1"},
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            )
-            self.running.add(process.pid)
-            try:
-                _, status, used = os.wait4(process.pid, 0)
-            finally:
-                self.running.discard(process.pid)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise AblationError(f"{words[0]} ended with {process.returncode}: {log.read_text()[-600:].strip()}")
-        return used.ru_utime + used.ru_stime
-
-
-def code_md5() -> str:
-    """Return the MD5 of src/segline."""
-    return lineage.content_md5(CODE, "*.py")
-
-
-def read_lines(file: Path) -> list[Line]:
-    """Read the finished cells."""
-    return [json.loads(text) for text in file.read_text().splitlines()] if file.exists() else []
-
-
-def add_line(file: Path, line: Line) -> None:
-    """Save a finished cell at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as stream:
-        stream.write(json.dumps(line) + "\n")
-
 
 def run(wanted: list[Cell], bench: Bench, jobs: int, add: Callable[[Cell, Line], None]) -> int:
     """Run the cells, `jobs` at a time; return the number of failed cells. The others run all the same."""
-    failed = 0
+    failed: list[Cell] = []
     for number, cell in enumerate(wanted, 1):
         print(f"prepare {number}/{len(wanted)} {cell.name}", flush=True)
         bench.share(cell)
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(bench.work, cell): cell for cell in wanted}
+
+    def done(number: int, cell: Cell, result: Future[Line]) -> None:
         try:
-            for number, future in enumerate(as_completed(futures), 1):
-                cell = futures[future]
-                try:
-                    line = future.result()
-                except AblationError as error:
-                    failed += 1
-                    print(f"{number}/{len(wanted)} {cell.name}: failed, {error}", flush=True)
-                    continue
-                add(cell, line)
-                said = " ".join(f"{name} {shown_as(line['figures'][name])}" for name in FIGURES)
-                minutes = line["cpu_minutes"]
-                spent = f"CPU minutes: train {minutes['train']:.2f}, evaluate {minutes['evaluate']:.2f}"
-                print(f"{number}/{len(wanted)} {cell.name}: {said}; {spent}", flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            bench.stop()
-            raise
-    return failed
+            line = result.result()
+        except ProcessError as error:
+            failed.append(cell)
+            print(f"{number}/{len(wanted)} {cell.name}: failed, {error}", flush=True)
+            return
+        add(cell, line)
+        said = " ".join(f"{name} {shown_as(line['figures'][name])}" for name in FIGURES)
+        minutes = line["cpu_minutes"]
+        spent = f"CPU minutes: train {minutes['train']:.2f}, evaluate {minutes['evaluate']:.2f}"
+        print(f"{number}/{len(wanted)} {cell.name}: {said}; {spent}", flush=True)
+
+    run_all(wanted, bench.work, jobs, bench.processes, done)
+    return len(failed)
 
 
 def summed_up(factor: Factor, arm: str, lines: Sequence[Line], seeds: Sequence[int], quick: bool) -> dict[str, Any]:
@@ -312,10 +260,6 @@ def summed_up(factor: Factor, arm: str, lines: Sequence[Line], seeds: Sequence[i
     }
 
 
-def mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
 def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Return mean, sample standard deviation (n - 1), smallest and largest value."""
     return {
@@ -324,10 +268,6 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
         "min": min(values, default=None),
         "max": max(values, default=None),
     }
-
-
-def shown_as(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.4f}"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -411,11 +351,11 @@ def main() -> None:
     every = [cell for cell in cells(factors, seeds, asked.quick) if asked.only in cell.name]
     wanted = [cell for cell in every if cell.key() not in done]
     print(f"{len(every) - len(wanted)} of {len(every)} cells are in {asked.out}", flush=True)
-    machine = f"{lineage.cpu_model()}, torch {lineage.environment()['env.torch']}"
+    here = machine()
 
     def add(cell: Cell, line: Line) -> None:
         named = {name: getattr(cell, name) for name in ("dataset", "changes", "seed", "quick")}
-        add_line(asked.out, {"key": cell.key(), "code": code, "machine": machine, **named, **line})
+        add_line(asked.out, {"key": cell.key(), "code": code, "machine": here, **named, **line})
 
     bench = Bench(asked.work / code[:8], asked.dsb and asked.dsb.resolve())
     failed = run(wanted, bench, asked.jobs, add)

@@ -1,162 +1,327 @@
-"""Metrics of a project on its test split beside those of trivial baselines: a table and one JSON line.
+"""Public datasets: segline with `auto` beside a MONAI user with the same CPU time, and trivial baselines.
 
-Run in the project, after `dvc repro`: python benchmarks/bench_datasets.py
+Run in the checkout: PYTHONPATH=src python benchmarks/bench_datasets.py DATA --work FOLDER [--monai-python PYTHON]
 
-most frequent class  of the training pixels, everywhere
-Otsu                 one threshold an image; which side is foreground (the brighter, the darker or the smaller one) is
-                     chosen by foreground IoU on the training split; objects are connected components
-Otsu, three levels   two thresholds an image, where there are three classes; which level is which class is chosen by
-                     mean IoU on the training split
-mean, spread         detectors of "any foreground at all": mean and standard deviation of the image's grey values, the
-                     sign chosen by AUC on the training split
+DATA holds the datasets as they came, one folder each. A cell is one training and its evaluation on the test split, of a
+set, a seed and a contestant:
+
+segline  every setting that may be `auto` is `auto`, so nobody looked at a test split for it. The stages run as
+         processes with one thread. plan.minutes is the time of the set.
+MONAI    rival_monai.py, with the CPU time that tune and train of segline's cell took
+
+Only the seed of the training differs between seeds: data and splits stay as they are. Both contestants have the same
+arrays and splits, and are judged by the same functions. A finished training is a line of --out; started again, the
+benchmark goes on with the trainings that are missing. docs/datasets.md explains.
 """
 
-import json
-from collections.abc import Callable, Iterable
-from itertools import permutations
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from skimage.filters import threshold_multiotsu
+from ruamel.yaml import YAML
 
-from segline.data import labels
-from segline.data.dataset import IGNORE
+import baselines
+from dataset_cells import PARTS, RIVAL, SETS, Cell, Results, Set
+from dataset_tables import show
+from harness import ROOT, Line, ProcessError, Processes, code_md5, read_lines, run_all, shown_as
+from segline import files
+from segline.data import imagefiles, truth
 from segline.data.prepared import Prepared
-from segline.model.images import Raw
-from segline.model.objects import segments, thin
-from segline.score import counts, judge
+from segline.model.inference import Inference, to_labels
+from segline.params import PLAN_FILE
+from segline.score import judge
+from segline.train import choose
 
-Labels = npt.NDArray[np.uint8]
-Predict = Callable[[Raw], Labels]
-TEST = Path("data/reports/test.json")
-COLUMNS = ("foreground_iou", *judge.METRICS)
-
-
-def grey(image: Raw) -> npt.NDArray[np.float64]:
-    """(H, W): mean of the channels."""
-    return np.asarray(image.mean(axis=2, dtype=np.float64))
+SCRATCH = Path(tempfile.gettempdir()) / "segline-datasets"
+SEEDS = (0, 1, 2)
 
 
-def levels(image: Raw, number: int) -> npt.NDArray[np.intp]:
-    """(H, W): 0 to `number` - 1, from dark to bright, by Otsu's thresholds; 0 where there are too few values."""
-    values = grey(image)
-    if np.unique(values).size < number:
-        return np.zeros(values.shape, np.intp)
-    return np.digitize(values, threshold_multiotsu(values, number))
+class Bench:
+    """Folders in which the cells run."""
+
+    def __init__(self, folder: Path, data: Path | None, results: Results, monai: Path | None) -> None:
+        self.folder, self.data, self.results, self.monai = folder, data, results, monai
+        self.processes = Processes()
+
+    def missing(self, cell: Cell) -> bool:
+        """Return whether a contestant of the cell has no result."""
+        results = self.results
+        return results.segline(cell) is None or (self.monai is not None and results.monai(cell) is None)
+
+    def share(self, cell: Cell) -> None:
+        """Prepare the data of a set, unless another cell has done so; compute the baselines."""
+        folder = self._shared(cell)
+        if not (folder / "data/prepared").exists():
+            self._lay_out(folder, cell)
+            if cell.set.drawn:
+                self.processes.segline(folder, "sample")
+            else:
+                self._import(folder, cell.set)
+            self.processes.segline(folder, "prepare")
+        if not self.results.baselines(cell.set):
+            figures = baselines.of(Prepared.open(folder / "data/prepared"))
+            self.results.add(replace(cell, seed=-1), "baselines", {"figures": figures})
+
+    def work(self, cell: Cell) -> None:
+        """Run the contestants that have no result. A stopped one starts again, so that its time is that of one run."""
+        ours = self.results.segline(cell) or self.results.add(cell, "segline", self._segline(cell))
+        if self.monai is not None and self.results.monai(cell) is None:
+            self.results.add(cell, "MONAI", self._monai(cell, ours["seconds"]))
+
+    def _segline(self, cell: Cell) -> Line:
+        folder, began = self.folder / f"segline {cell.name}".replace(" ", "-"), time.time()
+        self._lay_out(folder, cell)
+        (folder / "data/prepared").symlink_to(self._shared(cell) / "data/prepared")
+        stages = ("plan", "weights", "tune", "train", "evaluate")
+        seconds = {stage: self.processes.segline(folder, stage) for stage in stages}
+        result = {
+            "seconds": round(sum(seconds[stage] for stage in PARTS), 2),
+            "cpu_seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+            "wall_seconds": round(time.time() - began, 1),
+            "plan": {name: value for name, value in files.read_yaml(folder / PLAN_FILE).items() if name != "reasons"},
+            "epochs": files.read_json(folder / "data/model/metrics.json"),
+            "search": files.read_json(folder / "data/tune/search.json"),
+            "inference": files.read_json(folder / "data/reports/inference.json"),
+        }
+        prepared = Prepared.open(self._shared(cell) / "data/prepared")
+        scores = _segline_scores(prepared, folder / "data/reports")
+        _check_equal(judge.total(scores, prepared.dataset.classes), files.read_json(folder / "data/reports/test.json"))
+        shutil.rmtree(folder)
+        return result | _judged(prepared, scores)
+
+    def _monai(self, cell: Cell, seconds: float) -> Line:
+        folder, began = self.folder / f"monai {cell.name}".replace(" ", "-"), time.time()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        source = self._shared(cell) / "data/prepared"
+        prepared = Prepared.open(source)
+        command = [str(self.monai), str(RIVAL), str(source), str(folder), "--seconds", str(seconds)]
+        command += ["--labels", prepared.dataset.labels, "--classes", str(len(prepared.dataset.classes))]
+        used = self.processes.run([*command, "--seed", str(cell.seed)], folder, folder / "monai.log")
+        training = files.read_json(folder / "result.json")
+        spent = {"train": training["cpu_seconds"], "evaluate": round(used - training["cpu_seconds"], 2)}
+        scores, threshold = _monai_scores(prepared, folder)
+        shutil.rmtree(folder)
+        return {
+            "rival": self.results.rival,
+            "seconds": seconds,
+            "cpu_seconds": spent,
+            "wall_seconds": round(time.time() - began, 1),
+            "training": training,
+            "segment_threshold": threshold,
+        } | _judged(prepared, scores)
+
+    def _shared(self, cell: Cell) -> Path:
+        return self.folder / cell.set.key
+
+    def _import(self, folder: Path, wanted: Set) -> None:
+        assert self.data is not None
+        source, raw = self.data / wanted.name, Path("data/raw") / wanted.name
+        self.processes.segline(folder, "import", str(source), "--name", wanted.name, *wanted.options)
+        if wanted.regroup:
+            self.processes.segline(folder, "check", str(raw), "--groups", "groups.csv")
+            (folder / "groups.csv").replace(folder / raw / "groups.csv")
+
+    def _lay_out(self, folder: Path, cell: Cell) -> None:
+        """Make `folder` a project with the cell's settings."""
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "data").mkdir(parents=True)
+        shutil.copy(ROOT / "dvc.yaml", folder)
+        YAML().dump(cell.settings(), folder / "params.yaml")
 
 
-def brighter(image: Raw) -> Labels:
-    return levels(image, 2).astype(np.uint8)
-
-
-def darker(image: Raw) -> Labels:
-    return 1 - brighter(image)
-
-
-def smaller(image: Raw) -> Labels:
-    side = brighter(image)
-    return side if side.mean() <= 0.5 else 1 - side
-
-
-def by_level(classes: tuple[int, ...]) -> Predict:
-    """Level 0, the darkest, becomes the first of `classes`, and so on."""
-    table = np.array(classes, np.uint8)
-    return lambda image: table[levels(image, len(classes))]
-
-
-def everywhere(class_id: int) -> Predict:
-    return lambda image: np.full(image.shape[:2], class_id, np.uint8)
-
-
-def confusion(prepared: Prepared, split: str, predict: Predict, number: int) -> npt.NDArray[np.int64]:
-    """(number, number), pixels; if `number` is 2, all foreground classes are merged."""
-    tables = []
-    for name in prepared.names(split):
-        truth = prepared.classes(name)
-        if number == 2:
-            truth = np.where(truth == IGNORE, truth, np.minimum(truth, 1))
-        tables.append(counts.confusion(truth, predict(prepared.image(name)), number, IGNORE))
-    return np.sum(tables, axis=0, dtype=np.int64)
-
-
-def foreground_iou(table: npt.NDArray[np.int64]) -> float:
-    """Return the IoU of all foreground classes merged."""
-    both = table[1:, 1:].sum()
-    return float(both / (table.sum() - table[0, 0]))
-
-
-def judged(prepared: Prepared, predict: Predict) -> dict[str, Any]:
-    """Return the metrics of `predict` on the test split, counted as in stage evaluate."""
-    kind, number, scores = prepared.dataset.labels, len(prepared.dataset.classes), []
+def _segline_scores(prepared: Prepared, reports: Path) -> list[judge.Score]:
+    """Judge the files that stage evaluate wrote."""
+    table = files.read_table(reports / "per_image.csv").set_index("image")
+    scores = []
     for name in prepared.names("test"):
-        truth, predicted = prepared.classes(name), predict(prepared.image(name))
-        objects = cells = None
-        if kind == "instances":
-            objects = (prepared.instances(name), labels.components(predicted))
-        if kind == "boundaries":
-            cells = (segments((truth > 0) & (truth != IGNORE)), thin(predicted, 0))
-        scores.append(judge.score(truth, predicted, number, IGNORE, objects=objects, segments=cells))
-    result = judge.total(scores, prepared.dataset.classes)
-    return {"foreground_iou": foreground_iou(np.array(result["confusion"]))} | result
+        labels = imagefiles.read_labels(reports / "predictions" / f"{name}.png").astype(np.uint8)
+        (file,) = (file for file in (reports / "instances").iterdir() if file.stem == name)
+        score = truth.score(prepared, name, labels, imagefiles.read_labels(file))
+        if "detection_score" in table:
+            # The probabilities are not among the files.
+            score = replace(score, detection_score=float(table.loc[name, "detection_score"]))
+        scores.append(score)
+    return scores
 
 
-def baselines(prepared: Prepared) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yield name and metrics of each baseline for pixels."""
-    names = list(prepared.dataset.classes.values())
-    pixels = [prepared.manifest.loc[prepared.manifest["split"] == "train", f"pixels_{k}"] for k in range(len(names))]
-    commonest = int(np.argmax([column.astype(int).sum() for column in pixels]))
-    yield f"most frequent class ({names[commonest]})", judged(prepared, everywhere(commonest))
-    side = max((brighter, darker, smaller), key=lambda side: foreground_iou(confusion(prepared, "train", side, 2)))
-    if len(names) == 2:
-        yield f"Otsu ({side.__name__})", judged(prepared, side)
-    else:
-        yield f"Otsu ({side.__name__})", {"foreground_iou": foreground_iou(confusion(prepared, "test", side, 2))}
-    if len(names) == 3:
-        order = max(
-            permutations(range(3)),
-            key=lambda order: counts.mean_iou(confusion(prepared, "train", by_level(order), 3)),
-        )
-        yield f"Otsu, three levels ({', '.join(names[k] for k in order)})", judged(prepared, by_level(order))
+def _monai_scores(prepared: Prepared, folder: Path) -> tuple[list[judge.Score], float | None]:
+    """Judge the files of rival_monai.py; also return the segment threshold, chosen as in stage evaluate."""
+
+    def array(kind: str, name: str) -> Any:
+        return np.load(folder / kind / f"{name}.npy")
+
+    def probabilities(name: str) -> Any:
+        foreground = array("foreground", name)
+        return np.stack([1 - foreground, foreground])
+
+    threshold, boundaries = None, prepared.dataset.labels == "boundaries"
+    if boundaries:
+        images = ((probabilities(name), prepared.classes(name)) for name in prepared.names("validation"))
+        threshold = choose.segment_threshold(images, Inference())
+    scores = []
+    for name in prepared.names("test"):
+        labels = array("labels", name)
+        if boundaries:
+            labels = to_labels(probabilities(name), Inference(segment_threshold=threshold))
+        scores.append(truth.score(prepared, name, labels, array("objects", name), array("foreground", name)))
+    return scores, threshold
 
 
-def detectors(prepared: Prepared) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yield name and AUC of each trivial detector."""
-    for name, measure in (("mean", np.mean), ("spread", np.std)):
-        aucs = [
-            auc(prepared, split, lambda image, measure=measure: measure(grey(image))) for split in ("train", "test")
-        ]
-        if not np.isnan(aucs).any():
-            yield f"{name} of the image", {"detection_auc": aucs[1] if aucs[0] >= 0.5 else 1 - aucs[1]}
+def _judged(prepared: Prepared, scores: Sequence[judge.Score]) -> Line:
+    """Return the metrics over all test images, and the counts of each image, from which intervals are computed."""
+    group_of = dict(zip(prepared.manifest["image"], prepared.manifest["group"], strict=True))
+    return {
+        "figures": baselines.totals(scores, prepared.dataset.classes),
+        "classes": list(prepared.dataset.classes.values()),
+        "groups": [group_of[name] for name in prepared.names("test")],
+        "scores": [score.as_dict() for score in scores],
+    }
 
 
-def auc(prepared: Prepared, split: str, measure: Callable[[Raw], float]) -> float:
-    names = prepared.names(split)
-    found = [bool(labels.foreground(prepared.classes(name), IGNORE).any()) for name in names]
-    return judge.detection_auc([float(measure(prepared.image(name))) for name in names], found)
+def _check_equal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Refuse scores that differ from those of stage evaluate."""
+    for name in judge.METRICS:
+        first, second = ours.get(name), theirs.get(name)
+        if first != second and not (first and second and abs(first - second) < 1e-9):
+            raise ValueError(f"{name} is {first} from the files of stage evaluate, but {second} in test.json")
 
 
-def shown_as(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.4f}"
+def run(cells: Sequence[Cell], bench: Bench, jobs: int) -> int:
+    """Run the cells, `jobs` at a time; return the number of failed cells. The others run all the same."""
+    failed: list[Cell] = []
+    ready: list[Cell] = []
+    for cell in cells:
+        print(f"prepare {cell.name}", flush=True)
+        try:
+            bench.share(cell)
+        except ProcessError as error:
+            failed.append(cell)
+            print(f"{cell.name}: failed, {error}", flush=True)
+        else:
+            ready.append(cell)
+
+    def done(number: int, cell: Cell, result: Future[None]) -> None:
+        try:
+            result.result()
+        except Exception as error:  # a long benchmark goes on with the other cells
+            failed.append(cell)
+            words = str(error) if isinstance(error, ProcessError) else "".join(traceback.format_exception(error))
+            print(f"{number}/{len(ready)} {cell.name}: failed, {words}", flush=True)
+            return
+        for line in filter(None, (bench.results.segline(cell), bench.results.monai(cell))):
+            words = ", ".join(f"{m.title} {shown_as(m.of(line['figures']))}" for m in cell.set.metrics)
+            spent = " ".join(f"{stage} {value:.1f}" for stage, value in line["cpu_seconds"].items())
+            print(f"{number}/{len(ready)} {cell.name} {line['contestant']}: {words}; CPU seconds: {spent}", flush=True)
+
+    run_all(ready, bench.work, jobs, bench.processes, done)
+    return len(failed)
+
+
+def _minutes(text: str, sets: Sequence[Set]) -> list[Set]:
+    """Return the sets with the minutes that --minutes asks for: one number for all, or set=number,..."""
+    if not text:
+        return list(sets)
+    if "=" not in text:
+        return [replace(each, minutes=float(text)) for each in sets]
+    asked = {name: float(number) for name, _, number in (part.partition("=") for part in text.split(","))}
+    _refuse_unknown("--minutes", asked)
+    return [replace(each, minutes=asked.get(each.name, each.minutes)) for each in sets]
+
+
+def _refuse_unknown(option: str, names: Sequence[str] | Mapping[str, float]) -> None:
+    known = [each.name for each in SETS]
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"{option}: there is no set {unknown[0]!r}; choose from {', '.join(known)}")
+
+
+def _monai(python: Path | None) -> Path | None:
+    """Return the interpreter that has MONAI; None if there is none."""
+    if python is not None:
+        if not python.is_file():
+            sys.exit(f"--monai-python: there is no file {python}")
+        return python.absolute()
+    if find_spec("monai"):
+        return Path(sys.executable)
+    print("MONAI is skipped: it is not installed here; give an interpreter that has it with --monai-python", flush=True)
+    return None
+
+
+def _available(sets: Sequence[Set], data: Path | None) -> list[Set]:
+    """Return the sets whose data is there; name the others."""
+    found = []
+    for each in sets:
+        if each.drawn or (data is not None and (data / each.name).is_dir()):
+            found.append(each)
+        else:
+            print(f"{each.name} is skipped: there is no folder {data / each.name if data else 'DATA'}", flush=True)
+    return found
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    default = os.environ.get("SEGLINE_TEST_DATA")
+    parser = argparse.ArgumentParser(description="segline with `auto` beside MONAI; see docs/datasets.md.")
+    parser.add_argument(
+        "data", type=Path, nargs="?", default=default and Path(default), help="folder with the datasets"
+    )
+    parser.add_argument("--work", type=Path, default=SCRATCH, help="folder for the projects")
+    parser.add_argument("--out", type=Path, help="JSON lines, one a finished cell; default: datasets.jsonl in --work")
+    parser.add_argument("--sets", default=",".join(each.name for each in SETS), help="names, separated by commas")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="seeds, separated by commas")
+    parser.add_argument(
+        "--minutes", default="", help="of search and training: a number for all sets, or set=number,..."
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--monai-python", type=Path, help="interpreter that has MONAI; default: this one, if it has")
+    parser.add_argument("--table", action="store_true", help="only print what is there, of the code of its last line")
+    asked = parser.parse_args()
+    asked.out = asked.out or asked.work / "datasets.jsonl"
+    return asked
 
 
 def main() -> None:
-    """Print a table and one JSON line."""
-    prepared, result = Prepared.open(), json.loads(TEST.read_text())
-    segline = {"foreground_iou": foreground_iou(np.array(result["confusion"]))} | result
-    rows = [("segline", segline), *baselines(prepared), *detectors(prepared)]
-    shown = [column for column in COLUMNS if any(figures.get(column) is not None for _, figures in rows)]
-    print(f"{prepared.dataset.name}: {result['images']} test images")
-    print(f"{'':56}" + "".join(f"{column:>16}" for column in shown))
-    for name, figures in rows:
-        cells = (figures.get(column) for column in shown)
-        print(f"{name:56}" + "".join(f"{shown_as(cell):>16}" for cell in cells))
-    print(
-        "segline, IoU of each class: " + ", ".join(f"{name} {shown_as(value)}" for name, value in result["iou"].items())
+    """Run the missing cells, then print the tables and one JSON line."""
+    asked, code = arguments(), code_md5()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    names = asked.sets.split(",")
+    _refuse_unknown("--sets", names)
+    sets = _minutes(asked.minutes, [each for each in SETS if each.name in names])
+    seeds = [int(seed) for seed in asked.seeds.split(",")]
+    if asked.table:
+        lines = read_lines(asked.out)
+        if not lines:
+            sys.exit(f"{asked.out} holds nothing yet")
+        if lines[-1]["code"] != code:
+            print("The code of src/segline has changed since; this is what the former code gave.")
+        show(sets, Results(asked.out, lines[-1]["code"]), seeds)
+        return
+    sets = _available(sets, asked.data)
+    bench = Bench(
+        asked.work.resolve() / code[:8],
+        asked.data and asked.data.resolve(),
+        Results(asked.out, code),
+        _monai(asked.monai_python),
     )
-    table = [{"name": name} | {column: figures.get(column) for column in shown} for name, figures in rows]
-    print(json.dumps({"benchmark": "datasets", "dataset": prepared.dataset.name, "iou": result["iou"], "rows": table}))
+    every = [Cell(each, seed) for seed in seeds for each in sets]
+    missing = [cell for cell in every if bench.missing(cell)]
+    print(f"{len(every) - len(missing)} of {len(every)} cells are in {asked.out}", flush=True)
+    failed = run(missing, bench, asked.jobs)
+    show(sets, bench.results, seeds)
+    if failed:
+        sys.exit(f"{failed} cells failed; the reasons are above and in {bench.folder}")
 
 
 if __name__ == "__main__":
