@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from tests.checkout import STAGES, Project
+from tests.checkout import SMALL, STAGES, Project
 
 LOAD = """
 import sys
@@ -123,6 +123,21 @@ def test_predict_labels_files_with_the_champion(project: Project, tmp_path: Path
     assert (out / f"{image.stem}_instances.png").exists()
     with pytest.raises(AssertionError, match=r"no image\.png: not a readable"):
         project.run(*command, str(tmp_path / "no image.png"), PYTHONPATH="src")
+
+
+def test_the_default_settings_are_planned_and_then_used(project: Project, repository: Path) -> None:
+    shutil.copy(repository / "params.yaml", project.folder)
+    project.set(**{name: SMALL[name] for name in ("sample", "gate", "runtime")}, plan={"minutes": 0.05})
+    said = project.run("dvc", "repro")
+    assert next(stage for stage in STAGES if f"Running stage '{stage}'" in said) == "plan"
+    assert "cells version 2 (@challenger) is new" in said
+    plan, best = (
+        YAML(typ="safe").load(project.folder / "data" / name) for name in ("plan/plan.yaml", "tune/best.yaml")
+    )
+    assert best["model"] == plan["model"]
+    assert {name: best["train"][name] for name in ("tile", "epochs", "amp")}.items() <= plan["train"].items()
+    assert project.json("data/tune/search.json")["trials"]
+    assert "up to date" in project.run("dvc", "repro")
 
 
 def test_two_runs_make_the_same_bytes(project: Project) -> None:

@@ -1,6 +1,6 @@
 """Write the explanations in params.py to docs/params.md and to the comments of params.yaml, which keeps its values.
 
-Also write the params.yaml of new projects, which has the default values.
+Also write the params.yaml of new projects, in which all settings are `auto` that the plan can choose.
 
 python tools/params_text.py
 """
@@ -132,6 +132,6 @@ if __name__ == "__main__":
     if file.exists():
         file.write_text(params_yaml(load(Params, file), automatic(read_yaml(file))))
     else:
-        file.write_text(params_yaml(Params()))
-    (root / "src" / "segline" / "template" / "params.yaml").write_text(params_yaml(Params()))
+        file.write_text(params_yaml(Params(), PLANNED))
+    (root / "src" / "segline" / "template" / "params.yaml").write_text(params_yaml(Params(), PLANNED))
     (root / "docs" / "params.md").write_text(params_markdown())

@@ -149,6 +149,10 @@ class Model(Section):
     reduction: Literal[1, 2, 4, 8] = Field(
         1, description="space-to-depth factor: side of the pixel blocks that become channels, px (paper 1)"
     )
+    object_map: bool = Field(
+        False,
+        description="also predict a map that is 1 in the middle of each object and 0 at its border; instances only",
+    )
 
     @property
     def network(self) -> dict[str, Any]:
@@ -467,10 +471,11 @@ class Tune(Section):
     def _comparable(self, info: ValidationInfo) -> Self:
         if self.trials and not self.space and not _planned_later(info, "tune.trials"):
             raise ValueError("space is empty; add the settings that the search may vary, or set trials to 0")
-        if "train.dice_weight" in self.space and self.metric == "loss":
+        of_the_loss = [name for name in ("train.dice_weight", "model.object_map") if name in self.space]
+        if of_the_loss and self.metric == "loss":
             raise ValueError(
-                "train.dice_weight changes the loss itself, so losses of different trials are not comparable; set "
-                "objective to 'maximize mean_iou', or remove train.dice_weight from tune.space"
+                f"{of_the_loss[0]} changes the loss itself, so losses of different trials are not comparable; set "
+                f"objective to 'maximize mean_iou', or remove {of_the_loss[0]} from tune.space"
             )
         if kinds := self.space.get("train.schedule.kind"):
             for name in self.space:
@@ -649,9 +654,11 @@ TUNED_FILE = Path("data/tune/best.yaml")
 AUTO = "auto"
 # Settings that may be `auto` in params.yaml. The stage `plan` chooses a value for each of them.
 PLANNED = (
-    *(f"weights.{name}" for name in ("kind", "class_balance", "density_balance", "density_border")),
+    *(f"weights.{name}" for name in ("kind", "w0", "sigma", "background", "background_sigma")),
+    *(f"weights.{name}" for name in ("class_balance", "density_balance", "density_border")),
     *(f"model.{name}" for name in ("padding", "width", "depth", "input_norm", "norm", "upsampling", "dropout")),
     "model.reduction",
+    "model.object_map",
     *(f"augment.{name}" for name in ("elastic_grid", "elastic_sigma", "rotation", "mirror", "min_scale", "max_scale")),
     *(f"augment.{name}" for name in ("brightness", "contrast", "noise")),
     *(f"train.{name}" for name in ("epochs", "tiles_per_epoch", "batch_size", "tile", "optimizer", "learning_rate")),

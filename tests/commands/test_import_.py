@@ -43,7 +43,7 @@ def test_lines(source: Path) -> None:
         "and set in params.yaml:",
         "data:",
         "  source: data/raw/small",
-        "After that, `segline preset auto` lets `dvc repro` plan the settings for this dataset.",
+        "After that, `dvc repro` plans the settings that are `auto`; `segline preset auto` sets all of them to `auto`.",
     ]
 
 

@@ -72,6 +72,7 @@ def test_a_new_folder_becomes_a_project(tmp_path: Path, monkeypatch: pytest.Monk
     assert git.call(folder, "diff", "--cached", "--name-only").decode().split() == MADE
     monkeypatch.chdir(folder)
     assert params.load(Params, params.PARAMS_FILE) == Params()
+    assert params.automatic(files.read_yaml(params.PARAMS_FILE)) == [*params.PLANNED]
     assert installed.named() == installed.here()
     assert (folder / "README.md").read_text().startswith(f"# {folder.name}\n")
     assert "{" not in (folder / "README.md").read_text()
@@ -252,6 +253,8 @@ def test_a_source_is_imported_added_and_named(source: Path, monkeypatch: pytest.
     assert "data/raw/cells-1" in "\n".join(lines) and "How `segline import` understood the source:" in "\n".join(lines)
     monkeypatch.chdir(tmp_path / "project")
     assert params.load(Params, params.PARAMS_FILE).data.source == "data/raw/cells-1"
+    assert params.automatic(files.read_yaml(params.PARAMS_FILE)) == [*params.PLANNED]
+    assert lines[-4:] == ["  cd project", '  git commit -am "New project"', "  dvc repro", "  segline models list"]
     assert "# dataset folder, written by `segline import`" in Path("params.yaml").read_text()
     assert sorted(held(Path("data/raw/cells-1/images"))) == ["a.png", "b.png", "c.png", "d.png"]
     staged = git.call(Path(), "diff", "--cached", "--name-only").decode().split()

@@ -14,6 +14,7 @@ from segline.data.dataset import Dataset
 from segline.files import FileError, read_yaml
 from segline.params import PLANNED, Params, ParamsError, automatic, load, merged, nested, value_at
 
+SHIPPED = [name for name in preset.names() if name not in ("default", "auto")]
 # Defaults that both presets rely on: their results were measured with these values.
 RELIED_ON = {
     "prepare": {"seed": 0},
@@ -75,24 +76,33 @@ def test_a_preset_is_written_and_comments_stay(file: Path, name: str) -> None:
 
 
 def test_auto_leaves_to_the_plan_what_it_can_choose_and_keeps_the_rest(file: Path) -> None:
-    own = file.read_text().replace("w0: 10 ", "w0: 12 ")
+    own = file.read_text().replace("step_epochs: 10 ", "step_epochs: 12 ")
     file.write_text(own)
     assert len(preset.write("auto", file)) == len(PLANNED)
     assert automatic(read_yaml(file)) == [*PLANNED]
-    assert load(Params, file).weights.w0 == 12
+    assert load(Params, file).train.schedule.step_epochs == 12
     preset.write("default", file)
     assert automatic(read_yaml(file)) == []
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_preset_leaves_nothing_to_the_plan(file: Path, name: str) -> None:
+    preset.write(name, file)
+    expected = load(Params, file)
     preset.write("auto", file)
-    preset.write("wbc", file)
-    assert not [name for name in automatic(read_yaml(file)) if name.startswith(("model.", "train."))]
+    preset.write(name, file)
+    assert automatic(read_yaml(file)) == []
+    assert load(Params, file) == expected
 
 
-def test_a_preset_file_may_hold_auto(file: Path, tmp_path: Path) -> None:
+def test_a_file_leaves_to_the_plan_what_it_omits_in_its_sections(file: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
-    mine.write_text("train: {tile: auto, epochs: 3}\n")
+    mine.write_text("train: {tile: auto, epochs: 3, schedule: {kind: poly}}\n")
     preset.write(str(mine), file)
-    assert automatic(read_yaml(file)) == ["train.tile"]
+    left_out = {name for name in PLANNED if name.startswith("train.")} - {"train.epochs", "train.schedule.kind"}
+    assert {*automatic(read_yaml(file))} == left_out
     assert value_at(read_yaml(file), "train.epochs") == 3
+    assert value_at(read_yaml(file), "train.schedule.power") == Params().train.schedule.power
     for wrong in ("train.tile: auto\n", "train: {seed: auto}\n"):
         mine.write_text(wrong)
         with pytest.raises(ParamsError, match=r"train\.(tile is not a setting|seed = 'auto')"):
@@ -185,11 +195,12 @@ def test_an_invalid_preset_changes_nothing(file: Path, monkeypatch: pytest.Monke
 def test_a_file_of_settings_is_a_preset(file: Path) -> None:
     own = file.parent / "own.yaml"
     own.write_text("data: {source: data/raw/own}\ntrain: {epochs: 3, schedule: {kind: cosine}}\n")
-    file.write_text(file.read_text().replace("batch_size: 4", "batch_size: 2"))
-    changes = preset.write(str(own), file)
-    assert {"data.source: data/raw/cells -> data/raw/own", "train.batch_size: 2 -> 4"} <= set(changes)
+    file.write_text(file.read_text().replace("batch_size: 4", "batch_size: 2").replace("keep_best: 1", "keep_best: 2"))
+    changes = {*preset.write(str(own), file)}
+    expected = {"data.source: data/raw/cells -> data/raw/own", "train.keep_best: 2 -> 1", "train.batch_size: 2 -> auto"}
+    assert expected <= changes
     written = load(Params, file)
-    assert (written.train.epochs, written.train.schedule.kind, written.train.batch_size) == (3, "cosine", 4)
+    assert (written.train.epochs, written.train.schedule.kind, written.train.keep_best) == (3, "cosine", 1)
 
 
 def test_files_with_line_ends_of_windows_are_read(file: Path) -> None:

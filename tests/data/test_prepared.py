@@ -82,6 +82,14 @@ def test_images_are_normalised_by_all_training_images_or_each_by_itself(folder: 
     assert prepared.input_statistics("test", "image") == []
 
 
+def test_object_maps_need_instances(folder: Path) -> None:
+    message = (
+        r"model\.object_map = true, but x has no instances: its labels are classes; set model\.object_map to false"
+    )
+    with pytest.raises(files.FileError, match=message):
+        Prepared.open(folder).object_maps("train")
+
+
 def test_an_array_of_wrong_type_or_shape_is_named(folder: Path) -> None:
     files.save_array(folder / "targets" / "a.npy", np.zeros((2, 3), np.float64))
     files.save_array(folder / "images" / "a.npy", np.zeros((2, 3), np.uint8))

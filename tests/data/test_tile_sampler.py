@@ -84,6 +84,21 @@ def test_image_weights_and_target_of_an_augmented_sample_stay_aligned():
         assert np.abs(target - weights).max() < 10
 
 
+@pytest.mark.parametrize("sample", [training, validation])
+def test_the_object_map_is_cut_like_the_weights_and_the_other_arrays_stay_as_they_are(sample):
+    images, targets, _ = dataset((40, 30), (25, 50))
+    maps = [(image[..., 0] % 97).astype(np.uint8) for image in images]
+    weights = [values.astype(np.float32) for values in maps]
+    augment = {"augment": Augment()} if sample is training else {}
+    plain = sample((images, targets, weights), **augment)
+    tiles = sample((images, targets, weights), **augment, object_maps=maps)
+    for (*others, object_map), expected in zip(itertools.islice(tiles, 12), itertools.islice(plain, 12), strict=True):
+        assert_same(others, expected)
+        assert object_map.dtype == np.float32
+        used = expected[2] > 0  # validation tiles have weight 0 outside their share of the image
+        np.testing.assert_allclose(object_map[used] * 255, expected[2][used], atol=0.51)  # uint8 is rounded
+
+
 def test_tiles_cover_every_pixel_equally():
     # All centres are equally likely. With each centre once, tiles of 9 x 9 contain each pixel 81 times.
     height, width, side = 14, 11, 9

@@ -13,7 +13,7 @@ from segline.model import inference, normalisation, tiling
 from segline.model.images import ImageError
 from segline.model.inference import Description, Inference, Predictor
 from segline.model.normalisation import Statistics
-from segline.model.objects import Separation
+from segline.model.objects import Outputs, Separation
 from segline.model.tiling import Source, make_view, undo_view
 from segline.model.unet import UNet
 
@@ -134,6 +134,21 @@ def test_tiled_equals_whole_with_a_reduction(padding: str, shape: tuple[int, int
     assert np.abs(whole.probabilities(raw) - tiled.probabilities(raw)).max() <= 1e-5
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("views", [1, 8])
+def test_the_object_map_of_a_tiled_image_equals_that_of_the_whole(padding: str, views: int) -> None:
+    raw = image(150, 203)
+    whole, tiled = (
+        predictor(Inference(tile=tile, views=views), padding=padding, object_map=True).outputs(raw) for tile in (0, 64)
+    )
+    assert whole.object_map is not None and tiled.object_map is not None
+    assert whole.object_map.shape == (150, 203)
+    assert whole.object_map.std() > 0.01
+    assert np.abs(whole.object_map - tiled.object_map).max() <= 1e-5
+    assert np.abs(whole.probabilities - tiled.probabilities).max() <= 1e-5
+    np.testing.assert_allclose(whole.probabilities.sum(axis=0), 1, atol=1e-5)
+
+
 def test_whole_equals_one_forward_pass_over_the_mirrored_image() -> None:
     """The naive oracle mirrors by numpy, runs one forward pass and crops once."""
     raw = image(80, 100)
@@ -246,10 +261,10 @@ def test_with_a_separation_only_objects_are_foreground_with_one_class_each() -> 
     p[:, 1:11, 1:11] = np.array([0.1, 0.8, 0.1])[:, None, None]
     p[:, 3:5, 3:5] = np.array([0.1, 0.4, 0.5])[:, None, None]  # a few pixels of another class
     p[:, 5, 20] = [0.2, 0.8, 0]  # a speck
-    labels, objects = inference.interpret(p, Inference(separation=Separation(1, 10)))
+    labels, objects = inference.interpret(Outputs(p), Inference(separation=Separation(1, 10)))
     assert np.array_equal(objects, np.pad(np.ones((10, 10), int), ((1, 1), (1, 19))))
     assert np.array_equal(labels, objects)
-    labels, objects = inference.interpret(p, Inference())
+    labels, objects = inference.interpret(Outputs(p), Inference())
     assert np.array_equal(labels, p.argmax(axis=0))
     assert objects[1, 1] == 1
     assert objects[3, 3] == 2

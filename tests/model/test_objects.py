@@ -10,6 +10,8 @@ from skimage.measure import label
 from segline.model.images import decode
 from segline.model.objects import (
     STEPS,
+    TOP,
+    Outputs,
     Separation,
     class_labels,
     components,
@@ -69,13 +71,13 @@ def test_components_agree_with_scikit_image(labels: np.ndarray) -> None:
 def test_overlapping_discs_are_separated_at_the_neck() -> None:
     labels = discs(30, 45)
     assert components(labels).max() == 1
-    objects = parted(sure(labels, 2), labels, 1)
+    objects = parted(Outputs(sure(labels, 2)), labels, Separation(1))
     assert objects.max() == 2
     assert np.array_equal(objects > 0, labels > 0)
     assert objects[20, 30] != objects[20, 45]
     left, right = (np.flatnonzero(objects[20] == objects[20, at]) for at in (30, 45))
     assert abs(left.size - right.size) <= 1
-    assert parted(sure(labels, 2), labels, 9).max() == 1
+    assert parted(Outputs(sure(labels, 2)), labels, Separation(9)).max() == 1
 
 
 def test_a_faint_line_separates_objects_without_a_neck() -> None:
@@ -83,15 +85,15 @@ def test_a_faint_line_separates_objects_without_a_neck() -> None:
     labels[5:25, 5:55] = 1
     foreground = labels * np.float32(0.95)
     foreground[:, 30] *= 0.6
-    assert parted(np.stack([1 - foreground, foreground]), labels, 2).max() == 2
-    assert parted(sure(labels, 2), labels, 2).max() == 1
+    assert parted(Outputs(np.stack([1 - foreground, foreground])), labels, Separation(2)).max() == 2
+    assert parted(Outputs(sure(labels, 2)), labels, Separation(2)).max() == 1
 
 
 def test_touching_classes_become_two_objects_of_one_class_each() -> None:
     labels = np.zeros((30, 60), np.uint8)
     labels[5:25, 5:30], labels[5:25, 30:55] = 1, 2
     p = cv2.GaussianBlur(np.moveaxis(sure(labels), 0, -1), (0, 0), 2).transpose(2, 0, 1)
-    objects = parted(p, labels, 1)
+    objects = parted(Outputs(p), labels, Separation(1))
     assert objects.max() == 2
     assert np.array_equal(class_labels(objects, labels) > 0, labels > 0)
     assert [np.unique(class_labels(objects, labels)[objects == number]).tolist() for number in (1, 2)] == [[1], [2]]
@@ -101,11 +103,39 @@ def test_touching_classes_become_two_objects_of_one_class_each() -> None:
 @given(hnp.arrays(np.float32, SHAPES, elements=st.floats(0, 1, width=16)), st.floats(0.1, 3))
 def test_each_high_enough_peak_is_an_object(p: np.ndarray, depth: float) -> None:
     labels = (p > 0.25).astype(np.uint8)
-    objects = parted(np.stack([1 - p, p]), labels, depth)
+    objects = parted(Outputs(np.stack([1 - p, p])), labels, Separation(depth))
     assert np.array_equal(objects > 0, labels > 0)
     assert all(label(objects == number, connectivity=1).max() == 1 for number in range(1, objects.max() + 1))
     distance = np.minimum(cv2.distanceTransform(labels, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), sum(labels.shape))
     heights = np.where(labels > 0, np.rint(distance * p * STEPS).astype(int) + 1, 0)
+    assert objects.max() == peaks_above(heights, max(1, round(depth * STEPS)))
+
+
+def test_an_object_map_separates_what_neither_a_neck_nor_a_faint_line_does() -> None:
+    """Two long objects lie side by side, a third is as long but has a neck: the object map knows which is which."""
+    labels = np.zeros((40, 80), np.uint8)
+    labels[4:16, 5:75] = labels[24:36, 5:75] = 1
+    labels[24:28, 38:42] = labels[32:36, 38:42] = 0
+    ridges = np.zeros(labels.shape, np.float32)
+    ridges[4:10] = np.array([0.2, 0.6, 1, 1, 0.6, 0.2])[:, None]
+    ridges[10:16] = ridges[4:10]
+    ridges[24:36] = 1 - np.abs(np.arange(12) - 5.5)[:, None] / 6
+    outputs = Outputs(sure(labels, 2), ridges)
+    assert parted(Outputs(sure(labels, 2)), labels, Separation(2)).max() == 3
+    objects = parted(outputs, labels, Separation(4, heights="object_map"))
+    assert objects.max() == 3
+    assert [len(np.unique(objects[rows])) for rows in (slice(4, 10), slice(10, 16), slice(30, 31))] == [2, 2, 2]
+    assert np.array_equal(objects > 0, labels > 0)
+
+
+@settings(max_examples=50)
+@given(hnp.arrays(np.float32, SHAPES, elements=st.floats(0, 1, width=16)), st.floats(0.1, 3), st.integers(0, 99))
+def test_each_high_enough_peak_of_the_object_map_is_an_object(p: np.ndarray, depth: float, seed: int) -> None:
+    labels = (p > 0.25).astype(np.uint8)
+    object_map = np.random.default_rng(seed).random(p.shape, np.float32)
+    objects = parted(Outputs(np.stack([1 - p, p]), object_map), labels, Separation(depth, heights="object_map"))
+    assert np.array_equal(objects > 0, labels > 0)
+    heights = np.where(labels > 0, np.rint(object_map * p * (TOP * STEPS)).astype(int) + 1, 0)
     assert objects.max() == peaks_above(heights, max(1, round(depth * STEPS)))
 
 
@@ -114,7 +144,7 @@ def test_each_high_enough_peak_is_an_object(p: np.ndarray, depth: float) -> None
 def test_tiny_images(shape: tuple[int, int], value: int) -> None:
     labels = np.full(shape, value, np.uint8)
     for depth in (None, 1.0):
-        objects = find(sure(labels, 2), labels, Separation(depth))
+        objects = find(Outputs(sure(labels, 2)), labels, Separation(depth))
         assert objects.tolist() == labels.tolist()
 
 
@@ -150,10 +180,10 @@ def test_objects_of_low_probability_are_removed() -> None:
     foreground = np.array([[0.9, 0.9, 0.1, 0.6, 0.6], [0.9, 0.8, 0.1, 0.7, 0.6]], np.float32)
     probabilities = np.stack([1 - foreground, foreground])
     labels = (foreground > 0.5).astype(np.uint8)
-    assert find(probabilities, labels, Separation()).tolist() == [[1, 1, 0, 2, 2]] * 2
-    assert find(probabilities, labels, Separation(min_probability=0.6)).max() == 2
-    assert find(probabilities, labels, Separation(min_probability=0.7)).tolist() == [[1, 1, 0, 0, 0]] * 2
-    assert find(probabilities, labels, Separation(min_probability=0.9)).max() == 0
+    assert find(Outputs(probabilities), labels, Separation()).tolist() == [[1, 1, 0, 2, 2]] * 2
+    assert find(Outputs(probabilities), labels, Separation(min_probability=0.6)).max() == 2
+    assert find(Outputs(probabilities), labels, Separation(min_probability=0.7)).tolist() == [[1, 1, 0, 0, 0]] * 2
+    assert find(Outputs(probabilities), labels, Separation(min_probability=0.9)).max() == 0
 
 
 def test_an_object_has_the_class_of_most_of_its_pixels() -> None:

@@ -50,7 +50,9 @@ def of(raw: npt.NDArray[np.uint8]) -> Source:
 def assert_same(subject: Predictor, raw: npt.NDArray[np.uint8], folder: Path) -> None:
     large = OutOfCorePrediction(subject, of(raw), folder, quiet)
     everything = slice(0, raw.shape[0])
-    assert np.array_equal(large.probabilities(everything), subject.probabilities(raw))
+    probabilities = large.probabilities(everything)
+    assert np.array_equal(probabilities, subject.probabilities(raw))
+    assert len(probabilities) == len(CLASSES)
     expected = subject.predict(raw)
     for actual, array in zip(large.predict(everything), expected, strict=True):
         assert actual.dtype == array.dtype
@@ -69,6 +71,16 @@ def test_out_of_core_equals_in_memory(
 ) -> None:
     monkeypatch.setattr(watershed, "BAND", 500)
     assert_same(predictor(Inference(None, None, Separation(0.3, 3), views, 40), **network), image(*shape), tmp_path)
+
+
+@pytest.mark.parametrize("views", [1, 8])
+def test_objects_from_an_object_map_equal_those_in_memory(
+    views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watershed, "BAND", 500)
+    separation = Separation(0.3, 3, heights="object_map")
+    subject = predictor(Inference(None, None, separation, views, 40), object_map=True)
+    assert_same(subject, image(61, 83), tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])

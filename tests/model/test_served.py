@@ -15,7 +15,7 @@ from mlflow.pyfunc.scoring_server import _parse_json_data
 from mlflow.types import ColSpec, Schema
 
 from segline.model.images import ImageError, decode, encode_png
-from segline.model.inference import Inference
+from segline.model.inference import Inference, Outputs
 from segline.model.objects import components
 from segline.model.served import Served, entries, to_bytes
 
@@ -29,11 +29,11 @@ class Threshold:
 
     inference = Inference()
 
-    def probabilities(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def outputs(self, raw: npt.NDArray[Any]) -> Outputs:
         if raw.shape[2] != 1:
             raise ImageError("an image of another kind")
         labels = raw[..., 0] > 127
-        return np.stack([~labels, labels]).astype(np.float32)
+        return Outputs(np.stack([~labels, labels]).astype(np.float32))
 
 
 @pytest.fixture

@@ -50,7 +50,10 @@ def length(speed: Speed, minutes: float, fixed: recipe.Fixed, batch_size: int = 
         ({"direction": 0.5}, {"augment.rotation": 5.0}),
         ({"direction": 0.5, "images": 12}, {"augment.rotation": 180.0}),  # twelve images show 0.62 by chance
         ({"direction": 0.25, "images": 1000}, {"augment.rotation": 180.0}),
-        ({"contact": 0.01}, {"weights.kind": "none"}),
+        ({"contact": 0.01}, {"weights.kind": "none", "model.object_map": False}),
+        ({"contact": 0.5}, {"weights.kind": "paper", "weights.w0": 10.0, "model.object_map": False}),
+        ({"contact": 0.7}, {"weights.kind": "falk2019", "weights.w0": 50.0, "model.object_map": True}),
+        ({"kind": "classes"}, {"weights.kind": "none", "model.object_map": False}),
         ({"kind": "classes"}, {"weights.kind": "none", "weights.class_balance": 0.0, "evaluate.views": 4}),
         ({"kind": "boundaries"}, {"weights.kind": "none", "weights.class_balance": 0.0, "evaluate.views": 8}),
         ({"kind": "boundaries"} | WIDE, {"model.reduction": 1, "train.tile": 256}),
@@ -61,7 +64,9 @@ def length(speed: Speed, minutes: float, fixed: recipe.Fixed, batch_size: int = 
         ({"empty": 0.3}, {"weights.density_balance": 0.4, "train.monitor": "mean_iou"}),
         ({"diameters": (10.0, 20.0, 45.0)}, {"augment.min_scale": 0.7, "augment.max_scale": 1.4, "train.tile": 192}),
         (WIDE, {"model.reduction": 2, "train.tile": 512, "model.depth": 4}),
-        (WIDE | {"width": 15.0}, {"model.reduction": 1, "train.tile": 256}),
+        (WIDE | {"width": 11.0}, {"model.reduction": 1, "train.tile": 256}),
+        ({"diameters": (21.0, 30.0, 40.0)}, {"model.reduction": 2, "train.tile": 192, "model.depth": 3}),
+        ({"diameters": (21.0, 30.0, 40.0), "width": 11.0}, {"model.reduction": 1, "train.tile": 160}),
         ({"diameters": (), "side": 90}, {"train.tile": 96, "model.depth": 3, "model.reduction": 1}),
         ({"diameters": (), "side": 900}, {"train.tile": 256}),
         ({"contrast": 0.004}, {"augment.noise": 0.0004, "augment.brightness": 0.0012}),
@@ -89,12 +94,13 @@ def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
     ("fixed", "expected"),
     [
         ({"train.tile": 320}, {"train.tile": 320, "model.depth": 4, "augment.elastic_sigma": 6.7}),
-        ({"model.reduction": 2}, {"train.tile": 256, "model.depth": 3}),
+        ({"model.reduction": 2}, {"train.tile": 192, "model.depth": 3}),
         ({"train.tile": 200}, {"train.tile": 200, "model.depth": 3}),  # 200 is no multiple of 16
         ({"train.tile": 100}, {"train.tile": 100, "model.depth": 2}),
         ({"model.reduction": 4}, {"train.tile": 384, "model.reduction": 4}),
         ({"model.depth": 5}, {"train.tile": 160}),
         ({"model.depth": 6}, {"train.tile": 192}),
+        ({"weights.kind": "falk2019"}, {"weights.kind": "falk2019", "weights.w0": 50.0, "weights.sigma": 6.0}),
         # 160 px of output and 44 px of context on each side; legal sizes are 28 + 8k
         ({"model.padding": "valid", "model.depth": 3}, {"train.tile": 252}),
     ],

@@ -10,7 +10,7 @@ from segline.track import installed
 from tests.checkout import SMALL, Project
 
 pytestmark = pytest.mark.soak
-SETTINGS = {**SMALL, "tune": {"trials": 0}}
+SETTINGS = SMALL | {"tune": SMALL["tune"] | {"trials": 0}}
 
 
 @pytest.fixture(scope="module")

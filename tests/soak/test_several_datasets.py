@@ -63,7 +63,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     repository.run("git", "config", "user.email", "test@segline.invalid")
     repository.run("git", "config", "user.name", "test")
     repository.run("segline", "init", str(INSIDE))
-    project.set(**SMALL | {"tune": {"trials": 0}})
+    project.set(**SMALL | {"tune": SMALL["tune"] | {"trials": 0}})
     (project.folder / "settings").mkdir()
     for name in DATASETS:
         draw(root.parent / name, name)

@@ -9,7 +9,7 @@ import pytest
 from segline import files
 from segline.data.prepared import Prepared
 from segline.model.inference import Inference
-from segline.model.objects import Separation
+from segline.model.objects import Outputs, Separation
 from segline.params import Evaluate
 from segline.stages import evaluate
 
@@ -21,15 +21,16 @@ class Network:
 
     def __init__(self, line: float) -> None:
         self.line = line
+        self.network = SimpleNamespace(object_map=False)
         self.inference = Inference()
         self.calls = 0
 
-    def probabilities(self, raw: np.ndarray) -> np.ndarray:
+    def outputs(self, raw: np.ndarray) -> Outputs:
         self.calls += 1
         foreground = np.where(raw[..., 0] > 0, np.float32(0.95), np.float32(0.05))
         middle = foreground[:, SIDE // 2]
         middle[middle > 0.5] = self.line
-        return np.stack([1 - foreground, foreground])
+        return Outputs(np.stack([1 - foreground, foreground]))
 
 
 def prepared(folder: Path, labels: str, images: int = 1) -> Prepared:
@@ -105,6 +106,6 @@ def test_other_inference_settings_are_kept() -> None:
 
 def test_only_evenly_spread_validation_images_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "CHOSEN_ON", 3 * SIDE * SIDE)
-    network = SimpleNamespace(probabilities=lambda raw: raw)
+    network = SimpleNamespace(outputs=lambda raw: raw)
     predicted = evaluate._validation(network, prepared(tmp_path, "instances", images=7), "off")
     assert [name for name, _ in predicted] == ["image0", "image3", "image6"]

@@ -140,7 +140,7 @@ def test_auto_without_a_plan_is_refused_with_the_way_out() -> None:
     for content in ("weights: {kind: none}", "[1]", "null"):
         PLAN.write_text(content)
         with pytest.raises(
-            ParamsError, match=r"data/plan/plan\.yaml has no value for (weights\.class_balance|weights\.kind)"
+            ParamsError, match=r"data/plan/plan\.yaml has no value for weights\.(class_balance|kind|w0)"
         ):
             params.read(params.Weights)
     PLAN.write_text("evaluate: {views: 3, tile: 0}")
@@ -193,7 +193,7 @@ def test_a_value_is_not_compared_with_the_default_of_a_setting_that_is_auto(text
         params.read({"augment": params.Augment, "tune": params.Tune, "weights": params.Weights}[section])
 
 
-@pytest.mark.parametrize("setting", ["train.seed", "weights.w0", "model", "gate.margin", "tune.seed"])
+@pytest.mark.parametrize("setting", ["train.seed", "train.keep_best", "model", "gate.margin", "tune.seed"])
 @pytest.mark.usefixtures("project")
 def test_only_settings_that_can_be_planned_may_be_auto(setting: str) -> None:
     write(**{setting: "auto"})

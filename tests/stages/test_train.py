@@ -11,9 +11,9 @@ import pytest
 
 from segline import files, params
 from segline.data.prepared import Prepared
-from segline.model.inference import Inference, Predictor
+from segline.model.inference import Inference, Predictor, load_with
 from segline.model.tiling import Source
-from segline.stages import prepare, sample, train, tune, weights
+from segline.stages import evaluate, prepare, sample, train, tune, weights
 from segline.track.store import open_store
 from segline.train import loop, setup
 
@@ -127,3 +127,24 @@ def test_training_and_prediction_normalise_an_image_alike(ready: Path, monkeypat
             images = map(prepared.image, prepared.names(split))
             assert statistics == [predictor.statistics(Source.of(image)) for image in images]
         assert (len(set(used["train"])) == 1) == (choice == "dataset")
+
+
+def test_a_network_with_an_object_map_is_trained_and_separates_objects_by_it(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ready)
+    settings, tuned = Path("params.yaml").read_text(), Path("data/tune/best.yaml").read_bytes()
+    Path("params.yaml").write_text(settings.replace("depth: 1}", "depth: 1, object_map: true}"))
+    try:
+        tune.main()
+        train.main()
+        evaluate.main()
+    finally:
+        Path("params.yaml").write_text(settings)
+        Path("data/tune/best.yaml").write_bytes(tuned)
+    predictor = load_with(Path("data/model"), Inference.read(Path("data/reports/inference.json")))
+    prepared = Prepared.open()
+    outputs = predictor.outputs(prepared.image(prepared.names("test")[0]))
+    assert outputs.object_map is not None
+    assert outputs.object_map.std() > 0
+    assert json.loads(Path("data/model/model.json").read_text())["network"]["object_map"] is True

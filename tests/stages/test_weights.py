@@ -9,6 +9,7 @@ from PIL import Image
 
 from segline.data.borders import weight_map
 from segline.data.density import CELL
+from segline.data.object_maps import object_map
 from segline.data.prepared import Prepared
 from segline.params import ParamsError
 from segline.stages import prepare, sample, weights
@@ -46,7 +47,15 @@ def test_maps_use_class_weights_of_the_training_images(prepared: Prepared, proje
 def test_no_map_is_written_for_the_test_split(prepared: Prepared, project: Path) -> None:
     weights.main()
     learned = {f"{name}.npy" for split in ("train", "validation") for name in prepared.names(split)}
-    assert {file.name for file in (project / "data/weights").iterdir()} == learned | {"montage.png"}
+    assert {file.name for file in (project / "data/weights").iterdir()} == learned | {"montage.png", "object_maps"}
+    assert {file.name for file in (project / "data/weights/object_maps").iterdir()} == learned
+
+
+def test_object_maps_are_those_of_the_instances(prepared: Prepared) -> None:
+    weights.main()
+    for split in ("train", "validation"):
+        for name, values in zip(prepared.names(split), prepared.object_maps(split), strict=True):
+            np.testing.assert_array_equal(values, object_map(prepared.instances(name)))
 
 
 def test_a_second_run_writes_the_same_bytes(

@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 import params_text
-from segline.params import Params, check
+from segline.files import read_yaml
+from segline.params import PLANNED, Params, automatic, check, load
 
 
 def test_docs_params_md_is_up_to_date(repository: Path) -> None:
@@ -20,9 +21,21 @@ def test_params_yaml_holds_and_explains_every_setting(repository: Path) -> None:
     assert missing(Params(), YAML(typ="safe").load(text), text) == [], "run `make generate`"
 
 
-def test_new_projects_start_with_the_defaults(repository: Path) -> None:
-    template = (repository / "src/segline/template/params.yaml").read_text()
-    assert template == params_text.params_yaml(Params()), "run `make generate`"
+def test_a_new_project_leaves_to_the_plan_what_it_can_choose(repository: Path) -> None:
+    template = repository / "src/segline/template/params.yaml"
+    assert template.read_text() == params_text.params_yaml(Params(), PLANNED), "run `make generate`"
+    assert automatic(read_yaml(template)) == [*PLANNED]
+
+
+def test_the_repository_leaves_to_the_plan_all_but_the_trials_and_the_views(repository: Path) -> None:
+    # `make run` always has a search, and one view is enough for the drawn cells.
+    planned = automatic(read_yaml(repository / "params.yaml"))
+    assert {*PLANNED} - {*planned} == {"tune.trials", "evaluate.views"}
+
+
+def test_generating_keeps_values_and_auto(repository: Path) -> None:
+    file = repository / "params.yaml"
+    assert file.read_text() == params_text.params_yaml(load(Params, file), automatic(read_yaml(file)))
 
 
 def missing(section: BaseModel, content: dict[str, object], text: str) -> list[str]:

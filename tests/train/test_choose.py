@@ -9,11 +9,14 @@ import pytest
 
 from segline.data.dataset import IGNORE
 from segline.model.inference import Inference, to_labels
-from segline.model.objects import Separation, find
+from segline.model.objects import Outputs, Separation, find
 from segline.score import instances
 from segline.train import choose
 
-Image = tuple[np.ndarray, np.ndarray, np.ndarray]
+Image = tuple[Outputs, np.ndarray, np.ndarray]
+ALL = [
+    Separation(*choice) for choice in product(choose.DEPTHS, choose.MIN_AREAS, choose.MIN_PROBABILITIES, ["distance"])
+]
 
 
 def cells(rng: np.random.Generator, line: float, specks: int = 0) -> Image:
@@ -27,28 +30,29 @@ def cells(rng: np.random.Generator, line: float, specks: int = 0) -> Image:
     foreground[5:50, [30, 51]] = np.where(truth[5:50, [29, 50]] > 0, line, 0.02)
     for x in rng.choice(40, specks, replace=False):
         foreground[54:56, 2 * x : 2 * x + 2] = 0.95
-    return np.stack([1 - foreground, foreground]), (truth > 0).astype(np.uint8), truth
+    return Outputs(np.stack([1 - foreground, foreground])), (truth > 0).astype(np.uint8), truth
 
 
 def test_separation_splits_at_faint_lines_and_drops_specks() -> None:
     images = [cells(np.random.default_rng(seed), line=0.7, specks=4) for seed in range(2)]
-    best = choose.separation(iter(images), Inference())
+    best = choose.separation(iter(images), Inference(), ALL)
     assert best.depth is not None
     assert best.min_area == 10
     for p, _, truth in images:
-        assert find(p, to_labels(p, Inference()), best).max() == truth.max()
+        assert find(p, to_labels(p.probabilities, Inference()), best).max() == truth.max()
 
 
 def test_separation_drops_improbable_objects_that_are_wrong() -> None:
     p, classes, truth = cells(np.random.default_rng(0), line=0.1)
-    p[1, 52:58, 60:80] = 0.72
-    p[0] = 1 - p[1]
-    assert choose.separation([(p, classes, truth)], Inference(), (None,), (0,)) == Separation(None, 0, 0.75)
+    p.probabilities[1, 52:58, 60:80] = 0.72
+    p.probabilities[0] = 1 - p.probabilities[1]
+    choices = [Separation(None, 0, probability) for probability in choose.MIN_PROBABILITIES]
+    assert choose.separation([(p, classes, truth)], Inference(), choices) == Separation(None, 0, 0.75)
 
 
 def test_separation_stays_mild_if_all_objects_are_apart() -> None:
     images = [cells(np.random.default_rng(0), line=0.1)]
-    assert choose.separation(iter(images), Inference()) == Separation(None, 0)
+    assert choose.separation(iter(images), Inference(), ALL) == Separation(None, 0)
 
 
 def test_separation_is_the_best_of_all_choices() -> None:
@@ -60,20 +64,33 @@ def test_separation_is_the_best_of_all_choices() -> None:
         truth = cv2.connectedComponents((p > 0.6).astype(np.uint8), connectivity=4)[1].astype(np.int32)
         classes = (truth > 0).astype(np.uint8)
         classes[:, :9] = IGNORE
-        images.append((np.stack([1 - p, p]), classes, truth))
+        images.append((Outputs(np.stack([1 - p, p])), classes, truth))
 
     def precision(choice: Separation) -> float:
         total = np.zeros(3)
         for p, classes, truth in images:
-            found = find(p, to_labels(p, Inference(0.55)), choice)
+            found = find(p, to_labels(p.probabilities, Inference(0.55)), choice)
             counted = classes != IGNORE
             total += instances.matches(np.where(counted, truth, 0), np.where(counted, found, 0), 0.5)
         return float(total[0] / total.sum())
 
     some = ((None, 4.0, 1.5, 0.75), (0, 20, 60), (0.0, 0.65, 0.8))
     choices = [Separation(*choice) for choice in product(*some)]
-    best = choose.separation(iter(images), Inference(0.55), *some)
+    best = choose.separation(iter(images), Inference(0.55), choices)
     assert precision(best) == max(map(precision, choices)) > precision(choices[0])
+
+
+def test_the_heights_that_tell_the_objects_apart_are_chosen() -> None:
+    """Squares side by side without any line: only the object map shows where one ends."""
+    p, classes, truth = cells(np.random.default_rng(0), line=0.95)
+    middles = np.zeros(truth.shape, np.float32)
+    for number in range(1, 7):
+        inside = (truth == number).astype(np.uint8)
+        middles += cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / 10
+    outputs = p._replace(object_map=np.minimum(middles, 1))
+    heights = ("distance", "object_map")
+    choices = [Separation(depth, heights=kind) for depth, kind in product((None, 1.0, 4.0), heights)]
+    assert choose.separation([(outputs, classes, truth)], Inference(), choices) == Separation(1.0, heights="object_map")
 
 
 def test_images_are_read_one_at_a_time() -> None:
@@ -84,14 +101,14 @@ def test_images_are_read_one_at_a_time() -> None:
             alive.append(number)
             yield cells(np.random.default_rng(number), 0.5)
 
-    choose.separation(stream(), Inference(), (None,), (0,))
+    choose.separation(stream(), Inference(), [Separation()])
     assert alive == [0, 1, 2]
 
 
 def test_separation_stays_mild_without_any_object() -> None:
     nothing = np.stack([np.ones((9, 9), np.float32), np.zeros((9, 9), np.float32)])
     blank = np.zeros((9, 9), np.uint8)
-    assert choose.separation([(nothing, blank, blank.astype(np.int32))], Inference()) == Separation()
+    assert choose.separation([(Outputs(nothing), blank, blank.astype(np.int32))], Inference(), ALL) == Separation()
 
 
 @pytest.mark.parametrize(("faint", "expected"), [(0.7, 0.7), (0.2, None)])

@@ -59,6 +59,17 @@ def test_ignored_pixels_change_nothing_and_get_no_gradient() -> None:
     assert torch.allclose(LossSums.of(other, target, weights).loss(1), loss)
 
 
+@given(st.integers(0, 1000))
+def test_an_object_map_adds_its_mean_binary_cross_entropy(seed: int) -> None:
+    logits, target, weights = batch(seed, classes=4)  # the last channel is the object map
+    object_map = torch.rand(target.shape, generator=torch.Generator().manual_seed(seed))
+    target[target == 3] = IGNORE
+    without = LossSums.of(logits[:, :3], target, weights)
+    both = LossSums.of(logits, target, weights, object_map)
+    each = functional.binary_cross_entropy_with_logits(logits[:, 3], object_map, reduction="none")
+    assert torch.allclose(both.loss(1) - without.loss(1), each[target != IGNORE].mean(), atol=1e-5)
+
+
 def test_a_batch_of_ignored_pixels_has_a_finite_loss() -> None:
     logits, target, weights = batch(0)
     assert LossSums.of(logits, torch.full_like(target, IGNORE), weights * 0).loss(1).item() == 0

@@ -66,10 +66,13 @@ def test_an_invalid_axis_is_refused_with_the_reason(space: dict[str, Any], messa
         plan(tune={"space": space})
 
 
-def test_settings_that_define_the_loss_are_refused_with_the_objective_loss() -> None:
-    space = {"train.dice_weight": {"low": 0, "high": 1}}
+@pytest.mark.parametrize(
+    ("name", "axis"), [("train.dice_weight", {"low": 0, "high": 1}), ("model.object_map", {"choices": [False, True]})]
+)
+def test_settings_that_define_the_loss_are_refused_with_the_objective_loss(name: str, axis: dict[str, Any]) -> None:
+    space = {name: axis}
     plan(tune={"space": space})
-    with pytest.raises(ParamsError, match=r"train\.dice_weight changes the loss itself"):
+    with pytest.raises(ParamsError, match=f"{name} changes the loss itself"):
         plan(tune={"space": space, "objective": "minimize loss"})
 
 

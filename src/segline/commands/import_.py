@@ -111,5 +111,5 @@ def next_steps(name: str) -> list[str]:
         "and set in params.yaml:",
         "data:",
         f"  source: {folder.as_posix()}",
-        "After that, `segline preset auto` lets `dvc repro` plan the settings for this dataset.",
+        "After that, `dvc repro` plans the settings that are `auto`; `segline preset auto` sets all of them to `auto`.",
     ]

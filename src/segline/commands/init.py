@@ -94,7 +94,6 @@ def main(folder: Path, source: Path | None, name: str, say: Callable[[str], None
     say("Next:")
     for command in (
         *([_cd(folder)] if folder.resolve() != Path.cwd().resolve() else []),
-        *(["segline preset auto"] if source is not None else []),
         'git commit -am "New project"',
         "dvc repro",
         "segline models list",

@@ -29,18 +29,20 @@ class PresetError(ValueError):
 def names() -> list[str]:
     """Return the names of the presets.
 
-    Preset `default` resets every setting except those in section `runtime`. Preset `auto` leaves to the plan all
-    settings that it can choose.
+    Preset `auto` leaves to the plan all settings that it can choose. Preset `default` leaves nothing to the plan: every
+    setting gets its default value, except those in section `runtime`.
     """
     shipped = [Path(entry.name).stem for entry in files("segline.presets").iterdir() if entry.name.endswith(".yaml")]
     return [DEFAULT, AUTO, *sorted(shipped)]
 
 
 def settings(name: str) -> dict[str, Any]:
-    """Return the params.yaml sections that preset `name` mentions; settings that the preset omits get their defaults.
+    """Return the params.yaml sections that preset `name` mentions, with the settings that the preset omits there.
 
-    The result does not depend on the current params.yaml. Sections that the preset does not mention are left out.
-    Preset `auto` has only the settings that the plan can choose.
+    Where a shipped preset omits a setting, the setting gets its default, so that a published result can be repeated.
+    Where a file of the user omits a setting, it gets `auto` if the plan can choose it, as in a new project, and its
+    default otherwise. The result does not depend on the current params.yaml. Sections that the preset does not mention
+    are left out. Preset `auto` has only the settings that the plan can choose.
 
     Parameters
     ----------
@@ -58,15 +60,20 @@ def settings(name: str) -> dict[str, Any]:
     if name == AUTO:
         return nested(dict.fromkeys(PLANNED, AUTO))
     content = _content(name)
-    complete = merged(
-        check(Params, content, name).model_dump(mode="json"), nested(dict.fromkeys(automatic(content), AUTO))
-    )
+    values = check(Params, content, name).model_dump(mode="json")
+    planned = automatic(merged(nested(dict.fromkeys(PLANNED, AUTO)), content) if _is_file(name) else content)
+    complete = merged(values, nested(dict.fromkeys(planned, AUTO)))
     return {section: complete[section] for section in content}
+
+
+def _is_file(name: str) -> bool:
+    """Return whether `name` is the path of a file of the user."""
+    return name.lower().endswith((".yaml", ".yml"))
 
 
 def _content(name: str) -> dict[str, Any]:
     content: dict[str, Any]
-    if name.lower().endswith((".yaml", ".yml")):
+    if _is_file(name):
         if not Path(name).is_file():
             raise PresetError(f"there is no file {name}; give the path of a YAML file with sections of params.yaml")
         content = read_yaml(Path(name))

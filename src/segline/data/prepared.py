@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[npt.DTypeLike, int]] = {
     "classes": (np.uint8, 2),
     "instances": (np.int32, 2),
 }
+OBJECT_MAPS = "object_maps"  # folder in WEIGHTS
 DENSITY = "density"  # folder in WEIGHTS with the sums of each image; the class densities are in a .json of this name
 
 
@@ -127,6 +128,21 @@ class Prepared:
         """Return the images, targets and weight maps of a split, in the form that the tile samplers need."""
         names = self.names(split)
         return Arrays(names, self.image), Arrays(names, self.target), Arrays(names, self.weights)
+
+    def object_maps(self, split: str) -> Arrays:
+        """Return the object maps (H, W) uint8 of the images of a split.
+
+        Raises
+        ------
+        FileError
+            The labels are not instances, so the stage `weights` wrote no object maps.
+        """
+        if self.dataset.labels != "instances":
+            raise files.FileError(
+                f"params.yaml: model.object_map = true, but {self.dataset.name} has no instances: its labels are "
+                f"{self.dataset.labels}; set model.object_map to false"
+            )
+        return Arrays(self.names(split), lambda name: _array(WEIGHTS / OBJECT_MAPS / f"{name}.npy", np.uint8, 2))
 
     def density(self) -> Density | None:
         """Return the density of tile centres in the training images; None if all pixels are equally likely centres."""

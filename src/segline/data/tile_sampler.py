@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segline.data.augment import draw, grey, grid, warp, window
+from segline.data.augment import Grid, draw, grey, grid, warp, window
 from segline.data.dataset import IGNORE
 from segline.data.density import Density
 from segline.model.normalisation import Statistics, normalise, scale, to_network
@@ -19,8 +19,9 @@ from segline.params import Augment
 from segline.transforms import applied, compose, probe
 
 Array = npt.NDArray[Any]
-# A sample holds the network input (C, n, n) float32, the target (m, m) uint8 and the weights (m, m) float32.
-Sample = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+# A sample holds the network input (C, n, n) float32, the target (m, m) uint8 and the weights (m, m) float32; if the
+# network predicts the object map, also the object map (m, m) float32.
+Sample = tuple[Array, ...]
 
 
 class TrainingTiles(Dataset[Sample]):
@@ -44,6 +45,7 @@ class TrainingTiles(Dataset[Sample]):
     tiles_per_epoch, seed : number of tiles in an epoch, and seed >= 0 of the random choices.
     ignore : class id whose pixels get weight 0.
     density : density of the centre of a tile over the pixels of these images.
+    object_maps : object map (H, W) uint8 of each image, see `object_map`; None: samples have no object map.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class TrainingTiles(Dataset[Sample]):
         seed: int,
         ignore: int | None = None,
         density: Density | None = None,
+        object_maps: Sequence[Array] | None = None,
     ) -> None:
         _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
         if density is not None and len(density) != len(images):
@@ -74,7 +77,7 @@ class TrainingTiles(Dataset[Sample]):
                 "run the DVC stage `weights` again"
             )
         self.images, self.targets, self.weights = images, targets, weights
-        self.density = density
+        self.density, self.object_maps = density, object_maps
         self.statistics = statistics
         self._units = _units(statistics)
         self.settings = settings
@@ -105,7 +108,7 @@ class TrainingTiles(Dataset[Sample]):
             weights[target == self.ignore] = 0
         own = self.statistics[image]
         changed = grey(parameters, scaled, own.mean, self._units[image])
-        return normalise(changed, own), target, weights
+        return normalise(changed, own), target, weights, *_object_map(self.object_maps, image, inner)
 
     def _scaled(self, raw: Array, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Scale a tile (n, n, C) as `scale` does, and apply the transforms of the setting `augment.extra`.
@@ -205,7 +208,7 @@ class ValidationTiles(Dataset[Sample]):
 
     Parameters
     ----------
-    images, targets, weights, statistics, tile, output : see `TrainingTiles`.
+    images, targets, weights, statistics, tile, output, object_maps : see `TrainingTiles`.
     most : largest number of tiles. If more tiles are possible, they are selected at even steps. The choice is always
         the same.
     ignore : class id of pixels that are never used; pass the ignored id of the dataset, if there is one.
@@ -222,12 +225,13 @@ class ValidationTiles(Dataset[Sample]):
         output: int,
         most: int,
         ignore: int = IGNORE,
+        object_maps: Sequence[Array] | None = None,
     ) -> None:
         _check(images, targets, weights, statistics=statistics, tile=tile, output=output)
         self.images, self.targets, self.weights = images, targets, weights
         self.statistics = statistics
         self.tile, self.output = tile, output
-        self.ignore = ignore
+        self.ignore, self.object_maps = ignore, object_maps
         self.places = _even([_cover(number, image, output) for number, image in enumerate(images)], most)
 
     def __len__(self) -> int:
@@ -247,7 +251,13 @@ class ValidationTiles(Dataset[Sample]):
         counted[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = True
         target[~counted] = self.ignore
         weights[target == self.ignore] = 0
-        return to_network(warp(whole, image, "linear"), self.statistics[place.image]), target, weights
+        network_input = to_network(warp(whole, image, "linear"), self.statistics[place.image])
+        return network_input, target, weights, *_object_map(self.object_maps, place.image, inner)
+
+
+def _object_map(maps: Sequence[Array] | None, image: int, place: Grid) -> tuple[Array, ...]:
+    """Cut a tile from the object map of an image, with values in 0...1; return no array if there are no object maps."""
+    return () if maps is None else (warp(place, maps[image], "linear") * np.float32(1 / 255),)
 
 
 def _cover(number: int, image: Array, output: int) -> list[TilePlace]:

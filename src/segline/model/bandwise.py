@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .maps import Maps, Show
-from .objects import Separation, distances, heights, reach, steps
+from .objects import Heights, Separation, distances, heights, learned, reach, steps
 from .watershed import Ids, Watershed, bands, check_count
 
 MARGIN = 64  # number of rows above and below a band that are searched first for the nearest background
@@ -72,7 +72,7 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
     else:
         watershed = Watershed()
         for rows in bands(maps.height, maps.width):
-            write(rows, watershed.add(_landscape(maps, rows)))
+            write(rows, watershed.add(_landscape(maps, rows, separation.heights)))
         component = watershed.objects(steps(separation.depth))
     lowest, dense = np.unique(component, return_inverse=True)
     sums = _count(maps, dense.astype(np.int32), len(lowest), show)
@@ -143,10 +143,13 @@ def _lowest(joined: dict[int, int], number: int) -> int:
     return number
 
 
-def _landscape(maps: Maps, rows: slice) -> npt.NDArray[np.int32]:
+def _landscape(maps: Maps, rows: slice, kind: Heights) -> npt.NDArray[np.int32]:
     """Return the height map of `rows` and of one row above and below; rows outside the image have height -1."""
     around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
-    ground = heights(_distances(maps, around), maps.probabilities(around))
+    if kind == "distance":
+        ground = heights(_distances(maps, around), maps.probabilities(around))
+    else:
+        ground = learned(maps.object_map(around), maps.probabilities(around), maps.labels(around))
     missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)
     return np.pad(ground, (missing, (0, 0)), constant_values=-1)
 

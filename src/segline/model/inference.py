@@ -13,7 +13,7 @@ import torch
 from . import tiling
 from .images import ImageError, Raw
 from .normalisation import Statistics, blocks, own_statistics
-from .objects import Objects, Separation, class_labels, find, thin
+from .objects import Objects, Outputs, Separation, class_labels, find, thin
 from .saved import Description, Inference, ModelError, weights
 from .tiling import VIEWS, Part, Source, Window, view_size
 from .unet import UNet
@@ -22,6 +22,7 @@ __all__ = [
     "Description",
     "Inference",
     "ModelError",
+    "Outputs",
     "Prediction",
     "Predictor",
     "Probabilities",
@@ -56,7 +57,11 @@ class Predictor:
         self.device = device
 
     def probabilities(self, raw: Raw, statistics: Statistics | None = None) -> Probabilities:
-        """Predict class probabilities (K, H, W) of `raw` (H, W, C), averaged over rotated and mirrored views.
+        """Predict class probabilities (K, H, W) of `raw` (H, W, C); arguments and errors are those of `outputs`."""
+        return self.outputs(raw, statistics).probabilities
+
+    def outputs(self, raw: Raw, statistics: Statistics | None = None) -> Outputs:
+        """Predict class probabilities and object map of `raw` (H, W, C), averaged over rotated and mirrored views.
 
         If `raw` is a part of an image, `statistics` are those that normalise the image.
 
@@ -67,15 +72,21 @@ class Predictor:
         """
         source = Source.of(raw)
         statistics = statistics or self.statistics(source)
-        mean = np.zeros((len(self.description.classes), *raw.shape[:2]), np.float32)
+        mean = np.zeros((self.channels, *raw.shape[:2]), np.float32)
         for view in VIEWS[self.inference.views]:
-            for rows, columns, probabilities in chain.from_iterable(self.windows(source, statistics, view)):
-                mean[:, rows, columns] += probabilities / np.float32(self.inference.views)
-        return mean
+            for rows, columns, values in chain.from_iterable(self.windows(source, statistics, view)):
+                mean[:, rows, columns] += values / np.float32(self.inference.views)
+        classes = self.network.classes
+        return Outputs(mean[:classes], mean[classes] if self.network.object_map else None)
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels: one per class, and one for the object map if the network predicts it."""
+        return self.network.classes + self.network.object_map
 
     def predict(self, raw: Raw) -> Prediction:
         """Predict labels and objects of `raw` (H, W, C)."""
-        return interpret(self.probabilities(raw), self.inference)
+        return interpret(self.outputs(raw), self.inference)
 
     def labels(self, raw: Raw) -> npt.NDArray[np.uint8]:
         """Predict class ids (H, W) of `raw` (H, W, C)."""
@@ -152,15 +163,19 @@ class Predictor:
     def memory(self, height: int, width: int) -> int:
         """Estimate how many bytes `predict` needs for an image of `height` x `width` px."""
         activations = 4 * ACTIVATIONS * int(self.description.network["width"]) * height * width
-        labels = (12 * len(self.description.classes) + 60) * height * width
+        labels = (12 * self.channels + 60) * height * width
         return labels + (activations if self.network.whole_image_norm else min(activations, MEMORY_BUDGET))
 
-    def _forward(self, inputs: torch.Tensor) -> Probabilities:
-        """Predict the probabilities (b, K, h, w) of a batch of windows."""
+    def _forward(self, inputs: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Predict a batch of windows: probabilities (b, K, h, w), and the object map, if any, as another channel."""
+        classes = self.network.classes
         with torch.inference_mode():
-            logits = self.network(inputs.to(self.device))
-            probabilities: Probabilities = logits.float().softmax(dim=1).cpu().numpy()
-        return probabilities
+            logits = self.network(inputs.to(self.device)).float()
+            probabilities = logits[:, :classes].softmax(dim=1)
+            if self.network.object_map:
+                probabilities = torch.cat([probabilities, logits[:, classes:].sigmoid()], dim=1)
+            values: npt.NDArray[np.float32] = probabilities.cpu().numpy()
+        return values
 
     def _pixels(self) -> int:
         """Return the largest number of input pixels that one forward pass may process."""
@@ -219,14 +234,14 @@ def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray
     return labels
 
 
-def interpret(probabilities: Probabilities, inference: Inference) -> Prediction:
-    """Turn probabilities into labels and objects, using the settings `inference`.
+def interpret(outputs: Outputs, inference: Inference) -> Prediction:
+    """Turn the output of the network into labels and objects, using the settings `inference`.
 
     If `inference.separation` is set, each object gets one class, and all pixels outside objects become background.
     Otherwise the objects are the connected components of each class.
     """
-    labels = to_labels(probabilities, inference)
-    objects = find(probabilities, labels, inference.separation or Separation())
+    labels = to_labels(outputs.probabilities, inference)
+    objects = find(outputs, labels, inference.separation or Separation())
     if inference.separation is None:
         return Prediction(labels, objects)
     return Prediction(class_labels(objects, labels), objects)

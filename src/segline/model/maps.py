@@ -22,15 +22,17 @@ JOURNAL = "journal.json"
 class Maps:
     """Memory-mapped files of an image; data that was read or written stays in memory until `release` is called."""
 
-    def __init__(self, probabilities: Path, inference: Inference) -> None:
-        """Use two files in one folder: `probabilities`, which must exist, and ids.npy, which `create_ids` creates.
+    def __init__(self, outputs: Path, classes: int, inference: Inference) -> None:
+        """Use two files in one folder: `outputs`, which must exist, and ids.npy, which `create_ids` creates.
 
-        `probabilities` is a .npy file that holds the class probabilities, (K, H, W) float32.
+        `outputs` is a .npy file (C, H, W) float32: a channel for each of the K classes, and one for the object map if
+        the network predicts it.
         """
-        self._probabilities, self._ids = probabilities, probabilities.with_name("ids.npy")
+        self._outputs, self._ids = outputs, outputs.with_name("ids.npy")
         self._inference = inference
         self._mapped = dict[Path, npt.NDArray[Any]]()
-        self.classes, self.height, self.width = np.load(probabilities, mmap_mode="r").shape
+        self.classes = classes
+        _, self.height, self.width = np.load(outputs, mmap_mode="r").shape
 
     def release(self) -> None:
         """Unmap the files, which frees memory."""
@@ -43,7 +45,11 @@ class Maps:
 
     def probabilities(self, rows: slice) -> Probabilities:
         """Read the class probabilities (K, h, W) of some rows."""
-        return np.array(self._map(self._probabilities)[:, rows])
+        return np.array(self._map(self._outputs)[: self.classes, rows])
+
+    def object_map(self, rows: slice) -> npt.NDArray[np.float32]:
+        """Read the object map (h, W) of some rows; the network must predict it."""
+        return np.array(self._map(self._outputs)[self.classes, rows])
 
     def labels(self, rows: slice) -> npt.NDArray[np.uint8]:
         """Compute the class ids (h, W) of some rows, each pixel from its own probabilities only."""
@@ -70,14 +76,15 @@ class Finished(NamedTuple):
 
 
 def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> Path:
-    """Average the probabilities over the views and store the result in `folder`; resume an interrupted call.
+    """Average the network's output over the views and store the result in `folder`; resume an interrupted call.
 
     For each view, a new file receives the sum over this view and all views before. The file of the previous sum does
     not change, so rows can be computed again after an interruption.
 
     Returns
     -------
-    Path of an .npy file, (K, H, W) float32. The content is bit-identical to the result of `Predictor.probabilities`.
+    Path of an .npy file, (C, H, W) float32, with C output channels. The content is bit-identical to the result of
+    `Predictor.outputs`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     views = VIEWS[predictor.inference.views]
@@ -91,7 +98,7 @@ def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> 
             continue
         first = finished.rows if number == finished.views else 0
         if first == 0:
-            shape = (len(predictor.description.classes), source.height, source.width)
+            shape = (predictor.channels, source.height, source.width)
             preallocate(_sum(folder, number), np.float32, shape)
         for row, parts in enumerate(predictor.windows(source, statistics, view, first), first):
             for column, part in enumerate(parts, 1):
@@ -111,7 +118,7 @@ def _sum(folder: Path, number: int) -> Path:
 def _add(part: Part, views: int, folder: Path, number: int) -> None:
     """Add one part of view `number` to the sum of the views; unmap the files afterwards, to free memory."""
     place = (slice(None), part.rows, part.columns)
-    value = part.probabilities / np.float32(views)
+    value = part.outputs / np.float32(views)
     if number:
         value += np.load(_sum(folder, number - 1), mmap_mode="r")[place]
     np.load(_sum(folder, number), mmap_mode="r+")[place] = value

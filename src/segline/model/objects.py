@@ -5,7 +5,7 @@ Objects are stored as an array of object ids (H, W), int32, numbered from 1; 0 i
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,36 +16,47 @@ from .watershed import Watershed, bands
 
 Objects = npt.NDArray[np.int32]
 Labels = npt.NDArray[np.uint8]  # class ids (H, W)
+Heights = Literal["distance", "object_map"]
 
 STEPS = 64  # heights are rounded to multiples of 1/64 px, so that they are equal on every machine
 REACH = 1024  # larger distances to the background are replaced by this distance, px
+TOP = 16  # height of the value 1 of the object map, px; so the same depths suit objects of any size
+
+
+class Outputs(NamedTuple):
+    """Output of the network for an image, after softmax and sigmoid."""
+
+    probabilities: npt.NDArray[np.float32]
+    """Class probabilities (K, H, W)."""
+    object_map: npt.NDArray[np.float32] | None = None
+    """(H, W), about 1 in the middle of each object and 0 at its border; None if the network does not predict it."""
 
 
 @dataclass(frozen=True)
 class Separation:
     """Settings in inference.json that control how touching objects are separated.
 
-    The saddle between two peaks of the height map (see `heights`) is the highest point where the areas of these peaks
-    touch.
+    The saddle between two peaks of the height map is the highest point where the areas of these peaks touch.
 
     ``depth``: px; two peaks are two objects if the saddle is lower than both peaks by more than ``depth``. None:
     objects are connected components.
     ``min_area``: px; smaller objects are removed. ``min_probability``: objects with a lower mean foreground probability
-    are removed.
+    are removed. ``heights``: what the height map is computed from, see `heights` and `learned`.
     """
 
     depth: float | None = None
     min_area: int = 0
     min_probability: float = 0.0
+    heights: Heights = "distance"
 
 
-def find(probabilities: npt.NDArray[np.float32], labels: Labels, separation: Separation) -> Objects:
+def find(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
     """Find objects and return their ids (H, W).
 
-    `labels` (H, W) holds the class id of each pixel, computed from `probabilities` (K, H, W).
+    `labels` (H, W) holds the class id of each pixel, computed from the probabilities.
     """
-    objects = components(labels) if separation.depth is None else parted(probabilities, labels, separation.depth)
-    area, probability = measured(objects, probabilities)
+    objects = components(labels) if separation.depth is None else parted(outputs, labels, separation)
+    area, probability = measured(objects, outputs.probabilities)
     return selected(objects, (area >= separation.min_area) & (probability >= separation.min_probability))
 
 
@@ -58,25 +69,30 @@ def components(labels: Labels) -> Objects:
     return objects
 
 
-def parted(probabilities: npt.NDArray[np.float32], labels: Labels, depth: float) -> Objects:
-    """Separate the foreground of `labels` into objects by a watershed on the height map that `heights` computes.
+def parted(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
+    """Separate the foreground of `labels` into objects by a watershed on a height map, see `heights` and `learned`.
 
-    A saddle is the highest point where the areas of two peaks touch. Each peak that rises more than `depth` px above
-    the saddle to a higher peak becomes an object. The highest peak of each connected component of the foreground
-    becomes an object too. Each foreground pixel is in exactly one object.
+    A saddle is the highest point where the areas of two peaks touch. Each peak that rises more than the depth of
+    `separation` above the saddle to a higher peak becomes an object. The highest peak of each connected component of
+    the foreground becomes an object too. Each foreground pixel is in exactly one object.
 
     Returns
     -------
     (H, W) int32
         4-connected objects.
     """
+    assert separation.depth is not None
     height, width = labels.shape
-    ground = heights(distances(labels > 0, reach(height, width)), probabilities)
+    if separation.heights == "distance":
+        ground = heights(distances(labels > 0, reach(height, width)), outputs.probabilities)
+    else:
+        assert outputs.object_map is not None
+        ground = learned(outputs.object_map, outputs.probabilities, labels)
     ground = np.pad(ground, ((1, 1), (0, 0)), constant_values=-1)
     watershed, objects = Watershed(), np.zeros(labels.shape, np.int32)
     for rows in bands(height, width):
         objects[rows] = watershed.add(ground[rows.start : rows.stop + 2])
-    _, numbers = np.unique(watershed.objects(steps(depth)), return_inverse=True)
+    _, numbers = np.unique(watershed.objects(steps(separation.depth)), return_inverse=True)
     renumbered: Objects = numbers.astype(np.int32)
     return renumbered[objects]
 
@@ -90,6 +106,18 @@ def heights(distance: npt.NDArray[np.float32], probabilities: npt.NDArray[np.flo
     """
     ground: npt.NDArray[np.int32] = np.rint(distance * probabilities[1:].max(axis=0) * STEPS).astype(np.int32)
     ground[distance == 0] = -1
+    return ground
+
+
+def learned(
+    object_map: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32], labels: Labels
+) -> npt.NDArray[np.int32]:
+    """Compute the height map (H, W) for the watershed from the object map (H, W), in the units of `heights`.
+
+    The height is the object map, `TOP` px high, times the probability of the likeliest foreground class.
+    """
+    ground: npt.NDArray[np.int32] = np.rint(object_map * probabilities[1:].max(axis=0) * (TOP * STEPS)).astype(np.int32)
+    ground[labels == 0] = -1
     return ground
 
 

@@ -20,7 +20,8 @@ class OutOfCorePrediction:
     def __init__(self, predictor: Predictor, source: Source, folder: Path, show: Show) -> None:
         """Predict the image `source`; store the results in files in `folder`; resume an interrupted call.
 
-        The files need 4 K + 4 bytes per pixel for K classes, and 4 K more if several views are averaged.
+        The files need 4 K + 4 bytes per pixel for K output channels (classes and object map), and 4 K more if several
+        views are averaged.
 
         Raises
         ------
@@ -33,7 +34,7 @@ class OutOfCorePrediction:
                 f"window by window, because {reason}; cut the image into parts"
             )
         self._inference, self._show = predictor.inference, show
-        self._maps = Maps(averaged(predictor, source, folder, show), predictor.inference)
+        self._maps = Maps(averaged(predictor, source, folder, show), predictor.network.classes, predictor.inference)
 
     def probabilities(self, rows: slice) -> Probabilities:
         """Return the class probabilities (K, h, W) of some rows."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from safetensors.torch import load_file
 
 from .normalisation import Statistics
-from .objects import Separation
+from .objects import Heights, Separation
 from .tiling import VIEWS
 from .unet import UNet
 
@@ -187,6 +187,7 @@ NETWORK: Check = {
     "upsampling": lambda value: value in ("transposed", "bilinear"),
     "dropout": lambda value: _real(value, 0, 1),
     "reduction": lambda value: _whole(value, 1, 8),
+    "object_map": lambda value: type(value) is bool,
 }
 INFERENCE: Check = {
     "threshold": lambda value: value is None or _real(value, 0, 1),
@@ -198,4 +199,5 @@ SEPARATION: Check = {
     "depth": lambda value: value is None or _real(value, 0),
     "min_area": lambda value: _whole(value, 0, 2**40),
     "min_probability": lambda value: _real(value, 0, 1),
+    "heights": lambda value: value in get_args(Heights),
 }

@@ -73,11 +73,11 @@ class Served(PythonModel):
         try:
             raw = decode(to_bytes(entry))
             predictor = self.predictor.with_views(int(options["views"])) if options.get("views") else self.predictor
-            probabilities = predictor.probabilities(raw)
-            labels, objects = interpret(probabilities, predictor.inference)
+            outputs = predictor.outputs(raw)
+            labels, objects = interpret(outputs, predictor.inference)
         except ImageError as error:
             raise MlflowException.invalid_parameter_value(f"image {number}: {error}") from error
-        encoded = encode_probabilities(probabilities) if options.get("probabilities") else None
+        encoded = encode_probabilities(outputs.probabilities) if options.get("probabilities") else None
         return encode_png(labels), encode(objects), encoded
 
     def large(

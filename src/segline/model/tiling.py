@@ -179,11 +179,11 @@ class Source(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Probabilities (K, h, w) of some rows and columns of an image."""
+    """Outputs of the network, one channel (C, h, w) each, for some rows and columns of an image."""
 
     rows: slice
     columns: slice
-    probabilities: npt.NDArray[np.float32]
+    outputs: npt.NDArray[np.float32]
 
 
 class Window(NamedTuple):
@@ -204,7 +204,7 @@ class Window(NamedTuple):
         return image[:, row_indices[:, None], column_indices]
 
     def decided(self, output: npt.NDArray[np.float32], source: Source) -> Part:
-        """Return the used part of the network output (K, h, w), and the rows and columns of this part in the image."""
+        """Return the used part of the network output (C, h, w), and the rows and columns of this part in the image."""
         kept = output[:, self.row.kept, self.column.kept]
         rows, columns = slice(self.row.keep, self.row.end), slice(self.column.keep, self.column.end)
         return Part(*to_image(self.view, rows, columns, source.height, source.width), undo_view(kept, self.view))

@@ -41,6 +41,8 @@ class UNet(nn.Module):
         pixels of a square become channels, and the channels of the last convolution become pixels again (sub-pixel
         convolution, Shi 2016). The cost falls by a factor of reduction**2, and the receptive field grows by a factor
         of reduction. 1 means no reduction.
+    object_map:
+        Whether the network has one more output channel: the logit of the object map, see `Outputs`.
     """
 
     def __init__(
@@ -55,10 +57,11 @@ class UNet(nn.Module):
         upsampling: str = "transposed",
         dropout: float = 0.5,
         reduction: int = 1,
+        object_map: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels, self.classes = in_channels, classes
-        self.reduction = reduction
+        self.reduction, self.object_map = reduction, object_map
         self.geometry = Geometry(depth, padding, upsampling, reduction)
         self.whole_image_norm = norm in ("instance", "group")
         self.dropout = nn.Dropout(dropout)
@@ -80,11 +83,11 @@ class UNet(nn.Module):
                 self.up.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             out = here if level == 0 else passed_up[level]
             self.merge.append(double_conv(here + below, here, out, padding, norm))
-        self.head = nn.Conv2d(width, classes * reduction**2, kernel_size=1)
+        self.head = nn.Conv2d(width, (classes + object_map) * reduction**2, kernel_size=1)
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Compute the logits (b, classes, h', w') for `image` (b, in_channels, h, w).
+        """Compute the logits (b, classes, h', w') for `image` (b, in_channels, h, w); the object map adds a channel.
 
         Raises
         ------

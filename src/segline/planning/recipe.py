@@ -17,7 +17,7 @@ from segline.planning.speed import NoMemoryError, Speed
 INPUTS = (
     "model",
     *(f"train.{name}" for name in ("amp", "batch_size", "channels_last", "epochs", "optimizer", "tile")),
-    *("train.tiles_per_epoch", "train.validation_tiles", "tune.epochs", "tune.trials"),
+    *("train.tiles_per_epoch", "train.validation_tiles", "tune.epochs", "tune.trials", "weights.kind"),
 )
 # Settings that are chosen from the speed of the machine.
 TIMED = (
@@ -42,9 +42,12 @@ DIRECTED = 0.3  # strength of a significant common direction of edges above whic
 CHANCE = 2.15  # without a common direction, the strength exceeds CHANCE / sqrt(number of images) in 1 % of cases
 TOUCHING = 0.05  # fraction of touching objects above which a border weight map is worth its time
 RARE = 0.01  # frequency below which a class is rare
+CROWDED = 0.6  # fraction of touching objects above which an object map and a high border term are better
 LARGE = 128  # diameter of large objects above which reduction is 2, px
-THIN = 16  # mean width of areas below which reduction stays 1, px
-SIDES = (128, 256)  # smallest and largest tile with reduction 1, px
+SMALL = 20  # diameter of small objects above which reduction is 2, px: half the resolution still shows them
+THIN = 12  # mean width of areas below which reduction stays 1, px
+LEAST = 128  # smallest tile, px
+SIDES = (96, 256)  # smallest and largest tile, px, divided by the reduction
 DEEP = 192  # side of a tile with reduction 1 from which the network has four poolings, px
 WIDTHS = (16, 32, 64)  # possible numbers of channels at the first level
 ENOUGH = 20_000  # a network wider than the narrowest is chosen only if there is time for this number of tiles
@@ -76,7 +79,7 @@ def choose(data: Fingerprint, fixed: Fixed) -> list[Choice]:
     side, reason = tile(data, {choice.setting: choice.value for choice in network} | dict(fixed))
     return [
         *network,
-        *_weights(data),
+        *_weights(data, fixed),
         *_augmentation(data, side),
         Choice("train.tile", side, reason),
         *_training(data),
@@ -86,9 +89,9 @@ def choose(data: Fingerprint, fixed: Fixed) -> list[Choice]:
 
 def reduction(data: Fingerprint) -> int:
     """Return the setting model.reduction."""
-    if data.kind == "boundaries" or not data.diameters:
+    if data.kind == "boundaries" or not data.diameters or data.width < THIN:
         return 1
-    return 2 if data.diameters[-1] > LARGE and data.width >= THIN else 1
+    return 2 if data.diameters[0] > SMALL or data.diameters[-1] > LARGE else 1
 
 
 def wanted_side(data: Fingerprint, factor: int) -> tuple[int, str]:
@@ -97,7 +100,7 @@ def wanted_side(data: Fingerprint, factor: int) -> tuple[int, str]:
     `factor` is the setting model.reduction.
     """
     step = 32 * factor
-    lowest, highest = (side * factor for side in SIDES)
+    lowest, highest = max(LEAST, SIDES[0] * factor), SIDES[1] * factor
     image = step * max(2, ceil(data.side / step))
     wanted = step * ceil(4 * data.diameters[-1] / step) if data.diameters else highest
     if image < min(max(wanted, lowest), highest):
@@ -158,28 +161,44 @@ def _network(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
     )
     if "model.reduction" in fixed:
         yield Choice("model.reduction", factor, FIXED)
-    elif factor > 1:
+    elif factor > 1 and data.diameters[-1] > LARGE:
         yield Choice("model.reduction", factor, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
+    elif factor > 1:
+        small = f"nine objects in ten are wider than {data.diameters[0]:.0f} px"
+        yield Choice("model.reduction", factor, f"{small}, so half the resolution suffices, and training is faster")
     elif reduction(data) > 1:
         yield Choice("model.reduction", 1, f"a tile of {side} px fits no larger reduction")
-    elif data.diameters and data.diameters[-1] > LARGE:
+    elif data.kind == "boundaries" or data.width < THIN:
         yield Choice("model.reduction", 1, "the labels have lines or thin areas, where every pixel counts")
     else:
-        yield Choice("model.reduction", 1, f"few objects are wider than {LARGE} px")
+        yield Choice("model.reduction", 1, f"at half the resolution, objects under {SMALL} px would be hard to see")
     choice = "image" if data.variety > VARIED else "dataset"
     reason = f"the brightness varies {data.variety:.2g} times as much between images as within them"
     yield Choice("model.input_norm", choice, reason)
     yield Choice("model.norm", "batch", "batch norm learns fast and keeps tiled prediction exact")
     yield Choice("model.upsampling", "transposed", "the paper's up-sampling, whose weights are learned")
+    if data.kind == "instances":
+        crowded = data.contact > CROWDED
+        yield Choice("model.object_map", crowded, f"{data.contact:.0%} of the objects touch another or nearly do")
+    else:
+        yield Choice("model.object_map", False, f"the labels are {data.kind}, not objects to tell apart")
     yield Choice("model.dropout", 0.0, "augmentation gives enough variety in a short training run")
 
 
-def _weights(data: Fingerprint) -> Iterator[Choice]:
-    if data.kind == "instances":
-        kind = "paper" if data.contact > TOUCHING else "none"
-        yield Choice("weights.kind", kind, f"{data.contact:.0%} of the objects touch another or nearly do")
+def _weights(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
+    if "weights.kind" in fixed:
+        kind, reason = fixed["weights.kind"], FIXED
+    elif data.kind == "instances":
+        kind = "falk2019" if data.contact > CROWDED else "paper" if data.contact > TOUCHING else "none"
+        reason = f"{data.contact:.0%} of the objects touch another or nearly do"
     else:
-        yield Choice("weights.kind", "none", f"the labels are {data.kind}, not objects to keep apart")
+        kind, reason = "none", f"the labels are {data.kind}, not objects to keep apart"
+    yield Choice("weights.kind", kind, reason)
+    w0, sigma = (50.0, 6.0) if kind == "falk2019" else (10.0, 5.0)
+    yield Choice("weights.w0", w0, "the height with which this kind of weight map was published")
+    yield Choice("weights.sigma", sigma, "the width with which this kind of weight map was published")
+    yield Choice("weights.background", 1.0, "background far from objects counts in full, so that it stays empty")
+    yield Choice("weights.background_sigma", 10.0, "without effect, because background far from objects counts in full")
     rarest = min(data.frequencies[1:])
     rare = f"the rarest class covers {rarest:.2%} of the pixels"
     if data.kind == "boundaries":

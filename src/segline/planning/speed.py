@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from segline import failure
 from segline.model.geometry import Geometry
@@ -66,11 +67,13 @@ def _seconds(model: Model, settings: Train, channels: int, classes: int, device:
     """Return the seconds of a training step."""
     rng = torch.Generator().manual_seed(0)
     out = Geometry(model.depth, model.padding, model.upsampling, model.reduction).output(settings.tile)
-    batch = (
+    batch: tuple[Tensor, ...] = (
         torch.randn(settings.batch_size, channels, settings.tile, settings.tile, generator=rng),
         torch.randint(classes, (settings.batch_size, out, out), generator=rng, dtype=torch.uint8),
         torch.ones(settings.batch_size, out, out),
     )
+    if model.object_map:
+        batch += (torch.rand(settings.batch_size, out, out, generator=rng),)
     state = initial_state(UNet(channels, classes, **model.network), settings, device)
     times = []
     for _ in range(WARM + TIMED):

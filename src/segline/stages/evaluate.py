@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,8 @@ from segline.data.prepared import PREPARED, SPLITS, Prepared
 from segline.model import tiling
 from segline.model.geometry import SizeError
 from segline.model.images import encode_png
-from segline.model.inference import Inference, Predictor, Probabilities, interpret, load_with
-from segline.model.objects import Separation, encode
+from segline.model.inference import Inference, Outputs, Predictor, interpret, load_with
+from segline.model.objects import Heights, Separation, encode
 from segline.score import card, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.text import MESSAGE, cut
@@ -102,7 +103,7 @@ def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate,
     if not isinstance(settings.segment_threshold, str):
         plain = replace(plain, segment_threshold=settings.segment_threshold)
     elif settings.segment_threshold == "auto" and kind == "boundaries":
-        images = ((p, prepared.classes(name)) for name, p in _validation(predictor, prepared, mode))
+        images = ((o.probabilities, prepared.classes(name)) for name, o in _validation(predictor, prepared, mode))
         plain = replace(plain, segment_threshold=choose.segment_threshold(images, plain))
     if kind == "boundaries":
         return plain
@@ -117,33 +118,35 @@ def _separation(
     depths = choose.DEPTHS if depth == "auto" else (None if depth == "off" else float(depth),)
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)
     probabilities = choose.MIN_PROBABILITIES if probability == "auto" else (float(probability),)
-    if len(depths) == len(areas) == len(probabilities) == 1:
-        return Separation(depths[0], areas[0], probabilities[0])
+    heights: tuple[Heights, ...] = ("distance", "object_map") if predictor.network.object_map else ("distance",)
+    choices = [Separation(*choice) for choice in product(depths, areas, probabilities, heights)]
+    if len(choices) == 1:
+        return choices[0]
     images = (
-        (p, prepared.classes(name), prepared.instances(name)) for name, p in _validation(predictor, prepared, mode)
+        (o, prepared.classes(name), prepared.instances(name)) for name, o in _validation(predictor, prepared, mode)
     )
-    return choose.separation(images, plain, depths, areas, probabilities)
+    return choose.separation(images, plain, choices)
 
 
-def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Probabilities]]:
+def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Outputs]]:
     """Predict all validation images. If they have over `CHOSEN_ON` pixels in total, predict only every nth image."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
     for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):
-        yield name, predictor.probabilities(prepared.image(name))
+        yield name, predictor.outputs(prepared.image(name))
 
 
 def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:
     """Predict one image, write its labels, instances and overlay, and score the prediction."""
     raw = prepared.image(name)
-    probabilities = predictor.probabilities(raw)
-    labels, objects = interpret(probabilities, predictor.inference)
+    outputs = predictor.outputs(raw)
+    labels, objects = interpret(outputs, predictor.inference)
     writers.write_encoded(OUT / "predictions" / name, encode_png(labels))
     writers.write_encoded(OUT / "instances" / name, encode(objects))
     outlined = objects if prepared.dataset.labels == "instances" else None
     picture = overlay(raw, labels, prepared.classes(name), IGNORE, objects=outlined)
     imagefiles.write_png(OUT / "overlays" / f"{name}.png", picture)
-    return truth.score(prepared, name, labels, objects, 1 - probabilities[0])
+    return truth.score(prepared, name, labels, objects, 1 - outputs.probabilities[0])
 
 
 def _card(predictor: Predictor, prepared: Prepared, result: dict[str, Any], best_epoch: int) -> str:

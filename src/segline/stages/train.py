@@ -171,8 +171,8 @@ def _picture(run: Run, predictor: Callable[[], Predictor], prepared: Prepared, e
     panels, now = [], predictor()
     for name in prepared.names("validation")[:SHOWN]:
         image = prepared.image(name)
-        probabilities = now.probabilities(image[corner], now.statistics(Source.of(image)))
-        labels = interpret(probabilities, now.inference).labels
+        outputs = now.outputs(image[corner], now.statistics(Source.of(image)))
+        labels = interpret(outputs, now.inference).labels
         panels.append((name, overlay(image[corner], labels, prepared.classes(name)[corner], IGNORE)))
     run.picture(gallery(panels), "validation", step=epoch)
 

@@ -1,4 +1,4 @@
-"""DVC stage `weights`: compute border weight maps for training and validation, and the density of tile centres."""
+"""DVC stage `weights`: compute weight maps, object maps, and the density of tile centres."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import numpy.typing as npt
 from segline import files, params, progress
 from segline.data import borders, imagefiles
 from segline.data.density import cells
-from segline.data.prepared import DENSITY, WEIGHTS, Prepared
+from segline.data.object_maps import object_map
+from segline.data.prepared import DENSITY, OBJECT_MAPS, WEIGHTS, Prepared
 from segline.score.overlay import CLASS_COLOURS, RGB, gallery, view
 
 EXAMPLES = 4  # number of images in the montage
@@ -25,10 +26,15 @@ def main() -> None:
     of_class = borders.class_weights(_train_pixels(prepared), settings.class_balance)
     terms = _terms(settings, of_class)
     names = prepared.names("train") + prepared.names("validation")
+    instances = prepared.dataset.labels == "instances"
     with files.whole_folder(WEIGHTS) as folder:
+        if instances:
+            files.make_empty_folder(folder / OBJECT_MAPS)
 
         def write(name: str) -> None:
             _write_map(prepared, name, terms, folder / f"{name}.npy")
+            if instances:
+                files.save_array(folder / OBJECT_MAPS / f"{name}.npy", object_map(prepared.instances(name)))
 
         for _ in progress.each(write, names, "weights", runtime.progress):
             pass

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
 from segline.data.dataset import IGNORE
-from segline.model.inference import Inference, Probabilities, to_labels
+from segline.model.inference import Inference, Outputs, Probabilities, to_labels
 from segline.model.objects import Separation, find, measured, segments, thin
 from segline.score import boundaries, instances
 from segline.score.judge import AP_IOU
@@ -44,34 +43,31 @@ def segment_threshold(
 
 
 def separation(
-    images: Iterable[tuple[Probabilities, Truth, Truth]],
+    images: Iterable[tuple[Outputs, Truth, Truth]],
     plain: Inference,
-    depths: Sequence[float | None] = DEPTHS,
-    min_areas: Sequence[int] = MIN_AREAS,
-    min_probabilities: Sequence[float] = MIN_PROBABILITIES,
+    choices: Sequence[Separation],
 ) -> Separation:
-    """Return the separation settings with the best object AP at IoU 0.5, computed from the summed counts of all images.
+    """Return the choice with the best object AP at IoU 0.5, computed from the summed counts of all images.
 
     Parameters
     ----------
     images:
-        For each image: probabilities (K, H, W), true classes (H, W), where IGNORE marks ignored pixels, and true
-        instance ids (H, W).
+        For each image: output of the network, true classes (H, W), where IGNORE marks ignored pixels, and true instance
+        ids (H, W).
     plain:
         The other inference settings.
     """
-    choices = [Separation(*choice) for choice in product(depths, min_areas, min_probabilities)]
     counts = {choice: np.zeros(3, np.int64) for choice in choices}
-    for probabilities, classes, instance_ids in images:
-        labels = to_labels(probabilities, plain)
+    for outputs, classes, instance_ids in images:
+        labels = to_labels(outputs.probabilities, plain)
         counted = classes != IGNORE
         truth = np.where(counted, instance_ids, 0)
-        for depth in depths:
-            objects = find(probabilities, labels, Separation(depth))
-            area, probability = measured(objects, probabilities)
+        for parting in dict.fromkeys(replace(choice, min_area=0, min_probability=0.0) for choice in choices):
+            objects = find(outputs, labels, parting)
+            area, probability = measured(objects, outputs.probabilities)
             table = instances.overlaps(truth, np.where(counted, objects, 0))
             for choice in choices:
-                if choice.depth == depth:
+                if (choice.depth, choice.heights) == (parting.depth, parting.heights):
                     keep = (area >= choice.min_area) & (probability >= choice.min_probability)
                     counts[choice] += instances.matches_of(instances.only(table, keep), AP_IOU)
     return max(counts, key=lambda choice: np.nan_to_num(instances.average_precision(*counts[choice].tolist())))

@@ -261,13 +261,13 @@ def forward(network: UNet, batch: Batch, settings: Train, confusion: npt.NDArray
     device = next(network.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     image = batch[0].to(device, memory_format=memory_format, non_blocking=True)
-    target, weights = (part.to(device, non_blocking=True) for part in batch[1:])
+    targets = [part.to(device, non_blocking=True) for part in batch[1:]]
     with autocast(device, settings):
         logits: Tensor = network(image)
     if confusion is not None:
-        predicted = logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        predicted = logits[:, : network.classes].argmax(dim=1).to(torch.uint8).cpu().numpy()
         confusion += counts.confusion(batch[1].numpy(), predicted, len(confusion), IGNORE)
-    return LossSums.of(logits, target, weights)
+    return LossSums.of(logits, *targets)
 
 
 def autocast(device: torch.device, settings: Train) -> torch.autocast:

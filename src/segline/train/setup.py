@@ -15,7 +15,8 @@ from segline.model.unet import UNet
 from segline.params import Train, Tuned
 from segline.train.loss import LossSums
 
-Batch = Sequence[Tensor]  # image (b, C, n, n), target (b, m, m), weights (b, m, m)
+# image (b, C, n, n), target (b, m, m), weights (b, m, m), and object map (b, m, m) if the network predicts it
+Batch = Sequence[Tensor]
 
 
 @dataclass
@@ -74,6 +75,7 @@ def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
         seed=settings.seed,
         ignore=IGNORE,
         density=prepared.density(),
+        object_maps=prepared.object_maps("train") if tuned.model.object_map else None,
     )
     validation_tiles = ValidationTiles(
         *prepared.tile_sources("validation"),
@@ -82,6 +84,7 @@ def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
         output=output,
         most=settings.validation_tiles,
         ignore=IGNORE,
+        object_maps=prepared.object_maps("validation") if tuned.model.object_map else None,
     )
     validation: DataLoader[Batch] = DataLoader(validation_tiles, batch_size=settings.batch_size)  # type: ignore[arg-type]
     return Training(state, tiles, validation, description)
