@@ -55,3 +55,16 @@ def test_rebuild_compares_model_data_and_environment(
     assert rebuild._compare(project, {**tags, **changes}, METRICS, lines.append) == code
     assert message in "\n".join(lines)
     assert "pixel_error" not in "\n".join(lines)  # the run has no such metric
+
+
+@pytest.mark.parametrize(
+    ("content", "limits"),
+    [
+        ({"train": {"minutes": "auto"}, "tune": {"minutes": 2.5}}, ["train.minutes", "tune.minutes"]),
+        ({"train": {"minutes": 0}, "tune": {"minutes": "auto"}}, ["tune.minutes"]),
+        ({"train": {"epochs": 3}}, []),  # written by a release without limits
+        ([], []),
+    ],
+)
+def test_limits_of_time_are_found_in_any_settings(content: object, limits: list[str]) -> None:
+    assert rebuild._limits(content) == limits

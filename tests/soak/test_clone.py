@@ -185,7 +185,8 @@ def test_a_version_with_planned_settings_is_rebuilt_with_its_own_plan(finished: 
     project = Project(tmp_path / "project")
     shutil.copytree(finished.folder, project.folder, symlinks=True)
     project.run("segline", "preset", "auto", PYTHONPATH="src")
-    project.set(plan={"minutes": 0.1}, model={"width": 4})
+    # Limits of time that even a busy machine keeps: a training that was shortened cannot be rebuilt.
+    project.set(plan={"minutes": 0.1}, model={"width": 4}, train={"minutes": 5}, tune={"minutes": 5})
     project.commit("planned settings")
     output = project.run("dvc", "repro")
     assert "timing training steps of a network of width 4" in output

@@ -78,7 +78,13 @@ def main(which: str, name: str, keep: Path | None, say: Callable[[str], None]) -
                 "commit has a dvc.lock with its plan; commit dvc.lock after each `dvc repro`"
             )
         _reproduce(clone, content, version.tags)
-        return _compare(clone.project, version.tags, metrics, say)
+        result = _compare(clone.project, version.tags, metrics, say)
+        if result != SAME and (limits := _limits(content)):
+            say(
+                f"the rebuild ignores {' and '.join(limits)}; a training or search that was shortened to keep to these "
+                "limits cannot be repeated"
+            )
+        return result
 
 
 def _reproduce(clone: Clone, content: Any, tags: Mapping[str, str]) -> None:
@@ -98,7 +104,10 @@ def _reproduce(clone: Clone, content: Any, tags: Mapping[str, str]) -> None:
     settings = yaml.load(file.read_text(encoding="utf-8-sig"))
     if (threads := tags.get("env.threads", "")).isdecimal() and len(threads) < 5:  # users can edit tags
         settings.setdefault("runtime", {})["threads"] = int(threads)
-        yaml.dump(settings, file)
+    for name in _limits(content):
+        # A limit would shorten the training on a machine that is slower now than it was then.
+        settings[name.split(".")[0]]["minutes"] = 0
+    yaml.dump(settings, file)
     if (clone.project / f"{source}.dvc").is_file():  # otherwise a stage generates the dataset
         clone.fetch([source])
     if params.automatic(content):
@@ -111,6 +120,11 @@ def _reproduce(clone: Clone, content: Any, tags: Mapping[str, str]) -> None:
     done = subprocess.run(command, cwd=clone.project, env={**surroundings(), "PATH": path}, check=False)
     if done.returncode:
         raise RebuildError(f"dvc repro failed with exit code {done.returncode}; see the last lines of its output above")
+
+
+def _limits(content: Any) -> list[str]:
+    """Return the full names of the settings in `content` that limit the time of training or search."""
+    return [name for name in ("train.minutes", "tune.minutes") if params.value_at(content, name)]
 
 
 def _compare(project: Path, tags: Mapping[str, str], metrics: Mapping[str, float], say: Callable[[str], None]) -> int:
