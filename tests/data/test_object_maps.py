@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from segline.data import object_maps
 from segline.data.object_maps import object_map
 
 INSTANCES = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3))
@@ -39,6 +40,14 @@ def test_hand_made_squares(instances: list[list[int]], expected: list[int]) -> N
 @given(INSTANCES)
 def test_equals_a_brute_force_search(instances: np.ndarray) -> None:
     np.testing.assert_allclose(object_map(instances), by_brute_force(instances), atol=1)
+
+
+@given(INSTANCES, st.integers(1, 30))
+def test_bands_of_any_height_give_the_same_map(instances: np.ndarray, band: int) -> None:
+    whole = object_map(instances)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(object_maps, "BAND", band)
+        np.testing.assert_array_equal(object_map(instances), whole)
 
 
 @given(INSTANCES)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from segline import files, params, progress
 from segline.data import borders, imagefiles
 from segline.data.density import cells
-from segline.data.object_maps import object_map
+from segline.data.object_maps import object_map_bands
 from segline.data.prepared import DENSITY, OBJECT_MAPS, WEIGHTS, Prepared
 from segline.score.overlay import CLASS_COLOURS, RGB, gallery, view
 
@@ -34,7 +34,8 @@ def main() -> None:
         def write(name: str) -> None:
             _write_map(prepared, name, terms, folder / f"{name}.npy")
             if instances:
-                files.save_array(folder / OBJECT_MAPS / f"{name}.npy", object_map(prepared.instances(name)))
+                file, shape = folder / OBJECT_MAPS / f"{name}.npy", prepared.target(name).shape
+                files.save_parts(file, shape, np.uint8, object_map_bands(lambda: prepared.instances(name)))
 
         for _ in progress.each(write, names, "weights", runtime.progress):
             pass
