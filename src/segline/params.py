@@ -516,8 +516,9 @@ def reads_schedule(name: str, kinds: Iterable[object]) -> bool:
 class Evaluate(Section):
     """Prediction and evaluation with the trained network. Changing these settings does not trigger retraining."""
 
-    threshold: Literal["argmax"] | Fraction = Field(
-        "argmax", description="probability above which a pixel is foreground; argmax: the most probable class"
+    threshold: Literal["auto", "argmax"] | Fraction = Field(
+        "auto",
+        description="probability above which a pixel is foreground; auto: chosen on validation; argmax: no threshold",
     )
     segment_threshold: Literal["auto", "off"] | Fraction = Field(
         "auto",

@@ -156,11 +156,11 @@ def test_a_stop_between_any_two_windows_changes_no_result(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("separation", SEPARATIONS)
-@pytest.mark.parametrize("band", [1, 333, 10**6])
+@pytest.mark.parametrize(("band", "threshold"), [(1, 0.2), (333, None), (333, 0.3), (10**6, 0.6)])
 def test_separated_objects_equal_those_in_memory(
-    separation: Separation | None, band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    separation: Separation | None, band: int, threshold: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watershed, "BAND", band)
-    subject = predictor(Inference(None if band > 1 else 0.6, None, separation, 1, 48))
+    subject = predictor(Inference(threshold, None, separation, 1, 48))
     assert subject.predict(image(120, 97)).objects.max() > 10
     assert_same(subject, image(120, 97), tmp_path)

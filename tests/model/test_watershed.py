@@ -17,12 +17,12 @@ CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
 LANDSCAPES = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=10), elements=st.integers(-1, 6))
 
 
-def objects(heights: np.ndarray, step: int, rows: int) -> np.ndarray:
+def objects(heights: np.ndarray, step: int, rows: int, floor: int = 0) -> np.ndarray:
     """Find the objects (H, W) of a landscape, added `rows` at a time; 0 where the landscape is negative."""
     padded = np.pad(heights, ((1, 1), (0, 0)), constant_values=-1).astype(np.int32)
     subject = Watershed()
     ids = [subject.add(padded[top : min(top + rows, len(heights)) + 2]) for top in range(0, len(heights), rows)]
-    return subject.objects(step)[np.concatenate(ids)]
+    return subject.objects(step, floor)[np.concatenate(ids)]
 
 
 def numbered(parts: np.ndarray) -> np.ndarray:
@@ -32,9 +32,9 @@ def numbered(parts: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=300)
-@given(LANDSCAPES, st.integers(0, 4), st.integers(1, 9))
-def test_the_number_of_rows_per_band_changes_nothing(heights: np.ndarray, step: int, rows: int) -> None:
-    whole, banded = objects(heights, step, len(heights)), objects(heights, step, rows)
+@given(LANDSCAPES, st.integers(0, 4), st.integers(1, 9), st.integers(0, 3))
+def test_the_number_of_rows_per_band_changes_nothing(heights: np.ndarray, step: int, rows: int, floor: int) -> None:
+    whole, banded = objects(heights, step, len(heights), floor), objects(heights, step, rows, floor)
     np.testing.assert_array_equal(numbered(whole), numbered(banded))
 
 
@@ -69,6 +69,21 @@ def test_objects_agree_with_scikit_image(seed: int) -> None:
     mapped = np.zeros(peaks.max() + 1, np.int64)
     mapped[peaks] = ours
     assert (mapped[theirs] == ours)[heights >= 0].mean() > 0.99
+
+
+@settings(max_examples=300)
+@given(LANDSCAPES, st.integers(0, 4), st.integers(0, 5))
+def test_below_the_floor_objects_grow_but_do_not_change(heights: np.ndarray, step: int, floor: int) -> None:
+    """Above the floor, the objects are those of a landscape without the rest; below it, what touches one joins one."""
+    segmented = objects(heights, step, 3, floor)
+    above = heights >= floor
+    np.testing.assert_array_equal(
+        numbered(np.where(above, segmented, 0)), numbered(objects(np.where(above, heights, -1), step, 3))
+    )
+    parts = label(heights >= 0, connectivity=1)
+    np.testing.assert_array_equal(segmented > 0, np.isin(parts, np.unique(parts[above & (parts > 0)])))
+    for number in np.unique(segmented[segmented > 0]):
+        assert label(segmented == number, connectivity=1).max() == 1
 
 
 def test_more_ids_than_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

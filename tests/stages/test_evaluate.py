@@ -82,16 +82,24 @@ def test_settings_with_a_value_are_not_searched(
     labels: str, settings: dict[str, object], expected: Inference, tmp_path: Path
 ) -> None:
     network = Network(0.7)
+    settings = {"threshold": "argmax"} | settings
     assert evaluate._chosen(network, prepared(tmp_path, labels), Evaluate(**settings), "off") == expected
     assert network.calls == 0
 
 
 @pytest.mark.parametrize(("line", "parted"), [(0.7, True), (0.1, False)])
 def test_a_watershed_is_chosen_if_objects_touch(line: float, parted: bool, tmp_path: Path) -> None:
-    chosen = evaluate._chosen(Network(line), prepared(tmp_path, "instances"), Evaluate(), "off")
+    chosen = evaluate._chosen(Network(line), prepared(tmp_path, "instances"), Evaluate(threshold="argmax"), "off")
     assert chosen.separation is not None
     assert (chosen.separation.depth is not None) == parted
     assert chosen.segment_threshold is None
+
+
+@pytest.mark.parametrize("labels", ["instances", "classes"])
+def test_a_threshold_that_follows_the_outlines_is_chosen(labels: str, tmp_path: Path) -> None:
+    network, data = Network(0.7), prepared(tmp_path, labels)
+    assert evaluate._chosen(network, data, Evaluate(), "off").threshold == 0.7
+    assert network.calls == 1  # for the threshold and for all that depends on it
 
 
 def test_a_segment_threshold_is_chosen_if_borders_are_faint(tmp_path: Path) -> None:
@@ -108,4 +116,4 @@ def test_only_evenly_spread_validation_images_are_predicted(tmp_path: Path, monk
     monkeypatch.setattr(evaluate, "CHOSEN_ON", 3 * SIDE * SIDE)
     network = SimpleNamespace(outputs=lambda raw: raw)
     predicted = evaluate._validation(network, prepared(tmp_path, "instances", images=7), "off")
-    assert [name for name, _ in predicted] == ["image0", "image3", "image6"]
+    assert list(predicted) == ["image0", "image3", "image6"]

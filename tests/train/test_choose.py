@@ -6,6 +6,7 @@ from itertools import product
 import cv2
 import numpy as np
 import pytest
+from sklearn.metrics import jaccard_score
 
 from segline.data.dataset import IGNORE
 from segline.model.inference import Inference, to_labels
@@ -109,6 +110,40 @@ def test_separation_stays_mild_without_any_object() -> None:
     nothing = np.stack([np.ones((9, 9), np.float32), np.zeros((9, 9), np.float32)])
     blank = np.zeros((9, 9), np.uint8)
     assert choose.separation([(Outputs(nothing), blank, blank.astype(np.int32))], Inference(), ALL) == Separation()
+
+
+@pytest.mark.parametrize("kinds", [2, 3])
+def test_the_threshold_is_the_best_of_all(kinds: int) -> None:
+    rng = np.random.default_rng(kinds)
+    truths = [rng.integers(0, kinds, (20, 30)).astype(np.uint8) for _ in range(2)]
+    images = []
+    for truth in truths:
+        p = rng.random((kinds, 20, 30), np.float32) + 0.4 * (truth == np.arange(kinds)[:, None, None])
+        p[0] *= 2
+        truth[:2] = IGNORE
+        images.append(((p / p.sum(axis=0)).astype(np.float32), truth))
+
+    def mean_iou(threshold: float | None) -> float:
+        labels = [to_labels(p, Inference(threshold)) for p, _ in images]
+        together = [np.concatenate(parts) for parts in (truths, labels)]
+        counted = together[0] != IGNORE
+        return float(jaccard_score(*(part[counted] for part in together), average=None)[1:].mean())
+
+    best = choose.threshold(iter(images))
+    assert best is not None
+    assert mean_iou(best) == max(map(mean_iou, (None, *choose.THRESHOLDS))) > mean_iou(None)
+
+
+def test_there_is_no_threshold_without_a_gain() -> None:
+    blank = np.zeros((9, 9), np.uint8)
+    assert choose.threshold([(np.stack([np.ones((9, 9), np.float32), np.zeros((9, 9), np.float32)]), blank)]) is None
+
+
+def test_below_even_chances_no_depth_joins_objects_across_the_rim() -> None:
+    assert choose.depths(None) == choose.depths(0.5) == choose.DEPTHS
+    p, _, truth = cells(np.random.default_rng(0), line=0.4)
+    apart = find(p, to_labels(p.probabilities, Inference(0.3)), Separation(choose.depths(0.3)[0]))
+    assert apart.max() == truth.max()
 
 
 @pytest.mark.parametrize(("faint", "expected"), [(0.7, 0.7), (0.2, None)])

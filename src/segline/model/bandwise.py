@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .maps import Maps, Show
-from .objects import Heights, Separation, distances, heights, learned, reach, steps
+from .objects import FLOOR, Heights, Separation, core, distances, heights, learned, reach, steps
 from .watershed import Ids, Watershed, bands, check_count
 
 MARGIN = 64  # number of rows above and below a band that are searched first for the nearest background
@@ -73,7 +73,7 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
         watershed = Watershed()
         for rows in bands(maps.height, maps.width):
             write(rows, watershed.add(_landscape(maps, rows, separation.heights)))
-        component = watershed.objects(steps(separation.depth))
+        component = watershed.objects(steps(separation.depth), FLOOR)
     lowest, dense = np.unique(component, return_inverse=True)
     sums = _count(maps, dense.astype(np.int32), len(lowest), show)
     probability = 1 - sums.background / np.maximum(sums.area, 1)
@@ -147,7 +147,7 @@ def _landscape(maps: Maps, rows: slice, kind: Heights) -> npt.NDArray[np.int32]:
     """Return the height map of `rows` and of one row above and below; rows outside the image have height -1."""
     around = slice(max(0, rows.start - 1), min(maps.height, rows.stop + 1))
     if kind == "distance":
-        ground = heights(_distances(maps, around), maps.probabilities(around))
+        ground = heights(_distances(maps, around), maps.probabilities(around), maps.labels(around))
     else:
         ground = learned(maps.object_map(around), maps.probabilities(around), maps.labels(around))
     missing = (around.start - rows.start + 1, rows.stop + 1 - around.stop)
@@ -155,14 +155,15 @@ def _landscape(maps: Maps, rows: slice, kind: Heights) -> npt.NDArray[np.int32]:
 
 
 def _distances(maps: Maps, rows: slice) -> npt.NDArray[np.float32]:
-    """Measure the distance from each pixel in `rows` to the nearest background pixel of the whole image.
+    """Measure the distance from each pixel in `rows` to the nearest pixel outside the core, in the whole image.
 
-    Only a window around the rows is read. The window grows until no background pixel outside it can be nearer.
+    Only a window around the rows is read. The window grows until no such pixel beyond it can be nearer.
     """
     most, margin = reach(maps.height, maps.width), MARGIN
     while True:
         window = slice(max(0, rows.start - margin), min(maps.height, rows.stop + margin))
-        inside = np.concatenate([maps.labels(band) > 0 for band in bands(window.stop, maps.width, window.start)])
+        parts = bands(window.stop, maps.width, window.start)
+        inside = np.concatenate([core(maps.labels(part), maps.probabilities(part)) for part in parts])
         distance = distances(inside, most)[rows.start - window.start : rows.stop - window.start]
         row = np.arange(rows.start, rows.stop)
         above = row - window.start + 1 if window.start else most

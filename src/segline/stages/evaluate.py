@@ -1,7 +1,8 @@
 """DVC stage `evaluate`: predict the test split and compare the predictions with the ground truth."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +17,8 @@ from segline.data.prepared import PREPARED, SPLITS, Prepared
 from segline.model import tiling
 from segline.model.geometry import SizeError
 from segline.model.images import encode_png
-from segline.model.inference import Inference, Outputs, Predictor, interpret, load_with
-from segline.model.objects import Heights, Separation, encode
+from segline.model.inference import Inference, Outputs, Predictor, Probabilities, interpret, load_with
+from segline.model.objects import Heights, Labels, Separation, encode
 from segline.score import card, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.text import MESSAGE, cut
@@ -90,50 +91,56 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
 
 
 def _plain(settings: params.Evaluate) -> Inference:
-    """Return the inference settings that apply to every model: threshold, views and tile."""
-    threshold = None if settings.threshold == "argmax" else float(settings.threshold)
+    """Return the inference settings that apply to every model: threshold, if it is a number, views and tile."""
+    threshold = None if isinstance(settings.threshold, str) else float(settings.threshold)
     return Inference(threshold, views=settings.views, tile=settings.tile)
 
 
 def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
     """Return the inference settings for the model. Each `auto` setting gets a value chosen on validation images."""
     plain, kind = predictor.inference, prepared.dataset.labels
-    if kind == "classes":
-        return plain
-    if not isinstance(settings.segment_threshold, str):
+    outputs = cache(partial(_validation, predictor, prepared, mode))  # predicts when something must be chosen
+
+    def pixels() -> Iterator[tuple[Probabilities, Labels]]:
+        return ((output.probabilities, prepared.classes(name)) for name, output in outputs().items())
+
+    if settings.threshold == "auto" and kind != "boundaries":
+        plain = replace(plain, threshold=choose.threshold(pixels()))
+    if not isinstance(settings.segment_threshold, str) and kind != "classes":
         plain = replace(plain, segment_threshold=settings.segment_threshold)
     elif settings.segment_threshold == "auto" and kind == "boundaries":
-        images = ((o.probabilities, prepared.classes(name)) for name, o in _validation(predictor, prepared, mode))
-        plain = replace(plain, segment_threshold=choose.segment_threshold(images, plain))
-    if kind == "boundaries":
+        plain = replace(plain, segment_threshold=choose.segment_threshold(pixels(), plain))
+    if kind != "instances":
         return plain
-    return replace(plain, separation=_separation(predictor, plain, prepared, settings, mode))
+    return replace(plain, separation=_separation(predictor, plain, prepared, settings, outputs))
 
 
 def _separation(
-    predictor: Predictor, plain: Inference, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode
+    predictor: Predictor,
+    plain: Inference,
+    prepared: Prepared,
+    settings: params.Evaluate,
+    outputs: Callable[[], dict[str, Outputs]],
 ) -> Separation:
     """Return the settings that separate touching objects. Each `auto` setting gets its value from validation images."""
     depth, area, probability = settings.watershed_depth, settings.min_area, settings.min_probability
-    depths = choose.DEPTHS if depth == "auto" else (None if depth == "off" else float(depth),)
+    depths = choose.depths(plain.threshold) if depth == "auto" else (None if depth == "off" else float(depth),)
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)
     probabilities = choose.MIN_PROBABILITIES if probability == "auto" else (float(probability),)
     heights: tuple[Heights, ...] = ("distance", "object_map") if predictor.network.object_map else ("distance",)
     choices = [Separation(*choice) for choice in product(depths, areas, probabilities, heights)]
     if len(choices) == 1:
         return choices[0]
-    images = (
-        (o, prepared.classes(name), prepared.instances(name)) for name, o in _validation(predictor, prepared, mode)
-    )
+    images = ((output, prepared.classes(name), prepared.instances(name)) for name, output in outputs().items())
     return choose.separation(images, plain, choices)
 
 
-def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> Iterator[tuple[str, Outputs]]:
+def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> dict[str, Outputs]:
     """Predict all validation images. If they have over `CHOSEN_ON` pixels in total, predict only every nth image."""
     names = prepared.names("validation")
     pixels = sum(prepared.image(name)[..., 0].size for name in names)
-    for name in progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode):
-        yield name, predictor.outputs(prepared.image(name))
+    chosen = progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode)
+    return {name: predictor.outputs(prepared.image(name)) for name in chosen}
 
 
 def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:

@@ -1,4 +1,4 @@
-"""Choose inference settings on the validation split: the segment threshold, or how to separate touching objects."""
+"""Choose inference settings on the validation split: thresholds, and how to separate touching objects."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -8,21 +8,62 @@ import numpy.typing as npt
 
 from segline.data.dataset import IGNORE
 from segline.model.inference import Inference, Outputs, Probabilities, to_labels
-from segline.model.objects import Separation, find, measured, segments, thin
-from segline.score import boundaries, instances
+from segline.model.objects import REACH, Separation, find, measured, segments, thin
+from segline.score import boundaries, counts, instances
 from segline.score.judge import AP_IOU
 
 Truth = npt.NDArray[np.uint8] | npt.NDArray[np.int32]  # (H, W)
 
-THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
+THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 # Of equally good settings, the first is chosen. So each tuple starts with the value that changes a prediction least.
-DEPTHS = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
+DEPTHS: tuple[float | None, ...] = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
 MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 
 
+def threshold(images: Iterable[tuple[Probabilities, Truth]], thresholds: Sequence[float] = THRESHOLDS) -> float | None:
+    """Return the threshold with the best mean IoU of the foreground classes; None if the likeliest class is best.
+
+    Parameters
+    ----------
+    images:
+        For each image: probabilities (K, H, W), and true classes (H, W), where IGNORE marks ignored pixels.
+    """
+    levels = np.array(thresholds)
+    likeliest, passing = [], []
+    for probabilities, classes in images:
+        counted = classes != IGNORE
+        truth, p = classes[counted].astype(np.intp), probabilities[:, counted]
+        kinds = len(p)
+        likeliest.append(np.bincount(truth * kinds + p.argmax(axis=0), minlength=kinds**2).reshape(kinds, kinds))
+        # A pixel passes the first `passed` thresholds, so one table of counts holds the confusion matrices of all.
+        passed = np.searchsorted(levels, 1 - p[0], side="left")
+        cells = (truth * kinds + p[1:].argmax(axis=0) + 1) * (levels.size + 1) + passed
+        size = kinds**2 * (levels.size + 1)
+        passing.append(np.bincount(cells, minlength=size).reshape(kinds, kinds, -1))
+    above = np.stack(passing).sum(axis=0)
+    best, score = None, counts.mean_iou(np.stack(likeliest).sum(axis=0))
+    for number, level in enumerate(thresholds):
+        matrix = above[..., number + 1 :].sum(axis=-1)
+        matrix[:, 0] = above[..., : number + 1].sum(axis=(1, 2))
+        if (value := counts.mean_iou(matrix)) > score:
+            best, score = level, value
+    return best
+
+
+def depths(threshold: float | None) -> tuple[float | None, ...]:
+    """Return the depths to try with this threshold.
+
+    Below a threshold of 0.5, connected components would join what the rim alone connects. A watershed with the greatest
+    depth does not.
+    """
+    return DEPTHS if threshold is None or threshold >= 0.5 else (float(REACH), *DEPTHS[1:])
+
+
 def segment_threshold(
-    images: Iterable[tuple[Probabilities, Truth]], plain: Inference, thresholds: Sequence[float | None] = THRESHOLDS
+    images: Iterable[tuple[Probabilities, Truth]],
+    plain: Inference,
+    thresholds: Sequence[float | None] = (None, *THRESHOLDS),
 ) -> float | None:
     """Return the segment threshold with the best mean V^Rand; None if the mean is best without a threshold.
 
@@ -57,7 +98,7 @@ def separation(
     plain:
         The other inference settings.
     """
-    counts = {choice: np.zeros(3, np.int64) for choice in choices}
+    found = {choice: np.zeros(3, np.int64) for choice in choices}
     for outputs, classes, instance_ids in images:
         labels = to_labels(outputs.probabilities, plain)
         counted = classes != IGNORE
@@ -69,8 +110,8 @@ def separation(
             for choice in choices:
                 if (choice.depth, choice.heights) == (parting.depth, parting.heights):
                     keep = (area >= choice.min_area) & (probability >= choice.min_probability)
-                    counts[choice] += instances.matches_of(instances.only(table, keep), AP_IOU)
-    return max(counts, key=lambda choice: np.nan_to_num(instances.average_precision(*counts[choice].tolist())))
+                    found[choice] += instances.matches_of(instances.only(table, keep), AP_IOU)
+    return max(found, key=lambda choice: np.nan_to_num(instances.average_precision(*found[choice].tolist())))
 
 
 def _mean(values: list[float]) -> float:
