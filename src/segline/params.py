@@ -427,7 +427,9 @@ def _default_space() -> dict[str, Axis]:
             Axis(name="train.schedule.kind", choices=("poly", "cosine", "one_cycle")),
             Axis(name="train.schedule.power", low=0.5, high=2),
             Axis(name="train.schedule.warmup_percent", low=10, high=40),
-            Axis(name="train.batch_size", choices=(2, 4)),
+            Axis(name="model.input_norm", choices=("dataset", "image")),
+            Axis(name="augment.contrast", low=0, high=0.4),
+            Axis(name="augment.extra_probability", low=0, high=0.6),
         )
     }
 
@@ -661,7 +663,7 @@ PLANNED = (
     "model.reduction",
     "model.object_map",
     *(f"augment.{name}" for name in ("elastic_grid", "elastic_sigma", "rotation", "mirror", "min_scale", "max_scale")),
-    *(f"augment.{name}" for name in ("brightness", "contrast", "noise")),
+    *(f"augment.{name}" for name in ("brightness", "contrast", "noise", "extra", "extra_probability")),
     *(f"train.{name}" for name in ("epochs", "tiles_per_epoch", "batch_size", "tile", "optimizer", "learning_rate")),
     *(f"train.{name}" for name in ("momentum", "momentum_start", "weight_decay", "dice_weight", "gradient_clipping")),
     *(f"train.{name}" for name in ("amp", "validation_tiles", "monitor", "minutes")),
@@ -754,8 +756,8 @@ def _planned(names: Sequence[str]) -> dict[str, Any]:
     for name, value in values.items():
         if value is None or value == AUTO:
             raise ParamsError(f"{PLAN_FILE} has no value for {name}; {PLAN_REMEDY}")
-        if not isinstance(value, str | int | float):
-            raise ParamsError(f"{PLAN_FILE}: {name} = {shown(value)} is not a single value; {PLAN_REMEDY}")
+        if isinstance(value, dict):
+            raise ParamsError(f"{PLAN_FILE}: {name} = {shown(value)} is a mapping, not a value; {PLAN_REMEDY}")
     return nested(values)
 
 

@@ -10,10 +10,12 @@ from segline.commands import explain
 
 SETTINGS = """
 model: {padding: auto, width: 12}
+augment: {extra: auto}
 train: {schedule: {kind: auto}, amp: auto}
 """
 PLAN = """
 model: {padding: same, width: 32}
+augment: {extra: [{Blur: {}}, {CLAHE: {p: 0.5}}]}
 train: {schedule: {kind: one_cycle}}
 measured: 7 images measured
 reasons: {model.padding: why, model.width: "[bold]", train.schedule.kind: because}
@@ -40,6 +42,7 @@ def test_each_setting_has_both_values_and_the_reason() -> None:
     rows = {line.split()[0]: line.split()[1:] for line in shown().splitlines() if line.strip()}
     assert rows["padding"] == ["same", "why"]
     assert rows["width"] == ["12", "set", "in", "params.yaml;", "the", "plan:", "32", "([bold])"]
+    assert rows["extra"] == ["Blur,", "CLAHE"]
     assert rows["schedule.kind"] == ["one_cycle", "because"]
     assert rows["amp"] == ["-"]
     assert rows["dropout"] == ["0", "set", "in", "params.yaml"]

@@ -11,6 +11,7 @@ from segline.planning import recipe
 from segline.planning.fingerprint import Fingerprint
 from segline.planning.speed import NoMemoryError, Speed
 from segline.train.space import SearchPlan
+from segline.transforms import checked, probe
 
 CELLS = Fingerprint(
     kind="instances",
@@ -70,6 +71,8 @@ def length(speed: Speed, minutes: float, fixed: recipe.Fixed, batch_size: int = 
         ({"diameters": (), "side": 90}, {"train.tile": 96, "model.depth": 3, "model.reduction": 1}),
         ({"diameters": (), "side": 900}, {"train.tile": 256}),
         ({"contrast": 0.004}, {"augment.noise": 0.0004, "augment.brightness": 0.0012}),
+        ({}, {"augment.extra": [{"RandomGamma": {"gamma_limit": [80, 125]}}], "augment.extra_probability": 0.3}),
+        ({"dtype": "float32"}, {"augment.extra": []}),
     ],
 )
 def test_a_setting_follows_from_the_data(changes: dict[str, Any], expected: dict[str, object]) -> None:
@@ -99,6 +102,7 @@ def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
         ({"train.tile": 100}, {"train.tile": 100, "model.depth": 2}),
         ({"model.reduction": 4}, {"train.tile": 384, "model.reduction": 4}),
         ({"model.depth": 5}, {"train.tile": 160}),
+        ({"augment.extra": [{"Blur": {}}]}, {"augment.extra": [{"Blur": {}}], "augment.extra_probability": 1.0}),
         ({"model.depth": 6}, {"train.tile": 192}),
         ({"weights.kind": "falk2019"}, {"weights.kind": "falk2019", "weights.w0": 50.0, "weights.sigma": 6.0}),
         # 160 px of output and 44 px of context on each side; legal sizes are 28 + 8k
@@ -138,6 +142,14 @@ def test_every_plan_is_valid_and_gives_a_reason(kind: str, side: int, diameters:
         Geometry(model.depth, model.padding, model.upsampling, model.reduction).check(settings.train.tile, "tile")
         SearchPlan(Tuned(model=model, augment=settings.augment, train=settings.train), settings.tune)
         assert settings.evaluate.tile == 0
+
+
+@pytest.mark.parametrize("channels", range(1, 6))
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_the_planned_transforms_suit_every_kind_of_image(dtype: str, channels: int) -> None:
+    entries = planned(dtype=dtype, channels=channels)["augment.extra"]
+    probe(checked(entries), dtype, channels, 64)
+    assert bool(entries) == (dtype != "float32")
 
 
 @pytest.mark.parametrize(

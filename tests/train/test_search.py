@@ -80,9 +80,11 @@ def test_trial_0_has_the_settings_of_params_yaml(uninterrupted: list[TrialOutcom
         "train.learning_rate",
         "train.momentum",
         "train.weight_decay",
-        "train.batch_size",
         "train.schedule.kind",
         "train.schedule.power",
+        "model.input_norm",
+        "augment.contrast",
+        "augment.extra_probability",
     }
 
 

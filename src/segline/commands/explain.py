@@ -69,4 +69,6 @@ def table(own: Mapping[str, object], planned: Mapping[str, object], reasons: Map
 
 
 def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(name for entry in value for name in entry) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -16,6 +16,7 @@ from segline.planning.speed import NoMemoryError, Speed
 # Settings and sections of params.yaml that other choices depend on, or that the time of a training step depends on.
 INPUTS = (
     "model",
+    "augment.extra",
     *(f"train.{name}" for name in ("amp", "batch_size", "channels_last", "epochs", "optimizer", "tile")),
     *("train.tiles_per_epoch", "train.validation_tiles", "tune.epochs", "tune.trials", "weights.kind"),
 )
@@ -81,6 +82,7 @@ def choose(data: Fingerprint, fixed: Fixed) -> list[Choice]:
         *network,
         *_weights(data, fixed),
         *_augmentation(data, side),
+        *_extra(data, fixed),
         Choice("train.tile", side, reason),
         *_training(data),
         *_evaluation(data),
@@ -235,6 +237,23 @@ def _augmentation(data: Fingerprint, side: int) -> Iterator[Choice]:
     brightness = _rounded(0.3 * data.contrast) if data.contrast else default.brightness
     noise = _rounded(0.1 * data.contrast) if data.contrast else default.noise
     yield from (Choice("augment.brightness", brightness, reason), Choice("augment.noise", noise, reason))
+
+
+def _extra(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
+    """Choose transforms of albumentations that imitate another camera or stain."""
+    if "augment.extra" in fixed:
+        yield Choice("augment.extra", fixed["augment.extra"], FIXED)
+        yield Choice("augment.extra_probability", 1.0, "your transforms are applied to every tile")
+        return
+    if data.dtype.startswith("float"):
+        yield Choice("augment.extra", [], "albumentations would clip the values of float images")
+    elif data.channels == 3:
+        colours = {"brightness": [1, 1], "contrast": [1, 1], "saturation": [0.8, 1.25], "hue": [-0.03, 0.03]}
+        yield Choice("augment.extra", [{"ColorJitter": colours}], "stains and cameras differ a little in colour")
+    else:
+        gamma = [{"RandomGamma": {"gamma_limit": [80, 125]}}]
+        yield Choice("augment.extra", gamma, "cameras differ a little in how they show brightness")
+    yield Choice("augment.extra_probability", 0.3, "most tiles keep the look of the training images")
 
 
 def _training(data: Fingerprint) -> Iterator[Choice]:
