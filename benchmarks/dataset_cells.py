@@ -48,7 +48,6 @@ class Set:
     minutes: float
     metrics: tuple[Metric, ...]
     options: tuple[str, ...] = ()  # of `segline import`
-    splits: str = ""  # the preset whose section `prepare` is used
     changes: Changes = field(default_factory=dict)
     drawn: bool = False  # by stage sample, not imported
     regroup: bool = False  # into the groups that `segline check --groups` finds
@@ -57,8 +56,6 @@ class Set:
     def settings(self) -> dict[str, Any]:
         """Return the content of params.yaml, but for the time and the seed."""
         content: dict[str, Any] = Params().model_dump(mode="json")
-        if self.splits:
-            content["prepare"] = preset.settings(self.splits)["prepare"]
         own = {**OURS, "data.source": f"data/raw/{self.name}", **self.changes}
         return dict(merged(merged(content, nested(own)), preset.settings(AUTO)))
 
@@ -75,24 +72,33 @@ def named(*classes: str) -> tuple[str, ...]:
     return tuple(word for number, name in enumerate(classes, 1) for word in ("--class", f"{number}={name}"))
 
 
+# The percentages 10.0, 15.0 and 20.0 stay floats, because `Set.key` is computed from their JSON text.
 SETS = (
     # Twice the default's images, half of them for the test, so that training has about as many as in the default.
     Set("cells", 10, (AP,), changes={"sample.images": 40, "prepare.test_percent": 50}, drawn=True),
+    # Slices are consecutive, so the test split is two whole blocks, one from each half of the stack.
     Set(
         "isbi2012",
         15,
         (Metric("V^Rand", ("v_rand",)), Metric("pixel error (lower is better)", ("pixel_error",))),
-        splits="isbi2012",
+        changes={"prepare.validation": ["00", "15"], "prepare.test": ["06", "07", "08", "21", "22", "23"]},
     ),
-    Set("dsb2018", 10, (AP,), splits="dsb2018"),
-    Set("wbc", 4, (Metric("mean IoU", ("mean_iou",)), FOREGROUND), named("cytoplasm", "nucleus"), splits="wbc"),
+    # Few images show tissue or brightfield, so validation and test splits are larger.
+    Set("dsb2018", 10, (AP,), changes={"prepare.val_percent": 15.0, "prepare.test_percent": 20.0}),
+    Set(
+        "wbc",
+        4,
+        (Metric("mean IoU", ("mean_iou",)), FOREGROUND),
+        named("cytoplasm", "nucleus"),
+        changes={"prepare.val_percent": 10.0, "prepare.test_percent": 20.0},
+    ),
     # The groups that come with the data do not keep the photographs of a tile together.
     Set(
         "magnetic_tile",
         10,
         (Metric("detection AUC", ("detection_auc",)), Metric("IoU of cracks", ("iou", "crack")), FOREGROUND),
         named("blowhole", "break", "crack", "fray", "uneven"),
-        splits="magnetic_tile",
+        changes={"prepare.val_percent": 15.0, "prepare.test_percent": 20.0},
         regroup=True,
     ),
     # Both eyes of a patient stay together; seven of the fourteen patients are the test split.

@@ -255,7 +255,7 @@ def test_arguments_of_torch_are_not_another_spelling(house: Path, line: str) -> 
     [
         ("params.yaml", "  learning_rate:", "  lr:"),
         ("params.yaml", "    gamma:", "    base_lr: 1\n    gamma:"),
-        ("src/segline/presets/isbi2012.yaml", "  learning_rate:", "  lr:"),
+        ("src/segline/presets/isbi2012_paper.yaml", "  learning_rate:", "  lr:"),
         ("src/segline/params.py", "    learning_rate: Positive", "    lr: Positive"),
     ],
 )

@@ -711,9 +711,11 @@ STAGES = (
     )
     | faults("tune", SizeError, {"tile": (setting("train: {tile: 101}"), "train.tile = 101 px", "96 or 104")})
     | faults(
-        "preset isbi2012", ParamsError, {"wrong params.yaml": (setting("a: 1"), "params.yaml: a is not a setting")}
+        "preset isbi2012_paper",
+        ParamsError,
+        {"wrong params.yaml": (setting("a: 1"), "params.yaml: a is not a setting")},
     )
-    | flags("preset", {"nonsense": (PresetError, "there is no preset 'nonsense'", "isbi2012")})
+    | flags("preset", {"nonsense": (PresetError, "there is no preset 'nonsense'", "isbi2012_paper")})
     | flags("summary", {"": (SummaryError, "data/reports/test.json does not exist yet")})
 )
 PREDICT = faults(

@@ -22,7 +22,7 @@ COMMANDS = {
     "train": ("train",),
     "evaluate": ("evaluate",),
     "register": ("register",),
-    "preset": ("preset", "wbc"),
+    "preset": ("preset", "isbi2012_paper"),
     "predict": PREDICT,
 }
 

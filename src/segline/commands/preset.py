@@ -1,6 +1,7 @@
 """`segline preset NAME`: write a set of settings into params.yaml, and keep the comments there.
 
-A preset is shipped with segline, or is a YAML file of the user with some sections of params.yaml.
+A preset is `default`, `auto`, a recipe that is shipped with segline, or a YAML file of the user with some sections of
+params.yaml.
 """
 
 import stat
@@ -30,7 +31,7 @@ def names() -> list[str]:
     """Return the names of the presets.
 
     Preset `auto` leaves to the plan all settings that it can choose. Preset `default` leaves nothing to the plan: every
-    setting gets its default value, except those in section `runtime`.
+    setting gets its default value, except those in section `runtime`. The other presets are shipped recipes.
     """
     shipped = [Path(entry.name).stem for entry in files("segline.presets").iterdir() if entry.name.endswith(".yaml")]
     return [DEFAULT, AUTO, *sorted(shipped)]

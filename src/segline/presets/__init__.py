@@ -1,1 +1,1 @@
-"""Settings for public datasets, as YAML files."""
+"""Published recipes for public datasets, as YAML files."""
