@@ -148,8 +148,9 @@ def test_every_plan_is_valid_and_gives_a_reason(kind: str, side: int, diameters:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_the_planned_transforms_suit_every_kind_of_image(dtype: str, channels: int) -> None:
     entries = planned(dtype=dtype, channels=channels)["augment.extra"]
-    probe(checked(entries), dtype, channels, 64)
     assert bool(entries) == (dtype != "float32")
+    if entries:
+        probe(checked(entries), dtype, channels, 64)
 
 
 @pytest.mark.parametrize(
