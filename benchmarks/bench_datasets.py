@@ -7,7 +7,7 @@ set, a seed and a contestant:
 
 segline  every setting that may be `auto` is `auto`, so nobody looked at a test split for it. The stages run as
          processes with one thread. plan.minutes is the time of the set.
-MONAI    rival_monai.py, with the CPU time that tune and train of segline's cell took
+MONAI    rival_monai.py, with the minutes of the set as CPU time
 
 Only the seed of the training differs between seeds: data and splits stay as they are. Both contestants have the same
 arrays and splits, and are judged by the same functions. A finished training is a line of --out; started again, the
@@ -76,9 +76,10 @@ class Bench:
 
     def work(self, cell: Cell) -> None:
         """Run the contestants that have no result. A stopped one starts again, so that its time is that of one run."""
-        ours = self.results.segline(cell) or self.results.add(cell, "segline", self._segline(cell))
+        if self.results.segline(cell) is None:
+            self.results.add(cell, "segline", self._segline(cell))
         if self.monai is not None and self.results.monai(cell) is None:
-            self.results.add(cell, "MONAI", self._monai(cell, ours["seconds"]))
+            self.results.add(cell, "MONAI", self._monai(cell, 60 * cell.set.minutes))
 
     def _segline(self, cell: Cell) -> Line:
         folder, began = self.folder / f"segline {cell.name}".replace(" ", "-"), time.time()

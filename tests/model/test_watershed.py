@@ -17,12 +17,12 @@ CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
 LANDSCAPES = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=10), elements=st.integers(-1, 6))
 
 
-def objects(heights: np.ndarray, step: int, rows: int, floor: int = 0) -> np.ndarray:
+def objects(heights: np.ndarray, step: int, rows: int, lowest: int = 0) -> np.ndarray:
     """Find the objects (H, W) of a landscape, added `rows` at a time; 0 where the landscape is negative."""
     padded = np.pad(heights, ((1, 1), (0, 0)), constant_values=-1).astype(np.int32)
     subject = Watershed()
     ids = [subject.add(padded[top : min(top + rows, len(heights)) + 2]) for top in range(0, len(heights), rows)]
-    return subject.objects(step, floor)[np.concatenate(ids)]
+    return subject.objects(step, lowest)[np.concatenate(ids)]
 
 
 def numbered(parts: np.ndarray) -> np.ndarray:
@@ -33,8 +33,8 @@ def numbered(parts: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=300)
 @given(LANDSCAPES, st.integers(0, 4), st.integers(1, 9), st.integers(0, 3))
-def test_the_number_of_rows_per_band_changes_nothing(heights: np.ndarray, step: int, rows: int, floor: int) -> None:
-    whole, banded = objects(heights, step, len(heights), floor), objects(heights, step, rows, floor)
+def test_the_number_of_rows_per_band_changes_nothing(heights: np.ndarray, step: int, rows: int, lowest: int) -> None:
+    whole, banded = objects(heights, step, len(heights), lowest), objects(heights, step, rows, lowest)
     np.testing.assert_array_equal(numbered(whole), numbered(banded))
 
 
@@ -73,10 +73,10 @@ def test_objects_agree_with_scikit_image(seed: int) -> None:
 
 @settings(max_examples=300)
 @given(LANDSCAPES, st.integers(0, 4), st.integers(0, 5))
-def test_below_the_floor_objects_grow_but_do_not_change(heights: np.ndarray, step: int, floor: int) -> None:
-    """Above the floor, the objects are those of a landscape without the rest; below it, what touches one joins one."""
-    segmented = objects(heights, step, 3, floor)
-    above = heights >= floor
+def test_below_the_floor_objects_grow_but_do_not_change(heights: np.ndarray, step: int, lowest: int) -> None:
+    """From this height on, the objects are those of a landscape without the rest; what is lower joins one it touches."""
+    segmented = objects(heights, step, 3, lowest)
+    above = heights >= lowest
     np.testing.assert_array_equal(
         numbered(np.where(above, segmented, 0)), numbered(objects(np.where(above, heights, -1), step, 3))
     )

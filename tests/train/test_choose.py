@@ -139,7 +139,7 @@ def test_there_is_no_threshold_without_a_gain() -> None:
     assert choose.threshold([(np.stack([np.ones((9, 9), np.float32), np.zeros((9, 9), np.float32)]), blank)]) is None
 
 
-def test_below_even_chances_no_depth_joins_objects_across_the_rim() -> None:
+def test_below_even_chances_no_depth_joins_objects_across_the_fringe() -> None:
     assert choose.depths(None) == choose.depths(0.5) == choose.DEPTHS
     p, _, truth = cells(np.random.default_rng(0), line=0.4)
     apart = find(p, to_labels(p.probabilities, Inference(0.3)), Separation(choose.depths(0.3)[0]))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .maps import Maps, Show
-from .objects import FLOOR, Heights, Separation, core, distances, heights, learned, reach, steps
+from .objects import LOWEST, Heights, Separation, core, distances, heights, learned, reach, steps
 from .watershed import Ids, Watershed, bands, check_count
 
 MARGIN = 64  # number of rows above and below a band that are searched first for the nearest background
@@ -73,7 +73,7 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
         watershed = Watershed()
         for rows in bands(maps.height, maps.width):
             write(rows, watershed.add(_landscape(maps, rows, separation.heights)))
-        component = watershed.objects(steps(separation.depth), FLOOR)
+        component = watershed.objects(steps(separation.depth), LOWEST)
     lowest, dense = np.unique(component, return_inverse=True)
     sums = _count(maps, dense.astype(np.int32), len(lowest), show)
     probability = 1 - sums.background / np.maximum(sums.area, 1)

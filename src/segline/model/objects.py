@@ -21,7 +21,7 @@ Heights = Literal["distance", "object_map"]
 STEPS = 64  # heights are rounded to multiples of 1/64 px, so that they are equal on every machine
 REACH = 1024  # larger distances to the background are replaced by this distance, px
 TOP = 16  # height of the value 1 of the object map, px; so the same depths suit objects of any size
-FLOOR = STEPS  # lowest height in the core of an object; the rim is lower
+LOWEST = STEPS  # lowest height in the core of an object; the fringe is lower
 
 
 class Outputs(NamedTuple):
@@ -75,8 +75,8 @@ def parted(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
 
     A saddle is the highest point where the areas of two peaks touch. Each peak that rises more than the depth of
     `separation` above the saddle to a higher peak becomes an object. The highest peak of each connected component of
-    the `core` becomes an object too. Pixels of the rim join the objects that they touch, uphill along the foreground
-    probability. Each foreground pixel is in exactly one object, but for parts of the rim that touch no core.
+    the `core` becomes an object too. Pixels of the fringe join the objects that they touch, uphill along the foreground
+    probability. Each foreground pixel is in exactly one object, but for parts of the fringe that touch no core.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def parted(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
     watershed, objects = Watershed(), np.zeros(labels.shape, np.int32)
     for rows in bands(height, width):
         objects[rows] = watershed.add(ground[rows.start : rows.stop + 2])
-    _, numbers = np.unique(watershed.objects(steps(separation.depth), FLOOR), return_inverse=True)
+    _, numbers = np.unique(watershed.objects(steps(separation.depth), LOWEST), return_inverse=True)
     renumbered: Objects = numbers.astype(np.int32)
     return renumbered[objects]
 
@@ -103,8 +103,8 @@ def parted(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
 def core(labels: Labels, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Return where (H, W) a foreground pixel is likelier foreground than background.
 
-    With a threshold of at least 0.5, these are all foreground pixels. With a lower threshold, the others are the rim:
-    objects reach across it, but what meets only there is not one object.
+    With a threshold of at least 0.5, these are all foreground pixels. With a lower threshold, the others are the
+    fringe: objects reach across it, but what meets only there is not one object.
     """
     likely: npt.NDArray[np.bool_] = (labels > 0) & (probabilities[0] < 0.5)
     return likely
@@ -117,10 +117,10 @@ def heights(
 
     The height is the distance to the nearest pixel outside the `core`, px, times the probability of the likeliest
     foreground class. Heights are low where an object is narrow, along a faint line, and where two classes meet.
-    docs/decisions.md calls this map the landscape. Heights in the core start at `FLOOR`; in the rim, which is lower,
-    the height is the foreground probability.
+    docs/decisions.md calls this map the landscape. Heights in the core start at `LOWEST`; in the fringe, which is
+    lower, they follow the foreground probability.
     """
-    return _with_rim(distance * probabilities[1:].max(axis=0) * STEPS, probabilities, labels)
+    return _with_fringe(distance * probabilities[1:].max(axis=0) * STEPS, probabilities, labels)
 
 
 def learned(
@@ -130,16 +130,16 @@ def learned(
 
     The height is the object map, `TOP` px high, times the probability of the likeliest foreground class.
     """
-    return _with_rim(object_map * probabilities[1:].max(axis=0) * (TOP * STEPS), probabilities, labels)
+    return _with_fringe(object_map * probabilities[1:].max(axis=0) * (TOP * STEPS), probabilities, labels)
 
 
-def _with_rim(
+def _with_fringe(
     inside: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32], labels: Labels
 ) -> npt.NDArray[np.int32]:
-    """Round the heights of the core, `inside` (H, W), and add those of the rim and the background."""
-    ground: npt.NDArray[np.int32] = FLOOR + np.rint(inside).astype(np.int32)
-    rim = ~core(labels, probabilities)
-    ground[rim] = np.rint((1 - probabilities[0][rim]) * (FLOOR - 1)).astype(np.int32)
+    """Round the heights of the core, `inside` (H, W), and add those of the fringe and the background."""
+    ground: npt.NDArray[np.int32] = LOWEST + np.rint(inside).astype(np.int32)
+    fringe = ~core(labels, probabilities)
+    ground[fringe] = np.rint((1 - probabilities[0][fringe]) * (LOWEST - 1)).astype(np.int32)
     ground[labels == 0] = -1
     return ground
 

@@ -117,13 +117,13 @@ class Watershed:
         leaving = np.flatnonzero((uphill[-1] == width) & (ids[-1] > 0))
         self._last = LastRow(Land(ids[-1].copy(), own[-1].copy()), leaving)
 
-    def objects(self, step: int, floor: int = 0) -> Ids:
+    def objects(self, step: int, lowest: int = 0) -> Ids:
         """Return, for each preliminary id, the lowest preliminary id in the same object; 0 if there is no object.
 
         Parameters
         ----------
         step : a peak that rises by more than `step` above the saddle to a higher peak is a separate object.
-        floor : peaks below it are no objects, but join the object beyond their highest saddle, if any. Peaks above it
+        lowest : peaks below it are no objects, but join the object beyond their highest saddle, if any. Peaks above it
             are separate objects if their saddle is below it.
         """
         peaks = np.arange(self._count + 1, dtype=np.int32)
@@ -131,7 +131,7 @@ class Watershed:
             peaks[leaving] = onward
         peaks = _followed(peaks)
         between_peaks = (Passes(peaks[p.first], peaks[p.second], p.height) for p in self._passes)
-        return _merged(np.concatenate(self._heights), _highest(*between_peaks), step, floor)[peaks]
+        return _merged(np.concatenate(self._heights), _highest(*between_peaks), step, lowest)[peaks]
 
 
 def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
@@ -192,15 +192,15 @@ def _highest(*passes: Passes) -> Passes:
     return Passes(low[between], high[between], height[first][between])
 
 
-def _merged(heights: Heights, passes: Passes, step: int, floor: int) -> Ids:
+def _merged(heights: Heights, passes: Passes, step: int, lowest: int) -> Ids:
     """Merge peaks into objects; return, for each peak's preliminary id, the lowest preliminary id in the same object.
 
     The result also has entries for all other preliminary ids; these entries are not valid.
 
     Think of a sea that falls from the highest saddle to the lowest. Each saddle joins two islands, and the highest peak
     of an island represents the island. If the lower of these two peaks rises by no more than `step` above the saddle,
-    the whole island of the lower peak joins the object on the other side of the saddle. A saddle below `floor` joins
-    only a peak below `floor`; if such a peak joins no higher one, its id becomes 0.
+    the whole island of the lower peak joins the object on the other side of the saddle. A saddle below `lowest` joins
+    only a peak below `lowest`; if such a peak joins no higher one, its id becomes 0.
     """
     peaks, islands, objects = array("i", heights.tolist()), *(array("i", range(heights.size)) for _ in range(2))
     for left, right, height in _from_the_highest(passes):
@@ -210,12 +210,12 @@ def _merged(heights: Heights, passes: Passes, step: int, floor: int) -> Ids:
         if (peaks[higher], lower) < (peaks[lower], higher):
             higher, lower = lower, higher
         islands[lower] = higher
-        if peaks[lower] < floor or (height >= floor and peaks[lower] - height <= step):
+        if peaks[lower] < lowest or (height >= lowest and peaks[lower] - height <= step):
             first, second = sorted((_root(objects, left), _root(objects, right)))
             objects[second] = first
     joined = _followed(np.array(objects, np.int32))
     high = np.zeros(heights.size, bool)
-    high[joined[heights >= floor]] = True
+    high[joined[heights >= lowest]] = True
     return np.where(high[joined], joined, np.int32(0))
 
 

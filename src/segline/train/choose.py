@@ -54,8 +54,8 @@ def threshold(images: Iterable[tuple[Probabilities, Truth]], thresholds: Sequenc
 def depths(threshold: float | None) -> tuple[float | None, ...]:
     """Return the depths to try with this threshold.
 
-    Below a threshold of 0.5, connected components would join what the rim alone connects. A watershed with the greatest
-    depth does not.
+    Below a threshold of 0.5, connected components would join what only the fringe connects. A watershed with the
+    greatest depth does not.
     """
     return DEPTHS if threshold is None or threshold >= 0.5 else (float(REACH), *DEPTHS[1:])
 
