@@ -73,8 +73,8 @@ def test_objects_agree_with_scikit_image(seed: int) -> None:
 
 @settings(max_examples=300)
 @given(LANDSCAPES, st.integers(0, 4), st.integers(0, 5))
-def test_below_the_floor_objects_grow_but_do_not_change(heights: np.ndarray, step: int, lowest: int) -> None:
-    """From this height on, the objects are those of a landscape without the rest; what is lower joins one it touches."""
+def test_below_the_lowest_height_objects_grow_but_do_not_change(heights: np.ndarray, step: int, lowest: int) -> None:
+    """From this height on, the objects are those of a landscape without the rest; what is lower joins one of them."""
     segmented = objects(heights, step, 3, lowest)
     above = heights >= lowest
     np.testing.assert_array_equal(
