@@ -520,7 +520,8 @@ class Evaluate(Section):
 
     threshold: Literal["auto", "argmax"] | Fraction = Field(
         "auto",
-        description="probability above which a pixel is foreground; auto: chosen on validation; argmax: no threshold",
+        description="probability above which a pixel is foreground; argmax: no threshold; auto: chosen on validation, for "
+        "instances only",
     )
     segment_threshold: Literal["auto", "off"] | Fraction = Field(
         "auto",

@@ -76,6 +76,7 @@ def prepared(folder: Path, labels: str, images: int = 1) -> Prepared:
             Inference(None, 0.8, Separation()),
         ),
         ("classes", {"segment_threshold": 0.8}, Inference()),
+        ("classes", {"threshold": "auto"}, Inference()),
     ],
 )
 def test_settings_with_a_value_are_not_searched(
@@ -95,9 +96,8 @@ def test_a_watershed_is_chosen_if_objects_touch(line: float, parted: bool, tmp_p
     assert chosen.segment_threshold is None
 
 
-@pytest.mark.parametrize("labels", ["instances", "classes"])
-def test_a_threshold_that_follows_the_outlines_is_chosen(labels: str, tmp_path: Path) -> None:
-    network, data = Network(0.7), prepared(tmp_path, labels)
+def test_a_threshold_that_follows_the_outlines_is_chosen(tmp_path: Path) -> None:
+    network, data = Network(0.7), prepared(tmp_path, "instances")
     assert evaluate._chosen(network, data, Evaluate(), "off").threshold == 0.7
     assert network.calls == 1  # for the threshold and for all that depends on it
 

@@ -104,7 +104,7 @@ def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate,
     def pixels() -> Iterator[tuple[Probabilities, Labels]]:
         return ((output.probabilities, prepared.classes(name)) for name, output in outputs().items())
 
-    if settings.threshold == "auto" and kind != "boundaries":
+    if settings.threshold == "auto" and kind == "instances":
         plain = replace(plain, threshold=choose.threshold(pixels()))
     if not isinstance(settings.segment_threshold, str) and kind != "classes":
         plain = replace(plain, segment_threshold=settings.segment_threshold)
