@@ -520,8 +520,8 @@ class Evaluate(Section):
 
     threshold: Literal["auto", "argmax"] | Fraction = Field(
         "auto",
-        description="probability above which a pixel is foreground; argmax: no threshold; auto: chosen on validation, for "
-        "instances only",
+        description="probability above which a pixel is foreground; argmax: the likeliest class; auto: chosen on "
+        "validation for instances, argmax for other labels",
     )
     segment_threshold: Literal["auto", "off"] | Fraction = Field(
         "auto",
