@@ -1,5 +1,6 @@
 """Plans for datasets of several kinds: each rule is tested on both sides of its limit."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -207,6 +208,25 @@ def test_a_tile_that_does_not_fit_a_larger_reduction_is_kept() -> None:
     assert (plan["model.reduction"], plan["model.depth"]) == (2, 2)
     plan = planned({"train.tile": 202}, **WIDE)
     assert (plan["model.reduction"], plan["model.depth"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(20.0, 1), (17.0, 1), (16.0, 2), (4.2, 2), (4.0, 4), (0.1, 4)])
+def test_the_resolution_falls_until_there_is_time_for_enough_tiles(rate: float, expected: int) -> None:
+    """A machine with `rate` tiles per second at the full resolution, and four times as many at half of it."""
+
+    def speed_of(choices: Sequence[recipe.Choice], width: int) -> Speed:
+        (factor,) = (choice.value for choice in choices if choice.setting == "model.reduction")
+        return Speed({"off": 4 / rate / factor**2 * (width / 16) ** 2})
+
+    lines = replace(CELLS, kind="boundaries", diameters=(), side=900)
+    plan = {choice.setting: choice for choice in recipe.complete(lines, {}, 10, speed_of)}
+    assert plan["model.reduction"].value == expected
+    assert plan["train.tile"].value == 256
+    assert ("too short" in plan["model.reduction"].reason) == (expected > 1)
+    own = {"model.reduction": 1}
+    assert {choice.setting: choice.value for choice in recipe.complete(lines, own, 10, speed_of)}[
+        "model.reduction"
+    ] == 1
 
 
 def test_a_wider_network_that_needs_too_much_memory_is_not_chosen() -> None:

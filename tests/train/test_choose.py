@@ -119,7 +119,7 @@ def test_the_threshold_is_the_best_of_all(kinds: int) -> None:
     images = []
     for truth in truths:
         p = rng.random((kinds, 20, 30), np.float32) + 0.4 * (truth == np.arange(kinds)[:, None, None])
-        p[0] *= 2
+        p[0] *= 3
         truth[:2] = IGNORE
         images.append(((p / p.sum(axis=0)).astype(np.float32), truth))
 

@@ -6,6 +6,7 @@ functions, `fixed` holds the values in params.yaml by full name.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, sqrt
 
 from segline.model.geometry import Geometry
@@ -50,8 +51,11 @@ THIN = 12  # mean width of areas below which reduction stays 1, px
 LEAST = 128  # smallest tile, px
 SIDES = (96, 256)  # smallest and largest tile, px, divided by the reduction
 DEEP = 192  # side of a tile with reduction 1 from which the network has four poolings, px
+BATCH = 4  # tiles of a batch
 WIDTHS = (16, 32, 64)  # possible numbers of channels at the first level
 ENOUGH = 20_000  # a network wider than the narrowest is chosen only if there is time for this number of tiles
+FEW = 8_000  # the resolution falls until there is time for this number of tiles
+REDUCTIONS = (1, 2, 4)  # lowest reductions that are tried, until there is time for `FEW` tiles
 SHARE = 0.8  # share of the time for training steps; the rest is for tiles, validation, pictures and checkpoints
 EPOCHS = 30  # epochs of a training run, if time allows; more and shorter ones if a trial would have less than one
 FEWEST = 10  # smallest number of steps in an epoch
@@ -74,10 +78,13 @@ class Choice:
 Fixed = Mapping[str, object]
 
 
-def choose(data: Fingerprint, fixed: Fixed) -> list[Choice]:
-    """Choose the settings that follow from the dataset alone, whatever the machine."""
-    network = [*_network(data, fixed)]
-    side, reason = tile(data, {choice.setting: choice.value for choice in network} | dict(fixed))
+def choose(data: Fingerprint, fixed: Fixed, least: int = 1) -> list[Choice]:
+    """Choose the settings that follow from the dataset alone, whatever the machine.
+
+    `least` : lowest possible reduction; above 1 if training at a higher resolution takes too long.
+    """
+    network = [*_network(data, fixed, least)]
+    side, reason = tile(data, {choice.setting: choice.value for choice in network} | dict(fixed), fixed)
     return [
         *network,
         *_weights(data, fixed),
@@ -89,8 +96,27 @@ def choose(data: Fingerprint, fixed: Fixed) -> list[Choice]:
     ]
 
 
+def complete(
+    data: Fingerprint, fixed: Fixed, minutes: float, speed_of: Callable[[Sequence[Choice], int], Speed]
+) -> list[Choice]:
+    """Choose all settings, so that search and training together take `minutes`.
+
+    Where there is not even time for `FEW` tiles at the resolution that suits the objects, the resolution is lower.
+
+    `speed_of` measures a network with the given choices and width.
+    """
+    width, batch_size = fixed.get("model.width", WIDTHS[0]), fixed.get("train.batch_size", BATCH)
+    assert isinstance(width, int)
+    assert isinstance(batch_size, int)
+    for least in REDUCTIONS:
+        choices = choose(data, fixed, least)
+        if "model.reduction" in fixed or _tiles(speed_of(choices, width), minutes, batch_size) >= FEW:
+            break
+    return choices + timed(partial(speed_of, choices), minutes, batch_size, fixed)
+
+
 def reduction(data: Fingerprint) -> int:
-    """Return the setting model.reduction."""
+    """Return the setting model.reduction that suits the objects."""
     if data.kind == "boundaries" or not data.diameters or data.width < THIN:
         return 1
     return 2 if data.diameters[0] > SMALL or data.diameters[-1] > LARGE else 1
@@ -99,7 +125,7 @@ def reduction(data: Fingerprint) -> int:
 def wanted_side(data: Fingerprint, factor: int) -> tuple[int, str]:
     """Return the side of a training tile that suits the images and objects, px, and the reason for it.
 
-    `factor` is the setting model.reduction.
+    `factor` is the reduction that suits the objects.
     """
     step = 32 * factor
     lowest, highest = max(LEAST, SIDES[0] * factor), SIDES[1] * factor
@@ -115,7 +141,7 @@ def wanted_side(data: Fingerprint, factor: int) -> tuple[int, str]:
     return max(wanted, lowest), f"{large}; a tile four times as wide shows such an object with its surroundings"
 
 
-def tile(data: Fingerprint, known: Fixed) -> tuple[int, str]:
+def tile(data: Fingerprint, known: Fixed, fixed: Fixed) -> tuple[int, str]:
     """Return the setting train.tile, px, and the reason for it. `known` holds the settings of the network.
 
     Unless the user fixed the tile, it is the next size that the network can take.
@@ -127,19 +153,28 @@ def tile(data: Fingerprint, known: Fixed) -> tuple[int, str]:
     model = Model.model_validate(
         {name: known[f"model.{name}"] for name in ("depth", "padding", "upsampling", "reduction")}
     )
-    side, reason = wanted_side(data, model.reduction)
+    side, reason = wanted_side(data, _scale(data, model.reduction, fixed))
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
     return geometry.at_least(side + 2 * geometry.margin), reason
 
 
-def _shape(data: Fingerprint, fixed: Fixed) -> tuple[int, int]:
+def _scale(data: Fingerprint, factor: int, fixed: Fixed) -> int:
+    """Return the reduction that decides the size of a tile.
+
+    A reduction that saves time does not make tiles larger, because that would cost this time again.
+    """
+    return factor if "model.reduction" in fixed else min(factor, reduction(data))
+
+
+def _shape(data: Fingerprint, fixed: Fixed, least: int) -> tuple[int, int]:
     """Return model.reduction and model.depth: the preferred values, if any, that allow the tile set by the user.
 
     A fixed depth or reduction is taken as it is.
     """
     own = Model.model_validate({name.removeprefix("model."): value for name, value in fixed.items() if name in SHAPE})
-    factors = [own.reduction] if "model.reduction" in fixed else [*range(reduction(data), 0, -1)]
-    tiles = {factor: fixed.get("train.tile", wanted_side(data, factor)[0]) for factor in factors}
+    wanted = max(least, reduction(data))
+    factors = [own.reduction] if "model.reduction" in fixed else [n for n in reversed(REDUCTIONS) if n <= wanted]
+    tiles = {n: fixed.get("train.tile", wanted_side(data, _scale(data, n, fixed))[0]) for n in factors}
     shapes = []
     for factor, side in tiles.items():
         assert isinstance(side, int)
@@ -153,16 +188,18 @@ def _shape(data: Fingerprint, fixed: Fixed) -> tuple[int, int]:
     return shapes[0][:2]
 
 
-def _network(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
+def _network(data: Fingerprint, fixed: Fixed, least: int) -> Iterator[Choice]:
     yield Choice("model.padding", "same", "padded convolutions learn from every pixel of a tile")
-    factor, depth = _shape(data, fixed)
-    side = fixed.get("train.tile", wanted_side(data, factor)[0])
+    factor, depth = _shape(data, fixed, least)
+    side = fixed.get("train.tile", wanted_side(data, _scale(data, factor, fixed))[0])
     assert isinstance(side, int)
     yield Choice(
         "model.depth", depth, f"after {depth} poolings a tile of {side} px is {side // factor // 2**depth} px wide"
     )
     if "model.reduction" in fixed:
         yield Choice("model.reduction", factor, FIXED)
+    elif factor > reduction(data):
+        yield Choice("model.reduction", factor, "at a higher resolution, plan.minutes are too short for a training")
     elif factor > 1 and data.diameters[-1] > LARGE:
         yield Choice("model.reduction", factor, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
     elif factor > 1:
@@ -257,7 +294,7 @@ def _extra(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
 
 
 def _training(data: Fingerprint) -> Iterator[Choice]:
-    yield Choice("train.batch_size", 4, "a small batch gives many steps; batch norm needs several tiles")
+    yield Choice("train.batch_size", BATCH, "a small batch gives many steps; batch norm needs several tiles")
     yield Choice("train.optimizer", "adamw", "the optimizer that learns most in a short training run")
     yield Choice("train.learning_rate", 0.003, "a high learning rate, which batch norm permits")
     yield Choice("train.momentum", 0.9, "the usual first beta of AdamW")

@@ -8,7 +8,7 @@ from segline import files, params, progress
 from segline.data.prepared import Prepared
 from segline.model.geometry import Geometry
 from segline.planning import picture, recipe, speed
-from segline.planning.fingerprint import Fingerprint, Measurement, measure_image, summarise
+from segline.planning.fingerprint import Measurement, measure_image, summarise
 from segline.planning.recipe import Choice
 from segline.train import device
 
@@ -30,12 +30,11 @@ def main() -> None:
         return measure_image(prepared.image(name), truth, len(prepared.dataset.classes))
 
     measured = list(progress.each(measure, names, "plan", runtime.progress))
-    data, rates = summarise(prepared.dataset.labels, measured), dict[str, float]()
-    choices = recipe.choose(data, fixed)
+    data, stopwatch = summarise(prepared.dataset.labels, measured), Stopwatch(prepared, fixed)
     if any(name not in fixed for name in recipe.TIMED):
-        choices += _timed(data, choices, fixed, minutes, rates)
+        choices = recipe.complete(data, fixed, minutes, stopwatch.speed)
     else:
-        choices += recipe.limits(0, 0, fixed)
+        choices = [*recipe.choose(data, fixed), *recipe.limits(0, 0, fixed)]
     values = {choice.setting: choice.value for choice in choices}
     with files.whole_folder(params.PLAN_FILE.parent) as folder:
         reasons = {choice.setting: choice.reason for choice in choices}
@@ -45,7 +44,7 @@ def main() -> None:
         example = prepared.image(shown), prepared.classes(shown), prepared.instances(shown)
         side = (values | fixed)["train.tile"]
         assert isinstance(side, int)
-        files.write_bytes(folder / "plan.png", picture.draw(data, measured, rates, side, example))
+        files.write_bytes(folder / "plan.png", picture.draw(data, measured, stopwatch.rates, side, example))
     progress.note(f"plan: {data.sentence()}")
 
 
@@ -56,30 +55,30 @@ def _names(prepared: Prepared) -> list[str]:
     return [names[place] for place in places]
 
 
-def _timed(
-    data: Fingerprint, choices: Sequence[Choice], fixed: recipe.Fixed, minutes: float, rates: dict[str, float]
-) -> list[Choice]:
-    """Choose the settings that depend on the speed of this machine; add the measured speeds to `rates`, tiles/s."""
-    where = device.choose(params.read(params.Runtime))
-    sections = params.nested({choice.setting: choice.value for choice in choices} | dict(fixed))
-    model, train = params.Model.model_validate(sections["model"]), params.Train.model_validate(sections["train"])
-    geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
-    geometry.check(train.tile, "params.yaml: train.tile =")
-    precisions = speed.precisions(where)
-    if "train.amp" in fixed:
-        device.precision_warning(train.amp, where)  # raises DeviceError if the device does not support it
-        precisions = [train.amp]
+class Stopwatch:
+    """Times training steps of planned networks. ``rates``: tiles per second, by a description of the network."""
 
-    def speed_of(width: int) -> speed.Speed:
-        progress.note(f"plan: timing training steps of a network of width {width}")
-        network = model.model_copy(update={"width": width})
-        measured = speed.measure(network, train, data.channels, data.classes, where, precisions=precisions)
-        rates.update(
-            {
-                f"width {width}, {recipe.in_words(amp)}": train.batch_size / step
-                for amp, step in measured.seconds.items()
-            }
-        )
-        return measured
+    def __init__(self, prepared: Prepared, fixed: recipe.Fixed) -> None:
+        self.rates: dict[str, float] = {}
+        self._fixed, self._classes, self._channels = fixed, len(prepared.dataset.classes), prepared.statistics.channels
+        self._known: dict[str, speed.Speed] = {}
 
-    return recipe.timed(speed_of, minutes, train.batch_size, fixed)
+    def speed(self, choices: Sequence[Choice], width: int) -> speed.Speed:
+        """Return the speed of a network with the planned settings and `width`."""
+        sections = params.nested({choice.setting: choice.value for choice in choices} | dict(self._fixed))
+        model, train = params.Model.model_validate(sections["model"]), params.Train.model_validate(sections["train"])
+        model = model.model_copy(update={"width": width})
+        geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
+        geometry.check(train.tile, "params.yaml: train.tile =")
+        name = f"width {width}" + (f", reduction {model.reduction}" if model.reduction > 1 else "")
+        if name not in self._known:
+            progress.note(f"plan: timing training steps of a network of {name}")
+            where = device.choose(params.read(params.Runtime))
+            if "train.amp" in self._fixed:
+                device.precision_warning(train.amp, where)  # raises DeviceError if the device does not support it
+            precisions = [train.amp] if "train.amp" in self._fixed else speed.precisions(where)
+            measured = speed.measure(model, train, self._channels, self._classes, where, precisions=precisions)
+            for amp, seconds in measured.seconds.items():
+                self.rates[f"{name}, {recipe.in_words(amp)}"] = train.batch_size / seconds
+            self._known[name] = measured
+        return self._known[name]

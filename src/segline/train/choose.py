@@ -14,7 +14,8 @@ from segline.score.judge import AP_IOU
 
 Truth = npt.NDArray[np.uint8] | npt.NDArray[np.int32]  # (H, W)
 
-THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+SEGMENT_THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
+THRESHOLDS = tuple(step / 20 for step in range(1, 10))  # above 0.5, whole objects of low probability would vanish
 # Of equally good settings, the first is chosen. So each tuple starts with the value that changes a prediction least.
 DEPTHS: tuple[float | None, ...] = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
@@ -23,6 +24,8 @@ MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 
 def threshold(images: Iterable[tuple[Probabilities, Truth]], thresholds: Sequence[float] = THRESHOLDS) -> float | None:
     """Return the threshold with the best mean IoU of the foreground classes; None if the likeliest class is best.
+
+    With the default, objects can only grow.
 
     Parameters
     ----------
@@ -63,7 +66,7 @@ def depths(threshold: float | None) -> tuple[float | None, ...]:
 def segment_threshold(
     images: Iterable[tuple[Probabilities, Truth]],
     plain: Inference,
-    thresholds: Sequence[float | None] = (None, *THRESHOLDS),
+    thresholds: Sequence[float | None] = SEGMENT_THRESHOLDS,
 ) -> float | None:
     """Return the segment threshold with the best mean V^Rand; None if the mean is best without a threshold.
 
