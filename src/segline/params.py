@@ -421,7 +421,7 @@ def _default_space() -> dict[str, Axis]:
     return {
         axis.name: axis
         for axis in (
-            Axis(name="train.learning_rate", low=0.001, high=0.01, log=True),
+            Axis(name="train.learning_rate", low=0.0005, high=0.005, log=True),
             Axis(name="train.momentum", low=0.8, high=0.98),
             Axis(name="train.weight_decay", low=1e-6, high=0.01, log=True),
             Axis(name="train.schedule.kind", choices=("poly", "cosine", "one_cycle")),

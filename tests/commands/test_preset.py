@@ -240,7 +240,7 @@ def test_a_search_space_is_replaced_as_a_whole_in_flow_style(file: Path) -> None
     file.write_text(f"{text[:start]}    model.width: {{choices: [8, 16]}}{text[end:]}")
     assert any(line.startswith("tune.space: ") for line in preset.write("default", file))
     assert load(Params, file) == Params()
-    assert "    train.learning_rate: {low: 0.001, high: 0.01, log: true}\n" in file.read_text()
+    assert "    train.learning_rate: {low: 0.0005, high: 0.005, log: true}\n" in file.read_text()
 
 
 def test_the_file_keeps_its_mode_and_a_link_stays_a_link(file: Path, tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
         ({"model.depth": 5}, {"train.tile": 160}),
         ({"augment.extra": [{"Blur": {}}]}, {"augment.extra": [{"Blur": {}}], "augment.extra_probability": 1.0}),
         ({"model.depth": 6}, {"train.tile": 192}),
+        ({}, {"model.norm": "none", "train.learning_rate": 0.0015}),
+        ({"model.norm": "batch"}, {"train.learning_rate": 0.003}),
         ({"weights.kind": "falk2019"}, {"weights.kind": "falk2019", "weights.w0": 50.0, "weights.sigma": 6.0}),
         # 160 px of output and 44 px of context on each side; legal sizes are 28 + 8k
         ({"model.padding": "valid", "model.depth": 3}, {"train.tile": 252}),

@@ -91,7 +91,7 @@ def choose(data: Fingerprint, fixed: Fixed, least: int = 1) -> list[Choice]:
         *_augmentation(data, side),
         *_extra(data, fixed),
         Choice("train.tile", side, reason),
-        *_training(data),
+        *_training(data, fixed),
         *_evaluation(data),
     ]
 
@@ -214,7 +214,7 @@ def _network(data: Fingerprint, fixed: Fixed, least: int) -> Iterator[Choice]:
     choice = "image" if data.variety > VARIED else "dataset"
     reason = f"the brightness varies {data.variety:.2g} times as much between images as within them"
     yield Choice("model.input_norm", choice, reason)
-    yield Choice("model.norm", "batch", "batch norm learns fast and keeps tiled prediction exact")
+    yield Choice("model.norm", "none", "in a small batch, batch norm mixes images that differ too much")
     yield Choice("model.upsampling", "transposed", "the paper's up-sampling, whose weights are learned")
     if data.kind == "instances":
         crowded = data.contact > CROWDED
@@ -293,10 +293,13 @@ def _extra(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
     yield Choice("augment.extra_probability", 0.3, "most tiles keep the look of the training images")
 
 
-def _training(data: Fingerprint) -> Iterator[Choice]:
-    yield Choice("train.batch_size", BATCH, "a small batch gives many steps; batch norm needs several tiles")
+def _training(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
+    yield Choice("train.batch_size", BATCH, "a small batch gives many steps")
     yield Choice("train.optimizer", "adamw", "the optimizer that learns most in a short training run")
-    yield Choice("train.learning_rate", 0.003, "a high learning rate, which batch norm permits")
+    if fixed.get("model.norm", "none") == "none":
+        yield Choice("train.learning_rate", 0.0015, "as high as a network without norm permits")
+    else:
+        yield Choice("train.learning_rate", 0.003, "a norm permits a high learning rate")
     yield Choice("train.momentum", 0.9, "the usual first beta of AdamW")
     yield Choice("train.momentum_start", 0.9, "the momentum stays constant")
     yield Choice("train.weight_decay", 0.0001, "a little, as usual with AdamW")
