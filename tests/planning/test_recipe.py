@@ -47,8 +47,8 @@ def length(speed: Speed, minutes: float, fixed: recipe.Fixed, batch_size: int = 
     ("changes", "expected"),
     [
         ({}, {"model.input_norm": "dataset", "weights.kind": "paper", "augment.rotation": 180.0, "train.tile": 160}),
-        ({"variety": 0.7}, {"model.input_norm": "dataset"}),
-        ({"variety": 0.8}, {"model.input_norm": "image"}),
+        ({"variety": 0.7}, {"model.input_norm": "dataset", "model.norm": "batch", "train.learning_rate": 0.003}),
+        ({"variety": 0.8}, {"model.input_norm": "image", "model.norm": "none", "train.learning_rate": 0.0015}),
         ({"direction": 0.5}, {"augment.rotation": 5.0}),
         ({"direction": 0.5, "images": 12}, {"augment.rotation": 180.0}),  # twelve images show 0.62 by chance
         ({"direction": 0.25, "images": 1000}, {"augment.rotation": 180.0}),
@@ -105,8 +105,7 @@ def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
         ({"model.depth": 5}, {"train.tile": 160}),
         ({"augment.extra": [{"Blur": {}}]}, {"augment.extra": [{"Blur": {}}], "augment.extra_probability": 1.0}),
         ({"model.depth": 6}, {"train.tile": 192}),
-        ({}, {"model.norm": "none", "train.learning_rate": 0.0015}),
-        ({"model.norm": "batch"}, {"train.learning_rate": 0.003}),
+        ({"model.norm": "none"}, {"train.learning_rate": 0.0015}),
         ({"weights.kind": "falk2019"}, {"weights.kind": "falk2019", "weights.w0": 50.0, "weights.sigma": 6.0}),
         # 160 px of output and 44 px of context on each side; legal sizes are 28 + 8k
         ({"model.padding": "valid", "model.depth": 3}, {"train.tile": 252}),

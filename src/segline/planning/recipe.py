@@ -84,14 +84,15 @@ def choose(data: Fingerprint, fixed: Fixed, least: int = 1) -> list[Choice]:
     `least` : lowest possible reduction; above 1 if training at a higher resolution takes too long.
     """
     network = [*_network(data, fixed, least)]
-    side, reason = tile(data, {choice.setting: choice.value for choice in network} | dict(fixed), fixed)
+    known = {choice.setting: choice.value for choice in network} | dict(fixed)
+    side, reason = tile(data, known, fixed)
     return [
         *network,
         *_weights(data, fixed),
         *_augmentation(data, side),
         *_extra(data, fixed),
         Choice("train.tile", side, reason),
-        *_training(data, fixed),
+        *_training(data, known["model.norm"]),
         *_evaluation(data),
     ]
 
@@ -211,10 +212,13 @@ def _network(data: Fingerprint, fixed: Fixed, least: int) -> Iterator[Choice]:
         yield Choice("model.reduction", 1, "the labels have lines or thin areas, where every pixel counts")
     else:
         yield Choice("model.reduction", 1, f"at half the resolution, objects under {SMALL} px would be hard to see")
-    choice = "image" if data.variety > VARIED else "dataset"
+    varied = data.variety > VARIED
     reason = f"the brightness varies {data.variety:.2g} times as much between images as within them"
-    yield Choice("model.input_norm", choice, reason)
-    yield Choice("model.norm", "none", "in a small batch, batch norm mixes images that differ too much")
+    yield Choice("model.input_norm", "image" if varied else "dataset", reason)
+    if varied:
+        yield Choice("model.norm", "none", "the images differ too much for common statistics of a small batch")
+    else:
+        yield Choice("model.norm", "batch", "batch norm learns fast where images are alike")
     yield Choice("model.upsampling", "transposed", "the paper's up-sampling, whose weights are learned")
     if data.kind == "instances":
         crowded = data.contact > CROWDED
@@ -293,10 +297,10 @@ def _extra(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
     yield Choice("augment.extra_probability", 0.3, "most tiles keep the look of the training images")
 
 
-def _training(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
+def _training(data: Fingerprint, norm: object) -> Iterator[Choice]:
     yield Choice("train.batch_size", BATCH, "a small batch gives many steps")
     yield Choice("train.optimizer", "adamw", "the optimizer that learns most in a short training run")
-    if fixed.get("model.norm", "none") == "none":
+    if norm == "none":
         yield Choice("train.learning_rate", 0.0015, "as high as a network without norm permits")
     else:
         yield Choice("train.learning_rate", 0.003, "a norm permits a high learning rate")
