@@ -37,7 +37,7 @@ def drawn(side: int) -> Probabilities:
 
 def flooded(probabilities: Probabilities, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Separate the same objects with scikit-image."""
-    ground, step = heights(distances(labels > 0, reach(*labels.shape)), probabilities), steps(DEPTH)
+    ground, step = heights(distances(labels > 0, reach(*labels.shape)), probabilities, labels), steps(DEPTH)
     floor = -step - 1
     ground = np.pad(np.where(ground < 0, floor, ground), 1, constant_values=floor)
     lowered = reconstruction(np.maximum(ground - step, floor), ground, footprint=CROSS).astype(np.int32)
