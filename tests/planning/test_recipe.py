@@ -211,7 +211,7 @@ def test_a_tile_that_does_not_fit_a_larger_reduction_is_kept() -> None:
     assert (plan["model.reduction"], plan["model.depth"]) == (1, 1)
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(20.0, 1), (17.0, 1), (16.0, 2), (4.2, 2), (4.0, 4), (0.1, 4)])
+@pytest.mark.parametrize(("rate", "expected"), [(20.0, 1), (8.4, 1), (8.3, 2), (2.1, 2), (2.0, 4), (0.1, 4)])
 def test_the_resolution_falls_until_there_is_time_for_enough_tiles(rate: float, expected: int) -> None:
     """A machine with `rate` tiles per second at the full resolution, and four times as many at half of it."""
 
