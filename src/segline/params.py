@@ -429,7 +429,7 @@ def _default_space() -> dict[str, Axis]:
             Axis(name="train.schedule.warmup_percent", low=10, high=40),
             Axis(name="model.input_norm", choices=("dataset", "image")),
             Axis(name="augment.contrast", low=0, high=0.4),
-            Axis(name="augment.extra_probability", low=0, high=0.6),
+            Axis(name="augment.extra_probability", low=0, high=1),
         )
     }
 

@@ -224,10 +224,10 @@ def test_the_resolution_falls_until_there_is_time_for_enough_tiles(rate: float, 
     assert plan["model.reduction"].value == expected
     assert plan["train.tile"].value == 256
     assert ("too short" in plan["model.reduction"].reason) == (expected > 1)
-    own = {"model.reduction": 1}
-    assert {choice.setting: choice.value for choice in recipe.complete(lines, own, 10, speed_of)}[
-        "model.reduction"
-    ] == 1
+    own = ({"model.reduction": 1}, {"train.tile": 100}, {"train.epochs": 9, "train.tiles_per_epoch": 99})
+    for fixed in own:
+        kept = {choice.setting: choice.value for choice in recipe.complete(lines, fixed, 10, speed_of)}
+        assert kept["model.reduction"] == 1
 
 
 def test_a_wider_network_that_needs_too_much_memory_is_not_chosen() -> None:

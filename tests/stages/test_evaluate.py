@@ -106,6 +106,7 @@ def test_a_threshold_that_follows_the_outlines_is_chosen(tmp_path: Path) -> None
     assert chosen.threshold is not None
     assert 0.05 <= chosen.threshold < 0.3
     assert network.calls == 1  # for the threshold and for all that depends on it
+    assert evaluate._chosen(network, data, Evaluate(watershed_depth="off"), "off").threshold is None
 
 
 def test_a_segment_threshold_is_chosen_if_borders_are_faint(tmp_path: Path) -> None:

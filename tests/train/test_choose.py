@@ -140,10 +140,26 @@ def test_there_is_no_threshold_without_a_gain() -> None:
 
 
 def test_below_even_chances_no_depth_joins_objects_across_the_fringe() -> None:
-    assert choose.depths(None) == choose.depths(0.5) == choose.DEPTHS
+    assert choose.depths(None, 2) == choose.depths(0.5, 2) == choose.DEPTHS
     p, _, truth = cells(np.random.default_rng(0), line=0.4)
-    apart = find(p, to_labels(p.probabilities, Inference(0.3)), Separation(choose.depths(0.3)[0]))
+    apart = find(p, to_labels(p.probabilities, Inference(0.3)), Separation(choose.depths(0.3, 2)[0]))
     assert apart.max() == truth.max()
+
+
+def test_touching_objects_of_two_classes_stay_apart_with_a_low_threshold() -> None:
+    p, truth = np.full((3, 40, 60), 0.02, np.float32), np.zeros((40, 60), np.int32)
+    p[1:, 4:36, 4:56] = 0.15
+    for number, columns in ((1, slice(5, 30)), (2, slice(30, 55))):
+        p[number, 5:35, columns], p[3 - number, 5:35, columns] = 0.93, 0.02
+        truth[4:36, columns] = number
+    truth[4:36, 4], truth[4:36, 55] = 1, 2
+    p[0] = 1 - p[1:].sum(axis=0)
+    classes = truth.astype(np.uint8)
+    threshold = choose.threshold([(p, classes)])
+    assert threshold is not None
+    choices = [Separation(depth) for depth in choose.depths(threshold, 3)]
+    best = choose.separation([(Outputs(p), classes, truth)], Inference(threshold), choices)
+    assert find(Outputs(p), to_labels(p, Inference(threshold)), best).max() == 2
 
 
 @pytest.mark.parametrize(("faint", "expected"), [(0.7, 0.7), (0.2, None)])

@@ -19,7 +19,7 @@ Labels = npt.NDArray[np.uint8]  # class ids (H, W)
 Heights = Literal["distance", "object_map"]
 
 STEPS = 64  # heights are rounded to multiples of 1/64 px, so that they are equal on every machine
-REACH = 1024  # larger distances to the background are replaced by this distance, px
+REACH = 1024  # larger distances to a pixel outside the core are replaced by this distance, px
 TOP = 16  # height of the value 1 of the object map, px; so the same depths suit objects of any size
 LOWEST = STEPS  # lowest height in the core of an object; the fringe is lower
 
@@ -76,7 +76,8 @@ def parted(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
     A saddle is the highest point where the areas of two peaks touch. Each peak that rises more than the depth of
     `separation` above the saddle to a higher peak becomes an object. The highest peak of each connected component of
     the `core` becomes an object too. Pixels of the fringe join the objects that they touch, uphill along the foreground
-    probability. Each foreground pixel is in exactly one object, but for parts of the fringe that touch no core.
+    probability; a connected part of the fringe that touches no core is an object. Each foreground pixel is in exactly
+    one object.
 
     Returns
     -------

@@ -118,13 +118,13 @@ class Watershed:
         self._last = LastRow(Land(ids[-1].copy(), own[-1].copy()), leaving)
 
     def objects(self, step: int, lowest: int = 0) -> Ids:
-        """Return, for each preliminary id, the lowest preliminary id in the same object; 0 if there is no object.
+        """Return, for each preliminary id, the lowest preliminary id in the same object.
 
         Parameters
         ----------
         step : a peak that rises by more than `step` above the saddle to a higher peak is a separate object.
-        lowest : peaks below it are no objects, but join the object beyond their highest saddle, if any. Peaks above it
-            are separate objects if their saddle is below it.
+        lowest : a peak below this height joins the object beyond its highest saddle, if there is a saddle. All other
+            peaks are separate objects if their saddle is below this height.
         """
         peaks = np.arange(self._count + 1, dtype=np.int32)
         for leaving, onward in self._onward:
@@ -200,7 +200,7 @@ def _merged(heights: Heights, passes: Passes, step: int, lowest: int) -> Ids:
     Think of a sea that falls from the highest saddle to the lowest. Each saddle joins two islands, and the highest peak
     of an island represents the island. If the lower of these two peaks rises by no more than `step` above the saddle,
     the whole island of the lower peak joins the object on the other side of the saddle. A saddle below `lowest` joins
-    only a peak below `lowest`; if such a peak joins no higher one, its id becomes 0.
+    only a peak below `lowest`.
     """
     peaks, islands, objects = array("i", heights.tolist()), *(array("i", range(heights.size)) for _ in range(2))
     for left, right, height in _from_the_highest(passes):
@@ -213,10 +213,7 @@ def _merged(heights: Heights, passes: Passes, step: int, lowest: int) -> Ids:
         if peaks[lower] < lowest or (height >= lowest and peaks[lower] - height <= step):
             first, second = sorted((_root(objects, left), _root(objects, right)))
             objects[second] = first
-    joined = _followed(np.array(objects, np.int32))
-    high = np.zeros(heights.size, bool)
-    high[joined[heights >= lowest]] = True
-    return np.where(high[joined], joined, np.int32(0))
+    return _followed(np.array(objects, np.int32))
 
 
 def _from_the_highest(passes: Passes) -> Iterator[tuple[int, int, int]]:

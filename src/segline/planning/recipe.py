@@ -35,6 +35,13 @@ TIMED = (
 # Limits that follow from the choices of `TIMED`. No plan reads the user's limits: another limit makes no new plan.
 LIMITS = ("train.minutes", "tune.minutes")
 
+# If the user fixed all settings of one of these sets, the resolution does not fall: the time would not change, or the
+# tile would need a network of another depth.
+KEPT = (
+    {"train.epochs", "train.tiles_per_epoch"},
+    *({name} for name in ("train.tile", "model.padding", "model.depth", "model.reduction")),
+)
+
 SHAPE = ("model.padding", "model.depth", "model.upsampling", "model.reduction")  # settings that decide which tiles fit
 
 VARIED = (
@@ -111,7 +118,9 @@ def complete(
     assert isinstance(batch_size, int)
     for least in REDUCTIONS:
         choices = choose(data, fixed, least)
-        if "model.reduction" in fixed or _tiles(speed_of(choices, width), minutes, batch_size) >= FEW:
+        if any(chosen <= fixed.keys() for chosen in KEPT):
+            break
+        if _tiles(speed_of(choices, width), minutes, batch_size) >= FEW:
             break
     return choices + timed(partial(speed_of, choices), minutes, batch_size, fixed)
 
@@ -126,7 +135,7 @@ def reduction(data: Fingerprint) -> int:
 def wanted_side(data: Fingerprint, factor: int) -> tuple[int, str]:
     """Return the side of a training tile that suits the images and objects, px, and the reason for it.
 
-    `factor` is the reduction that suits the objects.
+    `factor` is the reduction that suits the objects, or the user's.
     """
     step = 32 * factor
     lowest, highest = max(LEAST, SIDES[0] * factor), SIDES[1] * factor

@@ -40,6 +40,7 @@ Foreground: {% if inference.threshold is none %}the class with the highest proba
 of {{ inference.threshold }}{% endif %}{% if inference.segment_threshold is not none %}, gaps in borders closed \
 between cells that are separate above {{ inference.segment_threshold }}{% endif %}; \
 {% if inference.separation is not none %}{% if inference.separation.depth is none %}objects are connected components\
+{% elif inference.separation.depth >= 1024 %}objects are areas above a probability of 0.5, grown to this threshold\
 {% else %}touching objects are separated by a watershed at necks and lines {{ inference.separation.depth }} px deep\
 {% endif %}, objects below {{ inference.separation.min_area }} px\
 {% if inference.separation.min_probability %} or a mean probability of {{ inference.separation.min_probability }}\

@@ -31,7 +31,7 @@ MODEL = Path("data/model")
 OUT = Path("data/reports")
 AGAIN = "remove the file, then run `dvc repro` to write it again"
 SHOWN = 9  # number of test images in the gallery of the MLflow run
-CHOSEN_ON = 2**24  # number of validation pixels that suffices to choose settings
+CHOSEN_ON = 2**24  # number of validation pixels that suffices to choose settings; their outputs are kept in memory
 
 
 class Metrics(BaseModel):
@@ -104,7 +104,8 @@ def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate,
     def pixels() -> Iterator[tuple[Probabilities, Labels]]:
         return ((output.probabilities, prepared.classes(name)) for name, output in outputs().items())
 
-    if settings.threshold == "auto" and kind == "instances":
+    # Without a watershed, objects would grow together across the lines between them.
+    if settings.threshold == "auto" and kind == "instances" and settings.watershed_depth != "off":
         plain = replace(plain, threshold=choose.threshold(pixels()))
     if not isinstance(settings.segment_threshold, str) and kind != "classes":
         plain = replace(plain, segment_threshold=settings.segment_threshold)
@@ -124,7 +125,8 @@ def _separation(
 ) -> Separation:
     """Return the settings that separate touching objects. Each `auto` setting gets its value from validation images."""
     depth, area, probability = settings.watershed_depth, settings.min_area, settings.min_probability
-    depths = choose.depths(plain.threshold) if depth == "auto" else (None if depth == "off" else float(depth),)
+    classes = len(prepared.dataset.classes)
+    depths = choose.depths(plain.threshold, classes) if depth == "auto" else (None if depth == "off" else float(depth),)
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)
     probabilities = choose.MIN_PROBABILITIES if probability == "auto" else (float(probability),)
     heights: tuple[Heights, ...] = ("distance", "object_map") if predictor.network.object_map else ("distance",)

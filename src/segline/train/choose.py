@@ -32,7 +32,7 @@ def threshold(images: Iterable[tuple[Probabilities, Truth]], thresholds: Sequenc
     images:
         For each image: probabilities (K, H, W), and true classes (H, W), where IGNORE marks ignored pixels.
     """
-    levels = np.array(thresholds)
+    levels = np.array(thresholds, np.float32)  # compared in float32, as in `to_labels`
     likeliest, passing = [], []
     for probabilities, classes in images:
         counted = classes != IGNORE
@@ -54,13 +54,16 @@ def threshold(images: Iterable[tuple[Probabilities, Truth]], thresholds: Sequenc
     return best
 
 
-def depths(threshold: float | None) -> tuple[float | None, ...]:
+def depths(threshold: float | None, classes: int) -> tuple[float | None, ...]:
     """Return the depths to try with this threshold.
 
     Below a threshold of 0.5, connected components would join what only the fringe connects. A watershed with the
-    greatest depth does not.
+    greatest depth does not. But it joins objects of several classes that touch in the core, and components do not.
+    `classes` includes the background.
     """
-    return DEPTHS if threshold is None or threshold >= 0.5 else (float(REACH), *DEPTHS[1:])
+    if threshold is None or threshold >= 0.5:
+        return DEPTHS
+    return (float(REACH), *DEPTHS[1:], *([None] if classes > 2 else []))
 
 
 def segment_threshold(
@@ -101,7 +104,7 @@ def separation(
     plain:
         The other inference settings.
     """
-    found = {choice: np.zeros(3, np.int64) for choice in choices}
+    match_counts = {choice: np.zeros(3, np.int64) for choice in choices}
     for outputs, classes, instance_ids in images:
         labels = to_labels(outputs.probabilities, plain)
         counted = classes != IGNORE
@@ -113,8 +116,11 @@ def separation(
             for choice in choices:
                 if (choice.depth, choice.heights) == (parting.depth, parting.heights):
                     keep = (area >= choice.min_area) & (probability >= choice.min_probability)
-                    found[choice] += instances.matches_of(instances.only(table, keep), AP_IOU)
-    return max(found, key=lambda choice: np.nan_to_num(instances.average_precision(*found[choice].tolist())))
+                    match_counts[choice] += instances.matches_of(instances.only(table, keep), AP_IOU)
+    return max(
+        match_counts,
+        key=lambda choice: np.nan_to_num(instances.average_precision(*match_counts[choice].tolist())),
+    )
 
 
 def _mean(values: list[float]) -> float:
