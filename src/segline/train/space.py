@@ -66,9 +66,8 @@ class SearchPlan:
         }
 
     def axes(self, kind: str) -> Iterator[Axis]:
-        """Yield the searched settings (axes) that have an effect with schedule `kind`, always in the same order."""
-        idle = {KIND} if self.base.augment.extra else {KIND, "augment.extra_probability"}
-        for name in sorted(set(self.tune.space) - idle):
+        """Yield the searched settings (axes) that a trial with schedule `kind` uses, always in the same order."""
+        for name in sorted(set(self.tune.space) - {KIND}):
             if reads_schedule(name, (kind,)):
                 yield self.tune.space[name]
 
