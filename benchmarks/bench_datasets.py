@@ -33,7 +33,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 import baselines
-from dataset_cells import PARTS, RIVAL, SETS, Cell, Results, Set
+from dataset_cells import RIVAL, SETS, Cell, Results, Set
 from dataset_tables import show
 from harness import ROOT, Line, ProcessError, Processes, code_md5, read_lines, run_all, shown_as
 from segline import files
@@ -88,7 +88,6 @@ class Bench:
         stages = ("plan", "weights", "tune", "train", "evaluate")
         seconds = {stage: self.processes.segline(folder, stage) for stage in stages}
         result = {
-            "seconds": round(sum(seconds[stage] for stage in PARTS), 2),
             "cpu_seconds": {stage: round(value, 2) for stage, value in seconds.items()},
             "wall_seconds": round(time.time() - began, 1),
             "plan": {name: value for name, value in files.read_yaml(folder / PLAN_FILE).items() if name != "reasons"},

@@ -91,15 +91,15 @@ def choose(data: Fingerprint, fixed: Fixed, least: int = 1) -> list[Choice]:
     `least` : lowest possible reduction; above 1 if training at a higher resolution takes too long.
     """
     network = [*_network(data, fixed, least)]
-    known = {choice.setting: choice.value for choice in network} | dict(fixed)
-    side, reason = tile(data, known, fixed)
+    decided = {choice.setting: choice.value for choice in network} | dict(fixed)
+    side, reason = tile(data, decided, fixed)
     return [
         *network,
         *_weights(data, fixed),
         *_augmentation(data, side),
         *_extra(data, fixed),
         Choice("train.tile", side, reason),
-        *_training(data, known["model.norm"]),
+        *_training(data, decided["model.norm"]),
         *_evaluation(data),
     ]
 
@@ -151,17 +151,17 @@ def wanted_side(data: Fingerprint, factor: int) -> tuple[int, str]:
     return max(wanted, lowest), f"{large}; a tile four times as wide shows such an object with its surroundings"
 
 
-def tile(data: Fingerprint, known: Fixed, fixed: Fixed) -> tuple[int, str]:
-    """Return the setting train.tile, px, and the reason for it. `known` holds the settings of the network.
+def tile(data: Fingerprint, decided: Fixed, fixed: Fixed) -> tuple[int, str]:
+    """Return the setting train.tile, px, and the reason for it. `decided` holds the settings of the network.
 
     Unless the user fixed the tile, it is the next size that the network can take.
     """
-    if "train.tile" in known:
-        side = known["train.tile"]
+    if "train.tile" in decided:
+        side = decided["train.tile"]
         assert isinstance(side, int)
         return side, FIXED
     model = Model.model_validate(
-        {name: known[f"model.{name}"] for name in ("depth", "padding", "upsampling", "reduction")}
+        {name: decided[f"model.{name}"] for name in ("depth", "padding", "upsampling", "reduction")}
     )
     side, reason = wanted_side(data, _scale(data, model.reduction, fixed))
     geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
