@@ -51,14 +51,16 @@ SEEDS = (0, 1, 2)
 class Bench:
     """Folders in which the cells run."""
 
-    def __init__(self, folder: Path, data: Path | None, results: Results, monai: Path | None) -> None:
-        self.folder, self.data, self.results, self.monai = folder, data, results, monai
+    def __init__(self, folder: Path, data: Path | None, results: Results, ours: bool, monai: Path | None) -> None:
+        self.folder, self.data, self.results, self.ours, self.monai = folder, data, results, ours, monai
         self.processes = Processes()
 
-    def missing(self, cell: Cell) -> bool:
-        """Return whether a contestant of the cell has no result."""
-        results = self.results
-        return results.segline(cell) is None or (self.monai is not None and results.monai(cell) is None)
+    def missing(self, cell: Cell) -> list[str]:
+        """Return the contestants of the cell that have no result."""
+        return [
+            *(["segline"] if self.ours and self.results.segline(cell) is None else []),
+            *(["MONAI"] if self.monai is not None and self.results.monai(cell) is None else []),
+        ]
 
     def share(self, cell: Cell) -> None:
         """Prepare the data of a set, unless another cell has done so; compute the baselines."""
@@ -76,10 +78,9 @@ class Bench:
 
     def work(self, cell: Cell) -> None:
         """Run the contestants that have no result. A stopped one starts again, so that its time is that of one run."""
-        if self.results.segline(cell) is None:
-            self.results.add(cell, "segline", self._segline(cell))
-        if self.monai is not None and self.results.monai(cell) is None:
-            self.results.add(cell, "MONAI", self._monai(cell, 60 * cell.set.minutes))
+        for contestant in self.missing(cell):
+            result = self._segline(cell) if contestant == "segline" else self._monai(cell, 60 * cell.set.minutes)
+            self.results.add(cell, contestant, result)
 
     def _segline(self, cell: Cell) -> Line:
         folder, began = self.folder / f"segline {cell.name}".replace(" ", "-"), time.time()
@@ -284,6 +285,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", default="", help="of search and training: a number for all sets, or set=number,..."
     )
+    parser.add_argument("--only", choices=("segline", "MONAI"), help="run only this contestant; default: both")
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument("--monai-python", type=Path, help="interpreter that has MONAI; default: this one, if it has")
     parser.add_argument("--table", action="store_true", help="only print what is there, of the code of its last line")
@@ -313,7 +315,8 @@ def main() -> None:
         asked.work.resolve() / code[:8],
         asked.data and asked.data.resolve(),
         Results(asked.out, code),
-        _monai(asked.monai_python),
+        asked.only != "MONAI",
+        None if asked.only == "segline" else _monai(asked.monai_python),
     )
     every = [Cell(each, seed) for seed in seeds for each in sets]
     missing = [cell for cell in every if bench.missing(cell)]
