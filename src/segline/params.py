@@ -531,6 +531,11 @@ class Evaluate(Section):
         "auto",
         description="depth of necks and lines that split objects, px; auto: chosen on validation; off: never",
     )
+    watershed_neck: Literal["auto"] | Fraction = Field(
+        "auto",
+        description="least depth of necks and lines, as a fraction of the smaller object's half width; auto: chosen on "
+        "validation",
+    )
     min_area: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="objects with fewer pixels are removed; auto: chosen on validation"
     )

@@ -16,7 +16,7 @@ from segline.model.outofcore import OutOfCorePrediction
 from segline.model.tiling import Source
 
 CLASSES = {0: "background", 1: "a", 2: "b"}
-SEPARATIONS = [None, Separation(), Separation(None, 6, 0.4), Separation(0.3), Separation(0.3, 5, 0.4)]
+SEPARATIONS = [None, Separation(), Separation(None, 6, 0.4), Separation(0.3, neck=0.2), Separation(0.3, 5, 0.4)]
 
 
 @pytest.fixture(autouse=True)

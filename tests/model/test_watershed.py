@@ -17,12 +17,12 @@ CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
 LANDSCAPES = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=10), elements=st.integers(-1, 6))
 
 
-def objects(heights: np.ndarray, step: int, rows: int, lowest: int = 0) -> np.ndarray:
+def objects(heights: np.ndarray, step: int, rows: int, lowest: int = 0, neck: float = 0.0) -> np.ndarray:
     """Find the objects (H, W) of a landscape, added `rows` at a time; 0 where the landscape is negative."""
     padded = np.pad(heights, ((1, 1), (0, 0)), constant_values=-1).astype(np.int32)
     subject = Watershed()
     ids = [subject.add(padded[top : min(top + rows, len(heights)) + 2]) for top in range(0, len(heights), rows)]
-    return subject.objects(step, lowest)[np.concatenate(ids)]
+    return subject.objects(step, lowest, neck)[np.concatenate(ids)]
 
 
 def numbered(parts: np.ndarray) -> np.ndarray:
@@ -93,3 +93,30 @@ def test_more_ids_than_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
     spots = np.where(np.indices((5, 5)).sum(axis=0) % 2 == 0, 7, -1)
     with pytest.raises(ImageError, match="the image has more than 3 separate parts; cut the image"):
         objects(spots, 1, 5)
+
+
+def rises(heights: np.ndarray) -> list[tuple[int, int]]:
+    """Return each peak's height, and its rise above the highest path to a higher peak, by flooding level by level."""
+    found, known, peak_of = [], np.zeros(heights.shape, int), [0]
+    for level in range(heights.max(), -1, -1):
+        islands = label(heights >= level, connectivity=1)
+        merged = np.zeros_like(known)
+        for number in range(1, islands.max() + 1):
+            inside = islands == number
+            peaks = sorted(set(known[inside]) - {0}, key=lambda peak: (-peak_of[peak], peak))
+            if not peaks:
+                peak_of.append(level)
+                peaks = [len(peak_of) - 1]
+            found += [(peak_of[peak], peak_of[peak] - level) for peak in peaks[1:]]
+            merged[inside] = peaks[0]
+        known = merged
+    alone = set(known.ravel()) - {0}
+    return found + [(peak_of[peak], peak_of[peak] + 9) for peak in alone]
+
+
+@settings(max_examples=300)
+@given(LANDSCAPES, st.integers(0, 3), st.sampled_from([0.0, 0.2, 0.34, 0.5, 0.9]))
+def test_a_neck_is_judged_by_the_height_of_the_lower_peak(heights: np.ndarray, step: int, neck: float) -> None:
+    segmented = objects(heights, step, 3, neck=neck)
+    expected = sum(rise > max(step, neck * peak) for peak, rise in rises(heights))
+    assert len(np.unique(segmented[segmented > 0])) == expected

@@ -65,8 +65,8 @@ def prepared(folder: Path, labels: str, images: int = 1) -> Prepared:
         ),
         (
             "instances",
-            {"watershed_depth": 2, "min_area": 0, "min_probability": 0.6},
-            Inference(separation=Separation(2.0, 0, 0.6)),
+            {"watershed_depth": 2, "watershed_neck": 0.1, "min_area": 0, "min_probability": 0.6},
+            Inference(separation=Separation(2.0, 0, 0.6, neck=0.1)),
         ),
         ("boundaries", {"segment_threshold": "off"}, Inference()),
         ("boundaries", {"segment_threshold": 0.8}, Inference(segment_threshold=0.8)),

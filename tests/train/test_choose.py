@@ -171,3 +171,36 @@ def test_the_segment_threshold_closes_a_gap_in_a_border(faint: float, expected: 
     truth[15] = truth[:, 15] = 0
     images = [(np.stack([1 - foreground, foreground]), truth)]
     assert choose.segment_threshold(images, Inference()) == expected
+
+
+def test_a_neck_suits_small_and_large_objects_alike() -> None:
+    """A bay of the large object is deeper than the neck between two small ones, so no depth suits both."""
+    truth = np.zeros((150, 220), np.int32)
+    for x in (60, 100):
+        cv2.circle(truth, (x, 70), 45, 1, -1)
+    for number, x in ((2, 180), (3, 191)):
+        cv2.circle(truth, (x, 30), 6, number, -1)
+    foreground = np.where(truth > 0, 0.98, 0.02).astype(np.float32)
+    image = Outputs(np.stack([1 - foreground, foreground])), (truth > 0).astype(np.uint8), truth
+    found = {}
+    for necks in ((0.0,), choose.NECKS):
+        choices = [Separation(depth, neck=neck) for depth, neck in choose.cuts(choose.DEPTHS, necks)]
+        best = choose.separation([image], Inference(), choices)
+        found[necks] = find(image[0], to_labels(image[0].probabilities, Inference()), best).max(), best.neck > 0
+    assert found[(0.0,)][0] != 3
+    assert found[choose.NECKS] == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("depths", "necks", "expected"),
+    [
+        ((None, 4.0, choose.NECK_DEPTH), (0.0, 0.2), [(None, 0.0), (4.0, 0.0), (1.0, 0.0), (1.0, 0.2)]),
+        ((2.0,), (0.0, 0.2), [(2.0, 0.0), (2.0, 0.2)]),
+        ((None, 4.0), (0.2,), [(None, 0.2), (4.0, 0.2)]),
+        ((None,), (0.0, 0.2), [(None, 0.0)]),
+    ],
+)
+def test_of_several_depths_one_is_tried_with_all_necks(
+    depths: tuple[float | None, ...], necks: tuple[float, ...], expected: list[tuple[float | None, float]]
+) -> None:
+    assert choose.cuts(depths, necks) == expected

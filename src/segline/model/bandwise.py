@@ -73,7 +73,7 @@ def find(maps: Maps, separation: Separation, show: Show) -> Table:
         watershed = Watershed()
         for rows in bands(maps.height, maps.width):
             write(rows, watershed.add(_landscape(maps, rows, separation.heights)))
-        component = watershed.objects(steps(separation.depth), LOWEST)
+        component = watershed.objects(steps(separation.depth), LOWEST, separation.neck)
     lowest, dense = np.unique(component, return_inverse=True)
     sums = _count(maps, dense.astype(np.int32), len(lowest), show)
     probability = 1 - sums.background / np.maximum(sums.area, 1)

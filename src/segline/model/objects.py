@@ -43,12 +43,15 @@ class Separation:
     objects are connected components.
     ``min_area``: px; smaller objects are removed. ``min_probability``: objects with a lower mean foreground probability
     are removed. ``heights``: what the height map is computed from, see `heights` and `learned`.
+    ``neck``: the saddle must also be lower than the lower peak by more than this fraction of the peak's height. Then
+    large objects, whose outlines have deeper bays, need deeper necks than small ones.
     """
 
     depth: float | None = None
     min_area: int = 0
     min_probability: float = 0.0
     heights: Heights = "distance"
+    neck: float = 0.0
 
 
 def find(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
@@ -73,11 +76,11 @@ def components(labels: Labels) -> Objects:
 def parted(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
     """Separate the foreground of `labels` into objects by a watershed on a height map, see `heights` and `learned`.
 
-    A saddle is the highest point where the areas of two peaks touch. Each peak that rises more than the depth of
-    `separation` above the saddle to a higher peak becomes an object. The highest peak of each connected component of
-    the `core` becomes an object too. Pixels of the fringe join the objects that they touch, uphill along the foreground
-    probability; a connected part of the fringe that touches no core is an object. Each foreground pixel is in exactly
-    one object.
+    A saddle is the highest point where the areas of two peaks touch. Each peak that rises more than the depth and the
+    neck of `separation` require above the saddle to a higher peak becomes an object. The highest peak of each connected
+    component of the `core` becomes an object too. Pixels of the fringe join the objects that they touch, uphill along
+    the foreground probability; a connected part of the fringe that touches no core is an object. Each foreground pixel
+    is in exactly one object.
 
     Returns
     -------
@@ -96,7 +99,7 @@ def parted(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
     watershed, objects = Watershed(), np.zeros(labels.shape, np.int32)
     for rows in bands(height, width):
         objects[rows] = watershed.add(ground[rows.start : rows.stop + 2])
-    _, numbers = np.unique(watershed.objects(steps(separation.depth), LOWEST), return_inverse=True)
+    _, numbers = np.unique(watershed.objects(steps(separation.depth), LOWEST, separation.neck), return_inverse=True)
     renumbered: Objects = numbers.astype(np.int32)
     return renumbered[objects]
 

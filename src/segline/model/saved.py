@@ -200,4 +200,5 @@ SEPARATION: Check = {
     "min_area": lambda value: _whole(value, 0, 2**40),
     "min_probability": lambda value: _real(value, 0, 1),
     "heights": lambda value: value in get_args(Heights),
+    "neck": lambda value: _real(value, 0, 1),
 }

@@ -4,7 +4,8 @@ From each pixel, the steepest uphill path along 4-connected pixels leads to a pe
 (a watershed cut; Cousty, Bertrand, Najman and Couprie 2009). Among pixels of equal height, the first pixel, row by row,
 is taken as the highest. A saddle (pass) is the highest point where the areas of two peaks touch. A peak that rises by
 no more than a given step above the saddle to a higher peak is not a separate object. It joins the object on the other
-side of that saddle (extended maxima; Soille 2003, ch. 6.3.5).
+side of that saddle (extended maxima; Soille 2003, ch. 6.3.5). The step may grow with the height of the peak, so that
+small and large objects are treated alike.
 """
 
 from array import array
@@ -117,12 +118,13 @@ class Watershed:
         leaving = np.flatnonzero((uphill[-1] == width) & (ids[-1] > 0))
         self._last = LastRow(Land(ids[-1].copy(), own[-1].copy()), leaving)
 
-    def objects(self, step: int, lowest: int = 0) -> Ids:
+    def objects(self, step: int, lowest: int = 0, neck: float = 0.0) -> Ids:
         """Return, for each preliminary id, the lowest preliminary id in the same object.
 
         Parameters
         ----------
         step : a peak that rises by more than `step` above the saddle to a higher peak is a separate object.
+        neck : the rise must also exceed this fraction of the peak's height above `lowest`.
         lowest : a peak below this height joins the object beyond its highest saddle, if there is a saddle. All other
             peaks are separate objects if their saddle is below this height.
         """
@@ -131,7 +133,7 @@ class Watershed:
             peaks[leaving] = onward
         peaks = _followed(peaks)
         between_peaks = (Passes(peaks[p.first], peaks[p.second], p.height) for p in self._passes)
-        return _merged(np.concatenate(self._heights), _highest(*between_peaks), step, lowest)[peaks]
+        return _merged(np.concatenate(self._heights), _highest(*between_peaks), step, lowest, neck)[peaks]
 
 
 def _uphill(heights: Heights) -> npt.NDArray[np.int32]:
@@ -192,15 +194,15 @@ def _highest(*passes: Passes) -> Passes:
     return Passes(low[between], high[between], height[first][between])
 
 
-def _merged(heights: Heights, passes: Passes, step: int, lowest: int) -> Ids:
+def _merged(heights: Heights, passes: Passes, step: int, lowest: int, neck: float) -> Ids:
     """Merge peaks into objects; return, for each peak's preliminary id, the lowest preliminary id in the same object.
 
     The result also has entries for all other preliminary ids; these entries are not valid.
 
     Think of a sea that falls from the highest saddle to the lowest. Each saddle joins two islands, and the highest peak
     of an island represents the island. If the lower of these two peaks rises by no more than `step` above the saddle,
-    the whole island of the lower peak joins the object on the other side of the saddle. A saddle below `lowest` joins
-    only a peak below `lowest`.
+    or by no more than the fraction `neck` of its height above `lowest`, the whole island of the lower peak joins the
+    object on the other side of the saddle. A saddle below `lowest` joins only a peak below `lowest`.
     """
     peaks, islands, objects = array("i", heights.tolist()), *(array("i", range(heights.size)) for _ in range(2))
     for left, right, height in _from_the_highest(passes):
@@ -210,7 +212,8 @@ def _merged(heights: Heights, passes: Passes, step: int, lowest: int) -> Ids:
         if (peaks[higher], lower) < (peaks[lower], higher):
             higher, lower = lower, higher
         islands[lower] = higher
-        if peaks[lower] < lowest or (height >= lowest and peaks[lower] - height <= step):
+        rise = max(step, neck * (peaks[lower] - lowest))
+        if peaks[lower] < lowest or (height >= lowest and peaks[lower] - height <= rise):
             first, second = sorted((_root(objects, left), _root(objects, right)))
             objects[second] = first
     return _followed(np.array(objects, np.int32))

@@ -42,6 +42,8 @@ between cells that are separate above {{ inference.segment_threshold }}{% endif 
 {% if inference.separation is not none %}{% if inference.separation.depth is none %}objects are connected components\
 {% elif inference.separation.depth >= 1024 %}objects are areas above a probability of 0.5, grown to this threshold\
 {% else %}touching objects are separated by a watershed at necks and lines {{ inference.separation.depth }} px deep\
+{% if inference.separation.neck %}, and at least {{ inference.separation.neck }} of the smaller object's half width\
+{% endif %}\
 {% endif %}, objects below {{ inference.separation.min_area }} px\
 {% if inference.separation.min_probability %} or a mean probability of {{ inference.separation.min_probability }}\
 {% endif %} left out; {% endif %}\

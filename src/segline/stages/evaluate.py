@@ -124,13 +124,18 @@ def _separation(
     outputs: Callable[[], dict[str, Outputs]],
 ) -> Separation:
     """Return the settings that separate touching objects. Each `auto` setting gets its value from validation images."""
-    depth, area, probability = settings.watershed_depth, settings.min_area, settings.min_probability
+    depth, neck = settings.watershed_depth, settings.watershed_neck
+    area, probability = settings.min_area, settings.min_probability
     classes = len(prepared.dataset.classes)
     depths = choose.depths(plain.threshold, classes) if depth == "auto" else (None if depth == "off" else float(depth),)
+    cuts = choose.cuts(depths, choose.NECKS if neck == "auto" else (float(neck),))
     areas = choose.MIN_AREAS if area == "auto" else (int(area),)
     probabilities = choose.MIN_PROBABILITIES if probability == "auto" else (float(probability),)
     heights: tuple[Heights, ...] = ("distance", "object_map") if predictor.network.object_map else ("distance",)
-    choices = [Separation(*choice) for choice in product(depths, areas, probabilities, heights)]
+    choices = [
+        Separation(depth, area, probability, kind, neck)
+        for (depth, neck), area, probability, kind in product(cuts, areas, probabilities, heights)
+    ]
     if len(choices) == 1:
         return choices[0]
     images = ((output, prepared.classes(name), prepared.instances(name)) for name, output in outputs().items())

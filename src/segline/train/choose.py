@@ -18,6 +18,8 @@ SEGMENT_THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
 THRESHOLDS = tuple(step / 20 for step in range(1, 10))  # above 0.5, whole objects of low probability would vanish
 # Of equally good settings, the first is chosen. So each tuple starts with the value that changes a prediction least.
 DEPTHS: tuple[float | None, ...] = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
+NECKS = (0.0, 0.1, 0.15, 0.2, 0.3, 0.4)
+NECK_DEPTH = 1.0  # px; depth with which necks above 0 are tried: shallower ones are mostly steps between pixels
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
 MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 
@@ -66,6 +68,14 @@ def depths(threshold: float | None, classes: int) -> tuple[float | None, ...]:
     return (float(REACH), *DEPTHS[1:], *([None] if classes > 2 else []))
 
 
+def cuts(depths: Sequence[float | None], necks: Sequence[float]) -> list[tuple[float | None, float]]:
+    """Return the pairs of depth and neck to try: all depths with the first neck, and one depth with all necks."""
+    several = depths[0] if len(depths) == 1 else NECK_DEPTH
+    return [
+        (depth, neck) for depth in depths for neck in (necks if depth is not None and depth == several else necks[:1])
+    ]
+
+
 def segment_threshold(
     images: Iterable[tuple[Probabilities, Truth]],
     plain: Inference,
@@ -105,18 +115,20 @@ def separation(
         The other inference settings.
     """
     match_counts = {choice: np.zeros(3, np.int64) for choice in choices}
+    groups: dict[Separation, list[Separation]] = {}  # choices that differ only in what they remove
+    for choice in choices:
+        groups.setdefault(replace(choice, min_area=0, min_probability=0.0), []).append(choice)
     for outputs, classes, instance_ids in images:
         labels = to_labels(outputs.probabilities, plain)
         counted = classes != IGNORE
         truth = np.where(counted, instance_ids, 0)
-        for parting in dict.fromkeys(replace(choice, min_area=0, min_probability=0.0) for choice in choices):
+        for parting, its_choices in groups.items():
             objects = find(outputs, labels, parting)
             area, probability = measured(objects, outputs.probabilities)
             table = instances.overlaps(truth, np.where(counted, objects, 0))
-            for choice in choices:
-                if (choice.depth, choice.heights) == (parting.depth, parting.heights):
-                    keep = (area >= choice.min_area) & (probability >= choice.min_probability)
-                    match_counts[choice] += instances.matches_of(instances.only(table, keep), AP_IOU)
+            for choice in its_choices:
+                keep = (area >= choice.min_area) & (probability >= choice.min_probability)
+                match_counts[choice] += instances.matches_of(instances.only(table, keep), AP_IOU)
     return max(
         match_counts,
         key=lambda choice: np.nan_to_num(instances.average_precision(*match_counts[choice].tolist())),
