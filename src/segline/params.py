@@ -284,7 +284,6 @@ NOT_SEARCHABLE = {
     "augment.extra": "is a list; search augment.extra_probability instead",
     "train.seed": "would select a lucky seed, not a better setting",
     "train.epochs": "sets the length of a training; for trials set tune.epochs",
-    "train.tile": "also selects the validation tiles, so trials could not be compared",
     "train.validation_tiles": "selects the validation tiles, so trials could not be compared",
     "train.monitor": "selects the best epoch; for trials set tune.objective",
     "train.save_checkpoint": "does not change a metric",
@@ -427,6 +426,10 @@ def _default_space() -> dict[str, Axis]:
             Axis(name="train.schedule.kind", choices=("poly", "cosine", "one_cycle")),
             Axis(name="train.schedule.power", low=0.5, high=2),
             Axis(name="train.schedule.warmup_percent", low=10, high=40),
+            Axis(name="train.tile", low=96, high=384, step=32),
+            Axis(name="train.dice_weight", low=0.25, high=2, log=True),
+            Axis(name="model.width", choices=(12, 16, 24, 32)),
+            Axis(name="model.norm", choices=("none", "batch")),
             Axis(name="model.input_norm", choices=("dataset", "image")),
             Axis(name="augment.contrast", low=0, high=0.4),
             Axis(name="augment.extra_probability", low=0, high=1),
@@ -473,11 +476,10 @@ class Tune(Section):
     def _comparable(self, info: ValidationInfo) -> Self:
         if self.trials and not self.space and not _planned_later(info, "tune.trials"):
             raise ValueError("space is empty; add the settings that the search may vary, or set trials to 0")
-        of_the_loss = [name for name in ("train.dice_weight", "model.object_map") if name in self.space]
-        if of_the_loss and self.metric == "loss":
+        if "model.object_map" in self.space and self.metric == "loss":
             raise ValueError(
-                f"{of_the_loss[0]} changes the loss itself, so losses of different trials are not comparable; set "
-                f"objective to 'maximize mean_iou', or remove {of_the_loss[0]} from tune.space"
+                "model.object_map changes the loss itself, so losses of different trials are not comparable; set "
+                "objective to 'maximize mean_iou', or remove model.object_map from tune.space"
             )
         if kinds := self.space.get("train.schedule.kind"):
             for name in self.space:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+import torch
 
 from segline import files, params
 from segline.data.prepared import Prepared
@@ -109,6 +110,17 @@ def test_a_training_whose_time_is_used_up_ends_and_says_so(
         "train: epoch 1 ends after step 1 of 3, because train.minutes = 1e-06 is used up",
         "train: the last epoch is number 1 instead of 4, to keep to train.minutes = 1e-06",
     ]
+
+
+def test_validation_tiles_may_be_those_of_other_settings(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ready)
+    tuned, prepared = params.read_tuned(), Prepared.open()
+    wider = tuned.train.model_copy(update={"tile": 2 * tuned.train.tile, "validation_tiles": 3})
+    trial = tuned.model_copy(update={"train": wider})
+    own, other = setup.build(prepared, tuned, "cpu"), setup.build(prepared, trial, "cpu", tuned.train)
+    assert other.tiles[0][0].shape[-1] == 2 * own.tiles[0][0].shape[-1]
+    for mine, theirs in zip(own.validation, other.validation, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
 def test_training_and_prediction_normalise_an_image_alike(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

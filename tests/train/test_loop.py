@@ -109,6 +109,16 @@ def test_evaluating_does_not_change_the_network(training: Callable[..., Any]) ->
     assert confusions[0].sum() == confusions[1].sum() == 4 * 16 * 16
 
 
+def test_other_settings_judge_the_validation_loss_but_do_not_train(training: Callable[..., Any]) -> None:
+    own, judged, judge = training(epochs=1), training(epochs=1), training(dice_weight=3.0).settings
+    (plain,) = own.run()
+    (epoch,) = loop.fit(judged.state, judged.tiles, judged.validation, judged.settings, judged_by=judge)
+    assert same(own.weights(), judged.weights())
+    assert epoch.loss == plain.loss
+    *_, expected = loop.evaluate(judged.state.network, judged.validation, judge, np.zeros((2, 2), np.int64))
+    assert epoch.validation_loss == expected != plain.validation_loss
+
+
 def test_channels_last_changes_only_rounding(training: Callable[..., Any]) -> None:
     a, b = training(epochs=1), training(epochs=1, channels_last=False)
     for tiny in (a, b):  # dropout draws its mask in memory order

@@ -82,6 +82,10 @@ def test_trial_0_has_the_settings_of_params_yaml(uninterrupted: list[TrialOutcom
         "train.weight_decay",
         "train.schedule.kind",
         "train.schedule.power",
+        "train.tile",
+        "train.dice_weight",
+        "model.width",
+        "model.norm",
         "model.input_norm",
         "augment.contrast",
         "augment.extra_probability",
@@ -323,6 +327,21 @@ def test_drawn_values_keep_to_the_space_and_its_types(tmp_path: Path) -> None:
     assert seen[3].searched == tuple(sorted(space))
 
 
+def test_the_first_trials_keep_two_thirds_of_the_settings(tmp_path: Path) -> None:
+    space = {f"augment.{name}": {"low": 0, "high": 0.9} for name in ("contrast", "brightness", "noise")}
+    space |= {f"train.{name}": {"low": 0.1, "high": 0.9} for name in ("momentum", "dice_weight", "learning_rate")}
+    of = plan(
+        {"learning_rate": 0.95, "dice_weight": 0.5}, space=space, trials=30, startup_trials=29, pruner="none", epochs=1
+    )
+    outcomes = searched(of, tmp_path / "study.journal")
+    own = of.base_values()
+    changed = [{name for name, value in outcome.values.items() if value != own[name]} for outcome in outcomes[1:]]
+    # The learning rate of params.yaml is not in the space, so each trial draws one; of the other five, two change.
+    assert [len(names) for names in changed[:28]] == [3] * 28
+    assert set.union(*changed[:28]) == set(space)
+    assert len(changed[28]) == 6
+
+
 def test_a_diverged_training_fails_its_trial_only(tmp_path: Path) -> None:
     search = opened(plan(trials=2), tmp_path / "study.journal")
     search.add_trials(2)
@@ -338,7 +357,7 @@ def test_a_diverged_training_fails_its_trial_only(tmp_path: Path) -> None:
 
 
 def _by_loss(asked: OpenTrial) -> OpenTrial:
-    asked._plan = plan(objective="minimize loss")
+    asked.plan = plan(objective="minimize loss")
     return asked
 
 

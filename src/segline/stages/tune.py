@@ -133,8 +133,11 @@ def _train(asked: "OpenTrial", runtime: "Runtime", run: "StartedRun", what: str,
     settings = asked.trained.train
     state: State = "finished"
     reason = ""
-    started = setup.build(Prepared.open(), asked.trained, device.choose(runtime))
-    epochs = loop.fit(started.state, started.tiles, started.validation, settings, runtime.workers, check=check)
+    judge = asked.plan.base.train
+    started = setup.build(Prepared.open(), asked.trained, device.choose(runtime), judge)
+    epochs = loop.fit(
+        started.state, started.tiles, started.validation, settings, runtime.workers, judged_by=judge, check=check
+    )
     try:
         for epoch in progress.track(epochs, what, runtime.progress, settings.epochs, loop.Epoch.summary):
             run.log(epoch.epoch, epoch.metrics())

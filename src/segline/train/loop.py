@@ -84,6 +84,7 @@ def fit(
     settings: Train,
     workers: int = 0,
     *,
+    judged_by: Train | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[Epoch]:
     """Train `state` in place until `settings.epochs` epochs are done; yield the metrics of each epoch.
@@ -98,6 +99,8 @@ def fit(
         Batches on which the network is evaluated after each epoch. They are the same for every epoch.
     workers:
         Number of processes that prepare tiles. The batches do not depend on this number.
+    judged_by:
+        The validation loss has the `dice_weight` of these settings; default: `settings`.
     check:
         Called after each step and each validation batch; an exception that it raises stops the training.
 
@@ -106,14 +109,20 @@ def fit(
     TrainingError
         The loss is not finite.
     """
-    for moment in moments(state, tiles, validation, settings, workers):
+    for moment in moments(state, tiles, validation, settings, workers, judged_by=judged_by):
         check()
         if isinstance(moment, Epoch):
             yield moment
 
 
 def moments(
-    state: State, tiles: TrainingTiles, validation: Iterable[Batch], settings: Train, workers: int = 0
+    state: State,
+    tiles: TrainingTiles,
+    validation: Iterable[Batch],
+    settings: Train,
+    workers: int = 0,
+    *,
+    judged_by: Train | None = None,
 ) -> Iterator[Step | Epoch]:
     """Train like `fit`, but also yield a Step after each step and each validation batch.
 
@@ -137,7 +146,7 @@ def moments(
                 break
         confusion = np.zeros((state.network.classes, state.network.classes), np.int64)
         validation_loss = math.nan
-        for loss in evaluate(state.network, validation, settings, confusion):
+        for loss in evaluate(state.network, validation, judged_by or settings, confusion):
             validation_loss = loss
             yield Step(state.epoch + 1, steps, steps)
         epoch = _close(state, settings, validation_loss, confusion, rates)

@@ -28,6 +28,7 @@ State = Literal["finished", "pruned", "failed"]
 
 TOTAL, MINUTES = "trials", "minutes"  # user attributes of a study
 REASON, SECONDS = "reason", "seconds"  # user attributes of a trial
+CHANGED = 1 / 3  # share of the settings that a trial changes before TPE learns from earlier trials
 POLL_INTERVAL = 0.5  # seconds between two checks of the trials of other workers
 
 
@@ -63,7 +64,8 @@ class OpenTrial:
         self.number = trial.number
         self.settings = settings
         self.trained = plan.shortened(settings)
-        self._study, self._trial, self._plan = study, trial, plan
+        self.plan = plan
+        self._study, self._trial = study, trial
         self._started, self._longest = perf_counter(), longest
         self._reported = dict(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
         self._values: list[float] = []
@@ -76,7 +78,7 @@ class OpenTrial:
         TrainingError
             The objective is not finite.
         """
-        value = objective(self._plan.tune, epoch)
+        value = objective(self.plan.tune, epoch)
         if not math.isfinite(value):
             raise TrainingError(
                 f"the validation loss is not finite in epoch {epoch.epoch}; lower train.learning_rate, or its largest "
@@ -97,7 +99,7 @@ class OpenTrial:
     @property
     def value(self) -> float:
         """Objective of the best epoch so far."""
-        return max(self._values) if self._plan.tune.direction == "maximize" else min(self._values)
+        return max(self._values) if self.plan.tune.direction == "maximize" else min(self._values)
 
     def tell(self, state: State, reason: str = "") -> None:
         """Record the outcome of the trial in the study, unless another worker has already recorded one."""
@@ -147,7 +149,7 @@ class Search:
             self.study.set_user_attr(TOTAL, total)
             self.study.set_user_attr(MINUTES, self.minutes)
             for number in range(len(self._trials()), total):
-                self.study.enqueue_trial(self._base_values() if number == 0 else {})
+                self.study.enqueue_trial(self._kept(number))
 
     @property
     def total(self) -> int:
@@ -259,6 +261,19 @@ class Search:
             name: value for name, value in self.plan.base_values().items() if holds(self.plan.tune.space[name], value)
         }
 
+    def _kept(self, number: int) -> dict[str, Value]:
+        """Return the values of trial 0 that trial `number` keeps: all of them, or, before TPE learns, two thirds.
+
+        A trial that changed everything at once would nearly always be worse than settings that were chosen with reason.
+        """
+        tune, base = self.plan.tune, self._base_values()
+        if number == 0:
+            return base
+        if tune.sampler == "random" or number >= tune.startup_trials:
+            return {}
+        names = sorted(base, key=lambda name: _seed(tune, number, f"kept {name}"))
+        return {name: base[name] for name in names[math.ceil(CHANGED * len(names)) :]}
+
     def _suggest(self, trial: optuna.Trial, axis: Axis) -> Value:
         # Use one random seed per setting, so that a trial that is trained again gets the same values as before.
         # With one common seed for all settings, a setting whose value is already stored would draw no random number,
@@ -273,8 +288,7 @@ class Search:
 
     def _sampler(self, number: int, name: str) -> BaseSampler:
         tune = self.plan.tune
-        text = f"{tune.seed} {number} {name}".encode()
-        seed = int.from_bytes(hashlib.md5(text, usedforsecurity=False).digest()[:4], "big")
+        seed = _seed(tune, number, name)
         if tune.sampler == "random":
             return RandomSampler(seed=seed)
         return TPESampler(seed=seed, n_startup_trials=tune.startup_trials)
@@ -289,6 +303,12 @@ class Search:
         values = self.plan.base_values() if trial.number == 0 else trial.params
         value = trial.value if state == "finished" else None
         return TrialOutcome(trial.number, state, value, trial.last_step or 0, values, trial.user_attrs.get(REASON, ""))
+
+
+def _seed(tune: Tune, number: int, name: str) -> int:
+    """Return a random number that depends on the seed of the search, the number of a trial, and a name."""
+    text = f"{tune.seed} {number} {name}".encode()
+    return int.from_bytes(hashlib.md5(text, usedforsecurity=False).digest()[:4], "big")
 
 
 def objective(tune: Tune, epoch: Epoch) -> float:

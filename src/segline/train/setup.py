@@ -52,8 +52,11 @@ class Training:
     description: Description
 
 
-def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
-    """Build a training run on the prepared dataset. Equal settings and data give an equal training run."""
+def build(prepared: Prepared, tuned: Tuned, device: str, judged_by: Train | None = None) -> Training:
+    """Build a training run on the prepared dataset. Equal settings and data give an equal training run.
+
+    `judged_by` : validation tiles are those of these settings; default: those of `tuned`.
+    """
     dataset, settings = prepared.dataset, tuned.train
     description = Description(
         tuned.model.network,
@@ -64,25 +67,25 @@ def build(prepared: Prepared, tuned: Tuned, device: str) -> Training:
     )
     torch.manual_seed(settings.seed)
     state = initial_state(description.build(), settings, device)
-    output = state.network.geometry.output(settings.tile)
     tiles = TrainingTiles(
         *prepared.tile_sources("train"),
         statistics=prepared.input_statistics("train", tuned.model.input_norm),
         settings=tuned.augment,
         tile=settings.tile,
-        output=output,
+        output=state.network.geometry.output(settings.tile),
         tiles_per_epoch=settings.tiles_per_epoch,
         seed=settings.seed,
         ignore=IGNORE,
         density=prepared.density(),
         object_maps=prepared.object_maps("train") if tuned.model.object_map else None,
     )
+    judge = judged_by or settings
     validation_tiles = ValidationTiles(
         *prepared.tile_sources("validation"),
         statistics=prepared.input_statistics("validation", tuned.model.input_norm),
-        tile=settings.tile,
-        output=output,
-        most=settings.validation_tiles,
+        tile=judge.tile,
+        output=state.network.geometry.output(judge.tile),
+        most=judge.validation_tiles,
         ignore=IGNORE,
         object_maps=prepared.object_maps("validation") if tuned.model.object_map else None,
     )

@@ -3,12 +3,17 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from segline import params
 from segline.model.geometry import Geometry
-from segline.params import Axis, Tune, Tuned, reads_schedule
+from segline.model.unet import UNet
+from segline.params import Axis, Model, Tune, Tuned, reads_schedule
 from segline.train import schedule
 
 Value = bool | int | float | str
@@ -19,6 +24,7 @@ SIZES = (
     "model.upsampling",
     "model.reduction",
 )  # these settings decide which tile sizes are valid
+TILE, LENGTH = "train.tile", "train.tiles_per_epoch"
 
 
 class SpaceError(ValueError):
@@ -81,7 +87,24 @@ class SearchPlan:
         return {name: value_of(self.base, name) for name in names}
 
     def settings(self, values: Mapping[str, Value]) -> Tuned:
-        """Return the base settings updated with `values` (by full name). Raise ParamsError if the result is invalid."""
+        """Return the base settings updated with `values` (by full name). Raise ParamsError if the result is invalid.
+
+        A tile gets the next larger size that the network can take. With another network or tile, an epoch has another
+        number of tiles, so that all trials compute about equally much.
+        """
+        settings = self._with(values)
+        train = settings.train
+        if TILE in values:
+            train = train.model_copy(update={"tile": _geometry(settings.model).at_least(train.tile)})
+        if LENGTH not in values:
+            base = self.base
+            share = operations(base.model, base.train.tile) / operations(settings.model, train.tile)
+            batches = max(1, round(share * train.tiles_per_epoch / train.batch_size)) if share != 1 else 0
+            length = batches * train.batch_size or train.tiles_per_epoch
+            train = train.model_copy(update={"tiles_per_epoch": length})
+        return settings.model_copy(update={"train": train})
+
+    def _with(self, values: Mapping[str, Value]) -> Tuned:
         content = params.merged(self.base.model_dump(mode="json"), params.nested(values))
         return params.check(Tuned, {**content, "searched": sorted(values)}, "this trial")
 
@@ -97,11 +120,24 @@ class SearchPlan:
         options = [_options(self.tune.space[name]) if name in self.tune.space else [None] for name in SIZES]
         for combination in product(*options):
             values = {name: value for name, value in zip(SIZES, combination, strict=True) if value is not None}
-            model = self.settings(values).model
+            model = self._with(values).model
             condition = "".join(f" with {name} = {value}" for name, value in values.items())
-            Geometry(model.depth, model.padding, model.upsampling, model.reduction).check(
-                self.base.train.tile, f"params.yaml:{condition} train.tile ="
-            )
+            _geometry(model).check(self.base.train.tile, f"params.yaml:{condition} train.tile =")
+
+
+@cache
+def operations(model: Model, tile: int) -> int:
+    """Return how many floating-point operations a network needs for a grey tile of `tile` x `tile` px and two classes.
+
+    Counted by torch on its device `meta`, which computes nothing.
+    """
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        UNet(1, 2, **model.network).eval()(torch.empty(1, 1, tile, tile))
+    return int(counter.get_total_flops())
+
+
+def _geometry(model: Model) -> Geometry:
+    return Geometry(model.depth, model.padding, model.upsampling, model.reduction)
 
 
 def value_of(settings: Tuned, name: str) -> Value:
