@@ -95,6 +95,16 @@ def test_a_reduction_neither_loses_nor_moves_a_pixel() -> None:
         assert torch.equal(network(image)[:, 1:], image)
 
 
+@pytest.mark.parametrize("reduction", [1, 2, 4])
+def test_an_untrained_network_draws_no_lattice(reduction: int) -> None:
+    network = UNet(1, 3, width=4, depth=1, padding="same", dropout=0.0, reduction=reduction, object_map=True).eval()
+    with torch.no_grad():
+        output = network(torch.rand(1, 1, 16, 24))
+    assert output.unique().numel() > 4
+    corners = output[:, :, ::reduction, ::reduction]
+    assert torch.equal(output, corners.repeat_interleave(reduction, 2).repeat_interleave(reduction, 3))
+
+
 @pytest.mark.parametrize(
     ("size", "words"), [(512, "508 or 524"), (571, "556 or 572"), (100, "use 188 px"), (1, "use 188 px")]
 )

@@ -85,6 +85,11 @@ class UNet(nn.Module):
             self.merge.append(double_conv(here + below, here, out, padding, norm))
         self.head = nn.Conv2d(width, (classes + object_map) * reduction**2, kernel_size=1)
         self.apply(initialise)
+        with torch.no_grad():
+            # All pixels of a square start alike, so there is no lattice to unlearn (Aitken 2017, "Checkerboard artifact
+            # free sub-pixel convolution").
+            start = self.head.weight[:: reduction**2]
+            self.head.weight.copy_(start.repeat_interleave(reduction**2, dim=0))
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute the logits (b, classes, h', w') for `image` (b, in_channels, h, w); the object map adds a channel.
