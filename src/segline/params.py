@@ -139,8 +139,8 @@ class Model(Section):
         "dataset",
         description="mean and deviation to normalise an image; dataset: of all training images; image: its own",
     )
-    norm: Literal["none", "batch", "instance", "group"] = Field(
-        "batch", description="normalisation after each 3x3 convolution (paper none)"
+    norm: Literal["none", "weight", "batch", "instance", "group"] = Field(
+        "batch", description="normalisation of the 3x3 convolutions: of the weights or after each one (paper none)"
     )
     upsampling: Literal["transposed", "bilinear"] = Field(
         "transposed", description="transposed: 2x2 convolution (the paper); bilinear: interpolation"
@@ -429,7 +429,7 @@ def _default_space() -> dict[str, Axis]:
             Axis(name="train.tile", low=96, high=384, step=32),
             Axis(name="train.dice_weight", low=0.25, high=2, log=True),
             Axis(name="model.width", choices=(12, 16, 24, 32)),
-            Axis(name="model.norm", choices=("none", "batch")),
+            Axis(name="model.norm", choices=("none", "weight", "batch")),
             Axis(name="model.input_norm", choices=("dataset", "image")),
             Axis(name="augment.contrast", low=0, high=0.4),
             Axis(name="augment.extra_probability", low=0, high=1),

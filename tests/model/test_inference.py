@@ -110,7 +110,7 @@ def test_a_grey_image_for_an_rgb_model_is_normalised_as_three_equal_channels() -
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("norm", ["none", "weight", "batch"])
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
 @pytest.mark.parametrize("shape", [(150, 203), (1, 1), (7, 160), (33, 5)])
 def test_tiled_equals_whole(padding: str, norm: str, upsampling: str, shape: tuple[int, int]) -> None:

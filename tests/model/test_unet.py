@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from segline.model.geometry import Geometry
-from segline.model.unet import UNet, centre_crop
+from segline.model.unet import StandardisedConv2d, UNet, centre_crop
 
-OPTIONS = list(itertools.product(["valid", "same"], ["none", "batch", "instance", "group"], ["transposed", "bilinear"]))
+NORMS = ["none", "weight", "batch", "instance", "group"]
+OPTIONS = list(itertools.product(["valid", "same"], NORMS, ["transposed", "bilinear"]))
 
 
 def paper_net() -> UNet:
@@ -95,6 +96,22 @@ def test_a_reduction_neither_loses_nor_moves_a_pixel() -> None:
         assert torch.equal(network(image)[:, 1:], image)
 
 
+def test_a_standardised_kernel_has_mean_0_and_the_scale_of_the_paper() -> None:
+    """Ronneberger 2015: weights have the standard deviation sqrt(2 / N), where N input values make an output value."""
+    convolution = StandardisedConv2d(5, 7, kernel_size=3)
+    image = torch.rand(1, 5, 8, 8)
+    with torch.no_grad():
+        kernel, before = convolution.kernel().flatten(1), convolution(image)
+        torch.testing.assert_close(kernel.mean(1), torch.zeros(7), atol=1e-6, rtol=0)
+        torch.testing.assert_close(kernel.std(1, correction=0), torch.full((7,), (2 / 45) ** 0.5))
+        convolution.weight.mul_(20).add_(3)  # neither changes the kernel
+        torch.testing.assert_close(convolution(image), before, atol=1e-4, rtol=1e-4)
+        convolution.gain[2] = 4
+        torch.testing.assert_close(convolution.kernel()[2].flatten(), 4 * kernel[2], atol=1e-4, rtol=1e-4)
+        convolution.weight.fill_(0.3)  # nothing to standardise
+        assert convolution.kernel().abs().max() < 1e-2
+
+
 @pytest.mark.parametrize("reduction", [1, 2, 4])
 def test_an_untrained_network_draws_no_lattice(reduction: int) -> None:
     network = UNet(1, 3, width=4, depth=1, padding="same", dropout=0.0, reduction=reduction, object_map=True).eval()
@@ -157,7 +174,7 @@ def test_wrong_channels_are_refused() -> None:
 
 
 @pytest.mark.parametrize("reduction", [1, 2])
-@pytest.mark.parametrize(("padding", "norm", "upsampling"), [o for o in OPTIONS if o[1] in ("none", "batch")])
+@pytest.mark.parametrize(("padding", "norm", "upsampling"), [o for o in OPTIONS if o[1] in ("none", "weight", "batch")])
 def test_the_fringe_is_exactly_the_part_that_an_artificial_border_changes(
     padding: str, norm: str, upsampling: str, reduction: int
 ) -> None:

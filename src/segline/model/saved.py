@@ -183,7 +183,7 @@ NETWORK: Check = {
     "width": lambda value: _whole(value, 1, WIDEST),
     "depth": lambda value: _whole(value, 1, 16),
     "padding": lambda value: value in ("valid", "same"),
-    "norm": lambda value: value in ("none", "batch", "instance", "group"),
+    "norm": lambda value: value in ("none", "weight", "batch", "instance", "group"),
     "upsampling": lambda value: value in ("transposed", "bilinear"),
     "dropout": lambda value: _real(value, 0, 1),
     "reduction": lambda value: _whole(value, 1, 8),

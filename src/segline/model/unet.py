@@ -4,12 +4,14 @@ Letters in shapes: b is the batch size, c the number of channels, h the height a
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .geometry import Geometry
 
+TINY = 1e-6  # keeps the kernel finite if all its weights are equal
 GROUPS = 8  # largest number of groups for norm = group; fewer groups if 8 does not divide the number of channels
 
 
@@ -31,7 +33,8 @@ class UNet(nn.Module):
         ``valid``: no padding, so the output is smaller than the input, and skip connections are cropped. ``same``: zero
         padding.
     norm:
-        ``none``, ``batch``, ``instance`` or ``group``, after each 3x3 convolution.
+        ``batch``, ``instance`` or ``group``, after each 3x3 convolution; ``weight``: convolutions are
+        `StandardisedConv2d`; ``none``.
     upsampling:
         ``transposed`` 2x2 convolution, or ``bilinear`` after convolutions with half as many output channels.
     dropout:
@@ -124,12 +127,39 @@ def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding:
     """Build two 3x3 convolutions, each followed by normalisation and ReLU."""
     layers: list[nn.Module] = []
     for i, o in ((in_channels, mid_channels), (mid_channels, out_channels)):
+        of_values = norm not in ("none", "weight")
+        kind = StandardisedConv2d if norm == "weight" else nn.Conv2d
         # A bias has no effect before a normalisation layer, because the layer subtracts the mean.
-        layers.append(nn.Conv2d(i, o, kernel_size=3, padding=1 if padding == "same" else 0, bias=norm == "none"))
-        if norm != "none":
+        layers.append(kind(i, o, kernel_size=3, padding=1 if padding == "same" else 0, bias=not of_values))
+        if of_values:
             layers.append(normalisation(norm, o))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+class StandardisedConv2d(nn.Conv2d):
+    """Convolution whose kernel for each output channel has mean 0 and the standard deviation of `initialise`.
+
+    So the scale of the values stays the same through the network, as with a norm of the values (weight standardisation,
+    Qiao 2019; scaled as by Brock 2021). But nothing depends on other pixels or other images, so an image in tiles gives
+    the same result as the whole image. A learned gain for each channel multiplies the kernel.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.gain = nn.Parameter(torch.ones(self.out_channels, 1, 1, 1))
+
+    def kernel(self) -> Tensor:
+        """Return the kernel (out_channels, in_channels, h, w) that the image is convolved with."""
+        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
+        fan_in = self.weight[0].numel()
+        kernel: Tensor = (self.weight - mean) * torch.rsqrt(variance * fan_in + TINY) * (math.sqrt(2) * self.gain)
+        return kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve `x` (b, in_channels, h, w)."""
+        convolved: Tensor = self._conv_forward(x, self.kernel(), self.bias)
+        return convolved
 
 
 def normalisation(norm: str, channels: int) -> nn.Module:

@@ -45,7 +45,7 @@ KEPT = (
 SHAPE = ("model.padding", "model.depth", "model.upsampling", "model.reduction")  # settings that decide which tiles fit
 
 VARIED = (
-    0.75  # variation of brightness between images, in units of that within images, above which each has its own norm
+    0.75  # variation of brightness between images, in units of that within images, above which each is normalised alone
 )
 DIRECTED = 0.3  # strength of a significant common direction of edges above which tiles are hardly rotated
 CHANCE = 2.15  # without a common direction, the strength exceeds CHANCE / sqrt(number of images) in 1 % of cases
@@ -224,10 +224,7 @@ def _network(data: Fingerprint, fixed: Fixed, least: int) -> Iterator[Choice]:
     varied = data.variety > VARIED
     reason = f"the brightness varies {data.variety:.2g} times as much between images as within them"
     yield Choice("model.input_norm", "image" if varied else "dataset", reason)
-    if varied:
-        yield Choice("model.norm", "none", "the images differ too much for common statistics of a small batch")
-    else:
-        yield Choice("model.norm", "batch", "batch norm learns fast where images are alike")
+    yield Choice("model.norm", "weight", "learns as fast as a norm of the values, but does not depend on the batch")
     yield Choice("model.upsampling", "transposed", "the paper's up-sampling, whose weights are learned")
     if data.kind == "instances":
         crowded = data.contact > CROWDED
