@@ -6,7 +6,7 @@ DATA holds the datasets as they came, one folder each. A cell is one training an
 set, a seed and a contestant:
 
 segline  every setting that may be `auto` is `auto`, so nobody looked at a test split for it. The stages run as
-         processes with one thread. plan.minutes is the time of the set.
+         processes with one thread. plan.minutes is the time of the set. "segline, no search": the same without trials.
 MONAI    rival_monai.py, with the minutes of the set as CPU time
 
 Only the seed of the training differs between seeds: data and splits stay as they are. Both contestants have the same
@@ -33,7 +33,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 import baselines
-from dataset_cells import RIVAL, SETS, Cell, Results, Set
+from dataset_cells import NO_SEARCH, OWN, RIVAL, SETS, Cell, Results, Set
 from dataset_tables import show
 from harness import ROOT, Line, ProcessError, Processes, code_md5, read_lines, run_all, shown_as
 from segline import files
@@ -51,14 +51,16 @@ SEEDS = (0, 1, 2)
 class Bench:
     """Folders in which the cells run."""
 
-    def __init__(self, folder: Path, data: Path | None, results: Results, ours: bool, monai: Path | None) -> None:
+    def __init__(
+        self, folder: Path, data: Path | None, results: Results, ours: Sequence[str], monai: Path | None
+    ) -> None:
         self.folder, self.data, self.results, self.ours, self.monai = folder, data, results, ours, monai
         self.processes = Processes()
 
     def missing(self, cell: Cell) -> list[str]:
         """Return the contestants of the cell that have no result."""
         return [
-            *(["segline"] if self.ours and self.results.segline(cell) is None else []),
+            *(name for name in self.ours if self.results.segline(cell, name) is None),
             *(["MONAI"] if self.monai is not None and self.results.monai(cell) is None else []),
         ]
 
@@ -79,12 +81,15 @@ class Bench:
     def work(self, cell: Cell) -> None:
         """Run the contestants that have no result. A stopped one starts again, so that its time is that of one run."""
         for contestant in self.missing(cell):
-            result = self._segline(cell) if contestant == "segline" else self._monai(cell, 60 * cell.set.minutes)
+            if contestant == "MONAI":
+                result = self._monai(cell, 60 * cell.set.minutes)
+            else:
+                result = self._segline(cell, contestant)
             self.results.add(cell, contestant, result)
 
-    def _segline(self, cell: Cell) -> Line:
-        folder, began = self.folder / f"segline {cell.name}".replace(" ", "-"), time.time()
-        self._lay_out(folder, cell)
+    def _segline(self, cell: Cell, contestant: str) -> Line:
+        folder, began = self.folder / f"{contestant} {cell.name}".replace(",", "").replace(" ", "-"), time.time()
+        self._lay_out(folder, cell, contestant)
         (folder / "data/prepared").symlink_to(self._shared(cell) / "data/prepared")
         stages = ("plan", "weights", "tune", "train", "evaluate")
         seconds = {stage: self.processes.segline(folder, stage) for stage in stages}
@@ -135,12 +140,12 @@ class Bench:
             self.processes.segline(folder, "check", str(raw), "--groups", "groups.csv")
             (folder / "groups.csv").replace(folder / raw / "groups.csv")
 
-    def _lay_out(self, folder: Path, cell: Cell) -> None:
+    def _lay_out(self, folder: Path, cell: Cell, contestant: str = OWN) -> None:
         """Make `folder` a project with the cell's settings."""
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "data").mkdir(parents=True)
         shutil.copy(ROOT / "dvc.yaml", folder)
-        YAML().dump(cell.settings(), folder / "params.yaml")
+        YAML().dump(cell.settings(contestant), folder / "params.yaml")
 
 
 def _segline_scores(prepared: Prepared, reports: Path) -> list[judge.Score]:
@@ -222,7 +227,8 @@ def run(cells: Sequence[Cell], bench: Bench, jobs: int) -> int:
             words = str(error) if isinstance(error, ProcessError) else "".join(traceback.format_exception(error))
             print(f"{number}/{len(ready)} {cell.name}: failed, {words}", flush=True)
             return
-        for line in filter(None, (bench.results.segline(cell), bench.results.monai(cell))):
+        lines = [*(bench.results.segline(cell, name) for name in bench.ours), bench.results.monai(cell)]
+        for line in filter(None, lines):
             words = ", ".join(f"{m.title} {shown_as(m.of(line['figures']))}" for m in cell.set.metrics)
             spent = " ".join(f"{stage} {value:.1f}" for stage, value in line["cpu_seconds"].items())
             print(f"{number}/{len(ready)} {cell.name} {line['contestant']}: {words}; CPU seconds: {spent}", flush=True)
@@ -285,7 +291,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", default="", help="of search and training: a number for all sets, or set=number,..."
     )
-    parser.add_argument("--only", choices=("segline", "MONAI"), help="run only this contestant; default: both")
+    parser.add_argument(
+        "--only", choices=(OWN, NO_SEARCH, "MONAI"), help="run only this contestant; default: segline and MONAI"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument("--monai-python", type=Path, help="interpreter that has MONAI; default: this one, if it has")
     parser.add_argument("--table", action="store_true", help="only print what is there, of the code of its last line")
@@ -315,8 +323,8 @@ def main() -> None:
         asked.work.resolve() / code[:8],
         asked.data and asked.data.resolve(),
         Results(asked.out, code),
-        asked.only != "MONAI",
-        None if asked.only == "segline" else _monai(asked.monai_python),
+        [] if asked.only == "MONAI" else [asked.only or OWN],
+        _monai(asked.monai_python) if asked.only in (None, "MONAI") else None,
     )
     every = [Cell(each, seed) for seed in seeds for each in sets]
     missing = [cell for cell in every if bench.missing(cell)]

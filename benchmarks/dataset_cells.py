@@ -17,6 +17,7 @@ from segline.params import AUTO, Params, check, merged, nested
 from segline.track import identity
 
 RIVAL = Path(__file__).with_name("rival_monai.py")
+OWN, NO_SEARCH = "segline", "segline, no search"  # contestants besides MONAI
 PARTS = ("tune", "train")  # stages that plan.minutes limits
 Changes = dict[str, Any]  # values by the full names of settings
 OURS: Changes = {"runtime.device": "cpu", "runtime.threads": 1, "runtime.progress": "lines"}
@@ -114,7 +115,7 @@ SETS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """Both trainings of a set and a seed."""
+    """The trainings of a set and a seed."""
 
     set: Set
     seed: int
@@ -124,9 +125,11 @@ class Cell:
         """Name of the cell."""
         return f"{self.set.name} seed {self.seed}"
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, contestant: str = OWN) -> dict[str, Any]:
         """Return the content of params.yaml."""
         own = {"plan.minutes": self.set.minutes, "train.seed": self.seed}
+        if contestant == NO_SEARCH:
+            own["tune.trials"] = 0
         content: dict[str, Any] = merged(self.set.settings, nested(own))
         check(Params, content, self.name)
         return content
@@ -159,9 +162,9 @@ class Results:
             self.lines.append(line)
         return line
 
-    def segline(self, cell: Cell) -> Line | None:
+    def segline(self, cell: Cell, contestant: str = OWN) -> Line | None:
         """Return segline's result with this version of the code."""
-        return self._latest(lambda line: line["contestant"] == "segline" and cell.is_of(line))
+        return self._latest(lambda line: line["contestant"] == contestant and cell.is_of(line))
 
     def monai(self, cell: Cell) -> Line | None:
         """Return MONAI's result; segline's code does not matter for it."""

@@ -8,10 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 import baselines
-from dataset_cells import PARTS, Cell, Metric, Results, Set
+from dataset_cells import NO_SEARCH, PARTS, Cell, Metric, Results, Set
 from harness import Line, mean, shown_as
+from segline.params import value_at
 from segline.score import judge
 
+# Planned settings in the last table
+PLANNED = (
+    *(f"model.{name}" for name in ("input_norm", "reduction", "depth", "width")),
+    *("weights.kind", "train.tile", "train.epochs", "train.tiles_per_epoch", "tune.trials", "evaluate.views"),
+)
 CONFIDENCE, RESAMPLES = 0.95, 1000
 FEWEST_IMAGES = 10  # number of test images from which an interval is given
 
@@ -24,7 +30,7 @@ class Interval(NamedTuple):
 
 
 def intervals(metrics: Sequence[Metric], contestants: Sequence[Sequence[Line]]) -> list[list[Interval | None]]:
-    """Return the intervals of each contestant's means over its seeds, and of the first minus the second, if any.
+    """Return the intervals of each contestant's means over its seeds, and of the first minus each of the others.
 
     Images are drawn with replacement, in whole groups, and the same images for all seeds and contestants (percentile
     bootstrap, as in segline.score.bootstrap). The interval holds the chance in the choice of the test images; the
@@ -35,21 +41,20 @@ def intervals(metrics: Sequence[Metric], contestants: Sequence[Sequence[Line]]) 
     list of (contestants, metrics)
         None if there are too few images, or if no drawn images have a value of the metric.
     """
-    names, pairs = contestants[0][0]["groups"], len(contestants) > 1
+    names, count = contestants[0][0]["groups"], len(contestants)
     if len(names) < FEWEST_IMAGES:
-        return [[None] * len(metrics)] * (len(contestants) + pairs)
+        return [[None] * len(metrics)] * (2 * count - 1)
     members = [[index for index, name in enumerate(names) if name == group] for group in dict.fromkeys(names)]
     classes = dict(enumerate(contestants[0][0]["classes"]))
     scores = [[[judge.Score.from_dict(s) for s in line["scores"]] for line in lines] for lines in contestants]
     generator = np.random.default_rng(0)
-    drawn = np.full((RESAMPLES, len(contestants) + pairs, len(metrics)), np.nan)
+    drawn = np.full((RESAMPLES, 2 * count - 1, len(metrics)), np.nan)
     for reached in drawn:
         indices = [index for place in generator.integers(0, len(members), len(members)) for index in members[place]]
         for place, lines in enumerate(scores):
             figures = [baselines.totals([line[index] for index in indices], classes) for line in lines]
             reached[place] = np.mean([[_or_nan(metric.of(each)) for metric in metrics] for each in figures], axis=0)
-        if pairs:
-            reached[2] = reached[0] - reached[1]
+        reached[count:] = reached[0] - reached[1:count]
     return [[_interval(drawn[:, place, k]) for k in range(len(metrics))] for place in range(drawn.shape[1])]
 
 
@@ -92,6 +97,7 @@ def contestants(wanted: Set, results: Results, seeds: Sequence[int]) -> dict[str
     lines = {
         "segline, `auto`": [line for cell in cells if (line := results.segline(cell))],
         "MONAI BasicUNet": [line for cell in cells if (line := results.monai(cell))],
+        "segline, no search": [line for cell in cells if (line := results.segline(cell, NO_SEARCH))],
     }
     return {name: found for name, found in lines.items() if found}
 
@@ -101,11 +107,12 @@ def rows(wanted: Set, lines: Mapping[str, Sequence[Line]], figures: Mapping[str,
     metrics, ranges = wanted.metrics, intervals(wanted.metrics, list(lines.values()))
     made = [
         Row(name, [_known(metric.of(line["figures"]) for line in found) for metric in metrics], interval, _spent(found))
-        for (name, found), interval in zip(lines.items(), ranges, strict=False)  # the last range is the difference's
+        for (name, found), interval in zip(lines.items(), ranges, strict=False)
     ]
-    if len(lines) > 1:
-        apart = [_apart(metric, *lines.values()) for metric in metrics]
-        made.append(Row("difference: segline minus MONAI", apart, ranges[-1]))
+    first, *others = lines
+    for name, interval in zip(others, ranges[len(lines) :], strict=True):
+        apart = [_apart(metric, lines[first], lines[name]) for metric in metrics]
+        made.append(Row(f"difference: {first} minus {name}", apart, interval))
     for name, each in figures.items():
         values = [_known([metric.of(each)]) for metric in metrics]
         if any(values):
@@ -149,6 +156,17 @@ def _apart(metric: Metric, first: Sequence[Line], second: Sequence[Line]) -> lis
     return [a - b for a, b in pairs if a is not None and b is not None]
 
 
+def planned(sets: Sequence[Set], results: Results, seeds: Sequence[int]) -> str:
+    """Return the Markdown table of what was planned for the first seed of each set, and what the search gained."""
+    made = [f"| | {' | '.join(PLANNED)} | search |", f"|---|{'---|' * len(PLANNED)}---|"]
+    for wanted in sets:
+        line = next((found for seed in seeds if (found := results.segline(Cell(wanted, seed)))), None)
+        if line is not None:
+            values = [str(value_at(line["plan"], name)) for name in PLANNED]
+            made.append(f"| {wanted.name} | {' | '.join(values)} | {line['search'].get('said', 'none')} |")
+    return "\n".join(made)
+
+
 def show(sets: Sequence[Set], results: Results, seeds: Sequence[int]) -> None:
     """Print the tables and one JSON line."""
     of_code = [line for line in results.lines if line["code"] == results.code]
@@ -160,4 +178,5 @@ def show(sets: Sequence[Set], results: Results, seeds: Sequence[int]) -> None:
     )
     for text, _ in found:
         print(text + "\n")
+    print(planned(sets, results, seeds) + "\n")
     print(json.dumps({"benchmark": "datasets", "code": results.code, "sets": [values for _, values in found]}))

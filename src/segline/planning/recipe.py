@@ -10,7 +10,7 @@ from functools import partial
 from math import ceil, sqrt
 
 from segline.model.geometry import Geometry
-from segline.params import Augment, Model, Tune
+from segline.params import Augment, Model
 from segline.planning.fingerprint import Fingerprint
 from segline.planning.speed import NoMemoryError, Speed
 
@@ -67,6 +67,7 @@ SHARE = 0.8  # share of the time for training steps; the rest is for tiles, vali
 EPOCHS = 30  # epochs of a training run, if time allows; more and shorter ones if a trial would have less than one
 FEWEST = 10  # smallest number of steps in an epoch
 SEARCH = 0.25  # share of the steps spent on the search
+TRIALS = 3  # trials of a search; more trials would be shorter, and a trial that is too short misleads
 TRIAL = 50  # a search whose trials have fewer steps tells nothing
 
 
@@ -375,7 +376,7 @@ def _length(speed: Speed, minutes: float, batch_size: int, fixed: Fixed) -> Iter
     if "train.tiles_per_epoch" in own:
         own["train.tiles_per_epoch"] = ceil(own["train.tiles_per_epoch"] / batch_size) * batch_size
     steps = SHARE * 60 * minutes / seconds
-    wanted = own.get("tune.trials", Tune().trials)
+    wanted = own.get("tune.trials", TRIALS)
     length = Length.of(steps, batch_size, wanted, own)
     too_short = length.trials > 0 and "tune.trials" not in own and not length.is_worth_its_time(steps)
     if too_short:
