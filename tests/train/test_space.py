@@ -93,7 +93,7 @@ def test_settings_are_those_of_params_yaml_except_for_drawn_values() -> None:
     of = plan()
     drawn = of.settings({"train.schedule.gamma": 0.25, "model.width": 8})
     assert (drawn.train.schedule.gamma, drawn.model.width) == (0.25, 8)
-    assert drawn.searched == ("model.width", "train.schedule.gamma")
+    assert drawn.searched == ("model.width", "train.schedule.gamma", "train.tiles_per_epoch")
     assert of.settings({}) == of.base
     assert of.shortened(drawn).train.epochs == of.tune.epochs
     assert plan(tune={"epochs": 0}).epochs == of.base.train.epochs

@@ -92,17 +92,16 @@ class SearchPlan:
         A tile gets the next larger size that the network can take. With another network or tile, an epoch has another
         number of tiles, so that all trials compute about equally much.
         """
-        settings = self._with(values)
-        train = settings.train
+        settings, searched = self._with(values), set(values)
+        train, base = settings.train, self.base
         if TILE in values:
             train = train.model_copy(update={"tile": _geometry(settings.model).at_least(train.tile)})
-        if LENGTH not in values:
-            base = self.base
-            share = operations(base.model, base.train.tile) / operations(settings.model, train.tile)
-            batches = max(1, round(share * train.tiles_per_epoch / train.batch_size)) if share != 1 else 0
-            length = batches * train.batch_size or train.tiles_per_epoch
-            train = train.model_copy(update={"tiles_per_epoch": length})
-        return settings.model_copy(update={"train": train})
+        work = operations(settings.model, train.tile) / operations(base.model, base.train.tile)
+        if work != 1 and LENGTH not in values:
+            batches = max(1, round(train.tiles_per_epoch / work / train.batch_size))
+            train = train.model_copy(update={"tiles_per_epoch": batches * train.batch_size})
+            searched.add(LENGTH)
+        return settings.model_copy(update={"train": train, "searched": tuple(sorted(searched))})
 
     def _with(self, values: Mapping[str, Value]) -> Tuned:
         content = params.merged(self.base.model_dump(mode="json"), params.nested(values))
