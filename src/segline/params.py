@@ -140,7 +140,9 @@ class Model(Section):
         description="mean and deviation to normalise an image; dataset: of all training images; image: its own",
     )
     norm: Literal["none", "weight", "batch", "instance", "group"] = Field(
-        "batch", description="normalisation of the 3x3 convolutions: of the weights or after each one (paper none)"
+        "batch",
+        description="normalisation at each 3x3 convolution; weight: of its kernel; batch, instance, group: of its output "
+        "(paper none)",
     )
     upsampling: Literal["transposed", "bilinear"] = Field(
         "transposed", description="transposed: 2x2 convolution (the paper); bilinear: interpolation"
