@@ -141,8 +141,8 @@ class Model(Section):
     )
     norm: Literal["none", "weight", "batch", "instance", "group"] = Field(
         "batch",
-        description="normalisation at each 3x3 convolution; weight: of its kernel; batch, instance, group: of its output "
-        "(paper none)",
+        description="normalisation at each 3x3 convolution; weight: of its kernel; batch, instance, group: of its "
+        "output (paper none)",
     )
     upsampling: Literal["transposed", "bilinear"] = Field(
         "transposed", description="transposed: 2x2 convolution (the paper); bilinear: interpolation"
