@@ -222,7 +222,7 @@ def train(prepared: Prepared, tuned: params.Tuned, arm: Arm, seconds: float) -> 
         state.optimizer.step()
 
     def batches(started: setup.Training, settings: params.Train) -> Any:
-        return iter(training_loader(started.tiles, settings.batch_size, epochs=range(EPOCHS), workers=0))
+        return iter(training_loader(started.tiles, batch_size=settings.batch_size, epochs=range(EPOCHS), workers=0))
 
     started, settings, heads = begun(1)
     source = batches(started, settings)
@@ -372,6 +372,8 @@ def main() -> None:
     if asked.table:
         show([line for line in lines if line["code"] == lines[-1]["code"]], sets, asked.minutes)
         return
+    if asked.data is None:
+        sys.exit("DATA is missing: give the folder that holds the datasets, or set SEGLINE_TEST_DATA")
     arms = [arm for arm in ARMS if arm.name in asked.arms.split(",")]
     every = [
         Training(each, arm, seed, asked.minutes)
