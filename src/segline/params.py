@@ -255,8 +255,8 @@ class Train(Section):
         True, description="memory format; changes rounding and dropout masks, not the mathematics"
     )
     validation_tiles: int = Field(32, ge=1, description="largest number of validation tiles, the same after each epoch")
-    monitor: Literal["loss", "mean_iou"] = Field(
-        "mean_iou", description="validation metric that selects the best epoch"
+    monitor: Literal["loss", "mean_iou", "last"] = Field(
+        "mean_iou", description="validation metric that selects the best epoch; last: the last epoch counts as the best"
     )
     save_checkpoint: bool = Field(True, description="store the best and the last checkpoint in the MLflow run")
     keep_best: int = Field(1, ge=1, description="number of best checkpoints to keep")

@@ -59,6 +59,8 @@ def length(speed: Speed, minutes: float, fixed: recipe.Fixed, batch_size: int = 
         ({"kind": "classes"}, {"weights.kind": "none", "weights.class_balance": 0.0, "evaluate.views": 4}),
         ({"kind": "boundaries"}, {"weights.kind": "none", "weights.class_balance": 0.0, "evaluate.views": 8}),
         ({"kind": "boundaries"} | WIDE, {"model.reduction": 1, "train.tile": 256}),
+        ({"kind": "boundaries", "variety": 0.7}, {"model.norm": "batch", "train.monitor": "last"}),
+        ({"kind": "boundaries", "variety": 0.8}, {"model.norm": "weight", "train.monitor": "last"}),
         (
             {"frequencies": (0.995, 0.005)},
             {"weights.density_balance": 0.4, "train.monitor": "loss", "tune.objective": "minimize loss"},

@@ -24,7 +24,13 @@ EPOCHS = [epoch(1, 3.0, 0.2), epoch(2, 1.0, 0.9), epoch(3, 2.0, 0.9), epoch(4, 0
 
 @pytest.mark.parametrize(
     ("monitor", "keep_best", "expected"),
-    [("mean_iou", 1, [4]), ("mean_iou", 3, [4, 2, 3]), ("mean_iou", 9, [4, 2, 3, 1]), ("loss", 2, [4, 2])],
+    [
+        ("mean_iou", 1, [4]),
+        ("mean_iou", 3, [4, 2, 3]),
+        ("mean_iou", 9, [4, 2, 3, 1]),
+        ("loss", 2, [4, 2]),
+        ("last", 2, [4, 3]),
+    ],
 )
 def test_the_best_epochs_are_kept_and_ties_go_to_the_earlier(
     training: Callable[..., Any], tmp_path: Path, monitor: str, keep_best: int, expected: list[int]

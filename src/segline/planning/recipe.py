@@ -225,7 +225,12 @@ def _network(data: Fingerprint, fixed: Fixed, least: int) -> Iterator[Choice]:
     varied = data.variety > VARIED
     reason = f"the brightness varies {data.variety:.2g} times as much between images as within them"
     yield Choice("model.input_norm", "image" if varied else "dataset", reason)
-    yield Choice("model.norm", "weight", "learns as fast as a norm of the values, but does not depend on the batch")
+    if data.kind == "boundaries" and not varied:
+        yield Choice(
+            "model.norm", "batch", "leaves fewer gaps in lines than weight standardisation, where images are alike"
+        )
+    else:
+        yield Choice("model.norm", "weight", "learns as fast as a norm of the values, but does not depend on the batch")
     yield Choice("model.upsampling", "transposed", "the paper's up-sampling, whose weights are learned")
     if data.kind == "instances":
         crowded = data.contact > CROWDED
@@ -322,7 +327,11 @@ def _training(data: Fingerprint, norm: object) -> Iterator[Choice]:
     yield Choice("train.gradient_clipping", 1.0, "keeps a single tile from spoiling the network")
     rare = min(data.frequencies[1:]) < RARE
     reason = "the IoU of a rare class on a few tiles is mostly chance" if rare else "the metric that is reported"
-    yield Choice("train.monitor", "loss" if rare else "mean_iou", reason)
+    if data.kind == "boundaries":
+        gaps = "gaps in lines close until the end, and pixels do not show it; the learning rate ends near 0"
+        yield Choice("train.monitor", "last", gaps)
+    else:
+        yield Choice("train.monitor", "loss" if rare else "mean_iou", reason)
     yield Choice("tune.objective", "minimize loss" if rare else "maximize mean_iou", reason)
 
 

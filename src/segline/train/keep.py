@@ -27,8 +27,11 @@ class KeepError(RuntimeError):
 def better(settings: Train, epoch: Epoch) -> float:
     """Return an epoch's value of the metric that `train.monitor` names. A loss is negated, so that larger is better.
 
-    A mean IoU of nan counts as 1, because it means that no foreground is present or predicted.
+    With `last`, each epoch is better than the one before. A mean IoU of nan counts as 1, because it means that no
+    foreground is present or predicted.
     """
+    if settings.monitor == "last":
+        return epoch.epoch
     if settings.monitor == "loss":
         return -epoch.validation_loss
     return 1.0 if math.isnan(epoch.validation_mean_iou) else epoch.validation_mean_iou
