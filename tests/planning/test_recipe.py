@@ -47,7 +47,8 @@ def length(speed: Speed, minutes: float, fixed: recipe.Fixed, batch_size: int = 
     ("changes", "expected"),
     [
         ({}, {"model.input_norm": "dataset", "weights.kind": "paper", "augment.rotation": 180.0, "train.tile": 160}),
-        ({"variety": 0.7}, {"model.input_norm": "dataset", "model.norm": "weight", "train.learning_rate": 0.003}),
+        ({"variety": 0.7}, {"model.input_norm": "dataset", "model.norm": "batch", "train.learning_rate": 0.003}),
+        ({"variety": 0.7, "kind": "classes"}, {"model.input_norm": "dataset", "model.norm": "weight"}),
         ({"variety": 0.8}, {"model.input_norm": "image", "model.norm": "weight", "train.learning_rate": 0.003}),
         ({"direction": 0.5}, {"augment.rotation": 5.0}),
         ({"direction": 0.5, "images": 12}, {"augment.rotation": 180.0}),  # twelve images show 0.62 by chance

@@ -225,12 +225,10 @@ def _network(data: Fingerprint, fixed: Fixed, least: int) -> Iterator[Choice]:
     varied = data.variety > VARIED
     reason = f"the brightness varies {data.variety:.2g} times as much between images as within them"
     yield Choice("model.input_norm", "image" if varied else "dataset", reason)
-    if data.kind == "boundaries" and not varied:
-        yield Choice(
-            "model.norm", "batch", "leaves fewer gaps in lines than weight standardisation, where images are alike"
-        )
-    else:
+    if varied or data.kind == "classes":
         yield Choice("model.norm", "weight", "learns as fast as a norm of the values, but does not depend on the batch")
+    else:
+        yield Choice("model.norm", "batch", "where images are alike, it gives the most exact outlines of objects")
     yield Choice("model.upsampling", "transposed", "the paper's up-sampling, whose weights are learned")
     if data.kind == "instances":
         crowded = data.contact > CROWDED
