@@ -30,12 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ruamel.yaml import YAML
 
 import baselines
 from dataset_cells import NO_SEARCH, OWN, RIVAL, SETS, Cell, Results, Set
 from dataset_tables import show
-from harness import ROOT, Line, ProcessError, Processes, code_md5, read_lines, run_all, shown_as
+from harness import Line, ProcessError, Processes, code_md5, lay_out, read_lines, run_all, shown_as
 from segline import files
 from segline.data import imagefiles, truth
 from segline.data.prepared import Prepared
@@ -68,7 +67,7 @@ class Bench:
         """Prepare the data of a set, unless another cell has done so; compute the baselines."""
         folder = self._shared(cell)
         if not (folder / "data/prepared").exists():
-            self._lay_out(folder, cell)
+            lay_out(folder, cell.settings())
             if cell.set.drawn:
                 self.processes.segline(folder, "sample")
             else:
@@ -89,7 +88,7 @@ class Bench:
 
     def _segline(self, cell: Cell, contestant: str) -> Line:
         folder, began = self.folder / f"{contestant} {cell.name}".replace(",", "").replace(" ", "-"), time.time()
-        self._lay_out(folder, cell, contestant)
+        lay_out(folder, cell.settings(contestant))
         (folder / "data/prepared").symlink_to(self._shared(cell) / "data/prepared")
         stages = ("plan", "weights", "tune", "train", "evaluate")
         seconds = {stage: self.processes.segline(folder, stage) for stage in stages}
@@ -139,13 +138,6 @@ class Bench:
         if wanted.regroup:
             self.processes.segline(folder, "check", str(raw), "--groups", "groups.csv")
             (folder / "groups.csv").replace(folder / raw / "groups.csv")
-
-    def _lay_out(self, folder: Path, cell: Cell, contestant: str = OWN) -> None:
-        """Make `folder` a project with the cell's settings."""
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "data").mkdir(parents=True)
-        shutil.copy(ROOT / "dvc.yaml", folder)
-        YAML().dump(cell.settings(contestant), folder / "params.yaml")
 
 
 def _segline_scores(prepared: Prepared, reports: Path) -> list[judge.Score]:

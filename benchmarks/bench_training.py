@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml import YAML
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,6 +37,7 @@ from harness import (
     Processes,
     add_line,
     code_md5,
+    lay_out,
     machine,
     mean,
     read_lines,
@@ -54,6 +55,7 @@ from segline.stages import evaluate
 from segline.train import loop, setup
 from segline.train.loss import LossSums
 
+SCRATCH = Path(tempfile.gettempdir()) / "segline-training"
 SEEDS = (0, 1, 2)
 EPOCHS = 20  # into which the steps are divided, as the tiles of a training are numbered by epoch
 TIMED, BEFORE = 8, 3  # steps that are timed, and steps before them
@@ -285,7 +287,7 @@ class Bench:
         """Return a project with the prepared dataset."""
         folder = self.folder / validated(wanted).key
         if not (folder / "data/prepared").exists():
-            self._lay_out(folder, Cell(validated(wanted), 0).settings())
+            lay_out(folder, Cell(validated(wanted), 0).settings())
             if wanted.drawn:
                 self.processes.segline(folder, "sample")
             else:
@@ -297,7 +299,7 @@ class Bench:
     def work(self, cell: Training) -> Line:
         """Run a cell."""
         folder = self.folder / cell.name.replace(",", "").replace(" ", "-")
-        self._lay_out(folder, cell.settings())
+        lay_out(folder, cell.settings())
         (folder / "data/prepared").symlink_to(self.share(cell.set) / "data/prepared")
         for stage in ("plan", "weights"):
             self.processes.segline(folder, stage)
@@ -306,12 +308,6 @@ class Bench:
         result: Line = files.read_json(folder / "result.json")
         shutil.rmtree(folder)
         return result
-
-    def _lay_out(self, folder: Path, settings: dict[str, Any]) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "data").mkdir(parents=True)
-        shutil.copy(ROOT / "dvc.yaml", folder)
-        YAML().dump(settings, folder / "params.yaml")
 
 
 def key(cell: Training) -> list[Any]:
@@ -348,7 +344,7 @@ def arguments() -> argparse.Namespace:
     default = os.environ.get("SEGLINE_TEST_DATA")
     parser = argparse.ArgumentParser(description="Ways to train at equal CPU time; see docs/ablation.md.")
     parser.add_argument("data", type=Path, nargs="?", default=default and Path(default), help="folder of the datasets")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/segline-training"), help="folder for the projects")
+    parser.add_argument("--work", type=Path, default=SCRATCH, help="folder for the projects")
     parser.add_argument("--sets", default=",".join(each.name for each in SETS), help="names, separated by commas")
     parser.add_argument("--arms", default=",".join(arm.name for arm in ARMS), help="names, separated by commas")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="seeds, separated by commas")

@@ -5,6 +5,7 @@ A cell is one training and its evaluation. A benchmark that is started again goe
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any, TypeVar
+
+from ruamel.yaml import YAML
 
 import segline
 from segline.track import identity, lineage
@@ -78,6 +81,14 @@ class Processes:
         for pid in list(self.running):
             with suppress(ProcessLookupError):
                 os.kill(pid, SIGTERM)
+
+
+def lay_out(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make `folder` an empty project with these settings."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "data").mkdir(parents=True)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    YAML().dump(settings, folder / "params.yaml")
 
 
 def run_all(
