@@ -20,6 +20,7 @@ from segline.params import Params, merged
 
 STAGES = ["sample", "prepare", "plan", "weights", "tune", "train", "evaluate", "register"]
 COPIED = [
+    "data/encoders/.gitkeep",
     "src",
     "dvc.yaml",
     "params.yaml",

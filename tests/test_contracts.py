@@ -322,7 +322,16 @@ def test_dvc_and_git_agree_on_what_is_ignored(repository: Path, tmp_path: Path) 
     # DVC reads .gitignore by rules of its own; where it takes data/ for ignored, it finds no dataset in data/raw.
     shutil.copy(repository / ".gitignore", tmp_path)
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
-    tracked = ["data/", "data/.gitkeep", "data/raw/", "data/raw/mine.dvc", "data/model/", "data/model/metrics.json"]
+    tracked = [
+        "data/",
+        "data/.gitkeep",
+        "data/encoders/.gitkeep",
+        "data/encoders/a.pth.dvc",
+        "data/raw/",
+        "data/raw/mine.dvc",
+        "data/model/",
+        "data/model/metrics.json",
+    ]
     tracked += [
         "data/reports/",
         "data/reports/test.json",

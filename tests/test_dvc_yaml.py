@@ -285,6 +285,7 @@ def skeleton(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         file.write_text("NUMBER = 1\n")
     for name in ("dvc.yaml", "params.yaml", PACKAGES, ".dvcignore"):
         shutil.copy(repository / name, tmp_path)
+    shutil.copytree(repository / "data/encoders", tmp_path / "data/encoders")
     monkeypatch.chdir(tmp_path)
     repo = Repo.init(no_scm=True)
     for stage in stages_of(tmp_path).values():

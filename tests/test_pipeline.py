@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
+from segline.model import encoders
 from tests.checkout import SMALL, STAGES, Project
 
 LOAD = """
@@ -94,6 +96,11 @@ def test_the_champion_answers_as_evaluate_did_without_segline_after_a_move(proje
     project.run(
         "segline", "summary", PYTHONPATH="src"
     )  # the first command after a move rewrites the paths in the store
+    answers_as_evaluate_did(project, "models:/cells@champion", tmp_path)
+
+
+def answers_as_evaluate_did(project: Project, model: str, tmp_path: Path) -> None:
+    """Load a registered model in a process without segline; it must answer the bytes that evaluate wrote."""
     predictions, instances = (project.folder / "data" / "reports" / kind for kind in ("predictions", "instances"))
     images = [project.folder / "data" / "raw" / "cells" / "images" / file.name for file in predictions.iterdir()]
     out = tmp_path / "out"
@@ -101,13 +108,26 @@ def test_the_champion_answers_as_evaluate_did_without_segline_after_a_move(proje
     script = tmp_path / "load.py"
     script.write_text(LOAD)
     elsewhere = Project(out)
-    elsewhere.run(
-        sys.executable, str(script), project.store, "models:/cells@champion", str(out), *map(str, images), PYTHONPATH=""
-    )
+    elsewhere.run(sys.executable, str(script), project.store, model, str(out), *map(str, images), PYTHONPATH="")
     assert images
     for image in images:
         assert (out / image.name).read_bytes() == (predictions / image.name).read_bytes()
         assert (out / f"{image.stem}_instances.png").read_bytes() == (instances / image.name).read_bytes()
+
+
+def test_a_network_with_a_pretrained_encoder_runs_through_the_pipeline(project: Project, tmp_path: Path) -> None:
+    encoder = encoders.build("resnet18", 3, 2, "batch")
+    save_file(encoder.state_dict(), project.folder / "data/encoders/resnet18.safetensors")
+    changes = {"padding": "same", "norm": "batch", "depth": 2}
+    project.set(model={"encoder": "resnet18", "encoder_weights": "resnet18.safetensors", **changes})
+    said = project.run("dvc", "repro")
+    assert "cells version 2 (@challenger) is new" in said
+    assert json.loads((project.folder / "data/model/model.json").read_text())["network"]["encoder"] == "resnet18"
+    answers_as_evaluate_did(project, "models:/cells/2", tmp_path)
+    save_file(
+        encoders.build("resnet18", 3, 2, "batch").state_dict(), project.folder / "data/encoders/resnet18.safetensors"
+    )
+    assert project.would_run() == ["tune", "train"]
 
 
 def test_predict_labels_files_with_the_champion(project: Project, tmp_path: Path) -> None:
@@ -134,7 +154,7 @@ def test_the_default_settings_are_planned_and_then_used(project: Project, reposi
     plan, best = (
         YAML(typ="safe").load(project.folder / "data" / name) for name in ("plan/plan.yaml", "tune/best.yaml")
     )
-    assert best["model"] == plan["model"]
+    assert best["model"] == {"name": "unet", "encoder": "none", "encoder_weights": "", **plan["model"]}
     assert {name: best["train"][name] for name in ("tile", "epochs", "amp")}.items() <= plan["train"].items()
     assert project.json("data/tune/search.json")["trials"]
     assert "up to date" in project.run("dvc", "repro")

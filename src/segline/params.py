@@ -130,11 +130,31 @@ class Weights(Section):
 class Model(Section):
     """The network."""
 
+    name: Literal["unet", "fcn32s", "fcn16s", "fcn8s"] = Field(
+        "unet",
+        description="unet: U-Net; fcn32s, fcn16s, fcn8s: fully convolutional networks, which need an encoder and have "
+        "no width, depth and upsampling",
+    )
+    encoder: Literal["none", "vgg11", "vgg16", "resnet18", "resnet34", "resnet50"] = Field(
+        "none",
+        description="network that replaces the contracting path; none: the paper's 3x3 convolutions; others: only with "
+        "padding same, reduction 1 and norm batch (VGG also none)",
+    )
+    encoder_weights: str = Field(
+        "",
+        pattern=r"^([^/\\]+\.(safetensors|pth|pt))?$",
+        description="file in data/encoders with pretrained weights of the encoder, named as in torchvision, "
+        ".safetensors or .pth; empty: random",
+    )
     padding: Literal["valid", "same"] = Field(
         "same", description="valid: unpadded convolutions, cropped skip connections (the paper); same: padded"
     )
-    width: int = Field(16, ge=1, description="channels of the first level, doubled at each level (paper 64)")
-    depth: int = Field(3, ge=1, le=7, description="number of 2x2 poolings (paper 4)")
+    width: int = Field(
+        16,
+        ge=1,
+        description="channels of the first level, doubled at each level (paper 64); an encoder has its own channels",
+    )
+    depth: int = Field(3, ge=1, le=7, description="number of 2x2 poolings (paper 4); with an encoder at most 5")
     input_norm: Literal["dataset", "image"] = Field(
         "dataset",
         description="mean and deviation to normalise an image; dataset: of all training images; image: its own",
@@ -156,10 +176,49 @@ class Model(Section):
         description="also predict a map that is 1 in the middle of each object and 0 at its border; instances only",
     )
 
+    @model_validator(mode="after")
+    def _encoder_fits(self, info: ValidationInfo) -> Self:
+        if self.encoder == "none":
+            if self.name != "unet":
+                raise ValueError(
+                    f"{self.name} needs an encoder; set model.encoder to vgg16, resnet34 or another encoder"
+                )
+            if self.encoder_weights:
+                raise ValueError("there is no encoder for encoder_weights; set model.encoder, or leave the file out")
+            return self
+        vgg = self.encoder.startswith("vgg")
+        allowed: dict[str, tuple[object, ...]] = {
+            "padding": ("same",),
+            "reduction": (1,),
+            "norm": ("batch", "none") if vgg else ("batch",),
+        }
+        if self.name == "unet":
+            allowed["depth"] = (5, 4, 3, 2, 1)
+        for name, values in allowed.items():
+            value = getattr(self, name)
+            if value not in values and not _planned_later(info, f"model.{name}"):
+                accepted = " or ".join(str(value) for value in values)
+                raise ValueError(
+                    f"encoder {self.encoder} does not go with {name} {value}; set model.{name} to {accepted}"
+                )
+        return self
+
+    def leaves_open(self, name: str) -> bool:
+        """Return whether the setting `name` of this section may have several values with this network."""
+        if self.encoder == "none":
+            return True
+        decided = ("padding", "reduction", "norm")
+        return name not in (decided if self.name == "unet" else (*decided, "width", "depth", "upsampling"))
+
     @property
     def network(self) -> dict[str, Any]:
-        """Arguments of `UNet`."""
-        return self.model_dump(exclude={"input_norm"})
+        """Arguments of `nets.build`: the settings that this network uses."""
+        if self.name != "unet":
+            return self.model_dump(include={"name", "encoder", "norm", "dropout", "object_map"})
+        unused = {"name", "input_norm", "encoder_weights"}
+        if self.encoder == "none":
+            return self.model_dump(exclude={*unused, "encoder"})
+        return self.model_dump(exclude={*unused, "padding", "reduction"})
 
 
 class Augment(Section):
@@ -283,6 +342,7 @@ NOT_SEARCHABLE = {
     **dict.fromkeys(("evaluate", "registration", "gate"), _AFTER),
     "tune": "describes the search itself",
     "runtime": "never changes a result",
+    "model.encoder_weights": "names a file; compare two files with `dvc exp run` instead",
     "augment.extra": "is a list; search augment.extra_probability instead",
     "train.seed": "would select a lucky seed, not a better setting",
     "train.epochs": "sets the length of a training; for trials set tune.epochs",

@@ -24,6 +24,7 @@ MADE = [
     ".gitignore",
     "README.md",
     "data/.gitkeep",
+    "data/encoders/.gitkeep",
     "dvc.yaml",
     "mlruns/.gitkeep",
     "params.yaml",
@@ -109,6 +110,8 @@ def test_a_project_in_a_repository_uses_that_repository(tmp_path: Path) -> None:
     assert git.call(folder, "status", "--porcelain", "--untracked-files=all", "--", "data").decode().split() == [
         "A",
         "inner/project/data/.gitkeep",
+        "A",
+        "inner/project/data/encoders/.gitkeep",
     ]
 
 

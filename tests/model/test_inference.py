@@ -176,7 +176,7 @@ def test_a_single_pixel_has_labels_whatever_the_norm(norm: str) -> None:
 @pytest.mark.parametrize(("width", "depth", "padding"), [(128, 6, "same"), (64, 7, "same"), (32, 7, "valid")])
 def test_the_tile_for_a_large_image_is_legal(width: int, depth: int, padding: str) -> None:
     subject = predictor(Inference(), width=1, depth=depth, padding=padding)
-    subject.description.network["width"] = width
+    subject.network.channels_per_pixel = width
     size = subject._tile(3000, 3000)
     assert size is None or len(tiling.plan(3000, size, subject.network.geometry)) > 0
 

@@ -56,6 +56,10 @@ def setting(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("model.json", setting("network", "norm", value="x")),
         ("model.json", setting("network", "norm", value=["batch"])),
         ("model.json", setting("network", "evil", value=1)),
+        ("model.json", setting("network", "name", value="fcn8s")),  # without an encoder
+        ("model.json", setting("network", "encoder", value="resnet34")),  # an encoder has no setting `padding`
+        ("model.json", setting("network", value={"encoder": "resnet34", "depth": 6})),
+        ("model.json", setting("network", value={"encoder": "alexnet"})),
         ("model.json", setting("network", value=[])),
         ("model.json", setting("classes", value={"0": "a"})),
         ("model.json", setting("classes", value={"0": "a", "2": "b"})),

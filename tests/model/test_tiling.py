@@ -4,15 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segline.model import tiling
-from segline.model.geometry import Geometry
+from segline.model.geometry import Geometry, of_unet
 
 GEOMETRIES = st.builds(
-    Geometry, st.integers(1, 4), st.sampled_from(["valid", "same"]), st.sampled_from(["transposed", "bilinear"])
+    of_unet, st.integers(1, 4), st.sampled_from(["valid", "same"]), st.sampled_from(["transposed", "bilinear"])
 )
 
 
 def legal_tile(geometry: Geometry, extra: int) -> int:
-    context = geometry.margin + geometry.fringe if geometry.padding == "valid" else geometry.at_least(geometry.fringe)
+    context = geometry.margin + geometry.fringe if geometry.margin else geometry.at_least(geometry.fringe)
     return geometry.at_least(2 * context + geometry.stride) + extra * geometry.stride
 
 
@@ -30,7 +30,7 @@ def test_every_pixel_is_kept_once_and_never_from_a_fringe(geometry: Geometry, le
         output = geometry.output(size)
         assert span.start + geometry.margin + span.offset == span.keep
         left, right = span.offset, output - span.offset - (span.end - span.keep)
-        if geometry.padding == "valid":
+        if geometry.margin:
             assert left >= geometry.fringe
             assert right >= geometry.fringe
         else:
@@ -46,19 +46,19 @@ def test_without_a_tile_size_one_window_covers_the_image(geometry: Geometry, len
 
 
 def test_the_paper_tile_advances_by_384_not_388() -> None:
-    spans = tiling.plan(1000, 572, Geometry(4, "valid", "transposed"))
+    spans = tiling.plan(1000, 572, of_unet(4, "valid", "transposed"))
     assert [s.keep for s in spans] == [0, 384, 768]
 
 
 def test_an_image_of_512_px_needs_one_window_of_700_px() -> None:
-    (span,) = tiling.plan(512, None, Geometry(4, "valid", "transposed"))
+    (span,) = tiling.plan(512, None, of_unet(4, "valid", "transposed"))
     assert (span.start, span.stop) == (-92, 608)
 
 
 @pytest.mark.parametrize(("padding", "size", "need"), [("valid", 188, 204), ("same", 192, 208)])
 def test_a_tile_that_cannot_advance_is_refused(padding: str, size: int, need: int) -> None:
     with pytest.raises(ValueError, match=f"use a tile of at least {need} px"):
-        tiling.plan(1000, size, Geometry(4, padding, "transposed"))
+        tiling.plan(1000, size, of_unet(4, padding, "transposed"))
 
 
 @given(st.integers(1, 12), st.integers(-60, 60))
@@ -69,7 +69,7 @@ def test_fold_mirrors_like_numpy_pads(length: int, index: int) -> None:
 
 @given(st.integers(1, 90), st.integers(1, 90))
 def test_reach_equals_the_window_of_the_mirrored_image(length: int, side: int) -> None:
-    geometry = Geometry(1, "valid", "transposed")
+    geometry = of_unet(1, "valid", "transposed")
     axis = np.arange(length)
     output = np.full(length, -1)
     for span in tiling.plan(length, min(30, geometry.at_least(side)), geometry):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from segline.model.geometry import Geometry
-from segline.model.unet import StandardisedConv2d, UNet, centre_crop
+from segline.model.geometry import of_unet
+from segline.model.network import StandardisedConv2d
+from segline.model.unet import UNet, centre_crop
 
 NORMS = ["none", "weight", "batch", "instance", "group"]
 OPTIONS = list(itertools.product(["valid", "same"], NORMS, ["transposed", "bilinear"]))
@@ -41,7 +42,7 @@ def test_valid_padding_adds_no_pixels() -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_sizes_equal_those_of_the_layers(depth: int, padding: str) -> None:
-    geometry = Geometry(depth, padding, "transposed")
+    geometry = of_unet(depth, padding, "transposed")
 
     def walk(size: int) -> int | None:
         lost = 4 if padding == "valid" else 0
@@ -71,7 +72,7 @@ def test_sizes_equal_those_of_the_layers(depth: int, padding: str) -> None:
 @pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
 @pytest.mark.parametrize("reduction", [2, 4])
 def test_a_reduction_multiplies_every_size(depth: int, padding: str, upsampling: str, reduction: int) -> None:
-    plain, reduced = Geometry(depth, padding, upsampling), Geometry(depth, padding, upsampling, reduction)
+    plain, reduced = of_unet(depth, padding, upsampling), of_unet(depth, padding, upsampling, reduction)
     for name in ("stride", "margin", "fringe", "smallest"):
         assert getattr(reduced, name) == reduction * getattr(plain, name), name
     for size in range(1, 800):

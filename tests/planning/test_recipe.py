@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from segline.model.geometry import Geometry
+from segline.model import geometry
 from segline.params import PLANNED, Params, Tuned, nested
 from segline.planning import recipe
 from segline.planning.fingerprint import Fingerprint
@@ -109,6 +109,17 @@ def test_the_plan_has_a_value_for_each_setting_that_may_be_auto() -> None:
         ({"augment.extra": [{"Blur": {}}]}, {"augment.extra": [{"Blur": {}}], "augment.extra_probability": 1.0}),
         ({"model.depth": 6}, {"train.tile": 192}),
         ({"model.norm": "none"}, {"train.learning_rate": 0.0015}),
+        (
+            {"model.encoder": "resnet34"},
+            {"model.depth": 5, "model.reduction": 1, "model.norm": "batch", "train.learning_rate": 0.003},
+        ),
+        ({"model.encoder": "vgg16", "model.norm": "none"}, {"model.depth": 4, "train.learning_rate": 0.0015}),
+        ({"model.encoder": "resnet18", "train.tile": 168}, {"train.tile": 168, "model.depth": 3}),
+        (
+            {"model.encoder": "vgg11", "model.encoder_weights": "vgg11_bn.pth"},
+            {"model.norm": "batch", "train.learning_rate": 0.001},
+        ),
+        ({"model.name": "fcn8s", "model.encoder": "resnet50", "model.width": 9}, {"train.tile": 160}),
         ({"weights.kind": "falk2019"}, {"weights.kind": "falk2019", "weights.w0": 50.0, "weights.sigma": 6.0}),
         # 160 px of output and 44 px of context on each side; legal sizes are 28 + 8k
         ({"model.padding": "valid", "model.depth": 3}, {"train.tile": 252}),
@@ -118,7 +129,7 @@ def test_choices_follow_from_the_values_of_the_user(fixed: dict[str, object], ex
     plan = planned(fixed)
     assert {name: plan[name] for name in expected} == expected
     model = Params.model_validate(nested(plan | fixed)).model
-    Geometry(model.depth, model.padding, model.upsampling, model.reduction).check(plan["train.tile"])
+    geometry.of(**model.network).check(plan["train.tile"])
 
 
 @pytest.mark.parametrize("kind", ["instances", "classes", "boundaries"])
@@ -144,7 +155,7 @@ def test_every_plan_is_valid_and_gives_a_reason(kind: str, side: int, diameters:
             inner[last] = choice.value
         settings = Params(**content)
         model = settings.model
-        Geometry(model.depth, model.padding, model.upsampling, model.reduction).check(settings.train.tile, "tile")
+        geometry.of(**model.network).check(settings.train.tile, "tile")
         SearchPlan(Tuned(model=model, augment=settings.augment, train=settings.train), settings.tune)
         assert settings.evaluate.tile == 0
 

@@ -189,7 +189,7 @@ def test_a_version_with_planned_settings_is_rebuilt_with_its_own_plan(finished: 
     project.set(plan={"minutes": 0.1}, model={"width": 4}, train={"minutes": 5}, tune={"minutes": 5})
     project.commit("planned settings")
     output = project.run("dvc", "repro")
-    assert "timing training steps of a network of width 4" in output
+    assert "timing training steps of the network: width 4" in output
     project.commit("results of the plan")
     assert "Running stage" not in project.run("dvc", "repro")
     project.set(train={"weight_decay": 0.02})

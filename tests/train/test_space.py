@@ -89,6 +89,32 @@ def test_a_network_that_does_not_accept_the_tile_is_refused() -> None:
         plan(tune={"space": {"model.padding": {"choices": ["same", "valid"]}}})
 
 
+def test_an_encoder_that_does_not_go_with_the_other_settings_is_refused() -> None:
+    space = {"model.encoder": {"choices": ["none", "resnet18"]}}
+    plan(tune={"space": space})
+    with pytest.raises(ParamsError, match=r"encoder resnet18 does not go with norm weight; set model.norm to batch"):
+        plan(tune={"space": space}, model={"norm": "weight"})
+
+
+@pytest.mark.parametrize(
+    ("model", "left"),
+    [
+        ({}, ["model.norm", "model.width", "train.learning_rate"]),
+        ({"encoder": "resnet18"}, ["model.width", "train.learning_rate"]),
+        ({"name": "fcn8s", "encoder": "resnet18"}, ["train.learning_rate"]),
+    ],
+)
+def test_a_trial_skips_what_the_encoder_decides(model: dict[str, Any], left: list[str]) -> None:
+    space = {
+        "train.learning_rate": {"low": 0.001, "high": 0.1},
+        "model.norm": {"choices": ["batch", "weight"]},
+        "model.width": {"choices": [8, 16]},
+    }
+    of = plan(tune={"space": space}, model=model)
+    assert [axis.name for axis in of.axes("poly")] == left
+    assert sorted(of.base_values()) == left
+
+
 def test_settings_are_those_of_params_yaml_except_for_drawn_values() -> None:
     of = plan()
     drawn = of.settings({"train.schedule.gamma": 0.25, "model.width": 8})

@@ -7,7 +7,7 @@ from segline import files, params, progress
 from segline.data import splits
 from segline.data.checks import duplicates, per_dataset
 from segline.data.dataset import Dataset
-from segline.model.geometry import Geometry
+from segline.model import geometry
 
 
 class GroupsFileError(ValueError):
@@ -79,10 +79,10 @@ def _too_small(
     dataset: Dataset, checked: Sequence[per_dataset.Checked], model: params.Model
 ) -> Iterator[per_dataset.Problem]:
     """Yield a warning for each image that is so small that segline must mirror it repeatedly for the network."""
-    geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
+    sizes = geometry.of(**model.network)
     for image in checked:
-        side = min(image.size or (geometry.smallest,))
-        missing = geometry.margin or geometry.at_least(side) - side
+        side = min(image.size or (sizes.smallest,))
+        missing = sizes.margin or sizes.at_least(side) - side
         if missing >= side:
             yield per_dataset.Problem(
                 "warning",

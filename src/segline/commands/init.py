@@ -28,7 +28,7 @@ FILES = {
     "dvc_config": ".dvc/config",
     "dvc_gitignore": ".dvc/.gitignore",
 }
-EMPTY = ("data/.gitkeep", "mlruns/.gitkeep")  # git keeps no empty folders
+EMPTY = ("data/.gitkeep", "data/encoders/.gitkeep", "mlruns/.gitkeep")  # git keeps no empty folders
 # Paths that the stages write. DVC deletes everything at such a path before the stage runs, even the user's files.
 OUTPUTS = ("data/raw/cells", "data/prepared", "data/plan", "data/weights", "data/tune", "data/model", "data/reports")
 # Files that git must keep: DVC refuses to run if git ignores one of them.

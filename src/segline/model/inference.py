@@ -12,11 +12,11 @@ import torch
 
 from . import tiling
 from .images import ImageError, Raw
+from .network import Network
 from .normalisation import Statistics, blocks, own_statistics
 from .objects import Objects, Outputs, Separation, class_labels, find, thin
 from .saved import Description, Inference, ModelError, weights
 from .tiling import VIEWS, Part, Source, Window, view_size
-from .unet import UNet
 
 __all__ = [
     "Description",
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 MEMORY_BUDGET = 3 * 2**28  # largest size of activations in one forward pass, bytes; larger images need windows
-ACTIVATIONS = 9  # number of float32 maps with `width` channels in memory, measured at the last skip connection
+ACTIVATIONS = 9  # float32 maps of the densest level that are in memory at a time, measured for a U-Net
 
 Probabilities = npt.NDArray[np.float32]  # (K, H, W)
 
@@ -50,7 +50,7 @@ class Prediction(NamedTuple):
 class Predictor:
     """A trained network with its inference settings."""
 
-    def __init__(self, network: UNet, description: Description, inference: Inference, device: str = "cpu") -> None:
+    def __init__(self, network: Network, description: Description, inference: Inference, device: str = "cpu") -> None:
         self.network = network.eval().to(device)
         self.description = description
         self.inference = inference
@@ -72,17 +72,12 @@ class Predictor:
         """
         source = Source.of(raw)
         statistics = statistics or self.statistics(source)
-        mean = np.zeros((self.channels, *raw.shape[:2]), np.float32)
+        mean = np.zeros((self.network.out_channels, *raw.shape[:2]), np.float32)
         for view in VIEWS[self.inference.views]:
             for rows, columns, values in chain.from_iterable(self.windows(source, statistics, view)):
                 mean[:, rows, columns] += values / np.float32(self.inference.views)
         classes = self.network.classes
         return Outputs(mean[:classes], mean[classes] if self.network.object_map else None)
-
-    @property
-    def channels(self) -> int:
-        """Number of output channels: one per class, and one for the object map if the network predicts it."""
-        return self.network.classes + self.network.object_map
 
     def predict(self, raw: Raw) -> Prediction:
         """Predict labels and objects of `raw` (H, W, C)."""
@@ -162,9 +157,14 @@ class Predictor:
 
     def memory(self, height: int, width: int) -> int:
         """Estimate how many bytes `predict` needs for an image of `height` x `width` px."""
-        activations = 4 * ACTIVATIONS * int(self.description.network["width"]) * height * width
-        labels = (12 * self.channels + 60) * height * width
+        activations = self._bytes_per_pixel * height * width
+        labels = (12 * self.network.out_channels + 60) * height * width
         return labels + (activations if self.network.whole_image_norm else min(activations, MEMORY_BUDGET))
+
+    @property
+    def _bytes_per_pixel(self) -> int:
+        """Size of the activations of a forward pass for each input pixel."""
+        return max(1, int(4 * ACTIVATIONS * self.network.channels_per_pixel))
 
     def _forward(self, inputs: torch.Tensor) -> npt.NDArray[np.float32]:
         """Predict a batch of windows: probabilities (b, K, h, w), and the object map, if any, as another channel."""
@@ -179,8 +179,7 @@ class Predictor:
 
     def _pixels(self) -> int:
         """Return the largest number of input pixels that one forward pass may process."""
-        reduction = self.network.geometry.reduction**2
-        return reduction * MEMORY_BUDGET // (4 * ACTIVATIONS * int(self.description.network["width"]))
+        return MEMORY_BUDGET // self._bytes_per_pixel
 
     def _tile(self, height: int, width: int) -> int | None:
         """Return the side of a window, px; None if one window covers the image.

@@ -98,7 +98,7 @@ def averaged(predictor: Predictor, source: Source, folder: Path, show: Show) -> 
             continue
         first = finished.rows if number == finished.views else 0
         if first == 0:
-            shape = (predictor.channels, source.height, source.width)
+            shape = (predictor.network.out_channels, source.height, source.width)
             preallocate(_sum(folder, number), np.float32, shape)
         for row, parts in enumerate(predictor.windows(source, statistics, view, first), first):
             for column, part in enumerate(parts, 1):

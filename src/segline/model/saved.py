@@ -11,10 +11,11 @@ from typing import Any, Self, get_args
 import torch
 from safetensors.torch import load_file
 
+from . import geometry, nets
+from .network import Network
 from .normalisation import Statistics
 from .objects import Heights, Separation
 from .tiling import VIEWS
-from .unet import UNet
 
 LARGEST = 2**20  # largest size of model.json or inference.json, bytes
 WIDEST = 2**17  # largest number of channels at the lowest level
@@ -59,7 +60,10 @@ class Description:
             input_norm = content.get("input_norm", "dataset")  # models of former versions have no such field
             _doubt(input_norm in ("dataset", "image"), "field input_norm")
             names = {int(k): name for k, name in classes.items()}
-            return cls(network, names, content["labels"], statistics, input_norm)
+            description = cls(network, names, content["labels"], statistics, input_norm)
+            with torch.device("meta"):  # on this device, tensors have shapes but take no memory
+                description.build()  # raises an error for settings that contradict each other
+            return description
 
     def encoded(self) -> bytes:
         """Encode the description as the content of model.json."""
@@ -69,9 +73,9 @@ class Description:
         """Write the description to `file`."""
         file.write_bytes(self.encoded())
 
-    def build(self) -> UNet:
+    def build(self) -> Network:
         """Build the network with random weights."""
-        return UNet(self.statistics.channels, len(self.classes), **self.network)
+        return nets.build(self.statistics.channels, len(self.classes), **self.network)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def weights(file: Path, description: Description) -> dict[str, torch.Tensor]:
     """
     with _named(file):
         tensors = load_file(file)
-    with torch.device("meta"):  # on this device, tensors have shapes but take no memory
+    with torch.device("meta"):
         wanted = description.build().state_dict()
     for name in sorted({*wanted, *tensors}):
         shapes = [tuple(state[name].shape) if name in state else "none" for state in (tensors, wanted)]
@@ -180,6 +184,8 @@ def _never(value: object) -> bool:  # noqa: ARG001  a setting with an unknown na
 
 Check = Mapping[str, Callable[[Any], bool]]
 NETWORK: Check = {
+    "name": lambda value: value in ("unet", *geometry.FINEST),
+    "encoder": lambda value: value in geometry.ENCODERS,
     "width": lambda value: _whole(value, 1, WIDEST),
     "depth": lambda value: _whole(value, 1, 16),
     "padding": lambda value: value in ("valid", "same"),

@@ -82,7 +82,7 @@ def plan(length: int, size: int | None, geometry: Geometry) -> list[Span]:
     """
     if size is not None:
         geometry.check(size, "tile")
-    if geometry.padding == "same":
+    if geometry.margin == 0:
         return _plan_same(length, size, geometry)
     return _plan_valid(length, size, geometry)
 
@@ -126,7 +126,7 @@ def _plan_same(length: int, size: int | None, geometry: Geometry) -> list[Span]:
 
 def smallest(geometry: Geometry) -> int:
     """Return the smallest window size, px: the context on both sides plus one stride."""
-    if geometry.padding == "same":
+    if geometry.margin == 0:
         return 2 * geometry.at_least(geometry.fringe) + geometry.stride
     return geometry.at_least(2 * (geometry.margin + geometry.fringe) + geometry.stride)
 

@@ -3,19 +3,14 @@
 Letters in shapes: b is the batch size, c the number of channels, h the height and w the width.
 """
 
-import math
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from .geometry import Geometry
-
-TINY = 1e-6  # keeps the kernel finite if all its weights are equal
-GROUPS = 8  # largest number of groups for norm = group; fewer groups if 8 does not divide the number of channels
+from .geometry import of_unet
+from .network import Network, double_conv, initialise
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """U-Net with a contracting path, an expanding path and skip connections (copy and crop); the output is logits.
 
     ``UNet(1, 2, width=64, depth=4, padding="valid", norm="none")`` is the network of the paper, with
@@ -23,8 +18,8 @@ class UNet(nn.Module):
 
     Parameters
     ----------
-    in_channels, classes:
-        Number of channels of the image, and number of classes, with background as one class.
+    in_channels, classes, object_map:
+        See `Network`.
     width:
         Number of channels at the first level; each level has twice as many channels as the level before.
     depth:
@@ -44,8 +39,6 @@ class UNet(nn.Module):
         pixels of a square become channels, and the channels of the last convolution become pixels again (sub-pixel
         convolution, Shi 2016). The cost falls by a factor of reduction**2, and the receptive field grows by a factor
         of reduction. 1 means no reduction.
-    object_map:
-        Whether the network has one more output channel: the logit of the object map, see `Outputs`.
     """
 
     def __init__(
@@ -62,11 +55,15 @@ class UNet(nn.Module):
         reduction: int = 1,
         object_map: bool = False,
     ) -> None:
-        super().__init__()
-        self.in_channels, self.classes = in_channels, classes
-        self.reduction, self.object_map = reduction, object_map
-        self.geometry = Geometry(depth, padding, upsampling, reduction)
-        self.whole_image_norm = norm in ("instance", "group")
+        super().__init__(
+            in_channels,
+            classes,
+            of_unet(depth, padding, upsampling, reduction),
+            object_map=object_map,
+            channels_per_pixel=width / reduction**2,
+            whole_image_norm=norm in ("instance", "group"),
+        )
+        self.reduction = reduction
         self.dropout = nn.Dropout(dropout)
         widths = [width * 2**level for level in range(depth + 1)]
         # A transposed convolution halves the number of channels, but bilinear up-sampling keeps this number.
@@ -86,7 +83,7 @@ class UNet(nn.Module):
                 self.up.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             out = here if level == 0 else passed_up[level]
             self.merge.append(double_conv(here + below, here, out, padding, norm))
-        self.head = nn.Conv2d(width, (classes + object_map) * reduction**2, kernel_size=1)
+        self.head = nn.Conv2d(width, self.out_channels * reduction**2, kernel_size=1)
         self.apply(initialise)
         with torch.no_grad():
             # All pixels of a square start alike, so there is no lattice to unlearn (Aitken 2017, "Checkerboard artifact
@@ -94,20 +91,8 @@ class UNet(nn.Module):
             start = self.head.weight[:: reduction**2]
             self.head.weight.copy_(start.repeat_interleave(reduction**2, dim=0))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Compute the logits (b, classes, h', w') for `image` (b, in_channels, h, w); the object map adds a channel.
-
-        Raises
-        ------
-        SizeError
-            The height or width of the image is not legal, see `Geometry.check`.
-        ValueError
-            `image` does not have four axes, or does not have `in_channels` channels.
-        """
-        if image.ndim != 4 or image.shape[1] != self.in_channels:
-            raise ValueError(f"the network takes shape (b, {self.in_channels}, h, w), not {tuple(image.shape)}")
-        for side in image.shape[2:]:
-            self.geometry.check(side)
+    def logits(self, image: Tensor) -> Tensor:
+        """Compute the logits for an image whose shape has been checked."""
         skips: list[Tensor] = []
         x = nn.functional.pixel_unshuffle(image, self.reduction)
         last = len(self.down) - 1
@@ -123,71 +108,7 @@ class UNet(nn.Module):
         return nn.functional.pixel_shuffle(self.head(x), self.reduction)
 
 
-def double_conv(in_channels: int, mid_channels: int, out_channels: int, padding: str, norm: str) -> nn.Sequential:
-    """Build two 3x3 convolutions, each followed by normalisation and ReLU."""
-    layers: list[nn.Module] = []
-    for i, o in ((in_channels, mid_channels), (mid_channels, out_channels)):
-        of_values = norm not in ("none", "weight")
-        kind = StandardisedConv2d if norm == "weight" else nn.Conv2d
-        # A bias has no effect before a normalisation layer, because the layer subtracts the mean.
-        layers.append(kind(i, o, kernel_size=3, padding=1 if padding == "same" else 0, bias=not of_values))
-        if of_values:
-            layers.append(normalisation(norm, o))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
-class StandardisedConv2d(nn.Conv2d):
-    """Convolution whose kernel for each output channel has mean 0 and the standard deviation of `initialise`.
-
-    So the scale of the values stays the same through the network, as with a norm of the values (weight standardisation,
-    Qiao 2019; scaled as by Brock 2021). But nothing depends on other pixels or other images, so an image in tiles gives
-    the same result as the whole image. A learned gain for each channel multiplies the kernel.
-    """
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.gain = nn.Parameter(torch.ones(self.out_channels, 1, 1, 1))
-
-    def kernel(self) -> Tensor:
-        """Return the kernel (out_channels, in_channels, h, w) that the image is convolved with."""
-        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
-        fan_in = self.weight[0].numel()
-        kernel: Tensor = (self.weight - mean) * torch.rsqrt(variance * fan_in + TINY) * (math.sqrt(2) * self.gain)
-        return kernel
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve `x` (b, in_channels, h, w)."""
-        convolved: Tensor = self._conv_forward(x, self.kernel(), self.bias)
-        return convolved
-
-
-def normalisation(norm: str, channels: int) -> nn.Module:
-    """Build the normalisation layer for the setting `norm`, with learned scale and shift."""
-    if norm == "batch":
-        return nn.BatchNorm2d(channels)
-    if norm == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
-    return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
-
-
 def centre_crop(skip: Tensor, height: int, width: int) -> Tensor:
     """Crop `skip` (b, c, h, w) to the central `height` x `width`; the paper crops 4, 16, 40 and 88 px on each side."""
     top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
     return skip[:, :, top : top + height, left : left + width]
-
-
-def initialise(module: nn.Module) -> None:
-    """Initialise weights with samples from N(0, sqrt(2 / fan_in)), as in Ronneberger 2015, section 3.
-
-    fan_in is the number of input values that contribute to one output value.
-    """
-    if isinstance(module, nn.Conv2d):
-        fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-    elif isinstance(module, nn.ConvTranspose2d):
-        fan_in = module.in_channels  # stride equals kernel size, so each output pixel depends on one input pixel
-    else:
-        return
-    nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil, sqrt
 
-from segline.model.geometry import Geometry
+from segline.model import geometry
 from segline.params import Augment, Model
 from segline.planning.fingerprint import Fingerprint
 from segline.planning.speed import NoMemoryError, Speed
@@ -42,7 +42,8 @@ KEPT = (
     *({name} for name in ("train.tile", "model.padding", "model.depth", "model.reduction")),
 )
 
-SHAPE = ("model.padding", "model.depth", "model.upsampling", "model.reduction")  # settings that decide which tiles fit
+# Settings that decide which tiles fit.
+SHAPE = tuple(f"model.{name}" for name in ("name", "encoder", "padding", "depth", "upsampling", "reduction"))
 
 VARIED = (
     0.75  # variation of brightness between images, in units of that within images, above which each is normalised alone
@@ -100,7 +101,7 @@ def choose(data: Fingerprint, fixed: Fixed, least: int = 1) -> list[Choice]:
         *_augmentation(data, side),
         *_extra(data, fixed),
         Choice("train.tile", side, reason),
-        *_training(data, decided["model.norm"]),
+        *_training(data, decided),
         *_evaluation(data),
     ]
 
@@ -119,7 +120,7 @@ def complete(
     assert isinstance(batch_size, int)
     for least in REDUCTIONS:
         choices = choose(data, fixed, least)
-        if any(chosen <= fixed.keys() for chosen in KEPT):
+        if fixed.get("model.encoder", "none") != "none" or any(chosen <= fixed.keys() for chosen in KEPT):
             break
         if _tiles(speed_of(choices, width), minutes, batch_size) >= FEW:
             break
@@ -161,12 +162,15 @@ def tile(data: Fingerprint, decided: Fixed, fixed: Fixed) -> tuple[int, str]:
         side = decided["train.tile"]
         assert isinstance(side, int)
         return side, FIXED
-    model = Model.model_validate(
-        {name: decided[f"model.{name}"] for name in ("depth", "padding", "upsampling", "reduction")}
-    )
+    model = _model(decided)
     side, reason = wanted_side(data, _scale(data, model.reduction, fixed))
-    geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
-    return geometry.at_least(side + 2 * geometry.margin), reason
+    sizes = geometry.of(**model.network)
+    return sizes.at_least(side + 2 * sizes.margin), reason
+
+
+def _model(settings: Fixed) -> Model:
+    """Return those of `settings` that decide which tiles fit; the other settings have their defaults."""
+    return Model.model_validate({name.removeprefix("model."): settings[name] for name in SHAPE if name in settings})
 
 
 def _scale(data: Fingerprint, factor: int, fixed: Fixed) -> int:
@@ -182,19 +186,24 @@ def _shape(data: Fingerprint, fixed: Fixed, least: int) -> tuple[int, int]:
 
     A fixed depth or reduction is taken as it is.
     """
-    own = Model.model_validate({name.removeprefix("model."): value for name, value in fixed.items() if name in SHAPE})
+    own = _model(fixed)
     wanted = max(least, reduction(data))
-    factors = [own.reduction] if "model.reduction" in fixed else [n for n in reversed(REDUCTIONS) if n <= wanted]
+    factors = [n for n in reversed(REDUCTIONS) if n <= wanted]
+    if "model.reduction" in fixed or own.encoder != "none":
+        factors = [own.reduction]
     tiles = {n: fixed.get("train.tile", wanted_side(data, _scale(data, n, fixed))[0]) for n in factors}
     shapes = []
     for factor, side in tiles.items():
         assert isinstance(side, int)
         deepest = 4 if side / factor >= DEEP else 3
+        if own.encoder != "none":
+            deepest = 4 if own.encoder in geometry.VGG else 5
         depths = [own.depth] if "model.depth" in fixed else range(deepest, 0, -1)
         shapes += [(factor, depth, side) for depth in depths]
     if "train.tile" in fixed:
         for factor, depth, side in shapes:
-            if Geometry(depth, own.padding, own.upsampling, factor).legal(side):
+            model = own.model_copy(update={"depth": depth, "reduction": factor})
+            if geometry.of(**model.network).legal(side):
                 return factor, depth
     return shapes[0][:2]
 
@@ -207,25 +216,14 @@ def _network(data: Fingerprint, fixed: Fixed, least: int) -> Iterator[Choice]:
     yield Choice(
         "model.depth", depth, f"after {depth} poolings a tile of {side} px is {side // factor // 2**depth} px wide"
     )
-    if "model.reduction" in fixed:
-        yield Choice("model.reduction", factor, FIXED)
-    elif factor > reduction(data):
-        yield Choice("model.reduction", factor, "at a higher resolution, plan.minutes are too short for a training")
-    elif factor > 1 and data.diameters[-1] > LARGE:
-        yield Choice("model.reduction", factor, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
-    elif factor > 1:
-        small = f"nine objects in ten are wider than {data.diameters[0]:.0f} px"
-        yield Choice("model.reduction", factor, f"{small}, so half the resolution suffices, and training is faster")
-    elif reduction(data) > 1:
-        yield Choice("model.reduction", 1, f"a tile of {side} px fits no larger reduction")
-    elif data.kind == "boundaries" or data.width < THIN:
-        yield Choice("model.reduction", 1, "the labels have lines or thin areas, where every pixel counts")
-    else:
-        yield Choice("model.reduction", 1, f"at half the resolution, objects under {SMALL} px would be hard to see")
+    yield _reduction(data, fixed, factor, side)
+    encoder = fixed.get("model.encoder", "none")
     varied = data.variety > VARIED
     reason = f"the brightness varies {data.variety:.2g} times as much between images as within them"
     yield Choice("model.input_norm", "image" if varied else "dataset", reason)
-    if varied or data.kind == "classes":
+    if encoder != "none":
+        yield Choice("model.norm", "batch", f"{encoder} learns best with batch norm")
+    elif varied or data.kind == "classes":
         yield Choice("model.norm", "weight", "learns as fast as a norm of the values, but does not depend on the batch")
     else:
         yield Choice("model.norm", "batch", "where images are alike, it gives the most exact outlines of objects")
@@ -236,6 +234,26 @@ def _network(data: Fingerprint, fixed: Fixed, least: int) -> Iterator[Choice]:
     else:
         yield Choice("model.object_map", False, f"the labels are {data.kind}, not objects to tell apart")
     yield Choice("model.dropout", 0.0, "augmentation gives enough variety in a short training run")
+
+
+def _reduction(data: Fingerprint, fixed: Fixed, factor: int, side: int) -> Choice:
+    """Choose the resolution. `factor` : the reduction; `side` : the tile, px."""
+    if "model.reduction" in fixed:
+        return Choice("model.reduction", factor, FIXED)
+    if fixed.get("model.encoder", "none") != "none":
+        return Choice("model.reduction", 1, "an encoder starts at the resolution of the image")
+    if factor > reduction(data):
+        return Choice("model.reduction", factor, "at a higher resolution, plan.minutes are too short for a training")
+    if factor > 1 and data.diameters[-1] > LARGE:
+        return Choice("model.reduction", factor, f"one object in ten is wider than {data.diameters[-1]:.0f} px")
+    if factor > 1:
+        small = f"nine objects in ten are wider than {data.diameters[0]:.0f} px"
+        return Choice("model.reduction", factor, f"{small}, so half the resolution suffices, and training is faster")
+    if reduction(data) > 1:
+        return Choice("model.reduction", 1, f"a tile of {side} px fits no larger reduction")
+    if data.kind == "boundaries" or data.width < THIN:
+        return Choice("model.reduction", 1, "the labels have lines or thin areas, where every pixel counts")
+    return Choice("model.reduction", 1, f"at half the resolution, objects under {SMALL} px would be hard to see")
 
 
 def _weights(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
@@ -307,10 +325,12 @@ def _extra(data: Fingerprint, fixed: Fixed) -> Iterator[Choice]:
     yield Choice("augment.extra_probability", 0.3, "most tiles keep the look of the training images")
 
 
-def _training(data: Fingerprint, norm: object) -> Iterator[Choice]:
+def _training(data: Fingerprint, decided: Fixed) -> Iterator[Choice]:
     yield Choice("train.batch_size", BATCH, "a small batch gives many steps")
     yield Choice("train.optimizer", "adamw", "the optimizer that learns most in a short training run")
-    if norm == "none":
+    if decided.get("model.encoder_weights"):
+        yield Choice("train.learning_rate", 0.001, "a higher learning rate would spoil the pretrained weights")
+    elif decided["model.norm"] == "none":
         yield Choice("train.learning_rate", 0.0015, "as high as a network without norm permits")
     else:
         yield Choice("train.learning_rate", 0.003, "a norm permits a high learning rate")
@@ -355,6 +375,9 @@ def _width(speed_of: Callable[[int], Speed], minutes: float, batch_size: int, fi
     own = fixed.get("model.width")
     if isinstance(own, int):
         return Choice("model.width", own, FIXED), speed_of(own)
+    if fixed.get("model.encoder", "none") != "none":
+        usual = "the usual number of channels behind an encoder, for the expanding path"
+        return Choice("model.width", WIDTHS[0], usual), speed_of(WIDTHS[0])
     chosen, speed = WIDTHS[0], speed_of(WIDTHS[0])
     for wider in WIDTHS[1:]:
         if _tiles(speed, minutes, batch_size) < ENOUGH:

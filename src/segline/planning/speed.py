@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from segline import failure
-from segline.model.geometry import Geometry
-from segline.model.unet import UNet
+from segline.model import geometry, nets
 from segline.params import Amp, Model, Train
 from segline.train.device import DeviceError, precision_warning
 from segline.train.loop import train_step
@@ -66,7 +65,7 @@ def measure(
 def _seconds(model: Model, settings: Train, channels: int, classes: int, device: str) -> float:
     """Return the seconds of a training step."""
     rng = torch.Generator().manual_seed(0)
-    out = Geometry(model.depth, model.padding, model.upsampling, model.reduction).output(settings.tile)
+    out = geometry.of(**model.network).output(settings.tile)
     batch: tuple[Tensor, ...] = (
         torch.randn(settings.batch_size, channels, settings.tile, settings.tile, generator=rng),
         torch.randint(classes, (settings.batch_size, out, out), generator=rng, dtype=torch.uint8),
@@ -74,7 +73,7 @@ def _seconds(model: Model, settings: Train, channels: int, classes: int, device:
     )
     if model.object_map:
         batch += (torch.rand(settings.batch_size, out, out, generator=rng),)
-    state = initial_state(UNet(channels, classes, **model.network), settings, device)
+    state = initial_state(nets.build(channels, classes, **model.network), settings, device)
     times = []
     for _ in range(WARM + TIMED):
         start = perf_counter()

@@ -6,7 +6,7 @@ import numpy as np
 
 from segline import files, params, progress
 from segline.data.prepared import Prepared
-from segline.model.geometry import Geometry
+from segline.model import geometry
 from segline.planning import picture, recipe, speed
 from segline.planning.fingerprint import Measurement, measure_image, summarise
 from segline.planning.recipe import Choice
@@ -68,11 +68,12 @@ class Stopwatch:
         sections = params.nested({choice.setting: choice.value for choice in choices} | dict(self._fixed))
         model, train = params.Model.model_validate(sections["model"]), params.Train.model_validate(sections["train"])
         model = model.model_copy(update={"width": width})
-        geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
-        geometry.check(train.tile, "params.yaml: train.tile =")
-        name = f"width {width}" + (f", reduction {model.reduction}" if model.reduction > 1 else "")
+        geometry.of(**model.network).check(train.tile, "params.yaml: train.tile =")
+        name = f"width {width}" if model.encoder == "none" else f"{model.name} with encoder {model.encoder}"
+        if model.reduction > 1:
+            name += f", reduction {model.reduction}"
         if name not in self._known:
-            progress.note(f"plan: timing training steps of a network of {name}")
+            progress.note(f"plan: timing training steps of the network: {name}")
             where = device.choose(params.read(params.Runtime))
             if "train.amp" in self._fixed:
                 device.precision_warning(train.amp, where)  # raises DeviceError if the device does not support it

@@ -21,7 +21,7 @@ from segline.score.overlay import gallery, overlay
 from segline.track import lineage
 from segline.track.recording import LoggedDataset, Run, StartedRun
 from segline.track.store import Store, open_store
-from segline.train import checkpoint, collapse, device, keep, loop, resume, setup
+from segline.train import checkpoint, collapse, device, keep, loop, pretrained, resume, setup
 
 OUT = Path("data/model")
 PICTURES = 5  # number of pictures of validation images, spread over all epochs
@@ -70,6 +70,7 @@ def _parts(tuned: Tuned) -> dict[str, str]:
     """Return the values that must be unchanged to resume training: settings, torch version, data and code digests."""
     settings = {name: str(value) for name, value in flat(tuned.model_dump(mode="json", exclude={"searched"})).items()}
     data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
+    data |= pretrained.digests(tuned.model.encoder_weights)
     return {**settings, **data, **lineage.code("train"), "torch": torch.__version__}
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from segline import files, params, progress
-from segline.model.geometry import Geometry
+from segline.model import geometry
 from segline.process import Deferred
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def main(join: str | None = None) -> None:
     model, augment, train = params.read(params.Model), params.read(params.Augment), params.read(params.Train)
     tune, runtime = params.read(params.Tune), params.read(params.Runtime)
     # Check the tile size here, about a second after `dvc repro` starts, rather than hours later in the stage `train`.
-    geometry = Geometry(model.depth, model.padding, model.upsampling, model.reduction)
-    geometry.check(train.tile, "params.yaml: train.tile =")
+    geometry.of(**model.network).check(train.tile, "params.yaml: train.tile =")
     base = params.Tuned(model=model, augment=augment, train=train, searched=())
     if tune.trials == 0 and join is None:
         _write(base, [], {"trials": 0}, {})
@@ -165,9 +164,11 @@ def _key(plan: "SearchPlan") -> str:
     """Return the search key: a digest of settings, data, code and torch version."""
     from segline.data.prepared import PREPARED, WEIGHTS
     from segline.track import lineage
+    from segline.train import pretrained
 
     settings = json.dumps(plan.content(), sort_keys=True).encode()
     data = {path.as_posix(): lineage.digest(path) for path in (PREPARED, WEIGHTS)}
+    data |= pretrained.digests(plan.base.model.encoder_weights)
     own = {"settings": files.bytes_md5(settings), "torch": version("torch")}
     return lineage.combined_md5({**own, **data, **lineage.code("tune")})
 

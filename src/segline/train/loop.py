@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segline.data.dataset import IGNORE
 from segline.data.tile_sampler import TrainingTiles, training_loader
-from segline.model.unet import UNet
+from segline.model.network import Network
 from segline.params import Train
 from segline.process import without_torch_sigchld
 from segline.score import counts
@@ -265,7 +265,9 @@ def train_step(state: State, batch: Batch, settings: Train) -> LossSums:
     return LossSums(*(value.detach() for value in vars(sums).values()))
 
 
-def forward(network: UNet, batch: Batch, settings: Train, confusion: npt.NDArray[np.int64] | None = None) -> LossSums:
+def forward(
+    network: Network, batch: Batch, settings: Train, confusion: npt.NDArray[np.int64] | None = None
+) -> LossSums:
     """Return the `LossSums` of `batch`. If a matrix `confusion` (K, K) is given, add the predictions to its counts."""
     device = next(network.parameters()).device
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -285,7 +287,7 @@ def autocast(device: torch.device, settings: Train) -> torch.autocast:
 
 
 def evaluate(
-    network: UNet, batches: Iterable[Batch], settings: Train, confusion: npt.NDArray[np.int64]
+    network: Network, batches: Iterable[Batch], settings: Train, confusion: npt.NDArray[np.int64]
 ) -> Iterator[float]:
     """After each batch, add its predictions to `confusion` (K, K), and yield the loss over all batches so far."""
     network.eval()

@@ -11,8 +11,9 @@ from segline.data.dataset import IGNORE
 from segline.data.prepared import Prepared
 from segline.data.tile_sampler import TrainingTiles, ValidationTiles
 from segline.model.inference import Description
-from segline.model.unet import UNet
+from segline.model.network import Network
 from segline.params import Train, Tuned
+from segline.train import pretrained
 from segline.train.loss import LossSums
 
 # image (b, C, n, n), target (b, m, m), weights (b, m, m), and object map (b, m, m) if the network predicts it
@@ -27,7 +28,7 @@ class State:
     on torch's random generators. The generators have advanced since the start of the epoch.
     """
 
-    network: UNet
+    network: Network
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     last_epoch: int  # number of the last epoch: train.epochs, or less to keep to train.minutes
@@ -66,7 +67,10 @@ def build(prepared: Prepared, tuned: Tuned, device: str, judged_by: Train | None
         tuned.model.input_norm,
     )
     torch.manual_seed(settings.seed)
-    state = initial_state(description.build(), settings, device)
+    network = description.build()
+    if tuned.model.encoder_weights:
+        pretrained.load(network, pretrained.FOLDER / tuned.model.encoder_weights)
+    state = initial_state(network, settings, device)
     tiles = TrainingTiles(
         *prepared.tile_sources("train"),
         statistics=prepared.input_statistics("train", tuned.model.input_norm),
@@ -93,7 +97,7 @@ def build(prepared: Prepared, tuned: Tuned, device: str, judged_by: Train | None
     return Training(state, tiles, validation, description)
 
 
-def initial_state(network: UNet, settings: Train, device: str) -> State:
+def initial_state(network: Network, settings: Train, device: str) -> State:
     """Move `network` to `device`, and return the state before the first step."""
     network = network.to(device)
     if settings.channels_last:

@@ -11,14 +11,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segline import params
-from segline.model.geometry import Geometry
-from segline.model.unet import UNet
+from segline.model import geometry, nets
 from segline.params import Axis, Model, Tune, Tuned, reads_schedule
 from segline.train import schedule
 
 Value = bool | int | float | str
 KIND = "train.schedule.kind"
 SIZES = (
+    "model.name",
+    "model.encoder",
     "model.depth",
     "model.padding",
     "model.upsampling",
@@ -72,9 +73,13 @@ class SearchPlan:
         }
 
     def axes(self, kind: str) -> Iterator[Axis]:
-        """Yield the searched settings (axes) that a trial with schedule `kind` uses, always in the same order."""
+        """Yield the searched settings (axes) that a trial with schedule `kind` uses, always in the same order.
+
+        Settings that the encoder decides are not among them.
+        """
         for name in sorted(set(self.tune.space) - {KIND}):
-            if reads_schedule(name, (kind,)):
+            section, _, setting = name.partition(".")
+            if reads_schedule(name, (kind,)) and (section != "model" or self.base.model.leaves_open(setting)):
                 yield self.tune.space[name]
 
     def base_values(self) -> dict[str, Value]:
@@ -95,7 +100,7 @@ class SearchPlan:
         settings, searched = self._with(values), set(values)
         train, base = settings.train, self.base
         if TILE in values:
-            train = train.model_copy(update={"tile": _geometry(settings.model).at_least(train.tile)})
+            train = train.model_copy(update={"tile": geometry.of(**settings.model.network).at_least(train.tile)})
         work = operations(settings.model, train.tile) / operations(base.model, base.train.tile)
         if work != 1 and LENGTH not in values:
             batches = max(1, round(train.tiles_per_epoch / work / train.batch_size))
@@ -121,7 +126,7 @@ class SearchPlan:
             values = {name: value for name, value in zip(SIZES, combination, strict=True) if value is not None}
             model = self._with(values).model
             condition = "".join(f" with {name} = {value}" for name, value in values.items())
-            _geometry(model).check(self.base.train.tile, f"params.yaml:{condition} train.tile =")
+            geometry.of(**model.network).check(self.base.train.tile, f"params.yaml:{condition} train.tile =")
 
 
 @cache
@@ -131,12 +136,8 @@ def operations(model: Model, tile: int) -> int:
     Counted by torch on its device `meta`, which computes nothing.
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        UNet(1, 2, **model.network).eval()(torch.empty(1, 1, tile, tile))
+        nets.build(1, 2, **model.network).eval()(torch.empty(1, 1, tile, tile))
     return int(counter.get_total_flops())
-
-
-def _geometry(model: Model) -> Geometry:
-    return Geometry(model.depth, model.padding, model.upsampling, model.reduction)
 
 
 def value_of(settings: Tuned, name: str) -> Value:
