@@ -591,6 +591,11 @@ class Evaluate(Section):
         "auto",
         description="foreground probability that separates joined cells; auto: chosen on validation; off: never",
     )
+    segment_neck: Literal["auto", "off"] | Fraction = Field(
+        "auto",
+        description="depth of necks that separate cells, as a fraction of the smaller cell's half width; auto: 0.4 "
+        "for boundaries, unless validation is clearly better without; off: never",
+    )
     watershed_depth: Literal["auto", "off"] | NonNegative = Field(
         "auto",
         description="depth of necks and lines that split objects, px; auto: chosen on validation; off: never",

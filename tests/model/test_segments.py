@@ -2,11 +2,12 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from segline.model.objects import segments, thin
+from segline.model.objects import cut, segments, thin
 
 
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
@@ -40,6 +41,26 @@ def test_thinning_grows_every_segment_and_joins_none(cells: np.ndarray) -> None:
 
 def inside(image: np.ndarray, y: int, x: int) -> bool:
     return 0 <= y < image.shape[0] and 0 <= x < image.shape[1]
+
+
+@given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)), st.floats(0, 1))
+def test_a_cut_divides_segments_and_joins_none(cells: np.ndarray, neck: float) -> None:
+    parts, whole = cut(cells, neck), segments(cells)
+    assert np.array_equal(parts, segments(parts > 0)), "a line parts all that a cut divides"
+    assert not (parts[~cells]).any()
+    assert {whole[parts == number].min() for number in range(1, parts.max() + 1)} == set(range(1, whole.max() + 1))
+
+
+@pytest.mark.parametrize("half", [8, 20])
+@pytest.mark.parametrize(("neck", "number"), [(0.3, 2), (0.9, 1)])
+def test_a_neck_is_measured_in_half_widths_of_the_cell(half: int, neck: float, number: int) -> None:
+    """Two squares are joined by a bridge half as wide as they are: its depth is half their half width."""
+    cells = np.zeros((2 * half + 11, 6 * half + 10), bool)
+    cells[5 : 5 + 2 * half, 5 : 5 + 2 * half] = cells[5 : 5 + 2 * half, 5 + 4 * half : 5 + 6 * half] = True
+    cells[5 + half // 2 : 5 + half // 2 + half, 5 : 5 + 6 * half] = True
+    assert cut(cells, neck).max() == number
+    assert thin(cells.astype(np.float32), 0.5, neck).max() == number
+    assert thin(cells.astype(np.float32), 0.5).max() == 1
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.5, 0.6])

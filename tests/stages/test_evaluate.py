@@ -69,7 +69,13 @@ def prepared(folder: Path, labels: str, images: int = 1) -> Prepared:
             Inference(separation=Separation(2.0, 0, 0.6, neck=0.1)),
         ),
         ("boundaries", {"segment_threshold": "off"}, Inference()),
-        ("boundaries", {"segment_threshold": 0.8}, Inference(segment_threshold=0.8)),
+        ("boundaries", {"segment_threshold": "off", "segment_neck": 0.3}, Inference()),
+        ("boundaries", {"segment_threshold": 0.8, "segment_neck": "off"}, Inference(segment_threshold=0.8)),
+        (
+            "boundaries",
+            {"segment_threshold": 0.8, "segment_neck": 0.3},
+            Inference(segment_threshold=0.8, segment_neck=0.3),
+        ),
         (
             "instances",
             {"segment_threshold": 0.8, "watershed_depth": "off", "min_area": 0, "min_probability": 0},
@@ -109,10 +115,20 @@ def test_a_threshold_that_follows_the_outlines_is_chosen(tmp_path: Path) -> None
     assert evaluate._chosen(network, data, Evaluate(watershed_depth="off"), "off").threshold is None
 
 
-def test_a_segment_threshold_is_chosen_if_borders_are_faint(tmp_path: Path) -> None:
-    chosen = evaluate._chosen(Network(0.7), prepared(tmp_path, "boundaries"), Evaluate(), "off")
-    assert chosen.segment_threshold == 0.7
-    assert chosen.separation is None
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, Inference(segment_threshold=0.7, segment_neck=0.4)),
+        ({"segment_neck": "off"}, Inference(segment_threshold=0.7)),
+        ({"segment_neck": 0.2}, Inference(segment_threshold=0.7, segment_neck=0.2)),
+        ({"segment_threshold": 0.8}, Inference(segment_threshold=0.8, segment_neck=0.4)),
+    ],
+)
+def test_a_segment_threshold_is_chosen_if_borders_are_faint(
+    settings: dict[str, object], expected: Inference, tmp_path: Path
+) -> None:
+    chosen = evaluate._chosen(Network(0.7), prepared(tmp_path, "boundaries"), Evaluate(**settings), "off")
+    assert chosen == expected
 
 
 def test_other_inference_settings_are_kept() -> None:

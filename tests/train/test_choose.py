@@ -173,6 +173,39 @@ def test_the_segment_threshold_closes_a_gap_in_a_border(faint: float, expected: 
     assert choose.segment_threshold(images, Inference()) == expected
 
 
+def cell_pairs(gap: int, wide: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability of foreground and the true classes of two cells whose border has a gap of `gap` px.
+
+    `wide`: the two cells are one; they truly have this neck.
+    """
+    truth = np.ones((60, 121), np.uint8)
+    truth[:, 60] = 0
+    middle = slice(30 - gap // 2, 30 - gap // 2 + gap)
+    foreground = np.where(truth > 0, np.float32(0.98), np.float32(0.05))
+    foreground[middle, 60] = 0.98
+    if wide:
+        truth[middle, 60] = 1
+    return np.stack([1 - foreground, foreground]), truth
+
+
+def test_cells_are_cut_at_a_gap_that_no_threshold_closes() -> None:
+    choices = choose.SEGMENT_THRESHOLDS
+    chosen = choose.segmentation([cell_pairs(9)], Inference(), choices, choose.SEGMENT_NECK)
+    assert (chosen.segment_threshold, chosen.segment_neck) == (choose.CUT_THRESHOLDS[0], choose.SEGMENT_NECK)
+    assert choose.segmentation([cell_pairs(9)], Inference(), choices, None).segment_neck is None
+
+
+def test_cells_are_cut_though_a_validation_image_happens_to_have_no_gap() -> None:
+    chosen = choose.segmentation([cell_pairs(0)], Inference(), choose.SEGMENT_THRESHOLDS, choose.SEGMENT_NECK)
+    assert chosen.segment_neck == choose.SEGMENT_NECK
+
+
+def test_cells_that_have_necks_are_not_cut() -> None:
+    images = [cell_pairs(9, wide=True)]
+    chosen = choose.segmentation(images, Inference(), choose.SEGMENT_THRESHOLDS, choose.SEGMENT_NECK)
+    assert chosen.segment_neck is None
+
+
 def test_a_neck_suits_small_and_large_objects_alike() -> None:
     """A bay of the large object is deeper than the neck between two small ones, so no depth suits both."""
     truth = np.zeros((150, 220), np.int32)

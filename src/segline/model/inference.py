@@ -222,14 +222,15 @@ def to_labels(probabilities: Probabilities, inference: Inference) -> npt.NDArray
     """Turn probabilities into class ids (H, W), using the thresholds of `inference`.
 
     A gap in a faint border would join two cells. So if there is a segment threshold, each connected component above
-    this threshold is a cell, and a line one pixel wide between two cells becomes border as well.
+    this threshold is a cell, and a line one pixel wide between two cells becomes border as well. A segment neck cuts
+    cells at a gap that is above the threshold, but narrow.
     """
     labels: npt.NDArray[np.uint8] = probabilities.argmax(axis=0).astype(np.uint8)
     if inference.threshold is not None:
         foreground = (probabilities[1:].argmax(axis=0) + 1).astype(np.uint8)
         labels = np.where(1 - probabilities[0] > inference.threshold, foreground, np.uint8(0))
     if inference.segment_threshold is not None:
-        labels[thin(1 - probabilities[0], inference.segment_threshold) == 0] = 0
+        labels[thin(1 - probabilities[0], inference.segment_threshold, inference.segment_neck) == 0] = 0
     return labels
 
 

@@ -21,6 +21,7 @@ Heights = Literal["distance", "object_map"]
 STEPS = 64  # heights are rounded to multiples of 1/64 px, so that they are equal on every machine
 REACH = 1024  # larger distances to a pixel outside the core are replaced by this distance, px
 TOP = 16  # height of the value 1 of the object map, px; so the same depths suit objects of any size
+NECK_DEPTH = 1.0  # px; shallower necks are mostly steps between pixels
 LOWEST = STEPS  # lowest height in the core of an object; the fringe is lower
 
 
@@ -95,11 +96,16 @@ def parted(outputs: Outputs, labels: Labels, separation: Separation) -> Objects:
     else:
         assert outputs.object_map is not None
         ground = learned(outputs.object_map, outputs.probabilities, labels)
-    ground = np.pad(ground, ((1, 1), (0, 0)), constant_values=-1)
-    watershed, objects = Watershed(), np.zeros(labels.shape, np.int32)
-    for rows in bands(height, width):
-        objects[rows] = watershed.add(ground[rows.start : rows.stop + 2])
-    _, numbers = np.unique(watershed.objects(steps(separation.depth), LOWEST, separation.neck), return_inverse=True)
+    return _of_watershed(ground, separation.depth, separation.neck)
+
+
+def _of_watershed(ground: npt.NDArray[np.int32], depth: float, neck: float) -> Objects:
+    """Return the objects (H, W) of the height map `ground` (H, W), see `Separation`."""
+    watershed, objects = Watershed(), np.zeros(ground.shape, np.int32)
+    padded = np.pad(ground, ((1, 1), (0, 0)), constant_values=-1)
+    for rows in bands(*ground.shape):
+        objects[rows] = watershed.add(padded[rows.start : rows.stop + 2])
+    _, numbers = np.unique(watershed.objects(steps(depth), LOWEST, neck), return_inverse=True)
     renumbered: Objects = numbers.astype(np.int32)
     return renumbered[objects]
 
@@ -238,7 +244,30 @@ def segments(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     return numbered.astype(np.int32, copy=False)
 
 
-def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDArray[np.int32]:
+def cut(cells: npt.NDArray[np.bool_], neck: float) -> npt.NDArray[np.int32]:
+    """Cut `cells` (H, W) at necks by a watershed on the distance to the nearest pixel outside; return their ids (H, W).
+
+    A neck is at least 1 px and a fraction `neck` of the smaller cell's half width narrower than this half width.
+    Two cells that a cut has parted have a line of 0 between them.
+    """
+    inside = distances(cells, reach(*cells.shape))
+    ground = np.where(cells, LOWEST + np.rint(inside * STEPS).astype(np.int32), np.int32(-1))
+    parts = _of_watershed(ground, NECK_DEPTH, neck)
+    line = np.zeros(cells.shape, np.bool_)
+    line[1:] |= _differ(parts[1:], parts[:-1])
+    line[:, 1:] |= _differ(parts[:, 1:], parts[:, :-1])
+    return segments(cells & ~line)
+
+
+def _differ(here: Objects, there: Objects) -> npt.NDArray[np.bool_]:
+    """Return where two arrays of object ids have two different objects."""
+    different: npt.NDArray[np.bool_] = (here != there) & (here > 0) & (there > 0)
+    return different
+
+
+def thin(
+    foreground_probability: npt.NDArray[Any], threshold: float, neck: float | None = None
+) -> npt.NDArray[np.int32]:
     """Grow the segments (areas above `threshold`) until only lines one pixel wide are left between the segments.
 
     A segment is a connected component above the threshold, as in the ISBI 2012 challenge; no new segments appear. All
@@ -251,13 +280,16 @@ def thin(foreground_probability: npt.NDArray[Any], threshold: float) -> npt.NDAr
         (H, W) float, probability that a pixel is not border.
     threshold
         A pixel belongs to a segment if its probability is larger than the threshold.
+    neck
+        Segments are first cut at necks, see `cut`; None: segments are connected components.
 
     Returns
     -------
     (H, W) int32
         Segments numbered from 1; 0 is the line. If no pixel is above the threshold, all pixels are 0.
     """
-    return _grown(segments(foreground_probability > float(threshold)))
+    cells = foreground_probability > float(threshold)
+    return _grown(segments(cells) if neck is None else cut(cells, neck))
 
 
 def _grown(seeds: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -86,6 +86,7 @@ class Inference:
     likeliest class.
     ``segment_threshold`` : segments are connected areas above this foreground probability. A border without gaps
     separates them. None: gaps in borders stay.
+    ``segment_neck`` : segments are also cut at necks, see `cut`; None: they are not.
     ``separation`` : how touching objects are separated; None if the model does not predict objects.
     ``views`` : number of views to average, a key of `VIEWS`.
     ``tile`` : side of a window, px; 0: windows are as large as `MEMORY_BUDGET` allows.
@@ -96,6 +97,7 @@ class Inference:
     separation: Separation | None = None
     views: int = 1
     tile: int = 0
+    segment_neck: float | None = None
 
     @classmethod
     def read(cls, file: Path) -> Self:
@@ -198,6 +200,7 @@ NETWORK: Check = {
 INFERENCE: Check = {
     "threshold": lambda value: value is None or _real(value, 0, 1),
     "segment_threshold": lambda value: value is None or _real(value, 0, 1),
+    "segment_neck": lambda value: value is None or _real(value, 0, 1),
     "views": lambda value: type(value) is int and value in VIEWS,
     "tile": lambda value: _whole(value, 0, 2**20),
 }

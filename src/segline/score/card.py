@@ -38,7 +38,8 @@ of any size{% if settings.get("model.input_norm") == "image" %}, each normalised
 deviation{% endif %}.
 Foreground: {% if inference.threshold is none %}the class with the highest probability{% else %}above a probability \
 of {{ inference.threshold }}{% endif %}{% if inference.segment_threshold is not none %}, gaps in borders closed \
-between cells that are separate above {{ inference.segment_threshold }}{% endif %}; \
+between cells that are separate above {{ inference.segment_threshold }}{% if inference.segment_neck %} or joined at a \
+neck {{ inference.segment_neck }} of the smaller cell's half width deep{% endif %}{% endif %}; \
 {% if inference.separation is not none %}{% if inference.separation.depth is none %}objects are connected components\
 {% elif inference.separation.depth >= 1024 %}objects are areas above a probability of 0.5, grown to this threshold\
 {% else %}touching objects are separated by a watershed at necks and lines {{ inference.separation.depth }} px deep\

@@ -107,13 +107,28 @@ def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate,
     # Without a watershed, objects would grow together across the lines between them.
     if settings.threshold == "auto" and kind == "instances" and settings.watershed_depth != "off":
         plain = replace(plain, threshold=choose.threshold(pixels()))
-    if not isinstance(settings.segment_threshold, str) and kind != "classes":
-        plain = replace(plain, segment_threshold=settings.segment_threshold)
-    elif settings.segment_threshold == "auto" and kind == "boundaries":
-        plain = replace(plain, segment_threshold=choose.segment_threshold(pixels(), plain))
+    if kind != "classes":
+        plain = _segmentation(plain, settings, kind, pixels)
     if kind != "instances":
         return plain
     return replace(plain, separation=_separation(predictor, plain, prepared, settings, outputs))
+
+
+def _segmentation(
+    plain: Inference,
+    settings: params.Evaluate,
+    kind: str,
+    pixels: Callable[[], Iterator[tuple[Probabilities, Labels]]],
+) -> Inference:
+    """Return `plain` with the settings that close gaps in borders; `auto` has an effect for boundaries only."""
+    threshold, neck = settings.segment_threshold, settings.segment_neck
+    own_neck = None if isinstance(neck, str) else neck
+    if threshold == "off" or (threshold == "auto" and kind != "boundaries"):
+        return plain
+    if not isinstance(threshold, str) and (neck != "auto" or kind != "boundaries"):
+        return replace(plain, segment_threshold=threshold, segment_neck=own_neck)
+    thresholds = choose.SEGMENT_THRESHOLDS if isinstance(threshold, str) else (threshold,)
+    return choose.segmentation(pixels(), plain, thresholds, choose.SEGMENT_NECK if neck == "auto" else own_neck)
 
 
 def _separation(

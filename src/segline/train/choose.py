@@ -8,18 +8,21 @@ import numpy.typing as npt
 
 from segline.data.dataset import IGNORE
 from segline.model.inference import Inference, Outputs, Probabilities, to_labels
-from segline.model.objects import REACH, Separation, find, measured, segments, thin
+from segline.model.objects import NECK_DEPTH, REACH, Separation, find, measured, segments, thin
 from segline.score import boundaries, counts, instances
 from segline.score.judge import AP_IOU
 
 Truth = npt.NDArray[np.uint8] | npt.NDArray[np.int32]  # (H, W)
 
 SEGMENT_THRESHOLDS = (None, *(step / 20 for step in range(1, 20)))
+# If cells are cut at necks, with fewer thresholds: on few images, an extreme one would be best by chance.
+CUT_THRESHOLDS = (0.7, 0.65, 0.75, 0.6, 0.8)
+SEGMENT_NECK = 0.4
+CUT_MARGIN = 0.03
 THRESHOLDS = tuple(step / 20 for step in range(1, 10))  # above 0.5, whole objects of low probability would vanish
 # Of equally good settings, the first is chosen. So each tuple starts with the value that changes a prediction least.
 DEPTHS: tuple[float | None, ...] = (None, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.75)  # px
 NECKS = (0.0, 0.1, 0.15, 0.2, 0.3, 0.4)
-NECK_DEPTH = 1.0  # px; depth with which necks above 0 are tried: shallower ones are mostly steps between pixels
 MIN_AREAS = (0, 10, 20, 30, 40, 60)  # px
 MIN_PROBABILITIES = (0.0, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 
@@ -76,11 +79,7 @@ def cuts(depths: Sequence[float | None], necks: Sequence[float]) -> list[tuple[f
     ]
 
 
-def segment_threshold(
-    images: Iterable[tuple[Probabilities, Truth]],
-    plain: Inference,
-    thresholds: Sequence[float | None] = SEGMENT_THRESHOLDS,
-) -> float | None:
+def segment_threshold(images: Iterable[tuple[Probabilities, Truth]], plain: Inference) -> float | None:
     """Return the segment threshold with the best mean V^Rand; None if the mean is best without a threshold.
 
     Parameters
@@ -90,13 +89,49 @@ def segment_threshold(
     plain:
         The other inference settings.
     """
-    scores: dict[float | None, list[float]] = {threshold: [] for threshold in thresholds}
+    scores = _v_rand(images, [replace(plain, segment_threshold=threshold) for threshold in SEGMENT_THRESHOLDS])
+    return max(scores, key=lambda choice: scores[choice]).segment_threshold
+
+
+def segmentation(
+    images: Iterable[tuple[Probabilities, Truth]],
+    plain: Inference,
+    thresholds: Sequence[float | None],
+    neck: float | None,
+) -> Inference:
+    """Return `plain` with a segment threshold and a segment neck.
+
+    Two cells that a gap joins cost more than many cells that a neck divides, but a few validation images may happen to
+    have no such gap. So cells are cut at necks, unless the mean V^Rand is better by more than `CUT_MARGIN` without.
+
+    Parameters
+    ----------
+    images, plain:
+        As in `segment_threshold`.
+    thresholds:
+        The segment thresholds to choose from; None: no segment threshold.
+    neck:
+        The segment neck to try; None: cells are not cut at necks.
+    """
+    without = [replace(plain, segment_threshold=threshold) for threshold in thresholds]
+    cutting = CUT_THRESHOLDS if len(thresholds) > 1 else thresholds
+    cuts = [replace(plain, segment_threshold=threshold, segment_neck=neck) for threshold in cutting]
+    scores = _v_rand(images, without if neck is None else [*without, *cuts])
+    best = max(without, key=lambda choice: scores[choice])
+    if neck is None:
+        return best
+    best_cut = max(cuts, key=lambda choice: scores[choice])
+    return best if scores[best] > scores[best_cut] + CUT_MARGIN else best_cut
+
+
+def _v_rand(images: Iterable[tuple[Probabilities, Truth]], choices: Sequence[Inference]) -> dict[Inference, float]:
+    """Return the mean V^Rand of the images for each of the inference settings `choices`."""
+    scores: dict[Inference, list[float]] = {choice: [] for choice in choices}
     for probabilities, classes in images:
         cells = segments((classes > 0) & (classes != IGNORE))
-        for threshold, values in scores.items():
-            labels = to_labels(probabilities, replace(plain, segment_threshold=threshold))
-            values.append(boundaries.v_rand(cells, thin(labels, 0)))
-    return max(scores, key=lambda threshold: _mean(scores[threshold]))
+        for choice, values in scores.items():
+            values.append(boundaries.v_rand(cells, thin(to_labels(probabilities, choice), 0)))
+    return {choice: _mean(values) for choice, values in scores.items()}
 
 
 def separation(
