@@ -51,8 +51,7 @@ from segline.data.prepared import Prepared
 from segline.data.tile_sampler import training_loader
 from segline.model.inference import Inference, Predictor, interpret
 from segline.params import merged, nested
-from segline.stages import evaluate
-from segline.train import loop, setup
+from segline.train import inference_settings, loop, setup
 from segline.train.loss import LossSums
 
 SCRATCH = Path(tempfile.gettempdir()) / "segline-training"
@@ -254,7 +253,7 @@ def judged(prepared: Prepared, started: setup.Training) -> Line:
     """Return the metrics on the validation split."""
     settings = params.read(params.Evaluate)
     predictor = Predictor(started.state.network, started.description, Inference(views=settings.views))
-    predictor.inference = evaluate._chosen(predictor, prepared, settings, "off")
+    predictor.inference = inference_settings.chosen(predictor, prepared, settings, "off")
     scores = []
     for name in prepared.names("validation"):
         outputs = predictor.outputs(prepared.image(name))

@@ -1,9 +1,5 @@
 """DVC stage `evaluate`: predict the test split and compare the predictions with the ground truth."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import cache, partial
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,21 +13,20 @@ from segline.data.prepared import PREPARED, SPLITS, Prepared
 from segline.model import tiling
 from segline.model.geometry import SizeError
 from segline.model.images import encode_png
-from segline.model.inference import Inference, Outputs, Predictor, Probabilities, interpret, load_with
-from segline.model.objects import Heights, Labels, Separation, encode
+from segline.model.inference import Predictor, interpret, load_with
+from segline.model.objects import encode
 from segline.score import card, judge
 from segline.score.overlay import gallery, legend, overlay
 from segline.text import MESSAGE, cut
 from segline.track import lineage
 from segline.track.recording import LoggedDataset, metrics_of_test
 from segline.track.store import open_store
-from segline.train import charts, choose, device
+from segline.train import charts, device, inference_settings
 
 MODEL = Path("data/model")
 OUT = Path("data/reports")
 AGAIN = "remove the file, then run `dvc repro` to write it again"
 SHOWN = 9  # number of test images in the gallery of the MLflow run
-CHOSEN_ON = 2**24  # number of validation pixels that suffices to choose settings; their outputs are kept in memory
 
 
 class Metrics(BaseModel):
@@ -44,9 +39,9 @@ def main() -> None:
     """Write predictions, metrics and pictures of the test split to data/reports; add results to the MLflow run."""
     settings, runtime = params.read(params.Evaluate), params.read(params.Runtime)
     prepared = Prepared.open()
-    predictor = load_with(MODEL, _plain(settings), device.choose(runtime))
+    predictor = load_with(MODEL, inference_settings.given(settings), device.choose(runtime))
     _check_tile(predictor, settings.tile)
-    predictor.inference = _chosen(predictor, prepared, settings, runtime.progress)
+    predictor.inference = inference_settings.chosen(predictor, prepared, settings, runtime.progress)
     names, classes = prepared.names("test"), prepared.dataset.classes
     for folder in ("predictions", "instances", "overlays"):
         files.make_empty_folder(OUT / folder)
@@ -88,81 +83,6 @@ def _check_tile(predictor: Predictor, tile: int) -> None:
         progress.note(
             f"evaluate.tile = {tile} has no effect, because instance norm and group norm need the whole image at once"
         )
-
-
-def _plain(settings: params.Evaluate) -> Inference:
-    """Return the inference settings that apply to every model: threshold, if it is a number, views and tile."""
-    threshold = None if isinstance(settings.threshold, str) else float(settings.threshold)
-    return Inference(threshold, views=settings.views, tile=settings.tile)
-
-
-def _chosen(predictor: Predictor, prepared: Prepared, settings: params.Evaluate, mode: progress.Mode) -> Inference:
-    """Return the inference settings for the model. Each `auto` setting gets a value chosen on validation images."""
-    plain, kind = predictor.inference, prepared.dataset.labels
-    outputs = cache(partial(_validation, predictor, prepared, mode))  # predicts when something must be chosen
-
-    def pixels() -> Iterator[tuple[Probabilities, Labels]]:
-        return ((output.probabilities, prepared.classes(name)) for name, output in outputs().items())
-
-    # Without a watershed, objects would grow together across the lines between them.
-    if settings.threshold == "auto" and kind == "instances" and settings.watershed_depth != "off":
-        plain = replace(plain, threshold=choose.threshold(pixels()))
-    if kind != "classes":
-        plain = _segmentation(plain, settings, kind, pixels)
-    if kind != "instances":
-        return plain
-    return replace(plain, separation=_separation(predictor, plain, prepared, settings, outputs))
-
-
-def _segmentation(
-    plain: Inference,
-    settings: params.Evaluate,
-    kind: str,
-    pixels: Callable[[], Iterator[tuple[Probabilities, Labels]]],
-) -> Inference:
-    """Return `plain` with the settings that close gaps in borders; `auto` has an effect for boundaries only."""
-    threshold, neck = settings.segment_threshold, settings.segment_neck
-    own_neck = None if isinstance(neck, str) else neck
-    if threshold == "off" or (threshold == "auto" and kind != "boundaries"):
-        return plain
-    if not isinstance(threshold, str) and (neck != "auto" or kind != "boundaries"):
-        return replace(plain, segment_threshold=threshold, segment_neck=own_neck)
-    thresholds = choose.SEGMENT_THRESHOLDS if isinstance(threshold, str) else (threshold,)
-    return choose.segmentation(pixels(), plain, thresholds, choose.SEGMENT_NECK if neck == "auto" else own_neck)
-
-
-def _separation(
-    predictor: Predictor,
-    plain: Inference,
-    prepared: Prepared,
-    settings: params.Evaluate,
-    outputs: Callable[[], dict[str, Outputs]],
-) -> Separation:
-    """Return the settings that separate touching objects. Each `auto` setting gets its value from validation images."""
-    depth, neck = settings.watershed_depth, settings.watershed_neck
-    area, probability = settings.min_area, settings.min_probability
-    classes = len(prepared.dataset.classes)
-    depths = choose.depths(plain.threshold, classes) if depth == "auto" else (None if depth == "off" else float(depth),)
-    cuts = choose.cuts(depths, choose.NECKS if neck == "auto" else (float(neck),))
-    areas = choose.MIN_AREAS if area == "auto" else (int(area),)
-    probabilities = choose.MIN_PROBABILITIES if probability == "auto" else (float(probability),)
-    heights: tuple[Heights, ...] = ("distance", "object_map") if predictor.network.object_map else ("distance",)
-    choices = [
-        Separation(depth, area, probability, kind, neck)
-        for (depth, neck), area, probability, kind in product(cuts, areas, probabilities, heights)
-    ]
-    if len(choices) == 1:
-        return choices[0]
-    images = ((output, prepared.classes(name), prepared.instances(name)) for name, output in outputs().items())
-    return choose.separation(images, plain, choices)
-
-
-def _validation(predictor: Predictor, prepared: Prepared, mode: progress.Mode) -> dict[str, Outputs]:
-    """Predict all validation images. If they have over `CHOSEN_ON` pixels in total, predict only every nth image."""
-    names = prepared.names("validation")
-    pixels = sum(prepared.image(name)[..., 0].size for name in names)
-    chosen = progress.track(names[:: max(1, -(-pixels // CHOSEN_ON))], "choose", mode)
-    return {name: predictor.outputs(prepared.image(name)) for name in chosen}
 
 
 def _judge(predictor: Predictor, prepared: Prepared, name: str) -> judge.Score:

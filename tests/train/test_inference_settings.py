@@ -1,4 +1,4 @@
-"""Test the settings that stage evaluate chooses on the validation split; test_pipeline tests the rest."""
+"""Test the inference settings that are chosen on the validation split; test_pipeline tests the rest of evaluate."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from segline.data.prepared import Prepared
 from segline.model.inference import Inference
 from segline.model.objects import Outputs, Separation
 from segline.params import Evaluate
-from segline.stages import evaluate
+from segline.train import inference_settings
 
 SIDE = 24
 
@@ -90,13 +90,15 @@ def test_settings_with_a_value_are_not_searched(
 ) -> None:
     network = Network(0.7)
     settings = {"threshold": "argmax"} | settings
-    assert evaluate._chosen(network, prepared(tmp_path, labels), Evaluate(**settings), "off") == expected
+    assert inference_settings.chosen(network, prepared(tmp_path, labels), Evaluate(**settings), "off") == expected
     assert network.calls == 0
 
 
 @pytest.mark.parametrize(("line", "parted"), [(0.7, True), (0.1, False)])
 def test_a_watershed_is_chosen_if_objects_touch(line: float, parted: bool, tmp_path: Path) -> None:
-    chosen = evaluate._chosen(Network(line), prepared(tmp_path, "instances"), Evaluate(threshold="argmax"), "off")
+    chosen = inference_settings.chosen(
+        Network(line), prepared(tmp_path, "instances"), Evaluate(threshold="argmax"), "off"
+    )
     assert chosen.separation is not None
     assert (chosen.separation.depth is not None) == parted
     assert chosen.segment_threshold is None
@@ -108,11 +110,11 @@ def test_a_threshold_that_follows_the_outlines_is_chosen(tmp_path: Path) -> None
     truth = data.classes("image0").copy()
     truth[:, SIDE // 2] |= truth[:, SIDE // 2 - 1]
     files.save_array(tmp_path / "classes/image0.npy", truth)
-    chosen = evaluate._chosen(network, data, Evaluate(), "off")
+    chosen = inference_settings.chosen(network, data, Evaluate(), "off")
     assert chosen.threshold is not None
     assert 0.05 <= chosen.threshold < 0.3
     assert network.calls == 1  # for the threshold and for all that depends on it
-    assert evaluate._chosen(network, data, Evaluate(watershed_depth="off"), "off").threshold is None
+    assert inference_settings.chosen(network, data, Evaluate(watershed_depth="off"), "off").threshold is None
 
 
 @pytest.mark.parametrize(
@@ -127,16 +129,16 @@ def test_a_threshold_that_follows_the_outlines_is_chosen(tmp_path: Path) -> None
 def test_a_segment_threshold_is_chosen_if_borders_are_faint(
     settings: dict[str, object], expected: Inference, tmp_path: Path
 ) -> None:
-    chosen = evaluate._chosen(Network(0.7), prepared(tmp_path, "boundaries"), Evaluate(**settings), "off")
+    chosen = inference_settings.chosen(Network(0.7), prepared(tmp_path, "boundaries"), Evaluate(**settings), "off")
     assert chosen == expected
 
 
 def test_other_inference_settings_are_kept() -> None:
-    assert evaluate._plain(Evaluate(threshold=0.4, views=8, tile=96)) == Inference(0.4, views=8, tile=96)
+    assert inference_settings.given(Evaluate(threshold=0.4, views=8, tile=96)) == Inference(0.4, views=8, tile=96)
 
 
 def test_only_evenly_spread_validation_images_are_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "CHOSEN_ON", 3 * SIDE * SIDE)
+    monkeypatch.setattr(inference_settings, "CHOSEN_ON", 3 * SIDE * SIDE)
     network = SimpleNamespace(outputs=lambda raw: raw)
-    predicted = evaluate._validation(network, prepared(tmp_path, "instances", images=7), "off")
+    predicted = inference_settings._validation(network, prepared(tmp_path, "instances", images=7), "off")
     assert list(predicted) == ["image0", "image3", "image6"]
