@@ -31,6 +31,20 @@ COPIED = [
     ".dvc/.gitignore",
 ]
 # All settings, none of them `auto`: a plan times the machine, so results would differ from one test run to the next.
+LOAD = """
+import sys
+sys.modules["segline"] = None  # an import of segline fails
+import mlflow, pandas as pd
+from pathlib import Path
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+for image in sys.argv[4:]:
+    table = pd.DataFrame({"image": [Path(image).read_bytes()]}, dtype=object)
+    answer = model.predict(table, params={"instances": True})
+    Path(sys.argv[3], Path(image).name).write_bytes(answer["labels"][0])
+    Path(sys.argv[3], f"{Path(image).stem}_instances.png").write_bytes(answer["instances"][0])
+assert not any(name.split(".")[0] == "segline" for name, module in sys.modules.items() if module)
+"""
 SMALL: dict[str, dict[str, Any]] = merged(
     Params().model_dump(mode="json"),
     {
@@ -155,6 +169,21 @@ class Project:
         for section, values in sections.items():
             document[section].update(values)
         yaml.dump(document, self.folder / "params.yaml")
+
+    def check_answers(self, model: str, folder: Path) -> None:
+        """Load a registered model in a process without segline: it must answer the bytes that evaluate wrote."""
+        predictions, instances = (self.folder / "data" / "reports" / kind for kind in ("predictions", "instances"))
+        images = [self.folder / "data" / "raw" / "cells" / "images" / file.name for file in predictions.iterdir()]
+        out = folder / "out"
+        out.mkdir()
+        script = folder / "load.py"
+        script.write_text(LOAD)
+        elsewhere = Project(out)
+        elsewhere.run(sys.executable, str(script), self.store, model, str(out), *map(str, images), PYTHONPATH="")
+        assert images
+        for image in images:
+            assert (out / image.name).read_bytes() == (predictions / image.name).read_bytes()
+            assert (out / f"{image.stem}_instances.png").read_bytes() == (instances / image.name).read_bytes()
 
     def json(self, file: str) -> dict[str, object]:
         """Return the content of a JSON file."""

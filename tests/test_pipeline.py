@@ -9,25 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
-from safetensors.torch import save_file
 
-from segline.model import encoders
 from tests.checkout import SMALL, STAGES, Project
-
-LOAD = """
-import sys
-sys.modules["segline"] = None  # an import of segline fails
-import mlflow, pandas as pd
-from pathlib import Path
-mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model(sys.argv[2])
-for image in sys.argv[4:]:
-    table = pd.DataFrame({"image": [Path(image).read_bytes()]}, dtype=object)
-    answer = model.predict(table, params={"instances": True})
-    Path(sys.argv[3], Path(image).name).write_bytes(answer["labels"][0])
-    Path(sys.argv[3], f"{Path(image).stem}_instances.png").write_bytes(answer["instances"][0])
-assert not any(name.split(".")[0] == "segline" for name, module in sys.modules.items() if module)
-"""
 
 
 @pytest.fixture
@@ -95,38 +78,7 @@ def test_the_champion_answers_as_evaluate_did_without_segline_after_a_move(proje
     project.run(
         "segline", "summary", PYTHONPATH="src"
     )  # the first command after a move rewrites the paths in the store
-    answers_as_evaluate_did(project, "models:/cells@champion", tmp_path)
-
-
-def answers_as_evaluate_did(project: Project, model: str, tmp_path: Path) -> None:
-    """Load a registered model in a process without segline; it must answer the bytes that evaluate wrote."""
-    predictions, instances = (project.folder / "data" / "reports" / kind for kind in ("predictions", "instances"))
-    images = [project.folder / "data" / "raw" / "cells" / "images" / file.name for file in predictions.iterdir()]
-    out = tmp_path / "out"
-    out.mkdir()
-    script = tmp_path / "load.py"
-    script.write_text(LOAD)
-    elsewhere = Project(out)
-    elsewhere.run(sys.executable, str(script), project.store, model, str(out), *map(str, images), PYTHONPATH="")
-    assert images
-    for image in images:
-        assert (out / image.name).read_bytes() == (predictions / image.name).read_bytes()
-        assert (out / f"{image.stem}_instances.png").read_bytes() == (instances / image.name).read_bytes()
-
-
-def test_a_network_with_a_pretrained_encoder_runs_through_the_pipeline(project: Project, tmp_path: Path) -> None:
-    encoder = encoders.build("resnet18", 3, 2, "batch")
-    save_file(encoder.state_dict(), project.folder / "data/encoders/resnet18.safetensors")
-    changes = {"padding": "same", "norm": "batch", "depth": 2}
-    project.set(model={"encoder": "resnet18", "encoder_weights": "resnet18.safetensors", **changes})
-    said = project.run("dvc", "repro")
-    assert "cells version 2 (@challenger) is new" in said
-    assert json.loads((project.folder / "data/model/model.json").read_text())["network"]["encoder"] == "resnet18"
-    answers_as_evaluate_did(project, "models:/cells/2", tmp_path)
-    save_file(
-        encoders.build("resnet18", 3, 2, "batch").state_dict(), project.folder / "data/encoders/resnet18.safetensors"
-    )
-    assert project.would_run() == ["tune", "train"]
+    project.check_answers("models:/cells@champion", tmp_path)
 
 
 def test_predict_labels_files_with_the_champion(project: Project, tmp_path: Path) -> None:

@@ -331,6 +331,29 @@ def preset(
 
 
 @app.command()
+def compare_nets(
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NETWORK...", help="unet, unet:resnet34, fcn8s:vgg16, ...; default: five networks, the U-Net first"
+        ),
+    ] = None,
+    *,
+    minutes: Annotated[float, typer.Option(min=0.01, max=100_000, help="training time of each network")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the trainings")] = 0,
+    out: Annotated[Path, typer.Option(parser=_folder, metavar="PATH", help="folder for the results")] = Path(
+        "comparison"
+    ),
+) -> None:
+    """Train several networks for equal times on the prepared dataset, and compare them on the validation split."""
+    from segline.commands import compare_nets as command
+
+    command.main(
+        networks or command.NETS, minutes=minutes, seed=seed, out=out, console=terminal.console(), say=terminal.say
+    )
+
+
+@app.command()
 def summary() -> None:
     """Show the results of the last run and the next command to type."""
     from segline.commands import summary as command

@@ -130,13 +130,13 @@ class SearchPlan:
 
 
 @cache
-def operations(model: Model, tile: int) -> int:
-    """Return how many floating-point operations a network needs for a grey tile of `tile` x `tile` px and two classes.
+def operations(model: Model, tile: int, channels: int = 1, classes: int = 2) -> int:
+    """Return how many floating-point operations a network needs for a tile of `tile` x `tile` px.
 
     Counted by torch on its device `meta`, which computes nothing.
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        nets.build(1, 2, **model.network).eval()(torch.empty(1, 1, tile, tile))
+        nets.build(channels, classes, **model.network).eval()(torch.empty(1, channels, tile, tile))
     return int(counter.get_total_flops())
 
 
