@@ -124,3 +124,6 @@ def test_a_damaged_file_is_refused_with_its_name(name: str, content: bytes, tmp_
 def test_a_missing_file_is_named_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(PretrainedError, match=r"weights.pth is missing; copy the file there"):
         pretrained.load(network(), tmp_path / "weights.pth")
+    with pytest.raises(PretrainedError, match=r"data/encoders/weights.pth is missing; copy the file there"):
+        pretrained.digests("weights.pth")
+    assert pretrained.digests("") == {}

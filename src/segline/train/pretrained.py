@@ -20,8 +20,17 @@ class PretrainedError(ValueError):
 
 
 def digests(name: str) -> dict[str, str]:
-    """Return {path: MD5} of the file `name` of pretrained weights; empty if `name` is empty."""
-    return {(FOLDER / name).as_posix(): files.md5(FOLDER / name)} if name else {}
+    """Return {path: MD5} of the file `name` of pretrained weights; empty if `name` is empty.
+
+    Raises
+    ------
+    PretrainedError
+        The file is missing.
+    """
+    file = FOLDER / name
+    if name and not file.is_file():
+        raise _missing(file)
+    return {file.as_posix(): files.md5(file)} if name else {}
 
 
 def load(network: Network, file: Path) -> None:
@@ -78,6 +87,10 @@ def adapted(kernel: Tensor, in_channels: int) -> Tensor:
     return kernel[:, torch.arange(in_channels) % channels] * (channels / in_channels)
 
 
+def _missing(file: Path) -> PretrainedError:
+    return PretrainedError(f"{file} is missing; copy the file there, or set model.encoder_weights to ''")
+
+
 def _read(file: Path) -> dict[str, Tensor]:
     """Return the tensors in `file` by name. A pickle may hold nothing but tensors and plain containers."""
     try:
@@ -85,7 +98,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise PretrainedError(f"{file} is missing; copy the file there, or set model.encoder_weights to ''") from None
+        raise _missing(file) from None
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise PretrainedError(f"{file} cannot be read as a file of weights: {reason}; copy the file again") from error
